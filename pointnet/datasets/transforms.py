@@ -1,0 +1,64 @@
+"""Augmentation of whole batches, on the device they are on: (B, C, N) -> (B, C, N), xyz in the first three channels.
+
+Each function draws from the generator handed in (on the points' device) and leaves its input alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+
+def random_scale(points: Tensor, factor: float, generator: Generator) -> Tensor:
+    """Stretches each cloud along x, y and z by factors of their own, drawn from [1 / factor, factor]."""
+    if factor < 1:
+        raise ValueError(f"factor must be at least 1, got {factor}")
+    scale = _uniform((len(points), 3, 1), 1 / factor, factor, points, generator)
+    return _with_xyz(points, points[:, :3] * scale)
+
+
+def random_shift(points: Tensor, distance: float, generator: Generator) -> Tensor:
+    """Moves each cloud along x, y and z by distances of their own, drawn from [-distance, distance]."""
+    return _with_xyz(points, points[:, :3] + _uniform((len(points), 3, 1), -distance, distance, points, generator))
+
+
+def random_jitter(points: Tensor, sigma: float, generator: Generator, clip: float = 5.0) -> Tensor:
+    """Moves each coordinate of each point by normal noise of this sigma, cut at `clip` sigmas."""
+    noise = torch.randn(len(points), 3, points.shape[2], device=points.device, generator=generator)
+    return _with_xyz(points, points[:, :3] + (noise.clamp(-clip, clip) * sigma).to(points.dtype))
+
+
+def random_rotation(points: Tensor, degrees: float, generator: Generator) -> Tensor:
+    """Turns each cloud about the up axis (z) by an angle drawn from [-degrees, degrees]."""
+    angle = _uniform((len(points), 1), -math.radians(degrees), math.radians(degrees), points, generator)
+    x, y, z = points[:, :3].unbind(1)
+    return _with_xyz(points, torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y, z], 1))
+
+
+def random_point_dropout(points: Tensor, most: float, generator: Generator) -> Tensor:
+    """Drops a share of each cloud's points, the share drawn from [0, most]: they become copies of its first point.
+
+    Source: the input dropout of PointNet++ (section 3.3), with its most of 0.875.
+    """
+    share = _uniform((len(points), 1, 1), 0, most, points, generator)
+    dropped = torch.rand(len(points), 1, points.shape[2], device=points.device, generator=generator) < share
+    return torch.where(dropped, points[:, :, :1], points)
+
+
+def random_subset(points: Tensor, count: int, generator: Generator) -> Tensor:
+    """The same `count` randomly chosen rows of every cloud: (B, C, N) -> (B, C, count)."""
+    if not 1 <= count <= points.shape[2]:
+        raise ValueError(f"count must be 1 to {points.shape[2]}, the points a cloud has, got {count}")
+    kept = torch.randperm(points.shape[2], device=points.device, generator=generator)[:count]
+    return points[:, :, kept]
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, like: Tensor, generator: Generator) -> Tensor:
+    drawn = torch.rand(shape, device=like.device, generator=generator)
+    return (low + (high - low) * drawn).to(like.dtype)
+
+
+def _with_xyz(points: Tensor, xyz: Tensor) -> Tensor:
+    return xyz if points.shape[1] == 3 else torch.cat([xyz, points[:, 3:]], 1)

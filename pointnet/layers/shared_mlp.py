@@ -1,0 +1,295 @@
+"""The shared MLP: one small network applied to every point alike (PointNet, section 4.2)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import cast, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointnet.ops.masked import batch_norm, fill_padding, point_mask
+
+from .views import conv1d_to_linear, linear_to_conv1d
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+    "softplus": nn.Softplus,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+Activation = str | type[nn.Module] | nn.Module | Callable[[Tensor], Tensor] | None
+
+
+class SharedMLP(nn.Module):
+    """Applies the same stack of layers to each point: (B, C, N) -> (B, D, N).
+
+    A layer is a convolution of kernel size 1, which *is* one Linear applied to each point, then batch norm over all
+    points of the batch, an activation and dropout. `to_linear()` gives the same network as a stack of Linears.
+
+    Args:
+        widths: [C, ..., D], the channels in, between the layers, and out.
+        norm: "batch" or None.
+        activation: a name ("relu", "leaky_relu", "elu", "gelu", "silu", "mish", "hardswish", "softplus", "sigmoid",
+            "tanh"), a module class, a module (copied for each layer), an elementwise function, or None.
+        last_activation: False ends the last layer after its norm, without activation and dropout.
+        dropout: probability of dropping each number after each activation, in [0, 1).
+        bias: whether the convolutions have one; None: only where no norm follows, since batch norm cancels it.
+
+    `len(mlp)`, `mlp[i]` and `mlp[i:j]` work as on `nn.Sequential`; what they give shares weights with `mlp`.
+    State-dict keys are `layers.0.conv.weight`, `layers.0.norm.running_mean`, ...
+
+    Raises:
+        ValueError: an argument outside the values above.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        norm: str | None = "batch",
+        activation: Activation = "relu",
+        last_activation: bool = True,
+        dropout: float = 0.0,
+        bias: bool | None = None,
+    ):
+        super().__init__()
+        if len(widths) < 2 or any(not isinstance(width, int) or width < 1 for width in widths):
+            raise ValueError(f"widths must be [C, ..., D], two or more positive integers, got {widths!r}")
+        if norm not in ("batch", None):
+            raise ValueError(f"norm must be 'batch' or None, got {norm!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+        last = len(widths) - 2
+        self.layers = nn.ModuleList(
+            SharedLayer(
+                nn.Conv1d(c, d, 1, bias=norm is None if bias is None else bias),
+                nn.BatchNorm1d(d) if norm == "batch" else None,
+                make_activation(activation) if last_activation or i < last else None,
+                nn.Dropout(dropout) if dropout and (last_activation or i < last) else None,
+            )
+            for i, (c, d) in enumerate(pairwise(widths))
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        """(B, C, N) -> (B, D, N).
+
+        Args:
+            x: the points, (B, C, N).
+            context: (B, E), a vector that every point of its cloud is given as E further channels. The first layer
+                then has C + E channels in, columns [x | context], and adds its part as a per-cloud bias
+                (W [x; g] = W1 x + W2 g), so that the concatenation is never built.
+            lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The rest may hold anything
+                and come out 0.
+
+        Raises:
+            ValueError: a wrong shape, or no points.
+            TypeError: a dtype other than the weights' (outside autocast).
+        """
+        self[0].check(x, context)
+        mask = None if lengths is None else point_mask(lengths, x)
+        x = fill_padding(x, mask)
+        for layer in self:
+            x = layer(x, context, mask)
+            context = None
+        return x
+
+    def max_pool(self, x: Tensor, context: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        """The largest value of each channel over the points of each cloud: (B, C, N) -> (B, D).
+
+        Equal to `mlp(x, context, lengths).max(-1).values` over the points that exist. Arguments and errors are
+        those of `forward`.
+        """
+        y = self(x, context, lengths)
+        mask = None if lengths is None else point_mask(lengths, x)
+        return fill_padding(y, mask, -torch.inf).max(-1).values
+
+    def to_linear(self) -> nn.Sequential:
+        """A copy as Linears on (..., C) -> (..., D): the small network itself, no longer slid over points."""
+        modules = [module for layer in self for module in layer.to_linear()]
+        return nn.Sequential(*modules).train(self.training)
+
+    @classmethod
+    def from_linear(cls, network: nn.Sequential) -> SharedMLP:
+        """A copy of a stack of Linears, as the shared MLP that applies it to each point; undoes `to_linear`.
+
+        `network` holds, for each layer, a Linear, then optionally a BatchNorm1d, an activation and a Dropout.
+
+        Raises:
+            ValueError: anything else, or layers whose widths do not follow on each other.
+        """
+        layers: list[SharedLayer] = []
+        for i, module in enumerate(network):
+            if isinstance(module, nn.Linear):
+                layers.append(SharedLayer(linear_to_conv1d(module)))
+                continue
+            slot = _slot(module)
+            if not layers or not layers[-1].has_room_for(slot):
+                kind = type(module).__name__
+                raise ValueError(
+                    f"network must be Linear, BatchNorm1d, activation, Dropout, in that order; module {i} is {kind}"
+                )
+            setattr(layers[-1], slot, copy.deepcopy(module.norm if isinstance(module, BatchNormLast) else module))
+        for i, (layer, following) in enumerate(pairwise(layers)):
+            if layer.conv.out_channels != following.conv.in_channels:
+                raise ValueError(
+                    f"layer {i + 1} must take {layer.conv.out_channels} channels, got {following.conv.in_channels}"
+                )
+        return cls._of(layers).train(network.training)
+
+    @classmethod
+    def _of(cls, layers: Sequence[SharedLayer]) -> SharedMLP:
+        if not layers:
+            raise ValueError("a SharedMLP must have at least one layer, got none")
+        mlp = cls.__new__(cls)
+        nn.Module.__init__(mlp)
+        mlp.layers = nn.ModuleList(layers)
+        return mlp
+
+    @property
+    def widths(self) -> list[int]:
+        """[C, ..., D]."""
+        return [self[0].conv.in_channels] + [layer.conv.out_channels for layer in self]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[SharedLayer]:
+        return (cast(SharedLayer, layer) for layer in self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> SharedLayer: ...
+    @overload
+    def __getitem__(self, index: slice) -> SharedMLP: ...
+    def __getitem__(self, index: int | slice) -> SharedLayer | SharedMLP:
+        if isinstance(index, slice):
+            return self._of(list(self)[index]).train(self.training)
+        return cast(SharedLayer, self.layers[index])
+
+
+class SharedLayer(nn.Module):
+    """One layer of a shared MLP, (B, C, N) -> (B, D, N): kernel-1 convolution, norm, activation, dropout.
+
+    Each but the convolution may be None.
+    """
+
+    def __init__(
+        self,
+        conv: nn.Conv1d,
+        norm: nn.BatchNorm1d | None = None,
+        activation: nn.Module | None = None,
+        dropout: nn.Dropout | None = None,
+    ):
+        super().__init__()
+        self.conv = conv
+        self.norm = norm
+        self.activation = activation
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """(B, C, N), optional context (B, E) and mask (B, 1, N) of the points that exist -> (B, D, N)."""
+        self.check(x, context)
+        z = self.project(x, context)
+        if self.norm is not None:
+            z = batch_norm(z, self.norm, mask)
+        if self.activation is not None:
+            z = self.activation(z)
+        if self.dropout is not None:
+            z = self.dropout(z)
+        return fill_padding(z, mask)
+
+    def project(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The linear map alone: (B, C, N) -> (B, D, N)."""
+        if context is None:
+            return self.conv(x)
+        of_points, of_context = self.conv.weight.split([x.shape[1], context.shape[1]], dim=1)
+        return F.conv1d(x, of_points, self.conv.bias) + F.conv1d(context.unsqueeze(2), of_context)
+
+    def check(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Refuses what the layer cannot take, in one line that says what it wanted and what came."""
+        extra = 0 if context is None else context.shape[-1]
+        channels, got = self.conv.in_channels - extra, tuple(x.shape)
+        if x.dim() != 3 or x.shape[1] != channels:
+            raise ValueError(f"points must be (B, {channels}, N), got {got}{_shape_hint(got, channels)}")
+        if x.shape[2] == 0:
+            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
+        if context is not None and context.shape != (x.shape[0], extra):
+            raise ValueError(f"context must be ({x.shape[0]}, E), one vector a cloud, got {tuple(context.shape)}")
+        wanted = self.conv.weight.dtype
+        if x.dtype != wanted and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+            raise TypeError(f"points must be {wanted} like the weights, got {x.dtype}; convert with x.to({wanted})")
+
+    def to_linear(self) -> list[nn.Module]:
+        """Copies of the layer's modules for (..., C), in order."""
+        norm = None if self.norm is None else BatchNormLast(self.norm)
+        following = [module for module in (norm, self.activation, self.dropout) if module is not None]
+        return [conv1d_to_linear(self.conv), *copy.deepcopy(following)]
+
+    def has_room_for(self, slot: str) -> bool:
+        slots = ("norm", "activation", "dropout")
+        return all(getattr(self, later) is None for later in slots[slots.index(slot) :])
+
+
+class BatchNormLast(nn.Module):
+    """Batch norm of (..., D) over all leading dimensions.
+
+    `BatchNorm1d` itself reads (B, N, D) as N channels, so the points are flattened first.
+    """
+
+    def __init__(self, norm: nn.BatchNorm1d):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+
+class Elementwise(nn.Module):
+    """A function of one number, applied to each: (...) -> (...)."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+def make_activation(activation: Activation) -> nn.Module | None:
+    """A fresh module of the activation, as `SharedMLP` takes it."""
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        return ACTIVATIONS[activation]()
+    if activation is None or isinstance(activation, nn.Module):
+        return copy.deepcopy(activation)
+    if isinstance(activation, type) and issubclass(activation, nn.Module):
+        return activation()
+    if callable(activation):
+        return Elementwise(cast(Callable[[Tensor], Tensor], activation))
+    raise ValueError(f"activation must be a name, a module, a function or None, got {activation!r}")
+
+
+def _slot(module: nn.Module) -> str:
+    if isinstance(module, nn.BatchNorm1d | BatchNormLast):
+        return "norm"
+    return "dropout" if isinstance(module, nn.Dropout) else "activation"
+
+
+def _shape_hint(shape: tuple[int, ...], channels: int) -> str:
+    if len(shape) == 3 and shape[2] == channels:
+        return "; points go last: transpose with x.transpose(1, 2)"
+    if len(shape) == 2 and channels in shape:
+        return f"; add the batch: {'x[None]' if shape[0] == channels else 'x.T[None]'}"
+    return ""

@@ -1,0 +1,57 @@
+"""The T-Net: a small PointNet that predicts how to turn the points (PointNet, section 4.2 and supplement C)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .shared_mlp import SharedMLP
+
+
+class TNet(nn.Module):
+    """Predicts one matrix a cloud to align its points: (B, C, N) -> (B, dim, dim).
+
+    Shared layers 64, 128, 1024, max over the points, then 512, 256 and dim * dim on the pooled feature. It starts as
+    the identity: the last weight is zero and the last bias the identity matrix. Use it with `align`.
+
+    Args:
+        dim: the size of the matrix.
+        in_channels: C, the channels it looks at; None: dim.
+    """
+
+    def __init__(self, dim: int, in_channels: int | None = None):
+        super().__init__()
+        self.dim = dim
+        self.mlp = SharedMLP([dim if in_channels is None else in_channels, 64, 128, 1024])
+        self.fc = SharedMLP([1024, 512, 256]).to_linear()
+        self.matrix = nn.Linear(256, dim * dim)
+        nn.init.zeros_(self.matrix.weight)
+        nn.init.eye_(self.matrix.bias.detach().view(dim, dim))
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        feature = self.mlp.max_pool(x, lengths=lengths)
+        return self.matrix(self.fc(feature)).view(-1, self.dim, self.dim)
+
+
+def align(x: Tensor, transform: Tensor) -> Tensor:
+    """Multiplies each point, as a row, by its cloud's matrix, as published: x'^T = x^T T, so x' = T^T x.
+
+    Args:
+        x: (B, C, N). If C is more than dim, the first dim channels are turned and the others kept.
+        transform: (B, dim, dim).
+    """
+    dim = transform.shape[1]
+    if x.shape[1] == dim:
+        return transform.transpose(1, 2) @ x
+    return torch.cat([transform.transpose(1, 2) @ x[:, :dim], x[:, dim:]], 1)
+
+
+def orthogonality_loss(transform: Tensor) -> Tensor:
+    """How far the matrices are from orthogonal: the mean over clouds of ||I - A A^T||^2_F (PointNet, equation 2).
+
+    (B, dim, dim) -> scalar, computed in float32 or better whatever the precision around it.
+    """
+    with torch.autocast(transform.device.type, enabled=False):
+        a = transform.to(torch.promote_types(transform.dtype, torch.float32))
+        identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+        return (identity - a @ a.transpose(1, 2)).square().sum((1, 2)).mean()

@@ -1,0 +1,1 @@
+"""Functions on tensors, each first as its definition."""

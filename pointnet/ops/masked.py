@@ -1,0 +1,65 @@
+"""Clouds of different sizes, padded to one: the operations that must not see the padding.
+
+Padding may hold anything, NaN included. It is filled, never multiplied, away: 0 * NaN is NaN, in a value and in a
+gradient alike. Nothing here waits for the device, so lengths are checked where batches are made (`pad_clouds`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def point_mask(lengths: Tensor, points: Tensor) -> Tensor:
+    """Which points are real: lengths (B,), points (B, C, N) -> (B, 1, N) bool.
+
+    Raises:
+        ValueError: lengths are not B integers.
+    """
+    if lengths.shape != points.shape[:1] or lengths.dtype.is_floating_point or lengths.dtype == torch.bool:
+        raise ValueError(
+            f"lengths must be ({points.shape[0]},) integers, one a cloud, got {tuple(lengths.shape)} {lengths.dtype}"
+        )
+    positions = torch.arange(points.shape[2], device=points.device)
+    return (positions < lengths.to(points.device).unsqueeze(1)).unsqueeze(1)
+
+
+def fill_padding(points: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
+    """(B, C, N) with `value` wherever `mask` (B, 1, N) is False; gradients there are exactly 0."""
+    return points if mask is None else points.masked_fill(~mask, value)
+
+
+def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
+    """What `norm` makes of z (B, D, N) when the points outside `mask` (B, 1, N) do not exist -> (B, D, N).
+
+    Statistics, running statistics (momentum or cumulative average) and gradients are those of `norm` on the valid
+    points alone; the padding itself comes out as some finite number. One valid point in the whole batch has
+    variance 0 here, where `BatchNorm1d` raises: telling would mean waiting for the device.
+    """
+    if mask is None or not (norm.training or norm.running_mean is None):
+        return norm(z)
+    values = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+    count = mask.sum().to(values.dtype)
+    mean = fill_padding(values, mask).sum((0, 2)) / count
+    centred = fill_padding(values - mean.unsqueeze(1), mask)
+    variance = centred.square().sum((0, 2)) / count
+    if norm.training and norm.track_running_stats:
+        _update_running_statistics(norm, mean, variance, count)
+    y = centred * (variance + norm.eps).rsqrt().unsqueeze(1)
+    if norm.weight is not None:
+        y = y * norm.weight.unsqueeze(1)
+    if norm.bias is not None:
+        y = y + norm.bias.unsqueeze(1)
+    return y.to(z.dtype)
+
+
+@torch.no_grad()
+def _update_running_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    momentum = 1 / norm.num_batches_tracked.to(mean.dtype) if norm.momentum is None else norm.momentum
+    unbiased = variance * count / (count - 1).clamp(min=1)
+    for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+        running += momentum * (new - running)

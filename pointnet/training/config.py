@@ -1,0 +1,193 @@
+"""The settings of a training run: each named and explained once; flags, YAML and help are made from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from jsonargparse import ArgumentParser
+
+from pointnet.datasets import DATASETS
+from pointnet.files import write_atomically
+from pointnet.models import MODELS
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a classifier is trained.
+
+    Args:
+        dataset: shapes (embedded, made on first use), modelnet40 or modelnet10.
+        root: the folder the data set is in, or is made in.
+        model: the network's name.
+        input_transform: whether the T-Net that turns xyz is there.
+        feature_transform: whether the T-Net that turns the 64 features is there.
+        regularization_weight: of the feature transform's orthogonality loss, as a mean over clouds.
+        epochs: passes over the training part.
+        batch_size: clouds a step; batches are cut evenly, so that none is much smaller.
+        num_points: points a cloud, in evaluation and in the late epochs of training.
+        early_points: points a cloud in the early epochs, drawn afresh each step; 0 for num_points throughout.
+        early_share: the share of the epochs, from the first, that are early.
+        optimizer: adamw or sgd (with momentum 0.9); norms and biases are not decayed.
+        lr: the highest learning rate.
+        weight_decay: of the optimizer.
+        schedule: cosine (from lr to 0), onecycle (up to lr, then down) or constant; by the step.
+        label_smoothing: share of the target spread over all classes.
+        scale: each axis is stretched by a factor from [1/scale, scale]; 1 for none.
+        shift: each cloud is moved by up to this much along each axis; the cloud has radius 1.
+        rotate: each cloud is turned about the up axis by up to this many degrees; 180 for any.
+        jitter: standard deviation of the noise on each coordinate.
+        point_dropout: up to this share of a cloud's points is dropped.
+        val_fraction: share of each training class held out to choose the epoch; 0 takes the last epoch.
+        seed: of everything random.
+        device: auto (cuda where there is one), cpu, cuda or cuda:N.
+        precision: fp32, or bf16 (autocast).
+        out: the run's folder; empty for a new one under runs/.
+    """
+
+    dataset: str = "shapes"
+    root: str = "data"
+    model: str = "pointnet"
+    input_transform: bool = True
+    feature_transform: bool = True
+    regularization_weight: float = 0.016
+    epochs: int = 20
+    batch_size: int = 32
+    num_points: int = 1024
+    early_points: int = 256
+    early_share: float = 0.8
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    schedule: Literal["cosine", "onecycle", "constant"] = "onecycle"
+    label_smoothing: float = 0.2
+    scale: float = 1.5
+    shift: float = 0.2
+    rotate: float = 0.0
+    jitter: float = 0.0
+    point_dropout: float = 0.0
+    val_fraction: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    out: str = ""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("epochs", 1, None),
+            ("batch_size", 2, None),
+            ("num_points", 1, None),
+            ("early_points", 0, self.num_points),
+            ("early_share", 0, 1),
+            ("lr", 0, None),
+            ("weight_decay", 0, None),
+            ("label_smoothing", 0, 1),
+            ("scale", 1, None),
+            ("shift", 0, None),
+            ("rotate", 0, 180),
+            ("jitter", 0, None),
+            ("point_dropout", 0, 1),
+            ("val_fraction", 0, 0.9),
+            ("regularization_weight", 0, None),
+        ):
+            value = getattr(self, name)
+            if not low <= value or (high is not None and value > high):
+                wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise ValueError(f"{name} must be {wanted}, got {value}")
+        check_name("dataset", self.dataset, DATASETS)
+        check_name("model", self.model, MODELS)
+
+    def points_in_epoch(self, epoch: int) -> int:
+        """How many points a cloud has in training, in the epoch of this index (from 0)."""
+        early = self.early_points and epoch < round(self.epochs * self.early_share)
+        return self.early_points if early else self.num_points
+
+
+def check_name(what: str, name: str, known: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest known name, unless `name` is one of them."""
+    known = list(known)
+    if name not in known:
+        raise ValueError(f"no {what} '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+class OneLineParser(ArgumentParser):
+    """A parser whose every complaint is one line on stderr, with the nearest flag for an unknown one; exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        reason = " ".join(line.strip().removeprefix("- ") for line in str(message).splitlines())
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        unknown = [word.split("=")[0] for word in str(message).split() if word.startswith("--")]
+        hint = next((did_you_mean(word, flags) for word in unknown if word not in flags), "")
+        sys.stderr.write(f"{self.prog}: error: {reason}{hint}\n")
+        sys.exit(2)
+
+
+def training_parser() -> OneLineParser:
+    """The flags of `train.py`, read off `TrainConfig`, with --config for a YAML file of them and --resume."""
+    parser = OneLineParser(prog="train.py", description="Train a point-cloud classifier.", allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="a YAML file of settings; later flags win")
+    parser.add_class_arguments(TrainConfig)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
+    return parser
+
+
+def parse_config(arguments: list[str] | None = None) -> tuple[TrainConfig, bool]:
+    """Command-line words -> the settings, and whether to resume.
+
+    With --resume the settings are those of the run in --out; a flag may repeat one, and change the device alone.
+    """
+    parser = training_parser()
+    parsed = parser.parse_args(arguments)
+    resume = parsed.pop("resume")
+    try:
+        config = _to_config(parsed)
+        if resume:
+            config = _saved_config(parser, config, arguments)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return config, resume
+
+
+def _to_config(parsed: Any) -> TrainConfig:
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    return TrainConfig(**{name: value for name, value in parsed.items() if name in names})
+
+
+def _saved_config(parser: OneLineParser, given: TrainConfig, arguments: list[str] | None) -> TrainConfig:
+    if not given.out:
+        raise ValueError("--resume needs --out, the folder of the run to go on with")
+    path = Path(given.out) / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{path}: no run to resume here")
+    saved = load_config(path)
+    words = sys.argv[1:] if arguments is None else arguments
+    flags = {word.split("=")[0].removeprefix("--") for word in words}
+    for name in flags & {field.name for field in dataclasses.fields(TrainConfig)} - {"out", "device"}:
+        was, now = getattr(saved, name), getattr(given, name)
+        if was != now:
+            raise ValueError(f"--{name} {now} differs from the run's own {was}; resume cannot change it")
+    return dataclasses.replace(saved, out=given.out, device=given.device if "device" in flags else saved.device)
+
+
+def save_config_yaml(config: TrainConfig, path: str | os.PathLike[str]) -> None:
+    """Writes the settings as YAML that --config reads."""
+    parser = training_parser()
+    namespace = parser.parse_object(dataclasses.asdict(config))
+    namespace.pop("resume")
+    write_atomically(path, parser.dump(namespace, skip_validation=True).encode())
+
+
+def load_config(path: str | os.PathLike[str]) -> TrainConfig:
+    """Reads settings that `save_config_yaml` wrote."""
+    return _to_config(training_parser().parse_path(os.fspath(path)))

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+# Deterministic: the same examples every time. No deadline: a loaded machine is not a failure.
+settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+settings.load_profile("suite")
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def real_modelnet() -> Path:
+    """The folder of real ModelNet40 shapes, where there is one."""
+    folder = SHARED_DATA / "modelnet40_dev"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}")
+    return folder

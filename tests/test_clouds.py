@@ -1,0 +1,149 @@
+"""Clouds in memory: splitting them, batching them, changing them at random."""
+
+import pytest
+import torch
+
+from pointnet.datasets import LabelledClouds, pad_clouds, split_validation
+from pointnet.datasets.transforms import (
+    random_jitter,
+    random_point_dropout,
+    random_rotation,
+    random_scale,
+    random_shift,
+    random_subset,
+)
+
+
+def clouds(of_class: list[int], channels: int = 3, points: int = 4) -> LabelledClouds:
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(of_class)])
+    return LabelledClouds(torch.randn(len(labels), channels, points), labels, [f"c{i}" for i in range(len(of_class))])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_validation_is_a_tenth_of_each_class_and_shares_no_cloud_with_training():
+    data = clouds([100, 40, 9, 1])
+    train, val = split_validation(data, seed=3)
+    assert torch.bincount(val.labels, minlength=4).tolist() == [10, 4, 1, 0]
+    assert len(train) + len(val) == len(data)
+    both = torch.cat([train.points, val.points]).flatten(1)
+    assert len(both.unique(dim=0)) == len(data)
+    again = split_validation(data, seed=3)[1]
+    assert torch.equal(again.points, val.points)
+    assert not torch.equal(split_validation(data, seed=4)[1].points, val.points)
+
+
+def test_no_class_gives_its_last_cloud_to_validation():
+    train, val = split_validation(clouds([2, 1]), seed=0, fraction=0.9)
+    assert torch.bincount(train.labels).tolist() == [1, 1]
+    assert len(val) == 1
+    with pytest.raises(ValueError, match=r"fraction must be in \[0, 1\), got 1"):
+        split_validation(clouds([2]), seed=0, fraction=1)
+
+
+def test_a_data_set_gives_cloud_and_label_and_refuses_what_does_not_fit():
+    data = clouds([1, 2])
+    points, label = data[2]
+    assert points.shape == (3, 4)
+    assert label == 1
+    with pytest.raises(ValueError, match=r"points must be \(S, C, N\)"):
+        LabelledClouds(torch.zeros(2, 3), torch.zeros(2), ["a"])
+
+
+def test_clouds_of_different_sizes_are_padded_and_their_lengths_checked():
+    points, lengths = pad_clouds([torch.ones(3, 2), 2 * torch.ones(3, 5)])
+    assert points.shape == (2, 3, 5)
+    assert lengths.tolist() == [2, 5]
+    assert not points[0, :, 2:].any()
+    with pytest.raises(ValueError, match=r"cloud 1 must be \(3, N\) with N >= 1, got \(3, 0\)"):
+        pad_clouds([torch.ones(3, 2), torch.ones(3, 0)])
+    with pytest.raises(ValueError, match=r"cloud 1 must be \(3, N\).* got \(2, 4\)"):
+        pad_clouds([torch.ones(3, 2), torch.ones(2, 4)])
+    with pytest.raises(ValueError, match="at least one cloud"):
+        pad_clouds([])
+
+
+TRANSFORMS = {
+    "scale": lambda x, g: random_scale(x, 1.5, g),
+    "shift": lambda x, g: random_shift(x, 0.2, g),
+    "jitter": lambda x, g: random_jitter(x, 0.01, g),
+    "rotation": lambda x, g: random_rotation(x, 180.0, g),
+    "dropout": lambda x, g: random_point_dropout(x, 0.875, g),
+    "subset": lambda x, g: random_subset(x, 20, g),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_a_transform_repeats_with_its_generator_and_leaves_its_input_alone(transform):
+    x = torch.randn(4, 6, 50)
+    kept = x.clone()
+    y = transform(x, generator())
+    assert torch.equal(x, kept)
+    assert y.dtype == x.dtype
+    assert torch.equal(transform(x, generator()), y)
+    assert not torch.equal(transform(x, generator(1)), y)
+    state = torch.get_rng_state()
+    transform(x, generator())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", ["scale", "shift", "jitter", "rotation"])
+def test_only_xyz_is_moved(name):
+    x = torch.randn(4, 6, 50)
+    y = TRANSFORMS[name](x, generator())
+    assert torch.equal(y[:, 3:], x[:, 3:])
+    assert y.shape == x.shape
+
+
+def test_scaling_is_per_axis_and_within_its_range():
+    ratios = random_scale(torch.ones(1000, 3, 2), 1.5, generator())
+    assert torch.equal(ratios[:, :, 0], ratios[:, :, 1])
+    assert ratios.min() >= 1 / 1.5
+    assert ratios.max() <= 1.5
+    assert ratios.amin() < 0.7 < 1.45 < ratios.amax()
+    assert not torch.allclose(ratios[:, 0], ratios[:, 1])
+    with pytest.raises(ValueError, match="factor must be at least 1"):
+        random_scale(torch.ones(1, 3, 2), 0.5, generator())
+
+
+def test_shifting_moves_a_cloud_as_a_whole():
+    moved = random_shift(torch.zeros(1000, 3, 2), 0.2, generator())
+    assert torch.equal(moved[:, :, 0], moved[:, :, 1])
+    assert 0.19 < moved.abs().max() <= 0.2
+
+
+def test_jitter_is_normal_and_cut_at_five_sigmas():
+    noise = random_jitter(torch.zeros(100, 3, 1000), 0.01, generator(), clip=2.0)
+    assert noise.abs().max() <= 0.02
+    assert noise.std() == pytest.approx(0.0096, rel=0.02)
+
+
+def test_rotation_keeps_height_and_distance_from_the_axis():
+    x = torch.randn(8, 3, 50)
+    y = random_rotation(x, 180.0, generator())
+    assert torch.equal(y[:, 2], x[:, 2])
+    torch.testing.assert_close(y[:, :2].norm(dim=1), x[:, :2].norm(dim=1))
+    quarter = random_rotation(x, 10.0, generator())
+    cosine = (quarter[:, :2] * x[:, :2]).sum(1) / x[:, :2].square().sum(1)
+    assert cosine.min() >= 0.98
+
+
+def test_dropped_points_become_copies_of_the_first():
+    x = torch.randn(50, 3, 1000)
+    y = random_point_dropout(x, 0.875, generator())
+    dropped = (y != x).any(1)
+    assert torch.equal(y.transpose(1, 2)[dropped], x[:, :, :1].expand_as(x).transpose(1, 2)[dropped])
+    share = dropped.float().mean(1)
+    assert 0.3 < share.mean() < 0.6
+    assert share.max() < 0.93
+
+
+def test_a_subset_takes_rows_that_are_there():
+    x = torch.randn(2, 3, 50)
+    y = random_subset(x, 20, generator())
+    assert all((x[0] == column[:, None]).all(0).any() for column in y[0].T)
+    assert len(y[0].unique(dim=1).T) == 20
+    with pytest.raises(ValueError, match="count must be 1 to 50"):
+        random_subset(x, 51, generator())

@@ -1,0 +1,146 @@
+"""train.py and python -m pointnet, as a user runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from pointnet import __main__ as command_line
+from pointnet.training.config import OneLineParser, load_config, parse_config
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = str(ROOT / "data" / "samples")
+QUICK = ["--epochs", "1", "--num_points", "64", "--early_points", "0", "--batch_size", "8", "--device", "cpu"]
+QUICK += ["--input_transform", "false", "--feature_transform", "false"]
+
+
+def error_of(capsys, call, *arguments) -> str:
+    """The one line on stderr of a call that must end with exit code 2."""
+    try:
+        code = call(*arguments)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run on the embedded sample of ModelNet40, by the command line."""
+    out = tmp_path_factory.mktemp("runs") / "sample"
+    assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", str(out), *QUICK]) == 0
+    return out
+
+
+def test_training_ends_with_where_everything_is_and_what_to_run_next(run, capsys, tmp_path):
+    out = tmp_path / "again"
+    assert train.main(["--config", str(run / "config.yaml"), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("model.safetensors", "result.json", "metrics.jsonl", "config.yaml", "checkpoint.pt"):
+        assert name in printed
+    assert f"next: python -m pointnet evaluate {out} --dataset modelnet40 --root {SAMPLES}" in printed
+    assert (out / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_evaluate_repeats_the_number_of_the_run_exactly(run, capsys):
+    arguments = ["evaluate", str(run), "--dataset", "modelnet40", "--root", SAMPLES, "--device", "cpu"]
+    assert command_line.main([*arguments, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    wanted = json.loads((run / "result.json").read_text())["test"]
+    assert {name: scores[name] for name in wanted} == wanted
+    assert command_line.main(arguments) == 0
+    assert f"{wanted['overall_accuracy']:.2%} overall" in capsys.readouterr().out
+
+
+def test_resuming_a_finished_run_trains_no_further(run, capsys):
+    before = (run / "model.safetensors").read_bytes()
+    assert train.main(["--resume", "--out", str(run)]) == 0
+    assert (run / "model.safetensors").read_bytes() == before
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_resume_takes_the_runs_settings_and_cannot_change_them(run, capsys, tmp_path):
+    config, resume = parse_config(["--resume", "--out", str(run)])
+    assert resume
+    assert config.epochs == 1
+    assert config == load_config(run / "config.yaml")
+    line = error_of(capsys, train.main, ["--resume", "--out", str(run), "--epochs", "9"])
+    assert "--epochs 9 differs from the run's own 1; resume cannot change it" in line
+    assert "--resume needs --out" in error_of(capsys, train.main, ["--resume"])
+    assert "no run to resume here" in error_of(capsys, train.main, ["--resume", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epoch", "3"], "did you mean '--epochs'?"),
+        (["--dataset", "shape"], "no dataset 'shape'; did you mean 'shapes'?"),
+        (["--model", "pointnets"], "no model 'pointnets'; did you mean 'pointnet'?"),
+        (["--epochs", "many"], "epochs"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--optimizer", "adam"], "optimizer"),
+        (["--device", "gpu"], "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (["--dataset", "modelnet40", "--root", "nowhere"], "nowhere: no such folder; --root must name"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    small = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK]
+    line = error_of(capsys, train.main, [*small, *arguments])
+    assert line.startswith("train.py: error: ")
+    assert message in line
+    assert not list(tmp_path.iterdir()), "half-written files"
+
+
+def test_a_wrong_call_of_evaluate_is_one_line_and_exit_code_2(run, capsys, tmp_path):
+    main = command_line.main
+    assert "no model here" in error_of(capsys, main, ["evaluate", str(tmp_path)])
+    assert "did you mean 'shapes'?" in error_of(capsys, main, ["evaluate", str(run), "--dataset", "shape"])
+    line = error_of(capsys, main, ["evaluate", str(run), "--dataset", "modelnet10", "--root", SAMPLES])
+    assert "its 40 classes are not those of modelnet10" in line
+    assert "did you mean '--root'?" in error_of(capsys, main, ["evaluate", str(run), "--roots", SAMPLES])
+    assert "evaluate" in error_of(capsys, main, [])
+
+
+def test_stopping_by_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "fit", stop)
+    out = str(tmp_path / "x")
+    assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", out, *QUICK]) == 130
+    assert f"python train.py --resume --out {out}" in capsys.readouterr().err
+
+
+def test_a_run_without_out_gets_a_folder_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config, _ = parse_config([])
+    assert train.new_run_folder(config) == "runs/shapes-1"
+    (tmp_path / "runs" / "shapes-1").mkdir(parents=True)
+    assert train.new_run_folder(config) == "runs/shapes-2"
+
+
+def test_help_explains_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        parse_config(["--help"])
+    printed = capsys.readouterr().out
+    assert "--early_points" in printed
+    assert "the run's folder; empty for a new one under runs/" in " ".join(printed.split())
+
+
+def test_the_module_runs_as_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "pointnet", "evaluate", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "the run's folder" in done.stdout
+
+
+def test_a_message_of_several_lines_becomes_one(capsys):
+    line = error_of(capsys, OneLineParser(prog="x").error, "a:\n  - b\n  - c")
+    assert line == "x: error: a: b c"

@@ -1,0 +1,124 @@
+"""The house stays in order: imports run one way, the package is light, and the README tells the truth."""
+
+import ast
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+import pointnet
+import pointnet.datasets
+import pointnet.layers
+from pointnet.training import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pointnet"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# Each room may import what stands before it; `datasets` knows no model and no model knows a data set.
+ALLOWED = {
+    "files": set(),
+    "ops": set(),
+    "layers": {"ops"},
+    "models": {"files", "ops", "layers"},
+    "datasets": {"files"},
+    "training": {"files", "ops", "layers", "models", "datasets"},
+    "__main__": {"files", "ops", "layers", "models", "datasets", "training"},
+    "__init__": {"layers", "models"},
+}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    here = ["pointnet", *path.relative_to(PACKAGE).with_suffix("").parts]
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level] if node.level else []
+            names = [".".join([*base, *([node.module] if node.module else []), alias.name]) for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("pointnet.")}
+    return rooms
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    assert imported_rooms(path) - {room} <= ALLOWED[room]
+
+
+def test_importing_the_package_pulls_torch_and_numpy_and_nothing_heavier():
+    heavy = ["trimesh", "h5py", "jsonargparse", "safetensors", "yaml", "tqdm", "scipy", "matplotlib"]
+    code = f"import sys; import torch; before = set(sys.modules); import pointnet; print([m for m in {heavy} "
+    code += "if m in set(sys.modules) - before])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", [pointnet, pointnet.layers, pointnet.datasets], ids=lambda module: module.__name__)
+def test_every_public_name_is_there_and_says_what_it_is(module):
+    for name in module.__all__:
+        assert getattr(getattr(module, name), "__doc__", None), name
+
+
+def test_the_version_is_the_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == pointnet.__version__
+    assert f"## {pointnet.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_setting_is_explained():
+    for field in dataclasses.fields(TrainConfig):
+        assert re.search(rf"^        {field.name}: ", TrainConfig.__doc__, re.MULTILINE), field.name
+
+
+def commands(text: str) -> list[str]:
+    return [line for block in re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+
+
+def test_the_readmes_two_commands_install_with_the_constraints():
+    installs = [line for line in commands(README) if "pip install" in line]
+    assert len(installs) == 2
+    assert all("-c constraints.txt" in line for line in installs)
+    assert installs[0].endswith("python train.py --dataset shapes")
+    assert installs[1].endswith("python -m pytest")
+
+
+def test_every_flag_the_readme_prints_exists():
+    known = {f"--{field.name}" for field in dataclasses.fields(TrainConfig)} | {"--resume", "--config", "--help"}
+    for line in commands(README):
+        if "train.py" in line:
+            flags = re.findall(r"(?<!\S)--\w+", line.split("train.py")[1])
+            assert set(flags) <= known, line
+        if "-m pointnet evaluate" in line:
+            flags = re.findall(r"(?<!\S)--\w+", line.split("evaluate")[1])
+            assert set(flags) <= {"--dataset", "--root", "--split", "--device", "--json"}, line
+
+
+def test_every_file_the_readme_names_exists():
+    named = re.findall(r"\]\((?!http)([^)#]+)", README) + re.findall(
+        r"`((?:pointnet|tests|docs|data|benchmarks)/[\w/.]+)`", README
+    )
+    assert named
+    for path in named:
+        assert (ROOT / path).exists(), path
+
+
+def test_every_module_the_readme_runs_exists():
+    for line in commands(README):
+        for module in re.findall(r"python -m ((?:tests|benchmarks|pointnet)[\w.]*)", line):
+            base = ROOT / module.replace(".", "/")
+            assert base.with_suffix(".py").exists() or (base / "__main__.py").exists(), line
+
+
+def test_the_readmes_python_runs(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})

@@ -1,0 +1,189 @@
+"""ModelNet from the public HDF5 layout: frame, order, and every way a folder can be wrong."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from pointnet.datasets import ModelNet, PointCloudFileError
+from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET10, MODELNET40
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+
+
+def write_release(root: Path, names: list[str] = ["chair", "lamp", "sofa"], points: int = 8) -> Path:  # noqa: B006
+    """A folder in the release's layout; shape i of split s holds a recognisable cloud."""
+    folder = root / HDF5_FOLDER
+    folder.mkdir(parents=True)
+    (folder / "shape_names.txt").write_text("\n".join(names))
+    generator = np.random.default_rng(0)
+    for split, files in (("train", 2), ("test", 1)):
+        listed = [f"ply_data_{split}{i}.h5" for i in range(files)]
+        (folder / f"{split}_files.txt").write_text("\n".join(f"data/{HDF5_FOLDER}/{name}" for name in listed))
+        for name in listed:
+            with h5py.File(folder / name, "w") as file:
+                file["data"] = generator.standard_normal((len(names), points, 3)).astype(np.float32)
+                file["label"] = np.arange(len(names), dtype=np.uint8)[:, None]
+    return folder
+
+
+def test_it_reads_the_release_into_the_mesh_frame_and_the_canonical_order(tmp_path):
+    folder = write_release(tmp_path)
+    data = ModelNet(folder, num_points=5)
+    assert len(data) == 6
+    assert data.classes == MODELNET40
+    assert [data.classes[label] for label in data.labels] == ["chair", "lamp", "sofa"] * 2
+    with h5py.File(folder / "ply_data_train0.h5") as file:
+        released = torch.from_numpy(file["data"][1, :5])
+    points, label = data[1]
+    assert points.shape == (3, 5)
+    assert points.dtype == torch.float32
+    assert isinstance(label, int)
+    assert torch.equal(points, released[:, [0, 2, 1]].T)
+
+
+def test_up_says_how_the_axes_are_read(tmp_path):
+    folder = write_release(tmp_path)
+    default, as_is, turned = (ModelNet(folder, num_points=8, up=up).points for up in (None, "z", "y"))
+    assert torch.equal(default, as_is[:, [0, 2, 1]])
+    assert torch.equal(turned[:, 2], as_is[:, 1])
+    assert torch.equal(turned[:, 1], -as_is[:, 2])
+    triple = torch.stack([as_is[0, :, i] for i in range(3)])
+    turned_triple = torch.stack([turned[0, :, i] for i in range(3)])
+    assert torch.linalg.det(turned_triple) == pytest.approx(torch.linalg.det(triple).item(), rel=1e-4)
+
+
+def test_the_root_is_the_folder_or_its_parent_and_the_split_as_released(tmp_path):
+    folder = write_release(tmp_path)
+    assert torch.equal(ModelNet(tmp_path, num_points=8).points, ModelNet(folder, num_points=8).points)
+    assert len(ModelNet(tmp_path, "test", num_points=8)) == 3
+    for split in ("train", "test"):
+        (folder / f"{split}_files.txt").unlink()
+    assert len(ModelNet(tmp_path, "train", num_points=8)) == 6
+
+
+def test_modelnet10_keeps_its_own_classes(tmp_path):
+    write_release(tmp_path)
+    data = ModelNet(tmp_path, num_classes=10, num_points=8)
+    assert data.classes == MODELNET10
+    assert sorted({data.classes[label] for label in data.labels}) == ["chair", "sofa"]
+
+
+def test_the_embedded_release_fills_the_same_box_as_its_meshes_the_right_way_round():
+    data = ModelNet(SAMPLES)
+    chair = data.points[data.labels == MODELNET40.index("chair")][0]
+    mesh = trimesh.load(SAMPLES / "ModelNet40" / "chair" / "train" / "chair_0001.off")
+    surface = torch.from_numpy(np.asarray(mesh.sample(4096, seed=0), np.float32)).T
+    surface = surface - surface.mean(1, keepdim=True)
+    surface = surface / surface.norm(dim=0).max()
+    distance = torch.cdist(chair.T, surface.T).amin(1).mean()
+    mirrored = torch.cdist((chair * torch.tensor([[1.0], [-1.0], [1.0]])).T, surface.T).amin(1).mean()
+    assert distance < 0.03 < 2 * distance < mirrored
+
+
+def test_the_real_set_has_its_published_order(real_modelnet):
+    data = ModelNet(real_modelnet, "test")
+    assert data.points.shape == (1231, 3, 1024)
+    assert len(data.labels.unique()) == 40
+    assert data.points.norm(dim=1).max() <= 1.001
+    # Bottles, cones, persons and guitars stand along z, the library's up.
+    for name in ("bottle", "person", "wardrobe", "door"):
+        extent = np.ptp(data.points[data.labels == MODELNET40.index(name)].numpy(), axis=2).mean(0)
+        assert extent.argmax() == 2, name
+
+
+def test_wrong_arguments_are_one_clear_line(tmp_path):
+    for arguments, message in (
+        ({"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
+        ({"num_classes": 20}, "num_classes must be one of 40, 10, got 20"),
+        ({"form": "off"}, "form must be one of None, 'hdf5', got 'off'"),
+        ({"up": "x"}, "up must be one of None, 'z', 'y', got 'x'"),
+        ({"num_points": 0}, "num_points must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ModelNet(tmp_path, **arguments)
+
+
+def truncate(folder):
+    path = folder / "ply_data_train1.h5"
+    path.write_bytes(path.read_bytes()[:-600])
+
+
+def not_hdf5(folder):
+    (folder / "ply_data_train1.h5").write_text("<html>404</html>")
+
+
+def edit(**arrays):
+    def change(folder):
+        with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+            for name, array in arrays.items():
+                del file[name]
+                if array is not None:
+                    file[name] = array
+
+    return change
+
+
+def link_elsewhere(folder):
+    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+        del file["data"]
+        file["data"] = h5py.ExternalLink("ply_data_train0.h5", "data")
+
+
+def store_elsewhere(folder):
+    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+        del file["data"]
+        file.create_dataset("data", (3, 8, 3), "f4", external=[(folder / "secret", 0, 400)])
+
+
+def claim_too_much(folder):
+    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+        del file["data"]
+        file.create_dataset("data", (10**9, 1024, 3), "f4")
+
+
+NAN = np.full((3, 8, 3), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / "ply_data_train1.h5").unlink(), "ply_data_train1.h5: no such file"),
+        (not_hdf5, "ply_data_train1.h5: not a readable HDF5 file"),
+        (truncate, "ply_data_train1.h5: not a readable HDF5 file"),
+        (edit(data=None), r"has no data set 'data'; it holds \['label'\]"),
+        (edit(label=None), "has no data set 'label'"),
+        (edit(data=np.zeros((3, 8, 2))), r"data must be \(S, N, 3\) with S labels, got \(3, 8, 2\)"),
+        (edit(label=np.zeros((4, 1))), r"data must be .*got \(3, 8, 3\) and 4 labels"),
+        (edit(label=np.array([[0], [1], [9]])), "labels must be 0 to 2, got 0 to 9"),
+        (edit(data=NAN), "shape 0 has coordinates that are not finite"),
+        (edit(data=np.zeros((3, 4, 3), np.float32)), "has 4 points a shape, fewer than num_points=8"),
+        (edit(data=np.full((3, 8, 3), b"x")), "data set 'data' must hold numbers"),
+        (link_elsewhere, "has no data set 'data'"),
+        (store_elsewhere, "stored in other files"),
+        (claim_too_much, r"declares \(1000000000, 1024, 3\), more than the file holds"),
+        (lambda folder: (folder / "shape_names.txt").write_text("chair lamp chari"), "'chari' is not a class"),
+        (lambda folder: (folder / "shape_names.txt").write_bytes(b"\xff\xfe\xff"), "shape_names.txt: cannot be read"),
+        (lambda folder: (folder / "train_files.txt").write_text(""), "train_files.txt: names no file"),
+    ],
+)
+def test_a_damaged_release_is_one_clear_line_with_the_path(tmp_path, damage, reason):
+    folder = write_release(tmp_path)
+    damage(folder)
+    with pytest.raises(PointCloudFileError, match=reason) as caught:
+        ModelNet(tmp_path, num_points=8)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(folder))
+
+
+def test_a_folder_without_the_set_is_one_clear_line(tmp_path):
+    with pytest.raises(PointCloudFileError, match="holds no ModelNet40: looked for"):
+        ModelNet(tmp_path)
+    with pytest.raises(PointCloudFileError, match="no such folder"):
+        ModelNet(tmp_path / "nowhere")
+    write_release(tmp_path, names=["lamp"])
+    with pytest.raises(PointCloudFileError, match="holds no shape of ModelNet10"):
+        ModelNet(tmp_path, num_classes=10, num_points=8)

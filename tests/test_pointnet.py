@@ -1,0 +1,181 @@
+"""PointNet: the published architecture, counted, and equal to the textbook's."""
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pointnet import PointNetClassifier, PointNetEncoder, TNet, orthogonality_loss
+from pointnet.layers import align
+from tests.textbook import TextbookPointNet
+
+
+def random_tnets(model: torch.nn.Module) -> torch.nn.Module:
+    """A fresh T-Net is the identity, which hides the direction of its product."""
+    for module in model.modules():
+        if isinstance(module, TNet):
+            torch.nn.init.normal_(module.matrix.weight, std=0.05)
+    return model
+
+
+def textbook_of(model: PointNetClassifier, num_classes: int, in_channels: int = 3) -> TextbookPointNet:
+    textbook = TextbookPointNet(num_classes, in_channels).to(next(model.parameters()).dtype)
+    names = list(textbook.state_dict())
+    textbook.load_state_dict(dict(zip(names, model.state_dict().values(), strict=True)))
+    return textbook.train(model.training)
+
+
+def drop_dropout(*models: torch.nn.Module) -> None:
+    for model in models:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+
+
+@pytest.mark.parametrize("in_channels", [3, 6])
+@pytest.mark.parametrize("training", [True, False])
+def test_it_equals_the_textbook_in_outputs_gradients_and_running_statistics(in_channels, training):
+    model = random_tnets(PointNetClassifier(5, in_channels)).double().train(training)
+    textbook = textbook_of(model, 5, in_channels)
+    drop_dropout(model, textbook)
+    for _ in range(2):
+        x = torch.randn(6, in_channels, 40, dtype=torch.float64, requires_grad=True)
+        logits, transforms = model(x, return_transforms=True)
+        logits2, turn, turn_features = textbook(x)
+        grads, grads2 = (
+            torch.autograd.grad(y.square().sum(), [x, *m.parameters()])
+            for y, m in ((logits, model), (logits2, textbook))
+        )
+        torch.testing.assert_close(logits, logits2, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(transforms.input, turn, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(transforms.feature, turn_features, rtol=1e-11, atol=1e-11)
+        for grad, grad2 in zip(grads, grads2, strict=True):
+            assert (grad.view_as(grad2) - grad2).abs().max() <= 1e-10 * max(1, grad2.abs().max())
+    for ours, theirs in zip(model.state_dict().values(), textbook.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours.view_as(theirs), theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("transforms", "count"), [(True, 3_473_969), (False, 817_512)], ids=["with T-Nets", "without"])
+def test_the_parameters_are_the_published_architectures(transforms, count):
+    model = PointNetClassifier(40, input_transform=transforms, feature_transform=transforms)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_the_multiply_adds_are_the_designs_layer_by_layer():
+    points = 1024
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        PointNetClassifier(40).eval()(torch.zeros(1, 3, points))
+    counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
+    layers = {
+        **_shared("encoder.input_tnet.mlp", [3, 64, 128, 1024], points),
+        **_dense("encoder.input_tnet.fc", {0: 1024 * 512, 3: 512 * 256}),
+        "encoder.input_tnet.matrix": 256 * 9,
+        **_shared("encoder.mlp1", [3, 64, 64], points),
+        **_shared("encoder.feature_tnet.mlp", [64, 64, 128, 1024], points),
+        **_dense("encoder.feature_tnet.fc", {0: 1024 * 512, 3: 512 * 256}),
+        "encoder.feature_tnet.matrix": 256 * 4096,
+        **_shared("encoder.mlp2", [64, 64, 128, 1024], points),
+        **_dense("head", {0: 1024 * 512, 4: 512 * 256}),
+        "logits": 256 * 40,
+    }
+    assert {name: counts[f"PointNetClassifier.{name}"] for name in layers} == layers
+    turns = points * (3 * 3 + 64 * 64)
+    assert counts["Global"] == sum(layers.values()) + turns == 434_569 * points + 3_027_200
+
+
+def _shared(name: str, widths: list[int], points: int) -> dict[str, int]:
+    return {f"{name}.layers.{i}.conv": points * c * d for i, (c, d) in enumerate(pairwise(widths))}
+
+
+def _dense(name: str, multiply_adds: dict[int, int]) -> dict[str, int]:
+    return {f"{name}.{i}": count for i, count in multiply_adds.items()}
+
+
+def test_a_new_tnet_returns_the_identity_in_the_inputs_dtype():
+    for dtype in (torch.float32, torch.float64):
+        matrices = TNet(4).to(dtype).eval()(torch.randn(3, 4, 9, dtype=dtype))
+        assert torch.equal(matrices, torch.eye(4, dtype=dtype).expand(3, 4, 4))
+
+
+def test_points_are_turned_as_rows_as_published():
+    x, matrix = torch.randn(2, 3, 5), torch.randn(2, 3, 3)
+    turned = align(x, matrix)
+    for b in range(2):
+        for n in range(5):
+            torch.testing.assert_close(turned[b, :, n], x[b, :, n] @ matrix[b])
+    assert not torch.allclose(turned, matrix @ x)
+
+
+def test_only_xyz_is_turned_by_the_input_tnet():
+    x = torch.randn(2, 6, 5)
+    turned = align(x, torch.randn(2, 3, 3))
+    assert torch.equal(turned[:, 3:], x[:, 3:])
+    assert not torch.allclose(turned[:, :3], x[:, :3])
+
+
+def test_the_orthogonality_loss_is_zero_for_rotations_and_the_mean_over_clouds():
+    rotation = torch.linalg.qr(torch.randn(3, 8, 8, dtype=torch.float64)).Q
+    assert orthogonality_loss(rotation) < 1e-25
+    assert orthogonality_loss(2 * torch.eye(3).expand(5, 3, 3)).item() == pytest.approx(3 * 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert orthogonality_loss(rotation.bfloat16()).dtype == torch.float32
+
+
+def test_the_regularization_is_the_published_one_at_batch_32():
+    model = PointNetClassifier(3)
+    _, transforms = random_tnets(model)(torch.randn(32, 3, 16), return_transforms=True)
+    a = transforms.feature
+    published = 1e-3 * 0.5 * (torch.eye(64) - a @ a.transpose(1, 2)).square().sum()
+    torch.testing.assert_close(model.regularization(transforms), published)
+    plain = PointNetClassifier(3, feature_transform=False)
+    assert plain.regularization(plain(torch.randn(2, 3, 4), return_transforms=True)[1]) == 0
+
+
+@pytest.mark.parametrize("transforms", [True, False])
+def test_permuting_the_points_leaves_the_feature_unchanged(transforms):
+    encoder = random_tnets(PointNetEncoder(3, transforms, transforms)).double().eval()
+    x = torch.randn(2, 3, 50, dtype=torch.float64)
+    torch.testing.assert_close(encoder(x[:, :, torch.randperm(50)]), encoder(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_of_any_content_changes_nothing(training):
+    model = random_tnets(PointNetClassifier(5)).double().train(training)
+    drop_dropout(model)
+    clean = copy.deepcopy(model)
+    lengths = torch.tensor([9, 4, 20, 1])
+    x = torch.randn(4, 3, 20, dtype=torch.float64)
+    for b, length in enumerate(lengths):
+        x[b, :, length:] = torch.nan
+    zeros = x.nan_to_num()
+    logits = model(x, lengths)
+    assert torch.equal(logits, clean(zeros, lengths))
+    if not training:
+        alone = torch.cat([clean(zeros[b : b + 1, :, :length]) for b, length in enumerate(lengths)])
+        torch.testing.assert_close(logits, alone, rtol=1e-11, atol=1e-11)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    torch.testing.assert_close(model.state_dict(), clean.state_dict(), rtol=0, atol=0)
+
+
+def test_one_cloud_of_one_point_is_classified():
+    assert PointNetClassifier(7).eval()(torch.zeros(1, 3, 1)).shape == (1, 7)
+
+
+def test_it_exports_with_dynamic_batch_and_points():
+    model = random_tnets(PointNetClassifier(5)).eval()
+    shapes = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("points")},)
+    program = torch.export.export(model, (torch.randn(2, 3, 16),), dynamic_shapes=shapes)
+    x = torch.randn(5, 3, 33)
+    torch.testing.assert_close(program.module()(x), model(x))
+
+
+def test_wrong_input_is_met_with_one_clear_line():
+    with pytest.raises(ValueError, match=r"points must be \(B, 3, N\), got \(4, 100, 3\); .*transpose"):
+        PointNetClassifier(5)(torch.zeros(4, 100, 3))
+    with pytest.raises(ValueError, match="in_channels must be 3"):
+        PointNetEncoder(2)
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        PointNetClassifier(0)

@@ -1,0 +1,229 @@
+"""The block as a module: what it takes, what it refuses, and what PyTorch can do with it."""
+
+import copy
+import io
+import pickle
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from pointnet import SharedMLP
+from pointnet.layers import conv1d_to_linear, linear_to_conv1d
+from pointnet.ops.masked import batch_norm, point_mask
+
+
+def test_its_keys_and_widths_are_those_of_the_contract():
+    mlp = SharedMLP([3, 64, 128])
+    assert list(mlp.state_dict())[:2] == ["layers.0.conv.weight", "layers.0.norm.weight"]
+    assert "layers.1.norm.running_mean" in mlp.state_dict()
+    assert mlp.widths == [3, 64, 128]
+
+
+def test_a_bias_is_there_only_where_no_norm_follows_unless_asked_for():
+    assert SharedMLP([3, 4])[0].conv.bias is None
+    assert SharedMLP([3, 4], norm=None)[0].conv.bias is not None
+    assert SharedMLP([3, 4], bias=True)[0].conv.bias is not None
+    assert SharedMLP([3, 4], norm=None, bias=False)[0].conv.bias is None
+
+
+def test_the_last_layer_can_end_without_activation_and_dropout():
+    mlp = SharedMLP([3, 4, 5], last_activation=False, dropout=0.5)
+    assert mlp[0].activation is not None
+    assert mlp[0].dropout is not None
+    assert mlp[1].activation is None
+    assert mlp[1].dropout is None
+    assert mlp[1].norm is not None
+
+
+@pytest.mark.parametrize("activation", ["gelu", nn.GELU, nn.GELU(), torch.nn.functional.gelu])
+def test_an_activation_is_a_name_a_class_a_module_or_a_function(activation):
+    mlp = SharedMLP([3, 4, 5], activation=activation).eval()
+    x = torch.randn(2, 3, 6)
+    wanted = SharedMLP([3, 4, 5], activation="gelu").eval()
+    wanted.load_state_dict(mlp.state_dict())
+    assert torch.equal(mlp(x), wanted(x))
+    assert torch.equal(SharedMLP.from_linear(mlp.to_linear())(x), wanted(x))
+
+
+def test_a_module_given_as_activation_is_copied_for_each_layer():
+    mlp = SharedMLP([3, 4, 5], activation=nn.PReLU())
+    assert mlp[0].activation is not mlp[1].activation
+    assert len(list(mlp.parameters())) == 2 * 3 + 2
+
+
+def test_indexing_and_slicing_share_the_weights():
+    mlp = SharedMLP([3, 4, 5, 6])
+    assert len(mlp) == 3
+    assert list(mlp) == [mlp[0], mlp[1], mlp[-1]]
+    assert isinstance(mlp[1:], SharedMLP)
+    assert mlp[1:].widths == [4, 5, 6]
+    assert mlp[1:][0].conv.weight is mlp[1].conv.weight
+    x = torch.randn(2, 3, 7)
+    mlp.eval()
+    assert torch.equal(mlp[1:](mlp[:1](x)), mlp(x))
+    assert torch.equal(mlp[1:](mlp[0](x)), mlp(x))
+    with pytest.raises(ValueError, match="at least one layer"):
+        mlp[3:]
+
+
+def test_it_can_be_copied_pickled_and_saved():
+    mlp = SharedMLP([3, 8, 4], dropout=0.1, activation="leaky_relu").eval()
+    x = torch.randn(2, 3, 5)
+    buffer = io.BytesIO()
+    torch.save(mlp.state_dict(), buffer)
+    buffer.seek(0)
+    loaded = SharedMLP([3, 8, 4], dropout=0.1, activation="leaky_relu").eval()
+    loaded.load_state_dict(torch.load(buffer))
+    for other in (copy.deepcopy(mlp), pickle.loads(pickle.dumps(mlp)), loaded):
+        assert torch.equal(other(x), mlp(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("with_lengths", [True, False])
+def test_it_compiles_in_one_piece(training, with_lengths):
+    torch.compiler.reset()
+    mlp = SharedMLP([3, 8, 4]).train(training)
+    lengths = torch.tensor([3, 5]) if with_lengths else None
+    x = torch.randn(2, 3, 5)
+    reference = copy.deepcopy(mlp)
+    # "aot_eager" traces forward and backward as the default backend does, and needs no C++ compiler.
+    compiled = torch.compile(partial(mlp.max_pool, lengths=lengths), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), reference.max_pool(x, lengths=lengths))
+    torch.testing.assert_close(mlp.state_dict(), reference.state_dict())
+
+
+def test_it_exports_for_any_batch_and_any_number_of_points():
+    mlp = SharedMLP([3, 8, 4]).eval()
+    batch, points = torch.export.Dim("batch"), torch.export.Dim("points")
+    program = torch.export.export(mlp, (torch.randn(2, 3, 5),), dynamic_shapes=({0: batch, 2: points},))
+    x = torch.randn(7, 3, 50)
+    torch.testing.assert_close(program.module()(x), mlp(x))
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(4, 100, 3), ValueError, r"points must be \(B, 3, N\), got \(4, 100, 3\); .*transpose\(1, 2\)"),
+        (torch.zeros(4, 5, 100), ValueError, r"points must be \(B, 3, N\), got \(4, 5, 100\)$"),
+        (torch.zeros(3, 100), ValueError, r"points must be \(B, 3, N\), got \(3, 100\); add the batch: x\[None\]"),
+        (torch.zeros(100, 3), ValueError, r"got \(100, 3\); add the batch: x.T\[None\]"),
+        (torch.zeros(4, 3, 0), ValueError, r"N >= 1, got \(4, 3, 0\)"),
+        (torch.zeros(4, 3, 9).double(), TypeError, "must be torch.float32 like the weights, got torch.float64"),
+        (torch.zeros(4, 3, 9).long(), TypeError, "must be torch.float32 like the weights, got torch.int64"),
+    ],
+)
+def test_wrong_points_are_met_with_one_clear_line(x, error, message):
+    for call in (SharedMLP([3, 4]), SharedMLP([3, 4]).max_pool, SharedMLP([3, 4])[0]):
+        with pytest.raises(error, match=message) as caught:
+            call(x)
+        assert "\n" not in str(caught.value)
+
+
+def test_wrong_lengths_and_context_are_met_with_one_clear_line():
+    mlp = SharedMLP([5, 4])
+    x = torch.zeros(2, 3, 9)
+    with pytest.raises(ValueError, match=r"lengths must be \(2,\) integers, .* got \(3,\)"):
+        mlp(torch.zeros(2, 5, 9), lengths=torch.tensor([1, 2, 3]))
+    with pytest.raises(ValueError, match=r"lengths must be \(2,\) integers, .* torch.float32"):
+        mlp(torch.zeros(2, 5, 9), lengths=torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"context must be \(2, E\), one vector a cloud, got \(1, 2\)"):
+        mlp(x, context=torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"points must be \(B, 4, N\), got \(2, 3, 9\)"):
+        mlp(x, context=torch.zeros(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"widths": [3]}, r"widths must be .*, got \[3\]"),
+        ({"widths": [3, 0]}, r"widths must be .*, got \[3, 0\]"),
+        ({"widths": [3, 4.0]}, "widths must be"),
+        ({"widths": [3, 4], "norm": "layer"}, "norm must be 'batch' or None, got 'layer'"),
+        ({"widths": [3, 4], "activation": "rule"}, "activation must be one of relu, .*, got 'rule'"),
+        ({"widths": [3, 4], "activation": 3}, "activation must be a name, a module, a function or None, got 3"),
+        ({"widths": [3, 4], "dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_wrong_arguments_are_met_with_one_clear_line(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SharedMLP(**arguments)
+
+
+def test_one_value_a_channel_cannot_train_a_batch_norm():
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        SharedMLP([3, 4])(torch.zeros(1, 3, 1))
+
+
+def test_from_linear_takes_any_usual_stack_and_refuses_others():
+    mlp = SharedMLP.from_linear(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.BatchNorm1d(5)))
+    assert mlp.widths == [3, 4, 5]
+    assert mlp[1].activation is None
+    with pytest.raises(ValueError, match="module 2 is BatchNorm1d"):
+        SharedMLP.from_linear(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.BatchNorm1d(4)))
+    with pytest.raises(ValueError, match="module 0 is ReLU"):
+        SharedMLP.from_linear(nn.Sequential(nn.ReLU()))
+    with pytest.raises(ValueError, match="layer 1 must take 4 channels, got 5"):
+        SharedMLP.from_linear(nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 6)))
+    with pytest.raises(ValueError, match="at least one layer"):
+        SharedMLP.from_linear(nn.Sequential())
+
+
+def test_twins_share_nothing_and_keep_dtype_mode_and_what_is_frozen():
+    mlp = SharedMLP([3, 4, 5]).double().eval()
+    mlp[0].conv.weight.requires_grad_(False)
+    twin = mlp.to_linear()
+    assert twin[0].weight.dtype == torch.float64
+    assert not twin.training
+    assert not twin[0].weight.requires_grad
+    assert twin[3].weight.requires_grad
+    assert twin[0].weight.data_ptr() != mlp[0].conv.weight.data_ptr()
+    assert not SharedMLP.from_linear(twin)[0].conv.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    "settings", [{"kernel_size": 3}, {"kernel_size": 1, "stride": 2}, {"kernel_size": 1, "padding": 1}]
+)
+def test_only_a_kernel_of_one_is_a_linear(settings):
+    with pytest.raises(ValueError, match="conv must have"):
+        conv1d_to_linear(nn.Conv1d(4, 4, **settings))
+    with pytest.raises(ValueError, match="conv must have groups=1 .*, got 2"):
+        conv1d_to_linear(nn.Conv1d(4, 4, 1, groups=2))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_and_convolution_carry_their_weights_over_and_back(bias):
+    linear = nn.Linear(3, 4, bias=bias)
+    conv = linear_to_conv1d(linear)
+    x = torch.randn(2, 3, 7)
+    torch.testing.assert_close(conv(x), linear(x.transpose(1, 2)).transpose(1, 2))
+    back = conv1d_to_linear(conv)
+    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in linear.state_dict().items())
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.9, None])
+@pytest.mark.parametrize("settings", [{}, {"affine": False}, {"track_running_stats": False}])
+@pytest.mark.parametrize("training", [True, False])
+def test_masked_batch_norm_is_batch_norm_of_the_points_that_exist(momentum, settings, training):
+    norm = nn.BatchNorm1d(4, momentum=momentum, **settings).double().train(training)
+    reference = copy.deepcopy(norm)
+    lengths = torch.tensor([5, 1, 3])
+    for _ in range(3):
+        z = torch.randn(3, 4, 5, dtype=torch.float64)
+        mask = point_mask(lengths, z)
+        exists = mask.squeeze(1)
+        got = batch_norm(z, norm, mask).transpose(1, 2)[exists]
+        torch.testing.assert_close(got, reference(z.transpose(1, 2)[exists]), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(norm.state_dict(), reference.state_dict(), rtol=1e-12, atol=1e-12)
+
+
+def test_masked_batch_norm_counts_in_single_precision_under_half():
+    mlp, x = SharedMLP([3, 4]), torch.randn(2, 3, 300) + 5
+    lengths = torch.tensor([300, 300])
+    reference = copy.deepcopy(mlp)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, wanted = mlp(x, lengths=lengths), reference(x)
+    assert y.dtype == wanted.dtype == torch.bfloat16
+    torch.testing.assert_close(mlp.state_dict(), reference.state_dict(), rtol=1e-4, atol=1e-4)

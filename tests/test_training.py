@@ -1,0 +1,303 @@
+"""Training: the same seed gives the same weights, a stopped run ends as an unbroken one, and what it refuses."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import pytest
+import torch
+
+from pointnet import PointNetClassifier
+from pointnet.datasets import LabelledClouds
+from pointnet.models import load_model
+from pointnet.training import TrainConfig, evaluate, fit
+from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
+from pointnet.training.loop import augment, count_batches, find_device, make_optimizer, make_schedule
+from pointnet.training.metrics import ConfusionMatrix
+
+
+def two_shapes(per_class: int = 24, points: int = 32, seed: int = 0) -> LabelledClouds:
+    """Flat discs and tall rods: two classes that any network can tell apart."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2 * per_class, 3, points, generator=generator)
+    x[:per_class, 2] *= 0.1
+    x[per_class:, :2] *= 0.1
+    x = x - x.mean(2, keepdim=True)
+    labels = torch.arange(2).repeat_interleave(per_class)
+    return LabelledClouds(x / x.norm(dim=1).amax(1)[:, None, None], labels, ["disc", "rod"])
+
+
+def tiny(out, **changes) -> TrainConfig:
+    settings = {"epochs": 4, "batch_size": 3, "num_points": 32, "early_points": 16, "early_share": 0.5, "device": "cpu", "scale": 1.1, "shift": 0.05}
+    settings |= {
+        "scale": 1.1,
+        "shift": 0.05,
+        "val_fraction": 0.25,
+        "input_transform": False,
+        "feature_transform": False,
+        "out": str(out),
+    }
+    return TrainConfig(**(settings | changes))
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def weights(folder):
+    return load_checkpoint(folder / "checkpoint.pt")["model"]
+
+
+def assert_equal_states(got, wanted):
+    assert list(got) == list(wanted)
+    for name, tensor in wanted.items():
+        assert torch.equal(got[name], tensor), name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run: (its folder, its config, what fit returned)."""
+    torch.manual_seed(0)
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    config = tiny(out)
+    return out, config, fit(config, two_shapes(), two_shapes(seed=1), log=quiet)
+
+
+def test_a_run_learns_and_leaves_the_files_of_the_contract(finished):
+    out, config, result = finished
+    names = {"config.yaml", "config.json", "metrics.jsonl", "model.safetensors", "checkpoint.pt", "result.json"}
+    assert {path.name for path in out.iterdir()} == names
+    assert json.loads((out / "result.json").read_text()) == result
+    assert result["test"]["overall_accuracy"] >= 0.9
+    assert result["test"]["count"] == 48
+    assert set(result["test"]) == {"overall_accuracy", "mean_class_accuracy", "count"}
+    assert {"test", "val", "selected_epoch", "seconds", "samples_per_second"} == set(result)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert [line["num_points"] for line in lines] == [16, 16, 32, 32]
+    best = max(lines, key=lambda line: (line["val_overall_accuracy"], -line["val_loss"]))
+    assert result["selected_epoch"] == best["epoch"]
+    assert result["val"]["overall_accuracy"] == best["val_overall_accuracy"]
+
+
+def test_the_loaded_model_repeats_the_number_exactly(finished):
+    out, _, result = finished
+    model = load_model(out)
+    assert not model.training
+    assert model.classes == ("disc", "rod")
+    assert model.preprocessing["num_points"] == 32
+    scores = evaluate(model, two_shapes(seed=1))
+    assert {name: scores[name] for name in result["test"]} == result["test"]
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(finished, tmp_path):
+    out, config, _ = finished
+    torch.manual_seed(123)  # nothing outside the run's own seed matters
+    fit(dataclasses.replace(config, out=str(tmp_path / "again")), two_shapes(), log=quiet)
+    assert_equal_states(weights(tmp_path / "again"), weights(out))
+    fit(dataclasses.replace(config, out=str(tmp_path / "other"), seed=1), two_shapes(), log=quiet)
+    assert not torch.equal(weights(tmp_path / "other")["logits.weight"], weights(out)["logits.weight"])
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_stopped_and_resumed_run_ends_with_the_weights_of_the_unbroken_one(finished, tmp_path, stop_after):
+    out, config, result = finished
+    config = dataclasses.replace(config, out=str(tmp_path / "run"))
+
+    def stop(metrics):
+        if metrics["epoch"] == stop_after:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(config, two_shapes(), two_shapes(seed=1), log=quiet, after_epoch=stop)
+    torch.manual_seed(99)
+    resumed = fit(config, two_shapes(), two_shapes(seed=1), resume=True, log=quiet)
+    assert_equal_states(weights(tmp_path / "run"), weights(out))
+    assert_equal_states(load_model(tmp_path / "run").state_dict(), load_model(out).state_dict())
+    assert resumed["test"] == result["test"]
+    assert resumed["selected_epoch"] == result["selected_epoch"]
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "schedule": "cosine", "lr": 0.05},
+        {"schedule": "constant", "rotate": 180.0, "jitter": 0.01, "point_dropout": 0.5},
+        {"precision": "bf16", "input_transform": True, "feature_transform": True, "epochs": 2},
+        {"val_fraction": 0.0, "early_points": 0},
+    ],
+)
+def test_every_setting_trains(tmp_path, changes):
+    result = fit(tiny(tmp_path / "run", **changes), two_shapes(), two_shapes(seed=1), log=quiet)
+    assert math.isfinite(result["seconds"])
+    assert result["test"]["overall_accuracy"] >= 0.5
+    if changes.get("val_fraction") == 0:
+        assert result["val"] is None
+        assert result["selected_epoch"] == 4
+
+
+def test_the_last_batch_is_never_a_single_cloud():
+    for samples in range(2, 200):
+        for batch_size in (2, 3, 8, 32):
+            sizes = [len(part) for part in torch.arange(samples).tensor_split(count_batches(samples, batch_size))]
+            assert min(sizes) >= 2, (samples, batch_size)
+            assert sum(sizes) == samples
+            assert max(sizes) <= batch_size + 1
+
+
+def test_a_batch_size_that_leaves_one_over_trains(tmp_path):
+    data = two_shapes().subset(torch.tensor([0, 1, 2, 24, 25]))
+    fit(tiny(tmp_path / "run", batch_size=2, epochs=1, val_fraction=0.0), data, log=quiet)
+
+
+def test_data_that_cannot_train_a_classifier_is_one_clear_line(tmp_path):
+    data = two_shapes()
+    with pytest.raises(ValueError, match="at least two classes to train on, got only 'disc'"):
+        fit(tiny(tmp_path / "a"), data.subset(torch.arange(24)), log=quiet)
+    with pytest.raises(ValueError, match="at least two classes to train on, got no shapes"):
+        fit(tiny(tmp_path / "a"), data.subset(torch.arange(0)), log=quiet)
+    with pytest.raises(ValueError, match="early_points must be at most 32, got 64"):
+        fit(tiny(tmp_path / "a", early_points=64, num_points=64), data, log=quiet)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_taken_or_missing_run_folder_is_one_clear_line(finished, tmp_path):
+    out, config, _ = finished
+    with pytest.raises(ValueError, match="already holds a run; go on with it by --resume"):
+        fit(config, two_shapes(), log=quiet)
+    with pytest.raises(ValueError, match="checkpoint.pt: no checkpoint to resume from"):
+        fit(tiny(tmp_path / "nothing"), two_shapes(), resume=True, log=quiet)
+
+
+def test_a_damaged_checkpoint_is_one_clear_line_and_a_failed_write_leaves_the_old_one(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"epoch": 1, "x": torch.arange(3)})
+    assert torch.equal(load_checkpoint(path)["x"], torch.arange(3))
+    with pytest.raises(AttributeError):
+        save_checkpoint(path, {"bad": lambda: 0})
+    assert load_checkpoint(path)["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged or not a checkpoint") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda out: (out / "config.json").unlink(), "no model here; a run folder holds config.json"),
+        (lambda out: (out / "config.json").write_text("{"), "not a model's config"),
+        (lambda out: (out / "config.json").write_text('{"model": "x"}'), "does not describe a model"),
+        (lambda out: (out / "model.safetensors").write_bytes(b"x" * 50), "not a readable safetensors file"),
+        (lambda out: (out / "model.safetensors").unlink(), "not a readable safetensors file"),
+        ("a flipped bit", "damaged: its content does not match the sha256"),
+    ],
+)
+def test_a_damaged_model_is_one_clear_line(finished, tmp_path, damage, message):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    if damage == "a flipped bit":
+        content = bytearray((out / "model.safetensors").read_bytes())
+        content[-5] ^= 1
+        (out / "model.safetensors").write_bytes(content)
+    else:
+        damage(out)
+    with pytest.raises(ValueError, match=message):
+        load_model(out)
+
+
+def test_weights_of_another_architecture_are_refused(finished, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    config = json.loads((out / "config.json").read_text())
+    config["arguments"]["num_classes"] = 3
+    (out / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="does not fit the model in config.json"):
+        load_model(out)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"early_points": 2048}, "early_points must be from 0 to 1024, got 2048"),
+        ({"val_fraction": 1.0}, "val_fraction must be from 0 to 0.9, got 1.0"),
+        ({"scale": 0.5}, "scale must be at least 1, got 0.5"),
+        ({"dataset": "modelnet4"}, r"no dataset 'modelnet4'; did you mean 'modelnet40'\? \(known: shapes, "),
+        ({"model": "pointnett"}, r"no model 'pointnett'; did you mean 'pointnet'\?"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_clear_line(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**changes)
+
+
+def test_devices_are_found_or_refused():
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert find_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, got 'gpu'"):
+        find_device("gpu")
+    with pytest.raises(ValueError, match="device 'cuda:99' is not there"):
+        find_device("cuda:99")
+
+
+def test_only_matrices_are_decayed():
+    model = PointNetClassifier(3)
+    decayed, kept = make_optimizer(model, TrainConfig()).param_groups
+    assert decayed["weight_decay"] == 0.05
+    assert all(p.dim() > 1 for p in decayed["params"])
+    assert kept["weight_decay"] == 0
+    assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "constant"])
+def test_a_schedule_peaks_at_lr_and_ends_where_it_should(schedule):
+    config = TrainConfig(schedule=schedule, lr=0.1, optimizer="sgd")
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), config)
+    steps = make_schedule(optimizer, config, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        steps.step()
+    assert max(rates) == pytest.approx(0.1, rel=2e-3)
+    assert (rates[-1] < 1e-3) == (schedule != "constant")
+
+
+def test_without_augmentation_the_points_are_left_as_they_are():
+    x = torch.randn(4, 3, 20)
+    off = TrainConfig(scale=1.0, shift=0.0)
+    assert augment(x, off, torch.Generator()) is x
+    everything = TrainConfig(rotate=10.0, jitter=0.01, point_dropout=0.5)
+    assert augment(x, everything, torch.Generator().manual_seed(0)).shape == x.shape
+
+
+def test_accuracies_count_every_sample_once_and_every_occurring_class_alike():
+    confusion = ConfusionMatrix(4)
+    confusion.update(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]))
+    confusion.update(torch.tensor([1]), torch.tensor([1]))
+    assert confusion.result() == {
+        "overall_accuracy": 0.75,
+        "mean_class_accuracy": pytest.approx((2 / 3 + 1) / 2),
+        "count": 4,
+    }
+
+
+def test_evaluation_leaves_the_model_in_its_mode_and_does_not_depend_on_the_batch():
+    model = PointNetClassifier(2, input_transform=False, feature_transform=False).train()
+    data = two_shapes(per_class=20)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scores = evaluate(model, data)
+    assert model.training
+    assert_equal_states(model.state_dict(), state)
+    model.eval()
+    alone = sum(int(model(points[None]).argmax()) == label for points, label in (data[i] for i in range(len(data))))
+    assert scores["overall_accuracy"] == alone / len(data)
