@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from pointnet.datasets import open_dataset
-from pointnet.training import TrainConfig, fit, parse_config
+from pointnet.training import TrainConfig, fit, keep_freed_memory, parse_config
 
 
 def main(arguments: list[str] | None = None) -> int:
     config, resume = parse_config(arguments)
     config = dataclasses.replace(config, out=config.out or new_run_folder(config))
+    keep_freed_memory()
     try:
         train = open_dataset(config.dataset, config.root, "train", config.num_points)
         test = open_dataset(config.dataset, config.root, "test", config.num_points)
@@ -29,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nstopped; to go on: python train.py --resume --out {config.out}", file=sys.stderr)
+        saved = (Path(config.out) / "checkpoint.pt").exists()
+        go_on = f"to go on: python train.py --resume --out {config.out}" if saved else "before the first epoch was over"
+        print(f"\nstopped; {go_on}", file=sys.stderr)
         return 130
     print(summary(config, result))
     return 0

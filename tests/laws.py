@@ -120,7 +120,9 @@ def assert_same_learning(got: SharedMLP, wanted: SharedMLP, x: Tensor, y: Tensor
     grads2 = torch.autograd.grad((y2 * direction).sum(), [x2, *wanted.parameters()])
     # A bias before batch norm has gradient 0, so it is measured against the other parameters' gradients.
     largest = max(grad.abs().max().item() for grad in grads2[1:])
-    assert_close(grads[0], grads2[0], "gradient of the points", at_least=largest if y.shape[0] * y.shape[2] <= 2 else 1e-3)
+    assert_close(
+        grads[0], grads2[0], "gradient of the points", at_least=largest if x.shape[0] * x.shape[2] <= 2 else 1e-3
+    )
     for (name, _), grad, grad2 in zip(wanted.named_parameters(), grads[1:], grads2[1:], strict=True):
         assert_close(grad.view_as(grad2), grad2, f"gradient of {name}", at_least=largest)
 
@@ -228,7 +230,7 @@ def adding_points(case: Case) -> None:
 
 
 def max_pool_is_the_max(case: Case) -> None:
-    """max_pool is the largest value of each channel: whatever the points' order and, in eval, their repetition."""
+    """max_pool is the largest value of each channel, gradients included, whatever the points' order and repetition."""
     mlp = case.block()
     x = case.batch()
     order = torch.randperm(case.points, generator=torch.Generator().manual_seed(case.seed))
@@ -237,8 +239,9 @@ def max_pool_is_the_max(case: Case) -> None:
             continue
         mlp.train(mode)
         reference = copy.deepcopy(mlp)
-        wanted = torch.stack([torch.stack([row.max() for row in cloud]) for cloud in point_by_point(reference, x)])
-        assert_close(mlp.max_pool(x), wanted, "max_pool")
+        x2, x3 = (case.batch().requires_grad_() for _ in range(2))
+        wanted = torch.stack([torch.stack([row.max() for row in cloud]) for cloud in point_by_point(reference, x3)])
+        assert_same_learning(mlp, reference, x2, mlp.max_pool(x2), x3, wanted)
         assert_same_state(mlp, reference)
         assert_close(mlp.max_pool(x[:, :, order]), wanted, "max_pool of permuted points")
     assert_close(mlp.max_pool(torch.cat([x, x[:, :, :2]], 2)), wanted, "max_pool of repeated points")
@@ -287,6 +290,23 @@ def context_is_concatenation(case: Case) -> None:
     assert_same_state(mlp, reference)
 
 
+def transform_is_turning_the_points(case: Case) -> None:
+    """transform multiplies each point, as a row, by its cloud's matrix before the first layer."""
+    if not case.trains():
+        return
+    for dim in {case.widths[0], 1}:
+        mlp, reference = case.block(), case.block()
+        x, x2 = (case.batch().requires_grad_() for _ in range(2))
+        matrix = case.batch(1, channels=dim * dim)[:, :, 0].reshape(-1, dim, dim)
+        turned = torch.stack(
+            [torch.stack([torch.cat([p[:dim] @ matrix[b], p[dim:]]) for p in cloud.T], 1) for b, cloud in enumerate(x2)]
+        )
+        y, y2 = mlp(x, transform=matrix), point_by_point(reference, turned)
+        assert_same_learning(mlp, reference, x, y, x2, y2)
+        assert_same_state(mlp, reference)
+        assert_close(case.block().max_pool(x, transform=matrix), y2.amax(2), "max_pool")
+
+
 LAWS: dict[str, Callable[[Case], None]] = {
     law.__name__: law
     for law in (
@@ -300,6 +320,7 @@ LAWS: dict[str, Callable[[Case], None]] = {
         max_pool_is_the_max,
         padding_changes_nothing,
         context_is_concatenation,
+        transform_is_turning_the_points,
     )
 }
 

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from pointnet.layers import shared_mlp
 from pointnet.layers.shared_mlp import BatchNormLast, SharedLayer, SharedMLP
-from pointnet.ops import masked
+from pointnet.ops import masked, pooled
 from tests.laws import CASES, LAWS
 
 batch_norm, fill_padding = masked.batch_norm, masked.fill_padding
+extremes, moments, fold_transform = pooled.extremes, pooled.moments, shared_mlp.fold_transform
 forward, project, to_linear = SharedLayer.forward, SharedLayer.project, SharedMLP.to_linear
 
 # Title, where the broken piece goes, and the broken piece.
@@ -30,13 +31,13 @@ def mutation(title: str, target: object, name: str) -> Callable[[Callable], Call
 
 
 @mutation("kernel of 3 points", SharedLayer, "project")
-def _(self: SharedLayer, x: Tensor, context: Tensor | None = None) -> Tensor:
+def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
     wide = F.pad(self.conv.weight[:, : x.shape[1]], (1, 1), value=1e-3)
     return project(self, x, context) + 1e-3 * F.conv1d(x, wide, padding=1)
 
 
 @mutation("transposed weight", SharedLayer, "project")
-def _(self: SharedLayer, x: Tensor, context: Tensor | None = None) -> Tensor:
+def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
     weight = self.conv.weight
     if weight.shape[0] != weight.shape[1]:
         return project(self, x, context)
@@ -44,7 +45,7 @@ def _(self: SharedLayer, x: Tensor, context: Tensor | None = None) -> Tensor:
 
 
 @mutation("reshape where a transpose belongs", SharedLayer, "project")
-def _(self: SharedLayer, x: Tensor, context: Tensor | None = None) -> Tensor:
+def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
     if context is not None:
         return project(self, x, context)
     clouds, channels, points = x.shape
@@ -53,22 +54,27 @@ def _(self: SharedLayer, x: Tensor, context: Tensor | None = None) -> Tensor:
 
 
 @mutation("bias dropped", SharedLayer, "project")
-def _(self: SharedLayer, x: Tensor, context: Tensor | None = None) -> Tensor:
+def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
     z = project(self, x, context)
     return z if self.conv.bias is None else z - self.conv.bias[:, None]
 
 
 @mutation("each cloud centred before the layer", SharedLayer, "project")
-def _(self: SharedLayer, x: Tensor, context: Tensor | None = None) -> Tensor:
+def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
     return project(self, x - x.mean(2, keepdim=True), context)
 
 
 @mutation("context in the first columns", SharedLayer, "project")
-def _(self: SharedLayer, x: Tensor, context: Tensor | None = None) -> Tensor:
+def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
     if context is None:
         return project(self, x)
     of_context, of_points = self.conv.weight.split([context.shape[1], x.shape[1]], dim=1)
     return F.conv1d(x, of_points, self.conv.bias) + F.conv1d(context.unsqueeze(2), of_context)
+
+
+@mutation("transform not transposed", shared_mlp, "fold_transform")
+def _(weight: Tensor, transform: Tensor) -> Tensor:
+    return fold_transform(weight, transform.transpose(1, 2))
 
 
 def _by_hand(z: Tensor, norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> Tensor:
@@ -143,13 +149,17 @@ def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
 
 
 @mutation("activation dropped", SharedLayer, "forward")
-def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+def _(
+    self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, transform=None
+) -> Tensor:
     z = self.project(x, context)
     return fill_padding(z if self.norm is None else shared_mlp.batch_norm(z, self.norm, mask), mask)
 
 
 @mutation("activation before the norm", SharedLayer, "forward")
-def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+def _(
+    self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, transform=None
+) -> Tensor:
     if self.norm is None or self.activation is None:
         return forward(self, x, context, mask)
     z = shared_mlp.batch_norm(self.activation(self.project(x, context)), self.norm, mask)
@@ -177,19 +187,61 @@ def _(points: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
 
 
 @mutation("padding left in the output", SharedLayer, "forward")
-def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+def _(
+    self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, transform=None
+) -> Tensor:
     with patch.object(shared_mlp, "fill_padding", lambda z, mask: z):
         return forward(self, x, context, mask)
 
 
 @mutation("padding in the max", SharedMLP, "max_pool")
-def _(self: SharedMLP, x: Tensor, context: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    return self(x, context, lengths).amax(2)
+def _(
+    self: SharedMLP,
+    x: Tensor,
+    context: Tensor | None = None,
+    lengths: Tensor | None = None,
+    transform: Tensor | None = None,
+) -> Tensor:
+    return self(x, context, lengths, transform).amax(2)
 
 
 @mutation("mean instead of max", SharedMLP, "max_pool")
-def _(self: SharedMLP, x: Tensor, context: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    return self(x, context, lengths).mean(2)
+def _(
+    self: SharedMLP,
+    x: Tensor,
+    context: Tensor | None = None,
+    lengths: Tensor | None = None,
+    transform: Tensor | None = None,
+) -> Tensor:
+    return self(x, context, lengths, transform).mean(2)
+
+
+@mutation("pooled: the largest whatever the norm's sign", pooled, "_signs")
+def _(weight: Tensor) -> Tensor:
+    return torch.ones_like(weight)
+
+
+@mutation("pooled: no gradient to the winners", pooled, "extremes")
+def _(x: Tensor, weight: Tensor, mask: Tensor | None = None, both: bool = False) -> Tensor:
+    return extremes(x.detach(), weight, mask, both)
+
+
+@mutation("pooled: scatter about the origin", pooled, "moments")
+def _(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    mean, scatter = moments(x, mask)
+    count = x.shape[0] * x.shape[2] if mask is None else mask.sum()
+    return mean, scatter + count * mean.outer(mean)
+
+
+@mutation("pooled: no gradient through the scatter", pooled, "moments")
+def _(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    mean, scatter = moments(x, mask)
+    return mean, scatter.detach()
+
+
+@mutation("pooled: padding in the search", pooled, "extremes")
+def _(x: Tensor, weight: Tensor, mask: Tensor | None = None, both: bool = False) -> Tensor:
+    return extremes(x, weight, None, both)
 
 
 @mutation("twin's norm reads (B, N, C) as N channels", BatchNormLast, "forward")

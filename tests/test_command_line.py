@@ -55,6 +55,8 @@ def test_evaluate_repeats_the_number_of_the_run_exactly(run, capsys):
     assert {name: scores[name] for name in wanted} == wanted
     assert command_line.main(arguments) == 0
     assert f"{wanted['overall_accuracy']:.2%} overall" in capsys.readouterr().out
+    assert command_line.main([*arguments, "--json", "--split", "train"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 16
 
 
 def test_resuming_a_finished_run_trains_no_further(run, capsys):
@@ -71,6 +73,12 @@ def test_resume_takes_the_runs_settings_and_cannot_change_them(run, capsys, tmp_
     assert config == load_config(run / "config.yaml")
     line = error_of(capsys, train.main, ["--resume", "--out", str(run), "--epochs", "9"])
     assert "--epochs 9 differs from the run's own 1; resume cannot change it" in line
+    moved, _ = parse_config(["--resume", "--out", str(run), "--root", "elsewhere", "--device", "cuda:3"])
+    assert (moved.root, moved.device) == ("elsewhere", "cuda:3")
+    assert parse_config(["--resume", "--out", str(run), "--epochs", "1"])[0] == config
+    assert "--config cannot be given with it" in error_of(
+        capsys, train.main, ["--resume", "--out", str(run), "--config", str(run / "config.yaml")]
+    )
     assert "--resume needs --out" in error_of(capsys, train.main, ["--resume"])
     assert "no run to resume here" in error_of(capsys, train.main, ["--resume", "--out", str(tmp_path)])
 
@@ -87,6 +95,8 @@ def test_resume_takes_the_runs_settings_and_cannot_change_them(run, capsys, tmp_
         (["--device", "gpu"], "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (["--dataset", "modelnet40", "--root", "nowhere"], "nowhere: no such folder; --root must name"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--device", "mps"], "device must be auto, cpu, cuda or cuda:N, got 'mps'"),
+        (["--input_transform"], "input_transform"),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
@@ -96,6 +106,14 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch,
     assert line.startswith("train.py: error: ")
     assert message in line
     assert not list(tmp_path.iterdir()), "half-written files"
+
+
+def test_a_settings_file_that_is_not_one_is_one_line(capsys, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("epoch: 3\n")
+    assert "did you mean '--epochs'?" in error_of(capsys, train.main, ["--config", str(path)])
+    path.write_bytes(b"\xff\x00\x80")
+    assert "a settings file must be UTF-8 text" in error_of(capsys, train.main, ["--config", str(path)])
 
 
 def test_a_wrong_call_of_evaluate_is_one_line_and_exit_code_2(run, capsys, tmp_path):
@@ -114,6 +132,10 @@ def test_stopping_by_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr(train, "fit", stop)
     out = str(tmp_path / "x")
+    assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", out, *QUICK]) == 130
+    assert "stopped; before the first epoch was over" in capsys.readouterr().err
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "checkpoint.pt").touch()
     assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", out, *QUICK]) == 130
     assert f"python train.py --resume --out {out}" in capsys.readouterr().err
 

@@ -62,7 +62,12 @@ def test_the_root_is_the_folder_or_its_parent_and_the_split_as_released(tmp_path
     assert len(ModelNet(tmp_path, "test", num_points=8)) == 3
     for split in ("train", "test"):
         (folder / f"{split}_files.txt").unlink()
-    assert len(ModelNet(tmp_path, "train", num_points=8)) == 6
+    unlisted = ModelNet(tmp_path, "train", num_points=8)
+    with h5py.File(folder / "ply_data_train0.h5") as file:
+        assert torch.equal(unlisted.points[0], torch.from_numpy(file["data"][0])[:, [0, 2, 1]].T)
+    assert len(unlisted) == 6
+    renamed = folder.rename(tmp_path / "my copy")
+    assert torch.equal(ModelNet(tmp_path, num_points=8).points, ModelNet(renamed, num_points=8).points)
 
 
 def test_modelnet10_keeps_its_own_classes(tmp_path):
@@ -139,10 +144,39 @@ def store_elsewhere(folder):
         file.create_dataset("data", (3, 8, 3), "f4", external=[(folder / "secret", 0, 400)])
 
 
-def claim_too_much(folder):
+def link_within(folder):
+    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+        file.move("data", "other")
+        file["data"] = h5py.SoftLink("/other")
+
+
+def made_of_others(folder):
+    layout = h5py.VirtualLayout((3, 8, 3), "f4")
+    layout[:] = h5py.VirtualSource(str(folder / "ply_data_train0.h5"), "data", shape=(3, 8, 3))
     with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
         del file["data"]
-        file.create_dataset("data", (10**9, 1024, 3), "f4")
+        file.create_virtual_dataset("data", layout)
+
+
+def claim(shape, **settings):
+    def change(folder):
+        with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+            del file["data"]
+            file.create_dataset("data", shape, "f8", **settings)
+
+    return change
+
+
+def no_shape(folder):
+    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+        del file["data"]
+        file["data"] = h5py.Empty("f4")
+
+
+def a_group(folder):
+    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+        del file["data"]
+        file.create_group("data")
 
 
 NAN = np.full((3, 8, 3), np.nan, np.float32)
@@ -156,16 +190,24 @@ NAN = np.full((3, 8, 3), np.nan, np.float32)
         (truncate, "ply_data_train1.h5: not a readable HDF5 file"),
         (edit(data=None), r"has no data set 'data'; it holds \['label'\]"),
         (edit(label=None), "has no data set 'label'"),
-        (edit(data=np.zeros((3, 8, 2))), r"data must be \(S, N, 3\) with S labels, got \(3, 8, 2\)"),
-        (edit(label=np.zeros((4, 1))), r"data must be .*got \(3, 8, 3\) and 4 labels"),
+        (edit(data=np.zeros((3, 8, 2))), r"data set 'data' must be \(any, any, 3\), got \(3, 8, 2\)"),
+        (edit(label=np.zeros((4, 1), int)), "must have a label for each shape, got 3 and 4"),
+        (edit(label=np.full((3, 1), 1.7)), "labels must be integers, got float64"),
+        (edit(data=np.full((3, 8, 3), 1e39)), "shape 0 has coordinates that are not finite"),
         (edit(label=np.array([[0], [1], [9]])), "labels must be 0 to 2, got 0 to 9"),
         (edit(data=NAN), "shape 0 has coordinates that are not finite"),
         (edit(data=np.zeros((3, 4, 3), np.float32)), "has 4 points a shape, fewer than num_points=8"),
-        (edit(data=np.full((3, 8, 3), b"x")), "data set 'data' must hold numbers"),
-        (link_elsewhere, "has no data set 'data'"),
+        (edit(data=np.full((3, 8, 3), b"x")), "'data' must be a data set of numbers"),
+        (a_group, "'data' must be a data set of numbers"),
+        (no_shape, "'data' must be a data set of numbers"),
+        (link_elsewhere, "'data' is a link, which is not followed"),
+        (link_within, "'data' is a link, which is not followed"),
+        (made_of_others, "stored in other files"),
         (store_elsewhere, "stored in other files"),
-        (claim_too_much, r"declares \(1000000000, 1024, 3\), more than the file holds"),
-        (lambda folder: (folder / "shape_names.txt").write_text("chair lamp chari"), "'chari' is not a class"),
+        (claim((10**9, 1024, 3)), r"declares \(1000000000, 1024, 3\), more than the file holds"),
+        (claim((10**10, 2048, 3), chunks=(1, 2048, 3), compression="gzip"), "more than the file holds"),
+        (claim((300, 8, 150000), chunks=(1, 8, 1000), compression="gzip"), r"must be \(any, any, 3\)"),
+        (lambda folder: (folder / "shape_names.txt").write_text("chair\nlamp\nchari\n"), "'chari' is not a class"),
         (lambda folder: (folder / "shape_names.txt").write_bytes(b"\xff\xfe\xff"), "shape_names.txt: cannot be read"),
         (lambda folder: (folder / "train_files.txt").write_text(""), "train_files.txt: names no file"),
     ],

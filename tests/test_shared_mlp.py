@@ -11,6 +11,7 @@ from torch import nn
 
 from pointnet import SharedMLP
 from pointnet.layers import conv1d_to_linear, linear_to_conv1d
+from pointnet.layers.shared_mlp import ACTIVATIONS, make_activation
 from pointnet.ops.masked import batch_norm, point_mask
 
 
@@ -45,6 +46,20 @@ def test_an_activation_is_a_name_a_class_a_module_or_a_function(activation):
     wanted.load_state_dict(mlp.state_dict())
     assert torch.equal(mlp(x), wanted(x))
     assert torch.equal(SharedMLP.from_linear(mlp.to_linear())(x), wanted(x))
+
+
+@pytest.mark.parametrize("name", list(ACTIVATIONS))
+def test_a_named_activation_is_the_function_of_that_name(name):
+    x = torch.linspace(-4, 4, 50)
+    torch.testing.assert_close(make_activation(name)(x), getattr(torch.nn.functional, name)(x))
+
+
+@pytest.mark.parametrize("mixing", [nn.Softmax(1), nn.GLU(1), nn.PReLU(4), nn.LayerNorm(4), nn.Conv1d(4, 4, 1)])
+def test_what_does_not_treat_each_number_alike_is_no_activation(mixing):
+    with pytest.raises(ValueError, match="activation must treat each number alike"):
+        SharedMLP([3, 4], activation=mixing)
+    with pytest.raises(ValueError, match=f"module 1 is {type(mixing).__name__}"):
+        SharedMLP.from_linear(nn.Sequential(nn.Linear(3, 4), mixing))
 
 
 def test_a_module_given_as_activation_is_copied_for_each_layer():
@@ -133,6 +148,13 @@ def test_wrong_lengths_and_context_are_met_with_one_clear_line():
         mlp(x, context=torch.zeros(1, 2))
     with pytest.raises(ValueError, match=r"points must be \(B, 4, N\), got \(2, 3, 9\)"):
         mlp(x, context=torch.zeros(2, 1))
+    for wrong in (torch.tensor(1.0), torch.zeros(2, 0), torch.zeros(2, 5)):
+        with pytest.raises(ValueError, match="context must be"):
+            mlp(x, context=wrong)
+    with pytest.raises(TypeError, match="context must be torch.float32 like the weights, got torch.float64"):
+        mlp(x, context=torch.zeros(2, 2).double())
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match="got torch.float64"):
+        SharedMLP([3, 4])(x.double())
 
 
 @pytest.mark.parametrize(
@@ -180,7 +202,13 @@ def test_twins_share_nothing_and_keep_dtype_mode_and_what_is_frozen():
     assert not twin[0].weight.requires_grad
     assert twin[3].weight.requires_grad
     assert twin[0].weight.data_ptr() != mlp[0].conv.weight.data_ptr()
-    assert not SharedMLP.from_linear(twin)[0].conv.weight.requires_grad
+    back = SharedMLP.from_linear(twin)
+    assert not back[0].conv.weight.requires_grad
+    assert back[0].conv.weight.dtype == torch.float64
+    assert not back.training
+    assert not back[0].norm.training
+    assert back[0].norm.weight.data_ptr() != twin[1].norm.weight.data_ptr()
+    assert not mlp[:1].training
 
 
 @pytest.mark.parametrize(
@@ -217,6 +245,13 @@ def test_masked_batch_norm_is_batch_norm_of_the_points_that_exist(momentum, sett
         got = batch_norm(z, norm, mask).transpose(1, 2)[exists]
         torch.testing.assert_close(got, reference(z.transpose(1, 2)[exists]), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(norm.state_dict(), reference.state_dict(), rtol=1e-12, atol=1e-12)
+
+
+def test_one_point_in_all_of_a_padded_batch_leaves_everything_finite():
+    mlp = SharedMLP([3, 4])
+    y = mlp(torch.randn(1, 3, 5), lengths=torch.tensor([1]))
+    assert y.isfinite().all()
+    assert all(buffer.isfinite().all() for buffer in mlp.buffers())
 
 
 def test_masked_batch_norm_counts_in_single_precision_under_half():

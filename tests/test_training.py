@@ -1,5 +1,6 @@
 """Training: the same seed gives the same weights, a stopped run ends as an unbroken one, and what it refuses."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -7,13 +8,16 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from pointnet import PointNetClassifier
 from pointnet.datasets import LabelledClouds
+from pointnet.files import write_atomically
 from pointnet.models import load_model
-from pointnet.training import TrainConfig, evaluate, fit
+from pointnet.training import TrainConfig, evaluate, fit, loop
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
-from pointnet.training.loop import augment, count_batches, find_device, make_optimizer, make_schedule
+from pointnet.training.loop import _open_run_folder, augment, count_batches, find_device, make_optimizer, make_schedule
 from pointnet.training.metrics import ConfusionMatrix
 
 
@@ -29,7 +33,16 @@ def two_shapes(per_class: int = 24, points: int = 32, seed: int = 0) -> Labelled
 
 
 def tiny(out, **changes) -> TrainConfig:
-    settings = {"epochs": 4, "batch_size": 3, "num_points": 32, "early_points": 16, "early_share": 0.5, "device": "cpu", "scale": 1.1, "shift": 0.05}
+    settings = {
+        "epochs": 4,
+        "batch_size": 3,
+        "num_points": 32,
+        "early_points": 16,
+        "early_share": 0.5,
+        "device": "cpu",
+        "scale": 1.1,
+        "shift": 0.05,
+    }
     settings |= {
         "scale": 1.1,
         "shift": 0.05,
@@ -162,8 +175,8 @@ def test_data_that_cannot_train_a_classifier_is_one_clear_line(tmp_path):
         fit(tiny(tmp_path / "a"), data.subset(torch.arange(24)), log=quiet)
     with pytest.raises(ValueError, match="at least two classes to train on, got no shapes"):
         fit(tiny(tmp_path / "a"), data.subset(torch.arange(0)), log=quiet)
-    with pytest.raises(ValueError, match="early_points must be at most 32, got 64"):
-        fit(tiny(tmp_path / "a", early_points=64, num_points=64), data, log=quiet)
+    with pytest.raises(ValueError, match="num_points must be 32, as the data has, got 64"):
+        fit(tiny(tmp_path / "a", num_points=64), data, log=quiet)
     assert not (tmp_path / "a").exists()
 
 
@@ -189,12 +202,32 @@ def test_a_damaged_checkpoint_is_one_clear_line_and_a_failed_write_leaves_the_ol
     assert "\n" not in str(caught.value)
 
 
+def edit_config(**changes):
+    def edit(out):
+        config = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps(config | changes))
+
+    return edit
+
+
+def swap_two_tensors(out):
+    with safe_open(out / "model.safetensors", "pt") as file:
+        state, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    first, second = "encoder.mlp1.layers.0.norm.weight", "encoder.mlp1.layers.1.norm.weight"
+    state[first], state[second] = state[second], state[first]
+    save_file(state, out / "model.safetensors", metadata)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda out: (out / "config.json").unlink(), "no model here; a run folder holds config.json"),
         (lambda out: (out / "config.json").write_text("{"), "not a model's config"),
         (lambda out: (out / "config.json").write_text('{"model": "x"}'), "does not describe a model"),
+        (edit_config(preprocessing={}), "does not describe a model"),
+        (edit_config(preprocessing={"num_points": "x"}), "num_points must be an integer"),
+        (edit_config(arguments={"num_classes": 3}), "does not fit the model in config.json"),
+        (swap_two_tensors, "damaged: its content does not match the sha256"),
         (lambda out: (out / "model.safetensors").write_bytes(b"x" * 50), "not a readable safetensors file"),
         (lambda out: (out / "model.safetensors").unlink(), "not a readable safetensors file"),
         ("a flipped bit", "damaged: its content does not match the sha256"),
@@ -209,18 +242,145 @@ def test_a_damaged_model_is_one_clear_line(finished, tmp_path, damage, message):
         (out / "model.safetensors").write_bytes(content)
     else:
         damage(out)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         load_model(out)
+    assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_architecture_are_refused(finished, tmp_path):
+def test_a_run_stopped_before_its_first_checkpoint_can_be_started_again(tmp_path):
+    config = tiny(tmp_path / "run", epochs=1)
+    _open_run_folder(tmp_path / "run", config, two_shapes())
+    fit(config, two_shapes(), log=quiet)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_run_stopped_between_its_writes_ends_as_the_unbroken_one(finished, tmp_path, monkeypatch):
+    out, config, _ = finished
+    config = dataclasses.replace(config, out=str(tmp_path / "run"))
+
+    def stop_at_epoch_3(path, content):
+        if content["epoch"] == 3:
+            raise Stopped
+        save_checkpoint(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", stop_at_epoch_3)
+        with pytest.raises(Stopped):
+            fit(config, two_shapes(), log=quiet)
+    fit(config, two_shapes(), resume=True, log=quiet)
+    assert_equal_states(weights(tmp_path / "run"), weights(out))
+    assert_equal_states(load_model(tmp_path / "run").state_dict(), load_model(out).state_dict())
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state | {"device": "cuda"}, "the run had device cuda, got cpu"),
+        (lambda state: state | {"samples": 7}, "the run had samples 7, got 36"),
+        (lambda state: {"device": "cpu", "samples": state["samples"]}, "does not fit this run"),
+        (lambda state: state | {"model": {}}, "does not fit this run"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_one_clear_line(finished, tmp_path, change, message):
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)
-    config = json.loads((out / "config.json").read_text())
-    config["arguments"]["num_classes"] = 3
-    (out / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="does not fit the model in config.json"):
-        load_model(out)
+    save_checkpoint(out / "checkpoint.pt", change(load_checkpoint(out / "checkpoint.pt")))
+    with pytest.raises(ValueError, match=message) as caught:
+        fit(dataclasses.replace(finished[1], out=str(out)), two_shapes(), resume=True, log=quiet)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_test_part_is_measured_with_the_chosen_epochs_weights(tmp_path, monkeypatch):
+    """Even if it is not the last: here the first epoch is made to look best."""
+    looks = iter([1.0, 0.2, 0.1, 0.0])
+
+    def evaluate_or_pretend(model, data, device):
+        scores = evaluate(model, data, device)
+        return scores if data is test else scores | {"overall_accuracy": next(looks)}
+
+    test = two_shapes(seed=1)
+    monkeypatch.setattr(loop, "evaluate", evaluate_or_pretend)
+    result = fit(tiny(tmp_path / "run"), two_shapes(), test, log=quiet)
+    assert result["selected_epoch"] == 1
+    kept = load_model(tmp_path / "run")
+    assert not torch.equal(kept.logits.weight, weights(tmp_path / "run")["logits.weight"])
+    wanted = evaluate(kept, test)
+    assert result["test"] == {name: wanted[name] for name in result["test"]}
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_spoils_nothing(tmp_path):
+    data = two_shapes()
+    data.points[:20] = torch.nan
+    with pytest.raises(ValueError, match="epoch 1: the loss is nan"):
+        fit(tiny(tmp_path / "run"), data, log=quiet)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_steps_loss_is_smoothed_cross_entropy_and_the_regularization(tmp_path):
+    config = tiny(tmp_path / "run", label_smoothing=0.3, feature_transform=True, regularization_weight=0.5)
+    data = two_shapes()
+    run = loop._Run.start(config, data, torch.device("cpu"))
+    for module in run.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    torch.nn.init.normal_(run.model.encoder.feature_tnet.matrix.weight, std=0.1)
+    twin = copy.deepcopy(run.model)
+    loss, _ = run.step(data.points[:30], data.labels[:30])
+    logits, transforms = twin(data.points[:30], return_transforms=True)
+    log_probabilities = logits.log_softmax(1)
+    picked = log_probabilities.gather(1, data.labels[:30, None]).squeeze(1)
+    wanted = -(0.7 * picked + 0.3 * log_probabilities.mean(1)).mean() + twin.regularization(transforms)
+    torch.testing.assert_close(loss, wanted)
+    assert twin.regularization(transforms) > 0.1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label_smoothing": 0.0},
+        {"precision": "bf16"},
+        {"scale": 1.3},
+        {"shift": 0.1},
+        {"rotate": 90.0},
+        {"jitter": 0.05},
+        {"point_dropout": 0.5},
+        {"weight_decay": 1.0},
+        {"lr": 1e-3},
+        {"early_points": 8},
+        {"batch_size": 6},
+        {"schedule": "cosine"},
+        {"optimizer": "sgd"},
+    ],
+    ids=str,
+)
+def test_every_setting_makes_a_difference(tmp_path, change):
+    data = two_shapes(per_class=6)
+    for name, changes in (("one", {}), ("other", change)):
+        fit(tiny(tmp_path / name, epochs=2, **changes), data, log=quiet)
+    one, other = (weights(tmp_path / name)["logits.weight"] for name in ("one", "other"))
+    assert not torch.equal(one, other)
+
+
+def test_early_epochs_have_few_points_and_the_last_ones_all():
+    config = TrainConfig(epochs=10, early_points=256, early_share=0.8)
+    assert [config.points_in_epoch(epoch) for epoch in (0, 7, 8, 9)] == [256, 256, 1024, 1024]
+    assert TrainConfig(epochs=1).points_in_epoch(0) == 1024
+    assert TrainConfig(num_points=128).points_in_epoch(0) == 128
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+
+    def full(descriptor):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +388,7 @@ def test_weights_of_another_architecture_are_refused(finished, tmp_path):
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
-        ({"early_points": 2048}, "early_points must be from 0 to 1024, got 2048"),
+        ({"early_points": -1}, "early_points must be at least 0, got -1"),
         ({"val_fraction": 1.0}, "val_fraction must be from 0 to 0.9, got 1.0"),
         ({"scale": 0.5}, "scale must be at least 1, got 0.5"),
         ({"dataset": "modelnet4"}, r"no dataset 'modelnet4'; did you mean 'modelnet40'\? \(known: shapes, "),
@@ -245,6 +405,9 @@ def test_devices_are_found_or_refused():
     assert find_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, got 'gpu'"):
         find_device("gpu")
+    for other in ("mps", "meta", "xpu"):
+        with pytest.raises(ValueError, match=f"device must be auto, cpu, cuda or cuda:N, got '{other}'"):
+            find_device(other)
     with pytest.raises(ValueError, match="device 'cuda:99' is not there"):
         find_device("cuda:99")
 

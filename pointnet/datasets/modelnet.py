@@ -94,9 +94,10 @@ def _find_hdf5(root: Path) -> Path:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PointCloudFileError(path, f"cannot be read: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _part_names(folder: Path, split: str) -> list[str]:
@@ -110,20 +111,22 @@ def _part_names(folder: Path, split: str) -> list[str]:
 
 def _read_part(path: Path, num_names: int, num_points: int) -> tuple[np.ndarray, np.ndarray]:
     """One HDF5 file: -> points (S, num_points, 3) float32, labels (S,) into shape_names.txt."""
-    points, labels = read_hdf5(path, ("data", "label"), rows=num_points)
+    points, labels = read_hdf5(path, {"data": (None, None, 3), "label": None}, rows=num_points)
     labels = labels.reshape(-1)
-    if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(labels):
-        raise PointCloudFileError(
-            path, f"data must be (S, N, 3) with S labels, got {points.shape} and {len(labels)} labels"
-        )
+    if len(points) != len(labels):
+        raise PointCloudFileError(path, f"must have a label for each shape, got {len(points)} and {len(labels)}")
     if points.shape[1] < num_points:
         raise PointCloudFileError(path, f"has {points.shape[1]} points a shape, fewer than num_points={num_points}")
+    if labels.dtype.kind not in "iu":
+        raise PointCloudFileError(path, f"labels must be integers, got {labels.dtype}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_names:
         raise PointCloudFileError(path, f"labels must be 0 to {num_names - 1}, got {labels.min()} to {labels.max()}")
+    with np.errstate(over="ignore"):  # too large for float32 is not finite, which is told next
+        points = points.astype(np.float32, copy=False)
     if not np.isfinite(points).all():
         broken = int(np.flatnonzero(~np.isfinite(points).all((1, 2)))[0])
         raise PointCloudFileError(path, f"shape {broken} has coordinates that are not finite")
-    return points.astype(np.float32, copy=False), labels.astype(np.int64)
+    return points, labels.astype(np.int64)
 
 
 def _to_mesh_frame(points: np.ndarray, up: str | None) -> np.ndarray:

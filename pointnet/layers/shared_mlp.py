@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointnet.ops.masked import batch_norm, fill_padding, point_mask
+from pointnet.ops.pooled import is_poolable, pooled
 
 from .views import conv1d_to_linear, linear_to_conv1d
 
@@ -27,6 +28,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
 }
+HALF = (torch.float16, torch.bfloat16)
 Activation = str | type[nn.Module] | nn.Module | Callable[[Tensor], Tensor] | None
 
 
@@ -79,38 +81,60 @@ class SharedMLP(nn.Module):
             for i, (c, d) in enumerate(pairwise(widths))
         )
 
-    def forward(self, x: Tensor, context: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        lengths: Tensor | None = None,
+        transform: Tensor | None = None,
+    ) -> Tensor:
         """(B, C, N) -> (B, D, N).
 
         Args:
             x: the points, (B, C, N).
             context: (B, E), a vector that every point of its cloud is given as E further channels. The first layer
                 then has C + E channels in, columns [x | context], and adds its part as a per-cloud bias
-                (W [x; g] = W1 x + W2 g), so that the concatenation is never built.
+                (identity 5: W [x; g] = W1 x + W2 g), so that the concatenation is never built.
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The rest may hold anything
                 and come out 0.
+            transform: (B, dim, dim), by which the first dim channels of each point are multiplied first, as by
+                `align`. It is folded into the first weight (identity 6: W (T^T x) = (W T^T) x).
 
         Raises:
             ValueError: a wrong shape, or no points.
             TypeError: a dtype other than the weights' (outside autocast).
         """
-        self[0].check(x, context)
-        mask = None if lengths is None else point_mask(lengths, x)
-        x = fill_padding(x, mask)
+        x, mask = self._enter(x, context, lengths)
         for layer in self:
-            x = layer(x, context, mask)
-            context = None
+            x = layer(x, context, mask, transform)
+            context = transform = None
         return x
 
-    def max_pool(self, x: Tensor, context: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    def max_pool(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        lengths: Tensor | None = None,
+        transform: Tensor | None = None,
+    ) -> Tensor:
         """The largest value of each channel over the points of each cloud: (B, C, N) -> (B, D).
 
-        Equal to `mlp(x, context, lengths).max(-1).values` over the points that exist. Arguments and errors are
-        those of `forward`.
+        Equal to `mlp(x, context, lengths, transform).max(-1).values` over the points that exist, in value, running
+        statistics and, where the winner is unique, gradient; but the last layer's (B, D, N) is never held
+        (identities 2 to 4, see `pointnet.ops.pooled`). Arguments and errors are those of `forward`.
         """
-        y = self(x, context, lengths)
+        x, mask = self._enter(x, context, lengths)
+        *most, last = self
+        for layer in most:
+            x = layer(x, context, mask, transform)
+            context = transform = None
+        return last.max_pool(x, context, mask, transform)
+
+    def _enter(self, x: Tensor, context: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The points, checked, with 0 in place of the padding, and the mask of those that exist."""
+        self[0].check(x, context)
         mask = None if lengths is None else point_mask(lengths, x)
-        return fill_padding(y, mask, -torch.inf).max(-1).values
+        return fill_padding(x, mask), mask
 
     def to_linear(self) -> nn.Sequential:
         """A copy as Linears on (..., C) -> (..., D): the small network itself, no longer slid over points."""
@@ -132,7 +156,7 @@ class SharedMLP(nn.Module):
                 layers.append(SharedLayer(linear_to_conv1d(module)))
                 continue
             slot = _slot(module)
-            if not layers or not layers[-1].has_room_for(slot):
+            if slot is None or not layers or not layers[-1].has_room_for(slot):
                 kind = type(module).__name__
                 raise ValueError(
                     f"network must be Linear, BatchNorm1d, activation, Dropout, in that order; module {i} is {kind}"
@@ -194,10 +218,16 @@ class SharedLayer(nn.Module):
         self.activation = activation
         self.dropout = dropout
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """(B, C, N), optional context (B, E) and mask (B, 1, N) of the points that exist -> (B, D, N)."""
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, N) -> (B, D, N), as `SharedMLP.forward`; mask (B, 1, N) is True where a point exists."""
         self.check(x, context)
-        z = self.project(x, context)
+        z = self.project(x, context, transform)
         if self.norm is not None:
             z = batch_norm(z, self.norm, mask)
         if self.activation is not None:
@@ -206,26 +236,57 @@ class SharedLayer(nn.Module):
             z = self.dropout(z)
         return fill_padding(z, mask)
 
-    def project(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def project(self, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
         """The linear map alone: (B, C, N) -> (B, D, N)."""
-        if context is None:
+        if context is None and transform is None:
             return self.conv(x)
-        of_points, of_context = self.conv.weight.split([x.shape[1], context.shape[1]], dim=1)
-        return F.conv1d(x, of_points, self.conv.bias) + F.conv1d(context.unsqueeze(2), of_context)
+        weight, bias = self.conv.weight, self.conv.bias
+        of_points, of_context = weight[:, : x.shape[1]], weight[:, x.shape[1] :]
+        if transform is None:
+            z = F.conv1d(x, of_points, bias)
+        else:
+            z = fold_transform(of_points.squeeze(2), transform) @ x
+            z = z if bias is None else z + bias.unsqueeze(1)
+        return z if context is None else z + F.conv1d(context.unsqueeze(2), of_context)
+
+    def max_pool(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """The max over the points of each cloud: (B, C, N) -> (B, D)."""
+        self.check(x, context)
+        fast = (
+            context is None and transform is None and self.dropout is None and is_poolable(self.norm, self.activation)
+        )
+        if not fast or torch.compiler.is_exporting():  # an exported graph holds standard operators only
+            return fill_padding(self(x, context, mask, transform), mask, -torch.inf).max(2).values
+        return pooled(x, self.conv.weight.squeeze(2), self.conv.bias, self.norm, self.activation, mask)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         """Refuses what the layer cannot take, in one line that says what it wanted and what came."""
-        extra = 0 if context is None else context.shape[-1]
+        extra = 0
+        if context is not None:
+            if context.dim() != 2 or context.shape[0] != x.shape[0] or context.shape[1] == 0:
+                raise ValueError(f"context must be ({x.shape[0]}, E), one vector a cloud, got {tuple(context.shape)}")
+            extra = context.shape[1]
+            if extra >= self.conv.in_channels:
+                wanted = f"(B, E) with E below the {self.conv.in_channels} channels of the first layer"
+                raise ValueError(f"context must be {wanted}, got {tuple(context.shape)}")
         channels, got = self.conv.in_channels - extra, tuple(x.shape)
         if x.dim() != 3 or x.shape[1] != channels:
             raise ValueError(f"points must be (B, {channels}, N), got {got}{_shape_hint(got, channels)}")
         if x.shape[2] == 0:
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
-        if context is not None and context.shape != (x.shape[0], extra):
-            raise ValueError(f"context must be ({x.shape[0]}, E), one vector a cloud, got {tuple(context.shape)}")
-        wanted = self.conv.weight.dtype
-        if x.dtype != wanted and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
-            raise TypeError(f"points must be {wanted} like the weights, got {x.dtype}; convert with x.to({wanted})")
+        dtype = self.conv.weight.dtype
+        taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
+        for name, tensor in (("points", x), ("context", context)):
+            if tensor is not None and tensor.dtype not in taken:
+                raise TypeError(
+                    f"{name} must be {dtype} like the weights, got {tensor.dtype}; convert with .to({dtype})"
+                )
 
     def to_linear(self) -> list[nn.Module]:
         """Copies of the layer's modules for (..., C), in order."""
@@ -266,25 +327,55 @@ class Elementwise(nn.Module):
         return getattr(self.function, "__name__", repr(self.function))
 
 
+def fold_transform(weight: Tensor, transform: Tensor) -> Tensor:
+    """Weights that take the points as they are in place of turned ones: (D, C), (B, dim, dim) -> (B, D, C).
+
+    W [T^T x; rest] = [W_dim T^T | W_rest] [x; rest] (identity 6).
+    """
+    clouds, dim = transform.shape[:2]
+    folded = weight[:, :dim] @ transform.transpose(1, 2)
+    if dim == weight.shape[1]:
+        return folded
+    return torch.cat([folded, weight[:, dim:].to(folded.dtype).expand(clouds, -1, -1)], 2)
+
+
 def make_activation(activation: Activation) -> nn.Module | None:
     """A fresh module of the activation, as `SharedMLP` takes it."""
+    if activation is None:
+        return None
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-        return ACTIVATIONS[activation]()
-    if activation is None or isinstance(activation, nn.Module):
-        return copy.deepcopy(activation)
+        activation = ACTIVATIONS[activation]
     if isinstance(activation, type) and issubclass(activation, nn.Module):
-        return activation()
-    if callable(activation):
-        return Elementwise(cast(Callable[[Tensor], Tensor], activation))
-    raise ValueError(f"activation must be a name, a module, a function or None, got {activation!r}")
+        activation = activation()
+    if isinstance(activation, nn.Module):
+        if not _is_elementwise(activation):
+            raise ValueError(f"activation must treat each number alike, got {activation!r}")
+        return copy.deepcopy(activation)
+    if not callable(activation):
+        raise ValueError(f"activation must be a name, a module, a function or None, got {activation!r}")
+    return Elementwise(cast(Callable[[Tensor], Tensor], activation))
 
 
-def _slot(module: nn.Module) -> str:
+def _slot(module: nn.Module) -> str | None:
+    """Where in a layer a module of a stack of Linears belongs; None for what no shared MLP has."""
     if isinstance(module, nn.BatchNorm1d | BatchNormLast):
         return "norm"
-    return "dropout" if isinstance(module, nn.Dropout) else "activation"
+    if isinstance(module, nn.Dropout):
+        return "dropout"
+    return "activation" if _is_elementwise(module) else None
+
+
+def _is_elementwise(module: nn.Module) -> bool:
+    """False for PyTorch's own modules that mix channels or points; a module from elsewhere is taken at its word."""
+    kind = type(module)
+    if not kind.__module__.startswith("torch.nn"):
+        return True
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters == 1
+    mixing = (nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d, nn.GLU, nn.MultiheadAttention)
+    return kind is nn.Identity or (kind.__module__ == nn.ReLU.__module__ and kind not in mixing)
 
 
 def _shape_hint(shape: tuple[int, ...], channels: int) -> str:

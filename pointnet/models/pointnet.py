@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, overload
 from torch import Tensor, nn
 
 from pointnet.layers.shared_mlp import SharedMLP
-from pointnet.layers.tnet import TNet, align, orthogonality_loss
+from pointnet.layers.tnet import TNet, orthogonality_loss
 from pointnet.ops.masked import fill_padding, point_mask
 
 
@@ -59,12 +59,10 @@ class PointNetEncoder(nn.Module):
         input_transform = feature_transform = None
         if self.input_tnet is not None:
             input_transform = self.input_tnet(x, lengths)
-            x = align(x, input_transform)
-        x = self.mlp1(x, lengths=lengths)
+        x = self.mlp1(x, lengths=lengths, transform=input_transform)
         if self.feature_tnet is not None:
             feature_transform = self.feature_tnet(x, lengths)
-            x = align(x, feature_transform)
-        feature = self.mlp2.max_pool(x, lengths=lengths)
+        feature = self.mlp2.max_pool(x, lengths=lengths, transform=feature_transform)
         return (feature, Transforms(input_transform, feature_transform)) if return_transforms else feature
 
 

@@ -62,13 +62,17 @@ def load_model(path: str | os.PathLike[str]) -> PointNetClassifier:
         model = MODELS[config["model"]](**config["arguments"])
         model.classes = tuple(config["classes"])
         model.preprocessing = dict(config["preprocessing"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'config.json'}: does not describe a model of this library: {error}") from error
+        if not isinstance(model.preprocessing["num_points"], int):
+            raise TypeError("num_points must be an integer")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"does not describe a model of this library: {error!r}"
+        raise ValueError(f"{folder / 'config.json'}: {reason}") from error
     state = _read_weights(folder / "model.safetensors")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{folder / 'model.safetensors'}: does not fit the model in config.json: {error}") from error
+        reason = " ".join(f"does not fit the model in config.json: {error}".split())
+        raise ValueError(f"{folder / 'model.safetensors'}: {reason}") from error
     return model.eval()
 
 

@@ -44,7 +44,7 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> T
     centred = fill_padding(values - mean.unsqueeze(1), mask)
     variance = centred.square().sum((0, 2)) / count
     if norm.training and norm.track_running_stats:
-        _update_running_statistics(norm, mean, variance, count)
+        update_running_statistics(norm, mean, variance, count)
     y = centred * (variance + norm.eps).rsqrt().unsqueeze(1)
     if norm.weight is not None:
         y = y * norm.weight.unsqueeze(1)
@@ -54,7 +54,7 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> T
 
 
 @torch.no_grad()
-def _update_running_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+def update_running_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class TrainConfig:
             ("epochs", 1, None),
             ("batch_size", 2, None),
             ("num_points", 1, None),
-            ("early_points", 0, self.num_points),
+            ("early_points", 0, None),
             ("early_share", 0, 1),
             ("lr", 0, None),
             ("weight_decay", 0, None),
@@ -105,8 +106,8 @@ class TrainConfig:
 
     def points_in_epoch(self, epoch: int) -> int:
         """How many points a cloud has in training, in the epoch of this index (from 0)."""
-        early = self.early_points and epoch < round(self.epochs * self.early_share)
-        return self.early_points if early else self.num_points
+        early = self.early_points and epoch < int(self.epochs * self.early_share)
+        return min(self.early_points, self.num_points) if early else self.num_points
 
 
 def check_name(what: str, name: str, known: Iterable[str]) -> None:
@@ -127,7 +128,8 @@ class OneLineParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         reason = " ".join(line.strip().removeprefix("- ") for line in str(message).splitlines())
         flags = [flag for action in self._actions for flag in action.option_strings]
-        unknown = [word.split("=")[0] for word in str(message).split() if word.startswith("--")]
+        unknown = [word.split("=")[0].rstrip(":,") for word in str(message).split() if word.startswith("--")]
+        unknown += [f"--{key}" for key in re.findall(r"[\"'](\w+)[\"']", str(message))]
         hint = next((did_you_mean(word, flags) for word in unknown if word not in flags), "")
         sys.stderr.write(f"{self.prog}: error: {reason}{hint}\n")
         sys.exit(2)
@@ -145,15 +147,18 @@ def training_parser() -> OneLineParser:
 def parse_config(arguments: list[str] | None = None) -> tuple[TrainConfig, bool]:
     """Command-line words -> the settings, and whether to resume.
 
-    With --resume the settings are those of the run in --out; a flag may repeat one, and change the device alone.
+    With --resume the settings are those of the run in --out; a flag may repeat one, and change where the data set is
+    (root) and which device of the same kind is used.
     """
     parser = training_parser()
-    parsed = parser.parse_args(arguments)
-    resume = parsed.pop("resume")
     try:
+        parsed = parser.parse_args(arguments)
+        resume = parsed.pop("resume")
         config = _to_config(parsed)
         if resume:
-            config = _saved_config(parser, config, arguments)
+            config = _saved_config(config, sys.argv[1:] if arguments is None else arguments)
+    except UnicodeDecodeError as error:
+        parser.error(f"a settings file must be UTF-8 text: {error}")
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return config, resume
@@ -164,20 +169,25 @@ def _to_config(parsed: Any) -> TrainConfig:
     return TrainConfig(**{name: value for name, value in parsed.items() if name in names})
 
 
-def _saved_config(parser: OneLineParser, given: TrainConfig, arguments: list[str] | None) -> TrainConfig:
+def _saved_config(given: TrainConfig, words: Iterable[str]) -> TrainConfig:
+    """The settings of the run in `given.out`, checked against the command-line words that repeat some of them."""
     if not given.out:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
     path = Path(given.out) / "config.yaml"
     if not path.is_file():
         raise ValueError(f"{path}: no run to resume here")
     saved = load_config(path)
-    words = sys.argv[1:] if arguments is None else arguments
-    flags = {word.split("=")[0].removeprefix("--") for word in words}
-    for name in flags & {field.name for field in dataclasses.fields(TrainConfig)} - {"out", "device"}:
+    flags = {word.split("=")[0].removeprefix("--") for word in words if word.startswith("--")}
+    if "config" in flags:
+        raise ValueError("--resume takes the run's own settings, so --config cannot be given with it")
+    changed = {}
+    for name in flags & {field.name for field in dataclasses.fields(TrainConfig)}:
         was, now = getattr(saved, name), getattr(given, name)
-        if was != now:
+        if name in ("out", "root", "device"):
+            changed[name] = now
+        elif was != now:
             raise ValueError(f"--{name} {now} differs from the run's own {was}; resume cannot change it")
-    return dataclasses.replace(saved, out=given.out, device=given.device if "device" in flags else saved.device)
+    return dataclasses.replace(saved, **changed)
 
 
 def save_config_yaml(config: TrainConfig, path: str | os.PathLike[str]) -> None:

@@ -60,14 +60,13 @@ def fit(
         ValueError: data that cannot train a classifier, or a run folder that is taken, or not there to resume.
     """
     device = find_device(config.device)
-    keep_freed_memory()
     out = Path(config.out)
     train_part, val_part = split_validation(train, config.seed, config.val_fraction)
     _check_trainable(train_part, config)
 
     run = _Run.start(config, train_part, device)
     if resume:
-        run.restore(load_checkpoint(out / "checkpoint.pt"))
+        run.restore(out / "checkpoint.pt")
     else:
         _open_run_folder(out, config, train)
     points, labels = train_part.points.to(device), train_part.labels.to(device)
@@ -126,6 +125,7 @@ class _Run:
     schedule: torch.optim.lr_scheduler.LRScheduler
     generator: Generator
     device: torch.device
+    samples: int
     epoch: int = 0
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
@@ -138,7 +138,7 @@ class _Run:
         optimizer = make_optimizer(model, config)
         schedule = make_schedule(optimizer, config, config.epochs * count_batches(len(train), config.batch_size))
         generator = Generator(device).manual_seed(config.seed)
-        return cls(config, model, optimizer, schedule, generator, device)
+        return cls(config, model, optimizer, schedule, generator, device, len(train))
 
     def train_epoch(self, points: Tensor, labels: Tensor) -> dict[str, Any]:
         """One pass over points (S, C, N) and labels (S,), which lie on the device: -> what there is to report."""
@@ -156,6 +156,10 @@ class _Run:
             loss_sum += loss * len(batch)
             right += (logits.argmax(1) == labels[batch]).sum()
         train_loss, train_accuracy = float(loss_sum) / len(labels), int(right) / len(labels)
+        if not math.isfinite(train_loss):
+            raise ValueError(
+                f"epoch {self.epoch + 1}: the loss is {train_loss}; try a lower --lr, or look for bad points"
+            )
         seconds = time.perf_counter() - started
         self.epoch += 1
         return {
@@ -190,9 +194,10 @@ class _Run:
             self.best = {"epoch": self.epoch, "score": list(score), "val": val or None}
             save_weights(out, self.model.state_dict())
         self.history.append(metrics)
-        save_checkpoint(out / "checkpoint.pt", self.state())
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         write_atomically(out / "metrics.jsonl", lines.encode())
+        # Last: with it the epoch is over; stopped before, it is done again and writes the same.
+        save_checkpoint(out / "checkpoint.pt", self.state())
 
     def state(self) -> dict[str, Any]:
         random_state = {"augmentation": self.generator.get_state(), "cpu": torch.get_rng_state()}
@@ -207,18 +212,28 @@ class _Run:
             "seconds": self.seconds,
             "best": self.best,
             "history": self.history,
+            "device": self.device.type,
+            "samples": self.samples,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.generator.set_state(state["random"]["augmentation"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
-        for name in ("epoch", "seconds", "best", "history"):
-            setattr(self, name, state[name])
+    def restore(self, path: Path) -> None:
+        """Takes up the state saved at `path`. ValueError, in one line, if it is not of this run."""
+        state = load_checkpoint(path)
+        for name, now in (("device", self.device.type), ("samples", self.samples)):
+            if state.get(name) != now:
+                raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.generator.set_state(state["random"]["augmentation"])
+            torch.set_rng_state(state["random"]["cpu"])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+            for name in ("epoch", "seconds", "best", "history"):
+                setattr(self, name, state[name])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(" ".join(f"{path}: does not fit this run: {error}".split())) from error
 
 
 def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]:
@@ -277,13 +292,15 @@ def count_batches(samples: int, batch_size: int) -> int:
 
 
 def find_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one. ValueError if the device is unknown or not there."""
+    """The device of this name, "auto" being CUDA where there is one. ValueError if it is unknown or not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found")
     return device
@@ -293,7 +310,8 @@ def keep_freed_memory() -> None:
     """Makes glibc keep the large blocks it is given back, instead of returning each to the kernel.
 
     On a CPU every activation is such a block, and faulting its pages in again costs more than the arithmetic: the
-    training step is about three times faster with this. It changes no result; elsewhere than on glibc it does nothing.
+    training step is some times faster with this. It changes no result, but the whole process, so programs call it and
+    the library does not. Elsewhere than on glibc it does nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -303,7 +321,7 @@ def keep_freed_memory() -> None:
 
 
 def _open_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> None:
-    if (out / "config.yaml").exists():
+    if (out / "checkpoint.pt").exists():
         raise ValueError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     preprocessing = {**PREPROCESSING, "num_points": config.num_points}
@@ -316,8 +334,8 @@ def _check_trainable(train: LabelledClouds, config: TrainConfig) -> None:
     if len(present) < 2:
         found = f"only '{train.classes[int(present[0])]}'" if len(present) else "no shapes"
         raise ValueError(f"a classifier needs shapes of at least two classes to train on, got {found}")
-    if train.points.shape[2] < config.early_points:
-        raise ValueError(f"early_points must be at most {train.points.shape[2]}, got {config.early_points}")
+    if train.points.shape[2] != config.num_points:
+        raise ValueError(f"num_points must be {train.points.shape[2]}, as the data has, got {config.num_points}")
 
 
 def _progress(batches: tuple[Tensor, ...], title: str, loss_sum: Tensor, right: Tensor) -> Iterator[Tensor]:

@@ -1,0 +1,240 @@
+"""linear -> norm -> activation -> max over the points: the widest layer of a PointNet, without its (B, D, N) output.
+
+`pooled_definition` says what is computed. `pooled` computes the same from two things that need far less memory:
+
+- `extremes`: for each cloud and channel the largest (or smallest) z = W x and the point that won it. Norm and
+  activation are monotone on either side of the norm's sign, so they can wait until after the max (identity 2).
+- `moments`: the mean and the C x C scatter of the points, from which batch norm's statistics of z follow (identity 3).
+
+Everything between them and the result is (B, D) or smaller and plain PyTorch, so autograd composes identity 4, the
+analytic backward, from the gradients of these two.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .masked import batch_norm, fill_padding, update_running_statistics
+
+# f(max y) = max f(y).
+NON_DECREASING = (
+    nn.Identity, nn.ReLU, nn.ReLU6, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.SELU,
+    nn.Softsign, nn.LogSigmoid,
+)  # fmt: skip
+# These fall and then rise, so max f(y) = max(f(max y), f(min y)).
+FALLING_THEN_RISING = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
+
+
+def is_poolable(norm: nn.Module | None, activation: nn.Module | None) -> bool:
+    """Whether `pooled` knows how this norm and this activation change places with the max."""
+    if norm is not None and type(norm) is not nn.BatchNorm1d:
+        return False
+    if isinstance(activation, nn.LeakyReLU):
+        return activation.negative_slope >= 0
+    if isinstance(activation, nn.ELU | nn.CELU):
+        return activation.alpha > 0
+    return activation is None or type(activation) in NON_DECREASING + FALLING_THEN_RISING
+
+
+def pooled_definition(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm: nn.BatchNorm1d | None,
+    activation: nn.Module | None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """max_n activation(norm(W x_n + b)): (B, C, N) -> (B, D), over the points where `mask` (B, 1, N) is True."""
+    z = F.conv1d(x, weight.unsqueeze(2), bias)
+    if norm is not None:
+        z = batch_norm(z, norm, mask)
+    y = z if activation is None else activation(z)
+    return fill_padding(y, mask, -torch.inf).max(2).values
+
+
+def pooled(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm: nn.BatchNorm1d | None,
+    activation: nn.Module | None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """`pooled_definition` by identities 2, 3 and 4: equal in value, running statistics and, where the winner is
+    unique, gradient; on ties the lowest index wins.
+
+    Args:
+        x: (B, C, N).
+        weight, bias: (D, C), (D,) or None.
+        norm: batch norm of z, in training, eval or frozen; or None.
+        activation: one that `is_poolable`.
+        mask: (B, 1, N) bool, or None.
+    """
+    rising = weight.new_ones(len(weight)) if norm is None or norm.weight is None else _signs(norm.weight)
+    both = type(activation) in FALLING_THEN_RISING
+    z = extremes(x, rising.unsqueeze(1) * weight, mask, both) * rising
+    if bias is not None:
+        z = z + bias
+    y = z if norm is None else _normalize(z, x, weight, bias, norm, mask)
+    if activation is not None:
+        y = activation(y)
+    return y.amax(0)
+
+
+def _signs(weight: Tensor) -> Tensor:
+    return torch.where(weight.detach() >= 0, 1.0, -1.0).to(weight.dtype)
+
+
+def _normalize(
+    z: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d, mask: Tensor | None
+) -> Tensor:
+    """What `norm` makes of some values z (..., D) of W x + b, with the statistics of all of them."""
+    if not norm.training and norm.running_mean is not None:
+        assert norm.running_var is not None
+        mean, variance = norm.running_mean, norm.running_var
+    else:
+        count = x.new_tensor(x.shape[0] * x.shape[2], dtype=torch.float64) if mask is None else mask.sum().double()
+        if mask is None and x.shape[0] * x.shape[2] == 1:
+            raise ValueError(f"Expected more than 1 value per channel when training, got {tuple(x.shape)} points")
+        point_mean, scatter = moments(x, mask)
+        w = weight.double()
+        mean = w @ point_mean
+        variance = ((w @ scatter) * w).sum(1).clamp(min=0) / count
+        if bias is not None:
+            mean = mean + bias
+        if norm.training and norm.track_running_stats:
+            update_running_statistics(norm, mean, variance, count)
+    y = (z - mean.to(z.dtype)) * (variance + norm.eps).rsqrt().to(z.dtype)
+    if norm.weight is not None:
+        y = y * norm.weight
+    return y if norm.bias is None else y + norm.bias
+
+
+def extremes(x: Tensor, weight: Tensor, mask: Tensor | None = None, both: bool = False) -> Tensor:
+    """The largest of z = W x over the points of each cloud: (B, C, N), (D, C) -> (1, B, D).
+
+    With `both`, the smallest too: (2, B, D). The search is in the dtype of x, the values are in that of the weight.
+    On ties the lowest index wins. (B, D, N) is computed block by block and never held.
+    """
+    return _extremes(x, weight, mask, both)[0]
+
+
+def moments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and scatter (C, C), the sum of (x - mean)(x - mean)^T, over all points of x (B, C, N), in float64.
+
+    In float32 the scatter would be useless for a channel orthogonal to a dominant direction: see docs/identities.md.
+    """
+    return _moments(x, mask)
+
+
+BLOCK = 1024  # points whose z are computed at a time: their (D, BLOCK) floats stay in a core's cache
+
+
+@torch.library.custom_op("pointnet::extremes", mutates_args=())
+def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tuple[Tensor, Tensor]:
+    """-> values (1 or 2, B, D), winners (1 or 2, B, D) int64."""
+    clouds, _, points = x.shape
+    signs = (1, -1) if both else (1,)
+    kernel = weight.to(x.dtype).unsqueeze(2)
+    values = x.new_full((len(signs), clouds, len(weight)), -torch.inf)
+    winners = torch.zeros(values.shape, dtype=torch.int64, device=x.device)
+    step = max(1, BLOCK // points)
+    for first in range(0, clouds, step):
+        group = slice(first, first + step)
+        for start in range(0, points, BLOCK):
+            block = slice(start, start + BLOCK)
+            with torch.autocast(x.device.type, enabled=False):
+                z = F.conv1d(x[group, :, block], kernel)
+            for plane, sign in enumerate(signs):
+                candidates = fill_padding(
+                    z if sign > 0 else -z, None if mask is None else mask[group, :, block], -torch.inf
+                )
+                value, winner = candidates.max(2)
+                if points <= BLOCK:
+                    values[plane, group], winners[plane, group] = value, winner
+                else:
+                    better = (value > values[plane, group]) | value.isnan()
+                    values[plane, group] = torch.where(better, value, values[plane, group])
+                    winners[plane, group] = torch.where(better, winner + start, winners[plane, group])
+    if x.dtype != weight.dtype:
+        won = x.gather(2, _as_columns(winners, x)).to(weight.dtype).unflatten(2, (len(signs), -1))
+        return (weight.T.unsqueeze(1) * won).sum(1).transpose(0, 1).contiguous(), winners
+    return values * values.new_tensor(signs)[:, None, None], winners
+
+
+@_extremes.register_fake
+def _(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tuple[Tensor, Tensor]:
+    values = weight.new_empty(1 + both, x.shape[0], weight.shape[0])
+    return values, torch.empty_like(values, dtype=torch.int64)
+
+
+def _as_columns(winners: Tensor, x: Tensor) -> Tensor:
+    """(S, B, D) winners as (B, C, S * D), to gather their points from x (B, C, N)."""
+    return winners.transpose(0, 1).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
+
+
+def _save_winners(
+    ctx: object, inputs: tuple[Tensor, Tensor, Tensor | None, bool], output: tuple[Tensor, Tensor]
+) -> None:
+    x, weight, _, _ = inputs
+    ctx.save_for_backward(x, weight, output[1])  # type: ignore[attr-defined]
+
+
+def _backward_to_winners(ctx: object, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    x, weight, winners = ctx.saved_tensors  # type: ignore[attr-defined]
+    columns = _as_columns(winners, x)
+    won = x.gather(2, columns).to(weight.dtype).unflatten(2, (len(grad), -1))
+    shares = grad.transpose(0, 1).unsqueeze(1)
+    grad_weight = (shares * won).sum((0, 2)).T
+    shares = (shares * weight.T.unsqueeze(1)).flatten(2)
+    grad_x = torch.zeros_like(x, dtype=weight.dtype).scatter_add(2, columns, shares)
+    return grad_x.to(x.dtype), grad_weight, None, None
+
+
+_extremes.register_autograd(_backward_to_winners, setup_context=_save_winners)
+
+
+@torch.library.custom_op("pointnet::moments", mutates_args=())
+def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    clouds, channels, points = x.shape
+    count = clouds * points if mask is None else mask.sum()
+    mean = fill_padding(x, mask).sum((0, 2), dtype=torch.float64) / count
+    scatter = mean.new_zeros(channels, channels)
+    step = max(1, BLOCK // points)
+    for first in range(0, clouds, step):
+        group = slice(first, first + step)
+        for start in range(0, points, BLOCK):
+            block = slice(start, start + BLOCK)
+            centred = x[group, :, block].double() - mean.unsqueeze(1)
+            centred = fill_padding(centred, None if mask is None else mask[group, :, block])
+            scatter += torch.matmul(centred, centred.transpose(1, 2)).sum(0)
+    return mean, scatter
+
+
+@_moments.register_fake
+def _(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    channels = x.shape[1]
+    mean = x.new_empty(channels, dtype=torch.float64)
+    return mean, x.new_empty(channels, channels, dtype=torch.float64)
+
+
+def _save_mean(ctx: object, inputs: tuple[Tensor, Tensor | None], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, output[0])  # type: ignore[attr-defined]
+
+
+def _backward_of_moments(ctx: object, grad_mean: Tensor, grad_scatter: Tensor) -> tuple[Tensor, None]:
+    """dx_n = (G + G^T)(x_n - mean) + g / M: distances from the mean sum to 0, so no other term is left."""
+    x, mask, mean = ctx.saved_tensors  # type: ignore[attr-defined]
+    count = x.shape[0] * x.shape[2] if mask is None else mask.sum()
+    affine = grad_scatter + grad_scatter.T
+    # The mean in two parts, so that points far from the origin lose nothing to its rounding.
+    near = mean.to(x.dtype)
+    constant = grad_mean / count - affine @ (mean - near)
+    centred = fill_padding(x - near.unsqueeze(1), mask)
+    grad_x = F.conv1d(centred, affine.to(x.dtype).unsqueeze(2), constant.to(x.dtype))
+    return fill_padding(grad_x, mask), None
+
+
+_moments.register_autograd(_backward_of_moments, setup_context=_save_mean)

@@ -1,0 +1,293 @@
+"""Identities 2, 3 and 4: linear, norm, activation and max, fast and by definition, and what PyTorch can do with it."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pointnet import SharedMLP
+from pointnet.ops import pooled as ops
+from pointnet.ops.masked import point_mask
+from pointnet.ops.pooled import extremes, is_poolable, moments, pooled, pooled_definition
+
+ACTIVATIONS = {
+    "none": None,
+    "relu": nn.ReLU(),
+    "leaky_relu": nn.LeakyReLU(0.2),
+    "elu": nn.ELU(),
+    "tanh": nn.Tanh(),
+    "gelu": nn.GELU(),
+    "silu": nn.SiLU(),
+    "mish": nn.Mish(),
+    "hardswish": nn.Hardswish(),
+}
+NORMS = {
+    "none": lambda d: None,
+    "batch": nn.BatchNorm1d,
+    "cumulative": lambda d: nn.BatchNorm1d(d, momentum=None),
+    "without running statistics": lambda d: nn.BatchNorm1d(d, track_running_stats=False),
+    "not affine": lambda d: nn.BatchNorm1d(d, affine=False),
+    "eval": lambda d: nn.BatchNorm1d(d).eval(),
+}
+
+
+class Problem:
+    """One layer and the batches for it, in float64, to be run in any dtype."""
+
+    def __init__(self, clouds, channels, out, points, norm="batch", activation="relu", bias=True, ragged=False, seed=0):
+        torch.manual_seed(seed)
+        self.batches = [torch.randn(clouds, channels, points, dtype=torch.float64) for _ in range(3)]
+        self.weight = torch.randn(out, channels, dtype=torch.float64) / channels**0.5
+        self.bias = torch.randn(out, dtype=torch.float64) if bias else None
+        self.norm = NORMS[norm](out)
+        if self.norm is not None:
+            self.norm = self.norm.double()
+            if self.norm.affine:
+                nn.init.normal_(self.norm.weight)
+                nn.init.normal_(self.norm.bias)
+            if self.norm.running_var is not None:
+                self.norm.running_var.uniform_(0.5, 2.0)
+        self.activation = ACTIVATIONS[activation]
+        self.lengths = torch.randint(1, points + 1, (clouds,)) if ragged else None
+        self.direction = torch.randn(clouds, out, dtype=torch.float64)
+
+    def run(self, function, dtype=torch.float64) -> dict[str, Tensor]:
+        """Outputs and every gradient of each batch, then the running statistics after all of them."""
+        norm = copy.deepcopy(self.norm)
+        if norm is not None:
+            norm.to(dtype)
+        found = {}
+        for step, batch in enumerate(self.batches):
+            x = batch.to(dtype).requires_grad_()
+            weight = self.weight.to(dtype).requires_grad_()
+            bias = None if self.bias is None else self.bias.to(dtype).requires_grad_()
+            mask = None if self.lengths is None else point_mask(self.lengths, x)
+            y = function(x, weight, bias, norm, self.activation, mask)
+            named = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+            named |= {} if norm is None else {f"norm.{name}": p for name, p in norm.named_parameters()}
+            grads = torch.autograd.grad((y * self.direction.to(dtype)).sum(), list(named.values()))
+            found |= {f"output {step}": y.detach()}
+            found |= {f"gradient of {name} {step}": grad for name, grad in zip(named, grads, strict=True)}
+        if norm is not None:
+            found |= {name: buffer.clone() for name, buffer in norm.named_buffers()}
+        return found
+
+
+def error(got: Tensor, wanted: Tensor, floor: float = 1e-3) -> float:
+    """The largest difference over the largest entry."""
+    return ((got.double() - wanted).abs().max() / wanted.abs().max().clamp(min=floor)).item()
+
+
+@settings(max_examples=60)
+@given(
+    clouds=st.integers(1, 4),
+    channels=st.integers(1, 9),
+    out=st.integers(1, 9),
+    points=st.integers(2, 40),
+    norm=st.sampled_from(sorted(NORMS)),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    bias=st.booleans(),
+    ragged=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_fast_equals_the_definition_in_value_gradients_and_running_statistics(**settings):
+    problem = Problem(**settings)
+    if problem.lengths is not None and problem.lengths.sum() < 2:
+        return
+    wanted, got = problem.run(pooled_definition), problem.run(pooled)
+    assert list(got) == list(wanted)
+    for name, tensor in wanted.items():
+        assert error(got[name], tensor, floor=1.0 if "bias" in name else 1e-3) <= 1e-10, name
+
+
+@pytest.mark.parametrize("points", [1, 2, 257, 1000, 1024, 2500])
+@pytest.mark.parametrize("ragged", [True, False])
+def test_blocks_of_points_change_nothing(points, ragged):
+    problem = Problem(3, 5, 7, points, ragged=ragged)
+    wanted, got = problem.run(pooled_definition), problem.run(pooled)
+    assert all(error(got[name], tensor, 1.0 if "bias" in name else 1e-3) <= 1e-10 for name, tensor in wanted.items())
+
+
+def ordinary(x: Tensor, weight: Tensor) -> None:
+    pass
+
+
+def far_from_the_origin(x: Tensor, weight: Tensor) -> None:
+    x += 1000
+
+
+def one_dominant_direction(x: Tensor, weight: Tensor) -> None:
+    direction = torch.nn.functional.normalize(torch.randn(x.shape[1], dtype=x.dtype), dim=0)
+    x += 1000 * torch.randn(x.shape[0], 1, x.shape[2], dtype=x.dtype) * direction[:, None]
+
+
+def channels_orthogonal_to_it(x: Tensor, weight: Tensor) -> None:
+    x[:, 0] += 1000 * torch.randn(x.shape[0], x.shape[2], dtype=x.dtype)
+    weight[::2, 0] = 0
+
+
+def the_last_point_wins(x: Tensor, weight: Tensor) -> None:
+    x[..., -1] *= 100
+
+
+@pytest.mark.parametrize("points", [257, 1500])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "none"])
+@pytest.mark.parametrize(
+    "bend", [ordinary, far_from_the_origin, one_dominant_direction, channels_orthogonal_to_it, the_last_point_wins]
+)
+def test_fast_errs_at_most_twice_what_plain_pytorch_does(bend, activation, points):
+    problem = Problem(4, 64, 33, points, activation=activation)
+    for batch in problem.batches:
+        bend(batch, problem.weight)
+    # The same inputs for all three: what float32 can hold.
+    problem.batches = [batch.float().double() for batch in problem.batches]
+    problem.weight = problem.weight.float().double()
+    problem.bias = problem.bias.float().double()
+    truth = problem.run(pooled_definition)
+    eager, fast = (problem.run(function, torch.float32) for function in (pooled_definition, pooled))
+    for name, tensor in truth.items():
+        if name.startswith("gradient of bias"):  # exactly 0 before a norm
+            assert fast[name].abs().max() <= eager[name].abs().max() + 1e-6, name
+            continue
+        allowed = 2 * error(eager[name], tensor) + 1e-6
+        assert error(fast[name], tensor) <= allowed, f"{name}: {error(fast[name], tensor):.1e} > {allowed:.1e}"
+
+
+def test_scatter_in_single_precision_would_be_useless():
+    """Why the moments are float64: a channel orthogonal to a dominant direction loses its variance in float32."""
+    x = torch.randn(8, 16, 500)
+    direction = torch.nn.functional.normalize(torch.randn(16), dim=0)
+    x = x + 1e4 * torch.randn(8, 1, 500) * direction[:, None]
+    orthogonal = torch.randn(16)
+    orthogonal -= (orthogonal @ direction) * direction
+    z = torch.einsum("c,bcn->bn", orthogonal.double(), x.double())
+    true = z.var(correction=0)
+    _, scatter = moments(x)
+    w = orthogonal.double()
+    assert (w @ scatter @ w / z.numel() / true - 1).abs() < 1e-6
+    centred = x - x.mean((0, 2), keepdim=True)
+    single = torch.einsum("bcn,bdn->cd", centred, centred)
+    assert (orthogonal @ single @ orthogonal / z.numel() / true - 1).abs() > 0.1
+
+
+def test_on_ties_the_lowest_index_wins():
+    x = torch.tensor([[[1.0, 5.0, 5.0, 0.0, 5.0]]], requires_grad=True)
+    pooled(x, torch.ones(1, 1), None, None, None).sum().backward()
+    assert x.grad.tolist() == [[[0.0, 1.0, 0.0, 0.0, 0.0]]]
+    blocks = torch.zeros(1, 1, 3000, requires_grad=True)
+    pooled(blocks, torch.ones(1, 1), None, None, nn.ReLU()).sum().backward()
+    assert blocks.grad.nonzero().numel() == 0 or blocks.grad.nonzero()[0, 2] == 0
+
+
+def test_a_norm_of_scale_zero_counts_as_rising():
+    problem = Problem(3, 5, 4, 20)
+    problem.norm.weight.data[:2] = 0.0
+    wanted, got = problem.run(pooled_definition), problem.run(pooled)
+    for name, tensor in wanted.items():
+        # There every point ties: the definition's gradient is the first point's, ours is that of the largest z.
+        kept = slice(2, None) if "norm.weight" in name else ...
+        assert error(got[name][kept], tensor[kept], floor=1.0 if "bias" in name else 1e-3) <= 1e-10, name
+    risen = copy.deepcopy(problem)
+    risen.norm.weight.data[:2] = 1e-9
+    near = risen.run(pooled_definition)
+    torch.testing.assert_close(
+        got["gradient of norm.weight 0"], near["gradient of norm.weight 0"], rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_point_that_is_not_a_number_is_not_hidden():
+    for points in (5, 3000):
+        x = torch.randn(2, 3, points)
+        x[1, 0, 1] = torch.nan
+        y = pooled(x, torch.randn(4, 3), None, None, nn.ReLU())
+        assert y[0].isfinite().all()
+        assert y[1].isnan().all()
+
+
+def test_only_activations_that_change_places_with_the_max_are_pooled():
+    for activation in ACTIVATIONS.values():
+        assert is_poolable(None, activation)
+    for other in (nn.LeakyReLU(-0.1), nn.Softshrink(), nn.PReLU(), nn.Softmin(1), nn.ELU(-1.0)):
+        assert not is_poolable(None, other)
+    assert not is_poolable(nn.LayerNorm(3), None)
+    assert not is_poolable(nn.SyncBatchNorm(3), None)
+
+
+@pytest.mark.parametrize("activation", [nn.PReLU(init=-0.5), torch.sin, nn.LeakyReLU(-0.1)])
+def test_any_other_activation_takes_the_definition(activation):
+    mlp = SharedMLP([3, 4, 5], activation=activation)
+    twin = copy.deepcopy(mlp)
+    x = torch.randn(2, 3, 9)
+    torch.testing.assert_close(mlp.max_pool(x), twin(x).max(2).values)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("both", [True, False])
+def test_the_gradients_are_right_by_finite_differences(masked, both):
+    x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    mask = point_mask(torch.tensor([6, 3]), x) if masked else None
+    assert torch.autograd.gradcheck(lambda x, w: extremes(x, w, mask, both), (x, weight))
+    assert torch.autograd.gradcheck(lambda x: moments(x, mask), (x,))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_operators_are_well_formed(masked, dtype):
+    x = torch.randn(2, 3, 6, dtype=dtype, requires_grad=True)
+    weight = torch.randn(4, 3, dtype=dtype, requires_grad=True)
+    mask = point_mask(torch.tensor([6, 3]), x) if masked else None
+    torch.library.opcheck(ops._extremes, (x, weight, mask, True))
+    torch.library.opcheck(ops._moments, (x, mask))
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any operator returned in one tensor."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_the_widest_layers_output_never_exists(activation):
+    clouds, channels, out, points = 4, 8, 64, 2048
+    mlp = SharedMLP([3, channels, out], activation=activation)
+    x = torch.randn(clouds, 3, points)
+    with Largest() as fast:
+        mlp.max_pool(x).sum().backward()
+    with Largest() as plain:
+        mlp(x).max(2).values.sum().backward()
+    assert plain.numel == clouds * out * points
+    assert fast.numel <= max(clouds * channels * points, out * points)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_under_autocast_winners_are_searched_in_half_and_valued_in_single(training):
+    mlp = SharedMLP([3, 16, 32]).train(training)
+    twin = copy.deepcopy(mlp)
+    x = torch.randn(4, 3, 200)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, wanted = mlp.max_pool(x), twin(x).max(2).values
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, wanted.float(), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(mlp.state_dict(), twin.state_dict(), rtol=0.02, atol=0.02)
+    got.sum().backward()
+    assert all(p.grad.isfinite().all() for p in mlp.parameters())
+
+
+def test_it_can_be_checkpointed():
+    mlp = SharedMLP([3, 16, 32]).eval()
+    x = torch.randn(4, 3, 50, requires_grad=True)
+    wanted = torch.autograd.grad(mlp.max_pool(x).sum(), x)[0]
+    y = torch.utils.checkpoint.checkpoint(mlp.max_pool, x, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], wanted)
