@@ -5,7 +5,15 @@ Points are (B, C, N) everywhere. Importing this package pulls in torch and numpy
 """
 
 from .layers import SharedMLP, TNet, orthogonality_loss
-from .models import PointNetClassifier, PointNetEncoder, load_model
+from .models import PointNetClassifier, PointNetEncoder, critical_points, load_model
 
-__all__ = ["PointNetClassifier", "PointNetEncoder", "SharedMLP", "TNet", "load_model", "orthogonality_loss"]
+__all__ = [
+    "PointNetClassifier",
+    "PointNetEncoder",
+    "SharedMLP",
+    "TNet",
+    "critical_points",
+    "load_model",
+    "orthogonality_loss",
+]
 __version__ = "0.1.0"

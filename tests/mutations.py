@@ -217,8 +217,8 @@ def _(
 
 
 @mutation("pooled: the largest whatever the norm's sign", pooled, "_signs")
-def _(weight: Tensor) -> Tensor:
-    return torch.ones_like(weight)
+def _(weight: Tensor, norm: nn.BatchNorm1d | None) -> Tensor:
+    return weight.new_ones(len(weight))
 
 
 @mutation("pooled: no gradient to the winners", pooled, "extremes")

@@ -291,3 +291,47 @@ def test_it_can_be_checkpointed():
     wanted = torch.autograd.grad(mlp.max_pool(x).sum(), x)[0]
     y = torch.utils.checkpoint.checkpoint(mlp.max_pool, x, use_reentrant=False)
     torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], wanted)
+
+
+def test_an_exported_graph_holds_standard_operators_only():
+    mlp = SharedMLP([3, 8, 16]).eval()
+    x = torch.randn(2, 3, 20)
+    shapes = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("points")},)
+    program = torch.export.export(Pool(mlp), (x,), dynamic_shapes=shapes)
+    operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert operators
+    assert all(name.startswith("aten.") for name in operators), operators
+    more = torch.randn(5, 3, 33)
+    torch.testing.assert_close(program.module()(more), mlp.max_pool(more))
+
+
+class Pool(nn.Module):
+    def __init__(self, mlp):
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, x):
+        return self.mlp.max_pool(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*barrier.*")
+def test_it_trains_under_distributed_data_parallel(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        mlp = Pool(SharedMLP([3, 8, 16]))
+        twin = copy.deepcopy(mlp)
+        parallel = nn.parallel.DistributedDataParallel(mlp)
+        x = torch.randn(4, 3, 20)
+        parallel(x).square().sum().backward()
+        twin(x).square().sum().backward()
+        for p, q in zip(mlp.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad)
+        torch.testing.assert_close(mlp.state_dict(), twin.state_dict())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_gradients_of_gradients_are_right_too():
+    x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x, w: extremes(x, w), (x, weight))

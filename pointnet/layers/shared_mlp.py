@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointnet.ops.masked import batch_norm, fill_padding, point_mask
-from pointnet.ops.pooled import is_poolable, pooled
+from pointnet.ops.pooled import is_poolable, pooled, pooled_winners
 
 from .views import conv1d_to_linear, linear_to_conv1d
 
@@ -136,6 +136,18 @@ class SharedMLP(nn.Module):
         mask = None if lengths is None else point_mask(lengths, x)
         return fill_padding(x, mask), mask
 
+    def winners(self, x: Tensor, lengths: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
+        """Which points `max_pool` would take, (B, K) indices into the N points, with repetitions.
+
+        K is D, or 2 D for an activation that falls and then rises, where a max may come from either end.
+        """
+        x, mask = self._enter(x, None, lengths)
+        *most, last = self
+        for layer in most:
+            x = layer(x, None, mask, transform)
+            transform = None
+        return last.winners(x, mask, transform)
+
     def to_linear(self) -> nn.Sequential:
         """A copy as Linears on (..., C) -> (..., D): the small network itself, no longer slid over points."""
         modules = [module for layer in self for module in layer.to_linear()]
@@ -258,12 +270,22 @@ class SharedLayer(nn.Module):
     ) -> Tensor:
         """The max over the points of each cloud: (B, C, N) -> (B, D)."""
         self.check(x, context)
-        fast = (
-            context is None and transform is None and self.dropout is None and is_poolable(self.norm, self.activation)
-        )
+        fast = context is None and transform is None and self.is_poolable()
         if not fast or torch.compiler.is_exporting():  # an exported graph holds standard operators only
-            return fill_padding(self(x, context, mask, transform), mask, -torch.inf).max(2).values
+            y = fill_padding(self(x, context, mask, transform), mask, -torch.inf)
+            return y.amax(2) if torch.compiler.is_exporting() else y.max(2).values
         return pooled(x, self.conv.weight.squeeze(2), self.conv.bias, self.norm, self.activation, mask)
+
+    def winners(self, x: Tensor, mask: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
+        """Which points `max_pool` would take: (B, C, N) -> (B, K) indices."""
+        self.check(x)
+        if transform is not None or not self.is_poolable():
+            return fill_padding(self(x, None, mask, transform), mask, -torch.inf).max(2).indices
+        return pooled_winners(x, self.conv.weight.squeeze(2), self.norm, self.activation, mask)
+
+    def is_poolable(self) -> bool:
+        """Whether the max can be taken before the norm and the activation."""
+        return self.dropout is None and is_poolable(self.norm, self.activation)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         """Refuses what the layer cannot take, in one line that says what it wanted and what came."""

@@ -29,7 +29,10 @@ class TNet(nn.Module):
         nn.init.eye_(self.matrix.bias.detach().view(dim, dim))
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        feature = self.mlp.max_pool(x, lengths=lengths)
+        return self.matrix_of(self.mlp.max_pool(x, lengths=lengths))
+
+    def matrix_of(self, feature: Tensor) -> Tensor:
+        """The matrix for a pooled feature: (B, 1024) -> (B, dim, dim)."""
         return self.matrix(self.fc(feature)).view(-1, self.dim, self.dim)
 
 

@@ -3,10 +3,13 @@ Segmentation" (CVPR 2017), figure 2."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, overload
 
+import torch
 from torch import Tensor, nn
 
+from pointnet.layers.folding import fold_norms
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNet, orthogonality_loss
 from pointnet.ops.masked import fill_padding, point_mask
@@ -65,6 +68,40 @@ class PointNetEncoder(nn.Module):
         feature = self.mlp2.max_pool(x, lengths=lengths, transform=feature_transform)
         return (feature, Transforms(input_transform, feature_transform)) if return_transforms else feature
 
+    def pool_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
+        """The feature of clouds of any size, in the memory of one chunk (identity 9): -> (B, 1024).
+
+        The max over a cloud is the max over its chunks' maxes, so one pass over the chunks gives each of the
+        network's maxes: one for the encoder's and one more for each T-Net. Equal to the cloud given whole.
+
+        Args:
+            chunks: (B, C, N_i) each, of the same B clouds; iterated over afresh for each pass.
+
+        Raises:
+            ValueError: in training mode, where statistics would need the whole cloud; no chunks; or an iterator that
+                can be read only once while there are T-Nets.
+        """
+        if self.training:
+            raise ValueError("chunks are pooled in eval mode only; call model.eval() first")
+        if iter(chunks) is chunks and (self.input_tnet is not None or self.feature_tnet is not None):
+            raise ValueError("chunks must be readable more than once, as a list is: each T-Net takes a pass of its own")
+        input_transform = feature_transform = None
+        if self.input_tnet is not None:
+            input_transform = self.input_tnet.matrix_of(_max_of_chunks(self.input_tnet.mlp.max_pool, chunks))
+
+        def features(chunk: Tensor) -> Tensor:
+            return self.mlp1(chunk, transform=input_transform)
+
+        if self.feature_tnet is not None:
+            tnet = self.feature_tnet
+            pooled = _max_of_chunks(lambda chunk: tnet.mlp.max_pool(features(chunk)), chunks)
+            feature_transform = tnet.matrix_of(pooled)
+        return _max_of_chunks(lambda chunk: self.mlp2.max_pool(features(chunk), transform=feature_transform), chunks)
+
+    def fold(self) -> PointNetEncoder:
+        """A copy for inference with every batch norm folded into the weights before it (identity 8)."""
+        return fold_norms(self)
+
 
 class PointNetClassifier(nn.Module):
     """Scores a cloud for each class: (B, C, N) -> (B, num_classes) logits.
@@ -120,8 +157,48 @@ class PointNetClassifier(nn.Module):
         logits = self.logits(self.head(feature))
         return (logits, transforms) if return_transforms else logits
 
+    def classify_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
+        """The logits (B, num_classes) of clouds of any size, given in chunks as to `PointNetEncoder.pool_chunks`."""
+        return self.logits(self.head(self.encoder.pool_chunks(chunks)))
+
+    def fold(self) -> PointNetClassifier:
+        """A copy for inference with every batch norm folded into the weights before it (identity 8)."""
+        return fold_norms(self)
+
     def regularization(self, transforms: Transforms) -> Tensor:
         """The weighted orthogonality loss of the feature transform, float32; 0 without one."""
         if transforms.feature is None:
             return self.logits.weight.new_zeros(())
         return self.regularization_weight * orthogonality_loss(transforms.feature)
+
+
+@torch.no_grad()
+def critical_points(model: PointNetClassifier | PointNetEncoder, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """The points that decide: (B, C, N) -> (B, N) bool, the winners of every max of the network (identity 10).
+
+    In eval mode the output depends on these alone: dropping any others leaves it unchanged within rounding. It is the
+    critical set of PointNet's theorem 2, with the T-Nets' maxes included.
+
+    Raises:
+        ValueError: in training mode, where every point takes part in the statistics.
+    """
+    if model.training:
+        raise ValueError("critical points are those of a network in eval mode; call model.eval() first")
+    encoder = model.encoder if isinstance(model, PointNetClassifier) else model
+    _, transforms = encoder(x, lengths, return_transforms=True)
+    critical = torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
+    if encoder.input_tnet is not None:
+        critical.scatter_(1, encoder.input_tnet.mlp.winners(x, lengths), True)
+    x = encoder.mlp1(x, lengths=lengths, transform=transforms.input)
+    if encoder.feature_tnet is not None:
+        critical.scatter_(1, encoder.feature_tnet.mlp.winners(x, lengths), True)
+    return critical.scatter_(1, encoder.mlp2.winners(x, lengths, transforms.feature), True)
+
+
+def _max_of_chunks(pool: Callable[[Tensor], Tensor], chunks: Iterable[Tensor]) -> Tensor:
+    pooled: Tensor | None = None
+    for chunk in chunks:
+        pooled = pool(chunk) if pooled is None else torch.maximum(pooled, pool(chunk))
+    if pooled is None:
+        raise ValueError("a cloud needs at least one chunk of points, got none")
+    return pooled

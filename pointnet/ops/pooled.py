@@ -72,9 +72,8 @@ def pooled(
         activation: one that `is_poolable`.
         mask: (B, 1, N) bool, or None.
     """
-    rising = weight.new_ones(len(weight)) if norm is None or norm.weight is None else _signs(norm.weight)
-    both = type(activation) in FALLING_THEN_RISING
-    z = extremes(x, rising.unsqueeze(1) * weight, mask, both) * rising
+    rising = _signs(weight, norm)
+    z = extremes(x, rising.unsqueeze(1) * weight, mask, _needs_both(activation)) * rising
     if bias is not None:
         z = z + bias
     y = z if norm is None else _normalize(z, x, weight, bias, norm, mask)
@@ -83,8 +82,23 @@ def pooled(
     return y.amax(0)
 
 
-def _signs(weight: Tensor) -> Tensor:
-    return torch.where(weight.detach() >= 0, 1.0, -1.0).to(weight.dtype)
+def pooled_winners(
+    x: Tensor, weight: Tensor, norm: nn.BatchNorm1d | None, activation: nn.Module | None, mask: Tensor | None = None
+) -> Tensor:
+    """The points `pooled` takes its values from: (B, C, N) -> (B, D), or (B, 2 D) where either end may win."""
+    turned = _signs(weight, norm).unsqueeze(1) * weight
+    return _extremes(x, turned, mask, _needs_both(activation))[1].transpose(0, 1).flatten(1)
+
+
+def _signs(weight: Tensor, norm: nn.BatchNorm1d | None) -> Tensor:
+    """(D,) of 1 where the norm is rising in z, -1 where it falls; a scale of 0 counts as rising."""
+    if norm is None or norm.weight is None:
+        return weight.new_ones(len(weight))
+    return torch.where(norm.weight.detach() >= 0, 1.0, -1.0).to(weight.dtype)
+
+
+def _needs_both(activation: nn.Module | None) -> bool:
+    return type(activation) in FALLING_THEN_RISING
 
 
 def _normalize(
@@ -138,7 +152,7 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
     clouds, _, points = x.shape
     signs = (1, -1) if both else (1,)
     kernel = weight.to(x.dtype).unsqueeze(2)
-    values = x.new_full((len(signs), clouds, len(weight)), -torch.inf)
+    values = weight.new_full((len(signs), clouds, len(weight)), -torch.inf)
     winners = torch.zeros(values.shape, dtype=torch.int64, device=x.device)
     step = max(1, BLOCK // points)
     for first in range(0, clouds, step):
@@ -146,12 +160,12 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
         for start in range(0, points, BLOCK):
             block = slice(start, start + BLOCK)
             with torch.autocast(x.device.type, enabled=False):
-                z = F.conv1d(x[group, :, block], kernel)
+                z = F.conv1d(x[group, :, block], kernel).to(weight.dtype)
             for plane, sign in enumerate(signs):
                 candidates = fill_padding(
                     z if sign > 0 else -z, None if mask is None else mask[group, :, block], -torch.inf
                 )
-                value, winner = candidates.max(2)
+                value, winner = _first_max(candidates)
                 if points <= BLOCK:
                     values[plane, group], winners[plane, group] = value, winner
                 else:
@@ -162,6 +176,18 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
         won = x.gather(2, _as_columns(winners, x)).to(weight.dtype).unflatten(2, (len(signs), -1))
         return (weight.T.unsqueeze(1) * won).sum(1).transpose(0, 1).contiguous(), winners
     return values * values.new_tensor(signs)[:, None, None], winners
+
+
+def _first_max(z: Tensor, run: int = 64) -> tuple[Tensor, Tensor]:
+    """`z.max(2)` of (B, D, N), the lowest index on ties: first the max of each run of points, which vectorises."""
+    if z.shape[2] % run:
+        value, winner = z.max(2)
+        return value, winner
+    runs = z.unflatten(2, (-1, run))
+    value, best = runs.amax(3).max(2)
+    starts = torch.arange(best.numel(), device=z.device) * runs.shape[2]
+    inside = runs.reshape(-1, run).index_select(0, starts + best.flatten()).max(1).indices
+    return value, best * run + inside.view_as(best)
 
 
 @_extremes.register_fake
@@ -200,17 +226,20 @@ _extremes.register_autograd(_backward_to_winners, setup_context=_save_winners)
 def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     clouds, channels, points = x.shape
     count = clouds * points if mask is None else mask.sum()
-    mean = fill_padding(x, mask).sum((0, 2), dtype=torch.float64) / count
-    scatter = mean.new_zeros(channels, channels)
+    # About a first guess of the mean, good to float32, so that nothing cancels; then about the mean itself.
+    guess = (fill_padding(x, mask).sum((0, 2)) / count).double()
+    total, scatter = guess.new_zeros(channels), guess.new_zeros(channels, channels)
     step = max(1, BLOCK // points)
     for first in range(0, clouds, step):
         group = slice(first, first + step)
         for start in range(0, points, BLOCK):
             block = slice(start, start + BLOCK)
-            centred = x[group, :, block].double() - mean.unsqueeze(1)
+            centred = x[group, :, block].double() - guess.unsqueeze(1)
             centred = fill_padding(centred, None if mask is None else mask[group, :, block])
+            total += centred.sum((0, 2))
             scatter += torch.matmul(centred, centred.transpose(1, 2)).sum(0)
-    return mean, scatter
+    correction = total / count
+    return guess + correction, scatter - count * correction.outer(correction)
 
 
 @_moments.register_fake

@@ -68,8 +68,8 @@ class TrainConfig:
     weight_decay: float = 0.05
     schedule: Literal["cosine", "onecycle", "constant"] = "onecycle"
     label_smoothing: float = 0.2
-    scale: float = 1.5
-    shift: float = 0.2
+    scale: float = 1.25
+    shift: float = 0.1
     rotate: float = 0.0
     jitter: float = 0.0
     point_dropout: float = 0.0

@@ -1,0 +1,152 @@
+"""What the benchmarks share: the machine's line, interleaved timing, peak memory, and the two networks to compare."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import multiprocessing
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointnet import PointNetClassifier, TNet
+from tests.textbook import TextbookPointNet
+
+POINT_ADDS = 434_569  # multiply-adds a point of the classifier, forward (docs/identities.md)
+CLOUD_ADDS = 3_027_200
+# Of an exact training step over its forward pass: the three widest layers' backward costs C x C a point, not D x C.
+EXACT_STEP = 1.42
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(description=description)
+    flags.add_argument("--device", default="cpu")
+    flags.add_argument("--threads", type=int, default=2)
+    flags.add_argument("--rounds", type=int, default=9)
+    return flags
+
+
+def machine(device: str) -> str:
+    if device != "cpu":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    info = Path("/proc/cpuinfo")
+    names = [line.split(": ")[1] for line in info.read_text().splitlines() if line.startswith("model name")]
+    name = names[0] if names else platform.processor()
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.python_version()}"
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def side_by_side(functions: dict[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, float]:
+    """Median seconds of each, run in turn, so that a busy moment falls on all alike."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds + 2):
+        for name, function in functions.items():
+            synchronize(device)
+            start = time.perf_counter()
+            function()
+            synchronize(device)
+            times[name].append(time.perf_counter() - start)
+    return {name: sorted(taken[2:])[rounds // 2] for name, taken in times.items()}
+
+
+def gemm_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
+    """Multiply-adds a second of the widest layer's own product, 128 -> 1024 over the points of one cloud at a time."""
+    x = torch.randn(32, 128, 1024, device=device, dtype=dtype)
+    weight = torch.randn(1024, 128, 1, device=device, dtype=dtype)
+
+    def multiply() -> None:
+        for cloud in x.split(1):
+            F.conv1d(cloud, weight)
+
+    with torch.no_grad():
+        seconds = side_by_side({"gemm": multiply}, 9, device)["gemm"]
+    return x.numel() * 1024 / seconds
+
+
+def pair(device: str = "cpu") -> tuple[PointNetClassifier, TextbookPointNet]:
+    """Our classifier and the textbook's with the same weights, T-Nets that turn, norms of both signs, no dropout."""
+    torch.manual_seed(0)
+    ours = PointNetClassifier(40)
+    for module in ours.modules():
+        if isinstance(module, TNet):
+            nn.init.normal_(module.matrix.weight, std=0.01)
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.weight, 1.0, 0.3)
+            module.weight.data[::7] *= -1
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    textbook = TextbookPointNet(40)
+    for module in textbook.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    textbook.load_state_dict(dict(zip(textbook.state_dict(), ours.state_dict().values(), strict=True)))
+    return ours.to(device), textbook.to(device)
+
+
+def loss_of(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of either network's logits."""
+    output = model(x)
+    logits = output if isinstance(output, Tensor) else output[0]
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+
+
+def check_equal(ours: nn.Module, textbook: nn.Module) -> None:
+    """Same loss and same gradients, before anything is timed.
+
+    In float64: in float32 two points that all but tie can change places, and a gradient goes to the other.
+    """
+    twins = [copy.deepcopy(model).double() for model in (ours, textbook)]
+    device = next(ours.parameters()).device
+    x = torch.randn(8, 3, 500, dtype=torch.float64, device=device)
+    losses = [loss_of(twin, x, torch.arange(8, device=device)) for twin in twins]
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-6)
+    mine, theirs = (
+        [grad.flatten() for grad in torch.autograd.grad(loss, list(twin.parameters()))]
+        for loss, twin in zip(losses, twins, strict=True)
+    )
+    for got, wanted in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
+
+
+def peak_memory(function: Callable[[], object], device: str = "cpu") -> float:
+    """MiB that the function takes over what was there before, in a process of its own on a CPU."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def child() -> None:
+        torch.set_num_threads(1)  # a forked OpenMP pool cannot be used
+        before = resident()
+        function()
+        sender.send(peak() - before)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    result = float(receiver.recv())
+    process.join()
+    return result
+
+
+def resident() -> float:
+    """MiB this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def peak() -> float:
+    """MiB this process has held at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

@@ -1,0 +1,79 @@
+"""Inference, textbook and ours, and a cloud of any size streamed.
+
+python -m benchmarks.inference [--device cuda]
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks.common import CLOUD_ADDS, POINT_ADDS, gemm_rate, machine, pair, parser, peak, resident, side_by_side
+from pointnet import PointNetClassifier
+from pointnet.training import keep_freed_memory
+
+CHUNK = 16_384
+
+
+class RandomCloud:
+    """A cloud of N points that is never whole in memory: chunks of (1, 3, CHUNK), the same on every reading."""
+
+    def __init__(self, points: int):
+        self.points = points
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        for start in range(0, self.points, CHUNK):
+            yield torch.randn(1, 3, min(CHUNK, self.points - start), generator=generator)
+
+
+@torch.no_grad()
+def main() -> None:
+    flags = parser(__doc__ or "")
+    flags.add_argument("--stream", type=int, nargs="*", default=[100_000, 1_000_000, 10_000_000])
+    args = flags.parse_args()
+    torch.set_num_threads(args.threads)
+    device = args.device
+    ours, textbook = pair(device)
+    ours.eval(), textbook.eval()
+    folded = ours.fold()
+    x = torch.randn(32, 3, 1024, device=device)
+    wanted = textbook(x)[0]
+    for model in (ours, folded):
+        torch.testing.assert_close(model(x), wanted, rtol=1e-3, atol=1e-3)
+    print(f"{machine(device)}; batch 32 x 1,024 points; logits equal")
+
+    stream(folded.cpu(), args.stream)
+    folded = folded.to(device)
+    print("| memory freed is | network | ms | clouds/s | of the arithmetic floor | times faster |")
+    print("|-|-|-|-|-|-|")
+    floor = 32 * (POINT_ADDS * 1024 + CLOUD_ADDS) / gemm_rate(device)
+    for phase in ("as it is", "kept") if device == "cpu" else ("-",):
+        if phase == "kept":
+            keep_freed_memory()
+        calls = {"textbook": lambda: textbook(x), "ours": lambda: ours(x), "ours, folded": lambda: folded(x)}
+        seconds = side_by_side(calls, args.rounds, device)
+        for name, taken in seconds.items():
+            print(
+                f"| {phase} | {name} | {taken * 1e3:.1f} | {32 / taken:,.0f} | {floor / taken:.0%} | "
+                f"{seconds['textbook'] / taken:.1f} |"
+            )
+
+
+def stream(model: PointNetClassifier, sizes: list[int]) -> None:
+    print("| points streamed | s | points/s | MiB over the resting process |")
+    print("|-|-|-|-|")
+    model.classify_chunks(RandomCloud(CHUNK))
+    before = resident()
+    for points in sizes:
+        start = time.perf_counter()
+        model.classify_chunks(RandomCloud(points))
+        taken = time.perf_counter() - start
+        print(f"| {points:,} | {taken:.2f} | {points / taken:,.0f} | {peak() - before:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

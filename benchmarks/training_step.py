@@ -1,0 +1,74 @@
+"""The training step, textbook and ours: forward, backward and AdamW, same weights, interleaved.
+
+python -m benchmarks.training_step [--device cuda]
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from benchmarks.common import (
+    CLOUD_ADDS,
+    EXACT_STEP,
+    POINT_ADDS,
+    check_equal,
+    gemm_rate,
+    loss_of,
+    machine,
+    pair,
+    parser,
+    side_by_side,
+)  # fmt: skip
+from pointnet.training import keep_freed_memory
+
+
+def main() -> None:
+    flags = parser(__doc__ or "")
+    flags.add_argument("--batch_size", type=int, default=32)
+    flags.add_argument("--num_points", type=int, default=1024)
+    args = flags.parse_args()
+    torch.set_num_threads(args.threads)
+    device = args.device
+    ours, textbook = pair(device)
+    x = torch.randn(args.batch_size, 3, args.num_points, device=device)
+    labels = torch.randint(0, 40, (args.batch_size,), device=device)
+    check_equal(ours, textbook)
+    print(f"{machine(device)}; batch {args.batch_size} x {args.num_points} points; gradients equal")
+
+    models: dict[str, nn.Module] = {"textbook": textbook, "ours": ours}
+    if device != "cpu":
+        models["textbook, compiled"] = torch.compile(pair(device)[1])
+    optimizers = {name: torch.optim.AdamW(model.parameters(), fused=True) for name, model in models.items()}
+
+    def step(name: str, half: bool) -> None:
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            loss = loss_of(models[name], x, labels)
+        optimizers[name].zero_grad()
+        loss.backward()
+        optimizers[name].step()
+
+    phases = ["as it is", "kept"] if device == "cpu" else ["-"]
+    print("| memory freed is | precision | network | ms a step | clouds/s | of the arithmetic floor | times faster |")
+    print("|-|-|-|-|-|-|-|")
+    usual = 0.0
+    for phase in phases:
+        if phase == "kept":
+            keep_freed_memory()
+        for half in (False, True):
+            rate = gemm_rate(device, torch.bfloat16 if half else torch.float32)
+            floor = args.batch_size * EXACT_STEP * (POINT_ADDS * args.num_points + CLOUD_ADDS) / rate
+            steps = {name: (lambda name=name, half=half: step(name, half)) for name in models}
+            seconds = side_by_side(steps, args.rounds, device)
+            usual = usual or seconds["textbook"]
+            for name, taken in seconds.items():
+                print(
+                    f"| {phase} | {'bf16' if half else 'fp32'} | {name} | {taken * 1e3:.1f} | "
+                    f"{args.batch_size / taken:,.0f} | {floor / taken:.0%} | "
+                    f"{seconds['textbook'] / taken:.1f} ({usual / taken:.1f} than the first line) |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The benchmarks run, in small: what they print is for a quiet machine to say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "row"),
+    [
+        ("training_step", "--batch_size 4 --num_points 64", r"\| kept \| fp32 \| ours \| [\d.]+ \|"),
+        ("inference", "--stream 20000", r"\| 20,000 \| [\d.]+ \|"),
+        ("memory", "--sizes 2x64 2x128", r"\| 2 x 128 \| [\d,]+ \| [\d,]+ \|"),
+    ],
+)
+def test_a_benchmark_checks_equality_and_prints_its_table(module, flags, row):
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--rounds", "1", "--threads", "1", *flags.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(row, done.stdout), done.stdout

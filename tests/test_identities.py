@@ -1,0 +1,162 @@
+"""Identities 5, 6, 8, 9 and 10, on whole networks; 1 is proven in test_proof.py, 2 to 4 in test_pooled.py."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from pointnet import PointNetClassifier, PointNetEncoder, SharedMLP, TNet, critical_points
+from pointnet.layers import align
+from pointnet.layers.folding import fold_norms
+from pointnet.layers.shared_mlp import fold_transform
+
+
+def trained_looking(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """In eval mode, with T-Nets that turn and norms of both signs: a fresh network is too well-behaved to test."""
+    for module in model.modules():
+        if isinstance(module, TNet):
+            nn.init.normal_(module.matrix.weight, std=0.05)
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias, std=0.3)
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.5, 2.0)
+    return model.to(dtype).eval()
+
+
+# Identity 5: W [x; g] = W1 x + W2 g.
+
+
+def test_identity_5_a_context_is_a_bias_a_cloud():
+    mlp = SharedMLP([8, 6, 5]).double()
+    twin = copy.deepcopy(mlp)
+    x, context = torch.randn(4, 3, 20, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    wide = torch.cat([x, context[:, :, None].expand(-1, -1, 20)], 1)
+    torch.testing.assert_close(mlp(x, context), twin(wide), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mlp.max_pool(x, context), twin.max_pool(wide), rtol=1e-12, atol=1e-12)
+
+
+# Identity 6: W (T^T x) = (W T^T) x.
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+def test_identity_6_a_transform_folds_into_the_next_weight(channels):
+    x = torch.randn(4, channels, 20, dtype=torch.float64)
+    transform = torch.randn(4, 3, 3, dtype=torch.float64)
+    weight = torch.randn(7, channels, dtype=torch.float64)
+    torch.testing.assert_close(fold_transform(weight, transform) @ x, weight @ align(x, transform))
+    mlp = SharedMLP([channels, 6, 5], bias=True).double()
+    twin = copy.deepcopy(mlp)
+    torch.testing.assert_close(mlp(x, transform=transform), twin(align(x, transform)))
+
+
+# Identity 8: in eval, batch norm folds into the weights.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_identity_8_a_folded_network_is_the_network(dtype):
+    model = trained_looking(PointNetClassifier(7), dtype)
+    folded = model.fold()
+    x = torch.randn(3, 3, 50, dtype=dtype)
+    tolerance = 1e-11 if dtype == torch.float64 else 2e-4
+    torch.testing.assert_close(folded(x), model(x), rtol=tolerance, atol=tolerance)
+    assert not any(isinstance(module, nn.BatchNorm1d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
+    assert isinstance(folded, PointNetClassifier)
+    lengths = torch.tensor([50, 20, 1])
+    torch.testing.assert_close(folded(x, lengths), model(x, lengths), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_folded_block_is_the_block(bias, affine):
+    mlp = SharedMLP([3, 6, 5], bias=bias).double().eval()
+    for layer in mlp:
+        layer.norm = nn.BatchNorm1d(layer.conv.out_channels, affine=affine).double().eval()
+    trained_looking(mlp) if affine else None
+    x = torch.randn(2, 3, 9, dtype=torch.float64)
+    torch.testing.assert_close(fold_norms(mlp)(x), mlp(x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_norm_without_running_statistics_cannot_be_folded():
+    model = PointNetClassifier(3)
+    model.encoder.mlp1[0].norm = nn.BatchNorm1d(64, track_running_stats=False)
+    with pytest.raises(ValueError, match=r"encoder.mlp1.layers.0.norm has no running statistics to fold"):
+        model.fold()
+
+
+# Identity 9: the max over a cloud is the max over its chunks.
+
+
+@pytest.mark.parametrize("transforms", [True, False])
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_identity_9_a_cloud_in_chunks_is_the_cloud(transforms, size):
+    model = trained_looking(PointNetClassifier(5, 3, transforms, transforms))
+    x = torch.randn(2, 3, 50, dtype=torch.float64)
+    chunks = x.split(size, dim=2)
+    torch.testing.assert_close(model.encoder.pool_chunks(chunks), model.encoder(x), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(model.classify_chunks(chunks), model(x), rtol=1e-11, atol=1e-11)
+
+
+def test_each_max_takes_one_pass():
+    class Counted(list):
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return super().__iter__()
+
+    for transforms, passes in ((True, 3), (False, 1)):
+        encoder = trained_looking(PointNetEncoder(3, transforms, transforms))
+        chunks = Counted(torch.randn(1, 3, 20, dtype=torch.float64).split(6, dim=2))
+        encoder.pool_chunks(chunks)
+        assert chunks.passes - 1 == passes  # one look is to see that it can be read again
+
+
+def test_chunks_that_can_be_read_once_are_refused_where_more_passes_are_needed():
+    chunks = torch.randn(1, 3, 20).split(6, dim=2)
+    with pytest.raises(ValueError, match="chunks must be readable more than once"):
+        PointNetEncoder().eval().pool_chunks(iter(chunks))
+    plain = PointNetEncoder(3, False, False).eval()
+    torch.testing.assert_close(plain.pool_chunks(iter(chunks)), plain.pool_chunks(chunks))
+    with pytest.raises(ValueError, match="at least one chunk"):
+        plain.pool_chunks([])
+    with pytest.raises(ValueError, match="eval mode only"):
+        PointNetEncoder().pool_chunks(chunks)
+
+
+# Identity 10: in eval the output depends on the critical points alone.
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("transforms", [True, False])
+def test_identity_10_any_subset_with_the_critical_points_has_the_same_logits(transforms, activation):
+    model = trained_looking(PointNetClassifier(5, 3, transforms, transforms))
+    if activation == "gelu":
+        for module in model.modules():
+            if hasattr(module, "conv"):
+                module.activation = nn.GELU()
+    x = torch.randn(2, 3, 3000, dtype=torch.float64)
+    critical = critical_points(model, x)
+    assert critical.shape == (2, 3000)
+    assert 0 < critical.sum() < 0.9 * critical.numel()
+    wanted = model(x)
+    for b in range(2):
+        for share in (0.0, 0.3):
+            kept = critical[b] | (torch.rand(3000) < share)
+            torch.testing.assert_close(model(x[b : b + 1, :, kept]), wanted[b : b + 1], rtol=1e-10, atol=1e-10)
+    # And it is needed: without it the logits change.
+    assert not torch.allclose(model(x[:1, :, ~critical[0]]), wanted[:1], rtol=1e-6, atol=1e-6)
+
+
+def test_padding_is_never_critical():
+    model = trained_looking(PointNetClassifier(5))
+    lengths = torch.tensor([10, 40])
+    x = torch.randn(2, 3, 40, dtype=torch.float64)
+    x[0, :, 10:] = torch.nan
+    critical = critical_points(model, x, lengths)
+    assert not critical[0, 10:].any()
+    assert torch.equal(critical[0, :10], critical_points(model, x[:1, :, :10])[0])
+    with pytest.raises(ValueError, match="eval mode"):
+        critical_points(model.train(), x)
