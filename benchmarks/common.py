@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from pointnet import PointNetClassifier, TNet
 from tests.textbook import TextbookPointNet
 
-POINT_ADDS = 434_569  # multiply-adds a point of the classifier, forward (docs/identities.md)
-CLOUD_ADDS = 3_027_200
-# Of an exact training step over its forward pass: the three widest layers' backward costs C x C a point, not D x C.
+# Multiply-adds of the classifier's forward pass, a point and a cloud, transforms folded (docs/identities.md, section 4;
+# tests/test_pointnet.py counts them), and of an exact training step over that.
+POINT_ADDS = 430_464
+CLOUD_ADDS = 3_289_920
 EXACT_STEP = 1.42
 
 
@@ -34,7 +35,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def machine(device: str) -> str:
     if device != "cpu":
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     info = Path("/proc/cpuinfo")
     names = [line.split(": ")[1] for line in info.read_text().splitlines() if line.startswith("model name")]
     name = names[0] if names else platform.processor()
@@ -43,7 +44,7 @@ def machine(device: str) -> str:
 
 def synchronize(device: str) -> None:
     if device != "cpu":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def side_by_side(functions: dict[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, float]:
@@ -59,18 +60,23 @@ def side_by_side(functions: dict[str, Callable[[], object]], rounds: int, device
     return {name: sorted(taken[2:])[rounds // 2] for name, taken in times.items()}
 
 
-def gemm_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
-    """Multiply-adds a second of the widest layer's own product, 128 -> 1024 over the points of one cloud at a time."""
+PRODUCT_ADDS = 32 * 1024 * 128 * 1024
+
+
+def widest_product(device: str, dtype: torch.dtype = torch.float32) -> Callable[[], None]:
+    """The widest layer's own product, 128 -> 1024 over 32 clouds of 1,024 points, one at a time: PRODUCT_ADDS.
+
+    Timed beside what it is the floor of, since a machine's rate is not the same a minute later.
+    """
     x = torch.randn(32, 128, 1024, device=device, dtype=dtype)
     weight = torch.randn(1024, 128, 1, device=device, dtype=dtype)
 
     def multiply() -> None:
-        for cloud in x.split(1):
-            F.conv1d(cloud, weight)
+        with torch.no_grad():
+            for cloud in x.split(1):
+                F.conv1d(cloud, weight)
 
-    with torch.no_grad():
-        seconds = side_by_side({"gemm": multiply}, 9, device)["gemm"]
-    return x.numel() * 1024 / seconds
+    return multiply
 
 
 def pair(device: str = "cpu") -> tuple[PointNetClassifier, TextbookPointNet]:
@@ -83,6 +89,8 @@ def pair(device: str = "cpu") -> tuple[PointNetClassifier, TextbookPointNet]:
         if isinstance(module, nn.BatchNorm1d):
             nn.init.normal_(module.weight, 1.0, 0.3)
             module.weight.data[::7] *= -1
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.2, 1.0)
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     textbook = TextbookPointNet(40)
@@ -116,6 +124,8 @@ def check_equal(ours: nn.Module, textbook: nn.Module) -> None:
     )
     for got, wanted in zip(mine, theirs, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
+    for mine_state, their_state in zip(*(twin.state_dict().values() for twin in twins), strict=True):
+        torch.testing.assert_close(mine_state.view_as(their_state), their_state, rtol=1e-9, atol=1e-9)
 
 
 def peak_memory(function: Callable[[], object], device: str = "cpu") -> float:
@@ -135,6 +145,7 @@ def peak_memory(function: Callable[[], object], device: str = "cpu") -> float:
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
+    sender.close()  # so that a child that dies ends the wait
     result = float(receiver.recv())
     process.join()
     return result
@@ -146,7 +157,12 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
+def forget_peak() -> None:
+    """Makes `peak` count from now on."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak() -> float:
-    """MiB this process has held at most."""
+    """MiB this process has held at most, since it began or `forget_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

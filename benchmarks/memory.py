@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.common import loss_of, machine, pair, parser, peak_memory, side_by_side
+from benchmarks.common import check_equal, loss_of, machine, pair, parser, peak_memory, side_by_side
 
 # The first is the usual batch; the others, of two clouds, make the plot.
 SIZES = ["32x1024", "2x256", "2x1024", "2x4096", "2x16384", "2x65536"]
@@ -35,6 +35,7 @@ def main() -> None:
         # Memory first: once a process has used its threads, a fork of it cannot.
         memory = {name: peak_memory(function, device) for name, function in steps.items()}
         rows.append((batch, points, memory, steps))
+    check_equal(ours, textbook)
     results = []
     for batch, points, memory, steps in rows:
         seconds = side_by_side(steps, 3 if points > 10_000 else args.rounds, device)

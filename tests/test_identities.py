@@ -1,15 +1,18 @@
 """Identities 5, 6, 8, 9 and 10, on whole networks; 1 is proven in test_proof.py, 2 to 4 in test_pooled.py."""
 
 import copy
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import nn
 
 from pointnet import PointNetClassifier, PointNetEncoder, SharedMLP, TNet, critical_points
-from pointnet.layers import align
+from pointnet.layers import align, folding, shared_mlp
 from pointnet.layers.folding import fold_norms
-from pointnet.layers.shared_mlp import fold_transform
+from pointnet.layers.shared_mlp import SharedLayer, fold_transform
+from pointnet.models import pointnet
 
 
 def trained_looking(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -82,8 +85,27 @@ def test_a_folded_block_is_the_block(bias, affine):
 def test_a_norm_without_running_statistics_cannot_be_folded():
     model = PointNetClassifier(3)
     model.encoder.mlp1[0].norm = nn.BatchNorm1d(64, track_running_stats=False)
-    with pytest.raises(ValueError, match=r"encoder.mlp1.layers.0.norm has no running statistics to fold"):
+    with pytest.raises(ValueError, match=r"encoder.mlp1.layers.0: its norm has no running statistics to fold"):
         model.fold()
+    model = PointNetClassifier(3)
+    model.head[1].norm = nn.BatchNorm1d(512, track_running_stats=False)
+    with pytest.raises(ValueError, match=r"head, layer 0: its norm has no running statistics to fold"):
+        model.fold()
+
+
+def test_what_is_not_a_plain_weight_is_refused_and_a_shared_one_is_folded_for_each():
+    mlp = SharedMLP([3, 4]).eval()
+    torch.nn.utils.parametrizations.weight_norm(mlp[0].conv)
+    with pytest.raises(ValueError, match="computed by a hook or a parametrization"):
+        fold_norms(mlp)
+    shared = trained_looking(SharedMLP([4, 4, 4]))
+    shared[1].conv = shared[0].conv
+    x = torch.randn(2, 4, 9, dtype=torch.float64)
+    torch.testing.assert_close(fold_norms(shared)(x), shared(x), rtol=1e-12, atol=1e-12)
+    linears = shared.to_linear()
+    folded = fold_norms(linears)
+    assert len(folded) < len(linears)
+    torch.testing.assert_close(folded(x.transpose(1, 2)), linears(x.transpose(1, 2)), rtol=1e-12, atol=1e-12)
 
 
 # Identity 9: the max over a cloud is the max over its chunks.
@@ -122,8 +144,20 @@ def test_chunks_that_can_be_read_once_are_refused_where_more_passes_are_needed()
     torch.testing.assert_close(plain.pool_chunks(iter(chunks)), plain.pool_chunks(chunks))
     with pytest.raises(ValueError, match="at least one chunk"):
         plain.pool_chunks([])
-    with pytest.raises(ValueError, match="eval mode only"):
+    with pytest.raises(ValueError, match="needs a network in eval mode"):
         PointNetEncoder().pool_chunks(chunks)
+    with pytest.raises(ValueError, match="every chunk must be of the same 2 clouds, got 1"):
+        plain.pool_chunks([torch.randn(2, 3, 5), torch.randn(1, 3, 5)])
+    assert not plain.pool_chunks(chunks).requires_grad
+
+
+def test_norms_that_use_the_batch_even_in_eval_are_refused():
+    encoder = PointNetEncoder().eval()
+    encoder.mlp1[1].norm = nn.BatchNorm1d(64, track_running_stats=False).eval()
+    x = torch.randn(1, 3, 20)
+    for call in (lambda: encoder.pool_chunks(x.split(5, 2)), lambda: critical_points(encoder, x)):
+        with pytest.raises(ValueError, match=r"mlp1.layers.1.norm takes its statistics from the batch"):
+            call()
 
 
 # Identity 10: in eval the output depends on the critical points alone.
@@ -160,3 +194,66 @@ def test_padding_is_never_critical():
     assert torch.equal(critical[0, :10], critical_points(model, x[:1, :, :10])[0])
     with pytest.raises(ValueError, match="eval mode"):
         critical_points(model.train(), x)
+
+
+# Broken on purpose: each of the tests above must notice. docs/identities.md shows the table.
+
+
+def fold_without_the_mean(layer, name, fold=folding._fold_layer):
+    if layer.norm is not None:
+        layer.norm.running_mean.zero_()
+    fold(layer, name)
+
+
+def fold_without_epsilon(layer, name, fold=folding._fold_layer):
+    if layer.norm is not None:
+        layer.norm.eps = 0.0
+    fold(layer, name)
+
+
+def half_the_winners(self, x, lengths=None, transform=None, winners=SharedMLP.winners):
+    found = winners(self, x, lengths, transform)
+    return found[:, : found.shape[1] // 2]
+
+
+BROKEN = {
+    "identity 5: the context's columns first": (
+        (SharedLayer, "project", lambda self, x, context=None, transform=None: self.conv(
+            x if context is None else torch.cat([context[:, :, None].expand(-1, -1, x.shape[2]), x], 1))),
+        test_identity_5_a_context_is_a_bias_a_cloud,
+    ),
+    "identity 6: T in place of its transpose": (
+        (shared_mlp, "fold_transform", lambda weight, transform: fold_transform(weight, transform.transpose(1, 2))),
+        lambda: test_identity_6_a_transform_folds_into_the_next_weight(3),
+    ),
+    "identity 8: the mean left out": (
+        (folding, "_fold_layer", fold_without_the_mean),
+        lambda: test_identity_8_a_folded_network_is_the_network(torch.float64),
+    ),
+    "identity 8: epsilon left out": (
+        (folding, "_fold_layer", fold_without_epsilon),
+        lambda: test_identity_8_a_folded_network_is_the_network(torch.float64),
+    ),
+    "identity 9: the last chunk only": (
+        (pointnet, "_max_of_chunks", lambda pool, chunks: [pool(chunk) for chunk in chunks][-1]),
+        lambda: test_identity_9_a_cloud_in_chunks_is_the_cloud(True, 7),
+    ),
+    "identity 9: the sum of the chunks": (
+        (pointnet, "_max_of_chunks", lambda pool, chunks: sum(pool(chunk) for chunk in chunks)),
+        lambda: test_identity_9_a_cloud_in_chunks_is_the_cloud(True, 7),
+    ),
+    "identity 10: half of the channels' winners": (
+        (SharedMLP, "winners", half_the_winners),
+        lambda: test_identity_10_any_subset_with_the_critical_points_has_the_same_logits(True, "relu"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", BROKEN)
+def test_a_broken_identity_is_caught_and_the_page_says_so(title):
+    (target, name, broken), test = BROKEN[title]
+    test()
+    with patch.object(target, name, broken), pytest.raises(AssertionError):
+        test()
+    page = (Path(__file__).parents[1] / "docs" / "identities.md").read_text(encoding="utf-8")
+    assert f"| {title} |" in page

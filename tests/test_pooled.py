@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -106,8 +107,9 @@ def test_fast_equals_the_definition_in_value_gradients_and_running_statistics(**
 
 @pytest.mark.parametrize("points", [1, 2, 257, 1000, 1024, 2500])
 @pytest.mark.parametrize("ragged", [True, False])
-def test_blocks_of_points_change_nothing(points, ragged):
-    problem = Problem(3, 5, 7, points, ragged=ragged)
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_blocks_of_points_change_nothing(points, ragged, activation):
+    problem = Problem(3, 5, 7, points, activation=activation, ragged=ragged)
     wanted, got = problem.run(pooled_definition), problem.run(pooled)
     assert all(error(got[name], tensor, 1.0 if "bias" in name else 1e-3) <= 1e-10 for name, tensor in wanted.items())
 
@@ -155,6 +157,10 @@ def test_fast_errs_at_most_twice_what_plain_pytorch_does(bend, activation, point
             continue
         allowed = 2 * error(eager[name], tensor) + 1e-6
         assert error(fast[name], tensor) <= allowed, f"{name}: {error(fast[name], tensor):.1e} > {allowed:.1e}"
+    # Channel by channel: the variances orthogonal to a dominant direction are small beside the others.
+    off = {name: (run["running_var"].double() / truth["running_var"] - 1).abs() for name, run in
+           (("eager", eager), ("fast", fast))}  # fmt: skip
+    assert off["fast"].max() <= 2 * off["eager"].max() + 1e-6
 
 
 def test_scatter_in_single_precision_would_be_useless():
@@ -178,9 +184,10 @@ def test_on_ties_the_lowest_index_wins():
     x = torch.tensor([[[1.0, 5.0, 5.0, 0.0, 5.0]]], requires_grad=True)
     pooled(x, torch.ones(1, 1), None, None, None).sum().backward()
     assert x.grad.tolist() == [[[0.0, 1.0, 0.0, 0.0, 0.0]]]
-    blocks = torch.zeros(1, 1, 3000, requires_grad=True)
-    pooled(blocks, torch.ones(1, 1), None, None, nn.ReLU()).sum().backward()
-    assert blocks.grad.nonzero().numel() == 0 or blocks.grad.nonzero()[0, 2] == 0
+    for points in (3000, 4096):
+        level = torch.zeros(1, 1, points, requires_grad=True)
+        pooled(level, torch.ones(1, 1), None, None, None).sum().backward()
+        assert level.grad.nonzero().tolist() == [[0, 0, 0]]
 
 
 def test_a_norm_of_scale_zero_counts_as_rising():
@@ -243,6 +250,9 @@ def test_the_operators_are_well_formed(masked, dtype):
     mask = point_mask(torch.tensor([6, 3]), x) if masked else None
     torch.library.opcheck(ops._extremes, (x, weight, mask, True))
     torch.library.opcheck(ops._moments, (x, mask))
+    with torch.no_grad():
+        values, winners = ops._extremes(x, weight, mask, True)
+    torch.library.opcheck(ops._extremes_backward, (values, x.detach(), weight.detach(), winners))
 
 
 class Largest(TorchDispatchMode):
@@ -272,7 +282,7 @@ def test_the_widest_layers_output_never_exists(activation):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_under_autocast_winners_are_searched_in_half_and_valued_in_single(training):
+def test_under_autocast_the_pool_stays_near_the_definition_and_keeps_its_statistics(training):
     mlp = SharedMLP([3, 16, 32]).train(training)
     twin = copy.deepcopy(mlp)
     x = torch.randn(4, 3, 200)
@@ -283,6 +293,58 @@ def test_under_autocast_winners_are_searched_in_half_and_valued_in_single(traini
     torch.testing.assert_close(mlp.state_dict(), twin.state_dict(), rtol=0.02, atol=0.02)
     got.sum().backward()
     assert all(p.grad.isfinite().all() for p in mlp.parameters())
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_winners_are_searched_in_half_and_valued_in_single(both):
+    x, weight = torch.randn(2, 64, 500).bfloat16(), torch.randn(32, 64)
+    values, winners = ops._extremes(x, weight, None, both)
+    rough = torch.nn.functional.conv1d(x, weight.bfloat16().unsqueeze(2)).float()
+    assert torch.equal(winners[0], rough.max(2).indices)
+    single = torch.einsum("dc,bcn->bdn", weight, x.float())
+    torch.testing.assert_close(values[0], single.gather(2, winners[0].unsqueeze(2)).squeeze(2))
+    if both:
+        torch.testing.assert_close(values[1], single.gather(2, winners[1].unsqueeze(2)).squeeze(2))
+    assert values.dtype == torch.float32
+
+
+def test_half_precision_points_far_from_the_origin_do_not_overflow():
+    mlp = SharedMLP([3, 8]).half()
+    y = mlp.max_pool((torch.randn(8, 3, 4000) + 5).half())
+    assert y.isfinite().all()
+    assert mlp[0].norm.running_var.isfinite().all()
+    y.float().sum().backward()
+    assert all(p.grad.isfinite().all() for p in mlp.parameters())
+
+
+def test_an_empty_batch_spoils_no_running_statistics():
+    mlp = SharedMLP([3, 8])
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        mlp.max_pool(torch.zeros(0, 3, 5))
+    assert all(buffer.isfinite().all() for buffer in mlp.buffers())
+
+
+class Waving(nn.LeakyReLU):
+    def forward(self, x):
+        return torch.sin(3 * x)
+
+
+def test_subclasses_and_hooks_take_the_definition():
+    mlp = SharedMLP([3, 8], activation=Waving())
+    assert not mlp[0].is_poolable()
+    x = torch.randn(2, 3, 50)
+    hooked = SharedMLP([3, 8])
+    seen = {}
+    for name in ("conv", "norm", "activation"):
+        module = getattr(hooked[0], name)
+        module.register_forward_hook(lambda module, _, output, name=name: seen.__setitem__(name, output.clone()))
+    hooked.max_pool(x)
+    assert set(seen) == {"conv", "norm", "activation"}
+    assert seen["norm"].min() < 0 == seen["activation"].min()
+    pruned = SharedMLP([3, 8]).eval()
+    torch.nn.utils.prune.random_unstructured(pruned[0].conv, "weight", 0.5)
+    pruned[0].conv.weight_orig.data += 1
+    torch.testing.assert_close(pruned.max_pool(x), pruned(x).max(2).values)
 
 
 def test_it_can_be_checkpointed():
@@ -331,7 +393,8 @@ def test_it_trains_under_distributed_data_parallel(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_gradients_of_gradients_are_right_too():
-    x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda x, w: extremes(x, w), (x, weight))
+def test_gradients_of_gradients_are_refused_clearly():
+    x = torch.randn(2, 3, 6, requires_grad=True)
+    gradient = torch.autograd.grad(pooled(x, torch.randn(4, 3), None, None, None).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="extremes_backward"):
+        torch.autograd.grad(gradient[0].sum(), x)

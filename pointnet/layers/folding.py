@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -20,25 +20,39 @@ def fold_norms(module: M) -> M:
     float64. Equal to `module` in eval mode within rounding.
 
     Raises:
-        ValueError: a norm without running statistics (`track_running_stats=False`): it has no fixed affine form.
+        ValueError: a norm without running statistics (`track_running_stats=False`), which has no fixed affine form, or
+            a layer whose weight is computed by something else (a parametrization or a hook).
     """
     folded = copy.deepcopy(module).eval()
+    if isinstance(folded, nn.Sequential):
+        return cast(M, _fold_linears(folded, ""))
     for name, part in folded.named_modules():
         if isinstance(part, SharedLayer):
             _fold_layer(part, name)
-    for parent in list(folded.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Sequential) and any(isinstance(part, BatchNormLast) for part in child):
-                setattr(parent, name, fold_norms(SharedMLP.from_linear(child)).to_linear())
+        for child_name, child in part.named_children():
+            if isinstance(child, nn.Sequential):
+                setattr(part, child_name, _fold_linears(child, f"{name}.{child_name}".lstrip(".")))
     return folded
+
+
+def _fold_linears(network: nn.Sequential, name: str) -> nn.Sequential:
+    if not any(isinstance(part, BatchNormLast | nn.BatchNorm1d) for part in network):
+        return network
+    mlp = SharedMLP.from_linear(network)
+    for i, layer in enumerate(mlp):
+        _fold_layer(layer, f"{name}, layer {i}".lstrip(", "))
+    return mlp.to_linear()
 
 
 def _fold_layer(layer: SharedLayer, name: str) -> None:
     norm, conv = layer.norm, layer.conv
     if norm is None:
         return
+    name = name or "the layer"
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError(f"{name or 'the layer'}.norm has no running statistics to fold (track_running_stats=False)")
+        raise ValueError(f"{name}: its norm has no running statistics to fold (track_running_stats=False)")
+    if "weight" not in conv._parameters or layer.has_hooks():
+        raise ValueError(f"{name}: its weight is computed by a hook or a parametrization; remove that first")
     with torch.no_grad():
         gain = (norm.running_var.double() + norm.eps).rsqrt()
         if norm.weight is not None:
@@ -47,7 +61,8 @@ def _fold_layer(layer: SharedLayer, name: str) -> None:
         bias = gain * bias
         if norm.bias is not None:
             bias = bias + norm.bias.double()
-        dtype = conv.weight.dtype
-        conv.weight = nn.Parameter((conv.weight.double() * gain[:, None, None]).to(dtype), conv.weight.requires_grad)
-        conv.bias = nn.Parameter(bias.to(dtype), conv.weight.requires_grad)
+        dtype, learns = conv.weight.dtype, conv.weight.requires_grad
+        layer.conv = copy.deepcopy(conv)  # it may be shared by layers with norms of their own
+        layer.conv.weight = nn.Parameter((conv.weight.double() * gain[:, None, None]).to(dtype), learns)
+        layer.conv.bias = nn.Parameter(bias.to(dtype), learns)
     layer.norm = None

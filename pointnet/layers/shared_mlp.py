@@ -238,11 +238,13 @@ class SharedLayer(nn.Module):
         transform: Tensor | None = None,
     ) -> Tensor:
         """(B, C, N) -> (B, D, N), as `SharedMLP.forward`; mask (B, 1, N) is True where a point exists."""
-        self.check(x, context)
+        self.check(x, context, transform)
         z = self.project(x, context, transform)
         if self.norm is not None:
             z = batch_norm(z, self.norm, mask)
-        if self.activation is not None:
+        if type(self.activation) is nn.ReLU and not self.has_hooks():
+            z = z.relu_()  # in place: z is this layer's own, and nothing before it needs its values again
+        elif self.activation is not None:
             z = self.activation(z)
         if self.dropout is not None:
             z = self.dropout(z)
@@ -269,7 +271,7 @@ class SharedLayer(nn.Module):
         transform: Tensor | None = None,
     ) -> Tensor:
         """The max over the points of each cloud: (B, C, N) -> (B, D)."""
-        self.check(x, context)
+        self.check(x, context, transform)
         fast = context is None and transform is None and self.is_poolable()
         if not fast or torch.compiler.is_exporting():  # an exported graph holds standard operators only
             y = fill_padding(self(x, context, mask, transform), mask, -torch.inf)
@@ -285,9 +287,14 @@ class SharedLayer(nn.Module):
 
     def is_poolable(self) -> bool:
         """Whether the max can be taken before the norm and the activation."""
-        return self.dropout is None and is_poolable(self.norm, self.activation)
+        return self.dropout is None and is_poolable(self.norm, self.activation) and not self.has_hooks()
 
-    def check(self, x: Tensor, context: Tensor | None = None) -> None:
+    def has_hooks(self) -> bool:
+        """Whether somebody looks at, or changes, what goes into or comes out of the layer's modules."""
+        parts = (self.conv, self.norm, self.activation)
+        return any(part is not None and (part._forward_hooks or part._forward_pre_hooks) for part in parts)
+
+    def check(self, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> None:
         """Refuses what the layer cannot take, in one line that says what it wanted and what came."""
         extra = 0
         if context is not None:
@@ -302,6 +309,11 @@ class SharedLayer(nn.Module):
             raise ValueError(f"points must be (B, {channels}, N), got {got}{_shape_hint(got, channels)}")
         if x.shape[2] == 0:
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
+        if transform is not None:
+            dim = transform.shape[-1]
+            if transform.shape != (x.shape[0], dim, dim) or dim > channels:
+                wanted = f"({x.shape[0]}, dim, dim) with dim at most {channels}"
+                raise ValueError(f"transform must be {wanted}, got {tuple(transform.shape)}")
         dtype = self.conv.weight.dtype
         taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
         for name, tensor in (("points", x), ("context", context)):

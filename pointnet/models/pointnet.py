@@ -68,6 +68,7 @@ class PointNetEncoder(nn.Module):
         feature = self.mlp2.max_pool(x, lengths=lengths, transform=feature_transform)
         return (feature, Transforms(input_transform, feature_transform)) if return_transforms else feature
 
+    @torch.no_grad()
     def pool_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
         """The feature of clouds of any size, in the memory of one chunk (identity 9): -> (B, 1024).
 
@@ -78,11 +79,11 @@ class PointNetEncoder(nn.Module):
             chunks: (B, C, N_i) each, of the same B clouds; iterated over afresh for each pass.
 
         Raises:
-            ValueError: in training mode, where statistics would need the whole cloud; no chunks; or an iterator that
-                can be read only once while there are T-Nets.
+            ValueError: in training mode or without running statistics, where the norms would need the whole cloud; no
+                chunks, or of different numbers of clouds; or an iterator that can be read only once while there are
+                T-Nets.
         """
-        if self.training:
-            raise ValueError("chunks are pooled in eval mode only; call model.eval() first")
+        _check_points_are_independent(self)
         if iter(chunks) is chunks and (self.input_tnet is not None or self.feature_tnet is not None):
             raise ValueError("chunks must be readable more than once, as a list is: each T-Net takes a pass of its own")
         input_transform = feature_transform = None
@@ -157,6 +158,7 @@ class PointNetClassifier(nn.Module):
         logits = self.logits(self.head(feature))
         return (logits, transforms) if return_transforms else logits
 
+    @torch.no_grad()
     def classify_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
         """The logits (B, num_classes) of clouds of any size, given in chunks as to `PointNetEncoder.pool_chunks`."""
         return self.logits(self.head(self.encoder.pool_chunks(chunks)))
@@ -180,10 +182,9 @@ def critical_points(model: PointNetClassifier | PointNetEncoder, x: Tensor, leng
     critical set of PointNet's theorem 2, with the T-Nets' maxes included.
 
     Raises:
-        ValueError: in training mode, where every point takes part in the statistics.
+        ValueError: in training mode or without running statistics, where every point takes part in the norms.
     """
-    if model.training:
-        raise ValueError("critical points are those of a network in eval mode; call model.eval() first")
+    _check_points_are_independent(model)
     encoder = model.encoder if isinstance(model, PointNetClassifier) else model
     _, transforms = encoder(x, lengths, return_transforms=True)
     critical = torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
@@ -195,10 +196,22 @@ def critical_points(model: PointNetClassifier | PointNetEncoder, x: Tensor, leng
     return critical.scatter_(1, encoder.mlp2.winners(x, lengths, transforms.feature), True)
 
 
+def _check_points_are_independent(model: nn.Module) -> None:
+    """Raises unless every norm has fixed statistics, so that no point sees another."""
+    if model.training:
+        raise ValueError("this needs a network in eval mode; call model.eval() first")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm1d) and (module.training or module.running_mean is None):
+            raise ValueError(f"{name} takes its statistics from the batch, so no point stands alone")
+
+
 def _max_of_chunks(pool: Callable[[Tensor], Tensor], chunks: Iterable[Tensor]) -> Tensor:
     pooled: Tensor | None = None
     for chunk in chunks:
-        pooled = pool(chunk) if pooled is None else torch.maximum(pooled, pool(chunk))
+        of_chunk = pool(chunk)
+        if pooled is not None and pooled.shape != of_chunk.shape:
+            raise ValueError(f"every chunk must be of the same {len(pooled)} clouds, got {len(of_chunk)}")
+        pooled = of_chunk if pooled is None else torch.maximum(pooled, of_chunk)
     if pooled is None:
         raise ValueError("a cloud needs at least one chunk of points, got none")
     return pooled

@@ -6,8 +6,8 @@
   activation are monotone on either side of the norm's sign, so they can wait until after the max (identity 2).
 - `moments`: the mean and the C x C scatter of the points, from which batch norm's statistics of z follow (identity 3).
 
-Everything between them and the result is (B, D) or smaller and plain PyTorch, so autograd composes identity 4, the
-analytic backward, from the gradients of these two.
+What lies between them and the result is (B, D), (D, C) or (C, C) and plain PyTorch, so autograd composes identity 4,
+the analytic backward, from the gradients of these two.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ def is_poolable(norm: nn.Module | None, activation: nn.Module | None) -> bool:
     """Whether `pooled` knows how this norm and this activation change places with the max."""
     if norm is not None and type(norm) is not nn.BatchNorm1d:
         return False
-    if isinstance(activation, nn.LeakyReLU):
+    # By exact type: a subclass may compute anything.
+    if type(activation) is nn.LeakyReLU:
         return activation.negative_slope >= 0
-    if isinstance(activation, nn.ELU | nn.CELU):
+    if isinstance(activation, nn.ELU | nn.CELU) and type(activation) in (nn.ELU, nn.CELU):
         return activation.alpha > 0
     return activation is None or type(activation) in NON_DECREASING + FALLING_THEN_RISING
 
@@ -94,7 +95,7 @@ def _signs(weight: Tensor, norm: nn.BatchNorm1d | None) -> Tensor:
     """(D,) of 1 where the norm is rising in z, -1 where it falls; a scale of 0 counts as rising."""
     if norm is None or norm.weight is None:
         return weight.new_ones(len(weight))
-    return torch.where(norm.weight.detach() >= 0, 1.0, -1.0).to(weight.dtype)
+    return (norm.weight.detach() >= 0).to(weight.dtype) * 2 - 1
 
 
 def _needs_both(activation: nn.Module | None) -> bool:
@@ -109,9 +110,10 @@ def _normalize(
         assert norm.running_var is not None
         mean, variance = norm.running_mean, norm.running_var
     else:
-        count = x.new_tensor(x.shape[0] * x.shape[2], dtype=torch.float64) if mask is None else mask.sum().double()
-        if mask is None and x.shape[0] * x.shape[2] == 1:
+        if x.shape[0] * x.shape[2] < 2:
             raise ValueError(f"Expected more than 1 value per channel when training, got {tuple(x.shape)} points")
+        full = x.new_full((), x.shape[0] * x.shape[2], dtype=torch.float64)
+        count = full if mask is None else mask.sum().double()
         point_mean, scatter = moments(x, mask)
         w = weight.double()
         mean = w @ point_mean
@@ -143,7 +145,8 @@ def moments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return _moments(x, mask)
 
 
-BLOCK = 1024  # points whose z are computed at a time: their (D, BLOCK) floats stay in a core's cache
+# Points whose z are computed at a time: on a CPU (D, BLOCK) floats stay in a core's cache; a GPU wants more work.
+BLOCK = {"cpu": 1024, "cuda": 32_768}
 
 
 @torch.library.custom_op("pointnet::extremes", mutates_args=())
@@ -154,11 +157,10 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
     kernel = weight.to(x.dtype).unsqueeze(2)
     values = weight.new_full((len(signs), clouds, len(weight)), -torch.inf)
     winners = torch.zeros(values.shape, dtype=torch.int64, device=x.device)
-    step = max(1, BLOCK // points)
-    for first in range(0, clouds, step):
-        group = slice(first, first + step)
-        for start in range(0, points, BLOCK):
-            block = slice(start, start + BLOCK)
+    size = BLOCK.get(x.device.type, 1024)
+    for group in _groups(x):
+        for start in range(0, points, size):
+            block = slice(start, start + size)
             with torch.autocast(x.device.type, enabled=False):
                 z = F.conv1d(x[group, :, block], kernel).to(weight.dtype)
             for plane, sign in enumerate(signs):
@@ -166,16 +168,16 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
                     z if sign > 0 else -z, None if mask is None else mask[group, :, block], -torch.inf
                 )
                 value, winner = _first_max(candidates)
-                if points <= BLOCK:
+                if points <= size:
                     values[plane, group], winners[plane, group] = value, winner
                 else:
                     better = (value > values[plane, group]) | value.isnan()
                     values[plane, group] = torch.where(better, value, values[plane, group])
                     winners[plane, group] = torch.where(better, winner + start, winners[plane, group])
     if x.dtype != weight.dtype:
-        won = x.gather(2, _as_columns(winners, x)).to(weight.dtype).unflatten(2, (len(signs), -1))
-        return (weight.T.unsqueeze(1) * won).sum(1).transpose(0, 1).contiguous(), winners
-    return values * values.new_tensor(signs)[:, None, None], winners
+        return _values_at(winners, x, weight), winners
+    values[1:].neg_()
+    return values, winners
 
 
 def _first_max(z: Tensor, run: int = 64) -> tuple[Tensor, Tensor]:
@@ -196,9 +198,43 @@ def _(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tuple[Tenso
     return values, torch.empty_like(values, dtype=torch.int64)
 
 
-def _as_columns(winners: Tensor, x: Tensor) -> Tensor:
-    """(S, B, D) winners as (B, C, S * D), to gather their points from x (B, C, N)."""
-    return winners.transpose(0, 1).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
+def _values_at(winners: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """z of the winners (S, B, D) in the dtype of the weight."""
+    values = weight.new_empty(winners.shape)
+    for group in _groups(x):
+        won = x[group].gather(2, _columns(winners, group, x)).to(weight.dtype).unflatten(2, (len(winners), -1))
+        values[:, group] = (weight.T.unsqueeze(1) * won).sum(1).transpose(0, 1)
+    return values
+
+
+def _groups(x: Tensor) -> list[slice]:
+    """Clouds that are worked on together: so many that their points fill a block."""
+    step = max(1, BLOCK.get(x.device.type, 1024) // x.shape[2])
+    return [slice(first, first + step) for first in range(0, x.shape[0], step)]
+
+
+def _columns(winners: Tensor, group: slice, x: Tensor) -> Tensor:
+    """Winners (S, B, D) of a group of clouds as (b, C, S * D), to gather their points from x (B, C, N)."""
+    return winners[:, group].transpose(0, 1).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
+
+
+@torch.library.custom_op("pointnet::extremes_backward", mutates_args=())
+def _extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> tuple[Tensor, Tensor]:
+    """-> the gradients of x (B, C, N) and of the weight (D, C), cloud by cloud while a cloud is in the cache."""
+    grad_x = torch.zeros_like(x, dtype=weight.dtype)
+    grad_weight = weight.new_zeros(weight.shape[1], len(grad) * len(weight))
+    of_winners = weight.T.repeat(1, len(grad))
+    for group in _groups(x):
+        columns = _columns(winners, group, x)
+        share = grad[:, group].transpose(0, 1).flatten(1).unsqueeze(1)
+        grad_weight += (x[group].gather(2, columns).to(weight.dtype) * share).sum(0)
+        grad_x[group].scatter_add_(2, columns, of_winners * share)
+    return grad_x.to(x.dtype), grad_weight.unflatten(1, (len(grad), -1)).sum(1).T.contiguous()
+
+
+@_extremes_backward.register_fake
+def _(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(weight)
 
 
 def _save_winners(
@@ -209,14 +245,8 @@ def _save_winners(
 
 
 def _backward_to_winners(ctx: object, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
-    x, weight, winners = ctx.saved_tensors  # type: ignore[attr-defined]
-    columns = _as_columns(winners, x)
-    won = x.gather(2, columns).to(weight.dtype).unflatten(2, (len(grad), -1))
-    shares = grad.transpose(0, 1).unsqueeze(1)
-    grad_weight = (shares * won).sum((0, 2)).T
-    shares = (shares * weight.T.unsqueeze(1)).flatten(2)
-    grad_x = torch.zeros_like(x, dtype=weight.dtype).scatter_add(2, columns, shares)
-    return grad_x.to(x.dtype), grad_weight, None, None
+    grad_x, grad_weight = _extremes_backward(grad, *ctx.saved_tensors)  # type: ignore[attr-defined]
+    return grad_x, grad_weight, None, None
 
 
 _extremes.register_autograd(_backward_to_winners, setup_context=_save_winners)
@@ -227,13 +257,13 @@ def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     clouds, channels, points = x.shape
     count = clouds * points if mask is None else mask.sum()
     # About a first guess of the mean, good to float32, so that nothing cancels; then about the mean itself.
-    guess = (fill_padding(x, mask).sum((0, 2)) / count).double()
+    single = torch.promote_types(x.dtype, torch.float32)
+    guess = (fill_padding(x, mask).sum((0, 2), dtype=single) / count).double()
     total, scatter = guess.new_zeros(channels), guess.new_zeros(channels, channels)
-    step = max(1, BLOCK // points)
-    for first in range(0, clouds, step):
-        group = slice(first, first + step)
-        for start in range(0, points, BLOCK):
-            block = slice(start, start + BLOCK)
+    size = BLOCK.get(x.device.type, 1024)
+    for group in _groups(x):
+        for start in range(0, points, size):
+            block = slice(start, start + size)
             centred = x[group, :, block].double() - guess.unsqueeze(1)
             centred = fill_padding(centred, None if mask is None else mask[group, :, block])
             total += centred.sum((0, 2))
@@ -259,11 +289,12 @@ def _backward_of_moments(ctx: object, grad_mean: Tensor, grad_scatter: Tensor) -
     count = x.shape[0] * x.shape[2] if mask is None else mask.sum()
     affine = grad_scatter + grad_scatter.T
     # The mean in two parts, so that points far from the origin lose nothing to its rounding.
-    near = mean.to(x.dtype)
+    single = torch.promote_types(x.dtype, torch.float32)
+    near = mean.to(single)
     constant = grad_mean / count - affine @ (mean - near)
     centred = fill_padding(x - near.unsqueeze(1), mask)
-    grad_x = F.conv1d(centred, affine.to(x.dtype).unsqueeze(2), constant.to(x.dtype))
-    return fill_padding(grad_x, mask), None
+    grad_x = F.conv1d(centred, affine.to(single).unsqueeze(2), constant.to(single))
+    return fill_padding(grad_x, mask).to(x.dtype), None
 
 
 _moments.register_autograd(_backward_of_moments, setup_context=_save_mean)
