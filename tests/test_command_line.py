@@ -105,6 +105,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch,
     line = error_of(capsys, train.main, [*small, *arguments])
     assert line.startswith("train.py: error: ")
     assert message in line
+    assert line.count("did you mean") <= 1
     assert not list(tmp_path.iterdir()), "half-written files"
 
 

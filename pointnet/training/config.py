@@ -131,6 +131,7 @@ class OneLineParser(ArgumentParser):
         unknown = [word.split("=")[0].rstrip(":,") for word in str(message).split() if word.startswith("--")]
         unknown += [f"--{key}" for key in re.findall(r"[\"'](\w+)[\"']", str(message))]
         hint = next((did_you_mean(word, flags) for word in unknown if word not in flags), "")
+        hint = "" if "did you mean" in reason else hint
         sys.stderr.write(f"{self.prog}: error: {reason}{hint}\n")
         sys.exit(2)
 
