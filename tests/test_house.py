@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -125,3 +126,12 @@ def test_the_readmes_python_runs(tmp_path):
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_readme_and_the_records_quote_their_results():
+    records = ROOT / "docs" / "records"
+    for result in records.glob("*/result.json"):
+        test = json.loads(result.read_text(encoding="utf-8"))["test"]
+        for page in (README, (records / "README.md").read_text(encoding="utf-8")):
+            assert f"**{test['overall_accuracy']:.2%}".replace("%", " %**") in page, result
+            assert f"{test['mean_class_accuracy']:.2%}".replace("%", " %") in page, result
