@@ -6,13 +6,15 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 from pointnet import PointNetClassifier, PointNetEncoder, SharedMLP, TNet, critical_points
 from pointnet.layers import align, folding, shared_mlp
 from pointnet.layers.folding import fold_norms
-from pointnet.layers.shared_mlp import SharedLayer, fold_transform
+from pointnet.layers.shared_mlp import SharedLayer
 from pointnet.models import pointnet
+from pointnet.ops.aligned import fold_transform
 
 
 def trained_looking(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -54,6 +56,23 @@ def test_identity_6_a_transform_folds_into_the_next_weight(channels):
     torch.testing.assert_close(mlp(x, transform=transform), twin(align(x, transform)))
 
 
+@pytest.mark.parametrize("given", ["context", "transform"])
+def test_a_convolution_with_hooks_is_called_and_so_takes_the_definition(given):
+    mlp, plain = (SharedMLP([6 if given == "context" else 3, 4]).eval() for _ in range(2))
+    plain.load_state_dict(mlp.state_dict())
+    for pruned in (mlp, plain):
+        torch.nn.utils.prune.l1_unstructured(pruned[0].conv, "weight", 0.5)
+        pruned[0].conv.weight_orig.data += 1  # a hook computes the weight from this at the next call, not before
+    x = torch.randn(2, 3, 9)
+    if given == "context":
+        context = torch.randn(2, 3)
+        got, wanted = mlp(x, context=context), plain(torch.cat([x, context[:, :, None].expand(-1, -1, 9)], 1))
+    else:
+        transform = torch.randn(2, 3, 3)
+        got, wanted = mlp(x, transform=transform), plain(align(x, transform))
+    torch.testing.assert_close(got, wanted)
+
+
 # Identity 8: in eval, batch norm folds into the weights.
 
 
@@ -77,7 +96,8 @@ def test_a_folded_block_is_the_block(bias, affine):
     mlp = SharedMLP([3, 6, 5], bias=bias).double().eval()
     for layer in mlp:
         layer.norm = nn.BatchNorm1d(layer.conv.out_channels, affine=affine).double().eval()
-    trained_looking(mlp) if affine else None
+    if affine:
+        trained_looking(mlp)
     x = torch.randn(2, 3, 9, dtype=torch.float64)
     torch.testing.assert_close(fold_norms(mlp)(x), mlp(x), rtol=1e-12, atol=1e-12)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointnet.ops.aligned import align, fold_transform
 from pointnet.ops.masked import batch_norm, fill_padding, point_mask
 from pointnet.ops.pooled import is_poolable, pooled, pooled_winners
 
@@ -252,6 +253,10 @@ class SharedLayer(nn.Module):
 
     def project(self, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
         """The linear map alone: (B, C, N) -> (B, D, N)."""
+        if self.conv._forward_hooks or self.conv._forward_pre_hooks:  # they run only if it is called: by definition
+            x = x if transform is None else align(x, transform)
+            wide = [] if context is None else [context.unsqueeze(2).expand(-1, -1, x.shape[2])]
+            return self.conv(torch.cat([x, *wide], 1))
         if context is None and transform is None:
             return self.conv(x)
         weight, bias = self.conv.weight, self.conv.bias
@@ -359,18 +364,6 @@ class Elementwise(nn.Module):
 
     def extra_repr(self) -> str:
         return getattr(self.function, "__name__", repr(self.function))
-
-
-def fold_transform(weight: Tensor, transform: Tensor) -> Tensor:
-    """Weights that take the points as they are in place of turned ones: (D, C), (B, dim, dim) -> (B, D, C).
-
-    W [T^T x; rest] = [W_dim T^T | W_rest] [x; rest] (identity 6).
-    """
-    clouds, dim = transform.shape[:2]
-    folded = weight[:, :dim] @ transform.transpose(1, 2)
-    if dim == weight.shape[1]:
-        return folded
-    return torch.cat([folded, weight[:, dim:].to(folded.dtype).expand(clouds, -1, -1)], 2)
 
 
 def make_activation(activation: Activation) -> nn.Module | None:

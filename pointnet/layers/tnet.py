@@ -36,19 +36,6 @@ class TNet(nn.Module):
         return self.matrix(self.fc(feature)).view(-1, self.dim, self.dim)
 
 
-def align(x: Tensor, transform: Tensor) -> Tensor:
-    """Multiplies each point, as a row, by its cloud's matrix, as published: x'^T = x^T T, so x' = T^T x.
-
-    Args:
-        x: (B, C, N). If C is more than dim, the first dim channels are turned and the others kept.
-        transform: (B, dim, dim).
-    """
-    dim = transform.shape[1]
-    if x.shape[1] == dim:
-        return transform.transpose(1, 2) @ x
-    return torch.cat([transform.transpose(1, 2) @ x[:, :dim], x[:, dim:]], 1)
-
-
 def orthogonality_loss(transform: Tensor) -> Tensor:
     """How far the matrices are from orthogonal: the mean over clouds of ||I - A A^T||^2_F (PointNet, equation 2).
 

@@ -1,0 +1,31 @@
+"""Turning each cloud's points by a matrix of its own: the definition, and folded into the weights that follow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def align(x: Tensor, transform: Tensor) -> Tensor:
+    """Multiplies each point, as a row, by its cloud's matrix, as published: x'^T = x^T T, so x' = T^T x.
+
+    Args:
+        x: (B, C, N). If C is more than dim, the first dim channels are turned and the others kept.
+        transform: (B, dim, dim).
+    """
+    dim = transform.shape[1]
+    if x.shape[1] == dim:
+        return transform.transpose(1, 2) @ x
+    return torch.cat([transform.transpose(1, 2) @ x[:, :dim], x[:, dim:]], 1)
+
+
+def fold_transform(weight: Tensor, transform: Tensor) -> Tensor:
+    """Weights that take the points as they are in place of aligned ones: (D, C), (B, dim, dim) -> (B, D, C).
+
+    W [T^T x; rest] = [W_dim T^T | W_rest] [x; rest] (identity 6).
+    """
+    clouds, dim = transform.shape[:2]
+    folded = weight[:, :dim] @ transform.transpose(1, 2)
+    if dim == weight.shape[1]:
+        return folded
+    return torch.cat([folded, weight[:, dim:].to(folded.dtype).expand(clouds, -1, -1)], 2)
