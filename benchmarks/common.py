@@ -6,6 +6,7 @@ import argparse
 import copy
 import multiprocessing
 import platform
+import random
 import resource
 import time
 from collections.abc import Callable
@@ -48,10 +49,15 @@ def synchronize(device: str) -> None:
 
 
 def side_by_side(functions: dict[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, float]:
-    """Median seconds of each, run in turn, so that a busy moment falls on all alike."""
+    """Median seconds of each, run in turn, so that a busy moment falls on all alike.
+
+    Each round in an order of its own: what ran before leaves its mark on the caches.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
+    order, shuffler = list(functions.items()), random.Random(0)
     for _ in range(rounds + 2):
-        for name, function in functions.items():
+        shuffler.shuffle(order)
+        for name, function in order:
             synchronize(device)
             start = time.perf_counter()
             function()

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
     [
         ("training_step", "--batch_size 4 --num_points 64", r"\| kept \| fp32 \| ours \| [\d.]+ \|"),
         ("inference", "--stream 20000", r"\| 20,000 \| [\d.]+ \|"),
+        ("spellings", "--sizes 2x3x4x5", r"\| `Linear` on \(B, N, C\) \| [*\d.]+ / [*\d.]+ \|"),
         ("memory", "--sizes 2x64 2x128", r"\| 2 x 128 \| [\d,]+ \| [\d,]+ \|"),
     ],
 )

@@ -114,6 +114,21 @@ def test_every_file_the_readme_names_exists():
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "docs/identities.md", "docs/shared_mlp.md", "docs/records/README.md"]
+)
+def test_every_file_and_test_a_page_names_exists(page):
+    path = ROOT / page
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (path.parent / link).exists(), link
+    suite = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("*.py"))
+    for test in re.findall(r"\btest_\w+\b(?!\.py)", text):
+        assert f"def {test}(" in suite, test
+    for module in re.findall(r"python -m ((?:benchmarks|docs)\.\w+)", text):
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+
+
 def test_every_module_the_readme_runs_exists():
     for line in commands(README):
         for module in re.findall(r"python -m ((?:tests|benchmarks|pointnet)[\w.]*)", line):

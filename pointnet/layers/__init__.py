@@ -4,6 +4,24 @@ from pointnet.ops.aligned import align
 
 from .shared_mlp import SharedMLP
 from .tnet import TNet, orthogonality_loss
-from .views import conv1d_to_linear, linear_to_conv1d
+from .views import (
+    conv1d_to_linear,
+    conv2d_to_linear,
+    linear_to_conv1d,
+    linear_to_full_conv2d,
+    linear_to_pointwise_conv2d,
+    summed_conv2d_to_linear,
+)
 
-__all__ = ["SharedMLP", "TNet", "align", "conv1d_to_linear", "linear_to_conv1d", "orthogonality_loss"]
+__all__ = [
+    "SharedMLP",
+    "TNet",
+    "align",
+    "conv1d_to_linear",
+    "conv2d_to_linear",
+    "linear_to_conv1d",
+    "linear_to_full_conv2d",
+    "linear_to_pointwise_conv2d",
+    "orthogonality_loss",
+    "summed_conv2d_to_linear",
+]
