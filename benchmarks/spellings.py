@@ -6,7 +6,7 @@ python -m benchmarks.spellings [--device cuda] [--sizes 32x3x64x1024 ...]
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,50 +21,53 @@ SIZES += ["8x1088x512x1024"]
 
 
 class Spelling(NamedTuple):
-    """The layer as a call, its weights, an input in the layout it takes, and its output turned into (B, D, N)."""
+    """The layer as a call on points in a layout of its own; how (B, C, N) gets there, and its output to (B, D, N)."""
 
     call: Callable[[Tensor], Tensor]
     weights: list[nn.Parameter]
-    x: Tensor
-    turned: Callable[[Tensor], Tensor] = lambda y: y
+    lay_out: Callable[[Tensor], Tensor] = lambda x: x
+    turn_back: Callable[[Tensor], Tensor] = lambda y: y
 
 
-def spellings(linear: nn.Linear, x: Tensor) -> dict[str, Spelling]:
-    """Each with the numbers of `linear`; x is (B, C, N)."""
-    last = x.transpose(1, 2).contiguous()
+def spellings(linear: nn.Linear) -> dict[str, Spelling]:
+    """Each with the numbers of `linear`."""
     conv1d, pointwise = linear_to_conv1d(linear), linear_to_pointwise_conv2d(linear)
     row = linear_to_full_conv2d(linear, (1, 1, linear.in_features))
     own = list(linear.parameters())
     return {
-        "`Conv1d` on (B, C, N)": Spelling(conv1d, list(conv1d.parameters()), x),
-        "`Conv2d` 1x1 on (B, C, N, 1)": Spelling(
-            pointwise, list(pointwise.parameters()), x.unsqueeze(3), lambda y: y.squeeze(3)
+        "`Conv1d` on (B, C, N)": Spelling(conv1d, list(conv1d.parameters())),
+        "`Conv2d` 1×1 on (B, C, N, 1)": Spelling(
+            pointwise, list(pointwise.parameters()), lambda x: x.unsqueeze(3), lambda y: y.squeeze(3)
         ),
-        "`Conv2d` 1xC on (B, 1, N, C)": Spelling(
-            row, list(row.parameters()), last.unsqueeze(1), lambda y: y.squeeze(3)
+        "`Conv2d` 1×C on (B, 1, N, C)": Spelling(
+            row, list(row.parameters()), lambda x: x.mT.unsqueeze(1), lambda y: y.squeeze(3)
         ),
-        "`Linear` on (B, N, C)": Spelling(linear, own, last, lambda y: y.transpose(1, 2)),
-        "`Linear` between two transposes": Spelling(lambda x: linear(x.transpose(1, 2)).transpose(1, 2), own, x),
-        "`W @ x + b` on (B, C, N)": Spelling(lambda x: linear.weight @ x + linear.bias.unsqueeze(1), own, x),
+        "`Linear` on (B, N, C)": Spelling(linear, own, lambda x: x.mT, lambda y: y.mT),
+        "`Linear` between two transposes": Spelling(lambda x: linear(x.mT).mT, own),
+        "`W @ x + b` on (B, C, N)": Spelling(lambda x: linear.weight @ x + linear.bias.unsqueeze(1), own),
     }
 
 
-def forward_and_backward(spelling: Spelling, slope: Tensor | None = None) -> list[Tensor]:
-    """The output and the gradients of its sum, each weighted by `slope` where one is given."""
-    x = spelling.x.detach().requires_grad_()
-    y = spelling.call(x)
-    return [y, *torch.autograd.grad(y, [x, *spelling.weights], torch.ones_like(y) if slope is None else slope)]
+def forward_and_backward(
+    call: Callable[[Tensor], Tensor], x: Tensor, weights: list[nn.Parameter], slope: Tensor
+) -> Any:
+    """The output, and the gradients of the input and the weights for this slope at the output."""
+    x = x.detach().requires_grad_()
+    y = call(x)
+    return y, *torch.autograd.grad(y, [x, *weights], slope)
 
 
-def check_equal(layers: dict[str, Spelling]) -> None:
-    """The same outputs and weight gradients, before anything is timed."""
-    wanted: list[Tensor] = []
-    for spelling in layers.values():
-        y, _, *gradients = forward_and_backward(spelling)
-        got = [spelling.turned(y), *(gradient.flatten(1) if gradient.dim() > 1 else gradient for gradient in gradients)]
-        wanted = wanted or got
-        for mine, first in zip(got, wanted, strict=True):
-            torch.testing.assert_close(mine, first, rtol=1e-3, atol=1e-4 * first.abs().max().item())
+def check_equal(layers: dict[str, Spelling], x: Tensor) -> None:
+    """The same outputs, and gradients of points and weights, before anything is timed; x is (B, C, N)."""
+    first, *others = layers.values()
+    slope = torch.randn_like(first.call(x))
+    wanted = forward_and_backward(first.call, x, first.weights, slope)
+    for spelling in others:
+        whole = lambda x, s=spelling: s.turn_back(s.call(s.lay_out(x)))  # noqa: E731
+        for mine, firsts in zip(forward_and_backward(whole, x, spelling.weights, slope), wanted, strict=True):
+            torch.testing.assert_close(
+                mine.reshape(firsts.shape), firsts, rtol=1e-3, atol=1e-4 * firsts.abs().max().item()
+            )
 
 
 def main() -> None:
@@ -77,14 +80,18 @@ def main() -> None:
     columns = []
     for size in args.sizes:
         b, c, d, n = (int(number) for number in size.split("x"))
-        layers = spellings(nn.Linear(c, d, device=args.device), torch.randn(b, c, n, device=args.device))
-        check_equal(layers)
+        layers = spellings(nn.Linear(c, d, device=args.device))
+        x = torch.randn(b, c, n, device=args.device)
+        check_equal(layers, x)
+        inputs = {name: each.lay_out(x).contiguous() for name, each in layers.items()}
         with torch.no_grad():
-            forward = side_by_side(
-                {name: lambda s=s: s.call(s.x) for name, s in layers.items()}, args.rounds, args.device
-            )
-        slopes = {name: torch.randn_like(s.call(s.x)) for name, s in layers.items()}
-        both = {name: lambda s=s, g=slopes[name]: forward_and_backward(s, g) for name, s in layers.items()}
+            calls = {name: lambda s=each, x=inputs[name]: s.call(x) for name, each in layers.items()}
+            forward = side_by_side(calls, args.rounds, args.device)
+            slopes = {name: torch.randn_like(call()) for name, call in calls.items()}
+        both = {
+            name: lambda s=each, x=inputs[name], g=slopes[name]: forward_and_backward(s.call, x, s.weights, g)
+            for name, each in layers.items()
+        }
         columns.append((size, forward, side_by_side(both, args.rounds, args.device)))
 
     print(f"{machine(args.device)}; outputs and gradients equal; ms, forward / with backward")

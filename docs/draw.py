@@ -94,7 +94,7 @@ class Drawing:
 
     def save(self, name: str) -> None:
         FOLDER.mkdir(exist_ok=True)
-        (FOLDER / f"{name}.svg").write_text("\n".join([*self.parts, "</svg>", ""]), encoding="utf-8")
+        (FOLDER / f"{name}.svg").write_bytes("\n".join([*self.parts, "</svg>", ""]).encode())
 
 
 def seven(i: int, j: int) -> Colour:
@@ -121,29 +121,26 @@ def frame(drawing: Drawing, x: float, y: float, w: float, h: float, depth: int =
 
 
 def kernels() -> None:
-    drawing = Drawing(900, 330, "One network, three kernels: it sees a pixel, a patch, or everything")
+    drawing = Drawing(960, 350, "A kernel says how much one Linear sees: a pixel, a patch, or everything")
     panels = [
-        (1, "kernel 1×1", "sees one pixel", "PointNet: one point", 7),
-        (3, "kernel 3×3", "sees a patch", "an ordinary convolution", 5),
-        (7, "kernel as large as the image", "sees everything", "a fully connected layer", 1),
+        (1, "kernel 1×1", "sees one pixel at a time", "PointNet: one point", 7, [(1, 1), (4, 5)]),
+        (3, "kernel 3×3", "sees a patch at a time", "an ordinary convolution", 5, [(0, 0), (3, 4)]),
+        (7, "kernel as large as the image", "sees everything at once", "a fully connected layer", 1, [(0, 0)]),
     ]
-    for k, (size, name, sees, known_as, out) in enumerate(panels):
-        left = 20 + 300 * k
-        drawing.text(left + 130, 30, name, 16, bold=True)
-        first = 2 if size < 7 else 0
-        seen = range(first, first + size)
-        drawing.grid(left, 60, 7, 7, 16, lambda i, j, seen=seen: ORANGE if i in seen and j in seen else BLUE)
-        frame(drawing, left + 16 * first, 60 + 16 * first, 16 * size, 16 * size)
-        drawing.arrow(left + 56, 176, left + 56, 202)
-        drawing.layer(left + 56, 226, "Linear", 96)
-        top, at = 60 + 8 * (7 - out), 16 * (2 if out == 7 else out // 2)
-        drawing.grid(left + 156, top, out, out, 16, GREEN)
-        drawing.box(left + 156 + at, top + at, 16, 16, (GREEN[0], GREEN[0]), 2)
-        end_x, end_y = left + 164 + at, top + at + 18
-        drawing.line(left + 104, 226, end_x, 226, INK, 1.5)
-        drawing.arrow(end_x, 226, end_x, end_y)
-        drawing.text(left + 130, 282, sees, 15)
-        drawing.text(left + 130, 304, known_as, 14, colour=FAINT)
+    for k, (size, name, sees, known_as, out, corners) in enumerate(panels):
+        left, top, right = 20 + 320 * k, 76, 20 + 320 * k + 150 + 8 * (7 - out)
+        end = top + 8 * (7 - out)
+        drawing.text(left + 140, 30, name, 16, bold=True)
+        stack(drawing, left, top, 7, 7, 16, CHANNELS, 6)
+        stack(drawing, right, end, out, out, 16, [GREEN] * 4, 6)
+        for i, j in corners:
+            frame(drawing, left + 16 * j, top + 16 * i, 16 * size, 16 * size, 3, 6)
+            drawing.line(left + 16 * j + 8 * size, top + 16 * (i + size), left + 100, 226, ORANGE[0], 1.5, "4 3")
+            drawing.box(right + 16 * j, end + 16 * i, 16, 16, (GREEN[0], GREEN[0]))
+            drawing.line(left + 180, 226, right + 16 * j + 8, end + 16 * i + 16, GREEN[0], 1.5, "4 3")
+        drawing.layer(left + 140, 248, f"Linear {3 * size * size} → D", 150)
+        drawing.text(left + 140, 300, sees, 15)
+        drawing.text(left + 140, 322, known_as, 14, colour=FAINT)
     drawing.save("kernels")
 
 
@@ -152,10 +149,10 @@ def fully_connected() -> None:
     drawing.grid(30, 100, 7, 7, 18, seven)
     drawing.text(93, 60, "28×28 pixels", 15, bold=True)
     drawing.text(93, 80, "(drawn as 7×7)", 12, colour=FAINT)
-    drawing.arrow(168, 163, 226, 163)
-    drawing.text(197, 150, "flatten", 13)
+    drawing.arrow(164, 163, 210, 163)
+    drawing.text(187, 150, "flatten", 13)
     ys = [60 + 22 * i for i in range(11)]
-    shown = "0 0 0 0 1 1 1 1 0 0 0".split()
+    shown = [6, 7, 8, 9, 10, 0, 36, 37, 38, 39, 40]  # of the 49; the sixth is drawn as dots
     outs = [104, 170, 236]
     for target in (outs[0], outs[2]):
         for i, y in enumerate(ys):
@@ -168,7 +165,8 @@ def fully_connected() -> None:
         if i == 5:
             drawing.text(254, y + 15, "⋮", 18)
             continue
-        drawing.box(240, y, 28, 19, (BLUE[0], BLUE[0] if shown[i] == "1" else BLUE[1]))
+        drawing.box(240, y, 28, 19, seven(*divmod(shown[i], 7)))
+        drawing.text(235, y + 14, f"{shown[i] + 1}", 11, "end", FAINT)
     drawing.text(254, 330, "784 inputs x", 14)
     for target, name in zip(outs, ("y₁", "y₂", "y₇₈₄"), strict=True):
         drawing.box(520, target - 16, 46, 32, (GREEN[0], GREEN[1]), 2 if target == outs[1] else 1, 16)
@@ -179,35 +177,37 @@ def fully_connected() -> None:
     drawing.text(600, 130, "for each of the 784 pixels:", 14, "start", ORANGE[0], True)
     drawing.text(600, 156, "y₂ = Σ w₂ᵢ xᵢ + b₂", 15, "start")
     drawing.text(600, 206, "784 outputs × 784 weights", 14, "start")
-    drawing.text(600, 228, "= 614,656 weights", 15, "start", bold=True)
+    drawing.text(600, 228, f"= {784 * 784:,} weights", 15, "start", bold=True)
     drawing.save("fully_connected")
 
 
 def patches() -> None:
-    drawing = Drawing(900, 400, "A 3×3 convolution: the same small network on every patch, all channels at once")
+    drawing = Drawing(900, 350, "A 3×3 convolution: the same small network on every patch, all channels at once")
     drawing.text(130, 34, "image, 3 channels", 15, bold=True)
     stack(drawing, 30, 110, 8, 8, 20, CHANNELS, 12)
     frame(drawing, 50, 130, 60, 60, 3, 12)
     frame(drawing, 110, 210, 60, 60, 3, 12)
-    drawing.text(66, 166, "A", 15, bold=True)
-    drawing.text(126, 246, "B", 15, bold=True)
-    for y, name in ((110, "A"), (290, "B")):
+    drawing.text(80, 166, "A", 15, bold=True)
+    drawing.text(140, 246, "B", 15, bold=True)
+    for y, name in ((120, "A"), (250, "B")):
         drawing.text(338, y - 40, f"patch {name}: 3·3·3 = 27 numbers", 13)
         for k in range(3):
             drawing.grid(280 + 40 * k, y - 28, 3, 3, 12, CHANNELS[k])
         drawing.arrow(402, y - 10, 446, y - 10)
         drawing.layer(524, y - 10, "Linear 27 → 128", 150)
         drawing.arrow(602, y - 10, 684, y - 10)
-    drawing.line(524, 125, 524, 255, ORANGE[0], 2, "5 4")
-    drawing.text(514, 184, "one and the same:", 13, "end", ORANGE[0], True)
-    drawing.text(514, 204, "3·3·3·128 = 3,456 weights", 13, "end", ORANGE[0], True)
+    drawing.line(524, 134, 524, 216, ORANGE[0], 2, "5 4")
+    drawing.text(514, 160, "one and the same:", 13, "end", ORANGE[0], True)
+    drawing.text(514, 180, f"3·3·3·128 = {27 * 128:,} weights", 13, "end", ORANGE[0], True)
     drawing.text(782, 34, "128 maps", 15, bold=True)
     stack(drawing, 700, 130, 6, 6, 20, [GREEN] * 4, 10)
     for column, row, name in ((1, 1, "A"), (4, 5, "B")):
         drawing.box(700 + 20 * column, 130 + 20 * row, 20, 20, (GREEN[0], GREEN[0]), 2)
+        frame(drawing, 700 + 20 * column, 130 + 20 * row, 20, 20, 4, 10)
         drawing.text(710 + 20 * column, 145 + 20 * row, name, 13, colour="#ffffff", bold=True)
     drawing.caption(
-        372, "Each of the 128 outputs adds up all 27 numbers, so one filter gives one map, however many channels go in."
+        322,
+        "Each of the 128 outputs is a weighted sum of all 27 numbers: one filter gives one map, whatever the channels.",
     )
     drawing.save("patches")
 
@@ -223,19 +223,23 @@ def full_kernel() -> None:
     shades = ["#ffe6c4", "#f7c98e", "#eeab5c", "#fff3e0"]
     for k in reversed(range(4)):
         drawing.grid(
-            300 + 16 * k, 118 - 12 * k, 7, 7, 18, lambda i, j, k=k: (ORANGE[0], shades[(3 * i + 5 * j + i * j + k) % 4])
+            292 + 16 * k, 100 - 12 * k, 7, 7, 21, lambda i, j, k=k: (ORANGE[0], shades[(3 * i + 5 * j + i * j + k) % 4])
         )
     drawing.text(380, 268, "the weights of one output,", 13)
     drawing.text(380, 286, "laid out as a picture", 13)
-    drawing.text(238, 166, "×", 26)
-    drawing.arrow(500, 163, 570, 163)
+    drawing.text(234, 172, "×", 26)
+    drawing.arrow(506, 163, 576, 163)
     drawing.text(690, 40, "784 maps of 1×1", 15, bold=True)
     for k in reversed(range(9)):
         drawing.box(600 + 19 * k, 190 - 10 * k, 26, 26, GREEN, 1.2)
-    drawing.text(690, 268, "one number a filter:", 13)
+    drawing.text(690, 268, "one number per filter:", 13)
     drawing.text(690, 286, "y₁ … y₇₈₄ again", 13)
     drawing.text(
-        430, 316, "784 filters × 28·28 weights = 614,656, the very numbers of the fully connected layer", 14, bold=True
+        430,
+        316,
+        f"784 filters × 28·28 weights = {784 * 784:,}, the very numbers of the fully connected layer",
+        14,
+        bold=True,
     )
     drawing.save("full_kernel")
 
@@ -254,7 +258,7 @@ def sliding_classifier() -> None:
     drawing.text(429, 159, "ReLU", 13)
     drawing.layer(429, 188, "kernel 1×1", 176, 36)
     drawing.arrow(540, 155, 588, 155)
-    drawing.text(690, 34, "its scores, one a crop", 15, bold=True)
+    drawing.text(690, 34, "its scores, one per crop", 15, bold=True)
     strength = {(2, 4): "#3c8f4a", (2, 3): "#8cc794", (2, 5): "#8cc794", (1, 4): "#8cc794", (3, 4): "#8cc794"}
     drawing.grid(608, 90, 5, 7, 24, lambda i, j: (GREEN[0], strength.get((i, j), GREEN[1])))
     drawing.box(608, 90, 24, 24, ("#8a949d", "none"), 3)
@@ -282,7 +286,8 @@ def pointwise() -> None:
     drawing.line(100, 128, 266, 106, ORANGE[0], 1.2, "4 3")
     drawing.line(192, 214, 266, 234, ORANGE[0], 1.2, "4 3")
     drawing.line(420, 130, 420, 212, ORANGE[0], 2, "5 4")
-    drawing.text(430, 176, "the same 3·D weights", 13, "start", ORANGE[0], True)
+    drawing.text(410, 176, "the same 3·D", 13, "end", ORANGE[0], True)
+    drawing.text(430, 176, "weights", 13, "start", ORANGE[0], True)
     drawing.text(720, 34, "D maps, same pixels", 15, bold=True)
     stack(drawing, 630, 124, 7, 7, 22, [GREEN] * 5, 10)
     frame(drawing, 652, 146, 22, 22, 5, 10)
@@ -308,17 +313,16 @@ def class_maps() -> None:
     drawing.text(550, 34, "10 class maps", 15, bold=True)
     stack(drawing, 460, 136, 7, 7, 20, [GREEN] * 10, 8)
     frame(drawing, 520, 176, 20, 20, 10, 8)
-    drawing.line(614, 116, 706, 140, ORANGE[0], 1.2, "4 3")
+    drawing.line(614, 116, 692, 140, ORANGE[0], 1.2, "4 3")
     drawing.text(800, 34, "that pixel's 10 scores", 15, bold=True)
     lengths = [22, 40, 12, 30, 96, 18, 44, 26, 10, 34]
-    names = ["sky", "road", "car", "tree", "wall", "…", "", "", "", ""]
     for k, length in enumerate(lengths):
         drawing.box(752, 62 + 20 * k, length, 15, (GREEN[0], GREEN[0] if k == 4 else GREEN[1]))
-        drawing.text(744, 74 + 20 * k, names[k], 12, "end")
+        drawing.text(744, 74 + 20 * k, f"class {k + 1}", 12, "end")
     drawing.text(858, 154, "largest", 12, "start")
     drawing.caption(
         302,
-        "The largest of the ten scores labels the pixel. With points for pixels, this is PointNet's segmentation head.",
+        "The largest of the ten labels the pixel. With points for pixels: how PointNet's segmentation ends.",
     )
     drawing.save("class_maps")
 
@@ -333,14 +337,14 @@ def flatten_first() -> None:
     drawing.arrow(156, 108, 214, 108)
     drawing.text(185, 96, "flatten", 13)
     for k in reversed(range(14)):
-        drawing.box(232 + 7 * k, 124 - 5 * k, 15, 15, (BLUE[0], BLUE[0] if k in (3, 4, 5, 9) else BLUE[1]))
+        drawing.box(232 + 7 * k, 124 - 5 * k, 15, 15, seven(*divmod(6 + k, 7)))
     drawing.text(285, 160, "one pixel with", 13)
     drawing.text(285, 178, "784 channels", 13)
-    drawing.arrow(354, 108, 396, 108)
-    drawing.layer(486, 108, "Conv 1×1, 784 → 784", 172)
+    drawing.arrow(346, 108, 382, 108)
+    drawing.layer(486, 108, "Conv 1×1, 784 → 784", 200)
     drawing.text(486, 160, "784 filters × 784 weights", 13)
-    drawing.text(486, 178, "= 614,656", 13, bold=True)
-    drawing.arrow(578, 108, 622, 108)
+    drawing.text(486, 178, f"= {784 * 784:,}", 13, bold=True)
+    drawing.arrow(592, 108, 626, 108)
     for k in reversed(range(14)):
         drawing.box(640 + 7 * k, 124 - 5 * k, 15, 15, (GREEN[0], GREEN[1] if k % 3 else GREEN[0]))
     drawing.text(700, 160, "one pixel, 784 channels:", 13)
@@ -349,12 +353,12 @@ def flatten_first() -> None:
     drawing.text(24, 248, "Wrong: the layer swapped in place", 16, "start", RED, True)
     drawing.grid(40, 270, 7, 7, 15, seven)
     drawing.text(92, 394, "28×28×1", 13)
-    drawing.arrow(164, 322, 396, 322)
+    drawing.arrow(164, 322, 382, 322)
     drawing.text(280, 310, "no flatten", 13, colour=RED)
-    drawing.layer(486, 322, "Conv 1×1, 1 → 784", 172)
+    drawing.layer(486, 322, "Conv 1×1, 1 → 784", 200)
     drawing.text(486, 374, "784 filters × 1 weight", 13)
     drawing.text(486, 392, "= 784", 13, bold=True)
-    drawing.arrow(578, 322, 622, 322)
+    drawing.arrow(592, 322, 626, 322)
     tints = [("#3c8f4a", "#d9f0d9"), ("#8cc794", "#eef8ee"), ("#22592c", "#bfe3c2")]
     for k, (dark, light) in enumerate(tints):
         drawing.grid(
@@ -371,8 +375,8 @@ def summed_maps() -> None:
     )
     drawing.text(215, 34, "class maps, summed over space", 15, bold=True)
     drawing.text(645, 34, "an ordinary fully connected layer", 15, bold=True)
-    drawing.text(215, 58, "one weight a channel, at every position", 13, colour=FAINT)
-    drawing.text(645, 58, "a weight a channel and position", 13, colour=FAINT)
+    drawing.text(215, 58, "per channel one weight, at every position", 13, colour=FAINT)
+    drawing.text(645, 58, "per channel a weight for each position", 13, colour=FAINT)
     shades = ["#ffe6c4", "#f7c98e", "#eeab5c", "#fff3e0"]
     drawing.grid(150, 76, 7, 7, 18, ("#cf7a1c", "#f7c98e"))
     drawing.grid(582, 76, 7, 7, 18, lambda i, j: (ORANGE[0], shades[(3 * i + 5 * j + i * j) % 4]))
@@ -393,39 +397,40 @@ def summed_maps() -> None:
 
 
 def layouts() -> None:
-    drawing = Drawing(860, 300, "Channels first and channels last: the same numbers in another order in memory")
-    drawing.text(120, 34, "4 pixels, 3 channels", 15, bold=True)
-    for k in range(3):
-        for n in range(4):
-            drawing.box(50 + 36 * n, 60 + 36 * k, 36, 36, CHANNELS[k])
-            drawing.text(68 + 36 * n, 83 + 36 * k, f"{'rgb'[k]}{'₁₂₃₄'[n]}", 14)
+    drawing = Drawing(
+        900, 400, "Transpose walks the same numbers in other steps; reshape cuts them in the wrong places"
+    )
+    numbers = [(k, n) for k in range(3) for n in range(4)]
+    drawing.text(120, 34, "3 channels, 4 pixels", 15, bold=True)
+    for k, n in numbers:
+        pixel(drawing, 50 + 36 * n, 60 + 36 * k, 36, k, n)
     frame(drawing, 50 + 36, 60, 36, 108)
     drawing.text(120, 194, "outlined: pixel 2", 13)
-    for y, name, cells, stride in (
-        (
-            84,
-            "channels first, (B, C, N)",
-            [(k, n) for k in range(3) for n in range(4)],
-            "next point: +1, next channel: +N",
-        ),
-        (
-            194,
-            "channels last, (B, N, C)",
-            [(k, n) for n in range(4) for k in range(3)],
-            "next point: +C, next channel: +1",
-        ),
-    ):
-        drawing.text(270, y - 14, name, 14, "start", bold=True)
-        drawing.text(840, y - 14, stride, 13, "end", FAINT)
+    rows = [
+        (86, "transpose(1, 2): nothing moves, pixel 2 is r₂ g₂ b₂ in steps of N", numbers, [1, 5, 9], ORANGE[0]),
+        (196, "reshape: nothing moves either, but “pixel 2” is now r₄ g₁ g₂", numbers, [3, 4, 5], RED),
+        (306, "transpose(1, 2).contiguous(): a copy, channels last in memory", sorted(numbers, key=lambda at: at[1]),
+         [3, 4, 5], ORANGE[0]),
+    ]  # fmt: skip
+    for y, words, cells, marked, colour in rows:
+        drawing.text(290, y - 14, words, 14, "start", colour if colour == RED else INK, True)
         for at, (k, n) in enumerate(cells):
-            drawing.box(270 + 47 * at, y, 47, 36, CHANNELS[k])
-            drawing.text(293 + 47 * at, y + 23, f"{'rgb'[k]}{'₁₂₃₄'[n]}", 14)
-            if n == 1:
-                drawing.box(270 + 47 * at + 1.5, y + 1.5, 44, 33, (ORANGE[0], "none"), 3)
+            pixel(drawing, 290 + 48 * at, y, 48, k, n, 36)
+        for at in marked:
+            drawing.box(290 + 48 * at + 1.5, y + 1.5, 45, 33, (colour, "none"), 3)
+    drawing.text(270, 108, "in memory", 13, "end", FAINT)
+    drawing.text(270, 218, "in memory", 13, "end", FAINT)
+    drawing.text(270, 328, "in memory", 13, "end", FAINT)
     drawing.caption(
-        276, "transpose changes how the same numbers are walked; reshape would walk them in the wrong order."
+        382, "transpose changes the steps in which the numbers are walked; reshape keeps the order and cuts it anew."
     )
     drawing.save("layouts")
+
+
+def pixel(drawing: Drawing, x: float, y: float, w: float, channel: int, number: int, h: float = 36) -> None:
+    """One number, named after its channel and pixel."""
+    drawing.box(x, y, w, h, CHANNELS[channel])
+    drawing.text(x + w / 2, y + h / 2 + 5, f"{'rgb'[channel]}{'₁₂₃₄'[number]}", 14)
 
 
 def spellings() -> None:
@@ -439,14 +444,15 @@ def spellings() -> None:
     drawing.text(812, 300, "D numbers", 13.5)
     drawing.text(812, 320, "a point", 13.5)
     rows = [
-        (70, "Conv1d, kernel 1", "(B, C, N)", True),
-        (184, "Conv2d, kernel 1×1", "(B, C, N, 1)", True),
-        (318, "Conv2d, kernel 1×3", "(B, 1, N, 3)", False),
-        (446, "Linear", "(B, N, C)", False),
+        (70, "Conv1d, kernel 1", "(B, C, N)", "1 point wide, all 3 channels", True),
+        (184, "Conv2d, kernel 1×1", "(B, C, N, 1)", "1 pixel large, all 3 channels", True),
+        (318, "Conv2d, kernel 1×3", "(B, 1, N, 3)", "3 pixels wide, the only channel", False),
+        (446, "Linear", "(B, N, C)", "no kernel: the last axis", False),
     ]
-    for y, name, shape, channels_first in rows:
+    for y, name, shape, sees, channels_first in rows:
         drawing.text(24, y - 4, name, 15, "start", bold=True)
         drawing.text(24, y + 18, f"on {shape}", 14, "start")
+        drawing.text(24, y + 38, sees, 12, "start", FAINT)
         if channels_first:
             for k in range(3):
                 drawing.grid(250, y - 30 + 20 * k, 1, 9, 20, CHANNELS[k])
@@ -458,8 +464,9 @@ def spellings() -> None:
                 drawing.grid(310 + 18 * k, y - 40, 5, 1, 18, CHANNELS[k])
                 drawing.text(319 + 18 * k, y - 46, "xyz"[k], 13)
             frame(drawing, 310, y - 40 + 36, 54, 18)
-            drawing.text(384, y, "points ↓", 12, "start", FAINT)
-        drawing.line(446, y, 572, 240 + (y - 250) * 0.12, ORANGE[0], 1.5, "4 3")
+            drawing.text(384, y + 42, "points ↓", 12, "start", FAINT)
+        from_x, from_y = (330, y) if channels_first else (364, y + 5)
+        drawing.line(from_x, from_y, 572, 240 + (y - 250) * 0.12, ORANGE[0], 1.5, "4 3")
     drawing.save("spellings")
 
 

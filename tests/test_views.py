@@ -4,12 +4,14 @@ The number in a test's name is the section of the page that it proves, and the s
 """
 
 import re
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 from xml.etree import ElementTree
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
@@ -56,9 +58,9 @@ def assert_same(one, other, x, layers) -> None:
         y = call(points)
         slope = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1))
         gradients = torch.autograd.grad(y, [points, *layer.parameters()], slope)
-        results.append([y, gradients[0], gradients[1].flatten(1), *gradients[2:]])
-    for what, got, wanted in zip(("output", "input", "weight", "bias"), *results, strict=False):
-        assert_close(got, wanted, what)
+        results.append([y, gradients[0], *(each.flatten(1) if each.dim() > 1 else each for each in gradients[1:])])
+    for i, (got, wanted) in enumerate(zip(*results, strict=True)):
+        assert_close(got, wanted, "output" if i == 0 else "gradient")
 
 
 # 1. A fully connected layer.
@@ -152,15 +154,16 @@ def test_view_3_counts_614656_weights_too():
 
 @given(SMALL, st.integers(2, 4), st.integers(2, 4))
 def test_view_3_a_classifier_of_crops_slides_over_a_larger_image(c, h, w):
-    first, second = linear(c * h * w, 7), linear(7, 5)
-    dense = nn.Sequential(nn.Flatten(), first, nn.ReLU(), second)
-    full, pointwise = views.linear_to_full_conv2d(first, (c, h, w)), views.linear_to_pointwise_conv2d(second)
-    image = numbers(2, c, h + 3, w + 2)
-    scores = nn.Sequential(full, nn.ReLU(), pointwise)(image)
-    assert scores.shape == (2, 5, 4, 3)
-    for i in range(4):
-        for j in range(3):
-            assert_close(scores[:, :, i, j], dense(image[:, :, i : i + h, j : j + w]), "crop")
+    dense = nn.Sequential(nn.Flatten(), linear(c * h * w, 7), nn.Tanh(), linear(7, 5))
+    full, pointwise = views.linear_to_full_conv2d(dense[1], (c, h, w)), views.linear_to_pointwise_conv2d(dense[3])
+    sliding, image = nn.Sequential(full, nn.Tanh(), pointwise), numbers(2, c, h + 3, w + 2)
+
+    def crop_by_crop(x):
+        rows = [torch.stack([dense(x[:, :, i : i + h, j : j + w]) for j in range(3)], 2) for i in range(4)]
+        return torch.stack(rows, 2)
+
+    assert sliding(image).shape == (2, 5, 4, 3)
+    assert_same(sliding, crop_by_crop, image, (sliding, dense))
 
 
 # 4. A 1x1 convolution is a Linear on each pixel's channels.
@@ -194,18 +197,21 @@ def test_view_4_it_changes_depth_and_never_mixes_pixels():
 @given(SMALL, SMALL, SMALL)
 def test_view_5_ten_filters_are_a_classifier_on_every_pixel(c, h, w):
     layer, image = linear(c, 10), numbers(1, c, h, w)
-    maps = views.linear_to_pointwise_conv2d(layer)(image)
-    assert maps.shape == (1, 10, h, w)
-    for i in range(h):
-        for j in range(w):
-            assert_close(maps[0, :, i, j], layer(image[0, :, i, j]), "pixel")
-            assert maps[0, :, i, j].argmax() == layer(image[0, :, i, j]).argmax()
+    conv = views.linear_to_pointwise_conv2d(layer)
+
+    def pixel_by_pixel(x):
+        return torch.stack([torch.stack([layer(x[:, :, i, j]) for j in range(w)], 2) for i in range(h)], 2)
+
+    assert conv(image).shape == (1, 10, h, w)
+    assert_same(conv, pixel_by_pixel, image, (conv, layer))
+    assert torch.equal(conv(image).argmax(1), pixel_by_pixel(image).argmax(1))
 
 
 def test_view_5_counts_ten_weights_a_channel():
-    conv = views.linear_to_pointwise_conv2d(linear(3, 10))
-    assert weights(conv) == 30
-    assert multiply_adds(conv, 1, 3, 28, 28) == 784 * 30
+    layer = linear(3, 10)
+    conv = views.linear_to_pointwise_conv2d(layer)
+    assert weights(conv) == weights(layer) == 30
+    assert multiply_adds(conv, 1, 3, 28, 28) == multiply_adds(layer, 784, 3) == 784 * 30
 
 
 # 6. The fully connected layer of 1 as a 1x1 convolution.
@@ -363,35 +369,108 @@ def test_copying_a_layer_draws_no_random_numbers():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("settings", [
-    {"kernel_size": 3}, {"kernel_size": 1, "stride": 2}, {"kernel_size": 1, "padding": 1},
-    {"kernel_size": 1, "groups": 2},
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_what_is_frozen_stays_frozen_and_the_mode_stays(frozen):
+    layer = linear(6, 5).eval()
+    getattr(layer, frozen).requires_grad_(False)
+    pointwise = views.linear_to_pointwise_conv2d(layer)
+    copies = [views.linear_to_conv1d(layer), pointwise, views.linear_to_full_conv2d(layer, (1, 2, 3))]
+    for twin in [*copies, views.conv2d_to_linear(pointwise), views.summed_conv2d_to_linear(pointwise, (2, 3))]:
+        assert {name for name, tensor in twin.named_parameters() if not tensor.requires_grad} == {frozen}
+        assert not twin.training
+
+
+def test_copies_lie_where_their_source_does():
+    layer = nn.Linear(6, 5, device="meta", dtype=torch.float16)
+    conv = views.linear_to_full_conv2d(layer, (1, 2, 3))
+    for twin in (views.linear_to_conv1d(layer), conv, views.conv2d_to_linear(conv)):
+        assert (twin.weight.device.type, twin.weight.dtype) == ("meta", torch.float16)
+
+
+SUMMED = partial(views.summed_conv2d_to_linear, size=(2, 2))
+FULL = partial(views.linear_to_full_conv2d, shape=(1, 2, 2))
+
+
+@pytest.mark.parametrize("convert", [views.conv1d_to_linear, SUMMED])
+@pytest.mark.parametrize(("setting", "settings"), [
+    ("kernel_size", {"kernel_size": 3}), ("stride", {"kernel_size": 1, "stride": 2}),
+    ("padding", {"kernel_size": 1, "padding": 1}), ("groups", {"kernel_size": 1, "groups": 2}),
 ])  # fmt: skip
-def test_only_what_sees_a_single_position_is_a_linear_on_each(settings):
-    with pytest.raises(ValueError, match="conv must have .* to be one Linear on each point, got"):
-        views.conv1d_to_linear(nn.Conv1d(4, 4, **settings))
-    with pytest.raises(ValueError, match="conv must have .* to be one Linear on each pixel, got"):
-        views.summed_conv2d_to_linear(nn.Conv2d(4, 4, **settings), (2, 2))
+def test_only_what_sees_a_single_position_is_a_linear_on_each(convert, setting, settings):
+    kind = nn.Conv1d if convert is views.conv1d_to_linear else nn.Conv2d
+    with pytest.raises(ValueError, match=f"conv must have {setting}=.* to be one Linear on each (point|pixel), got"):
+        convert(kind(4, 4, **settings))
 
 
-def test_what_is_no_view_is_refused_in_one_line():
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_padding_by_name_is_none_for_a_kernel_of_one(padding):
+    x = numbers(2, 3, 5)
+    conv = nn.Conv1d(3, 4, 1, padding=padding, dtype=torch.float64)
+    assert_close(views.conv1d_to_linear(conv)(x.mT).mT, conv(x), "points")
+    around = nn.Conv2d(3, 4, 3, padding=padding, padding_mode="circular", dtype=torch.float64)
+    image = numbers(2, 3, 6, 5)
+    padded = F.pad(image, (1, 1, 1, 1), "circular") if padding == "same" else image
+    columns = F.unfold(padded, 3)
+    assert_close(views.conv2d_to_linear(around)(columns.mT).mT, around(image).flatten(2), "padded first")
+
+
+@pytest.mark.parametrize(("convert", "name", "other"), [
+    (views.linear_to_conv1d, "linear must be a Linear", nn.Conv1d(4, 4, 1)),
+    (views.linear_to_pointwise_conv2d, "linear must be a Linear", nn.Bilinear(4, 4, 4)),
+    (FULL, "linear must be a Linear", nn.Conv2d(4, 4, 1)),
+    (views.conv1d_to_linear, "conv must be a Conv1d", nn.Conv2d(4, 4, 1)),
+    (views.conv2d_to_linear, "conv must be a Conv2d", nn.ConvTranspose2d(4, 4, 3)),
+    (SUMMED, "conv must be a Conv2d", nn.ConvTranspose2d(4, 4, 1)),
+])  # fmt: skip
+def test_another_kind_of_layer_is_refused(convert, name, other):
+    with pytest.raises(TypeError, match=f"^{name}, got {type(other).__name__}$"):
+        convert(other)
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def with_buffer():
+    layer = nn.Linear(4, 4)
+    weight = layer.weight.detach().clone()
+    del layer.weight
+    layer.register_buffer("weight", weight)
+    return layer
+
+
+def with_hook():
+    layer = nn.Linear(4, 4)
+    layer.register_forward_hook(lambda module, arguments, y: 2 * y)
+    return layer
+
+
+@pytest.mark.parametrize("make", [
+    lambda: Doubled(4, 4), with_buffer, with_hook,
+    lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+    lambda: torch.nn.utils.prune.l1_unstructured(nn.Linear(4, 4), "bias", 0.5),
+    lambda: nn.LazyLinear(4),
+])  # fmt: skip
+@pytest.mark.parametrize("convert", [views.linear_to_conv1d, views.linear_to_pointwise_conv2d, FULL])
+def test_a_layer_that_is_more_than_its_weight_and_bias_is_refused(make, convert):
+    with pytest.raises(
+        ValueError, match="linear must be a plain Linear, with weight and bias its parameters and no hook"
+    ):
+        convert(make())
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5), (3, 4), (1, -3, -4), (3.0, 2, 2), 12])
+def test_a_shape_that_does_not_fit_is_refused(shape):
+    with pytest.raises(ValueError, match=r"shape must be \(C, H, W\).*, got"):
+        views.linear_to_full_conv2d(nn.Linear(12, 4), shape)
+    with pytest.raises(ValueError, match=r"size must be \(H, W\), 2 integers of at least 1, got"):
+        views.summed_conv2d_to_linear(nn.Conv2d(3, 4, 1), (0, 4) if shape == 12 else shape[:1])
+
+
+def test_groups_are_several_linears():
     with pytest.raises(ValueError, match="conv must have groups=1 to be one Linear on each patch, got 2"):
         views.conv2d_to_linear(nn.Conv2d(4, 4, 3, groups=2))
-    with pytest.raises(ValueError, match=r"shape must be \(C, H, W\) with C H W = 12, got \(1, 3, 5\)"):
-        views.linear_to_full_conv2d(nn.Linear(12, 4), (1, 3, 5))
-    with pytest.raises(ValueError, match=r"shape must be \(C, H, W\) with C H W = 12, got \(1, -3, -4\)"):
-        views.linear_to_full_conv2d(nn.Linear(12, 4), (1, -3, -4))
-    with pytest.raises(ValueError, match=r"size must be \(H, W\), each at least 1, got \(0, 4\)"):
-        views.summed_conv2d_to_linear(nn.Conv2d(3, 4, 1), (0, 4))
-    with pytest.raises(TypeError, match="conv must be a Conv2d, got ConvTranspose2d"):
-        views.conv2d_to_linear(nn.ConvTranspose2d(4, 4, 3))
-    with pytest.raises(TypeError, match="conv must be a Conv1d, got Conv2d"):
-        views.conv1d_to_linear(nn.Conv2d(4, 4, 1))
-    with pytest.raises(TypeError, match="linear must be a Linear, got Conv1d"):
-        views.linear_to_conv1d(nn.Conv1d(4, 4, 1))
-    normed = torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
-    with pytest.raises(ValueError, match="Linear's weight is computed by a hook or a parametrization; remove that"):
-        views.linear_to_conv1d(normed)
 
 
 # Broken on purpose: the tests above must notice. The page shows the table.
@@ -419,6 +498,12 @@ def bias_once(layer):
 
 def held_to(test, *arguments):
     return lambda: test.hypothesis.inner_test(*arguments)
+
+
+def there_and_back():
+    layer = linear(4, 4)
+    back = views.conv1d_to_linear(views.linear_to_conv1d(layer))
+    assert_close(back.weight, layer.weight, "weight")
 
 
 VIEW_2 = test_view_2_a_convolution_is_the_same_linear_on_every_patch
@@ -458,13 +543,15 @@ BROKEN = {
         held_to(VIEW_7, 3, 4, 2, 3, True)),
     "view 9: the kernel transposed": (
         "linear_to_conv1d", weight_as(lambda w: w.transpose(0, 1)), held_to(VIEW_9, 3, 4, 5, True)),
+    "view 9: the weight transposed on the way back": (
+        "conv1d_to_linear", weight_as(lambda w: w.T), there_and_back),
     "view 9: the (1, C) kernel read from its far end": (
         "linear_to_full_conv2d", weight_as(lambda w: w.flip(3)), held_to(VIEW_9, 3, 4, 5, True)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("title", BROKEN)
-def test_a_broken_view_is_caught_and_the_page_says_so(title):
+def test_a_broken_view_is_caught(title):
     name, broken, test = BROKEN[title]
     test()
     correct = getattr(views, name)
@@ -473,7 +560,11 @@ def test_a_broken_view_is_caught_and_the_page_says_so(title):
         pytest.raises(AssertionError, match="off by"),
     ):
         test()
-    assert f"| {title} |" in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_lists_what_was_broken():
+    _, table = PAGE.read_text(encoding="utf-8").split("| what was broken |\n|-|\n")
+    assert re.findall(r"^\| (.+) \|$", table, re.MULTILINE) == list(BROKEN)
 
 
 # The page itself.
@@ -510,5 +601,7 @@ def test_the_figures_are_those_that_the_code_draws(tmp_path, monkeypatch):
     drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert drawn == {path.name: path.read_bytes() for path in folder.iterdir()}, "python -m docs.draw makes them again"
     assert set(re.findall(r"\(figures/(\w+\.svg)\)", PAGE.read_text(encoding="utf-8"))) == drawn.keys()
+    numbers_of_the_page = set(re.findall(r"\d+,\d{3}", PAGE.read_text(encoding="utf-8")))
     for svg in drawn.values():
+        assert set(re.findall(r"\d+,\d{3}", svg.decode())) <= numbers_of_the_page
         assert ElementTree.fromstring(svg).tag.endswith("svg")

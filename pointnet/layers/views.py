@@ -2,6 +2,9 @@
 
 A convolution applies one Linear to each patch of its input. Its kernel says how much that Linear sees: a single point
 (kernel 1, the shared MLP), a patch, or everything there is. Each function returns a copy; nothing is shared.
+
+Another kind of layer than the one named is refused with a TypeError, and one that is more than its weight and bias (a
+hook, a parametrization, a subclass with a forward of its own) with a ValueError.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ M = TypeVar("M", bound=nn.Module)
 
 def linear_to_conv1d(linear: nn.Linear) -> nn.Conv1d:
     """The kernel-1 convolution over (B, C, N) that applies `linear` to each point: weight (D, C) -> (D, C, 1)."""
-    _check_type("linear", linear, nn.Linear)
+    _check_plain("linear", linear, nn.Linear)
     return _copy_as(nn.Conv1d, linear, linear.in_features, linear.out_features, 1)
 
 
@@ -26,7 +29,7 @@ def conv1d_to_linear(conv: nn.Conv1d) -> nn.Linear:
     Raises:
         ValueError: the convolution looks at more than one point, skips some, pads, or splits its channels.
     """
-    _check_type("conv", conv, nn.Conv1d)
+    _check_plain("conv", conv, nn.Conv1d)
     _check_settings(conv, "one Linear on each point", kernel_size=(1,), stride=(1,), padding=(0,), groups=1)
     return _copy_as(nn.Linear, conv, conv.in_channels, conv.out_channels)
 
@@ -42,9 +45,10 @@ def linear_to_full_conv2d(linear: nn.Linear, shape: tuple[int, int, int]) -> nn.
     Raises:
         ValueError: (C, H, W) does not hold as many numbers as `linear` takes.
     """
-    _check_type("linear", linear, nn.Linear)
+    _check_plain("linear", linear, nn.Linear)
+    _check_sizes("shape", "(C, H, W)", shape, 3)
     c, h, w = shape
-    if min(shape) < 1 or c * h * w != linear.in_features:
+    if c * h * w != linear.in_features:
         raise ValueError(f"shape must be (C, H, W) with C H W = {linear.in_features}, got {tuple(shape)}")
     return _copy_as(nn.Conv2d, linear, c, linear.out_features, (h, w))
 
@@ -54,15 +58,16 @@ def linear_to_pointwise_conv2d(linear: nn.Linear) -> nn.Conv2d:
 
     `conv2d_to_linear` undoes it.
     """
-    _check_type("linear", linear, nn.Linear)
-    return linear_to_full_conv2d(linear, (linear.in_features, 1, 1))
+    _check_plain("linear", linear, nn.Linear)
+    return _copy_as(nn.Conv2d, linear, linear.in_features, linear.out_features, 1)
 
 
 def conv2d_to_linear(conv: nn.Conv2d) -> nn.Linear:
     """The layer that a convolution applies to each patch: weight (D, C, kh, kw) -> (D, C kh kw).
 
-    It maps the columns of `F.unfold`, which takes the kernel size, stride, padding and dilation; padding other than
-    with zeros is the caller's, before. With a 1x1 kernel it maps each pixel's channels:
+    It maps the columns of `F.unfold`, which takes the kernel size, stride, padding and dilation (as numbers; where
+    padding is "same" or not of zeros, pad the image first and unfold without). With a 1x1 kernel it maps each
+    pixel's channels:
 
         columns = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # (B, C kh kw, L)
         conv(x).flatten(2) == linear(columns.transpose(1, 2)).transpose(1, 2)  # (B, D, L)
@@ -70,9 +75,9 @@ def conv2d_to_linear(conv: nn.Conv2d) -> nn.Linear:
     Raises:
         ValueError: the convolution splits its channels into groups, and so is several Linears.
     """
-    _check_type("conv", conv, nn.Conv2d)
+    _check_plain("conv", conv, nn.Conv2d)
     _check_settings(conv, "one Linear on each patch", groups=1)
-    return _copy_as(nn.Linear, conv, conv.weight[0].numel(), conv.out_channels)
+    return _copy_as(nn.Linear, conv, conv.weight.flatten(1).shape[1], conv.out_channels)
 
 
 def summed_conv2d_to_linear(conv: nn.Conv2d, size: tuple[int, int]) -> nn.Linear:
@@ -84,29 +89,22 @@ def summed_conv2d_to_linear(conv: nn.Conv2d, size: tuple[int, int]) -> nn.Linear
     Raises:
         ValueError: the convolution looks at more than one pixel, skips some, pads, or splits its channels; no image.
     """
-    _check_type("conv", conv, nn.Conv2d)
+    _check_plain("conv", conv, nn.Conv2d)
     settings = {"kernel_size": (1, 1), "stride": (1, 1), "padding": (0, 0), "groups": 1}
     _check_settings(conv, "one Linear on each pixel", **settings)
-    if min(size) < 1:
-        raise ValueError(f"size must be (H, W), each at least 1, got {tuple(size)}")
+    _check_sizes("size", "(H, W)", size, 2)
     h, w = size
-    spread = linear_to_pointwise_conv2d(conv2d_to_linear(conv))
+    summed = conv2d_to_linear(conv)
     with torch.no_grad():
-        spread.weight = nn.Parameter(spread.weight.expand(-1, -1, h, w).contiguous(), spread.weight.requires_grad)
-        if spread.bias is not None:
-            spread.bias *= h * w
-    return _copy_as(nn.Linear, spread, conv.in_channels * h * w, conv.out_channels)
+        weight = summed.weight.repeat_interleave(h * w, dim=1)
+        summed.weight, summed.in_features = nn.Parameter(weight, summed.weight.requires_grad), weight.shape[1]
+        if summed.bias is not None:
+            summed.bias.mul_(h * w)
+    return summed
 
 
 def _copy_as(kind: type[M], source: nn.Linear | nn.Conv1d | nn.Conv2d, *shape: int | tuple[int, int]) -> M:
-    """A layer kind(*shape) that holds what `source` has learned, bit for bit, frozen where it is, in the same mode.
-
-    Raises:
-        ValueError: the source computes its weight, by a parametrization or a hook.
-    """
-    if {name for name, _ in source.named_parameters()} - {"weight", "bias"}:
-        kind_of_source = type(source).__name__
-        raise ValueError(f"the {kind_of_source}'s weight is computed by a hook or a parametrization; remove that first")
+    """A layer kind(*shape) that holds what `source` has learned, bit for bit, frozen where it is, in the same mode."""
     bias, weight = source.bias is not None, source.weight
     twin = cast(M, nn.utils.skip_init(kind, *shape, bias=bias, device=weight.device, dtype=weight.dtype))
     with torch.no_grad():
@@ -116,12 +114,27 @@ def _copy_as(kind: type[M], source: nn.Linear | nn.Conv1d | nn.Conv2d, *shape: i
     return twin.train(source.training)
 
 
-def _check_type(name: str, layer: nn.Module, wanted: type[nn.Module]) -> None:
+def _check_plain(name: str, layer: nn.Module, wanted: type[nn.Module]) -> None:
+    """Refuses what is not the layer it is taken for, or whose numbers are not all in its weight and bias."""
     if not isinstance(layer, wanted):
         raise TypeError(f"{name} must be a {wanted.__name__}, got {type(layer).__name__}")
+    held = {"weight"} if layer.bias is None else {"weight", "bias"}
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    if {each for each, _ in layer.named_parameters()} != held or hooked or type(layer).forward is not wanted.forward:
+        raise ValueError(
+            f"{name} must be a plain {wanted.__name__}, with weight and bias its parameters and no hook, "
+            f"parametrization or forward of its own; got {type(layer).__name__}"
+        )
 
 
 def _check_settings(conv: nn.Conv1d | nn.Conv2d, what: str, **settings: object) -> None:
     for name, wanted in settings.items():
-        if (got := getattr(conv, name)) != wanted:
+        got = getattr(conv, name)
+        # With a kernel of 1 both "valid" and "same" are no padding.
+        if got != wanted and not (name == "padding" and isinstance(got, str)):
             raise ValueError(f"conv must have {name}={wanted} to be {what}, got {got}")
+
+
+def _check_sizes(name: str, meaning: str, sizes: tuple[int, ...], count: int) -> None:
+    if not isinstance(sizes, tuple | list) or [type(size) for size in sizes] != [int] * count or min(sizes) < 1:
+        raise ValueError(f"{name} must be {meaning}, {count} integers of at least 1, got {sizes!r}")
