@@ -1,77 +1,271 @@
-"""Files to arrays, behind one error."""
+"""Files of points to arrays, behind one door and one error.
+
+Whatever a file holds, and whatever goes wrong inside a parser or a library, a caller meets `PointCloudFileError` only.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
+from .formats.arrays import parse_npy, parse_npz
+from .formats.contents import Contents, PointCloudFileError, Refusal
+from .formats.gltf import parse_glb, parse_gltf
+from .formats.hdf5 import hdf5_names, parse_hdf5, read_hdf5
+from .formats.obj import parse_obj
+from .formats.off import parse_off
+from .formats.pcd import parse_pcd
+from .formats.ply import parse_ply
+from .formats.stl import parse_stl
+from .formats.text import parse_text
+from .sampling import draw_on_surface, interpolate, normals_of_faces, unit_or_zero
+
+__all__ = [
+    "SUFFIXES",
+    "DatasetNotFoundError",
+    "PointCloud",
+    "PointCloudFileError",
+    "hdf5_names",
+    "read_cloud",
+    "read_hdf5",
+    "read_points",
+]
+
+# Points drawn from a mesh if nobody says how many.
+NUM_POINTS = 1024
+LONGEST_REASON = 300
+
+PARSERS: dict[str, Callable[[bytes], Contents]] = {
+    ".off": parse_off,
+    ".ply": parse_ply,
+    ".obj": parse_obj,
+    ".stl": parse_stl,
+    ".glb": parse_glb,
+    ".gltf": parse_gltf,
+    ".pcd": parse_pcd,
+    ".xyz": parse_text,
+    ".txt": parse_text,
+    ".csv": parse_text,
+    ".pts": parse_text,
+    ".asc": parse_text,
+    ".npy": parse_npy,
+    ".npz": parse_npz,
+}
+HDF5 = (".h5", ".hdf5", ".hdf")  # read by a library that opens its file itself
+SUFFIXES = (*PARSERS, *HDF5)
+Y_UP = (".glb", ".gltf")
 
 
-class PointCloudFileError(ValueError):
-    """A file of points, or a folder of them, that cannot be used: one line with the path and the reason."""
-
-    def __init__(self, path: str | os.PathLike[str], reason: str):
-        super().__init__(f"{os.fspath(path)}: {reason}")
-        self.path = Path(path)
-        self.reason = reason
+class DatasetNotFoundError(PointCloudFileError):
+    """A folder in which there is nothing of the data set it should hold."""
 
 
-Shape = tuple[int | None, ...]
+class PointCloud(NamedTuple):
+    """The N points of one file, in the library's frame (z up, right-handed), and what belongs to each of them."""
+
+    points: NDArray[np.float32]  # (N, 3), in the file's unit
+    normals: NDArray[np.float32] | None  # (N, 3), of length 1 or 0
+    colors: NDArray[np.float32] | None  # (N, 3), red, green and blue in [0, 1]
+    labels: NDArray[np.int64] | None  # (N,)
 
 
-def read_hdf5(
-    path: str | os.PathLike[str], shapes: Mapping[str, Shape | None], rows: int | None = None
-) -> list[np.ndarray]:
-    """The named data sets of one HDF5 file, each whole, or cut to `rows` along its second axis.
+def read_cloud(
+    path: str | os.PathLike[str],
+    num_points: int | None = None,
+    seed: int = 0,
+    up: str | None = None,
+    repeat: bool = False,
+) -> PointCloud:
+    """The points of any file, with their normals, colours and labels where it has some.
 
-    Only bytes stored in the file itself are read: links, external storage and virtual data sets are refused. What a
-    data set declares is checked, against `shapes` (None: any size, or any shape) and against the bytes that are
-    there, before memory is taken for it.
+    Args:
+        path: a file whose suffix says what it is, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5, or
+            text (XYZ, TXT, CSV, PTS, ASC). No other file is opened, whatever it refers to.
+        num_points: N. A mesh gives that many, drawn uniformly by area, with the normals of its faces; None: 1,024. A
+            cloud gives that many of its rows, drawn without replacement, or all in order if it has no more; None: all.
+        seed: of both draws.
+        up: the file's up axis, "z" or "y" (turned by a quarter about x). None: y for GLB and GLTF, as their
+            standard has it, and z for all else.
+        repeat: a cloud of fewer points than asked for gives each of them as often as it takes, in shuffled order;
+            else it is refused.
+
+    Rows of a cloud, and faces of a mesh, whose coordinates are not finite are left out.
 
     Raises:
-        PointCloudFileError: the file is missing, is not HDF5, is cut short, or lacks one of the data sets.
+        PointCloudFileError: the file is missing, damaged, of an unknown kind, empty, or a cloud of fewer points.
+        ValueError: an argument outside the values above.
     """
-    import h5py
+    return _read(Path(path), num_points, seed, up, repeat, face_normals=True)
 
-    path = Path(path)
-    if not path.is_file():
-        raise PointCloudFileError(path, "no such file")
+
+def _read(
+    path: Path, num_points: int | None, seed: int, up: str | None, repeat: bool, face_normals: bool
+) -> PointCloud:
+    """`read_cloud`, a mesh's normals only if they are wanted."""
+    if num_points is not None and num_points < 1:
+        raise ValueError(f"num_points must be at least 1, got {num_points}")
+    if up not in (None, "z", "y"):
+        raise ValueError(f"up must be one of None, 'z', 'y', got {up!r}")
+    generator = np.random.default_rng(seed)
+    with _door(path):
+        contents = _contents(path)
+        if contents.faces is not None:
+            cloud = _sampled(contents, num_points or NUM_POINTS, generator, face_normals)
+        else:
+            cloud = _drawn(_as_cloud(contents), num_points, generator, repeat)
+        turned = up == "y" or (up is None and path.suffix.lower() in Y_UP)
+        return _turned(cloud) if turned else cloud
+
+
+def read_points(
+    path: str | os.PathLike[str],
+    num_points: int | None = None,
+    seed: int = 0,
+    normals: bool = False,
+    up: str | None = None,
+) -> NDArray[np.float32]:
+    """`read_cloud`'s points alone, (N, 3), or with their normals, (N, 6).
+
+    Raises:
+        PointCloudFileError: as `read_cloud`, or the file has no normals and they are asked for.
+        ValueError: an argument outside `read_cloud`'s.
+    """
+    cloud = _read(Path(path), num_points, seed, up, repeat=False, face_normals=normals)
+    if not normals:
+        return cloud.points
+    if cloud.normals is None:
+        raise PointCloudFileError(path, "has no normals")
+    return np.hstack([cloud.points, cloud.normals])
+
+
+@contextmanager
+def _door(path: Path) -> Iterator[None]:
+    """Turns whatever is raised inside into one line with the path, and warnings into nothing."""
     try:
-        with h5py.File(path, "r") as file:
-            return [_read_array(file, path, name, shape, rows) for name, shape in shapes.items()]
+        # Libraries warn of what they mend or leave out; what matters here is what comes out.
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
     except PointCloudFileError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = "not a readable HDF5 file (damaged, cut short or of another format)"
-        raise PointCloudFileError(path, " ".join(f"{reason}: {error}".split())) from error
+    except Refusal as refusal:
+        raise PointCloudFileError(path, _one_line(str(refusal))) from (refusal.__cause__ or refusal)
+    except Exception as error:  # a parser's, a library's: which ones they raise is not theirs to promise
+        raise PointCloudFileError(path, _one_line(_reason(error, path))) from error
 
 
-# What deflate, the tightest of HDF5's usual filters, can make of one byte.
-MOST_FROM_A_BYTE = 1032
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    kind = path.suffix.lstrip(".").upper()
+    return f"is not a readable {kind} file (damaged, cut short or of another format): {type(error).__name__}: {error}"
 
 
-def _read_array(file: Any, path: Path, name: str, wanted: Shape | None, rows: int | None) -> np.ndarray:
-    import h5py
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    line = line if line.isprintable() else ascii(line)[1:-1]
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 3] + "..."
 
-    link = file.get(name, getlink=True)
-    if link is None:
-        raise PointCloudFileError(path, f"has no data set '{name}'; it holds {sorted(file) or 'nothing'}")
-    if not isinstance(link, h5py.HardLink):
-        raise PointCloudFileError(path, f"'{name}' is a link, which is not followed")
-    array = file[name]
-    if not isinstance(array, h5py.Dataset) or array.shape is None or array.dtype.kind not in "fiu":
-        raise PointCloudFileError(path, f"'{name}' must be a data set of numbers")
-    if array.external is not None or array.is_virtual:
-        raise PointCloudFileError(path, f"data set '{name}' is stored in other files, which are not opened")
-    if wanted is not None and not (
-        len(wanted) == array.ndim and all(w in (None, n) for w, n in zip(wanted, array.shape, strict=True))
-    ):
-        sizes = ", ".join("any" if size is None else str(size) for size in wanted)
-        raise PointCloudFileError(path, f"data set '{name}' must be ({sizes}), got {array.shape}")
-    if array.size * array.dtype.itemsize > MOST_FROM_A_BYTE * array.id.get_storage_size():
-        raise PointCloudFileError(path, f"data set '{name}' declares {array.shape}, more than the file holds")
-    cut = (slice(None), slice(rows)) if array.ndim > 1 else ()
-    return np.asarray(array[cut])
+
+def _contents(path: Path) -> Contents:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        known = ", ".join(kind.lstrip(".").upper() for kind in SUFFIXES)
+        raise Refusal(f"its suffix must be one of {known}, got {path.suffix or 'none'}")
+    if not path.is_file():
+        raise Refusal("is a folder, not a file" if path.is_dir() else "no such file")
+    if path.stat().st_size == 0:
+        raise Refusal("is empty")
+    contents = parse_hdf5(path) if suffix in HDF5 else PARSERS[suffix](path.read_bytes())
+    if not len(contents.vertices):
+        raise Refusal("holds no points")
+    return contents
+
+
+def _sampled(mesh: Contents, count: int, generator: np.random.Generator, normals: bool) -> PointCloud:
+    """Points drawn from a mesh by area, each with its face's normal if those are wanted."""
+    faces, face_colors = mesh.faces, mesh.face_colors
+    assert faces is not None
+    vertices, finite = mesh.vertices, np.all(np.isfinite(mesh.vertices), axis=1)
+    if not finite.all():
+        kept = np.all(finite[faces], axis=1)
+        faces, face_colors = faces[kept], face_colors if face_colors is None else face_colors[kept]
+        vertices = np.where(finite[:, None], vertices, 0)
+        if not len(faces):
+            raise Refusal("has no face with coordinates that are finite")
+    try:
+        face, weights = draw_on_surface(vertices, faces, count, generator)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+    corners = faces[face]
+    colors = mesh.colors
+    if colors is not None:
+        colors = interpolate(colors, corners, weights)
+    elif face_colors is not None:
+        colors = face_colors[face].astype(np.float32)
+    points = _checked(interpolate(vertices, corners, weights))
+    return PointCloud(points, normals_of_faces(vertices, corners) if normals else None, colors, None)
+
+
+def _as_cloud(contents: Contents) -> PointCloud:
+    """A cloud's rows that are finite, in the types of the library."""
+    points = contents.vertices.astype(np.float32)
+    finite = np.all(np.isfinite(points), axis=1)
+    if not finite.any():
+        raise Refusal("has no point whose coordinates are finite")
+    normals, colors, labels = contents.normals, contents.colors, contents.labels
+    return _rows(
+        PointCloud(
+            points,
+            None if normals is None else unit_or_zero(normals),
+            None if colors is None else colors.astype(np.float32),
+            None if labels is None else labels.astype(np.int64),
+        ),
+        slice(None) if finite.all() else finite,
+    )
+
+
+def _drawn(cloud: PointCloud, count: int | None, generator: np.random.Generator, repeat: bool) -> PointCloud:
+    """`count` rows of a cloud, or all; with `repeat` always shuffled, so that any rows of them are a fair sample."""
+    there = len(cloud.points)
+    if count is None or (count == there and not repeat):
+        return cloud
+    if count > there and not repeat:
+        raise Refusal(f"has {there} points, fewer than num_points={count}")
+    rounds = [generator.permutation(there) for _ in range(-(-count // there))]
+    return _rows(cloud, np.concatenate(rounds)[:count])
+
+
+def _rows(cloud: PointCloud, kept: slice | NDArray[Any]) -> PointCloud:
+    normals, colors, labels = cloud.normals, cloud.colors, cloud.labels
+    return PointCloud(
+        cloud.points[kept],
+        None if normals is None else normals[kept],
+        None if colors is None else colors[kept],
+        None if labels is None else labels[kept],
+    )
+
+
+def _checked(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(points).all():
+        raise Refusal("has coordinates too large for 32 bits")
+    return points
+
+
+def _turned(cloud: PointCloud) -> PointCloud:
+    """From a frame with y up into the library's: (x, y, z) -> (x, -z, y)."""
+    normals = cloud.normals
+    return cloud._replace(points=_turned_rows(cloud.points), normals=None if normals is None else _turned_rows(normals))
+
+
+def _turned_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.stack([rows[:, 0], -rows[:, 2], rows[:, 1]], axis=1)

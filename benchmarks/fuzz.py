@@ -1,0 +1,34 @@
+"""Damaged files by the thousand: what the readers make of them.
+
+python -m benchmarks.fuzz [--mutants 3000] [--formats OFF PLY ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.mutants import FORMATS, read_mutants
+
+
+def main() -> int:
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--mutants", type=int, default=3000)
+    flags.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    arguments = flags.parse_args()
+    print("| format | mutants | read | refused | slowest | most memory |\n|-|-|-|-|-|-|")
+    failures: list[str] = []
+    for kind in arguments.formats:
+        report = read_mutants(kind, arguments.mutants)
+        failures += report.failures
+        print(
+            f"| {kind} | {arguments.mutants:,} | {report.read:,} | {report.refused:,} | {report.slowest:.3f} s "
+            f"| {report.memory / 1e6:.0f} MB |",
+            flush=True,
+        )
+    print("\n".join(failures) or "No crash, no hang, no other error.")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""glTF 2.0, as JSON or with its bytes behind it (GLB): the triangles or points of its scene, each node where it stands.
+
+Only bytes within the file are read: what a `uri` names is never opened, and pictures and materials are not looked at.
+Source: Khronos' glTF 2.0 specification.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .columns import as_unit_colors
+from .contents import Array, Contents, Refusal, most_bytes
+from .polygons import check_indices
+from .scan import quoted
+
+JSON, BINARY = 0x4E4F534A, 0x004E4942
+# What JSON takes in memory is far more than its text, so the values in it are counted before they are made.
+MOST_VALUES = 500_000
+MOST_PLACED = 50_000
+TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
+# A vertex with its colour and normal, and a corner, as they are gathered below.
+VERTEX_BYTES, CORNER_BYTES = 36, 8
+PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
+
+
+class Piece(NamedTuple):
+    """A primitive, where one node puts it."""
+
+    vertices: Array  # (V, 3)
+    faces: Array | None  # (F, 3)
+    colors: Array | None  # (V, 3)
+    normals: Array | None  # (V, 3)
+
+
+def parse_glb(data: bytes) -> Contents:
+    """A GLB file's scene, in its own frame (y up).
+
+    Raises:
+        Refusal: as `parse_gltf`, or chunks longer than the file.
+    """
+    if data[:4] != b"glTF":
+        raise Refusal(f"does not begin with glTF, but with {quoted(data[:4])}")
+    version, length = (int.from_bytes(data[i : i + 4], "little") for i in (4, 8))
+    if version != 2 or length > len(data):
+        raise Refusal(f"must be of version 2 and whole, got version {version} and {len(data)} of {length} bytes")
+    chunks: dict[int, bytes] = {}
+    at = 12
+    while at + 8 <= length:
+        size, kind = (int.from_bytes(data[i : i + 4], "little") for i in (at, at + 4))
+        if size > length - at - 8:
+            raise Refusal(f"declares a chunk of {size} bytes, more than the file holds")
+        chunks.setdefault(kind, data[at + 8 : at + 8 + size])
+        at += 8 + size
+    if JSON not in chunks:
+        raise Refusal("has no JSON chunk")
+    return _Scene(chunks[JSON], chunks.get(BINARY), len(data)).contents()
+
+
+def parse_gltf(data: bytes) -> Contents:
+    """A glTF file's scene, in its own frame (y up); its bytes must be within it, as `data:` URIs.
+
+    Raises:
+        Refusal: bytes in another file or compressed by an extension, anything out of bounds, a node that is its own
+            descendant or has two parents, or copies of meshes beyond what a file of this size may ask for.
+    """
+    return _Scene(data, None, len(data)).contents()
+
+
+class _Scene:
+    """The tree a glTF file describes, and the bytes it refers to."""
+
+    def __init__(self, text: bytes, binary: bytes | None, file_size: int):
+        if sum(text.count(mark) for mark in b"{[,") > MOST_VALUES:
+            raise Refusal(f"describes more than {MOST_VALUES} things in its JSON")
+        self.tree: dict[str, Any] = json.loads(text.decode("utf-8"))
+        if not isinstance(self.tree, dict) or str(self.tree.get("asset", {}).get("version", ""))[:2] != "2.":
+            raise Refusal("is not glTF 2")
+        if packed := set(PACKED) & set(self.tree.get("extensionsRequired", [])):
+            raise Refusal(f"is compressed with {min(packed)}, which is not read")
+        self.binary = binary
+        self.limit = most_bytes(file_size)
+        self.buffers: dict[int, bytes] = {}
+        self.lists: dict[str, list[dict[str, Any]]] = {}
+
+    def contents(self) -> Contents:
+        """All of the scene as one mesh or, without a triangle, as one cloud."""
+        placed = list(islice(self._placed(), MOST_PLACED + 1))
+        if len(placed) > MOST_PLACED:
+            raise Refusal(f"places more than {MOST_PLACED} primitives")
+        self._check_size(placed)
+        pieces = [self._piece(primitive, pose) for primitive, pose in placed]
+        meshes = [piece for piece in pieces if piece.faces is not None]
+        pieces = meshes or pieces
+        if not pieces:
+            raise Refusal("has no triangles or points in its scene")
+        first = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+        faces = [piece.faces + start for piece, start in zip(meshes, first, strict=False) if piece.faces is not None]
+        return Contents(
+            np.concatenate([piece.vertices for piece in pieces]),
+            np.concatenate(faces) if faces else None,
+            normals=_joined([piece.normals for piece in pieces]),
+            colors=_joined([piece.colors for piece in pieces]),
+        )
+
+    def _list(self, name: str) -> list[dict[str, Any]]:
+        if name not in self.lists:
+            values = self.tree.get(name, [])
+            if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+                raise Refusal(f"its {name} must be a list of objects")
+            self.lists[name] = values
+        return self.lists[name]
+
+    def _item(self, name: str, index: object) -> dict[str, Any]:
+        values = self._list(name)
+        if not isinstance(index, int) or not 0 <= index < len(values):
+            raise Refusal(f"refers to {name} {quoted(str(index))}, but has {len(values)}")
+        return values[index]
+
+    def _placed(self) -> Iterator[tuple[dict[str, Any], Array]]:
+        """Each primitive of the scene with the pose (4, 4) of its node."""
+        nodes = self._list("nodes")
+        waiting = [(index, np.eye(4)) for index in self._roots()]
+        met: set[int] = set()
+        while waiting:
+            index, above = waiting.pop()
+            node = self._item("nodes", index)
+            if index in met:
+                raise Refusal(f"node {index} has two parents, or is its own descendant")
+            met.add(index)
+            pose = above @ _pose(node)
+            waiting += [(child, pose) for child in node.get("children", [])]
+            if "mesh" in node:
+                for primitive in self._item("meshes", node["mesh"])["primitives"]:
+                    if primitive.get("mode", TRIANGLES) in (POINTS, TRIANGLES, STRIP, FAN):
+                        yield primitive, pose
+        if not nodes:
+            for mesh in self._list("meshes"):
+                yield from ((primitive, np.eye(4)) for primitive in mesh["primitives"])
+
+    def _roots(self) -> list[int]:
+        if self._list("scenes"):
+            return list(self._item("scenes", self.tree.get("scene", 0)).get("nodes", []))
+        nodes = self._list("nodes")
+        children = {child for node in nodes for child in node.get("children", [])}
+        return [index for index in range(len(nodes)) if index not in children]
+
+    def _check_size(self, placed: list[tuple[dict[str, Any], Array]]) -> None:
+        """Refuses a scene that grows, by using meshes again and again, beyond what its file may ask for."""
+        needed = 0
+        for primitive, _ in placed:
+            vertices = self._item("accessors", primitive["attributes"]["POSITION"])["count"]
+            corners = self._item("accessors", primitive["indices"])["count"] if "indices" in primitive else vertices
+            strip = 3 if primitive.get("mode", TRIANGLES) in (STRIP, FAN) else 1
+            needed += vertices * VERTEX_BYTES + strip * corners * CORNER_BYTES
+        if needed > self.limit:
+            raise Refusal(f"its scene takes {needed} bytes, more than a file of its size may ask for")
+
+    def _piece(self, primitive: dict[str, Any], pose: Array) -> Piece:
+        attributes, mode = primitive["attributes"], primitive.get("mode", TRIANGLES)
+        vertices = self._accessor(attributes["POSITION"], 3)
+        normals, colors = (self._matched(attributes.get(name), len(vertices)) for name in ("NORMAL", "COLOR_0"))
+        faces = None
+        if mode != POINTS:
+            corners = np.arange(len(vertices))
+            if "indices" in primitive:
+                corners = self._accessor(primitive["indices"], 1)[:, 0]
+            faces = _triangles(corners, mode)
+            check_indices(faces, len(vertices))
+            if np.linalg.det(pose[:3, :3]) < 0:  # a mirror image: the other way round seen from outside
+                faces = faces[:, ::-1]
+        if normals is not None:
+            # Normals turn as planes do: by the matrix of cofactors, which a flattened pose has too.
+            a, b, c = pose[:3, :3]
+            normals = (normals[:, :3] @ np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)]).T).astype(np.float32)
+        placed = (vertices.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)
+        return Piece(placed, faces, None if colors is None else as_unit_colors(colors), normals)
+
+    def _matched(self, index: object, count: int) -> Array | None:
+        """An attribute of `count` vertices, (V, 3 or 4), if it is there and does match."""
+        if index is None or self._item("accessors", index)["count"] != count:
+            return None
+        return self._accessor(index, 3, 4)
+
+    def _accessor(self, index: object, *widths: int) -> Array:
+        """An accessor's rows (n, K), K one of `widths`; those that stand for fractions as such."""
+        accessor = self._item("accessors", index)
+        count, width, kind = accessor["count"], WIDTHS[accessor["type"]], np.dtype(TYPES[accessor["componentType"]])
+        if width not in widths or not isinstance(count, int) or count < 0:
+            raise Refusal(f"accessor {index} must be of {widths[0]} numbers a row, got {accessor['type']}")
+        if "sparse" in accessor or "bufferView" not in accessor:
+            raise Refusal(f"accessor {index} is sparse or without data, which is not read")
+        view = self._item("bufferViews", accessor["bufferView"])
+        data = self._buffer(view["buffer"])
+        row = width * kind.itemsize
+        stride = view.get("byteStride", row)
+        offset, inner = view.get("byteOffset", 0), accessor.get("byteOffset", 0)
+        used = inner + (stride * (count - 1) + row if count else 0)
+        if min(offset, inner) < 0 or stride < row or used > view["byteLength"] or offset + used > len(data):
+            raise Refusal(f"accessor {index} declares {count} rows, more than its buffer holds")
+        rows = np.ndarray((count, width), kind, data, offset + inner, (stride, kind.itemsize))
+        if not accessor.get("normalized") or kind.kind == "f":
+            return rows
+        return np.maximum(rows.astype(np.float32) / np.iinfo(kind).max, -1)
+
+    def _buffer(self, index: int) -> bytes:
+        if index not in self.buffers:
+            self.buffers[index] = self._bytes_of(self._item("buffers", index), index)
+        return self.buffers[index]
+
+    def _bytes_of(self, buffer: dict[str, Any], index: int) -> bytes:
+        if "uri" not in buffer:
+            if self.binary is None or index != 0:
+                raise Refusal(f"buffer {index} has no bytes")
+            return self.binary
+        uri = str(buffer["uri"])
+        if not uri.startswith("data:"):
+            raise Refusal(f"keeps its bytes in another file, which is not opened: {quoted(uri)}")
+        kind, _, packed = uri.partition(",")
+        if not kind.endswith(";base64"):
+            raise Refusal(f"buffer {index} must be base64, got {quoted(kind)}")
+        return base64.b64decode(packed)
+
+
+def _pose(node: dict[str, Any]) -> Array:
+    """A node's matrix (4, 4), given whole or as translation, rotation (x, y, z, w) and scale."""
+    if "matrix" in node:
+        return np.array(node["matrix"], np.float64).reshape(4, 4).T
+    pose = np.eye(4)
+    x, y, z, w = _vector(node, "rotation", (0, 0, 0, 1))
+    length = math.sqrt(x * x + y * y + z * z + w * w) or 1.0
+    x, y, z, w = x / length, y / length, z / length, w / length
+    pose[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    pose[:3, :3] *= _vector(node, "scale", (1, 1, 1))
+    pose[:3, 3] = _vector(node, "translation", (0, 0, 0))
+    return pose
+
+
+def _vector(node: dict[str, Any], name: str, default: tuple[float, ...]) -> list[float]:
+    values = node.get(name, default)
+    if len(values) != len(default):
+        raise Refusal(f"a node's {name} must be {len(default)} numbers, got {len(values)}")
+    return [float(value) for value in values]
+
+
+def _triangles(corners: Array, mode: int) -> Array:
+    """(F, 3) from a primitive's corners (n,): triangles, a strip of them, or a fan."""
+    corners = corners.astype(np.int64)
+    if mode == TRIANGLES:
+        return corners[: len(corners) // 3 * 3].reshape(-1, 3)
+    if mode == FAN:
+        return np.stack([np.broadcast_to(corners[:1], len(corners[2:])), corners[1:-1], corners[2:]], axis=1)
+    faces = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
+    faces[1::2] = faces[1::2, [1, 0, 2]]  # every second one is wound the other way
+    return faces
+
+
+def _joined(columns: list[Array | None]) -> Array | None:
+    """The columns of all pieces, where every piece has one."""
+    there = [column for column in columns if column is not None]
+    return np.concatenate(there) if len(there) == len(columns) else None

@@ -1,0 +1,87 @@
+"""OBJ: `v` lines, and `f` lines that name them. Materials (`mtllib`), texture coordinates and groups are passed over.
+
+Source: Wavefront's Advanced Visualizer manual, appendix B1; colours after xyz as MeshLab and others write them.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from .columns import as_unit_colors
+from .contents import Array, Contents, Refusal
+from .polygons import Polygons, fan_triangles
+from .scan import blocks_of_lines, numbers, quoted, unix_lines, words_per_line
+
+VERTEX = re.compile(rb"^[ \t]*v[ \t]+(.*)", re.MULTILINE)
+NORMAL = re.compile(rb"^[ \t]*vn[ \t]+(.*)", re.MULTILINE)
+FACE = re.compile(rb"^[ \t]*f[ \t]+(.*)", re.MULTILINE)
+KIND = re.compile(rb"^[ \t]*([vf])[ \t]", re.MULTILINE)
+
+
+def parse_obj(data: bytes) -> Contents:
+    """An OBJ file's vertices and triangles; polygons are cut into fans.
+
+    Raises:
+        Refusal: no vertices, one with fewer than three numbers, or a face that names one that is not there.
+    """
+    data = unix_lines(data).replace(b"\\\n", b" ")
+    vertices, normals, corners, sizes = [], [], [], []
+    count = 0
+    for block in blocks_of_lines(data):
+        if b"#" in block:
+            block = re.sub(rb"#.*", b"", block)
+        vertices.append(_rows(VERTEX.findall(block), "vertex"))
+        normals.append(_rows(NORMAL.findall(block), "normal")[:, :3])
+        block_corners, block_sizes = _faces(block, count)
+        corners.append(block_corners)
+        sizes.append(block_sizes)
+        count += len(vertices[-1])
+    points, colors = _joined(vertices)
+    if not len(points):
+        raise Refusal("holds no vertices")
+    all_corners = np.concatenate(corners)
+    if not len(all_corners):
+        all_normals = np.concatenate(normals)
+        return Contents(points, normals=all_normals if len(all_normals) == len(points) else None, colors=colors)
+    faces, _ = fan_triangles(Polygons(all_corners, np.concatenate(sizes)), len(points))
+    return Contents(points, faces, colors=colors)
+
+
+def _rows(lines: list[bytes], kind: str) -> Array:
+    """The numbers of lines that begin alike: (n, K), K at least 3 and the same for all, or cut to that."""
+    text = b"".join(line + b"\n" for line in lines)
+    widths = words_per_line(text)
+    if not lines:
+        return np.empty((0, 3))
+    if widths.min() < 3:
+        raise Refusal(f"has a {kind} of fewer than three numbers: {quoted(lines[int(widths.argmin())].strip())}")
+    if widths.min() < widths.max():
+        text = b"\n".join(b" ".join(line.split()[:3]) for line in lines)
+    return numbers(text).reshape(len(lines), -1)
+
+
+def _joined(blocks: list[Array]) -> tuple[Array, Array | None]:
+    """All vertices and, where every one has a colour after it, their colours. A fourth number alone is a weight."""
+    widths = {block.shape[1] for block in blocks if len(block)}
+    rows = np.concatenate([block[:, : min(widths, default=3)] for block in blocks if len(block)] or [np.empty((0, 3))])
+    return rows[:, :3], as_unit_colors(rows[:, 3:6]) if widths and min(widths) >= 6 else None
+
+
+def _faces(block: bytes, before: int) -> tuple[Array, Array]:
+    """The polygons of a block, `before` vertices into the file: corners counted from 0, and sizes."""
+    lines = FACE.findall(block)
+    text = b"".join(line + b"\n" for line in lines)
+    sizes = words_per_line(text)
+    corners = numbers(re.sub(rb"/[^ \t\n]*", b"", text) if b"/" in text else text, np.int64)
+    if len(corners) != sizes.sum():
+        raise Refusal("has a face whose corners do not begin with a vertex")
+    if (corners == 0).any():
+        raise Refusal("a face names vertex 0, but OBJ counts from 1")
+    if (corners < 0).any():  # counted back from the vertices there are at that line
+        kinds = np.array(KIND.findall(block))
+        there = before + np.cumsum(kinds == b"v")[kinds == b"f"]
+        corners = np.where(corners < 0, corners + 1 + np.repeat(there, sizes), corners)
+        corners[corners <= 0] = np.iinfo(np.int64).max  # before the first: nobody's
+    return corners - 1, sizes

@@ -1,0 +1,239 @@
+"""PLY: ascii, and binary of either byte order; meshes with polygons of any size, and clouds.
+
+Source: Greg Turk's "The PLY Polygon File Format", 1994.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from .columns import as_unit_colors, from_named
+from .contents import Array, Contents, Refusal
+from .polygons import Polygons, fan_triangles, polygons_of_text
+from .scan import end_of_lines, numbers, quoted, unix_lines, without_blank_lines
+
+LONGEST_HEADER = 1 << 20
+MOST_PROPERTIES = 1000
+BLOCK = 1 << 16  # polygons gathered at once
+BYTE_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+TYPES = {
+    **dict.fromkeys(("char", "int8"), "i1"),
+    **dict.fromkeys(("uchar", "uint8"), "u1"),
+    **dict.fromkeys(("short", "int16"), "i2"),
+    **dict.fromkeys(("ushort", "uint16"), "u2"),
+    **dict.fromkeys(("int", "int32"), "i4"),
+    **dict.fromkeys(("uint", "uint32"), "u4"),
+    **dict.fromkeys(("float", "float32"), "f4"),
+    **dict.fromkeys(("double", "float64"), "f8"),
+    "int64": "i8",
+    "uint64": "u8",
+}
+END = re.compile(rb"[\r\n][ \t]*end_header[ \t]*(\r\n|\n|\r)")
+CORNERS = ("vertex_indices", "vertex_index")
+
+
+class Property(NamedTuple):
+    name: str
+    kind: np.dtype[np.generic]
+    length: np.dtype[np.generic] | None  # of a list: how its length is written
+
+
+class Element(NamedTuple):
+    name: str
+    rows: int
+    properties: list[Property]
+
+
+# What a face has beside its corners, by name: (P,) each.
+Scalars = dict[str, Array]
+
+
+def parse_ply(data: bytes) -> Contents:
+    """A PLY file's vertices and triangles; polygons are cut into fans.
+
+    Raises:
+        Refusal: a header that is not PLY's, counts that lie, lists among the vertices, or indices out of range.
+    """
+    order, elements, start = _header(data)
+    _check_size(elements, len(data) - start, order == "=")
+    body = without_blank_lines(unix_lines(data[start:])) if order == "=" else data[start:]
+    needed = [i for i, element in enumerate(elements) if element.name in ("vertex", "face") and element.rows]
+    contents, at = None, 0
+    polygons, scalars = None, Scalars()
+    for element in elements[: max(needed, default=-1) + 1]:
+        if element.name == "face" and element.rows:
+            polygons, scalars, at = (_text_polygons if order == "=" else _byte_polygons)(body, at, element)
+            continue
+        table, at = _table(body, at, element, order)
+        if element.name == "vertex":
+            contents = from_named(table)
+    if contents is None or not len(contents.vertices):
+        raise Refusal("holds no vertices")
+    return contents if polygons is None else _with_faces(contents, polygons, scalars)
+
+
+def _header(data: bytes) -> tuple[str, list[Element], int]:
+    """-> byte order ("=" for text), elements, and where the body begins."""
+    end = END.search(data, 0, LONGEST_HEADER)
+    if not re.match(rb"ply[ \t]*[\r\n]", data):
+        raise Refusal(f"does not begin with ply, but with {quoted(data[:20])}")
+    if not end:
+        raise Refusal("has no end_header")
+    order, elements = "", list[Element]()
+    for line in data[: end.start()].decode("latin-1").splitlines()[1:]:
+        words = line.split()
+        if not words or words[0] in ("comment", "obj_info"):
+            continue
+        if words[0] == "format" and len(words) == 3 and words[1] in BYTE_ORDERS:
+            order = BYTE_ORDERS[words[1]]
+        elif words[0] == "element" and len(words) == 3 and re.fullmatch(r"\d{1,18}", words[2], re.ASCII):
+            elements.append(Element(words[1], int(words[2]), []))
+        elif words[0] == "property" and elements and len(elements[-1].properties) < MOST_PROPERTIES:
+            elements[-1].properties.append(_property(words, order))
+        else:
+            raise Refusal(f"has in its header {quoted(line.strip())}")
+    if not order:
+        raise Refusal("does not say its format")
+    return order, elements, end.end()
+
+
+def _property(words: list[str], order: str) -> Property:
+    kinds = words[2:4] if words[1:2] == ["list"] else words[1:2]
+    if len(words) != len(kinds) + (3 if len(kinds) == 2 else 2) or not set(kinds) <= TYPES.keys():
+        raise Refusal(f"has in its header {quoted(' '.join(words))}")
+    kind, *length = (np.dtype((order or "=") + TYPES[kind]) for kind in reversed(kinds))
+    if length and length[0].kind not in "iu":
+        raise Refusal(f"has in its header {quoted(' '.join(words))}, a list whose length is no integer")
+    return Property(words[-1], kind, length[0] if length else None)
+
+
+def _check_size(elements: list[Element], size: int, text: bool) -> None:
+    """Refuses counts that the file has no room for: a list takes its length at least, a number of a text two bytes."""
+    for element in elements:
+        row = sum(2 if text else (prop.length or prop.kind).itemsize for prop in element.properties)
+        if element.rows and (not row or element.rows * row > size + text):
+            raise Refusal(f"declares {element.rows} of element {quoted(element.name)}, more than the file holds")
+
+
+def _table(body: bytes, at: int, element: Element, order: str) -> tuple[dict[str, Array], int]:
+    """The columns of an element without lists, and where it ends."""
+    if any(prop.length for prop in element.properties):
+        raise Refusal(f"has lists in its element {quoted(element.name)}, which are not read")
+    if order == "=":
+        end = at + end_of_lines(body[at:], element.rows)
+        values = numbers(body[at:end])
+        width = len(element.properties)
+        if values.size != element.rows * width:
+            wanted = f"{element.rows} of element {quoted(element.name)} with {width} numbers, a line each"
+            raise Refusal(f"declares {wanted}; those lines hold {values.size} numbers")
+        values = values.reshape(element.rows, width)
+        return {prop.name: values[:, i].astype(prop.kind) for i, prop in enumerate(element.properties)}, end
+    row = np.dtype([(f"{i}", prop.kind) for i, prop in enumerate(element.properties)])
+    end = at + element.rows * row.itemsize
+    if end > len(body):
+        raise Refusal(f"is cut short in its element {quoted(element.name)}")
+    table = np.frombuffer(body, row, element.rows, at) if element.rows else np.empty(0, row)
+    return {prop.name: table[f"{i}"] for i, prop in enumerate(element.properties)}, end
+
+
+def _corner_list(element: Element) -> int:
+    """Which property is the corners."""
+    named = [i for i, prop in enumerate(element.properties) if prop.name in CORNERS and prop.length]
+    if not named or element.properties[named[0]].kind.kind not in "iu":
+        raise Refusal("has faces without a list vertex_indices of integers")
+    return named[0]
+
+
+def _text_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Scalars, int]:
+    end = at + end_of_lines(body[at:], element.rows)
+    before, properties = _corner_list(element), element.properties
+    if any(prop.length for prop in properties[:before]):
+        raise Refusal("has faces with a list before their corners, which are not read")
+    polygons = polygons_of_text(body[at:end], element.rows, before)
+    scalars = [prop for prop in properties if not prop.length]
+    if polygons.others is None or len(scalars) != len(properties) - 1 or len(polygons.others.T) != len(scalars):
+        return polygons, {}, end
+    return (
+        polygons,
+        {prop.name: row.astype(prop.kind) for prop, row in zip(scalars, polygons.others.T, strict=True)},
+        end,
+    )
+
+
+def _byte_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Scalars, int]:
+    corner_list = _corner_list(element)
+    uniform = _uniform_polygons(body, at, element, corner_list)
+    if uniform:
+        return uniform
+    starts, sizes = np.empty(element.rows, np.int64), np.empty(element.rows, np.int64)
+    # Rows of different lengths: each begins where the one before ends, so there is no way but to walk.
+    for row in range(element.rows):
+        for i, prop in enumerate(element.properties):
+            size = 1
+            if prop.length:
+                end = at + prop.length.itemsize
+                size = _integer(body[at:end], prop.length)
+                at = end
+            if i == corner_list:
+                starts[row], sizes[row] = at, size
+            at += size * prop.kind.itemsize
+            if size < 0 or at > len(body):
+                raise Refusal(f"is cut short in face {row}")
+    kind = element.properties[corner_list].kind
+    blocks = [slice(first, first + BLOCK) for first in range(0, element.rows, BLOCK)]
+    corners = np.concatenate([_gathered(body, starts[block], sizes[block], kind) for block in blocks])
+    return Polygons(corners, sizes), {}, at
+
+
+def _integer(raw: bytes, kind: np.dtype[np.generic]) -> int:
+    """A list's length as it is written; -1 if it is cut short."""
+    big = kind.byteorder == ">"
+    return int.from_bytes(raw, "big" if big else "little", signed=kind.kind == "i") if len(raw) == kind.itemsize else -1
+
+
+def _gathered(body: bytes, starts: Array, sizes: Array, kind: np.dtype[np.generic]) -> Array:
+    """The numbers of runs that begin at `starts` (P,) and are `sizes` (P,) long, one after another."""
+    step = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    first = np.repeat(starts, sizes) + step * kind.itemsize
+    raw = np.frombuffer(body, np.uint8)[first[:, None] + np.arange(kind.itemsize)]
+    return np.ascontiguousarray(raw).view(kind)[:, 0]
+
+
+def _uniform_polygons(body: bytes, at: int, element: Element, corner_list: int) -> tuple[Polygons, Scalars, int] | None:
+    """The faces, if all are like the first; None if they are not."""
+    fields, offset = list[tuple[str, np.dtype[np.generic], tuple[int, ...]]](), at
+    for i, prop in enumerate(element.properties):
+        size = 1
+        if prop.length:
+            if offset + prop.length.itemsize > len(body):
+                return None
+            size = int(np.frombuffer(body, prop.length, 1, offset)[0])
+            fields.append((f"length {i}", prop.length, ()))
+            offset += prop.length.itemsize
+        if size < 0 or offset + size * prop.kind.itemsize > len(body):
+            return None
+        fields.append((f"{i}", prop.kind, (size,) if prop.length else ()))
+        offset += size * prop.kind.itemsize
+    row = np.dtype(fields)
+    end = at + element.rows * row.itemsize
+    if end > len(body):
+        return None
+    table = np.frombuffer(body, row, element.rows, at)
+    lengths = [table[name] for name, _, _ in fields if name.startswith("length")]
+    if any((length != length[0]).any() for length in lengths):
+        return None
+    corners = table[f"{corner_list}"]
+    columns = {prop.name: table[f"{i}"] for i, prop in enumerate(element.properties) if not prop.length}
+    return Polygons(corners.reshape(-1), np.full(element.rows, corners.shape[1])), columns, end
+
+
+def _with_faces(contents: Contents, polygons: Polygons, scalars: Scalars) -> Contents:
+    faces, polygon = fan_triangles(polygons, len(contents.vertices))
+    rgb = [scalars[name] for name in ("red", "green", "blue") if name in scalars]
+    if len(rgb) < 3:
+        return contents._replace(faces=faces)
+    colors = as_unit_colors(np.stack(rgb, axis=1))
+    return contents._replace(faces=faces, face_colors=colors if polygon is None else colors[polygon])
