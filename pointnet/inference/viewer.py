@@ -1,0 +1,146 @@
+"""The library's one page of point clouds: a single HTML file that turns them in any browser and asks for nothing else.
+
+The page itself, its style and its script are in `viewer.html`; here the clouds become its data.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointnet.files import write_atomically
+
+from .pictures import MissingViewError
+
+TEMPLATE = Path(__file__).with_name("viewer.html")
+DIGITS = 4  # of a coordinate, relative to the cloud's size: far below what a screen can show
+LEAST_GAP = 1e-300
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One cloud of a page, and how its points are coloured: by height, unless one of values, labels, colors is given.
+
+    Args:
+        name: the caption; any text.
+        points: (N, 3) numbers, z up.
+        values: (N,) numbers, shown on a ramp; those that are not finite are grey.
+        values_name: what they are.
+        labels: (N,) integers, a colour each.
+        label_names: the labels' names, by label; a label beyond them is shown as its number.
+        colors: (N, 3), red, green and blue: integers from 0 to 255, or floats from 0 to 1.
+        highlight: (N,) bool; these points stand out and the others fade.
+        highlight_name: what they are.
+
+    Raises:
+        ValueError: another shape, no points, points that are not finite, or more than one way to colour them.
+    """
+
+    name: str
+    points: NDArray[Any]
+    values: NDArray[Any] | None = None
+    values_name: str = "value"
+    labels: NDArray[Any] | None = None
+    label_names: Sequence[str] = ()
+    colors: NDArray[Any] | None = None
+    highlight: NDArray[Any] | None = None
+    highlight_name: str = "highlighted"
+
+    def __post_init__(self) -> None:
+        points = np.asarray(self.points)
+        if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
+            raise ValueError(f"view '{self.name}': points must be (N, 3) with N >= 1, got {points.shape}")
+        if broken := int((~np.isfinite(points).all(1)).sum()):
+            raise ValueError(f"view '{self.name}': {broken:,} of {len(points):,} points are not finite")
+        for field, tail in (("values", ()), ("labels", ()), ("colors", (3,)), ("highlight", ())):
+            given = getattr(self, field)
+            if given is not None and np.shape(given) != (len(points), *tail):
+                wanted = (len(points), *tail)
+                raise ValueError(f"view '{self.name}': {field} must be {wanted}, got {np.shape(given)}")
+        if sum(given is not None for given in (self.values, self.labels, self.colors)) > 1:
+            raise ValueError(f"view '{self.name}': give one of values, labels and colors, not several")
+
+
+def write_page(path: str | os.PathLike[str], views: Sequence[View], title: str, notes: str = "") -> None:
+    """Writes one HTML file with a large scene to turn the clouds in, and thumbnails to choose them by.
+
+    It holds all that it needs, plotly.js (4.8 MB) included, and its content security policy forbids any request.
+    `page.html#3` opens at the third cloud. The folder is made.
+
+    Raises:
+        MissingViewError: plotly is not installed.
+        ValueError: no views.
+        OSError: the file cannot be written.
+    """
+    if not views:
+        raise ValueError("a page needs at least one view, got none")
+    # In one pass, so that no text is ever searched for the placeholders of another.
+    filled = {
+        "title": html.escape(title),
+        "notes": html.escape(notes),
+        "views": _json([_view_data(view) for view in views]),
+        "plotly": _plotly_script(),
+    }
+    page = re.sub(r"{{(\w+)}}", lambda match: filled[match[1]], TEMPLATE.read_text(encoding="utf-8"))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page.encode("utf-8", "replace"))
+
+
+def _plotly_script() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise MissingViewError("plotly") from error
+    return str(get_plotlyjs())
+
+
+def _json(data: object) -> str:
+    """JSON that stands inside a <script> whatever its strings hold: no "<" is left to end or open anything."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _view_data(view: View) -> dict[str, Any]:
+    """A view as what `viewer.html` reads."""
+    data: dict[str, Any] = {"name": str(view.name), "points": _rounded(view.points).reshape(-1).tolist()}
+    if view.values is not None:
+        values = np.asarray(view.values, dtype=np.float64)
+        kept = np.isfinite(values)
+        values[kept] = _rounded(values[kept])
+        data["values"] = [v if ok else None for v, ok in zip(values.tolist(), kept.tolist(), strict=True)]
+        data["values_name"] = view.values_name
+    if view.labels is not None:
+        data["labels"] = [int(label) for label in view.labels]
+        known = range(len(view.label_names))
+        data["names"] = {label: str(view.label_names[label]) for label in sorted(set(data["labels"])) if label in known}
+    if view.colors is not None:
+        data["rgb"] = _bytes(view.colors).tobytes().hex()
+    if view.highlight is not None:
+        data["highlight"] = np.flatnonzero(view.highlight).tolist()
+        data["highlight_name"] = view.highlight_name
+    return data
+
+
+def _rounded(numbers: NDArray[Any]) -> NDArray[np.float64]:
+    """To `DIGITS` digits after the first one of their spread: along the widest axis, and never of a far-off origin."""
+    numbers = np.asarray(numbers, dtype=np.float64)
+    if numbers.size == 0:
+        return numbers
+    spread = float((numbers.max(0) - numbers.min(0)).max()) or float(np.abs(numbers).max())
+    return numbers if spread < LEAST_GAP else np.round(numbers, DIGITS - math.floor(math.log10(spread)))
+
+
+def _bytes(colors: NDArray[Any]) -> NDArray[np.uint8]:
+    """Colours as (N, 3) bytes, from integers up to 255 or floats up to 1."""
+    colors = np.asarray(colors)
+    scaled = colors if colors.dtype.kind in "iu" else np.nan_to_num(colors) * 255
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

@@ -1,0 +1,203 @@
+"""python -m pointnet show: what it says is what the data set or the files hold, and what it draws is what it says."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pointnet import __main__ as command_line
+from pointnet.datasets import LabelledClouds, ModelNet, read_points
+from pointnet.inference import show
+from pointnet.inference.show import Measures, measure, show_data
+from tests.test_viewer import Page, panels
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "data" / "samples"
+CHAIR, STOOL = SAMPLES / "files" / "chair.off", SAMPLES / "files" / "stool.xyz"
+
+
+def drawn(folder: Path, name: str) -> list[dict]:
+    """The clouds of the page that was written beside a picture of that name."""
+    assert (folder / f"{name}.png").stat().st_size > 1000
+    return Page((folder / f"{name}.html").read_text(encoding="utf-8")).views()
+
+
+def table(text: str, title: str) -> dict[str, list[str]]:
+    """The rows below the one that starts with `title`, up to an empty line, by their first words."""
+    lines = text.split(f"\n{title} ")[1].split("\n\n")[0].splitlines()[1:]
+    return {cells[0]: cells[1:] for cells in (re.split(" {2,}", line) for line in lines)}
+
+
+@pytest.fixture
+def pair(monkeypatch) -> dict[str, LabelledClouds]:
+    """A data set of two classes, with a part a point, a repeated point and one that is not finite; opened by name."""
+    points = torch.randn(5, 3, 8)
+    points[1, :, 3] = points[1, :, 2]
+    points[4, 0, 0] = torch.nan
+    parts = {
+        "train": LabelledClouds(points[:4], torch.tensor([1, 1, 1, 0]), ("bowl", "<b>cup</b>")),
+        "test": LabelledClouds(points[4:], torch.tensor([1]), ("bowl", "<b>cup</b>")),
+    }
+    for data in parts.values():
+        data.parts = torch.arange(8).repeat(len(data), 1) % 3
+        data.part_names = ("rim", "foot", "handle")
+    monkeypatch.setattr(show, "open_dataset", lambda name, root, split, num_points: parts[split])
+    return parts
+
+
+def test_the_table_counts_what_the_data_set_has(capsys, tmp_path):
+    assert command_line.main(["show", "modelnet40", "--root", str(SAMPLES), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    parts = [ModelNet(SAMPLES, split) for split in ("train", "test")]
+    counts = {name: [str(int((data.labels == i).sum())) for data in parts] for i, name in enumerate(parts[0].classes)}
+    assert table(printed, "class") == {**counts, "total": [str(len(data)) for data in parts]}
+    assert "modelnet40: 40 classes, 24 clouds of 1,024 points" in printed
+    views = drawn(tmp_path, "modelnet40")
+    assert [view["name"].split()[0] for view in views] == ["bottle", "chair", "lamp", "table"]
+    for view in views:
+        points, label = parts[0][int(view["name"].split()[1])]
+        assert parts[0].classes[label] == view["name"].split()[0]
+        np.testing.assert_allclose(np.reshape(view["points"], (-1, 3)), points.T, atol=2e-4)
+    assert len(panels(tmp_path / "modelnet40.png", columns=3, rows=2)) == 6
+
+
+def test_one_split_is_one_column_and_samples_of_it(capsys, tmp_path):
+    arguments = ["show", "modelnet40", "--root", str(SAMPLES), "--out", str(tmp_path), "--split", "test"]
+    assert command_line.main([*arguments, "--per_class", "3", "--num_points", "100"]) == 0
+    assert table(capsys.readouterr().out, "class")["total"] == ["8"]
+    views = drawn(tmp_path, "modelnet40")
+    assert len(views) == 8  # there are two of each class
+    assert all(len(view["points"]) == 300 for view in views)
+
+
+def test_the_measures_of_a_cloud_are_what_they_say():
+    square = np.array([[1, 1, 2], [3, 1, 2], [1, 5, 2], [3, 5, 2], [3, 5, 2], [np.nan, 0, 0], [np.inf, 9, 9]])
+    found = measure(square.astype(np.float32))
+    mean = np.array([11, 17, 10]) / 5
+    assert found == pytest.approx(Measures(7, np.linalg.norm(mean), np.sqrt(9 + 25 + 4), 2, 4, 0, 1 / 5, 2))
+    assert measure(np.full((3, 3), np.nan)).not_finite == 3
+
+
+def test_the_order_of_the_points_does_not_change_the_measures():
+    points = np.random.default_rng(0).integers(0, 4, size=(257, 3)).astype(np.float32)
+    shuffled = np.random.default_rng(1).permutation(points)
+    assert measure(points) == pytest.approx(measure(shuffled))
+    assert measure(points).duplicates == pytest.approx(1 - len(np.unique(points, axis=0)) / 257)
+
+
+def test_least_median_and_largest_are_over_the_clouds_of_all_splits(pair, tmp_path):
+    text = "\n".join(show_data("pair", out=tmp_path))
+    rows = table(text, "of a cloud")
+    points = torch.cat([data.points for data in pair.values()])
+    radii = sorted(float(cloud.norm(dim=0).max()) for cloud in [*points[:4], points[4, :, 1:]])
+    assert rows["radius"] == [f"{radii[i]:.4f}" for i in (0, 2, 4)]
+    assert rows["duplicates"] == ["0.00%", "0.00%", "12.50%"]
+    assert "points that are not finite: 1\n" in text
+
+
+def test_the_page_shows_parts_and_leaves_out_what_is_not_finite(pair, tmp_path):
+    assert list(show_data("pair", split="test", per_class=2, out=tmp_path))[-1] == f"wrote {tmp_path / 'pair.html'}"
+    (view,) = drawn(tmp_path, "pair")
+    assert view["name"] == "<b>cup</b> 0"
+    assert (view["labels"], view["names"]["1"]) == ([1, 2, 0, 1, 2, 0, 1], "foot")
+    assert len(view["points"]) == 7 * 3
+
+
+def test_files_are_a_line_each_and_those_that_cannot_be_read_are_told(capsys, tmp_path):
+    broken, empty = tmp_path / "broken.off", tmp_path / "line\nbreak\x1b[31m.xyz"
+    broken.write_text("OFF\n3 1 0\n0 0 zero\n")
+    empty.touch()
+    files = [str(CHAIR), str(broken), str(empty), str(STOOL)]
+    assert command_line.main(["show", *files, "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    chair, stool, *wrote = printed.out.splitlines()
+    assert re.match(rf"{re.escape(str(CHAIR))} +1,024 points  extents [\d.]+ × [\d.]+ × [\d.]+  normals$", chair)
+    assert re.match(rf"{re.escape(str(STOOL))} +1,024 points  .*  positions only$", stool)
+    assert [line.split()[0] for line in wrote] == ["wrote", "wrote"]
+    first, second = printed.err.splitlines()
+    assert first.startswith(f"{broken}: ")
+    assert "line\\nbreak�[31m.xyz: " in second
+    views = drawn(tmp_path / "out", "files")
+    assert [view["name"] for view in views] == ["chair.off", "stool.xyz"]
+    np.testing.assert_allclose(np.reshape(views[1]["points"], (-1, 3)), read_points(STOOL), atol=2e-4)
+
+
+def test_a_folder_is_all_the_files_of_points_in_it(capsys, tmp_path):
+    folder = SAMPLES / "ModelNet40" / "chair"
+    assert command_line.main(["show", str(folder), "--num_points", "50", "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [Path(line.split()[0]).name for line in lines[:-2]] == [f"chair_000{i}.off" for i in (5, 6, 1, 2, 3, 4)]
+    assert [len(view["points"]) for view in drawn(tmp_path, "chair")] == [150] * 6
+
+
+def test_up_turns_the_files(tmp_path):
+    for up in ("z", "y"):
+        assert command_line.main(["show", str(STOOL), "--up", up, "--out", str(tmp_path / up)]) == 0
+    as_z, as_y = (np.reshape(drawn(tmp_path / up, "stool")[0]["points"], (-1, 3)) for up in ("z", "y"))
+    np.testing.assert_allclose(as_y, as_z[:, [0, 2, 1]] * (1, -1, 1), atol=2e-4)
+
+
+def test_a_large_cloud_is_thinned_and_a_long_list_is_cut_and_both_are_said(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(show, "MOST_POINTS", 500)
+    monkeypatch.setattr(show, "MOST_FILES", 1)
+    np.save(tmp_path / "large.npy", np.random.default_rng(0).normal(size=(501, 3)).astype(np.float32))
+    assert command_line.main(["show", str(tmp_path / "large.npy"), str(STOOL), "--out", str(tmp_path)]) == 0
+    large, *_ = capsys.readouterr().out.splitlines()
+    assert large.endswith("501 points  " + large.split("points  ")[1])
+    assert large.endswith("500 drawn")
+    (view,) = drawn(tmp_path, "files")
+    assert view["name"] == "large.npy (500 of 501 points)"
+    assert len(np.unique(np.reshape(view["points"], (-1, 3)), axis=0)) == 500
+    assert "files: 1 of 2 clouds" in (tmp_path / "files.html").read_text(encoding="utf-8")
+
+
+def test_without_the_extra_the_text_still_comes_and_a_line_says_what_to_install(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert command_line.main(["show", str(STOOL), "--out", str(tmp_path / "out")]) == 0
+    text, missing = capsys.readouterr().out.splitlines()
+    assert "1,024 points" in text
+    assert missing == "drawing needs matplotlib and plotly: pip install 'pointnet-shared-mlp[view]'"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["shape"], "'shape' is neither a data set nor a file; did you mean 'shapes'? (data sets: shapes, "),
+        ([str(CHAIR), "nowhere.off"], "'nowhere.off' is neither a data set nor a file"),
+        (["modelnet40", "--split", "val"], "split must be train, test or both, got 'val'"),
+        (["modelnet40", "--per_class", "0"], "per_class must be at least 1, got 0"),
+        (["modelnet40", "--num_points", "0"], "num_points must be at least 1, got 0"),
+        (["modelnet10", "--num_points", "9999"], "fewer than num_points=9999"),
+        ([str(CHAIR), "--up", "x"], "up must be"),
+        ([str(ROOT / "pointnet" / "ops")], "holds no file of points"),
+        (["modelnet40", "--splits", "test"], "did you mean '--split'?"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(capsys, tmp_path, arguments, message):
+    try:
+        code = command_line.main(["show", "--root", str(SAMPLES), "--out", str(tmp_path / "out"), *arguments])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    (tmp_path / "taken").touch()
+    assert command_line.main(["show", str(STOOL), "--out", str(tmp_path / "taken")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_looking_needs_plotly_and_matplotlib_only_to_draw():
+    code = "import sys, pointnet.inference.show; print(sorted({'plotly', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.replace("'", '"')) == []
