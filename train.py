@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pointnet.datasets import open_dataset
+from pointnet.datasets import PointCloudFileError, open_dataset
 from pointnet.training import TrainConfig, fit, keep_freed_memory, parse_config
 
 
@@ -23,8 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
     config = dataclasses.replace(config, out=config.out or new_run_folder(config))
     keep_freed_memory()
     try:
-        train = open_dataset(config.dataset, config.root, "train", config.num_points)
-        test = open_dataset(config.dataset, config.root, "test", config.num_points)
+        options = {"normals": config.normals, "strict": config.strict, "download": config.download}
+        train, test = (
+            open_dataset(config.dataset, config.root, split, config.num_points, **options)
+            for split in ("train", "test")
+        )
         result = fit(config, train, test, resume)
     except (ValueError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
@@ -35,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nstopped; {go_on}", file=sys.stderr)
         return 130
     print(summary(config, result))
+    print(unread([*train.bad, *test.bad]), end="")
     return 0
 
 
@@ -64,6 +68,14 @@ epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
   checkpoint.pt                    to go on with a run that was stopped: python train.py --resume --out {config.out}
 
 next: python -m pointnet evaluate {config.out} {where}"""
+
+
+def unread(bad: list[PointCloudFileError]) -> str:
+    """What to say of files that were left out."""
+    if not bad:
+        return ""
+    lines = [f"  {error}" for error in bad]
+    return "\n".join([f"\nleft out, {len(bad)} file{'s' * (len(bad) > 1)} that cannot be read:", *lines, ""])
 
 
 if __name__ == "__main__":

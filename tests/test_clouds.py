@@ -48,7 +48,7 @@ def test_a_data_set_gives_cloud_and_label_and_refuses_what_does_not_fit():
     points, label = data[2]
     assert points.shape == (3, 4)
     assert label == 1
-    with pytest.raises(ValueError, match=r"points must be \(S, C, N\)"):
+    with pytest.raises(ValueError, match=r"points must be \(S, C, K\)"):
         LabelledClouds(torch.zeros(2, 3), torch.zeros(2), ["a"])
 
 
@@ -147,3 +147,20 @@ def test_a_subset_takes_rows_that_are_there():
     assert len(y[0].unique(dim=1).T) == 20
     with pytest.raises(ValueError, match="count must be 1 to 50"):
         random_subset(x, 51, generator())
+
+
+def test_normals_turn_and_stretch_with_their_points():
+    angle = torch.linspace(0, 6, 50)
+    circle = torch.stack([angle.cos(), angle.sin(), torch.zeros(50)])
+    x = torch.cat([circle, circle]).expand(4, 6, 50)  # a cylinder's points, and their normals
+    turned = random_rotation(x, 180.0, generator(), normals=True)
+    torch.testing.assert_close(turned[:, 3:], turned[:, :3])
+    assert not torch.allclose(turned, x)
+    stretched = random_scale(x, 2.0, generator(), normals=True)
+    torch.testing.assert_close(stretched[:, 3:].norm(dim=1), torch.ones(4, 50))
+    scale = stretched[:, :2].norm(dim=2) / x[:, :2].norm(dim=2)
+    tangent = torch.stack([-angle.sin(), angle.cos()])[None] * scale[:, :, None]
+    torch.testing.assert_close((tangent * stretched[:, 3:5]).sum(1), torch.zeros(4, 50), atol=1e-5, rtol=0)
+    for change in (random_rotation, random_scale):
+        plain = change(x, 2.0, generator())
+        assert torch.equal(plain[:, 3:], x[:, 3:])

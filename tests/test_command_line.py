@@ -76,6 +76,7 @@ def test_resume_takes_the_runs_settings_and_cannot_change_them(run, capsys, tmp_
     moved, _ = parse_config(["--resume", "--out", str(run), "--root", "elsewhere", "--device", "cuda:3"])
     assert (moved.root, moved.device) == ("elsewhere", "cuda:3")
     assert parse_config(["--resume", "--out", str(run), "--epochs", "1"])[0] == config
+    assert parse_config(["--resume", "--out", str(run), "--download"])[0].download
     assert "--config cannot be given with it" in error_of(
         capsys, train.main, ["--resume", "--out", str(run), "--config", str(run / "config.yaml")]
     )
@@ -162,6 +163,19 @@ def test_the_module_runs_as_a_command():
         [sys.executable, "-m", "pointnet", "evaluate", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "the run's folder" in done.stdout
+
+
+def test_download_is_a_switch_that_may_be_given_a_value():
+    for words, wanted in (([], False), (["--download"], True), (["--download", "false"], False)):
+        assert parse_config([*words, "--epochs", "3"])[0].download is wanted
+
+
+def test_a_run_from_before_a_setting_was_there_is_resumed(run, tmp_path):
+    lines = (run / "config.yaml").read_text().splitlines()
+    assert "download: false" in lines
+    (tmp_path / "config.yaml").write_text("\n".join(line for line in lines if not line.startswith("download")))
+    config, _ = parse_config(["--resume", "--out", str(tmp_path)])
+    assert not config.download
 
 
 def test_a_message_of_several_lines_becomes_one(capsys):

@@ -13,7 +13,7 @@ import pytest
 import pointnet
 import pointnet.datasets
 import pointnet.layers
-from pointnet.__main__ import _evaluate_parser
+from pointnet.__main__ import _evaluate_parser, _show_parser
 from pointnet.training import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,8 @@ ALLOWED = {
     "models": {"files", "ops", "layers"},
     "datasets": {"files"},
     "training": {"files", "ops", "layers", "models", "datasets"},
-    "__main__": {"files", "ops", "layers", "models", "datasets", "training"},
+    "inference": {"files", "ops", "layers", "models", "datasets", "training"},
+    "__main__": {"files", "ops", "layers", "models", "datasets", "training", "inference"},
     "__init__": {"layers", "models"},
 }
 
@@ -55,7 +56,7 @@ def test_imports_run_one_way(path):
 
 
 def test_importing_the_package_pulls_torch_and_numpy_and_nothing_heavier():
-    heavy = ["trimesh", "h5py", "jsonargparse", "safetensors", "yaml", "tqdm", "scipy", "matplotlib"]
+    heavy = ["trimesh", "h5py", "jsonargparse", "safetensors", "yaml", "tqdm", "scipy", "matplotlib", "plotly"]
     code = f"import sys; import torch; before = set(sys.modules); import pointnet; print([m for m in {heavy} "
     code += "if m in set(sys.modules) - before])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -100,9 +101,10 @@ def test_every_flag_the_readme_prints_exists():
         if "train.py" in line:
             flags = re.findall(r"(?<!\S)--\w+", line.split("train.py")[1])
             assert set(flags) <= known, line
-        if "-m pointnet evaluate" in line:
-            flags = re.findall(r"(?<!\S)--\w+", line.split("evaluate")[1])
-            assert set(flags) <= set(_evaluate_parser().format_help().split()), line
+        for command, parser in (("evaluate", _evaluate_parser()), ("show", _show_parser())):
+            if f"-m pointnet {command}" in line:
+                flags = re.findall(r"(?<!\S)--\w+", line.split(command, 1)[1])
+                assert set(flags) <= set(parser.format_help().split()), line
 
 
 def test_every_file_the_readme_names_exists():

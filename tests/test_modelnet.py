@@ -1,5 +1,8 @@
 """ModelNet from the public HDF5 layout: frame, order, and every way a folder can be wrong."""
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -9,7 +12,11 @@ import torch
 import trimesh
 
 from pointnet.datasets import ModelNet, PointCloudFileError
-from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET10, MODELNET40
+from pointnet.datasets.folder import sample_file
+from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET10, MODELNET40, _released_rows, _to_library_frame
+from pointnet.datasets.readers import read_hdf5
+
+from .conftest import SHARED_DATA
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 
@@ -104,12 +111,134 @@ def test_wrong_arguments_are_one_clear_line(tmp_path):
     for arguments, message in (
         ({"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
         ({"num_classes": 20}, "num_classes must be one of 40, 10, got 20"),
-        ({"form": "off"}, "form must be one of None, 'hdf5', got 'off'"),
+        ({"form": "ply"}, "form must be one of None, 'hdf5', 'text', 'off', got 'ply'"),
         ({"up": "x"}, "up must be one of None, 'z', 'y', got 'x'"),
         ({"num_points": 0}, "num_points must be at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             ModelNet(tmp_path, **arguments)
+
+
+def nearest(points, others):
+    """Mean distance from each of points (3, N) to the nearest of others (3, M)."""
+    return torch.cdist(points.T, others.T).amin(1).mean().item()
+
+
+MIRRORED = torch.tensor([[1.0], [-1.0], [1.0]])
+
+
+@pytest.fixture
+def samples(tmp_path) -> Path:
+    """A copy, since caches are kept beside the data."""
+    return Path(shutil.copytree(SAMPLES, tmp_path / "samples"))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_three_forms_are_one_data_set(samples, split):
+    hdf5, text, meshes = (ModelNet(samples, split, num_points=256, form=form) for form in ("hdf5", "text", "off"))
+    order = torch.argsort(hdf5.labels, stable=True)
+    assert hdf5.classes == text.classes == meshes.classes == MODELNET40
+    assert torch.equal(hdf5.labels[order], meshes.labels)
+    assert torch.equal(text.labels, hdf5.labels)
+    for i, j in enumerate(order.tolist()):
+        assert torch.equal(text.points[j], hdf5.points[j].round(decimals=4)) or nearest(text[j][0], hdf5[j][0]) < 1e-3
+        cloud, surface = hdf5[j][0], meshes.points[i]
+        assert nearest(cloud, surface) < 0.04
+    # A chair knows left from right as little as we do, so of all shapes some must tell a mirror image.
+    told = [nearest(hdf5[j][0] * MIRRORED, meshes.points[i]) / nearest(hdf5[j][0], meshes.points[i])
+            for i, j in enumerate(order.tolist())]  # fmt: skip
+    assert max(told) > 2
+
+
+def boxed(points):
+    """(3, N) in the middle of its bounding box, which a different density of points leaves alone."""
+    low, high = points.amin(1, keepdim=True), points.amax(1, keepdim=True)
+    return (2 * points - low - high) / (high - low).max()
+
+
+def released(root: Path, name: str) -> torch.Tensor:
+    """A shape of the HDF5 release, by its name, in the library's frame: (3, N)."""
+    for listing in sorted(root.rglob("*_id2file.json")):
+        names = [Path(file).stem for file in json.loads(listing.read_text())]
+        if name in names:
+            part = re.sub(r"_(\d)_id2file.json$", r"\1.h5", listing.name)
+            (points,) = read_hdf5(listing.parent / part, {"data": None})
+            return torch.from_numpy(_to_library_frame(points[names.index(name)][None], None)[0])
+    raise KeyError(name)
+
+
+@pytest.mark.parametrize("name", ["person_0082", "chair_0027", "bed_0043",
+                                  "chair_0391", "laptop_0061", "bench_0011", "toilet_0287", "guitar_0084"])  # fmt: skip
+def test_the_real_forms_are_in_one_frame(real_modelnet, name):
+    root = real_modelnet.parent
+    found = [
+        *root.glob(f"modelnet_off_samples/*/*/*/{name}.off"),
+        *root.glob(f"modelnet40_normal_resampled_sample/*/*/{name}.txt"),
+    ]
+    if not found:
+        pytest.skip(f"needs {name} in {root}")
+    cloud = released(real_modelnet, name)
+    other = sample_file(found[0], 8192) if found[0].suffix == ".off" else _released_rows(found[0], 8192, None, False)
+    other = boxed(torch.from_numpy(other))
+    right, mirrored, turned = (nearest(boxed(each), other) for each in (cloud, cloud * MIRRORED, cloud[[1, 0, 2]]))
+    assert right < 0.05
+    assert mirrored > 1.8 * right
+    assert turned > 1.8 * right
+
+
+def test_text_gives_the_first_rows_as_released_with_their_normals(samples):
+    data = ModelNet(samples, "train", num_points=100, form="text", normals=True)
+    assert data.points.shape == (16, 6, 100)
+    rows = np.loadtxt(samples / "modelnet40_normal_resampled" / "chair" / "chair_0001.txt", delimiter=",")
+    chair = data.points[(data.labels == MODELNET40.index("chair")).nonzero()[0, 0]]
+    np.testing.assert_allclose(chair.T, rows[:100][:, [0, 2, 1, 3, 5, 4]], atol=1e-3)
+    np.testing.assert_allclose(chair[:3].T, rows[:100][:, [0, 2, 1]], atol=1e-6)
+    with pytest.raises(PointCloudFileError, match="has 256 points, fewer than num_points=257"):
+        ModelNet(samples, num_points=257, form="text")
+    (samples / "modelnet40_normal_resampled" / "chair" / "chair_0002.txt").unlink()
+    with pytest.raises(PointCloudFileError, match=r"chair_0002.txt: no such file; 1 of 16 listed are missing"):
+        ModelNet(samples, num_points=100, form="text")
+
+
+def test_meshes_are_sampled_by_area_from_their_files_name(samples):
+    data, again = (ModelNet(samples, "train", num_points=64, form="off", normals=True) for _ in range(2))
+    assert torch.equal(data.points, again.points)
+    assert data[0][0].shape == (6, 64)
+    assert data.num_points == 64 < data.points.shape[2]
+    torch.testing.assert_close(data.points[:, :3].mean(2), torch.zeros(16, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(data.points[:, :3].norm(dim=1).amax(1), torch.ones(16))
+    torch.testing.assert_close(data.points[:, 3:].norm(dim=1), torch.ones(16, data.points.shape[2]))
+    path = samples / "ModelNet40" / "bottle" / "train" / "bottle_0001.off"
+    assert path.read_text().startswith("OFF") and "\n" not in path.read_text()[:5]  # noqa: PT018
+    np.testing.assert_array_equal(data.points[0], sample_file(path, data.points.shape[2], normals=True))
+    path.write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n")
+    with pytest.raises(PointCloudFileError, match=r"bottle_0001.off: a face names vertex 7"):
+        ModelNet(samples, form="off")
+
+
+def test_the_real_text_and_meshes_are_read_whole():
+    for name, form, counts in (("modelnet40_normal_resampled_sample", "text", (29, 10)),
+                               ("modelnet_off_samples", "off", (11, 2))):  # fmt: skip
+        root = SHARED_DATA / name
+        if not root.is_dir():
+            pytest.skip(f"needs {root}")
+        for split, count in zip(("train", "test"), counts, strict=True):
+            data = ModelNet(root, split, form=form)
+            assert len(data) == count
+            assert data.points.isfinite().all()
+            assert data.points.norm(dim=1).max() <= 1.001
+
+
+def test_hdf5_gives_its_normals_where_it_has_some(tmp_path):
+    folder = write_release(tmp_path)
+    with pytest.raises(PointCloudFileError, match="has no data set 'normal'"):
+        ModelNet(tmp_path, num_points=8, normals=True)
+    for path in folder.glob("*.h5"):
+        with h5py.File(path, "a") as file:
+            file["normal"] = -file["data"][...]
+    data = ModelNet(tmp_path, num_points=5, normals=True)
+    assert torch.equal(data.points[:, 3:], -data.points[:, :3])
+    assert torch.equal(data.points[:, :3], ModelNet(tmp_path, num_points=5).points)
 
 
 def truncate(folder):

@@ -17,7 +17,8 @@ from pointnet.files import write_atomically
 from pointnet.models import load_model
 from pointnet.training import TrainConfig, evaluate, fit, loop
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
-from pointnet.training.loop import _open_run_folder, augment, count_batches, find_device, make_optimizer, make_schedule
+from pointnet.training.feed import count_batches
+from pointnet.training.loop import _open_run_folder, augment, find_device, make_optimizer, make_schedule
 from pointnet.training.metrics import ConfusionMatrix
 
 

@@ -3,21 +3,75 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from .clouds import LabelledClouds
+from .download import ARCHIVES
+from .download import download as fetch
+from .folder import MeshFolder
 from .modelnet import ModelNet
+from .readers import DatasetNotFoundError
+from .scanobjectnn import ScanObjectNN
 from .shapes import Shapes
 
-# Each takes root, split and num_points.
+# Each takes root, split and num_points, and of the options of `open_dataset` those in OPTIONS.
 DATASETS: dict[str, Callable[..., LabelledClouds]] = {
     "shapes": Shapes,
     "modelnet40": partial(ModelNet, num_classes=40),
     "modelnet10": partial(ModelNet, num_classes=10),
+    "scanobjectnn": ScanObjectNN,
+    "scanobjectnn_obj_bg": partial(ScanObjectNN, variant="objects"),
+    "scanobjectnn_obj_only": partial(ScanObjectNN, variant="objects", background=False),
+    "folder": MeshFolder,
 }
+OPTIONS = {"modelnet40": {"normals"}, "modelnet10": {"normals"}, "folder": {"normals", "strict"}}
+
+# What --download fetches. ModelNet10 is read from the same HDF5 release as ModelNet40.
+DOWNLOADS = {"modelnet40": ARCHIVES["modelnet40"], "modelnet10": ARCHIVES["modelnet40"]}
 
 
-def open_dataset(name: str, root: str | os.PathLike[str], split: str, num_points: int) -> LabelledClouds:
-    """One split of a data set in `DATASETS`."""
-    return DATASETS[name](root=root, split=split, num_points=num_points)
+def open_dataset(
+    name: str,
+    root: str | os.PathLike[str],
+    split: str,
+    num_points: int,
+    normals: bool = False,
+    strict: bool = False,
+    download: bool = False,
+) -> LabelledClouds:
+    """One split of a data set in `DATASETS`.
+
+    Args:
+        normals: with three channels more, the normals.
+        strict: a file that cannot be read is an error, where else a set of many files lists it in `.bad`.
+        download: fetch the set where it is not found and may be fetched.
+
+    Raises:
+        PointCloudFileError: the set is not there and not to be fetched, or damaged.
+        DownloadError: it was to be fetched, and could not be.
+        ValueError: it has no normals.
+    """
+    options = {"normals": normals, "strict": strict}
+    known = OPTIONS.get(name, set())
+    if normals and "normals" not in known:
+        raise ValueError(f"the data set {name} has no normals")
+    chosen = {option: options[option] for option in known}
+    open_split = partial(DATASETS[name], root=root, split=split, num_points=num_points, **chosen)
+    archive = DOWNLOADS.get(name)
+    try:
+        return open_split()
+    except DatasetNotFoundError as error:
+        if archive is None:
+            raise
+        if not download:
+            hint = f"--download fetches it ({archive.size_text})"
+            raise DatasetNotFoundError(error.path, f"{error.reason}; {hint}") from error
+    parent = Path(root).parent if Path(root).name == archive.folder else Path(root)
+    folder = fetch(archive, parent, log=partial(print, file=sys.stderr))  # a command may print its result alone
+    try:
+        return open_split()
+    except DatasetNotFoundError as error:
+        raise DatasetNotFoundError(folder, "is not the whole set; remove it, and --download fetches it anew") from error

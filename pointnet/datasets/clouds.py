@@ -2,46 +2,77 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .readers import PointCloudFileError
+
+Clouds = TypeVar("Clouds", bound="LabelledClouds")
+
 
 class LabelledClouds(Dataset[tuple[Tensor, int]]):
-    """S clouds of N points with a label each, resident in memory.
+    """S clouds of N points with a label each.
 
     Args:
-        points: (S, C, N) float32; the first three channels are xyz in the library's frame (z up, right-handed).
+        points: (S, C, K) float32, in memory or memory-mapped; the first three channels are xyz in the library's frame
+            (z up, right-handed). K may be more than N: points to draw from afresh in training.
         labels: (S,) int64, indices into `classes`.
         classes: the class names, in label order.
+        num_points: N; None for K.
 
-    `data[i]` gives ((C, N) float32, int); `data.points` and `data.labels` give everything at once,
-    which is what a training loop that keeps its data on the device wants.
+    `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
+    once, `data.batch(indices)` some of it, with all K. `data.bad` lists the files that could not be read.
     """
 
-    def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str]):
+    def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str], num_points: int | None = None):
         if points.dim() != 3 or labels.shape != points.shape[:1]:
             raise ValueError(
-                f"points must be (S, C, N) with labels (S,), got {tuple(points.shape)} and {tuple(labels.shape)}"
+                f"points must be (S, C, K) with labels (S,), got {tuple(points.shape)} and {tuple(labels.shape)}"
             )
-        self.points = points
+        self.num_points = points.shape[2] if num_points is None else num_points
+        if not 1 <= self.num_points <= points.shape[2]:
+            raise ValueError(f"num_points must be 1 to {points.shape[2]}, got {num_points}")
         self.labels = labels
         self.classes = tuple(classes)
+        self.bad: list[PointCloudFileError] = []
+        self._stored = points
+        self._rows: Tensor | None = None  # of the stored clouds, those that are here; None for all
+
+    @property
+    def points(self) -> Tensor:
+        """(S, C, K)."""
+        return self._stored if self._rows is None else self._stored[self._rows]
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self._stored.shape[1]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.points[index], int(self.labels[index])
+        row = index if self._rows is None else int(self._rows[index])
+        return self._stored[row][:, : self.num_points], int(self.labels[index])
 
-    def subset(self, indices: Tensor) -> LabelledClouds:
-        """The clouds at `indices` (K,), in that order, with the same classes."""
-        return LabelledClouds(self.points[indices], self.labels[indices], self.classes)
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The clouds at `indices` (B,), with all their points, and their labels: (B, C, K), (B,)."""
+        return self._stored[indices if self._rows is None else self._rows[indices]], self.labels[indices]
+
+    def subset(self: Clouds, indices: Tensor) -> Clouds:
+        """The clouds at `indices` (S',), in that order, with the same classes; nothing is copied."""
+        chosen = copy.copy(self)
+        chosen._rows = indices if self._rows is None else self._rows[indices]
+        chosen.labels = self.labels[indices]
+        return chosen
 
 
-def split_validation(data: LabelledClouds, seed: int, fraction: float = 0.1) -> tuple[LabelledClouds, LabelledClouds]:
+def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Clouds, Clouds]:
     """Carves a validation part out of a training set, class by class: -> (train, validation).
 
     Each class gives `fraction` of its clouds, rounded, and never its last one. The same seed gives the same split.

@@ -7,7 +7,6 @@ its proportions and optional parts from a generator and yields (part, mesh) pair
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import io
 import os
@@ -361,9 +360,9 @@ class Shapes(LabelledClouds):
         self.part_names = tuple(PART_NAMES)
 
     def subset(self, indices: Tensor) -> Shapes:
-        """The clouds at `indices` (K,), in that order, with the same classes and their parts."""
-        chosen = copy.copy(self)
-        chosen.points, chosen.labels, chosen.parts = self.points[indices], self.labels[indices], self.parts[indices]
+        """The clouds at `indices` (S',), in that order, with the same classes and their parts."""
+        chosen = super().subset(indices)
+        chosen.parts = self.parts[indices]
         return chosen
 
 

@@ -9,14 +9,21 @@ import math
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 
-def random_scale(points: Tensor, factor: float, generator: Generator) -> Tensor:
-    """Stretches each cloud along x, y and z by factors of their own, drawn from [1 / factor, factor]."""
+def random_scale(points: Tensor, factor: float, generator: Generator, normals: bool = False) -> Tensor:
+    """Stretches each cloud along x, y and z by factors of their own, drawn from [1 / factor, factor].
+
+    With `normals`, channels 3 to 5 are those of the points: they are divided by the factors and brought to length 1.
+    """
     if factor < 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
     scale = _uniform((len(points), 3, 1), 1 / factor, factor, points, generator)
-    return _with_xyz(points, points[:, :3] * scale)
+    scaled = _with_xyz(points, points[:, :3] * scale)
+    if normals:
+        scaled[:, 3:6] = F.normalize(points[:, 3:6] / scale, dim=1)
+    return scaled
 
 
 def random_shift(points: Tensor, distance: float, generator: Generator) -> Tensor:
@@ -30,11 +37,13 @@ def random_jitter(points: Tensor, sigma: float, generator: Generator, clip: floa
     return _with_xyz(points, points[:, :3] + (noise.clamp(-clip, clip) * sigma).to(points.dtype))
 
 
-def random_rotation(points: Tensor, degrees: float, generator: Generator) -> Tensor:
-    """Turns each cloud about the up axis (z) by an angle drawn from [-degrees, degrees]."""
+def random_rotation(points: Tensor, degrees: float, generator: Generator, normals: bool = False) -> Tensor:
+    """Turns each cloud about the up axis (z) by an angle drawn from [-degrees, degrees]; `normals` as above."""
     angle = _uniform((len(points), 1), -math.radians(degrees), math.radians(degrees), points, generator)
-    x, y, z = points[:, :3].unbind(1)
-    return _with_xyz(points, torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y, z], 1))
+    turned = _with_xyz(points, _turned(points[:, :3], angle))
+    if normals:
+        turned[:, 3:6] = _turned(points[:, 3:6], angle)
+    return turned
 
 
 def random_point_dropout(points: Tensor, most: float, generator: Generator) -> Tensor:
@@ -53,6 +62,12 @@ def random_subset(points: Tensor, count: int, generator: Generator) -> Tensor:
         raise ValueError(f"count must be 1 to {points.shape[2]}, the points a cloud has, got {count}")
     kept = torch.randperm(points.shape[2], device=points.device, generator=generator)[:count]
     return points[:, :, kept]
+
+
+def _turned(vectors: Tensor, angle: Tensor) -> Tensor:
+    """Vectors (B, 3, N), turned about z by angles (B, 1)."""
+    x, y, z = vectors.unbind(1)
+    return torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y, z], 1)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, like: Tensor, generator: Generator) -> Tensor:

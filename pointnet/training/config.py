@@ -24,8 +24,12 @@ class TrainConfig:
     """How a classifier is trained.
 
     Args:
-        dataset: shapes (embedded, made on first use), modelnet40 or modelnet10.
+        dataset: shapes (embedded, made on first use), modelnet40, modelnet10, scanobjectnn, scanobjectnn_obj_bg,
+            scanobjectnn_obj_only, or folder (your own files: root/<class>/<files>).
         root: the folder the data set is in, or is made in.
+        normals: whether points have three channels more, their normals (not in shapes).
+        strict: whether a file of --dataset folder that cannot be read ends the run; else it is listed at the end.
+        download: whether a data set that is not there is fetched (ModelNet, 415 MiB), its licence printed first.
         model: the network's name.
         input_transform: whether the T-Net that turns xyz is there.
         feature_transform: whether the T-Net that turns the 64 features is there.
@@ -46,6 +50,8 @@ class TrainConfig:
         jitter: standard deviation of the noise on each coordinate.
         point_dropout: up to this share of a cloud's points is dropped.
         val_fraction: share of each training class held out to choose the epoch; 0 takes the last epoch.
+        feed: resident (all clouds on the device), stream (read ahead by workers), or auto (resident where it fits);
+            the same batches either way.
         seed: of everything random.
         device: auto (cuda where there is one), cpu, cuda or cuda:N.
         precision: fp32, or bf16 (autocast).
@@ -54,6 +60,9 @@ class TrainConfig:
 
     dataset: str = "shapes"
     root: str = "data"
+    normals: bool = False
+    strict: bool = False
+    download: bool = False
     model: str = "pointnet"
     input_transform: bool = True
     feature_transform: bool = True
@@ -74,6 +83,7 @@ class TrainConfig:
     jitter: float = 0.0
     point_dropout: float = 0.0
     val_fraction: float = 0.1
+    feed: Literal["auto", "resident", "stream"] = "auto"
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -141,6 +151,10 @@ def training_parser() -> OneLineParser:
     parser = OneLineParser(prog="train.py", description="Train a point-cloud classifier.", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file of settings; later flags win")
     parser.add_class_arguments(TrainConfig)
+    switches = {field.name for field in dataclasses.fields(TrainConfig) if field.default is False}
+    for action in parser._actions:
+        if action.dest in switches:  # may be given without a value
+            action.nargs, action.const = "?", True
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
     return parser
 
@@ -149,7 +163,7 @@ def parse_config(arguments: list[str] | None = None) -> tuple[TrainConfig, bool]
     """Command-line words -> the settings, and whether to resume.
 
     With --resume the settings are those of the run in --out; a flag may repeat one, and change where the data set is
-    (root) and which device of the same kind is used.
+    (root), whether it is fetched (download), how it is fed (feed) and which device of the same kind is used.
     """
     parser = training_parser()
     try:
@@ -184,7 +198,7 @@ def _saved_config(given: TrainConfig, words: Iterable[str]) -> TrainConfig:
     changed = {}
     for name in flags & {field.name for field in dataclasses.fields(TrainConfig)}:
         was, now = getattr(saved, name), getattr(given, name)
-        if name in ("out", "root", "device"):
+        if name in ("out", "root", "download", "feed", "device"):
             changed[name] = now
         elif was != now:
             raise ValueError(f"--{name} {now} differs from the run's own {was}; resume cannot change it")

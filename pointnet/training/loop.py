@@ -1,4 +1,4 @@
-"""The training loop: data resident on the device, augmented in batches, the epoch chosen on validation."""
+"""The training loop: batches augmented on the device, the epoch chosen on validation."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from pointnet.models.zoo import save_config, save_weights
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig, save_config_yaml
+from .feed import Batch, ResidentFeed, StreamedFeed, count_batches, cut_batches, make_feed
 from .metrics import ConfusionMatrix
 
 PREPROCESSING = {"frame": "z up, right-handed", "normalization": "centred, in the unit sphere"}
@@ -69,12 +70,12 @@ def fit(
         run.restore(out / "checkpoint.pt")
     else:
         _open_run_folder(out, config, train)
-    points, labels = train_part.points.to(device), train_part.labels.to(device)
+    feed = make_feed(train_part, device, config.feed)
 
     log(f"{len(train_part):,} to train on, {len(val_part):,} to choose the epoch; {device}, {config.precision}; {out}/")
     while run.epoch < config.epochs:
         started = time.perf_counter()
-        metrics = run.train_epoch(points, labels)
+        metrics = run.train_epoch(feed)
         if len(val_part):
             val = evaluate(run.model, val_part, device)
             metrics |= {f"val_{name}": value for name, value in val.items() if name != "count"}
@@ -105,9 +106,10 @@ def evaluate(model: nn.Module, data: LabelledClouds, device: torch.device | str 
     model.eval()
     confusion = ConfusionMatrix(len(data.classes), device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for points, labels in zip(data.points.split(EVALUATION_BATCH), data.labels.split(EVALUATION_BATCH), strict=True):
+    for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
+        points, labels = data.batch(rows)
         labels = labels.to(device)
-        logits = model(points.to(device))
+        logits = model(points[:, :, : data.num_points].to(device))
         confusion.update(logits.argmax(1), labels)
         loss += F.cross_entropy(logits, labels, reduction="sum")
     model.train(was_training)
@@ -140,22 +142,23 @@ class _Run:
         generator = Generator(device).manual_seed(config.seed)
         return cls(config, model, optimizer, schedule, generator, device, len(train))
 
-    def train_epoch(self, points: Tensor, labels: Tensor) -> dict[str, Any]:
-        """One pass over points (S, C, N) and labels (S,), which lie on the device: -> what there is to report."""
+    def train_epoch(self, feed: ResidentFeed | StreamedFeed) -> dict[str, Any]:
+        """One pass over all clouds of the feed: -> what there is to report."""
         started = time.perf_counter()
         self.model.train()
         count = self.config.points_in_epoch(self.epoch)
-        order = torch.randperm(len(labels), device=self.device, generator=self.generator)
-        batches = order.tensor_split(count_batches(len(labels), self.config.batch_size))
+        order = torch.randperm(self.samples, device=self.device, generator=self.generator)
+        batches = feed.batches(cut_batches(order, self.config.batch_size))
         # Summed on the device, so that no step waits for its own loss.
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), dtype=torch.int64, device=self.device)
-        for batch in _progress(batches, f"epoch {self.epoch + 1}/{self.config.epochs}", loss_sum, right):
-            x = augment(random_subset(points[batch], count, self.generator), self.config, self.generator)
-            loss, logits = self.step(x, labels[batch])
-            loss_sum += loss * len(batch)
-            right += (logits.argmax(1) == labels[batch]).sum()
-        train_loss, train_accuracy = float(loss_sum) / len(labels), int(right) / len(labels)
+        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        for points, labels in _progress(batches, self.samples, title, loss_sum, right):
+            x = augment(random_subset(points, count, self.generator), self.config, self.generator)
+            loss, logits = self.step(x, labels)
+            loss_sum += loss * len(labels)
+            right += (logits.argmax(1) == labels).sum()
+        train_loss, train_accuracy = float(loss_sum) / self.samples, int(right) / self.samples
         if not math.isfinite(train_loss):
             raise ValueError(
                 f"epoch {self.epoch + 1}: the loss is {train_loss}; try a lower --lr, or look for bad points"
@@ -169,7 +172,7 @@ class _Run:
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
             "seconds": round(seconds, 3),
-            "samples_per_second": round(len(labels) / seconds, 1),
+            "samples_per_second": round(self.samples / seconds, 1),
         }
 
     def step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,7 +243,7 @@ def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]
     """What `MODELS[config.model]` is built with."""
     return {
         "num_classes": len(data.classes),
-        "in_channels": data.points.shape[1],
+        "in_channels": data.channels,
         "input_transform": config.input_transform,
         "feature_transform": config.feature_transform,
         "regularization_weight": config.regularization_weight,
@@ -276,19 +279,14 @@ def augment(points: Tensor, config: TrainConfig, generator: Generator) -> Tensor
     if config.point_dropout:
         points = random_point_dropout(points, config.point_dropout, generator)
     if config.rotate:
-        points = random_rotation(points, config.rotate, generator)
+        points = random_rotation(points, config.rotate, generator, config.normals)
     if config.scale > 1:
-        points = random_scale(points, config.scale, generator)
+        points = random_scale(points, config.scale, generator, config.normals)
     if config.shift:
         points = random_shift(points, config.shift, generator)
     if config.jitter:
         points = random_jitter(points, config.jitter, generator)
     return points
-
-
-def count_batches(samples: int, batch_size: int) -> int:
-    """How many even batches of about `batch_size` and never of one: batch norm cannot train on a single cloud."""
-    return max(1, min(math.ceil(samples / batch_size), samples // 2))
 
 
 def find_device(name: str) -> torch.device:
@@ -324,7 +322,7 @@ def _open_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> N
     if (out / "checkpoint.pt").exists():
         raise ValueError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    preprocessing = {**PREPROCESSING, "num_points": config.num_points}
+    preprocessing = {**PREPROCESSING, "num_points": config.num_points, "normals": config.normals}
     save_config(out, config.model, model_arguments(config, train), train.classes, preprocessing)
     save_config_yaml(config, out / "config.yaml")
 
@@ -334,19 +332,18 @@ def _check_trainable(train: LabelledClouds, config: TrainConfig) -> None:
     if len(present) < 2:
         found = f"only '{train.classes[int(present[0])]}'" if len(present) else "no shapes"
         raise ValueError(f"a classifier needs shapes of at least two classes to train on, got {found}")
-    if train.points.shape[2] != config.num_points:
-        raise ValueError(f"num_points must be {train.points.shape[2]}, as the data has, got {config.num_points}")
+    if train.num_points != config.num_points:
+        raise ValueError(f"num_points must be {train.num_points}, as the data has, got {config.num_points}")
 
 
-def _progress(batches: tuple[Tensor, ...], title: str, loss_sum: Tensor, right: Tensor) -> Iterator[Tensor]:
+def _progress(batches: Iterator[Batch], total: int, title: str, loss_sum: Tensor, right: Tensor) -> Iterator[Batch]:
     """The batches, with a bar on a terminal; it reads the sums, and so waits for the device, at most twice a second."""
-    total = sum(len(batch) for batch in batches)
     with tqdm(total=total, desc=title, unit=" clouds", leave=False, disable=None, mininterval=0.5) as bar:
         shown, done = time.monotonic(), 0
-        for batch in batches:
-            yield batch
-            done += len(batch)
-            bar.update(len(batch))
+        for points, labels in batches:
+            yield points, labels
+            done += len(labels)
+            bar.update(len(labels))
             if not bar.disable and time.monotonic() - shown > 0.5:
                 shown = time.monotonic()
                 bar.set_postfix(loss=f"{float(loss_sum) / done:.3f}", accuracy=f"{int(right) / done:.3f}")

@@ -1,0 +1,154 @@
+"""Data to batches: HDF5 to the first batch, meshes to cached points, and each feed beside the training step.
+
+python -m benchmarks.data [--root ../shared/data/modelnet40_dev] [--meshes ../shared/data/modelnet_off_samples]
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+import trimesh
+from torch import Generator, Tensor
+
+from benchmarks.common import loss_of, machine, pair, parser, peak_memory, side_by_side, synchronize
+from pointnet.datasets import LabelledClouds, ModelNet
+from pointnet.datasets.folder import KEPT, sample_files
+from pointnet.datasets.transforms import random_subset
+from pointnet.training import TrainConfig, keep_freed_memory
+from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches
+from pointnet.training.loop import augment
+
+SAMPLES = Path("data/samples")
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    flags = parser(__doc__ or "")
+    flags.add_argument("--root", type=Path, default=SAMPLES, help="a folder with ModelNet40 as HDF5")
+    flags.add_argument(
+        "--meshes", type=Path, default=SAMPLES / "ModelNet40", help="a folder with OFF files, at any depth"
+    )
+    flags.add_argument("--repeat", type=int, default=40, help="how often each mesh is given")
+    args = flags.parse_args()
+    torch.set_num_threads(args.threads)
+    print(machine(args.device))
+    first_batch(args.root, args.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        meshes_to_points(args.meshes, Path(folder), args.repeat)
+        feeds(ModelNet(args.root), Path(folder), torch.device(args.device), args.rounds)
+
+
+def first_batch(root: Path, rounds: int) -> None:
+    """From disk (as warm as it is) to the first batch, and the same bytes read by nothing but h5py."""
+
+    def ours() -> Tensor:
+        data = ModelNet(root)
+        points, _ = next(ResidentFeed(data, CPU).batches([torch.arange(min(32, len(data)))]))
+        return points
+
+    def bare() -> list[np.ndarray]:
+        read = []
+        for path in sorted(root.rglob("ply_data_train*.h5")):
+            with h5py.File(path) as file:
+                read += [file["data"][:, :1024], file["label"][:]]
+        return read
+
+    seconds = side_by_side({"`ModelNet(root)` to the first batch": ours, "bare `h5py` read": bare}, rounds)
+    print(f"\n| HDF5, {len(ModelNet(root)):,} clouds x 1,024 points | s | ratio |\n|-|-|-|")
+    for name, taken in seconds.items():
+        print(f"| {name} | {taken:.3f} | {taken / seconds['bare `h5py` read']:.2f} |", flush=True)
+
+
+def meshes_to_points(root: Path, folder: Path, repeat: int) -> None:
+    """Meshes sampled to KEPT points: trimesh one by one, and ours on all cores into the cache."""
+    counts = {name: copies(root, folder / name, times) for name, times in (("few", repeat), ("many", 4 * repeat))}
+
+    def by_trimesh() -> None:
+        for path in counts["few"]:
+            trimesh.sample.sample_surface(trimesh.load(path, process=False), KEPT, seed=0)
+
+    def ours(name: str = "few") -> None:
+        shutil.rmtree(folder / name / ".cache", ignore_errors=True)
+        sample_files(counts[name], folder / name, KEPT, normals=False, up=None)
+
+    print(f"\n| {len(counts['few']):,} meshes to {KEPT:,} points | s | meshes/s | times faster |\n|-|-|-|-|")
+    seconds = side_by_side({"trimesh, load and sample": by_trimesh, "ours, into the cache": ours}, 3)
+    seconds["ours, from the cache"] = side_by_side(
+        {"": lambda: sample_files(counts["few"], folder / "few", KEPT, normals=False, up=None)}, 3
+    )[""]
+    for name, taken in seconds.items():
+        faster = seconds["trimesh, load and sample"] / taken
+        print(f"| {name} | {taken:.2f} | {len(counts['few']) / taken:,.0f} | {faster:.1f} |", flush=True)
+    for name, files in counts.items():
+        took = peak_memory(lambda n=name: ours(n))
+        print(f"peak memory over the resting process, {len(files):,} meshes: {took:.0f} MiB", flush=True)
+
+
+def copies(root: Path, folder: Path, times: int) -> list[Path]:
+    """Every mesh under `root`, `times` times over, as files of their own."""
+    folder.mkdir(parents=True)
+    made = [folder / f"{path.stem}_{i}.off" for i in range(times) for path in sorted(root.rglob("*.off"))]
+    for target, path in zip(made, times * sorted(root.rglob("*.off")), strict=True):
+        shutil.copy(path, target)
+    return made
+
+
+def feeds(data: LabelledClouds, folder: Path, device: torch.device, rounds: int) -> None:
+    """An epoch of batches of 32 x 1,024 points, augmented, by each feed, and the same batches trained on."""
+    keep_freed_memory()
+    config = TrainConfig(batch_size=32)
+    mapped = kept_on_disk(data, folder / "kept.npy")
+    sources = {
+        "resident": ResidentFeed(data, device),
+        "streamed from memory, 2 workers": StreamedFeed(data, device, 2),
+        "streamed from a memory map of 4,096 points, 2 workers": StreamedFeed(mapped, device, 2),
+        "the same, no workers": StreamedFeed(mapped, device, 0),
+    }
+    count = min(len(data), 1024)
+    print("\n| batches of 32 x 1,024, augmented | clouds/s |\n|-|-|")
+    seconds = side_by_side(
+        {
+            name: lambda s=source: [x.sum() for x, _ in batches(s, config, count, device)]
+            for name, source in sources.items()
+        },
+        rounds,
+        str(device),
+    )
+    for name, taken in seconds.items():
+        print(f"| {name} | {count / taken:,.0f} |", flush=True)
+    model, _ = pair(str(device))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    start = time.perf_counter()
+    for x, labels in batches(sources["resident"], config, min(count, 320), device):
+        optimizer.zero_grad()
+        loss_of(model, x, labels).backward()
+        optimizer.step()
+    synchronize(str(device))
+    print(f"| the training step itself | {min(count, 320) / (time.perf_counter() - start):,.0f} |")
+
+
+def batches(
+    source: ResidentFeed | StreamedFeed, config: TrainConfig, count: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    generator = Generator(device).manual_seed(0)
+    order = torch.randperm(count, generator=generator, device=device)
+    for points, labels in source.batches(cut_batches(order, config.batch_size)):
+        yield augment(random_subset(points, 1024, generator), config, generator), labels
+
+
+def kept_on_disk(data: LabelledClouds, path: Path) -> LabelledClouds:
+    """The first of the clouds, with their points four times over, in a memory-mapped file."""
+    some = data.subset(torch.arange(min(len(data), 1024)))
+    np.save(path, some.points.repeat(1, 1, 4).numpy())
+    return LabelledClouds(torch.from_numpy(np.load(path, mmap_mode="c")), some.labels, data.classes, 1024)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""From a data set to batches on the device: resident where it fits, streamed where it does not, the same batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pointnet.datasets import LabelledClouds
+
+Batch = tuple[Tensor, Tensor]
+
+
+class ResidentFeed:
+    """All clouds on the device: a batch is one gather there."""
+
+    def __init__(self, data: LabelledClouds, device: torch.device):
+        self.points, self.labels = data.points.to(device), data.labels.to(device)
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
+        """For each tensor of indices (B,): points (B, C, K), labels (B,)."""
+        for rows in indices:
+            yield self.points[rows], self.labels[rows]
+
+
+class StreamedFeed:
+    """Clouds stay where they are, perhaps on disk; worker processes gather batches ahead of the step."""
+
+    def __init__(self, data: LabelledClouds, device: torch.device, workers: int = 2):
+        self.device = device
+        self.order: Sequence[Tensor] = []
+        self.loader: DataLoader[Any] = DataLoader(
+            _Gathered(data),
+            batch_size=None,  # an "index" is a whole batch of them
+            sampler=self,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw from the one that dropout draws from
+        )
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
+        """For each tensor of indices (B,): points (B, C, K), labels (B,)."""
+        self.order = [rows.cpu() for rows in indices]
+        for points, labels in self.loader:
+            yield points.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+class _Gathered(Dataset[Batch]):
+    def __init__(self, data: LabelledClouds):
+        self.data = data
+
+    def __getitem__(self, indices: Any) -> Batch:
+        return self.data.batch(indices)
+
+
+def make_feed(data: LabelledClouds, device: torch.device, kind: str = "auto") -> ResidentFeed | StreamedFeed:
+    """The feed of this kind; "auto" is resident where the clouds take at most half of the free memory."""
+    if kind == "auto":
+        size = len(data) * data.batch(torch.arange(1))[0].nbytes
+        kind = "resident" if size <= free_memory(device) / 2 else "stream"
+    return ResidentFeed(data, device) if kind == "resident" else StreamedFeed(data, device)
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that could be taken on the device; infinite where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return math.inf
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), math.inf)
+
+
+def cut_batches(order: Tensor, batch_size: int, rank: int = 0, ranks: int = 1) -> Sequence[Tensor]:
+    """`order` (S,) in even batches of about `batch_size`, and of each one rank's share: every sample once in all."""
+    batches = order.tensor_split(count_batches(len(order), batch_size))
+    return [batch.tensor_split(ranks)[rank] for batch in batches]
+
+
+def count_batches(samples: int, batch_size: int) -> int:
+    """How many even batches of about `batch_size` and never of one: batch norm cannot train on a single cloud."""
+    return max(1, min(math.ceil(samples / batch_size), samples // 2))

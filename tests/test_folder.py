@@ -1,0 +1,310 @@
+"""A folder of anyone's files: which are read, how they are split, sampled and cached."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from pointnet.datasets import MeshFolder, PointCloudFileError, cache, open_dataset, read_points
+from pointnet.datasets.cache import PART, cached_clouds
+from pointnet.datasets.folder import KEPT, sample_file
+
+FILES = Path(__file__).parents[1] / "data" / "samples" / "files"
+
+
+def write_meshes(root: Path, classes=("ball", "box"), count: int = 5) -> Path:
+    """`root/<class>/<class>_<i>.off`, balls and boxes of their own sizes."""
+    for name in classes:
+        folder = root / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            size = 1 + 0.1 * i
+            mesh = trimesh.creation.icosphere(2, size) if name == "ball" else trimesh.creation.box((size, 1, 2))
+            mesh.export(folder / f"{name}_{i}.off")
+    return root
+
+
+def test_classes_are_folders_and_clouds_stand_in_the_unit_sphere(tmp_path):
+    data = MeshFolder(write_meshes(tmp_path), num_points=100)
+    assert data.classes == ("ball", "box")
+    assert len(data) == 8
+    points, label = data[0]
+    assert points.shape == (3, 100)
+    assert (points.dtype, label) == (torch.float32, 0)
+    assert data.points.shape == (8, 3, KEPT)
+    torch.testing.assert_close(data.points.mean(2), torch.zeros(8, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(data.points.norm(dim=1).amax(1), torch.ones(8))
+    balls = data.points[data.labels == 0].norm(dim=1)
+    assert balls.min() > 0.9
+
+
+def test_a_folder_without_a_split_gets_a_seeded_stratified_one(tmp_path):
+    root = write_meshes(tmp_path, count=10)
+    parts = {split: {file.name for file in MeshFolder(root, split, seed=1).files} for split in ("train", "test")}
+    assert not parts["train"] & parts["test"]
+    assert len(parts["train"] | parts["test"]) == 20
+    assert sorted(name.split("_")[0] for name in parts["test"]) == ["ball", "ball", "box", "box"]
+    assert {file.name for file in MeshFolder(root, "test", seed=1).files} == parts["test"]
+    assert {file.name for file in MeshFolder(root, "test", seed=2).files} != parts["test"]
+    shutil.copy(root / "ball" / "ball_0.off", root / "ball" / "ball_new.off")
+    after = {file.name for file in MeshFolder(root, "test", seed=1).files}
+    assert len(after ^ parts["test"]) <= 2
+    assert len(MeshFolder(root, "train", test_fraction=0.0)) == 21
+
+
+def test_a_class_of_one_or_two_files_is_trained_on(tmp_path):
+    write_meshes(tmp_path, ("ball",), count=1)
+    write_meshes(tmp_path, ("box",), count=2)
+    assert sorted(MeshFolder(tmp_path, "train").labels.tolist()) == [0, 1]
+    assert MeshFolder(tmp_path, "test").labels.tolist() == [1]
+
+
+def test_folders_named_train_and_test_are_the_split(tmp_path):
+    for name in ("ball", "box"):
+        for split, count in (("train", 3), ("test", 2)):
+            write_meshes(tmp_path / "made", (name,), count=count)
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / "made" / name).rename(tmp_path / name / split)
+    (tmp_path / "made").rmdir()
+    shutil.rmtree(tmp_path / "box" / "test")
+    train, test = MeshFolder(tmp_path, "train"), MeshFolder(tmp_path, "test")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert test.labels.tolist() == [0, 0]
+    assert train.classes == test.classes == ("ball", "box")
+
+
+def test_every_format_is_read_and_others_are_not_looked_at(tmp_path):
+    (tmp_path / "thing").mkdir()
+    for file in FILES.iterdir():
+        shutil.copy(file, tmp_path / "thing" / file.name)
+    for stray in ("notes.md", "texture.png", ".hidden.off"):
+        (tmp_path / "thing" / stray).write_bytes(b"not points")
+    (tmp_path / "empty").mkdir()
+    data = MeshFolder(tmp_path, test_fraction=0)
+    assert data.classes == ("thing",)
+    assert {file.name for file in data.files} == {file.name for file in FILES.iterdir()}
+    assert data.bad == []
+    cloud = data.points[[file.suffix for file in data.files].index(".npy")]
+    released = torch.from_numpy(read_points(FILES / "cup.npy")).T
+    assert len(torch.unique(cloud[:, :1024], dim=1).T) == 1024  # each once, before any comes again
+    assert len(torch.unique(cloud, dim=1).T) == 1024
+    torch.testing.assert_close(cloud.mean(1), torch.zeros(3), atol=1e-3, rtol=0)
+    assert torch.cdist(cloud[:, :1024].T, released.T).amin(1).max() < 0.05
+
+
+def test_bad_files_are_listed_or_with_strict_refused(tmp_path):
+    root = write_meshes(tmp_path)
+    (root / "ball" / "ball_1.off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n")
+    (root / "box" / "broken.ply").write_bytes(b"ply\nformat ascii 1.0\nelement vertex 9999999999\n")
+    data = MeshFolder(root, test_fraction=0)
+    assert [error.path.name for error in data.bad] == ["ball_1.off", "broken.ply"]
+    assert len(data) == 9
+    assert data.labels.tolist() == [0] * 4 + [1] * 5
+    with pytest.raises(PointCloudFileError, match=r"ball_1\.off: "):
+        MeshFolder(root, test_fraction=0, strict=True)
+    for file in root.rglob("*.*"):
+        if file.suffix in (".off", ".ply"):
+            file.write_bytes(b"")
+    with pytest.raises(PointCloudFileError, match=r"its train part holds no file that can be read: .*ball_"):
+        MeshFolder(root)
+
+
+def test_a_folder_of_nothing_is_one_clear_line(tmp_path):
+    with pytest.raises(
+        PointCloudFileError, match="no such folder; --root must name one with a folder of files for each"
+    ):
+        MeshFolder(tmp_path / "nowhere")
+    with pytest.raises(PointCloudFileError, match=r"holds no folder with files to read .*wanted root/<class>/<files>"):
+        MeshFolder(tmp_path)
+    write_meshes(tmp_path)
+    for arguments, message in (
+        ({"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
+        ({"num_points": 0}, "num_points must be at least 1, got 0"),
+        ({"test_fraction": 1}, r"test_fraction must be in \[0, 1\), got 1"),
+        ({"up": "x"}, "up must be one of None, 'z', 'y', got 'x'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MeshFolder(tmp_path, **arguments)
+
+
+def test_up_and_normals_reach_the_files(tmp_path):
+    root = write_meshes(tmp_path, count=2)
+    as_is, turned = (MeshFolder(root, test_fraction=0, normals=True, up=up) for up in (None, "y"))
+    x, y, z = as_is.points[-1, :3]
+    torch.testing.assert_close(turned.points[-1, :3], torch.stack([x, -z, y]))
+    torch.testing.assert_close(turned.points[-1, 3:].norm(dim=0), torch.ones(KEPT))
+    ball = as_is.points[0]
+    assert (torch.nn.functional.normalize(ball[:3], dim=0) * ball[3:]).sum(0).min() > 0.9  # outward
+    np.savetxt(root / "box" / "bare.xyz", np.random.default_rng(0).standard_normal((50, 3)))
+    data = MeshFolder(root, test_fraction=0, normals=True)
+    assert [str(error).endswith("bare.xyz: has no normals") for error in data.bad] == [True]
+
+
+# The cache.
+
+
+def numbered(file: Path, log: Path | None = None) -> np.ndarray:
+    """Stands for sampling: the file's first byte, everywhere; what it does is written down."""
+    if log is not None:
+        with log.open("a") as stream:
+            stream.write(f"{file.name}\n")
+    content = file.read_bytes()
+    if content.startswith(b"bad"):
+        raise PointCloudFileError(file, "is bad")
+    return np.full((3, 4), content[0], np.float32)
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    root = tmp_path / "set"
+    root.mkdir()
+    made = [root / f"{i:04d}.bin" for i in range(3 * PART + 5)]
+    for i, file in enumerate(made):
+        file.write_bytes(b"bad" if i in (0, PART) else bytes([i % 251]))
+    return made
+
+
+def test_files_are_sampled_once_in_order(files, tmp_path):
+    sampler = partial(numbered, log=tmp_path / "log")
+    first = cached_clouds(files, sampler, (3, 4), "a", files[0].parent)
+    assert [error.path for error in first.bad] == [files[0], files[PART]]
+    kept = [i for i in range(len(files)) if i not in (0, PART)]
+    assert first.files == [files[i] for i in kept]
+    np.testing.assert_array_equal(first.points[:, 0, 0], [i % 251 for i in kept])
+    assert sorted((tmp_path / "log").read_text().split()) == [file.name for file in files]
+    again = cached_clouds(files, sampler, (3, 4), "a", files[0].parent)
+    assert len((tmp_path / "log").read_text().split()) == len(files)
+    np.testing.assert_array_equal(again.points, first.points)
+    assert [str(error) for error in again.bad] == [str(error) for error in first.bad]
+    assert isinstance(again.points, np.memmap)
+    assert not list((files[0].parent / ".cache").glob("*.parts"))
+
+
+def test_other_settings_or_other_content_are_another_cache(files, tmp_path):
+    root, log = files[0].parent, tmp_path / "log"
+    sampler = partial(numbered, log=log)
+    cached_clouds(files[:3], sampler, (3, 4), "a", root)
+    for change in (
+        lambda: cached_clouds(files[:3], sampler, (3, 4), "b", root),
+        lambda: cached_clouds(files[:2], sampler, (3, 4), "a", root),
+        lambda: files[1].write_bytes(b"z") and cached_clouds(files[:3], sampler, (3, 4), "a", root),
+    ):
+        log.unlink()
+        made = change()
+        assert len(log.read_text().split()) == len(made.files) + len(made.bad)
+    assert made.points[0, 0, 0] == ord("z")
+    os.utime(files[1])  # touched, and the same
+    log.unlink()
+    cached_clouds(files[:3], sampler, (3, 4), "a", root)
+    assert not log.exists()
+
+
+def test_what_is_written_to_the_points_stays_out_of_the_cache(files):
+    points = cached_clouds(files, numbered, (3, 4), "a", files[0].parent).points
+    points[:] = -1
+    assert (cached_clouds(files, numbered, (3, 4), "a", files[0].parent).points >= 0).all()
+
+
+def slow(file: Path, log: Path) -> np.ndarray:
+    time.sleep(0.01)
+    return numbered(file, log)
+
+
+def test_a_cache_that_was_killed_half_way_goes_on(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "PART", 8)
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=cached_clouds, args=(files, partial(slow, log=log), (3, 4), "a", files[0].parent))
+    process.start()
+    parts = files[0].parent / ".cache"
+    while not list(parts.glob("*.parts/*.npz")):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    lines = -1
+    while lines != (lines := len(log.read_text().split())):  # its children end with the part they are at
+        time.sleep(0.2)
+    done = [int(part.stem) for part in parts.glob("*.parts/*.npz")]
+    assert 0 < len(done) < len(files) // 8
+    assert not list(parts.glob("*.npy"))
+    log.unlink()
+    made = cached_clouds(files, partial(numbered, log=log), (3, 4), "a", files[0].parent)
+    missing = [file.name for i, file in enumerate(files) if i // 8 * 8 not in done]
+    assert sorted(log.read_text().split()) == missing
+    assert len(made.files) == len(files) - 2
+    np.testing.assert_array_equal(made.points[:5, 0, 0], [1, 2, 3, 4, 5])
+
+
+def test_processes_that_cache_at_once_do_no_harm(files):
+    context = multiprocessing.get_context("fork")
+    work = partial(cached_clouds, files, numbered, (3, 4), "a", files[0].parent)
+    processes = [context.Process(target=work) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    kept = [i for i in range(len(files)) if i not in (0, PART)]
+    np.testing.assert_array_equal(work().points[:, 0, 0], [i % 251 for i in kept])
+
+
+def dies(file: Path) -> np.ndarray:
+    if file.name == "0070.bin":
+        os._exit(1)
+    return numbered(file)
+
+
+def test_a_process_that_dies_ends_it_in_one_line(files, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    with pytest.raises(
+        PointCloudFileError, match=r"0064\.bin: a process died \(out of memory\?\) while reading this or"
+    ):
+        cached_clouds(files, dies, (3, 4), "a", files[0].parent)
+
+
+def test_a_folder_that_cannot_be_written_is_cached_with_the_user(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    monkeypatch.setattr(cache.os, "access", lambda path, _: "mine" in str(path))
+    cached_clouds(files, numbered, (3, 4), "a", files[0].parent)
+    assert list((tmp_path / "mine" / "pointnet-shared-mlp").glob("*.npy"))
+    monkeypatch.setattr(cache.os, "access", lambda path, _: False)
+    with pytest.raises(PermissionError, match="no place for a cache of"):
+        cached_clouds(files, numbered, (3, 4), "a", files[0].parent)
+
+
+def test_a_damaged_listing_is_made_again(files):
+    root = files[0].parent
+    cached_clouds(files, numbered, (3, 4), "a", root)
+    (listing,) = (root / ".cache").glob("contents-*.json")
+    listing.write_text("{")
+    cached_clouds(files, numbered, (3, 4), "a", root)
+    assert len(json.loads(listing.read_text())) == len(files)
+
+
+def test_a_file_is_sampled_the_same_each_time_and_by_its_name(tmp_path):
+    root = write_meshes(tmp_path)
+    one, again, other = (sample_file(root / "ball" / f"ball_{i}.off", 64) for i in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0.1
+    (tmp_path / "point.xyz").write_text("1 2 3\n1 2 3\n")
+    assert not sample_file(tmp_path / "point.xyz", 8).any()
+
+
+def test_open_dataset_passes_on_what_a_set_can_do(tmp_path):
+    root = write_meshes(tmp_path)
+    assert open_dataset("folder", root, "train", 64, normals=True)[0][0].shape == (6, 64)
+    (root / "ball" / "ball_0.off").write_text("")
+    part = next(split for split in ("train", "test") if open_dataset("folder", root, split, 64).bad)
+    with pytest.raises(PointCloudFileError, match="ball_0"):
+        open_dataset("folder", root, part, 64, strict=True)
+    with pytest.raises(ValueError, match="the data set shapes has no normals"):
+        open_dataset("shapes", tmp_path, "train", 64, normals=True)
