@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pointnet.datasets import PointCloudFileError, open_dataset
-from pointnet.training import TrainConfig, fit, keep_freed_memory, parse_config
+from pointnet.datasets import open_dataset
+from pointnet.inference.pictures import printable
+from pointnet.training import TrainConfig, find_device, fit, keep_freed_memory, parse_config
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,11 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     config = dataclasses.replace(config, out=config.out or new_run_folder(config))
     keep_freed_memory()
     try:
+        find_device(config.device)
         options = {"normals": config.normals, "strict": config.strict, "download": config.download}
         train, test = (
             open_dataset(config.dataset, config.root, split, config.num_points, **options)
             for split in ("train", "test")
         )
+        bad = list(dict.fromkeys(map(str, [*train.bad, *test.bad])))
+        if bad:
+            print(f"{left_out(bad)}, and told at the end")
         result = fit(config, train, test, resume)
     except (ValueError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
@@ -38,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nstopped; {go_on}", file=sys.stderr)
         return 130
     print(summary(config, result))
-    print(unread([*train.bad, *test.bad]), end="")
+    if bad:
+        print("\n".join(["", f"{left_out(bad)}:", *(f"  {printable(error)}" for error in bad)]))
     return 0
 
 
@@ -70,12 +76,8 @@ epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
 next: python -m pointnet evaluate {config.out} {where}"""
 
 
-def unread(bad: list[PointCloudFileError]) -> str:
-    """What to say of files that were left out."""
-    if not bad:
-        return ""
-    lines = [f"  {error}" for error in bad]
-    return "\n".join([f"\nleft out, {len(bad)} file{'s' * (len(bad) > 1)} that cannot be read:", *lines, ""])
+def left_out(bad: list[str]) -> str:
+    return f"{len(bad)} file{'s' * (len(bad) > 1)} left out"
 
 
 if __name__ == "__main__":

@@ -59,8 +59,14 @@ def _evaluate(flags: Any) -> int:
         download=flags.download,
     )
     if data.classes != model.classes:
-        raise ValueError(f"{flags.run}: its {len(model.classes)} classes are not those of {flags.dataset}")
+        other = sorted(set(data.classes) ^ set(model.classes))
+        which = f"'{other[0]}' is in one alone" if other else "they are in another order"
+        raise ValueError(f"{flags.run}: its classes are not those of {flags.dataset} in {flags.root}: {which}")
     scores = evaluate(model.to(device), data, device)
+    for error in data.bad:
+        print(f"left out: {printable(str(error))}", file=sys.stderr)
+    if data.bad:
+        scores["left_out"] = len(data.bad)
     if flags.json:
         print(json.dumps(scores))
         return 0

@@ -123,7 +123,7 @@ def test_a_wrong_call_of_evaluate_is_one_line_and_exit_code_2(run, capsys, tmp_p
     assert "no model here" in error_of(capsys, main, ["evaluate", str(tmp_path)])
     assert "did you mean 'shapes'?" in error_of(capsys, main, ["evaluate", str(run), "--dataset", "shape"])
     line = error_of(capsys, main, ["evaluate", str(run), "--dataset", "modelnet10", "--root", SAMPLES])
-    assert "its 40 classes are not those of modelnet10" in line
+    assert "its classes are not those of modelnet10 in " in line
     assert "did you mean '--root'?" in error_of(capsys, main, ["evaluate", str(run), "--roots", SAMPLES])
     assert "evaluate" in error_of(capsys, main, [])
 

@@ -14,6 +14,7 @@ from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.models import load_model
 from pointnet.training import evaluate, feed, fit
 from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches, make_feed
+from pointnet.training.loop import augment
 
 from .conftest import SHARED_DATA
 from .test_training import assert_equal_states, quiet, tiny, two_shapes, weights
@@ -78,8 +79,14 @@ def test_what_fits_is_resident_and_what_does_not_is_streamed(tmp_path, monkeypat
         assert type(make_feed(data, CPU, "stream")) is StreamedFeed
 
 
-def test_free_memory_is_read_or_taken_to_be_there(monkeypatch):
+def test_free_memory_is_read_or_taken_to_be_there(tmp_path, monkeypatch):
     assert feed.free_memory(CPU) > 0
+    for name, size in (("memory.max", 5000), ("memory.current", 3000)):
+        (tmp_path / name).write_text(f"{size}\n")
+    monkeypatch.setattr(feed, "CGROUP", tmp_path)
+    assert feed.free_memory(CPU) == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert feed.free_memory(CPU) > 2000
     monkeypatch.setattr(feed.Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError()))
     assert feed.free_memory(CPU) == float("inf")
 
@@ -101,6 +108,34 @@ def test_training_draws_from_all_points_and_evaluation_takes_the_first(tmp_path)
     model = load_model(tmp_path / "all")
     assert evaluate(model, data) == evaluate(model, first)
     assert evaluate(model, split_validation(data, 0)[1])["count"] == 4
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path):
+    def stop(metrics):
+        raise KeyboardInterrupt
+
+    data = two_shapes()
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(tmp_path), data, log=quiet, after_epoch=stop)
+    swapped = LabelledClouds(data.points, 1 - data.labels, data.classes)
+    renamed = LabelledClouds(data.points, data.labels, ["disc", "stick"])
+    moved = LabelledClouds(data.points + 1, data.labels, data.classes)
+    for other in (swapped, renamed, moved):
+        with pytest.raises(
+            ValueError, match="the run had data [0-9a-f]{16}, got [0-9a-f]{16}; it cannot go on with that"
+        ):
+            fit(tiny(tmp_path), other, resume=True, log=quiet)
+    fit(tiny(tmp_path), data, resume=True, log=quiet)
+
+
+def test_normals_are_turned_with_their_points_in_training():
+    x = torch.randn(4, 3, 16).repeat(1, 2, 1)
+    config = tiny("unused", normals=True, rotate=180.0, scale=1.0, shift=0.0)
+    y = augment(x, config, torch.Generator().manual_seed(0))
+    assert not torch.equal(y, x)
+    torch.testing.assert_close(y[:, 3:], y[:, :3])
+    stretched = augment(x, tiny("unused", normals=True, scale=1.5, shift=0.0), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(stretched[:, 3:].norm(dim=1), torch.ones(4, 16))
 
 
 def resampled_by_class(folder: Path) -> Path:
@@ -134,7 +169,8 @@ def test_a_classifier_is_trained_on_a_folder_of_real_meshes_from_the_command_lin
     ]
     command += ["--num_points", "128", "--early_points", "0", "--batch_size", "8", "--rotate", "20", "--scale", "1.1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "left out, 1 file that cannot be read:\n" in done.stdout
+    assert "\n1 file left out, and told at the end\n" in "\n" + done.stdout
+    assert "\n1 file left out:\n" in done.stdout
     assert "broken.off: declares 9 vertices" in done.stdout
     assert json.loads((out / "result.json").read_text())["test"]["overall_accuracy"] > 0.6
     model = load_model(out)

@@ -1,6 +1,5 @@
 """A folder of anyone's files: which are read, how they are split, sampled and cached."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -15,7 +14,7 @@ import torch
 import trimesh
 
 from pointnet.datasets import MeshFolder, PointCloudFileError, cache, open_dataset, read_points
-from pointnet.datasets.cache import PART, cached_clouds
+from pointnet.datasets.cache import cached_clouds
 from pointnet.datasets.folder import KEPT, sample_file
 
 FILES = Path(__file__).parents[1] / "data" / "samples" / "files"
@@ -56,9 +55,51 @@ def test_a_folder_without_a_split_gets_a_seeded_stratified_one(tmp_path):
     assert {file.name for file in MeshFolder(root, "test", seed=1).files} == parts["test"]
     assert {file.name for file in MeshFolder(root, "test", seed=2).files} != parts["test"]
     shutil.copy(root / "ball" / "ball_0.off", root / "ball" / "ball_new.off")
-    after = {file.name for file in MeshFolder(root, "test", seed=1).files}
-    assert len(after ^ parts["test"]) <= 2
     assert len(MeshFolder(root, "train", test_fraction=0.0)) == 21
+
+
+def test_files_that_come_and_go_never_move_another_from_one_part_to_the_other(tmp_path):
+    root = write_meshes(tmp_path, count=10)
+    parts = {split: {file.name for file in MeshFolder(root, split).files} for split in ("train", "test")}
+    for i in range(10, 20):
+        shutil.copy(root / "ball" / "ball_0.off", root / "ball" / f"ball_{i}.off")
+    (root / "box" / "box_3.off").unlink()
+    after = {split: {file.name for file in MeshFolder(root, split).files} for split in ("train", "test")}
+    assert not after["train"] & parts["test"]
+    assert not after["test"] & parts["train"]
+    assert sum(name.startswith("ball") for name in after["test"]) == 4
+
+
+def test_train_and_test_may_stand_above_the_classes(tmp_path):
+    write_meshes(tmp_path / "train", count=3)
+    write_meshes(tmp_path / "test", ("box",), count=2)
+    assert MeshFolder(tmp_path, "train").labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert MeshFolder(tmp_path, "test").labels.tolist() == [1, 1]
+
+
+def test_files_elsewhere_are_told_not_passed_over(tmp_path):
+    root = write_meshes(tmp_path)
+    (root / "ball" / "more").mkdir()
+    for stray in (root / "loose.off", root / "ball" / "more" / "deep.OFF"):
+        shutil.copy(root / "ball" / "ball_0.off", stray)
+    shutil.copy(root / "ball" / "ball_0.off", root / "ball" / "CAPITAL.OFF")
+    data = MeshFolder(root, test_fraction=0)
+    assert "CAPITAL.OFF" in {file.name for file in data.files}
+    assert [(error.path.name, error.reason.split(":")[0]) for error in data.bad] == [
+        ("deep.OFF", "not looked at"), ("loose.off", "not looked at"),
+    ]  # fmt: skip
+
+
+def test_far_from_the_origin_and_of_any_size_a_shape_is_the_same(tmp_path):
+    x = np.random.default_rng(0).standard_normal((300, 3))
+    wanted = None
+    for i, made in enumerate((x, x + np.array([500_000, 5_400_000, 100]), 1e25 * x, 1e-25 * x)):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        np.save(folder / "same.npy", made)
+        got = sample_file(folder / "same.npy", 300)
+        wanted = got if wanted is None else wanted
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
 def test_a_class_of_one_or_two_files_is_trained_on(tmp_path):
@@ -125,10 +166,12 @@ def test_a_folder_of_nothing_is_one_clear_line(tmp_path):
         MeshFolder(tmp_path / "nowhere")
     with pytest.raises(PointCloudFileError, match=r"holds no folder with files to read .*wanted root/<class>/<files>"):
         MeshFolder(tmp_path)
-    write_meshes(tmp_path)
+    write_meshes(tmp_path, count=1)
+    with pytest.raises(PointCloudFileError, match="has no file for its test part: a class needs two files or more"):
+        MeshFolder(tmp_path, "test")
     for arguments, message in (
         ({"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
-        ({"num_points": 0}, "num_points must be at least 1, got 0"),
+        ({"num_points": 0}, "num_points must be 1 to 1,000,000, got 0"),
         ({"test_fraction": 1}, r"test_fraction must be in \[0, 1\), got 1"),
         ({"up": "x"}, "up must be one of None, 'z', 'y', got 'x'"),
     ):
@@ -152,6 +195,9 @@ def test_up_and_normals_reach_the_files(tmp_path):
 # The cache.
 
 
+BAD = (0, 33)
+
+
 def numbered(file: Path, log: Path | None = None) -> np.ndarray:
     """Stands for sampling: the file's first byte, everywhere; what it does is written down."""
     if log is not None:
@@ -167,45 +213,104 @@ def numbered(file: Path, log: Path | None = None) -> np.ndarray:
 def files(tmp_path) -> list[Path]:
     root = tmp_path / "set"
     root.mkdir()
-    made = [root / f"{i:04d}.bin" for i in range(3 * PART + 5)]
+    made = [root / f"{i:04d}.bin" for i in range(60)]
     for i, file in enumerate(made):
-        file.write_bytes(b"bad" if i in (0, PART) else bytes([i % 251]))
+        file.write_bytes(b"bad" if i in BAD else bytes([i]))
     return made
+
+
+def kept(files: list[Path]) -> list[int]:
+    return [i for i in range(len(files)) if i not in BAD]
 
 
 def test_files_are_sampled_once_in_order(files, tmp_path):
     sampler = partial(numbered, log=tmp_path / "log")
     first = cached_clouds(files, sampler, (3, 4), "a", files[0].parent)
-    assert [error.path for error in first.bad] == [files[0], files[PART]]
-    kept = [i for i in range(len(files)) if i not in (0, PART)]
-    assert first.files == [files[i] for i in kept]
-    np.testing.assert_array_equal(first.points[:, 0, 0], [i % 251 for i in kept])
+    assert [error.path for error in first.bad] == [files[i] for i in BAD]
+    assert first.files == [files[i] for i in kept(files)]
+    np.testing.assert_array_equal(first.points[:, 0, 0], kept(files))
     assert sorted((tmp_path / "log").read_text().split()) == [file.name for file in files]
     again = cached_clouds(files, sampler, (3, 4), "a", files[0].parent)
     assert len((tmp_path / "log").read_text().split()) == len(files)
     np.testing.assert_array_equal(again.points, first.points)
     assert [str(error) for error in again.bad] == [str(error) for error in first.bad]
     assert isinstance(again.points, np.memmap)
-    assert not list((files[0].parent / ".cache").glob("*.parts"))
+    assert {path.suffix for path in (files[0].parent / ".cache").iterdir()} == {".npy", ".json"}
+    turned = cached_clouds(files[::-1], sampler, (3, 4), "a", files[0].parent)
+    np.testing.assert_array_equal(turned.points[:, 0, 0], kept(files)[::-1])
 
 
-def test_other_settings_or_other_content_are_another_cache(files, tmp_path):
+def test_only_what_is_new_or_changed_is_sampled_and_caches_do_not_pile_up(files, tmp_path):
     root, log = files[0].parent, tmp_path / "log"
     sampler = partial(numbered, log=log)
-    cached_clouds(files[:3], sampler, (3, 4), "a", root)
-    for change in (
-        lambda: cached_clouds(files[:3], sampler, (3, 4), "b", root),
-        lambda: cached_clouds(files[:2], sampler, (3, 4), "a", root),
-        lambda: files[1].write_bytes(b"z") and cached_clouds(files[:3], sampler, (3, 4), "a", root),
-    ):
-        log.unlink()
-        made = change()
-        assert len(log.read_text().split()) == len(made.files) + len(made.bad)
-    assert made.points[0, 0, 0] == ord("z")
-    os.utime(files[1])  # touched, and the same
-    log.unlink()
-    cached_clouds(files[:3], sampler, (3, 4), "a", root)
-    assert not log.exists()
+    log.touch()
+
+    def sampled(chosen, settings="a"):
+        log.write_text("")
+        made = cached_clouds(chosen, sampler, (3, 4), settings, root)
+        np.testing.assert_array_equal(made.points[:, 0, 0], [file.read_bytes()[0] for file in made.files])
+        return sorted(log.read_text().split())
+
+    assert sampled(files[:20]) == [file.name for file in files[:20]]
+    bad = ["0000.bin"]  # what is bad is looked at again whenever a cache is made
+    assert sampled(files[:22]) == [*bad, "0020.bin", "0021.bin"]
+    assert len(list((root / ".cache").glob("*.npy"))) == 1
+    assert sampled(files[:3]) == bad
+    assert sampled(files[:22], "b") == [file.name for file in files[:22]]
+    times = files[5].stat()
+    files[5].write_bytes(b"z")
+    os.utime(files[5], ns=(times.st_atime_ns, times.st_mtime_ns))  # of the same size and time, and another
+    assert sampled(files[:22]) == [*bad, "0005.bin"]
+    os.utime(files[5])  # touched, and the same
+    assert sampled(files[:22]) == []
+
+
+def test_what_may_be_otherwise_tomorrow_is_told_and_not_kept(files, tmp_path, monkeypatch):
+    root, status = files[0].parent, cache._status
+    tired = tmp_path / "tired"
+    tired.touch()
+
+    def sampler(file: Path) -> np.ndarray:
+        if tired.exists() and file == files[7]:
+            raise PointCloudFileError(file, "cannot be read: Input/output error") from OSError(5, "Input/output error")
+        return numbered(file)
+
+    def hidden(file: Path) -> list[int]:
+        if tired.exists() and file == files[9]:
+            raise PermissionError(13, "Permission denied")
+        return status(file)
+
+    monkeypatch.setattr(cache, "_status", hidden)
+    first = cached_clouds(files, sampler, (3, 4), "a", root)
+    assert [error.path for error in first.bad] == [files[0], files[7], files[9], files[33]]
+    assert len(first.files) == len(files) - 4
+    tired.unlink()
+    assert len(cached_clouds(files, sampler, (3, 4), "a", root).files) == len(files) - 2
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was(files):
+    def sampler(file: Path) -> np.ndarray:
+        if file == files[7] and file.read_bytes() != b"longer":
+            file.write_bytes(b"longer")
+        return numbered(file)
+
+    first = cached_clouds(files[:9], sampler, (3, 4), "a", files[0].parent)
+    assert "0007.bin: changed while it was read" in str(first.bad[1])
+    again = cached_clouds(files[:9], sampler, (3, 4), "a", files[0].parent)
+    assert again.points[6, 0, 0] == ord("l")
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: path.write_bytes(path.read_bytes()[:-7]), lambda path: path.write_bytes(b""),
+    lambda path: path.unlink(), lambda path: path.write_bytes(b"[]"), lambda path: path.write_bytes(b'{"keys": 3}'),
+])  # fmt: skip
+@pytest.mark.parametrize("which", ["*.npy", "[0-9a-f]*.json", "contents-*.json"])
+def test_a_damaged_cache_is_made_again(files, which, damage):
+    root = files[0].parent
+    wanted = cached_clouds(files, numbered, (3, 4), "a", root).points.copy()
+    for path in (root / ".cache").glob(which):
+        damage(path)
+    np.testing.assert_array_equal(cached_clouds(files, numbered, (3, 4), "a", root).points, wanted)
 
 
 def test_what_is_written_to_the_points_stays_out_of_the_cache(files):
@@ -219,29 +324,27 @@ def slow(file: Path, log: Path) -> np.ndarray:
     return numbered(file, log)
 
 
-def test_a_cache_that_was_killed_half_way_goes_on(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "PART", 8)
+def test_a_cache_that_was_killed_half_way_goes_on(files, tmp_path):
     log = tmp_path / "log"
     context = multiprocessing.get_context("fork")
     process = context.Process(target=cached_clouds, args=(files, partial(slow, log=log), (3, 4), "a", files[0].parent))
     process.start()
     parts = files[0].parent / ".cache"
-    while not list(parts.glob("*.parts/*.npz")):
-        time.sleep(0.005)
+    while len(list(parts.glob("*.parts/*"))) < 5:
+        time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     lines = -1
-    while lines != (lines := len(log.read_text().split())):  # its children end with the part they are at
+    while lines != (lines := len(log.read_text().split())):  # its children end with the file they are at
         time.sleep(0.2)
-    done = [int(part.stem) for part in parts.glob("*.parts/*.npz")]
-    assert 0 < len(done) < len(files) // 8
+    done = [path for path in parts.glob("*.parts/*") if len(path.name) == 64]
+    assert 5 <= len(done) <= 9
     assert not list(parts.glob("*.npy"))
     log.unlink()
     made = cached_clouds(files, partial(numbered, log=log), (3, 4), "a", files[0].parent)
-    missing = [file.name for i, file in enumerate(files) if i // 8 * 8 not in done]
-    assert sorted(log.read_text().split()) == missing
-    assert len(made.files) == len(files) - 2
-    np.testing.assert_array_equal(made.points[:5, 0, 0], [1, 2, 3, 4, 5])
+    assert len(log.read_text().split()) == len(files) - len(done)
+    np.testing.assert_array_equal(made.points[:, 0, 0], kept(files))
+    assert not list(parts.glob("*.parts"))
 
 
 def test_processes_that_cache_at_once_do_no_harm(files):
@@ -253,22 +356,41 @@ def test_processes_that_cache_at_once_do_no_harm(files):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
-    kept = [i for i in range(len(files)) if i not in (0, PART)]
-    np.testing.assert_array_equal(work().points[:, 0, 0], [i % 251 for i in kept])
+    np.testing.assert_array_equal(work().points[:, 0, 0], kept(files))
 
 
 def dies(file: Path) -> np.ndarray:
-    if file.name == "0070.bin":
+    if file.name == "0010.bin":
         os._exit(1)
+    if int(file.stem) % 2:
+        time.sleep(0.2)  # the other process's
     return numbered(file)
 
 
-def test_a_process_that_dies_ends_it_in_one_line(files, monkeypatch):
+def test_a_process_that_dies_ends_it_at_once_in_one_line(files, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    start = time.monotonic()
     with pytest.raises(
-        PointCloudFileError, match=r"0064\.bin: a process died \(out of memory\?\) while reading this or"
+        PointCloudFileError, match=r"0010\.bin: a process died \(out of memory\?\) while it read this file"
     ):
         cached_clouds(files, dies, (3, 4), "a", files[0].parent)
+    assert time.monotonic() - start < 3  # and not the six seconds that the other has work for
+
+
+def breaks(file: Path) -> np.ndarray:
+    raise KeyError(file.name)
+
+
+def test_a_samplers_own_mistake_comes_through(files, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    with pytest.raises(KeyError, match=r"\.bin"):
+        cached_clouds(files, breaks, (3, 4), "a", files[0].parent)
+
+
+def test_a_ready_cache_is_used_where_nothing_can_be_written(files, tmp_path, monkeypatch):
+    wanted = cached_clouds(files, numbered, (3, 4), "a", files[0].parent).points
+    monkeypatch.setattr(cache.os, "access", lambda *_: False)
+    np.testing.assert_array_equal(cached_clouds(files, breaks, (3, 4), "a", files[0].parent).points, wanted)
 
 
 def test_a_folder_that_cannot_be_written_is_cached_with_the_user(files, tmp_path, monkeypatch):
@@ -278,16 +400,7 @@ def test_a_folder_that_cannot_be_written_is_cached_with_the_user(files, tmp_path
     assert list((tmp_path / "mine" / "pointnet-shared-mlp").glob("*.npy"))
     monkeypatch.setattr(cache.os, "access", lambda path, _: False)
     with pytest.raises(PermissionError, match="no place for a cache of"):
-        cached_clouds(files, numbered, (3, 4), "a", files[0].parent)
-
-
-def test_a_damaged_listing_is_made_again(files):
-    root = files[0].parent
-    cached_clouds(files, numbered, (3, 4), "a", root)
-    (listing,) = (root / ".cache").glob("contents-*.json")
-    listing.write_text("{")
-    cached_clouds(files, numbered, (3, 4), "a", root)
-    assert len(json.loads(listing.read_text())) == len(files)
+        cached_clouds(files, numbered, (3, 4), "b", files[0].parent)
 
 
 def test_a_file_is_sampled_the_same_each_time_and_by_its_name(tmp_path):
@@ -296,7 +409,8 @@ def test_a_file_is_sampled_the_same_each_time_and_by_its_name(tmp_path):
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 0.1
     (tmp_path / "point.xyz").write_text("1 2 3\n1 2 3\n")
-    assert not sample_file(tmp_path / "point.xyz", 8).any()
+    with pytest.raises(PointCloudFileError, match=r"point\.xyz: has no extent: all its points are one"):
+        sample_file(tmp_path / "point.xyz", 8)
 
 
 def test_open_dataset_passes_on_what_a_set_can_do(tmp_path):

@@ -279,7 +279,7 @@ def test_a_run_stopped_between_its_writes_ends_as_the_unbroken_one(finished, tmp
     [
         (lambda state: state | {"device": "cuda"}, "the run had device cuda, got cpu"),
         (lambda state: state | {"samples": 7}, "the run had samples 7, got 36"),
-        (lambda state: {"device": "cpu", "samples": state["samples"]}, "does not fit this run"),
+        (lambda state: {name: state[name] for name in ("device", "samples", "data")}, "does not fit this run"),
         (lambda state: state | {"model": {}}, "does not fit this run"),
     ],
 )

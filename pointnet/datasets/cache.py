@@ -1,27 +1,28 @@
 """Many files, each made into a cloud of K points once, kept as one memory-mapped array.
 
-A cache is named after the content of its files and what was done to them, so that it is never stale; it is made in
-parts, so that one that was interrupted goes on; parts and whole are renamed into place, so that processes that make it
-at once write the same and do no harm.
+A cloud is named after its file's name and content and what was done to it; the array after its clouds, in order. So a
+cache is never stale, a file that is added or changed is the only one that is made again, and an interrupted cache goes
+on with the next cloud. All is written beside and renamed, so that processes that make the same do no harm.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,9 @@ from pointnet.files import write_atomically
 
 from .readers import PointCloudFileError
 
-PART = 64  # files; 3 MB of clouds at 3 x 4,096 points
+ATTEMPTS = 5  # other processes may clear away what this one is about to use
 Sampler = Callable[[Path], NDArray[np.float32]]
+Shape = tuple[int, int]
 
 
 class CachedClouds(NamedTuple):
@@ -43,9 +45,7 @@ class CachedClouds(NamedTuple):
     bad: list[PointCloudFileError]
 
 
-def cached_clouds(
-    files: Sequence[Path], sampler: Sampler, shape: tuple[int, int], settings: str, root: Path
-) -> CachedClouds:
+def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, settings: str, root: Path) -> CachedClouds:
     """`sampler(file)`, (C, K), of each file: from the cache, or made on all cores and kept there.
 
     Args:
@@ -57,24 +57,41 @@ def cached_clouds(
 
     Raises:
         OSError: neither can be written, or the disk is full.
-        PointCloudFileError: a process died; the message names the files that it was reading.
+        PointCloudFileError: a process died; the message names the file that it was reading.
     """
-    folder = _writable(root)
-    name = _digest(files, f"{settings} {shape}", root, folder)
-    whole = folder / f"{name}.npy"
-    if not whole.exists():
-        _make(files, sampler, shape, folder / f"{name}.parts", whole)
-    bad = json.loads(whole.with_suffix(".json").read_text(encoding="utf-8"))
-    # Copy on write: PyTorch wants memory it may write to, and nothing must reach the file.
-    points: NDArray[np.float32] = np.load(whole, mmap_mode="c")
-    kept = [file for i, file in enumerate(files) if str(i) not in bad]
-    return CachedClouds(points, kept, [PointCloudFileError(files[int(i)], reason) for i, reason in bad.items()])
+    folders = _folders(root)
+    stats, passing = _contents(files, root, folders)
+    readable = [file for file in files if file not in passing]
+    keys = {file: _key(f"{settings} {shape}", file, root, stats[file]) for file in readable}
+    for _ in range(ATTEMPTS):
+        name = hashlib.sha256("".join(keys[file] for file in readable).encode()).hexdigest()[:16]
+        whole = _opened(readable, [keys[file] for file in readable], shape, [folder / name for folder in folders])
+        if whole is not None:
+            return whole._replace(bad=sorted([*whole.bad, *passing.values()], key=lambda error: str(error.path)))
+        folder = _writable(folders, root)
+        failed = _make({keys[file]: file for file in readable}, stats, sampler, shape, folder, folder / name)
+        passing |= failed  # what may be otherwise tomorrow is told, and not kept
+        readable = [file for file in readable if file not in failed]
+    raise OSError(f"the cache of {root} is gone as soon as it is made: {folder / name}.npy")
 
 
-def _writable(root: Path) -> Path:
+def _folders(root: Path) -> list[Path]:
+    """Where caches of this data set may be: beside it, or with the user."""
     folders = [root / ".cache"]
     with contextlib.suppress(RuntimeError):  # a user without a home
         folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pointnet-shared-mlp")
+    return folders
+
+
+def cache_folder(root: Path) -> Path:
+    """Where what belongs to this data set is kept: beside it if that can be written, or else with the user."""
+    for folder in _folders(root):
+        if os.access(folder if folder.exists() else folder.parent, os.W_OK):
+            return folder
+    return root / ".cache"
+
+
+def _writable(folders: Sequence[Path], root: Path) -> Path:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,84 +100,152 @@ def _writable(root: Path) -> Path:
     raise PermissionError(f"no place for a cache of {root}: cannot write {' or '.join(map(str, folders))}")
 
 
-def _digest(files: Sequence[Path], settings: str, root: Path, folder: Path) -> str:
-    """Of what a cache depends on: settings, and the name and content of each file, in order."""
-    listing = folder / f"contents-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]}.json"
-    try:
-        known = json.loads(listing.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    names = [str(file.relative_to(root)) for file in files]
-    # As make and git do: a file of the same size and time of writing is the same.
-    stats = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    changed = [i for i, name in enumerate(names) if known.get(name, [None])[:2] != stats[i]]
-    with ThreadPoolExecutor() as pool:
-        for i, content in zip(changed, pool.map(_hash, [files[i] for i in changed]), strict=True):
-            known[names[i]] = [*stats[i], content]
-    if changed:
-        write_atomically(listing, json.dumps(known).encode())
-    lines = [settings, *(f"{name} {known[name][2]}" for name in names)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+def _contents(
+    files: Sequence[Path], root: Path, folders: Sequence[Path]
+) -> tuple[dict[Path, list[Any]], dict[Path, PointCloudFileError]]:
+    """[status, sha256] of each file, and why some could not be read. A file whose status is known is not read again."""
+    name = f"contents-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}.json"
+    known: dict[str, Any] = {}
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            known |= json.loads((folder / name).read_text(encoding="utf-8"))
+    found: dict[Path, list[Any]] = {}
+    bad: dict[Path, PointCloudFileError] = {}
+
+    def look(file: Path) -> None:
+        try:
+            status, held = _status(file), known.get(str(os.fsencode(file)))
+            current = isinstance(held, list) and held[:-1] == status
+            found[file] = held if current and isinstance(held, list) else [*status, _hash(file)]
+        except OSError as error:
+            bad[file] = PointCloudFileError(file, f"cannot be read: {error.strerror}")
+
+    with ThreadPoolExecutor() as pool, tqdm(total=len(files), desc="looking", disable=None, leave=False) as bar:
+        for _ in pool.map(look, files):
+            bar.update()
+    listing = {str(os.fsencode(file)): entry for file, entry in found.items()}
+    if any(known.get(file) != entry for file, entry in listing.items()):
+        with contextlib.suppress(OSError):
+            write_atomically(_writable(folders, root) / name, json.dumps(known | listing).encode())
+    return found, bad
+
+
+def _status(file: Path) -> list[int]:
+    """What changes whenever a file's content does, copies that keep its time included."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _hash(file: Path) -> str:
     digest = hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:  # the sampler will say so
-        return str(error)
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
-def _make(files: Sequence[Path], sampler: Sampler, shape: tuple[int, int], parts: Path, whole: Path) -> None:
+def _key(settings: str, file: Path, root: Path, entry: Sequence[Any]) -> str:
+    return hashlib.sha256(
+        b"\n".join([settings.encode(), os.fsencode(file.relative_to(root)), entry[-1].encode()])
+    ).hexdigest()
+
+
+def _opened(files: Sequence[Path], keys: Sequence[str], shape: Shape, wholes: Sequence[Path]) -> CachedClouds | None:
+    """The first cache that is there and whole."""
+    for whole in wholes:
+        try:
+            held = json.loads(whole.with_suffix(".json").read_text(encoding="utf-8"))
+            # Copy on write: PyTorch wants memory it may write to, and nothing must reach the file.
+            points: NDArray[np.float32] = np.load(whole.with_suffix(".npy"), mmap_mode="c")
+            bad = {keys.index(key): str(reason) for key, reason in held["bad"].items()}
+        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+            continue  # not there, or damaged: it is made again
+        if held["keys"] == list(keys) and points.shape == (len(keys) - len(bad), *shape) and points.dtype == np.float32:
+            kept = [file for i, file in enumerate(files) if i not in bad]
+            return CachedClouds(points, kept, [PointCloudFileError(files[i], reason) for i, reason in bad.items()])
+    return None
+
+
+def _make(
+    files: dict[str, Path], stats: dict[Path, list[Any]], sampler: Sampler, shape: Shape, folder: Path, whole: Path
+) -> dict[Path, PointCloudFileError]:
+    """Makes the cache at `whole` of the files by their keys; or returns those that cannot be read just now."""
+    parts = whole.with_suffix(".parts")
     parts.mkdir(exist_ok=True)
-    starts = range(0, len(files), PART)
-    missing = [start for start in starts if not (parts / f"{start}.npz").exists()]
-    make_part = partial(_make_part, files=files, sampler=sampler, shape=shape, parts=parts)
+    earlier = _earlier(folder, shape)
+    missing = [key for key in files if key not in earlier and not (parts / key).exists()]
+    make = partial(_make_one, files=files, stats=stats, sampler=sampler, shape=shape, parts=parts)
+    failed: dict[Path, PointCloudFileError] = {}
     with tqdm(total=len(files), desc="sampling once", unit=" files", disable=None, leave=False) as bar:
-        bar.update(len(files) - sum(min(PART, len(files) - start) for start in missing))
+        bar.update(len(files) - len(missing))
         try:
-            for done in _on_all_cores(make_part, missing):
-                bar.update(done)
+            for error in _on_all_cores(make, missing):
+                bar.update()
+                if error is not None:
+                    failed[error.path] = error
         except ProcessDiedError as error:
-            reason = f"a process died (out of memory?) while reading this or one of the {PART - 1} files after it"
-            raise PointCloudFileError(files[error.start], reason) from error
+            reason = "a process died (out of memory?) while it read this file"
+            raise PointCloudFileError(files[error.item], reason) from error
+    if not failed:
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker, and has cleared parts away
+            _join(list(files), earlier, shape, parts, whole)
+        shutil.rmtree(parts, ignore_errors=True)
+        _forget_superseded(folder, whole, set(files))
+    return failed
+
+
+# A cloud's file begins with this byte if it holds the cloud, and with the other if it holds why there is none.
+GOOD, BAD = b"+", b"-"
+
+
+def _make_one(
+    key: str, files: dict[str, Path], stats: dict[Path, list[Any]], sampler: Sampler, shape: Shape, parts: Path
+) -> PointCloudFileError | None:
+    """Samples one file into `parts`; returns an error that is not the content's fault."""
+    file = files[key]
     try:
-        _join([parts / f"{start}.npz" for start in starts], shape, whole)
-    except FileNotFoundError:
-        if not whole.exists():  # or another process was quicker, and has cleared the parts away
-            raise
-    shutil.rmtree(parts, ignore_errors=True)
-
-
-def _make_part(start: int, files: Sequence[Path], sampler: Sampler, shape: tuple[int, int], parts: Path) -> int:
-    clouds, bad = [np.empty((0, *shape), np.float32)], {}
-    for i, file in enumerate(files[start : start + PART], start):
-        try:
-            clouds.append(sampler(file)[None])
-        except PointCloudFileError as error:
-            bad[str(i)] = error.reason
-    buffer = io.BytesIO()
-    np.savez(buffer, points=np.concatenate(clouds), bad=np.frombuffer(json.dumps(bad).encode(), np.uint8))
+        cloud = sampler(file).astype("<f4", copy=False)
+        assert cloud.shape == shape
+        content = GOOD + cloud.tobytes()
+    except PointCloudFileError as error:
+        if isinstance(error.__cause__, OSError | MemoryError):
+            return error
+        content = BAD + error.reason.encode(errors="replace")
+    try:
+        if _status(file) != stats[file][:-1]:
+            return PointCloudFileError(file, "changed while it was read")
+    except OSError as error:
+        return PointCloudFileError(file, f"cannot be read: {error.strerror}")
     with contextlib.suppress(FileNotFoundError):  # another process has joined the parts, this one among them
-        write_atomically(parts / f"{start}.npz", buffer.getvalue())
-    return len(files[start : start + PART])
+        write_atomically(parts / key, content)
+    return None
 
 
-def _on_all_cores(make_part: Callable[[int], int], starts: Sequence[int]) -> Iterator[int]:
-    """`make_part(start)` for each, as they are done; a process a core, each with its share of them."""
-    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(starts))
-    if cores < 2:
-        yield from map(make_part, starts)
+def _earlier(folder: Path, shape: Shape) -> dict[str, tuple[Path, int]]:
+    """Clouds in caches that are there already, by their keys: the cache, and which of its clouds."""
+    found: dict[str, tuple[Path, int]] = {}
+    for listing in folder.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+            held = json.loads(listing.read_text(encoding="utf-8"))
+            good = [key for key in held["keys"] if key not in held["bad"]]
+            array = listing.with_suffix(".npy")
+            if np.load(array, mmap_mode="r").shape == (len(good), *shape):
+                found |= {key: (array, i) for i, key in enumerate(good)}
+    return found
+
+
+def _on_all_cores(work: Callable[[str], Any], items: Sequence[str]) -> Iterator[Any]:
+    """`work(item)` for each, as they are done; a process a core, each with its share of them."""
+    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(items))
+    if cores < 2 or len(items) < 8 or multiprocessing.current_process().daemon:  # which may have no children
+        yield from map(work, items)
         return
-    # Forked where that can be: the children need only numpy, have all modules, and a script needs no main guard.
-    context: Any = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
-    shares = [starts[i::cores] for i in range(cores)]
+    # Forked where that is safe: the children need only numpy, have all modules, and a script needs no main guard.
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    shares = [items[i::cores] for i in range(cores)]
     pipes = [context.Pipe(duplex=False) for _ in shares]
     processes = [
-        context.Process(target=_make_share, args=(make_part, share, sender, os.getpid()), daemon=True)
+        context.Process(target=_work_through, args=(work, share, sender, os.getpid()), daemon=True)
         for share, (_, sender) in zip(shares, pipes, strict=True)
     ]
     try:
@@ -168,76 +253,88 @@ def _on_all_cores(make_part: Callable[[int], int], starts: Sequence[int]) -> Ite
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which children do not use
             for process in processes:
                 process.start()
-        for _, sender in pipes:
-            sender.close()  # so that a process that dies ends its pipe
-        yield from _received({receiver: list(share) for share, (receiver, _) in zip(shares, pipes, strict=True)})
+        yield from _received(
+            {pipe[0]: (process, list(share)) for pipe, process, share in zip(pipes, processes, shares, strict=True)}
+        )
     finally:
         for process in processes:
-            process.terminate()
-            process.join()
+            if process.pid is not None:
+                process.terminate()
+                process.join()
 
 
 class ProcessDiedError(Exception):
-    """A process ended without a word, while it made the part that begins at `start`."""
+    """A process ended without a word, while it was at `item`."""
 
-    def __init__(self, start: int):
-        super().__init__(start)
-        self.start = start
+    def __init__(self, item: str):
+        super().__init__(item)
+        self.item = item
 
 
-def _make_share(make_part: Callable[[int], int], share: Sequence[int], sender: Connection, parent: int) -> None:
+def _work_through(work: Callable[[str], Any], share: Sequence[str], sender: Any, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    for start in share:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for item in share:
         try:
-            sender.send(make_part(start))
+            sender.send(work(item))
         except Exception as error:
             sender.send(error)
             return
-        if os.getppid() != parent:  # killed; whoever goes on finds this part made
+        if os.getppid() != parent:  # killed; whoever goes on finds what was made
             return
 
 
-def _received(expected: dict[Any, list[int]]) -> Iterator[int]:
-    """What the processes send, by their pipes: the number of files of each part, in the order of their shares.
+def _received(expected: dict[Any, tuple[Any, list[str]]]) -> Iterator[Any]:
+    """What the processes send, by their pipes, in the order of their shares.
 
     Raises:
         ProcessDiedError: one ended before its share.
         Exception: what one raised.
     """
     while expected:
-        for receiver in cast("list[Any]", wait(list(expected))):
-            share = expected[receiver]
-            try:
+        wait([*expected, *(process.sentinel for process, _ in expected.values())])
+        for receiver, (process, share) in list(expected.items()):
+            ended = not process.is_alive()  # asked first: what it sent before its end is still in the pipe
+            while share and receiver.poll():
                 done = receiver.recv()
-            except EOFError as error:
-                raise ProcessDiedError(share[0]) from error
-            if isinstance(done, Exception):
-                raise done
-            yield done
-            del share[0]
+                if isinstance(done, Exception) and not isinstance(done, PointCloudFileError):
+                    raise done
+                yield done
+                del share[0]
             if not share:
                 del expected[receiver]
+            elif ended:
+                raise ProcessDiedError(share[0])
 
 
-def _join(parts: Sequence[Path], shape: tuple[int, int], whole: Path) -> None:
-    """The parts as one array, a part at a time in memory; the list of bad files is there before the array is."""
+def _join(keys: Sequence[str], earlier: dict[str, tuple[Path, int]], shape: Shape, parts: Path, whole: Path) -> None:
+    """The clouds as one array, one at a time in memory; its listing is there before the array is."""
     bad: dict[str, str] = {}
-    counts = []
-    for part in parts:
-        with part.open("rb") as stream, np.load(stream) as held:
-            bad |= json.loads(held["bad"].tobytes())
-            counts.append(len(held["points"]))
-    write_atomically(whole.with_suffix(".json"), json.dumps(bad).encode())
-    temporary = whole.with_name(f".{whole.name}.{os.getpid()}")
-    header = {"descr": "<f4", "fortran_order": False, "shape": (sum(counts), *shape)}
-    try:
-        with temporary.open("wb") as file:  # written, not mapped: mapped pages would count as memory in use
-            np.lib.format.write_array_header_1_0(file, header)
-            for part in parts:
-                with part.open("rb") as stream, np.load(stream) as held:
-                    file.write(held["points"].astype("<f4", copy=False).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, whole)
-    finally:
-        temporary.unlink(missing_ok=True)
+    for key in keys:
+        if key not in earlier and (content := (parts / key).read_bytes()).startswith(BAD):
+            bad[key] = content[1:].decode(errors="replace")
+    good = [key for key in keys if key not in bad]
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(good), *shape)}
+    arrays = {array: np.load(array, mmap_mode="r") for array, _ in earlier.values()}
+    with tempfile.NamedTemporaryFile(dir=parts, delete=False) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for key in good:  # written, not mapped: mapped pages would count as memory in use
+            if key in earlier:
+                array, row = earlier[key]
+                file.write(arrays[array][row].tobytes())
+            else:
+                file.write((parts / key).read_bytes()[1:])
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)
+    write_atomically(whole.with_suffix(".json"), json.dumps({"keys": list(keys), "bad": bad}).encode())
+    os.replace(file.name, whole.with_suffix(".npy"))
+
+
+def _forget_superseded(folder: Path, whole: Path, keys: set[str]) -> None:
+    """Removes caches that hold nothing which the new one does not: it has grown out of them."""
+    for listing in folder.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            if listing.stem != whole.name and set(json.loads(listing.read_text(encoding="utf-8"))["keys"]) < keys:
+                listing.with_suffix(".npy").unlink(missing_ok=True)
+                listing.unlink(missing_ok=True)

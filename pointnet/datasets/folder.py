@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -12,11 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .cache import CachedClouds, cached_clouds
+from pointnet.files import write_atomically
+
+from .cache import CachedClouds, cache_folder, cached_clouds
 from .clouds import LabelledClouds
 from .readers import SUFFIXES, DatasetNotFoundError, PointCloudFileError, read_cloud
 
 KEPT = 4096  # points of each file; training draws from them afresh, and a change of num_points samples nothing again
+MOST_POINTS = 1_000_000
 SPLITS = ("train", "test")
 
 
@@ -27,10 +32,12 @@ class MeshFolder(LabelledClouds):
     are short. Each is centred and scaled to the unit sphere. The result is cached under `root/.cache/`.
 
     Args:
-        root: holds a folder a class, and those either `train/` and `test/` with the files, or the files themselves.
-            In that case the seed picks the test part, class by class; a file added later moves few others.
+        root: holds a folder a class, and those either `train/` and `test/` with the files or the files themselves; or
+            `train/` and `test/`, and those a folder a class. Where there is no such split the seed picks the test
+            part, class by class. Which file is in which part is kept in the cache: files that are added or removed
+            later never move another.
         split: "train" or "test".
-        num_points: N.
+        num_points: N, at most a million.
         normals: three channels more, the normals (a mesh's are its faces').
         up: "z", "y", or None for what the format says (z; y for GLB and glTF).
         test_fraction: share of each class that is for testing, where the folders do not say.
@@ -38,8 +45,7 @@ class MeshFolder(LabelledClouds):
         strict: raise at the first file that cannot be read, rather than list it in `data.bad`.
 
     Raises:
-        PointCloudFileError: no folder, fewer than one class with files, no file that can be read; with strict, any that
-            cannot.
+        PointCloudFileError: no folder, no class with files, no file that can be read; with strict, any that cannot.
         ValueError: an argument outside the values above.
     """
 
@@ -56,48 +62,51 @@ class MeshFolder(LabelledClouds):
     ):
         if split not in SPLITS:
             raise ValueError(f"split must be one of 'train', 'test', got {split!r}")
-        if num_points < 1:
-            raise ValueError(f"num_points must be at least 1, got {num_points}")
+        if not 1 <= num_points <= MOST_POINTS:
+            raise ValueError(f"num_points must be 1 to {MOST_POINTS:,}, got {num_points}")
         if not 0 <= test_fraction < 1:
             raise ValueError(f"test_fraction must be in [0, 1), got {test_fraction}")
+        if up not in (None, "z", "y"):
+            raise ValueError(f"up must be one of None, 'z', 'y', got {up!r}")
         folder = Path(root)
-        classes = _classes(folder)
-        files = [_files_of(folder / name, split, test_fraction, seed) for name in classes]
-        labels = [label for label, found in enumerate(files) for _ in found]
-        cached = sample_files([file for found in files for file in found], folder, num_points, normals, up)
-        if strict and cached.bad:
-            raise cached.bad[0]
+        classes, found = _find_files(folder, split, test_fraction, seed)
+        label_of = {file: label for label, files in enumerate(found) for file in files}
+        if not label_of:
+            wanted = "a class needs two files or more, or train/ and test/ of its own"
+            raise PointCloudFileError(folder, f"has no file for its {split} part: {wanted}")
+        cached = sample_files(list(label_of), folder, num_points, normals, up)
+        bad = [*cached.bad, *_not_looked_at(folder, classes)]
+        if strict and bad:
+            raise bad[0]
         if not cached.files:
-            reason = f": {cached.bad[0]}" if cached.bad else ""
+            reason = f": {bad[0]}" if bad else ""
             raise PointCloudFileError(folder, f"its {split} part holds no file that can be read{reason}")
-        of_file = dict(zip((file for found in files for file in found), labels, strict=True))
-        super().__init__(
-            torch.from_numpy(cached.points),
-            torch.tensor([of_file[file] for file in cached.files]),
-            classes,
-            num_points,
-        )
+        labels = torch.tensor([label_of[file] for file in cached.files])
+        super().__init__(torch.from_numpy(cached.points), labels, classes, num_points)
         self.files = cached.files
-        self.bad = cached.bad
+        self.bad = bad
 
 
 def sample_files(files: Sequence[Path], root: Path, num_points: int, normals: bool, up: str | None) -> CachedClouds:
     """Files of any format as clouds in the unit sphere, (S, 3 or 6, K), K >= num_points; made once, on all cores."""
     shape = (6 if normals else 3, max(num_points, KEPT))
     sampler = partial(sample_file, count=shape[1], normals=normals, up=up)
-    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 1", root)
+    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 2", root)
 
 
 def sample_file(path: Path, count: int, normals: bool = False, up: str | None = None) -> NDArray[np.float32]:
     """One file as `count` points, centred and scaled to the unit sphere, the same each time: (3 or 6, count).
 
     Raises:
-        PointCloudFileError: as `read_points`, or it has no normals.
+        PointCloudFileError: as `read_points`, or it has no normals, or all its points are one.
     """
-    seed = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4], "big")
-    cloud = read_cloud(path, count, seed, up, repeat=True)
+    seed = int.from_bytes(hashlib.sha256(os.fsencode(path.name)).digest()[:4], "big")
+    cloud = read_cloud(path, count, seed, up, repeat=True, normalize=True)
     points = cloud.points - cloud.points.mean(0, dtype=np.float64).astype(np.float32)
-    points /= max(float(np.linalg.norm(points, axis=1).max()), 1e-30)
+    radius = float(np.linalg.norm(points, axis=1).max())
+    if not radius:
+        raise PointCloudFileError(path, "has no extent: all its points are one")
+    points /= radius
     if not normals:
         return np.ascontiguousarray(points.T)
     if cloud.normals is None:
@@ -105,23 +114,41 @@ def sample_file(path: Path, count: int, normals: bool = False, up: str | None = 
     return np.ascontiguousarray(np.hstack([points, cloud.normals]).T)
 
 
-def _classes(root: Path) -> list[str]:
+def _find_files(root: Path, split: str, test_fraction: float, seed: int) -> tuple[list[str], list[list[Path]]]:
+    """The classes, and the files of each that are in this part."""
     if not root.is_dir():
         raise DatasetNotFoundError(root, "no such folder; --root must name one with a folder of files for each class")
-    folders = (folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    classes = sorted(folder.name for folder in folders if any(_known(folder)) or _splits_of(folder))
+    if any(_known(folder) for folder in _folders(root / "train")):  # root/train/<class>/<files>
+        classes = sorted({folder.name for name in SPLITS for folder in _folders(root / name) if _known(folder)})
+        return classes, [_known(root / split / name) for name in classes]
+    classes = [folder.name for folder in _folders(root) if _known(folder) or _has_split(folder)]
     if not classes:
         known = " ".join(SUFFIXES)
         raise DatasetNotFoundError(root, f"holds no folder with files to read ({known}); wanted root/<class>/<files>")
-    return classes
+    unsplit = {name: _known(root / name) for name in classes if not _has_split(root / name)}
+    test = _test_files(root, unsplit, test_fraction, seed)
+    return classes, [
+        [file for file in unsplit[name] if (file in test) == (split == "test")]
+        if name in unsplit
+        else _known(root / name / split)
+        for name in classes
+    ]
 
 
-def _splits_of(folder: Path) -> list[Path]:
-    return [folder / split for split in SPLITS if (folder / split).is_dir()]
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _has_split(folder: Path) -> bool:
+    return any((folder / split).is_dir() for split in SPLITS)
 
 
 def _known(folder: Path) -> list[Path]:
     """The files of a folder that have a suffix we read, in order of name."""
+    if not folder.is_dir():
+        return []
     return sorted(
         file
         for file in folder.iterdir()
@@ -129,14 +156,47 @@ def _known(folder: Path) -> list[Path]:
     )
 
 
-def _files_of(folder: Path, split: str, test_fraction: float, seed: int) -> list[Path]:
-    if _splits_of(folder):
-        return _known(folder / split) if (folder / split).is_dir() else []
-    files = _known(folder)
-    count = round(len(files) * test_fraction)
-    if test_fraction and len(files) > 1:
-        count = max(1, min(count, len(files) - 1))
-    # By a hash of the name, so that a file added later moves few others from one part to the other.
-    by_chance = sorted(files, key=lambda file: hashlib.sha256(f"{seed}/{file.name}".encode()).digest())
-    test = set(by_chance[:count])
-    return [file for file in files if (file in test) == (split == "test")]
+def _not_looked_at(root: Path, classes: list[str]) -> list[PointCloudFileError]:
+    """Files that somebody may think are in the data set, and are not."""
+    classed = [folder for name in classes for folder in (root / name, *(root / name / split for split in SPLITS))]
+    classed = [folder for folder in classed if not _has_split(folder)]
+    seen = {*classed, *(root / split / name for split in SPLITS for name in classes)}
+    return [
+        PointCloudFileError(
+            file, "not looked at: files are wanted in root/<class>/, or train/ and test/ in or above that"
+        )
+        for file in sorted(root.rglob("*"))
+        if file.suffix.lower() in SUFFIXES
+        and file.parent not in seen
+        and not any(part.startswith(".") for part in file.relative_to(root).parts)
+        and file.is_file()
+    ]
+
+
+def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:
+    """The test part of classes that are not split: as it was, and of new files as many as it takes, by chance."""
+    where = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]  # a user's cache is of many folders
+    listing = cache_folder(root) / f"split-{where}-{seed}-{fraction:g}.json"
+    try:
+        held = json.loads(listing.read_text(encoding="utf-8"))
+        known = {str(name): bool(in_test) for name, in_test in held.items()}
+    except (OSError, ValueError, AttributeError):
+        known = {}
+    before = dict(known)
+    for found in files.values():
+        names = {_name(file, root): file for file in found}
+        wanted = round(len(names) * fraction)
+        if fraction and len(names) > 1:
+            wanted = max(1, min(wanted, len(names) - 1))
+        new = sorted(names.keys() - known.keys(), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+        missing = wanted - sum(known.get(name, False) for name in names)
+        known |= {name: i < missing for i, name in enumerate(new)}
+    if known != before:
+        with contextlib.suppress(OSError):  # kept or not, the same files are chosen while they are the same
+            listing.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(listing, json.dumps(known).encode())
+    return {file for found in files.values() for file in found if known[_name(file, root)]}
+
+
+def _name(file: Path, root: Path) -> str:
+    return os.fsencode(file.relative_to(root)).decode(errors="backslashreplace")

@@ -82,6 +82,7 @@ def read_cloud(
     seed: int = 0,
     up: str | None = None,
     repeat: bool = False,
+    normalize: bool = False,
 ) -> PointCloud:
     """The points of any file, with their normals, colours and labels where it has some.
 
@@ -95,6 +96,8 @@ def read_cloud(
             standard has it, and z for all else.
         repeat: a cloud of fewer points than asked for gives each of them as often as it takes, in shuffled order;
             else it is refused.
+        normalize: bring the file's vertices to the middle and to coordinates of at most 1 first, in float64, so that a
+            survey's easting of half a million metres leaves the shape its digits.
 
     Rows of a cloud, and faces of a mesh, whose coordinates are not finite are left out.
 
@@ -102,11 +105,17 @@ def read_cloud(
         PointCloudFileError: the file is missing, damaged, of an unknown kind, empty, or a cloud of fewer points.
         ValueError: an argument outside the values above.
     """
-    return _read(Path(path), num_points, seed, up, repeat, face_normals=True)
+    return _read(Path(path), num_points, seed, up, repeat, normalize, face_normals=True)
 
 
 def _read(
-    path: Path, num_points: int | None, seed: int, up: str | None, repeat: bool, face_normals: bool
+    path: Path,
+    num_points: int | None,
+    seed: int,
+    up: str | None,
+    repeat: bool,
+    normalize: bool,
+    face_normals: bool,
 ) -> PointCloud:
     """`read_cloud`, a mesh's normals only if they are wanted."""
     if num_points is not None and num_points < 1:
@@ -115,7 +124,7 @@ def _read(
         raise ValueError(f"up must be one of None, 'z', 'y', got {up!r}")
     generator = np.random.default_rng(seed)
     with _door(path):
-        contents = _contents(path)
+        contents = _normalized(_contents(path)) if normalize else _contents(path)
         if contents.faces is not None:
             cloud = _sampled(contents, num_points or NUM_POINTS, generator, face_normals)
         else:
@@ -137,7 +146,7 @@ def read_points(
         PointCloudFileError: as `read_cloud`, or the file has no normals and they are asked for.
         ValueError: an argument outside `read_cloud`'s.
     """
-    cloud = _read(Path(path), num_points, seed, up, repeat=False, face_normals=normals)
+    cloud = _read(Path(path), num_points, seed, up, repeat=False, normalize=False, face_normals=normals)
     if not normals:
         return cloud.points
     if cloud.normals is None:
@@ -214,6 +223,15 @@ def _sampled(mesh: Contents, count: int, generator: np.random.Generator, normals
         colors = face_colors[face].astype(np.float32)
     points = _checked(interpolate(vertices, corners, weights))
     return PointCloud(points, normals_of_faces(vertices, corners) if normals else None, colors, None)
+
+
+def _normalized(contents: Contents) -> Contents:
+    vertices = contents.vertices.astype(np.float64)
+    finite = vertices[np.isfinite(vertices).all(1)]
+    if not len(finite):
+        return contents
+    middle = (finite.min(0) + finite.max(0)) / 2
+    return contents._replace(vertices=(vertices - middle) / (np.abs(finite - middle).max() or 1.0))
 
 
 def _as_cloud(contents: Contents) -> PointCloud:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from pointnet.datasets import LabelledClouds
 
 Batch = tuple[Tensor, Tensor]
+CGROUP = Path("/sys/fs/cgroup")
 
 
 class ResidentFeed:
@@ -41,6 +44,8 @@ class StreamedFeed:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
+            # Forked, workers share a memory map; sent to them, it would be copied whole.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             generator=torch.Generator(),  # else it would draw from the one that dropout draws from
         )
 
@@ -77,11 +82,14 @@ def free_memory(device: torch.device) -> float:
     """Bytes that could be taken on the device; infinite where nobody says."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
+    free = math.inf
+    with contextlib.suppress(OSError, ValueError):  # a container's own limit, "max" where it has none
+        limit, used = (int((CGROUP / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        free = limit - used
+    with contextlib.suppress(OSError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return math.inf
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), math.inf)
+        free = min(free, *(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
+    return free
 
 
 def cut_batches(order: Tensor, batch_size: int, rank: int = 0, ranks: int = 1) -> Sequence[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import math
 import platform
@@ -128,6 +129,7 @@ class _Run:
     generator: Generator
     device: torch.device
     samples: int
+    data: str  # which data it is
     epoch: int = 0
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
@@ -140,7 +142,7 @@ class _Run:
         optimizer = make_optimizer(model, config)
         schedule = make_schedule(optimizer, config, config.epochs * count_batches(len(train), config.batch_size))
         generator = Generator(device).manual_seed(config.seed)
-        return cls(config, model, optimizer, schedule, generator, device, len(train))
+        return cls(config, model, optimizer, schedule, generator, device, len(train), fingerprint(train))
 
     def train_epoch(self, feed: ResidentFeed | StreamedFeed) -> dict[str, Any]:
         """One pass over all clouds of the feed: -> what there is to report."""
@@ -217,12 +219,13 @@ class _Run:
             "history": self.history,
             "device": self.device.type,
             "samples": self.samples,
+            "data": self.data,
         }
 
     def restore(self, path: Path) -> None:
         """Takes up the state saved at `path`. ValueError, in one line, if it is not of this run."""
         state = load_checkpoint(path)
-        for name, now in (("device", self.device.type), ("samples", self.samples)):
+        for name, now in (("device", self.device.type), ("samples", self.samples), ("data", self.data)):
             if state.get(name) != now:
                 raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")
         try:
@@ -237,6 +240,15 @@ class _Run:
                 setattr(self, name, state[name])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(" ".join(f"{path}: does not fit this run: {error}".split())) from error
+
+
+def fingerprint(data: LabelledClouds) -> str:
+    """Tells data sets apart: a hash of the classes, the labels, and of each cloud its first point."""
+    digest = hashlib.sha256("\n".join(data.classes).encode())
+    digest.update(data.labels.numpy().tobytes())
+    for rows in torch.arange(len(data)).split(1024):
+        digest.update(data.batch(rows)[0][:, :, 0].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]:

@@ -21,6 +21,9 @@ class PointCloudFileError(ValueError):
         self.path = Path(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:  # so that it can come from another process
+        return type(self), (self.path, self.reason)
+
 
 class Refusal(ValueError):
     """Why a file cannot be used, as told to the user; the door adds the path."""
