@@ -2,6 +2,7 @@
 
 from pointnet.ops.aligned import align
 
+from .ranks import synchronize_norms
 from .shared_mlp import SharedMLP
 from .tnet import TNet, orthogonality_loss
 from .views import (
@@ -24,4 +25,5 @@ __all__ = [
     "linear_to_pointwise_conv2d",
     "orthogonality_loss",
     "summed_conv2d_to_linear",
+    "synchronize_norms",
 ]

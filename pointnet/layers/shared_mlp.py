@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointnet.ops.aligned import align, fold_transform
-from pointnet.ops.masked import batch_norm, fill_padding, point_mask
+from pointnet.ops.masked import batch_norm, batch_norm_last, fill_padding, point_mask
 from pointnet.ops.pooled import is_poolable, pooled, pooled_winners
 
 from .views import conv1d_to_linear, linear_to_conv1d
@@ -339,17 +339,14 @@ class SharedLayer(nn.Module):
 
 
 class BatchNormLast(nn.Module):
-    """Batch norm of (..., D) over all leading dimensions.
-
-    `BatchNorm1d` itself reads (B, N, D) as N channels, so the points are flattened first.
-    """
+    """Batch norm of (..., D) over all leading dimensions."""
 
     def __init__(self, norm: nn.BatchNorm1d):
         super().__init__()
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+        return batch_norm_last(x, self.norm)
 
 
 class Elementwise(nn.Module):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .ranks import check_count, group_of, totals
+
 
 def point_mask(lengths: Tensor, points: Tensor) -> Tensor:
     """Which points are real: lengths (B,), points (B, C, N) -> (B, 1, N) bool.
@@ -34,15 +36,24 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> T
 
     Statistics, running statistics (momentum or cumulative average) and gradients are those of `norm` on the valid
     points alone; the padding itself comes out as some finite number. One valid point in the whole batch has
-    variance 0 here, where `BatchNorm1d` raises: telling would mean waiting for the device.
+    variance 0 here, where `BatchNorm1d` raises: telling would mean waiting for the device. A norm that is synchronized
+    takes its statistics over all ranks: 2 D + 1 numbers travel forward, and as many back.
     """
-    if mask is None or not (norm.training or norm.running_mean is None):
+    group = group_of(norm)
+    if (mask is None and group is None) or not (norm.training or norm.running_mean is None):
         return norm(z)
     values = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
-    count = mask.sum().to(values.dtype)
-    mean = fill_padding(values, mask).sum((0, 2)) / count
+    count = values.new_full((), z.shape[0] * z.shape[2]) if mask is None else mask.sum().to(values.dtype)
+    total = fill_padding(values, mask).sum((0, 2))
+    if group is not None:
+        count, total = totals(group, count, total)
+        check_count(count, z)
+    mean = total / count
     centred = fill_padding(values - mean.unsqueeze(1), mask)
-    variance = centred.square().sum((0, 2)) / count
+    squares = centred.square().sum((0, 2))
+    if group is not None:
+        (squares,) = totals(group, squares)
+    variance = squares / count
     if norm.training and norm.track_running_stats:
         update_running_statistics(norm, mean, variance, count)
     y = centred * (variance + norm.eps).rsqrt().unsqueeze(1)
@@ -51,6 +62,16 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> T
     if norm.bias is not None:
         y = y + norm.bias.unsqueeze(1)
     return y.to(z.dtype)
+
+
+def batch_norm_last(x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+    """What `norm` makes of x (..., D) over all leading dimensions -> (..., D).
+
+    `norm` itself reads (B, N, D) as N channels, so the points are flattened first.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    y = norm(rows) if group_of(norm) is None else batch_norm(rows.unsqueeze(2), norm).squeeze(2)
+    return y.reshape(x.shape)
 
 
 @torch.no_grad()

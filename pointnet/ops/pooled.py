@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .masked import batch_norm, fill_padding, update_running_statistics
+from .ranks import check_count, group_of, moments_over_ranks
 
 # f(max y) = max f(y).
 NON_DECREASING = (
@@ -105,19 +106,28 @@ def _needs_both(activation: nn.Module | None) -> bool:
 def _normalize(
     z: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d, mask: Tensor | None
 ) -> Tensor:
-    """What `norm` makes of some values z (..., D) of W x + b, with the statistics of all of them."""
+    """What `norm` makes of some values z (..., D) of W x + b, with the statistics of all of them.
+
+    Over several ranks, either the moments of x or those of W x travel, whichever are fewer numbers: C * C + C + 1 or
+    2 D + 1 forward, and as many back.
+    """
     if not norm.training and norm.running_mean is not None:
         assert norm.running_var is not None
         mean, variance = norm.running_mean, norm.running_var
     else:
-        if x.shape[0] * x.shape[2] < 2:
-            raise ValueError(f"Expected more than 1 value per channel when training, got {tuple(x.shape)} points")
+        group, narrow = group_of(norm), x.shape[1] * (x.shape[1] + 1) <= 2 * len(weight)
         full = x.new_full((), x.shape[0] * x.shape[2], dtype=torch.float64)
         count = full if mask is None else mask.sum().double()
         point_mean, scatter = moments(x, mask)
+        if group is not None and narrow:
+            count, point_mean, scatter = moments_over_ranks(group, count, point_mean, scatter)
         w = weight.double()
         mean = w @ point_mean
-        variance = ((w @ scatter) * w).sum(1).clamp(min=0) / count
+        squares = ((w @ scatter) * w).sum(1).clamp(min=0)
+        if group is not None and not narrow:
+            count, mean, squares = moments_over_ranks(group, count, mean, squares)
+        check_count(count, x)
+        variance = squares / count
         if bias is not None:
             mean = mean + bias
         if norm.training and norm.track_running_stats:
@@ -255,7 +265,7 @@ _extremes.register_autograd(_backward_to_winners, setup_context=_save_winners)
 @torch.library.custom_op("pointnet::moments", mutates_args=())
 def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     clouds, channels, points = x.shape
-    count = clouds * points if mask is None else mask.sum()
+    count = _count(x, mask)
     # About a first guess of the mean, good to float32, so that nothing cancels; then about the mean itself.
     single = torch.promote_types(x.dtype, torch.float32)
     guess = (fill_padding(x, mask).sum((0, 2), dtype=single) / count).double()
@@ -272,6 +282,11 @@ def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     return guess + correction, scatter - count * correction.outer(correction)
 
 
+def _count(x: Tensor, mask: Tensor | None) -> int | Tensor:
+    """How many points there are; 1 of none, whose sums are 0."""
+    return max(x.shape[0] * x.shape[2], 1) if mask is None else mask.sum().clamp(min=1)
+
+
 @_moments.register_fake
 def _(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     channels = x.shape[1]
@@ -286,7 +301,7 @@ def _save_mean(ctx: object, inputs: tuple[Tensor, Tensor | None], output: tuple[
 def _backward_of_moments(ctx: object, grad_mean: Tensor, grad_scatter: Tensor) -> tuple[Tensor, None]:
     """dx_n = (G + G^T)(x_n - mean) + g / M: distances from the mean sum to 0, so no other term is left."""
     x, mask, mean = ctx.saved_tensors  # type: ignore[attr-defined]
-    count = x.shape[0] * x.shape[2] if mask is None else mask.sum()
+    count = _count(x, mask)
     affine = grad_scatter + grad_scatter.T
     # The mean in two parts, so that points far from the origin lose nothing to its rounding.
     single = torch.promote_types(x.dtype, torch.float32)
