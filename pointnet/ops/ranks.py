@@ -1,8 +1,8 @@
 """Sums over the ranks of a process group, and which norms take their statistics over one.
 
 Batch statistics are sums over points, so those of every rank's points follow from sums over ranks. They go in two
-rounds, first the count and the mean, then the squares about the common mean: in one round, points far from the origin
-would cancel. Every rank gets the same bits, and with them the same running statistics.
+rounds, first the count and the sum, then the squares about the common mean: in one round, those of points far from the
+origin would cancel. Every rank gets the same bits, and with them the same running statistics.
 """
 
 from __future__ import annotations
