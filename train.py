@@ -16,7 +16,7 @@ from typing import Any
 
 from pointnet.datasets import open_dataset
 from pointnet.inference.pictures import printable
-from pointnet.training import TrainConfig, find_device, fit, keep_freed_memory, parse_config
+from pointnet.training import Stopped, TrainConfig, find_device, fit, keep_freed_memory, parse_config
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,10 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"\nstopped; to go on: python train.py --resume --out {config.out}", file=sys.stderr)
+        return 128 + stopped.signum
     except KeyboardInterrupt:
-        saved = (Path(config.out) / "checkpoint.pt").exists()
-        go_on = f"to go on: python train.py --resume --out {config.out}" if saved else "before the first epoch was over"
-        print(f"\nstopped; {go_on}", file=sys.stderr)
+        print("\nstopped before training began", file=sys.stderr)
         return 130
     print(summary(config, result))
     if bad:

@@ -14,7 +14,7 @@ from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.models import load_model
 from pointnet.training import evaluate, feed, fit
 from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches, make_feed
-from pointnet.training.loop import augment
+from pointnet.training.run import augment
 
 from .conftest import SHARED_DATA
 from .test_training import assert_equal_states, quiet, tiny, two_shapes, weights

@@ -15,11 +15,12 @@ from pointnet import PointNetClassifier
 from pointnet.datasets import LabelledClouds
 from pointnet.files import write_atomically
 from pointnet.models import load_model
-from pointnet.training import TrainConfig, evaluate, fit, loop
+from pointnet.training import TrainConfig, evaluate, fit, loop, run
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.feed import count_batches
-from pointnet.training.loop import _open_run_folder, augment, find_device, make_optimizer, make_schedule
+from pointnet.training.loop import _open_run_folder, find_device
 from pointnet.training.metrics import ConfusionMatrix
+from pointnet.training.run import Run, augment, make_optimizer, make_schedule
 
 
 def two_shapes(per_class: int = 24, points: int = 32, seed: int = 0) -> LabelledClouds:
@@ -265,7 +266,7 @@ def test_a_run_stopped_between_its_writes_ends_as_the_unbroken_one(finished, tmp
         save_checkpoint(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", stop_at_epoch_3)
+        patch.setattr(run, "save_checkpoint", stop_at_epoch_3)
         with pytest.raises(Stopped):
             fit(config, two_shapes(), log=quiet)
     fit(config, two_shapes(), resume=True, log=quiet)
@@ -296,8 +297,8 @@ def test_the_test_part_is_measured_with_the_chosen_epochs_weights(tmp_path, monk
     """Even if it is not the last: here the first epoch is made to look best."""
     looks = iter([1.0, 0.2, 0.1, 0.0])
 
-    def evaluate_or_pretend(model, data, device):
-        scores = evaluate(model, data, device)
+    def evaluate_or_pretend(model, data, device, check):
+        scores = evaluate(model, data, device, check)
         return scores if data is test else scores | {"overall_accuracy": next(looks)}
 
     test = two_shapes(seed=1)
@@ -310,24 +311,99 @@ def test_the_test_part_is_measured_with_the_chosen_epochs_weights(tmp_path, monk
     assert result["test"] == {name: wanted[name] for name in result["test"]}
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_spoils_nothing(tmp_path):
+def test_a_step_that_is_not_finite_changes_nothing_and_names_its_samples(tmp_path):
+    data = two_shapes()
+    data.points[3, 0, 7] = torch.nan
+    data.points[40, 2, 1] = torch.inf
+    lines = []
+    fit(tiny(tmp_path / "run", val_fraction=0.0, early_points=0), data, log=lines.append)
+    told = [line for line in lines if "skipped" in line]
+    assert len(told) == 4
+    assert "epoch 1: 2 of 16 steps skipped, not finite: samples 3 (disc), 40 (rod)" in told
+    state = weights(tmp_path / "run")
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    assert int(state["encoder.mlp1.layers.0.norm.num_batches_tracked"]) == 4 * 14
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [epoch["broken_samples"] for epoch in metrics] == [[3, 40]] * 4
+    assert all(0 < epoch["train_loss"] < 10 for epoch in metrics)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_skipped_step_leaves_weights_statistics_and_optimizer_as_they_were(tmp_path, optimizer):
+    data = two_shapes()
+    one = Run.start(tiny(tmp_path, optimizer=optimizer, schedule="constant"), data, torch.device("cpu"))
+    one.step(data.points[:8], data.labels[:8])
+    before = copy.deepcopy((one.model.state_dict(), one.optimizer.state_dict()["state"]))
+    broken = data.points[:8].clone()
+    broken[3, 1] = torch.nan
+    _, _, good = one.step(broken, data.labels[:8])
+    assert not good
+    assert_equal_states(one.model.state_dict(), before[0])
+    for index, state in one.optimizer.state_dict()["state"].items():
+        assert_equal_states(state, before[1][index])
+    _, _, good = one.step(data.points[:8], data.labels[:8])
+    assert good
+    assert not torch.equal(one.model.logits.weight, before[0]["logits.weight"])
+
+
+def test_too_many_skipped_steps_end_the_run(tmp_path):
     data = two_shapes()
     data.points[:20] = torch.nan
-    with pytest.raises(ValueError, match="epoch 1: the loss is nan"):
-        fit(tiny(tmp_path / "run"), data, log=quiet)
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+    with pytest.raises(ValueError, match=r"more than --skip_limit 3$") as caught:
+        fit(tiny(tmp_path / "run", skip_limit=3), data, log=quiet)
+    assert "not finite: samples 0 (disc), 1 (disc)" in str(caught.value)
+    assert " more; that makes" in str(caught.value)
+
+
+def test_a_rate_that_blows_up_is_told_as_such(tmp_path):
+    with pytest.raises(ValueError, match="the loss was not finite; try a lower --lr"):
+        fit(tiny(tmp_path / "run", lr=1e30, optimizer="sgd", schedule="constant"), two_shapes(), log=quiet)
+
+
+def test_the_average_is_what_is_measured_and_kept(tmp_path):
+    config = tiny(tmp_path / "run", ema=0.9, val_fraction=0.0, epochs=2)
+    fit(config, two_shapes(), log=quiet)
+    kept, last = load_model(tmp_path / "run").state_dict(), weights(tmp_path / "run")
+    assert not torch.equal(kept["logits.weight"], last["logits.weight"])
+    assert_equal_states(kept, load_checkpoint(tmp_path / "run" / "checkpoint.pt")["averaged"])
+
+
+def test_the_average_is_the_mean_of_the_first_weights_and_then_moves(tmp_path):
+    data = two_shapes()
+    one = Run.start(tiny(tmp_path, ema=0.75), data, torch.device("cpu"))
+    wanted = one.model.logits.weight.detach().clone()
+    for step in range(1, 7):
+        one.step(data.points[:8], data.labels[:8])
+        wanted = wanted.lerp(one.model.logits.weight.detach(), max(0.25, 1 / (step + 1)))
+        torch.testing.assert_close(one.averaged.logits.weight, wanted)
+    assert int(one.averaged.encoder.mlp1[0].norm.num_batches_tracked) == 6
+
+
+def test_a_gradient_is_cut_to_its_norm(tmp_path):
+    data = two_shapes()
+    norms = []
+    for clip in (0.0, 1e-3):
+        config = tiny(tmp_path, clip=clip, optimizer="sgd", schedule="constant", lr=1.0, weight_decay=0.0)
+        one = Run.start(config, data, torch.device("cpu"))
+        before = [p.detach().clone() for p in one.model.parameters()]
+        one.step(data.points[:8], data.labels[:8])
+        moved = torch.stack([(p - b).norm() for p, b in zip(one.model.parameters(), before, strict=True)]).norm()
+        norms.append(float(moved.detach()))
+    assert norms[0] > 0.1
+    assert norms[1] == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_a_steps_loss_is_smoothed_cross_entropy_and_the_regularization(tmp_path):
     config = tiny(tmp_path / "run", label_smoothing=0.3, feature_transform=True, regularization_weight=0.5)
     data = two_shapes()
-    run = loop._Run.start(config, data, torch.device("cpu"))
-    for module in run.model.modules():
+    one = Run.start(config, data, torch.device("cpu"))
+    for module in one.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    torch.nn.init.normal_(run.model.encoder.feature_tnet.matrix.weight, std=0.1)
-    twin = copy.deepcopy(run.model)
-    loss, _ = run.step(data.points[:30], data.labels[:30])
+    torch.nn.init.normal_(one.model.encoder.feature_tnet.matrix.weight, std=0.1)
+    twin = copy.deepcopy(one.model)
+    loss, _, good = one.step(data.points[:30], data.labels[:30])
+    assert good
     logits, transforms = twin(data.points[:30], return_transforms=True)
     log_probabilities = logits.log_softmax(1)
     picked = log_probabilities.gather(1, data.labels[:30, None]).squeeze(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -11,12 +12,27 @@ import torch
 
 from pointnet.files import write_atomically
 
+# Before the content: what it is, and the sha256 of what follows. A flipped bit is noticed, wherever it is.
+HEADER = b"pointnet checkpoint, sha256 "
+HEADER_SIZE = len(HEADER) + 64 + 1
+
 
 def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Writes tensors, numbers, strings and dicts of them, whole or not at all."""
+    """Writes tensors, numbers, strings and dicts of them, whole or not at all.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the last checkpoint is still there, and the message says so.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    payload = buffer.getvalue()
+    header = HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+    try:
+        write_atomically(path, header + payload)
+    except OSError as error:
+        kept = "the one before it is still good" if Path(path).exists() else "there is none yet"
+        reason = f"no checkpoint could be written ({error.strerror}); {kept}"
+        raise OSError(error.errno, reason, os.fspath(path)) from error
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -28,7 +44,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no checkpoint to resume from")
+    data = path.read_bytes()
+    header, payload = data[:HEADER_SIZE], data[HEADER_SIZE:]
+    if header != HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n":
+        raise ValueError(f"{path}: damaged or not a checkpoint: it does not match the sha256 stored in it")
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # the unpickler raises whatever damaged bytes lead it to
+        return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+    except Exception as error:  # whole, and yet of another kind: the unpickler raises whatever it is led to
         raise ValueError(f"{path}: damaged or not a checkpoint: {error}".splitlines()[0]) from error

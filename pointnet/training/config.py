@@ -43,6 +43,12 @@ class TrainConfig:
         lr: the highest learning rate.
         weight_decay: of the optimizer.
         schedule: cosine (from lr to 0), onecycle (up to lr, then down) or constant; by the step.
+        warmup: share of the steps, from the first, in which the rate rises to lr (onecycle has its own).
+        clip: the largest norm of a step's gradient; a larger one is scaled down to it. 0 for any.
+        ema: how much of the moving average of the weights is kept at a step; it is what is measured and kept.
+            0 for none; 0.999 averages the last thousand steps or so.
+        skip_limit: how many steps may be skipped, because points, loss or gradient were not finite, before the run
+            ends; a skipped step changes nothing.
         label_smoothing: share of the target spread over all classes.
         scale: each axis is stretched by a factor from [1/scale, scale]; 1 for none.
         shift: each cloud is moved by up to this much along each axis; the cloud has radius 1.
@@ -76,6 +82,10 @@ class TrainConfig:
     lr: float = 2e-3
     weight_decay: float = 0.05
     schedule: Literal["cosine", "onecycle", "constant"] = "onecycle"
+    warmup: float = 0.0
+    clip: float = 0.0
+    ema: float = 0.0
+    skip_limit: int = 10
     label_smoothing: float = 0.2
     scale: float = 1.25
     shift: float = 0.1
@@ -98,6 +108,10 @@ class TrainConfig:
             ("early_share", 0, 1),
             ("lr", 0, None),
             ("weight_decay", 0, None),
+            ("warmup", 0, 1),
+            ("clip", 0, None),
+            ("ema", 0, 1),
+            ("skip_limit", 0, None),
             ("label_smoothing", 0, 1),
             ("scale", 1, None),
             ("shift", 0, None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pointnet.datasets import LabelledClouds
 
@@ -37,8 +38,9 @@ class StreamedFeed:
     def __init__(self, data: LabelledClouds, device: torch.device, workers: int = 2):
         self.device = device
         self.order: Sequence[Tensor] = []
+        self.gathered = _Gathered(data, workers)
         self.loader: DataLoader[Any] = DataLoader(
-            _Gathered(data),
+            self.gathered,
             batch_size=None,  # an "index" is a whole batch of them
             sampler=self,
             num_workers=workers,
@@ -46,6 +48,7 @@ class StreamedFeed:
             pin_memory=device.type == "cuda",
             # Forked, workers share a memory map; sent to them, it would be copied whole.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            worker_init_fn=_take_no_signals,
             generator=torch.Generator(),  # else it would draw from the one that dropout draws from
         )
 
@@ -55,19 +58,52 @@ class StreamedFeed:
     def __len__(self) -> int:
         return len(self.order)
 
+    def _being_read(self) -> str:
+        firsts = self.gathered.reading.tolist()
+        return " or ".join(f"samples {rows.tolist()}" for rows in self.order if int(rows[0]) in firsts) or "a batch"
+
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
-        """For each tensor of indices (B,): points (B, C, K), labels (B,)."""
+        """For each tensor of indices (B,): points (B, C, K), labels (B,).
+
+        Raises:
+            ValueError: a worker died; the message names the samples it was reading.
+        """
         self.order = [rows.cpu() for rows in indices]
-        for points, labels in self.loader:
+        taken = 0
+        batches = iter(self.loader)
+        while taken < len(self.order):
+            try:
+                points, labels = next(batches)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise ValueError(
+                    f"a worker died (out of memory?) while it read {self._being_read()}: {error}"
+                ) from error
+            taken += 1
             yield points.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
 
+def _take_no_signals(worker: int) -> None:
+    """Ctrl-C is the parent's to answer, and what it does at SIGTERM is not for its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class _Gathered(Dataset[Batch]):
-    def __init__(self, data: LabelledClouds):
+    """Batches by their indices; the first sample of what each worker is reading can be seen from outside."""
+
+    def __init__(self, data: LabelledClouds, workers: int):
         self.data = data
+        self.reading = torch.full((max(workers, 1),), -1).share_memory_()
 
     def __getitem__(self, indices: Any) -> Batch:
-        return self.data.batch(indices)
+        info = get_worker_info()
+        worker = 0 if info is None else info.id
+        self.reading[worker] = indices[0]
+        batch = self.data.batch(indices)
+        self.reading[worker] = -1
+        return batch
 
 
 def make_feed(data: LabelledClouds, device: torch.device, kind: str = "auto") -> ResidentFeed | StreamedFeed:

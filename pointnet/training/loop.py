@@ -1,43 +1,43 @@
-"""The training loop: batches augmented on the device, the epoch chosen on validation."""
+"""The training loop: epochs of a run, the best one chosen on validation, and a stop wherever it is asked for."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
-import math
 import platform
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds, split_validation
-from pointnet.datasets.transforms import (
-    random_jitter,
-    random_point_dropout,
-    random_rotation,
-    random_scale,
-    random_shift,
-    random_subset,
-)
 from pointnet.files import write_atomically
-from pointnet.models import MODELS, PointNetClassifier, load_model
-from pointnet.models.zoo import save_config, save_weights
+from pointnet.models import load_model
+from pointnet.models.zoo import save_config
 
-from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig, save_config_yaml
-from .feed import Batch, ResidentFeed, StreamedFeed, count_batches, cut_batches, make_feed
+from .feed import make_feed
 from .metrics import ConfusionMatrix
+from .run import Run, model_arguments
 
 PREPROCESSING = {"frame": "z up, right-handed", "normalization": "centred, in the unit sphere"}
 EVALUATION_BATCH = 32
+
+
+class Stopped(Exception):
+    """The run was asked to stop by a signal; where it stood is saved."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
 
 
 def fit(
@@ -54,19 +54,22 @@ def fit(
     where `config.val_fraction` is 0). `test` is looked at once, at the end, with that epoch's weights.
 
     Args:
-        resume: go on with the run in `config.out` from its last finished epoch; it ends as if it had never stopped.
+        resume: go on with the run in `config.out` from where it was saved; it ends as if it had never stopped.
         log: told one line an epoch.
         after_epoch: called with each line of `metrics.jsonl` once the epoch is safe on disk.
 
     Raises:
-        ValueError: data that cannot train a classifier, or a run folder that is taken, or not there to resume.
+        ValueError: data that cannot train a classifier, a run folder that is taken, or not there to resume, or more
+            steps than `config.skip_limit` that were not finite.
+        Stopped: SIGTERM or SIGINT came; the run is saved as it was between two steps.
+        OSError: the run folder cannot be written; the last checkpoint is still good.
     """
     device = find_device(config.device)
     out = Path(config.out)
     train_part, val_part = split_validation(train, config.seed, config.val_fraction)
     _check_trainable(train_part, config)
 
-    run = _Run.start(config, train_part, device)
+    run = Run.start(config, train_part, device)
     if resume:
         run.restore(out / "checkpoint.pt")
     else:
@@ -74,231 +77,88 @@ def fit(
     feed = make_feed(train_part, device, config.feed)
 
     log(f"{len(train_part):,} to train on, {len(val_part):,} to choose the epoch; {device}, {config.precision}; {out}/")
-    while run.epoch < config.epochs:
-        started = time.perf_counter()
-        metrics = run.train_epoch(feed)
-        if len(val_part):
-            val = evaluate(run.model, val_part, device)
-            metrics |= {f"val_{name}": value for name, value in val.items() if name != "count"}
-        run.seconds += time.perf_counter() - started
-        run.finish_epoch(metrics, out)
-        log(_epoch_line(metrics, run))
-        if after_epoch is not None:
-            after_epoch(metrics)
-
-    result: dict[str, Any] = {
-        "test": None,
-        "val": run.best.get("val"),
-        "selected_epoch": run.best["epoch"],
-        "seconds": round(run.seconds, 3),
-        "samples_per_second": round(len(run.history) * len(train_part) / sum(e["seconds"] for e in run.history), 1),
-    }
-    if test is not None:
-        scores = evaluate(load_model(out).to(device), test, device)
-        result["test"] = {name: value for name, value in scores.items() if name != "loss"}
+    with _stop_between_steps() as check:
+        while run.epoch < config.epochs:
+            try:
+                run.train_epoch(feed, check)
+                started = time.perf_counter()
+                val = evaluate(run.evaluated, val_part, device, check) if len(val_part) else {}
+            except Stopped:
+                run.save(out)
+                raise
+            metrics = run.end_epoch() | {f"val_{name}": value for name, value in val.items() if name != "count"}
+            run.seconds += metrics["seconds"] + time.perf_counter() - started
+            run.finish_epoch(metrics, out)
+            log(_epoch_line(metrics, run))
+            _check_skipped(run, train_part, log)
+            if after_epoch is not None:
+                after_epoch(metrics)
+        result: dict[str, Any] = {
+            "test": None,
+            "val": run.best.get("val"),
+            "selected_epoch": run.best["epoch"],
+            "seconds": round(run.seconds, 3),
+            "samples_per_second": round(len(run.history) * len(train_part) / sum(e["seconds"] for e in run.history), 1),
+        }
+        if test is not None:
+            scores = evaluate(load_model(out).to(device), test, device, check)
+            result["test"] = {name: value for name, value in scores.items() if name != "loss"}
     write_atomically(out / "result.json", json.dumps(result, indent=2).encode())
     return result
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: LabelledClouds, device: torch.device | str = "cpu") -> dict[str, float | int]:
-    """Overall and mean class accuracy over every sample, the mean cross-entropy loss, and the count; in float32."""
+def evaluate(
+    model: nn.Module,
+    data: LabelledClouds,
+    device: torch.device | str = "cpu",
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, float | int]:
+    """Overall and mean class accuracy over every sample, the mean cross-entropy loss, and the count; in float32.
+
+    `check` is called after each batch and may raise.
+    """
     was_training = model.training
     model.eval()
     confusion = ConfusionMatrix(len(data.classes), device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
-        points, labels = data.batch(rows)
-        labels = labels.to(device)
-        logits = model(points[:, :, : data.num_points].to(device))
-        confusion.update(logits.argmax(1), labels)
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-    model.train(was_training)
+    try:
+        for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
+            points, labels = data.batch(rows)
+            labels = labels.to(device)
+            logits = model(points[:, :, : data.num_points].to(device))
+            confusion.update(logits.argmax(1), labels)
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+            check()
+    finally:
+        model.train(was_training)
     scores = confusion.result()
     return {"loss": float(loss) / scores["count"], **scores}
 
 
-@dataclass
-class _Run:
-    """A training run between two steps: all that changes while it goes."""
+@contextmanager
+def _stop_between_steps() -> Iterator[Callable[[], None]]:
+    """Within it SIGTERM and SIGINT wait for the next call of what it gives, raising `Stopped`; a second does not."""
+    came: list[int] = []
 
-    config: TrainConfig
-    model: PointNetClassifier
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    generator: Generator
-    device: torch.device
-    samples: int
-    data: str  # which data it is
-    epoch: int = 0
-    seconds: float = 0.0
-    best: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    def check() -> None:
+        if came:
+            raise Stopped(came[0])
 
-    @classmethod
-    def start(cls, config: TrainConfig, train: LabelledClouds, device: torch.device) -> _Run:
-        torch.manual_seed(config.seed)
-        model = MODELS[config.model](**model_arguments(config, train)).to(device)
-        optimizer = make_optimizer(model, config)
-        schedule = make_schedule(optimizer, config, config.epochs * count_batches(len(train), config.batch_size))
-        generator = Generator(device).manual_seed(config.seed)
-        return cls(config, model, optimizer, schedule, generator, device, len(train), fingerprint(train))
+    if threading.current_thread() is not threading.main_thread():  # which alone may take signals
+        yield check
+        return
 
-    def train_epoch(self, feed: ResidentFeed | StreamedFeed) -> dict[str, Any]:
-        """One pass over all clouds of the feed: -> what there is to report."""
-        started = time.perf_counter()
-        self.model.train()
-        count = self.config.points_in_epoch(self.epoch)
-        order = torch.randperm(self.samples, device=self.device, generator=self.generator)
-        batches = feed.batches(cut_batches(order, self.config.batch_size))
-        # Summed on the device, so that no step waits for its own loss.
-        loss_sum = torch.zeros((), device=self.device)
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
-        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
-        for points, labels in _progress(batches, self.samples, title, loss_sum, right):
-            x = augment(random_subset(points, count, self.generator), self.config, self.generator)
-            loss, logits = self.step(x, labels)
-            loss_sum += loss * len(labels)
-            right += (logits.argmax(1) == labels).sum()
-        train_loss, train_accuracy = float(loss_sum) / self.samples, int(right) / self.samples
-        if not math.isfinite(train_loss):
-            raise ValueError(
-                f"epoch {self.epoch + 1}: the loss is {train_loss}; try a lower --lr, or look for bad points"
-            )
-        seconds = time.perf_counter() - started
-        self.epoch += 1
-        return {
-            "epoch": self.epoch,
-            "num_points": count,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": train_loss,
-            "train_accuracy": train_accuracy,
-            "seconds": round(seconds, 3),
-            "samples_per_second": round(self.samples / seconds, 1),
-        }
+    def remember(signum: int, frame: FrameType | None) -> None:
+        came.append(signum)
+        signal.signal(signum, before[signum])
 
-    def step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One training step on x (B, C, N) and labels (B,): -> loss, logits (B, classes), both detached."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            logits, transforms = self.model(x, return_transforms=True)
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        loss = loss + self.model.regularization(transforms)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        return loss.detach(), logits.detach()
-
-    def finish_epoch(self, metrics: dict[str, Any], out: Path) -> None:
-        """Keeps the weights if they are the best so far, then writes the checkpoint and the metrics."""
-        score = (metrics.get("val_overall_accuracy", self.epoch), -metrics.get("val_loss", 0.0))
-        if not self.best or score > tuple(self.best["score"]):
-            names = ("overall_accuracy", "mean_class_accuracy")
-            val = {name: metrics[f"val_{name}"] for name in names if f"val_{name}" in metrics}
-            self.best = {"epoch": self.epoch, "score": list(score), "val": val or None}
-            save_weights(out, self.model.state_dict())
-        self.history.append(metrics)
-        lines = "".join(json.dumps(line) + "\n" for line in self.history)
-        write_atomically(out / "metrics.jsonl", lines.encode())
-        # Last: with it the epoch is over; stopped before, it is done again and writes the same.
-        save_checkpoint(out / "checkpoint.pt", self.state())
-
-    def state(self) -> dict[str, Any]:
-        random_state = {"augmentation": self.generator.get_state(), "cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random_state["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "random": random_state,
-            "epoch": self.epoch,
-            "seconds": self.seconds,
-            "best": self.best,
-            "history": self.history,
-            "device": self.device.type,
-            "samples": self.samples,
-            "data": self.data,
-        }
-
-    def restore(self, path: Path) -> None:
-        """Takes up the state saved at `path`. ValueError, in one line, if it is not of this run."""
-        state = load_checkpoint(path)
-        for name, now in (("device", self.device.type), ("samples", self.samples), ("data", self.data)):
-            if state.get(name) != now:
-                raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")
-        try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
-            self.generator.set_state(state["random"]["augmentation"])
-            torch.set_rng_state(state["random"]["cpu"])
-            if self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
-            for name in ("epoch", "seconds", "best", "history"):
-                setattr(self, name, state[name])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(" ".join(f"{path}: does not fit this run: {error}".split())) from error
-
-
-def fingerprint(data: LabelledClouds) -> str:
-    """Tells data sets apart: a hash of the classes, the labels, and of each cloud its first point."""
-    digest = hashlib.sha256("\n".join(data.classes).encode())
-    digest.update(data.labels.numpy().tobytes())
-    for rows in torch.arange(len(data)).split(1024):
-        digest.update(data.batch(rows)[0][:, :, 0].contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]:
-    """What `MODELS[config.model]` is built with."""
-    return {
-        "num_classes": len(data.classes),
-        "in_channels": data.channels,
-        "input_transform": config.input_transform,
-        "feature_transform": config.feature_transform,
-        "regularization_weight": config.regularization_weight,
-    }
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of the config; only matrices are decayed, norms and biases are not."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, config.lr)
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate by the step, over the whole run."""
-    if config.schedule == "onecycle":
-        # One step more than are taken: the schedule is also advanced after the last.
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps + 1)
-    if config.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-
-
-def augment(points: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
-    """A batch (B, C, N), changed at random as the config says."""
-    if config.point_dropout:
-        points = random_point_dropout(points, config.point_dropout, generator)
-    if config.rotate:
-        points = random_rotation(points, config.rotate, generator, config.normals)
-    if config.scale > 1:
-        points = random_scale(points, config.scale, generator, config.normals)
-    if config.shift:
-        points = random_shift(points, config.shift, generator)
-    if config.jitter:
-        points = random_jitter(points, config.jitter, generator)
-    return points
+    before: dict[int, Any] = {signum: signal.signal(signum, remember) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield check
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def find_device(name: str) -> torch.device:
@@ -348,20 +208,24 @@ def _check_trainable(train: LabelledClouds, config: TrainConfig) -> None:
         raise ValueError(f"num_points must be {train.num_points}, as the data has, got {config.num_points}")
 
 
-def _progress(batches: Iterator[Batch], total: int, title: str, loss_sum: Tensor, right: Tensor) -> Iterator[Batch]:
-    """The batches, with a bar on a terminal; it reads the sums, and so waits for the device, at most twice a second."""
-    with tqdm(total=total, desc=title, unit=" clouds", leave=False, disable=None, mininterval=0.5) as bar:
-        shown, done = time.monotonic(), 0
-        for points, labels in batches:
-            yield points, labels
-            done += len(labels)
-            bar.update(len(labels))
-            if not bar.disable and time.monotonic() - shown > 0.5:
-                shown = time.monotonic()
-                bar.set_postfix(loss=f"{float(loss_sum) / done:.3f}", accuracy=f"{int(right) / done:.3f}")
+def _check_skipped(run: Run, train: LabelledClouds, log: Callable[[str], None]) -> None:
+    """Says which samples made the last epoch skip steps, and ends the run if there were too many in all."""
+    metrics = run.history[-1]
+    if "skipped_steps" not in metrics:
+        return
+    broken = metrics["broken_samples"]
+    names = getattr(train, "files", None)
+    shown = [str(names[i]) if names else f"{i} ({train.classes[int(train.labels[i])]})" for i in broken[:5]]
+    cause = f"not finite: samples {', '.join(shown)}" if broken else "the loss was not finite; try a lower --lr"
+    more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+    line = f"epoch {metrics['epoch']}: {metrics['skipped_steps']} of {metrics['steps']} steps skipped, {cause}{more}"
+    skipped = sum(epoch.get("skipped_steps", 0) for epoch in run.history)
+    if skipped > run.config.skip_limit:
+        raise ValueError(f"{line}; that makes {skipped}, more than --skip_limit {run.config.skip_limit}")
+    log(line)
 
 
-def _epoch_line(metrics: Mapping[str, Any], run: _Run) -> str:
+def _epoch_line(metrics: Mapping[str, Any], run: Run) -> str:
     config = run.config
     points_left = sum(config.points_in_epoch(epoch) for epoch in range(run.epoch, config.epochs))
     minutes_left = metrics["seconds"] * points_left / metrics["num_points"] / 60

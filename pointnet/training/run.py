@@ -1,0 +1,322 @@
+"""A training run between two steps: what changes while it goes, one step of it, and all of it to a file and back."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from pointnet.datasets import LabelledClouds
+from pointnet.datasets.transforms import (
+    random_jitter,
+    random_point_dropout,
+    random_rotation,
+    random_scale,
+    random_shift,
+    random_subset,
+)
+from pointnet.files import write_atomically
+from pointnet.models import MODELS, PointNetClassifier
+from pointnet.models.zoo import save_weights
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import TrainConfig
+from .feed import Batch, ResidentFeed, StreamedFeed, count_batches, cut_batches
+
+
+@dataclass
+class Run:
+    """A training run between two steps: all that changes while it goes.
+
+    Nothing in a step waits for the device. A step whose loss or gradient is not finite changes neither weights nor
+    running statistics: the optimizer is told on the device (`found_inf`), and buffers are put back.
+    """
+
+    config: TrainConfig
+    model: PointNetClassifier
+    averaged: PointNetClassifier | None  # the moving average of the model, where there is one
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    generator: Generator
+    device: torch.device
+    samples: int
+    data: str  # which data it is
+    epoch: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    position: int = 0  # steps of this epoch that are done
+    progress: dict[str, Any] = field(default_factory=dict)  # of this epoch: its order, sums and seconds
+
+    @classmethod
+    def start(cls, config: TrainConfig, train: LabelledClouds, device: torch.device) -> Run:
+        torch.manual_seed(config.seed)
+        model = MODELS[config.model](**model_arguments(config, train)).to(device)
+        averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else None
+        optimizer = make_optimizer(model, config)
+        schedule = make_schedule(optimizer, config, config.epochs * count_batches(len(train), config.batch_size))
+        generator = Generator(device).manual_seed(config.seed)
+        return cls(config, model, averaged, optimizer, schedule, generator, device, len(train), fingerprint(train))
+
+    @property
+    def evaluated(self) -> PointNetClassifier:
+        """The network that is measured and kept."""
+        return self.model if self.averaged is None else self.averaged
+
+    def train_epoch(self, feed: ResidentFeed | StreamedFeed, check: Callable[[], None]) -> None:
+        """The steps of an epoch that are not done yet. `check` is called after each and may raise."""
+        self.model.train()
+        if not self.progress:
+            self._begin_epoch()
+        progress = self.progress
+        count = self.config.points_in_epoch(self.epoch)
+        batches = cut_batches(progress["order"], self.config.batch_size)
+        fed = feed.batches(batches[self.position :])
+        started = time.perf_counter()
+        bar = _progress(fed, self.samples, f"epoch {self.epoch + 1}/{self.config.epochs}", progress)
+        for points, labels in bar:
+            x = augment(random_subset(points, count, self.generator), self.config, self.generator)
+            loss, logits, good = self.step(x, labels)
+            finite = points.isfinite().flatten(1).all(1)
+            progress["skipped"] += ~good
+            progress["broken"][batches[self.position]] |= ~finite
+            progress["seen"] += good * len(labels)
+            progress["loss_sum"] += torch.where(good, loss * len(labels), 0.0)
+            progress["right"] += torch.where(good, (logits.argmax(1) == labels).sum(), 0)
+            self.position += 1
+            now = time.perf_counter()
+            progress["seconds"] += now - started
+            started = now
+            check()
+
+    def _begin_epoch(self) -> None:
+        # Summed on the device, so that no step waits for its own loss.
+        zero = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.progress = {
+            "order": torch.randperm(self.samples, device=self.device, generator=self.generator),
+            "loss_sum": torch.zeros((), device=self.device),
+            "right": zero.clone(),
+            "seen": zero.clone(),
+            "skipped": zero.clone(),
+            "broken": torch.zeros(self.samples, dtype=torch.bool, device=self.device),
+            "seconds": 0.0,
+        }
+        self.position = 0
+
+    def end_epoch(self) -> dict[str, Any]:
+        """What the epoch came to; the first time that the host looks at a number of it."""
+        count, steps = self.config.points_in_epoch(self.epoch), self.position
+        progress, self.progress, self.position = self.progress, {}, 0
+        skipped, seen = int(progress["skipped"]), int(progress["seen"])
+        self.epoch += 1
+        metrics = {
+            "epoch": self.epoch,
+            "num_points": count,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": float(progress["loss_sum"]) / max(seen, 1),
+            "train_accuracy": int(progress["right"]) / max(seen, 1),
+            "seconds": round(progress["seconds"], 3),
+            "samples_per_second": round(self.samples / progress["seconds"], 1),
+        }
+        if skipped:
+            metrics |= {
+                "skipped_steps": skipped,
+                "steps": steps,
+                "broken_samples": progress["broken"].nonzero()[:, 0].tolist(),
+            }
+        return metrics
+
+    def step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One training step on x (B, C, N) and labels (B,): -> loss, logits (B, classes), and whether it was finite."""
+        buffers = list(self.model.buffers())
+        kept = [buffer.clone() for buffer in buffers]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            logits, transforms = self.model(x, return_transforms=True)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        loss = loss + self.model.regularization(transforms)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        good = loss.detach().isfinite() & norm.isfinite()
+        if self.config.clip:
+            torch._foreach_mul_(gradients, (self.config.clip / (norm + 1e-6)).clamp(max=1.0))
+        # The fused optimizers read this, as they do a gradient scaler's: where it is 1 they leave all as it is.
+        self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        for buffer, before in zip(buffers, kept, strict=True):
+            buffer.copy_(torch.where(good, buffer, before))
+        self.schedule.step()
+        if self.averaged is not None:
+            self._average()
+        return loss.detach(), logits.detach(), good
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Moves the average towards the model; in the first steps it is their plain mean."""
+        assert self.averaged is not None
+        taken = self.schedule.last_epoch  # steps
+        share = max(1 - self.config.ema, 1 / (taken + 1))
+        for mean, now in zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(now, share)
+            else:
+                mean.copy_(now)
+
+    def finish_epoch(self, metrics: dict[str, Any], out: Path) -> None:
+        """Keeps the weights if they are the best so far, then writes the checkpoint and the metrics."""
+        score = (metrics.get("val_overall_accuracy", self.epoch), -metrics.get("val_loss", 0.0))
+        if not self.best or score > tuple(self.best["score"]):
+            names = ("overall_accuracy", "mean_class_accuracy")
+            val = {name: metrics[f"val_{name}"] for name in names if f"val_{name}" in metrics}
+            self.best = {"epoch": self.epoch, "score": list(score), "val": val or None}
+            save_weights(out, self.evaluated.state_dict())
+        self.history.append(metrics)
+        lines = "".join(json.dumps(line) + "\n" for line in self.history)
+        write_atomically(out / "metrics.jsonl", lines.encode())
+        # Last: with it the epoch is over; stopped before, it is done again and writes the same.
+        self.save(out)
+
+    def save(self, out: Path) -> None:
+        """Writes the checkpoint, in the middle of an epoch or between two."""
+        save_checkpoint(out / "checkpoint.pt", self.state())
+
+    def state(self) -> dict[str, Any]:
+        random_state = {"augmentation": self.generator.get_state(), "cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random_state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "model": self.model.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": random_state,
+            "epoch": self.epoch,
+            "position": self.position,
+            "progress": self.progress,
+            "seconds": self.seconds,
+            "best": self.best,
+            "history": self.history,
+            "device": self.device.type,
+            "samples": self.samples,
+            "data": self.data,
+        }
+
+    def restore(self, path: Path) -> None:
+        """Takes up the state saved at `path`. ValueError, in one line, if it is not of this run."""
+        state = load_checkpoint(path)
+        for name, now in (("device", self.device.type), ("samples", self.samples), ("data", self.data)):
+            if state.get(name) != now:
+                raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.generator.set_state(state["random"]["augmentation"])
+            torch.set_rng_state(state["random"]["cpu"])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+            for name in ("epoch", "position", "seconds", "best", "history"):
+                setattr(self, name, state[name])
+            self.progress = {
+                name: value.to(self.device) if isinstance(value, Tensor) else value
+                for name, value in state["progress"].items()
+            }
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(" ".join(f"{path}: does not fit this run: {error}".split())) from error
+
+
+def fingerprint(data: LabelledClouds) -> str:
+    """Tells data sets apart: a hash of the classes, the labels, and of each cloud its first point."""
+    digest = hashlib.sha256("\n".join(data.classes).encode())
+    digest.update(data.labels.numpy().tobytes())
+    for rows in torch.arange(len(data)).split(1024):
+        digest.update(data.batch(rows)[0][:, :, 0].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]:
+    """What `MODELS[config.model]` is built with."""
+    return {
+        "num_classes": len(data.classes),
+        "in_channels": data.channels,
+        "input_transform": config.input_transform,
+        "feature_transform": config.feature_transform,
+        "regularization_weight": config.regularization_weight,
+    }
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of the config; only matrices are decayed, norms and biases are not."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    # Fused: one pass over the weights, and a step that is not to be taken is told on the device.
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, config.lr, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, config.lr, fused=True)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate by the step, over the whole run."""
+    if config.schedule == "onecycle":
+        # One step more than are taken: the schedule is also advanced after the last.
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps + 1)
+    warm = round(config.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        if config.schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1))) / 2
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def augment(points: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+    """A batch (B, C, N), changed at random as the config says."""
+    if config.point_dropout:
+        points = random_point_dropout(points, config.point_dropout, generator)
+    if config.rotate:
+        points = random_rotation(points, config.rotate, generator, config.normals)
+    if config.scale > 1:
+        points = random_scale(points, config.scale, generator, config.normals)
+    if config.shift:
+        points = random_shift(points, config.shift, generator)
+    if config.jitter:
+        points = random_jitter(points, config.jitter, generator)
+    return points
+
+
+def _progress(batches: Iterator[Batch], total: int, title: str, progress: Mapping[str, Any]) -> Iterator[Batch]:
+    """The batches, with a bar on a terminal; it reads the sums, and so waits for the device, at most twice a second."""
+    with tqdm(total=total, desc=title, unit=" clouds", leave=False, disable=None, mininterval=0.5) as bar:
+        shown = time.monotonic()
+        for points, labels in batches:
+            yield points, labels
+            bar.update(len(labels))
+            if not bar.disable and time.monotonic() - shown > 0.5:
+                shown = time.monotonic()
+                seen = max(int(progress["seen"]), 1)
+                bar.set_postfix(
+                    loss=f"{float(progress['loss_sum']) / seen:.3f}", accuracy=f"{int(progress['right']) / seen:.3f}"
+                )
