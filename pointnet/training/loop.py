@@ -36,7 +36,7 @@ class Stopped(Exception):
     """The run was asked to stop by a signal; where it stood is saved."""
 
     def __init__(self, signum: int):
-        super().__init__(signum)
+        super().__init__(f"stopped by {signal.Signals(signum).name}, and saved: resume goes on from there")
         self.signum = signum
 
 
