@@ -320,7 +320,7 @@ def test_what_is_written_to_the_points_stays_out_of_the_cache(files):
 
 
 def slow(file: Path, log: Path) -> np.ndarray:
-    time.sleep(0.01)
+    time.sleep(0.05)
     return numbered(file, log)
 
 
@@ -338,7 +338,7 @@ def test_a_cache_that_was_killed_half_way_goes_on(files, tmp_path):
     while lines != (lines := len(log.read_text().split())):  # its children end with the file they are at
         time.sleep(0.2)
     done = [path for path in parts.glob("*.parts/*") if len(path.name) == 64]
-    assert 5 <= len(done) <= 9
+    assert 5 <= len(done) < len(files)
     assert not list(parts.glob("*.npy"))
     log.unlink()
     made = cached_clouds(files, partial(numbered, log=log), (3, 4), "a", files[0].parent)
@@ -363,7 +363,7 @@ def dies(file: Path) -> np.ndarray:
     if file.name == "0010.bin":
         os._exit(1)
     if int(file.stem) % 2:
-        time.sleep(0.2)  # the other process's
+        time.sleep(1)  # the other process's
     return numbered(file)
 
 
@@ -374,7 +374,7 @@ def test_a_process_that_dies_ends_it_at_once_in_one_line(files, monkeypatch):
         PointCloudFileError, match=r"0010\.bin: a process died \(out of memory\?\) while it read this file"
     ):
         cached_clouds(files, dies, (3, 4), "a", files[0].parent)
-    assert time.monotonic() - start < 3  # and not the six seconds that the other has work for
+    assert time.monotonic() - start < 15  # and not the half minute that the other has work for
 
 
 def breaks(file: Path) -> np.ndarray:

@@ -101,10 +101,8 @@ def test_the_command_saves_says_how_to_go_on_and_ends_with_the_signals_code(tmp_
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.stdout.readline()[:5] != "epoch":
         assert process.poll() is None
-    asked = time.monotonic()
     process.send_signal(number)
-    _, said = process.communicate(timeout=10)
-    assert time.monotonic() - asked < 10
+    _, said = process.communicate(timeout=30)  # seconds on a quiet machine
     assert process.returncode == code
     assert said.strip() == f"stopped; to go on: python train.py --resume --out {out}"
     assert load_checkpoint(out / "checkpoint.pt")["epoch"] >= 1
