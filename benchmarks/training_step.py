@@ -5,11 +5,8 @@ python -m benchmarks.training_step [--device cuda]
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.common import (
     CLOUD_ADDS,
@@ -22,10 +19,8 @@ from benchmarks.common import (
     pair,
     parser,
     side_by_side,
-    synchronize,
     widest_product,
 )  # fmt: skip
-from pointnet.datasets import ModelNet
 from pointnet.training import keep_freed_memory
 
 
@@ -33,7 +28,6 @@ def main() -> None:
     flags = parser(__doc__ or "")
     flags.add_argument("--batch_size", type=int, default=32)
     flags.add_argument("--num_points", type=int, default=1024)
-    flags.add_argument("--epoch", metavar="ROOT", help="instead, time an epoch of the ModelNet40 in this folder")
     args = flags.parse_args()
     torch.set_num_threads(args.threads)
     device = args.device
@@ -48,16 +42,13 @@ def main() -> None:
         models["textbook, compiled"] = torch.compile(pair(device)[1])
     optimizers = {name: torch.optim.AdamW(model.parameters(), fused=True) for name, model in models.items()}
 
-    def step(name: str, half: bool, x: Tensor = x, labels: Tensor = labels) -> None:
+    def step(name: str, half: bool) -> None:
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
             loss = loss_of(models[name], x, labels)
         optimizers[name].zero_grad()
         loss.backward()
         optimizers[name].step()
 
-    if args.epoch:
-        time_an_epoch(step, args.epoch, args.batch_size, args.num_points, device)
-        return
     phases = ["as it is", "kept"] if device == "cpu" else ["-"]
     print("| memory freed is | precision | network | ms a step | clouds/s | of the arithmetic floor | times faster |")
     print("|-|-|-|-|-|-|-|")
@@ -79,24 +70,6 @@ def main() -> None:
                     f"{seconds['textbook'] / taken:.1f} ({usual / taken:.1f} than the first line) |",
                     flush=True,
                 )
-
-
-def time_an_epoch(step: Callable[..., None], root: str, batch_size: int, num_points: int, device: str) -> None:
-    """All training clouds once, in batches drawn at random, in float32, with freed memory kept."""
-    keep_freed_memory()
-    data = ModelNet(root, num_points=num_points)
-    points, labels = data.points.to(device), data.labels.to(device)
-    order = torch.randperm(len(data), device=device).split(batch_size)
-    print("| network | s an epoch | clouds/s |")
-    print("|-|-|-|")
-    for name in ("textbook", "ours"):
-        synchronize(device)
-        start = time.perf_counter()
-        for batch in order:
-            step(name, False, points[batch], labels[batch])
-        synchronize(device)
-        taken = time.perf_counter() - start
-        print(f"| {name} | {taken:.1f} | {len(data) / taken:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,11 @@ ROOT = Path(__file__).parents[1]
     ("module", "flags", "row"),
     [
         ("training_step", "--batch_size 4 --num_points 64", r"\| kept \| fp32 \| ours \| [\d.]+ \|"),
+        (
+            "epoch",
+            "--clouds 8 --batch_size 4",
+            r"\| \+ freed memory kept, as in `train.py` \| [\d.]+ \| [\d,]+ \| [\d.]+ \|",
+        ),
         ("inference", "--stream 20000", r"\| 20,000 \| [\d.]+ \|"),
         ("spellings", "--sizes 2x3x4x5", r"\| `Linear` on \(B, N, C\) \| [*\d.]+ / [*\d.]+ \|"),
         ("data", "--repeat 1", r"\| ours, into the cache \| [\d.]+ \| [\d,]+ \| [\d.]+ \|"),
