@@ -24,8 +24,17 @@ ROOT = Path(__file__).parents[1]
 SETTINGS = {"epochs": 3, "batch_size": 2, "ema": 0.9, "jitter": 0.01}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A forked process cannot use its parent's thread pool, and sums differ with the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def unbroken(tmp_path_factory, one_thread):
     torch.manual_seed(0)
     out = tmp_path_factory.mktemp("unbroken") / "run"
     fit(tiny(out, **SETTINGS), two_shapes(), two_shapes(seed=1), log=quiet)
@@ -42,7 +51,7 @@ def assert_ends_as(out, unbroken):
 
 
 def go_on(out):
-    torch.set_num_threads(1)  # a forked OpenMP pool cannot be used
+    torch.set_num_threads(1)
     resume = (out / "checkpoint.pt").exists()
     fit(tiny(out, **SETTINGS), two_shapes(), two_shapes(seed=1), resume=resume, log=quiet)
 
