@@ -3,6 +3,7 @@
     python train.py --dataset shapes
     python train.py --dataset modelnet40 --root data --epochs 200 --out runs/modelnet40
     python train.py --resume --out runs/modelnet40
+    python train.py --dataset shapes --seeds 0 1 2 3
 
 All flags: python train.py --help. What a run folder holds: README.md.
 """
@@ -14,17 +15,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pointnet.datasets import open_dataset
+from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.inference.pictures import printable
-from pointnet.training import Stopped, TrainConfig, find_device, fit, keep_freed_memory, parse_config
+from pointnet.training import Stopped, TrainConfig, find_device, fit, keep_freed_memory
+from pointnet.training.config import parse_command
+from pointnet.training.curves import draw_curves
+from pointnet.training.extras import MissingExtraError
+from pointnet.training.scalars import ScalarLog, check_tensorboard
+from pointnet.training.seeds import check_not_seeds, run_seeds, seed_folder, seeds_table
 
 
 def main(arguments: list[str] | None = None) -> int:
-    config, resume = parse_config(arguments)
+    config, resume, seeds = parse_command(arguments)
     config = dataclasses.replace(config, out=config.out or new_run_folder(config))
     keep_freed_memory()
     try:
         find_device(config.device)
+        if config.tensorboard:
+            check_tensorboard()
         options = {"normals": config.normals, "strict": config.strict, "download": config.download}
         train, test = (
             open_dataset(config.dataset, config.root, split, config.num_points, **options)
@@ -33,20 +41,47 @@ def main(arguments: list[str] | None = None) -> int:
         bad = list(dict.fromkeys(map(str, [*train.bad, *test.bad])))
         if bad:
             print(f"{left_out(bad)}, and told at the end")
-        result = fit(config, train, test, resume)
-    except (ValueError, OSError) as error:
+        if seeds:
+            results = run_seeds(config, seeds, lambda one, resume: run(one, train, test, resume), resume)
+        else:
+            check_not_seeds(config.out)
+            result = run(config, train, test, resume)
+    except (ValueError, OSError, MissingExtraError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"\nstopped; to go on: python train.py --resume --out {config.out}", file=sys.stderr)
         return 128 + stopped.signum
     except KeyboardInterrupt:
-        print("\nstopped before training began", file=sys.stderr)
+        print(f"\nstopped; {how_to_go_on(config, seeds)}", file=sys.stderr)
         return 130
-    print(summary(config, result))
+    print(summary_of_seeds(config, seeds, results) if seeds else summary(config, result))
     if bad:
         print("\n".join(["", f"{left_out(bad)}:", *(f"  {printable(error)}" for error in bad)]))
     return 0
+
+
+def run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds, resume: bool) -> dict[str, Any]:
+    """Trains once and draws the curves: -> what `result.json` holds."""
+    scalars = ScalarLog(config.out) if config.tensorboard else None
+    try:
+        result = fit(config, train, test, resume, print, scalars)
+    finally:
+        if scalars:
+            scalars.close()
+    try:
+        draw_curves(config.out)
+    except (MissingExtraError, ValueError, OSError) as error:  # the run is over and safe; curves are a look at it
+        print(f"no curves: {error}")
+    return result
+
+
+def how_to_go_on(config: TrainConfig, seeds: list[int]) -> str:
+    """What to say when a run is stopped by hand."""
+    folders = [seed_folder(config.out, seed) for seed in seeds] or [Path(config.out)]
+    if any((folder / "checkpoint.pt").exists() for folder in folders):
+        return f"to go on: python train.py --resume --out {config.out}"
+    return "before the first epoch was over"
 
 
 def new_run_folder(config: TrainConfig) -> str:
@@ -62,6 +97,8 @@ def summary(config: TrainConfig, result: dict[str, Any]) -> str:
     test, val = result["test"], result["val"]
     chosen = f"chosen on validation ({val['overall_accuracy']:.2%} there)" if val else "the last"
     where = f"--dataset {config.dataset} --root {config.root}"
+    drawn = (Path(config.out) / "curves.png").exists()
+    curves = "curves.png                       loss, accuracy, learning rate by the epoch\n  " if drawn else ""
     return f"""
 test accuracy {test["overall_accuracy"]:.2%} overall, {test["mean_class_accuracy"]:.2%} mean over classes, \
 {test["count"]:,} shapes
@@ -71,10 +108,25 @@ epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
 {config.out}/
   model.safetensors, config.json   the model: pointnet.load_model("{config.out}")
   result.json, metrics.jsonl       the figures above, and one line an epoch
-  config.yaml                      the settings: python train.py --config {config.out}/config.yaml --out runs/again
+  {curves}\
+config.yaml                      the settings: python train.py --config {config.out}/config.yaml --out runs/again
   checkpoint.pt                    to go on with a run that was stopped: python train.py --resume --out {config.out}
 
 next: python -m pointnet evaluate {config.out} {where}"""
+
+
+def summary_of_seeds(config: TrainConfig, seeds: list[int], results: dict[str, Any]) -> str:
+    """The last lines of runs with several seeds: where everything is, how good each is, and all of them."""
+    first, where = seed_folder(config.out, seeds[0]), f"--dataset {config.dataset} --root {config.root}"
+    return f"""
+{config.out}/
+  seed-{seeds[0]}, ...{" " * (23 - len(str(seeds[0])))}a run folder for each seed: pointnet.load_model("{first}")
+  result.json                      the figures below, with every seed's own
+  config.yaml                      the settings; to add seeds: python train.py --resume --out {config.out} --seeds ...
+
+next: python -m pointnet evaluate {first} {where}
+
+{seeds_table(results)}"""
 
 
 def left_out(bad: list[str]) -> str:

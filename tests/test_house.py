@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pointnet.datasets
 import pointnet.layers
 from pointnet.__main__ import _evaluate_parser, _show_parser
 from pointnet.training import TrainConfig
+from pointnet.training.config import parse_command
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pointnet"
@@ -95,9 +97,14 @@ def test_the_readmes_two_commands_install_with_the_constraints():
     assert installs[1].endswith("python -m pytest")
 
 
-def test_every_flag_the_readme_prints_exists():
-    known = {f"--{field.name}" for field in dataclasses.fields(TrainConfig)} | {"--resume", "--config", "--help"}
-    for line in commands(README):
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+def test_every_flag_a_page_prints_exists(page):
+    known = {f"--{field.name}" for field in dataclasses.fields(TrainConfig)}
+    known |= {"--resume", "--config", "--help", "--seeds"}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    in_a_line = re.findall(r"`((?:python|pip) [^`\n]+)`", text)
+    assert commands(text)
+    for line in commands(text) + in_a_line:
         if "train.py" in line:
             flags = re.findall(r"(?<!\S)--\w+", line.split("train.py")[1])
             assert set(flags) <= known, line
@@ -105,6 +112,43 @@ def test_every_flag_the_readme_prints_exists():
             if f"-m pointnet {command}" in line:
                 flags = re.findall(r"(?<!\S)--\w+", line.split(command, 1)[1])
                 assert set(flags) <= set(parser.format_help().split()), line
+    others = {"--epoch", "--meshes", "--download", "--strict", "--out", "--root", "--logdir"}  # of other commands
+    named = set(re.findall(r"`(--\w+)", text))
+    assert named <= known | others, named - known - others
+
+
+def test_every_command_of_the_training_page_is_accepted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    ours = [line.split()[2:] for line in commands(text) if line.startswith("python train.py")]
+    assert len(ours) >= 8
+    for words in ours:
+        if "--resume" not in words:
+            assert parse_command(words).config
+    extras = re.findall(r"'\.\[(\w+)\]'", text)
+    for extra in extras:
+        assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8"), extra
+
+
+def test_the_training_page_quotes_the_defaults_and_the_records():
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    config = TrainConfig()
+    for name in ("weight_decay", "lr"):
+        quoted = re.findall(rf"`--{name} ([\d.e-]+)`", text)
+        assert quoted, name
+        assert all(float(value) == getattr(config, name) for value in quoted), name
+    assert (config.epochs, config.early_points, config.early_share, config.num_points) == (20, 256, 0.8, 1024)
+    assert (config.scale, config.shift, config.label_smoothing, config.val_fraction) == (1.25, 0.1, 0.2, 0.1)
+    record = ROOT / "docs" / "records" / "modelnet40_dev_seed0"
+    lines = [json.loads(line) for line in (record / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    early, late = (
+        statistics.median(line["seconds"] for line in lines if line["num_points"] == count) for count in (256, 1024)
+    )
+    assert f"an epoch took {early:.0f} s on 256 points and {late:.0f} s on 1,024" in text
+    result = json.loads((record / "result.json").read_text(encoding="utf-8"))["test"]
+    assert f"{result['overall_accuracy']:.2%}".replace("%", " %") in text
+    seeds = [90.25, 92.75, 90.25, 90.50]
+    assert f"**{statistics.fmean(seeds):.2f} ± {statistics.stdev(seeds):.2f} %**" in text
 
 
 def test_every_file_the_readme_names_exists():
@@ -117,7 +161,8 @@ def test_every_file_the_readme_names_exists():
 
 
 @pytest.mark.parametrize(
-    "page", ["CONTRIBUTING.md", "docs/identities.md", "docs/shared_mlp.md", "docs/records/README.md"]
+    "page",
+    ["CONTRIBUTING.md", "docs/identities.md", "docs/shared_mlp.md", "docs/training.md", "docs/records/README.md"],
 )
 def test_every_file_and_test_a_page_names_exists(page):
     path = ROOT / page

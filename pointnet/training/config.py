@@ -7,10 +7,10 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from jsonargparse import ArgumentParser
 
@@ -61,6 +61,7 @@ class TrainConfig:
         seed: of everything random.
         device: auto (cuda where there is one), cpu, cuda or cuda:N.
         precision: fp32, or bf16 (autocast).
+        tensorboard: whether train.py also writes the metrics for TensorBoard, in out/tensorboard (extra tensorboard).
         out: the run's folder; empty for a new one under runs/.
     """
 
@@ -97,6 +98,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    tensorboard: bool = False
     out: str = ""
 
     def __post_init__(self) -> None:
@@ -153,7 +155,7 @@ class OneLineParser(ArgumentParser):
         reason = " ".join(line.strip().removeprefix("- ") for line in str(message).splitlines())
         flags = [flag for action in self._actions for flag in action.option_strings]
         unknown = [word.split("=")[0].rstrip(":,") for word in str(message).split() if word.startswith("--")]
-        unknown += [f"--{key}" for key in re.findall(r"[\"'](\w+)[\"']", str(message))]
+        unknown += [f"--{key}" for key in re.findall(r"(?<!class )[\"'](\w+)[\"']", str(message))]
         hint = next((did_you_mean(word, flags) for word in unknown if word not in flags), "")
         hint = "" if "did you mean" in reason else hint
         sys.stderr.write(f"{self.prog}: error: {reason}{hint}\n")
@@ -161,7 +163,7 @@ class OneLineParser(ArgumentParser):
 
 
 def training_parser() -> OneLineParser:
-    """The flags of `train.py`, read off `TrainConfig`, with --config for a YAML file of them and --resume."""
+    """The flags of `train.py`, read off `TrainConfig`, with --config for a YAML file of them, --seeds and --resume."""
     parser = OneLineParser(prog="train.py", description="Train a point-cloud classifier.", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file of settings; later flags win")
     parser.add_class_arguments(TrainConfig)
@@ -169,28 +171,66 @@ def training_parser() -> OneLineParser:
     for action in parser._actions:
         if action.dest in switches:  # may be given without a value
             action.nargs, action.const = "?", True
+    text = "train once with each of these seeds, in out/seed-0 and so on, and sum up: mean and standard deviation"
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help=text)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
     return parser
 
 
-def parse_config(arguments: list[str] | None = None) -> tuple[TrainConfig, bool]:
-    """Command-line words -> the settings, and whether to resume.
+class Command(NamedTuple):
+    """What a call of `train.py` asks for; without seeds, one run with `config.seed`."""
+
+    config: TrainConfig
+    resume: bool
+    seeds: list[int]
+
+
+def parse_command(arguments: list[str] | None = None) -> Command:
+    """Command-line words -> the settings, whether to resume, and the seeds to run, if several are.
 
     With --resume the settings are those of the run in --out; a flag may repeat one, and change where the data set is
-    (root), whether it is fetched (download), how it is fed (feed) and which device of the same kind is used.
+    (root), whether it is fetched (download), how it is fed (feed), which device of the same kind is used, and whether
+    TensorBoard is written for (tensorboard). Seeds may be added to those of the run.
     """
     parser = training_parser()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
         parsed = parser.parse_args(arguments)
-        resume = parsed.pop("resume")
+        resume, seeds = parsed.pop("resume"), parsed.pop("seeds") or []
         config = _to_config(parsed)
         if resume:
-            config = _saved_config(config, sys.argv[1:] if arguments is None else arguments)
+            config = _saved_config(config, words)
+            seeds = _saved_seeds(config, seeds)
+        if seeds:
+            check_seeds(seeds)
+            _check_no_seed(words)
     except UnicodeDecodeError as error:
         parser.error(f"a settings file must be UTF-8 text: {error}")
     except (ValueError, OSError) as error:
         parser.error(str(error))
+    return Command(config, resume, seeds)
+
+
+def parse_config(arguments: list[str] | None = None) -> tuple[TrainConfig, bool]:
+    """The settings and whether to resume, as `parse_command` reads them."""
+    config, resume, _ = parse_command(arguments)
     return config, resume
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError, in one line, unless these are different seeds of 0 or more."""
+    if not seeds:
+        raise ValueError("seeds must be at least one number, got none")
+    for seed in seeds:
+        if seed < 0:
+            raise ValueError(f"seeds must be at least 0, got {seed}")
+        if seeds.count(seed) > 1:
+            raise ValueError(f"seeds must all be different, got {seed} more than once")
+
+
+def _check_no_seed(words: Iterable[str]) -> None:
+    if "--seed" in {word.split("=")[0] for word in words}:
+        raise ValueError("--seed cannot be given where there are several seeds; leave it out, or --seeds")
 
 
 def _to_config(parsed: Any) -> TrainConfig:
@@ -212,18 +252,32 @@ def _saved_config(given: TrainConfig, words: Iterable[str]) -> TrainConfig:
     changed = {}
     for name in flags & {field.name for field in dataclasses.fields(TrainConfig)}:
         was, now = getattr(saved, name), getattr(given, name)
-        if name in ("out", "root", "download", "feed", "device"):
+        if name in ("out", "root", "download", "feed", "device", "tensorboard"):
             changed[name] = now
         elif was != now:
             raise ValueError(f"--{name} {now} differs from the run's own {was}; resume cannot change it")
     return dataclasses.replace(saved, **changed)
 
 
-def save_config_yaml(config: TrainConfig, path: str | os.PathLike[str]) -> None:
-    """Writes the settings as YAML that --config reads."""
+def _saved_seeds(config: TrainConfig, given: list[int]) -> list[int]:
+    """The seeds of the run in `config.out`, and those given that it has not."""
+    saved = training_parser().parse_path(os.fspath(Path(config.out) / "config.yaml")).get("seeds") or []
+    if given and not saved:
+        raise ValueError(f"{config.out}: holds one run, of seed {config.seed}; it cannot go on with --seeds")
+    missing = [str(seed) for seed in saved if seed not in given]
+    if given and missing:
+        raise ValueError(f"--seeds leaves out {', '.join(missing)} of the run; resume can add seeds, not drop them")
+    return given or saved
+
+
+def save_config_yaml(config: TrainConfig, path: str | os.PathLike[str], seeds: Sequence[int] = ()) -> None:
+    """Writes the settings as YAML that --config reads, and the seeds where there are several."""
     parser = training_parser()
     namespace = parser.parse_object(dataclasses.asdict(config))
     namespace.pop("resume")
+    namespace.pop("seeds")
+    if seeds:
+        namespace["seeds"] = list(seeds)
     write_atomically(path, parser.dump(namespace, skip_validation=True).encode())
 
 
