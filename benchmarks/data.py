@@ -23,7 +23,7 @@ from pointnet.datasets.folder import KEPT, sample_files
 from pointnet.datasets.transforms import random_subset
 from pointnet.training import TrainConfig, keep_freed_memory
 from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches
-from pointnet.training.loop import augment
+from pointnet.training.run import augment
 
 SAMPLES = Path("data/samples")
 CPU = torch.device("cpu")

@@ -609,7 +609,7 @@ def test_download_is_ignored_where_nothing_is_to_be_fetched_and_cannot_be_where_
 
 
 def test_the_command_lines_take_download(offered, server, tmp_path, monkeypatch, capsys):
-    def fit(config, train, test, resume):
+    def fit(config, train, test, *rest):
         raise ValueError(f"{len(train)} and {len(test)} shapes, download {config.download}")
 
     monkeypatch.setattr(train, "fit", fit)
