@@ -4,6 +4,7 @@
     python train.py --dataset modelnet40 --root data --epochs 200 --out runs/modelnet40
     python train.py --resume --out runs/modelnet40
     python train.py --dataset shapes --seeds 0 1 2 3
+    torchrun --nproc_per_node=4 train.py --dataset modelnet40 --root data --out runs/modelnet40
 
 All flags: python train.py --help. What a run folder holds: README.md.
 """
@@ -12,24 +13,67 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.inference.pictures import printable
 from pointnet.training import Stopped, TrainConfig, find_device, fit, keep_freed_memory
-from pointnet.training.config import parse_command
+from pointnet.training.config import Command, parse_command
 from pointnet.training.curves import draw_curves
 from pointnet.training.extras import MissingExtraError
 from pointnet.training.scalars import ScalarLog, check_tensorboard
 from pointnet.training.seeds import check_not_seeds, run_seeds, seed_folder, seeds_table
+from pointnet.training.world import (
+    AgreedError,
+    World,
+    is_lost_process,
+    joined_world,
+    launched_by_torchrun,
+    was_restarted,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    config, resume, seeds = parse_command(arguments)
-    config = dataclasses.replace(config, out=config.out or new_run_folder(config))
+    command = parse_command(arguments)
     keep_freed_memory()
+    world = World()
     try:
+        with joined_world(command.config.device) as world:
+            return train_as_told(command, world)
+    except AgreedError as error:
+        if world.writes:
+            print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError, MissingExtraError) as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        if world.writes:
+            again = f"python train.py --resume --out {command.config.out}"
+            again = again if world.size == 1 else "the same torchrun command with --resume"
+            print(f"\nstopped; to go on: {again}", file=sys.stderr)
+        return 128 + stopped.signum
+    except RuntimeError as error:
+        if not (world.size > 1 and is_lost_process(error)):
+            raise
+        print(f"train.py: rank {world.rank}: another process of the run is gone", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nstopped; {how_to_go_on(command.config, command.seeds)}", file=sys.stderr)
+        return 130
+
+
+def train_as_told(command: Command, world: World) -> int:
+    config, resume, seeds = command
+    if not config.out and launched_by_torchrun():
+        raise ValueError("under torchrun --out is needed: the folder that all its processes write to and go on from")
+    config = dataclasses.replace(config, out=config.out or new_run_folder(config))
+    if was_restarted():
+        resume = bool(seeds) or (Path(config.out) / "checkpoint.pt").exists()
+    log = print if world.writes else say_nothing
+    with world.together(), world.one_by_one():
         find_device(config.device)
         if config.tensorboard:
             check_tensorboard()
@@ -38,42 +82,36 @@ def main(arguments: list[str] | None = None) -> int:
             open_dataset(config.dataset, config.root, split, config.num_points, **options)
             for split in ("train", "test")
         )
-        bad = list(dict.fromkeys(map(str, [*train.bad, *test.bad])))
-        if bad:
-            print(f"{left_out(bad)}, and told at the end")
-        if seeds:
-            results = run_seeds(config, seeds, lambda one, resume: run(one, train, test, resume), resume)
-        else:
+        if not seeds:
             check_not_seeds(config.out)
-            result = run(config, train, test, resume)
-    except (ValueError, OSError, MissingExtraError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(f"\nstopped; to go on: python train.py --resume --out {config.out}", file=sys.stderr)
-        return 128 + stopped.signum
-    except KeyboardInterrupt:
-        print(f"\nstopped; {how_to_go_on(config, seeds)}", file=sys.stderr)
-        return 130
-    print(summary_of_seeds(config, seeds, results) if seeds else summary(config, result))
+    bad = list(dict.fromkeys(map(str, [*train.bad, *test.bad])))
     if bad:
-        print("\n".join(["", f"{left_out(bad)}:", *(f"  {printable(error)}" for error in bad)]))
+        log(f"{left_out(bad)}, and told at the end")
+    if seeds:
+        results = run_seeds(config, seeds, lambda one, resume: run(one, train, test, resume, world), resume, log)
+        log(summary_of_seeds(config, seeds, results))
+    else:
+        log(summary(config, run(config, train, test, resume, world)))
+    if bad:
+        log("\n".join(["", f"{left_out(bad)}:", *(f"  {printable(error)}" for error in bad)]))
     return 0
 
 
-def run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds, resume: bool) -> dict[str, Any]:
+def run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds, resume: bool, world: World) -> dict[str, Any]:
     """Trains once and draws the curves: -> what `result.json` holds."""
-    scalars = ScalarLog(config.out) if config.tensorboard else None
-    try:
+    scalars = ScalarLog(config.out) if config.tensorboard and world.writes else None
+    with closing(scalars) if scalars else nullcontext():
         result = fit(config, train, test, resume, print, scalars)
-    finally:
-        if scalars:
-            scalars.close()
-    try:
-        draw_curves(config.out)
-    except (MissingExtraError, ValueError, OSError) as error:  # the run is over and safe; curves are a look at it
-        print(f"no curves: {error}")
+    if world.writes:
+        try:
+            draw_curves(config.out)
+        except (MissingExtraError, ValueError, OSError) as error:  # the run is over and safe; curves are a look at it
+            print(f"no curves: {error}")
     return result
+
+
+def say_nothing(line: str) -> None:
+    """Every process but the first."""
 
 
 def how_to_go_on(config: TrainConfig, seeds: list[int]) -> str:
@@ -97,13 +135,14 @@ def summary(config: TrainConfig, result: dict[str, Any]) -> str:
     test, val = result["test"], result["val"]
     chosen = f"chosen on validation ({val['overall_accuracy']:.2%} there)" if val else "the last"
     where = f"--dataset {config.dataset} --root {config.root}"
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in result["shares"].items())
     drawn = (Path(config.out) / "curves.png").exists()
     curves = "curves.png                       loss, accuracy, learning rate by the epoch\n  " if drawn else ""
     return f"""
 test accuracy {test["overall_accuracy"]:.2%} overall, {test["mean_class_accuracy"]:.2%} mean over classes, \
 {test["count"]:,} shapes
 epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
-{result["seconds"]:,.0f} s, {result["samples_per_second"]:,.0f} clouds/s in training
+{result["seconds"]:,.0f} s, {result["samples_per_second"]:,.0f} clouds/s in training; {shares}
 
 {config.out}/
   model.safetensors, config.json   the model: pointnet.load_model("{config.out}")

@@ -280,7 +280,11 @@ def test_a_run_stopped_between_its_writes_ends_as_the_unbroken_one(finished, tmp
     [
         (lambda state: state | {"device": "cuda"}, "the run had device cuda, got cpu"),
         (lambda state: state | {"samples": 7}, "the run had samples 7, got 36"),
-        (lambda state: {name: state[name] for name in ("device", "samples", "data")}, "does not fit this run"),
+        (lambda state: state | {"processes": 2}, "the run had processes 2, got 1"),
+        (
+            lambda state: {name: state[name] for name in ("device", "samples", "data", "processes")},
+            "does not fit this run",
+        ),
         (lambda state: state | {"model": {}}, "does not fit this run"),
     ],
 )
@@ -297,8 +301,8 @@ def test_the_test_part_is_measured_with_the_chosen_epochs_weights(tmp_path, monk
     """Even if it is not the last: here the first epoch is made to look best."""
     looks = iter([1.0, 0.2, 0.1, 0.0])
 
-    def evaluate_or_pretend(model, data, device, check):
-        scores = evaluate(model, data, device, check)
+    def evaluate_or_pretend(model, data, *rest):
+        scores = evaluate(model, data, *rest)
         return scores if data is test else scores | {"overall_accuracy": next(looks)}
 
     test = two_shapes(seed=1)

@@ -24,9 +24,10 @@ from pointnet.models import load_model
 from pointnet.models.zoo import save_config
 
 from .config import TrainConfig, save_config_yaml
-from .feed import make_feed
+from .feed import count_batches, make_feed
 from .metrics import ConfusionMatrix
 from .run import Run, model_arguments
+from .world import World
 
 PREPROCESSING = {"frame": "z up, right-handed", "normalization": "centred, in the unit sphere"}
 EVALUATION_BATCH = 32
@@ -53,40 +54,52 @@ def fit(
     A validation part is carved from `train`; the epoch with the best accuracy on it is the one kept (the last epoch
     where `config.val_fraction` is 0). `test` is looked at once, at the end, with that epoch's weights.
 
+    Within a process group every process calls it, with the same arguments and an `out` that all see; they train as one
+    with the whole batch, and rank 0 writes and logs.
+
     Args:
         resume: go on with the run in `config.out` from where it was saved; it ends as if it had never stopped.
         log: told one line an epoch.
         after_epoch: called with each line of `metrics.jsonl` once the epoch is safe on disk.
 
     Raises:
-        ValueError: data that cannot train a classifier, a run folder that is taken, or not there to resume, or more
-            steps than `config.skip_limit` that were not finite.
+        ValueError: data that cannot train a classifier, a run folder that is taken, or not there to resume, more steps
+            than `config.skip_limit` that were not finite, or more processes than a batch has clouds.
         Stopped: SIGTERM or SIGINT came; the run is saved as it was between two steps.
         OSError: the run folder cannot be written; the last checkpoint is still good.
     """
-    device = find_device(config.device)
-    out = Path(config.out)
-    train_part, val_part = split_validation(train, config.seed, config.val_fraction)
-    _check_trainable(train_part, config)
-
+    world = World.current()
+    with world.together():
+        device = find_device(config.device)
+        out = Path(config.out)
+        train_part, val_part = split_validation(train, config.seed, config.val_fraction)
+        _check_trainable(train_part, config, world)
+        if not resume and world.writes:
+            _open_run_folder(out, config, train)
     run = Run.start(config, train_part, device)
-    if resume:
-        run.restore(out / "checkpoint.pt")
-    else:
-        _open_run_folder(out, config, train)
-    feed = make_feed(train_part, device, config.feed)
+    with world.together():
+        _check_shared(run, out)
+        if resume:
+            run.restore(out / "checkpoint.pt")
+        feed = make_feed(train_part, device, config.feed)
+    if not world.writes:
+        log, after_epoch = _say_nothing, None
 
-    log(f"{len(train_part):,} to train on, {len(val_part):,} to choose the epoch; {device}, {config.precision}; {out}/")
-    with _stop_between_steps() as check:
+    processes = f", {world.size} processes" if world.size > 1 else ""
+    parts = f"{len(train_part):,} to train on, {len(val_part):,} to choose the epoch"
+    log(f"{parts}; {device}{processes}, {config.precision}; {out}/")
+    with _stop_between_steps(world) as check:
         while run.epoch < config.epochs:
             try:
                 run.train_epoch(feed, check)
                 started = time.perf_counter()
-                val = evaluate(run.evaluated, val_part, device, check) if len(val_part) else {}
+                val = evaluate(run.evaluated, val_part, device, check, world) if len(val_part) else {}
+                evaluation_seconds = time.perf_counter() - started if val else 0.0
             except Stopped:
                 run.save(out)
                 raise
             metrics = run.end_epoch() | {f"val_{name}": value for name, value in val.items() if name != "count"}
+            metrics["evaluation_seconds"] = round(evaluation_seconds, 3)
             run.seconds += metrics["seconds"] + time.perf_counter() - started
             run.finish_epoch(metrics, out)
             log(_epoch_line(metrics, run))
@@ -99,11 +112,13 @@ def fit(
             "selected_epoch": run.best["epoch"],
             "seconds": round(run.seconds, 3),
             "samples_per_second": round(len(run.history) * len(train_part) / sum(e["seconds"] for e in run.history), 1),
+            "shares": _shares(run),
         }
         if test is not None:
-            scores = evaluate(load_model(out).to(device), test, device, check)
+            scores = evaluate(load_model(out).to(device), test, device, check, world)
             result["test"] = {name: value for name, value in scores.items() if name != "loss"}
-    write_atomically(out / "result.json", json.dumps(result, indent=2).encode())
+    if world.writes:
+        write_atomically(out / "result.json", json.dumps(result, indent=2).encode())
     return result
 
 
@@ -113,37 +128,48 @@ def evaluate(
     data: LabelledClouds,
     device: torch.device | str = "cpu",
     check: Callable[[], None] = lambda: None,
+    world: World = World(),  # noqa: B008  # it is immutable
 ) -> dict[str, float | int]:
     """Overall and mean class accuracy over every sample, the mean cross-entropy loss, and the count; in float32.
 
-    `check` is called after each batch and may raise.
+    `check` is called after each batch and may raise. The processes of `world` share the samples, and each gets the
+    figures of all.
     """
     was_training = model.training
     model.eval()
     confusion = ConfusionMatrix(len(data.classes), device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     try:
-        for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
-            points, labels = data.batch(rows)
-            labels = labels.to(device)
-            logits = model(points[:, :, : data.num_points].to(device))
-            confusion.update(logits.argmax(1), labels)
-            loss += F.cross_entropy(logits, labels, reduction="sum")
+        for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
+            rows = batch.tensor_split(world.size)[world.rank]
+            if len(rows):
+                points, labels = data.batch(rows)
+                labels = labels.to(device)
+                logits = model(points[:, :, : data.num_points].to(device))
+                confusion.update(logits.argmax(1), labels)
+                loss += F.cross_entropy(logits, labels, reduction="sum")
             check()
     finally:
         model.train(was_training)
+    world.add_up([confusion.counts])
+    world.add_up([loss])
     scores = confusion.result()
     return {"loss": float(loss) / scores["count"], **scores}
 
 
 @contextmanager
-def _stop_between_steps() -> Iterator[Callable[[], None]]:
-    """Within it SIGTERM and SIGINT wait for the next call of what it gives, raising `Stopped`; a second does not."""
+def _stop_between_steps(world: World) -> Iterator[Callable[[], None]]:
+    """Within it SIGTERM and SIGINT wait for the next call of what it gives, raising `Stopped`; a second does not.
+
+    In a world of several all stop after the same step. There a second signal waits too: torchrun sends on what the
+    terminal has already sent, and kills a process that does not end.
+    """
     came: list[int] = []
 
     def check() -> None:
-        if came:
-            raise Stopped(came[0])
+        signum = world.largest(came[0] if came else 0)
+        if signum:
+            raise Stopped(signum)
 
     if threading.current_thread() is not threading.main_thread():  # which alone may take signals
         yield check
@@ -151,7 +177,8 @@ def _stop_between_steps() -> Iterator[Callable[[], None]]:
 
     def remember(signum: int, frame: FrameType | None) -> None:
         came.append(signum)
-        signal.signal(signum, before[signum])
+        if world.size == 1:
+            signal.signal(signum, before[signum])
 
     before: dict[int, Any] = {signum: signal.signal(signum, remember) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -199,13 +226,39 @@ def _open_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> N
     save_config_yaml(config, out / "config.yaml")
 
 
-def _check_trainable(train: LabelledClouds, config: TrainConfig) -> None:
+def _check_trainable(train: LabelledClouds, config: TrainConfig, world: World) -> None:
     present = train.labels.unique()
     if len(present) < 2:
         found = f"only '{train.classes[int(present[0])]}'" if len(present) else "no shapes"
         raise ValueError(f"a classifier needs shapes of at least two classes to train on, got {found}")
     if train.num_points != config.num_points:
         raise ValueError(f"num_points must be {train.num_points}, as the data has, got {config.num_points}")
+    smallest = len(train) // count_batches(len(train), config.batch_size)
+    if smallest < world.size:
+        raise ValueError(
+            f"a step has {smallest} clouds, and each of {world.size} processes needs one; more --batch_size"
+        )
+
+
+def _check_shared(run: Run, out: Path) -> None:
+    """Raises ValueError where the processes do not see the same samples and the same run folder."""
+    if len(set(run.world.gather(run.data))) > 1:
+        raise ValueError("the processes of the run do not have the same data; all need the same --root")
+    if not run.world.writes and not (out / "config.yaml").exists():
+        raise ValueError(
+            f"{out}: rank {run.world.rank} does not see it; the processes of a run need a folder they share"
+        )
+
+
+def _say_nothing(line: str) -> None:
+    """Every process but the first."""
+
+
+def _shares(run: Run) -> dict[str, float]:
+    """Which part of the run's time each thing took; what is missing to 1 went into files."""
+    names = dict.fromkeys(name for epoch in run.history for name in epoch if name.endswith("_seconds"))
+    totals = {name: sum(epoch.get(name, 0.0) for epoch in run.history) for name in names}
+    return {name.removesuffix("_seconds"): round(total / run.seconds, 4) for name, total in totals.items() if total}
 
 
 def _check_skipped(run: Run, train: LabelledClouds, log: Callable[[str], None]) -> None:

@@ -27,12 +27,17 @@ from pointnet.datasets.transforms import (
     random_subset,
 )
 from pointnet.files import write_atomically
+from pointnet.layers import synchronize_norms
 from pointnet.models import MODELS, PointNetClassifier
 from pointnet.models.zoo import save_weights
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .feed import Batch, ResidentFeed, StreamedFeed, count_batches, cut_batches
+from .stopwatch import Stopwatch
+from .world import World
+
+RANKS_APART = 1_000_003  # between the seeds of two processes of a run
 
 
 @dataclass
@@ -41,6 +46,9 @@ class Run:
 
     Nothing in a step waits for the device. A step whose loss or gradient is not finite changes neither weights nor
     running statistics: the optimizer is told on the device (`found_inf`), and buffers are put back.
+
+    Several processes (`world`) each take their share of every batch and hold the same weights; norms, gradients and
+    sums are those of the whole batch. What differs between them is random: augmentation and dropout.
     """
 
     config: TrainConfig
@@ -52,6 +60,7 @@ class Run:
     device: torch.device
     samples: int
     data: str  # which data it is
+    world: World
     epoch: int = 0
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
@@ -61,13 +70,18 @@ class Run:
 
     @classmethod
     def start(cls, config: TrainConfig, train: LabelledClouds, device: torch.device) -> Run:
+        world = World.current()
         torch.manual_seed(config.seed)
-        model = MODELS[config.model](**model_arguments(config, train)).to(device)
+        model = synchronize_norms(MODELS[config.model](**model_arguments(config, train)).to(device))
+        world.take_from_first(list(model.state_dict().values()))
         averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else None
         optimizer = make_optimizer(model, config)
         schedule = make_schedule(optimizer, config, config.epochs * count_batches(len(train), config.batch_size))
-        generator = Generator(device).manual_seed(config.seed)
-        return cls(config, model, averaged, optimizer, schedule, generator, device, len(train), fingerprint(train))
+        generator = Generator(device).manual_seed(config.seed + RANKS_APART * world.rank)
+        if world.rank:
+            torch.manual_seed(config.seed + RANKS_APART * world.rank)
+        data = fingerprint(train)
+        return cls(config, model, averaged, optimizer, schedule, generator, device, len(train), data, world)
 
     @property
     def evaluated(self) -> PointNetClassifier:
@@ -79,38 +93,47 @@ class Run:
         self.model.train()
         if not self.progress:
             self._begin_epoch()
-        progress = self.progress
+        progress, watch = self.progress, Stopwatch(self.device)
         count = self.config.points_in_epoch(self.epoch)
-        batches = cut_batches(progress["order"], self.config.batch_size)
-        fed = feed.batches(batches[self.position :])
-        started = time.perf_counter()
-        bar = _progress(fed, self.samples, f"epoch {self.epoch + 1}/{self.config.epochs}", progress)
-        for points, labels in bar:
-            x = augment(random_subset(points, count, self.generator), self.config, self.generator)
-            loss, logits, good = self.step(x, labels)
-            finite = points.isfinite().flatten(1).all(1)
-            progress["skipped"] += ~good
-            progress["broken"][batches[self.position]] |= ~finite
-            progress["seen"] += good * len(labels)
-            progress["loss_sum"] += torch.where(good, loss * len(labels), 0.0)
-            progress["right"] += torch.where(good, (logits.argmax(1) == labels).sum(), 0)
-            self.position += 1
-            now = time.perf_counter()
-            progress["seconds"] += now - started
-            started = now
-            check()
+        batches = cut_batches(progress["order"], self.config.batch_size)[self.position :]
+        shares = cut_batches(progress["order"], self.config.batch_size, self.world.rank, self.world.size)[
+            self.position :
+        ]
+        title = f"epoch {self.epoch + 1}/{self.config.epochs}" if self.world.writes else ""
+        try:
+            watch.start()
+            for batch, rows, (points, labels) in zip(
+                batches, shares, _progress(feed.batches(shares), sum(map(len, shares)), title, progress), strict=True
+            ):
+                x = augment(random_subset(points, count, self.generator), self.config, self.generator)
+                watch.lap("data")
+                loss, logits, good = self.step(x, labels, len(labels) / len(batch), watch)
+                finite = points.isfinite().flatten(1).all(1)
+                progress["skipped"] += ~good
+                progress["broken"][rows] |= ~finite
+                progress["seen"] += good * len(labels)
+                progress["loss_sum"] += torch.where(good, loss * len(labels), 0.0)
+                progress["right"] += torch.where(good, (logits.argmax(1) == labels).sum(), 0)
+                self.position += 1
+                watch.lap("optimizer")
+                check()
+        finally:
+            for name, seconds in watch.stop().items():
+                progress["seconds"][name] = progress["seconds"].get(name, 0.0) + seconds
 
     def _begin_epoch(self) -> None:
         # Summed on the device, so that no step waits for its own loss.
         zero = torch.zeros((), dtype=torch.int64, device=self.device)
+        # Of the seed and the epoch alone: all processes have it, and runs with other settings see the same batches.
+        order = torch.randperm(self.samples, generator=Generator().manual_seed((self.config.seed << 20) + self.epoch))
         self.progress = {
-            "order": torch.randperm(self.samples, device=self.device, generator=self.generator),
+            "order": order.to(self.device),
             "loss_sum": torch.zeros((), device=self.device),
             "right": zero.clone(),
             "seen": zero.clone(),
             "skipped": zero.clone(),
             "broken": torch.zeros(self.samples, dtype=torch.bool, device=self.device),
-            "seconds": 0.0,
+            "seconds": {},
         }
         self.position = 0
 
@@ -118,39 +141,56 @@ class Run:
         """What the epoch came to; the first time that the host looks at a number of it."""
         count, steps = self.config.points_in_epoch(self.epoch), self.position
         progress, self.progress, self.position = self.progress, {}, 0
-        skipped, seen = int(progress["skipped"]), int(progress["seen"])
+        sums = torch.stack([progress[name].double() for name in ("loss_sum", "right", "seen")])
+        broken = progress["broken"].int()
+        self.world.add_up([sums])
+        self.world.add_up([broken])
+        loss_sum, right, seen = sums.tolist()
+        skipped, seconds = int(progress["skipped"]), sum(progress["seconds"].values())
         self.epoch += 1
         metrics = {
             "epoch": self.epoch,
             "num_points": count,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": float(progress["loss_sum"]) / max(seen, 1),
-            "train_accuracy": int(progress["right"]) / max(seen, 1),
-            "seconds": round(progress["seconds"], 3),
-            "samples_per_second": round(self.samples / progress["seconds"], 1),
+            "train_loss": loss_sum / max(seen, 1),
+            "train_accuracy": right / max(seen, 1),
+            "seconds": round(seconds, 3),
+            "samples_per_second": round(self.samples / seconds, 1),
+            **{f"{name}_seconds": round(value, 3) for name, value in progress["seconds"].items()},
         }
         if skipped:
             metrics |= {
                 "skipped_steps": skipped,
                 "steps": steps,
-                "broken_samples": progress["broken"].nonzero()[:, 0].tolist(),
+                "broken_samples": broken.nonzero()[:, 0].tolist(),
             }
         return metrics
 
-    def step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One training step on x (B, C, N) and labels (B,): -> loss, logits (B, classes), and whether it was finite."""
+    def step(
+        self, x: Tensor, labels: Tensor, share: float = 1.0, watch: Stopwatch | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One training step on x (B, C, N) and labels (B,): -> loss, logits (B, classes), and whether it was finite.
+
+        Args:
+            share: which part of the whole batch's clouds these are; the loss is that of the whole batch.
+        """
+        watch = watch or Stopwatch(self.device)
         buffers = list(self.model.buffers())
         kept = [buffer.clone() for buffer in buffers]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             logits, transforms = self.model(x, return_transforms=True)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        loss = loss + self.model.regularization(transforms)
+        loss = (loss + self.model.regularization(transforms)) * share
+        watch.lap("forward")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        loss = loss.detach()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.world.add_up([*gradients, loss])
+        watch.lap("backward")
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        good = loss.detach().isfinite() & norm.isfinite()
+        good = loss.isfinite() & norm.isfinite()
         if self.config.clip:
             torch._foreach_mul_(gradients, (self.config.clip / (norm + 1e-6)).clamp(max=1.0))
         # The fused optimizers read this, as they do a gradient scaler's: where it is 1 they leave all as it is.
@@ -161,7 +201,7 @@ class Run:
         self.schedule.step()
         if self.averaged is not None:
             self._average()
-        return loss.detach(), logits.detach(), good
+        return loss, logits.detach(), good
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -178,46 +218,53 @@ class Run:
     def finish_epoch(self, metrics: dict[str, Any], out: Path) -> None:
         """Keeps the weights if they are the best so far, then writes the checkpoint and the metrics."""
         score = (metrics.get("val_overall_accuracy", self.epoch), -metrics.get("val_loss", 0.0))
-        if not self.best or score > tuple(self.best["score"]):
+        better = not self.best or score > tuple(self.best["score"])
+        if better:
             names = ("overall_accuracy", "mean_class_accuracy")
             val = {name: metrics[f"val_{name}"] for name in names if f"val_{name}" in metrics}
             self.best = {"epoch": self.epoch, "score": list(score), "val": val or None}
-            save_weights(out, self.evaluated.state_dict())
         self.history.append(metrics)
-        lines = "".join(json.dumps(line) + "\n" for line in self.history)
-        write_atomically(out / "metrics.jsonl", lines.encode())
+        if self.world.writes:
+            if better:
+                save_weights(out, self.evaluated.state_dict())
+            lines = "".join(json.dumps(line) + "\n" for line in self.history)
+            write_atomically(out / "metrics.jsonl", lines.encode())
         # Last: with it the epoch is over; stopped before, it is done again and writes the same.
         self.save(out)
 
     def save(self, out: Path) -> None:
-        """Writes the checkpoint, in the middle of an epoch or between two."""
-        save_checkpoint(out / "checkpoint.pt", self.state())
+        """Writes the checkpoint, in the middle of an epoch or between two. Every process of the run calls it."""
+        state = self.state()
+        if self.world.writes:
+            save_checkpoint(out / "checkpoint.pt", state)
 
     def state(self) -> dict[str, Any]:
         random_state = {"augmentation": self.generator.get_state(), "cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self.device)
+        progress = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in self.progress.items()}
         return {
             "model": self.model.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "random": random_state,
             "epoch": self.epoch,
             "position": self.position,
-            "progress": self.progress,
             "seconds": self.seconds,
             "best": self.best,
             "history": self.history,
             "device": self.device.type,
             "samples": self.samples,
             "data": self.data,
+            "processes": self.world.size,
+            "each": self.world.gather({"random": random_state, "progress": progress}),
         }
 
     def restore(self, path: Path) -> None:
         """Takes up the state saved at `path`. ValueError, in one line, if it is not of this run."""
         state = load_checkpoint(path)
-        for name, now in (("device", self.device.type), ("samples", self.samples), ("data", self.data)):
+        own = {"device": self.device.type, "samples": self.samples, "data": self.data, "processes": self.world.size}
+        for name, now in own.items():
             if state.get(name) != now:
                 raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")
         try:
@@ -226,15 +273,16 @@ class Run:
                 self.averaged.load_state_dict(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
-            self.generator.set_state(state["random"]["augmentation"])
-            torch.set_rng_state(state["random"]["cpu"])
+            mine = state["each"][self.world.rank]
+            self.generator.set_state(mine["random"]["augmentation"])
+            torch.set_rng_state(mine["random"]["cpu"])
             if self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+                torch.cuda.set_rng_state(mine["random"]["cuda"], self.device)
             for name in ("epoch", "position", "seconds", "best", "history"):
                 setattr(self, name, state[name])
             self.progress = {
                 name: value.to(self.device) if isinstance(value, Tensor) else value
-                for name, value in state["progress"].items()
+                for name, value in mine["progress"].items()
             }
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(" ".join(f"{path}: does not fit this run: {error}".split())) from error
@@ -308,8 +356,12 @@ def augment(points: Tensor, config: TrainConfig, generator: Generator) -> Tensor
 
 
 def _progress(batches: Iterator[Batch], total: int, title: str, progress: Mapping[str, Any]) -> Iterator[Batch]:
-    """The batches, with a bar on a terminal; it reads the sums, and so waits for the device, at most twice a second."""
-    with tqdm(total=total, desc=title, unit=" clouds", leave=False, disable=None, mininterval=0.5) as bar:
+    """The batches, with a bar on a terminal; it reads the sums, and so waits for the device, at most twice a second.
+
+    Without a title there is no bar.
+    """
+    hidden = None if title else True
+    with tqdm(total=total, desc=title, unit=" clouds", leave=False, disable=hidden, mininterval=0.5) as bar:
         shown = time.monotonic()
         for points, labels in batches:
             yield points, labels

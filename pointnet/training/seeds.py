@@ -13,6 +13,7 @@ from typing import Any
 from pointnet.files import write_atomically
 
 from .config import TrainConfig, check_seeds, save_config_yaml
+from .world import AgreedError, World
 
 Result = dict[str, Any]
 SCORES = {"overall_accuracy": "overall", "mean_class_accuracy": "mean class"}
@@ -49,7 +50,10 @@ def run_seeds(
         ValueError: seeds that cannot be, a folder that is taken, or what `run` raises, with the seed.
     """
     check_seeds(seeds)
-    _open_folder(config, seeds, resume)
+    world = World.current()
+    with world.together():
+        if world.writes:
+            _open_folder(config, seeds, resume)
     results = {}
     for count, seed in enumerate(seeds, 1):
         folder = seed_folder(config.out, seed)
@@ -59,10 +63,13 @@ def run_seeds(
         try:
             results[seed] = read_result(folder) if finished else run(one, (folder / "checkpoint.pt").exists())
         except ValueError as error:
-            _drop_if_unused(Path(config.out))
-            raise ValueError(f"seed {seed}: {error}") from error
+            if world.writes:
+                _drop_if_unused(Path(config.out))
+            kind = AgreedError if isinstance(error, AgreedError) else ValueError
+            raise kind(f"seed {seed}: {error}") from error
     summary = summarize(results)
-    write_atomically(Path(config.out) / "result.json", json.dumps(summary, indent=2).encode())
+    if world.writes:
+        write_atomically(Path(config.out) / "result.json", json.dumps(summary, indent=2).encode())
     return summary
 
 
