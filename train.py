@@ -31,7 +31,7 @@ from pointnet.training.world import (
     is_lost_process,
     joined_world,
     launched_by_torchrun,
-    was_restarted,
+    restarts,
 )
 
 
@@ -70,7 +70,7 @@ def train_as_told(command: Command, world: World) -> int:
     if not config.out and launched_by_torchrun():
         raise ValueError("under torchrun --out is needed: the folder that all its processes write to and go on from")
     config = dataclasses.replace(config, out=config.out or new_run_folder(config))
-    if was_restarted():
+    if restarts():
         resume = bool(seeds) or (Path(config.out) / "checkpoint.pt").exists()
     log = print if world.writes else say_nothing
     with world.together(), world.one_by_one():

@@ -122,7 +122,7 @@ def command(out: Path, *more: str) -> list[str]:
 def wait_for_epochs(out: Path, count: int, process: subprocess.Popen) -> None:
     metrics = out / "metrics.jsonl"
     while not metrics.exists() or len(metrics.read_text().splitlines()) < count:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, "\n".join(process.communicate())
         time.sleep(0.01)
 
 

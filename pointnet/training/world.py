@@ -134,7 +134,14 @@ def joined_world(device: str) -> Iterator[World]:
     # Functions there take the process group of their import as a default. Imported later, as the optimizers do, they
     # would keep the group past its end, and gloo's threads abort a process that ends while they live.
     importlib.import_module("torch.distributed.nn.functional")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=PATIENCE)
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    # torchrun's store outlives a restart, and with it the addresses of processes that are gone.
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    store = PrefixStore(f"restart-{restarts()}", store)
+    backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World.current()
     finally:
@@ -150,6 +157,6 @@ def launched_by_torchrun() -> bool:
     return dist.is_available() and dist.is_torchelastic_launched()
 
 
-def was_restarted() -> bool:
-    """Whether torchrun has started this process again after one of the run died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts() -> int:
+    """How often torchrun has started the processes again after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
