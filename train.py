@@ -20,9 +20,11 @@ from typing import Any
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.inference.pictures import printable
 from pointnet.training import Stopped, TrainConfig, find_device, fit, keep_freed_memory
+from pointnet.training.checks import dry_run, profile
 from pointnet.training.config import Command, parse_command
 from pointnet.training.curves import draw_curves
 from pointnet.training.extras import MissingExtraError
+from pointnet.training.loop import say_nothing
 from pointnet.training.scalars import ScalarLog, check_tensorboard
 from pointnet.training.seeds import check_not_seeds, run_seeds, seed_folder, seeds_table
 from pointnet.training.world import (
@@ -66,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train_as_told(command: Command, world: World) -> int:
-    config, resume, seeds = command
+    config, resume, seeds, look = command
     if not config.out and launched_by_torchrun():
         raise ValueError("under torchrun --out is needed: the folder that all its processes write to and go on from")
     config = dataclasses.replace(config, out=config.out or new_run_folder(config))
@@ -87,7 +89,9 @@ def train_as_told(command: Command, world: World) -> int:
     bad = list(dict.fromkeys(map(str, [*train.bad, *test.bad])))
     if bad:
         log(f"{left_out(bad)}, and told at the end")
-    if seeds:
+    if look:
+        log(dry_run(config, train, test) if look == "dry_run" else profile(config, train))
+    elif seeds:
         results = run_seeds(config, seeds, lambda one, resume: run(one, train, test, resume, world), resume, log)
         log(summary_of_seeds(config, seeds, results))
     else:
@@ -108,10 +112,6 @@ def run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds, resume
         except (MissingExtraError, ValueError, OSError) as error:  # the run is over and safe; curves are a look at it
             print(f"no curves: {error}")
     return result
-
-
-def say_nothing(line: str) -> None:
-    """Every process but the first."""
 
 
 def how_to_go_on(config: TrainConfig, seeds: list[int]) -> str:

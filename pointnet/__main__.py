@@ -40,6 +40,8 @@ def _evaluate_parser() -> OneLineParser:
     parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
     parser.add_argument("--split", default="test", help="test or train")
     parser.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda or cuda:N")
+    text = "rotations about the up axis to vote over (the paper's 12); of use where training turned clouds too"
+    parser.add_argument("--votes", type=int, default=1, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -62,7 +64,7 @@ def _evaluate(flags: Any) -> int:
         other = sorted(set(data.classes) ^ set(model.classes))
         which = f"'{other[0]}' is in one alone" if other else "they are in another order"
         raise ValueError(f"{flags.run}: its classes are not those of {flags.dataset} in {flags.root}: {which}")
-    scores = evaluate(model.to(device), data, device)
+    scores = evaluate(model.to(device), data, device, votes=flags.votes)
     for error in data.bad:
         print(f"left out: {printable(str(error))}", file=sys.stderr)
     if data.bad:

@@ -87,7 +87,7 @@ def test_a_run_learns_and_leaves_the_files_of_the_contract(finished):
     assert result["test"]["overall_accuracy"] >= 0.9
     assert result["test"]["count"] == 48
     assert set(result["test"]) == {"overall_accuracy", "mean_class_accuracy", "count"}
-    assert {"test", "val", "selected_epoch", "seconds", "samples_per_second"} == set(result)
+    assert {"test", "val", "selected_epoch", "seconds", "samples_per_second", "shares"} == set(result)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["num_points"] for line in lines] == [16, 16, 32, 32]
@@ -545,3 +545,28 @@ def test_evaluation_leaves_the_model_in_its_mode_and_does_not_depend_on_the_batc
     model.eval()
     alone = sum(int(model(points[None]).argmax()) == label for points, label in (data[i] for i in range(len(data))))
     assert scores["overall_accuracy"] == alone / len(data)
+
+
+class Compass(torch.nn.Module):
+    """Scores two classes by which way the mean point lies, east or west; it is as sure as it is far out."""
+
+    def forward(self, x):
+        east = x[:, 0].mean(1)
+        return torch.stack([4 * east, -4 * east], 1)
+
+
+def test_votes_are_the_mean_probability_over_even_rotations():
+    data = two_shapes()
+    data.points[:, 0] += 0.3
+    x, y = data.points[:, 0].mean(1), data.points[:, 1].mean(1)
+    degrees = torch.tensor([0.0, 120.0, 240.0]).deg2rad()
+    easts = degrees.cos()[:, None] * x - degrees.sin()[:, None] * y
+    wanted = torch.stack([4 * easts, -4 * easts], -1).softmax(-1).mean(0)
+    scores = evaluate(Compass(), data, votes=3)
+    right = wanted.argmax(1) == data.labels
+    assert scores["overall_accuracy"] == pytest.approx(float(right.float().mean()))
+    picked = wanted[torch.arange(len(data)), data.labels]
+    assert scores["loss"] == pytest.approx(float(-picked.log().mean()), rel=1e-5)
+    assert evaluate(Compass(), data)["loss"] != pytest.approx(scores["loss"], rel=1e-2)
+    with pytest.raises(ValueError, match="votes must be at least 1, got 0"):
+        evaluate(Compass(), data, votes=0)

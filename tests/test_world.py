@@ -166,7 +166,7 @@ def test_what_cannot_start_is_said_once(tmp_path):
 
 def test_each_process_needs_a_cloud_of_every_batch(tmp_path):
     with pytest.raises(ValueError, match="a step has 2 clouds, and each of 3 processes needs one; more --batch_size"):
-        loop._check_trainable(two_shapes(), tiny(tmp_path, batch_size=2), World(0, 3))
+        loop.check_trainable(two_shapes(), tiny(tmp_path, batch_size=2), World(0, 3))
 
 
 def test_under_torchrun_the_run_folder_must_be_named(monkeypatch, capsys):

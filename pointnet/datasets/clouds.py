@@ -88,6 +88,12 @@ def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Cl
     return data.subset((~held_out).nonzero().squeeze(1)), data.subset(held_out.nonzero().squeeze(1))
 
 
+def spread(data: Clouds, count: int) -> Clouds:
+    """About `count` clouds, of as many classes as that allows; all of them where there are no more."""
+    by_class = data.labels.argsort(stable=True)
+    return data.subset(by_class[torch.linspace(0, len(data) - 1, min(count, len(data))).round().long()])
+
+
 def pad_clouds(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Clouds of different sizes as one batch: B tensors (C, N_b) -> points (B, C, max N_b), lengths (B,).
 

@@ -5,8 +5,6 @@ Each function draws from the generator handed in (on the points' device) and lea
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -39,11 +37,12 @@ def random_jitter(points: Tensor, sigma: float, generator: Generator, clip: floa
 
 def random_rotation(points: Tensor, degrees: float, generator: Generator, normals: bool = False) -> Tensor:
     """Turns each cloud about the up axis (z) by an angle drawn from [-degrees, degrees]; `normals` as above."""
-    angle = _uniform((len(points), 1), -math.radians(degrees), math.radians(degrees), points, generator)
-    turned = _with_xyz(points, _turned(points[:, :3], angle))
-    if normals:
-        turned[:, 3:6] = _turned(points[:, 3:6], angle)
-    return turned
+    return _turned(points, _uniform((len(points), 1), -degrees, degrees, points, generator), normals)
+
+
+def rotation(points: Tensor, degrees: float, normals: bool = False) -> Tensor:
+    """Turns all clouds about the up axis (z) by one angle, anticlockwise seen from above; `normals` as above."""
+    return _turned(points, points.new_full((1, 1), degrees), normals)
 
 
 def random_point_dropout(points: Tensor, most: float, generator: Generator) -> Tensor:
@@ -64,10 +63,18 @@ def random_subset(points: Tensor, count: int, generator: Generator) -> Tensor:
     return points[:, :, kept]
 
 
-def _turned(vectors: Tensor, angle: Tensor) -> Tensor:
-    """Vectors (B, 3, N), turned about z by angles (B, 1)."""
-    x, y, z = vectors.unbind(1)
-    return torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y, z], 1)
+def _turned(points: Tensor, degrees: Tensor, normals: bool) -> Tensor:
+    """Points (B, C, N), turned about z by angles (B, 1) or one for all (1, 1)."""
+    angle = degrees.deg2rad()
+
+    def turn(vectors: Tensor) -> Tensor:
+        x, y, z = vectors.unbind(1)
+        return torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y, z], 1)
+
+    turned = _with_xyz(points, turn(points[:, :3]))
+    if normals:
+        turned[:, 3:6] = turn(points[:, 3:6])
+    return turned
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, like: Tensor, generator: Generator) -> Tensor:

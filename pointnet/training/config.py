@@ -18,6 +18,9 @@ from pointnet.datasets import DATASETS
 from pointnet.files import write_atomically
 from pointnet.models import MODELS
 
+Look = Literal["", "dry_run", "profile"]
+LOOKS: tuple[Look, ...] = ("dry_run", "profile")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -61,6 +64,11 @@ class TrainConfig:
         seed: of everything random.
         device: auto (cuda where there is one), cpu, cuda or cuda:N.
         precision: fp32, or bf16 (autocast).
+        compile: whether torch.compile makes kernels for the network (needs a C++ compiler, or Triton on a GPU; the
+            first steps of each size of batch wait for it).
+        cuda_graph: whether forward and backward are recorded as CUDA graphs (one GPU).
+        overfit_batches: train on so many batches alone, without augmentation, and validate on them too: a network that
+            does not learn them by heart has a fault. 0 for the whole training part.
         tensorboard: whether train.py also writes the metrics for TensorBoard, in out/tensorboard (extra tensorboard).
         out: the run's folder; empty for a new one under runs/.
     """
@@ -98,6 +106,9 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    cuda_graph: bool = False
+    overfit_batches: int = 0
     tensorboard: bool = False
     out: str = ""
 
@@ -122,11 +133,14 @@ class TrainConfig:
             ("point_dropout", 0, 1),
             ("val_fraction", 0, 0.9),
             ("regularization_weight", 0, None),
+            ("overfit_batches", 0, None),
         ):
             value = getattr(self, name)
             if not low <= value or (high is not None and value > high):
                 wanted = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise ValueError(f"{name} must be {wanted}, got {value}")
+        if self.compile and self.cuda_graph:
+            raise ValueError("compile makes CUDA graphs itself; leave out compile or cuda_graph")
         check_name("dataset", self.dataset, DATASETS)
         check_name("model", self.model, MODELS)
 
@@ -174,6 +188,11 @@ def training_parser() -> OneLineParser:
     text = "train once with each of these seeds, in out/seed-0 and so on, and sum up: mean and standard deviation"
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help=text)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
+    text = "do all that the run would do on a few clouds, leave nothing behind, and say how long the run should take"
+    parser.add_argument("--dry_run", action="store_true", help=text)
+    parser.add_argument(
+        "--profile", action="store_true", help="say where the time of a step goes, and leave nothing behind"
+    )
     return parser
 
 
@@ -183,6 +202,7 @@ class Command(NamedTuple):
     config: TrainConfig
     resume: bool
     seeds: list[int]
+    look: Look = ""  # a look at the run instead of the run
 
 
 def parse_command(arguments: list[str] | None = None) -> Command:
@@ -197,6 +217,9 @@ def parse_command(arguments: list[str] | None = None) -> Command:
     try:
         parsed = parser.parse_args(arguments)
         resume, seeds = parsed.pop("resume"), parsed.pop("seeds") or []
+        looks = [name for name in LOOKS if parsed.pop(name)]
+        if len(looks) > 1 or (looks and (resume or seeds)):
+            raise ValueError(f"--{looks[0]} is of one run to come: not with --resume, --seeds or another such flag")
         config = _to_config(parsed)
         if resume:
             config = _saved_config(config, words)
@@ -208,12 +231,12 @@ def parse_command(arguments: list[str] | None = None) -> Command:
         parser.error(f"a settings file must be UTF-8 text: {error}")
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    return Command(config, resume, seeds)
+    return Command(config, resume, seeds, looks[0] if looks else "")
 
 
 def parse_config(arguments: list[str] | None = None) -> tuple[TrainConfig, bool]:
     """The settings and whether to resume, as `parse_command` reads them."""
-    config, resume, _ = parse_command(arguments)
+    config, resume, *_ = parse_command(arguments)
     return config, resume
 
 
@@ -274,8 +297,8 @@ def save_config_yaml(config: TrainConfig, path: str | os.PathLike[str], seeds: S
     """Writes the settings as YAML that --config reads, and the seeds where there are several."""
     parser = training_parser()
     namespace = parser.parse_object(dataclasses.asdict(config))
-    namespace.pop("resume")
-    namespace.pop("seeds")
+    for name in ("resume", "seeds", *LOOKS):
+        namespace.pop(name)
     if seeds:
         namespace["seeds"] = list(seeds)
     write_atomically(path, parser.dump(namespace, skip_validation=True).encode())

@@ -31,6 +31,7 @@ from pointnet.layers import synchronize_norms
 from pointnet.models import MODELS, PointNetClassifier
 from pointnet.models.zoo import save_weights
 
+from .capture import CapturedGradients
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .feed import Batch, ResidentFeed, StreamedFeed, count_batches, cut_batches
@@ -61,6 +62,9 @@ class Run:
     samples: int
     data: str  # which data it is
     world: World
+    forward: Callable[..., Any]  # the model, compiled if it is to be
+    watch: Stopwatch
+    captured: CapturedGradients | None = None
     epoch: int = 0
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +85,16 @@ class Run:
         if world.rank:
             torch.manual_seed(config.seed + RANKS_APART * world.rank)
         data = fingerprint(train)
-        return cls(config, model, averaged, optimizer, schedule, generator, device, len(train), data, world)
+        # Sizes are few and known, so each is compiled for itself; on a GPU launches become CUDA graphs.
+        mode = "reduce-overhead" if device.type == "cuda" else None
+        forward = torch.compile(model, dynamic=False, mode=mode) if config.compile else model
+        watch = Stopwatch(device)
+        run = cls(
+            config, model, averaged, optimizer, schedule, generator, device, len(train), data, world, forward, watch
+        )
+        if config.cuda_graph:
+            run.captured = CapturedGradients(run._find_gradients, list(model.parameters()))
+        return run
 
     @property
     def evaluated(self) -> PointNetClassifier:
@@ -93,7 +106,7 @@ class Run:
         self.model.train()
         if not self.progress:
             self._begin_epoch()
-        progress, watch = self.progress, Stopwatch(self.device)
+        progress = self.progress
         count = self.config.points_in_epoch(self.epoch)
         batches = cut_batches(progress["order"], self.config.batch_size)[self.position :]
         shares = cut_batches(progress["order"], self.config.batch_size, self.world.rank, self.world.size)[
@@ -101,13 +114,13 @@ class Run:
         ]
         title = f"epoch {self.epoch + 1}/{self.config.epochs}" if self.world.writes else ""
         try:
-            watch.start()
+            self.watch.start()
             for batch, rows, (points, labels) in zip(
                 batches, shares, _progress(feed.batches(shares), sum(map(len, shares)), title, progress), strict=True
             ):
                 x = augment(random_subset(points, count, self.generator), self.config, self.generator)
-                watch.lap("data")
-                loss, logits, good = self.step(x, labels, len(labels) / len(batch), watch)
+                self.watch.lap("data")
+                loss, logits, good = self.step(x, labels, len(labels) / len(batch))
                 finite = points.isfinite().flatten(1).all(1)
                 progress["skipped"] += ~good
                 progress["broken"][rows] |= ~finite
@@ -115,10 +128,10 @@ class Run:
                 progress["loss_sum"] += torch.where(good, loss * len(labels), 0.0)
                 progress["right"] += torch.where(good, (logits.argmax(1) == labels).sum(), 0)
                 self.position += 1
-                watch.lap("optimizer")
+                self.watch.lap("optimizer")
                 check()
         finally:
-            for name, seconds in watch.stop().items():
+            for name, seconds in self.watch.stop().items():
                 progress["seconds"][name] = progress["seconds"].get(name, 0.0) + seconds
 
     def _begin_epoch(self) -> None:
@@ -166,41 +179,46 @@ class Run:
             }
         return metrics
 
-    def step(
-        self, x: Tensor, labels: Tensor, share: float = 1.0, watch: Stopwatch | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, x: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """One training step on x (B, C, N) and labels (B,): -> loss, logits (B, classes), and whether it was finite.
 
         Args:
             share: which part of the whole batch's clouds these are; the loss is that of the whole batch.
         """
-        watch = watch or Stopwatch(self.device)
+        if self.captured is None:
+            loss, logits, good = self._find_gradients(x, labels, share)
+        else:
+            loss, logits, good = self.captured(x, labels)
+        self.watch.lap("backward")
+        # The fused optimizers read this, as they do a gradient scaler's: where it is 1 they leave all as it is.
+        self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.schedule.step()
+        if self.averaged is not None:
+            self._average()
+        return loss, logits, good
+
+    def _find_gradients(self, x: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Leaves the gradients in the parameters; running statistics are as before where it was not finite."""
         buffers = list(self.model.buffers())
         kept = [buffer.clone() for buffer in buffers]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            logits, transforms = self.model(x, return_transforms=True)
+            logits, transforms = self.forward(x, return_transforms=True)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         loss = (loss + self.model.regularization(transforms)) * share
-        watch.lap("forward")
+        self.watch.lap("forward")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         loss = loss.detach()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.world.add_up([*gradients, loss])
-        watch.lap("backward")
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         good = loss.isfinite() & norm.isfinite()
         if self.config.clip:
             torch._foreach_mul_(gradients, (self.config.clip / (norm + 1e-6)).clamp(max=1.0))
-        # The fused optimizers read this, as they do a gradient scaler's: where it is 1 they leave all as it is.
-        self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
         for buffer, before in zip(buffers, kept, strict=True):
             buffer.copy_(torch.where(good, buffer, before))
-        self.schedule.step()
-        if self.averaged is not None:
-            self._average()
         return loss, logits.detach(), good
 
     @torch.no_grad()
@@ -209,10 +227,11 @@ class Run:
         assert self.averaged is not None
         taken = self.schedule.last_epoch  # steps
         share = max(1 - self.config.ema, 1 / (taken + 1))
-        for mean, now in zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(now, share)
-            else:
+        pairs = list(zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True))
+        floats = [(mean, now) for mean, now in pairs if mean.is_floating_point()]
+        torch._foreach_lerp_([mean for mean, _ in floats], [now for _, now in floats], share)
+        for mean, now in pairs:
+            if not mean.is_floating_point():
                 mean.copy_(now)
 
     def finish_epoch(self, metrics: dict[str, Any], out: Path) -> None:
@@ -342,6 +361,8 @@ def make_schedule(
 
 def augment(points: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
     """A batch (B, C, N), changed at random as the config says."""
+    if config.overfit_batches:
+        return points
     if config.point_dropout:
         points = random_point_dropout(points, config.point_dropout, generator)
     if config.rotate:

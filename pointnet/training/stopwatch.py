@@ -19,6 +19,8 @@ class Stopwatch:
 
     def lap(self, name: str) -> None:
         """The time since the last lap went to `name`."""
+        if self.on_gpu and torch.cuda.is_current_stream_capturing():
+            return  # a replay passes here without a word
         if self.on_gpu:
             event = torch.cuda.Event(enable_timing=True)
             event.record()

@@ -1,0 +1,235 @@
+"""Looks at a run before it is long, and ways to make its step faster that change nothing it computes."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import train
+from pointnet.training import fit
+from pointnet.training.capture import WARM_UP, CapturedGradients
+from pointnet.training.checks import dry_run, profile
+from pointnet.training.config import TrainConfig, parse_command
+from pointnet.training.feed import make_feed
+from pointnet.training.run import Run
+from pointnet.training.stopwatch import Stopwatch
+
+from .test_training import quiet, tiny, two_shapes, weights
+
+
+def test_a_dry_run_does_everything_and_leaves_nothing(tmp_path, monkeypatch):
+    done = []
+    for name in ("train_epoch", "finish_epoch", "restore"):
+        original = getattr(Run, name)
+        monkeypatch.setattr(
+            Run, name, lambda *a, name=name, original=original, **k: (done.append(name), original(*a, **k))[1]
+        )
+    said = dry_run(tiny(tmp_path / "new" / "run"), two_shapes(), two_shapes(seed=1))
+    assert done == ["train_epoch", "finish_epoch", "restore", "train_epoch", "finish_epoch"]
+    assert re.search(r"4 epochs of 36 clouds should train in about \d+ s$", said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_fails_as_the_run_would_and_leaves_nothing(tmp_path):
+    broken = two_shapes()
+    broken.points[:] = torch.nan
+    with pytest.raises(ValueError, match="not finite: samples"):
+        dry_run(tiny(tmp_path / "run"), broken)
+    with pytest.raises(ValueError, match="num_points must be 16, as the data has"):
+        dry_run(tiny(tmp_path / "run"), two_shapes(points=16))
+    assert list(tmp_path.iterdir()) == []
+    fit(tiny(tmp_path / "run", epochs=1), two_shapes(), log=quiet)
+    with pytest.raises(ValueError, match="already holds a run"):
+        dry_run(tiny(tmp_path / "run"), two_shapes())
+
+
+def test_a_profile_adds_up_and_leaves_nothing(tmp_path):
+    said = profile(tiny(tmp_path / "run"), two_shapes())
+    whole = float(re.search(r"points: ([\d.]+) ms", said)[1])
+    parts = {name: float(ms) for name, ms in re.findall(r"^ +(\w+) +([\d.]+) ms", said, re.MULTILINE)}
+    assert list(parts) == ["data", "forward", "backward", "optimizer"]
+    assert sum(parts.values()) == pytest.approx(whole, abs=0.3)
+    shares = [float(share) for share in re.findall(r"([\d.]+)% +\d+  \w", said)]
+    assert len(shares) == 12
+    assert sorted(shares, reverse=True) == shares
+    assert sum(shares) <= 100
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["--dry_run"], "dry run: trained, stopped, resumed, measured and loaded"),
+        (["--profile"], "a step of 16 clouds"),
+    ],
+)
+def test_the_command_looks_instead_of_training(tmp_path, capsys, flags, wanted):
+    command = [
+        "--dataset",
+        "modelnet40",
+        "--root",
+        "data/samples",
+        "--num_points",
+        "64",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert train.main([*command, *flags]) == 0
+    assert wanted in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("other", [["--profile"], ["--seeds", "0", "1"]])
+def test_a_look_is_of_one_run(other, capsys):
+    with pytest.raises(SystemExit):
+        parse_command(["--dry_run", *other])
+    assert "--dry_run is of one run to come" in capsys.readouterr().err
+
+
+def test_a_few_batches_are_learnt_by_heart(tmp_path):
+    """Labels that mean nothing can only be learnt so; clouds beyond those batches are not seen."""
+    data = two_shapes()
+    data.labels = torch.randint(2, (len(data),), generator=torch.Generator().manual_seed(0))
+    config = tiny(tmp_path / "run", overfit_batches=2, batch_size=4, epochs=60, early_points=0, lr=0.003)
+    result = fit(config, data, two_shapes(seed=1), log=quiet)
+    assert result["test"] is None
+    assert result["val"]["overall_accuracy"] == 1
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["samples_per_second"] * line["seconds"] == pytest.approx(8, rel=0.1)
+
+
+def test_the_parts_of_an_epoch_add_up_to_it(tmp_path):
+    result = fit(tiny(tmp_path / "run"), two_shapes(), log=quiet)
+    assert set(result["shares"]) == {"data", "forward", "backward", "optimizer", "evaluation"}
+    assert 0.5 < sum(result["shares"].values()) <= 1.001
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        epoch = json.loads(line)
+        parts = [epoch[f"{name}_seconds"] for name in ("data", "forward", "backward", "optimizer")]
+        assert sum(parts) == pytest.approx(epoch["seconds"], abs=0.005)
+
+
+def test_a_stopwatch_gives_each_lap_to_its_name(monkeypatch):
+    times = iter([10.0, 11.0, 13.0, 13.5])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    watch = Stopwatch(torch.device("cpu"))
+    watch.start()
+    for name in ("data", "step", "data"):
+        watch.lap(name)
+    assert watch.stop() == {"data": 1.5, "step": 2.0}
+    assert watch.stop() == {}
+
+
+def test_compiled_it_learns_the_same(tmp_path, monkeypatch):
+    """One graph, no break; the compiler's own kernels are left out, as they take most of a minute to make."""
+    compiled = []
+
+    def compile(model, dynamic, mode, compile=torch.compile):
+        compiled.append(model)
+        return compile(model, dynamic=dynamic, fullgraph=True, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    settings = {"epochs": 1, "input_transform": True, "early_points": 0}
+    fit(tiny(tmp_path / "plain", **settings), two_shapes(), log=quiet)
+    assert not compiled
+    fit(tiny(tmp_path / "compiled", **settings, compile=True), two_shapes(), log=quiet)
+    assert len(compiled) == 1
+    wanted = weights(tmp_path / "plain")
+    for name, tensor in weights(tmp_path / "compiled").items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-3, atol=1e-4)
+
+
+class NothingIsAsked(TorchDispatchMode):
+    """Refuses what makes the host wait for the device: reading a number, or a size that depends on values."""
+
+    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+        assert operator.overloadpacket not in ASKING, f"{operator} waits for the device"
+        return operator(*arguments, **(keywords or {}))
+
+
+ASKING = {
+    getattr(torch.ops.aten, name)
+    for name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "is_nonzero")
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "clip": 1.0, "precision": "bf16"}, {"optimizer": "sgd"}])
+def test_an_epoch_of_steps_never_waits_for_the_device(tmp_path, changes):
+    data, everything = two_shapes(), {"rotate": 10.0, "jitter": 0.01, "point_dropout": 0.5}
+    config = tiny(tmp_path, input_transform=True, feature_transform=True, **everything, **changes)
+    run = Run.start(config, data, torch.device("cpu"))
+    feed = make_feed(data, torch.device("cpu"))
+    with NothingIsAsked():
+        run.train_epoch(feed, lambda: None)
+        with pytest.raises(AssertionError, match="waits for the device"):
+            run.end_epoch()
+
+
+class PretendGraph:
+    """Does again, with the same tensors, what was recorded, as a CUDA graph does."""
+
+    def __init__(self, function, parameters):
+        self.function, self.parameters = function, parameters
+        self.outputs = function()
+        self.gradients = [parameter.grad for parameter in parameters]
+
+    def replay(self):
+        for kept, now in zip(self.outputs, self.function(), strict=True):
+            kept.copy_(now)
+        for kept, parameter in zip(self.gradients, self.parameters, strict=True):
+            if kept is not None:
+                kept.copy_(parameter.grad)
+
+
+def test_replayed_steps_are_the_steps(tmp_path):
+    """Batches of two sizes, points of two; what a recording alone would do to the statistics is undone."""
+    runs = []
+    for replayed in (False, True):
+        config = tiny(tmp_path, optimizer="sgd", ema=0.9, clip=1.0)
+        torch.manual_seed(0)
+        run = Run.start(config, two_shapes(), torch.device("cpu"))
+        for part in run.model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        recorded = []
+
+        def record(function, run=run, recorded=recorded):
+            kept = [buffer.clone() for buffer in run.model.buffers()]
+            graph = PretendGraph(function, list(run.model.parameters()))
+            for buffer, before in zip(run.model.buffers(), kept, strict=True):
+                buffer.copy_(before)
+            recorded.append(graph)
+            return graph, graph.outputs
+
+        if replayed:
+            run.captured = CapturedGradients(run._find_gradients, list(run.model.parameters()), record)
+        run.model.train()
+        generator = torch.Generator().manual_seed(1)
+        losses = []
+        for step in range(4 * (WARM_UP + 3)):
+            x = torch.randn((3, 4)[step % 2], 3, (16, 32)[step // 2 % 2], generator=generator)
+            loss, logits, good = run.step(x, torch.arange(len(x)) % 2)
+            losses.append((loss.clone(), logits.clone(), bool(good)))
+        runs.append((run, losses))
+        assert len(recorded) == (4 if replayed else 0)
+    (one, wanted), (other, found) = runs
+    for (loss, logits, good), (was, were, fine) in zip(found, wanted, strict=True):
+        torch.testing.assert_close(loss, was)
+        torch.testing.assert_close(logits, were)
+        assert good
+        assert fine
+    for name in ("model", "averaged"):
+        for tensor, before in zip(
+            getattr(other, name).state_dict().values(), getattr(one, name).state_dict().values(), strict=True
+        ):
+            torch.testing.assert_close(tensor, before)
+
+
+def test_graphs_are_for_one_gpu_and_not_for_what_is_compiled(tmp_path):
+    with pytest.raises(ValueError, match="cuda_graph is for a run of one process on a CUDA device"):
+        fit(tiny(tmp_path / "run", cuda_graph=True), two_shapes(), log=quiet)
+    with pytest.raises(ValueError, match="leave out compile or cuda_graph"):
+        TrainConfig(compile=True, cuda_graph=True)
+    assert dataclasses.replace(tiny(tmp_path), compile=True).compile
