@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
-from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from benchmarks.common import check_equal, machine, pair, parser, synchronize
@@ -49,7 +48,6 @@ class Row:
         item: whether each step waits for its own loss.
         ours: whether it is `fit`, with our network; else the textbook's network.
         kept: whether freed memory is kept.
-        clocked: whether the step itself is timed too, which makes a GPU wait.
     """
 
     name: str
@@ -57,12 +55,10 @@ class Row:
     item: bool = False
     ours: bool = False
     kept: bool = False
-    clocked: bool = False
 
 
 USUAL = Row("the usual loop", resident=False, item=True)
 TRAIN_PY = Row("+ freed memory kept, as in `train.py`", ours=True, kept=True)
-CLOCKED = Row("the same, its steps timed", ours=True, kept=True, clocked=True)
 ROWS = (
     USUAL,
     Row("+ clouds resident, augmented by the batch", item=True),
@@ -70,12 +66,11 @@ ROWS = (
     Row("+ our network and step: `fit`", ours=True),
     TRAIN_PY,
     Row("the usual loop, freed memory kept", resident=False, item=True, kept=True),
-    CLOCKED,
 )
 
 
 class Turn(NamedTuple):
-    """Seconds of an epoch's batches, of the steps among them (where clocked), and of what `fit` writes after them."""
+    """Seconds of an epoch's batches, of the steps among them (as `fit` tells), and of what it writes after them."""
 
     batches: float
     steps: float
@@ -107,18 +102,19 @@ def report(taken: dict[Row, list[Turn]], clouds: int, whole: int) -> None:
     print(f"| loop | s an epoch of {whole:,} | clouds/s | times the usual speed | times the row before |")
     print("|-|-|-|-|-|")
     before = seconds[USUAL]
-    for row in ROWS[:-1]:
+    for row in ROWS:
         step_up = f"{before / seconds[row]:.2f}" if row in ROWS[1:5] else "-"
         print(
             f"| {row.name} | {seconds[row]:.1f} | {whole / seconds[row]:,.0f} | {seconds[USUAL] / seconds[row]:.2f} | "
             f"{step_up} |"
         )
         before = seconds[row]
-    batches, steps, written = (median(part) for part in zip(*taken[CLOCKED], strict=True))
+    batches, steps, written = (median(part) for part in zip(*taken[TRAIN_PY], strict=True))
     batches, steps = batches * whole / clouds, steps * whole / clouds
+    whole_epoch = batches + written
     print(
-        f"The step (forward, loss, backward, AdamW) is {steps / (batches + written):.1%} of our epoch: {steps:.1f} of "
-        f"{batches + written:.1f} s; feed, augmentation and sums {batches - steps:.2f} s, checkpoint {written:.2f} s"
+        f"The step (forward, loss, backward, AdamW, sums) is {steps / whole_epoch:.1%} of our epoch: {steps:.1f} of "
+        f"{whole_epoch:.1f} s; feed and augmentation {batches - steps:.2f} s, checkpoint {written:.2f} s"
     )
 
 
@@ -155,7 +151,6 @@ def serve(row: Row, args: argparse.Namespace, pipe: Connection) -> None:
         keep_freed_memory()
     data = ModelNet(args.root)
     data = data.subset(torch.randperm(len(data), generator=Generator().manual_seed(0))[: args.clouds])
-    clock = StepClock(args.device) if row.clocked else None
     began = 0.0
 
     def wait_for_turn(answer: Any = "ready") -> None:
@@ -166,7 +161,8 @@ def serve(row: Row, args: argparse.Namespace, pipe: Connection) -> None:
 
     def after_epoch(metrics: dict[str, Any]) -> None:
         written = time.perf_counter() - began - metrics["seconds"]
-        turn = Turn(metrics["seconds"], clock.reset() if clock else 0.0, written)
+        steps = sum(metrics.get(f"{part}_seconds", 0.0) for part in ("forward", "backward", "optimizer"))
+        turn = Turn(metrics["seconds"], steps, written)
         if metrics["epoch"] <= args.rounds:
             wait_for_turn(turn)
         else:
@@ -280,28 +276,6 @@ def resident_batches(data: LabelledClouds, config: TrainConfig) -> Callable[[], 
             yield random_jitter(x, config.jitter, generator), labels
 
     return batches
-
-
-class StepClock:
-    """Seconds from where our network is entered to where the optimizer has stepped, summed; for the whole process."""
-
-    def __init__(self, device: str):
-        self.device, self.entered, self.total = device, 0.0, 0.0
-        torch.nn.modules.module.register_module_forward_pre_hook(self.enter)
-        register_optimizer_step_post_hook(self.leave)
-
-    def enter(self, module: torch.nn.Module, inputs: Any) -> None:
-        if isinstance(module, PointNetClassifier):
-            synchronize(self.device)
-            self.entered = time.perf_counter()
-
-    def leave(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        synchronize(self.device)
-        self.total += time.perf_counter() - self.entered
-
-    def reset(self) -> float:
-        total, self.total = self.total, 0.0
-        return total
 
 
 if __name__ == "__main__":
