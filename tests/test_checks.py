@@ -14,7 +14,7 @@ from pointnet.training.capture import WARM_UP, CapturedGradients
 from pointnet.training.checks import dry_run, profile
 from pointnet.training.config import TrainConfig, parse_command
 from pointnet.training.feed import make_feed
-from pointnet.training.run import Run
+from pointnet.training.run import Run, augment
 from pointnet.training.stopwatch import Stopwatch
 
 from .test_training import quiet, tiny, two_shapes, weights
@@ -96,6 +96,7 @@ def test_a_few_batches_are_learnt_by_heart(tmp_path):
     config = tiny(tmp_path / "run", overfit_batches=2, batch_size=4, epochs=60, early_points=0, lr=0.003)
     result = fit(config, data, two_shapes(seed=1), log=quiet)
     assert result["test"] is None
+    assert augment(data.points, config, torch.Generator()) is data.points
     assert result["val"]["overall_accuracy"] == 1
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert line["samples_per_second"] * line["seconds"] == pytest.approx(8, rel=0.1)
@@ -176,11 +177,12 @@ class PretendGraph:
         self.gradients = [parameter.grad for parameter in parameters]
 
     def replay(self):
+        held = [parameter.grad for parameter in self.parameters]
         for kept, now in zip(self.outputs, self.function(), strict=True):
             kept.copy_(now)
-        for kept, parameter in zip(self.gradients, self.parameters, strict=True):
-            if kept is not None:
-                kept.copy_(parameter.grad)
+        for kept, parameter, before in zip(self.gradients, self.parameters, held, strict=True):
+            kept.copy_(parameter.grad)
+            parameter.grad = before  # a replay fills memory and knows no parameter
 
 
 def test_replayed_steps_are_the_steps(tmp_path):
