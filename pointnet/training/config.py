@@ -46,7 +46,7 @@ class TrainConfig:
         warmup: share of the steps, from the first, in which the rate rises to lr (onecycle has its own).
         clip: the largest norm of a step's gradient; a larger one is scaled down to it. 0 for any.
         ema: how much of the moving average of the weights is kept at a step; it is what is measured and kept.
-            0 for none; 0.999 averages the last thousand steps or so.
+            0 for none; 0.999 averages the last thousand steps or so, and early on a shorter past.
         skip_limit: how many steps may be skipped, because points, loss or gradient were not finite, before the run
             ends; a skipped step changes nothing.
         label_smoothing: share of the target spread over all classes.

@@ -165,10 +165,14 @@ class Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Moves the average towards the model; in the first steps it is their plain mean."""
+        """Moves the average towards the model; early on faster, min(ema, (1 + n) / (10 + n)) of it kept at step n.
+
+        So that a short run forgets its first steps: averaged with theirs, batch norm's statistics fit no network. The
+        formula is that of TensorFlow's ExponentialMovingAverage.
+        """
         assert self.averaged is not None
         taken = self.schedule.last_epoch  # steps
-        share = max(1 - self.config.ema, 1 / (taken + 1))
+        share = max(1 - self.config.ema, 9 / (taken + 10))
         for mean, now in zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(now, share)
