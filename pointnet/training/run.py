@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import (
+    random_cutmix,
     random_jitter,
     random_point_dropout,
     random_rotation,
@@ -32,6 +33,7 @@ from pointnet.models.zoo import save_weights
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
+from .distillation import Teacher, distillation_loss
 from .feed import Batch, ResidentFeed, StreamedFeed, count_batches, cut_batches
 
 
@@ -58,16 +60,20 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     position: int = 0  # steps of this epoch that are done
     progress: dict[str, Any] = field(default_factory=dict)  # of this epoch: its order, sums and seconds
+    teacher: Teacher | None = None  # whom it learns from too, where there is one
 
     @classmethod
     def start(cls, config: TrainConfig, train: LabelledClouds, device: torch.device) -> Run:
+        # First: building a network draws random numbers.
+        teacher = Teacher(config.teacher, train.classes, config.normals, device) if config.teacher else None
         torch.manual_seed(config.seed)
         model = MODELS[config.model](**model_arguments(config, train)).to(device)
         averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else None
         optimizer = make_optimizer(model, config)
         schedule = make_schedule(optimizer, config, config.epochs * count_batches(len(train), config.batch_size))
         generator = Generator(device).manual_seed(config.seed)
-        return cls(config, model, averaged, optimizer, schedule, generator, device, len(train), fingerprint(train))
+        data = fingerprint(train)
+        return cls(config, model, averaged, optimizer, schedule, generator, device, len(train), data, teacher=teacher)
 
     @property
     def evaluated(self) -> PointNetClassifier:
@@ -77,6 +83,7 @@ class Run:
     def train_epoch(self, feed: ResidentFeed | StreamedFeed, check: Callable[[], None]) -> None:
         """The steps of an epoch that are not done yet. `check` is called after each and may raise."""
         self.model.train()
+        set_norm_momentum(self.model, self.config.norm_momentum_in_epoch(self.epoch))
         if not self.progress:
             self._begin_epoch()
         progress = self.progress
@@ -87,13 +94,15 @@ class Run:
         bar = _progress(fed, self.samples, f"epoch {self.epoch + 1}/{self.config.epochs}", progress)
         for points, labels in bar:
             x = augment(random_subset(points, count, self.generator), self.config, self.generator)
-            loss, logits, good = self.step(x, labels)
+            x, targets = mix(x, labels, self.model.logits.out_features, self.config, self.generator)
+            loss, logits, good = self.step(x, targets)
             finite = points.isfinite().flatten(1).all(1)
             progress["skipped"] += ~good
             progress["broken"][batches[self.position]] |= ~finite
             progress["seen"] += good * len(labels)
             progress["loss_sum"] += torch.where(good, loss * len(labels), 0.0)
-            progress["right"] += torch.where(good, (logits.argmax(1) == labels).sum(), 0)
+            most = targets if targets.dim() == 1 else targets.argmax(1)
+            progress["right"] += torch.where(good, (logits.argmax(1) == most).sum(), 0)
             self.position += 1
             now = time.perf_counter()
             progress["seconds"] += now - started
@@ -137,14 +146,21 @@ class Run:
             }
         return metrics
 
-    def step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One training step on x (B, C, N) and labels (B,): -> loss, logits (B, classes), and whether it was finite."""
+    def step(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One training step on x (B, C, N): -> loss, logits (B, classes), and whether it was finite.
+
+        Args:
+            targets: labels (B,), or shares of the classes (B, classes).
+        """
         buffers = list(self.model.buffers())
         kept = [buffer.clone() for buffer in buffers]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             logits, transforms = self.model(x, return_transforms=True)
+            wanted = None if self.teacher is None else self.teacher.probabilities(x, self.config.temperature)
         logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+        if wanted is not None:
+            loss = torch.lerp(loss, distillation_loss(logits, wanted, self.config.temperature), self.config.distill)
         loss = loss + self.model.regularization(transforms)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -216,12 +232,15 @@ class Run:
             "device": self.device.type,
             "samples": self.samples,
             "data": self.data,
+            "teacher": self.teacher and self.teacher.digest,
         }
 
     def restore(self, path: Path) -> None:
         """Takes up the state saved at `path`. ValueError, in one line, if it is not of this run."""
         state = load_checkpoint(path)
-        for name, now in (("device", self.device.type), ("samples", self.samples), ("data", self.data)):
+        teacher = self.teacher and self.teacher.digest
+        same = {"device": self.device.type, "samples": self.samples, "data": self.data, "teacher": teacher}
+        for name, now in same.items():
             if state.get(name) != now:
                 raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")
         try:
@@ -274,6 +293,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     # Fused: one pass over the weights, and a step that is not to be taken is told on the device.
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, config.lr, momentum=0.9, fused=True)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, config.lr, fused=True)
     return torch.optim.AdamW(groups, config.lr, fused=True)
 
 
@@ -291,6 +312,9 @@ def make_schedule(
             return (step + 1) / (warm + 1)
         if config.schedule == "constant":
             return 1.0
+        if config.schedule == "step":
+            decays = step * config.epochs // (steps * config.decay_epochs)
+            return max(config.decay_rate**decays, 0.01)
         return (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1))) / 2
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -309,6 +333,23 @@ def augment(points: Tensor, config: TrainConfig, generator: Generator) -> Tensor
     if config.jitter:
         points = random_jitter(points, config.jitter, generator)
     return points
+
+
+def mix(
+    points: Tensor, labels: Tensor, classes: int, config: TrainConfig, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """A batch (B, C, N) and its labels (B,), its clouds mixed as the config says: -> points, and what `step` takes."""
+    if config.mix == "none":
+        return points, labels
+    targets = F.one_hot(labels, classes).float()
+    return random_cutmix(points, targets, config.mix == "cutmix_k", config.mix_share, config.mix_beta, generator)
+
+
+def set_norm_momentum(model: nn.Module, momentum: float) -> None:
+    """Says how much of a batch's statistics every batch norm's running ones take."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.momentum = momentum
 
 
 def _progress(batches: Iterator[Batch], total: int, title: str, progress: Mapping[str, Any]) -> Iterator[Batch]:
