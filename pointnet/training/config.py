@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -68,6 +68,7 @@ class TrainConfig:
         mix_share: the probability that a cloud is mixed.
         mix_beta: the part that is replaced is drawn from Beta(mix_beta, mix_beta); 1 for any alike.
         val_fraction: share of each training class held out to choose the epoch; 0 takes the last epoch.
+        test: whether train.py opens the test part, to measure the chosen epoch; false while settings are searched for.
         feed: resident (all clouds on the device), stream (read ahead by workers), or auto (resident where it fits);
             the same batches either way.
         seed: of everything random.
@@ -116,6 +117,7 @@ class TrainConfig:
     mix_share: float = 0.5
     mix_beta: float = 1.0
     val_fraction: float = 0.1
+    test: bool = True
     feed: Literal["auto", "resident", "stream"] = "auto"
     seed: int = 0
     device: str = "auto"
@@ -198,9 +200,11 @@ class OneLineParser(ArgumentParser):
 
 
 def training_parser() -> OneLineParser:
-    """The flags of `train.py`, read off `TrainConfig`, with --config for a YAML file of them, --seeds and --resume."""
+    """The flags of `train.py`, read off `TrainConfig`, with --recipe, --config (a YAML file), --seeds and --resume."""
     parser = OneLineParser(prog="train.py", description="Train a point-cloud classifier.", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file of settings; later flags win")
+    text = f"the settings to begin with: {', '.join(_recipes())} (pointnet.training.recipes); flags win"
+    parser.add_argument("--recipe", type=str, metavar="NAME", help=text)
     parser.add_class_arguments(TrainConfig)
     switches = {field.name for field in dataclasses.fields(TrainConfig) if field.default is False}
     for action in parser._actions:
@@ -226,6 +230,7 @@ class Command(NamedTuple):
 def parse_command(arguments: list[str] | None = None) -> Command:
     """Command-line words -> the settings, whether to resume, and the seeds to run, if several are.
 
+    The settings begin as those of the recipe, where one is named; words win over it wherever they stand.
     With --resume the settings are those of the run in --out; a flag may repeat one, and change where the data set is
     (root), whether it is fetched (download), how it is fed (feed), where its teacher is (teacher), which device of the
     same kind is used, and whether TensorBoard is written for (tensorboard). Seeds may be added to those of the run.
@@ -234,6 +239,9 @@ def parse_command(arguments: list[str] | None = None) -> Command:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         parsed = parser.parse_args(arguments)
+        if parsed.recipe:
+            parser.set_defaults(_as_settings(_recipe(parsed)))
+            parsed = parser.parse_args(arguments)
         resume, seeds = parsed.pop("resume"), parsed.pop("seeds") or []
         config = _to_config(parsed)
         if resume:
@@ -269,6 +277,21 @@ def check_seeds(seeds: Sequence[int]) -> None:
 def _check_no_seed(words: Iterable[str]) -> None:
     if "--seed" in {word.split("=")[0] for word in words}:
         raise ValueError("--seed cannot be given where there are several seeds; leave it out, or --seeds")
+
+
+def _recipes() -> dict[str, Callable[[], TrainConfig]]:
+    from .recipes import RECIPES  # they are made of what is defined here
+
+    return RECIPES
+
+
+def _recipe(parsed: Any) -> TrainConfig:
+    """The settings of the recipe that is asked for."""
+    check_name("recipe", parsed.recipe, _recipes())
+    for other, which in (("config", "the file's"), ("resume", "the run's")):
+        if parsed[other]:
+            raise ValueError(f"--recipe cannot be given with --{other}, whose settings are {which} own")
+    return _recipes()[parsed.recipe]()
 
 
 def _to_config(parsed: Any) -> TrainConfig:
@@ -318,7 +341,7 @@ def save_config_yaml(config: TrainConfig, path: str | os.PathLike[str], seeds: S
     """Writes the settings as YAML that --config reads, and the seeds where there are several."""
     parser = training_parser()
     namespace = parser.parse_object(_as_settings(config))
-    for name in ("resume", "seeds"):
+    for name in ("recipe", "resume", "seeds"):
         namespace.pop(name)
     if seeds:
         namespace["seeds"] = list(seeds)
