@@ -1,11 +1,17 @@
 """The benchmarks run, in small: what they print is for a quiet machine to say."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import train
+from benchmarks import ablation
+from pointnet.training.curves import read_metrics
+from tests.test_command_line import QUICK, SAMPLES, error_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,3 +41,64 @@ def test_the_fuzzer_prints_its_table():
     command = [sys.executable, "-m", "benchmarks.fuzz", "--mutants", "5", "--formats", "NPY"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.search(r"\| NPY \| 5 \| \d \| \d \| [\d.]+ s \| \d+ MB \|\nNo crash", done.stdout), done.stdout
+
+
+SHARED = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--val_fraction", "0.25", "--recipe", "fast"]
+
+
+def test_variations_are_compared_on_validation_alone_and_taken_up_again(tmp_path, monkeypatch, capsys):
+    opened, open_dataset = [], train.open_dataset
+
+    def counting(name, root, split, *more, **options):
+        opened.append(split)
+        return open_dataset(name, root, split, *more, **options)
+
+    def stopped(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "open_dataset", counting)
+    variations, out = tmp_path / "variations.txt", tmp_path / "runs"
+    variations.write_text("as it is:\n\n# what is left out\nno smoothing: --label_smoothing 0 # here\n")
+    words = [str(variations), "--out", str(out), *SHARED]
+    assert ablation.main([*words, "--seeds", "3"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "fit", stopped)
+        assert ablation.main([*words, "--seeds", "3", "5"]) == 130
+    assert ablation.main([*words, "--seeds", "3", "5"]) == 0
+    assert set(opened) == {"train"}
+    taught = len(opened)
+    assert ablation.main([*words, "--seeds", "3", "5"]) == 0
+    assert len(opened) == taught  # all is there
+    printed = capsys.readouterr().out
+    lines = [read_metrics(out / "no_smoothing" / f"seed-{seed}")[0] for seed in (3, 5)]
+    overall, loss = (
+        [factor * line[name] for line in lines] for name, factor in (("val_overall_accuracy", 100), ("val_loss", 1))
+    )
+    first, last = ablation.spread(overall), ablation.spread(loss)
+    row = rf"\| no smoothing \| 2 \| {first} \| [\d.]+ ± [\d.]+ \| {last} \| [\d.]+ \|\n$"
+    assert re.search(row, printed), printed
+    assert "| no smoothing | 1 |" in printed
+    assert ablation.spread([1.0, 2.0]) == "1.500 ± 0.707"
+    assert "label_smoothing: 0.0\n" in (out / "no_smoothing" / "config.yaml").read_text()
+
+    variations.write_text("no smoothing: --label_smoothing 0.1\n")
+    said = error_of(capsys, ablation.main, words)
+    assert "was run with label_smoothing 0.0, got 0.1; give it another name" in said
+    for text, message in (
+        ("--ema 0.9", "line 1: must be a new name, a colon and flags, got '--ema 0.9'"),
+        ("a:\na: --ema 0.9", "line 2: must be a new name"),
+        ("a: --emma 0.9", "did you mean '--ema'?"),
+        ("a: --val_fraction 0", "a: is compared on validation, so --val_fraction must be above 0"),
+    ):
+        variations.write_text(text)
+        assert message in error_of(capsys, ablation.main, words)
+
+
+def test_a_row_is_of_the_epoch_that_was_chosen(tmp_path):
+    line = {"num_points": 1, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}
+    scores = [{"val_overall_accuracy": a, "val_mean_class_accuracy": a / 2, "val_loss": 1 - a} for a in (0.5, 0.8, 0.6)]
+    lines = [line | {"epoch": epoch, **score} for epoch, score in enumerate(scores, 1)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    (tmp_path / "result.json").write_text('{"test": null, "val": null, "selected_epoch": 2, "seconds": 90}')
+    assert ablation.row("a", [tmp_path]) == "| a | 1 | 80.000 | 40.000 | 0.200 | 1.5 |"
+    assert ablation.row("b", []) == "| b | 0 |  |  |  |  |"

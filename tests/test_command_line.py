@@ -92,7 +92,7 @@ def test_resume_takes_the_runs_settings_and_cannot_change_them(run, capsys, tmp_
         (["--model", "pointnets"], "no model 'pointnets'; did you mean 'pointnet'?"),
         (["--epochs", "many"], "epochs"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
-        (["--optimizer", "adam"], "optimizer"),
+        (["--optimizer", "adan"], "optimizer"),
         (["--device", "gpu"], "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (["--dataset", "modelnet40", "--root", "nowhere"], "nowhere: no such folder; --root must name"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),

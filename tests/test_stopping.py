@@ -150,6 +150,7 @@ class Deadly(LabelledClouds):
 
     def batch(self, indices):
         if 5 in indices.tolist():
+            time.sleep(0.3)  # so that what was read before has been sent
             os._exit(1)
         return super().batch(indices)
 
@@ -161,3 +162,15 @@ def test_a_worker_that_dies_ends_the_run_naming_the_samples():
     with pytest.raises(ValueError, match=r"a worker died \(out of memory\?\) while it read samples \[4, 5, 6\]: "):
         list(feed.batches([torch.tensor([0, 1]), torch.tensor([4, 5, 6])]))
     assert time.monotonic() - start < 30
+
+
+def test_a_worker_that_dies_while_a_step_runs_does_not_break_the_step():
+    base = two_shapes()
+    feed = StreamedFeed(Deadly(base.points, base.labels, base.classes), torch.device("cpu"), 1)
+    batches = feed.batches([torch.tensor([0, 1]), torch.tensor([5])])
+    next(batches)
+    end = time.monotonic() + 10
+    while any(process.is_alive() for process in multiprocessing.active_children()) and time.monotonic() < end:
+        time.sleep(0.01)
+    with pytest.raises(ValueError, match="a worker died"):
+        next(batches)

@@ -10,14 +10,16 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from pointnet import PointNetClassifier
 from pointnet.datasets import LabelledClouds
+from pointnet.datasets.transforms import random_cutmix
 from pointnet.files import write_atomically
 from pointnet.models import load_model
 from pointnet.training import TrainConfig, evaluate, fit, loop, run
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
-from pointnet.training.feed import count_batches
+from pointnet.training.feed import ResidentFeed, count_batches
 from pointnet.training.loop import _open_run_folder, find_device
 from pointnet.training.metrics import ConfusionMatrix
 from pointnet.training.run import Run, augment, make_optimizer, make_schedule
@@ -146,6 +148,8 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_the_unbroken_one(fin
         {"schedule": "constant", "rotate": 180.0, "jitter": 0.01, "point_dropout": 0.5},
         {"precision": "bf16", "input_transform": True, "feature_transform": True, "epochs": 2},
         {"val_fraction": 0.0, "early_points": 0},
+        {"optimizer": "adam", "weight_decay": 0.0, "schedule": "step", "decay_epochs": 1, "norm_momentum": 0.5},
+        {"mix": "cutmix_k", "mix_share": 1.0, "precision": "bf16"},
     ],
 )
 def test_every_setting_trains(tmp_path, changes):
@@ -332,7 +336,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_its_samples(tmp_pat
     assert all(0 < epoch["train_loss"] < 10 for epoch in metrics)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_a_skipped_step_leaves_weights_statistics_and_optimizer_as_they_were(tmp_path, optimizer):
     data = two_shapes()
     one = Run.start(tiny(tmp_path, optimizer=optimizer, schedule="constant"), data, torch.device("cpu"))
@@ -372,15 +376,28 @@ def test_the_average_is_what_is_measured_and_kept(tmp_path):
     assert_equal_states(kept, load_checkpoint(tmp_path / "run" / "checkpoint.pt")["averaged"])
 
 
-def test_the_average_is_the_mean_of_the_first_weights_and_then_moves(tmp_path):
+def test_the_average_follows_the_first_weights_faster(tmp_path):
     data = two_shapes()
-    one = Run.start(tiny(tmp_path, ema=0.75), data, torch.device("cpu"))
+    one = Run.start(tiny(tmp_path, ema=0.4), data, torch.device("cpu"))
     wanted = one.model.logits.weight.detach().clone()
     for step in range(1, 7):
         one.step(data.points[:8], data.labels[:8])
-        wanted = wanted.lerp(one.model.logits.weight.detach(), max(0.25, 1 / (step + 1)))
+        kept = min(0.4, (1 + step) / (10 + step))
+        wanted = kept * wanted + (1 - kept) * one.model.logits.weight.detach()
         torch.testing.assert_close(one.averaged.logits.weight, wanted)
     assert int(one.averaged.encoder.mlp1[0].norm.num_batches_tracked) == 6
+
+
+def test_the_average_of_a_short_run_is_a_network_as_good_as_the_last(tmp_path):
+    """Its statistics of batch norm too: a mean with those of the first steps would fit no network."""
+    data, test = two_shapes(), two_shapes(seed=1)
+    fit(tiny(tmp_path / "run", ema=0.999, val_fraction=0.0, early_points=0), data, log=quiet)
+    averaged = load_model(tmp_path / "run")
+    last = copy.deepcopy(averaged)
+    last.load_state_dict(weights(tmp_path / "run"))
+    accuracy, wanted = (evaluate(model.eval(), test)["overall_accuracy"] for model in (averaged, last))
+    assert wanted >= 0.9
+    assert accuracy >= wanted - 0.05
 
 
 def test_a_gradient_is_cut_to_its_norm(tmp_path):
@@ -397,7 +414,8 @@ def test_a_gradient_is_cut_to_its_norm(tmp_path):
     assert norms[1] == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_a_steps_loss_is_smoothed_cross_entropy_and_the_regularization(tmp_path):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_steps_loss_is_smoothed_cross_entropy_and_the_regularization(tmp_path, mixed):
     config = tiny(tmp_path / "run", label_smoothing=0.3, feature_transform=True, regularization_weight=0.5)
     data = two_shapes()
     one = Run.start(config, data, torch.device("cpu"))
@@ -406,11 +424,13 @@ def test_a_steps_loss_is_smoothed_cross_entropy_and_the_regularization(tmp_path)
             module.p = 0.0
     torch.nn.init.normal_(one.model.encoder.feature_tnet.matrix.weight, std=0.1)
     twin = copy.deepcopy(one.model)
-    loss, _, good = one.step(data.points[:30], data.labels[:30])
+    share = torch.rand(30, 1) if mixed else torch.ones(30, 1)
+    shares = share * F.one_hot(data.labels[:30], 2) + (1 - share) * F.one_hot(1 - data.labels[:30], 2)
+    loss, _, good = one.step(data.points[:30], shares if mixed else data.labels[:30])
     assert good
     logits, transforms = twin(data.points[:30], return_transforms=True)
     log_probabilities = logits.log_softmax(1)
-    picked = log_probabilities.gather(1, data.labels[:30, None]).squeeze(1)
+    picked = (shares * log_probabilities).sum(1)
     wanted = -(0.7 * picked + 0.3 * log_probabilities.mean(1)).mean() + twin.regularization(transforms)
     torch.testing.assert_close(loss, wanted)
     assert twin.regularization(transforms) > 0.1
@@ -432,6 +452,10 @@ def test_a_steps_loss_is_smoothed_cross_entropy_and_the_regularization(tmp_path)
         {"batch_size": 6},
         {"schedule": "cosine"},
         {"optimizer": "sgd"},
+        {"optimizer": "adam"},
+        {"schedule": "step", "decay_epochs": 1},
+        {"mix": "cutmix_r"},
+        {"mix": "cutmix_k"},
     ],
     ids=str,
 )
@@ -441,6 +465,38 @@ def test_every_setting_makes_a_difference(tmp_path, change):
         fit(tiny(tmp_path / name, epochs=2, **changes), data, log=quiet)
     one, other = (weights(tmp_path / name)["logits.weight"] for name in ("one", "other"))
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("kind", "nearest"), [("cutmix_r", False), ("cutmix_k", True)])
+def test_a_batch_is_mixed_as_the_config_says(kind, nearest):
+    data = two_shapes(per_class=4)
+    config = tiny("unused", mix=kind, mix_share=0.9, mix_beta=0.3)
+    points, targets = run.mix(data.points, data.labels, 2, config, torch.Generator().manual_seed(5))
+    labels = F.one_hot(data.labels, 2).float()
+    wanted = random_cutmix(data.points, labels, nearest, 0.9, 0.3, torch.Generator().manual_seed(5))
+    assert torch.equal(points, wanted[0])
+    assert torch.equal(targets, wanted[1])
+
+
+@pytest.mark.parametrize(("kept", "wanted"), [(0.7, 1.0), (0.3, 0.0)])
+def test_a_mixed_cloud_is_of_the_class_that_most_of_it_comes_from(tmp_path, monkeypatch, kept, wanted):
+    """In the training accuracy; here a network that knows the labels is right where most of a cloud is its own."""
+
+    def with_the_other_class(points, labels, classes, config, generator):
+        own = F.one_hot(labels, classes).float()
+        known.append(own)
+        return points, kept * own + (1 - kept) * (1 - own)
+
+    def guess(self, x, targets):
+        return torch.ones(()), known[-1], torch.tensor(True)
+
+    known = []
+    monkeypatch.setattr(run, "mix", with_the_other_class)
+    monkeypatch.setattr(Run, "step", guess)
+    data = two_shapes(per_class=6)
+    one = Run.start(tiny(tmp_path), data, torch.device("cpu"))
+    one.train_epoch(ResidentFeed(data, torch.device("cpu")), lambda: None)
+    assert one.end_epoch()["train_accuracy"] == wanted
 
 
 def test_early_epochs_have_few_points_and_the_last_ones_all():
@@ -472,6 +528,11 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch):
         ({"early_points": -1}, "early_points must be at least 0, got -1"),
         ({"val_fraction": 1.0}, "val_fraction must be from 0 to 0.9, got 1.0"),
         ({"scale": 0.5}, "scale must be at least 1, got 0.5"),
+        ({"mix_beta": 0.0}, "mix_beta must be at least 0.01, got 0.0"),
+        ({"mix_share": 1.5}, "mix_share must be from 0 to 1, got 1.5"),
+        ({"temperature": 0.5}, "temperature must be at least 1, got 0.5"),
+        ({"distill": -0.1}, "distill must be from 0 to 1, got -0.1"),
+        ({"decay_epochs": 0}, "decay_epochs must be at least 1, got 0"),
         ({"dataset": "modelnet4"}, r"no dataset 'modelnet4'; did you mean 'modelnet40'\? \(known: shapes, "),
         ({"model": "pointnett"}, r"no model 'pointnett'; did you mean 'pointnet'\?"),
     ],

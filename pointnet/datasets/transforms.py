@@ -1,6 +1,6 @@
 """Augmentation of whole batches, on the device they are on: (B, C, N) -> (B, C, N), xyz in the first three channels.
 
-Each function draws from the generator handed in (on the points' device) and leaves its input alone.
+Each function draws from the generator handed in (on the points' device), leaves its input alone, and waits for nothing.
 """
 
 from __future__ import annotations
@@ -63,6 +63,42 @@ def random_subset(points: Tensor, count: int, generator: Generator) -> Tensor:
     return points[:, :, kept]
 
 
+def random_cutmix(
+    points: Tensor, targets: Tensor, nearest: bool, share: float, beta: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Replaces a part of each cloud by as many points of the cloud before it in the batch, and so its target.
+
+    points (B, C, N), targets (B, K), shares of the classes -> the same of the mixed clouds. A point keeps its further
+    channels; those that are not replaced keep their place.
+
+    Args:
+        nearest: whether the points that go, and those that come, are the nearest to one of the cloud's own points,
+            drawn at random (PointCutMix-K); else both are drawn at random (PointCutMix-R).
+        share: the probability that a cloud is mixed.
+        beta: the part that is replaced is drawn from Beta(beta, beta), for each cloud, and rounded to whole points.
+
+    Source: Zhang et al. 2021, "PointCutMix: Regularization Strategy for Point Cloud Classification", section 3.
+    There an optimal assignment of the two clouds' points says which comes for which; here the points that come are
+    chosen as those that go are, which takes a sort.
+    """
+    batch, _, count = points.shape
+    others = points.roll(1, 0)
+    part = _beta((batch, 1), beta, points, generator)
+    mixed = torch.rand(batch, 1, device=points.device, generator=generator) < share
+    replaced = torch.where(mixed, (part * count).round(), 0.0)
+    if nearest:
+        drawn = torch.randint(count, (batch, 1, 1), device=points.device, generator=generator)
+        centre = points[:, :3].gather(2, drawn.expand(-1, 3, -1))
+        go, come = ((cloud[:, :3] - centre).square().sum(1).argsort(1) for cloud in (points, others))
+    else:
+        go, come = torch.rand(2, batch, count, device=points.device, generator=generator).argsort(2)
+    go, come = (order.unsqueeze(1).expand_as(points) for order in (go, come))
+    first = torch.arange(count, device=points.device) < replaced
+    chosen = torch.where(first.unsqueeze(1), others.gather(2, come), points.gather(2, go))
+    kept = (1 - replaced / count).to(targets.dtype)
+    return points.scatter(2, go, chosen), kept * targets + (1 - kept) * targets.roll(1, 0)
+
+
 def _turned(points: Tensor, degrees: Tensor, normals: bool) -> Tensor:
     """Points (B, C, N), turned about z by angles (B, 1) or one for all (1, 1)."""
     angle = degrees.deg2rad()
@@ -80,6 +116,12 @@ def _turned(points: Tensor, degrees: Tensor, normals: bool) -> Tensor:
 def _uniform(shape: tuple[int, ...], low: float, high: float, like: Tensor, generator: Generator) -> Tensor:
     drawn = torch.rand(shape, device=like.device, generator=generator)
     return (low + (high - low) * drawn).to(like.dtype)
+
+
+def _beta(shape: tuple[int, ...], beta: float, like: Tensor, generator: Generator) -> Tensor:
+    """Draws from Beta(beta, beta); float32. torch.distributions would draw from no generator but its own."""
+    one, other = torch._standard_gamma(torch.full((2, *shape), beta, device=like.device), generator)
+    return one / (one + other)
 
 
 def _with_xyz(points: Tensor, xyz: Tensor) -> Tensor:

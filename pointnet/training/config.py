@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -42,23 +42,36 @@ class TrainConfig:
         num_points: points a cloud, in evaluation and in the late epochs of training.
         early_points: points a cloud in the early epochs, drawn afresh each step; 0 for num_points throughout.
         early_share: the share of the epochs, from the first, that are early.
-        optimizer: adamw or sgd (with momentum 0.9); norms and biases are not decayed.
+        optimizer: adamw, adam or sgd (with momentum 0.9); norms and biases are not decayed.
         lr: the highest learning rate.
-        weight_decay: of the optimizer.
-        schedule: cosine (from lr to 0), onecycle (up to lr, then down) or constant; by the step.
+        weight_decay: of the optimizer; adam and sgd add it to the gradient.
+        schedule: cosine (from lr to 0), onecycle (up to lr, then down), step (down every decay_epochs) or constant; by
+            the step.
+        decay_epochs: how many epochs the step schedule, and batch norm's, keep what they have.
+        decay_rate: by which the step schedule multiplies the rate then, down to a hundredth of lr.
+        norm_momentum: how much of a batch's statistics batch norm's running ones take at a step.
+        norm_decay_rate: by which that is multiplied every decay_epochs, down to 0.01; 1 leaves it.
         warmup: share of the steps, from the first, in which the rate rises to lr (onecycle has its own).
         clip: the largest norm of a step's gradient; a larger one is scaled down to it. 0 for any.
         ema: how much of the moving average of the weights is kept at a step; it is what is measured and kept.
-            0 for none; 0.999 averages the last thousand steps or so.
+            0 for none; 0.999 averages the last thousand steps or so, and early on a shorter past.
         skip_limit: how many steps may be skipped, because points, loss or gradient were not finite, before the run
             ends; a skipped step changes nothing.
         label_smoothing: share of the target spread over all classes.
+        teacher: trained networks to learn from too, run folders of the same classes; the mean of their probabilities.
+        distill: the weight of what the teacher says in the loss; the rest is that of the labels.
+        temperature: by which the logits of teacher and student are divided before they are compared.
         scale: each axis is stretched by a factor from [1/scale, scale]; 1 for none.
         shift: each cloud is moved by up to this much along each axis; the cloud has radius 1.
         rotate: each cloud is turned about the up axis by up to this many degrees; 180 for any.
         jitter: standard deviation of the noise on each coordinate.
         point_dropout: up to this share of a cloud's points is dropped.
+        mix: none, or what part of a cloud another of its batch replaces, and so its target: cutmix_r points at random,
+            cutmix_k the nearest to one of them. In the training accuracy it is of the class most of it comes from.
+        mix_share: the probability that a cloud is mixed.
+        mix_beta: the part that is replaced is drawn from Beta(mix_beta, mix_beta); 1 for any alike.
         val_fraction: share of each training class held out to choose the epoch; 0 takes the last epoch.
+        test: whether train.py opens the test part, to measure the chosen epoch; false while settings are searched for.
         feed: resident (all clouds on the device), stream (read ahead by workers), or auto (resident where it fits);
             the same batches either way.
         seed: of everything random.
@@ -87,21 +100,32 @@ class TrainConfig:
     num_points: int = 1024
     early_points: int = 256
     early_share: float = 0.8
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = 2e-3
     weight_decay: float = 0.05
-    schedule: Literal["cosine", "onecycle", "constant"] = "onecycle"
+    schedule: Literal["cosine", "onecycle", "step", "constant"] = "onecycle"
+    decay_epochs: int = 20
+    decay_rate: float = 0.7
+    norm_momentum: float = 0.1
+    norm_decay_rate: float = 1.0
     warmup: float = 0.0
     clip: float = 0.0
     ema: float = 0.0
     skip_limit: int = 10
     label_smoothing: float = 0.2
+    teacher: tuple[str, ...] = ()
+    distill: float = 0.5
+    temperature: float = 2.0
     scale: float = 1.25
     shift: float = 0.1
     rotate: float = 0.0
     jitter: float = 0.0
     point_dropout: float = 0.0
+    mix: Literal["none", "cutmix_r", "cutmix_k"] = "none"
+    mix_share: float = 0.5
+    mix_beta: float = 1.0
     val_fraction: float = 0.1
+    test: bool = True
     feed: Literal["auto", "resident", "stream"] = "auto"
     seed: int = 0
     device: str = "auto"
@@ -121,16 +145,24 @@ class TrainConfig:
             ("early_share", 0, 1),
             ("lr", 0, None),
             ("weight_decay", 0, None),
+            ("decay_epochs", 1, None),
+            ("decay_rate", 0, 1),
+            ("norm_momentum", 0, 1),
+            ("norm_decay_rate", 0, 1),
             ("warmup", 0, 1),
             ("clip", 0, None),
             ("ema", 0, 1),
             ("skip_limit", 0, None),
             ("label_smoothing", 0, 1),
+            ("distill", 0, 1),
+            ("temperature", 1, None),
             ("scale", 1, None),
             ("shift", 0, None),
             ("rotate", 0, 180),
             ("jitter", 0, None),
             ("point_dropout", 0, 1),
+            ("mix_share", 0, 1),
+            ("mix_beta", 0.01, None),
             ("val_fraction", 0, 0.9),
             ("regularization_weight", 0, None),
             ("overfit_batches", 0, None),
@@ -148,6 +180,11 @@ class TrainConfig:
         """How many points a cloud has in training, in the epoch of this index (from 0)."""
         early = self.early_points and epoch < int(self.epochs * self.early_share)
         return min(self.early_points, self.num_points) if early else self.num_points
+
+    def norm_momentum_in_epoch(self, epoch: int) -> float:
+        """Batch norm's momentum in the epoch of this index (from 0)."""
+        decayed = self.norm_momentum * self.norm_decay_rate ** (epoch // self.decay_epochs)
+        return max(decayed, min(self.norm_momentum, 0.01))
 
 
 def check_name(what: str, name: str, known: Iterable[str]) -> None:
@@ -177,14 +214,19 @@ class OneLineParser(ArgumentParser):
 
 
 def training_parser() -> OneLineParser:
-    """The flags of `train.py`, read off `TrainConfig`, with --config for a YAML file of them, --seeds and --resume."""
+    """The flags of `train.py`, read off `TrainConfig`, with --recipe, --config (a YAML file), --seeds and --resume."""
     parser = OneLineParser(prog="train.py", description="Train a point-cloud classifier.", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file of settings; later flags win")
+    text = f"the settings to begin with: {', '.join(_recipes())} (pointnet.training.recipes); flags win"
+    parser.add_argument("--recipe", type=str, metavar="NAME", help=text)
     parser.add_class_arguments(TrainConfig)
     switches = {field.name for field in dataclasses.fields(TrainConfig) if field.default is False}
     for action in parser._actions:
         if action.dest in switches:  # may be given without a value
             action.nargs, action.const = "?", True
+        if action.dest == "teacher":  # words, not a list written in one
+            action.nargs, action.metavar = "+", "RUN"
+            action._typehint = str  # type: ignore[attr-defined]
     text = "train once with each of these seeds, in out/seed-0 and so on, and sum up: mean and standard deviation"
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help=text)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
@@ -208,14 +250,18 @@ class Command(NamedTuple):
 def parse_command(arguments: list[str] | None = None) -> Command:
     """Command-line words -> the settings, whether to resume, and the seeds to run, if several are.
 
+    The settings begin as those of the recipe, where one is named; words win over it wherever they stand.
     With --resume the settings are those of the run in --out; a flag may repeat one, and change where the data set is
-    (root), whether it is fetched (download), how it is fed (feed), which device of the same kind is used, and whether
-    TensorBoard is written for (tensorboard). Seeds may be added to those of the run.
+    (root), whether it is fetched (download), how it is fed (feed), where its teacher is (teacher), which device of the
+    same kind is used, and whether TensorBoard is written for (tensorboard). Seeds may be added to those of the run.
     """
     parser = training_parser()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         parsed = parser.parse_args(arguments)
+        if parsed.recipe:
+            parser.set_defaults(_as_settings(_recipe(parsed)))
+            parsed = parser.parse_args(arguments)
         resume, seeds = parsed.pop("resume"), parsed.pop("seeds") or []
         looks = [name for name in LOOKS if parsed.pop(name)]
         if len(looks) > 1 or (looks and (resume or seeds)):
@@ -256,9 +302,30 @@ def _check_no_seed(words: Iterable[str]) -> None:
         raise ValueError("--seed cannot be given where there are several seeds; leave it out, or --seeds")
 
 
+def _recipes() -> dict[str, Callable[[], TrainConfig]]:
+    from .recipes import RECIPES  # they are made of what is defined here
+
+    return RECIPES
+
+
+def _recipe(parsed: Any) -> TrainConfig:
+    """The settings of the recipe that is asked for."""
+    check_name("recipe", parsed.recipe, _recipes())
+    for other, which in (("config", "the file's"), ("resume", "the run's")):
+        if parsed[other]:
+            raise ValueError(f"--recipe cannot be given with --{other}, whose settings are {which} own")
+    return _recipes()[parsed.recipe]()
+
+
 def _to_config(parsed: Any) -> TrainConfig:
     names = {field.name for field in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**{name: value for name, value in parsed.items() if name in names})
+    settings = {name: value for name, value in parsed.items() if name in names}
+    return TrainConfig(**settings | {"teacher": tuple(settings["teacher"])})
+
+
+def _as_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings as the parser takes them; undoes `_to_config`."""
+    return dataclasses.asdict(config) | {"teacher": list(config.teacher)}
 
 
 def _saved_config(given: TrainConfig, words: Iterable[str]) -> TrainConfig:
@@ -275,7 +342,7 @@ def _saved_config(given: TrainConfig, words: Iterable[str]) -> TrainConfig:
     changed = {}
     for name in flags & {field.name for field in dataclasses.fields(TrainConfig)}:
         was, now = getattr(saved, name), getattr(given, name)
-        if name in ("out", "root", "download", "feed", "device", "tensorboard"):
+        if name in ("out", "root", "download", "feed", "teacher", "device", "tensorboard"):
             changed[name] = now
         elif was != now:
             raise ValueError(f"--{name} {now} differs from the run's own {was}; resume cannot change it")
@@ -296,8 +363,8 @@ def _saved_seeds(config: TrainConfig, given: list[int]) -> list[int]:
 def save_config_yaml(config: TrainConfig, path: str | os.PathLike[str], seeds: Sequence[int] = ()) -> None:
     """Writes the settings as YAML that --config reads, and the seeds where there are several."""
     parser = training_parser()
-    namespace = parser.parse_object(dataclasses.asdict(config))
-    for name in ("resume", "seeds", *LOOKS):
+    namespace = parser.parse_object(_as_settings(config))
+    for name in ("recipe", "resume", "seeds", *LOOKS):
         namespace.pop(name)
     if seeds:
         namespace["seeds"] = list(seeds)

@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ class StreamedFeed:
         self.order = [rows.cpu() for rows in indices]
         taken = 0
         batches = iter(self.loader)
+        _find_dead_workers_when_asked()
         while taken < len(self.order):
             try:
                 points, labels = next(batches)
@@ -82,6 +84,14 @@ class StreamedFeed:
                 ) from error
             taken += 1
             yield points.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+def _find_dead_workers_when_asked() -> None:
+    """PyTorch raises wherever the program stands when a worker dies; without that, the next batch asked for raises."""
+    handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if on_main_thread and getattr(handler, "__module__", "") == "torch.utils.data._utils.signal_handling":
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _take_no_signals(worker: int) -> None:

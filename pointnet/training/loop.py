@@ -255,6 +255,8 @@ def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) ->
         raise ValueError(f"a classifier needs shapes of at least two classes to train on, got {found}")
     if config.cuda_graph and (world.size > 1 or find_device(config.device).type != "cuda"):
         raise ValueError("cuda_graph is for a run of one process on a CUDA device")
+    if config.cuda_graph and config.norm_decay_rate != 1:
+        raise ValueError("cuda_graph holds the norms' momentum fixed; leave it out, or set norm_decay_rate to 1")
     if train.num_points != config.num_points:
         raise ValueError(f"num_points must be {train.num_points}, as the data has, got {config.num_points}")
     smallest = len(train) // count_batches(len(train), config.batch_size)

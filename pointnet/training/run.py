@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import (
+    random_cutmix,
     random_jitter,
     random_point_dropout,
     random_rotation,
@@ -34,6 +35,7 @@ from pointnet.models.zoo import save_weights
 from .capture import CapturedGradients
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
+from .distillation import Teacher, distillation_loss
 from .feed import Batch, ResidentFeed, StreamedFeed, count_batches, cut_batches
 from .stopwatch import Stopwatch
 from .world import World
@@ -64,6 +66,7 @@ class Run:
     world: World
     forward: Callable[..., Any]  # the model, compiled if it is to be
     watch: Stopwatch
+    teacher: Teacher | None  # whom it learns from too, where there is one
     captured: CapturedGradients | None = None
     epoch: int = 0
     seconds: float = 0.0
@@ -75,6 +78,8 @@ class Run:
     @classmethod
     def start(cls, config: TrainConfig, train: LabelledClouds, device: torch.device) -> Run:
         world = World.current()
+        # First: building a network draws random numbers.
+        teacher = Teacher(config.teacher, train.classes, config.normals, device) if config.teacher else None
         torch.manual_seed(config.seed)
         model = synchronize_norms(MODELS[config.model](**model_arguments(config, train)).to(device))
         world.take_from_first(list(model.state_dict().values()))
@@ -88,9 +93,21 @@ class Run:
         # Sizes are few and known, so each is compiled for itself; on a GPU launches become CUDA graphs.
         mode = "reduce-overhead" if device.type == "cuda" else None
         forward = torch.compile(model, dynamic=False, mode=mode) if config.compile else model
-        watch = Stopwatch(device)
+        watch, samples = Stopwatch(device), len(train)
         run = cls(
-            config, model, averaged, optimizer, schedule, generator, device, len(train), data, world, forward, watch
+            config,
+            model,
+            averaged,
+            optimizer,
+            schedule,
+            generator,
+            device,
+            samples,
+            data,
+            world,
+            forward,
+            watch,
+            teacher,
         )
         if config.cuda_graph:
             run.captured = CapturedGradients(run._find_gradients, list(model.parameters()))
@@ -104,6 +121,7 @@ class Run:
     def train_epoch(self, feed: ResidentFeed | StreamedFeed, check: Callable[[], None]) -> None:
         """The steps of an epoch that are not done yet. `check` is called after each and may raise."""
         self.model.train()
+        set_norm_momentum(self.model, self.config.norm_momentum_in_epoch(self.epoch))
         if not self.progress:
             self._begin_epoch()
         progress = self.progress
@@ -119,14 +137,16 @@ class Run:
                 batches, shares, _progress(feed.batches(shares), sum(map(len, shares)), title, progress), strict=True
             ):
                 x = augment(random_subset(points, count, self.generator), self.config, self.generator)
+                x, targets = mix(x, labels, self.model.logits.out_features, self.config, self.generator)
                 self.watch.lap("data")
-                loss, logits, good = self.step(x, labels, len(labels) / len(batch))
+                loss, logits, good = self.step(x, targets, len(labels) / len(batch))
                 finite = points.isfinite().flatten(1).all(1)
                 progress["skipped"] += ~good
                 progress["broken"][rows] |= ~finite
                 progress["seen"] += good * len(labels)
                 progress["loss_sum"] += torch.where(good, loss * len(labels), 0.0)
-                progress["right"] += torch.where(good, (logits.argmax(1) == labels).sum(), 0)
+                most = targets if targets.dim() == 1 else targets.argmax(1)
+                progress["right"] += torch.where(good, (logits.argmax(1) == most).sum(), 0)
                 self.position += 1
                 self.watch.lap("optimizer")
                 check()
@@ -179,16 +199,17 @@ class Run:
             }
         return metrics
 
-    def step(self, x: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """One training step on x (B, C, N) and labels (B,): -> loss, logits (B, classes), and whether it was finite.
+    def step(self, x: Tensor, targets: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """One training step on x (B, C, N): -> loss, logits (B, classes), and whether it was finite.
 
         Args:
+            targets: labels (B,), or shares of the classes (B, classes).
             share: which part of the whole batch's clouds these are; the loss is that of the whole batch.
         """
         if self.captured is None:
-            loss, logits, good = self._find_gradients(x, labels, share)
+            loss, logits, good = self._find_gradients(x, targets, share)
         else:
-            loss, logits, good = self.captured(x, labels)
+            loss, logits, good = self.captured(x, targets)
         self.watch.lap("backward")
         # The fused optimizers read this, as they do a gradient scaler's: where it is 1 they leave all as it is.
         self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
@@ -198,14 +219,17 @@ class Run:
             self._average()
         return loss, logits, good
 
-    def _find_gradients(self, x: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    def _find_gradients(self, x: Tensor, targets: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """Leaves the gradients in the parameters; running statistics are as before where it was not finite."""
         buffers = list(self.model.buffers())
         kept = [buffer.clone() for buffer in buffers]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             logits, transforms = self.forward(x, return_transforms=True)
+            wanted = None if self.teacher is None else self.teacher.probabilities(x, self.config.temperature)
         logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+        if wanted is not None:
+            loss = torch.lerp(loss, distillation_loss(logits, wanted, self.config.temperature), self.config.distill)
         loss = (loss + self.model.regularization(transforms)) * share
         self.watch.lap("forward")
         self.optimizer.zero_grad(set_to_none=True)
@@ -223,10 +247,14 @@ class Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Moves the average towards the model; in the first steps it is their plain mean."""
+        """Moves the average towards the model; early on faster, min(ema, (1 + n) / (10 + n)) of it kept at step n.
+
+        So that a short run forgets its first steps: averaged with theirs, batch norm's statistics fit no network. The
+        formula is that of TensorFlow's ExponentialMovingAverage.
+        """
         assert self.averaged is not None
         taken = self.schedule.last_epoch  # steps
-        share = max(1 - self.config.ema, 1 / (taken + 1))
+        share = max(1 - self.config.ema, 9 / (taken + 10))
         pairs = list(zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True))
         floats = [(mean, now) for mean, now in pairs if mean.is_floating_point()]
         torch._foreach_lerp_([mean for mean, _ in floats], [now for _, now in floats], share)
@@ -276,13 +304,17 @@ class Run:
             "samples": self.samples,
             "data": self.data,
             "processes": self.world.size,
+            "teacher": self.teacher and self.teacher.digest,
             "each": self.world.gather({"random": random_state, "progress": progress}),
         }
 
     def restore(self, path: Path) -> None:
         """Takes up the state saved at `path`. ValueError, in one line, if it is not of this run."""
         state = load_checkpoint(path)
-        own = {"device": self.device.type, "samples": self.samples, "data": self.data, "processes": self.world.size}
+        own = {
+            "device": self.device.type, "samples": self.samples, "data": self.data, "processes": self.world.size,
+            "teacher": self.teacher and self.teacher.digest,
+        }  # fmt: skip
         for name, now in own.items():
             if state.get(name) != now:
                 raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")
@@ -337,6 +369,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     # Fused: one pass over the weights, and a step that is not to be taken is told on the device.
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, config.lr, momentum=0.9, fused=True)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, config.lr, fused=True)
     return torch.optim.AdamW(groups, config.lr, fused=True)
 
 
@@ -354,6 +388,9 @@ def make_schedule(
             return (step + 1) / (warm + 1)
         if config.schedule == "constant":
             return 1.0
+        if config.schedule == "step":
+            decays = step * config.epochs // (steps * config.decay_epochs)
+            return max(config.decay_rate**decays, 0.01)
         return (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1))) / 2
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -374,6 +411,23 @@ def augment(points: Tensor, config: TrainConfig, generator: Generator) -> Tensor
     if config.jitter:
         points = random_jitter(points, config.jitter, generator)
     return points
+
+
+def mix(
+    points: Tensor, labels: Tensor, classes: int, config: TrainConfig, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """A batch (B, C, N) and its labels (B,), its clouds mixed as the config says: -> points, and what `step` takes."""
+    if config.mix == "none":
+        return points, labels
+    targets = F.one_hot(labels, classes).float()
+    return random_cutmix(points, targets, config.mix == "cutmix_k", config.mix_share, config.mix_beta, generator)
+
+
+def set_norm_momentum(model: nn.Module, momentum: float) -> None:
+    """Says how much of a batch's statistics every batch norm's running ones take."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.momentum = momentum
 
 
 def _progress(batches: Iterator[Batch], total: int, title: str, progress: Mapping[str, Any]) -> Iterator[Batch]:

@@ -1,0 +1,112 @@
+"""Variations of a training run, compared on validation alone: the test part is never opened.
+
+    python -m benchmarks.ablation variations.txt --out runs/ablation --seeds 0 1 2 --recipe fast --dataset modelnet40
+
+A line of the file is a variation's name and the flags of `train.py` in which it differs; # begins a comment:
+
+    as it is:
+    no smoothing: --label_smoothing 0
+    no T-Nets: --input_transform false --feature_transform false
+
+What else the command is given goes to `train.py` in every run. They run one after the other, each in a folder of its
+own under --out. Called again it leaves those that are finished as they are, goes on with the one that was stopped, and
+prints the table again; seeds can be added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import train
+from pointnet.training import TrainConfig
+from pointnet.training.config import load_config, parse_command
+from pointnet.training.curves import read_metrics
+from pointnet.training.seeds import read_result, seed_folder
+
+SCORES = {"val_overall_accuracy": 100, "val_mean_class_accuracy": 100, "val_loss": 1}
+MAY_CHANGE = ("out", "root", "download", "feed", "teacher", "device")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    help_form = argparse.RawDescriptionHelpFormatter
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=help_form, allow_abbrev=False)
+    flags.add_argument("variations", type=Path)
+    flags.add_argument("--out", type=Path, required=True)
+    flags.add_argument("--seeds", type=int, nargs="+", default=[0])
+    args, shared = flags.parse_known_args(arguments)
+    try:
+        differing = read_variations(args.variations)
+        folders = {name: args.out / name.replace(" ", "_") for name in differing}
+        words = {name: [*shared, *differing[name], "--test", "false", "--out", str(folders[name])] for name in folders}
+        for name, folder in folders.items():  # all before the first is run
+            check(name, parse_command(words[name]).config, folder)
+    except (ValueError, OSError) as error:
+        print(f"benchmarks.ablation: error: {error}", file=sys.stderr)
+        return 2
+    code = 0
+    for name, folder in folders.items():
+        if len(finished(folder, args.seeds)) < len(args.seeds):
+            print(f"\n{name}: {shlex.join(differing[name])}", flush=True)
+            chosen = ["--resume", "--out", str(folder)] if (folder / "config.yaml").exists() else words[name]
+            code = max(code, train.main([*chosen, "--seeds", *map(str, args.seeds)]))
+            if code > 2:  # stopped; one that failed does not keep the others from being run
+                break
+    print("\n| variation | seeds | overall, % | mean class, % | loss | minutes |\n|-|-|-|-|-|-|")
+    for name, folder in folders.items():
+        print(row(name, finished(folder, args.seeds)))
+    return code
+
+
+def read_variations(path: Path) -> dict[str, list[str]]:
+    """Name -> flags, of each line. ValueError for one without a name, or with a name that is taken."""
+    variations: dict[str, list[str]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        line = line.partition("#")[0].strip()
+        name, colon, words = line.partition(":")
+        if line and (not colon or not name.strip() or name.strip() in variations):
+            raise ValueError(f"{path}, line {number}: must be a new name, a colon and flags, got '{line}'")
+        if line:
+            variations[name.strip()] = shlex.split(words)
+    return variations
+
+
+def check(name: str, config: TrainConfig, folder: Path) -> None:
+    """Raises ValueError for what cannot be compared, or if the folder holds runs with other settings."""
+    if not config.val_fraction:
+        raise ValueError(f"{name}: is compared on validation, so --val_fraction must be above 0, got 0")
+    if (folder / "config.yaml").exists():
+        saved, given = dataclasses.asdict(load_config(folder / "config.yaml")), dataclasses.asdict(config)
+        for setting in given:
+            if setting not in MAY_CHANGE and saved[setting] != given[setting]:
+                was, now = saved[setting], given[setting]
+                raise ValueError(f"{name}: {folder} was run with {setting} {was}, got {now}; give it another name")
+
+
+def finished(folder: Path, seeds: Sequence[int]) -> list[Path]:
+    """The folders of the seeds that have a result."""
+    return [each for each in (seed_folder(folder, seed) for seed in seeds) if (each / "result.json").exists()]
+
+
+def row(name: str, runs: Sequence[Path]) -> str:
+    """A line of the table: what was reached on validation in the epochs that were chosen, over the seeds."""
+    results = [read_result(run) for run in runs]
+    chosen = [read_metrics(run)[result["selected_epoch"] - 1] for run, result in zip(runs, results, strict=True)]
+    cells = [spread([factor * line[score] for line in chosen]) for score, factor in SCORES.items()]
+    minutes = f"{statistics.fmean(result['seconds'] for result in results) / 60:.1f}" if results else ""
+    return f"| {name} | {len(runs)} | {' | '.join(cells)} | {minutes} |"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation, as far as there are any."""
+    mean = f"{statistics.fmean(values):.3f}" if values else ""
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+if __name__ == "__main__":
+    sys.exit(main())

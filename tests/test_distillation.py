@@ -1,0 +1,186 @@
+"""Learning from trained networks: the loss and its gradient, who teaches, and that a run keeps its teacher."""
+
+import copy
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+import train
+from pointnet.datasets import LabelledClouds
+from pointnet.models import PointNetClassifier, load_model
+from pointnet.training import fit
+from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
+from pointnet.training.config import parse_command
+from pointnet.training.distillation import Teacher, distillation_loss
+from pointnet.training.run import Run
+from tests.test_command_line import QUICK, SAMPLES, error_of
+from tests.test_training import assert_equal_states, quiet, tiny, two_shapes, weights
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory) -> list[str]:
+    """The folders of two short runs; one network has a T-Net."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teachers")
+    for seed in (0, 1):
+        settings = {"epochs": 2, "batch_size": 4, "norm_momentum": 0.5, "schedule": "constant", "seed": seed}
+        config = tiny(folder / str(seed), feature_transform=bool(seed), **settings)
+        fit(config, two_shapes(), log=quiet)
+    return [str(folder / "0"), str(folder / "1")]
+
+
+@given(temperature=st.floats(1, 20), clouds=st.integers(1, 9), classes=st.integers(2, 40), seed=st.integers(0, 1000))
+def test_the_losss_gradient_is_the_difference_of_the_probabilities(temperature, clouds, classes, seed):
+    """T^2 KL(p || softmax(z / T)), a mean over B clouds, has the gradient T (softmax(z / T) - p) / B."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(clouds, classes, dtype=torch.float64, generator=generator).mul_(5).requires_grad_()
+    wanted = torch.randn(clouds, classes, dtype=torch.float64, generator=generator).mul_(5).softmax(1)
+    loss = distillation_loss(logits, wanted, temperature)
+    student = (logits / temperature).softmax(1)
+    direct = temperature**2 * (wanted * (wanted.log() - student.log())).sum(1).mean()
+    torch.testing.assert_close(loss, direct, rtol=1e-10, atol=1e-12)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, temperature * (student - wanted) / clouds, rtol=1e-10, atol=1e-12)
+
+
+def test_a_student_that_agrees_has_no_loss_and_a_sure_teacher_gives_cross_entropy():
+    logits = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    loss = distillation_loss(logits, (logits / 3).softmax(1).detach(), 3.0)
+    assert loss.abs() < 1e-14
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient.abs().max() < 1e-15
+    labels = torch.arange(5)
+    sure = distillation_loss(logits, F.one_hot(labels, 7).double(), 1.0)
+    torch.testing.assert_close(sure, F.cross_entropy(logits, labels))
+
+
+def test_the_teacher_is_the_mean_of_what_the_trained_networks_say(teachers):
+    teacher = Teacher(teachers, ["disc", "rod"], False, CPU)
+    x = two_shapes(seed=3).points
+    wanted = torch.stack([(load_model(name)(x) / 3).softmax(1) for name in teachers]).mean(0)
+    said = teacher.probabilities(x, 3.0)
+    torch.testing.assert_close(said, wanted)
+    assert not said.requires_grad
+    first, second = (Teacher([name], ["disc", "rod"], False, CPU) for name in teachers)
+    assert len({teacher.digest, first.digest, second.digest}) == 3
+    assert (first.probabilities(x, 3.0) - said).abs().max() > 1e-3
+
+
+def test_a_steps_loss_is_shared_between_labels_and_teacher(tmp_path, teachers):
+    data = two_shapes(seed=2)
+    settings = {"label_smoothing": 0.1, "teacher": tuple(teachers), "distill": 0.3, "temperature": 4.0}
+    one = Run.start(tiny(tmp_path, **settings), data, CPU)
+    x, shares = data.points[:8], torch.rand(8, 2).softmax(1)
+    loss, logits, good = one.step(x, shares)
+    assert good
+    wanted = distillation_loss(logits, Teacher(teachers, data.classes, False, CPU).probabilities(x, 4.0), 4.0)
+    assert wanted > 0.01
+    torch.testing.assert_close(loss, 0.7 * F.cross_entropy(logits, shares, label_smoothing=0.1) + 0.3 * wanted)
+
+
+def test_the_teacher_sees_the_clouds_that_the_student_sees(tmp_path, teachers, monkeypatch):
+    """Augmented, of as few points, and mixed."""
+    taught, learnt = [], []
+
+    def say(self, x, temperature, before=Teacher.probabilities):
+        taught.append(x)
+        return before(self, x, temperature)
+
+    def forward(self, x, lengths=None, return_transforms=False, before=PointNetClassifier.forward):
+        if self.training:
+            learnt.append(x)
+        return before(self, x, lengths, return_transforms)
+
+    monkeypatch.setattr(Teacher, "probabilities", say)
+    monkeypatch.setattr(PointNetClassifier, "forward", forward)
+    config = tiny(tmp_path, epochs=2, teacher=tuple(teachers), mix="cutmix_r", mix_share=1.0)
+    fit(config, two_shapes(per_class=4), log=quiet)
+    assert {x.shape[2] for x in taught} == {16, 32}
+    assert len(taught) == len(learnt) > 2
+    assert all(torch.equal(*pair) for pair in zip(taught, learnt, strict=True))
+
+
+def test_a_teacher_that_does_not_count_changes_no_bit(tmp_path, teachers):
+    """Neither the weights the student starts from nor its dropout depend on whether it is taught."""
+    data = two_shapes(per_class=8)
+    fit(tiny(tmp_path / "alone", epochs=1), data, log=quiet)
+    fit(tiny(tmp_path / "taught", epochs=1, teacher=tuple(teachers), distill=0.0), data, log=quiet)
+    assert_equal_states(weights(tmp_path / "taught"), weights(tmp_path / "alone"))
+    for name, more in (("more", {"distill": 0.5}), ("hotter", {"distill": 0.5, "temperature": 8.0})):
+        fit(tiny(tmp_path / name, epochs=1, teacher=tuple(teachers), **more), data, log=quiet)
+        assert not torch.equal(weights(tmp_path / name)["logits.weight"], weights(tmp_path / "alone")["logits.weight"])
+    ends = [weights(tmp_path / name)["logits.weight"] for name in ("more", "hotter")]
+    assert not torch.equal(*ends)
+
+
+def test_a_student_learns_from_a_teacher_alone_and_leaves_it_as_it_was(tmp_path, teachers):
+    data = two_shapes(per_class=12)
+    settings = {"distill": 1.0, "temperature": 1.0, "schedule": "constant"}
+    one = Run.start(tiny(tmp_path, teacher=tuple(teachers), **settings), data, CPU)
+    before = [copy.deepcopy(network.state_dict()) for network in one.teacher.networks]
+    wrong = 1 - data.labels  # which count for nothing
+    for _ in range(25):
+        _, logits, _ = one.step(data.points, wrong)
+    said = one.teacher.probabilities(data.points, 1.0).argmax(1)
+    assert (said == data.labels).double().mean() > 0.8
+    assert (said == logits.argmax(1)).double().mean() > 0.8
+    for network, kept in zip(one.teacher.networks, before, strict=True):
+        assert not network.training
+        assert all(parameter.grad is None for parameter in network.parameters())
+        assert_equal_states(network.state_dict(), kept)
+
+
+def test_a_teacher_that_cannot_be_is_one_clear_line(tmp_path, teachers, capsys):
+    data = two_shapes()
+    renamed = LabelledClouds(data.points, data.labels, ["disc", "stick"])
+    shutil.copytree(teachers[0], tmp_path / "normals")
+    config = json.loads((tmp_path / "normals" / "config.json").read_text())
+    config["preprocessing"]["normals"] = True
+    (tmp_path / "normals" / "config.json").write_text(json.dumps(config))
+    for names, clouds, message in (
+        ((str(tmp_path / "nobody"),), data, "no model here"),
+        ((teachers[0],), renamed, f"teacher {teachers[0]}: its classes are not those of the data set"),
+        ((teachers[0], str(tmp_path / "normals")), data, "must take points without normals, as the student, got one"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            fit(tiny(tmp_path / "run", teacher=names), clouds, log=quiet)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    words = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--out", str(tmp_path / "run")]
+    assert "no model here" in error_of(capsys, train.main, [*words, "--teacher", "nobody"])
+
+
+def test_a_run_goes_on_with_its_own_teacher_wherever_that_is_now(tmp_path, teachers):
+    def stop(metrics):
+        raise KeyboardInterrupt
+
+    config, data = tiny(tmp_path / "run", epochs=2, teacher=tuple(teachers)), two_shapes(per_class=8)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, data, log=quiet, after_epoch=stop)
+    for other in ((), (teachers[0],), tuple(reversed(teachers))):
+        with pytest.raises(ValueError, match="the run had teacher [0-9a-f]{16}, got .*; it cannot go on with that"):
+            fit(dataclasses.replace(config, teacher=other), data, resume=True, log=quiet)
+    moved = [shutil.copytree(name, tmp_path / f"moved {i}") for i, name in enumerate(teachers)]
+    words = ["--resume", "--out", config.out, "--teacher", *map(str, moved)]
+    resumed, _, _ = parse_command(words)
+    assert resumed == dataclasses.replace(config, teacher=tuple(map(str, moved)))
+    fit(resumed, data, resume=True, log=quiet)
+    fit(dataclasses.replace(config, out=str(tmp_path / "unbroken")), data, log=quiet)
+    assert_equal_states(weights(tmp_path / "run"), weights(tmp_path / "unbroken"))
+
+
+def test_a_run_without_a_teacher_that_was_saved_before_there_were_any_goes_on(tmp_path):
+    config, data = tiny(tmp_path, epochs=1), two_shapes(per_class=8)
+    fit(config, data, log=quiet)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert state.pop("teacher") is None
+    save_checkpoint(tmp_path / "checkpoint.pt", state)
+    fit(config, data, resume=True, log=quiet)

@@ -1,0 +1,181 @@
+"""Recipes: what they hold, how flags, files and runs go with them; what they are made of, which resumes exactly."""
+
+import dataclasses
+import os
+import signal
+
+import pytest
+import torch
+
+import train
+from pointnet.models import PointNetClassifier
+from pointnet.training import Stopped, TrainConfig, fit, loop
+from pointnet.training.config import load_config, parse_command, save_config_yaml
+from pointnet.training.feed import ResidentFeed
+from pointnet.training.recipes import RECIPES
+from pointnet.training.run import Run, make_optimizer, make_schedule
+from tests.test_command_line import QUICK, SAMPLES, error_of
+from tests.test_stopping import assert_ends_as
+from tests.test_training import quiet, tiny, two_shapes
+
+CPU = torch.device("cpu")
+
+
+def rates(config: TrainConfig, per_epoch: int) -> list[float]:
+    """The learning rate of every step of a run."""
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), config)
+    schedule = make_schedule(optimizer, config, config.epochs * per_epoch)
+    found = []
+    for _ in range(config.epochs * per_epoch):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(("per_epoch", "decay_epochs"), [(3, 20), (7, 4)])
+def test_the_step_schedule_is_the_released_codes(per_epoch, decay_epochs):
+    """There max(0.001 * 0.7 ** (step * 32 // decay_step), 0.00001), decay_step in clouds."""
+    config = dataclasses.replace(RECIPES["paper"](), decay_epochs=decay_epochs)
+    decay_step = decay_epochs * per_epoch * 32
+    released = [max(0.001 * 0.7 ** (step * 32 // decay_step), 0.00001) for step in range(250 * per_epoch)]
+    assert rates(config, per_epoch) == pytest.approx(released, rel=1e-12)
+    assert (released[-1] == 0.00001) == (decay_epochs == 4)
+    warm = rates(dataclasses.replace(config, warmup=0.1), per_epoch)
+    assert warm[25 * per_epoch :] == pytest.approx(released[25 * per_epoch :])
+
+
+def test_batch_norms_momentum_is_the_released_codes():
+    """There 1 - min(0.99, 1 - 0.5 * 0.5 ** (step * 32 // decay_step)) of a batch is taken."""
+    config = RECIPES["paper"]()
+    released = [1 - min(0.99, 1 - 0.5 * 0.5 ** (epoch // 20)) for epoch in range(250)]
+    assert [config.norm_momentum_in_epoch(epoch) for epoch in range(250)] == pytest.approx(released, rel=1e-12)
+    assert released[0] == 0.5
+    assert released[-1] == pytest.approx(0.01)
+    assert TrainConfig().norm_momentum_in_epoch(1000) == torch.nn.BatchNorm1d(1).momentum
+    assert TrainConfig(norm_momentum=0.001).norm_momentum_in_epoch(1000) == 0.001
+
+
+def test_running_statistics_take_what_the_epochs_momentum_says(tmp_path):
+    """Two epochs of one step each: 0.5 of the first batch, then a quarter of the second."""
+    data = two_shapes(per_class=4)
+    config = tiny(tmp_path, epochs=2, batch_size=8, early_points=0, scale=1.0, shift=0.0, lr=0.0)
+    config = dataclasses.replace(config, norm_momentum=0.5, norm_decay_rate=0.5, decay_epochs=1, weight_decay=0.0)
+    one = Run.start(config, data, CPU)
+    layer = one.model.encoder.mlp1[0]
+    mean = layer.conv(data.points).mean((0, 2)).detach()
+    wanted = torch.zeros_like(mean)
+    for momentum in (0.5, 0.25):
+        one.train_epoch(ResidentFeed(data, CPU), lambda: None)
+        one.end_epoch()
+        wanted = wanted.lerp(mean, momentum)
+        torch.testing.assert_close(layer.norm.running_mean, wanted)
+
+
+def test_the_papers_recipe_is_the_published_protocol():
+    config = RECIPES["paper"]()
+    optimizer = make_optimizer(PointNetClassifier(3), config)
+    assert type(optimizer) is torch.optim.Adam
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.9, 0.999), 0.0)
+        assert not group["decoupled_weight_decay"]
+    assert (config.batch_size, config.epochs, config.label_smoothing, config.clip, config.ema) == (32, 250, 0, 0, 0)
+    assert (config.rotate, config.jitter, config.scale, config.shift) == (180.0, 0.01, 1.0, 0.0)
+    assert (config.point_dropout, config.mix, config.teacher) == (0.0, "none", ())
+    assert {config.points_in_epoch(epoch) for epoch in range(250)} == {1024}
+    assert config.val_fraction > 0
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_what_it_is_trains_and_comes_back_from_its_file(name, tmp_path):
+    config = RECIPES[name]()
+    assert RECIPES[name].__doc__
+    config = dataclasses.replace(config, teacher=("runs/a", "runs/b c"))
+    save_config_yaml(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert parse_command(["--config", str(tmp_path / "config.yaml")]).config == config
+    assert dataclasses.replace(config, teacher=()) == parse_command(["--recipe", name]).config
+    small = tiny(tmp_path / "run", epochs=1)
+    sizes = {key: getattr(small, key) for key in ("epochs", "batch_size", "num_points", "val_fraction", "out")}
+    fit(dataclasses.replace(RECIPES[name](), **sizes, device="cpu"), two_shapes(per_class=4), log=quiet)
+
+
+def test_flags_win_over_the_recipe_wherever_they_stand_and_the_run_holds_all_settings(tmp_path):
+    out = tmp_path / "run"
+    words = ["--jitter", "0.02", "--recipe", "paper", "--dataset", "modelnet40", "--root", SAMPLES, *QUICK]
+    assert train.main([*words, "--out", str(out)]) == 0
+    changes = {"num_points": 64, "early_points": 0, "batch_size": 8, "device": "cpu", "out": str(out), "epochs": 1}
+    changes |= {"input_transform": False, "feature_transform": False, "dataset": "modelnet40", "root": SAMPLES}
+    assert load_config(out / "config.yaml") == dataclasses.replace(RECIPES["paper"](), jitter=0.02, **changes)
+    assert "recipe:" not in (out / "config.yaml").read_text()
+    config, resume, _ = parse_command(["--resume", "--out", str(out)])
+    assert resume
+    assert config == load_config(out / "config.yaml")
+    assert parse_command(["--recipe=fast", "--seeds", "4", "2"]).seeds == [4, 2]
+
+
+def test_a_recipe_that_cannot_be_is_one_line(capsys, tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config_yaml(TrainConfig(), path)
+    for words, message in (
+        (["--recipe", "papr"], "no recipe 'papr'; did you mean 'paper'? (known: paper, modern, fast)"),
+        (["--recipe", "paper", "--config", str(path)], "--recipe cannot be given with --config, whose settings are"),
+        (["--recipe", "paper", "--resume", "--out", str(tmp_path)], "--recipe cannot be given with --resume"),
+        (["--recipe"], "--recipe"),
+    ):
+        assert message in error_of(capsys, train.main, words), words
+
+
+def test_the_test_part_is_opened_only_if_wanted(tmp_path, monkeypatch, capsys):
+    opened, open_dataset = [], train.open_dataset
+
+    def counting(name, root, split, *more, **options):
+        opened.append(split)
+        return open_dataset(name, root, split, *more, **options)
+
+    monkeypatch.setattr(train, "open_dataset", counting)
+    words = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--out", str(tmp_path / "run")]
+    assert train.main([*words, "--test", "false"]) == 0
+    assert opened == ["train"]
+    assert "\nthe test part was not opened\nepoch 1 of 1" in capsys.readouterr().out
+    assert '"test": null' in (tmp_path / "run" / "result.json").read_text()
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
+    assert opened == ["train", "train"]
+    line = error_of(capsys, train.main, ["--resume", "--out", str(tmp_path / "run"), "--test", "true"])
+    assert "--test True differs from the run's own False" in line
+
+
+OPTIONS = {
+    "published": {"optimizer": "adam", "schedule": "step", "decay_epochs": 1, "norm_momentum": 0.5}
+    | {"norm_decay_rate": 0.5, "rotate": 180.0, "jitter": 0.01, "weight_decay": 0.0},
+    "cutmix_r": {"mix": "cutmix_r"},
+    "cutmix_k": {"mix": "cutmix_k", "mix_beta": 0.5},
+    "taught": {"mix": "cutmix_r", "teacher": "one and two", "distill": 0.7},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one(options, tmp_path, monkeypatch):
+    settings = {"epochs": 2, "batch_size": 4, "ema": 0.9} | options
+    data = two_shapes(per_class=8)
+    if "teacher" in settings:
+        settings["teacher"] = (str(tmp_path / "a"), str(tmp_path / "b"))
+        for seed, name in enumerate(settings["teacher"]):
+            fit(tiny(name, epochs=1, seed=seed, input_transform=bool(seed)), data, log=quiet)
+    fit(tiny(tmp_path / "unbroken", **settings), data, log=quiet)
+    steps = []
+
+    def stop(self, *given, step=Run.step):
+        steps.append(0)
+        if len(steps) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "step", stop)
+        with pytest.raises(Stopped):
+            fit(tiny(tmp_path / "run", **settings), data, log=quiet)
+    assert len(steps) == 4
+    torch.manual_seed(7)
+    fit(tiny(tmp_path / "run", **settings), data, resume=True, log=quiet)
+    assert_ends_as(tmp_path / "run", tmp_path / "unbroken")
