@@ -170,7 +170,7 @@ def test_a_run_goes_on_with_its_own_teacher_wherever_that_is_now(tmp_path, teach
             fit(dataclasses.replace(config, teacher=other), data, resume=True, log=quiet)
     moved = [shutil.copytree(name, tmp_path / f"moved {i}") for i, name in enumerate(teachers)]
     words = ["--resume", "--out", config.out, "--teacher", *map(str, moved)]
-    resumed, _, _ = parse_command(words)
+    resumed = parse_command(words).config
     assert resumed == dataclasses.replace(config, teacher=tuple(map(str, moved)))
     fit(resumed, data, resume=True, log=quiet)
     fit(dataclasses.replace(config, out=str(tmp_path / "unbroken")), data, log=quiet)

@@ -108,7 +108,7 @@ def test_flags_win_over_the_recipe_wherever_they_stand_and_the_run_holds_all_set
     changes |= {"input_transform": False, "feature_transform": False, "dataset": "modelnet40", "root": SAMPLES}
     assert load_config(out / "config.yaml") == dataclasses.replace(RECIPES["paper"](), jitter=0.02, **changes)
     assert "recipe:" not in (out / "config.yaml").read_text()
-    config, resume, _ = parse_command(["--resume", "--out", str(out)])
+    config, resume, *_ = parse_command(["--resume", "--out", str(out)])
     assert resume
     assert config == load_config(out / "config.yaml")
     assert parse_command(["--recipe=fast", "--seeds", "4", "2"]).seeds == [4, 2]

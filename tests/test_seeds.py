@@ -153,7 +153,7 @@ def test_the_command_ends_with_all_seeds_and_takes_them_up_again(several, capsys
 
 def test_the_settings_hold_the_seeds_and_make_the_same_runs_again(several, tmp_path):
     out, _ = several
-    config, resume, seeds, _ = parse_command(["--config", str(out / "config.yaml"), "--out", str(tmp_path)])
+    config, resume, seeds, *_ = parse_command(["--config", str(out / "config.yaml"), "--out", str(tmp_path)])
     assert (resume, seeds) == (False, [3, 1])
     assert config == dataclasses.replace(load_config(out / "config.yaml"), out=str(tmp_path))
     assert parse_command(["--resume", "--out", str(out)]).seeds == [3, 1]

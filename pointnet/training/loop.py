@@ -79,9 +79,10 @@ def fit(
         if config.overfit_batches:
             train_part = val_part = spread(train_part, config.overfit_batches * config.batch_size)
         check_trainable(train_part, config, world)
+    run = Run.start(config, train_part, device)
+    with world.together():
         if not resume and world.writes:
             _open_run_folder(out, config, train)
-    run = Run.start(config, train_part, device)
     with world.together():
         _check_shared(run, out)
         if resume:

@@ -78,8 +78,8 @@ class Run:
     @classmethod
     def start(cls, config: TrainConfig, train: LabelledClouds, device: torch.device) -> Run:
         world = World.current()
-        # First: building a network draws random numbers.
-        teacher = Teacher(config.teacher, train.classes, config.normals, device) if config.teacher else None
+        with world.together():  # first: building a network draws random numbers
+            teacher = Teacher(config.teacher, train.classes, config.normals, device) if config.teacher else None
         torch.manual_seed(config.seed)
         model = synchronize_norms(MODELS[config.model](**model_arguments(config, train)).to(device))
         world.take_from_first(list(model.state_dict().values()))
