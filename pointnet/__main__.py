@@ -1,4 +1,7 @@
-"""The command line: python -m pointnet evaluate RUN --dataset ... --root ..., python -m pointnet show DATA|FILE..."""
+"""The command line: python -m pointnet evaluate RUN, show DATA|FILE..., convert FILE.
+
+Exit codes: 0 done; 1 done, but for files that could not be read; 2 refused, in one line on stderr; 130 stopped.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,23 @@ from pointnet.datasets import DATASETS, PointCloudFileError, open_dataset
 from pointnet.inference.pictures import printable
 from pointnet.inference.show import show_data, show_files
 from pointnet.models import load_model
+from pointnet.models.ports import load_port
 from pointnet.training.config import OneLineParser, check_name, did_you_mean
 from pointnet.training.loop import evaluate, find_device, keep_freed_memory
 
+EXIT_CODES = """exit codes: 0 done; 1 done, but for files that could not be read; 2 refused, in one line on stderr;
+130 stopped"""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = OneLineParser(prog="python -m pointnet", description="Use a trained point-cloud model.")
+    description = "Use a trained point-cloud model, look at data, or take a model elsewhere."
+    parser = OneLineParser(prog="python -m pointnet", description=description, epilog=EXIT_CODES)
     commands = parser.add_subcommands()
     commands.add_subcommand("evaluate", _evaluate_parser(), help="measure a trained model on a data set")
     commands.add_subcommand("show", _show_parser(), help="say what a data set or files hold, and draw it")
+    commands.add_subcommand("convert", _convert_parser(), help="read the weights of another PyTorch PointNet")
     parsed = parser.parse_args(arguments)
-    run = {"evaluate": _evaluate, "show": _show}[parsed.subcommand]
+    run = {"evaluate": _evaluate, "show": _show, "convert": _convert}[parsed.subcommand]
     try:
         return run(parsed[parsed.subcommand])
     except (ValueError, OSError) as error:
@@ -34,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _evaluate_parser() -> OneLineParser:
     parser = OneLineParser(description="Measure a trained model on one split of a data set.")
-    parser.add_argument("run", help="the run's folder")
+    parser.add_argument("run", help="the run's folder, or the name of shipped weights")
     parser.add_argument("--dataset", default="shapes", help=", ".join(DATASETS))
     parser.add_argument("--root", default="data", help="the folder the data set is in")
     parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
@@ -108,6 +117,46 @@ def _show(flags: Any) -> int:
             printable(str(found)), file=sys.stderr if isinstance(found, PointCloudFileError) else sys.stdout, flush=True
         )
     return code
+
+
+def _convert_parser() -> OneLineParser:
+    parser = OneLineParser(
+        description="Read the weights of a classifier trained with a popular PyTorch port of PointNet "
+        "(yanx27/Pointnet_Pointnet2_pytorch, fxia22/pointnet.pytorch, and what has their names) into a model folder "
+        "that computes the same. No code in the file is run."
+    )
+    parser.add_argument("file", help="what the port saved, as best_model.pth")
+    parser.add_argument("--out", default="", help="the folder to write; empty for the file's name without its suffix")
+    parser.add_argument("--classes", default="", help="a text file of class names, one a line, in label order")
+    parser.add_argument(
+        "--up", default="z", help="the up axis of the clouds it was trained on: z, or y as in ModelNet's HDF5 and text"
+    )
+    return parser
+
+
+def _convert(flags: Any) -> int:
+    file = Path(flags.file)
+    out = Path(flags.out or file.with_suffix(""))
+    if out == file:
+        raise ValueError(f"{file}: its name has no suffix to leave out; --out must name the folder to write")
+    if (out / "config.json").exists():
+        raise ValueError(f"{out}: already holds a model; choose another --out")
+    model = load_port(file, _read_names(flags.classes) if flags.classes else (), flags.up)
+    model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{out}/: a model of {len(model.classes)} classes, {parameters:,} parameters; it takes points with z up")
+    if flags.up == "z":
+        print("was it trained on clouds with y up, as ModelNet's HDF5 and text have? then convert it with --up y")
+    if not flags.classes:
+        print(f"its classes are called '{model.classes[0]}' and so on; --classes NAMES.txt gives them their names")
+    return 0
+
+
+def _read_names(path: str) -> list[str]:
+    try:
+        return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text, class names one a line") from error
 
 
 if __name__ == "__main__":
