@@ -1,7 +1,4 @@
-"""The command line: python -m pointnet evaluate RUN, show DATA|FILE..., convert FILE.
-
-Exit codes: 0 done; 1 done, but for files that could not be read; 2 refused, in one line on stderr; 130 stopped.
-"""
+"""The command line: python -m pointnet evaluate RUN, show DATA|FILE..., export RUN, convert FILE."""
 
 from __future__ import annotations
 
@@ -11,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pointnet.datasets import DATASETS, PointCloudFileError, open_dataset
+from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
 from pointnet.inference.pictures import printable
 from pointnet.inference.show import show_data, show_files
 from pointnet.models import load_model
 from pointnet.models.ports import load_port
 from pointnet.training.config import OneLineParser, check_name, did_you_mean
+from pointnet.training.extras import MissingExtraError
 from pointnet.training.loop import evaluate, find_device, keep_freed_memory
 
 EXIT_CODES = """exit codes: 0 done; 1 done, but for files that could not be read; 2 refused, in one line on stderr;
@@ -28,12 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subcommands()
     commands.add_subcommand("evaluate", _evaluate_parser(), help="measure a trained model on a data set")
     commands.add_subcommand("show", _show_parser(), help="say what a data set or files hold, and draw it")
+    commands.add_subcommand("export", _export_parser(), help="write a trained model as ONNX or a PyTorch program")
     commands.add_subcommand("convert", _convert_parser(), help="read the weights of another PyTorch PointNet")
     parsed = parser.parse_args(arguments)
-    run = {"evaluate": _evaluate, "show": _show, "convert": _convert}[parsed.subcommand]
+    run = {"evaluate": _evaluate, "show": _show, "export": _export, "convert": _convert}[parsed.subcommand]
     try:
         return run(parsed[parsed.subcommand])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtraError) as error:
         print(f"python -m pointnet: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -117,6 +117,32 @@ def _show(flags: Any) -> int:
             printable(str(found)), file=sys.stderr if isinstance(found, PointCloudFileError) else sys.stdout, flush=True
         )
     return code
+
+
+def _export_parser() -> OneLineParser:
+    parser = OneLineParser(
+        description="Write a trained model as one file that runs without this library, for any number of clouds and "
+        "points. It is compared with the model at several, and written only if it gives the same logits. The file also "
+        "says its classes, and how points must be turned and scaled."
+    )
+    parser.add_argument("run", help="the run's folder, or the name of shipped weights")
+    parser.add_argument("--format", default="onnx", help="onnx (needs the extra export), or torch for a .pt2")
+    parser.add_argument(
+        "--out", type=str | None, help="the file to write (default: model.onnx or model.pt2 in the run)"
+    )
+    return parser
+
+
+def _export(flags: Any) -> int:
+    check_name("format", flags.format, SUFFIXES)
+    model = load_model(flags.run)
+    folder = Path(flags.run)
+    beside = folder / "model" if folder.is_dir() else folder
+    written = export_model(model, flags.out or f"{beside}{SUFFIXES[flags.format]}", flags.format)
+    sizes = ", ".join(f"({clouds}, {points:,})" for clouds, points in written.errors)
+    print(f"{written.path}: {written.bytes / 1e6:.1f} MB, for any number of clouds and points")
+    print(f"its logits at {sizes} are the model's: off by {max(written.errors.values()):.0e}, {TOLERANCE:.0e} allowed")
+    return 0
 
 
 def _convert_parser() -> OneLineParser:
