@@ -1,4 +1,4 @@
-"""The command line: python -m pointnet evaluate RUN --dataset ... --root ..., python -m pointnet show DATA|FILE..."""
+"""The command line: python -m pointnet evaluate RUN, show DATA|FILE..., export RUN, convert FILE."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from pointnet.datasets import DATASETS, PointCloudFileError, open_dataset
+from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
 from pointnet.inference.pictures import printable
 from pointnet.inference.show import show_data, show_files
 from pointnet.models import load_model
+from pointnet.models.ports import load_port
 from pointnet.training.config import OneLineParser, check_name, did_you_mean
+from pointnet.training.extras import MissingExtraError
 from pointnet.training.loop import evaluate, find_device, keep_freed_memory
+
+EXIT_CODES = """exit codes: 0 done; 1 done, but for files that could not be read; 2 refused, in one line on stderr;
+130 stopped"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = OneLineParser(prog="python -m pointnet", description="Use a trained point-cloud model.")
+    description = "Use a trained point-cloud model, look at data, or take a model elsewhere."
+    parser = OneLineParser(prog="python -m pointnet", description=description, epilog=EXIT_CODES)
     commands = parser.add_subcommands()
     commands.add_subcommand("evaluate", _evaluate_parser(), help="measure a trained model on a data set")
     commands.add_subcommand("show", _show_parser(), help="say what a data set or files hold, and draw it")
+    commands.add_subcommand("export", _export_parser(), help="write a trained model as ONNX or a PyTorch program")
+    commands.add_subcommand("convert", _convert_parser(), help="read the weights of another PyTorch PointNet")
     parsed = parser.parse_args(arguments)
-    run = {"evaluate": _evaluate, "show": _show}[parsed.subcommand]
+    run = {"evaluate": _evaluate, "show": _show, "export": _export, "convert": _convert}[parsed.subcommand]
     try:
         return run(parsed[parsed.subcommand])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtraError) as error:
         print(f"python -m pointnet: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -34,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _evaluate_parser() -> OneLineParser:
     parser = OneLineParser(description="Measure a trained model on one split of a data set.")
-    parser.add_argument("run", help="the run's folder")
+    parser.add_argument("run", help="the run's folder, or the name of shipped weights")
     parser.add_argument("--dataset", default="shapes", help=", ".join(DATASETS))
     parser.add_argument("--root", default="data", help="the folder the data set is in")
     parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
@@ -110,6 +119,72 @@ def _show(flags: Any) -> int:
             printable(str(found)), file=sys.stderr if isinstance(found, PointCloudFileError) else sys.stdout, flush=True
         )
     return code
+
+
+def _export_parser() -> OneLineParser:
+    parser = OneLineParser(
+        description="Write a trained model as one file that runs without this library, for any number of clouds and "
+        "points. It is compared with the model at several, and written only if it gives the same logits. The file also "
+        "says its classes, and how points must be turned and scaled."
+    )
+    parser.add_argument("run", help="the run's folder, or the name of shipped weights")
+    parser.add_argument("--format", default="onnx", help="onnx (needs the extra export), or torch for a .pt2")
+    parser.add_argument(
+        "--out", type=str | None, help="the file to write (default: model.onnx or model.pt2 in the run)"
+    )
+    return parser
+
+
+def _export(flags: Any) -> int:
+    check_name("format", flags.format, SUFFIXES)
+    model = load_model(flags.run)
+    folder = Path(flags.run)
+    beside = folder / "model" if folder.is_dir() else folder
+    written = export_model(model, flags.out or f"{beside}{SUFFIXES[flags.format]}", flags.format)
+    sizes = ", ".join(f"({clouds}, {points:,})" for clouds, points in written.errors)
+    print(f"{written.path}: {written.bytes / 1e6:.1f} MB, for any number of clouds and points")
+    print(f"its logits at {sizes} are the model's: off by {max(written.errors.values()):.0e}, {TOLERANCE:.0e} allowed")
+    return 0
+
+
+def _convert_parser() -> OneLineParser:
+    parser = OneLineParser(
+        description="Read the weights of a classifier trained with a popular PyTorch port of PointNet "
+        "(yanx27/Pointnet_Pointnet2_pytorch, fxia22/pointnet.pytorch, and what has their names) into a model folder "
+        "that computes the same. No code in the file is run."
+    )
+    parser.add_argument("file", help="what the port saved, as best_model.pth")
+    parser.add_argument("--out", default="", help="the folder to write; empty for the file's name without its suffix")
+    parser.add_argument("--classes", default="", help="a text file of class names, one a line, in label order")
+    parser.add_argument(
+        "--up", default="z", help="the up axis of the clouds it was trained on: z, or y as in ModelNet's HDF5 and text"
+    )
+    return parser
+
+
+def _convert(flags: Any) -> int:
+    file = Path(flags.file)
+    out = Path(flags.out or file.with_suffix(""))
+    if out == file:
+        raise ValueError(f"{file}: its name has no suffix to leave out; --out must name the folder to write")
+    if (out / "config.json").exists():
+        raise ValueError(f"{out}: already holds a model; choose another --out")
+    model = load_port(file, _read_names(flags.classes) if flags.classes else (), flags.up)
+    model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{out}/: a model of {len(model.classes)} classes, {parameters:,} parameters; it takes points with z up")
+    if flags.up == "z":
+        print("was it trained on clouds with y up, as ModelNet's HDF5 and text have? then convert it with --up y")
+    if not flags.classes:
+        print(f"its classes are called '{model.classes[0]}' and so on; --classes NAMES.txt gives them their names")
+    return 0
+
+
+def _read_names(path: str) -> list[str]:
+    try:
+        return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text, class names one a line") from error
 
 
 if __name__ == "__main__":

@@ -181,3 +181,19 @@ def test_a_run_from_before_a_setting_was_there_is_resumed(run, tmp_path):
 def test_a_message_of_several_lines_becomes_one(capsys):
     line = error_of(capsys, OneLineParser(prog="x").error, "a:\n  - b\n  - c")
     assert line == "x: error: a: b c"
+
+
+def test_an_unknown_command_is_one_line_with_the_nearest(capsys):
+    line = error_of(capsys, command_line.main, ["exprot"])
+    assert line.startswith("python -m pointnet: error: ")
+    assert line.endswith("; did you mean 'export'?")
+    assert "did you mean" not in error_of(capsys, command_line.main, ["fly"])
+
+
+def test_help_names_every_command_and_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main(["--help"])
+    assert stop.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in ("evaluate measure", "show say", "export write", "convert read", "exit codes: 0 done; 1 done, but"):
+        assert words in printed

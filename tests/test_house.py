@@ -14,7 +14,7 @@ import pytest
 import pointnet
 import pointnet.datasets
 import pointnet.layers
-from pointnet.__main__ import _evaluate_parser, _show_parser
+from pointnet.__main__ import _convert_parser, _evaluate_parser, _export_parser, _show_parser
 from pointnet.training import TrainConfig
 from pointnet.training.config import parse_command
 
@@ -59,6 +59,7 @@ def test_imports_run_one_way(path):
 
 def test_importing_the_package_pulls_torch_and_numpy_and_nothing_heavier():
     heavy = ["trimesh", "h5py", "jsonargparse", "safetensors", "yaml", "tqdm", "scipy", "matplotlib", "plotly"]
+    heavy += ["huggingface_hub", "onnx", "onnxruntime"]
     code = f"import sys; import torch; before = set(sys.modules); import pointnet; print([m for m in {heavy} "
     code += "if m in set(sys.modules) - before])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -101,6 +102,7 @@ def test_the_readmes_two_commands_install_with_the_constraints():
 def test_every_flag_a_page_prints_exists(page):
     known = {f"--{field.name}" for field in dataclasses.fields(TrainConfig)}
     known |= {"--resume", "--config", "--recipe", "--help", "--seeds", "--dry_run", "--profile"}
+    parsers = {"evaluate": _evaluate_parser, "show": _show_parser, "export": _export_parser, "convert": _convert_parser}
     text = (ROOT / page).read_text(encoding="utf-8")
     in_a_line = re.findall(r"`((?:python|pip) [^`\n]+)`", text)
     assert commands(text)
@@ -108,10 +110,10 @@ def test_every_flag_a_page_prints_exists(page):
         if "train.py" in line:
             flags = re.findall(r"(?<!\S)--\w+", line.split("train.py")[1])
             assert set(flags) <= known, line
-        for command, parser in (("evaluate", _evaluate_parser()), ("show", _show_parser())):
+        for command, parser in parsers.items():
             if f"-m pointnet {command}" in line:
                 flags = re.findall(r"(?<!\S)--\w+", line.split(command, 1)[1])
-                assert set(flags) <= set(parser.format_help().split()), line
+                assert set(flags) <= set(parser().format_help().split()), line
     others = {"--epoch", "--meshes", "--logdir", "--votes", "--max_restarts"}  # of other commands
     named = set(re.findall(r"`(--\w+)", text))
     assert named <= known | others, named - known - others

@@ -105,6 +105,27 @@ def test_the_multiply_adds_are_the_designs_layer_by_layer():
     assert counts["Global"] == sum(sum(of_layer) for of_layer in layers.values())
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_widths_and_the_last_activation_are_as_asked_for(training):
+    """The three shared layers of popular ports: the definition, layer by layer."""
+    encoder = random_tnets(PointNetEncoder(4, widths=[[8], (16, 32)], last_activation=False)).double().train(training)
+    assert (encoder.mlp1.widths, encoder.mlp2.widths) == ([4, 8], [8, 16, 32])
+    definition, x = copy.deepcopy(encoder), torch.randn(3, 4, 20, dtype=torch.float64)
+    for _ in range(2):
+        features = definition.mlp1(align(x, definition.input_tnet(x)))
+        turned = align(features, definition.feature_tnet(features))
+        wanted = definition.mlp2(turned)
+        assert wanted.min() < 0, "no ReLU stands before the max"
+        torch.testing.assert_close(encoder(x), wanted.max(2).values, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(encoder.state_dict(), definition.state_dict(), rtol=1e-11, atol=1e-11)
+
+
+def test_the_published_widths_are_the_default():
+    ours, asked = (PointNetEncoder(**widths) for widths in ({}, {"widths": ((64, 64), (64, 128, 1024))}))
+    assert repr(ours) == repr(asked)
+    assert list(ours.state_dict()) == list(asked.state_dict())
+
+
 def test_a_new_tnet_returns_the_identity_in_the_inputs_dtype():
     for dtype in (torch.float32, torch.float64):
         matrices = TNet(4).to(dtype).eval()(torch.randn(3, 4, 9, dtype=dtype))
@@ -203,5 +224,8 @@ def test_wrong_input_is_met_with_one_clear_line():
         PointNetClassifier(5)(torch.zeros(4, 100, 3))
     with pytest.raises(ValueError, match="in_channels must be 3"):
         PointNetEncoder(2)
+    for widths in (((), (4,)), ((4,), ()), ((4,),), ((4,), (4,), (4,))):
+        with pytest.raises(ValueError, match="widths must be those before and those after the feature transform"):
+            PointNetEncoder(widths=widths)
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         PointNetClassifier(0)

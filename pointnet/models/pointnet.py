@@ -3,7 +3,7 @@ Segmentation" (CVPR 2017), figure 2."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -13,6 +13,10 @@ from pointnet.layers.folding import fold_norms
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNet, orthogonality_loss
 from pointnet.ops.masked import fill_padding, point_mask
+
+from .pretrained import Pretrained
+
+PUBLISHED = ((64, 64), (64, 128, 1024))  # the widths of the shared layers, before and after the feature transform
 
 
 class Transforms(NamedTuple):
@@ -27,20 +31,34 @@ class PointNetEncoder(nn.Module):
 
     Five shared layers, 64, 64 | 64, 128, 1024, all with batch norm and ReLU, then the max over the points. The input
     T-Net turns xyz before the first layer, the feature T-Net turns the 64 channels between the second and the third.
+    Popular ports have three, 64 | 128, 1024, without the last ReLU: `widths=((64,), (128, 1024)),
+    last_activation=False`.
 
     Args:
         in_channels: C >= 3; xyz first. Further channels are seen by the input T-Net but not turned by it.
         input_transform, feature_transform: whether there is such a T-Net.
+        widths: of the shared layers before and after the feature transform; the last is that of the feature.
+        last_activation: whether a ReLU stands before the max.
     """
 
-    def __init__(self, in_channels: int = 3, input_transform: bool = True, feature_transform: bool = True):
+    def __init__(
+        self,
+        in_channels: int = 3,
+        input_transform: bool = True,
+        feature_transform: bool = True,
+        widths: Sequence[Sequence[int]] = PUBLISHED,
+        last_activation: bool = True,
+    ):
         super().__init__()
         if in_channels < 3:
             raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
+        if len(widths) != 2 or not all(widths):
+            raise ValueError(f"widths must be those before and those after the feature transform, got {widths!r}")
+        before, after = widths
         self.input_tnet = TNet(3, in_channels) if input_transform else None
-        self.feature_tnet = TNet(64) if feature_transform else None
-        self.mlp1 = SharedMLP([in_channels, 64, 64])
-        self.mlp2 = SharedMLP([64, 64, 128, 1024])
+        self.feature_tnet = TNet(before[-1]) if feature_transform else None
+        self.mlp1 = SharedMLP([in_channels, *before])
+        self.mlp2 = SharedMLP([before[-1], *after], last_activation=last_activation)
 
     @overload
     def forward(self, x: Tensor, lengths: Tensor | None = ..., return_transforms: Literal[False] = ...) -> Tensor: ...
@@ -104,7 +122,7 @@ class PointNetEncoder(nn.Module):
         return fold_norms(self)
 
 
-class PointNetClassifier(nn.Module):
+class PointNetClassifier(Pretrained):
     """Scores a cloud for each class: (B, C, N) -> (B, num_classes) logits.
 
     The encoder, then 512, 256 with dropout 0.3 each, then one Linear. 3,473,969 parameters at 40 classes, 817,512
@@ -112,16 +130,10 @@ class PointNetClassifier(nn.Module):
 
     Args:
         num_classes: how many classes.
-        in_channels, input_transform, feature_transform: as of `PointNetEncoder`.
+        in_channels, input_transform, feature_transform, widths, last_activation: as of `PointNetEncoder`.
         regularization_weight: of the orthogonality loss in `regularization`. The default is the published 1e-3 of
             half the batch's sum, at batch 32, for our mean over clouds.
-
-    `classes` and `preprocessing` are empty until `load_model` fills them in: the names of the logits, and what the
-    weights expect of points.
     """
-
-    classes: tuple[str, ...] = ()
-    preprocessing: dict[str, Any]
 
     def __init__(
         self,
@@ -130,15 +142,29 @@ class PointNetClassifier(nn.Module):
         input_transform: bool = True,
         feature_transform: bool = True,
         regularization_weight: float = 0.016,
+        widths: Sequence[Sequence[int]] = PUBLISHED,
+        last_activation: bool = True,
     ):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        self.preprocessing = {}
         self.regularization_weight = regularization_weight
-        self.encoder = PointNetEncoder(in_channels, input_transform, feature_transform)
-        self.head = SharedMLP([1024, 512, 256], dropout=0.3).to_linear()
+        self.encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, last_activation)
+        self.head = SharedMLP([widths[1][-1], 512, 256], dropout=0.3).to_linear()
         self.logits = nn.Linear(256, num_classes)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        encoder = self.encoder
+        return {
+            "num_classes": self.logits.out_features,
+            "in_channels": encoder.mlp1.widths[0],
+            "input_transform": encoder.input_tnet is not None,
+            "feature_transform": encoder.feature_tnet is not None,
+            "regularization_weight": self.regularization_weight,
+            "widths": [encoder.mlp1.widths[1:], encoder.mlp2.widths[1:]],
+            "last_activation": encoder.mlp2[-1].activation is not None,
+        }
 
     @overload
     def forward(self, x: Tensor, lengths: Tensor | None = ..., return_transforms: Literal[False] = ...) -> Tensor: ...

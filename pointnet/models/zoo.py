@@ -1,7 +1,8 @@
 """Models by name, and what they have learned: to a folder and back.
 
 A model folder holds `config.json` (how to rebuild the model) and `model.safetensors` (its state, with a sha256 of it
-in the header: safetensors itself does not notice a flipped bit).
+in the header: safetensors itself does not notice a flipped bit). One that is meant to be shared also holds a model
+card, `README.md`, and its `config.json` the sha256 of the whole weights file.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,42 @@ from torch import Tensor
 from pointnet.files import write_atomically
 
 from .pointnet import PointNetClassifier
+from .pretrained import Pretrained
 
 MODELS: dict[str, Callable[..., PointNetClassifier]] = {"pointnet": PointNetClassifier}
+WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
+PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how files of torch.save and pickle begin
+
+
+def shipped() -> list[str]:
+    """The names of the weights that come with the library."""
+    return sorted(config.parent.name for config in WEIGHTS.glob("*/config.json"))
+
+
+# To a folder.
+
+
+def save_model(model: Pretrained, folder: str | os.PathLike[str], half: bool = False, notes: str = "") -> None:
+    """What `Pretrained.save_pretrained` does."""
+    folder = Path(folder)
+    name = next((name for name, kind in MODELS.items() if kind is type(model)), None)
+    if name is None:
+        raise ValueError(f"{folder}: not written: {type(model).__name__} is not one of {', '.join(MODELS)}")
+    if repr(_build(name, model.arguments)) != repr(model):
+        raise ValueError(f"{folder}: not written: the model is not as its arguments make it (folded, or changed)")
+    try:
+        _check_described(model)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: not written: {error}") from error
+    state = {key: tensor.half() if half and tensor.dim() > 1 else tensor for key, tensor in model.state_dict().items()}
+    if half and not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise ValueError(f"{folder}: not written: its weights are too large for half precision")
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = save_weights(folder, state)
+    if not (folder / "README.md").exists():
+        write_atomically(folder / "README.md", _model_card(model, notes).encode())
+    # Last: a folder without it holds no model, and one of an older model does not match the new weights.
+    save_config(folder, name, model.arguments, model.classes, model.preprocessing, digest)
 
 
 def save_config(
@@ -29,27 +65,83 @@ def save_config(
     arguments: Mapping[str, Any],
     classes: Sequence[str],
     preprocessing: Mapping[str, Any],
+    sha256: str | None = None,
 ) -> None:
-    """Writes `config.json`: the model's name in `MODELS`, its arguments, its classes, and what it expects of points."""
+    """Writes `config.json`: the model's name in `MODELS`, its arguments, its classes, what it expects of points, and
+    the sha256 of its weights file if it is given."""
     config = {
         "model": model,
         "arguments": dict(arguments),
         "classes": list(classes),
         "preprocessing": dict(preprocessing),
+        **({} if sha256 is None else {"sha256": sha256}),
     }
     write_atomically(Path(folder) / "config.json", json.dumps(config, indent=2).encode())
 
 
-def save_weights(folder: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
-    """Writes `model.safetensors` from a state dict."""
+def save_weights(folder: str | os.PathLike[str], state: Mapping[str, Tensor]) -> str:
+    """Writes `model.safetensors` from a state dict; -> the file's sha256."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_atomically(Path(folder) / "model.safetensors", save(tensors, {"sha256": _digest(tensors)}))
+    content = save(tensors, {"sha256": _digest(tensors)})
+    write_atomically(Path(folder) / "model.safetensors", content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _model_card(model: Pretrained, notes: str) -> str:
+    """A model card in the Hugging Face Hub's layout: YAML between two lines of dashes, then Markdown."""
+    kind, channels = type(model).__name__, model.arguments["in_channels"]
+    expected = "\n".join(f"- {name}: {value}" for name, value in model.preprocessing.items())
+    card = f"""---
+library_name: pointnet-shared-mlp
+tags:
+- point-cloud
+- pointnet
+- 3d
+---
+
+# {kind}, {len(model.classes)} classes
+
+PointNet (Qi, Su, Mo, Guibas, CVPR 2017) with {sum(p.numel() for p in model.parameters()):,} parameters.
+
+```python
+from pointnet import {kind}
+
+model = {kind}.from_pretrained("...")  # this folder, or its name on the Hub
+logits = model(points)  # (B, {channels}, N) float32 -> (B, {len(model.classes)})
+```
+
+It expects of points:
+
+{expected}
+
+Its classes, in the order of the logits: {", ".join(model.classes)}.
+"""
+    return f"{card}\n{notes}\n" if notes else card
+
+
+# And back.
+
+
+def fetch_model(name: str, revision: str | None = None) -> str:
+    """What `load_model` takes for this name: itself, or the folder that `owner/name` of the Hub was fetched to."""
+    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return name
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        wanted = "the Hugging Face Hub needs huggingface_hub: pip install 'pointnet-shared-mlp[hub]'"
+        raise ImportError(f"{name}: no such folder, and {wanted}") from error
+    try:
+        return snapshot_download(name, revision=revision, allow_patterns=["config.json", "model.safetensors"])
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name}: no such folder, and not to be had from the Hugging Face Hub: {reason}") from error
 
 
 def load_model(path: str | os.PathLike[str]) -> PointNetClassifier:
-    """The model of a run folder, in eval mode, on the CPU.
+    """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
 
     It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.
 
@@ -57,46 +149,72 @@ def load_model(path: str | os.PathLike[str]) -> PointNetClassifier:
         ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
     """
     folder = Path(path)
+    if os.fspath(path) in shipped() and not folder.exists():
+        folder = WEIGHTS / folder
     config = _read_config(folder / "config.json")
+    state = _read_weights(folder / "model.safetensors", config.get("sha256"))
     try:
-        model = MODELS[config["model"]](**config["arguments"])
+        model = _build(config["model"], config["arguments"])
         model.classes = tuple(config["classes"])
         model.preprocessing = dict(config["preprocessing"])
-        if not isinstance(model.preprocessing["num_points"], int):
-            raise TypeError("num_points must be an integer")
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        _check_described(model)
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         reason = f"does not describe a model of this library: {error!r}"
         raise ValueError(f"{folder / 'config.json'}: {reason}") from error
-    state = _read_weights(folder / "model.safetensors")
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         reason = " ".join(f"does not fit the model in config.json: {error}".split())
         raise ValueError(f"{folder / 'model.safetensors'}: {reason}") from error
     return model.eval()
 
 
+def _build(name: str, arguments: Mapping[str, Any]) -> PointNetClassifier:
+    """The network, without memory for its numbers and without drawing any."""
+    with torch.device("meta"):
+        return MODELS[name](**arguments)
+
+
+def _check_described(model: Pretrained) -> None:
+    count = model.arguments["num_classes"]
+    if len(model.classes) != count or not all(isinstance(name, str) for name in model.classes):
+        raise TypeError(f"classes must name its {count} classes, got {len(model.classes)} names")
+    if not isinstance(model.preprocessing.get("num_points"), int):
+        raise TypeError("num_points must be an integer, how many points a cloud has, in preprocessing")
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise ValueError(f"{path}: no model here; a run folder holds config.json and model.safetensors") from error
+        wanted = "a run folder holds config.json and model.safetensors; shipped weights: "
+        raise ValueError(f"{path}: no model here; {wanted}{', '.join(shipped()) or 'none'}") from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a model's config: {error}") from error
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """A state dict, in float32, held to the sha256 in its header and to that of the file, where it is known."""
     from safetensors import SafetensorError, safe_open
 
     try:
+        content = path.read_bytes()
         with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            expected = (file.metadata() or {}).get("sha256")
+            # Copied, since the file may change under a view of it.
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            stored = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file: {error}") from error
-    if expected != _digest(state):
+        reason = f"not a readable safetensors file: {error}"
+        if isinstance(error, SafetensorError) and content.startswith(PICKLES):
+            reason = "a pickle, which may hold code and is not opened; see python -m pointnet convert"
+        raise ValueError(f"{path}: {reason}") from error
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path}: damaged: it does not match the sha256 in config.json")
+    if stored is None:
+        raise ValueError(f"{path}: not written by this library: there is no sha256 in its header")
+    if stored != _digest(state):
         raise ValueError(f"{path}: damaged: its content does not match the sha256 stored with it")
-    return state
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -200,7 +200,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class OneLineParser(ArgumentParser):
-    """A parser whose every complaint is one line on stderr, with the nearest flag for an unknown one; exit code 2."""
+    """A parser whose every complaint is one line on stderr, with the nearest known word for an unknown; exit code 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         reason = " ".join(line.strip().removeprefix("- ") for line in str(message).splitlines())
@@ -208,6 +208,8 @@ class OneLineParser(ArgumentParser):
         unknown = [word.split("=")[0].rstrip(":,") for word in str(message).split() if word.startswith("--")]
         unknown += [f"--{key}" for key in re.findall(r"(?<!class )[\"'](\w+)[\"']", str(message))]
         hint = next((did_you_mean(word, flags) for word in unknown if word not in flags), "")
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", reason)
+        hint = did_you_mean(choice[1], re.findall(r"\w+", choice[2])) if choice else hint
         hint = "" if "did you mean" in reason else hint
         sys.stderr.write(f"{self.prog}: error: {reason}{hint}\n")
         sys.exit(2)

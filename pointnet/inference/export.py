@@ -1,0 +1,149 @@
+"""A trained classifier as one file that runs without this library: ONNX, or PyTorch's own exported program.
+
+What is exported is the folded model (identity 8), for any number of clouds and points. Nothing is written before the
+file's content was run and gave the model's logits.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+from pointnet.files import write_atomically
+from pointnet.models import PointNetClassifier
+from pointnet.training.extras import MissingExtraError
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}  # of each format
+SIZES = ((1, 1), (1, 50), (7, 2048), (32, 1024))  # (B, N) at which the file is compared with the model
+TOLERANCE = 1e-4  # of a logit, or of the largest where that is above 1
+INPUT, OUTPUT = "points", "logits"
+METADATA_FILE = "metadata.json"  # within a .pt2
+
+
+class Exported(NamedTuple):
+    """What was written, and how far its logits are from the model's at each (B, N) of `SIZES`."""
+
+    path: Path
+    bytes: int
+    errors: dict[tuple[int, int], float]
+
+
+def export_model(model: PointNetClassifier, path: str | os.PathLike[str], format: str = "onnx") -> Exported:
+    """Writes `model` in eval mode: points (B, C, N) float32 -> logits (B, num_classes), for any B and N above 0.
+
+    The file also says `classes` (a JSON list, in the order of the logits) and the items of `model.preprocessing`: as
+    ONNX metadata, or in the extra file `metadata.json` of a .pt2, which `torch.export.load` reads.
+
+    Args:
+        format: "onnx" (standard operators only), or "torch" for a .pt2 (PyTorch's own operators only).
+
+    Raises:
+        ValueError: an unknown format; or the file's logits are not the model's, and nothing is written.
+        MissingExtraError: the packages of the extra `export` are not installed.
+        OSError: the file cannot be written.
+    """
+    if format not in SUFFIXES:
+        raise ValueError(f"format must be {' or '.join(SUFFIXES)}, got '{format}'")
+    path, reference = Path(path), copy.deepcopy(model).cpu().float().eval()
+    to_content, to_runner = {"onnx": (_to_onnx, _run_onnx), "torch": (_to_torch, _run_torch)}[format]
+    with _quiet():
+        content = to_content(reference, _metadata(model))
+        errors = compare(reference, to_runner(content))
+    for (clouds, points), error in errors.items():
+        if not error <= TOLERANCE:
+            raise ValueError(f"{path}: not written: at ({clouds}, {points}) its logits are off by {error:.1e}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    return Exported(path, len(content), errors)
+
+
+@torch.no_grad()
+def compare(model: PointNetClassifier, run: Callable[[Tensor], Tensor]) -> dict[tuple[int, int], float]:
+    """How far `run` is from `model` at each of `SIZES`, as `TOLERANCE` counts it; infinite where a shape differs."""
+    generator, errors = torch.Generator().manual_seed(0), {}
+    for clouds, points in SIZES:
+        x = 2 * torch.rand(clouds, model.encoder.mlp1.widths[0], points, generator=generator) - 1
+        wanted, got = model(x), run(x)
+        scale = max(1.0, float(wanted.abs().max()))
+        same = got.shape == wanted.shape
+        errors[clouds, points] = float((got - wanted).abs().max()) / scale if same else float("inf")
+    return errors
+
+
+def _example(model: PointNetClassifier) -> tuple[tuple[Tensor], Any]:
+    """Points to trace with, of no size 1, which would be taken for fixed; and which of their sizes may vary."""
+    return (torch.zeros(2, model.encoder.mlp1.widths[0], 16),), ({0: Dim("batch"), 2: Dim("points")},)
+
+
+def _metadata(model: PointNetClassifier) -> dict[str, str]:
+    items = {"classes": list(model.classes), **model.preprocessing}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in items.items()}
+
+
+def _to_torch(model: PointNetClassifier, metadata: Mapping[str, str]) -> bytes:
+    points, sizes = _example(model)
+    program, stream = torch.export.export(model.fold(), points, dynamic_shapes=sizes), io.BytesIO()
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # of no use to others, and it names this machine's folders
+        if getattr(node.target, "namespace", "aten") != "aten":
+            raise ValueError(f"not exported: {node.target} is not one of PyTorch's own operators")
+    torch.export.save(program, stream, extra_files={METADATA_FILE: json.dumps(metadata)})
+    return stream.getvalue()
+
+
+def _run_torch(content: bytes) -> Callable[[Tensor], Tensor]:
+    return torch.export.load(io.BytesIO(content)).module()
+
+
+def _to_onnx(model: PointNetClassifier, metadata: Mapping[str, str]) -> bytes:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError("exporting to ONNX", package, "export")
+    points, sizes = _example(model)
+    program = torch.onnx.export(
+        model.fold(), points, dynamic_shapes=sizes, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+    )
+    assert program is not None  # so it is for the exporter before this one (dynamo=False)
+    proto = program.model_proto
+    foreign = sorted({node.domain for node in (*proto.graph.node, *proto.functions)} - {""})
+    if foreign:
+        raise ValueError(f"not exported: operators of {', '.join(foreign)} are not standard ones")
+    for described in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        described.ClearField("metadata_props")  # of no use to others, and they name this machine's folders
+    for name, value in metadata.items():
+        proto.metadata_props.add(key=name, value=value)
+    return proto.SerializeToString()
+
+
+def _run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run([OUTPUT], {INPUT: x.numpy()})[0])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporters' remarks on their own insides from the user."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)

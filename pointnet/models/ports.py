@@ -1,0 +1,189 @@
+"""Weights of the widely used PyTorch ports of PointNet's classifier, as a model of ours that computes the same.
+
+Two ports, yanx27/Pointnet_Pointnet2_pytorch and fxia22/pointnet.pytorch, and what was made from them, share one network
+and its names (`feat.stn.conv1.weight`, ...). It is not quite the published one:
+
+- three shared layers, 64 | 128, 1024, and no ReLU before the max: ordinary options of `PointNetEncoder`;
+- a bias before each batch norm: here it is taken off the norm's running mean;
+- T-Nets whose forward adds the identity: here it is in the bias;
+- log-probabilities out, ours are logits: `log_softmax(1)` of ours is theirs;
+- dropout before the head's last norm, not after its ReLUs: alike in eval, not in further training.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .pointnet import PointNetClassifier
+
+# Ours and theirs: a linear map and the norm behind it, if there is one.
+TNET = (
+    ("mlp.layers.0.conv", "mlp.layers.0.norm", "conv1", "bn1"),
+    ("mlp.layers.1.conv", "mlp.layers.1.norm", "conv2", "bn2"),
+    ("mlp.layers.2.conv", "mlp.layers.2.norm", "conv3", "bn3"),
+    ("fc.0", "fc.1.norm", "fc1", "bn4"),
+    ("fc.3", "fc.4.norm", "fc2", "bn5"),
+    ("matrix", None, "fc3", None),
+)
+ENCODER = (
+    ("mlp1.layers.0.conv", "mlp1.layers.0.norm", "conv1", "bn1"),
+    ("mlp2.layers.0.conv", "mlp2.layers.0.norm", "conv2", "bn2"),
+    ("mlp2.layers.1.conv", "mlp2.layers.1.norm", "conv3", "bn3"),
+)
+HEAD = (
+    ("head.0", "head.1.norm", "fc1", "bn1"),
+    ("head.4", "head.5.norm", "fc2", "bn2"),
+    ("logits", None, "fc3", None),
+)
+Y_AND_Z = [0, 2, 1]
+NUM_POINTS = 1024  # of the clouds they are trained on, if nobody says otherwise
+
+
+def load_port(path: str | os.PathLike[str], classes: Sequence[str] = (), up: str = "z") -> PointNetClassifier:
+    """The classifier whose state dict a port saved, as a model of ours; in eval mode, in float32, on the CPU.
+
+    No code that the file may hold is run.
+
+    Args:
+        path: what the port wrote: a state dict, or a checkpoint that holds one as `model_state_dict`.
+        classes: their names, in the order of the port's labels; empty for "class 0", "class 1", ...
+        up: the up axis of the clouds the port was trained on. "z": the model takes points as the port's network does.
+            "y": it takes the same points with y and z exchanged, and normals too, as this library reads ModelNet's
+            HDF5 and text releases, which have y up.
+
+    Raises:
+        ValueError: another kind of file, a damaged one, or another network; the message names the file. Names for
+            more or fewer classes than it has.
+    """
+    if up not in ("y", "z"):
+        raise ValueError(f"up must be y or z, got '{up}'")
+    path = Path(path)
+    state = _read_state(path)
+    has_tnet = {ours: f"feat.{theirs}.fc3.bias" in state for ours, theirs in (("input", "stn"), ("feature", "fstn"))}
+    try:
+        model = PointNetClassifier(
+            num_classes=len(state["fc3.bias"]),
+            in_channels=state["feat.conv1.weight"].shape[1],
+            input_transform=has_tnet["input"],
+            feature_transform=has_tnet["feature"],
+            widths=((64,), (128, 1024)),
+            last_activation=False,
+        )
+        converted = _take(state, ENCODER, "encoder.", "feat.") | _take(state, HEAD, "", "")
+        if has_tnet["input"]:
+            converted |= _take_tnet(state, "encoder.input_tnet.", "feat.stn.")
+        if has_tnet["feature"]:
+            converted |= _take_tnet(state, "encoder.feature_tnet.", "feat.fstn.")
+        if state:
+            raise ValueError(f"no classifier of theirs has {next(iter(state))}")
+        model.load_state_dict(converted)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: not the classifier of a known port: {' '.join(str(reason).split())}") from error
+    count = model.arguments["num_classes"]
+    if classes and len(classes) != count:
+        raise ValueError(f"{path}: tells {count} classes apart, got {len(classes)} names")
+    if up == "y":
+        _exchange_y_and_z(model)
+    model.classes = tuple(classes) or tuple(f"class {label}" for label in range(count))
+    model.preprocessing = {
+        "frame": "z up, right-handed",
+        "normalization": "centred, in the unit sphere",
+        "num_points": NUM_POINTS,
+        "normals": model.arguments["in_channels"] == 6,
+    }
+    return model.eval()
+
+
+class _Ignored:
+    """Stands for a NumPy scalar, such as the accuracy beside the weights: nothing of NumPy is called to read it."""
+
+    def __init__(self, *arguments: object):
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+NUMPY_SCALARS: list[Any] = [
+    (_Ignored, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+]
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of `torch.save`, without the prefix that DataParallel gives its names."""
+    try:
+        with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # the unpickler raises whatever it is led to
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            wanted = "only weights are read: in the port, save the network's state_dict()"
+            raise ValueError(f"{path}: holds {code[1]}, which is code; {wanted}") from error
+        raise ValueError(f"{path}: damaged, or not a file that torch.save writes") from error
+    if isinstance(content, Mapping):
+        content = content.get("model_state_dict", content.get("state_dict", content))
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: holds no state dict, tensors by their names")
+    state = {str(name).removeprefix("module."): value for name, value in content.items()}
+    if "conv4.weight" in state or "convs1.weight" in state:
+        raise ValueError(f"{path}: holds a network that segments; only classifiers are converted")
+    if "sa1.mlp_convs.0.weight" in state or "sa1.conv_blocks.0.0.weight" in state:
+        raise ValueError(f"{path}: holds a PointNet++; only PointNet's classifiers are converted")
+    return state
+
+
+def _take(
+    state: dict[str, Tensor], layers: tuple[tuple[str, str | None, str, str | None], ...], ours: str, theirs: str
+) -> dict[str, Tensor]:
+    """Moves these layers' tensors out of their state dict; -> ours of the same."""
+    taken = {}
+    for linear, norm, their_linear, their_norm in layers:
+        taken[f"{ours}{linear}.weight"] = state.pop(f"{theirs}{their_linear}.weight")
+        bias = state.pop(f"{theirs}{their_linear}.bias")
+        if norm is None:
+            taken[f"{ours}{linear}.bias"] = bias
+            continue
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            taken[f"{ours}{norm}.{name}"] = state.pop(f"{theirs}{their_norm}.{name}")
+        taken[f"{ours}{norm}.running_mean"] = taken[f"{ours}{norm}.running_mean"] - bias
+        steps = state.pop(f"{theirs}{their_norm}.num_batches_tracked", torch.tensor(0))  # the oldest files lack it
+        taken[f"{ours}{norm}.num_batches_tracked"] = steps
+    return taken
+
+
+def _take_tnet(state: dict[str, Tensor], ours: str, theirs: str) -> dict[str, Tensor]:
+    taken = _take(state, TNET, ours, theirs)
+    bias = taken[f"{ours}matrix.bias"]
+    taken[f"{ours}matrix.bias"] = bias + torch.eye(round(len(bias) ** 0.5)).flatten()
+    return taken
+
+
+@torch.no_grad()
+def _exchange_y_and_z(model: PointNetClassifier) -> None:
+    """Lets the model take points whose y and z stand the other way round, and compute the same.
+
+    With P the exchange, W (T^T P x) = (W P) (P T^T P) x: P moves into the first weights, and around the matrix.
+    """
+    encoder, order = model.encoder, list(range(model.encoder.mlp1.widths[0]))
+    order[1:3] = 2, 1
+    if len(order) == 6:
+        order[4:6] = 5, 4
+    encoder.mlp1[0].conv.weight.copy_(encoder.mlp1[0].conv.weight[:, order])
+    if encoder.input_tnet is not None:
+        first, matrix = encoder.input_tnet.mlp[0].conv, encoder.input_tnet.matrix
+        first.weight.copy_(first.weight[:, order])
+        for parameter in (matrix.weight, matrix.bias):
+            rows = parameter.unflatten(0, (3, 3))
+            parameter.copy_(rows[Y_AND_Z][:, Y_AND_Z].flatten(0, 1))

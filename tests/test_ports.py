@@ -1,0 +1,315 @@
+"""Weights of popular ports, read as a model of ours that computes the same, and what is refused."""
+
+import copy
+import os
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pointnet import __main__ as command_line
+from pointnet import critical_points, load_model
+from pointnet.datasets import ModelNet
+from pointnet.models.ports import load_port
+from pointnet.training.loop import PREPROCESSING
+from tests.test_command_line import SAMPLES, error_of
+
+# The ports' network, by their names, written down anew.
+
+
+class PortTNet(nn.Module):
+    def __init__(self, channels: int, k: int):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv1d(channels, 64, 1), nn.BatchNorm1d(64)
+        self.conv2, self.bn2 = nn.Conv1d(64, 128, 1), nn.BatchNorm1d(128)
+        self.conv3, self.bn3 = nn.Conv1d(128, 1024, 1), nn.BatchNorm1d(1024)
+        self.fc1, self.bn4 = nn.Linear(1024, 512), nn.BatchNorm1d(512)
+        self.fc2, self.bn5 = nn.Linear(512, 256), nn.BatchNorm1d(256)
+        self.fc3, self.k = nn.Linear(256, k * k), k
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn3(self.conv3(x)))
+        x = torch.max(x, 2, keepdim=True)[0].view(-1, 1024)
+        x = F.relu(self.bn4(self.fc1(x)))
+        x = F.relu(self.bn5(self.fc2(x)))
+        identity = torch.eye(self.k, dtype=x.dtype).view(1, -1).repeat(len(x), 1)
+        return (self.fc3(x) + identity).view(-1, self.k, self.k)
+
+
+class PortEncoder(nn.Module):
+    def __init__(self, channels: int, feature_transform: bool):
+        super().__init__()
+        self.stn = PortTNet(channels, 3)
+        self.conv1, self.bn1 = nn.Conv1d(channels, 64, 1), nn.BatchNorm1d(64)
+        self.conv2, self.bn2 = nn.Conv1d(64, 128, 1), nn.BatchNorm1d(128)
+        self.conv3, self.bn3 = nn.Conv1d(128, 1024, 1), nn.BatchNorm1d(1024)
+        if feature_transform:
+            self.fstn = PortTNet(64, 64)
+
+    def forward(self, x):
+        turned = torch.bmm(x.transpose(2, 1)[:, :, :3], self.stn(x))
+        x = torch.cat([turned, x.transpose(2, 1)[:, :, 3:]], 2).transpose(2, 1)
+        x = F.relu(self.bn1(self.conv1(x)))
+        if hasattr(self, "fstn"):
+            x = torch.bmm(x.transpose(2, 1), self.fstn(x)).transpose(2, 1)
+        x = F.relu(self.bn2(self.conv2(x)))
+        return torch.max(self.bn3(self.conv3(x)), 2)[0]
+
+
+class PortClassifier(nn.Module):
+    def __init__(self, k: int = 40, channels: int = 3, feature_transform: bool = True):
+        super().__init__()
+        self.feat = PortEncoder(channels, feature_transform)
+        self.fc1, self.bn1 = nn.Linear(1024, 512), nn.BatchNorm1d(512)
+        self.fc2, self.bn2 = nn.Linear(512, 256), nn.BatchNorm1d(256)
+        self.fc3, self.dropout = nn.Linear(256, k), nn.Dropout(0.4)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.fc1(self.feat(x))))
+        x = F.relu(self.bn2(self.dropout(self.fc2(x))))
+        return F.log_softmax(self.fc3(x), dim=1)
+
+
+def trained(network: nn.Module, channels: int = 3) -> nn.Module:
+    """With statistics of its points, as after training, and both signs of the norms' scales."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.weight, 1, 0.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+            module.momentum = 0.5
+    with torch.no_grad():
+        for _ in range(3):
+            network.train()(torch.randn(16, channels, 40))
+    return network.eval()
+
+
+def checkpoint_of(network: nn.Module, scalar=np.float64) -> dict:
+    """What one of the ports saves: its accuracies are NumPy scalars."""
+    optimizer = torch.optim.Adam(network.parameters())
+    sum(p.sum() for p in network.parameters()).backward()
+    optimizer.step()
+    return {
+        "epoch": 112,
+        "instance_acc": scalar(0.906),
+        "class_acc": scalar(0.862),
+        "model_state_dict": network.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+    }
+
+
+@pytest.fixture(scope="module")
+def port():
+    torch.manual_seed(0)
+    return trained(PortClassifier())
+
+
+@pytest.fixture(scope="module")
+def saved(port, tmp_path_factory):
+    path = tmp_path_factory.mktemp("port") / "best_model.pth"
+    torch.save(checkpoint_of(copy.deepcopy(port)) | {"model_state_dict": port.state_dict()}, path)
+    return path
+
+
+@torch.no_grad()
+def assert_same(model, port, x, theirs=None):
+    torch.testing.assert_close(model(x).log_softmax(1), port(x if theirs is None else theirs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+@pytest.mark.parametrize("feature_transform", [True, False])
+def test_a_ports_classifier_becomes_ours_and_computes_the_same(tmp_path, channels, feature_transform):
+    port = trained(PortClassifier(7, channels, feature_transform), channels)
+    path = tmp_path / "cls_model_5.pth"
+    torch.save(port.state_dict(), path)
+    model = load_port(path)
+    assert not model.training
+    for count in (1, 2, 50):
+        assert_same(model, port, torch.randn(3, channels, count))
+    x = torch.randn(2, channels, 300)
+    assert_same(model, port, x)
+    assert_same(model.fold(), port, x)
+    with torch.no_grad():
+        matrix = model(x, return_transforms=True)[1].input
+        torch.testing.assert_close(matrix, port.feat.stn(x), rtol=0, atol=1e-5)
+        assert (matrix - matrix.transpose(1, 2)).abs().max() > 0.05, "a symmetric matrix hides its direction"
+    # What is left of the difference is float32's: the same weights in float64 agree far better.
+    model, port, x = model.double(), port.double(), x.double()
+    torch.testing.assert_close(model(x).log_softmax(1), port(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scalar", [np.float64, np.float32, np.int64])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_with_numpy_scalars_is_read_in_both_formats(port, tmp_path, scalar, zipped):
+    path = tmp_path / "x.pth"
+    content = {"instance_acc": scalar(1), "epoch": 3, "model_state_dict": port.state_dict()}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    before = set(torch.serialization.get_safe_globals())
+    assert_same(load_port(path), port, torch.randn(2, 3, 20))
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_a_numpy_scalar_of_numpy_1_is_read(port, saved, tmp_path):
+    """It says `numpy.core`, where NumPy 2 says `numpy._core`."""
+    path = tmp_path / "x.pth"
+    torch.save({"a": np.float64(1), "model_state_dict": port.state_dict()}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert b"numpy._core.multiarray\n" in content
+    path.write_bytes(content.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
+    assert_same(load_port(path), port, torch.randn(2, 3, 20))
+
+
+def without_prefix_or_counts(state):
+    return {name: value for name, value in state.items() if "num_batches_tracked" not in name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        without_prefix_or_counts,
+        lambda state: {name: value.double() if value.is_floating_point() else value for name, value in state.items()},
+        lambda state: {"state_dict": state},
+    ],
+    ids=["DataParallel", "before num_batches_tracked", "float64", "under another name"],
+)
+def test_what_others_made_of_it_is_read_too(port, tmp_path, change):
+    torch.save(change(port.state_dict()), tmp_path / "x.pth")
+    model = load_port(tmp_path / "x.pth")
+    assert_same(model, port, torch.randn(2, 3, 20))
+    assert model.logits.weight.dtype == torch.float32
+
+
+def test_a_converted_model_does_what_ours_do(port, saved):
+    model, x = load_port(saved), torch.randn(2, 3, 200)
+    assert_same(model, port, x)
+    decisive = critical_points(model, x[:1])[0]
+    assert decisive.sum() < 200
+    torch.testing.assert_close(model(x[:1, :, decisive]), model(x[:1]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.classify_chunks(x.split(64, 2)), model(x), rtol=0, atol=1e-4)
+
+
+def test_weights_of_y_up_clouds_take_the_librarys_frame(tmp_path):
+    for channels, order in ((3, [0, 2, 1]), (4, [0, 2, 1, 3]), (6, [0, 2, 1, 3, 5, 4])):
+        port = trained(PortClassifier(3, channels), channels)
+        torch.save(port.state_dict(), tmp_path / "x.pth")
+        x = torch.randn(2, channels, 60)
+        model = load_port(tmp_path / "x.pth", up="y")
+        assert_same(model, port, x, theirs=x[:, order])
+        assert model.preprocessing == PREPROCESSING | {"num_points": 1024, "normals": channels == 6}
+    with pytest.raises(ValueError, match="up must be y or z, got 'x'"):
+        load_port(tmp_path / "x.pth", up="x")
+
+
+def test_a_converted_folder_reads_modelnet_as_the_port_did(port, saved, tmp_path, capsys):
+    data = ModelNet(SAMPLES, split="test", num_points=1024)
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(data.classes) + "\n")
+    words = ["convert", str(saved), "--out", str(tmp_path / "x"), "--classes", str(names), "--up", "y"]
+    assert command_line.main(words) == 0
+    printed = capsys.readouterr()
+    assert "40 classes" in printed.out
+    assert not printed.err
+    model = load_model(tmp_path / "x")
+    with h5py.File(f"{SAMPLES}/modelnet40_ply_hdf5_2048/ply_data_test0.h5") as file:
+        raw = torch.from_numpy(file["data"][:, :1024]).transpose(1, 2)
+    assert_same(model, port, torch.stack([data[i][0] for i in range(len(data))]), theirs=raw)
+    assert command_line.main(["evaluate", str(tmp_path / "x"), "--dataset", "modelnet40", "--root", SAMPLES]) == 0
+
+
+def test_a_converted_folder_is_named_after_its_file(saved, tmp_path, capsys):
+    path = tmp_path / "best_model.pth"
+    path.write_bytes(saved.read_bytes())
+    assert command_line.main(["convert", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "its classes are called 'class 0'" in printed
+    assert "--up y" in printed
+    assert load_model(tmp_path / "best_model").classes[39] == "class 39"
+    assert "Converted from `best_model.pth`." in (tmp_path / "best_model" / "README.md").read_text()
+    assert "already holds a model; choose another --out" in error_of(capsys, command_line.main, ["convert", str(path)])
+    path.rename(tmp_path / "best")
+    assert "--out must name" in error_of(capsys, command_line.main, ["convert", str(tmp_path / "best")])
+
+
+class Malice:
+    """A pickle of it makes a file when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def segmentation_state(state):
+    return state | {"conv4.weight": torch.zeros(13, 128, 1), "conv4.bias": torch.zeros(13)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (segmentation_state, "holds a network that segments; only classifiers are converted"),
+        (lambda state: {"stn.conv1.weight": torch.zeros(64, 3, 1), "convs1.weight": torch.zeros(1)}, "segments"),
+        (lambda state: {"sa1.mlp_convs.0.weight": torch.zeros(64, 6, 1, 1)}, r"holds a PointNet\+\+"),
+        (lambda state: {"layer1.weight": torch.zeros(3)}, "not the classifier of a known port: no 'fc3.bias'"),
+        (lambda state: {n: t for n, t in state.items() if n != "feat.bn2.bias"}, "no 'feat.bn2.bias'"),
+        (lambda state: state | {"feat.conv4.weight": torch.zeros(3)}, "no classifier of theirs has feat.conv4.weight"),
+        (lambda state: state | {"fc1.weight": torch.zeros(512, 2048)}, "size mismatch for head.0.weight"),
+        (lambda state: state | {"fc3.bias": torch.tensor(3.0)}, "not the classifier of a known port"),
+        (lambda state: state | {"feat.conv1.weight": torch.zeros(64)}, "not the classifier of a known port"),
+        (lambda state: state | {"feat.stn.fc3.bias": torch.zeros(8)}, "not the classifier of a known port"),
+        (lambda state: list(state.values()), "holds no state dict"),
+        (lambda state: {"model_state_dict": 3}, "holds no state dict"),
+        (lambda state: state | {"epoch": 3}, "holds no state dict"),
+        (lambda state: trained(PortClassifier()), "holds tests.test_ports.PortClassifier, which is code"),
+    ],
+)
+def test_another_network_is_one_clear_line(port, tmp_path, capsys, change, message):
+    path = tmp_path / "x.pth"
+    torch.save(change(port.state_dict()), path)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_port(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert str(path) in error_of(capsys, command_line.main, ["convert", str(path)])
+    assert list(tmp_path.iterdir()) == [path], "half-written files"
+
+
+def test_code_in_a_file_is_never_run(port, tmp_path):
+    for name, content in (("a", Malice(tmp_path / "ran")), ("b", {"x": Malice(tmp_path / "ran")})):
+        torch.save(content, tmp_path / f"{name}.pth")
+        with pytest.raises(ValueError, match=r"holds (posix|nt).mkdir, which is code; only weights are read|damaged"):
+            load_port(tmp_path / f"{name}.pth")
+    (tmp_path / "c.pth").write_bytes(pickle.dumps(Malice(tmp_path / "ran")))
+    with pytest.raises(ValueError, match=r"c.pth: "):
+        load_port(tmp_path / "c.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_or_missing_file_is_one_clear_line(saved, tmp_path):
+    content, path = saved.read_bytes(), tmp_path / "x.pth"
+    for size in (0, 1, 10, 1000, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError, match="damaged, or not a file that torch.save writes") as caught:
+            load_port(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="nowhere.pth: cannot be read: No such file"):
+        load_port(tmp_path / "nowhere.pth")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_port(tmp_path)
+
+
+def test_names_for_the_classes_must_be_as_many(saved, tmp_path, capsys):
+    with pytest.raises(ValueError, match="tells 40 classes apart, got 2 names"):
+        load_port(saved, ["a", "b"])
+    names = tmp_path / "names.txt"
+    names.write_bytes(b"\xff\xfe\x00")
+    words = ["convert", str(saved), "--out", str(tmp_path / "x"), "--classes"]
+    assert "not text" in error_of(capsys, command_line.main, [*words, str(names)])
+    assert "nowhere.txt" in error_of(capsys, command_line.main, [*words, "nowhere.txt"])
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,399 @@
+"""Sharing a model: to a folder and back bit for bit, from shipped weights and from the Hub; and what is refused."""
+
+import builtins
+import json
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from pointnet import PointNetClassifier, load_model
+from pointnet import __main__ as command_line
+from pointnet.models import zoo
+from tests.test_command_line import error_of
+from tests.test_training import assert_equal_states
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ("disc", "rod", "椅子")
+SMALL = {"widths": ((8,), (16,)), "input_transform": False, "feature_transform": False}
+
+
+def described(model: PointNetClassifier, num_points: int = 32) -> PointNetClassifier:
+    """With names and statistics as after training."""
+    model.classes = CLASSES
+    model.preprocessing = {"frame": "z up, right-handed", "num_points": num_points, "normals": False}
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.weight)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def small() -> PointNetClassifier:
+    return described(PointNetClassifier(3, **SMALL))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A shared model."""
+    small().save_pretrained(tmp_path / "shared")
+    return tmp_path / "shared"
+
+
+def assert_refused(folder, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"in_channels": 6, "regularization_weight": 0.5},
+        SMALL | {"input_transform": True, "in_channels": 4},
+        {"widths": ((64,), (128, 1024)), "last_activation": False, "input_transform": False},
+    ],
+    ids=str,
+)
+def test_a_model_comes_back_as_it_was_bit_for_bit(tmp_path, arguments):
+    model = described(PointNetClassifier(3, **arguments))
+    model.save_pretrained(tmp_path / "a" / "b")
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    random_state = torch.get_rng_state()
+    loaded = PointNetClassifier.from_pretrained(tmp_path / "a" / "b")
+    assert torch.equal(torch.get_rng_state(), random_state), "reading draws no numbers"
+    assert not loaded.training
+    assert (loaded.classes, loaded.preprocessing) == (model.classes, model.preprocessing)
+    assert loaded.arguments == model.arguments
+    assert repr(loaded) == repr(model)
+    assert_equal_states(loaded.state_dict(), model.state_dict())
+    assert all(p.requires_grad for p in loaded.parameters())
+    assert all(tensor.is_contiguous() for tensor in loaded.state_dict().values())
+    x = torch.randn(2, model.arguments["in_channels"], 9)
+    assert torch.equal(loaded(x), model(x))
+    loaded.train()(x).sum().backward()
+
+
+def test_the_arguments_are_all_that_the_constructor_takes():
+    assert list(PointNetClassifier(2).arguments) == list(PointNetClassifier.__init__.__annotations__)
+    assert PointNetClassifier(**PointNetClassifier(5).arguments).arguments == PointNetClassifier(5).arguments
+
+
+def test_saved_over_an_older_model_the_new_one_is_there_and_the_card_is_left_as_written(folder):
+    (folder / "README.md").write_text("my own words")
+    other = small()
+    other.save_pretrained(folder, notes="not these")
+    assert_equal_states(load_model(folder).state_dict(), other.state_dict())
+    assert (folder / "README.md").read_text() == "my own words"
+
+
+def test_stopped_between_its_files_a_save_leaves_no_model_that_looks_whole(folder, tmp_path, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "save_config", stop)
+    for where, message in ((folder, "damaged: it does not match the sha256"), (tmp_path / "new", "no model here")):
+        with pytest.raises(KeyboardInterrupt):
+            small().save_pretrained(where)
+        assert_refused(where, message)
+
+
+def test_half_precision_keeps_vectors_whole_and_is_restored_to_float32(tmp_path):
+    model = described(PointNetClassifier(3))
+    sizes = []
+    for half in (False, True):
+        model.save_pretrained(tmp_path / str(half), half=half)
+        sizes.append((tmp_path / str(half) / "model.safetensors").stat().st_size)
+    assert 0.5 < sizes[1] / sizes[0] < 0.52
+    with safe_open(tmp_path / "True" / "model.safetensors", "pt") as file:
+        stored = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+    assert stored["encoder.mlp1.layers.0.conv.weight"] == torch.float16
+    assert stored["encoder.mlp1.layers.0.norm.running_var"] == torch.float32
+    assert stored["encoder.mlp1.layers.0.norm.num_batches_tracked"] == torch.int64
+    loaded = load_model(tmp_path / "True")
+    for name, tensor in loaded.state_dict().items():
+        whole = model.state_dict()[name]
+        assert tensor.dtype == whole.dtype
+        assert torch.equal(tensor, whole.half().float() if whole.dim() > 1 else whole), name
+    x = torch.rand(2, 3, 50)
+    torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=2e-2)
+
+
+def test_weights_too_large_for_half_precision_are_refused_and_nothing_is_written(tmp_path):
+    model = small()
+    model.logits.weight.data[0, 0] = 1e5
+    with pytest.raises(ValueError, match="too large for half precision"):
+        model.save_pretrained(tmp_path / "x", half=True)
+    assert not (tmp_path / "x").exists()
+
+
+class Other(PointNetClassifier):
+    pass
+
+
+def folded(model):
+    return model.fold()
+
+
+def without_names(model):
+    model.classes = ()
+    return model
+
+
+def without_points(model):
+    model.preprocessing = {}
+    return model
+
+
+def another_activation(model):
+    model.encoder.mlp1[0].activation = nn.GELU()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (folded, "the model is not as its arguments make it"),
+        (another_activation, "the model is not as its arguments make it"),
+        (without_names, "classes must name its 3 classes, got 0 names"),
+        (without_points, "num_points must be an integer"),
+        (lambda model: Other(3), "Other is not one of pointnet"),
+    ],
+)
+def test_a_model_that_could_not_be_rebuilt_is_not_saved(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        change(small()).save_pretrained(tmp_path / "x")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_model_card_is_in_the_hubs_layout(folder, tmp_path):
+    model = described(PointNetClassifier(3))
+    model.save_pretrained(tmp_path / "x", notes="## Training\n\nOn discs and rods; 99 %.")
+    card = (tmp_path / "x" / "README.md").read_text(encoding="utf-8")
+    _, head, body = card.split("---\n", 2)
+    assert yaml.safe_load(head)["library_name"] == "pointnet-shared-mlp"
+    assert "point-cloud" in yaml.safe_load(head)["tags"]
+    for words in ("3,464,", "disc, rod, 椅子", "- frame: z up", "- num_points: 32", "On discs and rods; 99 %."):
+        assert words in body
+    code = body.split("```python\n")[1].split("```")[0].replace('"..."', repr(str(tmp_path / "x")))
+    exec(compile(code, "README.md", "exec"), {"points": torch.randn(2, 3, 9)})
+    assert (folder / "README.md").read_text().endswith("rod, 椅子.\n")
+
+
+# What is refused.
+
+
+def test_a_flipped_bit_in_the_weights_is_noticed_a_thousand_times_of_a_thousand(folder):
+    path, flips = folder / "model.safetensors", random.Random(0)
+    good, config = path.read_bytes(), json.loads((folder / "config.json").read_text())
+    for in_config in (True, False):  # a run folder has its sha256 in the weights' header alone
+        (folder / "config.json").write_text(json.dumps({n: v for n, v in config.items() if in_config or n != "sha256"}))
+        start = len(good) if in_config else 4096  # here, half of the flips are in the header
+        for _ in range(500):
+            damaged = bytearray(good)
+            damaged[flips.randrange(start)] ^= 1 << flips.randrange(8)
+            path.write_bytes(damaged)
+            assert_refused(folder, r"model.safetensors: (damaged|not|does not)")
+        path.write_bytes(good)
+        load_model(folder)
+
+
+def test_a_truncated_file_is_one_clear_line(folder):
+    path = folder / "model.safetensors"
+    good = path.read_bytes()
+    for size in (0, 1, 7, 8, 100, 5000, len(good) // 2, len(good) - 1):
+        path.write_bytes(good[:size])
+        assert_refused(folder, "model.safetensors: not a readable safetensors file")
+    path.write_bytes(good + b"\0")
+    assert_refused(folder, "model.safetensors: not a readable safetensors file")
+
+
+def test_a_pickle_is_not_opened(folder, tmp_path, monkeypatch):
+    def opened(*arguments, **settings):
+        raise AssertionError("a pickle was opened")
+
+    torch.save({"x": torch.zeros(3)}, tmp_path / "zip")
+    torch.save({"x": torch.zeros(3)}, tmp_path / "legacy", _use_new_zipfile_serialization=False)
+    (tmp_path / "pickle").write_bytes(pickle.dumps({"x": 3}))
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, opened)
+    monkeypatch.setattr(torch, "load", opened)
+    for name in ("zip", "legacy", "pickle"):
+        shutil.copy(tmp_path / name, folder / "model.safetensors")
+        assert_refused(folder, "model.safetensors: a pickle, which may hold code and is not opened; see python -m poi")
+
+
+def write_state(folder, state, metadata):
+    save_file(state, folder / "model.safetensors", metadata)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({name: v for name, v in config.items() if name != "sha256"}))
+
+
+def test_weights_of_another_library_or_another_model_are_one_clear_line(folder, tmp_path):
+    state = load_model(folder).state_dict()
+    write_state(folder, state, {"format": "pt"})
+    assert_refused(folder, "model.safetensors: not written by this library: there is no sha256 in its header")
+    described(PointNetClassifier(3)).save_pretrained(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.safetensors", folder)
+    assert_refused(folder, r"model.safetensors: does not fit the model in config.json: .*Unexpected key")
+    write_state(folder, state, {"sha256": 64 * "0"})
+    assert_refused(folder, "damaged: its content does not match the sha256 stored with it")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "resnet"},
+        {"model": ["pointnet"]},
+        {"arguments": None},
+        {"arguments": {"num_classes": 3, "widths": 3}},
+        {"arguments": {"num_classes": 3, "widths": [[], [4]]}},
+        {"arguments": {"num_classes": 3, "widths": [[4]]}},
+        {"arguments": {"num_classes": 3, "wide": True}},
+        {"arguments": {"num_classes": 10**30}},
+        {"classes": ["a", "b"]},
+        {"classes": [1, 2, 3]},
+        {"preprocessing": {"num_points": "many"}},
+    ],
+    ids=str,
+)
+def test_a_config_that_describes_no_model_is_one_clear_line(folder, changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    assert_refused(folder, "config.json: does not describe a model of this library")
+
+
+def test_a_config_that_lies_about_sizes_takes_no_memory(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["arguments"]["widths"] = [[10**6], [10**6, 16]]  # 4 TB
+    (folder / "config.json").write_text(json.dumps(config))
+    assert_refused(folder, "model.safetensors: does not fit the model in config.json")
+
+
+# Shipped weights.
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """The place of shipped weights, with two of them."""
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path / "weights")
+    models = {name: small() for name in ("pointnet_a", "pointnet_b")}
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / "weights" / name, half=True)
+    (tmp_path / "weights" / "unfinished").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return models
+
+
+def test_shipped_weights_are_loaded_by_name(weights):
+    assert zoo.shipped() == ["pointnet_a", "pointnet_b"]
+    for name, model in weights.items():
+        for loaded in (load_model(name), PointNetClassifier.from_pretrained(name)):
+            torch.testing.assert_close(loaded.logits.weight, model.logits.weight, rtol=1e-3, atol=1e-4)
+            assert loaded.logits.weight.dtype == torch.float32
+
+
+def test_a_folder_of_that_name_comes_first(weights, tmp_path):
+    small().save_pretrained(tmp_path / "pointnet_a")
+    wanted = load_model(tmp_path / "pointnet_a").logits.weight
+    assert torch.equal(load_model("pointnet_a").logits.weight, wanted)
+    assert not torch.equal(load_model(tmp_path / "weights" / "pointnet_a").logits.weight, wanted)
+
+
+def test_an_unknown_name_is_one_line_that_lists_the_known(weights, capsys, tmp_path):
+    known = r"no model here; a run folder holds .*; shipped weights: pointnet_a, pointnet_b$"
+    for name in ("pointnet", "unfinished", str(tmp_path / "weights" / "unfinished"), "..", "a/b/c"):
+        with pytest.raises(ValueError, match=known):
+            load_model(name)
+        with pytest.raises(ValueError, match=known):
+            PointNetClassifier.from_pretrained(name)
+    assert "pointnet_a, pointnet_b" in error_of(capsys, command_line.main, ["evaluate", "pointnet_c"])
+
+
+def test_the_wheel_holds_shipped_weights(tmp_path):
+    pytest.importorskip("hatchling", reason="needs hatchling, of the extra dev")
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "pointnet", tmp_path / "pointnet", ignore=shutil.ignore_patterns("__pycache__"))
+    small().save_pretrained(tmp_path / "pointnet" / "models" / "weights" / "pointnet_small")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "out"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "out").iterdir()
+    shutil.unpack_archive(wheel, tmp_path / "unpacked", "zip")
+    load_model(tmp_path / "unpacked" / "pointnet" / "models" / "weights" / "pointnet_small")
+
+
+# The Hub.
+
+
+def hide_hub(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "huggingface_hub"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+
+
+def test_without_the_extra_a_folder_is_read_and_the_hub_is_one_line_on_how_to_get_it(folder, monkeypatch):
+    hide_hub(monkeypatch)
+    PointNetClassifier.from_pretrained(folder)
+    with pytest.raises(ImportError, match=r"someone/pointnet: no such folder, .* 'pointnet-shared-mlp\[hub\]'"):
+        PointNetClassifier.from_pretrained("someone/pointnet")
+
+
+def test_a_name_on_the_hub_is_fetched_with_no_more_than_its_two_files(folder, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, **settings):
+        asked.append((name, settings))
+        return str(folder)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+    model = PointNetClassifier.from_pretrained("some-one/point.net", revision="v1")
+    assert_equal_states(model.state_dict(), load_model(folder).state_dict())
+    files = ["config.json", "model.safetensors"]
+    assert asked == [("some-one/point.net", {"revision": "v1", "allow_patterns": files})]
+    with pytest.raises(ValueError, match="a PointNetClassifier, not a Other"):
+        Other.from_pretrained("some-one/point.net")
+
+
+def test_what_the_hub_has_kept_is_read_without_a_network_and_what_not_is_one_line(folder, tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub", reason="needs huggingface_hub, of the extra hub")
+    from huggingface_hub import constants
+
+    kept = tmp_path / "hub" / "models--someone--pointnet"
+    shutil.copytree(folder, kept / "snapshots" / ("0" * 40))
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    model = PointNetClassifier.from_pretrained("someone/pointnet")
+    assert_equal_states(model.state_dict(), load_model(folder).state_dict())
+    for name in ("someone/else", "some--one/..x"):
+        with pytest.raises(ValueError, match=f"{name}: no such folder, and not to be had from") as caught:
+            PointNetClassifier.from_pretrained(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_load_model_never_asks_the_hub(monkeypatch):
+    real = builtins.__import__
+
+    def no_hub(name, *arguments, **settings):
+        assert not name.startswith("huggingface_hub")
+        return real(name, *arguments, **settings)
+
+    monkeypatch.setattr(builtins, "__import__", no_hub)
+    with pytest.raises(ValueError, match="runs/x/config.json: no model here"):
+        load_model("runs/x")
