@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         find_device(config.device)
         if config.tensorboard:
             check_tensorboard()
-        options = {"normals": config.normals, "strict": config.strict, "download": config.download}
+        options: dict[str, Any] = {"normals": config.normals, "strict": config.strict, "download": config.download}
         train, test = (
             open_dataset(config.dataset, config.root, split, config.num_points, **options)
             for split in ("train", "test")
