@@ -80,7 +80,7 @@ def train_as_told(command: Command, world: World) -> int:
         find_device(config.device)
         if config.tensorboard:
             check_tensorboard()
-        options = {"normals": config.normals, "strict": config.strict, "download": config.download}
+        options: dict[str, Any] = {"normals": config.normals, "strict": config.strict, "download": config.download}
         parts = {
             split: open_dataset(config.dataset, config.root, split, config.num_points, **options)
             for split in (("train", "test") if config.test else ("train",))

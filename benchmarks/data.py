@@ -1,6 +1,7 @@
 """Data to batches: HDF5 to the first batch, meshes to cached points, and each feed beside the training step.
 
 python -m benchmarks.data [--root ../shared/data/modelnet40_dev] [--meshes ../shared/data/modelnet_off_samples]
+                          [--parts ../shared/data/psb_parts_dev]
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import trimesh
 from torch import Generator, Tensor
 
 from benchmarks.common import loss_of, machine, pair, parser, peak_memory, side_by_side, synchronize
-from pointnet.datasets import LabelledClouds, ModelNet
+from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart
 from pointnet.datasets.folder import KEPT, sample_files
 from pointnet.datasets.transforms import random_subset
 from pointnet.training import TrainConfig, keep_freed_memory
@@ -35,12 +36,15 @@ def main() -> None:
     flags.add_argument(
         "--meshes", type=Path, default=SAMPLES / "ModelNet40", help="a folder with OFF files, at any depth"
     )
+    flags.add_argument("--parts", type=Path, help="a folder in the text layout of ShapeNetPart")
     flags.add_argument("--repeat", type=int, default=40, help="how often each mesh is given")
     args = flags.parse_args()
     torch.set_num_threads(args.threads)
     print(machine(args.device))
     first_batch(args.root, args.rounds)
     with tempfile.TemporaryDirectory() as folder:
+        if args.parts:
+            parts_to_batch(args.parts, Path(folder) / "parts", args.rounds)
         meshes_to_points(args.meshes, Path(folder), args.repeat)
         feeds(ModelNet(args.root), Path(folder), torch.device(args.device), args.rounds)
 
@@ -64,6 +68,29 @@ def first_batch(root: Path, rounds: int) -> None:
     print(f"\n| HDF5, {len(ModelNet(root)):,} clouds x 1,024 points | s | ratio |\n|-|-|-|")
     for name, taken in seconds.items():
         print(f"| {name} | {taken:.3f} | {taken / seconds['bare `h5py` read']:.2f} |", flush=True)
+
+
+def parts_to_batch(root: Path, folder: Path, rounds: int) -> None:
+    """From text files with a part for each point to the first batch, and the same files read by numpy alone."""
+    folder.mkdir()
+    for path in root.resolve().iterdir():  # a cache is kept beside the set
+        (folder / path.name).symlink_to(path)
+    files = sorted(folder.glob("*/*.txt"))
+
+    def cached() -> Tensor:
+        points, _ = ShapeNetPart(folder, "trainval").batch(torch.arange(16))
+        return points
+
+    def cold() -> Tensor:
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        return cached()
+
+    seconds = side_by_side({"`np.loadtxt`, file by file": lambda: [np.loadtxt(file) for file in files],
+                            "ours, into the cache": cold}, rounds)  # fmt: skip
+    seconds |= side_by_side({"ours, from the cache": cached}, rounds)
+    print(f"\n| {len(files):,} texts of labelled points to the first batch | s |\n|-|-|")
+    for name, taken in seconds.items():
+        print(f"| {name} | {taken:.3f} |", flush=True)
 
 
 def meshes_to_points(root: Path, folder: Path, repeat: int) -> None:

@@ -7,8 +7,11 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, durable: bool = True) -> None:
     """Writes beside `path` and renames into place: whatever happens, the old file or the new one is there, whole.
+
+    Not `durable`, it does not wait for the disk, which is most of the time that a small file takes; if then the power
+    fails, the new one may be there in part.
 
     Raises:
         OSError: the folder is missing or cannot be written, or the disk is full; the old file is untouched.
@@ -18,8 +21,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -11,6 +11,14 @@ settings.load_profile("suite")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+def linked(source: Path, folder: Path) -> Path:
+    """A folder of links to what is in `source`: what is kept beside a data set is kept there."""
+    folder.mkdir()
+    for path in source.iterdir():
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

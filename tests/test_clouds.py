@@ -1,11 +1,14 @@
-"""Clouds in memory: splitting them, batching them, changing them at random."""
+"""Clouds in memory: splitting them, batching them, changing them at random; labels that stay with their points."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointnet.datasets import LabelledClouds, pad_clouds, split_validation
+from pointnet import PointNetEncoder
+from pointnet.datasets import LabelledClouds, LabelledPoints, pad_clouds, split_parts, split_validation
+from pointnet.datasets.clouds import draw_labelled
 from pointnet.datasets.transforms import (
     random_cutmix,
     random_jitter,
@@ -250,3 +253,80 @@ def test_normals_turn_and_stretch_with_their_points():
     for change in (random_rotation, random_scale):
         plain = change(x, 2.0, generator())
         assert torch.equal(plain[:, 3:], x[:, 3:])
+
+
+# Points with labels.
+
+
+def drawn(there: int, count: int, seed: int = 0) -> torch.Tensor:
+    """A cloud whose point i is at (i, i², -i), labelled i % 5."""
+    i = np.arange(there)
+    channels = np.stack([i, i**2, -i], 1).astype(np.float32)
+    return torch.from_numpy(draw_labelled(channels, i % 5, count, np.random.default_rng(seed)))
+
+
+def labelled(sizes: list[int], kept: int = 12) -> LabelledPoints:
+    clouds = torch.stack([drawn(size, kept, seed) for seed, size in enumerate(sizes)])
+    labels = torch.arange(len(sizes)) % 2
+    parts_of = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    return LabelledPoints(clouds, labels, ["chair", "lamp"], [f"part {i}" for i in range(5)], parts_of, num_points=8)
+
+
+@given(st.integers(1, 40), st.integers(1, 100), st.integers(0, 9))
+def test_every_point_is_drawn_before_any_is_drawn_again(there, count, seed):
+    points, parts, own = split_parts(drawn(there, count, seed))
+    i = points[0].long()
+    assert torch.equal(points, torch.stack([i, i**2, -i]).float())
+    assert torch.equal(parts, i % 5)
+    assert own.tolist() == [column < there for column in range(count)]
+    for start in range(0, count, there):
+        assert len(i[start : start + there].unique()) == min(there, count - start)
+    if min(there, count) > 20:
+        assert not torch.equal(i[:there], torch.arange(len(i[:there])))
+
+
+def test_a_set_of_labelled_points_gives_points_parts_and_category():
+    data = labelled([12, 30, 5])
+    points, parts, category = data[1]
+    assert points.shape == (3, 8)
+    assert (points.dtype, parts.dtype) == (torch.float32, torch.int64)
+    assert category == 1
+    assert torch.equal(parts, points[0].long() % 5)
+    assert data.channels == 3
+    assert data.points.shape == (3, 3, 12)
+    assert torch.equal(data.parts, data.points[:, 0].long() % 5)
+    batch, labels = data.batch(torch.tensor([2, 0]))
+    assert batch.shape == (2, 4, 12)
+    assert labels.tolist() == [0, 0]
+    assert split_parts(batch)[2].sum(1).tolist() == [5, 12]
+    part = data.subset(torch.tensor([2, 1]))
+    assert torch.equal(part.parts, data.parts[[2, 1]])
+    assert torch.equal(part[0][1], data[2][1])
+    assert torch.equal(part.parts_of, data.parts_of)
+
+
+def test_parts_of_no_class_or_of_too_many_are_refused():
+    data = labelled([3])
+    with pytest.raises(ValueError, match=r"parts_of must be \(classes, parts\), \(1, 2\), got \(2, 2\)"):
+        LabelledPoints(data.batch(slice(None))[0], data.labels, ["a"], ["b", "c"], torch.ones(2, 2, dtype=torch.bool))
+    assert LabelledPoints(torch.zeros(1, 4, 2), torch.zeros(1), ["a"], ["b", "c"]).parts_of.all()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_stay_with_their_points(transform, seed):
+    """A fourth channel numbers the points: however they are chosen and moved, it tells their labels."""
+    i = torch.stack([torch.randperm(50) for _ in range(4)])
+    stored = torch.where(i < 30, i % 7, -1 - i % 7)  # the last twenty have been there before
+    x = torch.cat([torch.randn(4, 3, 50), i[:, None], stored[:, None]], 1)
+    points, parts, own = split_parts(transform(x, generator(seed)))
+    i = points[:, 3].long()
+    assert points.shape[1] == 4
+    assert torch.equal(parts, i % 7)
+    assert torch.equal(own, i < 30)
+
+
+def test_points_that_come_again_change_no_feature_in_eval():
+    encoder = PointNetEncoder().eval()
+    again = drawn(9, 40)[None, :3] / 81
+    torch.testing.assert_close(encoder(again), encoder(again[:, :, :9]), rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pointnet.datasets import LabelledClouds, split_validation
+from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.models import load_model
 from pointnet.training import evaluate, feed, fit
 from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches, make_feed
@@ -54,6 +54,16 @@ def test_every_feed_gives_the_batches_asked_for_epoch_after_epoch(tmp_path, make
         assert [len(labels) for _, labels in batches] == [4, 4, 3]
         assert [int(x) for points, _ in batches for x in points[:, 0, 0]] == (10 - order).tolist()
         assert [int(y) for _, labels in batches for y in labels] == ((10 - order) % 2).tolist()
+
+
+@pytest.mark.parametrize("make", [ResidentFeed, StreamedFeed])
+def test_labels_of_points_are_fed_among_their_channels(make):
+    stored = torch.randint(-5, 5, (11, 4, 20)).float()
+    data = LabelledPoints(stored, torch.arange(11) % 2, ["even", "odd"], list("abcde")).subset(torch.arange(10, -1, -1))
+    fed = make(data, CPU)
+    ((points, labels),) = fed.batches([torch.tensor([0, 3])])
+    assert torch.equal(points, stored[[10, 7]])
+    assert labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

@@ -1,5 +1,6 @@
 """A folder of anyone's files: which are read, how they are split, sampled and cached."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -298,6 +299,83 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was(files
     assert "0007.bin: changed while it was read" in str(first.bad[1])
     again = cached_clouds(files[:9], sampler, (3, 4), "a", files[0].parent)
     assert again.points[6, 0, 0] == ord("l")
+
+
+def in_turn(file: Path, log: Path | None = None) -> np.ndarray:
+    """As many clouds as the file's first byte over 3 leaves: none, one or two."""
+    cloud = numbered(file, log)
+    return np.stack([cloud] * 2)[: int(cloud[0, 0]) % 3]
+
+
+def test_a_file_may_give_several_clouds_or_none(files, tmp_path):
+    root, log = files[0].parent, tmp_path / "log"
+    wanted = [i for i in kept(files) for _ in range(i % 3)]
+    for chosen, sampled in ((files[:40], 40), (files, 22), (files, 0)):  # what was bad is tried again with what is new
+        log.write_text("")
+        made = cached_clouds(chosen, partial(in_turn, log=log), (3, 4), "a", root)
+        expected = [i for i in wanted if i < len(chosen)]
+        np.testing.assert_array_equal(
+            made.points, np.broadcast_to(np.array(expected)[:, None, None], (len(expected), 3, 4))
+        )
+        assert made.files == [files[i] for i in expected]
+        assert len(log.read_text().split()) == sampled
+
+
+def test_a_cache_from_before_files_gave_several_clouds_is_used(files):
+    root = files[0].parent
+    wanted = cached_clouds(files, numbered, (3, 4), "a", root).points
+    (array,) = (root / ".cache").glob("*.npy")
+    listing = array.with_suffix(".json")
+    held = json.loads(listing.read_text())
+    del held["counts"]
+    listing.write_text(json.dumps(held))
+    np.testing.assert_array_equal(cached_clouds(files, breaks, (3, 4), "a", root).points, wanted)
+
+
+def listed(folder: Path) -> np.ndarray:
+    """Stands for reading a folder: how many files it has, and the sum of their first bytes."""
+    content = [len(list(folder.iterdir())), sum(file.read_bytes()[0] for file in folder.iterdir()), 0, 0]
+    return np.tile(np.array(content, np.float32), (3, 1))
+
+
+def test_a_folder_stands_for_the_files_in_it(tmp_path):
+    folders = [tmp_path / f"room_{i}" for i in range(3)]
+    for i, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "chair.txt").write_bytes(bytes([i]))
+
+    def read():
+        return cached_clouds(folders, listed, (3, 4), "a", tmp_path).points[:, 0, :2].tolist()
+
+    assert read() == [[1, 0], [1, 1], [1, 2]]
+    (folders[1] / "chair.txt").write_bytes(bytes([7]))
+    assert read() == [[1, 0], [1, 7], [1, 2]]
+    (folders[2] / "table.txt").write_bytes(bytes([9]))
+    assert read() == [[1, 0], [1, 7], [2, 11]]
+    (folders[2] / "chair.txt").unlink()
+    assert read() == [[1, 0], [1, 7], [1, 9]]
+    before = cache._hash(folders[2])
+    (folders[2] / "table.txt").rename(folders[2] / "sofa.txt")  # what a file is called may say what it holds
+    assert cache._hash(folders[2]) != before
+
+
+def test_what_is_not_whole_of_an_interrupted_cache_is_made_again(files, tmp_path, monkeypatch):
+    root, log = files[0].parent, tmp_path / "log"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "_join", stop)
+        with pytest.raises(KeyboardInterrupt):
+            cached_clouds(files, numbered, (3, 4), "a", root)
+    halves = sorted((root / ".cache").glob("*.parts/*"))
+    assert len(halves) == len(files)
+    for half, content in zip(halves, (b"", b"+", b"\0" * 81, halves[3].read_bytes()[:-1]), strict=False):
+        half.write_bytes(content)
+    made = cached_clouds(files, partial(numbered, log=log), (3, 4), "a", root)
+    np.testing.assert_array_equal(made.points[:, 0, 0], kept(files))
+    assert len(log.read_text().split()) == 4
 
 
 @pytest.mark.parametrize("damage", [

@@ -113,11 +113,13 @@ def test_glb_is_y_up_and_up_says_otherwise(tmp_path):
     assert read_points(FILES / "sofa.glb")[:, 2].min() > -1e-6, "a sofa stands on the floor"
 
 
-@pytest.mark.parametrize("maker", [maker for _, makers in mutants.FORMATS.values() for maker in makers])
-def test_every_whole_file_the_mutants_are_made_of_is_read(tmp_path, maker):
-    suffix = next(suffix for suffix, makers in mutants.FORMATS.values() if maker in makers)
-    cloud = read_cloud(written(tmp_path, f"whole{suffix}", maker()), num_points=30, seed=1)
-    assert cloud.points.shape == (30, 3)
+@pytest.mark.parametrize(
+    ("kind", "maker"), [(kind, f) for kind, (_, makers) in mutants.FORMATS.items() for f in makers]
+)
+def test_every_whole_file_the_mutants_are_made_of_is_read(tmp_path, kind, maker):
+    cloud = mutants.read(kind, written(tmp_path, f"whole{mutants.FORMATS[kind][0]}", maker()))
+    assert cloud.points.shape[0] >= 40
+    assert cloud.points.shape[1] == 3
 
 
 # Drawing.

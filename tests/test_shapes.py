@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh.sample
 from torch import Tensor
 
-from pointnet.datasets import LabelledClouds, shapes, split_validation
+from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset, shapes, split_parts, split_validation
 from pointnet.datasets.modelnet import MODELNET40
-from pointnet.datasets.shapes import Shapes, make_shape
+from pointnet.datasets.shapes import Shapes, make_shape, shape_parts
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,79 @@ def test_z_is_up(train: Shapes):
             low = heights(train, index, lower)
             if len(low):
                 assert heights(train, index, upper).mean() > low.mean(), (upper, lower, index)
+
+
+def solid_angles(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """How often closed surfaces enclose points, by the angles that their triangles fill: (n, 3), (F, 3, 3) -> (n,)."""
+    a, b, c = (triangles[None, :, i] - points[:, None] for i in range(3))
+    la, lb, lc = (np.linalg.norm(side, axis=2) for side in (a, b, c))
+    volume = np.einsum("nfi,nfi->nf", a, np.cross(b, c))
+    spread = la * lb * lc + (a * b).sum(2) * lc + (b * c).sum(2) * la + (c * a).sum(2) * lb
+    return 2 * np.arctan2(volume, spread).sum(1) / (4 * np.pi)
+
+
+@pytest.mark.parametrize("name", shapes.RECIPES)
+def test_points_within_a_solid_are_told_from_those_without(name: str):
+    mesh, parts = make_shape(name, np.random.default_rng(5))
+    rng = np.random.default_rng(0)
+    points = rng.uniform(*mesh.bounds, (300, 3))
+    for part in np.unique(parts):
+        triangles = np.asarray(mesh.triangles[parts == part])
+        np.testing.assert_array_equal(shapes.inside(points, triangles), solid_angles(points, triangles) > 0.5)
+
+
+def test_a_point_where_parts_meet_is_of_the_last_of_them():
+    """A slab on a block: their common face, of both, is the slab's; so is what of the block reaches into it."""
+    block, slab = shapes.box(1, 1, 1), shapes.box(2, 2, 0.2, at=(0, 0, 0.9))
+    mesh = shapes.join([block, slab])
+    parts = np.repeat([3, 5], 12)
+    points, faces = trimesh.sample.sample_surface(mesh, 4000, seed=0)
+    found = shapes.parts_at(np.asarray(points), faces, mesh, parts)
+    height = np.asarray(points)[:, 2]
+    of_block = faces < 12
+    assert (found[~of_block] == 5).all()
+    np.testing.assert_array_equal(found[of_block], np.where(height[of_block] > 0.9, 5, 3))
+    touching = shapes.join([block, shapes.box(2, 2, 0.2, at=(0, 0, 1))])
+    points, faces = trimesh.sample.sample_surface(touching, 4000, seed=0)
+    found = shapes.parts_at(np.asarray(points), faces, touching, parts)
+    np.testing.assert_array_equal(found == 5, np.asarray(points)[:, 2] > 1 - 1e-6)
+    flush = shapes.join([block, shapes.box(0.5, 0.5, 0.3, at=(0, 0, 0.7))])
+    points, faces = trimesh.sample.sample_surface(flush, 4000, seed=0)
+    x, y, z = np.asarray(points).T
+    found = shapes.parts_at(np.asarray(points), faces, flush, parts)
+    np.testing.assert_array_equal(found == 5, (np.abs(x) < 0.25 + 1e-6) & (np.abs(y) < 0.25 + 1e-6) & (z > 0.7 - 1e-6))
+
+
+def test_a_points_place_tells_its_part(test: Shapes):
+    """Half of a cloud's points, labelled by the nearest of the other half, are nearly all right."""
+    right = []
+    for points, parts in zip(test.points[::5], test.parts[::5], strict=True):
+        nearest = torch.cdist(points[:, :1024].T, points[:, 1024:].T).argmin(1)
+        right.append((parts[1024:][nearest] == parts[:1024]).float().mean())
+    assert torch.stack(right).mean() > 0.96
+
+
+def test_a_set_of_parts_is_the_same_shapes_with_all_their_points(root: Path, test: Shapes):
+    data = shape_parts(root, "test", 512)
+    assert isinstance(data, LabelledPoints)
+    points, parts, label = data[77]
+    assert torch.equal(points, test.points[77, :, :512])
+    assert torch.equal(parts, test.parts[77, :512])
+    assert label == test.labels[77]
+    assert torch.equal(data.points, test.points)
+    assert split_parts(data.batch(slice(None))[0])[2].all()
+    assert data.part_names == test.part_names
+    for owner, parts_of in zip(data.classes, data.parts_of, strict=True):
+        assert [data.part_names[i].split("/")[0] for i in parts_of.nonzero()[:, 0]] == [owner] * int(parts_of.sum())
+    assert torch.equal(open_dataset("shapes", root, "test", 512, task="part").parts, data.parts)
+
+
+def test_most_shapes_have_several_parts(train: Shapes):
+    several = torch.tensor([len(parts.unique()) > 1 for parts in train.parts])
+    assert several.float().mean() > 0.75
+    for label, name in enumerate(train.classes):
+        if sum(part.startswith(f"{name}/") for part in train.part_names) > 1:
+            assert several[train.labels == label].float().mean() > 0.4, name
 
 
 def test_part_labels_are_exact(train: Shapes):

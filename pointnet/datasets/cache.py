@@ -1,8 +1,8 @@
-"""Many files, each made into a cloud of K points once, kept as one memory-mapped array.
+"""Many files, each made into clouds of K points once, kept as one memory-mapped array.
 
-A cloud is named after its file's name and content and what was done to it; the array after its clouds, in order. So a
-cache is never stale, a file that is added or changed is the only one that is made again, and an interrupted cache goes
-on with the next cloud. All is written beside and renamed, so that processes that make the same do no harm.
+What is made of a file is named after its name and content and what was done to it; the array after its files, in order.
+So a cache is never stale, a file that is added or changed is the only one that is made again, and an interrupted cache
+goes on with the next file. All is written beside and renamed, so that processes that make the same do no harm.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from pointnet.files import write_atomically
 
 from .readers import PointCloudFileError
 
+DIGEST = 32  # bytes of a sha256
 ATTEMPTS = 5  # other processes may clear away what this one is about to use
 Sampler = Callable[[Path], NDArray[np.float32]]
 Shape = tuple[int, int]
@@ -41,15 +43,15 @@ class CachedClouds(NamedTuple):
     """The clouds of the files that could be read, and why the others could not."""
 
     points: NDArray[np.float32]  # (S, C, K), mapped: pages are read from disk as they are used
-    files: list[Path]  # S of them
+    files: list[Path]  # S of them, the one that each cloud was made of
     bad: list[PointCloudFileError]
 
 
 def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, settings: str, root: Path) -> CachedClouds:
-    """`sampler(file)`, (C, K), of each file: from the cache, or made on all cores and kept there.
+    """`sampler(file)`, (C, K) or several of them (n, C, K), of each file: from the cache, or made on all cores.
 
     Args:
-        files: all under `root`, in the order of the result.
+        files: all under `root`, in the order of the result, none twice; a folder stands for the files in it.
         sampler: picklable, and deterministic; its PointCloudFileErrors are collected.
         shape: (C, K).
         settings: whatever else the sampler's result depends on.
@@ -132,16 +134,29 @@ def _contents(
 
 def _status(file: Path) -> list[int]:
     """What changes whenever a file's content does, copies that keep its time included."""
-    status = file.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    stats = [one.stat() for one in _within(file)]
+    return [
+        sum(status.st_size for status in stats),
+        max((status.st_mtime_ns for status in stats), default=0),
+        max((status.st_ctime_ns for status in stats), default=0),
+        sum(status.st_ino for status in stats),
+    ]
 
 
 def _hash(file: Path) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    for one in _within(file):
+        if one != file:
+            digest.update(os.fsencode(one.name) + b"/" + str(one.stat().st_size).encode() + b"/")
+        with one.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
+
+
+def _within(file: Path) -> list[Path]:
+    """The file itself, or the files of a folder."""
+    return sorted(one for one in file.iterdir() if one.is_file()) if file.is_dir() else [file]
 
 
 def _key(settings: str, file: Path, root: Path, entry: Sequence[Any]) -> str:
@@ -158,10 +173,11 @@ def _opened(files: Sequence[Path], keys: Sequence[str], shape: Shape, wholes: Se
             # Copy on write: PyTorch wants memory it may write to, and nothing must reach the file.
             points: NDArray[np.float32] = np.load(whole.with_suffix(".npy"), mmap_mode="c")
             bad = {keys.index(key): str(reason) for key, reason in held["bad"].items()}
+            made = zip((file for i, file in enumerate(files) if i not in bad), _counts(held), strict=True)
+            kept = [file for file, count in made for _ in range(count)]
         except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
             continue  # not there, or damaged: it is made again
-        if held["keys"] == list(keys) and points.shape == (len(keys) - len(bad), *shape) and points.dtype == np.float32:
-            kept = [file for i, file in enumerate(files) if i not in bad]
+        if held["keys"] == list(keys) and points.shape == (len(kept), *shape) and points.dtype == np.float32:
             return CachedClouds(points, kept, [PointCloudFileError(files[i], reason) for i, reason in bad.items()])
     return None
 
@@ -173,7 +189,7 @@ def _make(
     parts = whole.with_suffix(".parts")
     parts.mkdir(exist_ok=True)
     earlier = _earlier(folder, shape)
-    missing = [key for key in files if key not in earlier and not (parts / key).exists()]
+    missing = [key for key in files if key not in earlier and _read_part(parts / key) is None]
     make = partial(_make_one, files=files, stats=stats, sampler=sampler, shape=shape, parts=parts)
     failed: dict[Path, PointCloudFileError] = {}
     with tqdm(total=len(files), desc="sampling once", unit=" files", disable=None, leave=False) as bar:
@@ -194,8 +210,24 @@ def _make(
     return failed
 
 
-# A cloud's file begins with this byte if it holds the cloud, and with the other if it holds why there is none.
+def _counts(held: dict[str, Any]) -> list[int]:
+    """How many clouds each file of a listing gave that is not bad; where it does not say, one."""
+    counts: list[int] = held.get("counts") or [1] * (len(held["keys"]) - len(held["bad"]))
+    return counts
+
+
+# What was made of a file begins with this byte if it is clouds, and with the other if it is why there are none. It ends
+# with its hash, since it is not worth the wait for the disk: what is not whole is made again.
 GOOD, BAD = b"+", b"-"
+
+
+def _read_part(path: Path) -> bytes | None:
+    """What `_make_one` left there, if it is there and whole."""
+    with contextlib.suppress(FileNotFoundError):
+        data = path.read_bytes()
+        if data[-DIGEST:] == hashlib.sha256(data[:-DIGEST]).digest():
+            return data[:-DIGEST]
+    return None
 
 
 def _make_one(
@@ -205,7 +237,7 @@ def _make_one(
     file = files[key]
     try:
         cloud = sampler(file).astype("<f4", copy=False)
-        assert cloud.shape == shape
+        assert cloud.shape[-2:] == shape
         content = GOOD + cloud.tobytes()
     except PointCloudFileError as error:
         if isinstance(error.__cause__, OSError | MemoryError):
@@ -217,20 +249,21 @@ def _make_one(
     except OSError as error:
         return PointCloudFileError(file, f"cannot be read: {error.strerror}")
     with contextlib.suppress(FileNotFoundError):  # another process has joined the parts, this one among them
-        write_atomically(parts / key, content)
+        write_atomically(parts / key, content + hashlib.sha256(content).digest(), durable=False)
     return None
 
 
-def _earlier(folder: Path, shape: Shape) -> dict[str, tuple[Path, int]]:
-    """Clouds in caches that are there already, by their keys: the cache, and which of its clouds."""
-    found: dict[str, tuple[Path, int]] = {}
+def _earlier(folder: Path, shape: Shape) -> dict[str, tuple[Path, slice]]:
+    """What is in caches that are there already, by its key: the cache, and which of its clouds."""
+    found: dict[str, tuple[Path, slice]] = {}
     for listing in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
             held = json.loads(listing.read_text(encoding="utf-8"))
             good = [key for key in held["keys"] if key not in held["bad"]]
             array = listing.with_suffix(".npy")
-            if np.load(array, mmap_mode="r").shape == (len(good), *shape):
-                found |= {key: (array, i) for i, key in enumerate(good)}
+            ends = [0, *accumulate(_counts(held))]
+            if np.load(array, mmap_mode="r").shape == (ends[-1], *shape):
+                found |= {key: (array, slice(*ends[i : i + 2])) for i, key in enumerate(good)}
     return found
 
 
@@ -307,27 +340,32 @@ def _received(expected: dict[Any, tuple[Any, list[str]]]) -> Iterator[Any]:
                 raise ProcessDiedError(share[0])
 
 
-def _join(keys: Sequence[str], earlier: dict[str, tuple[Path, int]], shape: Shape, parts: Path, whole: Path) -> None:
-    """The clouds as one array, one at a time in memory; its listing is there before the array is."""
+def _join(keys: Sequence[str], earlier: dict[str, tuple[Path, slice]], shape: Shape, parts: Path, whole: Path) -> None:
+    """The clouds as one array, those of a file at a time in memory; its listing is there before the array is."""
     bad: dict[str, str] = {}
+    counts: dict[str, int] = {}  # how many clouds each of the others gave
     for key in keys:
-        if key not in earlier and (content := (parts / key).read_bytes()).startswith(BAD):
+        if key in earlier:
+            counts[key] = earlier[key][1].stop - earlier[key][1].start
+        elif (content := (parts / key).read_bytes()[:-DIGEST]).startswith(BAD):
             bad[key] = content[1:].decode(errors="replace")
-    good = [key for key in keys if key not in bad]
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(good), *shape)}
+        else:
+            counts[key] = (len(content) - 1) // (4 * shape[0] * shape[1])
+    header = {"descr": "<f4", "fortran_order": False, "shape": (sum(counts.values()), *shape)}
     arrays = {array: np.load(array, mmap_mode="r") for array, _ in earlier.values()}
     with tempfile.NamedTemporaryFile(dir=parts, delete=False) as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for key in good:  # written, not mapped: mapped pages would count as memory in use
+        for key in counts:  # written, not mapped: mapped pages would count as memory in use
             if key in earlier:
-                array, row = earlier[key]
-                file.write(arrays[array][row].tobytes())
+                array, rows = earlier[key]
+                file.write(arrays[array][rows].tobytes())
             else:
-                file.write((parts / key).read_bytes()[1:])
+                file.write((parts / key).read_bytes()[1:-DIGEST])
         file.flush()
         os.fsync(file.fileno())
     os.chmod(file.name, 0o644)
-    write_atomically(whole.with_suffix(".json"), json.dumps({"keys": list(keys), "bad": bad}).encode())
+    listing = {"keys": list(keys), "bad": bad, "counts": list(counts.values())}
+    write_atomically(whole.with_suffix(".json"), json.dumps(listing).encode())
     os.replace(file.name, whole.with_suffix(".npy"))
 
 

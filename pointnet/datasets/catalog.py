@@ -12,10 +12,12 @@ from .clouds import LabelledClouds
 from .download import ARCHIVES
 from .download import download as fetch
 from .folder import MeshFolder
-from .modelnet import ModelNet
+from .modelnet import ModelNet, _one_of
 from .readers import DatasetNotFoundError
+from .s3dis import S3DIS
 from .scanobjectnn import ScanObjectNN
-from .shapes import Shapes
+from .shapenetpart import ShapeNetPart
+from .shapes import Shapes, shape_parts
 
 # Each takes root, split and num_points, and of the options of `open_dataset` those in OPTIONS.
 DATASETS: dict[str, Callable[..., LabelledClouds]] = {
@@ -27,7 +29,25 @@ DATASETS: dict[str, Callable[..., LabelledClouds]] = {
     "scanobjectnn_obj_only": partial(ScanObjectNN, variant="objects", background=False),
     "folder": MeshFolder,
 }
-OPTIONS = {"modelnet40": {"normals"}, "modelnet10": {"normals"}, "folder": {"normals", "strict"}}
+
+
+def _shapenetpart(root: str | os.PathLike[str], split: str, num_points: int, normals: bool = False) -> ShapeNetPart:
+    """As training takes it: "train" is all that is not for testing, of which `split_validation` holds "val" out."""
+    return ShapeNetPart(root, "trainval" if split == "train" else split, num_points, normals=normals)
+
+
+# What is labelled: a cloud, an object's points by their parts, a room's by what they belong to.
+TASKS: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
+    "classification": DATASETS,
+    "part": {"shapes": shape_parts, "shapenetpart": _shapenetpart},
+    "scene": {"s3dis": S3DIS, **{f"s3dis_area{i}": partial(S3DIS, area=f"Area_{i}") for i in range(1, 7)}},
+}
+OPTIONS = {
+    "modelnet40": {"normals"},
+    "modelnet10": {"normals"},
+    "folder": {"normals", "strict"},
+    "shapenetpart": {"normals"},
+}
 
 # What --download fetches. ModelNet10 is read from the same HDF5 release as ModelNet40.
 DOWNLOADS = {"modelnet40": ARCHIVES["modelnet40"], "modelnet10": ARCHIVES["modelnet40"]}
@@ -41,25 +61,31 @@ def open_dataset(
     normals: bool = False,
     strict: bool = False,
     download: bool = False,
+    task: str = "classification",
 ) -> LabelledClouds:
-    """One split of a data set in `DATASETS`.
+    """One split of a data set in `TASKS[task]`.
 
     Args:
         normals: with three channels more, the normals.
         strict: a file that cannot be read is an error, where else a set of many files lists it in `.bad`.
         download: fetch the set where it is not found and may be fetched.
 
+    For the tasks "part" and "scene" it is of `LabelledPoints`.
+
     Raises:
         PointCloudFileError: the set is not there and not to be fetched, or damaged.
         DownloadError: it was to be fetched, and could not be.
-        ValueError: it has no normals.
+        ValueError: it has no normals, is not for this task, or there is no such task.
     """
+    _one_of("task", task, tuple(TASKS))
+    if name not in TASKS[task]:
+        raise ValueError(f"the data set {name} is not for the task {task}, only {', '.join(TASKS[task])}")
     options = {"normals": normals, "strict": strict}
     known = OPTIONS.get(name, set())
     if normals and "normals" not in known:
         raise ValueError(f"the data set {name} has no normals")
     chosen = {option: options[option] for option in known}
-    open_split = partial(DATASETS[name], root=root, split=split, num_points=num_points, **chosen)
+    open_split = partial(TASKS[task][name], root=root, split=split, num_points=num_points, **chosen)
     archive = DOWNLOADS.get(name)
     try:
         return open_split()

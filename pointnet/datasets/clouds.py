@@ -1,4 +1,5 @@
-"""What every data set here is: labelled clouds of one size, held in memory, and how they are split and batched."""
+"""What every data set here is: labelled clouds of one size, whose points may have labels too; how they are split and
+batched."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ import copy
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -60,31 +64,123 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         row = index if self._rows is None else int(self._rows[index])
         return self._stored[row][:, : self.num_points], int(self.labels[index])
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """The clouds at `indices` (B,), with all their points, and their labels: (B, C, K), (B,)."""
         return self._stored[indices if self._rows is None else self._rows[indices]], self.labels[indices]
 
     def subset(self: Clouds, indices: Tensor) -> Clouds:
         """The clouds at `indices` (S',), in that order, with the same classes; nothing is copied."""
         chosen = copy.copy(self)
-        chosen._rows = indices if self._rows is None else self._rows[indices]
-        chosen.labels = self.labels[indices]
+        chosen._keep(indices)
+        return chosen
+
+    def _keep(self, indices: Tensor) -> None:
+        """Leaves only the clouds at `indices`; whatever else there is of each cloud is for a subclass to add."""
+        self._rows = indices if self._rows is None else self._rows[indices]
+        self.labels = self.labels[indices]
+
+    def held_out(self, seed: int, fraction: float) -> Tensor:
+        """(S,) bool, the clouds that `split_validation` gives to validation."""
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        for label in self.labels.unique().tolist():
+            members = (self.labels == label).nonzero().squeeze(1)
+            count = min(round(len(members) * fraction), len(members) - 1)
+            chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
         return chosen
 
 
-def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Clouds, Clouds]:
-    """Carves a validation part out of a training set, class by class: -> (train, validation).
+class LabelledPoints(LabelledClouds):
+    """S clouds of N points with a label each, and one for each point: `data[i]` -> ((C, N) float32, (N,) int64, int).
 
-    Each class gives `fraction` of its clouds, rounded, and never its last one. The same seed gives the same split.
+    Args:
+        points: (S, C + 1, K) float32, in memory or memory-mapped; the last channel is the label of each point, an index
+            into `part_names`, or −1 − label where the point has been there before: a cloud of fewer than K points
+            repeats them.
+        labels: (S,) int64, indices into `classes`: an object's category, or the room that a block was cut from.
+        classes: their names.
+        part_names: the names of what points are labelled with.
+        parts_of: (classes, parts) bool, which parts a class may have; None for all.
+        num_points: N; None for K.
+
+    `data.points` (S, C, K) and `data.parts` (S, K) give everything at once, `data.batch(indices)` some of it with the
+    labels still among the channels: so that what chooses, turns or repeats points does the same to their labels.
+    `split_parts` takes such a batch apart.
+    """
+
+    def __init__(
+        self,
+        points: Tensor,
+        labels: Tensor,
+        classes: Sequence[str],
+        part_names: Sequence[str],
+        parts_of: Tensor | None = None,
+        num_points: int | None = None,
+    ):
+        super().__init__(points, labels, classes, num_points)
+        self.part_names = tuple(part_names)
+        wanted = len(self.classes), len(self.part_names)
+        self.parts_of = torch.ones(wanted, dtype=torch.bool) if parts_of is None else parts_of
+        if self.parts_of.shape != wanted:
+            raise ValueError(f"parts_of must be (classes, parts), {wanted}, got {tuple(self.parts_of.shape)}")
+
+    @property
+    def points(self) -> Tensor:
+        """(S, C, K)."""
+        return split_parts(super().points)[0]
+
+    @property
+    def parts(self) -> Tensor:
+        """(S, K) int64."""
+        return split_parts(super().points)[1]
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return super().channels - 1
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:  # type: ignore[override]
+        cloud, label = super().__getitem__(index)
+        points, parts, _ = split_parts(cloud)
+        return points, parts, label
+
+
+def split_parts(batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch of `LabelledPoints` (B, C + 1, N) -> points (B, C, N), parts (B, N) int64, own (B, N) bool.
+
+    `own` is False where a point has been there before. Evaluation that counts every point of a cloud once runs on all K
+    and counts those: in eval a repeated point changes no other's prediction, since the maximum does not mind it.
+    """
+    stored = batch[..., -1, :].long()
+    own = stored >= 0
+    return batch[..., :-1, :], torch.where(own, stored, -1 - stored), own
+
+
+def draw_labelled(
+    channels: NDArray[np.floating], labels: NDArray[np.integer], count: int, generator: Generator
+) -> NDArray[np.float32]:
+    """A cloud's n points (n, C) and their labels (n,), as `LabelledPoints` has them: -> (C + 1, count).
+
+    In random order, so that the first of them are a fair sample; none comes again before all have come.
+    """
+    there = len(channels)
+    rows = np.concatenate([generator.permutation(there) for _ in range(-(-count // there))])[:count]
+    drawn = np.empty((channels.shape[1] + 1, count), np.float32)
+    drawn[:-1] = channels[rows].T
+    drawn[-1] = np.where(np.arange(count) < there, labels[rows], -1 - labels[rows])
+    return drawn
+
+
+def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Clouds, Clouds]:
+    """Carves a validation part out of a training set: -> (train, validation).
+
+    Class by class: each gives `fraction` of its clouds, rounded, and never its last one. Where a data set has a
+    validation part of its own, or rooms that must stay whole, it is that instead (`held_out`). The same seed gives the
+    same split, and a fraction of 0 holds nothing out.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be in [0, 1), got {fraction}")
-    generator = torch.Generator().manual_seed(seed)
-    held_out = torch.zeros(len(data), dtype=torch.bool)
-    for label in data.labels.unique().tolist():
-        members = (data.labels == label).nonzero().squeeze(1)
-        count = min(round(len(members) * fraction), len(members) - 1)
-        held_out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    held_out = data.held_out(seed, fraction)
     return data.subset((~held_out).nonzero().squeeze(1)), data.subset(held_out.nonzero().squeeze(1))
 
 

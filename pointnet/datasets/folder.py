@@ -19,6 +19,7 @@ from pointnet.files import write_atomically
 from .cache import CachedClouds, cache_folder, cached_clouds
 from .clouds import LabelledClouds
 from .readers import SUFFIXES, DatasetNotFoundError, PointCloudFileError, read_cloud
+from .sampling import seed_of
 
 KEPT = 4096  # points of each file; training draws from them afresh, and a change of num_points samples nothing again
 MOST_POINTS = 1_000_000
@@ -100,8 +101,7 @@ def sample_file(path: Path, count: int, normals: bool = False, up: str | None = 
     Raises:
         PointCloudFileError: as `read_points`, or it has no normals, or all its points are one.
     """
-    seed = int.from_bytes(hashlib.sha256(os.fsencode(path.name)).digest()[:4], "big")
-    cloud = read_cloud(path, count, seed, up, repeat=True, normalize=True)
+    cloud = read_cloud(path, count, seed_of(path.name), up, repeat=True, normalize=True)
     points = cloud.points - cloud.points.mean(0, dtype=np.float64).astype(np.float32)
     radius = float(np.linalg.norm(points, axis=1).max())
     if not radius:

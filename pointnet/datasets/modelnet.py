@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class ModelNet(LabelledClouds):
         if num_points < 1:
             raise ValueError(f"num_points must be at least 1, got {num_points}")
         classes = MODELNET10 if num_classes == 10 else MODELNET40
-        folder, form = _find(Path(root), form)
+        folder, form = _find(Path(root), FORMS, form, "ModelNet40")
         points, names = FORMS[form].read(folder, split, classes, num_points, up, normals)
         if not names:
             raise PointCloudFileError(folder, f"its {split} part holds no shape of ModelNet{num_classes}")
@@ -85,7 +85,7 @@ def _read_hdf5_release(
         raise PointCloudFileError(folder / "shape_names.txt", f"'{unknown[0]}' is not a class of ModelNet40")
     wanted = np.array([name in classes for name in names])
     clouds, labels = [], []
-    for line in _part_names(folder, split):
+    for line in _part_names(folder / f"{split}_files.txt", f"ply_data_{split}*.h5"):
         rows, of_rows = _read_part(folder / Path(line).name, len(names), num_points, normals)
         kept = wanted[of_rows]
         clouds.append(_to_library_frame(rows if kept.all() else rows[kept], up))
@@ -132,11 +132,11 @@ def _released_rows(path: Path, num_points: int, up: str | None, normals: bool) -
 
 
 class Form(NamedTuple):
-    """One public form of ModelNet."""
+    """One public form of a data set."""
 
     names: tuple[str, ...]  # of its folder, as released
     found: Callable[[Path], bool]
-    read: Callable[[Path, str, Sequence[str], int, str | None, bool], Clouds]
+    read: Callable[..., Any]
 
 
 def _is_hdf5(folder: Path) -> bool:
@@ -165,17 +165,17 @@ FORMS = {
 }
 
 
-def _find(root: Path, form: str | None) -> tuple[Path, str]:
-    """The set's folder, at or under `root`, and its form."""
+def _find(root: Path, forms: Mapping[str, Form], form: str | None, name: str) -> tuple[Path, str]:
+    """The folder of the set of this name, at or under `root`, and its form."""
     if not root.is_dir():
         raise DatasetNotFoundError(root, "no such folder; --root must name the data set's folder or its parent")
-    wanted = FORMS if form is None else {form: FORMS[form]}
-    for name, kind in wanted.items():
+    wanted = forms if form is None else {form: forms[form]}
+    for key, kind in wanted.items():
         for folder in (root, *(root / known for known in kind.names), *sorted(root.glob("*/"))):
             if kind.found(folder):
-                return folder, name
+                return folder, key
     names = " or ".join(f"{kind.names[0]}/" for kind in wanted.values())
-    raise DatasetNotFoundError(root, f"holds no ModelNet40: looked for {names}, here and one folder down")
+    raise DatasetNotFoundError(root, f"holds no {name}: looked for {names}, here and one folder down")
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
@@ -191,12 +191,12 @@ def _read_lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _part_names(folder: Path, split: str) -> list[str]:
-    """The files of one split, as its list names them or, where there is no list, as they are found."""
-    listing = folder / f"{split}_files.txt"
-    names = _read_lines(listing) if listing.is_file() else sorted(p.name for p in folder.glob(f"ply_data_{split}*.h5"))
+def _part_names(listing: Path, pattern: str) -> list[str]:
+    """The files that a list names or, where there is none, those beside it of this pattern, by their number."""
+    found = sorted((path.name for path in listing.parent.glob(pattern)), key=lambda name: (len(name), name))
+    names = _read_lines(listing) if listing.is_file() else found
     if not names:
-        raise PointCloudFileError(listing, f"names no file, and there is no ply_data_{split}*.h5 beside it")
+        raise PointCloudFileError(listing, f"names no file, and there is no {pattern} beside it")
     return names
 
 

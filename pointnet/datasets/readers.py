@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .formats.arrays import parse_npy, parse_npz
-from .formats.contents import Contents, PointCloudFileError, Refusal
+from .formats.arrays import parse_npy, parse_npy_table, parse_npz
+from .formats.contents import Array, Contents, PointCloudFileError, Refusal
 from .formats.gltf import parse_glb, parse_gltf
 from .formats.hdf5 import hdf5_names, parse_hdf5, read_hdf5
 from .formats.obj import parse_obj
@@ -24,7 +24,7 @@ from .formats.off import parse_off
 from .formats.pcd import parse_pcd
 from .formats.ply import parse_ply
 from .formats.stl import parse_stl
-from .formats.text import parse_text
+from .formats.text import parse_table, parse_text
 from .sampling import draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 __all__ = [
@@ -32,10 +32,12 @@ __all__ = [
     "DatasetNotFoundError",
     "PointCloud",
     "PointCloudFileError",
+    "checked_labels",
     "hdf5_names",
     "read_cloud",
     "read_hdf5",
     "read_points",
+    "read_table",
 ]
 
 # Points drawn from a mesh if nobody says how many.
@@ -154,6 +156,41 @@ def read_points(
     return np.hstack([cloud.points, cloud.normals])
 
 
+def read_table(path: str | os.PathLike[str], columns: int, mended: bytes | None = None) -> Array:
+    """The rows of an NPY file or else a text, of so many numbers each, of which nothing is guessed: (N, columns).
+
+    Args:
+        mended: what each of the 256 bytes of a text is read as; None for itself.
+
+    Raises:
+        PointCloudFileError: the file is missing, empty, damaged, or not such a table.
+    """
+    path = Path(path)
+    with _door(path):
+        _check_file(path)
+        data = path.read_bytes()
+        is_text = path.suffix.lower() != ".npy"
+        table = parse_table(data.translate(mended) if mended else data) if is_text else parse_npy_table(data)
+        if not table.size:
+            raise Refusal("holds no points")
+        if table.shape[1] != columns:
+            raise Refusal(f"must have {columns} numbers a row, got {table.shape[1]}")
+        return table
+
+
+def checked_labels(path: Path, what: str, labels: Array, count: int) -> NDArray[np.int64]:
+    """Labels of any type and shape, as read from a file, as int64.
+
+    Raises:
+        PointCloudFileError: they are not whole numbers from 0 to below `count`.
+    """
+    right = (labels >= 0) & (labels < count) & (labels == np.rint(labels))
+    if not right.all():
+        reason = f"{what} must be whole numbers from 0 to {count - 1}, got {labels[~right][0]:g}"
+        raise PointCloudFileError(path, reason)
+    return labels.astype(np.int64)
+
+
 @contextmanager
 def _door(path: Path) -> Iterator[None]:
     """Turns whatever is raised inside into one line with the path, and warnings into nothing."""
@@ -190,14 +227,18 @@ def _contents(path: Path) -> Contents:
     if suffix not in SUFFIXES:
         known = ", ".join(kind.lstrip(".").upper() for kind in SUFFIXES)
         raise Refusal(f"its suffix must be one of {known}, got {path.suffix or 'none'}")
-    if not path.is_file():
-        raise Refusal("is a folder, not a file" if path.is_dir() else "no such file")
-    if path.stat().st_size == 0:
-        raise Refusal("is empty")
+    _check_file(path)
     contents = parse_hdf5(path) if suffix in HDF5 else PARSERS[suffix](path.read_bytes())
     if not len(contents.vertices):
         raise Refusal("holds no points")
     return contents
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise Refusal("is a folder, not a file" if path.is_dir() else "no such file")
+    if path.stat().st_size == 0:
+        raise Refusal("is empty")
 
 
 def _sampled(mesh: Contents, count: int, generator: np.random.Generator, normals: bool) -> PointCloud:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 # Faces whose areas are found at once: what is held beside them stays small, however large the mesh.
 BLOCK = 1 << 15
+
+
+def seed_of(name: str) -> int:
+    """The seed of what is drawn from something of this name, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:4], "big")
 
 
 def sample_surface(

@@ -67,11 +67,9 @@ class ScanObjectNN(LabelledClouds):
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), SCANOBJECTNN)
         self.masks = _read_masks(path, len(points), num_points)
 
-    def subset(self, indices: Tensor) -> ScanObjectNN:
-        """The clouds at `indices` (S',), in that order, with the same classes and their masks."""
-        chosen = super().subset(indices)
-        chosen.masks = None if self.masks is None else self.masks[indices]
-        return chosen
+    def _keep(self, indices: Tensor) -> None:
+        super()._keep(indices)
+        self.masks = None if self.masks is None else self.masks[indices]
 
 
 def _find_folder(root: Path) -> Path:

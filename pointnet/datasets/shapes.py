@@ -23,7 +23,7 @@ from torch import Tensor
 from trimesh import Trimesh, creation
 
 from ..files import write_atomically
-from .clouds import LabelledClouds
+from .clouds import LabelledClouds, LabelledPoints
 
 NUM_POINTS = 2048
 COUNTS = {"train": 80, "test": 25}  # shapes a class
@@ -252,7 +252,7 @@ def desk(rng: Generator) -> Iterator[tuple[str, Trimesh]]:
         yield "panel", box(wide * 0.95, 0.02, high * rng.uniform(0.4, 0.9), at=(0, deep * 0.45, high * 0.1))
 
 
-@recipe("body", "drawer", "knob", "foot")
+@recipe("body", "drawer", "foot")
 def dresser(rng: Generator) -> Iterator[tuple[str, Trimesh]]:
     wide, deep, high = rng.uniform((0.7, 0.35, 0.6), (1.3, 0.55, 1.2))
     columns, rows = rng.integers(1, 3), rng.integers(2, 5)
@@ -261,7 +261,7 @@ def dresser(rng: Generator) -> Iterator[tuple[str, Trimesh]]:
     for x in across * (np.arange(columns) + 0.5) - wide / 2:
         for z in up * np.arange(rows):
             yield "drawer", box(across - 0.04, 0.04, up - 0.04, at=(x, front - 0.02, z + 0.02))
-            yield "knob", bar((x, front, z + up / 2), (x, front - 0.08, z + up / 2), 0.05)
+            yield "drawer", bar((x, front, z + up / 2), (x, front - 0.08, z + up / 2), 0.05)  # its knob
     if rng.random() < 0.6:
         yield "foot", moved(legs(rng, wide, deep, 0.15), (0, 0, -0.15))
 
@@ -342,7 +342,8 @@ class Shapes(LabelledClouds):
         num_points: N, at most 2,048: the first of each cloud's points, which are in random order.
 
     The 2,048 points of a shape are drawn uniformly from its surface, centred and scaled to the unit sphere.
-    `data.parts` (S, N) int64 says which part each point lies on, as an index into `data.part_names` ("chair/leg").
+    `data.parts` (S, N) int64 says which part each point lies on, as an index into `data.part_names`, "chair/leg"; where
+    parts touch or one reaches into another, the last of them, so that points at one place have one label.
 
     Raises:
         ValueError: another split or number of points.
@@ -359,11 +360,25 @@ class Shapes(LabelledClouds):
         self.parts = torch.from_numpy(parts[:, :num_points].astype(np.int64))
         self.part_names = tuple(PART_NAMES)
 
-    def subset(self, indices: Tensor) -> Shapes:
-        """The clouds at `indices` (S',), in that order, with the same classes and their parts."""
-        chosen = super().subset(indices)
-        chosen.parts = self.parts[indices]
-        return chosen
+    def _keep(self, indices: Tensor) -> None:
+        super()._keep(indices)
+        self.parts = self.parts[indices]
+
+
+def shape_parts(root: str | os.PathLike[str] = "data", split: str = "train", num_points: int = 1024) -> LabelledPoints:
+    """`Shapes` for part segmentation: `data[i]` -> ((3, N) float32, (N,) int64, int).
+
+    All 2,048 points of a shape are kept; N are the first of them. A vase has one part, as half of the bottles, bowls,
+    cones and cups have; nearly all other shapes have several.
+
+    Raises:
+        ValueError: another split or number of points.
+    """
+    shapes = Shapes(root, split, NUM_POINTS)
+    of_class = [name.split("/")[0] for name in PART_NAMES]
+    parts_of = torch.tensor([[name == owner for owner in of_class] for name in shapes.classes])
+    points = torch.cat([shapes.points, shapes.parts[:, None].float()], 1)
+    return LabelledPoints(points, shapes.labels, shapes.classes, PART_NAMES, parts_of, num_points)
 
 
 def shape_generator(split: str, name: str, index: int) -> Generator:
@@ -374,8 +389,49 @@ def shape_generator(split: str, name: str, index: int) -> Generator:
 def sample_cloud(mesh: Trimesh, rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """2,048 points drawn uniformly from a mesh, centred, scaled to the unit sphere, and their faces: (N, 3), (N,)."""
     points, faces = trimesh.sample.sample_surface(mesh, NUM_POINTS, seed=rng)
+    return _in_unit_sphere(points), faces
+
+
+def _in_unit_sphere(points: NDArray[np.float64]) -> NDArray[np.float32]:
     points = points - points.mean(0)
-    return (points / np.linalg.norm(points, axis=1).max()).astype(np.float32), faces
+    return (points / np.linalg.norm(points, axis=1).max()).astype(np.float32)
+
+
+def parts_at(
+    points: NDArray[np.float64], faces: NDArray[np.integer], mesh: Trimesh, parts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The part of each point (N, 3) on the faces (N,) of a mesh whose faces (F,) are of these parts: (N,).
+
+    That of its face, or of the last part that is on either side of it, a hair's breadth off.
+    """
+    chosen = parts[faces]
+    off = 1e-4 * mesh.face_normals[faces]
+    for part in np.unique(parts):
+        triangles = mesh.triangles[parts == part]
+        low, high = triangles.min((0, 1)) - 1e-3, triangles.max((0, 1)) + 1e-3
+        near = np.flatnonzero((chosen < part) & ((points > low) & (points < high)).all(1))
+        touched = inside(points[near] + off[near], triangles) | inside(points[near] - off[near], triangles)
+        chosen[near[touched]] = part
+    return chosen
+
+
+def inside(points: NDArray[np.float64], triangles: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether points (n, 3) are within closed surfaces that face outwards (F, 3, 3), of which some may overlap: (n,).
+
+    A ray upwards leaves every solid that it enters, and those that it starts in once more.
+    """
+    slant = (0.31, 0.49)  # so that the ray runs along no edge of a box
+    x, y = (points[:, :2] - points[:, 2:] * slant).T[:, :, None]
+    corners = triangles[:, :, :2] - triangles[:, :, 2:] * slant
+    areas = []  # of the triangles between the ray and each side, seen along the ray, twice and with a sign
+    for i in range(3):
+        (ax, ay), (bx, by) = corners[:, i].T, corners[:, (i + 1) % 3].T
+        areas.append((bx - ax) * (y - ay) - (by - ay) * (x - ax))
+    point, face = np.nonzero(np.all(np.greater(areas, 0), 0) | np.all(np.less(areas, 0), 0))
+    weights = np.stack([area[point, face] for area in areas])
+    heights = (weights[[1, 2, 0]] * triangles[face, :, 2].T).sum(0) / weights.sum(0)
+    leaves = np.sign(weights[0]) * (heights > points[point, 2])
+    return np.bincount(point, leaves, len(points)) > 0.5
 
 
 def _generate(split: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -385,9 +441,9 @@ def _generate(split: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         for index in range(COUNTS[split]):
             rng = shape_generator(split, name, index)
             mesh, face_parts = make_shape(name, rng)
-            points, faces = sample_cloud(mesh, rng)
-            clouds.append(points.T)
-            parts.append(face_parts[faces].astype(np.uint8))
+            points, faces = trimesh.sample.sample_surface(mesh, NUM_POINTS, seed=rng)
+            clouds.append(_in_unit_sphere(points).T)
+            parts.append(parts_at(points, faces, mesh, face_parts).astype(np.uint8))
     return np.stack(clouds), np.stack(parts)
 
 

@@ -25,7 +25,7 @@ class ResidentFeed:
     """All clouds on the device: a batch is one gather there."""
 
     def __init__(self, data: LabelledClouds, device: torch.device):
-        self.points, self.labels = data.points.to(device), data.labels.to(device)
+        self.points, self.labels = (each.to(device) for each in data.batch(slice(None)))
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
         """For each tensor of indices (B,): points (B, C, K), labels (B,)."""

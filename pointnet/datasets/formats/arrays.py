@@ -33,6 +33,15 @@ def parse_npy(data: bytes) -> Contents:
     return from_rows(_as_rows(array, "the array"))
 
 
+def parse_npy_table(data: bytes) -> Array:
+    """One array of numbers (N, K), without a copy.
+
+    Raises:
+        Refusal: not NPY, an array of objects, one larger than the file, or of another shape.
+    """
+    return _as_rows(_npy(data), "the array", 1)
+
+
 def parse_npz(data: bytes) -> Contents:
     """An archive of arrays: points (or xyz, pos, data), and normals, colors and labels where there are some.
 

@@ -22,6 +22,15 @@ COMMAS = bytes.maketrans(b",", b" ")
 SEMICOLONS = bytes.maketrans(b";,", b" .")
 
 
+def parse_table(data: bytes) -> Array:
+    """A text of numbers between spaces, as many on each line, and nothing else: (N, K).
+
+    Raises:
+        Refusal: lines of different lengths, or something that is no number.
+    """
+    return _table(iter(io.BytesIO(data)), [], comments=False)
+
+
 class Opening(NamedTuple):
     names: list[str] | None  # of the columns
     declared: int | None  # points

@@ -1,0 +1,267 @@
+"""S3DIS (Armeni et al., *3D Semantic Parsing of Large-Scale Indoor Spaces*, CVPR 2016): rooms, cut into blocks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .cache import cached_clouds
+from .clouds import LabelledPoints, draw_labelled
+from .modelnet import Form, _find, _one_of, _part_names, _read_lines
+from .readers import PointCloud, PointCloudFileError, checked_labels, read_hdf5, read_table
+from .sampling import seed_of
+
+# In the published order of the labels.
+CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())
+
+POINTS = 4096  # of a block
+CHANNELS = 9
+SIDE, STRIDE = 1.0, 0.5  # of the blocks, in metres: a block is two by two cells
+FEWEST = 100  # points of a block that is worth one
+WIDEST = 1000  # metres
+MOST_BLOCKS = 2000  # of a room: 328 MB
+# The text has a few bytes that lost their sixth bit: "103.0\x100000" is 103.000000, "185\x00187" two numbers.
+MENDED = bytes(byte | 0x20 if byte < 0x20 and byte not in b"\t\n\r" else byte for byte in range(256))
+
+
+class S3DIS(LabelledPoints):
+    """S3DIS in blocks of a metre by a metre: `data[i]` -> ((9, N) float32, (N,) int64, int).
+
+    The channels, the class of each point (an index into `data.part_names`, the published 13) and the room (an index
+    into `data.classes`). As PointNet has them (sem_seg/indoor3d_util.py), the channels are: x and y in metres from the
+    middle of the block, z from the room's lowest point; red, green and blue in [0, 1]; x, y and z as shares of the
+    room, in [0, 1].
+
+    Args:
+        root: the set's own folder, or the folder that holds it.
+        split: "test", the rooms of one area, or "train", those of all others.
+        num_points: N, at most 4,096: the first points of each block.
+        area: the test area, by the name that its rooms' names begin with.
+        form: "hdf5", the blocks of `indoor3d_sem_seg_hdf5_data`; "npy", a room each as `Area_1_office_1.npy`; "text",
+            the objects of a room each as `Area_1/office_1/Annotations/chair_1.txt`. None finds one, in that order.
+
+    All is read once and cached. Rooms are cut into blocks as the release's were: one every half metre, where there are
+    100 points or more, of 4,096, drawn at random and repeated where there are fewer. `data.room_files` are the rooms of
+    this split, by name, for `read_room`; HDF5 has none. The files are z-up and taken as they are.
+
+    `split_validation` holds out whole rooms, since blocks overlap.
+
+    Raises:
+        PointCloudFileError: nothing of the set under `root`, no room of that area, or a file is missing or damaged.
+        ValueError: an argument outside the values above.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train",
+        num_points: int = POINTS,
+        area: str = "Area_5",
+        form: str | None = None,
+    ):
+        _one_of("split", split, ("train", "test"))
+        _one_of("form", form, (None, *FORMS))
+        if not 1 <= num_points <= POINTS:
+            raise ValueError(f"num_points must be 1 to {POINTS}, got {num_points}")
+        folder, form = _find(Path(root), FORMS, form, "S3DIS")
+        blocks: Blocks = FORMS[form].read(folder, split, area)
+        rows = [row for row, room in enumerate(blocks.rooms) if _is_in(room, split, area)]
+        if not rows:
+            raise PointCloudFileError(folder, f"its {split} part holds no block, with {area} for testing")
+        labels = torch.tensor([blocks.names.index(room) for room in blocks.rooms])
+        super().__init__(torch.from_numpy(blocks.points), labels, blocks.names, CLASSES, num_points=num_points)
+        self.room_files = blocks.files
+        self._keep(torch.tensor(rows))
+
+    def held_out(self, seed: int, fraction: float) -> Tensor:
+        """(S,) bool, the blocks that `split_validation` gives to validation: those of some rooms, never of the last."""
+        rooms = self.labels.unique()
+        count = min(max(round(len(rooms) * fraction), fraction > 0), len(rooms) - 1)
+        chosen = torch.randperm(len(rooms), generator=torch.Generator().manual_seed(seed))[:count]
+        return torch.isin(self.labels, rooms[chosen])
+
+
+class Blocks(NamedTuple):
+    """What there is in one form."""
+
+    points: NDArray[np.float32]  # (S, CHANNELS + 1, POINTS)
+    rooms: list[str]  # S, of each block
+    names: list[str]  # of all rooms, of whichever split
+    files: dict[str, Path]  # of the split's rooms, if they are files
+
+
+def _is_in(room: str, split: str, area: str) -> bool:
+    return room.startswith(f"{area}_") == (split == "test")
+
+
+def read_room(path: str | os.PathLike[str]) -> PointCloud:
+    """The points of one room with colours and classes, its lowest corner at the origin, in metres.
+
+    Args:
+        path: an NPY of rows x y z r g b class, or a folder `Annotations` of a text for each object, rows x y z r g b,
+            whose name begins with its class; classes that are not among the 13 are clutter.
+
+    Raises:
+        PointCloudFileError: a file is missing, damaged or of another shape; colours or classes are none; the room is
+            more than a kilometre wide.
+    """
+    path = Path(path)
+    with np.errstate(all="ignore"):  # what is too large is told below
+        rows = _read_objects(path) if path.is_dir() else read_table(path, 7).astype(np.float64, copy=False)
+        low, high = rows[:, :3].min(0), rows[:, :3].max(0)
+        width = (high - low).max()
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        raise PointCloudFileError(path, f"point {int(finite.argmin()) + 1} holds a number that is not finite")
+    labels = checked_labels(path, "classes", rows[:, 6], len(CLASSES))
+    colors = rows[:, 3:6]
+    if not 0 <= colors.min() <= colors.max() <= 255:
+        raise PointCloudFileError(path, f"colours must be 0 to 255, got {colors.min():g} to {colors.max():g}")
+    if width > WIDEST:
+        raise PointCloudFileError(path, f"must be a room in metres, at most {WIDEST} of them, got {width:g}")
+    points = (rows[:, :3] - low).astype(np.float32)
+    return PointCloud(points, None, (colors / 255).astype(np.float32), labels)
+
+
+def _read_objects(folder: Path) -> NDArray[np.float64]:
+    """The rows x y z r g b class of a room's objects, a text each."""
+    objects = []
+    for file in sorted(folder.glob("*.txt")):
+        name = file.stem.split("_")[0]
+        if file.name.startswith("."):
+            continue
+        try:
+            rows = read_table(file, 6, MENDED)
+        except PointCloudFileError as error:
+            raise PointCloudFileError(folder, f"{file.name} {error.reason}") from error.__cause__
+        label = CLASSES.index(name if name in CLASSES else "clutter")
+        objects.append(np.column_stack([rows, np.full(len(rows), label)]))
+    if not objects:
+        raise PointCloudFileError(folder, "holds no text of an object")
+    return np.concatenate(objects)
+
+
+def room_blocks(room: PointCloud, generator: Generator) -> NDArray[np.float32]:
+    """A room cut into blocks: -> (n, CHANNELS + 1, POINTS), as `LabelledPoints` has them.
+
+    Raises:
+        ValueError: more blocks than a room has.
+    """
+    colors, labels = room.colors, room.labels
+    assert colors is not None
+    assert labels is not None
+    extent = room.points.max(0)
+    across, along = np.maximum(np.ceil((extent[:2] - SIDE) / STRIDE).astype(int) + 1, 1)  # blocks
+    cells = np.minimum((room.points[:, :2] / STRIDE).astype(int), (across, along)) @ (along + 1, 1)
+    counts = np.bincount(cells, minlength=(across + 1) * (along + 1))
+    order, starts = np.argsort(cells, kind="stable"), np.append(0, counts.cumsum())
+    grid = counts.reshape(across + 1, along + 1)
+    corners = np.argwhere(grid[:-1, :-1] + grid[1:, :-1] + grid[:-1, 1:] + grid[1:, 1:] >= FEWEST)
+    if len(corners) > MOST_BLOCKS:
+        raise ValueError(f"must cut into at most {MOST_BLOCKS} blocks, got {len(corners)}")
+    blocks = np.empty((len(corners), CHANNELS + 1, POINTS), np.float32)
+    for block, (i, j) in zip(blocks, corners, strict=True):
+        cell = i * (along + 1) + j
+        rows = np.concatenate([order[starts[c] : starts[c + 2]] for c in (cell, cell + along + 1)])
+        channels = block_channels(room.points[rows], colors[rows], extent)
+        block[:] = draw_labelled(channels, labels[rows], POINTS, generator)
+    return blocks
+
+
+def block_channels(
+    points: NDArray[np.float32], colors: NDArray[np.float32], extent: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The nine channels of a block's points: (n, 3), (n, 3), and how far the room reaches (3,) -> (n, CHANNELS).
+
+    The middle of a block is half a side beyond the least x and y of its points; z stays. Source: PointNet,
+    sem_seg/indoor3d_util.py, room2blocks_plus_normalized (which takes the least of the points drawn, not of all).
+    """
+    middle = np.append(points[:, :2].min(0) + np.float32(SIDE / 2), np.float32(0))
+    return np.hstack([points - middle, colors, points / np.where(extent > 0, extent, 1)], dtype=np.float32)
+
+
+def _read_hdf5_blocks(folder: Path, split: str, area: str) -> Blocks:
+    """All blocks, whichever split is asked for."""
+    listing = folder / "room_filelist.txt"
+    rooms = _read_lines(listing)
+    names = list(dict.fromkeys(rooms))
+    _check_area(folder, names, area)
+    lines = _part_names(folder / "all_files.txt", "ply_data_all*.h5")
+    files = list(dict.fromkeys(folder / Path(line).name for line in lines))
+    cached = cached_clouds(files, _read_blocks, (CHANNELS + 1, POINTS), "blocks, version 1", folder)
+    if cached.bad:
+        raise cached.bad[0]
+    if len(cached.points) != len(rooms):
+        reason = f"must name the room of each of {len(cached.points)} blocks, got {len(rooms)}"
+        raise PointCloudFileError(listing, reason)
+    return Blocks(cached.points, rooms, names, {})
+
+
+def _read_blocks(path: Path) -> NDArray[np.float32]:
+    """The blocks of one file of the release."""
+    data, labels = read_hdf5(path, {"data": (None, POINTS, CHANNELS), "label": (None, POINTS)})
+    if len(data) != len(labels):
+        raise PointCloudFileError(path, f"must have labels for each block, got {len(data)} and {len(labels)}")
+    blocks = np.empty((len(data), CHANNELS + 1, POINTS), np.float32)
+    with np.errstate(over="ignore"):  # too large for float32 is not finite, which is told next
+        blocks[:, :-1] = data.transpose(0, 2, 1)
+    blocks[:, -1] = checked_labels(path, "labels", labels, len(CLASSES))
+    if not np.isfinite(blocks.sum(dtype=np.float64)):
+        broken = int(np.flatnonzero(~np.isfinite(blocks).all((1, 2)))[0])
+        raise PointCloudFileError(path, f"block {broken} has numbers that are not finite")
+    return blocks
+
+
+def _read_rooms(folder: Path, split: str, area: str, pattern: str) -> Blocks:
+    """The blocks of the split's rooms."""
+    rooms = {_room_name(path): path for path in sorted(folder.glob(pattern))}
+    _check_area(folder, list(rooms), area)
+    files = {name: path for name, path in rooms.items() if _is_in(name, split, area)}
+    shape = (CHANNELS + 1, POINTS)
+    cached = cached_clouds(list(files.values()), _cut, shape, "blocks of 1 m every 0.5 m, version 1", folder)
+    if cached.bad:
+        raise cached.bad[0]
+    return Blocks(cached.points, [_room_name(path) for path in cached.files], list(rooms), files)
+
+
+def _cut(path: Path) -> NDArray[np.float32]:
+    room = read_room(path)
+    try:
+        return room_blocks(room, np.random.default_rng(seed_of(_room_name(path))))
+    except ValueError as error:
+        raise PointCloudFileError(path, str(error)) from error
+
+
+def _room_name(path: Path) -> str:
+    return path.stem if path.suffix else f"{path.parents[1].name}_{path.parent.name}"
+
+
+def _check_area(folder: Path, names: Sequence[str], area: str) -> None:
+    if not any(_is_in(name, "test", area) for name in names):
+        areas = ", ".join(sorted({"_".join(name.split("_")[:2]) for name in names})[:8]) or "none"
+        raise PointCloudFileError(folder, f"holds no room of {area}, only of {areas}")
+
+
+def _rooms_form(name: str, pattern: str) -> Form:
+    return Form((name,), lambda folder: any(folder.glob(pattern)), partial(_read_rooms, pattern=pattern))
+
+
+# In the order they are looked for.
+FORMS = {
+    "hdf5": Form(
+        ("indoor3d_sem_seg_hdf5_data",),
+        lambda folder: (folder / "room_filelist.txt").is_file() and any(folder.glob("ply_data_*.h5")),
+        _read_hdf5_blocks,
+    ),
+    "npy": _rooms_form("stanford_indoor3d", "Area_*_*.npy"),
+    "text": _rooms_form("Stanford3dDataset_v1.2_Aligned_Version", "Area_*/*/Annotations"),
+}

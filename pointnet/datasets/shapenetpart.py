@@ -1,0 +1,313 @@
+"""ShapeNet's part annotations (Yi et al., *A Scalable Active Framework for Region Annotation*, SIGGRAPH Asia 2016)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .cache import cached_clouds
+from .clouds import LabelledPoints, draw_labelled
+from .formats.scan import quoted
+from .modelnet import Form, _find, _one_of, _part_names, _read_lines, _read_part, _to_library_frame
+from .readers import PointCloudFileError, checked_labels, read_hdf5, read_table
+from .sampling import seed_of, unit_or_zero
+
+# Folder, category and parts in the published order, which is that of the labels: 16 categories, 50 parts. The release
+# numbers the parts and does not name them; these are the names in common use.
+SHAPENETPART = {
+    "02691156": ("Airplane", ("body", "wing", "tail", "engine")),
+    "02773838": ("Bag", ("handle", "body")),
+    "02954340": ("Cap", ("crown", "peak")),
+    "02958343": ("Car", ("roof", "hood", "wheel", "body")),
+    "03001627": ("Chair", ("back", "seat", "leg", "arm")),
+    "03261776": ("Earphone", ("earcup", "headband", "wire")),
+    "03467517": ("Guitar", ("head", "neck", "body")),
+    "03624134": ("Knife", ("blade", "handle")),
+    "03636649": ("Lamp", ("base", "shade", "canopy", "pole")),
+    "03642806": ("Laptop", ("keyboard", "screen")),
+    "03790512": ("Motorbike", ("gas tank", "seat", "wheel", "handle", "light", "frame")),
+    "03797390": ("Mug", ("handle", "body")),
+    "03948459": ("Pistol", ("barrel", "handle", "trigger")),
+    "04099429": ("Rocket", ("body", "fin", "nose")),
+    "04225987": ("Skateboard", ("wheel", "deck", "belt")),
+    "04379243": ("Table", ("top", "leg", "drawer")),
+}
+SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
+KEPT = 3000  # points of each shape: what the authors' evaluation takes, and as many as any of their shapes has
+MOST_PARTS = 10_000
+PUBLISHED = {folder: category for folder, (category, _) in SHAPENETPART.items()}
+Part = tuple[str, str, int]  # category, name, label
+
+
+class ShapeNetPart(LabelledPoints):
+    """ShapeNet's part annotations, or a set of one's own in their layout: `data[i]` -> ((C, N), (N,), int).
+
+    The points (float32), the part of each (int64, an index into `data.part_names`, such as "Airplane/wing") and the
+    category (an index into `data.classes`). `data.parts_of` (categories, parts) says which parts a category may have,
+    `data.validation` (S,) bool which shapes are of the part "val".
+
+    Args:
+        root: the set's own folder, or the folder that holds it.
+        split: "train", "val" or "test", as released, or "trainval", of which `split_validation` holds "val" out.
+        num_points: N, the first points of each shape.
+        form: "text", `shapenetcore_partanno_segmentation_benchmark_v0_normal`: all points of each shape, with normals;
+            read once and cached. "hdf5", `hdf5_data` of PointNet's part_seg: 2,048 points of each. None finds one, in
+            that order.
+        up: the files' up axis, "z", or "y" (turned by a quarter about x); None: y, which it is in both releases.
+        normals: three channels more, the normals; text alone has them.
+
+    A shape of the text is centred and scaled to the unit sphere over all of its points, as the released code does; HDF5
+    comes so. All of its points are kept (3,000, or N if that is more), in random order, and again where there are
+    fewer: training draws from them afresh, and evaluation may count each of them once (`split_parts`), as the released
+    one does; of HDF5 all 2,048.
+
+    Where every folder that synsetoffset2category.txt (all_object_categories.txt) names is one of the published 16, the
+    categories and parts are the published 16 and 50, in their order. Else the categories are those of that file, and
+    the parts those of parts.json, `{category: {part: label}}`, (of catid_partid_to_overallid.json), or without that
+    file the labels that are met.
+
+    Raises:
+        PointCloudFileError: nothing of the set under `root`, or a file of it is missing, damaged, or not as above.
+        ValueError: an argument outside the values above.
+    """
+
+    validation: Tensor
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train",
+        num_points: int = 2048,
+        form: str | None = None,
+        up: str | None = None,
+        normals: bool = False,
+    ):
+        _one_of("split", split, tuple(SPLITS))
+        _one_of("form", form, (None, *FORMS))
+        _one_of("up", up, (None, "z", "y"))
+        if num_points < 1:
+            raise ValueError(f"num_points must be at least 1, got {num_points}")
+        folder, form = _find(Path(root), FORMS, form, "ShapeNetPart")
+        found: Release = FORMS[form].read(folder, SPLITS[split], num_points, up or "y", normals)
+        if not found.rows:
+            raise PointCloudFileError(folder, f"its {split} part holds no shape")
+        parts, parts_of = _arranged(found.parts, found.categories)
+        labels = torch.tensor([found.categories.index(name) for name in found.labels])
+        super().__init__(torch.from_numpy(found.points), labels, found.categories, parts, parts_of, num_points)
+        self.validation = torch.tensor(found.validation)
+        self._keep(torch.tensor(found.rows))
+
+    def _keep(self, indices: Tensor) -> None:
+        super()._keep(indices)
+        self.validation = self.validation[indices]
+
+    def held_out(self, seed: int, fraction: float) -> Tensor:
+        """(S,) bool, the clouds that `split_validation` gives to validation: the set's own part, if it is here."""
+        return self.validation if fraction and self.validation.any() else super().held_out(seed, fraction)
+
+
+class Release(NamedTuple):
+    """What there is in one form, and which of it was asked for."""
+
+    points: NDArray[np.float32]  # (S, C + 1, K)
+    labels: list[str]  # S categories
+    validation: list[bool]  # S
+    rows: list[int]
+    categories: list[str]
+    parts: list[Part]
+
+
+def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
+    """All that is listed as one array, whichever split is asked for, so that all have the same parts."""
+    folders = _read_categories(folder / "synsetoffset2category.txt")
+    listed = {
+        split: _read_listing(folder, split, folders, needed=split in splits) for split in ("train", "val", "test")
+    }
+    files = list(dict.fromkeys(file for part in listed.values() for file in part))
+    if missing := [file for file in files if not file.is_file()]:
+        raise PointCloudFileError(missing[0], f"no such file; {len(missing)} of {len(files)} listed are missing")
+    categories = PUBLISHED if folders.keys() <= PUBLISHED.keys() else folders
+    parts = _published_parts() if categories is PUBLISHED else _read_parts(folder / "parts.json", folders)
+    num_parts = 1 + max((label for _, _, label in parts), default=MOST_PARTS - 1)
+    shape = (7 if normals else 4, max(num_points, KEPT))
+    sampler = partial(_read_shape, count=shape[1], num_parts=num_parts, up=up, normals=normals)
+    cached = cached_clouds(files, sampler, shape, f"parts below {num_parts}, up={up}, version 1", folder)
+    if cached.bad:
+        raise cached.bad[0]
+    labels = [categories[file.parent.name] for file in files]
+    row_of = {file: row for row, file in enumerate(files)}
+    rows = [row_of[file] for split in splits for file in listed[split]]
+    val = set(listed["val"])
+    validation = [file in val for file in files]
+    return Release(
+        cached.points, labels, validation, rows, list(categories.values()), parts or _met(cached.points, labels)
+    )
+
+
+def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) -> NDArray[np.float32]:
+    """One file of rows x y z nx ny nz part, centred and in the unit sphere: (4 or 7, count)."""
+    rows = read_table(path, 7).astype(np.float64, copy=False)
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        raise PointCloudFileError(path, f"row {int(finite.argmin()) + 1} holds a number that is not finite")
+    labels = checked_labels(path, "parts", rows[:, 6], num_parts)
+    with np.errstate(over="ignore", invalid="ignore"):
+        points = rows[:, :3] - rows[:, :3].mean(0)
+        radius = np.linalg.norm(points, axis=1).max()
+    if not 0 < radius < np.inf:
+        raise PointCloudFileError(path, f"must have an extent, got points within {radius:g} of their mean")
+    points /= radius
+    channels = np.hstack([points, unit_or_zero(rows[:, 3:6])]) if normals else points
+    turned = _to_library_frame(channels[None].astype(np.float32), up)[0]
+    return draw_labelled(turned.T, labels, count, np.random.default_rng(seed_of(path.name)))
+
+
+def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
+    folders = _read_categories(folder / "all_object_categories.txt")
+    categories = PUBLISHED if folders.keys() <= PUBLISHED.keys() else folders
+    names = [categories[name] for name in folders]
+    parts = _published_parts() if categories is PUBLISHED else _read_overall_ids(folder, folders)
+    num_parts = 1 + max(label for _, _, label in parts)
+    clouds: list[NDArray[np.float32]] = []
+    labels: list[str] = []
+    validation: list[bool] = []
+    for split in splits:
+        for line in _part_names(folder / f"{split}_hdf5_file_list.txt", f"ply_data_{split}*.h5"):
+            path = folder / Path(line).name
+            points, of_category = _read_part(path, len(names), num_points, normals, whole=True)
+            if clouds and clouds[0].shape[2] != points.shape[1]:
+                raise PointCloudFileError(
+                    path, f"must have {clouds[0].shape[2]} points a shape, as the others have, got {points.shape[1]}"
+                )
+            ids = checked_labels(path, "'pid'", read_hdf5(path, {"pid": points.shape[:2]})[0], num_parts)
+            clouds.append(np.concatenate([_to_library_frame(points, up), ids[:, None]], 1, dtype=np.float32))
+            labels += [names[category] for category in of_category]
+            validation += [split == "val"] * len(points)
+    return Release(
+        np.concatenate(clouds), labels, validation, list(range(len(labels))), list(categories.values()), parts
+    )
+
+
+def _read_categories(path: Path) -> dict[str, str]:
+    """The folders and the names of the categories, in the order of the file."""
+    categories: dict[str, str] = {}
+    for line in _read_lines(path):
+        *words, folder = line.split()
+        name = " ".join(words)
+        if not words or not _is_plain(folder) or folder in categories or name in categories.values():
+            reason = "each line must name a category and its folder, neither of them twice"
+            raise PointCloudFileError(path, f"{reason}, got {quoted(line)}")
+        categories[folder] = name
+    if not categories:
+        raise PointCloudFileError(path, "names no category")
+    return categories
+
+
+def _read_listing(folder: Path, split: str, folders: Mapping[str, str], needed: bool) -> list[Path]:
+    """The files of a split, of those categories; none where there is no list and none is needed."""
+    path = folder / "train_test_split" / f"shuffled_{split}_file_list.json"
+    if not needed and not path.is_file():
+        return []
+    names = _read_json(path)
+    if not isinstance(names, list):
+        raise PointCloudFileError(path, "must be a list of shapes")
+    files = []
+    for name in names:
+        *_, category, shape = ("", "", *name.split("/")) if isinstance(name, str) else ("", "")
+        if not _is_plain(category) or not _is_plain(shape):
+            raise PointCloudFileError(path, f"must list 'shape_data/<folder>/<shape>', got {quoted(str(name))}")
+        if category in folders:
+            files.append(folder / category / f"{shape}.txt")
+    return files
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it leads nowhere else."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _published_parts() -> list[Part]:
+    named = [(category, part) for category, parts in SHAPENETPART.values() for part in parts]
+    return [(category, part, label) for label, (category, part) in enumerate(named)]
+
+
+def _read_parts(path: Path, folders: Mapping[str, str]) -> list[Part]:
+    """The parts of `{category: {part: label}}`; none where there is no such file."""
+    if not path.is_file():
+        return []
+    held = _read_json(path)
+    if not isinstance(held, dict) or not all(isinstance(parts, dict) for parts in held.values()):
+        raise PointCloudFileError(path, "must hold the parts of each category and their labels")
+    return _checked(
+        path, [(name, part, label) for name, parts in held.items() for part, label in parts.items()], folders
+    )
+
+
+def _read_overall_ids(folder: Path, folders: Mapping[str, str]) -> list[Part]:
+    """The parts of `{"<folder>_<part>": label}`."""
+    path = next(iter(sorted(folder.glob("catid_partid_to_overall*.json"))), folder / "catid_partid_to_overallid.json")
+    held = _read_json(path)
+    if not isinstance(held, dict):
+        raise PointCloudFileError(path, "must hold the parts of each category and their labels")
+    named = [(*key.rpartition("_")[::2], label) for key, label in held.items()]
+    return _checked(path, [(folders.get(name, name), part, label) for name, part, label in named], folders)
+
+
+def _checked(path: Path, parts: Sequence[tuple[str, str, object]], folders: Mapping[str, str]) -> list[Part]:
+    """The parts of the categories that there are."""
+    checked: list[Part] = []
+    for category, part, label in parts:
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < MOST_PARTS:
+            wanted = f"labels must be whole numbers from 0 to {MOST_PARTS - 1}"
+            raise PointCloudFileError(path, f"{wanted}, got {quoted(str(label))} for {quoted(part)}")
+        if category in folders.values():
+            checked.append((category, part, label))
+    if missing := set(folders.values()) - {category for category, _, _ in checked}:
+        raise PointCloudFileError(path, f"names no part of {quoted(min(missing))}")
+    return checked
+
+
+def _met(points: NDArray[np.float32], labels: Sequence[str]) -> list[Part]:
+    """The labels that the points of each category have, as parts without a name."""
+    met = {(label, int(part)) for row, label in enumerate(labels) for part in np.unique(points[row, -1]) if part >= 0}
+    return [(category, str(part), part) for category, part in sorted(met)]
+
+
+def _arranged(parts: Sequence[Part], categories: Sequence[str]) -> tuple[list[str], Tensor]:
+    """-> the parts' names in the order of their labels, and (categories, parts) bool, which a category may have."""
+    names = {label: f"{category}/{part}" for category, part, label in reversed(parts)}
+    parts_of = torch.zeros(len(categories), 1 + max(names), dtype=torch.bool)
+    for category, _, label in parts:
+        parts_of[categories.index(category), label] = True
+    return [names.get(label, str(label)) for label in range(parts_of.shape[1])], parts_of
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise PointCloudFileError(path, f"cannot be read: {error}") from error
+
+
+def _is_text(folder: Path) -> bool:
+    return (folder / "synsetoffset2category.txt").is_file() and (folder / "train_test_split").is_dir()
+
+
+def _is_hdf5(folder: Path) -> bool:
+    return (folder / "all_object_categories.txt").is_file() and any(folder.glob("ply_data_*.h5"))
+
+
+# In the order they are looked for.
+FORMS = {
+    "text": Form(("shapenetcore_partanno_segmentation_benchmark_v0_normal",), _is_text, _read_text),
+    "hdf5": Form(("hdf5_data", "shapenet_part_seg_hdf5_data"), _is_hdf5, _read_hdf5_data),
+}

@@ -1,0 +1,428 @@
+"""S3DIS as blocks and as rooms: which areas, how a room is cut, its nine channels, and every way it can be wrong."""
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pointnet.datasets import S3DIS, LabelledPoints, PointCloudFileError, open_dataset, split_parts, split_validation
+from pointnet.datasets import s3dis as module
+from pointnet.datasets.readers import DatasetNotFoundError, PointCloud
+from pointnet.datasets.s3dis import CLASSES, MENDED, POINTS, read_room, room_blocks
+
+ROOMS = ("Area_1_office_1", "Area_1_office_2", "Area_2_hallway_1", "Area_5_office_1")
+
+
+def make_room(size: int = 1500, extent=(2.3, 1.6, 2.5), seed: int = 0) -> np.ndarray:
+    """Rows x y z r g b class, in whole millimetres from 0; a third of them chairs, the others walls."""
+    generator = np.random.default_rng(seed)
+    xyz = (generator.random((size, 3)) * extent).round(3)
+    xyz -= xyz.min(0)
+    labels = np.where(np.arange(size) % 3 == 0, CLASSES.index("chair"), CLASSES.index("wall"))
+    return np.column_stack([xyz, generator.integers(0, 256, (size, 3)), labels])
+
+
+@pytest.fixture
+def npy(tmp_path) -> Path:
+    folder = tmp_path / "stanford_indoor3d"
+    folder.mkdir()
+    for seed, name in enumerate(ROOMS):
+        np.save(folder / f"{name}.npy", make_room(seed=seed))
+    return folder
+
+
+def write_objects(room: np.ndarray, folder: Path, low=(-12.345, 3.21, -0.5)) -> None:
+    """A room as its annotations: a text for each object, where the building has it."""
+    folder.mkdir(parents=True)
+    for label in np.unique(room[:, 6]).astype(int):
+        objects = room[room[:, 6] == label][:, :6] + (*low, 0, 0, 0)
+        np.savetxt(folder / f"{CLASSES[label]}_1.txt", objects, fmt=["%.3f"] * 3 + ["%d"] * 3)
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    folder = tmp_path / "Stanford3dDataset_v1.2_Aligned_Version"
+    for seed, name in enumerate(ROOMS):
+        area, room = name[:6], name[7:]
+        write_objects(make_room(seed=seed), folder / area / room / "Annotations")
+        (folder / area / room / f"{room}.txt").write_text("the room without classes")
+    return folder
+
+
+@pytest.fixture
+def hdf5(tmp_path) -> Path:
+    """Eleven blocks in three files; block i is full of i."""
+    folder = tmp_path / "indoor3d_sem_seg_hdf5_data"
+    folder.mkdir()
+    rooms = [ROOMS[0]] * 4 + [ROOMS[1]] * 2 + [ROOMS[3]] * 3 + [ROOMS[2]] * 2
+    (folder / "room_filelist.txt").write_text("\n".join(rooms))
+    names = ["ply_data_all_0.h5", "ply_data_all_2.h5", "ply_data_all_10.h5"]
+    (folder / "all_files.txt").write_text("".join(f"indoor3d_sem_seg_hdf5_data/{name}\n" for name in names))
+    for name, numbers in zip(names, (range(5), range(5, 7), range(7, 11)), strict=True):
+        i = np.array(numbers)
+        data = np.broadcast_to(i[:, None, None] + np.arange(9) / 10, (len(i), POINTS, 9))
+        with h5py.File(folder / name, "w") as file:
+            file.create_dataset("data", data=data.astype(np.float32), compression="gzip")
+            file.create_dataset("label", data=np.broadcast_to(i[:, None], data.shape[:2]).astype(np.uint8))
+    return folder
+
+
+def as_released(room: np.ndarray) -> list[np.ndarray]:
+    """The blocks of a room, as rows of nine channels and a class, in the words of the published code."""
+    xyz, rgb, labels = room[:, :3], room[:, 3:6] / 255, room[:, 6]
+    limit, millimetres = xyz.max(0), np.rint(xyz[:, :2] * 1000)
+    last = np.maximum(np.ceil((millimetres.max(0) - 1000) / 500), 0)
+    blocks = []
+    for i in range(int(last[0]) + 1):
+        for j in range(int(last[1]) + 1):
+            corner = np.array([i, j]) * 500
+            end = np.where([i, j] == last, np.inf, corner + 1000)  # a point on the line between two is in one of them
+            inside = ((millimetres >= corner) & (millimetres < end)).all(1)
+            if inside.sum() >= 100:
+                low = xyz[inside].min(0)
+                centred = xyz[inside] - (low[0] + 0.5, low[1] + 0.5, 0)
+                blocks.append(np.column_stack([centred, rgb[inside], xyz[inside] / limit, labels[inside]]))
+    return blocks
+
+
+def same_block(found: torch.Tensor, rows: np.ndarray) -> bool:
+    """Whether a block's own points are these rows, in any order."""
+    rows = rows[np.lexsort(rows.round(3).T)]
+    return len(rows_of(found)) == len(rows) and np.allclose(rows_of(found), rows, atol=2e-5)
+
+
+def rows_of(block: torch.Tensor) -> np.ndarray:
+    """A block's own points as rows of nine channels and a class, in order."""
+    points, parts, own = split_parts(block)
+    rows = np.column_stack([points.T[own].double(), parts[own]])
+    return rows[np.lexsort(rows.round(3).T)]
+
+
+def test_the_classes_are_in_the_published_order():
+    assert len(CLASSES) == 13
+    assert (
+        *("ceiling", "floor", "wall", "beam", "column", "window", "door"),
+        *("table", "chair", "sofa", "bookcase", "board", "clutter"),
+    ) == CLASSES
+
+
+def test_rooms_are_cut_into_blocks_of_nine_channels_as_released(npy):
+    data = S3DIS(npy, "train")
+    assert isinstance(data, LabelledPoints)
+    assert data.channels == 9
+    assert data.classes == ROOMS
+    assert data.part_names == CLASSES
+    assert data.parts_of.shape == (4, 13)
+    assert data.parts_of.all()
+    expected = [(seed, block) for seed in range(3) for block in as_released(make_room(seed=seed))]
+    assert data.labels.tolist() == [seed for seed, _ in expected]
+    stored, _ = data.batch(slice(None))
+    assert stored.shape == (len(expected), 10, POINTS)
+    for block, (_, rows) in zip(stored, expected, strict=True):
+        assert same_block(block, rows)
+    points, parts, room = data[0]
+    assert points.shape == (9, POINTS)
+    assert (points[6:9].min(), points[6:9].max()) >= (0, 0.9)
+    assert set(parts.tolist()) == {CLASSES.index("wall"), CLASSES.index("chair")}
+    assert room == 0
+
+
+def as_cloud(room: np.ndarray) -> PointCloud:
+    points, colors = (room[:, columns].astype(np.float32) for columns in (slice(3), slice(3, 6)))
+    return PointCloud(points, None, colors / 255, room[:, 6].astype(np.int64))
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from([0.05, 0.999, 1, 1.001, 1.5, 2.25, 3]),
+    st.floats(0.05, 3.1),
+    st.integers(100, 1500),
+    st.integers(0, 9),
+)
+def test_a_room_of_any_size_is_cut_as_released(wide, deep, size, seed):
+    room = make_room(size, (wide, deep, 2), seed)
+    blocks = torch.from_numpy(room_blocks(as_cloud(room), np.random.default_rng(0)))
+    expected = as_released(room)
+    assert len(blocks) == len(expected)
+    assert all(same_block(block, rows) for block, rows in zip(blocks, expected, strict=True))
+
+
+def test_a_flat_room_of_one_wall_has_no_channel_that_is_not_finite():
+    room = make_room(300, (2, 0, 2))
+    blocks = room_blocks(as_cloud(room), np.random.default_rng(0))
+    assert len(blocks) == 3
+    assert np.isfinite(blocks).all()
+
+
+def test_a_dense_block_gives_4096_of_its_points_and_none_twice():
+    room = make_room(20_000, (0.9, 0.8, 2))
+    room[:, 6] = np.arange(20_000) % 13
+    (block,) = torch.from_numpy(room_blocks(as_cloud(room), np.random.default_rng(0)))
+    points, parts, own = split_parts(block)
+    assert own.all()
+    placed = torch.stack([points[0] + 0.5, points[1] + 0.5, points[2]], 1).double().numpy()
+    labels: dict[tuple[int, ...], set[int]] = {}
+    for i, place in enumerate(np.rint(room[:, :3] * 1000).astype(int).tolist()):
+        labels.setdefault(tuple(place), set()).add(i % 13)
+    found = np.rint(placed * 1000).astype(int).tolist()
+    assert all(part in labels[tuple(place)] for part, place in zip(parts.tolist(), found, strict=True))
+    assert len(set(map(tuple, found))) > 4090
+
+
+def test_objects_as_text_are_the_same_room(npy, text):
+    room = read_room(text / "Area_1" / "office_2" / "Annotations")
+    wanted = read_room(npy / "Area_1_office_2.npy")
+    assert room.colors.max() <= 1
+    for found, expected in zip(room, wanted, strict=True):
+        if expected is not None:
+            order, other = (np.lexsort(cloud.points.round(3).T) for cloud in (room, wanted))
+            np.testing.assert_allclose(found[order], expected[other], atol=1e-5)
+    from_text, from_npy = S3DIS(text, "test"), S3DIS(npy, "test")
+    assert from_text.classes == from_npy.classes
+    for a, b in zip(from_text.batch(slice(None))[0], from_npy.batch(slice(None))[0], strict=True):
+        np.testing.assert_allclose(rows_of(a), rows_of(b), atol=2e-5)
+
+
+def test_bytes_that_lost_a_bit_are_read_as_they_were(text):
+    folder = text / "Area_1" / "office_1" / "Annotations"
+    whole = read_room(folder)
+    chair = folder / "chair_1.txt"
+    content = chair.read_bytes()
+    number = content.index(b"0", 1)
+    broken = bytearray(content)
+    broken[number] ^= 0x20
+    broken[content.index(b" ")] ^= 0x20
+    assert b"\x10" in broken
+    assert b"\0" in broken
+    chair.write_bytes(bytes(broken))
+    for found, expected in zip(read_room(folder), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert b"103.0\x100000 185\x00187 -9.1\x160".translate(MENDED) == b"103.000000 185 187 -9.160"
+
+
+def test_an_object_of_another_class_is_clutter_and_hidden_files_are_not_looked_at(text):
+    folder = text / "Area_1" / "office_1" / "Annotations"
+    (folder / "chair_1.txt").rename(folder / "stairs_1.txt")
+    (folder / "._chair_1.txt").write_bytes(b"\0\5\x16\7")
+    assert set(read_room(folder).labels) == {CLASSES.index("wall"), CLASSES.index("clutter")}
+
+
+def test_the_test_area_is_chosen_by_name_and_rooms_are_told(npy):
+    data = S3DIS(npy, "test", area="Area_2")
+    assert {data.classes[label] for label in data.labels} == {"Area_2_hallway_1"}
+    assert data.room_files == {"Area_2_hallway_1": npy / "Area_2_hallway_1.npy"}
+    train = S3DIS(npy, "train", area="Area_2")
+    assert list(train.room_files) == [name for name in ROOMS if not name.startswith("Area_2")]
+    assert train.classes == data.classes
+    assert torch.equal(open_dataset("s3dis_area2", npy.parent, "test", 64, task="scene").points, data.points)
+    default = open_dataset("s3dis", npy, "test", 64, task="scene")
+    assert list(default.room_files) == ["Area_5_office_1"]
+    assert default[0][0].shape == (9, 64)
+    with pytest.raises(ValueError, match="the data set s3dis has no normals"):
+        open_dataset("s3dis", npy, "test", 64, normals=True, task="scene")
+
+
+def test_rooms_are_cut_once_and_each_by_itself(npy, monkeypatch):
+    first = S3DIS(npy, "test").points.clone()
+    shutil.rmtree(npy / ".cache")
+    (npy / "Area_5_office_0.npy").write_bytes((npy / "Area_1_office_1.npy").read_bytes())
+    data = S3DIS(npy, "test")
+    assert torch.equal(data.points[data.labels == data.classes.index("Area_5_office_1")], first)
+    monkeypatch.setattr(module, "read_room", None)
+    assert torch.equal(S3DIS(npy, "test").points, data.points)
+
+
+def test_validation_is_of_whole_rooms(npy):
+    data = S3DIS(npy, "train")
+    for fraction, rooms in ((0.1, 1), (0.6, 2), (0.9, 2), (0, 0)):
+        train, val = split_validation(data, seed=1, fraction=fraction)
+        assert len(val.labels.unique()) == rooms
+        assert not set(train.labels.tolist()) & set(val.labels.tolist())
+        assert len(train) + len(val) == len(data)
+    assert torch.equal(split_validation(data, seed=1, fraction=0.1)[1].labels, data.subset(
+        data.held_out(1, 0.1).nonzero()[:, 0]).labels)  # fmt: skip
+    assert len({split_validation(data, seed, 0.1)[1].labels[0].item() for seed in range(9)}) > 1
+
+
+def test_blocks_of_the_release_are_taken_as_they_are(hdf5):
+    train, test = S3DIS(hdf5, "train"), S3DIS(hdf5, "test")
+    assert train.classes == test.classes == (ROOMS[0], ROOMS[1], ROOMS[3], ROOMS[2])
+    assert test.parts[:, 0].tolist() == [6, 7, 8]
+    assert train.parts[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 9, 10]
+    assert [train.classes[label] for label in train.labels] == [ROOMS[0]] * 4 + [ROOMS[1]] * 2 + [ROOMS[2]] * 2
+    points, parts, room = test[1]
+    torch.testing.assert_close(points, (7 + torch.arange(9)[:, None] / 10).expand(9, POINTS))
+    assert (parts == 7).all()
+    assert test.classes[room] == ROOMS[3]
+    assert train.room_files == {}
+    assert torch.equal(S3DIS(hdf5.parent, "train", form="hdf5").labels, train.labels)
+    (hdf5 / "all_files.txt").unlink()  # then by their numbers
+    assert S3DIS(hdf5, "test").parts[:, 0].tolist() == [6, 7, 8]
+
+
+def test_where_it_is_missing_or_the_area_is_the_error_says_what_is_there(npy, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetNotFoundError, match="holds no S3DIS: looked for indoor3d_sem_seg_hdf5_data/ or stan"):
+        S3DIS(tmp_path / "empty")
+    for split in ("train", "test"):
+        with pytest.raises(PointCloudFileError, match="holds no room of Area_6, only of Area_1, Area_2, Area_5"):
+            S3DIS(npy, split, area="Area_6")
+    np.save(tmp_path / "Area_5_hallway_9.npy", make_room(99))
+    with pytest.raises(PointCloudFileError, match="its test part holds no block, with Area_5 for testing"):
+        S3DIS(tmp_path, "test", form="npy")
+
+
+def test_wrong_arguments_are_one_clear_line(tmp_path):
+    for arguments, message in (
+        ({"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
+        ({"form": "ply"}, "form must be one of None, 'hdf5', 'npy', 'text', got 'ply'"),
+        ({"num_points": 4097}, "num_points must be 1 to 4096, got 4097"),
+        ({"num_points": 0}, "num_points must be 1 to 4096, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            S3DIS(tmp_path, **arguments)
+
+
+ROOM = "Area_5_office_1.npy"
+
+
+def saved(array, allow_pickle: bool = False):
+    def change(folder: Path) -> None:
+        np.save(folder / ROOM, array, allow_pickle=allow_pickle)
+
+    return change
+
+
+def put(row: int, column: int, value: float):
+    room = make_room()
+    room[row, column] = value
+    return saved(room)
+
+
+def sparse(folder: Path) -> None:
+    """A room as wide as a town, with enough points in each of its blocks."""
+    corners = np.stack(np.meshgrid(np.arange(60), np.arange(60)), 2).reshape(-1, 2)
+    room = np.zeros((len(corners) * 100, 7), np.float32)
+    room[:, :2] = np.repeat(corners, 100, 0) + 0.25
+    np.save(folder / ROOM, room)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / ROOM).write_bytes(b""), "is empty"),
+        (lambda folder: (folder / ROOM).write_bytes((folder / ROOM).read_bytes()[:-9]), "declares an array of"),
+        (lambda folder: (folder / ROOM).write_bytes(b"PK\3\4" * 99), "is not a readable NPY file"),
+        (saved(np.array([{}]), allow_pickle=True), "holds Python objects, which are not loaded"),
+        (saved(make_room()[:, :6]), "must have 7 numbers a row, got 6"),
+        (saved(make_room()[:0]), "holds no points"),
+        (saved(np.zeros((9, 7), "U1")), "the array must be numbers, got <U1"),
+        (put(4, 2, np.nan), "point 5 holds a number that is not finite"),
+        (put(4, 2, 1e308), r"must be a room in metres, at most 1000 of them, got 1e\+308"),
+        (put(4, 0, -1001), "must be a room in metres, at most 1000 of them, got 100"),
+        (put(4, 3, 256), "colours must be 0 to 255, got 0 to 256"),
+        (put(4, 5, -1), "colours must be 0 to 255, got -1 to"),
+        (put(4, 6, 13), "classes must be whole numbers from 0 to 12, got 13"),
+        (put(4, 6, 2.5), "classes must be whole numbers from 0 to 12, got 2.5"),
+        (put(4, 6, -1), "classes must be whole numbers from 0 to 12, got -1"),
+        (sparse, "must cut into at most 2000 blocks, got"),
+    ],
+)
+def test_a_damaged_room_is_one_clear_line_with_the_path(npy, damage, reason):
+    damage(npy)
+    with pytest.raises(PointCloudFileError, match=reason) as caught:
+        S3DIS(npy, "test")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{npy / ROOM}: ")
+
+
+def write(content: bytes):
+    def change(folder: Path) -> None:
+        (folder / "chair_1.txt").write_bytes(content)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no text of an object"),
+        (write(b""), "chair_1.txt is empty"),
+        (write(b"1 2 3 4 5 6 7\n"), "chair_1.txt must have 6 numbers a row, got 7"),
+        (write(b"1 2 3 4 5 6\n1 2 3\n"), "chair_1.txt is not a table of numbers: the number of columns"),
+        (write(b"1 2 3 4 5 six\n"), "chair_1.txt is not a table of numbers: could not convert"),
+        (write(b"1 2 3 4 5 666\n"), "colours must be 0 to 255, got 0 to 666"),
+        (write(b"1 2 inf 4 5 6\n"), "point 1 holds a number that is not finite"),
+        (write(b"\x1a\x0b" * 500), "chair_1.txt is not a table of numbers"),
+    ],
+)
+def test_a_damaged_object_is_one_clear_line_with_its_name(text, damage, reason):
+    folder = text / "Area_5" / "office_1" / "Annotations"
+    damage(folder)
+    with pytest.raises(PointCloudFileError, match=reason) as caught:
+        S3DIS(text, "test")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{folder}: ")
+
+
+def edit(**arrays):
+    def change(folder: Path) -> None:
+        with h5py.File(folder / "ply_data_all_2.h5", "r+") as file:
+            for name, array in arrays.items():
+                del file[name]
+                if array is not None:
+                    file[name] = array
+
+    return change
+
+
+def claim(folder: Path) -> None:
+    with h5py.File(folder / "ply_data_all_2.h5", "r+") as file:
+        del file["data"]
+        file.create_dataset("data", (10**9, POINTS, 9), "f4", chunks=(1, POINTS, 9), compression="gzip")
+
+
+def link(folder: Path) -> None:
+    with h5py.File(folder / "ply_data_all_2.h5", "r+") as file:
+        del file["label"]
+        file["label"] = h5py.ExternalLink("ply_data_all_0.h5", "label")
+
+
+NAN = np.full((2, POINTS, 9), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / "ply_data_all_2.h5").unlink(), "all_2.h5: cannot be read: No such file"),
+        (lambda folder: (folder / "ply_data_all_2.h5").write_bytes(b"<html>"), "all_2.h5: not a readable HDF5 file"),
+        (lambda folder: (folder / "room_filelist.txt").write_bytes(b"\xff"), "room_filelist.txt: cannot be read"),
+        (
+            lambda folder: (folder / "room_filelist.txt").write_text("Area_5_office_1\n" * 10),
+            "room_filelist.txt: must name the room of each of 11 blocks, got 10",
+        ),
+        (lambda folder: (folder / "all_files.txt").write_text(""), "all_files.txt: names no file"),
+        (edit(data=None), "all_2.h5: has no data set 'data'"),
+        (edit(data=NAN), "all_2.h5: block 0 has numbers that are not finite"),
+        (edit(data=np.full((2, POINTS, 9), 1e39)), "all_2.h5: block 0 has numbers that are not finite"),
+        (edit(data=NAN[:, :9]), r"all_2.h5: data set 'data' must be \(any, 4096, 9\), got \(2, 9, 9\)"),
+        (edit(data=NAN[:, :, :6]), r"all_2.h5: data set 'data' must be \(any, 4096, 9\), got \(2, 4096, 6\)"),
+        (edit(label=np.zeros((3, POINTS), int)), "all_2.h5: must have labels for each block, got 2 and 3"),
+        (edit(label=np.full((2, POINTS), 13)), "labels must be whole numbers from 0 to 12, got 13"),
+        (edit(label=np.full((2, POINTS), -1)), "labels must be whole numbers from 0 to 12, got -1"),
+        (edit(label=np.full((2, POINTS), 0.5)), "labels must be whole numbers from 0 to 12, got 0.5"),
+        (claim, "more than the file holds"),
+        (link, "'label' is a link, which is not followed"),
+    ],
+)
+def test_damaged_blocks_are_one_clear_line_with_the_path(hdf5, damage, reason):
+    damage(hdf5)
+    with pytest.raises(PointCloudFileError, match=reason) as caught:
+        S3DIS(hdf5, "test")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(hdf5))

@@ -1,0 +1,475 @@
+"""ShapeNetPart in both of its layouts: which shapes, parts and points; frame, splits, and every way it can be wrong."""
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from pointnet.datasets import (
+    LabelledPoints,
+    PointCloudFileError,
+    ShapeNetPart,
+    open_dataset,
+    split_parts,
+    split_validation,
+)
+from pointnet.datasets import shapenetpart as module
+from pointnet.datasets.readers import DatasetNotFoundError
+from pointnet.datasets.shapenetpart import KEPT, PUBLISHED
+
+from .conftest import SHARED_DATA, linked
+
+# As every public reader of the set has it.
+PUBLISHED_LABELS = {
+    "Earphone": [16, 17, 18], "Motorbike": [30, 31, 32, 33, 34, 35], "Rocket": [41, 42, 43], "Car": [8, 9, 10, 11],
+    "Laptop": [28, 29], "Cap": [6, 7], "Skateboard": [44, 45, 46], "Mug": [36, 37], "Guitar": [19, 20, 21],
+    "Bag": [4, 5], "Lamp": [24, 25, 26, 27], "Table": [47, 48, 49], "Airplane": [0, 1, 2, 3], "Pistol": [38, 39, 40],
+    "Chair": [12, 13, 14, 15], "Knife": [22, 23],
+}  # fmt: skip
+SPLITS = ("train", "val", "test")
+OWN = {"01": "Tree", "02": "Park bench"}  # a set of one's own: each category counts its parts from 0
+
+
+def rows(size: int, parts: list[int], seed: int = 0) -> np.ndarray:
+    """A shape off the origin and of any size: x y z nx ny nz part."""
+    generator = np.random.default_rng(seed)
+    points, normals = generator.standard_normal((2, size, 3))
+    points = points * generator.uniform(0.1, 9) + generator.uniform(-5, 5, 3)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.column_stack([points, normals, generator.choice(parts, size)])
+
+
+def write_text(root: Path, categories: dict[str, str], labels: dict[str, list[int]], sizes=(40, 7, 64)) -> Path:
+    """The text layout, with a shape of each category and split."""
+    folder = root / "shapenetcore_partanno_segmentation_benchmark_v0_normal"
+    (folder / "train_test_split").mkdir(parents=True)
+    lines = "".join(f"{name}\t{synset}\n" for synset, name in categories.items())
+    (folder / "synsetoffset2category.txt").write_text(lines)
+    for at, split in enumerate(SPLITS):
+        listed = []
+        for seed, synset in enumerate(categories):
+            (folder / synset).mkdir(exist_ok=True)
+            shape = rows(sizes[at], labels[categories[synset]], 10 * seed + at)
+            np.savetxt(folder / synset / f"{split}{seed}.txt", shape, fmt=["%.5f"] * 6 + ["%.6f"])
+            listed.append(f"shape_data/{synset}/{split}{seed}")
+        (folder / "train_test_split" / f"shuffled_{split}_file_list.json").write_text(json.dumps(listed[::-1]))
+    return folder
+
+
+def write_hdf5(root: Path, categories: dict[str, str], labels: dict[str, list[int]], points: int = 32) -> Path:
+    """The HDF5 layout, with two shapes of each category and split, in two files for training."""
+    folder = root / "hdf5_data"
+    folder.mkdir(parents=True)
+    lines = "".join(f"{name}\t{synset}\n" for synset, name in categories.items())
+    (folder / "all_object_categories.txt").write_text(lines)
+    generator = np.random.default_rng(0)
+    for split in SPLITS:
+        names = [f"ply_data_{split}{i}.h5" for i in range(1 + (split == "train"))]
+        (folder / f"{split}_hdf5_file_list.txt").write_text("\n".join(names))
+        for name in names:
+            of = np.arange(2 * len(categories)) % len(categories)
+            with h5py.File(folder / name, "w") as file:
+                file["data"] = generator.standard_normal((len(of), points, 3)).astype(np.float32)
+                file["label"] = of.astype(np.uint8)[:, None]
+                ids = [generator.choice(labels[list(categories.values())[i]], points) for i in of]
+                file["pid"] = np.array(ids, np.uint8)
+    return folder
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    return write_text(tmp_path, PUBLISHED, PUBLISHED_LABELS)
+
+
+@pytest.fixture
+def hdf5(tmp_path) -> Path:
+    return write_hdf5(tmp_path, PUBLISHED, PUBLISHED_LABELS)
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    return write_text(tmp_path, OWN, {"Tree": [0, 1], "Park bench": [0, 1, 2]})
+
+
+@pytest.fixture(scope="module")
+def real_parts(tmp_path_factory) -> Path:
+    """Real shapes in the text layout, where there are some."""
+    shared = SHARED_DATA / "psb_parts_dev"
+    if not shared.is_dir():
+        pytest.skip(f"needs {shared}")
+    return linked(shared, tmp_path_factory.mktemp("real") / "psb")
+
+
+def as_read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A text's points (N, 3) in the unit sphere and z up, and their labels, in plain numpy."""
+    table = np.loadtxt(path)
+    points = table[:, :3] - table[:, :3].mean(0)
+    x, y, z = (points / np.sqrt((points**2).sum(1)).max()).T
+    return np.stack([x, -z, y], 1), table[:, 6]
+
+
+def same_points(data: ShapeNetPart, index: int, path: Path) -> bool:
+    """Whether a cloud's own points, in any order, are those of a file, each with its label."""
+    points, parts, own = (each[0] for each in split_parts(data.batch(torch.tensor([index]))[0]))
+    found = np.column_stack([points[:3].T[own].double(), parts[own]])
+    wanted = np.column_stack(as_read(path))
+    found, wanted = (table[np.lexsort(table.round(4).T)] for table in (found, wanted))
+    return found.shape == wanted.shape and np.allclose(found, wanted, atol=2e-6)
+
+
+def test_the_published_categories_and_parts_are_in_their_order(text):
+    data = ShapeNetPart(text, "test", 8)
+    assert data.classes == tuple(sorted(PUBLISHED_LABELS))
+    assert len(data.part_names) == 50
+    for label, name in enumerate(data.classes):
+        assert data.parts_of[label].nonzero()[:, 0].tolist() == PUBLISHED_LABELS[name]
+        assert {data.part_names[part].split("/")[0] for part in PUBLISHED_LABELS[name]} == {name}
+    assert data.part_names[:4] == ("Airplane/body", "Airplane/wing", "Airplane/tail", "Airplane/engine")
+    assert len(set(data.part_names)) == 50
+    points, parts, category = data[0]
+    assert isinstance(data, LabelledPoints)
+    assert points.shape == (3, 8)
+    assert set(parts.tolist()) <= set(PUBLISHED_LABELS[data.classes[category]])
+
+
+def test_every_point_of_a_text_is_there_once_with_its_part_in_the_unit_sphere_z_up(text):
+    for split, size in zip(SPLITS, (40, 7, 64), strict=True):
+        data = ShapeNetPart(text, split, 5)
+        listing = json.loads((text / "train_test_split" / f"shuffled_{split}_file_list.json").read_text())
+        assert len(data) == len(listing) == 16
+        assert data.points.shape == (16, 3, KEPT)
+        for i, name in enumerate(listing):
+            _, synset, shape = name.split("/")
+            assert data.classes[data[i][2]] == PUBLISHED[synset]
+            assert same_points(data, i, text / synset / f"{shape}.txt")
+        stored, _ = data.batch(slice(None))
+        assert (split_parts(stored)[2].sum(1) == size).all()
+
+
+@pytest.mark.parametrize(("size", "num_points", "kept", "there"), [(3100, 64, 3000, 3000), (3100, 3200, 3200, 3100)])
+def test_a_shape_of_many_points_keeps_3000_or_as_many_as_are_asked_for(tmp_path, size, num_points, kept, there):
+    folder = write_text(tmp_path, {"01": "Tree"}, {"Tree": [0, 1]}, sizes=(size, 4, 4))
+    data = ShapeNetPart(folder, "train", num_points)
+    stored, _ = data.batch(slice(None))
+    assert stored.shape == (1, 4, kept)
+    assert int(split_parts(stored)[2].sum()) == there
+
+
+def test_up_and_normals(text):
+    turned, as_is = (ShapeNetPart(text, "train", 8, up=up, normals=True) for up in (None, "z"))
+    assert turned.channels == 6
+    for first in (0, 3):
+        x, y, z = as_is.points[:, first : first + 3].unbind(1)
+        assert torch.equal(turned.points[:, first : first + 3], torch.stack([x, -z, y], 1))
+    torch.testing.assert_close(turned.points[:, 3:].norm(dim=1), torch.ones(16, KEPT))
+    assert torch.equal(turned.points[:, :3], ShapeNetPart(text, "train", 8).points)
+    path = text / "04379243" / "train15.txt"
+    normal_of = dict(zip(map(tuple, as_read(path)[0].round(3)), np.loadtxt(path)[:, 3:6], strict=True))
+    expected = [normal_of[tuple(point)] for point in turned.points[0, :3].T.double().numpy().round(3)]
+    np.testing.assert_allclose(as_is.points[0, 3:].T, expected, atol=1e-4)
+
+
+def test_the_splits_are_the_released_ones_and_validation_is_the_sets_own(text):
+    train, val, test, both = (ShapeNetPart(text, split, 8) for split in (*SPLITS, "trainval"))
+    assert torch.equal(both.points, torch.cat([train.points, val.points]))
+    assert both.validation.tolist() == [False] * 16 + [True] * 16
+    assert not test.validation.any()
+    rest, held_out = split_validation(both, seed=3, fraction=0.1)
+    assert torch.equal(rest.points, train.points)
+    assert torch.equal(held_out.points, val.points)
+    assert held_out.validation.all()
+    assert torch.equal(held_out[3][1], val[3][1])
+    assert len(split_validation(both, seed=3, fraction=0)[1]) == 0
+    assert len(split_validation(ShapeNetPart(text, "train", 8), seed=3, fraction=0.5)[1]) == 0  # one of each category
+
+
+def test_it_is_opened_for_the_task_of_parts_with_val_held_out(text):
+    data = open_dataset("shapenetpart", text.parent, "train", 8, normals=True, task="part")
+    assert len(data) == 32
+    assert data[0][0].shape == (6, 8)
+    assert len(open_dataset("shapenetpart", text, "test", 8, task="part")) == 16
+    with pytest.raises(ValueError, match="shapenetpart is not for the task classification, only shapes, modelnet40"):
+        open_dataset("shapenetpart", text, "test", 8)
+    with pytest.raises(ValueError, match="task must be one of 'classification', 'part', 'scene', got 'parts'"):
+        open_dataset("shapenetpart", text, "test", 8, task="parts")
+
+
+def test_text_is_read_once_whatever_the_split(text, monkeypatch):
+    wanted = ShapeNetPart(text, "trainval", 8).points
+    monkeypatch.setattr(module, "_read_shape", print)  # which gives no clouds
+    assert torch.equal(ShapeNetPart(text, "trainval", 16).points, wanted)
+    assert len(ShapeNetPart(text, "test", 8)) == 16
+
+
+def test_a_folder_of_a_few_of_the_categories_keeps_all_labels(tmp_path):
+    few = {"03001627": "chairs", "04379243": "tables"}
+    folder = write_text(tmp_path, few, {"chairs": [12, 15], "tables": [47]})
+    data = ShapeNetPart(folder, "train", 8)
+    assert len(data.classes) == 16
+    assert [data.classes[label] for label in data.labels] == ["Table", "Chair"]
+    (folder / "synsetoffset2category.txt").write_text("chairs 03001627\n")
+    assert [data.classes[label] for label in ShapeNetPart(folder, "train", 8).labels] == ["Chair"]
+
+
+def test_categories_and_parts_of_ones_own_come_from_the_folder(own):
+    data = ShapeNetPart(own, "train", 8)
+    assert data.classes == ("Tree", "Park bench")
+    assert data.parts_of.tolist() == [[True, True, False], [True, True, True]]
+    assert data.part_names == ("Park bench/0", "Park bench/1", "Park bench/2")
+    assert ShapeNetPart(own, "test", 8).part_names == data.part_names
+    parts = {"Tree": {"crown": 0, "trunk": 4}, "Park bench": {"seat": 1, "leg": 2}, "Lantern": {"pole": 9}}
+    (own / "parts.json").write_text(json.dumps(parts))
+    for file in own.glob("0*/*.txt"):
+        table = np.loadtxt(file)
+        table[:, 6] = np.where(table[:, 6] == 0, 4, table[:, 6])
+        np.savetxt(file, table)
+    data = ShapeNetPart(own, "train", 8)
+    assert data.part_names == ("Tree/crown", "Park bench/seat", "Park bench/leg", "3", "Tree/trunk")
+    assert data.parts_of.int().tolist() == [[1, 0, 0, 0, 1], [0, 1, 1, 0, 0]]
+    assert same_points(data, 1, own / "01" / "train0.txt")
+
+
+def test_hdf5_is_read_as_released_z_up_with_the_published_labels(hdf5):
+    (hdf5 / "all_object_categories.txt").write_text("".join(f"any\xa0{s} {s}\n" for s in PUBLISHED), encoding="utf-8")
+    data = ShapeNetPart(hdf5, "train", 9)
+    with h5py.File(hdf5 / "ply_data_train1.h5") as file:
+        released, label, ids = (torch.from_numpy(file[key][()]) for key in ("data", "label", "pid"))
+    x, y, z = released.unbind(2)
+    assert torch.equal(data.points[32:], torch.stack([x, -z, y], 1))
+    assert torch.equal(data.parts[32:], ids.long())
+    assert torch.equal(data.labels[32:], label[:, 0].long())
+    assert data.classes == tuple(sorted(PUBLISHED_LABELS))
+    assert split_parts(data.batch(slice(None))[0])[2].all()
+    points, parts, category = data[33]
+    assert torch.equal(points, data.points[33, :, :9])
+    assert torch.equal(parts, ids[1, :9].long())
+    assert category == 1
+    assert len(ShapeNetPart(hdf5, "val", 9)) == len(ShapeNetPart(hdf5, "test", 9)) == 32
+    both = ShapeNetPart(hdf5.parent, "trainval", 9)
+    assert int(both.validation.sum()) == 32
+    for split in SPLITS:
+        (hdf5 / f"{split}_hdf5_file_list.txt").unlink()
+    assert torch.equal(ShapeNetPart(hdf5, "trainval", 9).points, both.points)
+
+
+def test_hdf5_categories_in_another_order_are_still_the_published_ones(tmp_path):
+    turned = dict(reversed(PUBLISHED.items()))
+    data = ShapeNetPart(write_hdf5(tmp_path, turned, PUBLISHED_LABELS), "test", 4)
+    assert data.classes == tuple(sorted(PUBLISHED_LABELS))
+    for _, parts, category in (data[i] for i in range(len(data))):
+        assert set(parts.tolist()) <= set(PUBLISHED_LABELS[data.classes[category]])
+
+
+def test_hdf5_of_ones_own_tells_its_parts_in_its_list_of_labels(tmp_path):
+    folder = write_hdf5(tmp_path, OWN, {"Tree": [0, 1], "Park bench": [2, 3]})
+    with pytest.raises(PointCloudFileError, match=r"catid_partid_to_overallid.json: cannot be read"):
+        ShapeNetPart(folder, "train", 8)
+    ids = {"01_1": 0, "01_2": 1, "02_1": 2, "02_2": 3}
+    (folder / "catid_partid_to_overallid.json").write_text(json.dumps(ids))
+    data = ShapeNetPart(folder, "train", 8)
+    assert data.part_names == ("Tree/1", "Tree/2", "Park bench/1", "Park bench/2")
+    assert data.parts_of.int().tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+
+
+def test_the_form_is_told_from_the_folder_or_named(text, hdf5):
+    assert text.parent == hdf5.parent
+    assert len(ShapeNetPart(text.parent, "test", 8)) == 16
+    assert len(ShapeNetPart(text.parent, "test", 8, form="hdf5")) == 32
+    with pytest.raises(DatasetNotFoundError, match="holds no ShapeNetPart: looked for hdf5_data/, here"):
+        ShapeNetPart(text, "test", 8, form="hdf5")
+    renamed = text.rename(text.parent / "mine")
+    assert len(ShapeNetPart(renamed.parent, "test", 8)) == 16
+
+
+def test_the_real_set_has_its_categories_parts_and_splits(real_parts):
+    train, val, test = (ShapeNetPart(real_parts, split) for split in SPLITS)
+    assert (len(train), len(val), len(test)) == (190, 38, 76)
+    known = json.loads((real_parts / "parts.json").read_text())
+    assert train.classes == tuple(known)
+    assert train.part_names == tuple(f"{name}/{part}" for name, parts in known.items() for part in parts)
+    assert train.parts_of.sum(1).tolist() == [len(parts) for parts in known.values()]
+    assert train.part_names == val.part_names == test.part_names
+    for data in (train, val, test):
+        assert all(data.parts_of[data.labels[i], data.parts[i]].all() for i in range(len(data)))
+        stored, _ = data.batch(slice(None))
+        assert (split_parts(stored)[2].sum(1) == 2500).all()
+        torch.testing.assert_close(data.points.norm(dim=1).amax(1), torch.ones(len(data)))
+    listing = json.loads((real_parts / "train_test_split" / "shuffled_test_file_list.json").read_text())
+    for i in range(0, 76, 9):
+        assert same_points(test, i, real_parts / f"{listing[i].removeprefix('shape_data/')}.txt")
+
+
+STANDING = [("Chair/backsupport", "Chair/leg"), ("Table/support", "Table/leg"), ("Teddy/head", "Teddy/leg")]
+
+
+@pytest.mark.parametrize(("upper", "lower"), STANDING)
+def test_the_real_shapes_stand_along_z(real_parts, upper, lower):
+    data = ShapeNetPart(real_parts, "trainval")
+    heights = [[data.points[i][:, data.parts[i] == data.part_names.index(part)].mean(1)
+                for i in (data.labels == data.classes.index(part.split("/")[0])).nonzero()[:, 0].tolist()]
+               for part in (upper, lower)]  # fmt: skip
+    difference = torch.stack([above - below for above, below in zip(*heights, strict=True)]).nanmean(0)
+    assert difference.argmax() == 2
+    assert difference[2] > 0.2
+
+
+def test_where_it_is_missing_the_error_says_what_was_looked_for(tmp_path):
+    with pytest.raises(DatasetNotFoundError, match="no ShapeNetPart: looked for shapenetcore_partanno_segmentation_b"):
+        ShapeNetPart(tmp_path)
+    with pytest.raises(DatasetNotFoundError, match="no such folder"):
+        ShapeNetPart(tmp_path / "nowhere")
+
+
+def test_wrong_arguments_are_one_clear_line(tmp_path):
+    for arguments, message in (
+        ({"split": "valid"}, "split must be one of 'train', 'val', 'test', 'trainval', got 'valid'"),
+        ({"form": "ply"}, "form must be one of None, 'text', 'hdf5', got 'ply'"),
+        ({"up": "x"}, "up must be one of None, 'z', 'y', got 'x'"),
+        ({"num_points": 0}, "num_points must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ShapeNetPart(tmp_path, **arguments)
+
+
+SHAPE = "01/train0.txt"
+LIST = "train_test_split/shuffled_train_file_list.json"
+NAMES = "synsetoffset2category.txt"
+
+
+def write(name: str, content: str | bytes):
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return change
+
+
+def put(row: int, column: int, value: str, name: str = SHAPE):
+    def change(folder: Path) -> None:
+        lines = [line.split() for line in (folder / name).read_text().splitlines()]
+        lines[row][column] = value
+        (folder / name).write_text("\n".join(" ".join(line) for line in lines))
+
+    return change
+
+
+def listed(*names: object):
+    return write(LIST, json.dumps(names))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / SHAPE).unlink(), r"01/train0.txt: no such file; 1 of 6 listed are missing"),
+        (write(SHAPE, ""), "01/train0.txt: is empty"),
+        (write(SHAPE, "\n \n"), "01/train0.txt: holds no points"),
+        (write(SHAPE, "1 2 3 0\n"), "01/train0.txt: must have 7 numbers a row, got 4"),
+        (write(SHAPE, "1 2 3 0 0 1 0\n1 2 3\n"), "01/train0.txt: is not a table of numbers: the number of columns"),
+        (write(SHAPE, "1 2 3 0 0 1 leg\n"), "01/train0.txt: is not a table of numbers: could not convert"),
+        (write(SHAPE, b"\x93NUMPY\0\1"), "01/train0.txt: is not a table"),
+        (put(4, 1, "nan"), "01/train0.txt: row 5 holds a number that is not finite"),
+        (put(39, 5, "-inf"), "01/train0.txt: row 40 holds a number that is not finite"),
+        (put(4, 6, "1.5"), "01/train0.txt: parts must be whole numbers from 0 to 9999, got 1.5"),
+        (put(4, 6, "-1"), "01/train0.txt: parts must be whole numbers from 0 to 9999, got -1"),
+        (put(4, 6, "1e300"), r"01/train0.txt: parts must be whole numbers from 0 to 9999, got 1e\+300"),
+        (put(4, 0, "1e308"), "01/train0.txt: must have an extent, got points within inf of their mean"),
+        (write(SHAPE, "1 2 3 0 0 1 0\n" * 9), "01/train0.txt: must have an extent, got points within 0 of their"),
+        (write(NAMES, "Tree\n"), f"{NAMES}: each line must name a category and its folder, .*, got 'Tree'"),
+        (write(NAMES, "Tree ../01\n"), f"{NAMES}: each line must name a category and its folder"),
+        (write(NAMES, "Tree /\n"), f"{NAMES}: each line must name a category and its folder"),
+        (write(NAMES, "Tree 01\nTree 02\n"), f"{NAMES}: each line must name a category and its folder, neither of"),
+        (write(NAMES, "Tree 01\nBench 01\n"), f"{NAMES}: each line must name a category and its folder, neither"),
+        (write(NAMES, "\n\n"), f"{NAMES}: names no category"),
+        (write(NAMES, b"\xff\xfe"), f"{NAMES}: cannot be read"),
+        (write(NAMES, "Bush 03\n"), "its train part holds no shape"),
+        (lambda folder: (folder / LIST).unlink(), f"{LIST}: cannot be read: .*No such file"),
+        (write(LIST, "[1,"), f"{LIST}: cannot be read"),
+        (write(LIST, "[" * 100_000), f"{LIST}: cannot be read"),
+        (write(LIST, '{"a": 1}'), f"{LIST}: must be a list of shapes"),
+        (listed(), "its train part holds no shape"),
+        (listed(3), f"{LIST}: must list 'shape_data/<folder>/<shape>', got '3'"),
+        (listed("train0"), f"{LIST}: must list 'shape_data/<folder>/<shape>', got 'train0'"),
+        (listed("shape_data/01/.."), f"{LIST}: must list 'shape_data/<folder>/<shape>', got 'shape_data/01/..'"),
+        (listed("shape_data/../.."), f"{LIST}: must list"),
+        (listed("shape_data/01/a\0b"), f"{LIST}: must list"),
+        (listed("shape_data/01/..\\..\\a"), f"{LIST}: must list"),
+        (write("parts.json", "[]"), "parts.json: must hold the parts of each category and their labels"),
+        (write("parts.json", '{"Tree": 3}'), "parts.json: must hold the parts of each category and their labels"),
+        (write("parts.json", '{"Tree": {"crown": 0}}'), "parts.json: names no part of 'Park bench'"),
+        (write("parts.json", '{"Tree": {"crown": -1}}'), "labels must be whole numbers from 0 to 9999, got '-1' for"),
+        (write("parts.json", '{"Tree": {"crown": true}}'), "labels must be whole .*, got 'True' for 'crown'"),
+        (write("parts.json", '{"Tree": {"crown": 1e9}}'), "parts.json: labels must be whole numbers"),
+        (
+            write("parts.json", '{"Tree": {"crown": 0}, "Park bench": {"seat": 1}}'),
+            "/02/.*txt: parts must be whole numbers from 0 to 1, got 2",
+        ),
+    ],
+)  # fmt: skip
+def test_a_damaged_text_release_is_one_clear_line_with_the_path(own, damage, reason):
+    damage(own)
+    with pytest.raises(PointCloudFileError, match=reason) as caught:
+        ShapeNetPart(own, "train", 8)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(own))
+
+
+def edit(**arrays):
+    def change(folder: Path) -> None:
+        with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+            for name, array in arrays.items():
+                del file[name]
+                if array is not None:
+                    file[name] = array
+
+    return change
+
+
+def link_the_parts(folder: Path) -> None:
+    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
+        del file["pid"]
+        file["pid"] = h5py.ExternalLink("ply_data_train0.h5", "pid")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / "ply_data_train1.h5").unlink(), "train1.h5: no such file"),
+        (write("train_hdf5_file_list.txt", ""), "train_hdf5_file_list.txt: names no file"),
+        (edit(pid=None), "train1.h5: has no data set 'pid'"),
+        (edit(pid=np.zeros((32, 31), int)), r"data set 'pid' must be \(32, 32\), got \(32, 31\)"),
+        (edit(pid=np.full((32, 32), 50)), "'pid' must be whole numbers from 0 to 49, got 50"),
+        (edit(pid=np.full((32, 32), -1)), "'pid' must be whole numbers from 0 to 49, got -1"),
+        (edit(pid=np.full((32, 32), 0.5)), "'pid' must be whole numbers from 0 to 49, got 0.5"),
+        (edit(label=np.full((32, 1), 16)), "labels must be 0 to 15, got 16 to 16"),
+        (edit(data=np.zeros((32, 4, 3)), pid=np.zeros((32, 4), int)), "has 4 points a shape, fewer than num_points=8"),
+        (
+            edit(data=np.zeros((32, 9, 3)), pid=np.zeros((32, 9), int)),
+            "must have 32 points a shape, as the others have, got 9",
+        ),
+        (edit(data=np.full((32, 32, 3), np.nan)), "shape 0 has coordinates that are not finite"),
+        (link_the_parts, "'pid' is a link, which is not followed"),
+    ],
+)  # fmt: skip
+def test_a_damaged_hdf5_release_is_one_clear_line_with_the_path(hdf5, damage, reason):
+    damage(hdf5)
+    with pytest.raises(PointCloudFileError, match=reason) as caught:
+        ShapeNetPart(hdf5, "train", 8)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(hdf5))
+
+
+def test_hdf5_has_no_normals(hdf5):
+    with pytest.raises(PointCloudFileError, match="has no data set 'normal'"):
+        ShapeNetPart(hdf5, "train", 8, normals=True)
+
+
+def test_a_list_leads_to_no_other_folder(own, tmp_path):
+    """Even where the file is there."""
+    np.savetxt(tmp_path / "secret.txt", rows(9, [0]))
+    os.symlink(tmp_path, own / "03")
+    write(LIST, json.dumps(["shape_data/03/secret"]))(own)
+    with pytest.raises(PointCloudFileError, match="holds no shape"):
+        ShapeNetPart(own, "train", 8)
