@@ -338,6 +338,23 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_its_samples(tmp_pat
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_a_run_whose_first_step_is_skipped_goes_on_as_one_that_begins_with_the_second(tmp_path, optimizer):
+    data, ends = two_shapes(), []
+    for skip in (False, True):
+        one = Run.start(tiny(tmp_path, optimizer=optimizer, schedule="constant"), data, torch.device("cpu"))
+        generator = torch.get_rng_state()
+        if skip:
+            one.step(data.points[:8] * torch.nan, data.labels[:8])
+        torch.set_rng_state(generator)
+        one.step(data.points[:8], data.labels[:8])
+        ends.append(one)
+    assert_equal_states(ends[1].model.state_dict(), ends[0].model.state_dict())
+    states = [one.optimizer.state_dict()["state"] for one in ends]
+    for index, state in states[1].items():
+        assert_equal_states(state, states[0][index])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_a_skipped_step_leaves_weights_statistics_and_optimizer_as_they_were(tmp_path, optimizer):
     data = two_shapes()
     one = Run.start(tiny(tmp_path, optimizer=optimizer, schedule="constant"), data, torch.device("cpu"))

@@ -368,7 +368,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     ]
     # Fused: one pass over the weights, and a step that is not to be taken is told on the device.
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.lr, momentum=0.9, fused=True)
+        optimizer = torch.optim.SGD(groups, config.lr, momentum=0.9, fused=True)
+        for parameter in parameters:  # of its own it would leave them unset by a first step that is not taken
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, config.lr, fused=True)
     return torch.optim.AdamW(groups, config.lr, fused=True)
