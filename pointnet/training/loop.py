@@ -70,6 +70,7 @@ def fit(
             than `config.skip_limit` that were not finite, or more processes than a batch has clouds.
         Stopped: SIGTERM or SIGINT came; the run is saved as it was between two steps.
         OSError: the run folder cannot be written; the last checkpoint is still good.
+        AgreedError: in place of the others, where several processes train: one of them had such an error.
     """
     world = World.current()
     with world.together():
@@ -109,9 +110,10 @@ def fit(
             run.seconds += metrics["seconds"] + time.perf_counter() - started
             run.finish_epoch(metrics, out)
             log(_epoch_line(metrics, run))
-            _check_skipped(run, train_part, log)
-            if after_epoch is not None:
-                after_epoch(metrics)
+            with world.together():
+                _check_skipped(run, train_part, log)
+                if after_epoch is not None:
+                    after_epoch(metrics)
         result: dict[str, Any] = {
             "test": None,
             "val": run.best.get("val"),
@@ -121,10 +123,13 @@ def fit(
             "shares": _shares(run),
         }
         if test is not None and not config.overfit_batches:
-            scores = evaluate(load_model(out).to(device), test, device, check, world)
+            with world.together():
+                best = load_model(out).to(device)
+            scores = evaluate(best, test, device, check, world)
             result["test"] = {name: value for name, value in scores.items() if name != "loss"}
-    if world.writes:
-        write_atomically(out / "result.json", json.dumps(result, indent=2).encode())
+    with world.together():
+        if world.writes:
+            write_atomically(out / "result.json", json.dumps(result, indent=2).encode())
     return result
 
 

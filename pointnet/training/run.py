@@ -271,19 +271,22 @@ class Run:
             val = {name: metrics[f"val_{name}"] for name in names if f"val_{name}" in metrics}
             self.best = {"epoch": self.epoch, "score": list(score), "val": val or None}
         self.history.append(metrics)
-        if self.world.writes:
-            if better:
-                save_weights(out, self.evaluated.state_dict())
-            lines = "".join(json.dumps(line) + "\n" for line in self.history)
-            write_atomically(out / "metrics.jsonl", lines.encode())
-        # Last: with it the epoch is over; stopped before, it is done again and writes the same.
-        self.save(out)
+        state = self.state()
+        with self.world.together():
+            if self.world.writes:
+                if better:
+                    save_weights(out, self.evaluated.state_dict())
+                lines = "".join(json.dumps(line) + "\n" for line in self.history)
+                write_atomically(out / "metrics.jsonl", lines.encode())
+                # Last: with it the epoch is over; stopped before, it is done again and writes the same.
+                save_checkpoint(out / "checkpoint.pt", state)
 
     def save(self, out: Path) -> None:
         """Writes the checkpoint, in the middle of an epoch or between two. Every process of the run calls it."""
         state = self.state()
-        if self.world.writes:
-            save_checkpoint(out / "checkpoint.pt", state)
+        with self.world.together():
+            if self.world.writes:
+                save_checkpoint(out / "checkpoint.pt", state)
 
     def state(self) -> dict[str, Any]:
         random_state = {"augmentation": self.generator.get_state(), "cpu": torch.get_rng_state()}

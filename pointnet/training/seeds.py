@@ -61,7 +61,9 @@ def run_seeds(
         log(f"\nseed {seed}, {count} of {len(seeds)}{': finished before' if finished else ''}")
         one = dataclasses.replace(config, seed=seed, out=str(folder))
         try:
-            results[seed] = read_result(folder) if finished else run(one, (folder / "checkpoint.pt").exists())
+            with world.together():
+                done = read_result(folder) if finished else None
+            results[seed] = done or run(one, (folder / "checkpoint.pt").exists())
         except ValueError as error:
             if world.writes:
                 _drop_if_unused(Path(config.out))
