@@ -13,6 +13,7 @@ All flags: python train.py --help. What a run folder holds: README.md.
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -22,7 +23,7 @@ from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.inference.pictures import printable
 from pointnet.training import Stopped, TrainConfig, find_device, fit, keep_freed_memory
 from pointnet.training.checks import dry_run, profile
-from pointnet.training.config import Command, parse_command
+from pointnet.training.config import Command, load_config, parse_command
 from pointnet.training.curves import draw_curves
 from pointnet.training.extras import MissingExtraError
 from pointnet.training.loop import say_nothing
@@ -40,42 +41,45 @@ from pointnet.training.world import (
 
 def main(arguments: list[str] | None = None) -> int:
     command = parse_command(arguments)
+    if not (command.config.out or launched_by_torchrun()):
+        out = new_run_folder(command.config)
+        command = command._replace(config=dataclasses.replace(command.config, out=out))
     keep_freed_memory()
     world = World()
     try:
         with joined_world(command.config.device) as world:
-            return train_as_told(command, world)
-    except AgreedError as error:
-        if world.writes:
-            print(f"train.py: error: {error}", file=sys.stderr)
+            try:
+                return train_as_told(command, world)
+            except AgreedError as error:
+                if world.writes:  # before it leaves the others, as torchrun ends all when one has ended
+                    print(f"train.py: error: {error}", file=sys.stderr)
+                raise
+    except AgreedError:
         return 2
     except (ValueError, OSError, MissingExtraError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
-    except Stopped as stopped:
+    except (Stopped, KeyboardInterrupt) as stopped:
         if world.writes:
-            again = f"python train.py --resume --out {command.config.out}"
-            again = again if world.size == 1 else "the same torchrun command with --resume"
-            print(f"\nstopped; to go on: {again}", file=sys.stderr)
-        return 128 + stopped.signum
+            print(f"\nstopped; {how_to_go_on(command)}", file=sys.stderr)
+        return 128 + (stopped.signum if isinstance(stopped, Stopped) else signal.SIGINT)
     except RuntimeError as error:
         if not (world.size > 1 and is_lost_process(error)):
             raise
         print(f"train.py: rank {world.rank}: another process of the run is gone", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\nstopped; {how_to_go_on(command.config, command.seeds)}", file=sys.stderr)
-        return 130
 
 
 def train_as_told(command: Command, world: World) -> int:
     config, resume, seeds, look = command
-    if not config.out and launched_by_torchrun():
-        raise ValueError("under torchrun --out is needed: the folder that all its processes write to and go on from")
-    config = dataclasses.replace(config, out=config.out or new_run_folder(config))
-    if restarts():
-        resume = bool(seeds) or (Path(config.out) / "checkpoint.pt").exists()
     log = print if world.writes else say_nothing
+    with world.together():
+        if not config.out:
+            raise ValueError(
+                "under torchrun --out is needed: the folder that all its processes write to and go on from"
+            )
+        if world.largest(restarts()):
+            resume = resume or began_here(command)
     with world.together(), world.one_by_one():
         find_device(config.device)
         if config.tensorboard:
@@ -118,12 +122,27 @@ def run(
     return result
 
 
-def how_to_go_on(config: TrainConfig, seeds: list[int]) -> str:
+def began_here(command: Command) -> bool:
+    """Whether the run folder holds what this command, which torchrun has started again, had begun before."""
+    settings = Path(command.config.out) / "config.yaml"
+    saved = any(path.exists() for path in checkpoints(command))
+    return saved and settings.is_file() and load_config(settings) == command.config
+
+
+def how_to_go_on(command: Command) -> str:
     """What to say when a run is stopped by hand."""
-    folders = [seed_folder(config.out, seed) for seed in seeds] or [Path(config.out)]
-    if any((folder / "checkpoint.pt").exists() for folder in folders):
-        return f"to go on: python train.py --resume --out {config.out}"
-    return "before the first epoch was over"
+    if command.look or not any(path.exists() for path in checkpoints(command)):
+        return "before anything was saved"
+    if launched_by_torchrun():
+        return "to go on: the same torchrun command with --resume"
+    return f"to go on: python train.py --resume --out {command.config.out}"
+
+
+def checkpoints(command: Command) -> list[Path]:
+    """Where those of the runs may be."""
+    out = command.config.out
+    folders = [seed_folder(out, seed) for seed in command.seeds] or [Path(out)]
+    return [folder / "checkpoint.pt" for folder in folders]
 
 
 def new_run_folder(config: TrainConfig) -> str:
@@ -141,6 +160,8 @@ def summary(config: TrainConfig, result: dict[str, Any]) -> str:
     where = f"--dataset {config.dataset} --root {config.root}"
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result["shares"].items())
     measured = "the test part was not opened"
+    if config.overfit_batches:
+        measured = f"not tested: trained on {config.overfit_batches} of its batches alone, to learn them by heart"
     if test:
         measured = f"""test accuracy {test["overall_accuracy"]:.2%} overall, \
 {test["mean_class_accuracy"]:.2%} mean over classes, {test["count"]:,} shapes"""

@@ -82,6 +82,13 @@ def test_the_command_looks_instead_of_training(tmp_path, capsys, flags, wanted):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_command_tells_of_a_few_batches_learnt_by_heart(tmp_path, capsys):
+    words = ["--dataset", "modelnet40", "--root", "data/samples", "--num_points", "16", "--early_points", "0"]
+    words += ["--input_transform", "false", "--feature_transform", "false", "--out", str(tmp_path / "run")]
+    assert train.main([*words, "--overfit_batches", "2", "--batch_size", "4", "--epochs", "2"]) == 0
+    assert "not tested: trained on 2 of its batches alone" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("other", [["--profile"], ["--seeds", "0", "1"]])
 def test_a_look_is_of_one_run(other, capsys):
     with pytest.raises(SystemExit):

@@ -193,7 +193,7 @@ def test_stopping_several_seeds_by_ctrl_c_says_how_to_go_on(capsys, monkeypatch,
     monkeypatch.setattr(train, "fit", stop)
     words = [*SMALL, "--seeds", "0", "1", "--out", str(tmp_path)]
     assert train.main(words) == 130
-    assert "before the first epoch was over" in capsys.readouterr().err
+    assert "before anything was saved" in capsys.readouterr().err
     (tmp_path / "seed-0").mkdir()
     (tmp_path / "seed-0" / "checkpoint.pt").touch()
     assert train.main(["--resume", "--out", str(tmp_path)]) == 130

@@ -104,17 +104,17 @@ def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on_from_the
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_command_saves_says_how_to_go_on_and_ends_with_the_signals_code(tmp_path, number, code):
-    out = tmp_path / "run"
-    command = [sys.executable, "train.py", "--dataset", "modelnet40", "--root", "data/samples", "--out", str(out)]
+    out = Path("runs", "modelnet40-1")  # as --out is where it is not given
+    command = [sys.executable, ROOT / "train.py", "--dataset", "modelnet40", "--root", ROOT / "data" / "samples"]
     command += ["--epochs", "500", "--batch_size", "8", "--num_points", "64", "--early_points", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.stdout.readline()[:5] != "epoch":
         assert process.poll() is None
     process.send_signal(number)
     _, said = process.communicate(timeout=30)  # seconds on a quiet machine
     assert process.returncode == code
     assert said.strip() == f"stopped; to go on: python train.py --resume --out {out}"
-    assert load_checkpoint(out / "checkpoint.pt")["epoch"] >= 1
+    assert load_checkpoint(tmp_path / out / "checkpoint.pt")["epoch"] >= 1
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_noticed_a_thousand_times_of_a_thousand(tmp_path):

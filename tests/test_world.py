@@ -3,6 +3,7 @@
 `python -m tests.test_world FOLDER` is what each of two processes runs; it leaves what it found in FOLDER.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ import train
 from pointnet.models import load_model
 from pointnet.training import fit, loop
 from pointnet.training.checkpoint import load_checkpoint
+from pointnet.training.config import parse_command, save_config_yaml
 from pointnet.training.run import Run
 from pointnet.training.world import AgreedError, World, joined_world
 
@@ -155,13 +157,26 @@ def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weight
     assert_equal_states(load_model(broken).state_dict(), load_model(whole).state_dict())
 
 
-def test_what_cannot_start_is_said_once(tmp_path):
-    words = command(tmp_path / "run", "--root", "nowhere")
+def test_what_cannot_start_is_said_once_and_a_restart_does_not_go_on_with_the_run_of_another(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").touch()
+    words = command(tmp_path / "run")
     done = subprocess.run(words, cwd=ROOT, env=QUIET, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    said = [line for line in done.stderr.splitlines() if line.startswith("train.py: error: ")]
+    said = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
     assert len(said) == 1
-    assert "nowhere" in said[0]
+    assert "already holds a run" in said[0]
+
+
+def test_a_restart_goes_on_with_what_it_began_and_nothing_else(tmp_path):
+    began = parse_command(["--dataset", "shapes", "--out", str(tmp_path), "--lr", "0.003"])
+    assert not train.began_here(began)
+    save_config_yaml(began.config, tmp_path / "config.yaml")
+    assert not train.began_here(began)
+    (tmp_path / "checkpoint.pt").touch()
+    assert train.began_here(began)
+    other = dataclasses.replace(began.config, lr=0.004)
+    assert not train.began_here(began._replace(config=other))
 
 
 def test_each_process_needs_a_cloud_of_every_batch(tmp_path):

@@ -117,6 +117,7 @@ def joined_world(device: str) -> Iterator[World]:
 
     Raises:
         ValueError: a device named by number, or fewer of them than processes.
+        AgreedError: the processes ended by one, and torchrun has started them again: it would only come once more.
     """
     if not launched_by_torchrun():
         yield World()
@@ -138,12 +139,17 @@ def joined_world(device: str) -> Iterator[World]:
     from torch.distributed.rendezvous import rendezvous
 
     # torchrun's store outlives a restart, and with it the addresses of processes that are gone.
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-    store = PrefixStore(f"restart-{restarts()}", store)
+    kept, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    if kept.check(["failed"]):
+        raise AgreedError(kept.get("failed").decode())
+    store = PrefixStore(f"restart-{restarts()}", kept)
     backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World.current()
+    except AgreedError as error:
+        kept.set("failed", str(error))
+        raise
     finally:
         dist.destroy_process_group()
 
