@@ -9,11 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
-from pointnet.training import fit
+from pointnet.datasets import split_validation
+from pointnet.training import checks, fit
 from pointnet.training.capture import WARM_UP, CapturedGradients
 from pointnet.training.checks import dry_run, profile
 from pointnet.training.config import TrainConfig, parse_command
-from pointnet.training.feed import make_feed
+from pointnet.training.feed import cut_batches, make_feed
 from pointnet.training.run import Run, augment
 from pointnet.training.stopwatch import Stopwatch
 
@@ -28,9 +29,26 @@ def test_a_dry_run_does_everything_and_leaves_nothing(tmp_path, monkeypatch):
             Run, name, lambda *a, name=name, original=original, **k: (done.append(name), original(*a, **k))[1]
         )
     said = dry_run(tiny(tmp_path / "new" / "run"), two_shapes(), two_shapes(seed=1))
-    assert done == ["train_epoch", "finish_epoch", "restore", "train_epoch", "finish_epoch"]
+    assert done == 2 * ["train_epoch", "finish_epoch"] + ["restore"] + 2 * ["train_epoch", "finish_epoch"]
     assert re.search(r"4 epochs of 36 clouds should train in about \d+ s$", said)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_has_steps_enough_to_record_one(tmp_path, monkeypatch):
+    """Of two sizes of batches at most; recording itself needs a GPU."""
+    monkeypatch.setattr(checks, "check_trainable", lambda *_: None)
+    sizes, epochs = [], []
+
+    def look(config, train, *_, after_epoch, **__):
+        part, _ = split_validation(train, config.seed, config.val_fraction)
+        sizes.extend(map(len, cut_batches(torch.arange(len(part)), config.batch_size)))
+        for _ in range(4 - len(epochs)):
+            epochs.append(len(epochs))
+            after_epoch({"samples_per_second": 1.0})
+
+    monkeypatch.setattr(checks, "fit", look)
+    dry_run(dataclasses.replace(tiny(tmp_path / "run", val_fraction=0.3), cuda_graph=True), two_shapes())
+    assert max(map(sizes.count, set(sizes))) > WARM_UP
 
 
 def test_a_dry_run_fails_as_the_run_would_and_leaves_nothing(tmp_path):
@@ -47,8 +65,9 @@ def test_a_dry_run_fails_as_the_run_would_and_leaves_nothing(tmp_path):
 
 
 def test_a_profile_adds_up_and_leaves_nothing(tmp_path):
-    said = profile(tiny(tmp_path / "run"), two_shapes())
-    whole = float(re.search(r"points: ([\d.]+) ms", said)[1])
+    said = profile(tiny(tmp_path / "run", batch_size=40), two_shapes())  # an epoch is a step
+    whole = float(re.search(r"40 clouds of 32 points: ([\d.]+) ms", said)[1])
+    assert re.search(r" 1  \S*pointnet\S*$", said, re.MULTILINE)  # of one pooled layer
     parts = {name: float(ms) for name, ms in re.findall(r"^ +(\w+) +([\d.]+) ms", said, re.MULTILINE)}
     assert list(parts) == ["data", "forward", "backward", "optimizer"]
     assert sum(parts.values()) == pytest.approx(whole, abs=0.3)

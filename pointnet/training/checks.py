@@ -17,13 +17,14 @@ from torch.profiler import profile as record
 from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.datasets.clouds import spread
 
+from . import capture
 from .config import TrainConfig
 from .feed import count_batches, make_feed
 from .loop import EVALUATION_BATCH, check_trainable, find_device, fit, say_nothing
 from .run import Run
 from .world import World
 
-WARM_UP, MEASURED, RECORDED = 3, 10, 3  # steps
+WARM_UP, MEASURED, RECORDED = capture.WARM_UP + 2, 10, 3  # steps
 
 
 class _EnoughError(Exception):
@@ -33,8 +34,9 @@ class _EnoughError(Exception):
 def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | None = None) -> str:
     """Does all that a run does on a few clouds, and removes what it wrote: -> what the whole run should take.
 
-    Two epochs of two steps, an early and a late one, of full batches; stopped and resumed between the two, measured on
-    validation and on test, written to and read from the disk that `config.out` is on.
+    Two early and two late epochs of a few steps, of full batches; stopped and resumed in between, measured on
+    validation and on test, written to and read from the disk that `config.out` is on. The second epoch of each two is
+    timed: in the first, kernels are compiled and memory is found.
 
     Raises:
         ValueError, OSError: what the run itself would raise.
@@ -47,16 +49,18 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
         disk = next(folder for folder in Path(config.out).absolute().parents if folder.is_dir())
         made = tempfile.mkdtemp(prefix=".dry-run-", dir=disk) if world.writes else None
     folder = world.gather(made)[0]
-    few = spread(train, config.batch_size * (4 if config.val_fraction else 2))
+    # Batches may be of two sizes; in so many steps one of them is recorded as a graph.
+    steps = 2 * capture.WARM_UP + 1 if config.cuda_graph else 2
+    few = spread(train, config.batch_size * steps * (2 if config.val_fraction else 1))
     few_tests = None if test is None else spread(test, EVALUATION_BATCH)
     short = dataclasses.replace(
-        config, out=folder, epochs=2, early_share=0.5, skip_limit=0, val_fraction=0.5 if config.val_fraction else 0.0
+        config, out=folder, epochs=4, early_share=0.5, skip_limit=0, val_fraction=0.5 if config.val_fraction else 0.0
     )
     epochs: list[Mapping[str, Any]] = []
 
     def stop_once(metrics: Mapping[str, Any]) -> None:
         epochs.append(metrics)
-        if len(epochs) == 1:
+        if len(epochs) == 2:
             raise _EnoughError
 
     try:
@@ -66,7 +70,7 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
     finally:
         if world.writes:
             shutil.rmtree(folder, ignore_errors=True)
-    return _forecast(config, train, epochs, find_device(config.device).type == "cuda")
+    return _forecast(config, train, epochs[1], epochs[3], find_device(config.device).type == "cuda")
 
 
 def profile(config: TrainConfig, train: LabelledClouds) -> str:
@@ -74,43 +78,47 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
 
     The parts are timed by themselves; the operators in further steps, as being watched slows each down.
     """
-    device = find_device(config.device)
-    check_trainable(train, config, World())
-    run = Run.start(config, train, device)
+    world = World.current()
+    with world.together():
+        device = find_device(config.device)
+        # Full batches alone: another size would be compiled, or recorded, while the time is taken.
+        few = spread(train, len(train) // config.batch_size * config.batch_size or len(train))
+        check_trainable(few, config, world)
+    # So long that its schedule has all the steps that are taken.
+    config = dataclasses.replace(config, epochs=max(config.epochs, WARM_UP + MEASURED + RECORDED))
+    run = Run.start(config, few, device)
     run.epoch = config.epochs - 1  # all points
-    feed = make_feed(train, device, config.feed)
+    feed = make_feed(few, device, config.feed)
 
     def take(steps: int) -> dict[str, float]:
         """Seconds by part of the step."""
-        taken = 0
+        left = steps
 
         def count() -> None:
-            nonlocal taken
-            taken += 1
-            if taken == steps:
+            nonlocal left
+            left -= 1
+            if not left:
                 raise _EnoughError
 
-        while taken < steps:
-            run.progress, run.position = {}, 0
-            try:
+        run.progress = {}
+        with contextlib.suppress(_EnoughError):
+            while True:
+                run.position = 0
                 run.train_epoch(feed, count)
-            except _EnoughError:
-                break
         return dict(run.progress["seconds"])
 
-    steps = min(MEASURED, count_batches(len(train), config.batch_size))
-    take(min(WARM_UP, steps))
-    parts = take(steps)
+    take(WARM_UP)
+    parts = take(MEASURED)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with record(activities=activities, acc_events=True) as recorded:
-        take(min(RECORDED, steps))
+        take(RECORDED)
     whole = sum(parts.values())
-    clouds = len(train) / count_batches(len(train), config.batch_size)
+    clouds = len(few) / count_batches(len(few), config.batch_size)
     lines = [
-        f"a step of {clouds:.0f} clouds of {config.num_points:,} points: {whole / steps * 1000:,.1f} ms, "
-        f"{clouds * steps / whole:,.0f} clouds/s, the mean of {steps}; {device}, {config.precision}",
+        f"a step of {clouds:.0f} clouds of {config.num_points:,} points: {whole / MEASURED * 1000:,.1f} ms, "
+        f"{clouds * MEASURED / whole:,.0f} clouds/s, the mean of {MEASURED}; {device}, {config.precision}",
         "",
-        *(f"{name:>10} {seconds / steps * 1000:9,.1f} ms {seconds / whole:6.1%}" for name, seconds in parts.items()),
+        *(f"{name:>10} {seconds / MEASURED * 1000:9,.1f} ms {seconds / whole:6.1%}" for name, seconds in parts.items()),
         "",
         *_operators(recorded.key_averages(), device),
     ]
@@ -127,12 +135,14 @@ def _operators(found: Any, device: torch.device) -> list[str]:
     return lines + [f"{time / whole:12.1%} {count / RECORDED:13.0f}  {key}" for key, time, count in rows]
 
 
-def _forecast(config: TrainConfig, train: LabelledClouds, epochs: list[Mapping[str, Any]], on_cuda: bool) -> str:
+def _forecast(
+    config: TrainConfig, train: LabelledClouds, early: Mapping[str, Any], late: Mapping[str, Any], on_cuda: bool
+) -> str:
     samples = len(split_validation(train, config.seed, config.val_fraction)[0])
-    early, late = (epoch["seconds"] for epoch in epochs)
-    few = epochs[0]["samples_per_second"] * early
     of_early = sum(config.points_in_epoch(epoch) != config.num_points for epoch in range(config.epochs))
-    seconds = (early * of_early + late * (config.epochs - of_early)) * samples / few
+    seconds = samples * (
+        of_early / early["samples_per_second"] + (config.epochs - of_early) / late["samples_per_second"]
+    )
     memory = f", in {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB of the device" if on_cuda else ""
     return (
         f"dry run: trained, stopped, resumed, measured and loaded, on a few clouds. {config.epochs} epochs of "
