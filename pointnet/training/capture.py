@@ -28,7 +28,8 @@ class _Recording:
 def record_on_gpu(function: Callable[[], Outputs]) -> tuple[Graph, Outputs]:
     """What `function` launches, without running it, and the tensors that each replay fills."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Meanwhile the thread that pins streamed batches may ask the device for what this one may not.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = function()
     return graph, outputs
 
@@ -53,6 +54,7 @@ class CapturedGradients:
         self.function, self.parameters, self.record = function, parameters, record
         self.taken: dict[Any, int] = {}
         self.recordings: dict[Any, _Recording] = {}
+        self.aside: torch.cuda.Stream | None = None
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         size = tuple(each.shape for each in inputs)
@@ -72,7 +74,7 @@ class CapturedGradients:
     def _for_real(self, inputs: tuple[Tensor, ...]) -> Outputs:
         if not inputs[0].is_cuda:
             return self.function(*inputs)
-        aside = torch.cuda.Stream()
+        aside = self.aside = self.aside or torch.cuda.Stream()  # one for all: memory is kept for each stream apart
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             outputs = self.function(*inputs)

@@ -223,6 +223,7 @@ class Run:
         """Leaves the gradients in the parameters; running statistics are as before where it was not finite."""
         buffers = list(self.model.buffers())
         kept = [buffer.clone() for buffer in buffers]
+        self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             logits, transforms = self.forward(x, return_transforms=True)
             wanted = None if self.teacher is None else self.teacher.probabilities(x, self.config.temperature)
@@ -232,7 +233,6 @@ class Run:
             loss = torch.lerp(loss, distillation_loss(logits, wanted, self.config.temperature), self.config.distill)
         loss = (loss + self.model.regularization(transforms)) * share
         self.watch.lap("forward")
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         loss = loss.detach()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
