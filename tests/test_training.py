@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -335,6 +336,15 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_its_samples(tmp_pat
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [epoch["broken_samples"] for epoch in metrics] == [[3, 40]] * 4
     assert all(0 < epoch["train_loss"] < 10 for epoch in metrics)
+
+
+def test_a_run_on_a_gpu_named_by_number_makes_it_the_current_one(tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setitem(run.MODELS, "pointnet", Mock(side_effect=StopIteration))  # and no further, without one
+    with pytest.raises(StopIteration):
+        Run.start(tiny(tmp_path), two_shapes(), torch.device("cuda:1"))
+    assert chosen == [torch.device("cuda:1")]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])

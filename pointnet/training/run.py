@@ -78,6 +78,8 @@ class Run:
     @classmethod
     def start(cls, config: TrainConfig, train: LabelledClouds, device: torch.device) -> Run:
         world = World.current()
+        if device.index is not None:  # streams, events and graphs are those of the current one
+            torch.cuda.set_device(device)
         with world.together():  # first: building a network draws random numbers
             teacher = Teacher(config.teacher, train.classes, config.normals, device) if config.teacher else None
         torch.manual_seed(config.seed)
