@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from torch import nn
 
 import train
 from pointnet.models import load_model
-from pointnet.training import fit, loop
+from pointnet.training import fit, loop, run
 from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.config import parse_command, save_config_yaml
 from pointnet.training.run import Run
@@ -64,10 +64,15 @@ def main(folder: Path) -> None:
                         raise OSError(f"rank {failing} cannot")
             except AgreedError as error:
                 errors.append(str(error))
-        try:
-            fit(tiny(folder / "other"), two_shapes(seed=world.rank), log=quiet)
-        except AgreedError as error:
-            errors.append(str(error))
+        not_finite = two_shapes()
+        not_finite.points[:] = torch.nan
+        full = Mock(side_effect=OSError("the disk is full"))  # which rank 0 alone writes to
+        for data in (two_shapes(seed=world.rank), not_finite, two_shapes()):
+            try:
+                with patch.object(run, "save_checkpoint", full) if len(errors) == 4 else nullcontext():
+                    fit(tiny(folder / f"run{len(errors)}"), data, log=quiet)
+            except AgreedError as error:
+                errors.append(str(error))
     threads = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
     found = {"world": [world.rank, world.size], "result": result, "errors": errors}
     found["left"] = [name for name in threads if "gloo" in name]
@@ -106,6 +111,8 @@ def test_what_fails_on_one_fails_on_all_in_the_same_words(pair):
     assert first["errors"] == second["errors"]
     assert first["errors"][:2] == ["rank 0 cannot", "rank 1 cannot"]
     assert first["errors"][2].startswith("the processes of the run do not have the same data")
+    assert first["errors"][3].startswith("epoch 1: 12 of 12 steps skipped, not finite: samples 0 (disc)")
+    assert first["errors"][4:] == ["the disk is full"]
 
 
 def test_nothing_of_the_group_outlives_it(pair):
