@@ -185,7 +185,7 @@ def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Cl
 
 
 def spread(data: Clouds, count: int) -> Clouds:
-    """About `count` clouds, of as many classes as that allows; all of them where there are no more."""
+    """`count` clouds, evenly from those sorted by class; all of them where there are no more."""
     by_class = data.labels.argsort(stable=True)
     return data.subset(by_class[torch.linspace(0, len(data) - 1, min(count, len(data))).round().long()])
 
