@@ -47,7 +47,8 @@ def fit_without_dropout(out: Path) -> dict:
 
     torch.set_default_dtype(torch.float64)
     try:
-        with patch.object(Run, "start", start):
+        in_float64 = patch.object(loop, "load_model", lambda folder: load_model(folder).double())
+        with patch.object(Run, "start", start), in_float64:
             return fit(tiny(out, **EXACT, **NOTHING_RANDOM), two_shapes(), two_shapes(seed=1), log=quiet)
     finally:
         torch.set_default_dtype(torch.float32)
