@@ -64,10 +64,12 @@ def test_a_dry_run_fails_as_the_run_would_and_leaves_nothing(tmp_path):
         dry_run(tiny(tmp_path / "run"), two_shapes())
 
 
-def test_a_profile_adds_up_and_leaves_nothing(tmp_path):
+def test_a_profile_adds_up_and_leaves_nothing(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(Run, "step", lambda *a, step=Run.step: (steps.append(1), step(*a))[1])
     said = profile(tiny(tmp_path / "run", batch_size=40), two_shapes())  # an epoch is a step
     whole = float(re.search(r"40 clouds of 32 points: ([\d.]+) ms", said)[1])
-    assert re.search(r" 1  \S*pointnet\S*$", said, re.MULTILINE)  # of one pooled layer
+    assert len(steps) == checks.WARM_UP + checks.MEASURED + checks.RECORDED
     parts = {name: float(ms) for name, ms in re.findall(r"^ +(\w+) +([\d.]+) ms", said, re.MULTILINE)}
     assert list(parts) == ["data", "forward", "backward", "optimizer"]
     assert sum(parts.values()) == pytest.approx(whole, abs=0.3)
@@ -131,7 +133,8 @@ def test_a_few_batches_are_learnt_by_heart(tmp_path):
 def test_the_parts_of_an_epoch_add_up_to_it(tmp_path):
     result = fit(tiny(tmp_path / "run"), two_shapes(), log=quiet)
     assert set(result["shares"]) == {"data", "forward", "backward", "optimizer", "evaluation"}
-    assert 0.5 < sum(result["shares"].values()) <= 1.001
+    rounding = 4 * 6 * 0.0005 / result["seconds"]  # of each epoch's parts and their sum
+    assert 0.5 < sum(result["shares"].values()) <= 1 + rounding
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         epoch = json.loads(line)
         parts = [epoch[f"{name}_seconds"] for name in ("data", "forward", "backward", "optimizer")]
