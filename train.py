@@ -13,6 +13,7 @@ All flags: python train.py --help. What a run folder holds: README.md.
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import sys
 from contextlib import closing, nullcontext
@@ -35,7 +36,6 @@ from pointnet.training.world import (
     is_lost_process,
     joined_world,
     launched_by_torchrun,
-    restarts,
 )
 
 
@@ -64,9 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\nstopped; {how_to_go_on(command)}", file=sys.stderr)
         return 128 + (stopped.signum if isinstance(stopped, Stopped) else signal.SIGINT)
     except RuntimeError as error:
-        if not (world.size > 1 and is_lost_process(error)):
+        if not (launched_by_torchrun() and is_lost_process(error)):
             raise
-        print(f"train.py: rank {world.rank}: another process of the run is gone", file=sys.stderr)
+        print(f"train.py: rank {os.environ['RANK']}: another process of the run is gone", file=sys.stderr)
         return 1
 
 
@@ -78,7 +78,7 @@ def train_as_told(command: Command, world: World) -> int:
             raise ValueError(
                 "under torchrun --out is needed: the folder that all its processes write to and go on from"
             )
-        if world.largest(restarts()):
+        if world.restarts:
             resume = resume or began_here(command)
     with world.together(), world.one_by_one():
         find_device(config.device)

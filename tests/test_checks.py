@@ -2,19 +2,21 @@
 
 import dataclasses
 import json
+import os
 import re
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
-from pointnet.datasets import split_validation
-from pointnet.training import checks, fit
+from pointnet.training import checks, evaluate, fit
 from pointnet.training.capture import WARM_UP, CapturedGradients
 from pointnet.training.checks import dry_run, profile
 from pointnet.training.config import TrainConfig, parse_command
 from pointnet.training.feed import cut_batches, make_feed
+from pointnet.training.loop import divide
 from pointnet.training.run import Run, augment
 from pointnet.training.stopwatch import Stopwatch
 
@@ -34,17 +36,26 @@ def test_a_dry_run_does_everything_and_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "wanted"), [({}, "44 clouds .* 90 s"), ({"overfit_batches": 2}, "8 clouds .* 20 s")]
+)
+def test_the_forecast_counts_what_each_epoch_trains_and_validates_on(tmp_path, changes, wanted):
+    config = tiny(tmp_path, epochs=4, early_points=8, early_share=0.75, val_fraction=0.1, batch_size=4, **changes)
+    each = {"early": 0.5, "late": 0.5, "validated": 0.125}  # seconds a cloud
+    assert re.search(f"4 epochs of {wanted}$", checks._forecast(config, two_shapes(), each, on_cuda=False))
+
+
 def test_a_dry_run_has_steps_enough_to_record_one(tmp_path, monkeypatch):
     """Of two sizes of batches at most; recording itself needs a GPU."""
     monkeypatch.setattr(checks, "check_trainable", lambda *_: None)
     sizes, epochs = [], []
 
     def look(config, train, *_, after_epoch, **__):
-        part, _ = split_validation(train, config.seed, config.val_fraction)
+        part, _ = divide(train, config)
         sizes.extend(map(len, cut_batches(torch.arange(len(part)), config.batch_size)))
         for _ in range(4 - len(epochs)):
             epochs.append(len(epochs))
-            after_epoch({"samples_per_second": 1.0})
+            after_epoch({"samples_per_second": 1.0, "evaluation_seconds": 1.0})
 
     monkeypatch.setattr(checks, "fit", look)
     dry_run(dataclasses.replace(tiny(tmp_path / "run", val_fraction=0.3), cuda_graph=True), two_shapes())
@@ -195,6 +206,64 @@ def test_an_epoch_of_steps_never_waits_for_the_device(tmp_path, changes):
         run.train_epoch(feed, lambda: None)
         with pytest.raises(AssertionError, match="waits for the device"):
             run.end_epoch()
+
+
+class NothingUnordered(TorchDispatchMode):
+    """Refuses what PyTorch can add up on a GPU in no fixed order, and so raises for in deterministic mode."""
+
+    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+        unordered = operator.overloadpacket in UNORDERED
+        if operator.overloadpacket is torch.ops.aten.cumsum:
+            unordered = arguments[0].is_floating_point()
+        assert not unordered, f"{operator} is in no fixed order on a GPU"
+        assert torch.are_deterministic_algorithms_enabled()
+        return operator(*arguments, **(keywords or {}))
+
+
+# of those in the list of torch.use_deterministic_algorithms that a network on points could come to call
+UNORDERED = {
+    getattr(torch.ops.aten, name)
+    for name in ("nll_loss2d_forward", "put_", "histc", "bincount", "median", "nanmedian", "kthvalue", "scatter_reduce",
+                 "max_unpool2d", "_adaptive_avg_pool2d_backward", "grid_sampler_2d_backward", "_embedding_bag_backward")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix_r", "cutmix_k"])
+def test_a_deterministic_run_calls_nothing_that_is_in_no_fixed_order_on_a_gpu(tmp_path, mix):
+    everything = {"rotate": 10.0, "jitter": 0.01, "point_dropout": 0.5, "ema": 0.9, "clip": 1.0, "mix": mix}
+    config = tiny(tmp_path, epochs=2, input_transform=True, feature_transform=True, **everything, deterministic=True)
+    seen = []
+
+    def epoch(run, *arguments, train_epoch=Run.train_epoch):
+        with NothingUnordered():
+            train_epoch(run, *arguments)
+            evaluate(run.evaluated, two_shapes(), votes=3)
+        seen.append(os.environ["CUBLAS_WORKSPACE_CONFIG"])
+
+    with patch.object(Run, "train_epoch", epoch):
+        fit(config, two_shapes(), log=quiet)
+    assert seen == [":4096:8"] * 2
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_deterministic_run_on_a_gpu_resumes_bit_for_bit(tmp_path, cuda_graph):
+    settings = {"device": "cuda", "deterministic": True, "feature_transform": True, "ema": 0.9}
+    settings |= {"epochs": 4, "cuda_graph": cuda_graph}
+    fit(tiny(tmp_path / "whole", **settings), two_shapes(), log=quiet)
+
+    def stop(line):
+        if line["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    broken = tiny(tmp_path / "broken", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, two_shapes(), log=quiet, after_epoch=stop)
+    fit(broken, two_shapes(), resume=True, log=quiet)
+    wanted = weights(tmp_path / "whole")
+    for name, tensor in weights(tmp_path / "broken").items():
+        assert torch.equal(tensor, wanted[name]), name
 
 
 class PretendGraph:

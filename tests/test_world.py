@@ -10,21 +10,25 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from unittest.mock import Mock, patch
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import train
 from pointnet.models import load_model
 from pointnet.training import fit, loop, run
+from pointnet.training import world as world_module
 from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.config import parse_command, save_config_yaml
 from pointnet.training.run import Run
-from pointnet.training.world import AgreedError, World, joined_world
+from pointnet.training.world import AgreedError, World, agree_on_start, is_lost_process, joined_world
 
 from .test_training import assert_equal_states, quiet, tiny, two_shapes
 
@@ -185,6 +189,30 @@ def test_a_restart_goes_on_with_what_it_began_and_nothing_else(tmp_path):
     assert train.began_here(began)
     other = dataclasses.replace(began.config, lr=0.004)
     assert not train.began_here(began._replace(config=other))
+
+
+def starts(store, ranks, size):
+    """What each of these ranks, started at once on one store, takes as the number of the start."""
+    with ThreadPoolExecutor(size) as threads:
+        return list(threads.map(lambda rank: agree_on_start(store, rank, size), ranks))
+
+
+def test_all_processes_take_the_same_number_whatever_earlier_ones_left_behind():
+    store = dist.HashStore()
+    for count, size in enumerate((3, 1, 5, 2), 1):
+        assert starts(store, range(size), size) == [count] * size
+        # a process of this start came up again for the next one, and was gone before it was answered
+        store.set(f"asks-{size - 1}", "gone")
+        store.set("asks-4", "gone too")
+    assert starts(store, reversed(range(5)), 5) == [5] * 5
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_waits_in_vain_for_the_others_says_so(rank, monkeypatch):
+    monkeypatch.setattr(world_module, "MUSTER", timedelta(seconds=0.1))
+    with pytest.raises(RuntimeError) as caught:
+        agree_on_start(dist.HashStore(), rank, 2)
+    assert is_lost_process(caught.value)
 
 
 def test_each_process_needs_a_cloud_of_every_batch(tmp_path):

@@ -14,13 +14,13 @@ import torch
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as record
 
-from pointnet.datasets import LabelledClouds, split_validation
+from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import spread
 
 from . import capture
 from .config import TrainConfig
 from .feed import count_batches, make_feed
-from .loop import EVALUATION_BATCH, check_trainable, find_device, fit, say_nothing
+from .loop import EVALUATION_BATCH, check_trainable, deterministic_algorithms, divide, find_device, fit, say_nothing
 from .run import Run
 from .world import World
 
@@ -70,7 +70,13 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
     finally:
         if world.writes:
             shutil.rmtree(folder, ignore_errors=True)
-    return _forecast(config, train, epochs[1], epochs[3], find_device(config.device).type == "cuda")
+    early, late = epochs[1], epochs[3]
+    seconds_each = {
+        "early": 1 / early["samples_per_second"],
+        "late": 1 / late["samples_per_second"],
+        "validated": late["evaluation_seconds"] / max(len(divide(few, short)[1]), 1),
+    }
+    return _forecast(config, train, seconds_each, find_device(config.device).type == "cuda")
 
 
 def profile(config: TrainConfig, train: LabelledClouds) -> str:
@@ -101,7 +107,7 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
                 raise _EnoughError
 
         run.progress = {}
-        with contextlib.suppress(_EnoughError):
+        with contextlib.suppress(_EnoughError), deterministic_algorithms(config.deterministic):
             while True:
                 run.position = 0
                 run.train_epoch(feed, count)
@@ -135,14 +141,11 @@ def _operators(found: Any, device: torch.device) -> list[str]:
     return lines + [f"{time / whole:12.1%} {count / RECORDED:13.0f}  {key}" for key, time, count in rows]
 
 
-def _forecast(
-    config: TrainConfig, train: LabelledClouds, early: Mapping[str, Any], late: Mapping[str, Any], on_cuda: bool
-) -> str:
-    samples = len(split_validation(train, config.seed, config.val_fraction)[0])
-    of_early = sum(config.points_in_epoch(epoch) != config.num_points for epoch in range(config.epochs))
-    seconds = samples * (
-        of_early / early["samples_per_second"] + (config.epochs - of_early) / late["samples_per_second"]
-    )
+def _forecast(config: TrainConfig, train: LabelledClouds, seconds_each: Mapping[str, float], on_cuda: bool) -> str:
+    samples, validated = map(len, divide(train, config))
+    late = sum(config.points_in_epoch(epoch) == config.num_points for epoch in range(config.epochs))
+    seconds = samples * ((config.epochs - late) * seconds_each["early"] + late * seconds_each["late"])
+    seconds += config.epochs * validated * seconds_each["validated"]
     memory = f", in {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB of the device" if on_cuda else ""
     return (
         f"dry run: trained, stopped, resumed, measured and loaded, on a few clouds. {config.epochs} epochs of "

@@ -80,6 +80,8 @@ class TrainConfig:
         compile: whether torch.compile makes kernels for the network (needs a C++ compiler, or Triton on a GPU; the
             first steps of each size of batch wait for it).
         cuda_graph: whether forward and backward are recorded as CUDA graphs (one GPU).
+        deterministic: whether a GPU adds in one order, so that a run resumes bit for bit there too, if more slowly; a
+            CPU always does.
         overfit_batches: train on so many batches alone, without augmentation, and validate on them too: a network that
             does not learn them by heart has a fault. 0 for the whole training part.
         tensorboard: whether train.py also writes the metrics for TensorBoard, in out/tensorboard (extra tensorboard).
@@ -132,6 +134,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     cuda_graph: bool = False
+    deterministic: bool = False
     overfit_batches: int = 0
     tensorboard: bool = False
     out: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+import os
 import platform
 import signal
 import threading
@@ -76,9 +77,7 @@ def fit(
     with world.together():
         device = find_device(config.device)
         out = Path(config.out)
-        train_part, val_part = split_validation(train, config.seed, config.val_fraction)
-        if config.overfit_batches:
-            train_part = val_part = spread(train_part, config.overfit_batches * config.batch_size)
+        train_part, val_part = divide(train, config)
         check_trainable(train_part, config, world)
     run = Run.start(config, train_part, device)
     with world.together():
@@ -95,7 +94,7 @@ def fit(
     processes = f", {world.size} processes" if world.size > 1 else ""
     parts = f"{len(train_part):,} to train on, {len(val_part):,} to choose the epoch"
     log(f"{parts}; {device}{processes}, {config.precision}; {out}/")
-    with _stop_between_steps(world) as check:
+    with deterministic_algorithms(config.deterministic), _stop_between_steps(world) as check:
         while run.epoch < config.epochs:
             try:
                 run.train_epoch(feed, check)
@@ -215,6 +214,14 @@ def _stop_between_steps(world: World) -> Iterator[Callable[[], None]]:
             signal.signal(signum, handler)
 
 
+def divide(train: LabelledClouds, config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds]:
+    """What a run trains on, and what it chooses the epoch on."""
+    train_part, val_part = split_validation(train, config.seed, config.val_fraction)
+    if config.overfit_batches:
+        train_part = val_part = spread(train_part, config.overfit_batches * config.batch_size)
+    return train_part, val_part
+
+
 def find_device(name: str) -> torch.device:
     """The device of this name, "auto" being CUDA where there is one. ValueError if it is unknown or not there."""
     if name == "auto":
@@ -228,6 +235,27 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found")
     return device
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool = True) -> Iterator[None]:
+    """Within it, where wanted, what a GPU computes is the same bits each time; PyTorch is as it was afterwards.
+
+    An operator that cannot do so raises RuntimeError. cuBLAS reads CUBLAS_WORKSPACE_CONFIG, which is set here unless it
+    was, at the first product of the process on a GPU: a program that has made one before sets it itself.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    torch.set_deterministic_debug_mode("error")
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def keep_freed_memory() -> None:

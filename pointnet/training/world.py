@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -16,7 +18,11 @@ from torch import Tensor
 
 from .extras import MissingExtraError
 
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
 PATIENCE = timedelta(hours=2)  # one process may fetch and cache a data set while the others wait
+MUSTER = timedelta(minutes=5)  # within which all processes of a start must have come up
 
 
 class AgreedError(ValueError):
@@ -29,6 +35,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    restarts: int = 0  # how often torchrun has started it again, after a process died or a machine came or went
 
     @classmethod
     def current(cls) -> World:
@@ -138,20 +145,51 @@ def joined_world(device: str) -> Iterator[World]:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    # torchrun's store outlives a restart, and with it the addresses of processes that are gone.
     kept, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     if kept.check(["failed"]):
         raise AgreedError(kept.get("failed").decode())
-    store = PrefixStore(f"restart-{restarts()}", kept)
+    start = agree_on_start(kept, rank, size)
     backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
+    store = PrefixStore(f"start-{start}", kept)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield World.current()
+        yield World(rank, size, restarts=start - 1)
     except AgreedError as error:
         kept.set("failed", str(error))
         raise
     finally:
         dist.destroy_process_group()
+
+
+def agree_on_start(store: Store, rank: int, size: int) -> int:
+    """The number of this start of the processes, 1 for the first, the same for all of them.
+
+    torchrun's store outlives a restart, and with it the addresses of processes that are gone; each machine counts only
+    the restarts that it called for itself (TORCHELASTIC_RESTART_COUNT). So rank 0 takes the next number, and tells it
+    to those who ask under a name that nobody has had before, until all have been heard.
+
+    Raises:
+        DistStoreError: not all were there within `MUSTER`; torchrun then starts all again.
+    """
+    if rank:
+        name = uuid.uuid4().hex
+        store.set(f"asks-{rank}", name)
+        store.wait([f"start-of-{name}"], MUSTER)
+        start = int(store.get(f"start-of-{name}"))
+        store.set(f"heard-{start}-{rank}", "")
+        return start
+    start = store.add("starts", 1)
+    missing, deadline = set(range(1, size)), time.monotonic() + MUSTER.total_seconds()
+    while missing:
+        for other in list(missing):
+            if store.check([f"heard-{start}-{other}"]):
+                missing.remove(other)
+            elif store.check([f"asks-{other}"]):  # perhaps one that is gone: only the living are heard
+                store.set(f"start-of-{store.get(f'asks-{other}').decode()}", str(start))
+        if time.monotonic() > deadline:
+            raise dist.DistStoreError(f"rank 0 waited {MUSTER} for ranks {sorted(missing)}")
+        time.sleep(0.01)
+    return start
 
 
 def is_lost_process(error: RuntimeError) -> bool:
@@ -161,8 +199,3 @@ def is_lost_process(error: RuntimeError) -> bool:
 
 def launched_by_torchrun() -> bool:
     return dist.is_available() and dist.is_torchelastic_launched()
-
-
-def restarts() -> int:
-    """How often torchrun has started the processes again after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
