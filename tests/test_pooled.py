@@ -114,6 +114,35 @@ def test_blocks_of_points_change_nothing(points, ragged, activation):
     assert all(error(got[name], tensor, 1.0 if "bias" in name else 1e-3) <= 1e-10 for name, tensor in wanted.items())
 
 
+@pytest.mark.parametrize("channels", [1, 64, 65, 200])
+@pytest.mark.parametrize("ragged", [True, False])
+def test_strips_of_the_scatter_make_the_whole_of_it(channels, ragged):
+    x = torch.randn(3, channels, 30, dtype=torch.float64) + 5
+    mask = point_mask(torch.tensor([30, 7, 12]), x) if ragged else None
+    rows = x.transpose(1, 2)[slice(None) if mask is None else mask.squeeze(1)].reshape(-1, channels)
+    mean, scatter = moments(x, mask)
+    assert torch.equal(scatter, scatter.T)
+    torch.testing.assert_close(mean, rows.mean(0), rtol=1e-12, atol=1e-12)
+    centred = rows - rows.mean(0)
+    torch.testing.assert_close(scatter, centred.T @ centred, rtol=1e-11, atol=1e-11)
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_thread_alone_computes_the_same(one_thread):
+    problem = Problem(2, 64, 33, 257)
+    truth = problem.run(pooled_definition)
+    eager, fast = (problem.run(function, torch.float32) for function in (pooled_definition, pooled))
+    for name, tensor in truth.items():
+        assert error(fast[name], tensor) <= 2 * error(eager[name], tensor) + 1e-6, name
+
+
 def ordinary(x: Tensor, weight: Tensor) -> None:
     pass
 

@@ -298,7 +298,9 @@ def test_two_ranks_err_at_most_twice_what_one_process_does(found):
     truth = run(dataclasses.replace(SINGLE, dtype=torch.float64), None)
     one = errors(run(SINGLE, None), truth)
     two = errors(together([of_rank["run single"] for of_rank in found]), truth)
-    assert all(two[name] <= 2 * one[name] + 1e-6 for name in two), (one, two)
+    noise = max(one.values())  # the rounding of points far from the origin, which lands on one tensor or another
+    allowed = {name: 2 * (one[name] if name.startswith("buffer") else noise) + 1e-6 for name in one}
+    assert all(two[name] <= allowed[name] for name in two), (one, two)
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -123,7 +123,8 @@ def _normalize(
             count, point_mean, scatter = moments_over_ranks(group, count, point_mean, scatter)
         w = weight.double()
         mean = w @ point_mean
-        squares = ((w @ scatter) * w).sum(1).clamp(min=0)
+        fixed = w.detach()  # the scatter is symmetric, so the gradient of w is twice the product that is there already
+        squares = ((fixed @ scatter) * (2 * w - fixed)).sum(1).clamp(min=0)
         if group is not None and not narrow:
             count, mean, squares = moments_over_ranks(group, count, mean, squares)
         check_count(count, x)
@@ -157,6 +158,8 @@ def moments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
 # Points whose z are computed at a time: on a CPU (D, BLOCK) floats stay in a core's cache; a GPU wants more work.
 BLOCK = {"cpu": 1024, "cuda": 32_768}
+# Rows of a scatter that are computed at a time, from the diagonal on: what lies below it is what lies above.
+STRIP = {"cpu": 64}
 
 
 @torch.library.custom_op("pointnet::extremes", mutates_args=())
@@ -164,7 +167,7 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
     """-> values (1 or 2, B, D), winners (1 or 2, B, D) int64."""
     clouds, _, points = x.shape
     signs = (1, -1) if both else (1,)
-    kernel = weight.to(x.dtype).unsqueeze(2)
+    kernel = weight.to(x.dtype)
     values = weight.new_full((len(signs), clouds, len(weight)), -torch.inf)
     winners = torch.zeros(values.shape, dtype=torch.int64, device=x.device)
     size = BLOCK.get(x.device.type, 1024)
@@ -172,7 +175,7 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
         for start in range(0, points, size):
             block = slice(start, start + size)
             with torch.autocast(x.device.type, enabled=False):
-                z = F.conv1d(x[group, :, block], kernel).to(weight.dtype)
+                z = _product(kernel, x[group, :, block]).to(weight.dtype)
             for plane, sign in enumerate(signs):
                 candidates = fill_padding(
                     z if sign > 0 else -z, None if mask is None else mask[group, :, block], -torch.inf
@@ -188,6 +191,14 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
         return _values_at(winners, x, weight), winners
     values[1:].neg_()
     return values, winners
+
+
+def _product(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W x + b: (D, C), (B, C, N), (D,) -> (B, D, N)."""
+    # Alone on its thread a small batch goes to a BLAS that on some processors is half as fast as oneDNN, unless the
+    # kernel is dilated, which at size one changes nothing.
+    alone = x.device.type == "cpu" and x.dtype == torch.float32 and torch.get_num_threads() == 1
+    return F.conv1d(x, weight.unsqueeze(2), bias, dilation=2 if alone else 1)
 
 
 def _first_max(z: Tensor, run: int = 64) -> tuple[Tensor, Tensor]:
@@ -270,14 +281,17 @@ def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     single = torch.promote_types(x.dtype, torch.float32)
     guess = (fill_padding(x, mask).sum((0, 2), dtype=single) / count).double()
     total, scatter = guess.new_zeros(channels), guess.new_zeros(channels, channels)
-    size = BLOCK.get(x.device.type, 1024)
+    size, strip = BLOCK.get(x.device.type, 1024), STRIP.get(x.device.type, channels)
     for group in _groups(x):
         for start in range(0, points, size):
             block = slice(start, start + size)
             centred = x[group, :, block].double() - guess.unsqueeze(1)
             centred = fill_padding(centred, None if mask is None else mask[group, :, block])
             total += centred.sum((0, 2))
-            scatter += torch.matmul(centred, centred.transpose(1, 2)).sum(0)
+            for first in range(0, channels, strip):
+                rows, columns = centred[:, first : first + strip], centred[:, first:]
+                scatter[first : first + strip, first:] += torch.matmul(rows, columns.transpose(1, 2)).sum(0)
+    scatter = scatter.triu() + scatter.triu(1).T
     correction = total / count
     return guess + correction, scatter - count * correction.outer(correction)
 
@@ -308,7 +322,7 @@ def _backward_of_moments(ctx: object, grad_mean: Tensor, grad_scatter: Tensor) -
     near = mean.to(single)
     constant = grad_mean / count - affine @ (mean - near)
     centred = fill_padding(x - near.unsqueeze(1), mask)
-    grad_x = F.conv1d(centred, affine.to(single).unsqueeze(2), constant.to(single))
+    grad_x = _product(affine.to(single), centred, constant.to(single))
     return fill_padding(grad_x, mask).to(x.dtype), None
 
 
