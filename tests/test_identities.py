@@ -42,6 +42,46 @@ def test_identity_5_a_context_is_a_bias_a_cloud():
     torch.testing.assert_close(mlp.max_pool(x, context), twin.max_pool(wide), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("hooked", [True, False])
+def test_identity_5_any_number_of_tensors_are_their_concatenation(training, turned, hooked):
+    mlp = trained_looking(SharedMLP([3 + 2 + 5 + 3 + 4, 6, 5], bias=True)).train(training)
+    twin = copy.deepcopy(mlp)
+    if hooked:
+        mlp[0].conv.register_forward_hook(lambda module, inputs, output: None)
+    x, more, vector, last = (
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((4, 3, 20), (4, 2, 20), (4, 5), (4, 4))
+    )
+    matrix = torch.randn(4, 3, 3, dtype=torch.float64, requires_grad=True)
+    y = mlp(x, (more, vector, x, last), transform=matrix if turned else None)
+    parts = [align(x, matrix) if turned else x, more, vector[:, :, None], x, last[:, :, None]]
+    wanted = twin(torch.cat([part.expand(-1, -1, 20) for part in parts], 1))
+    torch.testing.assert_close(y, wanted, rtol=1e-12, atol=1e-12)
+    sources = [x, more, vector, last, *([matrix] if turned else [])]
+    grads = torch.autograd.grad(y.square().sum(), [*sources, *mlp.parameters()])
+    grads2 = torch.autograd.grad(wanted.square().sum(), [*sources, *twin.parameters()])
+    torch.testing.assert_close(grads, grads2, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(mlp.state_dict(), twin.state_dict(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mlp.max_pool(x, [more, vector, x, last]), mlp(x, [more, vector, x, last]).amax(2))
+
+
+def test_identity_5_padding_of_the_further_channels_changes_nothing():
+    mlp = SharedMLP([3 + 2 + 3 + 4, 6]).double()
+    clean = copy.deepcopy(mlp)
+    lengths = torch.tensor([9, 4])
+    x, more = torch.randn(2, 3, 9, dtype=torch.float64), torch.randn(2, 2, 9, dtype=torch.float64)
+    vector, matrix = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, 3, 3, dtype=torch.float64)
+    wanted = clean(x, (more, x, vector), lengths, matrix)
+    for part in (x, more):
+        part[1, :, 4:] = torch.nan
+    y = mlp(x, (more, x, vector), lengths, matrix)
+    torch.testing.assert_close(y, wanted, rtol=1e-12, atol=1e-12)
+    y.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in mlp.parameters())
+
+
 # Identity 6: W (T^T x) = (W T^T) x.
 
 

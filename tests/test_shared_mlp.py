@@ -148,6 +148,11 @@ def test_wrong_lengths_and_context_are_met_with_one_clear_line():
         mlp(x, context=torch.zeros(1, 2))
     with pytest.raises(ValueError, match=r"points must be \(B, 4, N\), got \(2, 3, 9\)"):
         mlp(x, context=torch.zeros(2, 1))
+    for wrong in (torch.zeros(2, 2, 8), torch.zeros(1, 2, 9), [torch.zeros(2, 1), torch.zeros(2, 1, 1)]):
+        with pytest.raises(ValueError, match=r"context must be \(2, E, 9\), one vector a point, got"):
+            mlp(x, context=wrong)
+    with pytest.raises(ValueError, match=r"E below the 5 channels .*, got \(2, 2\), \(2, 3, 9\)"):
+        mlp(x, context=[torch.zeros(2, 2), torch.zeros(2, 3, 9)])
     for wrong in (torch.tensor(1.0), torch.zeros(2, 0), torch.zeros(2, 5)):
         with pytest.raises(ValueError, match="context must be"):
             mlp(x, context=wrong)

@@ -31,6 +31,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 HALF = (torch.float16, torch.bfloat16)
 Activation = str | type[nn.Module] | nn.Module | Callable[[Tensor], Tensor] | None
+Context = Tensor | Sequence[Tensor] | None
 
 
 class SharedMLP(nn.Module):
@@ -85,7 +86,7 @@ class SharedMLP(nn.Module):
     def forward(
         self,
         x: Tensor,
-        context: Tensor | None = None,
+        context: Context = None,
         lengths: Tensor | None = None,
         transform: Tensor | None = None,
     ) -> Tensor:
@@ -95,7 +96,9 @@ class SharedMLP(nn.Module):
             x: the points, (B, C, N).
             context: (B, E), a vector that every point of its cloud is given as E further channels. The first layer
                 then has C + E channels in, columns [x | context], and adds its part as a per-cloud bias
-                (identity 5: W [x; g] = W1 x + W2 g), so that the concatenation is never built.
+                (identity 5: W [x; g] = W1 x + W2 g), so that the concatenation is never built. Channels that differ
+                by the point, (B, E, N), add a product of their own. A sequence holds several of either, columns in its
+                order; if x is among them (because the first columns see it transformed), both are one product.
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The rest may hold anything
                 and come out 0.
             transform: (B, dim, dim), by which the first dim channels of each point are multiplied first, as by
@@ -105,7 +108,7 @@ class SharedMLP(nn.Module):
             ValueError: a wrong shape, or no points.
             TypeError: a dtype other than the weights' (outside autocast).
         """
-        x, mask = self._enter(x, context, lengths)
+        x, context, mask = self._enter(x, context, lengths)
         for layer in self:
             x = layer(x, context, mask, transform)
             context = transform = None
@@ -114,7 +117,7 @@ class SharedMLP(nn.Module):
     def max_pool(
         self,
         x: Tensor,
-        context: Tensor | None = None,
+        context: Context = None,
         lengths: Tensor | None = None,
         transform: Tensor | None = None,
     ) -> Tensor:
@@ -124,25 +127,30 @@ class SharedMLP(nn.Module):
         statistics and, where the winner is unique, gradient; but the last layer's (B, D, N) is never held
         (identities 2 to 4, see `pointnet.ops.pooled`). Arguments and errors are those of `forward`.
         """
-        x, mask = self._enter(x, context, lengths)
+        x, context, mask = self._enter(x, context, lengths)
         *most, last = self
         for layer in most:
             x = layer(x, context, mask, transform)
             context = transform = None
         return last.max_pool(x, context, mask, transform)
 
-    def _enter(self, x: Tensor, context: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The points, checked, with 0 in place of the padding, and the mask of those that exist."""
+    def _enter(self, x: Tensor, context: Context, lengths: Tensor | None) -> tuple[Tensor, Context, Tensor | None]:
+        """The points and their context, checked, with 0 in place of the padding, and the mask of those that exist."""
         self[0].check(x, context)
-        mask = None if lengths is None else point_mask(lengths, x)
-        return fill_padding(x, mask), mask
+        if lengths is None:
+            return x, context, None
+        mask = point_mask(lengths, x)
+        points = fill_padding(x, mask)
+        given = _as_sequence(context)
+        filled = [part if part.dim() == 2 else points if part is x else fill_padding(part, mask) for part in given]
+        return points, filled, mask
 
     def winners(self, x: Tensor, lengths: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
         """Which points `max_pool` would take, (B, K) indices into the N points, with repetitions.
 
         K is D, or 2 D for an activation that falls and then rises, where a max may come from either end.
         """
-        x, mask = self._enter(x, None, lengths)
+        x, _, mask = self._enter(x, None, lengths)
         *most, last = self
         for layer in most:
             x = layer(x, None, mask, transform)
@@ -234,7 +242,7 @@ class SharedLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        context: Tensor | None = None,
+        context: Context = None,
         mask: Tensor | None = None,
         transform: Tensor | None = None,
     ) -> Tensor:
@@ -251,27 +259,30 @@ class SharedLayer(nn.Module):
             z = self.dropout(z)
         return fill_padding(z, mask)
 
-    def project(self, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
+    def project(self, x: Tensor, context: Context = None, transform: Tensor | None = None) -> Tensor:
         """The linear map alone: (B, C, N) -> (B, D, N)."""
+        parts = [part if part.dim() == 3 else part.unsqueeze(2) for part in _as_sequence(context)]
         if self.conv._forward_hooks or self.conv._forward_pre_hooks:  # they run only if it is called: by definition
-            x = x if transform is None else align(x, transform)
-            wide = [] if context is None else [context.unsqueeze(2).expand(-1, -1, x.shape[2])]
-            return self.conv(torch.cat([x, *wide], 1))
-        if context is None and transform is None:
+            turned = x if transform is None else align(x, transform)
+            return self.conv(torch.cat([turned, *(part.expand(-1, -1, x.shape[2]) for part in parts)], 1))
+        if not parts and transform is None:
             return self.conv(x)
-        weight, bias = self.conv.weight, self.conv.bias
-        of_points, of_context = weight[:, : x.shape[1]], weight[:, x.shape[1] :]
-        if transform is None:
-            z = F.conv1d(x, of_points, bias)
-        else:
-            z = fold_transform(of_points.squeeze(2), transform) @ x
-            z = z if bias is None else z + bias.unsqueeze(1)
-        return z if context is None else z + F.conv1d(context.unsqueeze(2), of_context)
+        weight, *of_parts = self.conv.weight.squeeze(2).split([part.shape[1] for part in (x, *parts)], 1)
+        if transform is not None:
+            weight = fold_transform(weight, transform)
+        for part, columns in zip(parts, of_parts, strict=True):
+            if part is x:
+                weight = weight + columns
+        z = F.conv1d(x, weight.unsqueeze(2)) if transform is None else weight @ x
+        for part, columns in zip(parts, of_parts, strict=True):
+            if part is not x:
+                z = z + F.conv1d(part, columns.unsqueeze(2))
+        return z if self.conv.bias is None else z + self.conv.bias.unsqueeze(1)
 
     def max_pool(
         self,
         x: Tensor,
-        context: Tensor | None = None,
+        context: Context = None,
         mask: Tensor | None = None,
         transform: Tensor | None = None,
     ) -> Tensor:
@@ -299,16 +310,18 @@ class SharedLayer(nn.Module):
         parts = (self.conv, self.norm, self.activation)
         return any(part is not None and (part._forward_hooks or part._forward_pre_hooks) for part in parts)
 
-    def check(self, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> None:
+    def check(self, x: Tensor, context: Context = None, transform: Tensor | None = None) -> None:
         """Refuses what the layer cannot take, in one line that says what it wanted and what came."""
-        extra = 0
-        if context is not None:
-            if context.dim() != 2 or context.shape[0] != x.shape[0] or context.shape[1] == 0:
-                raise ValueError(f"context must be ({x.shape[0]}, E), one vector a cloud, got {tuple(context.shape)}")
-            extra = context.shape[1]
-            if extra >= self.conv.in_channels:
-                wanted = f"(B, E) with E below the {self.conv.in_channels} channels of the first layer"
-                raise ValueError(f"context must be {wanted}, got {tuple(context.shape)}")
+        given = _as_sequence(context)
+        for part in given:
+            fits = part.dim() in (2, 3) and part.shape[:1] == x.shape[:1] and part.shape[2:] in ((), x.shape[2:])
+            if not fits or part.shape[1] == 0:
+                point = f", {x.shape[-1]}), one vector a point" if part.dim() == 3 else "), one vector a cloud"
+                raise ValueError(f"context must be ({x.shape[0]}, E{point}, got {tuple(part.shape)}")
+        extra = sum(part.shape[1] for part in given)
+        if extra >= self.conv.in_channels:
+            wanted = f"(B, E) with E below the {self.conv.in_channels} channels of the first layer"
+            raise ValueError(f"context must be {wanted}, got {', '.join(str(tuple(part.shape)) for part in given)}")
         channels, got = self.conv.in_channels - extra, tuple(x.shape)
         if x.dim() != 3 or x.shape[1] != channels:
             raise ValueError(f"points must be (B, {channels}, N), got {got}{_shape_hint(got, channels)}")
@@ -321,8 +334,8 @@ class SharedLayer(nn.Module):
                 raise ValueError(f"transform must be {wanted}, got {tuple(transform.shape)}")
         dtype = self.conv.weight.dtype
         taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
-        for name, tensor in (("points", x), ("context", context)):
-            if tensor is not None and tensor.dtype not in taken:
+        for name, tensor in (("points", x), *(("context", part) for part in given)):
+            if tensor.dtype not in taken:
                 raise TypeError(
                     f"{name} must be {dtype} like the weights, got {tensor.dtype}; convert with .to({dtype})"
                 )
@@ -380,6 +393,10 @@ def make_activation(activation: Activation) -> nn.Module | None:
     if not callable(activation):
         raise ValueError(f"activation must be a name, a module, a function or None, got {activation!r}")
     return Elementwise(cast(Callable[[Tensor], Tensor], activation))
+
+
+def _as_sequence(context: Context) -> Sequence[Tensor]:
+    return () if context is None else (context,) if isinstance(context, Tensor) else context
 
 
 def _slot(module: nn.Module) -> str | None:
