@@ -3,8 +3,8 @@ Segmentation" (CVPR 2017), figure 2."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, overload
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from pointnet.ops.masked import fill_padding, point_mask
 
 from .pretrained import Pretrained
 
+M = TypeVar("M", bound="PointNetModel")
 PUBLISHED = ((64, 64), (64, 128, 1024))  # the widths of the shared layers, before and after the feature transform
 
 
@@ -24,6 +25,15 @@ class Transforms(NamedTuple):
 
     input: Tensor | None
     feature: Tensor | None
+
+
+class Encoding(NamedTuple):
+    """What an encoder makes of points: a feature (B, D) for each cloud, the matrices of its T-Nets, and the outputs
+    (B, D_i, N) of the shared layers that were asked for."""
+
+    feature: Tensor
+    transforms: Transforms
+    per_point: tuple[Tensor, ...]
 
 
 class PointNetEncoder(nn.Module):
@@ -74,17 +84,28 @@ class PointNetEncoder(nn.Module):
         Args:
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist.
         """
+        feature, transforms, _ = self.encode(x, lengths)
+        return (feature, transforms) if return_transforms else feature
+
+    def encode(self, x: Tensor, lengths: Tensor | None = None, keep: Collection[int] = ()) -> Encoding:
+        """(B, C, N) -> all that a head may want; `keep` are the layers whose outputs it does, the first being 1."""
         self.mlp1[0].check(x)
-        if lengths is not None:
-            x = fill_padding(x, point_mask(lengths, x))
-        input_transform = feature_transform = None
-        if self.input_tnet is not None:
-            input_transform = self.input_tnet(x, lengths)
-        x = self.mlp1(x, lengths=lengths, transform=input_transform)
-        if self.feature_tnet is not None:
-            feature_transform = self.feature_tnet(x, lengths)
-        feature = self.mlp2.max_pool(x, lengths=lengths, transform=feature_transform)
-        return (feature, Transforms(input_transform, feature_transform)) if return_transforms else feature
+        mask = None if lengths is None else point_mask(lengths, x)
+        x = fill_padding(x, mask)
+        transforms: list[Tensor | None] = []
+        per_point: list[Tensor] = []
+        number = 0
+        *most, last = self.mlp2
+        for tnet, layers in ((self.input_tnet, self.mlp1), (self.feature_tnet, most)):
+            transform = None if tnet is None else tnet(x, lengths)
+            transforms.append(transform)
+            for layer in layers:
+                x, transform = layer(x, mask=mask, transform=transform), None
+                number += 1
+                if number in keep:
+                    per_point.append(x)
+        feature = last.max_pool(x, mask=mask, transform=transform)
+        return Encoding(feature, Transforms(*transforms), tuple(per_point))
 
     @torch.no_grad()
     def pool_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
@@ -122,7 +143,42 @@ class PointNetEncoder(nn.Module):
         return fold_norms(self)
 
 
-class PointNetClassifier(Pretrained):
+class PointNetModel(Pretrained):
+    """What the networks have in common: an encoder, and the loss of its feature transform.
+
+    Args:
+        regularization_weight: of the orthogonality loss in `regularization`. The default is the published 1e-3 of
+            half the batch's sum, at batch 32, for our mean over clouds.
+    """
+
+    def __init__(self, encoder: PointNetEncoder, regularization_weight: float = 0.016):
+        super().__init__()
+        self.regularization_weight = regularization_weight
+        self.encoder = encoder
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        encoder = self.encoder
+        return {
+            "in_channels": encoder.mlp1.widths[0],
+            "input_transform": encoder.input_tnet is not None,
+            "feature_transform": encoder.feature_tnet is not None,
+            "regularization_weight": self.regularization_weight,
+            "widths": [encoder.mlp1.widths[1:], encoder.mlp2.widths[1:]],
+        }
+
+    def fold(self: M) -> M:
+        """A copy for inference with every batch norm folded into the weights before it (identity 8)."""
+        return fold_norms(self)
+
+    def regularization(self, transforms: Transforms) -> Tensor:
+        """The weighted orthogonality loss of the feature transform, float32; 0 without one."""
+        if transforms.feature is None:
+            return next(self.parameters()).new_zeros(())
+        return self.regularization_weight * orthogonality_loss(transforms.feature)
+
+
+class PointNetClassifier(PointNetModel):
     """Scores a cloud for each class: (B, C, N) -> (B, num_classes) logits.
 
     The encoder, then 512, 256 with dropout 0.3 each, then one Linear. 3,473,969 parameters at 40 classes, 817,512
@@ -131,8 +187,7 @@ class PointNetClassifier(Pretrained):
     Args:
         num_classes: how many classes.
         in_channels, input_transform, feature_transform, widths, last_activation: as of `PointNetEncoder`.
-        regularization_weight: of the orthogonality loss in `regularization`. The default is the published 1e-3 of
-            half the batch's sum, at batch 32, for our mean over clouds.
+        regularization_weight: as of `PointNetModel`.
     """
 
     def __init__(
@@ -145,26 +200,21 @@ class PointNetClassifier(Pretrained):
         widths: Sequence[Sequence[int]] = PUBLISHED,
         last_activation: bool = True,
     ):
-        super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        self.regularization_weight = regularization_weight
-        self.encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, last_activation)
+        encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, last_activation)
+        super().__init__(encoder, regularization_weight)
         self.head = SharedMLP([widths[1][-1], 512, 256], dropout=0.3).to_linear()
         self.logits = nn.Linear(256, num_classes)
 
     @property
     def arguments(self) -> dict[str, Any]:
-        encoder = self.encoder
-        return {
-            "num_classes": self.logits.out_features,
-            "in_channels": encoder.mlp1.widths[0],
-            "input_transform": encoder.input_tnet is not None,
-            "feature_transform": encoder.feature_tnet is not None,
-            "regularization_weight": self.regularization_weight,
-            "widths": [encoder.mlp1.widths[1:], encoder.mlp2.widths[1:]],
-            "last_activation": encoder.mlp2[-1].activation is not None,
-        }
+        last_activation = self.encoder.mlp2[-1].activation is not None
+        return {"num_classes": self.num_outputs, **super().arguments, "last_activation": last_activation}
+
+    @property
+    def num_outputs(self) -> int:
+        return self.logits.out_features
 
     @overload
     def forward(self, x: Tensor, lengths: Tensor | None = ..., return_transforms: Literal[False] = ...) -> Tensor: ...
@@ -188,16 +238,6 @@ class PointNetClassifier(Pretrained):
     def classify_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
         """The logits (B, num_classes) of clouds of any size, given in chunks as to `PointNetEncoder.pool_chunks`."""
         return self.logits(self.head(self.encoder.pool_chunks(chunks)))
-
-    def fold(self) -> PointNetClassifier:
-        """A copy for inference with every batch norm folded into the weights before it (identity 8)."""
-        return fold_norms(self)
-
-    def regularization(self, transforms: Transforms) -> Tensor:
-        """The weighted orthogonality loss of the feature transform, float32; 0 without one."""
-        if transforms.feature is None:
-            return self.logits.weight.new_zeros(())
-        return self.regularization_weight * orthogonality_loss(transforms.feature)
 
 
 @torch.no_grad()

@@ -29,6 +29,11 @@ class Pretrained(nn.Module):
         """What its constructor takes to make one like it."""
         raise NotImplementedError
 
+    @property
+    def num_outputs(self) -> int:
+        """How many logits it gives for a cloud, or for each point of one."""
+        raise NotImplementedError
+
     def save_pretrained(self, folder: str | os.PathLike[str], half: bool = False, notes: str = "") -> None:
         """Writes a model folder: `model.safetensors`, `config.json` with its sha256, and a model card, `README.md`.
 

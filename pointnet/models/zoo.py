@@ -20,10 +20,10 @@ from torch import Tensor
 
 from pointnet.files import write_atomically
 
-from .pointnet import PointNetClassifier
+from .pointnet import PointNetClassifier, PointNetModel
 from .pretrained import Pretrained
 
-MODELS: dict[str, Callable[..., PointNetClassifier]] = {"pointnet": PointNetClassifier}
+MODELS: dict[str, Callable[..., PointNetModel]] = {"pointnet": PointNetClassifier}
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how files of torch.save and pickle begin
 
@@ -140,7 +140,7 @@ def fetch_model(name: str, revision: str | None = None) -> str:
         raise ValueError(f"{name}: no such folder, and not to be had from the Hugging Face Hub: {reason}") from error
 
 
-def load_model(path: str | os.PathLike[str]) -> PointNetClassifier:
+def load_model(path: str | os.PathLike[str]) -> PointNetModel:
     """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
 
     It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.
@@ -169,14 +169,14 @@ def load_model(path: str | os.PathLike[str]) -> PointNetClassifier:
     return model.eval()
 
 
-def _build(name: str, arguments: Mapping[str, Any]) -> PointNetClassifier:
+def _build(name: str, arguments: Mapping[str, Any]) -> PointNetModel:
     """The network, without memory for its numbers and without drawing any."""
     with torch.device("meta"):
         return MODELS[name](**arguments)
 
 
 def _check_described(model: Pretrained) -> None:
-    count = model.arguments["num_classes"]
+    count = model.num_outputs
     if len(model.classes) != count or not all(isinstance(name, str) for name in model.classes):
         raise TypeError(f"classes must name its {count} classes, got {len(model.classes)} names")
     if not isinstance(model.preprocessing.get("num_points"), int):

@@ -29,7 +29,7 @@ from pointnet.datasets.transforms import (
 )
 from pointnet.files import write_atomically
 from pointnet.layers import synchronize_norms
-from pointnet.models import MODELS, PointNetClassifier
+from pointnet.models import MODELS, PointNetModel
 from pointnet.models.zoo import save_weights
 
 from .capture import CapturedGradients
@@ -55,8 +55,8 @@ class Run:
     """
 
     config: TrainConfig
-    model: PointNetClassifier
-    averaged: PointNetClassifier | None  # the moving average of the model, where there is one
+    model: PointNetModel
+    averaged: PointNetModel | None  # the moving average of the model, where there is one
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     generator: Generator
@@ -116,7 +116,7 @@ class Run:
         return run
 
     @property
-    def evaluated(self) -> PointNetClassifier:
+    def evaluated(self) -> PointNetModel:
         """The network that is measured and kept."""
         return self.model if self.averaged is None else self.averaged
 
@@ -139,7 +139,7 @@ class Run:
                 batches, shares, _progress(feed.batches(shares), sum(map(len, shares)), title, progress), strict=True
             ):
                 x = augment(random_subset(points, count, self.generator), self.config, self.generator)
-                x, targets = mix(x, labels, self.model.logits.out_features, self.config, self.generator)
+                x, targets = mix(x, labels, self.model.num_outputs, self.config, self.generator)
                 self.watch.lap("data")
                 loss, logits, good = self.step(x, targets, len(labels) / len(batch))
                 finite = points.isfinite().flatten(1).all(1)
