@@ -5,11 +5,20 @@ Points are (B, C, N) everywhere. Importing this package pulls in torch and numpy
 """
 
 from .layers import SharedMLP, TNet, orthogonality_loss
-from .models import PointNetClassifier, PointNetEncoder, critical_points, load_model
+from .models import (
+    PointNetClassifier,
+    PointNetEncoder,
+    PointNetPartSegmenter,
+    PointNetSegmenter,
+    critical_points,
+    load_model,
+)
 
 __all__ = [
     "PointNetClassifier",
     "PointNetEncoder",
+    "PointNetPartSegmenter",
+    "PointNetSegmenter",
     "SharedMLP",
     "TNet",
     "critical_points",

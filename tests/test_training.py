@@ -563,6 +563,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch):
         ({"decay_epochs": 0}, "decay_epochs must be at least 1, got 0"),
         ({"dataset": "modelnet4"}, r"no dataset 'modelnet4'; did you mean 'modelnet40'\? \(known: shapes, "),
         ({"model": "pointnett"}, r"no model 'pointnett'; did you mean 'pointnet'\?"),
+        ({"model": "pointnet_part"}, r"no model 'pointnet_part'; .* \(known: pointnet\)"),
     ],
 )
 def test_a_setting_out_of_range_is_one_clear_line(changes, message):

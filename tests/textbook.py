@@ -6,6 +6,7 @@ fits both, entry by entry.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def shared_layer(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -54,3 +55,62 @@ class TextbookPointNet(nn.Module):
         x = torch.bmm(x.transpose(2, 1), align).transpose(2, 1)
         feature = torch.max(self.mlp2(x), 2)[0]
         return self.logits(self.head(feature)), turn, align
+
+
+def repeat(feature: Tensor, points: int) -> Tensor:
+    """A copy of its cloud's feature for each point: (B, E) -> (B, E, N)."""
+    return feature.unsqueeze(2).repeat(1, 1, points)
+
+
+class TextbookPartSegmenter(nn.Module):
+    def __init__(self, num_parts: int, num_categories: int, in_channels: int = 3):
+        super().__init__()
+        self.num_categories = num_categories
+        self.input_tnet = TextbookTNet(3, in_channels)
+        self.feature_tnet = TextbookTNet(128, 128)
+        self.mlp1 = nn.Sequential(shared_layer(in_channels, 64), shared_layer(64, 128), shared_layer(128, 128))
+        self.mlp2 = nn.Sequential(shared_layer(128, 512), shared_layer(512, 2048))
+        self.head = nn.Sequential(
+            shared_layer(3008 + num_categories, 256), shared_layer(256, 256), shared_layer(256, 128)
+        )
+        self.logits = nn.Conv1d(128, num_parts, 1)
+
+    def forward(self, x: Tensor, category: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        turn = self.input_tnet(x)
+        xyz = torch.bmm(x[:, :3].transpose(2, 1), turn).transpose(2, 1)
+        out1 = self.mlp1[0](torch.cat([xyz, x[:, 3:]], 1))
+        out2 = self.mlp1[1](out1)
+        out3 = self.mlp1[2](out2)
+        align = self.feature_tnet(out3)
+        turned = torch.bmm(out3.transpose(2, 1), align).transpose(2, 1)
+        out4 = self.mlp2[0](turned)
+        feature = torch.max(self.mlp2[1](out4), 2)[0]
+        kind = torch.zeros(len(x), self.num_categories, dtype=x.dtype, device=x.device)
+        if category is not None:
+            kind = F.one_hot(category, self.num_categories).to(x.dtype)
+        context = repeat(torch.cat([feature, kind], 1), x.shape[2])
+        wide = torch.cat([turned, out1, out2, out3, out4, context], 1)
+        return self.logits(self.head(wide)), turn, align
+
+
+class TextbookSegmenter(nn.Module):
+    def __init__(self, num_classes: int, in_channels: int = 9):
+        super().__init__()
+        self.input_tnet = TextbookTNet(3, in_channels)
+        self.feature_tnet = TextbookTNet(64, 64)
+        self.mlp1 = nn.Sequential(shared_layer(in_channels, 64), shared_layer(64, 64))
+        self.mlp2 = nn.Sequential(shared_layer(64, 64), shared_layer(64, 128), shared_layer(128, 1024))
+        self.head = nn.Sequential(
+            shared_layer(1088, 512), shared_layer(512, 256), shared_layer(256, 128), shared_layer(128, 128)
+        )
+        self.logits = nn.Conv1d(128, num_classes, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        turn = self.input_tnet(x)
+        xyz = torch.bmm(x[:, :3].transpose(2, 1), turn).transpose(2, 1)
+        x = self.mlp1(torch.cat([xyz, x[:, 3:]], 1))
+        align = self.feature_tnet(x)
+        turned = torch.bmm(x.transpose(2, 1), align).transpose(2, 1)
+        feature = torch.max(self.mlp2(turned), 2)[0]
+        wide = torch.cat([turned, repeat(feature, x.shape[2])], 1)
+        return self.logits(self.head(wide)), turn, align

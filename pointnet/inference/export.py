@@ -1,4 +1,4 @@
-"""A trained classifier as one file that runs without this library: ONNX, or PyTorch's own exported program.
+"""A trained model as one file that runs without this library: ONNX, or PyTorch's own exported program.
 
 What is exported is the folded model (identity 8), for any number of clouds and points. Nothing is written before the
 file's content was run and gave the model's logits.
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from pointnet.files import write_atomically
-from pointnet.models import PointNetClassifier
+from pointnet.models import PointNetModel
 from pointnet.training.extras import MissingExtraError
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}  # of each format
@@ -41,10 +41,10 @@ class Exported(NamedTuple):
     errors: dict[tuple[int, int], float]
 
 
-def export_model(model: PointNetClassifier, path: str | os.PathLike[str], format: str = "onnx") -> Exported:
-    """Writes `model` in eval mode: points (B, C, N) float32 -> logits (B, num_classes), for any B and N above 0.
+def export_model(model: PointNetModel, path: str | os.PathLike[str], format: str = "onnx") -> Exported:
+    """Writes `model` in eval mode: points (B, C, N) float32 -> its logits, for any B and N above 0.
 
-    The file also says `classes` (a JSON list, in the order of the logits) and the items of `model.preprocessing`: as
+    They are (B, num_classes), or (B, num_classes, N) of a segmenter; that of parts takes no category in the file. The file also says `classes` (a JSON list, in the order of the logits) and the items of `model.preprocessing`: as
     ONNX metadata, or in the extra file `metadata.json` of a .pt2, which `torch.export.load` reads.
 
     Args:
@@ -71,7 +71,7 @@ def export_model(model: PointNetClassifier, path: str | os.PathLike[str], format
 
 
 @torch.no_grad()
-def compare(model: PointNetClassifier, run: Callable[[Tensor], Tensor]) -> dict[tuple[int, int], float]:
+def compare(model: PointNetModel, run: Callable[[Tensor], Tensor]) -> dict[tuple[int, int], float]:
     """How far `run` is from `model` at each of `SIZES`, as `TOLERANCE` counts it; infinite where a shape differs."""
     generator, errors = torch.Generator().manual_seed(0), {}
     for clouds, points in SIZES:
@@ -83,17 +83,17 @@ def compare(model: PointNetClassifier, run: Callable[[Tensor], Tensor]) -> dict[
     return errors
 
 
-def _example(model: PointNetClassifier) -> tuple[tuple[Tensor], Any]:
+def _example(model: PointNetModel) -> tuple[tuple[Tensor], Any]:
     """Points to trace with, of no size 1, which would be taken for fixed; and which of their sizes may vary."""
     return (torch.zeros(2, model.encoder.mlp1.widths[0], 16),), ({0: Dim("batch"), 2: Dim("points")},)
 
 
-def _metadata(model: PointNetClassifier) -> dict[str, str]:
+def _metadata(model: PointNetModel) -> dict[str, str]:
     items = {"classes": list(model.classes), **model.preprocessing}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in items.items()}
 
 
-def _to_torch(model: PointNetClassifier, metadata: Mapping[str, str]) -> bytes:
+def _to_torch(model: PointNetModel, metadata: Mapping[str, str]) -> bytes:
     points, sizes = _example(model)
     program, stream = torch.export.export(model.fold(), points, dynamic_shapes=sizes), io.BytesIO()
     for node in program.graph.nodes:
@@ -108,7 +108,7 @@ def _run_torch(content: bytes) -> Callable[[Tensor], Tensor]:
     return torch.export.load(io.BytesIO(content)).module()
 
 
-def _to_onnx(model: PointNetClassifier, metadata: Mapping[str, str]) -> bytes:
+def _to_onnx(model: PointNetModel, metadata: Mapping[str, str]) -> bytes:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError("exporting to ONNX", package, "export")

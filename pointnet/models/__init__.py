@@ -1,6 +1,7 @@
 """Networks, `(B, C, N)` clouds in. They know no data set."""
 
 from .pointnet import PointNetClassifier, PointNetEncoder, PointNetModel, Transforms, critical_points
+from .segmentation import PointNetPartSegmenter, PointNetSegmenter
 from .zoo import MODELS, load_model
 
 __all__ = [
@@ -8,6 +9,8 @@ __all__ = [
     "PointNetClassifier",
     "PointNetEncoder",
     "PointNetModel",
+    "PointNetPartSegmenter",
+    "PointNetSegmenter",
     "Transforms",
     "critical_points",
     "load_model",

@@ -22,8 +22,13 @@ from pointnet.files import write_atomically
 
 from .pointnet import PointNetClassifier, PointNetModel
 from .pretrained import Pretrained
+from .segmentation import PointNetPartSegmenter, PointNetSegmenter
 
-MODELS: dict[str, Callable[..., PointNetModel]] = {"pointnet": PointNetClassifier}
+MODELS: dict[str, Callable[..., PointNetModel]] = {
+    "pointnet": PointNetClassifier,
+    "pointnet_part": PointNetPartSegmenter,
+    "pointnet_scene": PointNetSegmenter,
+}
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how files of torch.save and pickle begin
 
@@ -92,6 +97,7 @@ def save_weights(folder: str | os.PathLike[str], state: Mapping[str, Tensor]) ->
 def _model_card(model: Pretrained, notes: str) -> str:
     """A model card in the Hugging Face Hub's layout: YAML between two lines of dashes, then Markdown."""
     kind, channels = type(model).__name__, model.arguments["in_channels"]
+    scores = f"(B, {model.num_outputs})" if isinstance(model, PointNetClassifier) else f"(B, {model.num_outputs}, N)"
     expected = "\n".join(f"- {name}: {value}" for name, value in model.preprocessing.items())
     card = f"""---
 library_name: pointnet-shared-mlp
@@ -109,7 +115,7 @@ PointNet (Qi, Su, Mo, Guibas, CVPR 2017) with {sum(p.numel() for p in model.para
 from pointnet import {kind}
 
 model = {kind}.from_pretrained("...")  # this folder, or its name on the Hub
-logits = model(points)  # (B, {channels}, N) float32 -> (B, {len(model.classes)})
+logits = model(points)  # (B, {channels}, N) float32 -> {scores}
 ```
 
 It expects of points:

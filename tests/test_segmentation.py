@@ -1,0 +1,317 @@
+"""Part and scene segmentation: the published networks, counted, and equal to the forms that join every channel."""
+
+import copy
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pointnet import PointNetPartSegmenter, PointNetSegmenter
+from pointnet.models import MODELS, Transforms
+from tests.test_identities import trained_looking
+from tests.test_pointnet import extremes_flops
+from tests.test_pooled import Largest
+from tests.textbook import TextbookPartSegmenter, TextbookSegmenter
+
+KINDS = ["part", "scene"]
+
+
+def make(
+    kind: str, training: bool = True, in_channels: int = 3, **settings
+) -> PointNetPartSegmenter | PointNetSegmenter:
+    """Of 7 parts and 5 categories, or of 4 classes, in float64, with norms of both signs and T-Nets that turn."""
+    model = (
+        PointNetPartSegmenter(7, 5, in_channels, **settings)
+        if kind == "part"
+        else PointNetSegmenter(4, in_channels, **settings)
+    )
+    return trained_looking(model).train(training)
+
+
+def textbook_of(model: PointNetPartSegmenter | PointNetSegmenter) -> nn.Module:
+    channels = model.encoder.mlp1.widths[0]
+    part = isinstance(model, PointNetPartSegmenter)
+    twin = (TextbookPartSegmenter(7, 5, channels) if part else TextbookSegmenter(4, channels)).double()
+    twin.load_state_dict(dict(zip(twin.state_dict(), model.state_dict().values(), strict=True)))
+    return twin.train(model.training)
+
+
+def points(clouds: int = 6, channels: int = 3, count: int = 11) -> Tensor:
+    return torch.randn(clouds, channels, count, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "channels", "known", "padding"),
+    [("part", 3, True, 0), ("part", 6, True, 4), ("part", 3, False, 0), ("scene", 9, False, 0), ("scene", 9, False, 4)],
+)
+def test_it_equals_the_joining_form_in_values_gradients_and_running_statistics(
+    kind, channels, known, padding, training
+):
+    model = make(kind, training, channels)
+    textbook = textbook_of(model)
+    x2 = points(6, channels, 11)
+    x = nn.functional.pad(x2, (0, padding), value=torch.nan)
+    x.requires_grad_(), x2.requires_grad_()
+    category = (torch.tensor([0, 4, 2, 2, 1, 3]),) if known else ()
+    lengths = torch.full((6,), 11) if padding else None
+    y, transforms = model(x, *category, lengths=lengths, return_transforms=True)
+    y2, turn, align = textbook(x2, *category)
+    torch.testing.assert_close(transforms.input, turn, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(transforms.feature, align, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(y[:, :, :11], y2, rtol=1e-10, atol=1e-10)
+    direction = torch.randn_like(y2)
+    grad_x, *grads = torch.autograd.grad((y[:, :, :11] * direction).sum(), [x, *model.parameters()])
+    grad_x2, *grads2 = torch.autograd.grad((y2 * direction).sum(), [x2, *textbook.parameters()])
+    torch.testing.assert_close(grad_x[:, :, :11], grad_x2, rtol=1e-9, atol=1e-9)
+    for (name, _), grad, grad2 in zip(model.named_parameters(), grads, grads2, strict=True):
+        assert (grad.view_as(grad2) - grad2).abs().max() <= 1e-9 * max(1, grad2.abs().max()), name
+    for (name, ours), theirs in zip(model.state_dict().items(), textbook.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours.view_as(theirs), theirs, rtol=1e-10, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_of_any_content_changes_nothing(kind, training):
+    model = make(kind, training)
+    clean = copy.deepcopy(model)
+    lengths = torch.tensor([9, 4, 20, 1])
+    x = points(4, 3, 20)
+    for b, length in enumerate(lengths):
+        x[b, :, length:] = torch.nan
+    zeros = x.nan_to_num()
+    logits = model(x, lengths=lengths)
+    wider = clean(torch.cat([zeros, torch.zeros(4, 3, 13, dtype=torch.float64)], 2), lengths=lengths)
+    torch.testing.assert_close(logits, wider[:, :, :20], rtol=1e-10, atol=1e-10)
+    for b, length in enumerate(lengths):
+        assert not logits[b, :, length:].any()
+        if not training:
+            alone = clean(zeros[b : b + 1, :, :length])[0]
+            torch.testing.assert_close(logits[b, :, :length], alone, rtol=1e-10, atol=1e-10)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    torch.testing.assert_close(model.state_dict(), clean.state_dict(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transforms", [True, False])
+def test_permuting_the_points_permutes_the_logits(kind, transforms):
+    model = make(kind, False, input_transform=transforms, feature_transform=transforms)
+    x, order = points(2, 3, 50), torch.randperm(50)
+    torch.testing.assert_close(model(x[:, :, order]), model(x)[:, :, order], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folded_network_is_the_network(kind):
+    model = make(kind, False)
+    folded = model.fold()
+    x, lengths = points(3, 3, 20), torch.tensor([20, 5, 1])
+    assert type(folded) is type(model)
+    assert not any(isinstance(module, nn.BatchNorm1d) for module in folded.modules())
+    for given in ({}, {"lengths": lengths}):
+        torch.testing.assert_close(folded(x, **given), model(x, **given), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_exports_with_dynamic_batch_and_points(kind):
+    model = make(kind, False).float()
+    given = (torch.randn(2, 3, 16), *([torch.tensor([1, 3])] if kind == "part" else []))
+    batch = torch.export.Dim("batch")
+    shapes = ({0: batch, 2: torch.export.Dim("points")}, *([{0: batch}] if kind == "part" else []))
+    program = torch.export.export(model, given, dynamic_shapes=shapes)
+    given = (torch.randn(5, 3, 33), *([torch.arange(5)] if kind == "part" else []))
+    torch.testing.assert_close(program.module()(*given), model(*given))
+
+
+def test_the_parameters_are_the_published_architectures():
+    """Weights, two a channel for each norm, and the biases of what has none.
+
+    Parts: T-Nets 801,097 (3) and 5,017,472 (128); 3 -> 64 -> 128 -> 128 -> 512 -> 2048 1,138,880 + 5,760; head
+    3,024 -> 256 -> 256 -> 128 872,448 + 1,280, -> 50 6,450. Scenes: T-Nets 801,481 (9 channels) and 1,855,360 (64);
+    9 -> 64 -> 64 -> 64 -> 128 -> 1024 148,032 + 2,688; head 1,088 -> 512 -> 256 -> 128 -> 128 737,280 + 2,048, -> 13
+    1,677.
+    """
+    for model, count in (
+        (PointNetPartSegmenter(), 801_097 + 5_017_472 + 1_138_880 + 5_760 + 872_448 + 1_280 + 6_450),
+        (PointNetSegmenter(), 801_481 + 1_855_360 + 148_032 + 2_688 + 737_280 + 2_048 + 1_677),
+    ):
+        assert sum(p.numel() for p in model.parameters()) == count
+        assert f"{count:,} parameters" in " ".join(type(model).__doc__.split())
+
+
+def shared(*widths: int) -> int:
+    return sum(c * d for c, d in pairwise(widths))
+
+
+def count_multiply_adds(model: nn.Module, *given: Tensor) -> int:
+    mapping = {torch.ops.pointnet.extremes: extremes_flops}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter, torch.no_grad():
+        model.eval()(*given)
+    return counter.get_total_flops() // 2
+
+
+def test_the_multiply_adds_of_parts_are_the_designs():
+    """A point takes 1,425,792 in the encoder and the T-Nets and 104,704 behind the head's first layer. In between are
+    3,024 x 256 of joined channels and 16,393 to turn it, or 832 x 256: the turned 128 cost their fold, once a cloud.
+    """
+    points = 256
+    per_point = shared(3, 64, 128, 1024) + shared(3, 64, 128, 128) + shared(128, 64, 128, 1024)
+    per_point += shared(128, 512, 2048) + shared(256, 256, 128, 50)
+    assert per_point == 1_425_792 + 104_704
+    dense = 2 * shared(1024, 512, 256) + 256 * 3**2 + 256 * 128**2
+    joined = count_multiply_adds(TextbookPartSegmenter(50, 16), torch.zeros(1, 3, points))
+    assert joined == points * (per_point + 3024 * 256 + 3**2 + 128**2) + dense
+    ours = count_multiply_adds(PointNetPartSegmenter(), torch.zeros(1, 3, points))
+    folds = 64 * 3**2 + (512 + 256) * 128**2
+    assert ours == points * (per_point + 832 * 256) + dense + folds + 2064 * 256
+
+
+def test_the_multiply_adds_of_scenes_are_the_designs():
+    """A point takes 431,232 in the encoder and the T-Nets and 181,888 behind the head's first layer. In between are
+    1,088 x 512 of joined channels and 4,105 to turn it, or 64 x 512.
+    """
+    points = 256
+    per_point = shared(9, 64, 128, 1024) + shared(9, 64, 64) + 2 * shared(64, 64, 128, 1024)
+    per_point += shared(512, 256, 128, 128, 13)
+    assert per_point == 431_232 + 181_888
+    dense = 2 * shared(1024, 512, 256) + 256 * 3**2 + 256 * 64**2
+    joined = count_multiply_adds(TextbookSegmenter(13), torch.zeros(1, 9, points))
+    assert joined == points * (per_point + 1088 * 512 + 3**2 + 64**2) + dense
+    ours = count_multiply_adds(PointNetSegmenter(), torch.zeros(1, 9, points))
+    folds = 64 * 3**2 + (64 + 512) * 64**2
+    assert ours == points * (per_point + 64 * 512) + dense + folds + 1024 * 512
+
+
+def kept_channels(model: nn.Module, channels: int) -> float:
+    """How many numbers a point autograd keeps for the backward pass, parameters aside."""
+
+    def kept(count: int) -> int:
+        own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        sizes = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            kept_alive = model(torch.randn(2, channels, count))
+        del kept_alive
+        return sum(sizes.values())
+
+    return (kept(128) - kept(64)) / (2 * 64 * 4)
+
+
+def test_training_keeps_no_channel_of_a_pooled_layer_and_no_joined_ones():
+    """Before and behind the norm of each layer: of 1,856 channels for parts and 1,728 for scenes, and the points.
+
+    Joining keeps 4,096 and 3,072 more for the pooled layers, the joined 3,024 and 1,088, and the turned 131 and 73.
+    """
+    parts, scenes = 2 * (192 + 320 + 192 + 512 + 640) + 3, 2 * (192 + 128 + 192 + 192 + 1024) + 9
+    assert kept_channels(PointNetPartSegmenter(), 3) == parts
+    assert kept_channels(PointNetSegmenter(), 9) == scenes
+    assert kept_channels(TextbookPartSegmenter(50, 16), 3) == parts + 2 * 4096 + 3024 + 131
+    assert kept_channels(TextbookSegmenter(13), 9) == scenes + 2 * 3072 + 1088 + 73
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_tensor_is_wider_than_the_widest_layer_but_the_pooled(kind):
+    model = MODELS[f"pointnet_{kind}"](in_channels=3)
+    with Largest() as ours:
+        model(torch.randn(8, 3, 1024)).sum().backward()
+    assert ours.numel <= 8 * 512 * 1024
+
+
+def test_a_category_moves_the_logits_and_none_is_a_category_of_zeros():
+    model = make("part", False)
+    x, category = points(2), torch.tensor([0, 3])
+    moved = model(x, category) - model(x, torch.tensor([0, 1]))
+    assert not moved[0].any()
+    assert moved[1].abs().max() > 1e-3
+    columns = model.head[0].conv.weight
+    with torch.no_grad():
+        columns[:, -5:] = 0
+    torch.testing.assert_close(model(x, category), model(x))
+
+
+def test_restricted_logits_choose_among_the_categorys_parts():
+    parts_of = [[0, 1], [2], [3, 6], [4], [5]]
+    model = make("part", False, parts_of=parts_of)
+    x, category = points(5), torch.arange(5)
+    logits = model(x, category)
+    restricted = model.restrict(logits, category)
+    for b, parts in enumerate(parts_of):
+        others = [part for part in range(7) if part not in parts]
+        assert torch.equal(restricted[b, parts], logits[b, parts])
+        assert (restricted[b, others] == -torch.inf).all()
+    assert torch.equal(model.restrict(logits, None), logits)
+    assert torch.equal(make("part", False).restrict(logits, category), logits)
+    assert "parts_of" not in model.state_dict()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_network_comes_back(kind, tmp_path):
+    arguments = {"num_parts": 4, "num_categories": 2, "parts_of": [[0, 2], [1, 3]]}
+    arguments = arguments if kind == "part" else {"num_classes": 4, "in_channels": 3}
+    arguments |= {"dropout": 0.2, "widths": [[4, 6], [5, 7, 8]], "head_widths": [9, 3], "feature_transform": False}
+    model = trained_looking(MODELS[f"pointnet_{kind}"](**arguments), torch.float32)
+    model.classes, model.preprocessing = tuple("abcd"), {"num_points": 16}
+    model.save_pretrained(tmp_path)
+    assert "# (B, 3, N) float32 -> (B, 4, N)\n" in (tmp_path / "README.md").read_text()
+    loaded = type(model).from_pretrained(tmp_path)
+    assert loaded.arguments == model.arguments == arguments | model.arguments
+    assert loaded.classes == tuple("abcd")
+    x = torch.randn(2, 3, 9)
+    assert torch.equal(loaded(x), model(x))
+    if kind == "part":
+        category = torch.tensor([1, 0])
+        assert torch.equal(loaded.restrict(loaded(x), category), model.restrict(model(x), category))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_regularization_is_that_of_the_feature_transform(kind):
+    model = make(kind, False, regularization_weight=0.5)
+    matrices = model(points(), return_transforms=True)[1].feature
+    assert matrices.shape[1:] == ((128, 128) if kind == "part" else (64, 64))
+    identity = torch.eye(matrices.shape[1], dtype=torch.float64)
+    wanted = 0.5 * (identity - matrices @ matrices.mT).square().sum((1, 2)).mean()
+    torch.testing.assert_close(model.regularization(Transforms(None, matrices)), wanted)
+    assert model.regularization(Transforms(None, None)) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_dropped_unless_asked_for(kind):
+    assert not any(isinstance(module, nn.Dropout) for module in make(kind).modules())
+    dropping = make(kind, dropout=0.3).head
+    assert [layer.dropout.p for layer in dropping] == [0.3] * len(dropping)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_cloud_of_one_point_is_labelled(kind):
+    assert make(kind, False)(points(1, 3, 1)).shape == (1, 7 if kind == "part" else 4, 1)
+
+
+def test_wrong_input_is_met_with_one_clear_line():
+    model = PointNetPartSegmenter(7, 5).eval()
+    x = torch.zeros(2, 3, 9)
+    for wrong in (torch.zeros(2), torch.tensor([1]), torch.zeros(2, 5).long(), torch.tensor([True, False])):
+        with pytest.raises(ValueError, match=r"category must be \(2,\) int64, one a cloud, got"):
+            model(x, wrong)
+    with pytest.raises(RuntimeError, match="index 5 is out of bounds"):
+        model(x, torch.tensor([0, 5]))
+    with pytest.raises(ValueError, match=r"points must be \(B, 9, N\), got \(2, 3, 9\)"):
+        PointNetSegmenter()(x)
+    for kind, settings in ((PointNetPartSegmenter, {"num_parts": 0}), (PointNetPartSegmenter, {"num_categories": 0})):
+        with pytest.raises(ValueError, match=f"{next(iter(settings))} must be at least 1, got 0"):
+            kind(**settings)
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        PointNetSegmenter(0)
+    with pytest.raises(ValueError, match="parts_of must have a list for each of 2 categories, got 1"):
+        PointNetPartSegmenter(7, 2, parts_of=[[0]])
+    for wrong in ([], [7], [-1]):
+        with pytest.raises(ValueError, match=re.escape(f"category 1 must be one or more numbers below 7, got {wrong}")):
+            PointNetPartSegmenter(7, 2, parts_of=[[0], wrong])
