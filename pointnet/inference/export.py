@@ -44,8 +44,9 @@ class Exported(NamedTuple):
 def export_model(model: PointNetModel, path: str | os.PathLike[str], format: str = "onnx") -> Exported:
     """Writes `model` in eval mode: points (B, C, N) float32 -> its logits, for any B and N above 0.
 
-    They are (B, num_classes), or (B, num_classes, N) of a segmenter; that of parts takes no category in the file. The file also says `classes` (a JSON list, in the order of the logits) and the items of `model.preprocessing`: as
-    ONNX metadata, or in the extra file `metadata.json` of a .pt2, which `torch.export.load` reads.
+    They are (B, num_classes), or (B, num_classes, N) of a segmenter; that of parts takes no category in the file. The
+    file also says `classes` (a JSON list, in the order of the logits) and the items of `model.preprocessing`: as ONNX
+    metadata, or in the extra file `metadata.json` of a .pt2, which `torch.export.load` reads.
 
     Args:
         format: "onnx" (standard operators only), or "torch" for a .pt2 (PyTorch's own operators only).
