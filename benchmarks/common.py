@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from torch.nn import functional as F
 
 from pointnet import PointNetClassifier, TNet
 from tests.textbook import TextbookPointNet
+
+Ours = TypeVar("Ours", bound=nn.Module)
+Textbook = TypeVar("Textbook", bound=nn.Module)
 
 # Multiply-adds of the classifier's forward pass, a point and a cloud, transforms folded (docs/identities.md, section 4;
 # tests/test_pointnet.py counts them), and of an exact training step over that.
@@ -86,9 +90,13 @@ def widest_product(device: str, dtype: torch.dtype = torch.float32) -> Callable[
 
 
 def pair(device: str = "cpu") -> tuple[PointNetClassifier, TextbookPointNet]:
-    """Our classifier and the textbook's with the same weights, T-Nets that turn, norms of both signs, no dropout."""
+    """Our classifier and the textbook's, alike."""
     torch.manual_seed(0)
-    ours = PointNetClassifier(40)
+    return make_alike(PointNetClassifier(40), TextbookPointNet(40), device)
+
+
+def make_alike(ours: Ours, textbook: Textbook, device: str = "cpu") -> tuple[Ours, Textbook]:
+    """The two with the same weights, T-Nets that turn, norms of both signs, no dropout."""
     for module in ours.modules():
         if isinstance(module, TNet):
             nn.init.normal_(module.matrix.weight, std=0.01)
@@ -99,7 +107,6 @@ def pair(device: str = "cpu") -> tuple[PointNetClassifier, TextbookPointNet]:
             module.running_var.uniform_(0.2, 1.0)
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    textbook = TextbookPointNet(40)
     for module in textbook.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -107,22 +114,22 @@ def pair(device: str = "cpu") -> tuple[PointNetClassifier, TextbookPointNet]:
     return ours.to(device), textbook.to(device)
 
 
-def loss_of(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of either network's logits."""
-    output = model(x)
+def loss_of(model: nn.Module, x: Tensor, labels: Tensor, *more: Tensor) -> Tensor:
+    """Cross-entropy of either network's logits; `more` is what it takes besides x."""
+    output = model(x, *more)
     logits = output if isinstance(output, Tensor) else output[0]
     return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
 
 
-def check_equal(ours: nn.Module, textbook: nn.Module) -> None:
-    """Same loss and same gradients, before anything is timed.
+def check_equal(ours: nn.Module, textbook: nn.Module, *inputs: Tensor) -> None:
+    """Same loss and same gradients, before anything is timed; `inputs`, if any, as of `loss_of`.
 
     In float64: in float32 two points that all but tie can change places, and a gradient goes to the other.
     """
     twins = [copy.deepcopy(model).double() for model in (ours, textbook)]
+    x, labels, *more = inputs or (torch.randn(8, 3, 500), torch.arange(8))
     device = next(ours.parameters()).device
-    x = torch.randn(8, 3, 500, dtype=torch.float64, device=device)
-    losses = [loss_of(twin, x, torch.arange(8, device=device)) for twin in twins]
+    losses = [loss_of(twin, *(part.to(device) for part in (x.double(), labels, *more))) for twin in twins]
     torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-6)
     mine, theirs = (
         [grad.flatten() for grad in torch.autograd.grad(loss, list(twin.parameters()))]

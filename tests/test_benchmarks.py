@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
         ("spellings", "--sizes 2x3x4x5", r"\| `Linear` on \(B, N, C\) \| [*\d.]+ / [*\d.]+ \|"),
         ("data", "--repeat 1", r"\| ours, into the cache \| [\d.]+ \| [\d,]+ \| [\d.]+ \|"),
         ("memory", "--sizes 2x64 2x128", r"\| 2 x 128 \| [\d,]+ \| [\d,]+ \|"),
+        ("segmentation", "--part 2x64 --scene 2x64", r"\| kept \| scene \| step \| ours \| [\d.]+ \|"),
     ],
 )
 def test_a_benchmark_checks_equality_and_prints_its_table(module, flags, row):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.segmentation import TASKS
 from pointnet import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.models import MODELS, Transforms
 from tests.test_identities import trained_looking
@@ -153,6 +154,13 @@ def count_multiply_adds(model: nn.Module, *given: Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
+def assert_benchmarked(kind: str, points: int, ours: int, joined: int) -> None:
+    """The benchmark's floor and ratio are of these networks."""
+    task = TASKS[kind]
+    assert points * task.point_adds + task.cloud_adds == ours
+    assert points * task.joined_point_adds + task.joined_cloud_adds == joined
+
+
 def test_the_multiply_adds_of_parts_are_the_designs():
     """A point takes 1,425,792 in the encoder and the T-Nets and 104,704 behind the head's first layer. In between are
     3,024 x 256 of joined channels and 16,393 to turn it, or 832 x 256: the turned 128 cost their fold, once a cloud.
@@ -167,6 +175,7 @@ def test_the_multiply_adds_of_parts_are_the_designs():
     ours = count_multiply_adds(PointNetPartSegmenter(), torch.zeros(1, 3, points))
     folds = 64 * 3**2 + (512 + 256) * 128**2
     assert ours == points * (per_point + 832 * 256) + dense + folds + 2064 * 256
+    assert_benchmarked("part", points, ours, joined)
 
 
 def test_the_multiply_adds_of_scenes_are_the_designs():
@@ -183,6 +192,7 @@ def test_the_multiply_adds_of_scenes_are_the_designs():
     ours = count_multiply_adds(PointNetSegmenter(), torch.zeros(1, 9, points))
     folds = 64 * 3**2 + (64 + 512) * 64**2
     assert ours == points * (per_point + 64 * 512) + dense + folds + 1024 * 512
+    assert_benchmarked("scene", points, ours, joined)
 
 
 def kept_channels(model: nn.Module, channels: int) -> float:
