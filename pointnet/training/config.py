@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from pointnet.datasets import DATASETS
 from pointnet.files import write_atomically
-from pointnet.models import MODELS, PointNetClassifier
+from pointnet.models import MODELS
 
 Look = Literal["", "dry_run", "profile"]
 LOOKS: tuple[Look, ...] = ("dry_run", "profile")
@@ -177,7 +177,7 @@ class TrainConfig:
         if self.compile and self.cuda_graph:
             raise ValueError("compile makes CUDA graphs itself; leave out compile or cuda_graph")
         check_name("dataset", self.dataset, DATASETS)
-        check_name("model", self.model, [name for name, kind in MODELS.items() if kind is PointNetClassifier])
+        check_name("model", self.model, [name for name in MODELS if name not in ("pointnet_part", "pointnet_scene")])
 
     def points_in_epoch(self, epoch: int) -> int:
         """How many points a cloud has in training, in the epoch of this index (from 0)."""
