@@ -198,7 +198,7 @@ ASKING = {
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "clip": 1.0, "precision": "bf16"}, {"optimizer": "sgd"}])
 def test_an_epoch_of_steps_never_waits_for_the_device(tmp_path, changes):
-    data, everything = two_shapes(), {"rotate": 10.0, "jitter": 0.01, "point_dropout": 0.5}
+    data, everything = two_shapes(), {"rotate": 10.0, "mirror": True, "jitter": 0.01, "point_dropout": 0.5}
     config = tiny(tmp_path, input_transform=True, feature_transform=True, **everything, **changes)
     run = Run.start(config, data, torch.device("cpu"))
     feed = make_feed(data, torch.device("cpu"))
@@ -230,8 +230,9 @@ UNORDERED = {
 
 @pytest.mark.parametrize("mix", ["none", "cutmix_r", "cutmix_k"])
 def test_a_deterministic_run_calls_nothing_that_is_in_no_fixed_order_on_a_gpu(tmp_path, mix):
-    everything = {"rotate": 10.0, "jitter": 0.01, "point_dropout": 0.5, "ema": 0.9, "clip": 1.0, "mix": mix}
-    config = tiny(tmp_path, epochs=2, input_transform=True, feature_transform=True, **everything, deterministic=True)
+    everything = {"rotate": 10.0, "mirror": True, "jitter": 0.01, "point_dropout": 0.5, "ema": 0.9, "clip": 1.0}
+    settings = {"epochs": 2, "input_transform": True, "feature_transform": True, "deterministic": True}
+    config = tiny(tmp_path, **settings, **everything, mix=mix)
     seen = []
 
     def epoch(run, *arguments, train_epoch=Run.train_epoch):

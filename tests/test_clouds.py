@@ -12,6 +12,7 @@ from pointnet.datasets.clouds import draw_labelled
 from pointnet.datasets.transforms import (
     random_cutmix,
     random_jitter,
+    random_mirror,
     random_point_dropout,
     random_rotation,
     random_scale,
@@ -74,6 +75,7 @@ def test_clouds_of_different_sizes_are_padded_and_their_lengths_checked():
 TRANSFORMS = {
     "scale": lambda x, g: random_scale(x, 1.5, g),
     "shift": lambda x, g: random_shift(x, 0.2, g),
+    "mirror": lambda x, g: random_mirror(x, g),
     "jitter": lambda x, g: random_jitter(x, 0.01, g),
     "rotation": lambda x, g: random_rotation(x, 180.0, g),
     "dropout": lambda x, g: random_point_dropout(x, 0.875, g),
@@ -97,7 +99,7 @@ def test_a_transform_repeats_with_its_generator_and_leaves_its_input_alone(trans
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", ["scale", "shift", "jitter", "rotation"])
+@pytest.mark.parametrize("name", ["scale", "shift", "mirror", "jitter", "rotation"])
 def test_only_xyz_is_moved(name):
     x = torch.randn(4, 6, 50)
     y = TRANSFORMS[name](x, generator())
@@ -120,6 +122,16 @@ def test_shifting_moves_a_cloud_as_a_whole():
     moved = random_shift(torch.zeros(1000, 3, 2), 0.2, generator())
     assert torch.equal(moved[:, :, 0], moved[:, :, 1])
     assert 0.19 < moved.abs().max() <= 0.2
+
+
+def test_mirroring_turns_x_and_y_over_each_half_of_the_time_with_the_normals():
+    x = torch.randn(1000, 6, 5)
+    signs = random_mirror(x, generator(), normals=True) / x
+    assert torch.equal(signs, signs[:, :, :1].expand_as(x))
+    assert torch.equal(signs[:, 3:], signs[:, :3])
+    assert set(map(tuple, signs[:, :3, 0].tolist())) == {(i, j, 1.0) for i in (1.0, -1.0) for j in (1.0, -1.0)}
+    assert signs[:, :2, 0].prod(1).mean().abs() < 0.1
+    assert signs[:, :2, 0].mean(0).abs().max() < 0.1
 
 
 def test_jitter_is_normal_and_cut_at_five_sigmas(monkeypatch):

@@ -146,7 +146,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_the_unbroken_one(fin
     "changes",
     [
         {"optimizer": "sgd", "schedule": "cosine", "lr": 0.05},
-        {"schedule": "constant", "rotate": 180.0, "jitter": 0.01, "point_dropout": 0.5},
+        {"schedule": "constant", "rotate": 180.0, "mirror": True, "jitter": 0.01, "point_dropout": 0.5},
         {"precision": "bf16", "input_transform": True, "feature_transform": True, "epochs": 2},
         {"val_fraction": 0.0, "early_points": 0},
         {"optimizer": "adam", "weight_decay": 0.0, "schedule": "step", "decay_epochs": 1, "norm_momentum": 0.5},
@@ -610,7 +610,7 @@ def test_without_augmentation_the_points_are_left_as_they_are():
     x = torch.randn(4, 3, 20)
     off = TrainConfig(scale=1.0, shift=0.0)
     assert augment(x, off, torch.Generator()) is x
-    everything = TrainConfig(rotate=10.0, jitter=0.01, point_dropout=0.5)
+    everything = TrainConfig(rotate=10.0, mirror=True, jitter=0.01, point_dropout=0.5)
     assert augment(x, everything, torch.Generator().manual_seed(0)).shape == x.shape
 
 

@@ -45,6 +45,16 @@ def rotation(points: Tensor, degrees: float, normals: bool = False) -> Tensor:
     return _turned(points, points.new_full((1, 1), degrees), normals)
 
 
+def random_mirror(points: Tensor, generator: Generator, normals: bool = False) -> Tensor:
+    """Mirrors each cloud in x, in y, in both or in neither, each as likely; up stays up; `normals` as above."""
+    signs = torch.ones(len(points), 3, 1, dtype=points.dtype, device=points.device)
+    signs[:, :2] -= 2 * torch.randint(2, (len(points), 2, 1), device=points.device, generator=generator)
+    mirrored = _with_xyz(points, points[:, :3] * signs)
+    if normals:
+        mirrored[:, 3:6] = points[:, 3:6] * signs
+    return mirrored
+
+
 def random_point_dropout(points: Tensor, most: float, generator: Generator) -> Tensor:
     """Drops a share of each cloud's points, the share drawn from [0, most]: they become copies of its first point.
 

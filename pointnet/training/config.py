@@ -64,6 +64,7 @@ class TrainConfig:
         scale: each axis is stretched by a factor from [1/scale, scale]; 1 for none.
         shift: each cloud is moved by up to this much along each axis; the cloud has radius 1.
         rotate: each cloud is turned about the up axis by up to this many degrees; 180 for any.
+        mirror: whether each cloud is mirrored left to right, front to back, both or neither, as chance has it.
         jitter: standard deviation of the noise on each coordinate.
         point_dropout: up to this share of a cloud's points is dropped.
         mix: none, or what part of a cloud another of its batch replaces, and so its target: cutmix_r points at random,
@@ -121,6 +122,7 @@ class TrainConfig:
     scale: float = 1.25
     shift: float = 0.1
     rotate: float = 0.0
+    mirror: bool = False
     jitter: float = 0.0
     point_dropout: float = 0.0
     mix: Literal["none", "cutmix_r", "cutmix_k"] = "none"

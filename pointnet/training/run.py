@@ -21,6 +21,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import (
     random_cutmix,
     random_jitter,
+    random_mirror,
     random_point_dropout,
     random_rotation,
     random_scale,
@@ -412,6 +413,8 @@ def augment(points: Tensor, config: TrainConfig, generator: Generator) -> Tensor
         points = random_point_dropout(points, config.point_dropout, generator)
     if config.rotate:
         points = random_rotation(points, config.rotate, generator, config.normals)
+    if config.mirror:
+        points = random_mirror(points, generator, config.normals)
     if config.scale > 1:
         points = random_scale(points, config.scale, generator, config.normals)
     if config.shift:
