@@ -79,6 +79,7 @@ def test_a_profile_adds_up_and_leaves_nothing(tmp_path, monkeypatch):
     steps = []
     monkeypatch.setattr(Run, "step", lambda *a, step=Run.step: (steps.append(1), step(*a))[1])
     said = profile(tiny(tmp_path / "run", batch_size=40), two_shapes())  # an epoch is a step
+    said = said.replace(",", "")  # of thousands
     whole = float(re.search(r"40 clouds of 32 points: ([\d.]+) ms", said)[1])
     assert len(steps) == checks.WARM_UP + checks.MEASURED + checks.RECORDED
     parts = {name: float(ms) for name, ms in re.findall(r"^ +(\w+) +([\d.]+) ms", said, re.MULTILINE)}
