@@ -16,7 +16,7 @@ from pointnet.training.capture import WARM_UP, CapturedGradients
 from pointnet.training.checks import dry_run, profile
 from pointnet.training.config import TrainConfig, parse_command
 from pointnet.training.feed import cut_batches, make_feed
-from pointnet.training.loop import divide
+from pointnet.training.loop import training_parts
 from pointnet.training.run import Run, augment
 from pointnet.training.stopwatch import Stopwatch
 
@@ -51,7 +51,7 @@ def test_a_dry_run_has_steps_enough_to_record_one(tmp_path, monkeypatch):
     sizes, epochs = [], []
 
     def look(config, train, *_, after_epoch, **__):
-        part, _ = divide(train, config)
+        part, _ = training_parts(train, config)
         sizes.extend(map(len, cut_batches(torch.arange(len(part)), config.batch_size)))
         for _ in range(4 - len(epochs)):
             epochs.append(len(epochs))

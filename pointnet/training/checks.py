@@ -20,7 +20,15 @@ from pointnet.datasets.clouds import spread
 from . import capture
 from .config import TrainConfig
 from .feed import count_batches, make_feed
-from .loop import EVALUATION_BATCH, check_trainable, deterministic_algorithms, divide, find_device, fit, say_nothing
+from .loop import (
+    EVALUATION_BATCH,
+    check_trainable,
+    deterministic_algorithms,
+    find_device,
+    fit,
+    say_nothing,
+    training_parts,
+)
 from .run import Run
 from .world import World
 
@@ -74,7 +82,7 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
     seconds_each = {
         "early": 1 / early["samples_per_second"],
         "late": 1 / late["samples_per_second"],
-        "validated": late["evaluation_seconds"] / max(len(divide(few, short)[1]), 1),
+        "validated": late["evaluation_seconds"] / max(len(training_parts(few, short)[1]), 1),
     }
     return _forecast(config, train, seconds_each, find_device(config.device).type == "cuda")
 
@@ -142,7 +150,7 @@ def _operators(found: Any, device: torch.device) -> list[str]:
 
 
 def _forecast(config: TrainConfig, train: LabelledClouds, seconds_each: Mapping[str, float], on_cuda: bool) -> str:
-    samples, validated = map(len, divide(train, config))
+    samples, validated = map(len, training_parts(train, config))
     late = sum(config.points_in_epoch(epoch) == config.num_points for epoch in range(config.epochs))
     seconds = samples * ((config.epochs - late) * seconds_each["early"] + late * seconds_each["late"])
     seconds += config.epochs * validated * seconds_each["validated"]

@@ -77,7 +77,7 @@ def fit(
     with world.together():
         device = find_device(config.device)
         out = Path(config.out)
-        train_part, val_part = divide(train, config)
+        train_part, val_part = training_parts(train, config)
         check_trainable(train_part, config, world)
     run = Run.start(config, train_part, device)
     with world.together():
@@ -130,6 +130,14 @@ def fit(
         if world.writes:
             write_atomically(out / "result.json", json.dumps(result, indent=2).encode())
     return result
+
+
+def training_parts(train: LabelledClouds, config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds]:
+    """What of the training set a run trains on, and what it chooses the epoch on."""
+    train_part, val_part = split_validation(train, config.seed, config.val_fraction)
+    if config.overfit_batches:
+        train_part = val_part = spread(train_part, config.overfit_batches * config.batch_size)
+    return train_part, val_part
 
 
 @torch.no_grad()
@@ -212,14 +220,6 @@ def _stop_between_steps(world: World) -> Iterator[Callable[[], None]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def divide(train: LabelledClouds, config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds]:
-    """What a run trains on, and what it chooses the epoch on."""
-    train_part, val_part = split_validation(train, config.seed, config.val_fraction)
-    if config.overfit_batches:
-        train_part = val_part = spread(train_part, config.overfit_batches * config.batch_size)
-    return train_part, val_part
 
 
 def find_device(name: str) -> torch.device:
