@@ -10,7 +10,7 @@ from pointnet.datasets import open_dataset
 from pointnet.models import load_model, zoo
 from pointnet.training.run import fingerprint
 
-SIZES = {"pointnet_shapes": 2e6}  # bytes at most
+SIZES = {"pointnet_modelnet40": 8e6, "pointnet_shapes": 2e6}  # bytes at most
 
 
 def recorded(name: str) -> dict:
@@ -47,3 +47,7 @@ def check_scores(name, test):
 
 def test_the_shapes_weights_reach_what_is_recorded(tmp_path):
     check_scores("pointnet_shapes", open_dataset("shapes", tmp_path, "test", 1024))
+
+
+def test_the_modelnet_weights_reach_what_is_recorded(real_modelnet):
+    check_scores("pointnet_modelnet40", open_dataset("modelnet40", real_modelnet, "test", 1024))
