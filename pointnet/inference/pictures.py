@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointnet.files import write_atomically
+from pointnet.training.extras import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,14 +23,6 @@ PANEL, CAPTION, MARGIN = 220, 28, 14  # pixels
 AZIMUTH, ELEVATION = 30.0, 23.0  # degrees: from the front (-y), a little to the right (+x) and above
 SHADES = ("#12304d", "#1f5f8b", "#4fa0b8", "#bcdcdc")  # of a point, near to far
 MOST_LETTERS = 26  # of a caption
-
-
-class MissingViewError(ImportError):
-    """Packages that draw are not installed; the message says how to get them."""
-
-    def __init__(self, *packages: str):
-        super().__init__(f"drawing needs {' and '.join(packages)}: pip install 'pointnet-shared-mlp[view]'")
-        self.packages = packages
 
 
 def project(points: NDArray[Any]) -> NDArray[np.float64]:
@@ -52,7 +45,7 @@ def write_grid(
     Each cloud fills its panel, without being stretched; near points are dark, far ones pale. The folder is made.
 
     Raises:
-        MissingViewError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
         ValueError: no clouds, or not as many names.
         OSError: the file cannot be written.
     """
@@ -62,7 +55,7 @@ def write_grid(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingViewError("matplotlib") from error
+        raise MissingExtraError("drawing", "matplotlib", "view") from error
 
     columns = min(columns or grid_columns(len(clouds)), len(clouds))
     width, height = columns * PANEL, math.ceil(len(clouds) / columns) * (PANEL + CAPTION)

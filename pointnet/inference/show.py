@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from pointnet.datasets import LabelledClouds, PointCloudFileError, open_dataset
 from pointnet.datasets.readers import SUFFIXES, PointCloud, read_cloud
+from pointnet.training.extras import MissingExtraError
 
-from .pictures import MissingViewError, grid_columns, write_grid
+from .pictures import grid_columns, write_grid
 from .viewer import View, write_page
 
 SPLITS = {"train": ("train",), "test": ("test",), "both": ("train", "test")}
@@ -231,18 +231,12 @@ def file_view(name: str, found: PointCloud) -> View:
 def draw(
     stem: Path, views: Sequence[View], captions: Sequence[str], title: str, notes: str = "", columns: int | None = None
 ) -> Iterator[str]:
-    """Writes `<stem>.png` and `<stem>.html`; yields their names, or which packages they need."""
+    """Writes `<stem>.png` and `<stem>.html`; yields their names, or which package the picture needs."""
     picture, page = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.html")
-    clouds = [view.points for view in views]
-    missing: list[str] = []
-    for path, write in (
-        (picture, partial(write_grid, picture, clouds, captions, columns)),
-        (page, partial(write_page, page, views, title, notes)),
-    ):
-        try:
-            write()
-            yield f"wrote {path}"
-        except MissingViewError as error:
-            missing += error.packages
-    if missing:
-        yield str(MissingViewError(*missing))
+    try:
+        write_grid(picture, [view.points for view in views], captions, columns)
+        yield f"wrote {picture}"
+    except MissingExtraError as error:
+        yield str(error)
+    write_page(page, views, title, notes)
+    yield f"wrote {page}"

@@ -1,6 +1,7 @@
 """The library's one page of point clouds: a single HTML file that turns them in any browser and asks for nothing else.
 
-The page itself, its style and its script are in `viewer.html`; here the clouds become its data.
+`page.html` is what every page here is made of: its head, its style, light and dark. `viewer.html` is the viewer in it,
+and its script; here the clouds become its data.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from numpy.typing import NDArray
 
 from pointnet.files import write_atomically
 
-from .pictures import MissingViewError
-
-TEMPLATE = Path(__file__).with_name("viewer.html")
+PAGE, VIEWER = (Path(__file__).with_name(name) for name in ("page.html", "viewer.html"))
 DIGITS = 4  # of a coordinate, relative to the cloud's size: far below what a screen can show
 LEAST_GAP = 1e-300
 
@@ -74,34 +73,33 @@ class View:
 def write_page(path: str | os.PathLike[str], views: Sequence[View], title: str, notes: str = "") -> None:
     """Writes one HTML file with a large scene to turn the clouds in, and thumbnails to choose them by.
 
-    It holds all that it needs, plotly.js (4.8 MB) included, and its content security policy forbids any request.
-    `page.html#3` opens at the third cloud. The folder is made.
+    It holds all that it needs, and its content security policy forbids any request. `page.html#3` opens at the third
+    cloud. The folder is made.
 
     Raises:
-        MissingViewError: plotly is not installed.
         ValueError: no views.
         OSError: the file cannot be written.
     """
+    write_html(path, title, notes, viewer(views))
+
+
+def viewer(views: Sequence[View]) -> str:
+    """The scene and its thumbnails as HTML; a page can hold them once. ValueError where there are no views."""
     if not views:
         raise ValueError("a page needs at least one view, got none")
-    # In one pass, so that no text is ever searched for the placeholders of another.
-    filled = {
-        "title": html.escape(title),
-        "notes": html.escape(notes),
-        "views": _json([_view_data(view) for view in views]),
-        "plotly": _plotly_script(),
-    }
-    page = re.sub(r"{{(\w+)}}", lambda match: filled[match[1]], TEMPLATE.read_text(encoding="utf-8"))
+    return _fill(VIEWER, views=_json([_view_data(view) for view in views]))
+
+
+def write_html(path: str | os.PathLike[str], title: str, notes: str, body: str) -> None:
+    """Writes a page: a title and notes, of any text, and below them what is given as HTML. The folder is made."""
+    page = _fill(PAGE, title=html.escape(title), notes=html.escape(notes), body=body)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page.encode("utf-8", "replace"))
 
 
-def _plotly_script() -> str:
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise MissingViewError("plotly") from error
-    return str(get_plotlyjs())
+def _fill(template: Path, **values: str) -> str:
+    """In one pass, so that no text is ever searched for the placeholders of another."""
+    return re.sub(r"{{(\w+)}}", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
 
 
 def _json(data: object) -> str:

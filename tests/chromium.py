@@ -1,0 +1,42 @@
+"""A page as a browser shows it: what it looks like, what it says to the console, and what it asks the network for."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Nothing is fetched, not even by the browser for itself, and nothing is left behind.
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=4000 --hide-scrollbars"
+).split()
+DARK = "--blink-settings=preferredColorScheme=0"
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+class Visit(NamedTuple):
+    """What came of opening a page."""
+
+    picture: np.ndarray  # (height, width, 3), in [0, 1]
+    console: list[str]
+    requests: list[str]  # of the page, to anywhere but its own file
+
+
+def visit(page: Path, folder: Path, size: tuple[int, int] = (1000, 800), anchor: str = "", *flags: str) -> Visit:
+    """Opens a page in a window of that size; what the browser writes goes to `folder`."""
+    from matplotlib.image import imread
+
+    shot, log = folder / "shot.png", folder / "net.json"
+    words = [f"--user-data-dir={folder / 'profile'}", f"--screenshot={shot}", f"--log-net-log={log}"]
+    words += [f"--window-size={size[0]},{size[1]}", "--host-resolver-rules=MAP * ~NOTFOUND", *flags]
+    command = [str(CHROMIUM), *FLAGS, *words, f"{page.as_uri()}{anchor}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    events = [event.get("params", {}) for event in json.loads(log.read_text(encoding="utf-8"))["events"]]
+    own = [event["url"] for event in events if str(event.get("network_isolation_key")).startswith("file:")]
+    return Visit(imread(shot)[..., :3], console, own)
