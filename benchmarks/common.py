@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointnet import PointNetClassifier, TNet
+from pointnet.training.environment import processor
 from tests.textbook import TextbookPointNet
 
 Ours = TypeVar("Ours", bound=nn.Module)
@@ -41,10 +42,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 def machine(device: str) -> str:
     if device != "cpu":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    info = Path("/proc/cpuinfo")
-    names = [line.split(": ")[1] for line in info.read_text().splitlines() if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.python_version()}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.python_version()}"
 
 
 def synchronize(device: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: python -m pointnet evaluate RUN, show DATA|FILE..., export RUN, convert FILE."""
+"""The command line: python -m pointnet evaluate RUN, report RUN, show DATA|FILE..., export RUN, convert FILE."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from pointnet.datasets import DATASETS, PointCloudFileError, open_dataset
 from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
 from pointnet.inference.pictures import printable
+from pointnet.inference.report import PARTS, write_report
 from pointnet.inference.show import show_data, show_files
 from pointnet.models import load_model
 from pointnet.models.ports import load_port
 from pointnet.training.config import OneLineParser, check_name, did_you_mean
 from pointnet.training.extras import MissingExtraError
-from pointnet.training.loop import evaluate, find_device, keep_freed_memory
+from pointnet.training.loop import check_same_classes, evaluate, find_device, keep_freed_memory
 
-EXIT_CODES = """exit codes: 0 done; 1 done, but for files that could not be read; 2 refused, in one line on stderr;
+EXIT_CODES = """exit codes: 0 done; 1 done, but for what could not be read; 2 refused, in one line on stderr;
 130 stopped"""
 
 
@@ -26,13 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m pointnet", description=description, epilog=EXIT_CODES)
     commands = parser.add_subcommands()
     commands.add_subcommand("evaluate", _evaluate_parser(), help="measure a trained model on a data set")
+    commands.add_subcommand("report", _report_parser(), help="write a page about a trained run")
     commands.add_subcommand("show", _show_parser(), help="say what a data set or files hold, and draw it")
     commands.add_subcommand("export", _export_parser(), help="write a trained model as ONNX or a PyTorch program")
     commands.add_subcommand("convert", _convert_parser(), help="read the weights of another PyTorch PointNet")
     parsed = parser.parse_args(arguments)
-    run = {"evaluate": _evaluate, "show": _show, "export": _export, "convert": _convert}[parsed.subcommand]
+    run = {"evaluate": _evaluate, "report": _report, "show": _show, "export": _export, "convert": _convert}
     try:
-        return run(parsed[parsed.subcommand])
+        return run[parsed.subcommand](parsed[parsed.subcommand])
     except (ValueError, OSError, MissingExtraError) as error:
         print(f"python -m pointnet: error: {error}", file=sys.stderr)
         return 2
@@ -69,10 +71,7 @@ def _evaluate(flags: Any) -> int:
         normals=wanted.get("normals", False),
         download=flags.download,
     )
-    if data.classes != model.classes:
-        other = sorted(set(data.classes) ^ set(model.classes))
-        which = f"'{other[0]}' is in one alone" if other else "they are in another order"
-        raise ValueError(f"{flags.run}: its classes are not those of {flags.dataset} in {flags.root}: {which}")
+    check_same_classes(model, data, flags.run, f"{flags.dataset} in {flags.root}")
     scores = evaluate(model.to(device), data, device, votes=flags.votes)
     for error in data.bad:
         print(f"left out: {printable(str(error))}", file=sys.stderr)
@@ -86,6 +85,40 @@ def _evaluate(flags: Any) -> int:
         f"{scores['count']:,} shapes"
     )
     return 0
+
+
+def _report_parser() -> OneLineParser:
+    parser = OneLineParser(
+        description="Write a page about a trained run, which any browser shows without a network: how it learned, how "
+        "good it is and where it errs, its worst mistakes to turn, accuracy with points dropped, its settings, and how "
+        "to make it again. It is measured on the test part if the run was, else on validation; where the data set is "
+        "not there, the page has the rest."
+    )
+    parser.add_argument("run", help="the run's folder, or that of runs with several seeds")
+    parser.add_argument("--out", type=str | None, help="the folder of the page (default: report in the run's)")
+    parser.add_argument("--root", type=str | None, help="the folder the data set is in (default: as in training)")
+    parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
+    parser.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda or cuda:N")
+    return parser
+
+
+def _report(flags: Any) -> int:
+    """Says where the page is, and in a line on stderr, with exit code 1, why nothing could be measured for it."""
+    keep_freed_memory()
+    report = write_report(flags.run, flags.out, flags.root, flags.device, flags.download)
+    measured = report.measured
+    if measured is None:
+        print(f"nothing measured: {report.missing}", file=sys.stderr)
+    else:
+        for error in measured.data.bad:
+            print(f"left out: {printable(str(error))}", file=sys.stderr)
+        scores = measured.confusion.result()
+        print(
+            f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {PARTS[report.part]} shapes right, "
+            f"{scores['mean_class_accuracy']:.2%} mean over classes"
+        )
+    print(f"wrote {report.page}")
+    return 0 if measured else 1
 
 
 def _show_parser() -> OneLineParser:

@@ -14,7 +14,7 @@ import pytest
 import pointnet
 import pointnet.datasets
 import pointnet.layers
-from pointnet.__main__ import _convert_parser, _evaluate_parser, _export_parser, _show_parser
+from pointnet.__main__ import _convert_parser, _evaluate_parser, _export_parser, _report_parser, _show_parser
 from pointnet.training import TrainConfig
 from pointnet.training.config import parse_command
 
@@ -102,7 +102,13 @@ def test_the_readmes_two_commands_install_with_the_constraints():
 def test_every_flag_a_page_prints_exists(page):
     known = {f"--{field.name}" for field in dataclasses.fields(TrainConfig)}
     known |= {"--resume", "--config", "--recipe", "--help", "--seeds", "--dry_run", "--profile"}
-    parsers = {"evaluate": _evaluate_parser, "show": _show_parser, "export": _export_parser, "convert": _convert_parser}
+    parsers = {
+        "evaluate": _evaluate_parser,
+        "report": _report_parser,
+        "show": _show_parser,
+        "export": _export_parser,
+        "convert": _convert_parser,
+    }
     text = (ROOT / page).read_text(encoding="utf-8")
     in_a_line = re.findall(r"`((?:python|pip) [^`\n]+)`", text)
     assert commands(text)

@@ -90,7 +90,8 @@ def test_a_run_learns_and_leaves_the_files_of_the_contract(finished):
     assert result["test"]["overall_accuracy"] >= 0.9
     assert result["test"]["count"] == 48
     assert set(result["test"]) == {"overall_accuracy", "mean_class_accuracy", "count"}
-    assert {"test", "val", "selected_epoch", "seconds", "samples_per_second", "shares"} == set(result)
+    names = {"test", "val", "selected_epoch", "seconds", "samples_per_second", "shares", "environment"}
+    assert set(result) == names
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["num_points"] for line in lines] == [16, 16, 32, 32]

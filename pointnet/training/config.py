@@ -378,6 +378,19 @@ def save_config_yaml(config: TrainConfig, path: str | os.PathLike[str], seeds: S
     write_atomically(path, parser.dump(namespace, skip_validation=True).encode())
 
 
+def to_words(config: TrainConfig) -> list[str]:
+    """The words of `train.py` for the settings that are not the defaults; `parse_command` reads them back."""
+    words = []
+    for field in dataclasses.fields(TrainConfig):
+        value = getattr(config, field.name)
+        if value != field.default:
+            given = (
+                value if isinstance(value, tuple) else [str(value).lower() if isinstance(value, bool) else str(value)]
+            )
+            words += [f"--{field.name}", *given]
+    return words
+
+
 def load_config(path: str | os.PathLike[str]) -> TrainConfig:
     """Reads settings that `save_config_yaml` wrote."""
     return _to_config(training_parser().parse_path(os.fspath(path)))

@@ -24,10 +24,11 @@ from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.datasets.transforms import rotation
 from pointnet.files import write_atomically
-from pointnet.models import load_model
+from pointnet.models import PointNetClassifier, load_model
 from pointnet.models.zoo import save_config
 
 from .config import TrainConfig, save_config_yaml
+from .environment import environment
 from .feed import count_batches, make_feed
 from .metrics import ConfusionMatrix
 from .run import Run, model_arguments
@@ -120,6 +121,7 @@ def fit(
             "seconds": round(run.seconds, 3),
             "samples_per_second": round(len(run.history) * len(train_part) / sum(e["seconds"] for e in run.history), 1),
             "shares": _shares(run),
+            "environment": environment(device) | {"processes": world.size},
         }
         if test is not None and not config.overfit_batches:
             with world.together():
@@ -138,6 +140,14 @@ def training_parts(train: LabelledClouds, config: TrainConfig) -> tuple[Labelled
     if config.overfit_batches:
         train_part = val_part = spread(train_part, config.overfit_batches * config.batch_size)
     return train_part, val_part
+
+
+def check_same_classes(model: PointNetClassifier, data: LabelledClouds, run: object, where: str) -> None:
+    """Raises ValueError, in one line, unless the model knows the classes of the data, in their order."""
+    if data.classes != model.classes:
+        other = sorted(set(data.classes) ^ set(model.classes))
+        which = f"'{other[0]}' is in one alone" if other else "they are in another order"
+        raise ValueError(f"{run}: its classes are not those of {where}: {which}")
 
 
 @torch.no_grad()

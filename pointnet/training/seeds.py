@@ -84,14 +84,19 @@ def summarize(results: Mapping[int, Result]) -> Result:
     return {"seeds": {str(seed): result for seed, result in results.items()}, **spread}
 
 
-def seeds_table(summary: Result) -> str:
-    """The accuracies of each seed and their mean and spread, in percent, as lines of text."""
+def seeds_rows(summary: Result) -> list[list[str]]:
+    """The accuracies of each seed and their mean and spread, in percent, as rows of words below their headings."""
     parts = {part: name for part, name in (("test", "test"), ("val", "validation")) if summary[part]}
     heads = [f"{name}, {score}" for name in parts.values() for score in SCORES.values()]
     rows = [["seed", *heads]]
     for seed, result in summary["seeds"].items():
         rows.append([seed, *(f"{result[part][name]:.2%}" for part in parts for name in SCORES)])
-    rows.append(["mean ± std", *(_percent(**summary[part][name]) for part in parts for name in SCORES)])
+    return [*rows, ["mean ± std", *(_percent(**summary[part][name]) for part in parts for name in SCORES)]]
+
+
+def seeds_table(summary: Result) -> str:
+    """Those rows as lines of text."""
+    rows = seeds_rows(summary)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
