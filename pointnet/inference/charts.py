@@ -117,7 +117,7 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
 
 def _scrolling(content: str) -> str:
     """HTML that scrolls by itself where it is too wide, by the keyboard too."""
-    return f'<div class="scrolling" tabindex="0">{content}</div>'
+    return f'<div class="scrolling" tabindex="0" role="region" aria-label="table">{content}</div>'
 
 
 def _cell(count: int, total: int, true: int, predicted: int, names: Sequence[str]) -> str:
