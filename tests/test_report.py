@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pointnet import PointNetClassifier
+from pointnet import PointNetClassifier, PointNetPartSegmenter
 from pointnet import __main__ as command_line
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.inference import charts, measure, report
@@ -492,6 +492,14 @@ def test_a_browser_shows_the_page_without_complaint(judged, tested, tmp_path, mo
     assert (bands > 0.01).all(), "no part of the page is blank"
 
 
+def put_a_segmenter(run):
+    model = PointNetPartSegmenter(num_parts=4, num_categories=2)
+    model.classes, model.preprocessing = ("a", "b", "c", "d"), {"num_points": 32}
+    for name in ("config.json", "model.safetensors"):
+        (run / name).unlink()
+    model.save_pretrained(run)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -503,6 +511,7 @@ def test_a_browser_shows_the_page_without_complaint(judged, tested, tmp_path, mo
         (lambda run: (run / "config.json").unlink(), "config.json: no model here"),
         (lambda run: (run / "model.safetensors").write_bytes(b"PK"), "model.safetensors: "),
         (lambda run: (run / "result.json").write_text("[]"), "result.json: damaged"),
+        (put_a_segmenter, "a report is of a classifier, got a PointNetPartSegmenter"),
         (lambda run: (run / "report").touch(), "report"),
     ],
 )

@@ -60,7 +60,10 @@ def read_run(path: str | os.PathLike[str]) -> RunFolder:
     if not settings.is_file():
         raise ValueError(f"{settings}: no settings of a run here")
     result = read_result(path) if (path / "result.json").is_file() else None
-    return RunFolder(path, load_config(settings), lines, result, finished, load_model(path))
+    model = load_model(path)
+    if not isinstance(model, PointNetClassifier):
+        raise ValueError(f"{path}: a report is of a classifier, got a {type(model).__name__}")
+    return RunFolder(path, load_config(settings), lines, result, finished, model)
 
 
 def _seeds_in(path: Path) -> dict[int, Path]:
@@ -310,8 +313,7 @@ def _dropped(measured: Measured, part: str) -> str:
     text = (
         f"The network was asked again with points of each {part} shape missing (as in Qi et al. 2017, figure 6). "
         f"Critical points are {of_cloud.mean():.0%} of a cloud, from {of_cloud.min():.0%} to {of_cloud.max():.0%}. "
-        f"Left alone, they change {measured.changed:,} of {clouds:,} answers: until only they are left, to drop the "
-        "others costs nothing."
+        f"Left alone, they change {measured.changed:,} of {clouds:,} answers: dropping the others costs nothing."
     )
     rows = [["dropped", *ORDERS]]
     for i, share in enumerate(SHARES):

@@ -24,7 +24,7 @@ from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.datasets.transforms import rotation
 from pointnet.files import write_atomically
-from pointnet.models import PointNetClassifier, load_model
+from pointnet.models import PointNetModel, load_model
 from pointnet.models.zoo import save_config
 
 from .config import TrainConfig, save_config_yaml
@@ -142,7 +142,7 @@ def training_parts(train: LabelledClouds, config: TrainConfig) -> tuple[Labelled
     return train_part, val_part
 
 
-def check_same_classes(model: PointNetClassifier, data: LabelledClouds, run: object, where: str) -> None:
+def check_same_classes(model: PointNetModel, data: LabelledClouds, run: object, where: str) -> None:
     """Raises ValueError, in one line, unless the model knows the classes of the data, in their order."""
     if data.classes != model.classes:
         other = sorted(set(data.classes) ^ set(model.classes))
