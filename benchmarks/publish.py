@@ -24,7 +24,7 @@ from pointnet.datasets import LabelledClouds, ModelNet, open_dataset
 from pointnet.models import PointNetModel, load_model
 from pointnet.models.zoo import WEIGHTS
 from pointnet.training import TrainConfig, keep_freed_memory
-from pointnet.training.config import load_config
+from pointnet.training.config import load_config, to_words
 from pointnet.training.run import fingerprint
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
@@ -93,13 +93,8 @@ def samples() -> LabelledClouds:
 
 def card(config: TrainConfig, result: dict[str, Any], scores: dict[str, Any], classes: Sequence[str], note: str) -> str:
     """The notes of the model card."""
-    changed = {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if value != getattr(TrainConfig(), name) and name not in ("dataset", "root", "out", "device", "feed", "test")
-    }
-    words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in changed.items()}
-    flags = " ".join(f"--{name} {value}" for name, value in words.items())
+    own = {name: getattr(TrainConfig(), name) for name in ("dataset", "root", "out", "device", "feed", "test")}
+    flags = " ".join(to_words(dataclasses.replace(config, **own)))
     val = result["val"]
     rows = "\n".join(f"| {name} | {share:.1%} |" for name, share in zip(classes, scores["of_class"], strict=True))
     return f"""## Training
