@@ -384,10 +384,8 @@ def to_words(config: TrainConfig) -> list[str]:
     for field in dataclasses.fields(TrainConfig):
         value = getattr(config, field.name)
         if value != field.default:
-            given = (
-                value if isinstance(value, tuple) else [str(value).lower() if isinstance(value, bool) else str(value)]
-            )
-            words += [f"--{field.name}", *given]
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            words += [f"--{field.name}", *(value if isinstance(value, tuple) else [text])]
     return words
 
 
