@@ -26,7 +26,8 @@ class TNet(nn.Module):
         self.fc = SharedMLP([1024, 512, 256]).to_linear()
         self.matrix = nn.Linear(256, dim * dim)
         nn.init.zeros_(self.matrix.weight)
-        nn.init.eye_(self.matrix.bias.detach().view(dim, dim))
+        # Not nn.init.eye_: where models are built to be loaded, on the meta device, that imports sympy.
+        self.matrix.bias.detach().zero_().view(dim, dim).fill_diagonal_(1)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.matrix_of(self.mlp.max_pool(x, lengths=lengths))

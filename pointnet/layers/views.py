@@ -9,7 +9,7 @@ hook, a parametrization, a subclass with a forward of its own) with a ValueError
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -105,12 +105,10 @@ def summed_conv2d_to_linear(conv: nn.Conv2d, size: tuple[int, int]) -> nn.Linear
 
 def _copy_as(kind: type[M], source: nn.Linear | nn.Conv1d | nn.Conv2d, *shape: int | tuple[int, int]) -> M:
     """A layer kind(*shape) that holds what `source` has learned, bit for bit, frozen where it is, in the same mode."""
-    bias, weight = source.bias is not None, source.weight
-    twin = cast(M, nn.utils.skip_init(kind, *shape, bias=bias, device=weight.device, dtype=weight.dtype))
-    with torch.no_grad():
-        for name, tensor in source.named_parameters():
-            target = twin.get_parameter(name)
-            target.copy_(tensor.reshape(target.shape)).requires_grad_(tensor.requires_grad)
+    twin = kind(*shape, bias=source.bias is not None, device="meta")
+    for name, tensor in source.named_parameters():
+        copied = tensor.detach().reshape(twin.get_parameter(name).shape).clone(memory_format=torch.contiguous_format)
+        twin.register_parameter(name, nn.Parameter(copied, tensor.requires_grad))
     return twin.train(source.training)
 
 
