@@ -15,10 +15,15 @@ import h5py
 import numpy as np
 import pytest
 import trimesh
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pointnet.datasets import PointCloudFileError, readers
+from pointnet.datasets.formats import scan as scan_module
+from pointnet.datasets.formats import text as text_module
 from pointnet.datasets.formats.columns import as_unit_colors
 from pointnet.datasets.formats.pcd import lzf_decompress
+from pointnet.datasets.formats.scan import numbers_of_lines
 from pointnet.datasets.readers import SUFFIXES, read_cloud, read_points
 from pointnet.datasets.sampling import BLOCK, sample_surface
 from pointnet.datasets.shapes import make_shape, shape_generator, spun
@@ -378,6 +383,138 @@ def test_our_parsers_find_the_surface_trimesh_finds():
     assert compared >= 15
 
 
+# What is not asked for, and large clouds.
+
+
+@pytest.mark.parametrize("extras", [(), ("normals",), ("labels", "colors")], ids=str)
+def test_what_is_not_wanted_is_left_out_and_the_rest_is_as_it_is(tmp_path, extras):
+    kinds = [
+        mutants.FORMATS[kind] for kind in ("OFF", "PLY", "OBJ", "STL", "GLB", "PCD", "XYZ", "CSV", "NPY", "NPZ", "HDF5")
+    ]
+    made = [(f"{maker.__name__}{suffix}", maker) for suffix, makers in kinds for maker in makers]
+    files = [written(tmp_path, name, maker()) for name, maker in made]
+    left_out = 0
+    for path in [*files, *sorted(FILES.iterdir())]:
+        whole, some = read_cloud(path), read_cloud(path, extras=extras)
+        for name, wanted, got in zip(whole._fields, whole, some, strict=True):
+            if wanted is None or name in ("points", *extras):
+                np.testing.assert_array_equal(got, wanted, err_msg=f"{path.name} {name}")
+            else:
+                assert got is None, (path.name, name)
+                left_out += 1
+    assert left_out > 10
+
+
+@pytest.mark.parametrize("count", [1, 30, 500])
+def test_a_few_rows_of_a_normalized_cloud_are_rows_of_it_normalized_whole(tmp_path, count):
+    rows = np.random.default_rng(0).normal(size=(500, 3)) + 5e5
+    rows[7] += 1000  # alone, far off: the box is that of the whole cloud, whether it is drawn or not
+    rows[::9, 1] = np.nan
+    path = tmp_path / "a.npy"
+    np.save(path, rows)
+    whole = read_cloud(path, normalize=True).points
+    assert len(whole) == 500 - 56
+    assert np.abs(whole).max() == 1
+    drawn = read_cloud(path, count, seed=5, repeat=True, normalize=True).points
+    assert drawn.shape == (count, 3)
+    assert {row.tobytes() for row in drawn} <= {row.tobytes() for row in whole}
+    assert len({row.tobytes() for row in drawn}) == min(count, len(whole))
+
+
+LARGE = 200_000
+SCANNED = np.dtype([(name, "<f8") for name in "xyz"] + [(name, "u1") for name in ("red", "green", "blue")]
+                   + [(name, "<f4") for name in ("nx", "ny", "nz")])  # fmt: skip
+
+
+def scan() -> np.ndarray:
+    """As a scanner has it: in double precision, far from the origin, with colours and normals."""
+    table = np.zeros(LARGE, SCANNED)
+    for i, name in enumerate("xyz"):
+        table[name] = np.linspace(0, i + 1, LARGE) ** 2 + 5000
+    table["nz"] = 1
+    return table
+
+
+def lines(row: bytes, before: bytes = b"") -> bytes:
+    return before + row * LARGE
+
+
+def scanned_ply() -> bytes:
+    kinds = {"<f8": "double", "|u1": "uchar", "<f4": "float"}
+    properties = "".join(f"property {kinds[SCANNED[name].str]} {name}\n" for name in SCANNED.names)
+    return ply(f"element vertex {LARGE}\n{properties}", scan().tobytes(), "binary_little_endian")
+
+
+def cloud_glb() -> bytes:
+    points = np.ones((LARGE, 3), "<f4")
+    tree = {
+        "asset": {"version": "2.0"},
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "mode": 0}]}],
+        "accessors": [{"bufferView": 0, "componentType": 5126, "count": LARGE, "type": "VEC3"}],
+        "bufferViews": [{"buffer": 0, "byteLength": points.nbytes}],
+        "buffers": [{"byteLength": points.nbytes}],
+    }
+    return mutants.as_glb(json.dumps(tree).encode(), points.tobytes())
+
+
+ROW = b"512.125 480.250 101.375\n"
+CLOUDS = {
+    "double.npy": lambda: npy_of(np.stack([scan()[name] for name in "xyz"], 1)),
+    "named.npy": lambda: npy_of(scan()),
+    "double.npz": lambda: npz_of(points=npy_of(np.ones((LARGE, 3))), normals=npy_of(np.ones((LARGE, 3)))),
+    "scanned.ply": scanned_ply,
+    "text.ply": lambda: ply(f"element vertex {LARGE}\n{XYZ}", lines(ROW)),
+    "windows.ply": lambda: ply(f"element vertex {LARGE}\n{XYZ}", lines(ROW)).replace(b"\n", b"\r\n"),
+    "text.pcd": lambda: pcd(WIDTH=str(LARGE), POINTS=str(LARGE))[:-12] + lines(ROW),
+    "cloud.off": lambda: lines(ROW, f"OFF\n{LARGE} 0 0\n".encode()),
+    "cloud.obj": lambda: lines(b"v " + ROW),
+    "seven.txt": lambda: lines(ROW[:-1] + b" 311 120 33 9\n"),
+    "named.csv": lambda: lines(ROW.replace(b" ", b",")[:-1] + b",120,33,9\n", b"x,y,z,r,g,b\n"),
+    "cloud.glb": cloud_glb,
+}
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_few_points_of_five_million_take_less_than_285_mb(tmp_path, name):
+    """57 bytes a point, and a little for what is looked at together: read within 600 MB by a process of 315 MB."""
+    path = written(tmp_path, name, CLOUDS[name]())
+    read_points(FILES / "chair.off", 9)  # which imports what is imported when it is first needed
+    tracemalloc.start()
+    assert len(read_cloud(path, 100, repeat=True, normalize=True, extras=()).points) == 100
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 57 * LARGE + 3_000_000
+
+
+@given(st.lists(st.lists(st.integers(0, 10**6), max_size=5), max_size=30), st.sampled_from(["\n", "\r\n"]), st.data())
+def test_lines_are_counted_without_the_blank_ones_in_blocks_of_any_size(rows, ending, data):
+    text = ending.join(" ".join(map(str, row)) for row in rows).encode()
+    count = data.draw(st.integers(0, len(rows)))
+    filled = [i for i, row in enumerate(rows) if row]
+    taken = rows[: filled[count - 1] + 1] if 0 < count <= len(filled) else rows if count else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan_module, "BLOCK", data.draw(st.integers(1, 50)))
+        found, end = numbers_of_lines(b"?" + text, 1, count)
+    assert found.tolist() == [number for row in taken for number in row]
+    rest = text[end - 1 :].split()
+    assert [int(word) for word in rest] == [number for row in rows[len(taken) :] for number in row]
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_text_is_the_same_however_many_lines_are_read_at_once(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(text_module, "BLOCK", block)
+    rows = np.random.default_rng(0).normal(size=(10, 6))
+    path = written(tmp_path, "a.txt", "# a comment\n" + mutants.rows(rows) + "\n\n")
+    np.testing.assert_allclose(read_points(path), rows[:, :3], rtol=1e-5)
+    for name, text, reason in (
+        ("b.txt", mutants.rows(rows) + "1 2 3\n", "the number of columns changed from 6 to 3 at row 11"),
+        ("c.txt", mutants.rows(rows[:, :3]) + "1 2 x\n", "could not convert string 'x' to float64 at row 10"),
+    ):
+        for extras in ((), ("normals", "colors", "labels")):
+            with pytest.raises(PointCloudFileError, match=reason):
+                read_cloud(written(tmp_path, name, text), extras=extras)
+
+
 def table_of_bytes(columns: int) -> bytes:
     return npy_of(np.ones((4_000_000 // columns, columns), np.int8))
 
@@ -619,7 +756,7 @@ REFUSED = [
 def test_what_cannot_be_used_is_one_line_with_the_path_and_the_reason(tmp_path, name, content, reason):
     path = written(tmp_path, name, content)
     with pytest.raises(PointCloudFileError) as caught:
-        read_points(path)
+        read_cloud(path)
     message = str(caught.value)
     assert reason in message
     assert message.startswith(f"{path}: ")
@@ -666,7 +803,7 @@ def test_wrong_arguments_are_value_errors_that_name_no_file():
     ],
 )
 def test_whatever_a_parser_raises_leaves_by_one_door(monkeypatch, error):
-    def fail(data):
+    def fail(path, extras):
         raise error
 
     monkeypatch.setitem(readers.PARSERS, ".off", fail)

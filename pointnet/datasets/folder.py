@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from pointnet.files import write_atomically
 
 from .cache import CachedClouds, cache_folder, cached_clouds
 from .clouds import LabelledClouds
-from .readers import SUFFIXES, DatasetNotFoundError, PointCloudFileError, read_cloud
+from .readers import SUFFIXES, DatasetNotFoundError, PointCloud, PointCloudFileError, cloud_of, read_cloud
 from .sampling import seed_of
 
 KEPT = 4096  # points of each file; training draws from them afresh, and a change of num_points samples nothing again
@@ -101,16 +102,38 @@ def sample_file(path: Path, count: int, normals: bool = False, up: str | None = 
     Raises:
         PointCloudFileError: as `read_points`, or it has no normals, or all its points are one.
     """
-    cloud = read_cloud(path, count, seed_of(path.name), up, repeat=True, normalize=True)
+    extras = ("normals",) if normals else ()
+    cloud = read_cloud(path, count, seed_of(path.name), up, repeat=True, normalize=True, extras=extras)
+    try:
+        return _in_unit_sphere(cloud, normals)
+    except ValueError as error:
+        raise PointCloudFileError(path, str(error)) from error
+
+
+def sample_array(rows: NDArray[Any], count: int, normals: bool = False, up: str | None = None) -> NDArray[np.float32]:
+    """What `sample_file` gives of a file of these rows: points (N, 3), or points and normals (N, 6).
+
+    Raises:
+        ValueError: as `cloud_of`, or they have no normals, or all points are one.
+    """
+    cloud = cloud_of(rows, count, 0, up, repeat=True, normalize=True)
+    try:
+        return _in_unit_sphere(cloud, normals)
+    except ValueError as error:
+        raise ValueError(f"points {rows.shape}: {error}") from error
+
+
+def _in_unit_sphere(cloud: PointCloud, normals: bool) -> NDArray[np.float32]:
+    """A cloud's channels, its mean at the origin and its farthest point at distance 1: (3 or 6, N)."""
     points = cloud.points - cloud.points.mean(0, dtype=np.float64).astype(np.float32)
     radius = float(np.linalg.norm(points, axis=1).max())
     if not radius:
-        raise PointCloudFileError(path, "has no extent: all its points are one")
+        raise ValueError("has no extent: all its points are one")
     points /= radius
     if not normals:
         return np.ascontiguousarray(points.T)
     if cloud.normals is None:
-        raise PointCloudFileError(path, "has no normals")
+        raise ValueError("has no normals")
     return np.ascontiguousarray(np.hstack([points, cloud.normals]).T)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .formats.arrays import parse_npy, parse_npy_table, parse_npz
-from .formats.contents import Array, Contents, PointCloudFileError, Refusal
+from .formats.contents import EXTRAS, Array, Contents, Extras, PointCloudFileError, Refusal
 from .formats.gltf import parse_glb, parse_gltf
 from .formats.hdf5 import hdf5_names, parse_hdf5, read_hdf5
 from .formats.obj import parse_obj
@@ -33,6 +33,7 @@ __all__ = [
     "PointCloud",
     "PointCloudFileError",
     "checked_labels",
+    "cloud_of",
     "hdf5_names",
     "read_cloud",
     "read_hdf5",
@@ -43,25 +44,36 @@ __all__ = [
 # Points drawn from a mesh if nobody says how many.
 NUM_POINTS = 1024
 LONGEST_REASON = 300
+BLOCK = 1 << 16  # rows looked at together, so that what is held beside a cloud stays small
 
-PARSERS: dict[str, Callable[[bytes], Contents]] = {
-    ".off": parse_off,
-    ".ply": parse_ply,
-    ".obj": parse_obj,
-    ".stl": parse_stl,
-    ".glb": parse_glb,
-    ".gltf": parse_gltf,
-    ".pcd": parse_pcd,
+Parser = Callable[[Path, Extras], Contents]
+
+
+def _whole(parse: Callable[[bytes, Extras], Contents]) -> Parser:
+    """A parser that is handed all of its file at once."""
+    return lambda path, extras: parse(path.read_bytes(), extras)
+
+
+PARSERS: dict[str, Parser] = {
+    ".off": _whole(parse_off),
+    ".ply": _whole(parse_ply),
+    ".obj": _whole(parse_obj),
+    ".stl": _whole(parse_stl),
+    ".glb": _whole(parse_glb),
+    ".gltf": _whole(parse_gltf),
+    ".pcd": _whole(parse_pcd),
     ".xyz": parse_text,
     ".txt": parse_text,
     ".csv": parse_text,
     ".pts": parse_text,
     ".asc": parse_text,
-    ".npy": parse_npy,
-    ".npz": parse_npz,
+    ".npy": _whole(parse_npy),
+    ".npz": _whole(parse_npz),
+    ".h5": parse_hdf5,
+    ".hdf5": parse_hdf5,
+    ".hdf": parse_hdf5,
 }
-HDF5 = (".h5", ".hdf5", ".hdf")  # read by a library that opens its file itself
-SUFFIXES = (*PARSERS, *HDF5)
+SUFFIXES = tuple(PARSERS)
 Y_UP = (".glb", ".gltf")
 
 
@@ -85,6 +97,7 @@ def read_cloud(
     up: str | None = None,
     repeat: bool = False,
     normalize: bool = False,
+    extras: Extras = EXTRAS,
 ) -> PointCloud:
     """The points of any file, with their normals, colours and labels where it has some.
 
@@ -100,6 +113,7 @@ def read_cloud(
             else it is refused.
         normalize: bring the file's vertices to the middle and to coordinates of at most 1 first, in float64, so that a
             survey's easting of half a million metres leaves the shape its digits.
+        extras: what else is wanted, of "normals", "colors" and "labels"; the rest is None, and takes no memory.
 
     Rows of a cloud, and faces of a mesh, whose coordinates are not finite are left out.
 
@@ -107,32 +121,66 @@ def read_cloud(
         PointCloudFileError: the file is missing, damaged, of an unknown kind, empty, or a cloud of fewer points.
         ValueError: an argument outside the values above.
     """
-    return _read(Path(path), num_points, seed, up, repeat, normalize, face_normals=True)
+    path = Path(path)
+    generator = _generator(num_points, seed, up)
+    with _door(path):
+        turned = up == "y" or (up is None and path.suffix.lower() in Y_UP)
+        return _made(_contents(path, extras), num_points, generator, turned, repeat, normalize, extras)
 
 
-def _read(
-    path: Path,
-    num_points: int | None,
-    seed: int,
-    up: str | None,
-    repeat: bool,
-    normalize: bool,
-    face_normals: bool,
+def cloud_of(
+    rows: NDArray[Any],
+    num_points: int | None = None,
+    seed: int = 0,
+    up: str | None = None,
+    repeat: bool = False,
+    normalize: bool = False,
 ) -> PointCloud:
-    """`read_cloud`, a mesh's normals only if they are wanted."""
+    """What `read_cloud` gives of a file of these rows: points (N, 3), or points and normals (N, 6).
+
+    Raises:
+        ValueError: they are of another shape, no numbers, or what a file is refused for; an argument outside
+            `read_cloud`'s.
+    """
+    generator = _generator(num_points, seed, up)
+    if rows.ndim != 2 or rows.shape[1] not in (3, 6) or not len(rows) or rows.dtype.kind not in "fiu":
+        wanted = "numbers (N, 3), or (N, 6) with normals"
+        raise ValueError(f"points must be {wanted}, got {rows.dtype} {tuple(rows.shape)}")
+    contents = Contents(rows[:, :3], normals=rows[:, 3:] if rows.shape[1] == 6 else None)
+    try:
+        with np.errstate(all="ignore"):
+            return _made(contents, num_points, generator, up == "y", repeat, normalize, EXTRAS)
+    except Refusal as refusal:
+        raise ValueError(f"points {tuple(rows.shape)}: {refusal}") from refusal
+
+
+def _generator(num_points: int | None, seed: int, up: str | None) -> np.random.Generator:
+    """What draws, once the arguments are found to be right."""
     if num_points is not None and num_points < 1:
         raise ValueError(f"num_points must be at least 1, got {num_points}")
     if up not in (None, "z", "y"):
         raise ValueError(f"up must be one of None, 'z', 'y', got {up!r}")
-    generator = np.random.default_rng(seed)
-    with _door(path):
-        contents = _normalized(_contents(path)) if normalize else _contents(path)
-        if contents.faces is not None:
-            cloud = _sampled(contents, num_points or NUM_POINTS, generator, face_normals)
-        else:
-            cloud = _drawn(_as_cloud(contents), num_points, generator, repeat)
-        turned = up == "y" or (up is None and path.suffix.lower() in Y_UP)
-        return _turned(cloud) if turned else cloud
+    return np.random.default_rng(seed)
+
+
+def _made(
+    contents: Contents,
+    num_points: int | None,
+    generator: np.random.Generator,
+    turned: bool,
+    repeat: bool,
+    normalize: bool,
+    extras: Extras,
+) -> PointCloud:
+    """What a file holds as it is asked for; the arguments are those of `read_cloud`."""
+    whole, is_mesh = contents.vertices, contents.faces is not None
+    finite = _finite_rows(whole, np.float64 if normalize else np.float32)
+    if not is_mesh:  # drawn before anything else is done to them, since that takes memory
+        contents = _rows(contents, _drawn(finite, num_points, generator, repeat))
+    if normalize and finite.any():
+        contents = contents._replace(vertices=_normalized(contents.vertices, *_box(whole, finite)))
+    cloud = _sampled(contents, num_points or NUM_POINTS, generator, extras) if is_mesh else _as_cloud(contents)
+    return _turned(cloud) if turned else cloud
 
 
 def read_points(
@@ -148,7 +196,7 @@ def read_points(
         PointCloudFileError: as `read_cloud`, or the file has no normals and they are asked for.
         ValueError: an argument outside `read_cloud`'s.
     """
-    cloud = _read(Path(path), num_points, seed, up, repeat=False, normalize=False, face_normals=normals)
+    cloud = read_cloud(path, num_points, seed, up, extras=("normals",) if normals else ())
     if not normals:
         return cloud.points
     if cloud.normals is None:
@@ -222,13 +270,13 @@ def _one_line(text: str) -> str:
     return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 3] + "..."
 
 
-def _contents(path: Path) -> Contents:
+def _contents(path: Path, extras: Extras = EXTRAS) -> Contents:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         known = ", ".join(kind.lstrip(".").upper() for kind in SUFFIXES)
         raise Refusal(f"its suffix must be one of {known}, got {path.suffix or 'none'}")
     _check_file(path)
-    contents = parse_hdf5(path) if suffix in HDF5 else PARSERS[suffix](path.read_bytes())
+    contents = PARSERS[suffix](path, extras)
     if not len(contents.vertices):
         raise Refusal("holds no points")
     return contents
@@ -241,7 +289,7 @@ def _check_file(path: Path) -> None:
         raise Refusal("is empty")
 
 
-def _sampled(mesh: Contents, count: int, generator: np.random.Generator, normals: bool) -> PointCloud:
+def _sampled(mesh: Contents, count: int, generator: np.random.Generator, extras: Extras) -> PointCloud:
     """Points drawn from a mesh by area, each with its face's normal if those are wanted."""
     faces, face_colors = mesh.faces, mesh.face_colors
     assert faces is not None
@@ -263,54 +311,62 @@ def _sampled(mesh: Contents, count: int, generator: np.random.Generator, normals
     elif face_colors is not None:
         colors = face_colors[face].astype(np.float32)
     points = _checked(interpolate(vertices, corners, weights))
-    return PointCloud(points, normals_of_faces(vertices, corners) if normals else None, colors, None)
+    return PointCloud(points, normals_of_faces(vertices, corners) if "normals" in extras else None, colors, None)
 
 
-def _normalized(contents: Contents) -> Contents:
-    vertices = contents.vertices.astype(np.float64)
-    finite = vertices[np.isfinite(vertices).all(1)]
-    if not len(finite):
-        return contents
-    middle = (finite.min(0) + finite.max(0)) / 2
-    return contents._replace(vertices=(vertices - middle) / (np.abs(finite - middle).max() or 1.0))
+def _finite_rows(vertices: Array, dtype: type[np.floating]) -> NDArray[np.bool_]:
+    """(N,) whether all coordinates of a row are finite in this type."""
+    blocks = (vertices[start : start + BLOCK] for start in range(0, len(vertices), BLOCK))
+    return np.concatenate([np.isfinite(block.astype(dtype, copy=False)).all(1) for block in blocks])
 
 
-def _as_cloud(contents: Contents) -> PointCloud:
-    """A cloud's rows that are finite, in the types of the library."""
-    points = contents.vertices.astype(np.float32)
-    finite = np.all(np.isfinite(points), axis=1)
-    if not finite.any():
+def _drawn(
+    finite: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool
+) -> slice | NDArray[np.integer]:
+    """`count` of the finite rows, or all; with `repeat` always shuffled, so that any of them are a fair sample."""
+    there = int(finite.sum())
+    if not there:
         raise Refusal("has no point whose coordinates are finite")
-    normals, colors, labels = contents.normals, contents.colors, contents.labels
-    return _rows(
-        PointCloud(
-            points,
-            None if normals is None else unit_or_zero(normals),
-            None if colors is None else colors.astype(np.float32),
-            None if labels is None else labels.astype(np.int64),
-        ),
-        slice(None) if finite.all() else finite,
-    )
-
-
-def _drawn(cloud: PointCloud, count: int | None, generator: np.random.Generator, repeat: bool) -> PointCloud:
-    """`count` rows of a cloud, or all; with `repeat` always shuffled, so that any rows of them are a fair sample."""
-    there = len(cloud.points)
     if count is None or (count == there and not repeat):
-        return cloud
+        return slice(None) if finite.all() else np.flatnonzero(finite)
     if count > there and not repeat:
         raise Refusal(f"has {there} points, fewer than num_points={count}")
     rounds = [generator.permutation(there) for _ in range(-(-count // there))]
-    return _rows(cloud, np.concatenate(rounds)[:count])
+    rows = (rounds[0] if len(rounds) == 1 else np.concatenate(rounds))[:count]
+    return rows if finite.all() else np.flatnonzero(finite)[rows]
 
 
-def _rows(cloud: PointCloud, kept: slice | NDArray[Any]) -> PointCloud:
+def _rows(cloud: Contents, kept: slice | NDArray[np.integer]) -> Contents:
     normals, colors, labels = cloud.normals, cloud.colors, cloud.labels
+    return Contents(
+        cloud.vertices[kept],
+        normals=None if normals is None else normals[kept],
+        colors=None if colors is None else colors[kept],
+        labels=None if labels is None else labels[kept],
+    )
+
+
+def _box(vertices: Array, finite: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
+    """The middle of the finite vertices and the largest distance from it along an axis; 1 if there is none."""
+    if not finite.all():
+        vertices = vertices[finite]
+    low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
+    middle = low / 2 + high / 2
+    return middle, float(np.max([middle - low, high - middle])) or 1.0
+
+
+def _normalized(vertices: Array, middle: NDArray[np.float64], half: float) -> NDArray[np.float64]:
+    return (vertices.astype(np.float64) - middle) / half
+
+
+def _as_cloud(contents: Contents) -> PointCloud:
+    """A cloud in the types of the library."""
+    normals, colors, labels = contents.normals, contents.colors, contents.labels
     return PointCloud(
-        cloud.points[kept],
-        None if normals is None else normals[kept],
-        None if colors is None else colors[kept],
-        None if labels is None else labels[kept],
+        contents.vertices.astype(np.float32),
+        None if normals is None else unit_or_zero(normals),
+        None if colors is None else colors.astype(np.float32),
+        None if labels is None else labels.astype(np.int64),
     )
 
 

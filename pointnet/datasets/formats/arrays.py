@@ -5,23 +5,26 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 
 import numpy as np
 
 from .columns import as_labels, as_unit_colors, from_named, from_rows
-from .contents import Array, Contents, Refusal, most_bytes
+from .contents import EXTRAS, Array, Contents, Extras, Refusal, most_bytes
 
 # Data sets, or members, that may hold a cloud's parts, in order of preference.
-POINTS = ("points", "xyz", "pos", "data", "vertices", "arr_0")
-NORMALS = ("normals", "normal")
-COLORS = ("colors", "color", "rgb")
-LABELS = ("labels", "label", "parts", "seg", "pid")
+NAMES = {
+    "points": ("points", "xyz", "pos", "data", "vertices", "arr_0"),
+    "normals": ("normals", "normal"),
+    "colors": ("colors", "color", "rgb"),
+    "labels": ("labels", "label", "parts", "seg", "pid"),
+}
 MOST_COLUMNS = 100
 MOST_MEMBERS = 1000
 
 
-def parse_npy(data: bytes) -> Contents:
+def parse_npy(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """One array (N, 3 or more), or structured with fields x, y and z.
 
     Raises:
@@ -29,8 +32,8 @@ def parse_npy(data: bytes) -> Contents:
     """
     array = _npy(data)
     if array.dtype.names:
-        return from_named({name: array[name].reshape(-1) for name in array.dtype.names})
-    return from_rows(_as_rows(array, "the array"))
+        return from_named({name: array[name].reshape(-1) for name in array.dtype.names}, extras)
+    return from_rows(_as_rows(array, "the array"), extras)
 
 
 def parse_npy_table(data: bytes) -> Array:
@@ -42,7 +45,7 @@ def parse_npy_table(data: bytes) -> Array:
     return _as_rows(_npy(data), "the array", 1)
 
 
-def parse_npz(data: bytes) -> Contents:
+def parse_npz(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """An archive of arrays: points (or xyz, pos, data), and normals, colors and labels where there are some.
 
     Raises:
@@ -53,27 +56,32 @@ def parse_npz(data: bytes) -> Contents:
         raise Refusal(f"holds more than {MOST_MEMBERS} members")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        arrays = {}
-        for names in (POINTS, NORMALS, COLORS, LABELS):
-            name = next((name for name in names if name in members), None)
-            if name:
-                arrays[name] = _npy(_unpacked(archive, members[name], most_bytes(len(data))))
-    return from_arrays(arrays, list(members))
+        found = find_arrays(members, extras)
+        arrays = {what: _npy(_unpacked(archive, members[name], most_bytes(len(data)))) for what, name in found.items()}
+    return from_arrays(arrays, extras)
 
 
-def from_arrays(arrays: Mapping[str, Array], there: list[str]) -> Contents:
-    """Contents from named arrays; `there`, all names, is for the message when none is known.
+def find_arrays(there: Collection[str], extras: Extras) -> dict[str, str]:
+    """Which of the names there are those of the points, and of what else is wanted.
 
     Raises:
-        Refusal: no points, or rows that do not match.
+        Refusal: none is that of points.
     """
-    points, normals, colors, labels = (
-        next((arrays[name] for name in names if name in arrays), None) for names in (POINTS, NORMALS, COLORS, LABELS)
-    )
-    if points is None:
-        names = ", ".join(map(ascii, sorted(there)[:8])) or "nothing"
-        raise Refusal(f"holds no array named {', '.join(POINTS[:4])}, only {names[:200]}")
-    contents = from_rows(_as_rows(points, "points"))
+    found = {what: next((name for name in NAMES[what] if name in there), "") for what in ("points", *extras)}
+    if not found["points"]:
+        names = ", ".join(map(ascii, sorted(islice(there, 8)))) or "nothing"
+        raise Refusal(f"holds no array named {', '.join(NAMES['points'][:4])}, only {names[:200]}")
+    return {what: name for what, name in found.items() if name}
+
+
+def from_arrays(arrays: Mapping[str, Array], extras: Extras) -> Contents:
+    """Contents from arrays by what they are.
+
+    Raises:
+        Refusal: rows that do not match.
+    """
+    normals, colors, labels = map(arrays.get, EXTRAS)
+    contents = from_rows(_as_rows(arrays["points"], "points"), extras)
     if normals is not None:
         contents = contents._replace(normals=_matched(normals, contents, "normals")[:, :3])
     if colors is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Array, Contents, Refusal
+from .contents import EXTRAS, Array, Contents, Extras, Refusal
 
 # What a column may be called, in any case and with anything but letters left out: normal_x, //X, "R".
 POINTS = (("x", "y", "z"), ("px", "py", "pz"))
@@ -23,11 +23,17 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower())
 
 
-def known_columns(names: Iterable[str]) -> set[str]:
-    """Which of the names say what a column is; empty where xyz is not among them."""
-    there = {plain(name) for name in names}
-    found = [next((group for group in groups if there.issuperset(group)), ()) for groups in _GROUPS]
+def known_columns(names: Iterable[str], extras: Extras = EXTRAS) -> set[str]:
+    """Which of the names say what a column that is wanted is; empty where xyz is not among them."""
+    found = _groups({plain(name) for name in names}, extras)
     return {name for group in found for name in group} if found[0] else set()
+
+
+def _groups(there: Collection[str], extras: Extras) -> list[tuple[str, ...]]:
+    """What x, y and z are called, and each of `EXTRAS`: (), if it is not there or not wanted."""
+    wanted = [what in ("points", *extras) for what in ("points", *EXTRAS)]
+    found = [next((group for group in groups if set(group) <= set(there)), ()) for groups in _GROUPS]
+    return [group if is_wanted else () for group, is_wanted in zip(found, wanted, strict=True)]
 
 
 # Rows looked at, evenly spaced, to tell what columns without names are.
@@ -35,7 +41,7 @@ ENOUGH_ROWS = 10_000
 _GROUPS: tuple[tuple[tuple[str, ...], ...], ...] = (POINTS, NORMALS, COLORS, LABELS)
 
 
-def from_named(columns: Mapping[str, Array]) -> Contents:
+def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS) -> Contents:
     """Contents from named columns, each (N,).
 
     Raises:
@@ -43,19 +49,29 @@ def from_named(columns: Mapping[str, Array]) -> Contents:
     """
     # Of two alike, the first stands.
     columns = {plain(name): column for name, column in reversed(list(columns.items()))}
-    found = [next((group for group in groups if columns.keys() >= set(group)), None) for groups in _GROUPS]
-    points, normals, colors, labels = ([columns[name] for name in group] if group else None for group in found)
-    if points is None:
+    points, normals, colors, labels = ([columns[name] for name in group] for group in _groups(columns, extras))
+    if not points:
         raise Refusal(f"names no columns x, y and z, only {', '.join(sorted(columns)[:8]) or 'none'}")
     return Contents(
-        np.stack(points, axis=1),
-        normals=np.stack(normals, axis=1) if normals else None,
-        colors=as_unit_colors(np.stack(colors, axis=1)) if colors else None,
+        _side_by_side(points),
+        normals=_side_by_side(normals) if normals else None,
+        colors=as_unit_colors(_side_by_side(colors)) if colors else None,
         labels=as_labels(labels[0]) if labels else None,
     )
 
 
-def from_rows(rows: Array) -> Contents:
+def _side_by_side(columns: list[Array]) -> Array:
+    """(N, K) from K columns (N,): where they lie evenly in one table, as in most files, that part of it, not copied."""
+    first = columns[0]
+    alike = {(id(column.base), column.dtype, column.strides, column.shape) for column in columns}
+    steps = set(np.diff([column.__array_interface__["data"][0] for column in columns]).tolist())
+    if first.base is None or len(alike) > 1 or len(steps) > 1:
+        return np.stack(columns, axis=1)
+    shape, strides = (*first.shape, len(columns)), (*first.strides, *steps)
+    return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
+
+
+def from_rows(rows: Array, extras: Extras = EXTRAS) -> Contents:
     """Contents from a table without names (N, K), by what the numbers can be.
 
     xyz, then in each next three columns a normal, if of length 1, or a colour, if within 0..255; the last of 4 columns,
@@ -73,10 +89,15 @@ def from_rows(rows: Array) -> Contents:
         if normals is None and _are_normals(some[:, block]):
             normals = rows[:, block]
         elif colors is None and _are_colors(some[:, block]):
-            colors = as_unit_colors(rows[:, block])
+            colors = rows[:, block]
     if width == 4 or (width in (7, 10) and normals is not None):
-        labels = as_labels(rows[:, -1])
-    return Contents(rows[:, :3], normals=normals, colors=colors, labels=labels)
+        labels = rows[:, -1]
+    return Contents(
+        rows[:, :3],
+        normals=normals if "normals" in extras else None,
+        colors=as_unit_colors(colors) if colors is not None and "colors" in extras else None,
+        labels=as_labels(labels) if labels is not None and "labels" in extras else None,
+    )
 
 
 def as_labels(column: Array) -> NDArray[np.int64] | None:

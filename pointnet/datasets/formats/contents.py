@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 # Numbers of any type: what a parser finds. The door makes them those of `PointCloud`.
 Array = NDArray[Any]
+# What a point may have beside its place. A parser is told which of it is wanted, and makes no more.
+Extras = Collection[str]
+EXTRAS = ("normals", "colors", "labels")
 
 
 class PointCloudFileError(ValueError):

@@ -14,9 +14,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .columns import as_unit_colors
-from .contents import Array, Contents, Refusal, most_bytes
+from .contents import EXTRAS, Array, Contents, Extras, Refusal, most_bytes
 from .polygons import check_indices
 from .scan import quoted
 
@@ -24,6 +25,7 @@ JSON, BINARY = 0x4E4F534A, 0x004E4942
 # What JSON takes in memory is far more than its text, so the values in it are counted before they are made.
 MOST_VALUES = 500_000
 MOST_PLACED = 50_000
+BLOCK = 1 << 16  # vertices moved at once
 TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
@@ -41,7 +43,7 @@ class Piece(NamedTuple):
     normals: Array | None  # (V, 3)
 
 
-def parse_glb(data: bytes) -> Contents:
+def parse_glb(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """A GLB file's scene, in its own frame (y up).
 
     Raises:
@@ -52,33 +54,33 @@ def parse_glb(data: bytes) -> Contents:
     version, length = (int.from_bytes(data[i : i + 4], "little") for i in (4, 8))
     if version != 2 or length > len(data):
         raise Refusal(f"must be of version 2 and whole, got version {version} and {len(data)} of {length} bytes")
-    chunks: dict[int, bytes] = {}
+    chunks: dict[int, memoryview] = {}
     at = 12
     while at + 8 <= length:
         size, kind = (int.from_bytes(data[i : i + 4], "little") for i in (at, at + 4))
         if size > length - at - 8:
             raise Refusal(f"declares a chunk of {size} bytes, more than the file holds")
-        chunks.setdefault(kind, data[at + 8 : at + 8 + size])
+        chunks.setdefault(kind, memoryview(data)[at + 8 : at + 8 + size])
         at += 8 + size
     if JSON not in chunks:
         raise Refusal("has no JSON chunk")
-    return _Scene(chunks[JSON], chunks.get(BINARY), len(data)).contents()
+    return _Scene(bytes(chunks[JSON]), chunks.get(BINARY), len(data)).contents(extras)
 
 
-def parse_gltf(data: bytes) -> Contents:
+def parse_gltf(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """A glTF file's scene, in its own frame (y up); its bytes must be within it, as `data:` URIs.
 
     Raises:
         Refusal: bytes in another file or compressed by an extension, anything out of bounds, a node that is its own
             descendant or has two parents, or copies of meshes beyond what a file of this size may ask for.
     """
-    return _Scene(data, None, len(data)).contents()
+    return _Scene(data, None, len(data)).contents(extras)
 
 
 class _Scene:
     """The tree a glTF file describes, and the bytes it refers to."""
 
-    def __init__(self, text: bytes, binary: bytes | None, file_size: int):
+    def __init__(self, text: bytes, binary: memoryview | None, file_size: int):
         if sum(text.count(mark) for mark in b"{[,") > MOST_VALUES:
             raise Refusal(f"describes more than {MOST_VALUES} things in its JSON")
         self.tree: dict[str, Any] = json.loads(text.decode("utf-8"))
@@ -88,16 +90,16 @@ class _Scene:
             raise Refusal(f"is compressed with {min(packed)}, which is not read")
         self.binary = binary
         self.limit = most_bytes(file_size)
-        self.buffers: dict[int, bytes] = {}
+        self.buffers: dict[int, bytes | memoryview] = {}
         self.lists: dict[str, list[dict[str, Any]]] = {}
 
-    def contents(self) -> Contents:
+    def contents(self, extras: Extras) -> Contents:
         """All of the scene as one mesh or, without a triangle, as one cloud."""
         placed = list(islice(self._placed(), MOST_PLACED + 1))
         if len(placed) > MOST_PLACED:
             raise Refusal(f"places more than {MOST_PLACED} primitives")
         self._check_size(placed)
-        pieces = [self._piece(primitive, pose) for primitive, pose in placed]
+        pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]
         meshes = [piece for piece in pieces if piece.faces is not None]
         pieces = meshes or pieces
         if not pieces:
@@ -164,10 +166,13 @@ class _Scene:
         if needed > self.limit:
             raise Refusal(f"its scene takes {needed} bytes, more than a file of its size may ask for")
 
-    def _piece(self, primitive: dict[str, Any], pose: Array) -> Piece:
+    def _piece(self, primitive: dict[str, Any], pose: Array, extras: Extras) -> Piece:
         attributes, mode = primitive["attributes"], primitive.get("mode", TRIANGLES)
         vertices = self._accessor(attributes["POSITION"], 3)
-        normals, colors = (self._matched(attributes.get(name), len(vertices)) for name in ("NORMAL", "COLOR_0"))
+        normals, colors = (
+            self._matched(attributes.get(name), len(vertices)) if what in extras else None
+            for what, name in (("normals", "NORMAL"), ("colors", "COLOR_0"))
+        )
         faces = None
         if mode != POINTS:
             corners = np.arange(len(vertices))
@@ -181,8 +186,7 @@ class _Scene:
             # Normals turn as planes do: by the matrix of cofactors, which a flattened pose has too.
             a, b, c = pose[:3, :3]
             normals = (normals[:, :3] @ np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)]).T).astype(np.float32)
-        placed = (vertices.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)
-        return Piece(placed, faces, None if colors is None else as_unit_colors(colors), normals)
+        return Piece(_moved(vertices, pose), faces, None if colors is None else as_unit_colors(colors), normals)
 
     def _matched(self, index: object, count: int) -> Array | None:
         """An attribute of `count` vertices, (V, 3 or 4), if it is there and does match."""
@@ -211,12 +215,12 @@ class _Scene:
             return rows
         return np.maximum(rows.astype(np.float32) / np.iinfo(kind).max, -1)
 
-    def _buffer(self, index: int) -> bytes:
+    def _buffer(self, index: int) -> bytes | memoryview:
         if index not in self.buffers:
             self.buffers[index] = self._bytes_of(self._item("buffers", index), index)
         return self.buffers[index]
 
-    def _bytes_of(self, buffer: dict[str, Any], index: int) -> bytes:
+    def _bytes_of(self, buffer: dict[str, Any], index: int) -> bytes | memoryview:
         if "uri" not in buffer:
             if self.binary is None or index != 0:
                 raise Refusal(f"buffer {index} has no bytes")
@@ -246,6 +250,15 @@ def _pose(node: dict[str, Any]) -> Array:
     pose[:3, :3] *= _vector(node, "scale", (1, 1, 1))
     pose[:3, 3] = _vector(node, "translation", (0, 0, 0))
     return pose
+
+
+def _moved(vertices: Array, pose: Array) -> NDArray[np.float32]:
+    """Vertices (V, 3) as the pose (4, 4) puts them, found in float64, some at a time."""
+    placed = np.empty(vertices.shape, np.float32)
+    for start in range(0, len(vertices), BLOCK):
+        block = slice(start, start + BLOCK)
+        placed[block] = vertices[block].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
+    return placed
 
 
 def _vector(node: dict[str, Any], name: str, default: tuple[float, ...]) -> list[float]:

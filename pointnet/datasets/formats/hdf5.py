@@ -6,16 +6,16 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .arrays import COLORS, LABELS, NORMALS, POINTS, from_arrays
-from .contents import Contents, PointCloudFileError, most_bytes
+from .arrays import find_arrays, from_arrays
+from .contents import EXTRAS, Contents, Extras, PointCloudFileError, most_bytes
 
 Shape = tuple[int | None, ...]
+SHAPES: dict[str, Shape | None] = {"points": (None, None), "normals": (None, 3), "colors": (None, None), "labels": None}
 
 
 def read_hdf5(
@@ -61,7 +61,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise PointCloudFileError(path, " ".join(f"{reason}: {error}".split())) from error
 
 
-def parse_hdf5(path: Path) -> Contents:
+def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
     """One cloud of an HDF5 file: its data set points, xyz, pos or data, and normals, colors and labels if there.
 
     Raises:
@@ -71,13 +71,10 @@ def parse_hdf5(path: Path) -> Contents:
     import h5py
 
     limit = most_bytes(path.stat().st_size)
-    arrays = {}
     with h5py.File(path, "r") as file:
-        for names, shape in ((POINTS, (None, None)), (NORMALS, (None, 3)), (COLORS, (None, None)), (LABELS, None)):
-            name = next((name for name in names if name in file), None)
-            if name:
-                arrays[name] = _read_array(file, path, name, shape, None, limit)
-        return from_arrays(arrays, list(islice(file, 8)))
+        found = find_arrays(file, extras)
+        arrays = {what: _read_array(file, path, name, SHAPES[what], None, limit) for what, name in found.items()}
+        return from_arrays(arrays, extras)
 
 
 # What deflate, the tightest of HDF5's usual filters, can make of one byte.

@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from .columns import as_unit_colors
-from .contents import Array, Contents, Refusal
+from .contents import EXTRAS, Array, Contents, Extras, Refusal
 from .polygons import Polygons, fan_triangles
 from .scan import blocks_of_lines, numbers, quoted, unix_lines, words_per_line
 
@@ -20,33 +20,38 @@ FACE = re.compile(rb"^[ \t]*f[ \t]+(.*)", re.MULTILINE)
 KIND = re.compile(rb"^[ \t]*([vf])[ \t]", re.MULTILINE)
 
 
-def parse_obj(data: bytes) -> Contents:
+def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """An OBJ file's vertices and triangles; polygons are cut into fans.
 
     Raises:
         Refusal: no vertices, one with fewer than three numbers, or a face that names one that is not there.
     """
-    data = unix_lines(data).replace(b"\\\n", b" ")
-    vertices, normals, corners, sizes = [], [], [], []
-    count = 0
+    data = re.sub(rb"\\\r?\n", b" ", unix_lines(data))
+    points, count = bytearray(), 0  # which grows where it is
+    normals, colors, corners, sizes = [], [], [], []
     for block in blocks_of_lines(data):
         if b"#" in block:
             block = re.sub(rb"#.*", b"", block)
-        vertices.append(_rows(VERTEX.findall(block), "vertex"))
-        normals.append(_rows(NORMAL.findall(block), "normal")[:, :3])
+        vertices = _rows(VERTEX.findall(block), "vertex")
+        points += vertices[:, :3].tobytes()
+        if len(vertices) and "colors" in extras:
+            colors.append(vertices[:, 3:6])
+        if "normals" in extras:
+            normals.append(_rows(NORMAL.findall(block), "normal")[:, :3])
         block_corners, block_sizes = _faces(block, count)
         corners.append(block_corners)
         sizes.append(block_sizes)
-        count += len(vertices[-1])
-    points, colors = _joined(vertices)
-    if not len(points):
+        count += len(vertices)
+    if not count:
         raise Refusal("holds no vertices")
+    contents = Contents(np.frombuffer(points).reshape(count, 3))
+    if colors and min(block.shape[1] for block in colors) == 3:  # a fourth number alone is a weight
+        contents = contents._replace(colors=as_unit_colors(np.concatenate(colors)))
     all_corners = np.concatenate(corners)
-    if not len(all_corners):
-        all_normals = np.concatenate(normals)
-        return Contents(points, normals=all_normals if len(all_normals) == len(points) else None, colors=colors)
-    faces, _ = fan_triangles(Polygons(all_corners, np.concatenate(sizes)), len(points))
-    return Contents(points, faces, colors=colors)
+    if len(all_corners):
+        return contents._replace(faces=fan_triangles(Polygons(all_corners, np.concatenate(sizes)), count)[0])
+    matched = sum(map(len, normals)) == count
+    return contents._replace(normals=np.concatenate(normals)) if matched else contents
 
 
 def _rows(lines: list[bytes], kind: str) -> Array:
@@ -60,13 +65,6 @@ def _rows(lines: list[bytes], kind: str) -> Array:
     if widths.min() < widths.max():
         text = b"\n".join(b" ".join(line.split()[:3]) for line in lines)
     return numbers(text).reshape(len(lines), -1)
-
-
-def _joined(blocks: list[Array]) -> tuple[Array, Array | None]:
-    """All vertices and, where every one has a colour after it, their colours. A fourth number alone is a weight."""
-    widths = {block.shape[1] for block in blocks if len(block)}
-    rows = np.concatenate([block[:, : min(widths, default=3)] for block in blocks if len(block)] or [np.empty((0, 3))])
-    return rows[:, :3], as_unit_colors(rows[:, 3:6]) if widths and min(widths) >= 6 else None
 
 
 def _faces(block: bytes, before: int) -> tuple[Array, Array]:

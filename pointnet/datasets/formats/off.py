@@ -14,12 +14,12 @@ import re
 from typing import NamedTuple
 
 from .columns import as_unit_colors
-from .contents import Array, Contents, Refusal
+from .contents import EXTRAS, Array, Contents, Extras, Refusal
 from .polygons import fan_triangles, polygons_of_text
-from .scan import end_of_lines, numbers, quoted, unix_lines, without_blank_lines
+from .scan import numbers_of_lines, quoted, unix_lines
 
 MAGIC = re.compile(rb"\s*(ST)?(C)?(N)?(4|4n|n)?OFF(\s*BINARY)?", re.IGNORECASE)
-COUNTS = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+-?\d+)?[ \t]*(?:\n|$)")
+COUNTS = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+-?\d+)?[ \t\r]*(?:\n|$)")
 
 
 class Header(NamedTuple):
@@ -30,7 +30,7 @@ class Header(NamedTuple):
     end: int  # where the body begins
 
 
-def parse_off(data: bytes) -> Contents:
+def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """An OFF file's vertices and triangles; polygons are cut into fans.
 
     Raises:
@@ -40,20 +40,14 @@ def parse_off(data: bytes) -> Contents:
         data = re.sub(rb"#[^\n\r]*", b"", data)
     data = unix_lines(data)
     header = _header(data)
-    body = data[header.end :]
-    end = end_of_lines(body, header.num_vertices)
-    rows = numbers(body[:end])
-    if rows.size != 3 * header.num_vertices:  # blank lines between, most likely
-        body = without_blank_lines(body)
-        end = end_of_lines(body, header.num_vertices)
-        rows = numbers(body[:end])
-    contents = _vertices(rows, header)
+    rows, end = numbers_of_lines(data, header.end, header.num_vertices)
+    contents = _vertices(rows, header, extras)
     if not header.num_faces:
         return contents
-    polygons = polygons_of_text(body[end:], header.num_faces)
+    polygons = polygons_of_text(data[end:], header.num_faces)
     faces, polygon = fan_triangles(polygons, header.num_vertices)
     colors = polygons.others
-    if colors is None or colors.shape[1] not in (3, 4):
+    if colors is None or colors.shape[1] not in (3, 4) or "colors" not in extras:
         return contents._replace(faces=faces)
     colors = as_unit_colors(colors)
     return contents._replace(faces=faces, face_colors=colors if polygon is None else colors[polygon])
@@ -80,7 +74,7 @@ def _header(data: bytes) -> Header:
     return header
 
 
-def _vertices(rows: Array, header: Header) -> Contents:
+def _vertices(rows: Array, header: Header, extras: Extras) -> Contents:
     """The vertices from all numbers of their lines: x y z, then a normal, then a colour, then whatever else."""
     width, rest = divmod(rows.size, header.num_vertices)
     least = 3 + 3 * header.has_normals + 3 * header.has_colors
@@ -90,6 +84,6 @@ def _vertices(rows: Array, header: Header) -> Contents:
             f"those lines hold {rows.size} numbers"
         )
     rows = rows.reshape(header.num_vertices, width)
-    normals = rows[:, 3:6] if header.has_normals else None
-    colors = as_unit_colors(rows[:, least - 3 : least]) if header.has_colors else None
+    normals = rows[:, 3:6] if header.has_normals and "normals" in extras else None
+    colors = as_unit_colors(rows[:, least - 3 : least]) if header.has_colors and "colors" in extras else None
     return Contents(rows[:, :3], normals=normals, colors=colors)

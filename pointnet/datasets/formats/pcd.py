@@ -8,16 +8,17 @@ from __future__ import annotations
 import numpy as np
 
 from .columns import from_named
-from .contents import Array, Contents, Refusal, most_bytes
-from .scan import end_of_lines, numbers, quoted, without_blank_lines
+from .contents import EXTRAS, Array, Contents, Extras, Refusal, most_bytes
+from .scan import numbers, numbers_of_lines, quoted
 
 LONGEST_HEADER = 100_000
 MOST_VALUES = 10_000  # a point
 TYPES = {f"{kind}{size}" for kind in "IU" for size in (1, 2, 4, 8)} | {"F4", "F8"}
+PACKED_COLORS = ("rgb", "rgba")
 Header = dict[str, list[str]]
 
 
-def parse_pcd(data: bytes) -> Contents:
+def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """A PCD file's points, with the normals, colours and labels its fields name.
 
     Raises:
@@ -27,14 +28,14 @@ def parse_pcd(data: bytes) -> Contents:
     count, dtype = _count(header), _dtype(header)
     encoding = header["DATA"][0].lower()
     if encoding == "ascii":
-        table = _from_text(data[start:], count, dtype)
+        table = _from_text(data, start, count, dtype)
     elif encoding == "binary":
-        table = _from_bytes(data[start:], count, dtype)
+        table = _from_bytes(data, start, count, dtype)
     elif encoding == "binary_compressed":
         table = _from_compressed(data[start:], count, dtype, most_bytes(len(data)))
     else:
         raise Refusal(f"DATA must be ascii, binary or binary_compressed, got {quoted(encoding)}")
-    return from_named(_with_unpacked_colors(table))
+    return from_named(_with_unpacked_colors(table) if "colors" in extras else table, extras)
 
 
 def _header(data: bytes) -> tuple[Header, int]:
@@ -98,28 +99,31 @@ def _columns(table: Array) -> dict[str, Array]:
     return {name.rsplit(" ", 1)[0]: table[name][:, 0] for name in reversed(names)}
 
 
-def _from_text(text: bytes, count: int, dtype: np.dtype[np.void]) -> dict[str, Array]:
+def _from_text(text: bytes, start: int, count: int, dtype: np.dtype[np.void]) -> dict[str, Array]:
     width = sum(dtype[name].shape[0] for name in dtype.names or ())
-    if count * width * 2 > len(text) + 1:
+    if count * width * 2 > len(text) - start + 1:
         raise Refusal(f"declares {count} points of {width} values, more than the file holds")
-    text = without_blank_lines(text)
-    values = numbers(text)
-    if values.size != count * width or end_of_lines(text, count) < len(text.rstrip()):
-        raise Refusal(f"declares {count} points of {width} values, a line each, holds {values.size} values")
+    values, end = numbers_of_lines(text, start, count)
+    beyond = text[end:].strip()
+    if values.size != count * width or beyond:
+        there = values.size + numbers(beyond).size
+        raise Refusal(f"declares {count} points of {width} values, a line each, holds {there} values")
     values = values.reshape(count, width)
-    columns, start = {}, 0
-    for name in dtype.names or ():
-        (size,) = dtype[name].shape
+    columns, at = {}, 0
+    for field in dtype.names or ():
+        (size,), kind, name = dtype[field].shape, dtype[field].base, field.rsplit(" ", 1)[0]
         if size == 1:
-            columns[name.rsplit(" ", 1)[0]] = values[:, start].astype(dtype[name].base)
-        start += size
+            packed = name in PACKED_COLORS
+            columns[name] = values[:, at] if kind.kind == "f" and not packed else values[:, at].astype(kind)
+        at += size
     return columns
 
 
-def _from_bytes(data: bytes, count: int, dtype: np.dtype[np.void]) -> dict[str, Array]:
-    if count * dtype.itemsize > len(data):
-        raise Refusal(f"declares {count} points of {dtype.itemsize} bytes, holds {len(data)} bytes of them")
-    return _columns(np.frombuffer(data, dtype, count))
+def _from_bytes(data: bytes, start: int, count: int, dtype: np.dtype[np.void]) -> dict[str, Array]:
+    there = len(data) - start
+    if count * dtype.itemsize > there:
+        raise Refusal(f"declares {count} points of {dtype.itemsize} bytes, holds {there} bytes of them")
+    return _columns(np.frombuffer(data, dtype, count, start))
 
 
 def _from_compressed(data: bytes, count: int, dtype: np.dtype[np.void], limit: int) -> dict[str, Array]:
@@ -177,7 +181,7 @@ def lzf_decompress(packed: bytes, size: int) -> bytes:
 
 def _with_unpacked_colors(columns: dict[str, Array]) -> dict[str, Array]:
     """Replaces `rgb` or `rgba`, 0xAARRGGBB in the bits of an integer or of a float, by r, g and b."""
-    for name in ("rgb", "rgba"):
+    for name in PACKED_COLORS:
         if name in columns and columns[name].dtype.itemsize == 4:
             packed = np.ascontiguousarray(columns[name]).view(np.uint32)
             columns |= {key: (packed >> shift & 255).astype(np.uint8) for key, shift in (("r", 16), ("g", 8), ("b", 0))}

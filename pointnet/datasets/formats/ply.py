@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .columns import as_unit_colors, from_named
-from .contents import Array, Contents, Refusal
+from .contents import EXTRAS, Array, Contents, Extras, Refusal
 from .polygons import Polygons, fan_triangles, polygons_of_text
-from .scan import end_of_lines, numbers, quoted, unix_lines, without_blank_lines
+from .scan import end_of_lines, numbers_of_lines, quoted, unix_lines
 
 LONGEST_HEADER = 1 << 20
 MOST_PROPERTIES = 1000
@@ -51,28 +51,29 @@ class Element(NamedTuple):
 Scalars = dict[str, Array]
 
 
-def parse_ply(data: bytes) -> Contents:
+def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """A PLY file's vertices and triangles; polygons are cut into fans.
 
     Raises:
         Refusal: a header that is not PLY's, counts that lie, lists among the vertices, or indices out of range.
     """
-    order, elements, start = _header(data)
-    _check_size(elements, len(data) - start, order == "=")
-    body = without_blank_lines(unix_lines(data[start:])) if order == "=" else data[start:]
+    order, elements, at = _header(data)
+    if order == "=":
+        data = unix_lines(data)
+        order, elements, at = _header(data)
+    _check_size(elements, len(data) - at, order == "=")
     needed = [i for i, element in enumerate(elements) if element.name in ("vertex", "face") and element.rows]
-    contents, at = None, 0
-    polygons, scalars = None, Scalars()
+    contents, polygons, scalars = None, None, Scalars()
     for element in elements[: max(needed, default=-1) + 1]:
         if element.name == "face" and element.rows:
-            polygons, scalars, at = (_text_polygons if order == "=" else _byte_polygons)(body, at, element)
+            polygons, scalars, at = (_text_polygons if order == "=" else _byte_polygons)(data, at, element)
             continue
-        table, at = _table(body, at, element, order)
+        table, at = _table(data, at, element, order)
         if element.name == "vertex":
-            contents = from_named(table)
+            contents = from_named(table, extras)
     if contents is None or not len(contents.vertices):
         raise Refusal("holds no vertices")
-    return contents if polygons is None else _with_faces(contents, polygons, scalars)
+    return contents if polygons is None else _with_faces(contents, polygons, scalars, extras)
 
 
 def _header(data: bytes) -> tuple[str, list[Element], int]:
@@ -123,14 +124,14 @@ def _table(body: bytes, at: int, element: Element, order: str) -> tuple[dict[str
     if any(prop.length for prop in element.properties):
         raise Refusal(f"has lists in its element {quoted(element.name)}, which are not read")
     if order == "=":
-        end = at + end_of_lines(body[at:], element.rows)
-        values = numbers(body[at:end])
+        values, end = numbers_of_lines(body, at, element.rows)
         width = len(element.properties)
         if values.size != element.rows * width:
             wanted = f"{element.rows} of element {quoted(element.name)} with {width} numbers, a line each"
             raise Refusal(f"declares {wanted}; those lines hold {values.size} numbers")
         values = values.reshape(element.rows, width)
-        return {prop.name: values[:, i].astype(prop.kind) for i, prop in enumerate(element.properties)}, end
+        columns = zip(element.properties, values.T, strict=True)
+        return {p.name: column if p.kind.kind == "f" else column.astype(p.kind) for p, column in columns}, end
     row = np.dtype([(f"{i}", prop.kind) for i, prop in enumerate(element.properties)])
     end = at + element.rows * row.itemsize
     if end > len(body):
@@ -148,7 +149,7 @@ def _corner_list(element: Element) -> int:
 
 
 def _text_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Scalars, int]:
-    end = at + end_of_lines(body[at:], element.rows)
+    end = end_of_lines(body, at, element.rows)
     before, properties = _corner_list(element), element.properties
     if any(prop.length for prop in properties[:before]):
         raise Refusal("has faces with a list before their corners, which are not read")
@@ -230,10 +231,10 @@ def _uniform_polygons(body: bytes, at: int, element: Element, corner_list: int) 
     return Polygons(corners.reshape(-1), np.full(element.rows, corners.shape[1])), columns, end
 
 
-def _with_faces(contents: Contents, polygons: Polygons, scalars: Scalars) -> Contents:
+def _with_faces(contents: Contents, polygons: Polygons, scalars: Scalars, extras: Extras) -> Contents:
     faces, polygon = fan_triangles(polygons, len(contents.vertices))
     rgb = [scalars[name] for name in ("red", "green", "blue") if name in scalars]
-    if len(rgb) < 3:
+    if len(rgb) < 3 or "colors" not in extras:
         return contents._replace(faces=faces)
     colors = as_unit_colors(np.stack(rgb, axis=1))
     return contents._replace(faces=faces, face_colors=colors if polygon is None else colors[polygon])

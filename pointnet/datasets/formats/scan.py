@@ -20,6 +20,8 @@ def numbers(text: bytes, dtype: type[np.generic] = np.float64) -> Array:
     Raises:
         Refusal: it holds something else.
     """
+    if not text or text.isspace():  # in which numpy finds a -1
+        return np.empty(0, dtype)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)  # how numpy before 2.3 says that it stopped midway
@@ -44,43 +46,61 @@ def quoted(text: bytes | str) -> str:
     return ascii(text if len(text) <= 40 else text[:37] + "...")
 
 
-def end_of_lines(text: bytes, count: int) -> int:
-    """Where the first `count` lines end: what follows them begins there."""
-    breaks = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
-    if count == 0:
-        return 0
-    return int(breaks[count - 1]) + 1 if len(breaks) >= count else len(text)
+def numbers_of_lines(text: bytes, start: int, count: int) -> tuple[Array, int]:
+    """The numbers on the next `count` lines that are not blank, (n,), and where the last of these lines ends.
+
+    Raises:
+        Refusal: they hold something else, or one is of more than a megabyte.
+    """
+    end, found = end_of_lines(text, start, count), bytearray()  # which grows where it is
+    for block in blocks_of_lines(text, start, end):
+        found += numbers(block).tobytes()
+    return np.frombuffer(found) if found else np.empty(0), end
 
 
-def blocks_of_lines(text: bytes) -> Iterator[bytes]:
-    """The text in pieces of about 256 KB, whole lines each, so that what is held of it beside stays small.
+def end_of_lines(text: bytes, start: int, count: int) -> int:
+    """Where the next `count` lines that are not blank end: what follows them begins there."""
+    if not count:
+        return start
+    for block in blocks_of_lines(text, start):
+        lines = _starts_of_lines(block)
+        filled = np.flatnonzero(np.maximum.reduceat(np.frombuffer(block, np.uint8), lines) > ord(" "))
+        if count <= len(filled):
+            return start + int(np.append(lines, len(block))[filled[count - 1] + 1])
+        start, count = start + len(block), count - len(filled)
+    return start
+
+
+def blocks_of_lines(text: bytes, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """The text from start to end in pieces of about 256 KB, whole lines each, so that what is held beside stays small.
 
     Raises:
         Refusal: a line of more than a megabyte.
     """
-    start = 0
-    while start < len(text):
-        end = text.find(b"\n", start + BLOCK) + 1 or len(text)
-        if end - start > BLOCK + LONGEST_LINE:
+    end = len(text) if end is None else end
+    while start < end:
+        stop = text.find(b"\n", start + BLOCK, end) + 1 or end
+        if stop - start > BLOCK + LONGEST_LINE:
             raise Refusal(f"has a line of more than {LONGEST_LINE} bytes")
-        yield text[start:end]
-        start = end
+        yield text[start:stop]
+        start = stop
 
 
 def unix_lines(text: bytes) -> bytes:
-    """The text with `\\n` for whatever ends its lines."""
-    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
-
-
-def without_blank_lines(text: bytes) -> bytes:
-    """The text without lines of white space, and without white space before the others."""
-    return re.sub(rb"\n\s+", b"\n", text.lstrip())
+    """The text with every line ended by `\\n`: as it is, but for the `\\r` that alone ended one on old Macs."""
+    return re.sub(rb"\r\n?", b"\n", text) if re.search(rb"\r(?!\n)", text) else text
 
 
 def words_per_line(text: bytes) -> Array:
-    """How many words each line has: (L,); the last line must end."""
+    """How many words each line has: (L,)."""
     letters = np.frombuffer(text, np.uint8) > ord(" ")
     begins = letters.copy()
     begins[1:] &= ~letters[:-1]
-    breaks = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
-    return np.add.reduceat(begins, np.append(0, breaks[:-1] + 1), dtype=np.int64) if len(breaks) else np.empty(0, int)
+    lines = _starts_of_lines(text)
+    return np.add.reduceat(begins, lines, dtype=np.int64) if len(lines) else np.empty(0, int)
+
+
+def _starts_of_lines(text: bytes) -> Array:
+    """Where each line begins: (L,)."""
+    starts = np.append(0, np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1)
+    return starts[starts < len(text)]

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from .contents import Array, Contents, Refusal
+from .contents import EXTRAS, Array, Contents, Extras, Refusal
 from .scan import blocks_of_lines, numbers
 
 HEADER = 84
@@ -17,7 +17,7 @@ RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute
 VERTEX = re.compile(rb"\bvertex[ \t]+([^ \t\n]+[ \t]+[^ \t\n]+[ \t]+[^ \t\n]+)", re.IGNORECASE)
 
 
-def parse_stl(data: bytes) -> Contents:
+def parse_stl(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """An STL file's triangles, three vertices each. Many binary ones begin with `solid` too: the length tells.
 
     Raises:
