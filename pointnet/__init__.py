@@ -4,6 +4,10 @@ Points are (B, C, N) everywhere. Importing this package pulls in torch and numpy
 `pointnet.datasets`, training in `pointnet.training`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .layers import SharedMLP, TNet, orthogonality_loss
 from .models import (
     PointNetClassifier,
@@ -13,6 +17,9 @@ from .models import (
     critical_points,
     load_model,
 )
+
+if TYPE_CHECKING:
+    from .inference.predict import predict
 
 __all__ = [
     "PointNetClassifier",
@@ -24,5 +31,15 @@ __all__ = [
     "critical_points",
     "load_model",
     "orthogonality_loss",
+    "predict",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`predict` when it is first asked for, since it brings the readers of files."""
+    if name != "predict":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .inference.predict import predict
+
+    return predict

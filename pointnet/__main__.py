@@ -1,4 +1,5 @@
-"""The command line: python -m pointnet evaluate RUN, report RUN, show DATA|FILE..., export RUN, convert FILE."""
+"""The command line: python -m pointnet predict FILE..., evaluate RUN, report RUN, show DATA|FILE..., export RUN, convert
+FILE."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ from typing import Any
 from pointnet.datasets import DATASETS, PointCloudFileError, open_dataset
 from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
 from pointnet.inference.pictures import printable
+from pointnet.inference.predict import as_model, find_files, predict_each
 from pointnet.inference.report import PARTS, write_report
 from pointnet.inference.show import show_data, show_files
 from pointnet.models import load_model
 from pointnet.models.ports import load_port
+from pointnet.models.zoo import DEFAULT
 from pointnet.training.config import OneLineParser, check_name, did_you_mean
 from pointnet.training.extras import MissingExtraError
-from pointnet.training.loop import check_same_classes, evaluate, find_device, keep_freed_memory
+from pointnet.training.loop import PREPROCESSING, check_same_classes, evaluate, find_device, keep_freed_memory
 
 EXIT_CODES = """exit codes: 0 done; 1 done, but for what could not be read; 2 refused, in one line on stderr;
 130 stopped"""
@@ -25,14 +28,24 @@ EXIT_CODES = """exit codes: 0 done; 1 done, but for what could not be read; 2 re
 def main(arguments: list[str] | None = None) -> int:
     description = "Use a trained point-cloud model, look at data, or take a model elsewhere."
     parser = OneLineParser(prog="python -m pointnet", description=description, epilog=EXIT_CODES)
-    commands = parser.add_subcommands()
+    commands = parser.add_subcommands(title="commands", description="Each explains itself with --help.")
+    commands.add_subcommand("predict", _predict_parser(), help="say what files of points are")
     commands.add_subcommand("evaluate", _evaluate_parser(), help="measure a trained model on a data set")
     commands.add_subcommand("report", _report_parser(), help="write a page about a trained run")
     commands.add_subcommand("show", _show_parser(), help="say what a data set or files hold, and draw it")
     commands.add_subcommand("export", _export_parser(), help="write a trained model as ONNX or a PyTorch program")
     commands.add_subcommand("convert", _convert_parser(), help="read the weights of another PyTorch PointNet")
+    for name, command in commands.choices.items():
+        command.prog = f"{parser.prog} {name}"
     parsed = parser.parse_args(arguments)
-    run = {"evaluate": _evaluate, "report": _report, "show": _show, "export": _export, "convert": _convert}
+    run = {
+        "predict": _predict,
+        "evaluate": _evaluate,
+        "report": _report,
+        "show": _show,
+        "export": _export,
+        "convert": _convert,
+    }
     try:
         return run[parsed.subcommand](parsed[parsed.subcommand])
     except (ValueError, OSError, MissingExtraError) as error:
@@ -41,6 +54,52 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
+
+
+def _predict_parser() -> OneLineParser:
+    parser = OneLineParser(
+        description="Say what files of points are: for each a line with its class, how probable that is, and the next "
+        "class. Meshes are sampled by area; of a cloud as many points are drawn as the network was trained with, "
+        "however many it has; both are centred and scaled as in training. A file that cannot be read is told on "
+        "stderr, and the rest go on.",
+        epilog="example: python -m pointnet predict chair.off scans/ 'meshes/*.glb' --model runs/mine",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
+    text = f"a run's folder, or the name of shipped weights (default: {DEFAULT})"
+    parser.add_argument("--model", type=str | None, help=text)
+    text = "the files' up axis, y or z, which is turned into that of the weights (default: as known of the format)"
+    parser.add_argument("--up", type=str | None, help=text)
+    text = "take the mean over 12 rotations about the up axis; of use where training turned clouds too (--rotate 180)"
+    parser.add_argument("--any_rotation", action="store_true", help=text)
+    text = "points of each file that the network sees (default: as many as it was trained with)"
+    parser.add_argument("--num_points", type=int | None, help=text)
+    parser.add_argument("--json", action="store_true", help="print JSON, a list with an object for each file")
+    return parser
+
+
+def _predict(flags: Any) -> int:
+    """Prints what each file is; one that cannot be read is a line on stderr and makes the exit code 1."""
+    files, model = find_files(flags.files), as_model(flags.model)
+    predictions = predict_each(files, model, flags.up, flags.any_rotation, flags.num_points)
+    if not flags.json:
+        count = flags.num_points or model.preprocessing["num_points"]
+        expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
+        print(f"{flags.model or DEFAULT}: {len(model.classes)} classes; takes {expected}", flush=True)
+    file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
+    code, answers = 0, []
+    for found in predictions:
+        if isinstance(found, PointCloudFileError):
+            code = 1
+            print(printable(str(found)), file=sys.stderr, flush=True)
+        elif flags.json:
+            answers.append(found.as_json())
+        else:
+            then = f", then {found.runner_up} {found.runner_up_probability:.1%}" if found.runner_up else ""
+            line = f"{found.file!s:{file_width}}  {found.class_name:{class_width}} {found.probability:6.1%}{then}"
+            print(printable(line), flush=True)
+    if flags.json:
+        print(json.dumps(answers, indent=2))
+    return code
 
 
 def _evaluate_parser() -> OneLineParser:

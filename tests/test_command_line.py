@@ -1,6 +1,7 @@
 """train.py and python -m pointnet, as a user runs them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -190,10 +191,46 @@ def test_an_unknown_command_is_one_line_with_the_nearest(capsys):
     assert "did you mean" not in error_of(capsys, command_line.main, ["fly"])
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate", "show", "export", "convert"])
+def test_each_command_explains_itself_and_not_its_parser(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main([command, "--help"])
+    assert stop.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith(f"usage: python -m pointnet {command} ")
+    assert not [word for word in ("null", "type:", "(default: )", "(required)", "[options]") if word in printed]
+    assert len(re.findall(r"(?<=\s)--\w+ ", printed)) >= 2
+
+
+def test_a_command_is_needed_and_what_it_needs_is_named(capsys):
+    line = error_of(capsys, command_line.main, [])
+    assert line == "python -m pointnet: error: name a command, one of predict, evaluate, show, export, convert"
+    line = error_of(capsys, command_line.main, ["evaluate"])
+    assert line == "python -m pointnet: error: the following arguments are required: run"
+    line = error_of(capsys, command_line.main, ["evaluate", "x", "--root"])
+    assert line == "python -m pointnet evaluate: error: argument --root: expected one argument"
+
+
+def test_help_says_the_defaults_of_training_and_0_is_one(capsys):
+    with pytest.raises(SystemExit):
+        parse_config(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "passes over the training part. (default: 20)" in printed
+    assert "(onecycle has its own). (default: 0.0)" in printed
+    assert "type:" not in printed
+
+
 def test_help_names_every_command_and_the_exit_codes(capsys):
     with pytest.raises(SystemExit) as stop:
         command_line.main(["--help"])
     assert stop.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for words in ("evaluate measure", "show say", "export write", "convert read", "exit codes: 0 done; 1 done, but"):
+    for words in (
+        "predict say",
+        "evaluate measure",
+        "show say",
+        "export write",
+        "convert read",
+        "exit codes: 0 done; 1 done, but",
+    ):
         assert words in printed

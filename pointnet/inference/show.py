@@ -196,10 +196,16 @@ def show_files(
 
 
 def files_in(path: Path) -> list[Path]:
-    """The file itself, or the files of points in a folder, sorted by name."""
+    """The file itself, or the files of points in a folder, sorted by name; hidden ones are passed over."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and file.is_file()
+    )
 
 
 def describe(found: PointCloud) -> str:

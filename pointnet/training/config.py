@@ -7,12 +7,13 @@ import difflib
 import os
 import re
 import sys
+from argparse import SUPPRESS, Action
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from pointnet.datasets import DATASETS
 from pointnet.files import write_atomically
@@ -204,12 +205,27 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
+class PlainHelp(DefaultHelpFormatter):
+    """Says of each flag what is written of it and, where it has one, its default."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text = action.help or ""
+        has_none = any(action.default is none for none in (None, False, SUPPRESS)) or action.default == ""
+        return text if has_none or not action.option_strings else f"{text} (default: %(default)s)"
+
+
 class OneLineParser(ArgumentParser):
     """A parser whose every complaint is one line on stderr, with the nearest known word for an unknown; exit code 2."""
 
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **{"formatter_class": PlainHelp, **settings})
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         reason = " ".join(line.strip().removeprefix("- ") for line in str(message).splitlines())
+        reason = re.sub(r"(are required: )\w+\.", r"\1", reason)  # a subcommand's name, which was given
         flags = [flag for action in self._actions for flag in action.option_strings]
+        if 'expected "subcommand"' in reason:
+            reason = "name a command, one of " + ", ".join(re.findall(r"(\w+)[,}]", reason))
         unknown = [word.split("=")[0].rstrip(":,") for word in str(message).split() if word.startswith("--")]
         unknown += [f"--{key}" for key in re.findall(r"(?<!class )[\"'](\w+)[\"']", str(message))]
         hint = next((did_you_mean(word, flags) for word in unknown if word not in flags), "")

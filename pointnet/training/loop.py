@@ -181,7 +181,7 @@ def evaluate(
                 points, labels = data.batch(rows)
                 labels = labels.to(device)
                 x = points[:, :, : data.num_points].to(device)
-                logs = _vote(model, x, votes, normals=data.channels == 6)
+                logs = vote(model, x, votes, normals=data.channels == 6)
                 confusion.update(logs.argmax(1), labels)
                 loss += F.nll_loss(logs, labels, reduction="sum")
             check()
@@ -193,7 +193,7 @@ def evaluate(
     return {"loss": float(loss) / scores["count"], **scores}
 
 
-def _vote(model: nn.Module, x: Tensor, votes: int, normals: bool) -> Tensor:
+def vote(model: Callable[[Tensor], Tensor], x: Tensor, votes: int, normals: bool) -> Tensor:
     """The logarithms (B, classes) of the mean probabilities over so many rotations, the first of them none."""
     logs = model(x).log_softmax(1)
     for vote in range(1, votes):

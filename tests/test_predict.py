@@ -1,0 +1,403 @@
+"""pointnet.predict and python -m pointnet predict: a file is what evaluation finds it to be, in any company."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pointnet
+from pointnet import PointNetClassifier, load_model, predict
+from pointnet import __main__ as command_line
+from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
+from pointnet.datasets.folder import sample_array
+from pointnet.inference import predict as module
+from pointnet.inference.predict import Prediction, find_files
+from pointnet.models import zoo
+from tests.conftest import SHARED_DATA
+from tests.test_command_line import error_of
+from tests.test_sharing import CLASSES, described
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "data" / "samples"
+FILES = SAMPLES / "files"
+CHAIR, STOOL = FILES / "chair.off", FILES / "stool.xyz"
+
+
+def small(num_points: int = 200, normals: bool = False, **arguments) -> PointNetClassifier:
+    """A network of three classes with both T-Nets, that sees `num_points` of each cloud."""
+    widths = ((16,), (32, 64))
+    model = described(PointNetClassifier(3, in_channels=6 if normals else 3, widths=widths, **arguments), num_points)
+    model.preprocessing["normals"] = normals
+    for tnet in (model.encoder.input_tnet, model.encoder.feature_tnet):
+        torch.nn.init.normal_(tnet.matrix.weight, std=0.1)  # so that they turn each cloud in a way of its own
+    with torch.no_grad():  # and so that the classes are all met, each with some certainty
+        x = torch.randn(64, model.arguments["in_channels"], 100) * torch.rand(64, model.arguments["in_channels"], 1)
+        logits = model(x / x.norm(dim=1, keepdim=True).amax(2, keepdim=True))
+        scale = logits.std(0).mean()
+        model.logits.weight /= scale
+        model.logits.bias.copy_((model.logits.bias - logits.mean(0)) / scale)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> PointNetClassifier:
+    torch.manual_seed(0)
+    return small()
+
+
+@pytest.fixture
+def folder(tmp_path, model) -> str:
+    """The folder of a model, for the command line."""
+    model.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def probabilities(predictions) -> np.ndarray:
+    """(B, classes), in the order of the logits."""
+    return np.array([[prediction.probabilities[name] for name in CLASSES] for prediction in predictions])
+
+
+def assert_alike(one, other) -> None:
+    np.testing.assert_allclose(probabilities(one), probabilities(other), atol=1e-4)
+
+
+def turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return points @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+
+
+# What is said.
+
+
+@torch.no_grad()
+def test_a_file_is_what_evaluation_finds_it_to_be(tmp_path, model):
+    shutil.copytree(SAMPLES / "ModelNet40", tmp_path / "meshes")
+    data = MeshFolder(tmp_path / "meshes", "test", num_points=200)
+    wanted = model(torch.stack([data[i][0] for i in range(len(data))])).softmax(1)
+    assert len(wanted) == 8
+    got = predict(list(data.files), model)
+    np.testing.assert_allclose(probabilities(got), wanted, atol=1e-4)
+    assert [prediction.file for prediction in got] == list(data.files)
+    assert wanted.std(0).max() > 0.01, "all alike"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("normals", [False, True])
+def test_an_array_is_centred_scaled_and_classified(normals):
+    model = small(num_points=50, normals=normals)
+    rows = np.random.default_rng(0).normal(size=(50, 6))
+    points = rows[:, :3] - rows[:, :3].mean(0)
+    points = points / np.linalg.norm(points, axis=1).max()
+    rows[:, 3:] /= np.linalg.norm(rows[:, 3:], axis=1, keepdims=True)
+    x = torch.from_numpy(np.hstack([points, rows[:, 3:]]) if normals else points).float().T[None]
+    prediction = predict(rows if normals else rows[:, :3], model)
+    # Fifty points, repeated to the 4,096 that are drawn of each: their mean is not exactly that of the fifty.
+    np.testing.assert_allclose(probabilities([prediction]), model(x).softmax(1), atol=5e-3)
+    assert prediction.file is None
+
+
+def test_a_prediction_ranks_all_classes(model):
+    prediction = predict(CHAIR, model)
+    values = list(prediction.probabilities.values())
+    assert values == sorted(values, reverse=True)
+    assert sum(values) == pytest.approx(1, abs=1e-6)
+    assert set(prediction.probabilities) == set(CLASSES)
+    assert (prediction.class_name, prediction.runner_up) == tuple(prediction.probabilities)[:2]
+    assert (prediction.probability, prediction.runner_up_probability) == tuple(values[:2])
+    alone = Prediction(None, {"rod": 1.0})
+    assert (alone.class_name, alone.runner_up, alone.runner_up_probability) == ("rod", None, 0.0)
+
+
+def test_every_sample_file_is_predicted_alike_alone_and_in_company_in_any_batch(model, monkeypatch):
+    files = sorted(FILES.iterdir())
+    together = predict(files, model)
+    assert [prediction.file for prediction in together] == files
+    for batch_points, some in ((1, files[:3]), (450, files)):  # in pieces of a point, and two at a time
+        monkeypatch.setattr(module, "BATCH_POINTS", batch_points)
+        assert_alike(predict(some, model), together[: len(some)])
+    assert_alike([predict(str(file), model) for file in files], together)
+
+
+@torch.no_grad()
+def test_a_cloud_of_any_size_is_streamed_and_gives_what_it_gives_whole(model, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_POINTS", 1000)
+    rows = np.random.default_rng(0).normal(size=(9000, 3))
+    seen = []
+    monkeypatch.setattr(
+        PointNetClassifier,
+        "classify_chunks",
+        lambda self, chunks, real=PointNetClassifier.classify_chunks: seen.append(len(chunks)) or real(self, chunks),
+    )
+    prediction = predict(rows, model, num_points=9000)
+    whole = model(torch.from_numpy(sample_array(rows, 9000))[None]).softmax(1)
+    np.testing.assert_allclose(probabilities([prediction]), whole, atol=1e-4)
+    assert seen == [9]
+
+
+@pytest.mark.parametrize("count", [1024, 512])
+def test_neither_place_nor_scale_nor_order_of_the_points_matters(model, count):
+    points = read_points(STOOL)[:count].astype(np.float64)
+    wanted = [predict(points, model, num_points=count)]
+    shuffled = np.random.default_rng(1).permutation(points)
+    for changed in (points * 1e6, points * 1e-6 - 3, points + 5e5, shuffled):
+        assert_alike([predict(changed, model, num_points=count)], wanted)
+    assert_alike([predict(torch.from_numpy(points), model, num_points=count)], wanted)
+
+
+def test_up_turns_what_has_y_up_into_the_weights_frame(tmp_path, model):
+    points = read_points(STOOL)
+    y_up = points[:, [0, 2, 1]] * np.float32([1, 1, -1])
+    wanted = [predict(points, model)]
+    assert_alike([predict(y_up, model, up="y")], wanted)
+    assert abs(probabilities([predict(y_up, model)]) - probabilities(wanted)).max() > 1e-3
+    glb = FILES / "sofa.glb"  # y is up in glTF
+    assert_alike([predict(glb, model)], [predict(glb, model, up="y")])
+    assert abs(probabilities([predict(glb, model)]) - probabilities([predict(glb, model, up="z")])).max() > 1e-3
+
+
+def test_any_rotation_is_the_mean_over_twelve_and_blind_to_them(model):
+    points = read_points(STOOL)
+    voted = [predict(points, model, any_rotation=True)]
+    singles = probabilities([predict(turned(points, 30 * step), model) for step in range(12)])
+    np.testing.assert_allclose(probabilities(voted)[0], singles.mean(0), atol=1e-4)
+    assert singles.std(0).max() > 1e-3
+    assert_alike([predict(turned(points, 90), model, any_rotation=True)], voted)
+
+
+def test_normals_are_turned_with_the_points():
+    model = small(normals=True)
+    rows = np.hstack([read_points(STOOL), np.full((1024, 3), 3**-0.5, np.float32)])
+    spun = np.hstack([turned(rows[:, :3], 30), turned(rows[:, 3:], 30)])
+    assert_alike([predict(spun, model, any_rotation=True)], [predict(rows, model, any_rotation=True)])
+
+
+def test_weights_that_take_normals_get_those_of_meshes_and_refuse_what_has_none():
+    model = small(normals=True)
+    assert predict(CHAIR, model).class_name in CLASSES
+    with pytest.raises(PointCloudFileError, match="stool.xyz: has no normals"):
+        predict(STOOL, model)
+    with pytest.raises(ValueError, match=r"^points \(9, 3\): has no normals$"):
+        predict(np.eye(9)[:, :3], model)
+
+
+def test_a_list_or_a_folder_gives_a_list_and_a_file_or_an_array_does_not(model):
+    points = read_points(STOOL)
+    assert isinstance(predict(CHAIR, model), Prediction)
+    assert isinstance(predict(points, model), Prediction)
+    mixed = predict([CHAIR, points, str(STOOL)], model)
+    assert [prediction.file for prediction in mixed] == [CHAIR, None, STOOL]
+    assert_alike(mixed, [predict(CHAIR, model), predict(points, model), predict(STOOL, model)])
+    assert predict([], model) == []
+    assert [prediction.file for prediction in predict(FILES, model)] == sorted(FILES.iterdir())
+
+
+def test_the_model_is_left_as_it_was_and_may_be_in_training(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    wanted = [predict(CHAIR, model)]
+    model.train()
+    try:
+        assert_alike([predict(CHAIR, model)], wanted)
+        assert model.training
+    finally:
+        model.eval()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch, capsys, model):
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    with pytest.raises(ValueError, match="no weights are shipped with this version; give --model, a run folder"):
+        predict(CHAIR)
+    assert "give --model" in error_of(capsys, command_line.main, ["predict", str(CHAIR)])
+    model.save_pretrained(tmp_path / zoo.DEFAULT)
+    assert_alike([predict(CHAIR), predict(CHAIR, zoo.DEFAULT)], [predict(CHAIR, model)] * 2)
+    assert command_line.main(["predict", str(CHAIR)]) == 0
+    assert capsys.readouterr().out.startswith(f"{zoo.DEFAULT}: 3 classes; ")
+
+
+# What cannot be.
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 100)), r"points must be numbers (N, 3), or (N, 6) with normals, got float64 (3, 100)"),
+        (np.zeros((2, 50, 3)), "got float64 (2, 50, 3)"),
+        (np.zeros((0, 3)), "got float64 (0, 3)"),
+        (np.array([["a", "b", "c"]]), "got <U1 (1, 3)"),
+        (np.full((5, 3), np.nan), "points (5, 3): has no point whose coordinates are finite"),
+        (np.ones((5, 3)), "points (5, 3): has no extent: all its points are one"),
+    ],
+)
+def test_an_array_that_is_no_cloud_is_met_at_the_door(model, array, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        predict([CHAIR, array], model)
+    assert not isinstance(caught.value, PointCloudFileError)
+
+
+def test_points_that_are_not_finite_are_left_out(model):
+    points = read_points(STOOL)[:512]
+    broken = np.insert(points, [3, 100], np.nan, axis=0)
+    assert_alike([predict(broken, model, num_points=512)], [predict(points, model, num_points=512)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"up": "x"}, "up must be z or y, got 'x'"),
+        ({"num_points": 0}, "num_points must be at least 1, got 0"),
+        ({"model": "nowhere"}, "nowhere/config.json: no model here"),
+    ],
+)
+def test_a_wrong_argument_is_a_value_error(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        predict(CHAIR, **({"model": model} | settings))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frame": "y up"}, "the model expects points of frame 'y up', known here is 'z up, right-handed'"),
+        ({"normalization": "none"}, "the model expects points of normalization 'none'"),
+        ({"normals": True}, "the model takes 3 channels a point, known here are 3, and 6 with normals"),
+    ],
+)
+def test_weights_that_expect_other_points_are_refused(change, message):
+    model = small()
+    model.preprocessing |= change
+    with pytest.raises(ValueError, match=message):
+        predict(CHAIR, model)
+
+
+def test_a_file_that_cannot_be_read_is_its_own_error(model, tmp_path):
+    (tmp_path / "broken.off").write_text("OFF\n3 1 0\n0 0 zero\n")
+    (tmp_path / "point.xyz").write_text("1 2 3\n1 2 3\n")
+    with pytest.raises(PointCloudFileError, match="broken.off: "):
+        predict([CHAIR, tmp_path / "broken.off"], model)
+    with pytest.raises(PointCloudFileError, match="point.xyz: has no extent: all its points are one"):
+        predict(tmp_path / "point.xyz", model)
+    with pytest.raises(PointCloudFileError, match=r"brokn.off: no such file; did you mean 'broken.off'\?"):
+        predict(tmp_path / "brokn.off", model)
+    with pytest.raises(PointCloudFileError, match=r"no such file$"):
+        predict(tmp_path / "nowhere" / "x.off", model)
+
+
+# The command.
+
+
+def test_each_file_is_a_line_and_one_that_cannot_be_read_is_a_line_on_stderr(capsys, folder, tmp_path):
+    broken = tmp_path / "line\nbreak\x1b[31m.off"
+    broken.write_text("OFF\n3 1 0\n0 0 zero\n")
+    missing = str(FILES / "chiar.off")
+    assert command_line.main(["predict", str(CHAIR), str(broken), missing, str(STOOL), "--model", folder]) == 1
+    printed = capsys.readouterr()
+    header, *lines = printed.out.splitlines()
+    expected = "200 points of each file, z up, right-handed, centred, in the unit sphere"
+    assert header == f"{folder}: 3 classes; takes {expected}"
+    wanted = predict([CHAIR, STOOL], load_model(folder))
+    assert len(lines) == 2
+    for line, prediction in zip(lines, wanted, strict=True):
+        first, then = line.split(", then ")
+        assert first.split() == [str(prediction.file), prediction.class_name, f"{prediction.probability:.1%}"]
+        assert then == f"{prediction.runner_up} {prediction.runner_up_probability:.1%}"
+    first, second = printed.err.splitlines()
+    assert "line\\nbreak�[31m.off: " in first
+    assert second.endswith("chiar.off: no such file; did you mean 'chair.off'?")
+
+
+def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
+    arguments = ["predict", str(STOOL), "nowhere.ply", str(CHAIR), "--json", "--model", folder]
+    assert command_line.main([*arguments, "--any_rotation", "--up", "y", "--num_points", "99"]) == 1
+    printed = capsys.readouterr()
+    answers = json.loads(printed.out)
+    wanted = predict([STOOL, CHAIR], model, up="y", any_rotation=True, num_points=99)
+    for answer, prediction in zip(answers, wanted, strict=True):
+        assert answer == {
+            "file": str(prediction.file),
+            "class": prediction.class_name,
+            "probability": pytest.approx(prediction.probability, abs=1e-6),
+            "runner_up": prediction.runner_up,
+            "runner_up_probability": pytest.approx(prediction.runner_up_probability, abs=1e-6),
+        }
+    assert printed.err == "nowhere.ply: no such file\n"
+
+
+def test_folders_and_patterns_are_the_files_they_name_once_each(tmp_path):
+    for name in ("a/chair.off", "a/b/c.PLY", "a/.cache/d.npy", "a/notes.md", "e.xyz", "[f].xyz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(*words):
+        return [str(path.relative_to(tmp_path)) for path in find_files([str(tmp_path / word) for word in words])]
+
+    assert found("a") == ["a/b/c.PLY", "a/chair.off"]
+    assert found("*.xyz", "e.xyz") == ["[f].xyz", "e.xyz"]
+    assert found("[f].xyz") == ["[f].xyz"]
+    assert found("**/c.PLY", "a", "gone.off") == ["a/b/c.PLY", "a/chair.off", "gone.off"]
+    with pytest.raises(ValueError, match=r"\*.glb: matches no file"):
+        found("a", "*.glb")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: holds no file of points"):
+        found("empty")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "the following arguments are required: files"),
+        ([str(CHAIR), "--model", "nowhere"], "nowhere/config.json: no model here"),
+        ([str(CHAIR), "--up", "x"], "up must be z or y, got 'x'"),
+        ([str(CHAIR), "--num_points", "0"], "num_points must be at least 1, got 0"),
+        ([str(CHAIR), "--any_rotations"], "did you mean '--any_rotation'?"),
+        (["*.nothing"], "*.nothing: matches no file"),
+        ([str(ROOT / "pointnet" / "ops")], "holds no file of points"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(capsys, folder, words, message):
+    model = [] if "--model" in words else ["--model", folder]
+    assert message in error_of(capsys, command_line.main, ["predict", *words, *model])
+    assert not capsys.readouterr().out
+
+
+# In Python, and what it costs.
+
+
+def test_the_package_gives_predict_when_it_is_asked_for():
+    code = "import sys, pointnet; assert 'pointnet.datasets' not in sys.modules; print(pointnet.predict.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "pointnet.inference.predict\n"
+    with pytest.raises(AttributeError, match="no attribute 'predicted'"):
+        pointnet.predicted  # noqa: B018
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to read the peak from")
+@pytest.mark.skipif(torch.version.cuda is not None, reason="with CUDA torch alone takes more than that")
+def test_five_million_points_are_predicted_within_600_mb(tmp_path, folder):
+    path = tmp_path / "large.npy"
+    np.save(path, np.random.default_rng(0).random((5_000_000, 3), np.float32) * np.float32([1, 2, 3]))
+    code = f"""
+from pointnet.__main__ import main
+assert main(["predict", {str(path)!r}, "--model", {folder!r}]) == 0
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"{path}  " in done.stdout
+    assert int(done.stdout.split()[-1]) * 1024 < 600e6
+
+
+def test_the_shipped_weights_know_real_meshes():
+    """Most of these were in training; what the weights reach on others is in their model card."""
+    meshes = SHARED_DATA / "modelnet_off_samples"
+    if zoo.DEFAULT not in zoo.shipped() or not meshes.is_dir():
+        pytest.skip(f"needs the weights {zoo.DEFAULT}, and {meshes}")
+    predictions = predict(meshes)
+    right = [prediction.class_name == prediction.file.parents[1].name for prediction in predictions]
+    assert len(right) >= 13
+    assert sum(right) / len(right) >= 0.8
