@@ -1,5 +1,4 @@
-"""The command line: python -m pointnet predict FILE..., evaluate RUN, report RUN, show DATA|FILE..., export RUN, convert
-FILE."""
+"""The command line: python -m pointnet predict FILE, evaluate RUN, report RUN, show DATA, export RUN, convert FILE."""
 
 from __future__ import annotations
 

@@ -204,7 +204,8 @@ def test_each_command_explains_itself_and_not_its_parser(capsys, command):
 
 def test_a_command_is_needed_and_what_it_needs_is_named(capsys):
     line = error_of(capsys, command_line.main, [])
-    assert line == "python -m pointnet: error: name a command, one of predict, evaluate, show, export, convert"
+    commands = "predict, evaluate, report, show, export, convert"
+    assert line == f"python -m pointnet: error: name a command, one of {commands}"
     line = error_of(capsys, command_line.main, ["evaluate"])
     assert line == "python -m pointnet: error: the following arguments are required: run"
     line = error_of(capsys, command_line.main, ["evaluate", "x", "--root"])

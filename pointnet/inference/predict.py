@@ -153,7 +153,10 @@ def as_model(model: str | os.PathLike[str] | PointNetClassifier | None) -> Point
         return model
     if model is None and DEFAULT not in shipped():
         raise ValueError("no weights are shipped with this version; give --model, a run folder that train.py made")
-    return load_model(DEFAULT if model is None else model)
+    loaded = load_model(DEFAULT if model is None else model)
+    if not isinstance(loaded, PointNetClassifier):
+        raise ValueError(f"{model}: labels points, and does not name clouds: it holds a {type(loaded).__name__}")
+    return loaded
 
 
 def _takes_normals(model: PointNetClassifier) -> bool:
