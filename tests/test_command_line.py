@@ -191,7 +191,7 @@ def test_an_unknown_command_is_one_line_with_the_nearest(capsys):
     assert "did you mean" not in error_of(capsys, command_line.main, ["fly"])
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "show", "export", "convert"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "report", "show", "export", "convert"])
 def test_each_command_explains_itself_and_not_its_parser(capsys, command):
     with pytest.raises(SystemExit) as stop:
         command_line.main([command, "--help"])

@@ -225,7 +225,8 @@ class OneLineParser(ArgumentParser):
         reason = re.sub(r"(are required: )\w+\.", r"\1", reason)  # a subcommand's name, which was given
         flags = [flag for action in self._actions for flag in action.option_strings]
         if 'expected "subcommand"' in reason:
-            reason = "name a command, one of " + ", ".join(re.findall(r"(\w+)[,}]", reason))
+            commands = next(action.choices for action in self._actions if isinstance(action.choices, dict))
+            reason = f"name a command, one of {', '.join(commands)}"
         unknown = [word.split("=")[0].rstrip(":,") for word in str(message).split() if word.startswith("--")]
         unknown += [f"--{key}" for key in re.findall(r"(?<!class )[\"'](\w+)[\"']", str(message))]
         hint = next((did_you_mean(word, flags) for word in unknown if word not in flags), "")
