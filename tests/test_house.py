@@ -105,7 +105,7 @@ def test_the_readmes_two_commands_install_with_the_constraints():
     assert installs[1].endswith("python -m pytest")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/tour.md"])
 def test_every_flag_a_page_prints_exists(page):
     known = {f"--{field.name}" for field in dataclasses.fields(TrainConfig)}
     known |= {"--resume", "--config", "--recipe", "--help", "--seeds", "--dry_run", "--profile"}
@@ -179,7 +179,14 @@ def test_every_file_the_readme_names_exists():
 
 @pytest.mark.parametrize(
     "page",
-    ["CONTRIBUTING.md", "docs/identities.md", "docs/shared_mlp.md", "docs/training.md", "docs/records/README.md"],
+    [
+        "CONTRIBUTING.md",
+        "docs/identities.md",
+        "docs/shared_mlp.md",
+        "docs/tour.md",
+        "docs/training.md",
+        "docs/records/README.md",
+    ],
 )
 def test_every_file_and_test_a_page_names_exists(page):
     path = ROOT / page
