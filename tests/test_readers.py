@@ -77,6 +77,24 @@ def test_a_mesh_is_the_same_in_every_format(tmp_path, suffix):
     assert np.allclose(got.normals, wanted.normals, atol=1e-3)
 
 
+@pytest.mark.parametrize("names", ["xyzw", "zyx", "xwyz", "wxwywz", "yxz", "xyz"])
+def test_columns_with_names_may_stand_anywhere(tmp_path, names):
+    rows = np.random.default_rng(0).integers(-9, 9, (20, len(names)))
+    wanted = rows[:, [names.index(name) for name in "xyz"]]
+    header = ",".join(name if name != "w" else f"{name}{i}" for i, name in enumerate(names))
+    assert np.array_equal(
+        read_points(written(tmp_path, "a.csv", f"{header}\n{mutants.rows(rows, separator=',')}")), wanted
+    )
+    table = np.zeros(20, [(name, "<f4") for name in header.split(",")])
+    for name, column in zip(header.split(","), rows.T, strict=True):
+        table[name] = column
+    assert np.array_equal(read_points(written(tmp_path, "a.npy", npy_of(table))), wanted)
+    properties = "".join(f"property float {name}\n" for name in table.dtype.names)
+    for encoding, body in (("ascii", mutants.rows(rows).encode()), ("binary_little_endian", table.tobytes())):
+        content = ply(f"element vertex 20\n{properties}", body, encoding)
+        assert np.array_equal(read_points(written(tmp_path, f"{encoding}.ply", content)), wanted)
+
+
 def test_a_cloud_is_the_same_in_every_format(tmp_path):
     points, normals = mutants.vertices(), mutants.attributes()
     for kind in ("PLY", "PCD"):

@@ -16,7 +16,6 @@ import pytest
 import train
 from pointnet import __main__ as command_line
 from pointnet.datasets import shapes
-from pointnet.models import zoo
 
 ROOT = Path(__file__).parents[1]
 TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
@@ -41,17 +40,8 @@ def call(step: str) -> int:
     return 0
 
 
-def missing(step: str) -> str:
-    """What a step needs that is not there; empty if nothing is."""
-    if step.startswith("python -m pointnet predict ") and "--model" not in step and zoo.DEFAULT not in zoo.shipped():
-        return f"needs the weights {zoo.DEFAULT}, which are not shipped yet"
-    if step.startswith("python -m pointnet report ") and not hasattr(command_line, "_report"):
-        return "needs the command report"
-    return ""
-
-
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory) -> dict[str, tuple[int | None, str]]:
+def walked(tmp_path_factory) -> dict[str, tuple[int, str]]:
     """What came of each step, taken one after another where the samples are: its exit code, and what it printed."""
     place, outcomes = tmp_path_factory.mktemp("tour"), {}
     shutil.copytree(ROOT / "data" / "samples", place / "data" / "samples")
@@ -59,9 +49,6 @@ def walked(tmp_path_factory) -> dict[str, tuple[int | None, str]]:
         patch.chdir(place)
         patch.setattr(shapes, "COUNTS", {"train": 2, "test": 2})
         for step in filter(lambda step: not step.startswith("pip "), steps()):
-            if missing(step):
-                outcomes[step] = None, missing(step)
-                continue
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
                 code = call(step)
@@ -77,8 +64,6 @@ def test_a_step_of_the_tour_can_be_taken(step, request):
         assert all(f"\n{extra} = [" in described for extra in extras.split(","))
         return
     code, printed = request.getfixturevalue("walked")[step]
-    if code is None:
-        pytest.skip(printed)
     assert code == 0, printed
     assert printed or not step.startswith("python ")
 
