@@ -150,6 +150,37 @@ def _read_objects(folder: Path) -> NDArray[np.float64]:
     return np.concatenate(objects)
 
 
+class Cells(NamedTuple):
+    """Points by the square cells of `STRIDE` that they are in, row by row; a block is two by two cells."""
+
+    order: NDArray[np.int64]  # (N,), the points
+    starts: NDArray[np.int64]  # where in it those of each cell begin, and N
+    across: int  # blocks in x
+    along: int  # blocks in y
+
+    @classmethod
+    def of(cls, points: NDArray[np.float32]) -> Cells:
+        """Of points (N, 3) from 0 upwards."""
+        across, along = np.maximum(np.ceil((points[:, :2].max(0) - SIDE) / STRIDE).astype(int) + 1, 1).tolist()
+        cells = np.minimum((points[:, :2] / STRIDE).astype(int), (across, along)) @ (along + 1, 1)
+        counts = np.bincount(cells, minlength=(across + 1) * (along + 1))
+        return cls(np.argsort(cells, kind="stable"), np.append(0, counts.cumsum()), across, along)
+
+    def row(self, i: int) -> int:
+        """Where in the order the points of a row of cells begin."""
+        return int(self.starts[i * (self.along + 1)])
+
+    def block(self, i: int, j: int) -> list[slice]:
+        """Where in the order the points of a block are."""
+        cells = (i * (self.along + 1) + j, (i + 1) * (self.along + 1) + j)
+        return [slice(int(self.starts[cell]), int(self.starts[cell + 2])) for cell in cells]
+
+    def counts(self) -> NDArray[np.int64]:
+        """(across, along), how many points each block has."""
+        grid = np.diff(self.starts).reshape(self.across + 1, self.along + 1)
+        return grid[:-1, :-1] + grid[1:, :-1] + grid[:-1, 1:] + grid[1:, 1:]
+
+
 def room_blocks(room: PointCloud, generator: Generator) -> NDArray[np.float32]:
     """A room cut into blocks: -> (n, CHANNELS + 1, POINTS), as `LabelledPoints` has them.
 
@@ -159,19 +190,13 @@ def room_blocks(room: PointCloud, generator: Generator) -> NDArray[np.float32]:
     colors, labels = room.colors, room.labels
     assert colors is not None
     assert labels is not None
-    extent = room.points.max(0)
-    across, along = np.maximum(np.ceil((extent[:2] - SIDE) / STRIDE).astype(int) + 1, 1)  # blocks
-    cells = np.minimum((room.points[:, :2] / STRIDE).astype(int), (across, along)) @ (along + 1, 1)
-    counts = np.bincount(cells, minlength=(across + 1) * (along + 1))
-    order, starts = np.argsort(cells, kind="stable"), np.append(0, counts.cumsum())
-    grid = counts.reshape(across + 1, along + 1)
-    corners = np.argwhere(grid[:-1, :-1] + grid[1:, :-1] + grid[:-1, 1:] + grid[1:, 1:] >= FEWEST)
+    extent, cells = room.points.max(0), Cells.of(room.points)
+    corners = np.argwhere(cells.counts() >= FEWEST)
     if len(corners) > MOST_BLOCKS:
         raise ValueError(f"must cut into at most {MOST_BLOCKS} blocks, got {len(corners)}")
     blocks = np.empty((len(corners), CHANNELS + 1, POINTS), np.float32)
     for block, (i, j) in zip(blocks, corners, strict=True):
-        cell = i * (along + 1) + j
-        rows = np.concatenate([order[starts[c] : starts[c + 2]] for c in (cell, cell + along + 1)])
+        rows = np.concatenate([cells.order[part] for part in cells.block(i, j)])
         channels = block_channels(room.points[rows], colors[rows], extent)
         block[:] = draw_labelled(channels, labels[rows], POINTS, generator)
     return blocks
