@@ -1,6 +1,7 @@
 """Trains PointNet on a data set and says how good it is.
 
     python train.py --dataset shapes
+    python train.py --task part
     python train.py --dataset modelnet40 --root data --epochs 200 --out runs/modelnet40
     python train.py --dataset modelnet40 --root data --recipe paper
     python train.py --resume --out runs/modelnet40
@@ -30,6 +31,7 @@ from pointnet.training.extras import MissingExtraError
 from pointnet.training.loop import say_nothing
 from pointnet.training.scalars import ScalarLog, check_tensorboard
 from pointnet.training.seeds import check_not_seeds, run_seeds, seed_folder, seeds_table
+from pointnet.training.tasks import TASKS
 from pointnet.training.world import (
     AgreedError,
     World,
@@ -85,6 +87,7 @@ def train_as_told(command: Command, world: World) -> int:
         if config.tensorboard:
             check_tensorboard()
         options: dict[str, Any] = {"normals": config.normals, "strict": config.strict, "download": config.download}
+        options["task"] = config.task
         parts = {
             split: open_dataset(config.dataset, config.root, split, config.num_points, **options)
             for split in (("train", "test") if config.test else ("train",))
@@ -147,24 +150,26 @@ def checkpoints(command: Command) -> list[Path]:
 
 def new_run_folder(config: TrainConfig) -> str:
     """The first of runs/shapes-1, runs/shapes-2, ... that is not there yet."""
-    number = 1
-    while Path(f"runs/{config.dataset}-{number}").exists():
+    name, number = config.dataset, 1
+    if config.task != "classification":
+        name = f"{name}-{config.task}"
+    while Path(f"runs/{name}-{number}").exists():
         number += 1
-    return f"runs/{config.dataset}-{number}"
+    return f"runs/{name}-{number}"
 
 
 def summary(config: TrainConfig, result: dict[str, Any]) -> str:
     """The last lines of a run: how good, how long, where everything is, what to run next."""
     test, val = result["test"], result["val"]
-    chosen = f"chosen on validation ({val['overall_accuracy']:.2%} there)" if val else "the last"
+    task = TASKS[config.task]
+    chosen = f"chosen on validation ({val[next(iter(task.titles))]:.2%} there)" if val else "the last"
     where = f"--dataset {config.dataset} --root {config.root}"
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result["shares"].items())
     measured = "the test part was not opened"
     if config.overfit_batches:
         measured = f"not tested: trained on {config.overfit_batches} of its batches alone, to learn them by heart"
     if test:
-        measured = f"""test accuracy {test["overall_accuracy"]:.2%} overall, \
-{test["mean_class_accuracy"]:.2%} mean over classes, {test["count"]:,} shapes"""
+        measured = f"test: {task.told(test)}"
     drawn = (Path(config.out) / "curves.png").exists()
     curves = "curves.png                       loss, accuracy, learning rate by the epoch\n  " if drawn else ""
     return f"""

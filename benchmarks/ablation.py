@@ -20,7 +20,7 @@ import dataclasses
 import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import train
@@ -28,8 +28,8 @@ from pointnet.training import TrainConfig
 from pointnet.training.config import load_config, parse_command
 from pointnet.training.curves import read_metrics
 from pointnet.training.seeds import read_result, seed_folder
+from pointnet.training.tasks import TASKS
 
-SCORES = {"val_overall_accuracy": 100, "val_mean_class_accuracy": 100, "val_loss": 1}
 MAY_CHANGE = ("out", "root", "download", "feed", "teacher", "device")
 
 
@@ -44,8 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         differing = read_variations(args.variations)
         folders = {name: args.out / name.replace(" ", "_") for name in differing}
         words = {name: [*shared, *differing[name], "--test", "false", "--out", str(folders[name])] for name in folders}
+        configs = {name: parse_command(words[name]).config for name in folders}
         for name, folder in folders.items():  # all before the first is run
-            check(name, parse_command(words[name]).config, folder)
+            check(name, configs[name], folder)
+        tasks = {config.task for config in configs.values()}
+        if len(tasks) > 1:
+            raise ValueError(
+                f"{args.variations}: tasks cannot be compared with each other, got {', '.join(sorted(tasks))}"
+            )
     except (ValueError, OSError) as error:
         print(f"benchmarks.ablation: error: {error}", file=sys.stderr)
         return 2
@@ -57,9 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = max(code, train.main([*chosen, "--seeds", *map(str, args.seeds)]))
             if code > 2:  # stopped; one that failed does not keep the others from being run
                 break
-    print("\n| variation | seeds | overall, % | mean class, % | loss | minutes |\n|-|-|-|-|-|-|")
+    titles = TASKS[tasks.pop()].titles
+    heads = " | ".join(["variation", "seeds", *(f"{title}, %" for title in titles.values()), "loss", "minutes"])
+    print(f"\n| {heads} |\n{'|-' * (len(titles) + 4)}|")
     for name, folder in folders.items():
-        print(row(name, finished(folder, args.seeds)))
+        print(row(name, finished(folder, args.seeds), titles))
     return code
 
 
@@ -93,11 +101,12 @@ def finished(folder: Path, seeds: Sequence[int]) -> list[Path]:
     return [each for each in (seed_folder(folder, seed) for seed in seeds) if (each / "result.json").exists()]
 
 
-def row(name: str, runs: Sequence[Path]) -> str:
+def row(name: str, runs: Sequence[Path], titles: Collection[str]) -> str:
     """A line of the table: what was reached on validation in the epochs that were chosen, over the seeds."""
     results = [read_result(run) for run in runs]
     chosen = [read_metrics(run)[result["selected_epoch"] - 1] for run, result in zip(runs, results, strict=True)]
-    cells = [spread([factor * line[score] for line in chosen]) for score, factor in SCORES.items()]
+    cells = [spread([100 * line[f"val_{score}"] for line in chosen]) for score in titles]
+    cells.append(spread([line["val_loss"] for line in chosen]))
     minutes = f"{statistics.fmean(result['seconds'] for result in results) / 60:.1f}" if results else ""
     return f"| {name} | {len(runs)} | {' | '.join(cells)} | {minutes} |"
 

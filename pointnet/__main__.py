@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pointnet.datasets import DATASETS, PointCloudFileError, open_dataset
+from pointnet.datasets import DATASETS, TASKS, PointCloudFileError, open_dataset
 from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
 from pointnet.inference.pictures import printable
 from pointnet.inference.predict import as_model, find_files, predict_each
@@ -18,7 +18,8 @@ from pointnet.models.ports import load_port
 from pointnet.models.zoo import DEFAULT
 from pointnet.training.config import OneLineParser, check_name, did_you_mean
 from pointnet.training.extras import MissingExtraError
-from pointnet.training.loop import PREPROCESSING, check_same_classes, evaluate, find_device, keep_freed_memory
+from pointnet.training.loop import check_same_classes, evaluate, find_device, keep_freed_memory
+from pointnet.training.tasks import PREPROCESSING, task_of
 
 EXIT_CODES = """exit codes: 0 done; 1 done, but for what could not be read; 2 refused, in one line on stderr;
 130 stopped"""
@@ -104,7 +105,8 @@ def _predict(flags: Any) -> int:
 def _evaluate_parser() -> OneLineParser:
     parser = OneLineParser(description="Measure a trained model on one split of a data set.")
     parser.add_argument("run", help="the run's folder, or the name of shipped weights")
-    parser.add_argument("--dataset", default="shapes", help=", ".join(DATASETS))
+    names = dict.fromkeys(name for known in TASKS.values() for name in known)
+    parser.add_argument("--dataset", default="shapes", help=", ".join(names))
     parser.add_argument("--root", default="data", help="the folder the data set is in")
     parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
     parser.add_argument("--split", default="test", help="test or train")
@@ -116,9 +118,10 @@ def _evaluate_parser() -> OneLineParser:
 
 
 def _evaluate(flags: Any) -> int:
-    check_name("dataset", flags.dataset, DATASETS)
     device = find_device(flags.device)
     model = load_model(flags.run)
+    task = task_of(model)
+    check_name("dataset", flags.dataset, TASKS[task.name])
     keep_freed_memory()
     wanted = model.preprocessing
     data = open_dataset(
@@ -128,6 +131,7 @@ def _evaluate(flags: Any) -> int:
         wanted["num_points"],
         normals=wanted.get("normals", False),
         download=flags.download,
+        task=task.name,
     )
     check_same_classes(model, data, flags.run, f"{flags.dataset} in {flags.root}")
     scores = evaluate(model.to(device), data, device, votes=flags.votes)
@@ -138,10 +142,7 @@ def _evaluate(flags: Any) -> int:
     if flags.json:
         print(json.dumps(scores))
         return 0
-    print(
-        f"{scores['overall_accuracy']:.2%} overall, {scores['mean_class_accuracy']:.2%} mean over classes, "
-        f"{scores['count']:,} shapes"
-    )
+    print(task.told(scores))
     return 0
 
 

@@ -93,6 +93,9 @@ def test_variations_are_compared_on_validation_alone_and_taken_up_again(tmp_path
     ):
         variations.write_text(text)
         assert message in error_of(capsys, ablation.main, words)
+    variations.write_text("a:\nb: --task part")
+    message = "tasks cannot be compared with each other, got classification, part"
+    assert message in error_of(capsys, ablation.main, [str(variations), "--out", str(out)])
 
 
 def test_a_row_is_of_the_epoch_that_was_chosen(tmp_path):
@@ -101,5 +104,6 @@ def test_a_row_is_of_the_epoch_that_was_chosen(tmp_path):
     lines = [line | {"epoch": epoch, **score} for epoch, score in enumerate(scores, 1)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     (tmp_path / "result.json").write_text('{"test": null, "val": null, "selected_epoch": 2, "seconds": 90}')
-    assert ablation.row("a", [tmp_path]) == "| a | 1 | 80.000 | 40.000 | 0.200 | 1.5 |"
-    assert ablation.row("b", []) == "| b | 0 |  |  |  |  |"
+    titles = ["overall_accuracy", "mean_class_accuracy"]
+    assert ablation.row("a", [tmp_path], titles) == "| a | 1 | 80.000 | 40.000 | 0.200 | 1.5 |"
+    assert ablation.row("b", [], titles) == "| b | 0 |  |  |  |  |"

@@ -77,7 +77,7 @@ def test_a_dry_run_fails_as_the_run_would_and_leaves_nothing(tmp_path):
 
 def test_a_profile_adds_up_and_leaves_nothing(tmp_path, monkeypatch):
     steps = []
-    monkeypatch.setattr(Run, "step", lambda *a, step=Run.step: (steps.append(1), step(*a))[1])
+    monkeypatch.setattr(Run, "step", lambda *a, step=Run.step, **k: (steps.append(1), step(*a, **k))[1])
     said = profile(tiny(tmp_path / "run", batch_size=40), two_shapes())  # an epoch is a step
     said = said.replace(",", "")  # of thousands
     whole = float(re.search(r"40 clouds of 32 points: ([\d.]+) ms", said)[1])

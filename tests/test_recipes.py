@@ -16,6 +16,7 @@ from pointnet.training.recipes import RECIPES
 from pointnet.training.run import Run, make_optimizer, make_schedule
 from tests.test_command_line import QUICK, SAMPLES, error_of
 from tests.test_stopping import assert_ends_as
+from tests.test_tasks import halves
 from tests.test_training import quiet, tiny, two_shapes
 
 CPU = torch.device("cpu")
@@ -90,14 +91,25 @@ def test_the_papers_recipe_is_the_published_protocol():
 def test_a_recipe_says_what_it_is_trains_and_comes_back_from_its_file(name, tmp_path):
     config = RECIPES[name]()
     assert RECIPES[name].__doc__
-    config = dataclasses.replace(config, teacher=("runs/a", "runs/b c"))
+    few = two_shapes(per_class=4) if config.task == "classification" else halves(config.task, 4, 32)
+    if config.task == "classification":
+        config = dataclasses.replace(config, teacher=("runs/a", "runs/b c"))
     save_config_yaml(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
     assert parse_command(["--config", str(tmp_path / "config.yaml")]).config == config
     assert dataclasses.replace(config, teacher=()) == parse_command(["--recipe", name]).config
     small = tiny(tmp_path / "run", epochs=1)
     sizes = {key: getattr(small, key) for key in ("epochs", "batch_size", "num_points", "val_fraction", "out")}
-    fit(dataclasses.replace(RECIPES[name](), **sizes, device="cpu"), two_shapes(per_class=4), log=quiet)
+    fit(dataclasses.replace(RECIPES[name](), **sizes, device="cpu"), few, log=quiet)
+
+
+@pytest.mark.parametrize("task", ["part", "scene"])
+def test_a_task_begins_with_its_own_recipe(task):
+    assert parse_command(["--task", task]).config == RECIPES[task]()
+    assert parse_command(["--lr", "0.5", f"--task={task}"]).config == dataclasses.replace(RECIPES[task](), lr=0.5)
+    paper = dataclasses.replace(RECIPES[f"paper_{task}"](), seed=3)
+    for words in (["--task", task], []):
+        assert parse_command([*words, "--recipe", f"paper_{task}", "--seed", "3"]).config == paper
 
 
 def test_flags_win_over_the_recipe_wherever_they_stand_and_the_run_holds_all_settings(tmp_path):
@@ -118,7 +130,8 @@ def test_a_recipe_that_cannot_be_is_one_line(capsys, tmp_path):
     path = tmp_path / "config.yaml"
     save_config_yaml(TrainConfig(), path)
     for words, message in (
-        (["--recipe", "papr"], "no recipe 'papr'; did you mean 'paper'? (known: paper, modern, fast)"),
+        (["--recipe", "papr"], "no recipe 'papr'; did you mean 'paper'? (known: paper, modern, fast, part, scene, "),
+        (["--recipe", "paper", "--task", "part"], "the recipe paper is for --task classification, got part"),
         (["--recipe", "paper", "--config", str(path)], "--recipe cannot be given with --config, whose settings are"),
         (["--recipe", "paper", "--resume", "--out", str(tmp_path)], "--recipe cannot be given with --resume"),
         (["--recipe"], "--recipe"),
@@ -165,11 +178,11 @@ def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one
     fit(tiny(tmp_path / "unbroken", **settings), data, log=quiet)
     steps = []
 
-    def stop(self, *given, step=Run.step):
+    def stop(self, *given, step=Run.step, **options):
         steps.append(0)
         if len(steps) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *given)
+        return step(self, *given, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Run, "step", stop)

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from pointnet import PointNetClassifier, PointNetPartSegmenter
@@ -429,7 +429,10 @@ SETTINGS = st.fixed_dictionaries(
 @settings(max_examples=20)
 @given(SETTINGS, st.sampled_from([TrainConfig, *RECIPES.values()]))
 def test_the_words_of_settings_are_read_back(changes, recipe):
-    config = dataclasses.replace(recipe(), **changes)
+    try:
+        config = dataclasses.replace(recipe(), **changes)
+    except ValueError:  # a teacher or another's data set
+        reject()
     assert parse_command(to_words(config)).config == config
 
 

@@ -95,9 +95,10 @@ def test_a_model_is_loaded_and_folded_without_symbolic_algebra(tmp_path):
     assert done.stdout == "False\n"
 
 
-def test_the_arguments_are_all_that_the_constructor_takes():
-    assert list(PointNetClassifier(2).arguments) == list(PointNetClassifier.__init__.__annotations__)
-    assert PointNetClassifier(**PointNetClassifier(5).arguments).arguments == PointNetClassifier(5).arguments
+@pytest.mark.parametrize("kind", zoo.MODELS.values())
+def test_the_arguments_are_all_that_the_constructor_takes(kind):
+    assert set(kind(2).arguments) == set(kind.__init__.__annotations__)
+    assert kind(**kind(5).arguments).arguments == kind(5).arguments
 
 
 def test_saved_over_an_older_model_the_new_one_is_there_and_the_card_is_left_as_written(folder):

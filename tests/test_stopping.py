@@ -83,8 +83,8 @@ def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on_from_the
 ):
     steps = []
 
-    def send(*arguments, step=loop.Run.step):
-        steps.append(step(*arguments))
+    def send(*arguments, step=loop.Run.step, **options):
+        steps.append(step(*arguments, **options))
         if len(steps) == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         return steps[-1]

@@ -19,7 +19,8 @@ from pointnet.datasets.folder import KEPT, sample_array, sample_file
 from pointnet.models import PointNetClassifier, load_model
 from pointnet.models.zoo import DEFAULT, shipped
 from pointnet.training.config import did_you_mean
-from pointnet.training.loop import PREPROCESSING, vote
+from pointnet.training.loop import vote
+from pointnet.training.tasks import PREPROCESSING
 
 from .show import files_in
 

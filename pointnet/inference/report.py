@@ -19,7 +19,8 @@ from pointnet.training.config import TrainConfig, load_config, to_words
 from pointnet.training.curves import chosen_epoch, column, headline, read_metrics
 from pointnet.training.environment import environment
 from pointnet.training.loop import check_same_classes, find_device, training_parts
-from pointnet.training.seeds import SCORES, Result, read_result, seeds_rows, summarize
+from pointnet.training.metrics import ConfusionMatrix
+from pointnet.training.seeds import Result, read_result, seeds_rows, summarize
 
 from .charts import Curve, legend, line_chart, matrix, table
 from .measure import ORDERS, SHARES, Measured, measure
@@ -214,7 +215,7 @@ def _agreement(report: Report) -> str:
     stored = report.run.result and report.run.result[report.part]
     if not stored or report.measured is None:
         return ""
-    if all(math.isclose(report.measured.confusion.result()[name], stored[name]) for name in SCORES):
+    if all(math.isclose(report.measured.confusion.result()[name], stored[name]) for name in ConfusionMatrix.titles):
         return "Measured anew for this page, they are what the run itself found."
     return f"The run itself found {stored['overall_accuracy']:.2%}: other data, or other rounding."
 

@@ -17,7 +17,8 @@ from pointnet.ops.masked import fill_padding, point_mask
 from .pretrained import Pretrained
 
 M = TypeVar("M", bound="PointNetModel")
-PUBLISHED = ((64, 64), (64, 128, 1024))  # the widths of the shared layers, before and after the feature transform
+# The widths of the shared layers, before and after the feature transform, and of the head's hidden layers.
+PUBLISHED, PUBLISHED_CLASSIFIER_HEAD = ((64, 64), (64, 128, 1024)), (512, 256)
 
 
 class Transforms(NamedTuple):
@@ -188,6 +189,8 @@ class PointNetClassifier(PointNetModel):
         num_classes: how many classes.
         in_channels, input_transform, feature_transform, widths, last_activation: as of `PointNetEncoder`.
         regularization_weight: as of `PointNetModel`.
+        head_widths: of the hidden layers of the head.
+        dropout: after each of those.
     """
 
     def __init__(
@@ -199,18 +202,25 @@ class PointNetClassifier(PointNetModel):
         regularization_weight: float = 0.016,
         widths: Sequence[Sequence[int]] = PUBLISHED,
         last_activation: bool = True,
+        head_widths: Sequence[int] = PUBLISHED_CLASSIFIER_HEAD,
+        dropout: float = 0.3,
     ):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, last_activation)
         super().__init__(encoder, regularization_weight)
-        self.head = SharedMLP([widths[1][-1], 512, 256], dropout=0.3).to_linear()
-        self.logits = nn.Linear(256, num_classes)
+        self.head = SharedMLP([widths[1][-1], *head_widths], dropout=dropout).to_linear()
+        self.logits = nn.Linear(head_widths[-1], num_classes)
 
     @property
     def arguments(self) -> dict[str, Any]:
-        last_activation = self.encoder.mlp2[-1].activation is not None
-        return {"num_classes": self.num_outputs, **super().arguments, "last_activation": last_activation}
+        own = {
+            "num_classes": self.num_outputs,
+            "last_activation": self.encoder.mlp2[-1].activation is not None,
+            "head_widths": [part.out_features for part in self.head if isinstance(part, nn.Linear)],
+            "dropout": next((part.p for part in self.head if isinstance(part, nn.Dropout)), 0.0),
+        }
+        return {**super().arguments, **own}
 
     @property
     def num_outputs(self) -> int:

@@ -90,6 +90,7 @@ class PointNetPartSegmenter(PointNetLabeller):
         super().__init__(encoder, [given, *head_widths, num_parts], dropout, regularization_weight)
         self.num_categories = num_categories
         self.parts_of = None if parts_of is None else checked_parts(parts_of, num_categories, num_parts)
+        self._allowed: Tensor | None = None  # the same as a table, on the device where it was last asked for
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -135,14 +136,16 @@ class PointNetPartSegmenter(PointNetLabeller):
     def restrict(self, logits: Tensor, category: Tensor | None) -> Tensor:
         """The logits (B, num_parts, N), -inf for parts that the object's category (B,) does not have.
 
-        Evaluation and prediction choose among what is left; training scores all parts. None leaves all.
+        Evaluation and prediction choose among what is left; as published, training scores all parts. None leaves all.
         """
         if category is None or self.parts_of is None:
             return logits
-        allowed = torch.zeros(self.num_categories, self.num_outputs, dtype=torch.bool)
-        for row, parts in zip(allowed, self.parts_of, strict=True):
-            row[parts] = True
-        return logits.masked_fill(~allowed.to(category.device)[category].unsqueeze(2), -torch.inf)
+        if self._allowed is None or self._allowed.device != logits.device:
+            allowed = torch.zeros(self.num_categories, self.num_outputs, dtype=torch.bool)
+            for row, parts in zip(allowed, self.parts_of, strict=True):
+                row[parts] = True
+            self._allowed = allowed.to(logits.device)
+        return logits.masked_fill(~self._allowed[category].unsqueeze(2), -torch.inf)
 
     def _one_hot(self, category: Tensor | None, feature: Tensor) -> Tensor:
         """(B,) -> (B, num_categories) of the feature's kind; zeros where it is not known."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .pointnet import PointNetClassifier, PointNetModel
 from .pretrained import Pretrained
 from .segmentation import PointNetPartSegmenter, PointNetSegmenter
 
-MODELS: dict[str, Callable[..., PointNetModel]] = {
+MODELS: dict[str, type[PointNetModel]] = {
     "pointnet": PointNetClassifier,
     "pointnet_part": PointNetPartSegmenter,
     "pointnet_scene": PointNetSegmenter,

@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from pointnet.datasets import DATASETS
+from pointnet import datasets
 from pointnet.files import write_atomically
-from pointnet.models import MODELS
+
+from .tasks import TASKS
 
 Look = Literal["", "dry_run", "profile"]
 LOOKS: tuple[Look, ...] = ("dry_run", "profile")
@@ -25,9 +26,11 @@ LOOKS: tuple[Look, ...] = ("dry_run", "profile")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a classifier is trained.
+    """How a network is trained.
 
     Args:
+        task: classification, part (a label for each point of an object: shapes, shapenetpart) or scene (for each point
+            of a room: s3dis, s3dis_area1 to s3dis_area6).
         dataset: shapes (embedded, made on first use), modelnet40, modelnet10, scanobjectnn, scanobjectnn_obj_bg,
             scanobjectnn_obj_only, or folder (your own files: root/<class>/<files>).
         root: the folder the data set is in, or is made in.
@@ -35,6 +38,8 @@ class TrainConfig:
         strict: whether a file of --dataset folder that cannot be read ends the run; else it is listed at the end.
         download: whether a data set that is not there is fetched (ModelNet, 415 MiB), its licence printed first.
         model: the network's name.
+        width: channels of its shared layers and its head, as a share of the published ones, in eights.
+        dropout: after each hidden layer of the head.
         input_transform: whether the T-Net that turns xyz is there.
         feature_transform: whether the T-Net that turns the 64 features is there.
         regularization_weight: of the feature transform's orthogonality loss, as a mean over clouds.
@@ -59,6 +64,8 @@ class TrainConfig:
         skip_limit: how many steps may be skipped, because points, loss or gradient were not finite, before the run
             ends; a skipped step changes nothing.
         label_smoothing: share of the target spread over all classes.
+        restrict: whether the loss of a point's part is among the parts of the object's category; else among all, as
+            published.
         teacher: trained networks to learn from too, run folders of the same classes; the mean of their probabilities.
         distill: the weight of what the teacher says in the loss; the rest is that of the labels.
         temperature: by which the logits of teacher and student are divided before they are compared.
@@ -90,12 +97,15 @@ class TrainConfig:
         out: the run's folder; empty for a new one under runs/.
     """
 
+    task: Literal["classification", "part", "scene"] = "classification"
     dataset: str = "shapes"
     root: str = "data"
     normals: bool = False
     strict: bool = False
     download: bool = False
     model: str = "pointnet"
+    width: float = 1.0
+    dropout: float = 0.3
     input_transform: bool = True
     feature_transform: bool = True
     regularization_weight: float = 0.016
@@ -117,6 +127,7 @@ class TrainConfig:
     ema: float = 0.0
     skip_limit: int = 10
     label_smoothing: float = 0.2
+    restrict: bool = True
     teacher: tuple[str, ...] = ()
     distill: float = 0.5
     temperature: float = 2.0
@@ -171,6 +182,8 @@ class TrainConfig:
             ("mix_beta", 0.01, None),
             ("val_fraction", 0, 0.9),
             ("regularization_weight", 0, None),
+            ("width", 0.01, 16),
+            ("dropout", 0, 0.99),
             ("overfit_batches", 0, None),
         ):
             value = getattr(self, name)
@@ -179,8 +192,15 @@ class TrainConfig:
                 raise ValueError(f"{name} must be {wanted}, got {value}")
         if self.compile and self.cuda_graph:
             raise ValueError("compile makes CUDA graphs itself; leave out compile or cuda_graph")
-        check_name("dataset", self.dataset, DATASETS)
-        check_name("model", self.model, [name for name in MODELS if name not in ("pointnet_part", "pointnet_scene")])
+        if self.task != "classification" and (self.mix != "none" or self.teacher):
+            raise ValueError(f"mix and teacher are for the task classification, not {self.task}; leave them out")
+        check_name("dataset", self.dataset, datasets.TASKS[self.task])
+        check_name("model", self.model, TASKS[self.task].networks)
+
+    @property
+    def network(self) -> str:
+        """The zoo's name of the network."""
+        return TASKS[self.task].networks[self.model]
 
     def points_in_epoch(self, epoch: int) -> int:
         """How many points a cloud has in training, in the epoch of this index (from 0)."""
@@ -230,8 +250,9 @@ class OneLineParser(ArgumentParser):
         unknown = [word.split("=")[0].rstrip(":,") for word in str(message).split() if word.startswith("--")]
         unknown += [f"--{key}" for key in re.findall(r"(?<!class )[\"'](\w+)[\"']", str(message))]
         hint = next((did_you_mean(word, flags) for word in unknown if word not in flags), "")
-        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", reason)
-        hint = did_you_mean(choice[1], re.findall(r"\w+", choice[2])) if choice else hint
+        choice = re.search(r"invalid choice: '(?P<word>.*?)' \(choose from (?P<known>.*)\)", reason)
+        choice = choice or re.search(r"Literal\[(?P<known>.*)\]\. Got value: (?P<word>.*)", reason)
+        hint = did_you_mean(choice["word"], re.findall(r"\w+", choice["known"])) if choice else hint
         hint = "" if "did you mean" in reason else hint
         sys.stderr.write(f"{self.prog}: error: {reason}{hint}\n")
         sys.exit(2)
@@ -239,7 +260,7 @@ class OneLineParser(ArgumentParser):
 
 def training_parser() -> OneLineParser:
     """The flags of `train.py`, read off `TrainConfig`, with --recipe, --config (a YAML file), --seeds and --resume."""
-    parser = OneLineParser(prog="train.py", description="Train a point-cloud classifier.", allow_abbrev=False)
+    parser = OneLineParser(prog="train.py", description="Train a network on point clouds.", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file of settings; later flags win")
     text = f"the settings to begin with: {', '.join(_recipes())} (pointnet.training.recipes); flags win"
     parser.add_argument("--recipe", type=str, metavar="NAME", help=text)
@@ -274,7 +295,8 @@ class Command(NamedTuple):
 def parse_command(arguments: list[str] | None = None) -> Command:
     """Command-line words -> the settings, whether to resume, and the seeds to run, if several are.
 
-    The settings begin as those of the recipe, where one is named; words win over it wherever they stand.
+    The settings begin as those of the recipe, where one is named, or where the task has one of its own; words win over
+    it wherever they stand.
     With --resume the settings are those of the run in --out; a flag may repeat one, and change where the data set is
     (root), whether it is fetched (download), how it is fed (feed), where its teacher is (teacher), which device of the
     same kind is used, and whether TensorBoard is written for (tensorboard). Seeds may be added to those of the run.
@@ -283,9 +305,12 @@ def parse_command(arguments: list[str] | None = None) -> Command:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         parsed = parser.parse_args(arguments)
-        if parsed.recipe:
-            parser.set_defaults(_as_settings(_recipe(parsed)))
+        recipe = _recipe(parsed)
+        if recipe is not None:
+            parser.set_defaults(_as_settings(recipe))
             parsed = parser.parse_args(arguments)
+            if parsed.task != recipe.task:
+                raise ValueError(f"the recipe {parsed.recipe} is for --task {recipe.task}, got {parsed.task}")
         resume, seeds = parsed.pop("resume"), parsed.pop("seeds") or []
         looks = [name for name in LOOKS if parsed.pop(name)]
         if len(looks) > 1 or (looks and (resume or seeds)):
@@ -332,8 +357,11 @@ def _recipes() -> dict[str, Callable[[], TrainConfig]]:
     return RECIPES
 
 
-def _recipe(parsed: Any) -> TrainConfig:
-    """The settings of the recipe that is asked for."""
+def _recipe(parsed: Any) -> TrainConfig | None:
+    """The settings to begin with: of the recipe that is asked for, or of the task's own; None for the defaults."""
+    if not parsed.recipe:
+        own = parsed.task in _recipes() and not (parsed.config or parsed.resume)
+        return _recipes()[parsed.task]() if own else None
     check_name("recipe", parsed.recipe, _recipes())
     for other, which in (("config", "the file's"), ("resume", "the run's")):
         if parsed[other]:
@@ -396,11 +424,12 @@ def save_config_yaml(config: TrainConfig, path: str | os.PathLike[str], seeds: S
 
 
 def to_words(config: TrainConfig) -> list[str]:
-    """The words of `train.py` for the settings that are not the defaults; `parse_command` reads them back."""
-    words = []
+    """The words of `train.py` for the settings it would not begin with; `parse_command` reads them back."""
+    begun = _recipes().get(config.task, TrainConfig)()
+    words = [] if config.task == TrainConfig.task else ["--task", config.task]
     for field in dataclasses.fields(TrainConfig):
         value = getattr(config, field.name)
-        if value != field.default:
+        if value != getattr(begun, field.name):
             text = str(value).lower() if isinstance(value, bool) else str(value)
             words += [f"--{field.name}", *(value if isinstance(value, tuple) else [text])]
     return words

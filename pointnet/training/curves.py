@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pointnet.files import write_atomically
 
 from .extras import MissingExtraError
+from .tasks import titles_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,10 +53,22 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def chosen_epoch(lines: Sequence[Line]) -> int:
     """The epoch that a run keeps: the first of the best on validation, or the last where there is none."""
 
+    name, _ = chooser(lines)
+
     def score(line: Line) -> tuple[float, float]:
-        return line.get("val_overall_accuracy", line["epoch"]), -line.get("val_loss", 0.0)
+        return line.get(name, line["epoch"]), -line.get("val_loss", 0.0)
 
     return int(max(lines, key=score)["epoch"])
+
+
+def chooser(lines: Sequence[Line]) -> tuple[str, str]:
+    """The figure on validation that the epoch is chosen by, and its title; where there is none, it is accuracy."""
+    names = {name for line in lines for name in line}
+    try:
+        name, title = next(iter(titles_of(names, "val_").items()))
+    except KeyError:
+        return "val_overall_accuracy", "overall"
+    return f"val_{name}", title
 
 
 def draw_curves(folder: str | os.PathLike[str]) -> Path:
@@ -93,14 +106,15 @@ def fill_figure(figure: Figure, lines: Sequence[Line], name: str) -> None:
         2, 2, sharex=True, height_ratios=(3, 1), squeeze=False,
         gridspec_kw={"left": 0.065, "right": 0.975, "top": 0.845, "bottom": 0.095, "hspace": 0.3, "wspace": 0.16},
     )  # fmt: skip
-    chosen = chosen_epoch(lines)
+    chosen, (val, title) = chosen_epoch(lines), chooser(lines)
+    shares = "accuracy, %" if title == "overall" else f"accuracy in training and {title} on validation, %"
     for axes, title in (
-        (loss, "loss"), (accuracy, "accuracy, %"), (rate, "learning rate, at the end of each epoch"),
+        (loss, "loss"), (accuracy, shares), (rate, "learning rate, at the end of each epoch"),
         (points, "points a cloud, in training"),
     ):  # fmt: skip
         dress(axes, title, lines, chosen)
     draw_pair(loss, lines, "train_loss", "val_loss", chosen)
-    draw_pair(accuracy, lines, "train_accuracy", "val_overall_accuracy", chosen, scale=100)
+    draw_pair(accuracy, lines, "train_accuracy", val, chosen, scale=100)
     draw_setting(rate, lines, "lr")
     draw_setting(points, lines, "num_points", drawstyle="steps-mid")
     for axes in (rate, points):
@@ -113,8 +127,10 @@ def fill_figure(figure: Figure, lines: Sequence[Line], name: str) -> None:
 
 def headline(lines: Sequence[Line], chosen: int) -> str:
     """What the picture shows, in a line."""
-    accuracy = next(line for line in lines if line["epoch"] == chosen).get("val_overall_accuracy")
-    end = "the last" if accuracy is None else f"the best on validation, {accuracy:.2%} right"
+    name, title = chooser(lines)
+    score = next(line for line in lines if line["epoch"] == chosen).get(name)
+    what = "right" if title == "overall" else title
+    end = "the last" if score is None else f"the best on validation, {score:.2%} {what}"
     return f"{lines[-1]['epoch']} epoch{'s' * (lines[-1]['epoch'] > 1)};  kept: epoch {chosen}, {end}"
 
 

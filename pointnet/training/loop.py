@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.datasets.clouds import spread
@@ -30,11 +30,10 @@ from pointnet.models.zoo import save_config
 from .config import TrainConfig, save_config_yaml
 from .environment import environment
 from .feed import count_batches, make_feed
-from .metrics import ConfusionMatrix
 from .run import Run, model_arguments
+from .tasks import TASKS, task_of
 from .world import World
 
-PREPROCESSING = {"frame": "z up, right-handed", "normalization": "centred, in the unit sphere"}
 EVALUATION_BATCH = 32
 
 
@@ -56,8 +55,9 @@ def fit(
 ) -> dict[str, Any]:
     """Trains `config.model` on `train`, writes the run folder `config.out`, and returns what `result.json` holds.
 
-    A validation part is carved from `train`; the epoch with the best accuracy on it is the one kept (the last epoch
-    where `config.val_fraction` is 0). `test` is looked at once, at the end, with that epoch's weights.
+    A validation part is carved from `train`; the epoch that is best on it, by the first of the task's scores, is the
+    one kept (the last epoch where `config.val_fraction` is 0). `test` is looked at once, at the end, with that epoch's
+    weights.
 
     Within a process group every process calls it, with the same arguments and an `out` that all see; they train as one
     with the whole batch, and rank 0 writes and logs.
@@ -68,7 +68,7 @@ def fit(
         after_epoch: called with each line of `metrics.jsonl` once the epoch is safe on disk.
 
     Raises:
-        ValueError: data that cannot train a classifier, a run folder that is taken, or not there to resume, more steps
+        ValueError: data that cannot train a network, a run folder that is taken, or not there to resume, more steps
             than `config.skip_limit` that were not finite, or more processes than a batch has clouds.
         Stopped: SIGTERM or SIGINT came; the run is saved as it was between two steps.
         OSError: the run folder cannot be written; the last checkpoint is still good.
@@ -100,7 +100,9 @@ def fit(
             try:
                 run.train_epoch(feed, check)
                 started = time.perf_counter()
-                val = evaluate(run.evaluated, val_part, device, check, world) if len(val_part) else {}
+                # It is done every epoch, so on no more points of a cloud than are trained on.
+                measure = partial(evaluate, check=check, world=world, num_points=config.num_points)
+                val = measure(run.evaluated, val_part, device) if len(val_part) else {}
                 evaluation_seconds = time.perf_counter() - started if val else 0.0
             except Stopped:
                 run.save(out)
@@ -123,9 +125,12 @@ def fit(
             "shares": _shares(run),
             "environment": environment(device) | {"processes": world.size},
         }
+        with world.together():
+            best = load_model(out).to(device)
+        if len(val_part) and run.task.measured(val_part) != config.num_points:
+            scores = evaluate(best, val_part, device, check, world)
+            result["val"] = {name: scores[name] for name in run.task.titles}
         if test is not None and not config.overfit_batches:
-            with world.together():
-                best = load_model(out).to(device)
             scores = evaluate(best, test, device, check, world)
             result["test"] = {name: value for name, value in scores.items() if name != "loss"}
     with world.together():
@@ -144,8 +149,9 @@ def training_parts(train: LabelledClouds, config: TrainConfig) -> tuple[Labelled
 
 def check_same_classes(model: PointNetModel, data: LabelledClouds, run: object, where: str) -> None:
     """Raises ValueError, in one line, unless the model knows the classes of the data, in their order."""
-    if data.classes != model.classes:
-        other = sorted(set(data.classes) ^ set(model.classes))
+    names = task_of(model).answers(data)
+    if names != model.classes:
+        other = sorted(set(names) ^ set(model.classes))
         which = f"'{other[0]}' is in one alone" if other else "they are in another order"
         raise ValueError(f"{run}: its classes are not those of {where}: {which}")
 
@@ -158,9 +164,12 @@ def evaluate(
     check: Callable[[], None] = lambda: None,
     world: World = World(),  # noqa: B008  # it is immutable
     votes: int = 1,
+    num_points: int | None = None,
 ) -> dict[str, float | int]:
-    """Overall and mean class accuracy over every sample, the mean cross-entropy loss, and the count; in float32.
+    """The scores of the network's task over every sample, the mean cross-entropy loss, and the count; in float32.
 
+    Segmentation is measured on all points that the data holds, each of them once, or on the first `num_points` of each
+    cloud.
     `check` is called after each batch and may raise. The processes of `world` share the samples, and each gets the
     figures of all. With several votes the probabilities are the mean of those of the cloud turned about the up axis by
     as many even steps (Qi et al. 2017 vote over 12): of use where training turned clouds too.
@@ -172,32 +181,36 @@ def evaluate(
         raise ValueError(f"votes must be at least 1, got {votes}")
     was_training = model.training
     model.eval()
-    confusion = ConfusionMatrix(len(data.classes), device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    task = task_of(model)
+    count = num_points or task.measured(data)
+    scores = task.scores(data, device)
+    loss, counted = torch.zeros(2, dtype=torch.float64, device=device)
     try:
         for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
             rows = batch.tensor_split(world.size)[world.rank]
             if len(rows):
-                points, labels = data.batch(rows)
-                labels = labels.to(device)
-                x = points[:, :, : data.num_points].to(device)
-                logs = vote(model, x, votes, normals=data.channels == 6)
-                confusion.update(logs.argmax(1), labels)
-                loss += F.nll_loss(logs, labels, reduction="sum")
+                points, labels = (each.to(device) for each in data.batch(rows))
+                examples = task.examples(points[:, :, :count], labels)
+                x, *more = examples.inputs
+                logs = vote(model, x, votes, data.channels == 6, *more)
+                task.add(scores, task.answer(model, logs, *more), examples)
+                of_labels = logs.gather(1, examples.labels.unsqueeze(1)).squeeze(1)
+                loss -= torch.where(examples.counted, of_labels, 0.0).sum(dtype=torch.float64)
+                counted += examples.counted.sum()
             check()
     finally:
         model.train(was_training)
-    world.add_up([confusion.counts])
-    world.add_up([loss])
-    scores = confusion.result()
-    return {"loss": float(loss) / scores["count"], **scores}
+    for tensor in (*scores.sums, loss, counted):
+        world.add_up([tensor])
+    return {"loss": float(loss / counted), **scores.result()}
 
 
-def vote(model: Callable[[Tensor], Tensor], x: Tensor, votes: int, normals: bool) -> Tensor:
-    """The logarithms (B, classes) of the mean probabilities over so many rotations, the first of them none."""
-    logs = model(x).log_softmax(1)
+def vote(model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, *more: Tensor) -> Tensor:
+    """The logarithms (B, classes) or (B, classes, N) of the mean probabilities over so many rotations of x, the first
+    of them none; `more` is what else the model takes."""
+    logs = model(x, *more).log_softmax(1)
     for vote in range(1, votes):
-        logs = logs.logaddexp(model(rotation(x, 360 * vote / votes, normals)).log_softmax(1))
+        logs = logs.logaddexp(model(rotation(x, 360 * vote / votes, normals), *more).log_softmax(1))
     return logs - math.log(votes)
 
 
@@ -286,17 +299,15 @@ def _open_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> N
     if (out / "checkpoint.pt").exists():
         raise ValueError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    preprocessing = {**PREPROCESSING, "num_points": config.num_points, "normals": config.normals}
-    save_config(out, config.model, model_arguments(config, train), train.classes, preprocessing)
+    task = TASKS[config.task]
+    preprocessing = task.preprocessing(train) | {"num_points": config.num_points, "normals": config.normals}
+    save_config(out, config.network, model_arguments(config, train), task.answers(train), preprocessing)
     save_config_yaml(config, out / "config.yaml")
 
 
 def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) -> None:
-    """Raises ValueError, in one line, unless a classifier can be trained on these clouds by so many processes."""
-    present = train.labels.unique()
-    if len(present) < 2:
-        found = f"only '{train.classes[int(present[0])]}'" if len(present) else "no shapes"
-        raise ValueError(f"a classifier needs shapes of at least two classes to train on, got {found}")
+    """Raises ValueError, in one line, unless a network can be trained on these clouds by so many processes."""
+    TASKS[config.task].check(train)
     if config.cuda_graph and (world.size > 1 or find_device(config.device).type != "cuda"):
         raise ValueError("cuda_graph is for a run of one process on a CUDA device")
     if config.cuda_graph and config.norm_decay_rate != 1:
@@ -352,7 +363,7 @@ def _epoch_line(metrics: Mapping[str, Any], run: Run) -> str:
     config = run.config
     points_left = sum(config.points_in_epoch(epoch) for epoch in range(run.epoch, config.epochs))
     minutes_left = metrics["seconds"] * points_left / metrics["num_points"] / 60
-    val = metrics.get("val_overall_accuracy")
+    val = metrics.get(f"val_{next(iter(run.task.titles))}")
     kept = "*" if run.best["epoch"] == run.epoch else " "
     return "  ".join(
         [

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 
 class ConfusionMatrix:
-    """Counts of (true class, predicted class), kept on the device until they are asked for."""
+    """Counts of (true class, predicted class), kept on the device until they are asked for.
+
+    `titles` says what each figure of `result` is called; the first is what a training run chooses its epoch by. `sums`
+    are the tensors that hold all: added up over processes, they are those of all samples.
+    """
+
+    titles: ClassVar[Mapping[str, str]] = {"overall_accuracy": "overall", "mean_class_accuracy": "mean class"}
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+        self.sums = [self.counts]
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         """Adds a batch of (B,) predicted and true labels."""
@@ -31,6 +41,12 @@ class ConfusionMatrix:
 class SceneScores(ConfusionMatrix):
     """Scores of scene segmentation, over all points of a set as if of one scene; kept on the device likewise."""
 
+    titles: ClassVar[Mapping[str, str]] = {
+        "mean_class_iou": "mean class IoU",
+        "point_accuracy": "points",
+        "mean_class_accuracy": "mean class",
+    }
+
     def update(self, predicted: Tensor, true: Tensor, counted: Tensor | None = None) -> None:
         """Adds a batch of predicted and true classes (B, N); of its points those that `counted` (B, N) says, or all."""
         counted = _checked(predicted, true, counted)
@@ -47,13 +63,13 @@ class SceneScores(ConfusionMatrix):
         return (both / (counts.sum(0) + counts.sum(1) - both)).tolist()
 
     def result(self) -> dict[str, float | int]:
-        """The share of points that are right, the mean over classes of that share and of the IoU (each over the classes
-        that have one), and the number of points; fractions in [0, 1]."""
+        """The mean IoU over the classes that have one, the share of points that are right, the mean of that share over
+        the classes that occur, and the number of points; fractions in [0, 1]."""
         scores = super().result()
         return {
+            "mean_class_iou": float(torch.tensor(self.of_classes(), dtype=torch.float64).nanmean()),
             "point_accuracy": scores["overall_accuracy"],
             "mean_class_accuracy": scores["mean_class_accuracy"],
-            "mean_class_iou": float(torch.tensor(self.of_classes(), dtype=torch.float64).nanmean()),
             "count": scores["count"],
         }
 
@@ -66,7 +82,13 @@ class PartScores:
 
     Args:
         parts_of: (categories, parts) bool, which parts a category has.
+
+    `titles` and `sums` as of `ConfusionMatrix`.
     """
+
+    titles: ClassVar[Mapping[str, str]] = {
+        "instance_miou": "instance mIoU", "class_miou": "class mIoU", "point_accuracy": "points"
+    }  # fmt: skip
 
     def __init__(self, parts_of: Tensor, device: torch.device | str = "cpu"):
         self.parts_of = parts_of.to(device)
@@ -74,6 +96,7 @@ class PartScores:
         self.shapes = torch.zeros(len(parts_of), dtype=torch.int64, device=device)
         self.right = torch.zeros((), dtype=torch.int64, device=device)
         self.points = torch.zeros((), dtype=torch.int64, device=device)
+        self.sums = [self.iou, self.shapes, self.right, self.points]
 
     def update(self, predicted: Tensor, true: Tensor, category: Tensor, counted: Tensor | None = None) -> None:
         """Adds a batch of shapes of these categories (B,), with predicted and true parts (B, N); of its points those

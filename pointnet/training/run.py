@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from .config import TrainConfig
 from .distillation import Teacher, distillation_loss
 from .feed import Batch, ResidentFeed, StreamedFeed, count_batches, cut_batches
 from .stopwatch import Stopwatch
+from .tasks import TASKS, Classification
 from .world import World
 
 RANKS_APART = 1_000_003  # between the seeds of two processes of a run
@@ -84,7 +85,7 @@ class Run:
         with world.together():  # first: building a network draws random numbers
             teacher = Teacher(config.teacher, train.classes, config.normals, device) if config.teacher else None
         torch.manual_seed(config.seed)
-        model = synchronize_norms(MODELS[config.model](**model_arguments(config, train)).to(device))
+        model = synchronize_norms(MODELS[config.network](**model_arguments(config, train)).to(device))
         world.take_from_first(list(model.state_dict().values()))
         averaged = copy.deepcopy(model).requires_grad_(False) if config.ema else None
         optimizer = make_optimizer(model, config)
@@ -117,6 +118,10 @@ class Run:
         return run
 
     @property
+    def task(self) -> Classification:
+        return TASKS[self.config.task]
+
+    @property
     def evaluated(self) -> PointNetModel:
         """The network that is measured and kept."""
         return self.model if self.averaged is None else self.averaged
@@ -140,16 +145,18 @@ class Run:
                 batches, shares, _progress(feed.batches(shares), sum(map(len, shares)), title, progress), strict=True
             ):
                 x = augment(random_subset(points, count, self.generator), self.config, self.generator)
+                (x, *more), labels, _ = self.task.examples(x, labels)
                 x, targets = mix(x, labels, self.model.num_outputs, self.config, self.generator)
                 self.watch.lap("data")
-                loss, logits, good = self.step(x, targets, len(labels) / len(batch))
+                loss, logits, good = self.step(x, targets, *more, share=len(rows) / len(batch))
                 finite = points.isfinite().flatten(1).all(1)
                 progress["skipped"] += ~good
                 progress["broken"][rows] |= ~finite
-                progress["seen"] += good * len(labels)
-                progress["loss_sum"] += torch.where(good, loss * len(labels), 0.0)
-                most = targets if targets.dim() == 1 else targets.argmax(1)
-                progress["right"] += torch.where(good, (logits.argmax(1) == most).sum(), 0)
+                progress["seen"] += good * labels.numel()
+                progress["loss_sum"] += torch.where(good, loss * labels.numel(), 0.0)
+                answers = self.task.answer(self.model, logits, *more)
+                most = targets.argmax(1) if targets.is_floating_point() else targets
+                progress["right"] += torch.where(good, (answers == most).sum(), 0)
                 self.position += 1
                 self.watch.lap("optimizer")
                 check()
@@ -202,17 +209,18 @@ class Run:
             }
         return metrics
 
-    def step(self, x: Tensor, targets: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """One training step on x (B, C, N): -> loss, logits (B, classes), and whether it was finite.
+    def step(self, x: Tensor, targets: Tensor, *more: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """One training step on x (B, C, N): -> loss, logits (B, classes) or (B, classes, N), and whether it was finite.
 
         Args:
-            targets: labels (B,), or shares of the classes (B, classes).
+            targets: labels (B,) or (B, N), or shares of the classes (B, classes).
+            more: what else the network takes.
             share: which part of the whole batch's clouds these are; the loss is that of the whole batch.
         """
         if self.captured is None:
-            loss, logits, good = self._find_gradients(x, targets, share)
+            loss, logits, good = self._find_gradients(x, targets, *more, share=share)
         else:
-            loss, logits, good = self.captured(x, targets)
+            loss, logits, good = self.captured(x, targets, *more)
         self.watch.lap("backward")
         # The fused optimizers read this, as they do a gradient scaler's: where it is 1 they leave all as it is.
         self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
@@ -222,16 +230,18 @@ class Run:
             self._average()
         return loss, logits, good
 
-    def _find_gradients(self, x: Tensor, targets: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    def _find_gradients(
+        self, x: Tensor, targets: Tensor, *more: Tensor, share: float = 1.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Leaves the gradients in the parameters; running statistics are as before where it was not finite."""
         buffers = list(self.model.buffers())
         kept = [buffer.clone() for buffer in buffers]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            logits, transforms = self.forward(x, return_transforms=True)
+            logits, transforms = self.forward(x, *more, return_transforms=True)
             wanted = None if self.teacher is None else self.teacher.probabilities(x, self.config.temperature)
         logits = logits.float()
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+        loss = self.task.loss(self.config, self.model, logits, targets, *more)
         if wanted is not None:
             loss = torch.lerp(loss, distillation_loss(logits, wanted, self.config.temperature), self.config.distill)
         loss = (loss + self.model.regularization(transforms)) * share
@@ -267,11 +277,11 @@ class Run:
 
     def finish_epoch(self, metrics: dict[str, Any], out: Path) -> None:
         """Keeps the weights if they are the best so far, then writes the checkpoint and the metrics."""
-        score = (metrics.get("val_overall_accuracy", self.epoch), -metrics.get("val_loss", 0.0))
+        chooser = next(iter(self.task.titles))
+        score = (metrics.get(f"val_{chooser}", self.epoch), -metrics.get("val_loss", 0.0))
         better = not self.best or score > tuple(self.best["score"])
         if better:
-            names = ("overall_accuracy", "mean_class_accuracy")
-            val = {name: metrics[f"val_{name}"] for name in names if f"val_{name}" in metrics}
+            val = {name: metrics[f"val_{name}"] for name in self.task.titles if f"val_{name}" in metrics}
             self.best = {"epoch": self.epoch, "score": list(score), "val": val or None}
         self.history.append(metrics)
         state = self.state()
@@ -355,14 +365,22 @@ def fingerprint(data: LabelledClouds) -> str:
 
 
 def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]:
-    """What `MODELS[config.model]` is built with."""
+    """What `MODELS[config.network]` is built with."""
+    task = TASKS[config.task]
     return {
-        "num_classes": len(data.classes),
-        "in_channels": data.channels,
+        **task.arguments(data),
         "input_transform": config.input_transform,
         "feature_transform": config.feature_transform,
         "regularization_weight": config.regularization_weight,
+        "widths": [scaled(widths, config.width) for widths in task.widths],
+        "head_widths": scaled(task.head_widths, config.width),
+        "dropout": config.dropout,
     }
+
+
+def scaled(widths: Sequence[int], share: float) -> list[int]:
+    """That share of the widths, in eights: others take longer than they are worth."""
+    return [max(8, 8 * round(width * share / 8)) for width in widths]
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -13,10 +13,10 @@ from typing import Any
 from pointnet.files import write_atomically
 
 from .config import TrainConfig, check_seeds, save_config_yaml
+from .tasks import titles_of
 from .world import AgreedError, World
 
 Result = dict[str, Any]
-SCORES = {"overall_accuracy": "overall", "mean_class_accuracy": "mean class"}
 
 
 def seed_folder(out: str | os.PathLike[str], seed: int) -> Path:
@@ -76,7 +76,7 @@ def run_seeds(
 
 
 def summarize(results: Mapping[int, Result]) -> Result:
-    """Results by seed -> those, and mean and spread over the seeds of their accuracies on test and validation.
+    """Results by seed -> those, and mean and spread over the seeds of their scores on test and validation.
 
     The spread is the sample standard deviation (divisor n - 1); of a single seed there is none: None.
     """
@@ -85,13 +85,13 @@ def summarize(results: Mapping[int, Result]) -> Result:
 
 
 def seeds_rows(summary: Result) -> list[list[str]]:
-    """The accuracies of each seed and their mean and spread, in percent, as rows of words below their headings."""
+    """The scores of each seed and their mean and spread, in percent, as rows of words below their headings."""
     parts = {part: name for part, name in (("test", "test"), ("val", "validation")) if summary[part]}
-    heads = [f"{name}, {score}" for name in parts.values() for score in SCORES.values()]
-    rows = [["seed", *heads]]
+    titles = titles_of(summary[next(iter(parts))]) if parts else {}
+    rows = [["seed", *(f"{name}, {title}" for name in parts.values() for title in titles.values())]]
     for seed, result in summary["seeds"].items():
-        rows.append([seed, *(f"{result[part][name]:.2%}" for part in parts for name in SCORES)])
-    return [*rows, ["mean ± std", *(_percent(**summary[part][name]) for part in parts for name in SCORES)]]
+        rows.append([seed, *(f"{result[part][name]:.2%}" for part in parts for name in titles)])
+    return [*rows, ["mean ± std", *(_percent(**summary[part][name]) for part in parts for name in titles)]]
 
 
 def seeds_table(summary: Result) -> str:
@@ -115,11 +115,11 @@ def read_result(folder: Path) -> Result:
 
 
 def _spread(scores: Iterable[Result | None]) -> Result | None:
-    """Mean and standard deviation of each accuracy, or None where some run has none."""
+    """Mean and standard deviation of each score, or None where some run has none."""
     known = list(scores)
     if not all(known):
         return None
-    return {name: _mean_and_std([float(score[name]) for score in known if score]) for name in SCORES}
+    return {name: _mean_and_std([float(score[name]) for score in known if score]) for name in titles_of(known[0] or {})}
 
 
 def _mean_and_std(values: Sequence[float]) -> dict[str, float | None]:

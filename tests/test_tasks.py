@@ -1,0 +1,250 @@
+"""Segmentation is trained as classification is: the same loop, files and stops, with labels of points."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import train
+from pointnet import PointNetPartSegmenter, PointNetSegmenter, load_model
+from pointnet import __main__ as command_line
+from pointnet.datasets import LabelledPoints
+from pointnet.training import TrainConfig, evaluate, fit
+from pointnet.training.checks import dry_run, profile
+from pointnet.training.curves import chosen_epoch, read_metrics
+from pointnet.training.run import Run
+from pointnet.training.seeds import seeds_table, summarize
+from pointnet.training.tasks import TASKS, point_loss
+from tests.test_command_line import error_of
+from tests.test_s3dis import make_room
+from tests.test_shapenetpart import OWN, write_text
+from tests.test_training import assert_equal_states, quiet, tiny, weights
+
+SEGMENTATION = ["part", "scene"]
+PARTS = ["plate/left", "plate/right", "rod/low", "rod/high"]
+
+
+def halves(task: str, per_class: int = 16, points: int = 40, seed: int = 0) -> LabelledPoints:
+    """Plates whose points are of their left or right half and rods of their low or high one; of 40 points 32 are new.
+
+    A fourth channel is the label of the point itself, to be compared with the label that it is trained with.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2 * per_class, 3, points, generator=generator)
+    x[:per_class, 2] *= 0.1
+    x[per_class:, :2] *= 0.1
+    x = x / x.norm(dim=1).amax(1)[:, None, None]
+    labels = torch.arange(2).repeat_interleave(per_class)
+    parts = torch.where(labels[:, None] == 0, x[:, 0] > 0, 2 + (x[:, 2] > 0).long())
+    stored = torch.cat([x, parts[:, None], parts[:, None]], 1)
+    stored[:, :, 32:] = stored[:, :, : points - 32]
+    stored[:, -1, 32:] = -1 - stored[:, -1, 32:]
+    parts_of = torch.tensor([[True, True, False, False], [False, False, True, True]]) if task == "part" else None
+    return LabelledPoints(stored, labels, ["plate", "rod"], PARTS, parts_of, num_points=32)
+
+
+def small(out, task: str, **changes) -> TrainConfig:
+    settings = {"task": task, "dataset": "s3dis" if task == "scene" else "shapes", "width": 0.2, "dropout": 0.1}
+    return tiny(out, **(settings | {"lr": 0.02, "label_smoothing": 0.0} | changes))
+
+
+@pytest.fixture(scope="module", params=SEGMENTATION)
+def finished(request, tmp_path_factory):
+    """One finished run of each task: (its folder, its config, what fit returned)."""
+    out = tmp_path_factory.mktemp("runs") / request.param
+    config = small(out, request.param)
+    return out, config, fit(config, halves(request.param), halves(request.param, seed=1), log=quiet)
+
+
+def chooser(config: TrainConfig) -> str:
+    return next(iter(TASKS[config.task].titles))
+
+
+def test_a_run_learns_and_leaves_the_files_of_the_contract(finished):
+    out, config, result = finished
+    names = {"config.yaml", "config.json", "metrics.jsonl", "model.safetensors", "checkpoint.pt", "result.json"}
+    assert {path.name for path in out.iterdir()} == names
+    assert json.loads((out / "result.json").read_text()) == result
+    titles = TASKS[config.task].titles
+    assert list(result["test"]) == [*titles, "count"]
+    assert list(result["val"]) == list(titles)
+    assert result["test"]["count"] == (32 if config.task == "part" else 32 * 32)
+    assert result["test"][chooser(config)] >= (0.75 if config.task == "part" else 0.25)  # one answer for all has 0.06
+    lines = read_metrics(out)
+    best = max(lines, key=lambda line: (line[f"val_{chooser(config)}"], -line["val_loss"]))
+    assert result["selected_epoch"] == best["epoch"] == chosen_epoch(lines)
+    assert all(0 < line["train_accuracy"] <= 1 for line in lines)
+
+
+def test_the_loaded_model_repeats_the_number_exactly(finished):
+    out, config, result = finished
+    model = load_model(out)
+    assert type(model) is (PointNetPartSegmenter if config.task == "part" else PointNetSegmenter)
+    assert model.classes == tuple(PARTS)
+    scores = evaluate(model, halves(config.task, seed=1))
+    assert {name: scores[name] for name in result["test"]} == result["test"]
+    if config.task == "part":
+        assert model.preprocessing["categories"] == ["plate", "rod"]
+        assert model.parts_of == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_a_stopped_and_resumed_run_ends_with_the_weights_of_the_unbroken_one(finished, tmp_path, feed):
+    out, config, result = finished
+    config = dataclasses.replace(config, out=str(tmp_path / "run"), feed=feed)
+
+    def stop(metrics):
+        if metrics["epoch"] == 1:
+            raise InterruptedError
+
+    data = halves(config.task), halves(config.task, seed=1)
+    with pytest.raises(InterruptedError):
+        fit(config, *data, log=quiet, after_epoch=stop)
+    torch.manual_seed(99)
+    resumed = fit(config, *data, resume=True, log=quiet)
+    assert_equal_states(weights(tmp_path / "run"), weights(out))
+    assert resumed["test"] == result["test"]
+
+
+@pytest.mark.parametrize("task", SEGMENTATION)
+def test_labels_go_with_their_points_whatever_becomes_of_them(tmp_path, task, monkeypatch):
+    seen = []
+
+    def look(run: Run, x: Tensor, targets: Tensor, *category: Tensor, share: float = 1.0, step=Run.step):
+        assert torch.equal(x[:, 3], targets.float())
+        if category:
+            assert torch.equal(category[0], (targets >= 2).long()[:, 0])
+        assert share == 1
+        seen.append(x)
+        return step(run, x, targets, *category, share=share)
+
+    monkeypatch.setattr(Run, "step", look)
+    moves = {"rotate": 180.0, "shift": 0.2, "point_dropout": 0.5, "mirror": True, "epochs": 2}
+    fit(small(tmp_path / "run", task, **moves), halves(task), log=quiet)
+    assert {x.shape[2] for x in seen} == {16, 32}
+    assert any(x[0].unique(dim=1).shape[1] < x.shape[2] for x in seen), "none was dropped"
+
+
+@pytest.mark.parametrize("task", SEGMENTATION)
+def test_each_point_is_measured_once_however_often_it_is_there(task):
+    torch.manual_seed(0)
+    data = halves(task)
+    once = LabelledPoints(
+        data.batch(slice(None))[0][:, :, :32], data.labels, data.classes, data.part_names, data.parts_of
+    )
+    kind = PointNetPartSegmenter if task == "part" else PointNetSegmenter
+    model = kind(**TASKS[task].arguments(data), widths=[[4, 8], [8, 16]], head_widths=[8])
+    wanted, found = (evaluate(model, each) for each in (once, data))
+    assert found == pytest.approx(wanted, rel=1e-6)
+
+
+def test_an_objects_parts_are_those_of_its_category():
+    class Contrary(PointNetPartSegmenter):
+        """Finds parts of the other category likelier."""
+
+        def forward(self, x, category):
+            logits = torch.tensor([[2.0, 1, 9, 9], [9, 9, 1, 2]])[category]
+            return logits.unsqueeze(2).expand(-1, -1, x.shape[2])
+
+    data = halves("part")
+    scores = evaluate(Contrary(**TASKS["part"].arguments(data), widths=[[4], [4]], head_widths=[4]), data)
+    first = data.parts[:, :32] == torch.tensor([0, 3]).repeat_interleave(16)[:, None]
+    assert scores["point_accuracy"] == pytest.approx(float(first.double().mean()))
+    assert scores["instance_miou"] == pytest.approx(scores["point_accuracy"] / 2)
+    assert scores["loss"] > 7
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_points_is_cross_entropy_among_the_labels_that_are_not_left_out(smoothing):
+    targets = torch.randint(0, 3, (5, 7))
+    kept = torch.randn(5, 3, 7, dtype=torch.float64, requires_grad=True)
+    logits = torch.cat([kept, torch.full((5, 2, 7), -torch.inf, dtype=torch.float64)], 1)
+    wanted = F.cross_entropy(kept, targets, label_smoothing=smoothing)
+    for given in (kept, logits):
+        found = point_loss(given, targets, smoothing)
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(*(torch.autograd.grad(loss, kept, retain_graph=True)[0] for loss in (found, wanted)))
+
+
+@pytest.mark.parametrize("restrict", [True, False])
+def test_a_part_of_another_category_costs_nothing_where_the_loss_is_restricted(tmp_path, restrict):
+    task, data = TASKS["part"], halves("part")
+    config = small(tmp_path, "part", restrict=restrict)
+    model = PointNetPartSegmenter(**task.arguments(data))
+    logits = torch.zeros(2, 4, 5)
+    logits[0, 2:] = 9  # a plate with parts of a rod
+    targets, category = torch.tensor([[0] * 5, [3] * 5]), torch.tensor([0, 1])
+    loss = task.loss(config, model, logits, targets, category)
+    assert float(loss) == pytest.approx(math.log(2), rel=1e-6) if restrict else float(loss) > 4
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_width_and_dropout_are_the_networks(tmp_path, task):
+    dataset = {"classification": "shapes", "part": "shapes", "scene": "s3dis"}[task]
+    config = TrainConfig(task=task, dataset=dataset, width=0.25, dropout=0.4, input_transform=False, device="cpu")
+    model = Run.start(config, halves(task), torch.device("cpu")).model
+    published = type(model)()
+    for name in ("widths", "head_widths"):
+        wide, narrow = (torch.tensor(each.arguments[name][-1]) for each in (published, model))
+        assert torch.equal(narrow * 4, wide)
+    assert {part.p for part in model.modules() if isinstance(part, nn.Dropout)} == {0.4}
+
+
+@pytest.mark.parametrize("task", SEGMENTATION)
+def test_looks_at_a_run_are_of_segmentation_too(tmp_path, task):
+    config = small(tmp_path / "new" / "run", task)
+    assert "4 epochs of" in dry_run(config, halves(task), halves(task, seed=1))
+    assert "a step of" in profile(config, halves(task))
+    assert list(tmp_path.iterdir()) == []
+    result = fit(dataclasses.replace(config, overfit_batches=2), halves(task), halves(task, seed=1), log=quiet)
+    assert result["test"] is None
+
+
+def test_the_table_of_seeds_names_the_scores(finished):
+    _, config, result = finished
+    table = seeds_table(summarize({0: result, 3: result}))
+    for title in TASKS[config.task].titles.values():
+        assert f"test, {title}" in table
+        assert f"validation, {title}" in table
+
+
+@pytest.mark.parametrize("task", SEGMENTATION)
+def test_the_commands_train_and_measure_real_layouts(task, tmp_path, capsys):
+    if task == "part":
+        write_text(tmp_path, OWN, {"Tree": [0, 1], "Park bench": [0, 1, 2]}, sizes=(40, 40, 40))
+        data = ["--dataset", "shapenetpart"]
+    else:
+        (tmp_path / "stanford_indoor3d").mkdir()
+        for seed, name in enumerate(("Area_1_office_1", "Area_1_office_2", "Area_5_office_1")):
+            np.save(tmp_path / "stanford_indoor3d" / f"{name}.npy", make_room(800, (1.4, 0.9, 2), seed))
+        data = ["--dataset", "s3dis"]
+    data += ["--root", str(tmp_path)]
+    small = ["--width", "0.05", "--epochs", "2", "--num_points", "64", "--early_points", "32", "--batch_size", "2"]
+    small += ["--input_transform", "false", "--feature_transform", "false", "--device", "cpu"]
+    out = tmp_path / "run"
+    assert train.main(["--task", task, *data, *small, "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    test = json.loads((out / "result.json").read_text())["test"]
+    assert f"test: {TASKS[task].told(test)}" in told
+    assert command_line.main(["evaluate", str(out), *data, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == f"{TASKS[task].told(test)}\n"
+    said = error_of(capsys, command_line.main, ["evaluate", str(out), "--dataset", "modelnet40"])
+    assert "no dataset 'modelnet40'" in said
+
+
+def test_what_segmentation_cannot_do_is_one_line(capsys):
+    for words, message in (
+        (["--task", "part", "--mix", "cutmix_r"], "mix and teacher are for the task classification, not part"),
+        (["--task", "scene", "--teacher", "x"], "mix and teacher are for the task classification, not scene"),
+        (["--task", "part", "--dataset", "modelnet40"], "no dataset 'modelnet40' (known: shapes, shapenetpart)"),
+        (["--task", "scene", "--dataset", "s3dis_area7"], "did you mean 's3dis_area"),
+        (["--dataset", "shapenetpart"], "no dataset 'shapenetpart'"),
+        (["--task", "parts"], "did you mean 'part'?"),
+        (["--task", "part", "--model", "pointnet_part"], "no model 'pointnet_part'; did you mean 'pointnet'?"),
+    ):
+        assert message in error_of(capsys, train.main, words)
