@@ -163,7 +163,6 @@ def summary(config: TrainConfig, result: dict[str, Any]) -> str:
     test, val = result["test"], result["val"]
     task = TASKS[config.task]
     chosen = f"chosen on validation ({val[next(iter(task.titles))]:.2%} there)" if val else "the last"
-    where = f"--dataset {config.dataset} --root {config.root}"
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result["shares"].items())
     measured = "the test part was not opened"
     if config.overfit_batches:
@@ -184,21 +183,29 @@ epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
 config.yaml                      the settings: python train.py --config {config.out}/config.yaml --out runs/again
   checkpoint.pt                    to go on with a run that was stopped: python train.py --resume --out {config.out}
 
-next: python -m pointnet evaluate {config.out} {where}"""
+{next_commands(config, config.out)}"""
 
 
 def summary_of_seeds(config: TrainConfig, seeds: list[int], results: dict[str, Any]) -> str:
     """The last lines of runs with several seeds: where everything is, how good each is, and all of them."""
-    first, where = seed_folder(config.out, seeds[0]), f"--dataset {config.dataset} --root {config.root}"
+    first = seed_folder(config.out, seeds[0])
     return f"""
 {config.out}/
   seed-{seeds[0]}, ...{" " * (23 - len(str(seeds[0])))}a run folder for each seed: pointnet.load_model("{first}")
   result.json                      the figures below, with every seed's own
   config.yaml                      the settings; to add seeds: python train.py --resume --out {config.out} --seeds ...
 
-next: python -m pointnet evaluate {first} {where}
+{next_commands(config, str(first))}
 
 {seeds_table(results)}"""
+
+
+def next_commands(config: TrainConfig, run: str) -> str:
+    """What to do with a run whose folder is `run`; a report is of a classifier alone, and of all seeds."""
+    commands = [f"evaluate {run} --dataset {config.dataset} --root {config.root}"]
+    if config.task == "classification":
+        commands = [f"report {config.out}", f"predict FILE --model {run}", *commands]
+    return "next: " + "\n      ".join(f"python -m pointnet {command}" for command in commands)
 
 
 def left_out(bad: list[str]) -> str:

@@ -44,7 +44,11 @@ def test_training_ends_with_where_everything_is_and_what_to_run_next(run, capsys
     printed = capsys.readouterr().out
     for name in ("model.safetensors", "result.json", "metrics.jsonl", "config.yaml", "checkpoint.pt"):
         assert name in printed
-    assert f"next: python -m pointnet evaluate {out} --dataset modelnet40 --root {SAMPLES}" in printed
+    wanted = f"""next: python -m pointnet report {out}
+      python -m pointnet predict FILE --model {out}
+      python -m pointnet evaluate {out} --dataset modelnet40 --root {SAMPLES}
+"""
+    assert printed.endswith(wanted)
     assert (out / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 

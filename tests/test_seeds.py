@@ -148,7 +148,8 @@ def test_the_command_ends_with_all_seeds_and_takes_them_up_again(several, capsys
     assert [each.split()[0] for each in lines[-4:]] == ["seed", "3", "1", "mean"]
     for name in ("test, overall", "test, mean class", "validation, overall"):
         assert name in lines[-4]
-    assert f"next: python -m pointnet evaluate {out}/seed-3 --dataset modelnet40 --root {SAMPLES}" in printed
+    assert f"next: python -m pointnet report {out}\n" in printed
+    assert f"python -m pointnet evaluate {out}/seed-3 --dataset modelnet40 --root {SAMPLES}" in printed
 
 
 def test_the_settings_hold_the_seeds_and_make_the_same_runs_again(several, tmp_path):
