@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,10 @@ from hypothesis import settings
 # Deterministic: the same examples every time. No deadline: a loaded machine is not a failure.
 settings.register_profile("suite", derandomize=True, deadline=None, database=None)
 settings.load_profile("suite")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; threads of each would wait for the others'
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
