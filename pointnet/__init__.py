@@ -19,6 +19,7 @@ from .models import (
 )
 
 if TYPE_CHECKING:
+    from .inference.label import label_points
     from .inference.predict import predict
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "SharedMLP",
     "TNet",
     "critical_points",
+    "label_points",
     "load_model",
     "orthogonality_loss",
     "predict",
@@ -37,9 +39,13 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`predict` when it is first asked for, since it brings the readers of files."""
-    if name != "predict":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .inference.predict import predict
+    """What brings the readers of files, when it is first asked for."""
+    if name == "predict":
+        from .inference.predict import predict
 
-    return predict
+        return predict
+    if name == "label_points":
+        from .inference.label import label_points
+
+        return label_points
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pointnet.datasets import DATASETS, TASKS, PointCloudFileError, open_dataset
+from pointnet.datasets import TASKS, PointCloudFileError, open_dataset
+from pointnet.datasets.folder import KEPT
 from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
+from pointnet.inference.label import ROOM_POINTS, described, label_files
 from pointnet.inference.pictures import printable
 from pointnet.inference.predict import as_model, find_files, predict_each
 from pointnet.inference.report import PARTS, write_report
 from pointnet.inference.show import show_data, show_files
 from pointnet.models import load_model
 from pointnet.models.ports import load_port
-from pointnet.models.zoo import DEFAULT
+from pointnet.models.zoo import DEFAULT, DEFAULTS
 from pointnet.training.config import OneLineParser, check_name, did_you_mean
 from pointnet.training.extras import MissingExtraError
 from pointnet.training.loop import check_same_classes, evaluate, find_device, keep_freed_memory
 from pointnet.training.tasks import PREPROCESSING, task_of
 
+LABELS = "labels"  # the folder that labelled points go to
+MOST_SHARES = 8  # labels of a file that are told
+# The flags of predict that not every task has.
+ONLY_FOR = {
+    "category": ("part",),
+    "any_rotation": ("classification",),
+    "out": ("part", "scene"),
+}
 EXIT_CODES = """exit codes: 0 done; 1 done, but for what could not be read; 2 refused, in one line on stderr;
 130 stopped"""
 
@@ -60,53 +71,109 @@ def _predict_parser() -> OneLineParser:
     parser = OneLineParser(
         description="Say what files of points are: for each a line with its class, how probable that is, and the next "
         "class. Meshes are sampled by area; of a cloud as many points are drawn as the network was trained with, "
-        "however many it has; both are centred and scaled as in training. A file that cannot be read is told on "
+        "however many it has; both are centred and scaled as in training. With a network for parts or for rooms, say "
+        "what each point is of: for each file a line with the share of each label, and its points, all of a cloud's, "
+        "as a coloured PLY; for all together a picture and a page to turn them. A file that cannot be read is told on "
         "stderr, and the rest go on.",
-        epilog="example: python -m pointnet predict chair.off scans/ 'meshes/*.glb' --model runs/mine",
+        epilog="examples: python -m pointnet predict chair.off scans/ 'meshes/*.glb' --model runs/mine; "
+        "python -m pointnet predict --task part chair.off --category chair --model runs/parts; "
+        "python -m pointnet predict --task scene office.ply --model runs/rooms",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
+    text = "classification, part (of an object) or scene (a room in metres, with colours); default: the model's own"
+    parser.add_argument("--task", type=str | None, help=text)
     text = f"a run's folder, or the name of shipped weights (default: {DEFAULT})"
     parser.add_argument("--model", type=str | None, help=text)
+    text = "for parts: what the objects are, as the data set calls it; much surer than leaving it open"
+    parser.add_argument("--category", type=str | None, help=text)
     text = "the files' up axis, y or z, which is turned into that of the weights (default: as known of the format)"
     parser.add_argument("--up", type=str | None, help=text)
     text = "take the mean over 12 rotations about the up axis; of use where training turned clouds too (--rotate 180)"
     parser.add_argument("--any_rotation", action="store_true", help=text)
-    text = "points of each file that the network sees (default: as many as it was trained with)"
+    text = (
+        "points of each file that the network sees, and that are drawn of a mesh (default: as many as it was trained "
+        f"with; for parts {KEPT:,}; for a room all, and {ROOM_POINTS:,} of a mesh)"
+    )
     parser.add_argument("--num_points", type=int | None, help=text)
+    text = f"for parts and rooms: the folder for the PLY files, the picture and the page (default: {LABELS})"
+    parser.add_argument("--out", type=str | None, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON, a list with an object for each file")
     return parser
 
 
 def _predict(flags: Any) -> int:
     """Prints what each file is; one that cannot be read is a line on stderr and makes the exit code 1."""
-    files, model = find_files(flags.files), as_model(flags.model)
-    predictions = predict_each(files, model, flags.up, flags.any_rotation, flags.num_points)
-    if not flags.json:
-        count = flags.num_points or model.preprocessing["num_points"]
-        expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
-        print(f"{flags.model or DEFAULT}: {len(model.classes)} classes; takes {expected}", flush=True)
-    file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
+    if flags.task is not None:
+        check_name("task", flags.task, TASKS)
+    files, model = find_files(flags.files), as_model(flags.model, *([flags.task] if flags.task else TASKS))
+    task = task_of(model).name
+    for flag, tasks in ONLY_FOR.items():
+        if flags[flag] and task not in tasks:
+            raise ValueError(f"--{flag} is for the task {' or '.join(tasks)}, not {task}")
     code, answers = 0, []
-    for found in predictions:
+    for found in _classified(flags, files, model) if task == "classification" else _labelled(flags, files, model):
         if isinstance(found, PointCloudFileError):
             code = 1
             print(printable(str(found)), file=sys.stderr, flush=True)
-        elif flags.json:
-            answers.append(found.as_json())
-        else:
-            then = f", then {found.runner_up} {found.runner_up_probability:.1%}" if found.runner_up else ""
-            line = f"{found.file!s:{file_width}}  {found.class_name:{class_width}} {found.probability:6.1%}{then}"
-            print(printable(line), flush=True)
+        elif not flags.json:
+            print(printable(found.line), flush=True)
+        elif found.data is not None:
+            answers.append(found.data)
     if flags.json:
         print(json.dumps(answers, indent=2))
     return code
 
 
+class Answer(NamedTuple):
+    """What is printed: as text, or as JSON if it is of a file."""
+
+    line: str
+    data: dict[str, Any] | None = None
+
+
+def _classified(flags: Any, files: Sequence[Path], model: Any) -> Iterator[Answer | PointCloudFileError]:
+    predictions = predict_each(files, model, flags.up, flags.any_rotation, flags.num_points)
+    count = flags.num_points or model.preprocessing["num_points"]
+    expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
+    yield Answer(f"{flags.model or DEFAULT}: {len(model.classes)} classes; takes {expected}")
+    file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
+    for found in predictions:
+        if isinstance(found, PointCloudFileError):
+            yield found
+            continue
+        then = f", then {found.runner_up} {found.runner_up_probability:.1%}" if found.runner_up else ""
+        line = f"{found.file!s:{file_width}}  {found.class_name:{class_width}} {found.probability:6.1%}{then}"
+        yield Answer(line, found.as_json())
+
+
+def _labelled(flags: Any, files: Sequence[Path], model: Any) -> Iterator[Answer | PointCloudFileError]:
+    out = LABELS if flags.out is None else flags.out
+    task = task_of(model).name
+    labelled = label_files(files, model, flags.category, flags.up, flags.num_points, out)
+    yield Answer(f"{flags.model or DEFAULTS[task]}: {described(model, flags.category)}")
+    width = max(len(str(file)) for file in files)
+    for found in labelled:
+        if isinstance(found, PointCloudFileError):
+            yield found
+        elif isinstance(found, str):
+            yield Answer(found)
+        else:
+            cloud, ply = found
+            shares = [f"{name} {share:.1%}" for name, share in cloud.shares.items()]
+            more = [f"{len(shares) - MOST_SHARES} more"] if len(shares) > MOST_SHARES else []
+            line = f"{cloud.file!s:{width}}  {len(cloud.points):>9,} points: {', '.join(shares[:MOST_SHARES] + more)}"
+            yield Answer(line, {**cloud.as_json(), "ply": str(ply)})
+
+
+def _datasets() -> list[str]:
+    """Those of all tasks."""
+    return list(dict.fromkeys(name for known in TASKS.values() for name in known))
+
+
 def _evaluate_parser() -> OneLineParser:
     parser = OneLineParser(description="Measure a trained model on one split of a data set.")
     parser.add_argument("run", help="the run's folder, or the name of shipped weights")
-    names = dict.fromkeys(name for known in TASKS.values() for name in known)
-    parser.add_argument("--dataset", default="shapes", help=", ".join(names))
+    parser.add_argument("--dataset", default="shapes", help=", ".join(_datasets()))
     parser.add_argument("--root", default="data", help="the folder the data set is in")
     parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
     parser.add_argument("--split", default="test", help="test or train")
@@ -181,8 +248,9 @@ def _report(flags: Any) -> int:
 
 
 def _show_parser() -> OneLineParser:
+    known = _datasets()
     parser = OneLineParser(description="Say what a data set or files of points hold, and draw samples of it.")
-    parser.add_argument("what", nargs="+", help=f"{', '.join(DATASETS)}, or files and folders of points")
+    parser.add_argument("what", nargs="+", help=f"{', '.join(known)}, or files and folders of points")
     parser.add_argument("--root", default="data", help="the folder the data set is in")
     parser.add_argument("--split", default="both", help="train, test or both")
     parser.add_argument("--num_points", type=int | None, help="points a cloud (default: 1024; files whole)")
@@ -194,15 +262,16 @@ def _show_parser() -> OneLineParser:
 
 def _show(flags: Any) -> int:
     """Prints what is there; a file that cannot be read is a line on stderr and makes the exit code 1."""
-    if len(flags.what) == 1 and flags.what[0] in DATASETS:
+    known = _datasets()
+    if len(flags.what) == 1 and flags.what[0] in known:
         count = 1024 if flags.num_points is None else flags.num_points
         for text in show_data(flags.what[0], flags.root, flags.split, count, flags.per_class, flags.out):
             print(text, flush=True)
         return 0
     for word in flags.what:
         if not Path(word).exists():
-            known = f"{did_you_mean(word, DATASETS)} (data sets: {', '.join(DATASETS)})"
-            raise ValueError(f"'{word}' is neither a data set nor a file{known}")
+            near = f"{did_you_mean(word, known)} (data sets: {', '.join(known)})"
+            raise ValueError(f"'{word}' is neither a data set nor a file{near}")
     code = 0
     for found in show_files([Path(word) for word in flags.what], flags.num_points, flags.up, flags.out):
         if isinstance(found, PointCloudFileError):

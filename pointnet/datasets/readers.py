@@ -39,6 +39,8 @@ __all__ = [
     "read_hdf5",
     "read_points",
     "read_table",
+    "turned",
+    "up_of",
 ]
 
 # Points drawn from a mesh if nobody says how many.
@@ -84,7 +86,7 @@ class DatasetNotFoundError(PointCloudFileError):
 class PointCloud(NamedTuple):
     """The N points of one file, in the library's frame (z up, right-handed), and what belongs to each of them."""
 
-    points: NDArray[np.float32]  # (N, 3), in the file's unit
+    points: NDArray[Any]  # (N, 3) float32, or float64 where `read_cloud` was asked for that; in the file's unit
     normals: NDArray[np.float32] | None  # (N, 3), of length 1 or 0
     colors: NDArray[np.float32] | None  # (N, 3), red, green and blue in [0, 1]
     labels: NDArray[np.int64] | None  # (N,)
@@ -98,14 +100,17 @@ def read_cloud(
     repeat: bool = False,
     normalize: bool = False,
     extras: Extras = EXTRAS,
+    precise: bool = False,
+    mesh_points: int = NUM_POINTS,
 ) -> PointCloud:
     """The points of any file, with their normals, colours and labels where it has some.
 
     Args:
         path: a file whose suffix says what it is, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5, or
             text (XYZ, TXT, CSV, PTS, ASC). No other file is opened, whatever it refers to.
-        num_points: N. A mesh gives that many, drawn uniformly by area, with the normals of its faces; None: 1,024. A
-            cloud gives that many of its rows, drawn without replacement, or all in order if it has no more; None: all.
+        num_points: N. A mesh gives that many, drawn uniformly by area, with the normals of its faces; None:
+            `mesh_points`. A cloud gives that many of its rows, drawn without replacement, or all in order if it has no
+            more; None: all.
         seed: of both draws.
         up: the file's up axis, "z" or "y" (turned by a quarter about x). None: y for GLB and GLTF, as their
             standard has it, and z for all else.
@@ -114,6 +119,8 @@ def read_cloud(
         normalize: bring the file's vertices to the middle and to coordinates of at most 1 first, in float64, so that a
             survey's easting of half a million metres leaves the shape its digits.
         extras: what else is wanted, of "normals", "colors" and "labels"; the rest is None, and takes no memory.
+        precise: coordinates as float64, with all digits that the file has.
+        mesh_points: N of a mesh, where `num_points` is None.
 
     Rows of a cloud, and faces of a mesh, whose coordinates are not finite are left out.
 
@@ -124,8 +131,11 @@ def read_cloud(
     path = Path(path)
     generator = _generator(num_points, seed, up)
     with _door(path):
-        turned = up == "y" or (up is None and path.suffix.lower() in Y_UP)
-        return _made(_contents(path, extras), num_points, generator, turned, repeat, normalize, extras)
+        is_turned = up_of(path, up) == "y"
+        contents = _contents(path, extras)
+        if contents.faces is not None:
+            num_points = num_points or mesh_points
+        return _made(contents, num_points, generator, is_turned, repeat, normalize, extras, precise)
 
 
 def cloud_of(
@@ -135,6 +145,7 @@ def cloud_of(
     up: str | None = None,
     repeat: bool = False,
     normalize: bool = False,
+    precise: bool = False,
 ) -> PointCloud:
     """What `read_cloud` gives of a file of these rows: points (N, 3), or points and normals (N, 6).
 
@@ -149,7 +160,7 @@ def cloud_of(
     contents = Contents(rows[:, :3], normals=rows[:, 3:] if rows.shape[1] == 6 else None)
     try:
         with np.errstate(all="ignore"):
-            return _made(contents, num_points, generator, up == "y", repeat, normalize, EXTRAS)
+            return _made(contents, num_points, generator, up == "y", repeat, normalize, EXTRAS, precise)
     except Refusal as refusal:
         raise ValueError(f"points {tuple(rows.shape)}: {refusal}") from refusal
 
@@ -163,14 +174,20 @@ def _generator(num_points: int | None, seed: int, up: str | None) -> np.random.G
     return np.random.default_rng(seed)
 
 
+def up_of(path: Path, up: str | None = None) -> str:
+    """The axis that points up in a file, as `read_cloud` takes it: "z" or "y"."""
+    return up or ("y" if path.suffix.lower() in Y_UP else "z")
+
+
 def _made(
     contents: Contents,
     num_points: int | None,
     generator: np.random.Generator,
-    turned: bool,
+    is_turned: bool,
     repeat: bool,
     normalize: bool,
     extras: Extras,
+    precise: bool,
 ) -> PointCloud:
     """What a file holds as it is asked for; the arguments are those of `read_cloud`."""
     whole, is_mesh = contents.vertices, contents.faces is not None
@@ -179,8 +196,10 @@ def _made(
         contents = _rows(contents, _drawn(finite, num_points, generator, repeat))
     if normalize and finite.any():
         contents = contents._replace(vertices=_normalized(contents.vertices, *_box(whole, finite)))
-    cloud = _sampled(contents, num_points or NUM_POINTS, generator, extras) if is_mesh else _as_cloud(contents)
-    return _turned(cloud) if turned else cloud
+    dtype = np.float64 if precise else np.float32
+    count = num_points or NUM_POINTS
+    cloud = _sampled(contents, count, generator, extras, dtype) if is_mesh else _as_cloud(contents, dtype)
+    return turned(cloud) if is_turned else cloud
 
 
 def read_points(
@@ -289,7 +308,9 @@ def _check_file(path: Path) -> None:
         raise Refusal("is empty")
 
 
-def _sampled(mesh: Contents, count: int, generator: np.random.Generator, extras: Extras) -> PointCloud:
+def _sampled(
+    mesh: Contents, count: int, generator: np.random.Generator, extras: Extras, dtype: type[np.floating]
+) -> PointCloud:
     """Points drawn from a mesh by area, each with its face's normal if those are wanted."""
     faces, face_colors = mesh.faces, mesh.face_colors
     assert faces is not None
@@ -310,7 +331,7 @@ def _sampled(mesh: Contents, count: int, generator: np.random.Generator, extras:
         colors = interpolate(colors, corners, weights)
     elif face_colors is not None:
         colors = face_colors[face].astype(np.float32)
-    points = _checked(interpolate(vertices, corners, weights))
+    points = _checked(interpolate(vertices, corners, weights, dtype))
     return PointCloud(points, normals_of_faces(vertices, corners) if "normals" in extras else None, colors, None)
 
 
@@ -359,28 +380,28 @@ def _normalized(vertices: Array, middle: NDArray[np.float64], half: float) -> ND
     return (vertices.astype(np.float64) - middle) / half
 
 
-def _as_cloud(contents: Contents) -> PointCloud:
-    """A cloud in the types of the library."""
+def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
+    """A cloud in the types of the library, its coordinates in this one."""
     normals, colors, labels = contents.normals, contents.colors, contents.labels
     return PointCloud(
-        contents.vertices.astype(np.float32),
+        contents.vertices.astype(dtype),
         None if normals is None else unit_or_zero(normals),
         None if colors is None else colors.astype(np.float32),
         None if labels is None else labels.astype(np.int64),
     )
 
 
-def _checked(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not np.isfinite(points).all():
+def _checked(points: NDArray[np.floating]) -> NDArray[np.floating]:
+    if not _finite_rows(points, np.float32).all():
         raise Refusal("has coordinates too large for 32 bits")
     return points
 
 
-def _turned(cloud: PointCloud) -> PointCloud:
+def turned(cloud: PointCloud) -> PointCloud:
     """From a frame with y up into the library's: (x, y, z) -> (x, -z, y)."""
     normals = cloud.normals
     return cloud._replace(points=_turned_rows(cloud.points), normals=None if normals is None else _turned_rows(normals))
 
 
-def _turned_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _turned_rows(rows: NDArray[Any]) -> NDArray[Any]:
     return np.stack([rows[:, 0], -rows[:, 2], rows[:, 1]], axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -50,12 +51,15 @@ def draw_on_surface(
 
 
 def interpolate(
-    values: NDArray[np.floating], corners: NDArray[np.integer], weights: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Vertices' values (V, 3) at places given by their corners (n, 3) and weights (n, 3): -> (n, 3) float32."""
+    values: NDArray[np.floating],
+    corners: NDArray[np.integer],
+    weights: NDArray[np.float64],
+    dtype: type[np.floating] = np.float32,
+) -> NDArray[Any]:
+    """Vertices' values (V, 3) at places given by their corners (n, 3) and weights (n, 3): -> (n, 3)."""
     mixed = np.einsum("nk,nkc->nc", weights, values[corners].astype(np.float64))
     with np.errstate(over="ignore"):  # what is too large for float32 is not finite, and told by whoever asked
-        return mixed.astype(np.float32)
+        return mixed.astype(dtype)
 
 
 def normals_of_faces(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float32]:

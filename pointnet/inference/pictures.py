@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from pointnet.files import write_atomically
 from pointnet.training.extras import MissingExtraError
 
+from .viewer import PALETTE
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANEL, CAPTION, MARGIN = 220, 28, 14  # pixels
+PANEL, CAPTION, MARGIN, ENTRY = 220, 28, 14, 18  # pixels; an entry is a label's name at the foot
 AZIMUTH, ELEVATION = 30.0, 23.0  # degrees: from the front (-y), a little to the right (+x) and above
 SHADES = ("#12304d", "#1f5f8b", "#4fa0b8", "#bcdcdc")  # of a point, near to far
+FADED = 0.55  # how far a label's colour is mixed with white, at the farthest point
 MOST_LETTERS = 26  # of a caption
 
 
@@ -39,10 +42,17 @@ def write_grid(
     clouds: Sequence[NDArray[Any]],
     names: Sequence[str],
     columns: int | None = None,
+    labels: Sequence[NDArray[Any] | None] = (),
+    label_names: Sequence[str] = (),
 ) -> None:
     """Writes a PNG of clouds (N, 3), z up, a panel of `PANEL` pixels each, row by row, with their names below.
 
     Each cloud fills its panel, without being stretched; near points are dark, far ones pale. The folder is made.
+
+    Args:
+        columns: of panels; None for a picture somewhat wider than high.
+        labels: of the clouds' points, (N,) integers; a colour each, named at the foot. None where there are none.
+        label_names: the labels' names, by label; a label beyond them is shown as its number.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -58,13 +68,20 @@ def write_grid(
         raise MissingExtraError("drawing", "matplotlib", "view") from error
 
     columns = min(columns or grid_columns(len(clouds)), len(clouds))
-    width, height = columns * PANEL, math.ceil(len(clouds) / columns) * (PANEL + CAPTION)
+    labels = labels or [None] * len(clouds)
+    present = sorted({int(label) for each in labels if each is not None for label in np.unique(each)})
+    width, foot = columns * PANEL, math.ceil(len(clouds) / columns) * (PANEL + CAPTION)
+    height = foot + (math.ceil(len(present) / columns) * ENTRY + MARGIN if present else 0)
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
     # One drawing surface for all, in pixels from the upper left corner: many times faster than one for each.
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    for index, (cloud, name) in enumerate(zip(clouds, names, strict=True)):
-        _draw_panel(axes, cloud, name, left=index % columns * PANEL, top=index // columns * (PANEL + CAPTION))
+    for index, (cloud, name, each) in enumerate(zip(clouds, names, labels, strict=True)):
+        _draw_panel(axes, cloud, name, each, index % columns * PANEL, index // columns * (PANEL + CAPTION))
+    for index, label in enumerate(present):
+        at = index % columns * PANEL + MARGIN, foot + (index // columns + 0.5) * ENTRY
+        axes.scatter(*at, 60, paint(np.array([label])), marker="s", linewidths=0)
+        _write(axes, at[0] + MARGIN, at[1], label_names[label] if label < len(label_names) else str(label), "left")
     stream = io.BytesIO()
     with warnings.catch_warnings():  # a name in a script that the font lacks is drawn with boxes
         warnings.filterwarnings("ignore", message=".*Glyph.*")
@@ -89,23 +106,39 @@ def shortened(name: str) -> str:
     return printable(name if len(name) <= MOST_LETTERS else f"{name[:half]}…{name[-half:]}")
 
 
-def _draw_panel(axes: Axes, cloud: NDArray[Any], name: str, left: float, top: float) -> None:
+def paint(labels: NDArray[Any]) -> NDArray[np.float64]:
+    """(N,) integers -> (N, 3), red, green and blue in [0, 1]: as on the page."""
+    colours = np.array([tuple(bytes.fromhex(colour[1:])) for colour in PALETTE])
+    return colours[labels % len(colours)] / 255
+
+
+def _draw_panel(
+    axes: Axes, cloud: NDArray[Any], name: str, labels: NDArray[Any] | None, left: float, top: float
+) -> None:
     """Draws one cloud and its caption, far points first; each has a white rim, so that near ones stand out."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    dots, depths = _to_pixels(cloud)
+    order, dots, depths = _to_pixels(cloud)
     size = min(max(110 / math.sqrt(len(dots)), 1.0), 6.0)
-    colours = LinearSegmentedColormap.from_list("depth", SHADES)(depths)
+    if labels is None:
+        colours = LinearSegmentedColormap.from_list("depth", SHADES)(depths)
+    else:
+        colours = 1 - (1 - paint(np.asarray(labels)[order])) * (1 - FADED * depths[:, None])
     axes.scatter(left + dots[:, 0], top + dots[:, 1], size**2, colours, edgecolors="white", linewidths=size / 10)
-    at = (left + PANEL / 2, top + PANEL + CAPTION / 2 - 3)
-    axes.text(*at, shortened(name), ha="center", va="center", fontsize=8.5, color="#1f2933", parse_math=False)
+    _write(axes, left + PANEL / 2, top + PANEL + CAPTION / 2 - 3, name, "center")
 
 
-def _to_pixels(cloud: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One cloud: -> (N, 2) pixels from the panel's upper left corner, far points first, and their depths in [0, 1]."""
+def _write(axes: Axes, right: float, down: float, text: str, where: Literal["left", "center"]) -> None:
+    axes.text(right, down, shortened(text), ha=where, va="center", fontsize=8.5, color="#1f2933", parse_math=False)
+
+
+def _to_pixels(cloud: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """One cloud: -> its points' order, far ones first; (N, 2) pixels from the panel's upper left corner and depths in
+    [0, 1], in that order."""
     flat = project(cloud)
-    flat = flat[np.argsort(-flat[:, 2], kind="stable")]
+    order = np.argsort(-flat[:, 2], kind="stable")
+    flat = flat[order]
     low, high = flat.min(0), flat.max(0)
     scale = (PANEL - 2 * MARGIN) / (max(high[0] - low[0], high[1] - low[1]) or 1.0)
     dots = (flat[:, :2] - (low + high)[:2] / 2) * scale * (1, -1) + PANEL / 2
-    return dots, (flat[:, 2] - low[2]) / ((high[2] - low[2]) or 1.0)
+    return order, dots, (flat[:, 2] - low[2]) / ((high[2] - low[2]) or 1.0)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from pointnet.datasets import PointCloudFileError
 from pointnet.datasets.folder import KEPT, sample_array, sample_file
-from pointnet.models import PointNetClassifier, load_model
-from pointnet.models.zoo import DEFAULT, shipped
+from pointnet.models import PointNetClassifier, PointNetModel, load_model
+from pointnet.models.zoo import DEFAULTS, shipped
 from pointnet.training.config import did_you_mean
 from pointnet.training.loop import vote
-from pointnet.training.tasks import PREPROCESSING
+from pointnet.training.tasks import PREPROCESSING, task_of
 
 from .show import files_in
 
@@ -85,7 +85,7 @@ def predict(
         source: a file of any format that `read_points` knows, a folder of them, or an array (N, 3), with normals
             (N, 6); or a list of these. A mesh is sampled by area.
         model: a run folder, the name of shipped weights, or a model that `load_model` gave; None for the shipped
-            weights of ModelNet40.
+            weights of ModelNet40. One that labels points is for `label_points`.
         up: the axis that points up in the source, "z" or "y", which is turned into the weights' frame (z up). None: y
             for GLB and glTF, as their standard has it, and z for all else.
         any_rotation: the probabilities are the mean of those of the cloud turned about its up axis by 12 even steps:
@@ -97,15 +97,9 @@ def predict(
         PointCloudFileError: a file that cannot be read, the first one of several.
         ValueError: an array or an argument outside the values above, or no such model.
     """
-    several, sources = True, list[Source]()
-    if isinstance(source, str | os.PathLike) and os.path.isdir(source):
-        sources += find_files([os.fspath(source)])
-    elif isinstance(source, list | tuple):
-        sources += source
-    else:
-        several, sources = False, [source]
+    several, sources = sources_of(source)
     predictions = []
-    for found in predict_each(sources, as_model(model), up, any_rotation, num_points):
+    for found in predict_each(sources, as_classifier(model), up, any_rotation, num_points):
         if isinstance(found, PointCloudFileError):
             raise found
         predictions.append(found)
@@ -129,7 +123,7 @@ def predict_each(
         raise ValueError(f"num_points must be at least 1, got {count}")
     if up not in (None, "z", "y"):
         raise ValueError(f"up must be z or y, got '{up}'")
-    normals, network = _takes_normals(model), model.fold()
+    normals, network = takes_normals(model), model.fold()
 
     def answers() -> Iterator[Prediction | PointCloudFileError]:
         batch = max(1, BATCH_POINTS // count)
@@ -148,19 +142,39 @@ def predict_each(
     return answers()
 
 
-def as_model(model: str | os.PathLike[str] | PointNetClassifier | None) -> PointNetClassifier:
-    """The model itself, the one of this name or folder, or for None the default of the weights that are shipped."""
-    if isinstance(model, PointNetClassifier):
-        return model
-    if model is None and DEFAULT not in shipped():
-        raise ValueError("no weights are shipped with this version; give --model, a run folder that train.py made")
-    loaded = load_model(DEFAULT if model is None else model)
-    if not isinstance(loaded, PointNetClassifier):
-        raise ValueError(f"{model}: labels points, and does not name clouds: it holds a {type(loaded).__name__}")
-    return loaded
+def sources_of(source: Source | list[Any] | tuple[Any, ...]) -> tuple[bool, list[Source]]:
+    """Whether there may be several, and which."""
+    if isinstance(source, str | os.PathLike) and os.path.isdir(source):
+        return True, [*find_files([os.fspath(source)])]
+    if isinstance(source, list | tuple):
+        return True, [*source]
+    return False, [source]
 
 
-def _takes_normals(model: PointNetClassifier) -> bool:
+def as_model(model: str | os.PathLike[str] | PointNetModel | None, *tasks: str) -> PointNetModel:
+    """The model itself, the one of this name or folder, or for None that of the first task that is shipped.
+
+    Raises:
+        ValueError: there is none, or it was trained for a task that is not among these.
+    """
+    name = "the model"
+    if not isinstance(model, PointNetModel):
+        name = os.fspath(model or DEFAULTS.get(tasks[0], ""))
+        if model is None and name not in shipped():
+            wanted = "give --model, a run folder that train.py made"
+            raise ValueError(f"no weights for the task {tasks[0]} are shipped with this version; {wanted}")
+        model = load_model(name)
+    if (task := task_of(model).name) not in tasks:
+        raise ValueError(f"{name} is for the task {task}, not {' or '.join(tasks)}")
+    return model
+
+
+def as_classifier(model: str | os.PathLike[str] | PointNetClassifier | None) -> PointNetClassifier:
+    """`as_model` of a task that has one kind of model."""
+    return cast(PointNetClassifier, as_model(model, "classification"))
+
+
+def takes_normals(model: PointNetModel) -> bool:
     """Whether the model takes normals beside points.
 
     Raises:
@@ -197,16 +211,23 @@ def _read(source: Source, count: int, normals: bool, up: str | None) -> NDArray[
     """A source as the points it is evaluated with where it is of a data set's files: (C, count)."""
     drawn = max(count, KEPT)
     if not isinstance(source, str | os.PathLike):
-        rows = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
-        return sample_array(rows, drawn, normals, up)[:, :count]
-    path = Path(source)
+        return sample_array(rows_of(source), drawn, normals, up)[:, :count]
     try:
-        return sample_file(path, drawn, normals, up)[:, :count]
+        return sample_file(Path(source), drawn, normals, up)[:, :count]
     except PointCloudFileError as error:
-        if path.exists() or not path.parent.is_dir():
-            return error
-        near = did_you_mean(path.name, os.listdir(path.parent))
-        return PointCloudFileError(path, f"{error.reason}{near}")
+        return with_nearest(error)
+
+
+def rows_of(source: NDArray[Any] | Tensor) -> NDArray[Any]:
+    return source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
+
+
+def with_nearest(error: PointCloudFileError) -> PointCloudFileError:
+    """The error; of a file that is not there, with the name of the one that may be meant."""
+    path = error.path
+    if path.exists() or not path.parent.is_dir():
+        return error
+    return PointCloudFileError(path, f"{error.reason}{did_you_mean(path.name, os.listdir(path.parent))}")
 
 
 def _probabilities(

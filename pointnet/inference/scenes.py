@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.datasets import pad_clouds
-from pointnet.datasets.s3dis import CHANNELS, POINTS, Cells, block_channels
+from pointnet.datasets.s3dis import CHANNELS, POINTS, WIDEST, Cells, block_channels
 from pointnet.models import PointNetSegmenter
 
 BATCH = 8 * POINTS  # points that go through the network at once
@@ -45,11 +45,9 @@ def label_scene(
         seed: of the dealing out.
 
     Raises:
-        ValueError: a network for other channels, or points or colours that are not as above.
+        ValueError: a network for other channels, points or colours that are not as above, or more than a kilometre.
     """
-    channels = model.encoder.mlp1.widths[0]
-    if channels != CHANNELS:
-        raise ValueError(f"scenes need a network of {CHANNELS} channels (xyz, rgb, xyz as shares), got {channels}")
+    check_is_for_scenes(model)
     for name, array in (("points", points), ("colors", colors)):
         if array.ndim != 2 or array.shape != (len(points), 3) or not len(array):
             raise ValueError(f"{name} must be ({len(points)}, 3) with at least one, got {array.shape}")
@@ -59,6 +57,8 @@ def label_scene(
     network = model.fold().to(device)
     points = (points - points.min(0)).astype(np.float32)
     extent = points.max(0)
+    if extent.max() > WIDEST:
+        raise ValueError(f"must be a scene in metres, at most {WIDEST:,} of them, got {extent.max():,.0f}")
     # Rows go along the longer side: they are short, and so are the votes that are held.
     turned = points if extent[0] >= extent[1] else points[:, [1, 0, 2]]
     cells = Cells.of(turned)
@@ -80,6 +80,13 @@ def label_scene(
         labels[rows] = final[:, :-1].argmax(1)
         probability[rows] = final[:, :-1].max(1) / final[:, -1]
     return LabelledScene(labels, probability)
+
+
+def check_is_for_scenes(model: PointNetSegmenter) -> None:
+    """Raises ValueError unless a network takes the channels of scenes."""
+    channels = model.encoder.mlp1.widths[0]
+    if channels != CHANNELS:
+        raise ValueError(f"scenes need a network of {CHANNELS} channels (xyz, rgb, xyz as shares), got {channels}")
 
 
 Part = tuple[NDArray[np.int64], NDArray[np.float32]]  # where in the order of cells its points are, and their channels

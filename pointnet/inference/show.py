@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointnet.datasets import LabelledClouds, PointCloudFileError, open_dataset
+from pointnet.datasets import TASKS, LabelledClouds, LabelledPoints, PointCloudFileError, open_dataset
 from pointnet.datasets.readers import SUFFIXES, PointCloud, read_cloud
 from pointnet.training.extras import MissingExtraError
 
@@ -76,7 +76,7 @@ def show_data(
     """Yields what a data set holds, as text, and then draws samples: `out/<name>.png` and `out/<name>.html`.
 
     Args:
-        name: of the data set, in `DATASETS`.
+        name: of the data set, in `TASKS`.
         root: the folder it is in.
         split: train, test or both; samples are of the first.
         num_points: points a cloud.
@@ -91,7 +91,8 @@ def show_data(
         raise ValueError(f"split must be train, test or both, got '{split}'")
     if per_class < 1:
         raise ValueError(f"per_class must be at least 1, got {per_class}")
-    parts = {part: open_dataset(name, root, part, num_points) for part in SPLITS[split]}
+    task = next((task for task, known in TASKS.items() if name in known), "classification")
+    parts = {part: open_dataset(name, root, part, num_points, task=task) for part in SPLITS[split]}
     first, data = next(iter(parts.items()))
     total = sum(len(part) for part in parts.values())
     title = f"{name}: {len(data.classes)} classes, {total:,} clouds of {num_points:,} points"
@@ -120,10 +121,14 @@ def data_view(data: LabelledClouds, index: int, name: str) -> View:
     """One cloud of a data set, coloured by its parts where it has them."""
     points = cloud(data, index)
     kept = np.isfinite(points).all(1)
-    parts: Tensor | None = getattr(data, "parts", None)
-    if parts is None:
+    if isinstance(data, LabelledPoints):
+        labels: Tensor | None = data[index][1]
+    else:
+        parts: Tensor | None = getattr(data, "parts", None)
+        labels = None if parts is None else parts[index]
+    if labels is None:
         return View(name, points[kept])
-    return View(name, points[kept], labels=parts[index].numpy()[kept], label_names=getattr(data, "part_names", ()))
+    return View(name, points[kept], labels=labels.numpy()[kept], label_names=getattr(data, "part_names", ()))
 
 
 def count_table(parts: Mapping[str, LabelledClouds]) -> str:
@@ -219,7 +224,7 @@ def describe(found: PointCloud) -> str:
     return "  ".join(words)
 
 
-def file_view(name: str, found: PointCloud) -> View:
+def file_view(name: str, found: PointCloud, label_names: Sequence[str] = ()) -> View:
     """A file's cloud, thinned to what can be drawn, coloured by its labels or its colours."""
     count = len(found.points)
     kept = np.arange(count)
@@ -227,7 +232,7 @@ def file_view(name: str, found: PointCloud) -> View:
         name += f" ({MOST_POINTS:,} of {count:,} points)"
         kept = np.sort(np.random.default_rng(0).choice(count, MOST_POINTS, replace=False))
     if found.labels is not None:
-        return View(name, found.points[kept], labels=found.labels[kept])
+        return View(name, found.points[kept], labels=found.labels[kept], label_names=label_names)
     return View(name, found.points[kept], colors=None if found.colors is None else found.colors[kept])
 
 
@@ -240,7 +245,9 @@ def draw(
     """Writes `<stem>.png` and `<stem>.html`; yields their names, or which package the picture needs."""
     picture, page = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.html")
     try:
-        write_grid(picture, [view.points for view in views], captions, columns)
+        label_names = max((view.label_names for view in views), key=len)
+        labels = [view.labels for view in views]
+        write_grid(picture, [view.points for view in views], captions, columns, labels, label_names)
         yield f"wrote {picture}"
     except MissingExtraError as error:
         yield str(error)

@@ -24,6 +24,11 @@ from pointnet.files import write_atomically
 PAGE, VIEWER = (Path(__file__).with_name(name) for name in ("page.html", "viewer.html"))
 DIGITS = 4  # of a coordinate, relative to the cloud's size: far below what a screen can show
 LEAST_GAP = 1e-300
+# Of labels, one after the other, and again from the first.
+PALETTE = (
+    "#2f6fb0", "#e07b28", "#3a9a5b", "#c8423f", "#8459a8", "#d6a419", "#2ba3a8", "#d86a9e", "#7a5c46", "#62aee6",
+    "#8c4a12", "#8aa82e", "#8b2635", "#4b3f9e", "#1d6b5f", "#a63a8a",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +92,7 @@ def viewer(views: Sequence[View]) -> str:
     """The scene and its thumbnails as HTML; a page can hold them once. ValueError where there are no views."""
     if not views:
         raise ValueError("a page needs at least one view, got none")
-    return _fill(VIEWER, views=_json([_view_data(view) for view in views]))
+    return _fill(VIEWER, palette=_json(PALETTE), views=_json([_view_data(view) for view in views]))
 
 
 def write_html(path: str | os.PathLike[str], title: str, notes: str, body: str) -> None:

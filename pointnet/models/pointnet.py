@@ -88,8 +88,20 @@ class PointNetEncoder(nn.Module):
         feature, transforms, _ = self.encode(x, lengths)
         return (feature, transforms) if return_transforms else feature
 
-    def encode(self, x: Tensor, lengths: Tensor | None = None, keep: Collection[int] = ()) -> Encoding:
-        """(B, C, N) -> all that a head may want; `keep` are the layers whose outputs it does, the first being 1."""
+    def encode(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        keep: Collection[int] = (),
+        of: Encoding | None = None,
+    ) -> Encoding:
+        """(B, C, N) -> all that a head may want.
+
+        Args:
+            keep: the layers whose outputs it wants, the first being 1.
+            of: what was made of the clouds that the points are of, if they are not the whole of them; its feature and
+                its matrices are taken, and none is made of x.
+        """
         self.mlp1[0].check(x)
         mask = None if lengths is None else point_mask(lengths, x)
         x = fill_padding(x, mask)
@@ -97,15 +109,20 @@ class PointNetEncoder(nn.Module):
         per_point: list[Tensor] = []
         number = 0
         *most, last = self.mlp2
-        for tnet, layers in ((self.input_tnet, self.mlp1), (self.feature_tnet, most)):
-            transform = None if tnet is None else tnet(x, lengths)
+        known = of.transforms if of else (None, None)
+        for tnet, transform, layers in (
+            (self.input_tnet, known[0], self.mlp1),
+            (self.feature_tnet, known[1], most),
+        ):
+            if tnet is not None and transform is None:
+                transform = tnet(x, lengths)
             transforms.append(transform)
             for layer in layers:
                 x, transform = layer(x, mask=mask, transform=transform), None
                 number += 1
                 if number in keep:
                     per_point.append(x)
-        feature = last.max_pool(x, mask=mask, transform=transform)
+        feature = of.feature if of else last.max_pool(x, mask=mask, transform=transform)
         return Encoding(feature, Transforms(*transforms), tuple(per_point))
 
     @torch.no_grad()
@@ -123,7 +140,7 @@ class PointNetEncoder(nn.Module):
                 chunks, or of different numbers of clouds; or an iterator that can be read only once while there are
                 T-Nets.
         """
-        _check_points_are_independent(self)
+        check_points_are_independent(self)
         if iter(chunks) is chunks and (self.input_tnet is not None or self.feature_tnet is not None):
             raise ValueError("chunks must be readable more than once, as a list is: each T-Net takes a pass of its own")
         input_transform = feature_transform = None
@@ -260,7 +277,7 @@ def critical_points(model: PointNetClassifier | PointNetEncoder, x: Tensor, leng
     Raises:
         ValueError: in training mode or without running statistics, where every point takes part in the norms.
     """
-    _check_points_are_independent(model)
+    check_points_are_independent(model)
     encoder = model.encoder if isinstance(model, PointNetClassifier) else model
     _, transforms = encoder(x, lengths, return_transforms=True)
     critical = torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
@@ -272,7 +289,7 @@ def critical_points(model: PointNetClassifier | PointNetEncoder, x: Tensor, leng
     return critical.scatter_(1, encoder.mlp2.winners(x, lengths, transforms.feature), True)
 
 
-def _check_points_are_independent(model: nn.Module) -> None:
+def check_points_are_independent(model: nn.Module) -> None:
     """Raises unless every norm has fixed statistics, so that no point sees another."""
     if model.training:
         raise ValueError("this needs a network in eval mode; call model.eval() first")

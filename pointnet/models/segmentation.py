@@ -7,7 +7,7 @@ first weight, the feature once a cloud (identity 5), the turned points without b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -15,7 +15,14 @@ from torch import Tensor
 
 from pointnet.layers.shared_mlp import SharedMLP
 
-from .pointnet import PUBLISHED, PointNetEncoder, PointNetModel, Transforms
+from .pointnet import (
+    PUBLISHED,
+    Encoding,
+    PointNetEncoder,
+    PointNetModel,
+    Transforms,
+    check_points_are_independent,
+)
 
 # The widths of the shared layers, before and after the feature transform, and those of the heads.
 PUBLISHED_PART, PUBLISHED_PART_HEAD = ((64, 128, 128), (512, 2048)), (256, 256, 128)
@@ -127,11 +134,39 @@ class PointNetPartSegmenter(PointNetLabeller):
             category: (B,) integers below num_categories, of which kind each object is; None: not known.
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The logits of the rest are 0.
         """
-        before, after = len(self.encoder.mlp1), len(self.encoder.mlp2)
-        feature, transforms, per_point = self.encoder.encode(x, lengths, keep=range(1, before + after))
+        encoding = self.encoder.encode(x, lengths, keep=self._kept)
+        logits = self._score(encoding, category, lengths)
+        return (logits, encoding.transforms) if return_transforms else logits
+
+    @torch.no_grad()
+    def label_chunks(self, seen: Tensor, chunks: Iterable[Tensor], category: Tensor | None = None) -> Iterator[Tensor]:
+        """The logits (B, num_parts, n) of clouds of any size, chunk by chunk (B, C, n), in the memory of one.
+
+        With their feature known, no point's logits depend on another point. Equal to the clouds given whole, where
+        `seen` is all of them.
+
+        Args:
+            seen: (B, C, N), the points that feature and matrices are made of: all, or enough of them.
+            category: as of `forward`.
+
+        Raises:
+            ValueError: in training mode or without running statistics, where the norms would need the whole cloud.
+        """
+        check_points_are_independent(self)
+        cloud = self.encoder.encode(seen)
+        for chunk in chunks:
+            yield self._score(self.encoder.encode(chunk, keep=self._kept, of=cloud), category)
+
+    @property
+    def _kept(self) -> range:
+        """The layers whose outputs the head takes: all but the pooled one."""
+        return range(1, len(self.encoder.mlp1) + len(self.encoder.mlp2))
+
+    def _score(self, encoding: Encoding, category: Tensor | None, lengths: Tensor | None = None) -> Tensor:
+        feature, transforms, per_point = encoding
         context = [*per_point, feature, self._one_hot(category, feature)]
-        logits = self.logits(self.head(per_point[before - 1], context, lengths, transforms.feature), lengths=lengths)
-        return (logits, transforms) if return_transforms else logits
+        turned = per_point[len(self.encoder.mlp1) - 1]
+        return self.logits(self.head(turned, context, lengths, transforms.feature), lengths=lengths)
 
     def restrict(self, logits: Tensor, category: Tensor | None) -> Tensor:
         """The logits (B, num_parts, N), -inf for parts that the object's category (B,) does not have.

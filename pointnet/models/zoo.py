@@ -31,6 +31,7 @@ MODELS: dict[str, type[PointNetModel]] = {
 }
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
 DEFAULT = "pointnet_modelnet40"  # of those, what predicts where nobody says which
+DEFAULTS = {"classification": DEFAULT, "part": "pointnet_shapes_part"}  # likewise, by task
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how files of torch.save and pickle begin
 
 
