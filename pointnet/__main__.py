@@ -150,7 +150,10 @@ def _labelled(flags: Any, files: Sequence[Path], model: Any) -> Iterator[Answer 
     out = LABELS if flags.out is None else flags.out
     task = task_of(model).name
     labelled = label_files(files, model, flags.category, flags.up, flags.num_points, out)
-    yield Answer(f"{flags.model or DEFAULTS[task]}: {described(model, flags.category)}")
+    yield Answer(f"{flags.model or DEFAULTS[task]}: labels points by {described(model, flags.category)}")
+    if task == "part" and flags.category is None:
+        known = ", ".join(model.preprocessing.get("categories", ()))
+        yield Answer(f"far surer, if what the objects are is told: --category, one of {known}")
     width = max(len(str(file)) for file in files)
     for found in labelled:
         if isinstance(found, PointCloudFileError):

@@ -213,7 +213,9 @@ def test_the_model_is_left_as_it_was_and_may_be_in_training(model):
 
 def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch, capsys, model):
     monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
-    with pytest.raises(ValueError, match="no weights are shipped with this version; give --model, a run folder"):
+    with pytest.raises(
+        ValueError, match="no weights for the task classification are shipped with this version; give --model"
+    ):
         predict(CHAIR)
     assert "give --model" in error_of(capsys, command_line.main, ["predict", str(CHAIR)])
     model.save_pretrained(tmp_path / zoo.DEFAULT)

@@ -100,6 +100,18 @@ def test_a_dense_block_is_dealt_out_evenly_and_every_point_once(model, size, lon
     assert np.array_equal(first.probability, other.probability) == (size <= 64)
 
 
+def test_blocks_of_any_size_come_in_few_shapes(model, monkeypatch):
+    """On a CPU what is made for a new shape is kept: 2 million points took 2 GB of it."""
+    lengths, forward = [], PointNetSegmenter.forward
+    monkeypatch.setattr(
+        PointNetSegmenter, "forward", lambda self, x, **more: lengths.append(x.shape[2]) or forward(self, x, **more)
+    )
+    points, colors = scene(900, 6, 5, 2)
+    label_scene(model, points, colors)
+    assert set(lengths) <= {1, 2, 4, 8, 16, 32, 64}
+    assert len(lengths) >= 10
+
+
 def test_no_more_votes_are_held_than_two_rows_of_cells_need(model, monkeypatch):
     """A corridor of 30 metres in y, of 61 rows of cells."""
     points, colors = scene(3000, 1.2, 30, 0)

@@ -325,3 +325,25 @@ def test_wrong_input_is_met_with_one_clear_line():
     for wrong in ([], [7], [-1]):
         with pytest.raises(ValueError, match=re.escape(f"category 1 must be one or more numbers below 7, got {wrong}")):
             PointNetPartSegmenter(7, 2, parts_of=[[0], wrong])
+
+
+@pytest.mark.parametrize(("sizes", "known"), [((11,), True), ((4, 1, 6), True), ((1,) * 11, False)])
+def test_points_in_chunks_get_the_logits_of_the_clouds_given_whole(sizes, known):
+    model, x = make("part", False), points(3)
+    category = torch.tensor([0, 4, 2]) if known else None
+    with torch.no_grad():
+        wanted = model(x, category)
+    found = list(model.label_chunks(x, x.split(list(sizes), 2), category))
+    assert [logits.shape[2] for logits in found] == list(sizes)
+    torch.testing.assert_close(torch.cat(found, 2), wanted, rtol=1e-12, atol=1e-12)
+    assert not found[0].requires_grad
+
+
+def test_points_that_were_not_seen_change_nothing_for_others():
+    model, x = make("part", False), points(2, count=30)
+    (alone,) = model.label_chunks(x[:, :, :9], [x[:, :, :9]])
+    further = torch.cat(list(model.label_chunks(x[:, :, :9], x.split(9, 2))), 2)
+    torch.testing.assert_close(further[:, :, :9], alone, rtol=1e-12, atol=1e-12)
+    assert (further - model(x)).abs().max() > 1e-6
+    with pytest.raises(ValueError, match="eval mode"):
+        next(make("part").label_chunks(x, [x]))

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from pointnet import __main__ as command_line
-from pointnet.datasets import LabelledClouds, ModelNet, read_points
+from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, read_points
 from pointnet.inference import show
+from pointnet.inference.pictures import ENTRY, MARGIN
 from pointnet.inference.show import Measures, measure, show_data
+from tests.test_shapenetpart import OWN, write_text
 from tests.test_viewer import Page, panels
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +47,7 @@ def pair(monkeypatch) -> dict[str, LabelledClouds]:
     for data in parts.values():
         data.parts = torch.arange(8).repeat(len(data), 1) % 3
         data.part_names = ("rim", "foot", "handle")
-    monkeypatch.setattr(show, "open_dataset", lambda name, root, split, num_points: parts[split])
+    monkeypatch.setattr(show, "open_dataset", lambda name, root, split, num_points, task: parts[split])
     return parts
 
 
@@ -105,6 +107,23 @@ def test_the_page_shows_parts_and_leaves_out_what_is_not_finite(pair, tmp_path):
     assert view["name"] == "<b>cup</b> 0"
     assert (view["labels"], view["names"]["1"]) == ([1, 2, 0, 1, 2, 0, 1], "foot")
     assert len(view["points"]) == 7 * 3
+
+
+def test_data_whose_points_have_labels_is_drawn_in_their_colours(capsys, tmp_path):
+    written = write_text(tmp_path, OWN, {"Tree": [0, 1], "Park bench": [2]}).parent
+    words = ["show", "shapenetpart", "--root", str(written), "--num_points", "30", "--out", str(tmp_path / "out")]
+    assert command_line.main(words) == 0
+    assert table(capsys.readouterr().out, "class")["total"] == ["4", "2"]
+    data = ShapeNetPart(written, "trainval", 30)
+    views = drawn(tmp_path / "out", "shapenetpart")
+    assert [view["name"].rsplit(" ", 1)[0] for view in views] == list(data.classes)
+    for view in views:
+        points, parts, _ = data[int(view["name"].split()[-1])]
+        np.testing.assert_allclose(np.reshape(view["points"], (-1, 3)), points.T, atol=2e-4)
+        assert view["labels"] == parts.tolist()
+        assert {view["names"][str(part)] for part in view["labels"]} <= set(data.part_names)
+    with_names = panels(tmp_path / "out" / "shapenetpart.png", columns=2, rows=1, foot=2 * ENTRY + MARGIN)
+    assert all(np.ptp(panel[(panel < 0.9).any(2)], axis=1).max() > 0.3 for panel in with_names), "no colour"
 
 
 def test_files_are_a_line_each_and_those_that_cannot_be_read_are_told(capsys, tmp_path):

@@ -148,12 +148,13 @@ def test_without_the_extra_the_message_says_what_to_install(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def panels(path, columns: int, rows: int) -> list[np.ndarray]:
-    """The panels of a grid, (PANEL, PANEL, 3) in [0, 1] with 1 for white, row by row, captions cut off."""
+def panels(path, columns: int, rows: int, foot: int = 0) -> list[np.ndarray]:
+    """The panels of a grid, (PANEL, PANEL, 3) in [0, 1] with 1 for white, row by row, captions and foot cut off."""
     from matplotlib.image import imread
 
     picture = imread(path)[..., :3]
-    assert picture.shape == (rows * (PANEL + CAPTION), columns * PANEL, 3)
+    assert picture.shape == (rows * (PANEL + CAPTION) + foot, columns * PANEL, 3)
+    picture = picture[: len(picture) - foot]
     cells = (
         picture.reshape(rows, PANEL + CAPTION, columns, PANEL, 3).swapaxes(1, 2).reshape(-1, PANEL + CAPTION, PANEL, 3)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,8 +174,9 @@ def label_files(
 ) -> Iterator[tuple[LabelledCloud, Path] | PointCloudFileError | str]:
     """Labels files and writes them to `out`: yields each with its PLY, or why it cannot be read; then what was drawn.
 
-    A file's PLY has its name, with `.parts.ply` or `.scene.ply` added, and stands below `out` as the file does below
-    the folder that all are in. The first `MOST_FILES` are drawn: `out/parts.png` and `out/parts.html`, or `scene`.
+    A file's PLY has its name, with `.parts.ply` or `.scene.ply` added; those of files of one name stand below `out` as
+    the files do below the folder that all are in. The first `MOST_FILES` are drawn: `out/parts.png` and
+    `out/parts.html`, or `scene`.
 
     Raises:
         ValueError: an argument that `label_points` refuses.
@@ -183,22 +185,28 @@ def label_files(
     name = "parts" if isinstance(model, PointNetPartSegmenter) else "scene"
     labelled = label_each(files, model, category, up, num_points)
     above = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    called = Counter(file.name for file in files)
 
     def written() -> Iterator[tuple[LabelledCloud, Path] | PointCloudFileError | str]:
         views: list[View] = []
+        count = 0
         for file, found in zip(files, labelled, strict=True):
             if isinstance(found, PointCloudFileError):
                 yield found
                 continue
-            ply = Path(out) / f"{os.path.relpath(file, above)}.{name}.ply"
+            place = file.name if called[file.name] == 1 else os.path.relpath(file, above)
+            ply = Path(out) / f"{place}.{name}.ply"
             found.write_ply(ply)
             yield found, ply
+            count += 1
             if len(views) < MOST_FILES:
                 cloud = PointCloud(found.points, None, None, found.labels)
                 views.append(file_view(file.name, turned(cloud) if found.up == "y" else cloud, found.names))
         if views:
-            of = f", as of category {category}" if category else ""
-            yield from draw(Path(out) / name, views, [view.name for view in views], name, f"As labelled{of}.")
+            title = views[0].name if count == 1 else f"{count:,} clouds"
+            notes = f"Their first {len(views)}. " if len(views) < count else ""
+            notes += f"Points are labelled by {described(model, category)}."
+            yield from draw(Path(out) / name, views, [view.name for view in views], title, notes)
 
     return written()
 
@@ -206,12 +214,10 @@ def label_files(
 def described(model: PointNetPartSegmenter | PointNetSegmenter, category: str | None) -> str:
     """What a model labels points by, in words."""
     if not isinstance(model, PointNetPartSegmenter):
-        return f"labels points by {len(model.classes)} classes"
-    categories = model.preprocessing.get("categories", ())
-    if category is None:
-        said = f"--category says which, and makes it much surer: {', '.join(categories)}"
-        return f"labels points by {len(model.classes)} parts of {model.num_categories} categories; {said}"
-    return f"labels points by the parts of {category}"
+        return f"{len(model.classes)} classes"
+    return (
+        f"the parts of {category}" if category else f"{len(model.classes)} parts of {model.num_categories} categories"
+    )
 
 
 Labels = tuple[NDArray[np.int64], NDArray[np.float32]]  # of each point, and how probable they are

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PANEL, CAPTION, MARGIN, ENTRY = 220, 28, 14, 18  # pixels; an entry is a label's name at the foot
 AZIMUTH, ELEVATION = 30.0, 23.0  # degrees: from the front (-y), a little to the right (+x) and above
 SHADES = ("#12304d", "#1f5f8b", "#4fa0b8", "#bcdcdc")  # of a point, near to far
-FADED = 0.55  # how far a label's colour is mixed with white, at the farthest point
+FADED = 0.35  # how far a label's colour is mixed with white, at the farthest point
 MOST_LETTERS = 26  # of a caption
 
 

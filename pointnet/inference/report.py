@@ -63,7 +63,8 @@ def read_run(path: str | os.PathLike[str]) -> RunFolder:
     result = read_result(path) if (path / "result.json").is_file() else None
     model = load_model(path)
     if not isinstance(model, PointNetClassifier):
-        raise ValueError(f"{path}: a report is of a classifier, got a {type(model).__name__}")
+        wanted = f"a report is of a classifier, got a {type(model).__name__}"
+        raise ValueError(f"{path}: {wanted}; python -m pointnet evaluate measures it, and predict shows what it says")
     return RunFolder(path, load_config(settings), lines, result, finished, model)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pointnet.datasets import pad_clouds
 from pointnet.datasets.s3dis import CHANNELS, POINTS, WIDEST, Cells, block_channels
 from pointnet.models import PointNetSegmenter
 
@@ -55,6 +54,7 @@ def label_scene(
             raise ValueError(f"{name} must be finite, got a number that is not")
     most = int(model.preprocessing.get("num_points", POINTS))
     network = model.fold().to(device)
+    dtype = next(network.parameters()).dtype
     points = (points - points.min(0)).astype(np.float32)
     extent = points.max(0)
     if extent.max() > WIDEST:
@@ -68,9 +68,11 @@ def label_scene(
         first, done, end = cells.row(i), cells.row(i + 1), cells.row(i + 2)
         votes = np.concatenate([votes, np.zeros((end - first - len(votes), votes.shape[1]), np.float32)])
         for batch in _batches(_parts(cells, i, points, colors, extent, most, seed)):
-            x, lengths = pad_clouds([torch.from_numpy(channels.T) for _, channels in batch])
-            x = x.to(device, next(network.parameters()).dtype)
-            said = network(x, lengths=lengths.to(device)).softmax(1).float().cpu().numpy()
+            x = torch.zeros(len(batch), CHANNELS, _padded(max(len(at) for at, _ in batch)))
+            for row, (at, channels) in zip(x, batch, strict=True):
+                row[:, : len(at)] = torch.from_numpy(channels.T)
+            lengths = torch.tensor([len(at) for at, _ in batch], device=device)
+            said = network(x.to(device, dtype), lengths=lengths).softmax(1).float().cpu().numpy()
             for (at, _), shares in zip(batch, said, strict=True):
                 votes[at - first, :-1] += shares[:, : len(at)].T
                 votes[at - first, -1] += 1
@@ -112,12 +114,17 @@ def _parts(
                 yield at[part], channels[part]
 
 
+def _padded(count: int) -> int:
+    """The power of two from there on: on a CPU each new shape costs time, and memory that is not given back."""
+    return 1 << (count - 1).bit_length()
+
+
 def _batches(parts: Iterator[Part]) -> Iterator[list[Part]]:
-    """As many at once as take `BATCH` points when all are padded to the longest."""
+    """As many at once as take `BATCH` points when all are padded alike."""
     batch: list[Part] = []
     for part in parts:
         longest = max(len(at) for at, _ in (*batch, part))
-        if batch and longest * (len(batch) + 1) > BATCH:
+        if batch and _padded(longest) * (len(batch) + 1) > BATCH:
             yield batch
             batch = []
         batch.append(part)
