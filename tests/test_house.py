@@ -128,7 +128,16 @@ def test_every_flag_a_page_prints_exists(page):
             if f"-m pointnet {command}" in line:
                 flags = re.findall(r"(?<!\S)--\w+", line.split(command, 1)[1])
                 assert set(flags) <= set(parser().format_help().split()), line
-    others = {"--epoch", "--meshes", "--logdir", "--votes", "--json", "--up", "--model"}  # of other commands
+    others = {
+        "--epoch",
+        "--meshes",
+        "--logdir",
+        "--votes",
+        "--json",
+        "--up",
+        "--model",
+        "--category",
+    }  # of other commands
     others |= {"--max_restarts", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"}  # of torchrun
     named = set(re.findall(r"`(--\w+)", text))
     assert named <= known | others, named - known - others

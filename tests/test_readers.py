@@ -423,6 +423,25 @@ def test_what_is_not_wanted_is_left_out_and_the_rest_is_as_it_is(tmp_path, extra
     assert left_out > 10
 
 
+def test_precise_keeps_every_digit_of_a_coordinate(tmp_path):
+    rows = np.array([[5e5 + 1 / 3, 4e6 + 1 / 7, 1 / 9], [-1e-9, 1e30, 3.0], [1e300, 0, 0]])
+    np.save(tmp_path / "far.npy", rows)
+    found = read_cloud(tmp_path / "far.npy", precise=True).points
+    assert found.dtype == np.float64
+    assert np.array_equal(found, rows[:2]), "what has no float32 is left out as ever"
+    assert np.array_equal(
+        read_cloud(tmp_path / "far.npy", precise=True, up="y").points, rows[:2, [0, 2, 1]] * (1, -1, 1)
+    )
+    assert np.array_equal(read_cloud(tmp_path / "far.npy").points, rows[:2].astype(np.float32))
+    np.testing.assert_allclose(read_cloud(FILES / "chair.off", precise=True).points, read_points(FILES / "chair.off"))
+
+
+def test_a_mesh_alone_gives_as_many_points_as_are_asked_of_meshes():
+    sizes = [len(read_cloud(FILES / name, mesh_points=77).points) for name in ("chair.off", "stool.xyz")]
+    assert sizes == [77, 1024]
+    assert len(read_cloud(FILES / "chair.off", 5, mesh_points=77).points) == 5
+
+
 @pytest.mark.parametrize("count", [1, 30, 500])
 def test_a_few_rows_of_a_normalized_cloud_are_rows_of_it_normalized_whole(tmp_path, count):
     rows = np.random.default_rng(0).normal(size=(500, 3)) + 5e5
