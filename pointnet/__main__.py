@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pointnet.datasets import TASKS, PointCloudFileError, open_dataset
 from pointnet.datasets.folder import KEPT
 from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
-from pointnet.inference.label import ROOM_POINTS, described, label_files
+from pointnet.inference.label import FOLDER, ROOM_POINTS, described, label_files
 from pointnet.inference.pictures import printable
 from pointnet.inference.predict import as_model, find_files, predict_each
 from pointnet.inference.report import PARTS, write_report
@@ -24,7 +24,6 @@ from pointnet.training.extras import MissingExtraError
 from pointnet.training.loop import check_same_classes, evaluate, find_device, keep_freed_memory
 from pointnet.training.tasks import PREPROCESSING, task_of
 
-LABELS = "labels"  # the folder that labelled points go to
 MOST_SHARES = 8  # labels of a file that are told
 # The flags of predict that not every task has.
 ONLY_FOR = {
@@ -95,7 +94,7 @@ def _predict_parser() -> OneLineParser:
         f"with; for parts {KEPT:,}; for a room all, and {ROOM_POINTS:,} of a mesh)"
     )
     parser.add_argument("--num_points", type=int | None, help=text)
-    text = f"for parts and rooms: the folder for the PLY files, the picture and the page (default: {LABELS})"
+    text = f"for parts and rooms: the folder for the PLY files, the picture and the page (default: {FOLDER})"
     parser.add_argument("--out", type=str | None, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON, a list with an object for each file")
     return parser
@@ -147,13 +146,12 @@ def _classified(flags: Any, files: Sequence[Path], model: Any) -> Iterator[Answe
 
 
 def _labelled(flags: Any, files: Sequence[Path], model: Any) -> Iterator[Answer | PointCloudFileError]:
-    out = LABELS if flags.out is None else flags.out
-    task = task_of(model).name
+    task, out = task_of(model).name, FOLDER if flags.out is None else flags.out
     labelled = label_files(files, model, flags.category, flags.up, flags.num_points, out)
     yield Answer(f"{flags.model or DEFAULTS[task]}: labels points by {described(model, flags.category)}")
     if task == "part" and flags.category is None:
         known = ", ".join(model.preprocessing.get("categories", ()))
-        yield Answer(f"far surer, if what the objects are is told: --category, one of {known}")
+        yield Answer(f"labels are far surer where --category says what the objects are: {known}")
     width = max(len(str(file)) for file in files)
     for found in labelled:
         if isinstance(found, PointCloudFileError):

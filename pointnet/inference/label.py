@@ -22,7 +22,7 @@ from pointnet.files import write_atomically
 from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.training.config import check_name
 
-from .pictures import paint
+from .pictures import paint, printable
 from .predict import Source, as_model, rows_of, sources_of, takes_normals, with_nearest
 from .scenes import check_is_for_scenes, label_scene
 from .show import MOST_FILES, draw, file_view
@@ -30,6 +30,7 @@ from .viewer import View
 
 CHUNK = 8192  # points that are scored together
 ROOM_POINTS = 100_000  # drawn from the mesh of a room
+FOLDER = "labels"  # that labelled files go to
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +78,16 @@ class LabelledCloud:
         """
         single = self.points.astype(np.float32)
         kind = "float" if np.array_equal(single, self.points) else "double"
-        names = (name.encode("ascii", "backslashreplace").decode() for name in self.names)
+        names = (printable(name).encode("ascii", "backslashreplace").decode() for name in self.names)
         header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(self.points)}"]
-        header[2:2] = (f"comment label {i} is {' '.join(name.split())}" for i, name in enumerate(names))
+        header[2:2] = (f"comment label {i} is {name}" for i, name in enumerate(names))
         header += [f"property {kind} {axis}" for axis in "xyz"]
         header += [f"property uchar {colour}" for colour in ("red", "green", "blue")]
         header += ["property int label", "end_header", ""]
         xyz = "<f4" if kind == "float" else "<f8"
         rows = np.empty(len(self.points), [("xyz", xyz, 3), ("rgb", "u1", 3), ("label", "<i4")])
         rows["xyz"], rows["label"] = single if kind == "float" else self.points, self.labels
-        rows["rgb"] = np.rint(255 * paint(self.labels))
+        rows["rgb"] = np.rint(255 * paint(np.arange(len(self.names)))).astype(np.uint8)[self.labels]
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, b"".join(["\n".join(header).encode(), rows.view(np.uint8).data]))
 
@@ -170,7 +171,7 @@ def label_files(
     category: str | None = None,
     up: str | None = None,
     num_points: int | None = None,
-    out: str | os.PathLike[str] = "labels",
+    out: str | os.PathLike[str] = FOLDER,
 ) -> Iterator[tuple[LabelledCloud, Path] | PointCloudFileError | str]:
     """Labels files and writes them to `out`: yields each with its PLY, or why it cannot be read; then what was drawn.
 
@@ -213,11 +214,10 @@ def label_files(
 
 def described(model: PointNetPartSegmenter | PointNetSegmenter, category: str | None) -> str:
     """What a model labels points by, in words."""
+    count = len(model.classes)
     if not isinstance(model, PointNetPartSegmenter):
-        return f"{len(model.classes)} classes"
-    return (
-        f"the parts of {category}" if category else f"{len(model.classes)} parts of {model.num_categories} categories"
-    )
+        return f"{count} classes"
+    return f"the parts of {category}" if category else f"{count} parts of {model.num_categories} categories"
 
 
 Labels = tuple[NDArray[np.int64], NDArray[np.float32]]  # of each point, and how probable they are
