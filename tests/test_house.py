@@ -89,6 +89,11 @@ def test_every_setting_is_explained():
         assert re.search(rf"^        {field.name}: ", TrainConfig.__doc__, re.MULTILINE), field.name
 
 
+def test_what_a_walk_through_the_docs_leaves_behind_is_not_for_git():
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    assert {"runs/", "/show/", ".cache/"} <= set(ignored)  # the last beside meshes, data/samples among them
+
+
 def test_the_readme_has_no_gaps():
     assert not re.search(r"\b(FIGURES|TODO|TBD|LAWS_AND_TABLE)\b", README)
 
