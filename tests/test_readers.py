@@ -220,6 +220,15 @@ def test_num_points_draws_rows_of_a_cloud_without_replacement():
         read_points(FILES / "stool.xyz", 1025)
 
 
+def test_more_points_than_memory_holds_are_refused_before_any_is_drawn():
+    class Never:
+        def permutation(self, count):
+            raise AssertionError("drawn")
+
+    with pytest.raises(MemoryError):
+        readers._drawn(np.ones(2, bool), 10**15, Never(), repeat=True)
+
+
 def test_rows_that_belong_together_stay_together(tmp_path):
     table = np.hstack([mutants.vertices(), np.arange(40)[:, None]])
     cloud = read_cloud(written(tmp_path, "a.xyz", mutants.rows(table)), num_points=30, seed=2)

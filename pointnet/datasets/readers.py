@@ -352,8 +352,9 @@ def _drawn(
         return slice(None) if finite.all() else np.flatnonzero(finite)
     if count > there and not repeat:
         raise Refusal(f"has {there} points, fewer than num_points={count}")
-    rounds = [generator.permutation(there) for _ in range(-(-count // there))]
-    rows = (rounds[0] if len(rounds) == 1 else np.concatenate(rounds))[:count]
+    rows = np.empty(count, np.int64)  # at once: a count that memory does not hold is refused, and not approached
+    for start in range(0, count, there):
+        rows[start : start + there] = generator.permutation(there)[: count - start]
     return rows if finite.all() else np.flatnonzero(finite)[rows]
 
 
