@@ -19,7 +19,8 @@ from pointnet.inference.show import show_data, show_files
 from pointnet.models import load_model
 from pointnet.models.ports import load_port
 from pointnet.models.zoo import DEFAULT, DEFAULTS
-from pointnet.training.config import OneLineParser, check_name, did_you_mean
+from pointnet.names import did_you_mean
+from pointnet.training.config import OneLineParser, check_name
 from pointnet.training.extras import MissingExtraError
 from pointnet.training.loop import check_same_classes, evaluate, find_device, keep_freed_memory
 from pointnet.training.tasks import PREPROCESSING, task_of
@@ -59,11 +60,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run[parsed.subcommand](parsed[parsed.subcommand])
     except (ValueError, OSError, MissingExtraError) as error:
-        print(f"python -m pointnet: error: {error}", file=sys.stderr)
+        print(f"python -m pointnet: error: {_told(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
+
+
+def _told(error: Exception) -> str:
+    """An error in one line; of what the system refuses, which file and why."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return printable(f"{error.filename2 or error.filename}: {error.strerror}")
+    return str(error)
 
 
 def _predict_parser() -> OneLineParser:
@@ -270,6 +278,8 @@ def _show(flags: Any) -> int:
             print(text, flush=True)
         return 0
     for word in flags.what:
+        if word in DATASETS and not Path(word).exists():
+            raise ValueError(f"'{word}' is a data set; show it alone")
         if not Path(word).exists():
             near = f"{did_you_mean(word, known)} (data sets: {', '.join(known)})"
             raise ValueError(f"'{word}' is neither a data set nor a file{near}")
@@ -326,7 +336,7 @@ def _convert_parser() -> OneLineParser:
 
 def _convert(flags: Any) -> int:
     file = Path(flags.file)
-    out = Path(flags.out or file.with_suffix(""))
+    out = Path(flags.out) if flags.out else file.parent / file.stem
     if out == file:
         raise ValueError(f"{file}: its name has no suffix to leave out; --out must name the folder to write")
     if (out / "config.json").exists():

@@ -216,6 +216,47 @@ def test_a_command_is_needed_and_what_it_needs_is_named(capsys):
     assert line == "python -m pointnet evaluate: error: argument --root: expected one argument"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "x.off", "--num_points", "many"], "predict: error: num_points must be a whole number, got 'many'"),
+        (["predict", "x.off", "--num_points", "1e3"], "predict: error: num_points must be a whole number, got '1e3'"),
+        (["evaluate", "x", "--votes", "1.5"], "evaluate: error: votes must be a whole number, got '1.5'"),
+        (["predict", "x.off", "--num", "3"], "unrecognized arguments: --num 3; did you mean '--num_points'?"),
+        (["show", "shapes", "x.off"], "error: 'shapes' is a data set; show it alone"),
+        (["convert", ""], "error: .: its name has no suffix to leave out; --out must name the folder to write"),
+        (["convert", "x.pth", "--classes", "names.txt"], "error: names.txt: No such file or directory"),
+        (["report", "nowhere"], "error: nowhere: no such folder; a report is of a run folder"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_word_is_told_in_the_words_of_the_user(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert error_of(capsys, command_line.main, words).endswith(message)
+
+
+def test_a_place_that_cannot_be_written_is_named_without_a_number(capsys, tmp_path):
+    file, page = f"{SAMPLES}/files/stool.xyz", tmp_path / "stool.html"
+    page.mkdir()
+    assert error_of(capsys, command_line.main, ["show", file, "--out", file]).endswith(f"error: {file}: File exists")
+    line = error_of(capsys, command_line.main, ["show", file, "--out", str(tmp_path)])
+    assert line.endswith(f"error: {page}: Is a directory"), "the file that was asked for, not the one beside it"
+
+
+def test_a_word_of_the_wrong_kind_is_told_by_training_too(capsys):
+    for words, wanted in (
+        (["--epochs", "many"], "epochs must be a whole number, got 'many'"),
+        (["--lr", "fast"], "lr must be a number, got 'fast'"),
+        (["--normals", "maybe"], "normals must be true or false, got 'maybe'"),
+    ):
+        assert error_of(capsys, train.main, words) == f"train.py: error: {wanted}"
+
+
+def test_a_run_that_is_nearly_named_is_suggested(run, capsys):
+    line = error_of(capsys, command_line.main, ["report", str(run)[:-2]])
+    assert line.endswith("a report is of a run folder; did you mean 'sample'?")
+
+
 def test_help_says_the_defaults_of_training_and_0_is_one(capsys):
     with pytest.raises(SystemExit):
         parse_config(["--help"])

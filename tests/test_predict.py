@@ -289,6 +289,21 @@ def test_a_file_that_cannot_be_read_is_its_own_error(model, tmp_path):
         predict(tmp_path / "brokn.off", model)
     with pytest.raises(PointCloudFileError, match=r"no such file$"):
         predict(tmp_path / "nowhere" / "x.off", model)
+    (tmp_path / "link.off").symlink_to("link.off")
+    with pytest.raises(PointCloudFileError, match=r"link.off: no such file$"):
+        predict(tmp_path / "link.off", model)
+
+
+def test_a_name_the_system_refuses_is_a_file_that_cannot_be_read(folder, capsys):
+    assert command_line.main(["predict", 300 * "x" + ".off", str(CHAIR), "--model", folder]) == 1
+    printed = capsys.readouterr()
+    assert str(CHAIR) in printed.out
+    assert printed.err == f"{300 * 'x'}.off: cannot be read: File name too long\n"
+
+
+def test_an_empty_word_is_not_the_folder_it_is_said_in(folder, capsys):
+    line = error_of(capsys, command_line.main, ["predict", "", "--model", folder])
+    assert line.endswith("error: a file's name must not be empty")
 
 
 # The command.

@@ -168,8 +168,8 @@ def test_wrong_seeds_are_one_line_and_exit_code_2(several, capsys, tmp_path):
     for words, message in (
         (["--seeds", "1", "2", "1"], "seeds must all be different, got 1 more than once"),
         (["--seeds", "0", "-3"], "seeds must be at least 0, got -3"),
-        (["--seeds", "one"], "key \"seeds\" element 1: Expected a <class 'int'>. Got value: one"),
-        (["--seeds", "1.5"], "Got value: 1.5"),
+        (["--seeds", "one"], "seeds must be a whole number, got 'one'"),
+        (["--seeds", "1.5"], "seeds must be a whole number, got '1.5'"),
         (["--seeds"], "--seeds"),
         (["--seeds", "1", "2", "--seed", "3"], "--seed cannot be given where there are several seeds"),
         (["--seeds", "1", "2", "--seed=3"], "--seed cannot be given where there are several seeds"),

@@ -18,7 +18,7 @@ from pointnet.datasets import PointCloudFileError
 from pointnet.datasets.folder import KEPT, sample_array, sample_file
 from pointnet.models import PointNetClassifier, PointNetModel, load_model
 from pointnet.models.zoo import DEFAULTS, shipped
-from pointnet.training.config import did_you_mean
+from pointnet.names import did_you_mean_path
 from pointnet.training.loop import vote
 from pointnet.training.tasks import PREPROCESSING, task_of
 
@@ -194,10 +194,12 @@ def find_files(words: Sequence[str]) -> list[Path]:
     """The files that words of the command line name: files, folders (what of theirs can be read), and patterns.
 
     Raises:
-        ValueError: a folder without a file of points, or a pattern that nothing matches.
+        ValueError: an empty word, a folder without a file of points, or a pattern that nothing matches.
     """
     files: dict[Path, None] = {}
     for word in words:
+        if not word:
+            raise ValueError("a file's name must not be empty")
         is_pattern = glob.has_magic(word) and not os.path.exists(word)
         matches = sorted(glob.glob(word, recursive=True)) if is_pattern else [word]
         found = [file for match in matches for file in files_in(Path(match))]
@@ -225,9 +227,7 @@ def rows_of(source: NDArray[Any] | Tensor) -> NDArray[Any]:
 def with_nearest(error: PointCloudFileError) -> PointCloudFileError:
     """The error; of a file that is not there, with the name of the one that may be meant."""
     path = error.path
-    if path.exists() or not path.parent.is_dir():
-        return error
-    return PointCloudFileError(path, f"{error.reason}{did_you_mean(path.name, os.listdir(path.parent))}")
+    return error if os.path.lexists(path) else PointCloudFileError(path, f"{error.reason}{did_you_mean_path(path)}")
 
 
 def _probabilities(

@@ -15,6 +15,7 @@ import torch
 
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.models import PointNetClassifier, load_model
+from pointnet.names import did_you_mean_path
 from pointnet.training.config import TrainConfig, load_config, to_words
 from pointnet.training.curves import chosen_epoch, column, headline, read_metrics
 from pointnet.training.environment import environment
@@ -52,6 +53,8 @@ def read_run(path: str | os.PathLike[str]) -> RunFolder:
         ValueError: it holds no run, or a damaged one; the message names the file.
     """
     path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such folder; a report is of a run folder{did_you_mean_path(path)}")
     within, beside = _seeds_in(path), _seeds_in(path.resolve().parent)
     seeds = within or (beside if path.resolve() in beside.values() else {})
     finished = {seed: read_result(folder) for seed, folder in seeds.items() if (folder / "result.json").is_file()}

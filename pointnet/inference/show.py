@@ -202,7 +202,7 @@ def show_files(
 
 def files_in(path: Path) -> list[Path]:
     """The file itself, or the files of points in a folder, sorted by name; hidden ones are passed over."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # which is False, and no error, of a name too long
         return [path]
     return sorted(
         file

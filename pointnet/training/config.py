@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from pointnet import datasets
 from pointnet.files import write_atomically
+from pointnet.names import did_you_mean
 
 from .tasks import TASKS
 
@@ -220,11 +220,6 @@ def check_name(what: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(f"no {what} '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
 class PlainHelp(DefaultHelpFormatter):
     """Says of each flag what is written of it and, where it has one, its default."""
 
@@ -234,11 +229,14 @@ class PlainHelp(DefaultHelpFormatter):
         return text if has_none or not action.option_strings else f"{text} (default: %(default)s)"
 
 
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}  # of values, in words
+
+
 class OneLineParser(ArgumentParser):
     """A parser whose every complaint is one line on stderr, with the nearest known word for an unknown; exit code 2."""
 
     def __init__(self, *arguments: Any, **settings: Any):
-        super().__init__(*arguments, **{"formatter_class": PlainHelp, **settings})
+        super().__init__(*arguments, **{"formatter_class": PlainHelp, "allow_abbrev": False, **settings})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         reason = " ".join(line.strip().removeprefix("- ") for line in str(message).splitlines())
@@ -254,13 +252,16 @@ class OneLineParser(ArgumentParser):
         choice = choice or re.search(r"Literal\[(?P<known>.*)\]\. Got value: (?P<word>.*)", reason)
         hint = did_you_mean(choice["word"], re.findall(r"\w+", choice["known"])) if choice else hint
         hint = "" if "did you mean" in reason else hint
+        wrong = re.search(r"key \"(\w+)\".*?<class '(\w+)'>.*(?:Got|Given) value: (.*)", reason)
+        if wrong and wrong[2] in KINDS:
+            reason = f"{wrong[1]} must be {KINDS[wrong[2]]}, got '{wrong[3]}'"
         sys.stderr.write(f"{self.prog}: error: {reason}{hint}\n")
         sys.exit(2)
 
 
 def training_parser() -> OneLineParser:
     """The flags of `train.py`, read off `TrainConfig`, with --recipe, --config (a YAML file), --seeds and --resume."""
-    parser = OneLineParser(prog="train.py", description="Train a network on point clouds.", allow_abbrev=False)
+    parser = OneLineParser(prog="train.py", description="Train a network on point clouds.")
     parser.add_argument("--config", action="config", help="a YAML file of settings; later flags win")
     text = f"the settings to begin with: {', '.join(_recipes())} (pointnet.training.recipes); flags win"
     parser.add_argument("--recipe", type=str, metavar="NAME", help=text)

@@ -1,0 +1,24 @@
+"""Names that are nearly right, for messages."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message: the known name that begins with this one, or is nearest to it; empty where none is."""
+    others = [other for other in known if other != name]
+    begun = [other for other in others if name and other.startswith(name)]
+    near = begun or difflib.get_close_matches(name, others, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def did_you_mean_path(path: str | os.PathLike[str]) -> str:
+    """The same of a path that is not there, by the names of what is in its folder."""
+    folder, name = os.path.split(os.fspath(path))
+    try:
+        return did_you_mean(name, sorted(os.listdir(folder or ".")))
+    except OSError:
+        return ""
