@@ -278,7 +278,7 @@ def _show(flags: Any) -> int:
             print(text, flush=True)
         return 0
     for word in flags.what:
-        if word in DATASETS and not Path(word).exists():
+        if word in known and not Path(word).exists():
             raise ValueError(f"'{word}' is a data set; show it alone")
         if not Path(word).exists():
             near = f"{did_you_mean(word, known)} (data sets: {', '.join(known)})"

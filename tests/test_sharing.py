@@ -4,6 +4,7 @@ import builtins
 import json
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def another_activation(model):
     [
         (folded, "the model is not as its arguments make it"),
         (another_activation, "the model is not as its arguments make it"),
-        (without_names, "classes must name its 3 classes, got 0 names"),
+        (without_names, "classes must name its 3 classes, each once, got 0 names"),
         (without_points, "num_points must be an integer"),
         (lambda model: Other(3), "Other is not one of pointnet"),
     ],
@@ -258,9 +259,49 @@ def test_weights_of_another_library_or_another_model_are_one_clear_line(folder, 
     assert_refused(folder, "model.safetensors: not written by this library: there is no sha256 in its header")
     described(PointNetClassifier(3)).save_pretrained(tmp_path / "other")
     shutil.copy(tmp_path / "other" / "model.safetensors", folder)
-    assert_refused(folder, r"model.safetensors: does not fit the model in config.json: .*Unexpected key")
+    misfit = r"mlp1.layers.0.conv.weight must be \(8, 3, 1\) torch.float32, got \(64, 3, 1\) torch.float32$"
+    assert_refused(folder, rf"model.safetensors: does not fit the model in config.json: encoder.{misfit}")
     write_state(folder, state, {"sha256": 64 * "0"})
     assert_refused(folder, "damaged: its content does not match the sha256 stored with it")
+
+
+@pytest.mark.parametrize(
+    ("change", "misfit"),
+    [
+        (lambda state: state.pop("logits.bias"), "there is no logits.bias"),
+        (lambda state: state.update(more=torch.zeros(2)), "it has no more"),
+        (lambda state: state["logits.bias"].fill_(float("nan")), "logits.bias holds numbers that are not finite"),
+        (lambda state: state.update({"logits.bias": torch.zeros(3, dtype=torch.int64)}), "got (3,) torch.int64"),
+        (
+            lambda state: state.update({"logits.bias": torch.zeros(3, dtype=torch.complex64)}),
+            "got (3,) torch.complex64",
+        ),
+    ],
+)
+def test_a_state_that_is_not_the_models_is_one_short_line(folder, change, misfit):
+    state = load_model(folder).state_dict()
+    change(state)
+    write_state(folder, state, {"sha256": zoo._digest(state)})
+    assert_refused(folder, f"does not fit the model in config.json: .*{re.escape(misfit)}$")
+
+
+def test_a_clone_without_its_large_files_is_told_from_damage(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    assert_refused(folder, "model.safetensors: a pointer of Git LFS, not the weights themselves; git lfs pull fetches")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"model_type": "bert", "architectures": ["BertModel"]}', "a model of this library: no 'model'$"),
+        ('{"model": "resnet", "arguments": {}}', "model must be one of pointnet, .*, got 'resnet'$"),
+        ("[" * 100_000, "not a model's config: "),
+    ],
+    ids=["bert", "resnet", "deep"],
+)
+def test_a_config_of_something_else_is_one_clear_line(folder, content, reason):
+    (folder / "config.json").write_text(content)
+    assert_refused(folder, f"config.json: .*{reason}")
 
 
 @pytest.mark.parametrize(
@@ -276,7 +317,10 @@ def test_weights_of_another_library_or_another_model_are_one_clear_line(folder, 
         {"arguments": {"num_classes": 10**30}},
         {"classes": ["a", "b"]},
         {"classes": [1, 2, 3]},
+        {"classes": ["a", "b", "a"]},
         {"preprocessing": {"num_points": "many"}},
+        {"preprocessing": {"num_points": 0}},
+        {"preprocessing": {"num_points": True}},
     ],
     ids=str,
 )
@@ -324,13 +368,17 @@ def test_a_folder_of_that_name_comes_first(weights, tmp_path):
 
 
 def test_an_unknown_name_is_one_line_that_lists_the_known(weights, capsys, tmp_path):
-    known = r"no model here; a run folder holds .*; shipped weights: pointnet_a, pointnet_b$"
+    known = r"no model here; a run folder holds .*; shipped weights: pointnet_a, pointnet_b"
     for name in ("pointnet", "unfinished", str(tmp_path / "weights" / "unfinished"), "..", "a/b/c"):
         with pytest.raises(ValueError, match=known):
             load_model(name)
         with pytest.raises(ValueError, match=known):
             PointNetClassifier.from_pretrained(name)
-    assert "pointnet_a, pointnet_b" in error_of(capsys, command_line.main, ["evaluate", "pointnet_c"])
+    small().save_pretrained(tmp_path / "runs" / "mine")
+    for name, near in (("pointnet", "pointnet_a"), ("pointnet_bb", "pointnet_b"), ("runs/mne", "mine")):
+        line = error_of(capsys, command_line.main, ["evaluate", name])
+        assert line.endswith(f"pointnet_a, pointnet_b; did you mean '{near}'?")
+    assert "did you mean" not in error_of(capsys, command_line.main, ["evaluate", "runs"])
 
 
 def test_the_wheel_holds_shipped_weights(tmp_path):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pointnet.files import write_atomically
+from pointnet.names import did_you_mean, did_you_mean_path
 
 from .pointnet import PointNetClassifier, PointNetModel
 from .pretrained import Pretrained
@@ -32,6 +33,7 @@ MODELS: dict[str, type[PointNetModel]] = {
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
 DEFAULT = "pointnet_modelnet40"  # of those, what predicts where nobody says which
 DEFAULTS = {"classification": DEFAULT, "part": "pointnet_shapes_part"}  # likewise, by task
+LFS = b"version https://git-lfs"  # how a clone without Git LFS has a large file
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how files of torch.save and pickle begin
 
 
@@ -167,28 +169,44 @@ def load_model(path: str | os.PathLike[str]) -> PointNetModel:
         model.preprocessing = dict(config["preprocessing"])
         _check_described(model)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        reason = f"does not describe a model of this library: {error!r}"
+        said = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        reason = f"does not describe a model of this library: {said}"
         raise ValueError(f"{folder / 'config.json'}: {reason}") from error
-    try:
-        model.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        reason = " ".join(f"does not fit the model in config.json: {error}".split())
-        raise ValueError(f"{folder / 'model.safetensors'}: {reason}") from error
+    if misfit := _misfit(state, model.state_dict()):
+        reason = f"does not fit the model in config.json: {misfit}"
+        raise ValueError(f"{folder / 'model.safetensors'}: {reason}")
+    model.load_state_dict(state, assign=True)
     return model.eval()
 
 
 def _build(name: str, arguments: Mapping[str, Any]) -> PointNetModel:
     """The network, without memory for its numbers and without drawing any."""
+    if name not in list(MODELS):
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
     with torch.device("meta"):
         return MODELS[name](**arguments)
 
 
+def _misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """The first that keeps a state from being that of a model with these tensors; empty where nothing does."""
+    for name, tensor in wanted.items():
+        got = state.get(name)
+        if got is None:
+            return f"there is no {name}"
+        if (got.shape, got.is_floating_point()) != (tensor.shape, tensor.is_floating_point()):
+            return f"{name} must be {tuple(tensor.shape)} {tensor.dtype}, got {tuple(got.shape)} {got.dtype}"
+        if not got.isfinite().all():
+            return f"{name} holds numbers that are not finite"
+    return next((f"it has no {name}" for name in state if name not in wanted), "")
+
+
 def _check_described(model: Pretrained) -> None:
-    count = model.num_outputs
-    if len(model.classes) != count or not all(isinstance(name, str) for name in model.classes):
-        raise TypeError(f"classes must name its {count} classes, got {len(model.classes)} names")
-    if not isinstance(model.preprocessing.get("num_points"), int):
-        raise TypeError("num_points must be an integer, how many points a cloud has, in preprocessing")
+    count, names = model.num_outputs, {name for name in model.classes if isinstance(name, str)}
+    if not len(model.classes) == len(names) == count:
+        raise TypeError(f"classes must name its {count} classes, each once, got {len(names)} names")
+    num_points = model.preprocessing.get("num_points")
+    if type(num_points) is not int or num_points < 1:
+        raise TypeError(f"num_points must be an integer above 0, points a cloud, in preprocessing, got {num_points!r}")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -196,8 +214,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         wanted = "a run folder holds config.json and model.safetensors; shipped weights: "
-        raise ValueError(f"{path}: no model here; {wanted}{', '.join(shipped()) or 'none'}") from error
-    except (ValueError, TypeError) as error:
+        folder = path.parent
+        near = "" if folder.exists() else did_you_mean(str(folder), shipped()) or did_you_mean_path(folder)
+        raise ValueError(f"{path}: no model here; {wanted}{', '.join(shipped()) or 'none'}{near}") from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a model's config: {error}") from error
 
 
@@ -215,6 +235,8 @@ def _read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
         reason = f"not a readable safetensors file: {error}"
         if isinstance(error, SafetensorError) and content.startswith(PICKLES):
             reason = "a pickle, which may hold code and is not opened; see python -m pointnet convert"
+        if isinstance(error, SafetensorError) and content.startswith(LFS):
+            reason = "a pointer of Git LFS, not the weights themselves; git lfs pull fetches them"
         raise ValueError(f"{path}: {reason}") from error
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: damaged: it does not match the sha256 in config.json")
