@@ -88,22 +88,22 @@ def _predict_parser() -> OneLineParser:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
     text = "classification, part (of an object) or scene (a room in metres, with colours); default: the model's own"
-    parser.add_argument("--task", type=str | None, help=text)
+    parser.add_argument("--task", type=str, help=text)
     text = f"a run's folder, or the name of shipped weights (default: {DEFAULT})"
-    parser.add_argument("--model", type=str | None, help=text)
+    parser.add_argument("--model", type=str, help=text)
     text = "for parts: what the objects are, as the data set calls it; much surer than leaving it open"
-    parser.add_argument("--category", type=str | None, help=text)
+    parser.add_argument("--category", type=str, help=text)
     text = "the files' up axis, y or z, which is turned into that of the weights (default: as known of the format)"
-    parser.add_argument("--up", type=str | None, help=text)
+    parser.add_argument("--up", type=str, help=text)
     text = "take the mean over 12 rotations about the up axis; of use where training turned clouds too (--rotate 180)"
     parser.add_argument("--any_rotation", action="store_true", help=text)
     text = (
         "points of each file that the network sees, and that are drawn of a mesh (default: as many as it was trained "
         f"with; for parts {KEPT:,}; for a room all, and {ROOM_POINTS:,} of a mesh)"
     )
-    parser.add_argument("--num_points", type=int | None, help=text)
+    parser.add_argument("--num_points", type=int, help=text)
     text = f"for parts and rooms: the folder for the PLY files, the picture and the page (default: {FOLDER})"
-    parser.add_argument("--out", type=str | None, help=text)
+    parser.add_argument("--out", type=str, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON, a list with an object for each file")
     return parser
 
@@ -230,8 +230,8 @@ def _report_parser() -> OneLineParser:
         "not there, the page has the rest."
     )
     parser.add_argument("run", help="the run's folder, or that of runs with several seeds")
-    parser.add_argument("--out", type=str | None, help="the folder of the page (default: report in the run's)")
-    parser.add_argument("--root", type=str | None, help="the folder the data set is in (default: as in training)")
+    parser.add_argument("--out", type=str, help="the folder of the page (default: report in the run's)")
+    parser.add_argument("--root", type=str, help="the folder the data set is in (default: as in training)")
     parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
     parser.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda or cuda:N")
     return parser
@@ -262,9 +262,9 @@ def _show_parser() -> OneLineParser:
     parser.add_argument("what", nargs="+", help=f"{', '.join(known)}, or files and folders of points")
     parser.add_argument("--root", default="data", help="the folder the data set is in")
     parser.add_argument("--split", default="both", help="train, test or both")
-    parser.add_argument("--num_points", type=int | None, help="points a cloud (default: 1024; files whole)")
+    parser.add_argument("--num_points", type=int, help="points a cloud (default: 1024; files whole)")
     parser.add_argument("--per_class", type=int, default=1, help="samples of each class")
-    parser.add_argument("--up", type=str | None, help="the files' up axis, y or z (default: as known of the format)")
+    parser.add_argument("--up", type=str, help="the files' up axis, y or z (default: as known of the format)")
     parser.add_argument("--out", default="show", help="the folder for the picture and the page")
     return parser
 
@@ -301,9 +301,7 @@ def _export_parser() -> OneLineParser:
     )
     parser.add_argument("run", help="the run's folder, or the name of shipped weights")
     parser.add_argument("--format", default="onnx", help="onnx (needs the extra export), or torch for a .pt2")
-    parser.add_argument(
-        "--out", type=str | None, help="the file to write (default: model.onnx or model.pt2 in the run)"
-    )
+    parser.add_argument("--out", type=str, help="the file to write (default: model.onnx or model.pt2 in the run)")
     return parser
 
 

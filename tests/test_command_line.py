@@ -220,7 +220,6 @@ def test_a_command_is_needed_and_what_it_needs_is_named(capsys):
     ("words", "message"),
     [
         (["predict", "x.off", "--num_points", "many"], "predict: error: num_points must be a whole number, got 'many'"),
-        (["predict", "x.off", "--num_points", "1e3"], "predict: error: num_points must be a whole number, got '1e3'"),
         (["evaluate", "x", "--votes", "1.5"], "evaluate: error: votes must be a whole number, got '1.5'"),
         (["predict", "x.off", "--num", "3"], "unrecognized arguments: --num 3; did you mean '--num_points'?"),
         (["show", "shapes", "x.off"], "error: 'shapes' is a data set; show it alone"),
@@ -228,7 +227,6 @@ def test_a_command_is_needed_and_what_it_needs_is_named(capsys):
         (["convert", "x.pth", "--classes", "names.txt"], "error: names.txt: No such file or directory"),
         (["report", "nowhere"], "error: nowhere: no such folder; a report is of a run folder"),
     ],
-    ids=" ".join,
 )
 def test_a_wrong_word_is_told_in_the_words_of_the_user(capsys, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)

@@ -111,7 +111,10 @@ def test_a_folder_of_any_name_is_drawn(tmp_path):
         assert draw_curves(tmp_path / "椅子 $x_1 $").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("content", ["", "{", "3\n", '{"epoch": 1}\n', "null\n"])
+WRONG = '{"epoch": 1, "num_points": 64, "lr": "fast", "train_loss": null, "train_accuracy": 0.5}\n'
+
+
+@pytest.mark.parametrize("content", ["", "{", "3\n", '{"epoch": 1}\n', "null\n", WRONG])
 def test_damaged_metrics_are_one_clear_line(tmp_path, content):
     with pytest.raises(ValueError, match="no metrics here"):
         draw_curves(tmp_path)

@@ -301,6 +301,14 @@ def test_a_name_the_system_refuses_is_a_file_that_cannot_be_read(folder, capsys)
     assert printed.err == f"{300 * 'x'}.off: cannot be read: File name too long\n"
 
 
+def test_a_folder_may_be_called_what_yaml_reads_as_nothing(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("null", "~", "#1", "5"):
+        shutil.copytree(folder, name)
+        assert command_line.main(["predict", str(CHAIR), "--model", name]) == 0
+        assert capsys.readouterr().out.startswith(f"{name}: 3 classes; ")
+
+
 def test_an_empty_word_is_not_the_folder_it_is_said_in(folder, capsys):
     line = error_of(capsys, command_line.main, ["predict", "", "--model", folder])
     assert line.endswith("error: a file's name must not be empty")

@@ -498,6 +498,9 @@ def test_a_browser_shows_the_page_without_complaint(tested, tmp_path, monkeypatc
     assert (bands > 0.01).all(), "no part of the page is blank"
 
 
+SLOW = '{"test": null, "val": null, "seconds": "many"}'
+
+
 def put_a_segmenter(run):
     model = PointNetPartSegmenter(num_parts=4, num_categories=2)
     model.classes, model.preprocessing = ("a", "b", "c", "d"), {"num_points": 32}
@@ -509,14 +512,26 @@ def put_a_segmenter(run):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: shutil.rmtree(run), "metrics.jsonl: no metrics here, so no epoch of a run is over"),
+        (lambda run: shutil.rmtree(run), ": no such folder; a report is of a run folder"),
         (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl: no metrics here"),
         (lambda run: (run / "metrics.jsonl").write_text("{"), "metrics.jsonl: damaged"),
         (lambda run: (run / "config.yaml").unlink(), "config.yaml: no settings of a run here"),
         (lambda run: (run / "config.yaml").write_text("epoch: 3"), "did you mean '--epochs'?"),
+        (
+            lambda run: (run / "config.yaml").write_text("epochs: x"),
+            "config.yaml: error: epochs must be a whole number",
+        ),
+        (lambda run: (run / "config.yaml").write_text("epochs: 0"), "config.yaml: epochs must be at least 1, got 0"),
+        (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "config.yaml: "),
+        (lambda run: (run / "config.yaml").write_text("a: &a [*a]"), "config.yaml: "),
         (lambda run: (run / "config.json").unlink(), "config.json: no model here"),
         (lambda run: (run / "model.safetensors").write_bytes(b"PK"), "model.safetensors: "),
+        (
+            lambda run: (run / "model.safetensors").unlink(),
+            "not a readable safetensors file: No such file or directory",
+        ),
         (lambda run: (run / "result.json").write_text("[]"), "result.json: damaged"),
+        (lambda run: (run / "result.json").write_text(SLOW), "result.json: damaged"),
         (put_a_segmenter, "a report is of a classifier, got a PointNetPartSegmenter"),
         (lambda run: (run / "report").touch(), "report"),
     ],

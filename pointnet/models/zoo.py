@@ -232,7 +232,7 @@ def _read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             stored = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError) as error:
-        reason = f"not a readable safetensors file: {error}"
+        reason = f"not a readable safetensors file: {getattr(error, 'strerror', None) or error}"
         if isinstance(error, SafetensorError) and content.startswith(PICKLES):
             reason = "a pickle, which may hold code and is not opened; see python -m pointnet convert"
         if isinstance(error, SafetensorError) and content.startswith(LFS):

@@ -437,5 +437,14 @@ def to_words(config: TrainConfig) -> list[str]:
 
 
 def load_config(path: str | os.PathLike[str]) -> TrainConfig:
-    """Reads settings that `save_config_yaml` wrote."""
-    return _to_config(training_parser().parse_path(os.fspath(path)))
+    """Reads settings that `save_config_yaml` wrote; a complaint begins with the path.
+
+    Raises:
+        ValueError: they are not text, or hold a value that cannot be.
+    """
+    parser = training_parser()
+    parser.prog = os.fspath(path)
+    try:
+        return _to_config(parser.parse_path(os.fspath(path)))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -43,6 +43,7 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         complete = all({"epoch", "num_points", "lr", "train_loss", "train_accuracy"} <= set(line) for line in lines)
+        complete &= all(isinstance(value, int | float) for line in lines for value in line.values())
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: damaged: {error}") from error
     if not lines or not complete:

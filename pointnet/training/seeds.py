@@ -109,6 +109,9 @@ def read_result(folder: Path) -> Result:
         for part in ("test", "val"):
             if result[part] is not None:
                 _spread([result[part]])
+        wanted = {"seconds": int | float, "samples_per_second": int | float, "environment": dict}
+        if not all(isinstance(result[name], kind) for name, kind in wanted.items() if name in result):
+            raise TypeError("a value of another kind")
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: damaged, or not the result of a run; delete it to make it again") from error
     return result
