@@ -203,13 +203,14 @@ def test_operators_of_another_domain_are_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_exporters_remarks_on_themselves_are_not_shown(recwarn, caplog):
-    log = logging.getLogger("torch.onnx")
+@pytest.mark.parametrize("exporter", ["torch.onnx", "onnxscript"])
+def test_the_exporters_remarks_on_themselves_are_not_shown(recwarn, caplog, exporter):
+    log = logging.getLogger(exporter)
     before = log.level
     with export._quiet():
         warnings.warn("of no use", FutureWarning, stacklevel=1)
-        logging.getLogger("torch.onnx.inner").warning("of no use either")
-        logging.getLogger("torch.onnx.inner").error("but this is")
+        logging.getLogger(f"{exporter}.inner").warning("of no use either")
+        logging.getLogger(f"{exporter}.inner").error("but this is")
     assert not recwarn.list
     assert [record.message for record in caplog.records] == ["but this is"]
     assert log.level == before

@@ -139,12 +139,14 @@ def _run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the exporters' remarks on their own insides from the user."""
-    log = logging.getLogger("torch.onnx")
-    before = log.level
-    log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    before = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(before)
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)
