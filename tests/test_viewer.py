@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pointnet.inference import pictures, viewer
-from pointnet.inference.pictures import CAPTION, PANEL, write_grid
+from pointnet.inference.pictures import CAPTION, ENTRY, MARGIN, PANEL, paint, write_grid
 from pointnet.inference.viewer import View, write_html, write_page
 from pointnet.training.extras import MissingExtraError
 from tests.chromium import DARK, needs_chromium, visit
@@ -148,11 +148,15 @@ def test_without_the_extra_the_message_says_what_to_install(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def panels(path, columns: int, rows: int, foot: int = 0) -> list[np.ndarray]:
-    """The panels of a grid, (PANEL, PANEL, 3) in [0, 1] with 1 for white, row by row, captions and foot cut off."""
+def read_picture(path) -> np.ndarray:
     from matplotlib.image import imread
 
-    picture = imread(path)[..., :3]
+    return imread(path)[..., :3]
+
+
+def panels(path, columns: int, rows: int, foot: int = 0) -> list[np.ndarray]:
+    """The panels of a grid, (PANEL, PANEL, 3) in [0, 1] with 1 for white, row by row, captions and foot cut off."""
+    picture = read_picture(path)
     assert picture.shape == (rows * (PANEL + CAPTION) + foot, columns * PANEL, 3)
     picture = picture[: len(picture) - foot]
     cells = (
@@ -183,6 +187,33 @@ def test_up_is_up_and_near_points_are_dark(tmp_path):
     )
     assert near < far
     assert rows[across < 60].mean() > rows[across > 160].mean()  # seen from above, what is near is lower
+
+
+def test_labels_are_the_colours_of_their_points_and_are_named_at_the_foot(tmp_path, rng):
+    cloud = rng.uniform(-1, 1, size=(400, 3)) * (0.3, 1, 0.3)
+    right = rng.permutation(400) < 200
+    cloud[:, 0] += np.where(right, 2, -2)
+
+    def drawn(*names: str) -> np.ndarray:
+        write_grid(tmp_path / "grid.png", [cloud, cloud], ["x", "y"], labels=[right * 2, None], label_names=names)
+        return read_picture(tmp_path / "grid.png")
+
+    picture = drawn("left", "none", "right")
+    for side, (red, green, blue) in (
+        (picture[:PANEL, :80], paint(np.array([0]))[0]),
+        (picture[:PANEL, 140:PANEL], paint(np.array([2]))[0]),
+    ):
+        inked = side[side.min(2) < 0.6]
+        assert len(inked) > 50
+        assert (np.sign(inked[:, 0] - inked[:, 2]) == np.sign(red - blue)).mean() > 0.9
+        assert (np.sign(inked[:, 1] - inked[:, 2]) == np.sign(green - blue)).mean() > 0.9
+    assert np.ptp(picture[:PANEL, PANEL:], axis=2).max() < 0.6, "what has no labels is drawn as ever"
+    foot = picture[PANEL + CAPTION :]
+    assert foot.shape[0] == ENTRY + MARGIN
+    other, beyond = (drawn(*names)[PANEL + CAPTION :] != foot for names in (("left", "?", "up"), ("left",)))
+    for changed in (other, beyond):
+        assert changed[:, PANEL:].any()
+        assert not changed[:, :PANEL].any()
 
 
 def test_the_projection_keeps_lengths(rng):
