@@ -6,14 +6,15 @@ Source: Greg Turk's "The PLY Polygon File Format", 1994.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 
-from .columns import as_unit_colors, from_named
+from .columns import as_unit_colors, from_named, known_columns, plain
 from .contents import EXTRAS, Array, Contents, Extras, Refusal
 from .polygons import Polygons, fan_triangles, polygons_of_text
-from .scan import end_of_lines, numbers_of_lines, quoted, unix_lines
+from .scan import columns_of_lines, end_of_lines, quoted, unix_lines
 
 LONGEST_HEADER = 1 << 20
 MOST_PROPERTIES = 1000
@@ -68,7 +69,8 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
         if element.name == "face" and element.rows:
             polygons, scalars, at = (_text_polygons if order == "=" else _byte_polygons)(data, at, element)
             continue
-        table, at = _table(data, at, element, order)
+        names = {plain(prop.name) for prop in element.properties} if element.name == "vertex" else set()
+        table, at = _table(data, at, element, order, known_columns(names, extras) or names)
         if element.name == "vertex":
             contents = from_named(table, extras)
     if contents is None or not len(contents.vertices):
@@ -119,18 +121,18 @@ def _check_size(elements: list[Element], size: int, text: bool) -> None:
             raise Refusal(f"declares {element.rows} of element {quoted(element.name)}, more than the file holds")
 
 
-def _table(body: bytes, at: int, element: Element, order: str) -> tuple[dict[str, Array], int]:
-    """The columns of an element without lists, and where it ends."""
+def _table(body: bytes, at: int, element: Element, order: str, known: Collection[str]) -> tuple[dict[str, Array], int]:
+    """The columns of an element without lists, of a text those of `known` names, and where it ends."""
     if any(prop.length for prop in element.properties):
         raise Refusal(f"has lists in its element {quoted(element.name)}, which are not read")
     if order == "=":
-        values, end = numbers_of_lines(body, at, element.rows)
         width = len(element.properties)
-        if values.size != element.rows * width:
+        kept = [i for i, prop in enumerate(element.properties) if plain(prop.name) in known]
+        values, total, end = columns_of_lines(body, at, element.rows, width, kept)
+        if total != element.rows * width:
             wanted = f"{element.rows} of element {quoted(element.name)} with {width} numbers, a line each"
-            raise Refusal(f"declares {wanted}; those lines hold {values.size} numbers")
-        values = values.reshape(element.rows, width)
-        columns = zip(element.properties, values.T, strict=True)
+            raise Refusal(f"declares {wanted}; those lines hold {total} numbers")
+        columns = zip((element.properties[i] for i in kept), values.T, strict=True)
         return {p.name: column if p.kind.kind == "f" else column.astype(p.kind) for p, column in columns}, end
     row = np.dtype([(f"{i}", prop.kind) for i, prop in enumerate(element.properties)])
     end = at + element.rows * row.itemsize

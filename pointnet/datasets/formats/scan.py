@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -56,6 +56,25 @@ def numbers_of_lines(text: bytes, start: int, count: int) -> tuple[Array, int]:
     for block in blocks_of_lines(text, start, end):
         found += numbers(block).tobytes()
     return np.frombuffer(found) if found else np.empty(0), end
+
+
+def columns_of_lines(text: bytes, start: int, count: int, width: int, kept: Sequence[int]) -> tuple[Array, int, int]:
+    """On the next `count` lines that are not blank, the columns `kept` of rows of `width` numbers: (rows, kept).
+
+    With it how many numbers there are, for it is not checked that each line is a row, and where the last line ends.
+
+    Raises:
+        Refusal: as of `numbers_of_lines`.
+    """
+    end, found, begun, total = end_of_lines(text, start, count), bytearray(), np.empty(0), 0
+    for block in blocks_of_lines(text, start, end):
+        values = numbers(block)
+        total += len(values)
+        values = np.append(begun, values)
+        whole = len(values) - len(values) % width
+        found += values[:whole].reshape(-1, width)[:, kept].tobytes()
+        begun = values[whole:]
+    return np.frombuffer(found).reshape(-1, len(kept)) if found else np.empty((0, len(kept))), total, end
 
 
 def end_of_lines(text: bytes, start: int, count: int) -> int:
