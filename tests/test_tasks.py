@@ -19,7 +19,7 @@ from pointnet.training.checks import dry_run, profile
 from pointnet.training.curves import chosen_epoch, read_metrics
 from pointnet.training.run import Run
 from pointnet.training.seeds import seeds_table, summarize
-from pointnet.training.tasks import TASKS, point_loss
+from pointnet.training.tasks import TASKS, point_loss, soft_iou
 from tests.test_command_line import error_of
 from tests.test_s3dis import make_room
 from tests.test_shapenetpart import OWN, write_text
@@ -181,6 +181,46 @@ def test_a_part_of_another_category_costs_nothing_where_the_loss_is_restricted(t
     targets, category = torch.tensor([[0] * 5, [3] * 5]), torch.tensor([0, 1])
     loss = task.loss(config, model, logits, targets, category)
     assert float(loss) == pytest.approx(math.log(2), rel=1e-6) if restrict else float(loss) > 4
+
+
+def slow_iou(probabilities: Tensor, targets: Tensor) -> float:
+    """The mean over clouds and labels, each label of each cloud with one point more that is right."""
+    clouds = []
+    for shares, labels in zip(probabilities, targets, strict=True):
+        of_labels = []
+        for label, share in enumerate(shares):
+            both = sum(float(p) for p, true in zip(share, labels, strict=True) if true == label)
+            either = sum(1.0 if true == label else float(p) for p, true in zip(share, labels, strict=True))
+            of_labels.append((both + 1) / (either + 1))
+        clouds.append(sum(of_labels) / len(of_labels))
+    return sum(clouds) / len(clouds)
+
+
+def test_the_soft_iou_is_of_probabilities_and_leaves_out_what_is_left_out():
+    targets = torch.tensor([[0, 1, 1, 0, 1, 0, 0], [2, 2, 2, 2, 2, 2, 2]])
+    kept = torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
+    wanted = slow_iou(kept.detach().softmax(1), targets)
+    more = torch.cat([kept, torch.full((2, 2, 7), -torch.inf, dtype=torch.float64)], 1)
+    for logits in (kept, more):
+        found = soft_iou(logits, targets)
+        (gradient,) = torch.autograd.grad(found, kept)
+        assert float(found.detach()) == pytest.approx(wanted, rel=1e-12)
+        assert gradient[1, :2].all()  # of labels that no point of the cloud has
+    assert torch.autograd.gradcheck(lambda x: soft_iou(x, targets), kept)
+    right = 1000 * F.one_hot(targets, 3).mT.double()
+    assert float(soft_iou(right, targets)) == 1
+
+
+def test_overlap_is_the_share_of_the_soft_iou_in_the_loss_of_parts(tmp_path):
+    task, data = TASKS["part"], halves("part")
+    model = PointNetPartSegmenter(**task.arguments(data))
+    logits, targets, category = torch.randn(2, 4, 5), torch.tensor([[0] * 5, [3] * 5]), torch.tensor([0, 1])
+    plain, mixed, alone = (
+        float(task.loss(small(tmp_path, "part", overlap=share), model, logits, targets, category))
+        for share in (0.0, 0.25, 1.0)
+    )
+    assert alone == pytest.approx(1 - float(soft_iou(model.restrict(logits, category), targets)), rel=1e-6)
+    assert mixed == pytest.approx(0.75 * plain + 0.25 * alone, rel=1e-6)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -66,6 +66,8 @@ class TrainConfig:
         label_smoothing: share of the target spread over all classes.
         restrict: whether the loss of a point's part is among the parts of the object's category; else among all, as
             published.
+        overlap: the weight, in the loss of parts, of one less their overlap with what is predicted, an IoU of
+            probabilities; the rest is cross-entropy.
         teacher: trained networks to learn from too, run folders of the same classes; the mean of their probabilities.
         distill: the weight of what the teacher says in the loss; the rest is that of the labels.
         temperature: by which the logits of teacher and student are divided before they are compared.
@@ -128,6 +130,7 @@ class TrainConfig:
     skip_limit: int = 10
     label_smoothing: float = 0.2
     restrict: bool = True
+    overlap: float = 0.0
     teacher: tuple[str, ...] = ()
     distill: float = 0.5
     temperature: float = 2.0
@@ -171,6 +174,7 @@ class TrainConfig:
             ("ema", 0, 1),
             ("skip_limit", 0, None),
             ("label_smoothing", 0, 1),
+            ("overlap", 0, 1),
             ("distill", 0, 1),
             ("temperature", 1, None),
             ("scale", 1, None),

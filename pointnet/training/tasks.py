@@ -163,7 +163,10 @@ class PartSegmentation(SceneSegmentation):
     def loss(self, config: TrainConfig, model: nn.Module, logits: Tensor, targets: Tensor, *more: Tensor) -> Tensor:
         if config.restrict:
             logits = cast(PointNetPartSegmenter, model).restrict(logits, more[0])
-        return super().loss(config, model, logits, targets)
+        loss = super().loss(config, model, logits, targets)
+        if config.overlap:
+            loss = torch.lerp(loss, 1 - soft_iou(logits, targets), config.overlap)
+        return loss
 
     def scores(self, data: LabelledClouds, device: torch.device | str) -> Any:
         return PartScores(cast(LabelledPoints, data).parts_of, device)
@@ -192,6 +195,20 @@ def point_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tenso
         evenly = -(torch.where(there, logs, 0.0).sum(1) / there.sum(1)).mean()
         loss = torch.lerp(loss, evenly, smoothing)
     return loss
+
+
+def soft_iou(logits: Tensor, targets: Tensor) -> Tensor:
+    """The IoU of each label (B, N) with its probability by the logits (B, K, N), the mean over labels, then clouds.
+
+    As if each label had one point more, which is right: it is 1, and has a gradient, where a cloud has none of a label.
+    Labels whose logits are -inf are left out.
+    """
+    probabilities = logits.softmax(1)
+    true = F.one_hot(targets, logits.shape[1]).transpose(1, 2)
+    both = (probabilities * true).sum(2)
+    either = probabilities.sum(2) + true.sum(2) - both
+    there = logits[:, :, 0] > -torch.inf
+    return (torch.where(there, (both + 1) / (either + 1), 0.0).sum(1) / there.sum(1)).mean()
 
 
 def titles_of(names: Collection[str], prefix: str = "") -> Mapping[str, str]:
