@@ -234,7 +234,7 @@ def swap_two_tensors(out):
         (lambda out: (out / "config.json").write_text('{"model": "x"}'), "does not describe a model"),
         (edit_config(preprocessing={}), "does not describe a model"),
         (edit_config(preprocessing={"num_points": "x"}), "num_points must be an integer"),
-        (edit_config(arguments={"num_classes": 3}), "must name its 3 classes, got 2 names"),
+        (edit_config(arguments={"num_classes": 3}), "must name its 3 classes, each once, got 2 names"),
         (edit_config(arguments={"num_classes": 2, "in_channels": 6}), "does not fit the model in config.json"),
         (swap_two_tensors, "damaged: its content does not match the sha256"),
         (lambda out: (out / "model.safetensors").write_bytes(b"x" * 50), "not a readable safetensors file"),
