@@ -23,7 +23,7 @@ from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.training.config import check_name
 
 from .pictures import paint, printable
-from .predict import Source, as_model, rows_of, sources_of, takes_normals, with_nearest
+from .predict import Source, all_read, as_model, check_drawing, rows_of, sources_of, takes_normals, with_nearest
 from .scenes import check_is_for_scenes, label_scene
 from .show import MOST_FILES, draw, file_view
 from .viewer import View
@@ -121,11 +121,7 @@ def label_points(
         ValueError: an array or an argument outside the values above, or no such model.
     """
     several, sources = sources_of(source)
-    labelled = []
-    for found in label_each(sources, as_labeller(model), category, up, num_points):
-        if isinstance(found, PointCloudFileError):
-            raise found
-        labelled.append(found)
+    labelled = all_read(label_each(sources, as_labeller(model), category, up, num_points))
     return labelled if several else labelled[0]
 
 
@@ -148,10 +144,7 @@ def label_each(
     Raises:
         ValueError: an array or an argument that `label_points` refuses.
     """
-    if num_points is not None and num_points < 1:
-        raise ValueError(f"num_points must be at least 1, got {num_points}")
-    if up not in (None, "z", "y"):
-        raise ValueError(f"up must be z or y, got '{up}'")
+    check_drawing(1 if num_points is None else num_points, up)
     if isinstance(model, PointNetPartSegmenter):
         count, extras = num_points or KEPT, ("normals",) if takes_normals(model) else ()
         label = _part_labels(model, category, count)

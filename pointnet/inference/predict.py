@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from .show import files_in
 
 VOTES = 12  # rotations about the up axis, as Qi et al. 2017 vote over
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
+Answer = TypeVar("Answer")
 Source = str | os.PathLike[str] | NDArray[Any] | Tensor
 
 
@@ -98,11 +99,7 @@ def predict(
         ValueError: an array or an argument outside the values above, or no such model.
     """
     several, sources = sources_of(source)
-    predictions = []
-    for found in predict_each(sources, as_classifier(model), up, any_rotation, num_points):
-        if isinstance(found, PointCloudFileError):
-            raise found
-        predictions.append(found)
+    predictions = all_read(predict_each(sources, as_classifier(model), up, any_rotation, num_points))
     return predictions if several else predictions[0]
 
 
@@ -119,10 +116,7 @@ def predict_each(
         ValueError: an array or an argument that `predict` refuses.
     """
     count = model.preprocessing["num_points"] if num_points is None else num_points
-    if count < 1:
-        raise ValueError(f"num_points must be at least 1, got {count}")
-    if up not in (None, "z", "y"):
-        raise ValueError(f"up must be z or y, got '{up}'")
+    check_drawing(count, up)
     normals, network = takes_normals(model), model.fold()
 
     def answers() -> Iterator[Prediction | PointCloudFileError]:
@@ -140,6 +134,24 @@ def predict_each(
                 yield Prediction(Path(source) if isinstance(source, str | os.PathLike) else None, dict(ranked))
 
     return answers()
+
+
+def all_read(answers: Iterable[Answer | PointCloudFileError]) -> list[Answer]:
+    """The answers; the first that is an error is raised."""
+    read = []
+    for answer in answers:
+        if isinstance(answer, PointCloudFileError):
+            raise answer
+        read.append(answer)
+    return read
+
+
+def check_drawing(num_points: int, up: str | None) -> None:
+    """Raises ValueError unless points can be drawn so."""
+    if num_points < 1:
+        raise ValueError(f"num_points must be at least 1, got {num_points}")
+    if up not in (None, "z", "y"):
+        raise ValueError(f"up must be z or y, got '{up}'")
 
 
 def sources_of(source: Source | list[Any] | tuple[Any, ...]) -> tuple[bool, list[Source]]:
