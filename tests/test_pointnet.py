@@ -121,9 +121,18 @@ def test_widths_and_the_last_activation_are_as_asked_for(training):
 
 
 def test_the_published_widths_are_the_default():
-    ours, asked = (PointNetEncoder(**widths) for widths in ({}, {"widths": ((64, 64), (64, 128, 1024))}))
+    published = {"widths": ((64, 64), (64, 128, 1024)), "tnet_widths": ((64, 128, 1024), (512, 256))}
+    ours, asked = (PointNetEncoder(**widths) for widths in ({}, published))
     assert repr(ours) == repr(asked)
     assert list(ours.state_dict()) == list(asked.state_dict())
+
+
+def test_the_tnets_widths_are_as_asked_for():
+    model = PointNetClassifier(3, tnet_widths=[[8, 16], (24,)])
+    for tnet, inputs, outputs in ((model.encoder.input_tnet, 3, 9), (model.encoder.feature_tnet, 64, 64 * 64)):
+        shapes = [tuple(p.shape) for p in tnet.parameters() if p.dim() > 1]
+        assert shapes == [(8, inputs, 1), (16, 8, 1), (24, 16), (outputs, 24)]
+    assert repr(PointNetClassifier(**model.arguments)) == repr(model)
 
 
 def test_a_new_tnet_returns_the_identity_in_the_inputs_dtype():
@@ -227,5 +236,7 @@ def test_wrong_input_is_met_with_one_clear_line():
     for widths in (((), (4,)), ((4,), ()), ((4,),), ((4,), (4,), (4,))):
         with pytest.raises(ValueError, match="widths must be those before and those after the feature transform"):
             PointNetEncoder(widths=widths)
+        with pytest.raises(ValueError, match="a T-Net's widths must be those before and those after the max, got"):
+            PointNetEncoder(tnet_widths=widths)
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         PointNetClassifier(0)

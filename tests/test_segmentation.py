@@ -263,6 +263,16 @@ def test_restricted_logits_choose_among_the_categorys_parts():
     assert "parts_of" not in model.state_dict()
 
 
+def test_objects_of_unknown_category_are_minus_one_and_each_is_as_if_alone():
+    model = make("part", False, parts_of=[[0, 1], [2], [3, 6], [4], [5]]).eval()
+    x, category = points(3), torch.tensor([2, -1, 0])
+    logits = model.restrict(model(x, category), category)
+    for b, known in enumerate((category[:1], None, category[2:])):
+        alone = model.restrict(model(x[b : b + 1], known), known)
+        torch.testing.assert_close(logits[b : b + 1], alone)
+    assert logits[1].isfinite().all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_network_comes_back(kind, tmp_path):
     arguments = {"num_parts": 4, "num_categories": 2, "parts_of": [[0, 2], [1, 3]]}

@@ -313,6 +313,7 @@ def test_a_config_of_something_else_is_one_clear_line(folder, content, reason):
         {"arguments": {"num_classes": 3, "widths": 3}},
         {"arguments": {"num_classes": 3, "widths": [[], [4]]}},
         {"arguments": {"num_classes": 3, "widths": [[4]]}},
+        {"arguments": {"num_classes": 3, "tnet_widths": 3, "input_transform": False, "feature_transform": False}},
         {"arguments": {"num_classes": 3, "wide": True}},
         {"arguments": {"num_classes": 10**30}},
         {"classes": ["a", "b"]},

@@ -130,6 +130,23 @@ def test_labels_go_with_their_points_whatever_becomes_of_them(tmp_path, task, mo
     assert any(x[0].unique(dim=1).shape[1] < x.shape[2] for x in seen), "none was dropped"
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_category_is_kept_from_the_network_as_often_as_asked(tmp_path, share, monkeypatch):
+    seen = []
+
+    def look(run: Run, x: Tensor, targets: Tensor, category: Tensor, share: float = 1.0, step=Run.step):
+        seen.append(torch.stack([category, (targets >= 2).long()[:, 0]]))
+        return step(run, x, targets, category, share=share)
+
+    monkeypatch.setattr(Run, "step", look)
+    fit(small(tmp_path / "run", "part", epochs=8, unknown_category=share), halves("part"), log=quiet)
+    given, true = torch.cat(seen, 1)
+    unknown = given == -1
+    assert torch.equal(given[~unknown], true[~unknown])
+    assert unknown.double().mean() == pytest.approx(share, abs=0.1)
+    assert not 0 < share < 1 or any(0 < (each[0] == -1).sum() < each.shape[1] for each in seen)
+
+
 @pytest.mark.parametrize("task", SEGMENTATION)
 def test_each_point_is_measured_once_however_often_it_is_there(task):
     torch.manual_seed(0)
@@ -226,12 +243,13 @@ def test_overlap_is_the_share_of_the_soft_iou_in_the_loss_of_parts(tmp_path):
 @pytest.mark.parametrize("task", TASKS)
 def test_width_and_dropout_are_the_networks(tmp_path, task):
     dataset = {"classification": "shapes", "part": "shapes", "scene": "s3dis"}[task]
-    config = TrainConfig(task=task, dataset=dataset, width=0.25, dropout=0.4, input_transform=False, device="cpu")
+    shares = {"width": 0.25, "tnet_width": 0.125}
+    config = TrainConfig(task=task, dataset=dataset, **shares, dropout=0.4, input_transform=False, device="cpu")
     model = Run.start(config, halves(task), torch.device("cpu")).model
     published = type(model)()
-    for name in ("widths", "head_widths"):
+    for name, times in (("widths", 4), ("head_widths", 4), ("tnet_widths", 8)):
         wide, narrow = (torch.tensor(each.arguments[name][-1]) for each in (published, model))
-        assert torch.equal(narrow * 4, wide)
+        assert torch.equal(narrow * times, wide)
     assert {part.p for part in model.modules() if isinstance(part, nn.Dropout)} == {0.4}
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from .shared_mlp import SharedMLP
+
+PUBLISHED_TNET = ((64, 128, 1024), (512, 256))  # the widths of the layers before the max, and after it
 
 
 class TNet(nn.Module):
@@ -17,14 +21,18 @@ class TNet(nn.Module):
     Args:
         dim: the size of the matrix.
         in_channels: C, the channels it looks at; None: dim.
+        widths: of the layers before the max and after it.
     """
 
-    def __init__(self, dim: int, in_channels: int | None = None):
+    def __init__(self, dim: int, in_channels: int | None = None, widths: Sequence[Sequence[int]] = PUBLISHED_TNET):
         super().__init__()
+        if len(widths) != 2 or not all(widths):
+            raise ValueError(f"a T-Net's widths must be those before and those after the max, got {widths!r}")
         self.dim = dim
-        self.mlp = SharedMLP([dim if in_channels is None else in_channels, 64, 128, 1024])
-        self.fc = SharedMLP([1024, 512, 256]).to_linear()
-        self.matrix = nn.Linear(256, dim * dim)
+        before, after = widths
+        self.mlp = SharedMLP([dim if in_channels is None else in_channels, *before])
+        self.fc = SharedMLP([before[-1], *after]).to_linear()
+        self.matrix = nn.Linear(after[-1], dim * dim)
         nn.init.zeros_(self.matrix.weight)
         # Not nn.init.eye_: where models are built to be loaded, on the meta device, that imports sympy.
         self.matrix.bias.detach().zero_().view(dim, dim).fill_diagonal_(1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pointnet.layers.folding import fold_norms
 from pointnet.layers.shared_mlp import SharedMLP
-from pointnet.layers.tnet import TNet, orthogonality_loss
+from pointnet.layers.tnet import PUBLISHED_TNET, TNet, orthogonality_loss
 from pointnet.ops.masked import fill_padding, point_mask
 
 from .pretrained import Pretrained
@@ -50,6 +50,7 @@ class PointNetEncoder(nn.Module):
         input_transform, feature_transform: whether there is such a T-Net.
         widths: of the shared layers before and after the feature transform; the last is that of the feature.
         last_activation: whether a ReLU stands before the max.
+        tnet_widths: of the T-Nets' layers before their max and after it.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class PointNetEncoder(nn.Module):
         feature_transform: bool = True,
         widths: Sequence[Sequence[int]] = PUBLISHED,
         last_activation: bool = True,
+        tnet_widths: Sequence[Sequence[int]] = PUBLISHED_TNET,
     ):
         super().__init__()
         if in_channels < 3:
@@ -66,8 +68,9 @@ class PointNetEncoder(nn.Module):
         if len(widths) != 2 or not all(widths):
             raise ValueError(f"widths must be those before and those after the feature transform, got {widths!r}")
         before, after = widths
-        self.input_tnet = TNet(3, in_channels) if input_transform else None
-        self.feature_tnet = TNet(before[-1]) if feature_transform else None
+        self.tnet_widths = [list(widths) for widths in tnet_widths]
+        self.input_tnet = TNet(3, in_channels, tnet_widths) if input_transform else None
+        self.feature_tnet = TNet(before[-1], widths=tnet_widths) if feature_transform else None
         self.mlp1 = SharedMLP([in_channels, *before])
         self.mlp2 = SharedMLP([before[-1], *after], last_activation=last_activation)
 
@@ -183,6 +186,7 @@ class PointNetModel(Pretrained):
             "feature_transform": encoder.feature_tnet is not None,
             "regularization_weight": self.regularization_weight,
             "widths": [encoder.mlp1.widths[1:], encoder.mlp2.widths[1:]],
+            "tnet_widths": encoder.tnet_widths,
         }
 
     def fold(self: M) -> M:
@@ -204,7 +208,7 @@ class PointNetClassifier(PointNetModel):
 
     Args:
         num_classes: how many classes.
-        in_channels, input_transform, feature_transform, widths, last_activation: as of `PointNetEncoder`.
+        in_channels, input_transform, feature_transform, widths, last_activation, tnet_widths: as of `PointNetEncoder`.
         regularization_weight: as of `PointNetModel`.
         head_widths: of the hidden layers of the head.
         dropout: after each of those.
@@ -221,10 +225,12 @@ class PointNetClassifier(PointNetModel):
         last_activation: bool = True,
         head_widths: Sequence[int] = PUBLISHED_CLASSIFIER_HEAD,
         dropout: float = 0.3,
+        tnet_widths: Sequence[Sequence[int]] = PUBLISHED_TNET,
     ):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, last_activation)
+        transforms = input_transform, feature_transform
+        encoder = PointNetEncoder(in_channels, *transforms, widths, last_activation, tnet_widths)
         super().__init__(encoder, regularization_weight)
         self.head = SharedMLP([widths[1][-1], *head_widths], dropout=dropout).to_linear()
         self.logits = nn.Linear(head_widths[-1], num_classes)

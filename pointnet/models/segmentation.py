@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pointnet.layers.shared_mlp import SharedMLP
+from pointnet.layers.tnet import PUBLISHED_TNET
 
 from .pointnet import (
     PUBLISHED,
@@ -68,7 +69,7 @@ class PointNetPartSegmenter(PointNetLabeller):
     Args:
         num_parts: how many parts, those of all categories together.
         num_categories: how many object categories.
-        in_channels, input_transform, feature_transform, widths: as of `PointNetEncoder`.
+        in_channels, input_transform, feature_transform, widths, tnet_widths: as of `PointNetEncoder`.
         parts_of: for each category the numbers of its parts, for `restrict`; None: any part may be of any category.
         dropout: after each hidden layer of the head; none as published.
         regularization_weight: as of `PointNetModel`.
@@ -87,11 +88,12 @@ class PointNetPartSegmenter(PointNetLabeller):
         regularization_weight: float = 0.016,
         widths: Sequence[Sequence[int]] = PUBLISHED_PART,
         head_widths: Sequence[int] = PUBLISHED_PART_HEAD,
+        tnet_widths: Sequence[Sequence[int]] = PUBLISHED_TNET,
     ):
         for name, value in (("num_parts", num_parts), ("num_categories", num_categories)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths)
+        encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, tnet_widths=tnet_widths)
         before, after = widths
         given = before[-1] + sum(before) + sum(after) + num_categories
         super().__init__(encoder, [given, *head_widths, num_parts], dropout, regularization_weight)
@@ -131,7 +133,8 @@ class PointNetPartSegmenter(PointNetLabeller):
         """(B, C, N) -> (B, num_parts, N) logits, and the T-Nets' matrices if asked for.
 
         Args:
-            category: (B,) integers below num_categories, of which kind each object is; None: not known.
+            category: (B,) integers below num_categories, of which kind each object is; -1 where that is not known,
+                None where it is of none.
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The logits of the rest are 0.
         """
         encoding = self.encoder.encode(x, lengths, keep=self._kept)
@@ -171,7 +174,8 @@ class PointNetPartSegmenter(PointNetLabeller):
     def restrict(self, logits: Tensor, category: Tensor | None) -> Tensor:
         """The logits (B, num_parts, N), -inf for parts that the object's category (B,) does not have.
 
-        Evaluation and prediction choose among what is left; as published, training scores all parts. None leaves all.
+        Evaluation and prediction choose among what is left; as published, training scores all parts. None and -1, where
+        it is not known, leave all.
         """
         if category is None or self.parts_of is None:
             return logits
@@ -180,7 +184,8 @@ class PointNetPartSegmenter(PointNetLabeller):
             for row, parts in zip(allowed, self.parts_of, strict=True):
                 row[parts] = True
             self._allowed = allowed.to(logits.device)
-        return logits.masked_fill(~self._allowed[category].unsqueeze(2), -torch.inf)
+        allowed = self._allowed[category.clamp(min=0)] | (category < 0).unsqueeze(1)
+        return logits.masked_fill(~allowed.unsqueeze(2), -torch.inf)
 
     def _one_hot(self, category: Tensor | None, feature: Tensor) -> Tensor:
         """(B,) -> (B, num_categories) of the feature's kind; zeros where it is not known."""
@@ -190,7 +195,8 @@ class PointNetPartSegmenter(PointNetLabeller):
         if category.shape != feature.shape[:1] or category.dtype != torch.int64:
             wanted = f"({feature.shape[0]},) int64, one a cloud"
             raise ValueError(f"category must be {wanted}, got {tuple(category.shape)} {category.dtype}")
-        return known.scatter(1, category.to(feature.device).unsqueeze(1), 1.0)
+        category = category.to(feature.device).unsqueeze(1)
+        return known.scatter(1, category.clamp(min=0), (category >= 0).to(known.dtype))
 
 
 class PointNetSegmenter(PointNetLabeller):
@@ -202,7 +208,7 @@ class PointNetSegmenter(PointNetLabeller):
 
     Args:
         num_classes: how many classes.
-        in_channels, input_transform, feature_transform, widths: as of `PointNetEncoder`.
+        in_channels, input_transform, feature_transform, widths, tnet_widths: as of `PointNetEncoder`.
         dropout: after each hidden layer of the head; none as published.
         regularization_weight: as of `PointNetModel`.
         head_widths: of the hidden layers of the head.
@@ -218,10 +224,11 @@ class PointNetSegmenter(PointNetLabeller):
         regularization_weight: float = 0.016,
         widths: Sequence[Sequence[int]] = PUBLISHED,
         head_widths: Sequence[int] = PUBLISHED_HEAD,
+        tnet_widths: Sequence[Sequence[int]] = PUBLISHED_TNET,
     ):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths)
+        encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, tnet_widths=tnet_widths)
         given = widths[0][-1] + widths[1][-1]
         super().__init__(encoder, [given, *head_widths, num_classes], dropout, regularization_weight)
 

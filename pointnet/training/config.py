@@ -39,6 +39,7 @@ class TrainConfig:
         download: whether a data set that is not there is fetched (ModelNet, 415 MiB), its licence printed first.
         model: the network's name.
         width: channels of its shared layers and its head, as a share of the published ones, in eights.
+        tnet_width: likewise, channels of the T-Nets.
         dropout: after each hidden layer of the head.
         input_transform: whether the T-Net that turns xyz is there.
         feature_transform: whether the T-Net that turns the 64 features is there.
@@ -66,6 +67,8 @@ class TrainConfig:
         label_smoothing: share of the target spread over all classes.
         restrict: whether the loss of a point's part is among the parts of the object's category; else among all, as
             published.
+        unknown_category: the share of objects whose category is kept from the network of parts at a step, so that it
+            learns to do without; its loss is then among all parts.
         overlap: the weight, in the loss of parts, of one less their overlap with what is predicted, an IoU of
             probabilities; the rest is cross-entropy.
         teacher: trained networks to learn from too, run folders of the same classes; the mean of their probabilities.
@@ -107,6 +110,7 @@ class TrainConfig:
     download: bool = False
     model: str = "pointnet"
     width: float = 1.0
+    tnet_width: float = 1.0
     dropout: float = 0.3
     input_transform: bool = True
     feature_transform: bool = True
@@ -130,6 +134,7 @@ class TrainConfig:
     skip_limit: int = 10
     label_smoothing: float = 0.2
     restrict: bool = True
+    unknown_category: float = 0.0
     overlap: float = 0.0
     teacher: tuple[str, ...] = ()
     distill: float = 0.5
@@ -174,6 +179,7 @@ class TrainConfig:
             ("ema", 0, 1),
             ("skip_limit", 0, None),
             ("label_smoothing", 0, 1),
+            ("unknown_category", 0, 1),
             ("overlap", 0, 1),
             ("distill", 0, 1),
             ("temperature", 1, None),
@@ -187,6 +193,7 @@ class TrainConfig:
             ("val_fraction", 0, 0.9),
             ("regularization_weight", 0, None),
             ("width", 0.01, 16),
+            ("tnet_width", 0.01, 16),
             ("dropout", 0, 0.99),
             ("overfit_batches", 0, None),
         ):

@@ -30,6 +30,7 @@ from pointnet.datasets.transforms import (
 )
 from pointnet.files import write_atomically
 from pointnet.layers import synchronize_norms
+from pointnet.layers.tnet import PUBLISHED_TNET
 from pointnet.models import MODELS, PointNetModel
 from pointnet.models.zoo import save_weights
 
@@ -146,6 +147,7 @@ class Run:
             ):
                 x = augment(random_subset(points, count, self.generator), self.config, self.generator)
                 (x, *more), labels, _ = self.task.examples(x, labels)
+                more = [withhold(category, self.config, self.generator) for category in more]
                 x, targets = mix(x, labels, self.model.num_outputs, self.config, self.generator)
                 self.watch.lap("data")
                 loss, logits, good = self.step(x, targets, *more, share=len(rows) / len(batch))
@@ -374,6 +376,7 @@ def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]
         "regularization_weight": config.regularization_weight,
         "widths": [scaled(widths, config.width) for widths in task.widths],
         "head_widths": scaled(task.head_widths, config.width),
+        "tnet_widths": [scaled(widths, config.tnet_width) for widths in PUBLISHED_TNET],
         "dropout": config.dropout,
     }
 
@@ -450,6 +453,14 @@ def mix(
         return points, labels
     targets = F.one_hot(labels, classes).float()
     return random_cutmix(points, targets, config.mix == "cutmix_k", config.mix_share, config.mix_beta, generator)
+
+
+def withhold(category: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+    """Categories (B,), some of them -1, not known, as the config says."""
+    if not config.unknown_category or config.overfit_batches:
+        return category
+    drawn = torch.rand(category.shape, generator=generator, device=category.device)
+    return category.masked_fill(drawn < config.unknown_category, -1)
 
 
 def set_norm_momentum(model: nn.Module, momentum: float) -> None:
