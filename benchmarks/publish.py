@@ -119,7 +119,7 @@ def card(
     """The notes of the model card."""
     own = {name: getattr(TrainConfig(), name) for name in ("dataset", "root", "out", "device", "feed", "test")}
     flags = " ".join(to_words(dataclasses.replace(config, **own)))
-    chosen = "a tenth of which chose the epoch" if config.val_fraction else "none held out, the last epoch kept"
+    chosen = f"{config.val_fraction:.0%} of which chose the epoch" if config.val_fraction else "the last epoch kept"
     all_seen = count_seen(train, test) == len(test)
     which = "shapes, all of them trained on" if all_seen else "shapes, one vote"
     caution = " A figure to find again: it says nothing of other shapes." if all_seen else ""

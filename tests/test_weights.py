@@ -5,10 +5,14 @@ import json
 import pytest
 import torch
 
-from benchmarks.publish import measure, on_samples
-from pointnet.datasets import open_dataset
+from benchmarks import publish
+from benchmarks.publish import count_seen, measure, on_samples
+from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset
 from pointnet.models import load_model, zoo
+from pointnet.training import evaluate, fit
 from pointnet.training.run import fingerprint
+from tests.test_tasks import halves, small
+from tests.test_training import quiet, tiny
 
 SIZES = {"pointnet_modelnet40": 8e6, "pointnet_shapes": 2e6}  # bytes at most
 
@@ -52,3 +56,51 @@ def test_the_shapes_weights_reach_what_is_recorded(tmp_path):
 
 def test_the_modelnet_weights_reach_what_is_recorded(real_modelnet):
     check_scores("pointnet_modelnet40", open_dataset("modelnet40", real_modelnet, "test", 1024))
+
+
+def published(tmp_path, monkeypatch, config, train, test):
+    """The run of these settings put among the weights: their folder."""
+    fit(config, train, test, log=quiet)
+    monkeypatch.setattr(publish, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(
+        publish, "open_dataset", lambda name, root, split, *more, **kind: (train, test)[split == "test"]
+    )
+    assert publish.main([config.out, "mine", "--note", "It was all chosen on validation."]) == 0
+    return tmp_path / "weights" / "mine"
+
+
+def plates_and_rods(seed: int) -> LabelledPoints:
+    """`halves` without the channel that tells the label."""
+    data = halves("part", seed=seed)
+    stored = data.batch(slice(None))[0][:, [0, 1, 2, 4]]
+    return LabelledPoints(stored, data.labels, data.classes, data.part_names, data.parts_of, data.num_points)
+
+
+def test_weights_for_parts_are_published_with_what_is_measured(tmp_path, monkeypatch):
+    train, test = plates_and_rods(0), plates_and_rods(1)
+    folder = published(tmp_path, monkeypatch, small(tmp_path / "run", "part", unknown_category=0.5), train, test)
+    model, scores = load_model(folder), json.loads((folder / "scores.json").read_text())
+    found = evaluate(model, test)
+    for name in ("instance_miou", "class_miou", "point_accuracy", "count"):
+        assert scores[name] == found[name]
+    assert sum(scores["of_class"]) / 2 == pytest.approx(scores["class_miou"])
+    assert 0.25 < scores["unknown_category"] <= scores["point_accuracy"]
+    assert len(scores["samples"][0]) == len(model.classes) == 4
+    text = (folder / "README.md").read_text()
+    assert "the train part, 32 shapes, 25% of which chose the epoch. It was all chosen on validation." in text
+    assert f"| {found['instance_miou']:.2%} | {found['class_miou']:.2%} | {found['point_accuracy']:.2%} |" in text
+    assert f"Where the category is not told, {scores['unknown_category']:.2%} of the points are right." in text
+    assert "says nothing of other shapes" not in text
+
+
+def test_a_card_says_where_the_test_part_was_trained_on(tmp_path, monkeypatch):
+    x = halves("part").batch(slice(None))[0][:, :3]
+    data = LabelledClouds(x, halves("part").labels, ["plate", "rod"], 32)
+    assert count_seen(data, data) == 32
+    assert count_seen(data.subset(torch.arange(8)), data) == 8
+    folder = published(tmp_path, monkeypatch, tiny(tmp_path / "run", val_fraction=0.0), data, data)
+    text = (folder / "README.md").read_text()
+    assert "32 shapes, the last epoch kept." in text
+    assert "| test, 32 shapes, all of them trained on |" in text
+    assert "A figure to find again: it says nothing of other shapes." in text
+    assert "validation, which" not in text
