@@ -133,8 +133,8 @@ class PointNetPartSegmenter(PointNetLabeller):
         """(B, C, N) -> (B, num_parts, N) logits, and the T-Nets' matrices if asked for.
 
         Args:
-            category: (B,) integers below num_categories, of which kind each object is; -1 where that is not known,
-                None where it is of none.
+            category: (B,) integers below num_categories, of which kind each object is; -1 where that is not known.
+                None: of none it is known.
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The logits of the rest are 0.
         """
         encoding = self.encoder.encode(x, lengths, keep=self._kept)

@@ -44,8 +44,8 @@ def modern() -> TrainConfig:
     """For accuracy: the defaults for 60 epochs, and averaged weights.
 
     On a development split of ModelNet40 (7,747 shapes to train on, 865 to choose the epoch, 1,231 to test) it reached
-    90.18 ± 1.38 % overall on test, over two seeds, one vote; about 75 minutes each on one undisturbed thread of an AMD
-    EPYC (Zen 5). The records are modelnet40_dev_modern_seed0 and _seed1 in docs/records.
+    90.18 ± 1.38 % overall on test, over two seeds, one vote; in 170 and 106 minutes, each on one thread of an AMD EPYC
+    (Zen 5) that other work shared. The records are modelnet40_dev_modern_seed0 and _seed1 in docs/records.
     """
     return dataclasses.replace(TrainConfig(), epochs=60, ema=0.999)
 
