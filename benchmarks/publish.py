@@ -151,7 +151,7 @@ Measured on the weights as they are here, matrices in half precision.{caution}{u
 ## Intended use
 
 To try the library, to compare with, to start from. It knows whole, upright shapes, alone, of these classes; it answers
-with one of its names for anything it is given. Parts of shapes, scans with clutter and shapes lying down are none of
+with one of its names for anything it is given. Pieces of shapes, scans with clutter and shapes lying down are none of
 what it was trained on. {LICENCES[config.dataset]}"""
 
 

@@ -159,7 +159,7 @@ def _labelled(flags: Any, files: Sequence[Path], model: Any) -> Iterator[Answer 
     yield Answer(f"{flags.model or DEFAULTS[task]}: labels points by {described(model, flags.category)}")
     if task == "part" and flags.category is None:
         known = ", ".join(model.preprocessing.get("categories", ()))
-        yield Answer(f"labels are far surer where --category says what the objects are: {known}")
+        yield Answer(f"labels are surer where --category says what the objects are: {known}")
     width = max(len(str(file)) for file in files)
     for found in labelled:
         if isinstance(found, PointCloudFileError):

@@ -274,7 +274,7 @@ def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch
     words = ["predict", "--task", "part", str(STOOL), "--out", str(tmp_path / "out")]
     assert command_line.main(words) == 0
     assert capsys.readouterr().out.startswith(
-        "pointnet_shapes_part: labels points by 5 parts of 2 categories\nlabels are far surer"
+        "pointnet_shapes_part: labels points by 5 parts of 2 categories\nlabels are surer"
     )
 
 

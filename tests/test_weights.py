@@ -11,10 +11,11 @@ from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset
 from pointnet.models import load_model, zoo
 from pointnet.training import evaluate, fit
 from pointnet.training.run import fingerprint
+from pointnet.training.tasks import task_of
 from tests.test_tasks import halves, small
 from tests.test_training import quiet, tiny
 
-SIZES = {"pointnet_modelnet40": 8e6, "pointnet_shapes": 2e6}  # bytes at most
+SIZES = {"pointnet_modelnet40": 8e6, "pointnet_shapes": 2e6, "pointnet_shapes_part": 2e6}  # bytes at most
 
 
 def recorded(name: str) -> dict:
@@ -29,9 +30,9 @@ def test_they_are_those_that_are_promised():
 def test_they_are_small_and_their_card_says_what_they_reach(name):
     folder = zoo.WEIGHTS / name
     assert sum(path.stat().st_size for path in folder.iterdir()) <= SIZES[name]
-    text, scores = (folder / "README.md").read_text(), recorded(name)
-    assert f"{scores['overall_accuracy']:.2%} | {scores['mean_class_accuracy']:.2%}" in text
-    for label, share in zip(load_model(name).classes, scores["of_class"], strict=True):
+    text, scores, model = (folder / "README.md").read_text(), recorded(name), load_model(name)
+    assert " | ".join(f"{scores[title]:.2%}" for title in task_of(model).titles) in text
+    for label, share in zip(model.preprocessing.get("categories", model.classes), scores["of_class"], strict=True):
         assert f"| {label} | {share:.1%} |" in text
 
 
@@ -46,12 +47,15 @@ def check_scores(name, test):
     assert fingerprint(test) == wanted["data"]
     found = measure(load_model(name), test)
     assert found.keys() == wanted.keys()
-    for score in found.keys() - {"samples"}:
-        assert found[score] == wanted[score], score
+    # Of 800,000 points one or the other lies so near a boundary that rounding decides.
+    off = 0 if found.keys() >= {"overall_accuracy"} else 5e-4
+    for score in found.keys() - {"samples", "data"}:
+        assert found[score] == pytest.approx(wanted[score], rel=0, abs=off), score
 
 
 def test_the_shapes_weights_reach_what_is_recorded(tmp_path):
     check_scores("pointnet_shapes", open_dataset("shapes", tmp_path, "test", 1024))
+    check_scores("pointnet_shapes_part", open_dataset("shapes", tmp_path, "test", 1024, task="part"))
 
 
 def test_the_modelnet_weights_reach_what_is_recorded(real_modelnet):

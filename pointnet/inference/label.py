@@ -110,7 +110,8 @@ def label_points(
         model: a run folder, the name of shipped weights, or a model that `load_model` gave; None for the shipped
             weights for parts.
         category: what the object is, one of `model.preprocessing["categories"]`; its points are of the parts that such
-            objects have. None: not known, and parts of any are told, far less surely: training always knows it.
+            objects have. None: not known, and parts of any are told; less surely, and hardly at all by a network that
+            always knew it in training (`--unknown_category 0`).
         up: as of `predict`.
         num_points: how many points of an object the network sees before it labels all, drawn with a seed that is the
             file's name, and how many are drawn of a mesh; None for 4,096. Where a cloud has no more, it sees all, as
