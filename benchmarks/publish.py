@@ -128,7 +128,11 @@ def card(
     if result["val"]:
         rows.append(["validation, which chose the epoch", *(f"{result['val'][name]:.2%}" for name in titles)])
     unknown = scores.get("unknown_category")
-    unknown = "" if unknown is None else f" Where the category is not told, {unknown:.2%} of the points are right."
+    kind, kinds, told = "class", "classes", ""
+    if unknown is not None:
+        kind, kinds = "category", "categories"
+        told = " The category is told, `model(points, category)`; where it is not, "
+        told += f"{unknown:.2%} of the points are right."
     of_class = [[name, f"{share:.1%}"] for name, share in zip(test.classes, scores["of_class"], strict=True)]
     return f"""## Training
 
@@ -144,13 +148,13 @@ Epoch {result["selected_epoch"]} of {config.epochs}.
 
 {markdown(["", *titles.values()], rows)}
 
-Measured on the weights as they are here, matrices in half precision.{caution}{unknown}
+Measured on the weights as they are here, matrices in half precision.{caution}{told}
 
-{markdown(["class", f"test, {next(iter(titles.values()))}"], of_class)}
+{markdown([kind, f"test, {next(iter(titles.values()))}"], of_class)}
 
 ## Intended use
 
-To try the library, to compare with, to start from. It knows whole, upright shapes, alone, of these classes; it answers
+To try the library, to compare with, to start from. It knows whole, upright shapes, alone, of these {kinds}; it answers
 with one of its names for anything it is given. Pieces of shapes, scans with clutter and shapes lying down are none of
 what it was trained on. {LICENCES[config.dataset]}"""
 

@@ -83,15 +83,15 @@ def _predict_parser() -> OneLineParser:
         "as a coloured PLY; for all together a picture and a page to turn them. A file that cannot be read is told on "
         "stderr, and the rest go on.",
         epilog="examples: python -m pointnet predict chair.off scans/ 'meshes/*.glb' --model runs/mine; "
-        "python -m pointnet predict --task part chair.off --category chair --model runs/parts; "
+        "python -m pointnet predict --task part chair.off --category chair; "
         "python -m pointnet predict --task scene office.ply --model runs/rooms",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
     text = "classification, part (of an object) or scene (a room in metres, with colours); default: the model's own"
     parser.add_argument("--task", type=str, help=text)
-    text = f"a run's folder, or the name of shipped weights (default: {DEFAULT})"
+    text = f"a run's folder, or the name of shipped weights (default: {DEFAULT}, for parts {DEFAULTS['part']})"
     parser.add_argument("--model", type=str, help=text)
-    text = "for parts: what the objects are, as the data set calls it; much surer than leaving it open"
+    text = "for parts: what the objects are, as the data set calls it; surer than leaving it open"
     parser.add_argument("--category", type=str, help=text)
     text = "the files' up axis, y or z, which is turned into that of the weights (default: as known of the format)"
     parser.add_argument("--up", type=str, help=text)

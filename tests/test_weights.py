@@ -47,9 +47,9 @@ def check_scores(name, test):
     assert fingerprint(test) == wanted["data"]
     found = measure(load_model(name), test)
     assert found.keys() == wanted.keys()
-    # Of 800,000 points one or the other lies so near a boundary that rounding decides.
-    off = 0 if found.keys() >= {"overall_accuracy"} else 5e-4
     for score in found.keys() - {"samples", "data"}:
+        # Rounding decides a few of 800,000 points; a class has parts of three points, where one of them shows.
+        off = 0 if "overall_accuracy" in found else 5e-3 if score == "of_class" else 5e-4
         assert found[score] == pytest.approx(wanted[score], rel=0, abs=off), score
 
 
@@ -93,7 +93,8 @@ def test_weights_for_parts_are_published_with_what_is_measured(tmp_path, monkeyp
     text = (folder / "README.md").read_text()
     assert "the train part, 32 shapes, 25% of which chose the epoch. It was all chosen on validation." in text
     assert f"| {found['instance_miou']:.2%} | {found['class_miou']:.2%} | {found['point_accuracy']:.2%} |" in text
-    assert f"Where the category is not told, {scores['unknown_category']:.2%} of the points are right." in text
+    assert f"where it is not, {scores['unknown_category']:.2%} of the points are right." in text
+    assert "\n| category | test, instance mIoU |\n" in text
     assert "says nothing of other shapes" not in text
 
 
