@@ -32,7 +32,7 @@ class TrainConfig:
         task: classification, part (a label for each point of an object: shapes, shapenetpart) or scene (for each point
             of a room: s3dis, s3dis_area1 to s3dis_area6).
         dataset: shapes (embedded, made on first use), modelnet40, modelnet10, scanobjectnn, scanobjectnn_obj_bg,
-            scanobjectnn_obj_only, or folder (your own files: root/<class>/<files>); those of parts and scenes: see task.
+            scanobjectnn_obj_only, or folder (your own files: root/<class>/<files>); of parts, of scenes: see task.
         root: the folder the data set is in, or is made in.
         normals: whether points have three channels more, their normals (not in shapes).
         strict: whether a file of --dataset folder that cannot be read ends the run; else it is listed at the end.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -22,9 +20,9 @@ from .scan import quoted
 LONGEST_LINE = 100_000
 PIECE = 1 << 18  # bytes read at once
 BLOCK = 1 << 14  # rows made numbers at once
-COMMAS = bytes.maketrans(b',"', b"  ")
-SEMICOLONS = bytes.maketrans(b';,"', b" . ")
+QUOTES, SEMICOLONS = bytes.maketrans(b'"', b" "), bytes.maketrans(b',"', b". ")
 MARK = b"\xef\xbb\xbf"  # of UTF-8, which some editors begin a file with
+PTS = ["x", "y", "z", "intensity", "r", "g", "b"]
 
 
 def parse_table(data: bytes) -> Array:
@@ -33,34 +31,41 @@ def parse_table(data: bytes) -> Array:
     Raises:
         Refusal: lines of different lengths, or something that is no number.
     """
-    return _table(iter(io.BytesIO(data)), [], comments=False)
+    return _table(io.BytesIO(data), None, [], comments=False)
 
 
 class Opening(NamedTuple):
-    names: list[str] | None  # of the columns
+    start: int  # where the rows begin, in bytes
+    separator: str | None  # of their fields; None: spaces and tabs, any number of them
+    names: list[str]  # of the columns, if they have names
+    columns: list[int]  # those to read, if not all
     declared: int | None  # points
-    rows: Iterator[bytes]
 
 
 def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
     """A text's points; their columns are what the first line calls them, or else what `from_rows` makes of them.
 
     Raises:
-        Refusal: not text, no points, lines of different lengths, something that is no number, fewer than 3 columns.
+        Refusal: not text, no points, lines of different lengths, something that is no number, fewer than 3 columns, or
+            not as many names as columns.
     """
     with path.open("rb") as file:
         start = file.read(LONGEST_LINE)
         if b"\0" in start:
             raise Refusal("is not text of one byte a letter; save it as UTF-8")
         file.seek(len(MARK) if start.startswith(MARK) else 0)
-        opening = _opening(io.BufferedReader(_Translated(file, SEMICOLONS if b";" in start else COMMAS), PIECE))
-        names = opening.names or []
-        known = known_columns(names, extras)
-        kept = [i for i, name in enumerate(names) if name in known]
-        rows = _table(opening.rows, kept, comments=True, most=None if names or extras else 3)
-    if opening.declared not in (None, len(rows)):
-        raise Refusal(f"declares {opening.declared} points, holds {len(rows)}")
-    return from_named({names[i]: rows[:, k] for k, i in enumerate(kept)}, extras) if names else from_rows(rows, extras)
+        _, separator, names, columns, declared = opening = _opening(file)
+        file.seek(opening.start)
+        if names:
+            # Of two alike, the first stands.
+            columns = sorted(names.index(name) for name in known_columns(names, extras))
+        stream = io.BufferedReader(_Translated(file, SEMICOLONS if separator == ";" else QUOTES), PIECE)
+        rows = _table(stream, separator, columns, comments=True, most=None if names or extras else 3)
+    if declared not in (None, len(rows)):
+        raise Refusal(f"declares {declared} points, holds {len(rows)}")
+    if not names:
+        return from_rows(rows, extras)
+    return from_named({names[i]: rows[:, k] for k, i in enumerate(columns)}, extras)
 
 
 class _Translated(io.RawIOBase):
@@ -78,36 +83,71 @@ class _Translated(io.RawIOBase):
         return len(data)
 
 
-def _opening(stream: BinaryIO) -> Opening:
-    """What stands before the points, and the lines from there on."""
-    names: list[str] | None = None
+def _opening(file: BinaryIO) -> Opening:
+    """What stands before the points, from where the file is.
+
+    Raises:
+        Refusal: a line that is none of names, a comment and numbers; no numbers; not as many names as numbers.
+    """
+    header = b""
     declared: int | None = None
-    while line := stream.readline(LONGEST_LINE):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) == 1 and declared is None and words[0].isdigit() and len(words[0]) < 19:
-            declared = int(words[0])
-        elif all(map(_is_number, words[:3])):
-            return Opening(names, declared, chain([line + stream.readline()] if line[-1:] != b"\n" else [line], stream))
-        else:
-            names = names or _names(line)
+    start = file.tell()
+    while line := file.readline(LONGEST_LINE):
+        separator, fields = _row(line)
+        if len(fields) == 1 and declared is None and fields[0].isdigit() and len(fields[0]) < 19:
+            declared = int(fields[0])
+        elif fields and (any(map(_is_number, fields)) if header else all(map(_is_number, fields[:3]))):
+            full = fields[:-1] if not fields[-1] else fields  # every row may end with a separator
+            names = _names_of(header, (len(full), len(fields)))
+            if not names and declared is not None and len(full) == len(PTS):
+                names = PTS
+            return Opening(start, separator, names, list(range(len(full))) if full != fields else [], declared)
+        elif line.strip() and not header:
+            header = line if _names(line) else b""
+        start += len(line)
     raise Refusal("holds no points")
 
 
-def _names(line: bytes) -> list[str] | None:
-    """The columns a line names, or None if it is a comment that does not.
+def _row(line: bytes) -> tuple[str | None, list[bytes]]:
+    """A line as a row of numbers: what separates its fields, and they."""
+    line = line.partition(b"#")[0].strip()
+    words = line.translate(QUOTES).split()
+    for mark, table in ((b";", SEMICOLONS), (b",", QUOTES), (b"\t", QUOTES)):
+        fields = [field.strip() for field in line.translate(table).split(mark)]
+        # Tabs may stand with spaces, or several in a row: then they are no more than those.
+        if len(fields) > 1 and (mark != b"\t" or fields == words):
+            return mark.decode(), fields
+    return None, words
+
+
+def _names(line: bytes) -> list[list[str]]:
+    """The columns that a line names, as each separator that it has divides them; none if it is a comment that does not.
 
     Raises:
         Refusal: it is neither.
     """
-    text = line.decode("latin-1").strip()
-    names = [plain(word) for word in text.removeprefix("#").removeprefix("//").split()]
-    if known_columns(names):
-        return names
-    if text.startswith(("#", "//")):
-        return None
-    raise Refusal(f"begins with {quoted(text)}, neither numbers nor names of columns with x, y and z")
+    text = line.decode("latin-1").rstrip("\r\n")
+    bare = text.strip().removeprefix("#").removeprefix("//") if text.strip().startswith(("#", "//")) else text
+    there = [mark for mark in (";", ",", "\t") if mark in bare]
+    readings = [[plain(word) for word in bare.split(mark)] for mark in (*there, None)]
+    if found := [names for names in readings if known_columns(names)]:
+        return found
+    if bare != text:
+        return []
+    raise Refusal(f"begins with {quoted(text.strip())}, neither numbers nor names of columns with x, y and z")
+
+
+def _names_of(header: bytes, widths: tuple[int, ...]) -> list[str]:
+    """The names in a header, as many as the rows are wide; none if there is no header, or it is a comment after all.
+
+    Raises:
+        Refusal: there are more or fewer.
+    """
+    readings = _names(header) if header else []
+    fitting = [names for names in readings if len(names) in widths]
+    if readings and not fitting and not header.strip().startswith((b"#", b"//")):
+        raise Refusal(f"names {len(readings[0])} columns, but its first row has {widths[0]}")
+    return fitting[0] if fitting else []
 
 
 def _is_number(word: bytes) -> bool:
@@ -118,13 +158,23 @@ def _is_number(word: bytes) -> bool:
     return True
 
 
-def _table(lines: Iterator[bytes], kept: list[int], comments: bool, most: int | None = None) -> Array:
-    """The numbers of all lines, or of the kept columns if there are any, and of these the first `most`: (N, K)."""
+def _table(
+    lines: BinaryIO, separator: str | None, columns: list[int], comments: bool, most: int | None = None
+) -> Array:
+    """The numbers of all lines, or of these columns if there are any, and of them the first `most`: (N, K)."""
     sign, found = "#" if comments else None, bytearray()  # which grows where it is
     width = rows = 0
     try:
         while True:
-            block = np.loadtxt(lines, usecols=kept or None, ndmin=2, comments=sign, encoding="latin-1", max_rows=BLOCK)
+            block = np.loadtxt(
+                lines,
+                delimiter=separator,
+                usecols=columns or None,
+                ndmin=2,
+                comments=sign,
+                encoding="latin-1",
+                max_rows=BLOCK,
+            )
             if rows and len(block) and block.shape[1] != width:
                 raise ValueError(f"the number of columns changed from {width} to {block.shape[1]} at row 1")
             width = block.shape[1] if len(block) else width
