@@ -14,7 +14,7 @@ import pytest
 import torch
 import trimesh
 
-from pointnet.datasets import MeshFolder, PointCloudFileError, cache, open_dataset, read_points
+from pointnet.datasets import LabelledClouds, MeshFolder, PointCloudFileError, cache, open_dataset, read_points
 from pointnet.datasets.cache import cached_clouds
 from pointnet.datasets.folder import KEPT, sample_file
 
@@ -57,6 +57,15 @@ def test_a_folder_without_a_split_gets_a_seeded_stratified_one(tmp_path):
     assert {file.name for file in MeshFolder(root, "test", seed=2).files} != parts["test"]
     shutil.copy(root / "ball" / "ball_0.off", root / "ball" / "ball_new.off")
     assert len(MeshFolder(root, "train", test_fraction=0.0)) == 21
+
+
+def test_a_part_of_a_folder_knows_its_files(tmp_path):
+    data = MeshFolder(write_meshes(tmp_path), num_points=16)
+    chosen = data.subset(torch.tensor([5, 0, 7])).subset(torch.tensor([2, 0]))
+    assert chosen.files == [data.files[7], data.files[5]]
+    assert chosen.name_of(1) == str(data.files[5])
+    bare = LabelledClouds(data.points, data.labels, data.classes).subset(torch.tensor([5, 0, 7]))
+    assert (bare.name_of(0), bare.files) == ("no. 5", [])
 
 
 def test_files_that_come_and_go_never_move_another_from_one_part_to_the_other(tmp_path):

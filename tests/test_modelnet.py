@@ -186,6 +186,17 @@ def test_the_real_forms_are_in_one_frame(real_modelnet, name):
     assert turned > 1.8 * right
 
 
+def test_a_listing_leads_to_no_file_outside(tmp_path, samples):
+    folder = tmp_path / "modelnet40_normal_resampled"
+    shutil.copytree(samples / folder.name, folder)
+    listing = folder / "modelnet40_train.txt"
+    (folder / "chair" / "chair_").mkdir()
+    (tmp_path / "secret.txt").write_text("0 0 1 0 0 1\n")
+    listing.write_text("chair_/../../../secret\n")
+    with pytest.raises(PointCloudFileError, match=r"must list '<class>_<number>', got 'chair_/\.\./"):
+        ModelNet(folder, num_points=1)
+
+
 def test_text_gives_the_first_rows_as_released_with_their_normals(samples):
     data = ModelNet(samples, "train", num_points=100, form="text", normals=True)
     assert data.points.shape == (16, 6, 100)

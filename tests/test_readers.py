@@ -403,6 +403,18 @@ def test_outside_stays_outside_in_a_mirror(tmp_path, scale):
     assert (read_cloud(path, up="z").normals == [0, 0, 1]).all()
 
 
+@pytest.mark.parametrize("scale", [[1, 1, 1], [-1, 1, 1], [2, -3, 1], [-1, -1, -1]])
+def test_a_clouds_normals_point_outside_in_a_mirror(tmp_path, scale):
+    tree, _ = mutants.gltf_tree(None)
+    tree |= {"scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0, "scale": scale}]}
+    tree["meshes"] = [{"primitives": [{"attributes": {"POSITION": 0, "NORMAL": 0}, "mode": 0}]}]
+    tree["accessors"] = [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"}]
+    tree["bufferViews"] = [{"buffer": 0, "byteLength": 36}]
+    outward = np.eye(3, dtype="<f4").tobytes()  # of the unit sphere, each point is its own normal
+    cloud = read_cloud(written(tmp_path, "a.glb", mutants.as_glb(json.dumps(tree).encode(), outward)), up="z")
+    assert np.array_equal(cloud.normals, np.sign(cloud.points))
+
+
 def test_our_parsers_find_the_surface_trimesh_finds():
     if not SHARED.is_dir():
         pytest.skip(f"needs {SHARED}")
@@ -605,6 +617,21 @@ GREEDY = {
 }
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_all_arrays_of_a_file_share_what_it_may_ask_for(tmp_path, suffix):
+    path, rows = tmp_path / f"a{suffix}", np.ones((1_000_000, 3))
+    names = ("points", "normals", "colors")
+    if suffix == ".npz":
+        np.savez_compressed(path, **dict.fromkeys(names, rows))
+    else:
+        with h5py.File(path, "w") as file:
+            for name in names:
+                file.create_dataset(name, data=rows, compression="gzip")
+    assert len(read_cloud(path, 9, extras=("normals",)).points) == 9
+    with pytest.raises(PointCloudFileError, match="24000(128|000) bytes, more than"):
+        read_cloud(path, 9)
+
+
 @pytest.mark.parametrize("name", GREEDY)
 def test_no_file_takes_more_than_ten_times_its_size(tmp_path, name):
     content = GREEDY[name]()
@@ -665,6 +692,12 @@ def many_copies() -> bytes:
     tree["accessors"][0] = {"bufferView": 0, "componentType": 5126, "count": 300_000, "type": "VEC3"}
     tree["bufferViews"][0] = {"buffer": 0, "byteLength": len(big)}
     return mutants.as_glb(json.dumps(tree).encode(), big)
+
+
+def a_count_of(count: str) -> bytes:
+    tree, binary = mutants.gltf_tree(None)
+    tree["accessors"][0]["count"] = "how many"
+    return mutants.as_glb(json.dumps(tree).replace('"how many"', count).encode(), binary)
 
 
 def hdf5_of(**arrays: object) -> bytes:
@@ -765,6 +798,10 @@ REFUSED = [
         "is not a readable GLTF file (damaged, cut short or of another format)",
     ),
     ("a.glb", many_copies(), "more than a file of its size may ask for"),
+    ("a.glb", a_count_of("-9"), "accessor 0 declares '-9' rows"),
+    ("a.glb", a_count_of("NaN"), "accessor 0 declares 'nan' rows"),
+    ("a.glb", a_count_of("3.5"), "accessor 0 declares '3.5' rows"),
+    ("a.glb", a_count_of("true"), "accessor 0 declares 'True' rows"),
     ("a.xyz", "\n\n \n", "holds no points"),
     ("a.xyz", "1 2\n3 4\n", "must have at least 3 columns, x, y and z, got 2"),
     ("a.xyz", "1 2 3\n4 5\n6 7 8 9\n", "is not a table of numbers: the number of columns changed from 3 to 2"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -30,7 +31,8 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         num_points: N; None for K.
 
     `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
-    once, `data.batch(indices)` some of it, with all K. `data.bad` lists the files that could not be read.
+    once, `data.batch(indices)` some of it, with all K. `data.files` has each cloud's file, where each is one file's;
+    `data.bad` lists the files that could not be read.
     """
 
     def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str], num_points: int | None = None):
@@ -44,6 +46,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         self.labels = labels
         self.classes = tuple(classes)
         self.bad: list[PointCloudFileError] = []
+        self.files: list[Path] = []
         self._stored = points
         self._rows: Tensor | None = None  # of the stored clouds, those that are here; None for all
 
@@ -78,6 +81,13 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         """Leaves only the clouds at `indices`; whatever else there is of each cloud is for a subclass to add."""
         self._rows = indices if self._rows is None else self._rows[indices]
         self.labels = self.labels[indices]
+        self.files = [self.files[i] for i in indices.tolist()] if self.files else []
+
+    def name_of(self, index: int) -> str:
+        """What the cloud is found by: its file, or else its number among those stored, of which this may be a part."""
+        if self.files:
+            return str(self.files[index])
+        return f"no. {index if self._rows is None else int(self._rows[index])}"
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the clouds that `split_validation` gives to validation."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .cache import cached_clouds
 from .clouds import LabelledClouds
 from .folder import sample_files
+from .formats.scan import quoted
 from .readers import DatasetNotFoundError, PointCloudFileError, read_cloud, read_hdf5
 
 MODELNET40 = tuple(
@@ -96,7 +97,10 @@ def _read_hdf5_release(
 def _read_text_release(
     folder: Path, split: str, classes: Sequence[str], num_points: int, up: str | None, normals: bool
 ) -> Clouds:
-    names = [name for name in _read_lines(_text_listing(folder, split)) if name.rpartition("_")[0] in classes]
+    listing = _text_listing(folder, split)
+    names = [name for name in _read_lines(listing) if name.rpartition("_")[0] in classes]
+    if outside := [name for name in names if not _is_plain(name)]:
+        raise PointCloudFileError(listing, f"must list '<class>_<number>', got {quoted(outside[0])}")
     files = [folder / name.rpartition("_")[0] / f"{name}.txt" for name in names]
     if missing := [file for file in files if not file.is_file()]:
         raise PointCloudFileError(missing[0], f"no such file; {len(missing)} of {len(files)} listed are missing")
@@ -106,6 +110,11 @@ def _read_text_release(
     if cached.bad:
         raise cached.bad[0]
     return cached.points, [name.rpartition("_")[0] for name in names]
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it leads nowhere else."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def _read_meshes(

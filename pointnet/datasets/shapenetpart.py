@@ -17,7 +17,7 @@ from torch import Tensor
 from .cache import cached_clouds
 from .clouds import LabelledPoints, draw_labelled
 from .formats.scan import quoted
-from .modelnet import Form, _find, _one_of, _part_names, _read_lines, _read_part, _to_library_frame
+from .modelnet import Form, _find, _is_plain, _one_of, _part_names, _read_lines, _read_part, _to_library_frame
 from .readers import PointCloudFileError, checked_labels, read_hdf5, read_table
 from .sampling import seed_of, unit_or_zero
 
@@ -228,11 +228,6 @@ def _read_listing(folder: Path, split: str, folders: Mapping[str, str], needed: 
         if category in folders:
             files.append(folder / category / f"{shape}.txt")
     return files
-
-
-def _is_plain(name: str) -> bool:
-    """Whether it leads nowhere else."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def _published_parts() -> list[Part]:

@@ -295,10 +295,9 @@ def _mistakes(measured: Measured, part: str) -> str:
 def _mistake(measured: Measured, index: int) -> View:
     data, probabilities = measured.data, measured.probabilities[index]
     true, predicted = int(data.labels[index]), int(measured.predicted[index])
-    files = getattr(data, "files", None)
     name = (
         f"{data.classes[true]} → {data.classes[predicted]}: {probabilities[predicted]:.0%}, not "
-        f"{probabilities[true]:.0%} ({files[index] if files else f'no. {index}'})"
+        f"{probabilities[true]:.0%} ({data.name_of(index)})"
     )
     points = data[index][0][:3].T
     there = points.isfinite().all(1)

@@ -56,8 +56,11 @@ def parse_npz(data: bytes, extras: Extras = EXTRAS) -> Contents:
         raise Refusal(f"holds more than {MOST_MEMBERS} members")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        found = find_arrays(members, extras)
-        arrays = {what: _npy(_unpacked(archive, members[name], most_bytes(len(data)))) for what, name in found.items()}
+        limit, arrays = most_bytes(len(data)), {}
+        for what, name in find_arrays(members, extras).items():
+            unpacked = _unpacked(archive, members[name], limit)
+            limit -= len(unpacked)
+            arrays[what] = _npy(unpacked)
     return from_arrays(arrays, extras)
 
 

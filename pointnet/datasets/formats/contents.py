@@ -48,7 +48,7 @@ class Contents(NamedTuple):
 
 
 def most_bytes(file_size: int) -> int:
-    """What a file's arrays may declare.
+    """What a file's arrays may declare, all together.
 
     Checked, and made those of the library, they take two or three times as much: in all no more than ten times the
     file's size and 200 MB.

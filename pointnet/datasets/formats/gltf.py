@@ -159,8 +159,8 @@ class _Scene:
         """Refuses a scene that grows, by using meshes again and again, beyond what its file may ask for."""
         needed = 0
         for primitive, _ in placed:
-            vertices = self._item("accessors", primitive["attributes"]["POSITION"])["count"]
-            corners = self._item("accessors", primitive["indices"])["count"] if "indices" in primitive else vertices
+            vertices = self._count(primitive["attributes"]["POSITION"])
+            corners = self._count(primitive["indices"]) if "indices" in primitive else vertices
             strip = 3 if primitive.get("mode", TRIANGLES) in (STRIP, FAN) else 1
             needed += vertices * VERTEX_BYTES + strip * corners * CORNER_BYTES
         if needed > self.limit:
@@ -173,32 +173,40 @@ class _Scene:
             self._matched(attributes.get(name), len(vertices)) if what in extras else None
             for what, name in (("normals", "NORMAL"), ("colors", "COLOR_0"))
         )
-        faces = None
+        faces, is_mirrored = None, np.linalg.det(pose[:3, :3]) < 0
         if mode != POINTS:
             corners = np.arange(len(vertices))
             if "indices" in primitive:
                 corners = self._accessor(primitive["indices"], 1)[:, 0]
             faces = _triangles(corners, mode)
             check_indices(faces, len(vertices))
-            if np.linalg.det(pose[:3, :3]) < 0:  # a mirror image: the other way round seen from outside
+            if is_mirrored:  # the other way round, seen from outside
                 faces = faces[:, ::-1]
         if normals is not None:
             # Normals turn as planes do: by the matrix of cofactors, which a flattened pose has too.
             a, b, c = pose[:3, :3]
-            normals = (normals[:, :3] @ np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)]).T).astype(np.float32)
+            cofactors = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
+            normals = (normals[:, :3] @ (-cofactors if is_mirrored else cofactors).T).astype(np.float32)
         return Piece(_moved(vertices, pose), faces, None if colors is None else as_unit_colors(colors), normals)
 
     def _matched(self, index: object, count: int) -> Array | None:
         """An attribute of `count` vertices, (V, 3 or 4), if it is there and does match."""
-        if index is None or self._item("accessors", index)["count"] != count:
+        if index is None or self._count(index) != count:
             return None
         return self._accessor(index, 3, 4)
+
+    def _count(self, index: object) -> int:
+        """An accessor's rows, as it declares them."""
+        count = self._item("accessors", index)["count"]
+        if type(count) is not int or count < 0:
+            raise Refusal(f"accessor {index} declares {quoted(str(count))} rows")
+        return count
 
     def _accessor(self, index: object, *widths: int) -> Array:
         """An accessor's rows (n, K), K one of `widths`; those that stand for fractions as such."""
         accessor = self._item("accessors", index)
-        count, width, kind = accessor["count"], WIDTHS[accessor["type"]], np.dtype(TYPES[accessor["componentType"]])
-        if width not in widths or not isinstance(count, int) or count < 0:
+        count, width, kind = self._count(index), WIDTHS[accessor["type"]], np.dtype(TYPES[accessor["componentType"]])
+        if width not in widths:
             raise Refusal(f"accessor {index} must be of {widths[0]} numbers a row, got {accessor['type']}")
         if "sparse" in accessor or "bufferView" not in accessor:
             raise Refusal(f"accessor {index} is sparse or without data, which is not read")

@@ -72,8 +72,10 @@ def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
 
     limit = most_bytes(path.stat().st_size)
     with h5py.File(path, "r") as file:
-        found = find_arrays(file, extras)
-        arrays = {what: _read_array(file, path, name, SHAPES[what], None, limit) for what, name in found.items()}
+        arrays = {}
+        for what, name in find_arrays(file, extras).items():
+            arrays[what] = _read_array(file, path, name, SHAPES[what], None, limit)
+            limit -= arrays[what].nbytes
         return from_arrays(arrays, extras)
 
 
