@@ -137,7 +137,7 @@ def how_to_go_on(command: Command) -> str:
     if command.look or not any(path.exists() for path in checkpoints(command)):
         return "before anything was saved"
     if launched_by_torchrun():
-        return "to go on: the same torchrun command with --resume"
+        return f"to go on: torchrun as before, with train.py --resume --out {command.config.out}"
     return f"to go on: python train.py --resume --out {command.config.out}"
 
 

@@ -81,6 +81,8 @@ def test_resume_takes_the_runs_settings_and_cannot_change_them(run, capsys, tmp_
     moved, _ = parse_config(["--resume", "--out", str(run), "--root", "elsewhere", "--device", "cuda:3"])
     assert (moved.root, moved.device) == ("elsewhere", "cuda:3")
     assert parse_config(["--resume", "--out", str(run), "--epochs", "1"])[0] == config
+    again = ["--resume", "--out", str(run), "--dataset", "modelnet40", "--num_points", "64"]
+    assert parse_config(again)[0] == config
     assert parse_config(["--resume", "--out", str(run), "--download"])[0].download
     assert "--config cannot be given with it" in error_of(
         capsys, train.main, ["--resume", "--out", str(run), "--config", str(run / "config.yaml")]
@@ -101,6 +103,9 @@ def test_resume_takes_the_runs_settings_and_cannot_change_them(run, capsys, tmp_
         (["--device", "gpu"], "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (["--dataset", "modelnet40", "--root", "nowhere"], "nowhere: no such folder; --root must name"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--device", "cpu:0"], "device must be auto, cpu, cuda or cuda:N, got 'cpu:0'"),
+        (["--seed", "20240101123456"], "seed must be from 0 to 8796093022207, got 20240101123456"),
+        (["--seeds", "1", "20240101123456"], "seeds must be from 0 to 8796093022207, got 20240101123456"),
         (["--device", "mps"], "device must be auto, cpu, cuda or cuda:N, got 'mps'"),
         (["--input_transform"], "input_transform"),
     ],

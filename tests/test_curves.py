@@ -101,6 +101,12 @@ def test_a_picture_is_drawn_of_any_run_and_twice_the_same(tmp_path):
         assert draw_curves(tmp_path).read_bytes() == first
 
 
+def test_an_epoch_that_skipped_steps_is_an_epoch(tmp_path):
+    skipped = line(2, skipped_steps=1, steps=9, broken_samples=[3, 40])
+    write_metrics(tmp_path, line(1), skipped)
+    assert read_metrics(tmp_path) == [line(1), skipped]
+
+
 def test_a_folder_of_any_name_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     write_metrics(

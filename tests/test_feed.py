@@ -95,6 +95,9 @@ def test_free_memory_is_read_or_taken_to_be_there(tmp_path, monkeypatch):
         (tmp_path / name).write_text(f"{size}\n")
     monkeypatch.setattr(feed, "CGROUP", tmp_path)
     assert feed.free_memory(CPU) == 2000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert feed.free_memory(CPU) == 500
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
     (tmp_path / "memory.max").write_text("max\n")
     assert feed.free_memory(CPU) > 2000
     monkeypatch.setattr(feed.Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError()))

@@ -165,6 +165,10 @@ def test_what_is_not_a_plain_weight_is_refused_and_a_shared_one_is_folded_for_ea
     linears = shared.to_linear()
     folded = fold_norms(linears)
     assert len(folded) < len(linears)
+    chain = nn.Sequential(SharedMLP([4, 4]), shared).double().eval()
+    folded_chain = fold_norms(chain)
+    assert not any(isinstance(part, nn.BatchNorm1d) for part in folded_chain.modules())
+    torch.testing.assert_close(folded_chain(x), chain(x), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(folded(x.transpose(1, 2)), linears(x.transpose(1, 2)), rtol=1e-12, atol=1e-12)
 
 

@@ -519,7 +519,7 @@ def put_a_segmenter(run):
         (lambda run: (run / "config.yaml").write_text("epoch: 3"), "did you mean '--epochs'?"),
         (
             lambda run: (run / "config.yaml").write_text("epochs: x"),
-            "config.yaml: error: epochs must be a whole number",
+            "config.yaml: epochs must be a whole number",
         ),
         (lambda run: (run / "config.yaml").write_text("epochs: 0"), "config.yaml: epochs must be at least 1, got 0"),
         (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "config.yaml: "),

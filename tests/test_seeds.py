@@ -167,7 +167,7 @@ def test_wrong_seeds_are_one_line_and_exit_code_2(several, capsys, tmp_path):
     out, new = str(several[0]), ["--out", str(tmp_path / "new")]
     for words, message in (
         (["--seeds", "1", "2", "1"], "seeds must all be different, got 1 more than once"),
-        (["--seeds", "0", "-3"], "seeds must be at least 0, got -3"),
+        (["--seeds", "0", "-3"], "seeds must be from 0 to 8796093022207, got -3"),
         (["--seeds", "one"], "seeds must be a whole number, got 'one'"),
         (["--seeds", "1.5"], "seeds must be a whole number, got '1.5'"),
         (["--seeds"], "--seeds"),

@@ -259,6 +259,7 @@ def test_restricted_logits_choose_among_the_categorys_parts():
         assert torch.equal(restricted[b, parts], logits[b, parts])
         assert (restricted[b, others] == -torch.inf).all()
     assert torch.equal(model.restrict(logits, None), logits)
+    assert model.restrict(logits.to("meta"), category).is_meta  # wherever the category is
     assert torch.equal(make("part", False).restrict(logits, category), logits)
     assert "parts_of" not in model.state_dict()
 

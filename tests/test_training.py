@@ -330,7 +330,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_its_samples(tmp_pat
     fit(tiny(tmp_path / "run", val_fraction=0.0, early_points=0), data, log=lines.append)
     told = [line for line in lines if "skipped" in line]
     assert len(told) == 4
-    assert "epoch 1: 2 of 16 steps skipped, not finite: samples 3 (disc), 40 (rod)" in told
+    assert "epoch 1: 2 of 16 steps skipped, not finite: samples no. 3 (disc), no. 40 (rod)" in told
     state = weights(tmp_path / "run")
     assert all(tensor.isfinite().all() for tensor in state.values())
     assert int(state["encoder.mlp1.layers.0.norm.num_batches_tracked"]) == 4 * 14

@@ -166,7 +166,7 @@ def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weight
     assert process.returncode != 0
     assert said.count("16 to train on") == 2  # once more after the restart
     assert "another process of the run is gone" in complained
-    assert "stopped; to go on: the same torchrun command with --resume" in complained
+    assert "stopped; to go on: torchrun as before, with train.py --resume --out" in complained
     assert load_checkpoint(broken / "checkpoint.pt")["epoch"] < 12
 
     done = subprocess.run(command(broken, "--resume"), cwd=ROOT, env=QUIET, capture_output=True, text=True, timeout=120)

@@ -25,7 +25,7 @@ def fold_norms(module: M) -> M:
     """
     folded = copy.deepcopy(module).eval()
     if isinstance(folded, nn.Sequential):
-        return cast(M, _fold_linears(folded, ""))
+        folded = cast(M, _fold_linears(folded, ""))
     for name, part in folded.named_modules():
         if isinstance(part, SharedLayer):
             _fold_layer(part, name)

@@ -184,6 +184,7 @@ class PointNetPartSegmenter(PointNetLabeller):
             for row, parts in zip(allowed, self.parts_of, strict=True):
                 row[parts] = True
             self._allowed = allowed.to(logits.device)
+        category = category.to(logits.device)
         allowed = self._allowed[category.clamp(min=0)] | (category < 0).unsqueeze(1)
         return logits.masked_fill(~allowed.unsqueeze(2), -torch.inf)
 

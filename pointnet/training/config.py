@@ -196,6 +196,7 @@ class TrainConfig:
             ("tnet_width", 0.01, 16),
             ("dropout", 0, 0.99),
             ("overfit_batches", 0, None),
+            ("seed", 0, MOST_SEED),
         ):
             value = getattr(self, name)
             if not low <= value or (high is not None and value > high):
@@ -231,6 +232,9 @@ def check_name(what: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(f"no {what} '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})")
 
 
+MOST_SEED = 2**43 - 1  # beside it, an epoch's number fits into the 64 bits of a generator's seed
+
+
 class PlainHelp(DefaultHelpFormatter):
     """Says of each flag what is written of it and, where it has one, its default."""
 
@@ -244,7 +248,10 @@ KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"} 
 
 
 class OneLineParser(ArgumentParser):
-    """A parser whose every complaint is one line on stderr, with the nearest known word for an unknown; exit code 2."""
+    """A parser whose every complaint is one line, with the nearest known word for an unknown.
+
+    It goes to stderr, and the program ends with exit code 2; with `exit_on_error=False` it is a ValueError.
+    """
 
     def __init__(self, *arguments: Any, **settings: Any):
         super().__init__(*arguments, **{"formatter_class": PlainHelp, "allow_abbrev": False, **settings})
@@ -266,13 +273,16 @@ class OneLineParser(ArgumentParser):
         wrong = re.search(r"key \"(\w+)\".*?<class '(\w+)'>.*(?:Got|Given) value: (.*)", reason)
         if wrong and wrong[2] in KINDS:
             reason = f"{wrong[1]} must be {KINDS[wrong[2]]}, got '{wrong[3]}'"
+        if not self.exit_on_error:
+            raise ValueError(f"{reason}{hint}") from ex
         sys.stderr.write(f"{self.prog}: error: {reason}{hint}\n")
         sys.exit(2)
 
 
-def training_parser() -> OneLineParser:
+def training_parser(exit_on_error: bool = True) -> OneLineParser:
     """The flags of `train.py`, read off `TrainConfig`, with --recipe, --config (a YAML file), --seeds and --resume."""
-    parser = OneLineParser(prog="train.py", description="Train a network on point clouds.")
+    about = "Train a network on point clouds."
+    parser = OneLineParser(prog="train.py", description=about, exit_on_error=exit_on_error)
     parser.add_argument("--config", action="config", help="a YAML file of settings; later flags win")
     text = f"the settings to begin with: {', '.join(_recipes())} (pointnet.training.recipes); flags win"
     parser.add_argument("--recipe", type=str, metavar="NAME", help=text)
@@ -317,19 +327,19 @@ def parse_command(arguments: list[str] | None = None) -> Command:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         parsed = parser.parse_args(arguments)
-        recipe = _recipe(parsed)
-        if recipe is not None:
-            parser.set_defaults(_as_settings(recipe))
+        recipe, saved = _recipe(parsed), _saved_config(parsed) if parsed.resume else None
+        if begun := saved or recipe:
+            parser.set_defaults(_as_settings(begun))
             parsed = parser.parse_args(arguments)
-            if parsed.task != recipe.task:
-                raise ValueError(f"the recipe {parsed.recipe} is for --task {recipe.task}, got {parsed.task}")
+        if recipe and parsed.task != recipe.task:
+            raise ValueError(f"the recipe {parsed.recipe} is for --task {recipe.task}, got {parsed.task}")
         resume, seeds = parsed.pop("resume"), parsed.pop("seeds") or []
         looks = [name for name in LOOKS if parsed.pop(name)]
         if len(looks) > 1 or (looks and (resume or seeds)):
             raise ValueError(f"--{looks[0]} is of one run to come: not with --resume, --seeds or another such flag")
         config = _to_config(parsed)
-        if resume:
-            config = _saved_config(config, words)
+        if saved:
+            _check_unchanged(saved, config)
             seeds = _saved_seeds(config, seeds)
         if seeds:
             check_seeds(seeds)
@@ -352,8 +362,8 @@ def check_seeds(seeds: Sequence[int]) -> None:
     if not seeds:
         raise ValueError("seeds must be at least one number, got none")
     for seed in seeds:
-        if seed < 0:
-            raise ValueError(f"seeds must be at least 0, got {seed}")
+        if not 0 <= seed <= MOST_SEED:
+            raise ValueError(f"seeds must be from 0 to {MOST_SEED}, got {seed}")
         if seeds.count(seed) > 1:
             raise ValueError(f"seeds must all be different, got {seed} more than once")
 
@@ -381,6 +391,9 @@ def _recipe(parsed: Any) -> TrainConfig | None:
     return _recipes()[parsed.recipe]()
 
 
+MAY_CHANGE = ("out", "root", "download", "feed", "teacher", "device", "tensorboard")  # where a run goes on
+
+
 def _to_config(parsed: Any) -> TrainConfig:
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     settings = {name: value for name, value in parsed.items() if name in names}
@@ -392,30 +405,29 @@ def _as_settings(config: TrainConfig) -> dict[str, Any]:
     return dataclasses.asdict(config) | {"teacher": list(config.teacher)}
 
 
-def _saved_config(given: TrainConfig, words: Iterable[str]) -> TrainConfig:
-    """The settings of the run in `given.out`, checked against the command-line words that repeat some of them."""
-    if not given.out:
+def _saved_config(parsed: Any) -> TrainConfig:
+    """The settings of the run in --out."""
+    if not parsed.out:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
-    path = Path(given.out) / "config.yaml"
+    path = Path(parsed.out) / "config.yaml"
     if not path.is_file():
         raise ValueError(f"{path}: no run to resume here")
-    saved = load_config(path)
-    flags = {word.split("=")[0].removeprefix("--") for word in words if word.startswith("--")}
-    if "config" in flags:
+    if parsed.config:
         raise ValueError("--resume takes the run's own settings, so --config cannot be given with it")
-    changed = {}
-    for name in flags & {field.name for field in dataclasses.fields(TrainConfig)}:
-        was, now = getattr(saved, name), getattr(given, name)
-        if name in ("out", "root", "download", "feed", "teacher", "device", "tensorboard"):
-            changed[name] = now
-        elif was != now:
-            raise ValueError(f"--{name} {now} differs from the run's own {was}; resume cannot change it")
-    return dataclasses.replace(saved, **changed)
+    return load_config(path)
+
+
+def _check_unchanged(saved: TrainConfig, given: TrainConfig) -> None:
+    """Raises ValueError if a setting that decides what the run computes is no longer the saved one."""
+    for field in dataclasses.fields(TrainConfig):
+        was, now = getattr(saved, field.name), getattr(given, field.name)
+        if was != now and field.name not in MAY_CHANGE:
+            raise ValueError(f"--{field.name} {now} differs from the run's own {was}; resume cannot change it")
 
 
 def _saved_seeds(config: TrainConfig, given: list[int]) -> list[int]:
     """The seeds of the run in `config.out`, and those given that it has not."""
-    saved = training_parser().parse_path(os.fspath(Path(config.out) / "config.yaml")).get("seeds") or []
+    saved = training_parser(False).parse_path(os.fspath(Path(config.out) / "config.yaml")).get("seeds") or []
     if given and not saved:
         raise ValueError(f"{config.out}: holds one run, of seed {config.seed}; it cannot go on with --seeds")
     missing = [str(seed) for seed in saved if seed not in given]
@@ -453,9 +465,7 @@ def load_config(path: str | os.PathLike[str]) -> TrainConfig:
     Raises:
         ValueError: they are not text, or hold a value that cannot be.
     """
-    parser = training_parser()
-    parser.prog = os.fspath(path)
     try:
-        return _to_config(parser.parse_path(os.fspath(path)))
+        return _to_config(training_parser(exit_on_error=False).parse_path(os.fspath(path)))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import sys
 import threading
@@ -125,7 +126,7 @@ def make_feed(data: LabelledClouds, device: torch.device, kind: str = "auto") ->
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that could be taken on the device; infinite where nobody says."""
+    """Bytes that this process may take on the device, of a machine's memory its share; infinite where nobody says."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = math.inf
@@ -135,7 +136,7 @@ def free_memory(device: torch.device) -> float:
     with contextlib.suppress(OSError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = min(free, *(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
-    return free
+    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says, all of which look at once
 
 
 def cut_batches(order: Tensor, batch_size: int, rank: int = 0, ranks: int = 1) -> Sequence[Tensor]:

@@ -253,7 +253,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'") from error
-    if device.type not in ("cpu", "cuda"):
+    if device.type != "cuda" and str(device) != "cpu":
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found")
@@ -348,8 +348,7 @@ def _check_skipped(run: Run, train: LabelledClouds, log: Callable[[str], None]) 
     if "skipped_steps" not in metrics:
         return
     broken = metrics["broken_samples"]
-    names = getattr(train, "files", None)
-    shown = [str(names[i]) if names else f"{i} ({train.classes[int(train.labels[i])]})" for i in broken[:5]]
+    shown = [f"{train.name_of(i)} ({train.classes[int(train.labels[i])]})" for i in broken[:5]]
     cause = f"not finite: samples {', '.join(shown)}" if broken else "the loss was not finite; try a lower --lr"
     more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
     line = f"epoch {metrics['epoch']}: {metrics['skipped_steps']} of {metrics['steps']} steps skipped, {cause}{more}"
