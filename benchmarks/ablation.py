@@ -25,12 +25,10 @@ from pathlib import Path
 
 import train
 from pointnet.training import TrainConfig
-from pointnet.training.config import load_config, parse_command
+from pointnet.training.config import MAY_CHANGE, load_config, parse_command, to_words
 from pointnet.training.curves import read_metrics
 from pointnet.training.seeds import read_result, seed_folder
 from pointnet.training.tasks import TASKS
-
-MAY_CHANGE = ("out", "root", "download", "feed", "teacher", "device")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args, shared = flags.parse_known_args(arguments)
     try:
         differing = read_variations(args.variations)
-        folders = {name: args.out / name.replace(" ", "_") for name in differing}
+        folders = {name: args.out / folder_of(name) for name in differing}
         words = {name: [*shared, *differing[name], "--test", "false", "--out", str(folders[name])] for name in folders}
         configs = {name: parse_command(words[name]).config for name in folders}
         for name, folder in folders.items():  # all before the first is run
@@ -59,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, folder in folders.items():
         if len(finished(folder, args.seeds)) < len(args.seeds):
             print(f"\n{name}: {shlex.join(differing[name])}", flush=True)
-            chosen = ["--resume", "--out", str(folder)] if (folder / "config.yaml").exists() else words[name]
+            begun = (folder / "config.yaml").exists()
+            chosen = ["--resume", *to_words(configs[name])] if begun else words[name]
             code = max(code, train.main([*chosen, "--seeds", *map(str, args.seeds)]))
             if code > 2:  # stopped; one that failed does not keep the others from being run
                 break
@@ -77,11 +76,16 @@ def read_variations(path: Path) -> dict[str, list[str]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         line = line.partition("#")[0].strip()
         name, colon, words = line.partition(":")
-        if line and (not colon or not name.strip() or name.strip() in variations):
+        taken = folder_of(name.strip()) in map(folder_of, variations)
+        if line and (not colon or not name.strip() or taken):
             raise ValueError(f"{path}, line {number}: must be a new name, a colon and flags, got '{line}'")
         if line:
             variations[name.strip()] = shlex.split(words)
     return variations
+
+
+def folder_of(name: str) -> str:
+    return name.replace(" ", "_")
 
 
 def check(name: str, config: TrainConfig, folder: Path) -> None:

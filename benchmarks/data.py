@@ -115,7 +115,7 @@ def meshes_to_points(root: Path, folder: Path, repeat: int) -> None:
         print(f"| {name} | {taken:.2f} | {len(counts['few']) / taken:,.0f} | {faster:.1f} |", flush=True)
     for name, files in counts.items():
         took = peak_memory(lambda n=name: ours(n))
-        print(f"peak memory over the resting process, {len(files):,} meshes: {took:.0f} MiB", flush=True)
+        print(f"peak memory over the resting process, workers apart, {len(files):,} meshes: {took:.0f} MiB", flush=True)
 
 
 def copies(root: Path, folder: Path, times: int) -> list[Path]:

@@ -146,7 +146,7 @@ def main() -> None:
         networks = {"textbook": textbook, "ours": ours}
         comparisons.append(Comparison(name, clouds, points, networks, task.inputs(clouds, points, device)))
 
-    print(f"{machine(device)}; memory is the peak over the resting process, forward and backward")
+    print(f"{machine(device)}; forward and backward; memory is the peak over the resting process, one thread on a CPU")
     print("| task | batch x points | textbook MiB | ours MiB | ratio | textbook's arithmetic over ours |")
     print("|-|-|-|-|-|-|")
     for run in comparisons:  # memory first: once a process has used its threads, a fork of it cannot

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
         ("spellings", "--sizes 2x3x4x5", r"\| `Linear` on \(B, N, C\) \| [*\d.]+ / [*\d.]+ \|"),
         ("data", "--repeat 1", r"\| ours, into the cache \| [\d.]+ \| [\d,]+ \| [\d.]+ \|"),
         ("memory", "--sizes 2x64 2x128", r"\| 2 x 128 \| [\d,]+ \| [\d,]+ \|"),
+        ("scene", "--points 2000", r"2,000 points, .* points/s; at most [\d,]+ MiB over"),
         ("segmentation", "--part 2x64 --scene 2x64", r"\| kept \| scene \| step \| ours \| [\d.]+ \|"),
     ],
 )
@@ -82,12 +83,19 @@ def test_variations_are_compared_on_validation_alone_and_taken_up_again(tmp_path
     assert ablation.spread([1.0, 2.0]) == "1.500 ± 0.707"
     assert "label_smoothing: 0.0\n" in (out / "no_smoothing" / "config.yaml").read_text()
 
+    moved = tmp_path / "moved"
+    moved.symlink_to(ROOT / SAMPLES)
+    variations.write_text("no smoothing: --label_smoothing 0\n")
+    assert ablation.main([*words, "--root", str(moved), "--seeds", "3", "5", "7"]) == 0
+    assert f"root: {moved}\n" in (out / "no_smoothing" / "seed-7" / "config.yaml").read_text()
+
     variations.write_text("no smoothing: --label_smoothing 0.1\n")
     said = error_of(capsys, ablation.main, words)
     assert "was run with label_smoothing 0.0, got 0.1; give it another name" in said
     for text, message in (
         ("--ema 0.9", "line 1: must be a new name, a colon and flags, got '--ema 0.9'"),
         ("a:\na: --ema 0.9", "line 2: must be a new name"),
+        ("a b:\na_b: --ema 0.9", "line 2: must be a new name"),
         ("a: --emma 0.9", "did you mean '--ema'?"),
         ("a: --val_fraction 0", "a: is compared on validation, so --val_fraction must be above 0"),
     ):

@@ -418,6 +418,7 @@ def test_a_cache_that_was_killed_half_way_goes_on(files, tmp_path):
     process.start()
     parts = files[0].parent / ".cache"
     while len(list(parts.glob("*.parts/*"))) < 5:
+        assert process.is_alive()
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.join()

@@ -521,6 +521,7 @@ def put_a_segmenter(run):
             lambda run: (run / "config.yaml").write_text("epochs: x"),
             "config.yaml: epochs must be a whole number",
         ),
+        (lambda run: (run / "config.yaml").write_text("lr: null"), "config.yaml: lr must have a value, got none"),
         (lambda run: (run / "config.yaml").write_text("epochs: 0"), "config.yaml: epochs must be at least 1, got 0"),
         (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "config.yaml: "),
         (lambda run: (run / "config.yaml").write_text("a: &a [*a]"), "config.yaml: "),

@@ -97,7 +97,7 @@ def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on_from_the
     assert stopped.value.signum == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
     saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
-    assert (saved["epoch"], saved["position"]) == divmod(stop_at, 18)[:2] or saved["position"] == 18
+    assert (saved["epoch"], saved["position"]) in (divmod(stop_at, 18), (stop_at // 18 - 1, 18))
     fit(tiny(tmp_path / "run", **SETTINGS), two_shapes(), two_shapes(seed=1), resume=True, log=quiet)
     assert_ends_as(tmp_path / "run", unbroken)
 

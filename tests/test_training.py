@@ -388,7 +388,7 @@ def test_too_many_skipped_steps_end_the_run(tmp_path):
     data.points[:20] = torch.nan
     with pytest.raises(ValueError, match=r"more than --skip_limit 3$") as caught:
         fit(tiny(tmp_path / "run", skip_limit=3), data, log=quiet)
-    assert "not finite: samples 0 (disc), 1 (disc)" in str(caught.value)
+    assert "not finite: samples no. 0 (disc), no. 1 (disc)" in str(caught.value)
     assert " more; that makes" in str(caught.value)
 
 

@@ -125,7 +125,7 @@ def test_what_fails_on_one_fails_on_all_in_the_same_words(pair):
     assert first["errors"] == second["errors"]
     assert first["errors"][:2] == ["rank 0 cannot", "rank 1 cannot"]
     assert first["errors"][2].startswith("the processes of the run do not have the same data")
-    assert first["errors"][3].startswith("epoch 1: 12 of 12 steps skipped, not finite: samples 0 (disc)")
+    assert first["errors"][3].startswith("epoch 1: 12 of 12 steps skipped, not finite: samples no. 0 (disc)")
     assert first["errors"][4:] == ["the disk is full"]
 
 

@@ -162,6 +162,9 @@ class TrainConfig:
     out: str = ""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) is None:
+                raise ValueError(f"{field.name} must have a value, got none")
         for name, low, high in (
             ("epochs", 1, None),
             ("batch_size", 2, None),
@@ -331,6 +334,8 @@ def parse_command(arguments: list[str] | None = None) -> Command:
         if begun := saved or recipe:
             parser.set_defaults(_as_settings(begun))
             parsed = parser.parse_args(arguments)
+        if saved:
+            _check_unchanged(saved, parsed)
         if recipe and parsed.task != recipe.task:
             raise ValueError(f"the recipe {parsed.recipe} is for --task {recipe.task}, got {parsed.task}")
         resume, seeds = parsed.pop("resume"), parsed.pop("seeds") or []
@@ -339,7 +344,6 @@ def parse_command(arguments: list[str] | None = None) -> Command:
             raise ValueError(f"--{looks[0]} is of one run to come: not with --resume, --seeds or another such flag")
         config = _to_config(parsed)
         if saved:
-            _check_unchanged(saved, config)
             seeds = _saved_seeds(config, seeds)
         if seeds:
             check_seeds(seeds)
@@ -417,12 +421,11 @@ def _saved_config(parsed: Any) -> TrainConfig:
     return load_config(path)
 
 
-def _check_unchanged(saved: TrainConfig, given: TrainConfig) -> None:
+def _check_unchanged(saved: TrainConfig, parsed: Any) -> None:
     """Raises ValueError if a setting that decides what the run computes is no longer the saved one."""
-    for field in dataclasses.fields(TrainConfig):
-        was, now = getattr(saved, field.name), getattr(given, field.name)
-        if was != now and field.name not in MAY_CHANGE:
-            raise ValueError(f"--{field.name} {now} differs from the run's own {was}; resume cannot change it")
+    for name, was in _as_settings(saved).items():
+        if parsed[name] != was and name not in MAY_CHANGE:
+            raise ValueError(f"--{name} {parsed[name]} differs from the run's own {was}; resume cannot change it")
 
 
 def _saved_seeds(config: TrainConfig, given: list[int]) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -60,7 +61,8 @@ def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
             # Of two alike, the first stands.
             columns = sorted(names.index(name) for name in known_columns(names, extras))
         stream = io.BufferedReader(_Translated(file, SEMICOLONS if separator == ";" else QUOTES), PIECE)
-        rows = _table(stream, separator, columns, comments=True, most=None if names or extras else 3)
+        lines = (line for line in stream if not line.isspace()) if separator else stream
+        rows = _table(lines, separator, columns, comments=True, most=None if names or extras else 3)
     if declared not in (None, len(rows)):
         raise Refusal(f"declares {declared} points, holds {len(rows)}")
     if not names:
@@ -93,7 +95,7 @@ def _opening(file: BinaryIO) -> Opening:
     declared: int | None = None
     start = file.tell()
     while line := file.readline(LONGEST_LINE):
-        separator, fields = _row(line)
+        separator, fields = _row(line, bool(header))
         if len(fields) == 1 and declared is None and fields[0].isdigit() and len(fields[0]) < 19:
             declared = int(fields[0])
         elif fields and (any(map(_is_number, fields)) if header else all(map(_is_number, fields[:3]))):
@@ -108,14 +110,16 @@ def _opening(file: BinaryIO) -> Opening:
     raise Refusal("holds no points")
 
 
-def _row(line: bytes) -> tuple[str | None, list[bytes]]:
-    """A line as a row of numbers: what separates its fields, and they."""
-    line = line.partition(b"#")[0].strip()
+def _row(line: bytes, has_names: bool) -> tuple[str | None, list[bytes]]:
+    """A line as a row of numbers: what separates its fields, and they; none in a comment."""
+    line = line.partition(b"#")[0].strip(b" \r\n")
+    if line.startswith(b"//"):
+        return None, []
     words = line.translate(QUOTES).split()
     for mark, table in ((b";", SEMICOLONS), (b",", QUOTES), (b"\t", QUOTES)):
         fields = [field.strip() for field in line.translate(table).split(mark)]
         # Tabs may stand with spaces, or several in a row: then they are no more than those.
-        if len(fields) > 1 and (mark != b"\t" or fields == words):
+        if len(fields) > 1 and (mark != b"\t" or (has_names and fields == words)):
             return mark.decode(), fields
     return None, words
 
@@ -159,7 +163,7 @@ def _is_number(word: bytes) -> bool:
 
 
 def _table(
-    lines: BinaryIO, separator: str | None, columns: list[int], comments: bool, most: int | None = None
+    lines: Iterable[bytes], separator: str | None, columns: list[int], comments: bool, most: int | None = None
 ) -> Array:
     """The numbers of all lines, or of these columns if there are any, and of them the first `most`: (N, K)."""
     sign, found = "#" if comments else None, bytearray()  # which grows where it is
