@@ -51,12 +51,12 @@ def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
             not as many names as columns.
     """
     with path.open("rb") as file:
-        start = file.read(LONGEST_LINE)
-        if b"\0" in start:
+        head = file.read(LONGEST_LINE)
+        if b"\0" in head:
             raise Refusal("is not text of one byte a letter; save it as UTF-8")
-        file.seek(len(MARK) if start.startswith(MARK) else 0)
-        _, separator, names, columns, declared = opening = _opening(file)
-        file.seek(opening.start)
+        file.seek(len(MARK) if head.startswith(MARK) else 0)
+        start, separator, names, columns, declared = _opening(file)
+        file.seek(start)
         if names:
             # Of two alike, the first stands.
             columns = sorted(names.index(name) for name in known_columns(names, extras))
