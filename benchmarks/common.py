@@ -139,9 +139,15 @@ def check_equal(ours: nn.Module, textbook: nn.Module, *inputs: Tensor) -> None:
         torch.testing.assert_close(mine_state.view_as(their_state), their_state, rtol=1e-9, atol=1e-9)
 
 
-def peak_memory(function: Callable[[], object], device: str = "cpu") -> float:
-    """MiB that the function takes over what was there before, in a process of its own on a CPU."""
+def peak_memory(
+    function: Callable[[], object], device: str = "cpu", first: Callable[[], object] = lambda: None
+) -> float:
+    """MiB that the function takes over what was there before, in a process of its own on a CPU.
+
+    What libraries load when they are first used counts too, unless `first` has used them.
+    """
     if device != "cpu":
+        first()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
@@ -150,6 +156,8 @@ def peak_memory(function: Callable[[], object], device: str = "cpu") -> float:
 
     def child() -> None:
         torch.set_num_threads(1)  # a forked OpenMP pool cannot be used
+        first()
+        forget_peak()
         before = resident()
         function()
         sender.send(peak() - before)
