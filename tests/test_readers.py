@@ -346,7 +346,6 @@ def test_ply_reads_both_byte_orders_and_faces_of_different_sizes(tmp_path):
         ("1,2,3\n\n4,5,6\n \n", ""),
         ("//X,Y,Z\n// 2 points\n1,2,3\n4,5,6\n", ""),
         ("# x y z of a chair\n1 2 3\n4 5 6\n", ""),
-        ("2\n1 2 3 40 255 0 0\n4 5 6 40 0 255 0\n", "colors"),
     ],
 )
 def test_text_is_read_by_its_names_or_by_what_its_numbers_can_be(tmp_path, text, has):
@@ -359,6 +358,12 @@ def test_text_is_read_by_its_names_or_by_what_its_numbers_can_be(tmp_path, text,
         assert cloud.labels.tolist() == [7, 8]
     if cloud.colors is not None:
         assert 0 <= cloud.colors.min() < cloud.colors.max() <= 1 or cloud.colors.max() == np.float32(9 / 255)
+
+
+def test_the_colours_of_pts_stand_behind_the_intensity(tmp_path):
+    cloud = read_cloud(written(tmp_path, "a.pts", "2\n1 2 3 40 255 0 51\n4 5 6 40 0 255 0\n"))
+    assert np.allclose(cloud.colors, [[1, 0, 0.2], [0, 1, 0]])
+    assert cloud.labels is None
 
 
 def test_colours_are_of_255_of_65535_or_of_1():

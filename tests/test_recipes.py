@@ -139,6 +139,13 @@ def test_a_recipe_that_cannot_be_is_one_line(capsys, tmp_path):
         assert message in error_of(capsys, train.main, words), words
 
 
+def test_a_resumed_run_takes_words_of_its_own_whatever_its_recipe(tmp_path):
+    config = dataclasses.replace(RECIPES["part"](), dataset="shapenetpart", out=str(tmp_path))
+    save_config_yaml(config, tmp_path / "config.yaml")
+    for words in (["--dataset", "shapenetpart"], ["--task", "part"], ["--overlap", "0.5", "--epochs", "48"]):
+        assert parse_command(["--resume", "--out", str(tmp_path), *words]).config == config
+
+
 def test_the_test_part_is_opened_only_if_wanted(tmp_path, monkeypatch, capsys):
     opened, open_dataset = [], train.open_dataset
 
