@@ -23,7 +23,7 @@ PIECE = 1 << 18  # bytes read at once
 BLOCK = 1 << 14  # rows made numbers at once
 QUOTES, SEMICOLONS = bytes.maketrans(b'"', b" "), bytes.maketrans(b',"', b". ")
 MARK = b"\xef\xbb\xbf"  # of UTF-8, which some editors begin a file with
-PTS = ["x", "y", "z", "intensity", "r", "g", "b"]
+PTS = ["x", "y", "z", "intensity", "r", "g", "b"]  # where the number of points is declared, of seven columns
 
 
 def parse_table(data: bytes) -> Array:
