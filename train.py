@@ -22,17 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from pointnet.datasets import LabelledClouds, open_dataset
-from pointnet.inference.pictures import printable
-from pointnet.training import Stopped, TrainConfig, find_device, fit, keep_freed_memory
+from pointnet.devices import find_device, keep_freed_memory
+from pointnet.evaluation.tasks import TASKS
+from pointnet.extras import MissingExtraError
+from pointnet.pages.pictures import printable
+from pointnet.training import Stopped, TrainConfig, fit
 from pointnet.training.checks import dry_run, profile
-from pointnet.training.config import Command, load_config, parse_command
 from pointnet.training.curves import draw_curves
-from pointnet.training.extras import MissingExtraError
-from pointnet.training.loop import say_nothing
-from pointnet.training.scalars import ScalarLog, check_tensorboard
+from pointnet.training.fit import say_nothing
 from pointnet.training.seeds import check_not_seeds, run_seeds, seed_folder, seeds_table
-from pointnet.training.tasks import TASKS
-from pointnet.training.world import (
+from pointnet.training.settings import Command, load_config, parse_command
+from pointnet.training.tensorboard import ScalarLog, check_tensorboard
+from pointnet.world import (
     AgreedError,
     World,
     is_lost_process,

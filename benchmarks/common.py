@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointnet import PointNetClassifier, TNet
-from pointnet.training.environment import processor
+from pointnet.devices import processor
 from tests.textbook import TextbookPointNet
 
 Ours = TypeVar("Ours", bound=nn.Module)

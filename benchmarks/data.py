@@ -22,7 +22,8 @@ from benchmarks.common import loss_of, machine, pair, parser, peak_memory, side_
 from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart
 from pointnet.datasets.folder import KEPT, sample_files
 from pointnet.datasets.transforms import random_subset
-from pointnet.training import TrainConfig, keep_freed_memory
+from pointnet.devices import keep_freed_memory
+from pointnet.training import TrainConfig
 from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches
 from pointnet.training.run import augment
 

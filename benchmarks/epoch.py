@@ -33,7 +33,8 @@ from benchmarks.common import check_equal, machine, pair, parser, synchronize
 from pointnet import PointNetClassifier
 from pointnet.datasets import LabelledClouds, ModelNet
 from pointnet.datasets.transforms import random_jitter, random_scale, random_shift, random_subset
-from pointnet.training import TrainConfig, fit, keep_freed_memory
+from pointnet.devices import keep_freed_memory
+from pointnet.training import TrainConfig, fit
 from pointnet.training.feed import ResidentFeed, cut_batches
 from tests.textbook import TextbookPointNet
 

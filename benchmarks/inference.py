@@ -24,7 +24,7 @@ from benchmarks.common import (
     widest_product,
 )
 from pointnet import PointNetClassifier
-from pointnet.training import keep_freed_memory
+from pointnet.devices import keep_freed_memory
 
 CHUNK = 16_384
 

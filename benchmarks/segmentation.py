@@ -27,8 +27,8 @@ from benchmarks.common import (
     widest_product,
 )  # fmt: skip
 from pointnet import PointNetPartSegmenter, PointNetSegmenter
+from pointnet.devices import keep_freed_memory
 from pointnet.layers.folding import fold_norms
-from pointnet.training import keep_freed_memory
 from tests.textbook import TextbookPartSegmenter, TextbookSegmenter
 
 

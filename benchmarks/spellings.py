@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import machine, parser, side_by_side
+from pointnet.devices import keep_freed_memory
 from pointnet.layers import linear_to_conv1d, linear_to_full_conv2d, linear_to_pointwise_conv2d
-from pointnet.training import keep_freed_memory
 
 # PointNet's own layers, narrow to wide; one cloud; a scene; a segmentation head's first layer.
 SIZES = ["32x3x64x1024", "32x64x64x1024", "32x64x128x1024", "32x128x1024x1024", "1x64x128x1024", "2x64x128x16384"]

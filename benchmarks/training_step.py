@@ -21,7 +21,7 @@ from benchmarks.common import (
     side_by_side,
     widest_product,
 )  # fmt: skip
-from pointnet.training import keep_freed_memory
+from pointnet.devices import keep_freed_memory
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .layers import SharedMLP, TNet, orthogonality_loss
-from .models import (
+from pointnet.layers import SharedMLP, TNet, orthogonality_loss
+from pointnet.models import (
     PointNetClassifier,
     PointNetEncoder,
     PointNetPartSegmenter,
@@ -19,8 +19,8 @@ from .models import (
 )
 
 if TYPE_CHECKING:
-    from .inference.label import label_points
-    from .inference.predict import predict
+    from pointnet.inference.label import label_points
+    from pointnet.inference.predict import predict
 
 __all__ = [
     "PointNetClassifier",
@@ -41,11 +41,11 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """What brings the readers of files, when it is first asked for."""
     if name == "predict":
-        from .inference.predict import predict
+        from pointnet.inference.predict import predict
 
         return predict
     if name == "label_points":
-        from .inference.label import label_points
+        from pointnet.inference.label import label_points
 
         return label_points
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

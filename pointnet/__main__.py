@@ -10,20 +10,21 @@ from typing import Any, NamedTuple
 
 from pointnet.datasets import TASKS, PointCloudFileError, open_dataset
 from pointnet.datasets.folder import KEPT
+from pointnet.devices import find_device, keep_freed_memory
+from pointnet.evaluation.evaluate import check_same_classes, evaluate
+from pointnet.evaluation.tasks import PREPROCESSING, task_of
+from pointnet.extras import MissingExtraError
 from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
 from pointnet.inference.label import FOLDER, ROOM_POINTS, described, label_files
-from pointnet.inference.pictures import printable
 from pointnet.inference.predict import as_model, find_files, predict_each
-from pointnet.inference.report import PARTS, write_report
-from pointnet.inference.show import show_data, show_files
 from pointnet.models import load_model
 from pointnet.models.ports import load_port
 from pointnet.models.zoo import DEFAULT, DEFAULTS
 from pointnet.names import did_you_mean
-from pointnet.training.config import OneLineParser, check_name
-from pointnet.training.extras import MissingExtraError
-from pointnet.training.loop import check_same_classes, evaluate, find_device, keep_freed_memory
-from pointnet.training.tasks import PREPROCESSING, task_of
+from pointnet.pages.pictures import printable
+from pointnet.pages.report import PARTS, write_report
+from pointnet.pages.show import show_data, show_files
+from pointnet.training.settings import OneLineParser, check_name
 
 MOST_SHARES = 8  # labels of a file that are told
 # The flags of predict that not every task has.

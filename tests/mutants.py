@@ -323,7 +323,7 @@ FORMATS: dict[str, tuple[str, tuple[Callable[[], bytes], ...]]] = {
 def read(kind: str, path: Path) -> Any:
     """What the reader of a format makes of a file, as a cloud."""
     from pointnet.datasets import read_cloud, s3dis, shapenetpart
-    from pointnet.datasets.readers import PointCloud
+    from pointnet.points.read import PointCloud
 
     if kind == "PART":
         shape = shapenetpart._read_shape(path, 60, 50, "y", normals=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import train
-from benchmarks import ablation
 from pointnet.training.curves import read_metrics
 from tests.test_command_line import QUICK, SAMPLES, error_of
+from tools import ablation
 
 ROOT = Path(__file__).parents[1]
 

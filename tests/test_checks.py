@@ -11,16 +11,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
-from pointnet.training import checks, evaluate, fit
+from pointnet.evaluation.evaluate import evaluate
+from pointnet.training import checks, fit
 from pointnet.training.capture import WARM_UP, CapturedGradients
 from pointnet.training.checks import dry_run, profile
-from pointnet.training.config import TrainConfig, parse_command
 from pointnet.training.feed import cut_batches, make_feed
-from pointnet.training.loop import training_parts
+from pointnet.training.fit import training_parts
 from pointnet.training.run import Run, augment
+from pointnet.training.settings import TrainConfig, parse_command
 from pointnet.training.stopwatch import Stopwatch
-
-from .test_training import quiet, tiny, two_shapes, weights
+from tests.test_training import quiet, tiny, two_shapes, weights
 
 
 def test_a_dry_run_does_everything_and_leaves_nothing(tmp_path, monkeypatch):

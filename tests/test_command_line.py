@@ -10,7 +10,7 @@ import pytest
 
 import train
 from pointnet import __main__ as command_line
-from pointnet.training.config import OneLineParser, load_config, parse_config
+from pointnet.training.settings import OneLineParser, load_config, parse_config
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = str(ROOT / "data" / "samples")

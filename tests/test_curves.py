@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import train
-from pointnet.training import curves, scalars
+from pointnet.evaluation.tasks import TASKS
+from pointnet.extras import MissingExtraError
+from pointnet.training import curves
+from pointnet.training import tensorboard as scalars
 from pointnet.training.curves import chosen_epoch, draw_curves, read_metrics
-from pointnet.training.extras import MissingExtraError
-from pointnet.training.scalars import TAGS, ScalarLog
-from pointnet.training.tasks import TASKS
+from pointnet.training.tensorboard import TAGS, ScalarLog
 from tests.test_command_line import QUICK, SAMPLES, error_of
 
 ROOT = Path(__file__).parents[1]

@@ -16,9 +16,9 @@ from pointnet.datasets import LabelledClouds
 from pointnet.models import PointNetClassifier, load_model
 from pointnet.training import fit
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
-from pointnet.training.config import parse_command
 from pointnet.training.distillation import Teacher, distillation_loss
 from pointnet.training.run import Run
+from pointnet.training.settings import parse_command
 from tests.test_command_line import QUICK, SAMPLES, error_of
 from tests.test_training import assert_equal_states, quiet, tiny, two_shapes, weights
 

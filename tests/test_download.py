@@ -21,7 +21,7 @@ from pointnet import __main__ as command_line
 from pointnet.datasets import catalog, download, open_dataset, unpack
 from pointnet.datasets.download import ARCHIVES, Archive, DownloadError, Patience
 from pointnet.datasets.modelnet import HDF5_FOLDER
-from pointnet.datasets.readers import DatasetNotFoundError, PointCloudFileError
+from pointnet.points.read import DatasetNotFoundError, PointCloudFileError
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data" / "samples"

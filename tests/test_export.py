@@ -14,9 +14,9 @@ import torch
 from pointnet import PointNetClassifier, TNet
 from pointnet import __main__ as command_line
 from pointnet.datasets import ModelNet
+from pointnet.extras import MissingExtraError
 from pointnet.inference import export
 from pointnet.inference.export import SIZES, SUFFIXES, compare, export_model
-from pointnet.training.extras import MissingExtraError
 from tests.test_command_line import error_of
 from tests.test_sharing import CLASSES, SMALL, described
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
+from pointnet.evaluation.evaluate import evaluate
 from pointnet.models import load_model
-from pointnet.training import evaluate, feed, fit
+from pointnet.training import feed, fit
 from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches, make_feed
 from pointnet.training.run import augment
-
-from .conftest import SHARED_DATA
-from .test_training import assert_equal_states, quiet, tiny, two_shapes, weights
+from tests.conftest import SHARED_DATA
+from tests.test_training import assert_equal_states, quiet, tiny, two_shapes, weights
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -22,9 +22,9 @@ from pointnet.__main__ import (
     _report_parser,
     _show_parser,
 )
+from pointnet.evaluation.tasks import titles_of
 from pointnet.training import TrainConfig
-from pointnet.training.config import parse_command
-from pointnet.training.tasks import titles_of
+from pointnet.training.settings import parse_command
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pointnet"

@@ -14,9 +14,9 @@ from pointnet import PointNetPartSegmenter, PointNetSegmenter, label_points, pre
 from pointnet import __main__ as command_line
 from pointnet.datasets import PointCloudFileError, ShapeNetPart, read_cloud, read_points, split_parts
 from pointnet.inference import label as module
-from pointnet.inference.pictures import paint
 from pointnet.inference.scenes import label_scene
 from pointnet.models import zoo
+from pointnet.pages.pictures import paint
 from tests.conftest import SHARED_DATA, linked
 from tests.test_command_line import error_of
 from tests.test_identities import trained_looking

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pointnet.training.metrics import PartScores, SceneScores
+from pointnet.evaluation.metrics import PartScores, SceneScores
 
 DRAWS = {
     "clouds": st.integers(1, 6),

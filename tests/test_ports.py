@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from pointnet import __main__ as command_line
 from pointnet import critical_points, load_model
 from pointnet.datasets import ModelNet
+from pointnet.evaluation.tasks import PREPROCESSING
 from pointnet.models.ports import load_port
-from pointnet.training.tasks import PREPROCESSING
 from tests.test_command_line import SAMPLES, error_of
 
 # The ports' network, by their names, written down anew.

@@ -18,15 +18,16 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointnet.datasets import PointCloudFileError, readers
-from pointnet.datasets.formats import scan as scan_module
-from pointnet.datasets.formats import text as text_module
-from pointnet.datasets.formats.columns import as_unit_colors
-from pointnet.datasets.formats.pcd import lzf_decompress
-from pointnet.datasets.formats.scan import numbers_of_lines
-from pointnet.datasets.readers import SUFFIXES, read_cloud, read_points
-from pointnet.datasets.sampling import BLOCK, sample_surface
+from pointnet.datasets import PointCloudFileError
 from pointnet.datasets.shapes import make_shape, shape_generator, spun
+from pointnet.points import read as readers
+from pointnet.points.formats import scan as scan_module
+from pointnet.points.formats import text as text_module
+from pointnet.points.formats.columns import as_unit_colors
+from pointnet.points.formats.pcd import lzf_decompress
+from pointnet.points.formats.scan import numbers_of_lines
+from pointnet.points.read import SUFFIXES, read_cloud, read_points
+from pointnet.points.sampling import BLOCK, sample_surface
 from tests import mutants
 
 ROOT = Path(__file__).parents[1]

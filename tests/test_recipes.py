@@ -9,11 +9,11 @@ import torch
 
 import train
 from pointnet.models import PointNetClassifier
-from pointnet.training import Stopped, TrainConfig, fit, loop
-from pointnet.training.config import load_config, parse_command, save_config_yaml
+from pointnet.training import Stopped, TrainConfig, fit, run
 from pointnet.training.feed import ResidentFeed
 from pointnet.training.recipes import RECIPES
 from pointnet.training.run import Run, make_optimizer, make_schedule
+from pointnet.training.settings import load_config, parse_command, save_config_yaml
 from tests.test_command_line import QUICK, SAMPLES, error_of
 from tests.test_stopping import assert_ends_as
 from tests.test_tasks import halves
@@ -192,7 +192,7 @@ def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one
         return step(self, *given, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "step", stop)
+        patch.setattr(run.Run, "step", stop)
         with pytest.raises(Stopped):
             fit(tiny(tmp_path / "run", **settings), data, log=quiet)
     assert len(steps) == 4

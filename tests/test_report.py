@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from pointnet import PointNetClassifier, PointNetPartSegmenter
 from pointnet import __main__ as command_line
 from pointnet.datasets import LabelledClouds, open_dataset
-from pointnet.inference import charts, measure, report
-from pointnet.inference.charts import Curve, line_chart, ticks
-from pointnet.inference.measure import ORDERS, SHARES, Measured
-from pointnet.inference.report import read_run, write_report
+from pointnet.evaluation.evaluate import evaluate
 from pointnet.models import load_model
-from pointnet.training import evaluate, fit
-from pointnet.training.config import TrainConfig, parse_command, to_words
+from pointnet.pages import charts, measure, report
+from pointnet.pages.charts import Curve, line_chart, ticks
+from pointnet.pages.measure import ORDERS, SHARES, Measured
+from pointnet.pages.report import read_run, write_report
+from pointnet.training import fit
 from pointnet.training.curves import read_metrics
-from pointnet.training.loop import training_parts
+from pointnet.training.fit import training_parts
 from pointnet.training.recipes import RECIPES
 from pointnet.training.seeds import run_seeds
+from pointnet.training.settings import TrainConfig, parse_command, to_words
 from tests.chromium import DARK, needs_chromium, visit
 from tests.test_command_line import SAMPLES, error_of
 from tests.test_identities import trained_looking

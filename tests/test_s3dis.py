@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pointnet.datasets import S3DIS, LabelledPoints, PointCloudFileError, open_dataset, split_parts, split_validation
 from pointnet.datasets import s3dis as module
-from pointnet.datasets.readers import DatasetNotFoundError, PointCloud
 from pointnet.datasets.s3dis import CLASSES, MENDED, POINTS, read_room, room_blocks
+from pointnet.points.read import DatasetNotFoundError, PointCloud
 
 ROOMS = ("Area_1_office_1", "Area_1_office_2", "Area_2_hallway_1", "Area_5_office_1")
 

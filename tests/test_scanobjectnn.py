@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pointnet.datasets import DATASETS, PointCloudFileError, ScanObjectNN, open_dataset
-from pointnet.datasets.readers import DatasetNotFoundError
 from pointnet.datasets.scanobjectnn import SCANOBJECTNN
+from pointnet.points.read import DatasetNotFoundError
 
 NAMES = [
     f"{prefix}_objectdataset{suffix}.h5" for prefix in ("training", "test") for suffix in ("", "_augmentedrot_scale75")

@@ -8,8 +8,8 @@ import pytest
 
 import train
 from pointnet.training import TrainConfig, fit
-from pointnet.training.config import load_config, parse_command, parse_config
 from pointnet.training.seeds import run_seeds, seeds_table, summarize
+from pointnet.training.settings import load_config, parse_command, parse_config
 from tests.test_command_line import QUICK, SAMPLES, error_of
 from tests.test_training import quiet, tiny, two_shapes
 

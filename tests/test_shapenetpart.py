@@ -18,10 +18,9 @@ from pointnet.datasets import (
     split_validation,
 )
 from pointnet.datasets import shapenetpart as module
-from pointnet.datasets.readers import DatasetNotFoundError
 from pointnet.datasets.shapenetpart import KEPT, PUBLISHED
-
-from .conftest import SHARED_DATA, linked
+from pointnet.points.read import DatasetNotFoundError
+from tests.conftest import SHARED_DATA, linked
 
 # As every public reader of the set has it.
 PUBLISHED_LABELS = {

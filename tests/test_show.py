@@ -11,9 +11,9 @@ import torch
 
 from pointnet import __main__ as command_line
 from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, read_points
-from pointnet.inference import show
-from pointnet.inference.pictures import ENTRY, MARGIN
-from pointnet.inference.show import Measures, measure, show_data
+from pointnet.pages import show
+from pointnet.pages.pictures import ENTRY, MARGIN
+from pointnet.pages.show import Measures, measure, show_data
 from tests.test_shapenetpart import OWN, write_text
 from tests.test_viewer import Page, panels
 
@@ -216,6 +216,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path):
 
 
 def test_looking_needs_matplotlib_only_to_draw():
-    code = "import sys, pointnet.inference.show; print('matplotlib' in sys.modules)"
+    code = "import sys, pointnet.pages.show; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -14,11 +14,10 @@ import torch
 
 from pointnet.datasets import LabelledClouds
 from pointnet.models import load_model
-from pointnet.training import Stopped, fit, loop
+from pointnet.training import Stopped, fit, run
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.feed import StreamedFeed
-
-from .test_training import assert_equal_states, quiet, tiny, two_shapes
+from tests.test_training import assert_equal_states, quiet, tiny, two_shapes
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"epochs": 3, "batch_size": 2, "ema": 0.9, "jitter": 0.01}
@@ -83,7 +82,7 @@ def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on_from_the
 ):
     steps = []
 
-    def send(*arguments, step=loop.Run.step, **options):
+    def send(*arguments, step=run.Run.step, **options):
         steps.append(step(*arguments, **options))
         if len(steps) == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -91,7 +90,7 @@ def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on_from_the
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "step", send)
+        patch.setattr(run.Run, "step", send)
         with pytest.raises(Stopped) as stopped:
             fit(tiny(tmp_path / "run", **SETTINGS), two_shapes(), log=quiet)
     assert stopped.value.signum == signal.SIGTERM

@@ -14,12 +14,13 @@ import train
 from pointnet import PointNetPartSegmenter, PointNetSegmenter, load_model
 from pointnet import __main__ as command_line
 from pointnet.datasets import LabelledPoints
-from pointnet.training import TrainConfig, evaluate, fit
+from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.tasks import TASKS, point_loss, soft_iou
+from pointnet.training import TrainConfig, fit
 from pointnet.training.checks import dry_run, profile
 from pointnet.training.curves import chosen_epoch, read_metrics
 from pointnet.training.run import Run
 from pointnet.training.seeds import seeds_table, summarize
-from pointnet.training.tasks import TASKS, point_loss, soft_iou
 from tests.test_command_line import error_of
 from tests.test_s3dis import make_room
 from tests.test_shapenetpart import OWN, write_text

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import shutil
+import sys
 from unittest.mock import Mock
 
 import pytest
@@ -16,13 +17,15 @@ from torch.nn import functional as F
 from pointnet import PointNetClassifier
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import random_cutmix
+from pointnet.devices import find_device
+from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.metrics import ConfusionMatrix
 from pointnet.files import write_atomically
 from pointnet.models import load_model
-from pointnet.training import TrainConfig, evaluate, fit, loop, run
+from pointnet.training import TrainConfig, fit, run
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.feed import ResidentFeed, count_batches
-from pointnet.training.loop import _open_run_folder, find_device
-from pointnet.training.metrics import ConfusionMatrix
+from pointnet.training.fit import _open_run_folder
 from pointnet.training.run import Run, augment, make_optimizer, make_schedule
 
 
@@ -313,7 +316,7 @@ def test_the_test_part_is_measured_with_the_chosen_epochs_weights(tmp_path, monk
         return scores if data is test else scores | {"overall_accuracy": next(looks)}
 
     test = two_shapes(seed=1)
-    monkeypatch.setattr(loop, "evaluate", evaluate_or_pretend)
+    monkeypatch.setattr(sys.modules["pointnet.training.fit"], "evaluate", evaluate_or_pretend)
     result = fit(tiny(tmp_path / "run"), two_shapes(), test, log=quiet)
     assert result["selected_epoch"] == 1
     kept = load_model(tmp_path / "run")

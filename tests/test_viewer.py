@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pointnet.inference import pictures, viewer
-from pointnet.inference.pictures import CAPTION, ENTRY, MARGIN, PANEL, paint, write_grid
-from pointnet.inference.viewer import View, write_html, write_page
-from pointnet.training.extras import MissingExtraError
+from pointnet.extras import MissingExtraError
+from pointnet.pages import pictures, viewer
+from pointnet.pages.pictures import CAPTION, ENTRY, MARGIN, PANEL, paint, write_grid
+from pointnet.pages.viewer import View, write_html, write_page
 from tests.chromium import DARK, needs_chromium, visit
 
 HOSTILE = (

@@ -599,7 +599,9 @@ def test_the_figures_are_those_that_the_code_draws(tmp_path, monkeypatch):
         figure()
     folder = PAGE.parent / "figures"
     drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert drawn == {path.name: path.read_bytes() for path in folder.iterdir()}, "python -m docs.draw makes them again"
+    assert drawn == {path.name: path.read_bytes() for path in folder.iterdir()}, (
+        "python -m tools.figures makes them again"
+    )
     assert set(re.findall(r"\(figures/(\w+\.svg)\)", PAGE.read_text(encoding="utf-8"))) == drawn.keys()
     numbers_of_the_page = set(re.findall(r"\d+,\d{3}", PAGE.read_text(encoding="utf-8")))
     for svg in drawn.values():

@@ -5,15 +5,16 @@ import json
 import pytest
 import torch
 
-from benchmarks import publish
-from benchmarks.publish import count_seen, measure, on_samples
 from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset
+from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.tasks import task_of
 from pointnet.models import load_model, zoo
-from pointnet.training import evaluate, fit
+from pointnet.training import fit
 from pointnet.training.run import fingerprint
-from pointnet.training.tasks import task_of
 from tests.test_tasks import halves, small
 from tests.test_training import quiet, tiny
+from tools import publish
+from tools.publish import count_seen, measure, on_samples
 
 SIZES = {"pointnet_modelnet40": 8e6, "pointnet_shapes": 2e6, "pointnet_shapes_part": 2e6}  # bytes at most
 

@@ -23,17 +23,17 @@ import torch.distributed as dist
 from torch import nn
 
 import train
+from pointnet import world as world_module
+from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model
-from pointnet.training import fit, loop, run
-from pointnet.training import world as world_module
+from pointnet.training import fit, run
 from pointnet.training.checkpoint import load_checkpoint
-from pointnet.training.config import parse_command, save_config_yaml
+from pointnet.training.fit import check_trainable
 from pointnet.training.run import Run
-from pointnet.training.tasks import TASKS
-from pointnet.training.world import AgreedError, World, agree_on_start, is_lost_process, joined_world
-
-from .test_tasks import halves
-from .test_training import assert_equal_states, quiet, tiny, two_shapes
+from pointnet.training.settings import parse_command, save_config_yaml
+from pointnet.world import AgreedError, World, agree_on_start, is_lost_process, joined_world
+from tests.test_tasks import halves
+from tests.test_training import assert_equal_states, quiet, tiny, two_shapes
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
@@ -58,7 +58,9 @@ def fit_without_dropout(out: Path, task: str = "classification") -> dict:
 
     torch.set_default_dtype(torch.float64)
     try:
-        in_float64 = patch.object(loop, "load_model", lambda folder: load_model(folder).double())
+        in_float64 = patch.object(
+            sys.modules["pointnet.training.fit"], "load_model", lambda folder: load_model(folder).double()
+        )
         with patch.object(Run, "start", start), in_float64:
             return fit(tiny(out, **settings), make(), make(seed=1), log=quiet)
     finally:
@@ -226,7 +228,7 @@ def test_a_process_that_waits_in_vain_for_the_others_says_so(rank, monkeypatch):
 
 def test_each_process_needs_a_cloud_of_every_batch(tmp_path):
     with pytest.raises(ValueError, match="a step has 2 clouds, and each of 3 processes needs one; more --batch_size"):
-        loop.check_trainable(two_shapes(), tiny(tmp_path, batch_size=2), World(0, 3))
+        check_trainable(two_shapes(), tiny(tmp_path, batch_size=2), World(0, 3))
 
 
 def test_under_torchrun_the_run_folder_must_be_named(monkeypatch, capsys):

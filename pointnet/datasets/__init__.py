@@ -1,10 +1,11 @@
 """Data sets: files and meshes in, labelled `(C, N)` clouds out. They know no model."""
 
+from pointnet.points.read import PointCloud, PointCloudFileError, read_cloud, read_points
+
 from .catalog import DATASETS, TASKS, open_dataset
 from .clouds import LabelledClouds, LabelledPoints, pad_clouds, split_parts, split_validation
 from .folder import MeshFolder
 from .modelnet import ModelNet
-from .readers import PointCloud, PointCloudFileError, read_cloud, read_points
 from .s3dis import S3DIS
 from .scanobjectnn import ScanObjectNN
 from .shapenetpart import ShapeNetPart

@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pointnet.files import write_atomically
-
-from .readers import PointCloudFileError
+from pointnet.points.read import PointCloudFileError
 
 DIGEST = 32  # bytes of a sha256
 ATTEMPTS = 5  # other processes may clear away what this one is about to use

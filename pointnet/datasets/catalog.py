@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pointnet.points.read import DatasetNotFoundError
+
 from .clouds import LabelledClouds
 from .download import ARCHIVES
 from .download import download as fetch
 from .folder import MeshFolder
 from .modelnet import ModelNet, _one_of
-from .readers import DatasetNotFoundError
 from .s3dis import S3DIS
 from .scanobjectnn import ScanObjectNN
 from .shapenetpart import ShapeNetPart

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .readers import PointCloudFileError
+from pointnet.points.read import PointCloudFileError
 
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 

@@ -1,6 +1,6 @@
 """Data sets from the network: announced first, verified by their hash, unpacked safely, in place whole or not at all.
 
-    from pointnet.datasets.download import ARCHIVES, download
+    from .download import ARCHIVES, download
     download(ARCHIVES["modelnet40_meshes"], "data")
 
 `--download` does this for the data sets that are read from one of these archives.
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .readers import PointCloudFileError
+from pointnet.points.read import PointCloudFileError
+
 from .unpack import MOST_BYTES, unpack
 
 if TYPE_CHECKING:

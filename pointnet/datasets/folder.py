@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.files import write_atomically
+from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloud, PointCloudFileError, cloud_of, read_cloud
+from pointnet.points.sampling import seed_of
 
 from .cache import CachedClouds, cache_folder, cached_clouds
 from .clouds import LabelledClouds
-from .readers import SUFFIXES, DatasetNotFoundError, PointCloud, PointCloudFileError, cloud_of, read_cloud
-from .sampling import seed_of
 
 KEPT = 4096  # points of each file; training draws from them afresh, and a change of num_points samples nothing again
 MOST_POINTS = 1_000_000

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pointnet.points.formats.scan import quoted
+from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, read_cloud, read_hdf5
+
 from .cache import cached_clouds
 from .clouds import LabelledClouds
 from .folder import sample_files
-from .formats.scan import quoted
-from .readers import DatasetNotFoundError, PointCloudFileError, read_cloud, read_hdf5
 
 MODELNET40 = tuple(
     "airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door dresser flower_pot "

@@ -14,11 +14,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels, read_hdf5, read_table
+from pointnet.points.sampling import seed_of
+
 from .cache import cached_clouds
 from .clouds import LabelledPoints, draw_labelled
 from .modelnet import Form, _find, _one_of, _part_names, _read_lines
-from .readers import PointCloud, PointCloudFileError, checked_labels, read_hdf5, read_table
-from .sampling import seed_of
 
 # In the published order of the labels.
 CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, hdf5_names, read_hdf5
+
 from .clouds import LabelledClouds
 from .modelnet import _one_of, _read_part, _to_library_frame
-from .readers import DatasetNotFoundError, PointCloudFileError, hdf5_names, read_hdf5
 
 # In the published order of the labels.
 SCANOBJECTNN = tuple("bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet".split())

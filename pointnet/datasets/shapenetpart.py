@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pointnet.points.formats.scan import quoted
+from pointnet.points.read import PointCloudFileError, checked_labels, read_hdf5, read_table
+from pointnet.points.sampling import seed_of, unit_or_zero
+
 from .cache import cached_clouds
 from .clouds import LabelledPoints, draw_labelled
-from .formats.scan import quoted
 from .modelnet import Form, _find, _is_plain, _one_of, _part_names, _read_lines, _read_part, _to_library_frame
-from .readers import PointCloudFileError, checked_labels, read_hdf5, read_table
-from .sampling import seed_of, unit_or_zero
 
 # Folder, category and parts in the published order, which is that of the labels: 16 categories, 50 parts. The release
 # numbers the parts and does not name them; these are the names in common use.

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from trimesh import Trimesh, creation
 
-from ..files import write_atomically
+from pointnet.files import write_atomically
+
 from .clouds import LabelledClouds, LabelledPoints
 
 NUM_POINTS = 2048

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from .readers import PointCloudFileError
+from pointnet.points.read import PointCloudFileError
 
 # Limits that no honest archive of a data set comes near: ModelNet40's meshes are 2 GB, 5 times that unpacked.
 MOST_BYTES = 64 * 2**30

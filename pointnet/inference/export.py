@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
+from pointnet.extras import MissingExtraError
 from pointnet.files import write_atomically
 from pointnet.models import PointNetModel
-from pointnet.training.extras import MissingExtraError
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}  # of each format
 SIZES = ((1, 1), (1, 50), (7, 2048), (32, 1024))  # (B, N) at which the file is compared with the model

@@ -16,17 +16,17 @@ from torch import Tensor
 
 from pointnet.datasets import PointCloud, PointCloudFileError, read_cloud
 from pointnet.datasets.folder import KEPT
-from pointnet.datasets.readers import cloud_of, turned, up_of
-from pointnet.datasets.sampling import seed_of
 from pointnet.files import write_atomically
 from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
-from pointnet.training.config import check_name
+from pointnet.pages.pictures import paint, printable
+from pointnet.pages.show import MOST_FILES, draw, file_view
+from pointnet.pages.viewer import View
+from pointnet.points.read import cloud_of, turned, up_of
+from pointnet.points.sampling import seed_of
+from pointnet.training.settings import check_name
 
-from .pictures import paint, printable
 from .predict import Source, all_read, as_model, check_drawing, rows_of, sources_of, takes_normals, with_nearest
 from .scenes import check_is_for_scenes, label_scene
-from .show import MOST_FILES, draw, file_view
-from .viewer import View
 
 CHUNK = 8192  # points that are scored together
 ROOM_POINTS = 100_000  # drawn from the mesh of a room

@@ -1,6 +1,9 @@
-"""Training: settings, the loop, metrics, checkpoints."""
+"""Training: settings, the loop, checkpoints."""
 
-from .config import TrainConfig, parse_config
-from .loop import Stopped, evaluate, find_device, fit, keep_freed_memory
+from pointnet.devices import find_device, keep_freed_memory
+from pointnet.evaluation.evaluate import evaluate
+
+from .fit import Stopped, fit
+from .settings import TrainConfig, parse_config
 
 __all__ = ["Stopped", "TrainConfig", "evaluate", "find_device", "fit", "keep_freed_memory", "parse_config"]

@@ -16,21 +16,15 @@ from torch.profiler import profile as record
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import spread
+from pointnet.devices import deterministic_algorithms, find_device
+from pointnet.evaluation.evaluate import EVALUATION_BATCH
+from pointnet.world import World
 
 from . import capture
-from .config import TrainConfig
 from .feed import count_batches, make_feed
-from .loop import (
-    EVALUATION_BATCH,
-    check_trainable,
-    deterministic_algorithms,
-    find_device,
-    fit,
-    say_nothing,
-    training_parts,
-)
+from .fit import check_trainable, fit, say_nothing, training_parts
 from .run import Run
-from .world import World
+from .settings import TrainConfig
 
 WARM_UP, MEASURED, RECORDED = capture.WARM_UP + 2, 10, 3  # steps
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pointnet.evaluation.tasks import titles_of
+from pointnet.extras import MissingExtraError
 from pointnet.files import write_atomically
-
-from .extras import MissingExtraError
-from .tasks import titles_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

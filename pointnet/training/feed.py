@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pointnet.datasets import LabelledClouds
+from pointnet.devices import free_memory
 
 Batch = tuple[Tensor, Tensor]
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class ResidentFeed:
@@ -123,20 +120,6 @@ def make_feed(data: LabelledClouds, device: torch.device, kind: str = "auto") ->
         size = len(data) * data.batch(torch.arange(1))[0].nbytes
         kind = "resident" if size <= free_memory(device) / 2 else "stream"
     return ResidentFeed(data, device) if kind == "resident" else StreamedFeed(data, device)
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that this process may take on the device, of a machine's memory its share; infinite where nobody says."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = math.inf
-    with contextlib.suppress(OSError, ValueError):  # a container's own limit, "max" where it has none
-        limit, used = (int((CGROUP / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-        free = limit - used
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = min(free, *(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
-    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says, all of which look at once
 
 
 def cut_batches(order: Tensor, batch_size: int, rank: int = 0, ranks: int = 1) -> Sequence[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from .config import TrainConfig
+from .settings import TrainConfig
 
 
 def paper() -> TrainConfig:

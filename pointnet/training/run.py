@@ -28,20 +28,20 @@ from pointnet.datasets.transforms import (
     random_shift,
     random_subset,
 )
+from pointnet.evaluation.tasks import TASKS, Classification
 from pointnet.files import write_atomically
 from pointnet.layers import synchronize_norms
 from pointnet.layers.tnet import PUBLISHED_TNET
 from pointnet.models import MODELS, PointNetModel
 from pointnet.models.zoo import save_weights
+from pointnet.world import World
 
 from .capture import CapturedGradients
 from .checkpoint import load_checkpoint, save_checkpoint
-from .config import TrainConfig
 from .distillation import Teacher, distillation_loss
 from .feed import Batch, ResidentFeed, StreamedFeed, count_batches, cut_batches
+from .settings import TrainConfig
 from .stopwatch import Stopwatch
-from .tasks import TASKS, Classification
-from .world import World
 
 RANKS_APART = 1_000_003  # between the seeds of two processes of a run
 

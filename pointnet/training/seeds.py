@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pointnet.evaluation.tasks import titles_of
 from pointnet.files import write_atomically
+from pointnet.world import AgreedError, World
 
-from .config import TrainConfig, check_seeds, save_config_yaml
-from .tasks import titles_of
-from .world import AgreedError, World
+from .settings import TrainConfig, check_seeds, save_config_yaml
 
 Result = dict[str, Any]
 

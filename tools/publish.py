@@ -1,6 +1,6 @@
 """Puts the network of a training run among the weights that come with the library, measured as it is shipped.
 
-    python -m benchmarks.publish runs/modelnet40 pointnet_modelnet40
+    python -m tools.publish runs/modelnet40 pointnet_modelnet40
 
 Its matrices are stored in half precision, and what is measured is what is read back: the test part, once, with one
 vote, and the logits on the samples in `data/samples`, of parts their mean over the points. Both go to `scores.json`
@@ -21,12 +21,14 @@ import torch
 from torch import Tensor
 
 from pointnet.datasets import LabelledClouds, ModelNet, open_dataset, split_parts
+from pointnet.devices import keep_freed_memory
+from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.tasks import TASKS
 from pointnet.models import PointNetModel, PointNetPartSegmenter, load_model
 from pointnet.models.zoo import WEIGHTS
-from pointnet.training import TrainConfig, evaluate, keep_freed_memory
-from pointnet.training.config import load_config, to_words
+from pointnet.training import TrainConfig
 from pointnet.training.run import fingerprint
-from pointnet.training.tasks import TASKS
+from pointnet.training.settings import load_config, to_words
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 SOURCES = {

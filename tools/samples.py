@@ -1,6 +1,6 @@
 """The files of `data/samples/`, made from Shapes: one in each common format, and ModelNet40's three layouts in small.
 
-python -m pointnet.datasets.samples
+python -m tools.samples
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from trimesh import Trimesh
 
-from .modelnet import HDF5_FOLDER, MODELNET40
-from .shapes import make_shape, sample_cloud, shape_generator, spun
+from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET40
+from pointnet.datasets.shapes import make_shape, sample_cloud, shape_generator, spun
 
 SAMPLES = Path("data/samples")
 MESH_FILES = ("chair.off", "table.obj", "lamp.stl", "bottle.ply", "sofa.glb")

@@ -1,4 +1,4 @@
-"""Draws the figures of docs/shared_mlp.md: python -m docs.draw
+"""Draws the figures of docs/shared_mlp.md: python -m tools.figures
 
 Plain SVG, written number by number, so that the same bytes come out everywhere. Blue is what goes in, orange what is
 learned, green what comes out.

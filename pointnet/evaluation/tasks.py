@@ -17,7 +17,7 @@ from pointnet.models.segmentation import PUBLISHED_HEAD, PUBLISHED_PART, PUBLISH
 from .metrics import ConfusionMatrix, PartScores, SceneScores
 
 if TYPE_CHECKING:
-    from .config import TrainConfig
+    from pointnet.training.settings import TrainConfig
 
 
 PREPROCESSING = {"frame": "z up, right-handed", "normalization": "centred, in the unit sphere"}

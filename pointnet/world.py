@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .extras import MissingExtraError
+from pointnet.extras import MissingExtraError
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store

@@ -15,10 +15,9 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from pointnet import datasets
+from pointnet.evaluation.tasks import TASKS
 from pointnet.files import write_atomically
 from pointnet.names import did_you_mean
-
-from .tasks import TASKS
 
 Look = Literal["", "dry_run", "profile"]
 LOOKS: tuple[Look, ...] = ("dry_run", "profile")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.datasets import TASKS, LabelledClouds, LabelledPoints, PointCloudFileError, open_dataset
-from pointnet.datasets.readers import SUFFIXES, PointCloud, read_cloud
-from pointnet.training.extras import MissingExtraError
+from pointnet.extras import MissingExtraError
+from pointnet.points.read import SUFFIXES, PointCloud, read_cloud
 
 from .pictures import grid_columns, write_grid
 from .viewer import View, write_page

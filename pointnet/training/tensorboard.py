@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pointnet.extras import MissingExtraError
+
 from .curves import read_metrics
-from .extras import MissingExtraError
 
 TAGS = {
     "train_loss": "loss/train",

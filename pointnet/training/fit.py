@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import math
-import os
-import platform
 import signal
 import threading
 import time
@@ -17,24 +13,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.datasets.clouds import spread
-from pointnet.datasets.transforms import rotation
+from pointnet.devices import deterministic_algorithms, environment, find_device
+from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.tasks import TASKS
 from pointnet.files import write_atomically
-from pointnet.models import PointNetModel, load_model
+from pointnet.models import load_model
 from pointnet.models.zoo import save_config
+from pointnet.world import World
 
-from .config import TrainConfig, save_config_yaml
-from .environment import environment
 from .feed import count_batches, make_feed
 from .run import Run, model_arguments
-from .tasks import TASKS, task_of
-from .world import World
-
-EVALUATION_BATCH = 32
+from .settings import TrainConfig, save_config_yaml
 
 
 class Stopped(Exception):
@@ -147,73 +138,6 @@ def training_parts(train: LabelledClouds, config: TrainConfig) -> tuple[Labelled
     return train_part, val_part
 
 
-def check_same_classes(model: PointNetModel, data: LabelledClouds, run: object, where: str) -> None:
-    """Raises ValueError, in one line, unless the model knows the classes of the data, in their order."""
-    names = task_of(model).answers(data)
-    if names != model.classes:
-        other = sorted(set(names) ^ set(model.classes))
-        which = f"'{other[0]}' is in one alone" if other else "they are in another order"
-        raise ValueError(f"{run}: its classes are not those of {where}: {which}")
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    data: LabelledClouds,
-    device: torch.device | str = "cpu",
-    check: Callable[[], None] = lambda: None,
-    world: World = World(),  # noqa: B008  # it is immutable
-    votes: int = 1,
-    num_points: int | None = None,
-) -> dict[str, float | int]:
-    """The scores of the network's task over every sample, the mean cross-entropy loss, and the count; in float32.
-
-    Segmentation is measured on all points that the data holds, each of them once, or on the first `num_points` of each
-    cloud.
-    `check` is called after each batch and may raise. The processes of `world` share the samples, and each gets the
-    figures of all. With several votes the probabilities are the mean of those of the cloud turned about the up axis by
-    as many even steps (Qi et al. 2017 vote over 12): of use where training turned clouds too.
-
-    Raises:
-        ValueError: fewer than one vote.
-    """
-    if votes < 1:
-        raise ValueError(f"votes must be at least 1, got {votes}")
-    was_training = model.training
-    model.eval()
-    task = task_of(model)
-    count = num_points or task.measured(data)
-    scores = task.scores(data, device)
-    loss, counted = torch.zeros(2, dtype=torch.float64, device=device)
-    try:
-        for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
-            rows = batch.tensor_split(world.size)[world.rank]
-            if len(rows):
-                points, labels = (each.to(device) for each in data.batch(rows))
-                examples = task.examples(points[:, :, :count], labels)
-                x, *more = examples.inputs
-                logs = vote(model, x, votes, data.channels == 6, *more)
-                task.add(scores, task.answer(model, logs, *more), examples)
-                of_labels = logs.gather(1, examples.labels.unsqueeze(1)).squeeze(1)
-                loss -= torch.where(examples.counted, of_labels, 0.0).sum(dtype=torch.float64)
-                counted += examples.counted.sum()
-            check()
-    finally:
-        model.train(was_training)
-    for tensor in (*scores.sums, loss, counted):
-        world.add_up([tensor])
-    return {"loss": float(loss / counted), **scores.result()}
-
-
-def vote(model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, *more: Tensor) -> Tensor:
-    """The logarithms (B, classes) or (B, classes, N) of the mean probabilities over so many rotations of x, the first
-    of them none; `more` is what else the model takes."""
-    logs = model(x, *more).log_softmax(1)
-    for vote in range(1, votes):
-        logs = logs.logaddexp(model(rotation(x, 360 * vote / votes, normals), *more).log_softmax(1))
-    return logs - math.log(votes)
-
-
 @contextmanager
 def _stop_between_steps(world: World) -> Iterator[Callable[[], None]]:
     """Within it SIGTERM and SIGINT wait for the next call of what it gives, raising `Stopped`; a second does not.
@@ -243,56 +167,6 @@ def _stop_between_steps(world: World) -> Iterator[Callable[[], None]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of this name, "auto" being CUDA where there is one. ValueError if it is unknown or not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'") from error
-    if device.type != "cuda" and str(device) != "cpu":
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found")
-    return device
-
-
-@contextmanager
-def deterministic_algorithms(wanted: bool = True) -> Iterator[None]:
-    """Within it, where wanted, what a GPU computes is the same bits each time; PyTorch is as it was afterwards.
-
-    An operator that cannot do so raises RuntimeError. cuBLAS reads CUBLAS_WORKSPACE_CONFIG, which is set here unless it
-    was, at the first product of the process on a GPU: a program that has made one before sets it itself.
-    """
-    if not wanted:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
-    torch.set_deterministic_debug_mode("error")
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)
-        torch.backends.cudnn.benchmark = benchmark
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc keep the large blocks it is given back, instead of returning each to the kernel.
-
-    On a CPU every activation is such a block, and faulting its pages in again costs more than the arithmetic: the
-    training step is some times faster with this. It changes no result, but the whole process, so programs call it and
-    the library does not. Elsewhere than on glibc it does nothing.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        m_trim_threshold, m_mmap_max = -1, -4
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, -1)
 
 
 def _open_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> None:

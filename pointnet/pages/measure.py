@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
+from pointnet.evaluation.evaluate import EVALUATION_BATCH
+from pointnet.evaluation.metrics import ConfusionMatrix
 from pointnet.models import PointNetClassifier, critical_points
-from pointnet.training.loop import EVALUATION_BATCH
-from pointnet.training.metrics import ConfusionMatrix
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9375, 0.96875)  # of a cloud's points that are dropped
 ORDERS = ("at random", "critical first", "critical last")  # in which they are

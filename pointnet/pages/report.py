@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 import torch
 
 from pointnet.datasets import LabelledClouds, open_dataset
+from pointnet.devices import environment, find_device
+from pointnet.evaluation.evaluate import check_same_classes
+from pointnet.evaluation.metrics import ConfusionMatrix
 from pointnet.models import PointNetClassifier, load_model
 from pointnet.names import did_you_mean_path
-from pointnet.training.config import TrainConfig, load_config, to_words
 from pointnet.training.curves import chosen_epoch, column, headline, read_metrics
-from pointnet.training.environment import environment
-from pointnet.training.loop import check_same_classes, find_device, training_parts
-from pointnet.training.metrics import ConfusionMatrix
+from pointnet.training.fit import training_parts
 from pointnet.training.seeds import Result, read_result, seeds_rows, summarize
+from pointnet.training.settings import TrainConfig, load_config, to_words
 
 from .charts import Curve, legend, line_chart, matrix, table
 from .measure import ORDERS, SHARES, Measured, measure

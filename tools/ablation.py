@@ -1,6 +1,6 @@
 """Variations of a training run, compared on validation alone: the test part is never opened.
 
-    python -m benchmarks.ablation variations.txt --out runs/ablation --seeds 0 1 2 --recipe fast --dataset modelnet40
+    python -m tools.ablation variations.txt --out runs/ablation --seeds 0 1 2 --recipe fast --dataset modelnet40
 
 A line of the file is a variation's name and the flags of `train.py` in which it differs; # begins a comment:
 
@@ -24,11 +24,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import train
+from pointnet.evaluation.tasks import TASKS
 from pointnet.training import TrainConfig
-from pointnet.training.config import MAY_CHANGE, load_config, parse_command, to_words
 from pointnet.training.curves import read_metrics
 from pointnet.training.seeds import read_result, seed_folder
-from pointnet.training.tasks import TASKS
+from pointnet.training.settings import MAY_CHANGE, load_config, parse_command, to_words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{args.variations}: tasks cannot be compared with each other, got {', '.join(sorted(tasks))}"
             )
     except (ValueError, OSError) as error:
-        print(f"benchmarks.ablation: error: {error}", file=sys.stderr)
+        print(f"tools.ablation: error: {error}", file=sys.stderr)
         return 2
     code = 0
     for name, folder in folders.items():

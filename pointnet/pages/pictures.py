@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pointnet.extras import MissingExtraError
 from pointnet.files import write_atomically
-from pointnet.training.extras import MissingExtraError
 
 from .viewer import PALETTE
 

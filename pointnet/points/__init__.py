@@ -1,0 +1,1 @@
+"""Points: one file to points in one frame."""
