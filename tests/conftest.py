@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.helpers import SHARED_DATA
+
 # Deterministic: the same examples every time. No deadline: a loaded machine is not a failure.
 settings.register_profile("suite", derandomize=True, deadline=None, database=None)
 settings.load_profile("suite")
@@ -12,16 +14,6 @@ settings.load_profile("suite")
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; threads of each would wait for the others'
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-
-
-def linked(source: Path, folder: Path) -> Path:
-    """A folder of links to what is in `source`: what is kept beside a data set is kept there."""
-    folder.mkdir()
-    for path in source.iterdir():
-        (folder / path.name).symlink_to(path)
-    return folder
 
 
 @pytest.fixture(autouse=True)

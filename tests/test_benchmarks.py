@@ -10,7 +10,7 @@ import pytest
 
 import train
 from pointnet.training.curves import read_metrics
-from tests.test_command_line import QUICK, SAMPLES, error_of
+from tests.helpers import QUICK, SAMPLES, error_of
 from tools import ablation
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from pointnet.training.fit import training_parts
 from pointnet.training.run import Run, augment
 from pointnet.training.settings import TrainConfig, parse_command
 from pointnet.training.stopwatch import Stopwatch
-from tests.test_training import quiet, tiny, two_shapes, weights
+from tests.helpers import quiet, tiny, two_shapes, weights
 
 
 def test_a_dry_run_does_everything_and_leaves_nothing(tmp_path, monkeypatch):

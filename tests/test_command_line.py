@@ -11,23 +11,9 @@ import pytest
 import train
 from pointnet import __main__ as command_line
 from pointnet.training.settings import OneLineParser, load_config, parse_config
+from tests.helpers import QUICK, ROOT, SAMPLES, error_of
 
-ROOT = Path(__file__).parents[1]
-SAMPLES = str(ROOT / "data" / "samples")
-QUICK = ["--epochs", "1", "--num_points", "64", "--early_points", "0", "--batch_size", "8", "--device", "cpu"]
 QUICK += ["--input_transform", "false", "--feature_transform", "false"]
-
-
-def error_of(capsys, call, *arguments) -> str:
-    """The one line on stderr of a call that must end with exit code 2."""
-    try:
-        code = call(*arguments)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from pointnet.training import curves
 from pointnet.training import tensorboard as scalars
 from pointnet.training.curves import chosen_epoch, draw_curves, read_metrics
 from pointnet.training.tensorboard import TAGS, ScalarLog
-from tests.test_command_line import QUICK, SAMPLES, error_of
+from tests.helpers import QUICK, SAMPLES, error_of
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "docs" / "records" / "modelnet40_dev_seed0"

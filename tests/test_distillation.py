@@ -19,8 +19,7 @@ from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.distillation import Teacher, distillation_loss
 from pointnet.training.run import Run
 from pointnet.training.settings import parse_command
-from tests.test_command_line import QUICK, SAMPLES, error_of
-from tests.test_training import assert_equal_states, quiet, tiny, two_shapes, weights
+from tests.helpers import QUICK, SAMPLES, assert_equal_states, error_of, quiet, tiny, two_shapes, weights
 
 CPU = torch.device("cpu")
 

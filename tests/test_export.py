@@ -17,8 +17,7 @@ from pointnet.datasets import ModelNet
 from pointnet.extras import MissingExtraError
 from pointnet.inference import export
 from pointnet.inference.export import SIZES, SUFFIXES, compare, export_model
-from tests.test_command_line import error_of
-from tests.test_sharing import CLASSES, SMALL, described
+from tests.helpers import CLASSES, SMALL, described, error_of
 
 FORMATS = ("onnx", "torch")
 

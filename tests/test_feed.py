@@ -16,8 +16,7 @@ from pointnet.models import load_model
 from pointnet.training import feed, fit
 from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches, make_feed
 from pointnet.training.run import augment
-from tests.conftest import SHARED_DATA
-from tests.test_training import assert_equal_states, quiet, tiny, two_shapes, weights
+from tests.helpers import SHARED_DATA, assert_equal_states, quiet, tiny, two_shapes, weights
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -9,26 +9,13 @@ import torch
 import torch.nn.utils.prune
 from torch import nn
 
-from pointnet import PointNetClassifier, PointNetEncoder, SharedMLP, TNet, critical_points
+from pointnet import PointNetClassifier, PointNetEncoder, SharedMLP, critical_points
 from pointnet.layers import align, folding, shared_mlp
 from pointnet.layers.folding import fold_norms
 from pointnet.layers.shared_mlp import SharedLayer
 from pointnet.models import pointnet
 from pointnet.ops.aligned import fold_transform
-
-
-def trained_looking(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """In eval mode, with T-Nets that turn and norms of both signs: a fresh network is too well-behaved to test."""
-    for module in model.modules():
-        if isinstance(module, TNet):
-            nn.init.normal_(module.matrix.weight, std=0.05)
-        if isinstance(module, nn.BatchNorm1d):
-            nn.init.normal_(module.weight)
-            nn.init.normal_(module.bias, std=0.3)
-            module.running_mean.normal_(std=0.3)
-            module.running_var.uniform_(0.5, 2.0)
-    return model.to(dtype).eval()
-
+from tests.helpers import trained_looking
 
 # Identity 5: W [x; g] = W1 x + W2 g.
 

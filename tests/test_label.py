@@ -17,11 +17,7 @@ from pointnet.inference import label as module
 from pointnet.inference.scenes import label_scene
 from pointnet.models import zoo
 from pointnet.pages.pictures import paint
-from tests.conftest import SHARED_DATA, linked
-from tests.test_command_line import error_of
-from tests.test_identities import trained_looking
-from tests.test_s3dis import make_room
-from tests.test_show import drawn
+from tests.helpers import SHARED_DATA, drawn, error_of, linked, make_room, trained_looking
 
 FILES = Path(__file__).parents[1] / "data" / "samples" / "files"
 CHAIR, STOOL, SOFA = FILES / "chair.off", FILES / "stool.xyz", FILES / "sofa.glb"

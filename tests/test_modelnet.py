@@ -15,7 +15,7 @@ from pointnet.datasets import ModelNet, PointCloudFileError
 from pointnet.datasets.folder import sample_file
 from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET10, MODELNET40, _released_rows, _to_library_frame
 from pointnet.points.read import read_hdf5
-from tests.conftest import SHARED_DATA, linked
+from tests.helpers import SHARED_DATA, linked
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 

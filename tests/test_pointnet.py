@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pointnet import PointNetClassifier, PointNetEncoder, TNet, orthogonality_loss
 from pointnet.layers import align
+from tests.helpers import extremes_flops
 from tests.textbook import TextbookPointNet
 
 
@@ -61,11 +62,6 @@ def test_it_equals_the_textbook_in_outputs_gradients_and_running_statistics(in_c
 def test_the_parameters_are_the_published_architectures(transforms, count):
     model = PointNetClassifier(40, input_transform=transforms, feature_transform=transforms)
     assert sum(p.numel() for p in model.parameters()) == count
-
-
-def extremes_flops(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
-    """Of `pointnet.ops.pooled.extremes`, which the counter does not look into."""
-    return 2 * x_shape[0] * x_shape[2] * weight_shape[0] * weight_shape[1]
 
 
 def test_the_multiply_adds_are_the_designs_layer_by_layer():

@@ -8,12 +8,12 @@ import torch.nn.utils.prune
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pointnet import SharedMLP
 from pointnet.ops import pooled as ops
 from pointnet.ops.masked import point_mask
 from pointnet.ops.pooled import extremes, is_poolable, moments, pooled, pooled_definition
+from tests.helpers import Largest
 
 ACTIVATIONS = {
     "none": None,
@@ -282,19 +282,6 @@ def test_the_operators_are_well_formed(masked, dtype):
     with torch.no_grad():
         values, winners = ops._extremes(x, weight, mask, True)
     torch.library.opcheck(ops._extremes_backward, (values, x.detach(), weight.detach(), winners))
-
-
-class Largest(TorchDispatchMode):
-    """The most numbers that any operator returned in one tensor."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return result
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])

@@ -16,7 +16,7 @@ from pointnet import critical_points, load_model
 from pointnet.datasets import ModelNet
 from pointnet.evaluation.tasks import PREPROCESSING
 from pointnet.models.ports import load_port
-from tests.test_command_line import SAMPLES, error_of
+from tests.helpers import SAMPLES, error_of
 
 # The ports' network, by their names, written down anew.
 

@@ -20,9 +20,7 @@ from pointnet.datasets.folder import sample_array
 from pointnet.inference import predict as module
 from pointnet.inference.predict import Prediction, find_files
 from pointnet.models import zoo
-from tests.conftest import SHARED_DATA
-from tests.test_command_line import error_of
-from tests.test_sharing import CLASSES, described
+from tests.helpers import CLASSES, SHARED_DATA, described, error_of
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data" / "samples"

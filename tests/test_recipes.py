@@ -14,10 +14,8 @@ from pointnet.training.feed import ResidentFeed
 from pointnet.training.recipes import RECIPES
 from pointnet.training.run import Run, make_optimizer, make_schedule
 from pointnet.training.settings import load_config, parse_command, save_config_yaml
-from tests.test_command_line import QUICK, SAMPLES, error_of
+from tests.helpers import QUICK, SAMPLES, error_of, halves, quiet, tiny, two_shapes
 from tests.test_stopping import assert_ends_as
-from tests.test_tasks import halves
-from tests.test_training import quiet, tiny, two_shapes
 
 CPU = torch.device("cpu")
 

@@ -29,10 +29,7 @@ from pointnet.training.recipes import RECIPES
 from pointnet.training.seeds import run_seeds
 from pointnet.training.settings import TrainConfig, parse_command, to_words
 from tests.chromium import DARK, needs_chromium, visit
-from tests.test_command_line import SAMPLES, error_of
-from tests.test_identities import trained_looking
-from tests.test_training import quiet, tiny, two_shapes
-from tests.test_viewer import HOSTILE, Page
+from tests.helpers import HOSTILE, SAMPLES, Page, error_of, quiet, tiny, trained_looking, two_shapes
 
 CLASSES = ("class a", "class b", "class c", "class d", "class e")
 

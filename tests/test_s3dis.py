@@ -14,17 +14,9 @@ from pointnet.datasets import S3DIS, LabelledPoints, PointCloudFileError, open_d
 from pointnet.datasets import s3dis as module
 from pointnet.datasets.s3dis import CLASSES, MENDED, POINTS, read_room, room_blocks
 from pointnet.points.read import DatasetNotFoundError, PointCloud
+from tests.helpers import make_room
 
 ROOMS = ("Area_1_office_1", "Area_1_office_2", "Area_2_hallway_1", "Area_5_office_1")
-
-
-def make_room(size: int = 1500, extent=(2.3, 1.6, 2.5), seed: int = 0) -> np.ndarray:
-    """Rows x y z r g b class, in whole millimetres from 0; a third of them chairs, the others walls."""
-    generator = np.random.default_rng(seed)
-    xyz = (generator.random((size, 3)) * extent).round(3)
-    xyz -= xyz.min(0)
-    labels = np.where(np.arange(size) % 3 == 0, CLASSES.index("chair"), CLASSES.index("wall"))
-    return np.column_stack([xyz, generator.integers(0, 256, (size, 3)), labels])
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pointnet import PointNetSegmenter
 from pointnet.datasets.s3dis import SIDE, STRIDE, block_channels
 from pointnet.inference import scenes
 from pointnet.inference.scenes import label_scene
-from tests.test_identities import trained_looking
+from tests.helpers import trained_looking
 
 
 @pytest.fixture(scope="module")

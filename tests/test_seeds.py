@@ -10,8 +10,7 @@ import train
 from pointnet.training import TrainConfig, fit
 from pointnet.training.seeds import run_seeds, seeds_table, summarize
 from pointnet.training.settings import load_config, parse_command, parse_config
-from tests.test_command_line import QUICK, SAMPLES, error_of
-from tests.test_training import quiet, tiny, two_shapes
+from tests.helpers import QUICK, SAMPLES, error_of, quiet, tiny, two_shapes
 
 SMALL = ["--dataset", "modelnet40", "--root", SAMPLES, "--val_fraction", "0.25", *QUICK]
 

@@ -12,9 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.segmentation import TASKS
 from pointnet import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.models import MODELS, Transforms
-from tests.test_identities import trained_looking
-from tests.test_pointnet import extremes_flops
-from tests.test_pooled import Largest
+from tests.helpers import Largest, extremes_flops, trained_looking
 from tests.textbook import TextbookPartSegmenter, TextbookSegmenter
 
 KINDS = ["part", "scene"]

@@ -20,7 +20,7 @@ from pointnet.datasets import (
 from pointnet.datasets import shapenetpart as module
 from pointnet.datasets.shapenetpart import KEPT, PUBLISHED
 from pointnet.points.read import DatasetNotFoundError
-from tests.conftest import SHARED_DATA, linked
+from tests.helpers import LIST, OWN, SHARED_DATA, SPLITS, linked, listed, rows, write, write_text
 
 # As every public reader of the set has it.
 PUBLISHED_LABELS = {
@@ -29,34 +29,6 @@ PUBLISHED_LABELS = {
     "Bag": [4, 5], "Lamp": [24, 25, 26, 27], "Table": [47, 48, 49], "Airplane": [0, 1, 2, 3], "Pistol": [38, 39, 40],
     "Chair": [12, 13, 14, 15], "Knife": [22, 23],
 }  # fmt: skip
-SPLITS = ("train", "val", "test")
-OWN = {"01": "Tree", "02": "Park bench"}  # a set of one's own: each category counts its parts from 0
-
-
-def rows(size: int, parts: list[int], seed: int = 0) -> np.ndarray:
-    """A shape off the origin and of any size: x y z nx ny nz part."""
-    generator = np.random.default_rng(seed)
-    points, normals = generator.standard_normal((2, size, 3))
-    points = points * generator.uniform(0.1, 9) + generator.uniform(-5, 5, 3)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    return np.column_stack([points, normals, generator.choice(parts, size)])
-
-
-def write_text(root: Path, categories: dict[str, str], labels: dict[str, list[int]], sizes=(40, 7, 64)) -> Path:
-    """The text layout, with a shape of each category and split."""
-    folder = root / "shapenetcore_partanno_segmentation_benchmark_v0_normal"
-    (folder / "train_test_split").mkdir(parents=True)
-    lines = "".join(f"{name}\t{synset}\n" for synset, name in categories.items())
-    (folder / "synsetoffset2category.txt").write_text(lines)
-    for at, split in enumerate(SPLITS):
-        listed = []
-        for seed, synset in enumerate(categories):
-            (folder / synset).mkdir(exist_ok=True)
-            shape = rows(sizes[at], labels[categories[synset]], 10 * seed + at)
-            np.savetxt(folder / synset / f"{split}{seed}.txt", shape, fmt=["%.5f"] * 6 + ["%.6f"])
-            listed.append(f"shape_data/{synset}/{split}{seed}")
-        (folder / "train_test_split" / f"shuffled_{split}_file_list.json").write_text(json.dumps(listed[::-1]))
-    return folder
 
 
 def write_hdf5(root: Path, categories: dict[str, str], labels: dict[str, list[int]], points: int = 32) -> Path:
@@ -335,15 +307,7 @@ def test_wrong_arguments_are_one_clear_line(tmp_path):
 
 
 SHAPE = "01/train0.txt"
-LIST = "train_test_split/shuffled_train_file_list.json"
 NAMES = "synsetoffset2category.txt"
-
-
-def write(name: str, content: str | bytes):
-    def change(folder: Path) -> None:
-        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    return change
 
 
 def put(row: int, column: int, value: str, name: str = SHAPE):
@@ -353,10 +317,6 @@ def put(row: int, column: int, value: str, name: str = SHAPE):
         (folder / name).write_text("\n".join(" ".join(line) for line in lines))
 
     return change
-
-
-def listed(*names: object):
-    return write(LIST, json.dumps(names))
 
 
 @pytest.mark.parametrize(

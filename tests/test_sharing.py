@@ -21,24 +21,9 @@ from torch import nn
 from pointnet import PointNetClassifier, load_model
 from pointnet import __main__ as command_line
 from pointnet.models import zoo
-from tests.test_command_line import error_of
-from tests.test_training import assert_equal_states
+from tests.helpers import SMALL, assert_equal_states, described, error_of
 
 ROOT = Path(__file__).parents[1]
-CLASSES = ("disc", "rod", "椅子")
-SMALL = {"widths": ((8,), (16,)), "input_transform": False, "feature_transform": False}
-
-
-def described(model: PointNetClassifier, num_points: int = 32) -> PointNetClassifier:
-    """With names and statistics as after training."""
-    model.classes = CLASSES
-    model.preprocessing = {"frame": "z up, right-handed", "num_points": num_points, "normals": False}
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            nn.init.normal_(module.weight)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-    return model.eval()
 
 
 def small() -> PointNetClassifier:

@@ -14,18 +14,11 @@ from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, read_point
 from pointnet.pages import show
 from pointnet.pages.pictures import ENTRY, MARGIN
 from pointnet.pages.show import Measures, measure, show_data
-from tests.test_shapenetpart import OWN, write_text
-from tests.test_viewer import Page, panels
+from tests.helpers import OWN, drawn, panels, write_text
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data" / "samples"
 CHAIR, STOOL = SAMPLES / "files" / "chair.off", SAMPLES / "files" / "stool.xyz"
-
-
-def drawn(folder: Path, name: str) -> list[dict]:
-    """The clouds of the page that was written beside a picture of that name."""
-    assert (folder / f"{name}.png").stat().st_size > 1000
-    return Page((folder / f"{name}.html").read_text(encoding="utf-8")).views()
 
 
 def table(text: str, title: str) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from pointnet.models import load_model
 from pointnet.training import Stopped, fit, run
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.feed import StreamedFeed
-from tests.test_training import assert_equal_states, quiet, tiny, two_shapes
+from tests.helpers import assert_equal_states, quiet, tiny, two_shapes
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"epochs": 3, "batch_size": 2, "ema": 0.9, "jitter": 0.01}

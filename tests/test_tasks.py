@@ -21,37 +21,20 @@ from pointnet.training.checks import dry_run, profile
 from pointnet.training.curves import chosen_epoch, read_metrics
 from pointnet.training.run import Run
 from pointnet.training.seeds import seeds_table, summarize
-from tests.test_command_line import error_of
-from tests.test_s3dis import make_room
-from tests.test_shapenetpart import OWN, write_text
-from tests.test_training import assert_equal_states, quiet, tiny, weights
+from tests.helpers import (
+    OWN,
+    PARTS,
+    assert_equal_states,
+    error_of,
+    halves,
+    make_room,
+    quiet,
+    small,
+    weights,
+    write_text,
+)
 
 SEGMENTATION = ["part", "scene"]
-PARTS = ["plate/left", "plate/right", "rod/low", "rod/high"]
-
-
-def halves(task: str, per_class: int = 16, points: int = 40, seed: int = 0) -> LabelledPoints:
-    """Plates whose points are of their left or right half and rods of their low or high one; of 40 points 32 are new.
-
-    A fourth channel is the label of the point itself, to be compared with the label that it is trained with.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(2 * per_class, 3, points, generator=generator)
-    x[:per_class, 2] *= 0.1
-    x[per_class:, :2] *= 0.1
-    x = x / x.norm(dim=1).amax(1)[:, None, None]
-    labels = torch.arange(2).repeat_interleave(per_class)
-    parts = torch.where(labels[:, None] == 0, x[:, 0] > 0, 2 + (x[:, 2] > 0).long())
-    stored = torch.cat([x, parts[:, None], parts[:, None]], 1)
-    stored[:, :, 32:] = stored[:, :, : points - 32]
-    stored[:, -1, 32:] = -1 - stored[:, -1, 32:]
-    parts_of = torch.tensor([[True, True, False, False], [False, False, True, True]]) if task == "part" else None
-    return LabelledPoints(stored, labels, ["plate", "rod"], PARTS, parts_of, num_points=32)
-
-
-def small(out, task: str, **changes) -> TrainConfig:
-    settings = {"task": task, "dataset": "s3dis" if task == "scene" else "shapes", "width": 0.2, "dropout": 0.1}
-    return tiny(out, **(settings | {"lr": 0.02, "label_smoothing": 0.0} | changes))
 
 
 @pytest.fixture(scope="module", params=SEGMENTATION)

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from pointnet import PointNetClassifier
-from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import random_cutmix
 from pointnet.devices import find_device
 from pointnet.evaluation.evaluate import evaluate
@@ -27,53 +26,7 @@ from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.feed import ResidentFeed, count_batches
 from pointnet.training.fit import _open_run_folder
 from pointnet.training.run import Run, augment, make_optimizer, make_schedule
-
-
-def two_shapes(per_class: int = 24, points: int = 32, seed: int = 0) -> LabelledClouds:
-    """Flat discs and tall rods: two classes that any network can tell apart."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(2 * per_class, 3, points, generator=generator)
-    x[:per_class, 2] *= 0.1
-    x[per_class:, :2] *= 0.1
-    x = x - x.mean(2, keepdim=True)
-    labels = torch.arange(2).repeat_interleave(per_class)
-    return LabelledClouds(x / x.norm(dim=1).amax(1)[:, None, None], labels, ["disc", "rod"])
-
-
-def tiny(out, **changes) -> TrainConfig:
-    settings = {
-        "epochs": 4,
-        "batch_size": 3,
-        "num_points": 32,
-        "early_points": 16,
-        "early_share": 0.5,
-        "device": "cpu",
-        "scale": 1.1,
-        "shift": 0.05,
-    }
-    settings |= {
-        "scale": 1.1,
-        "shift": 0.05,
-        "val_fraction": 0.25,
-        "input_transform": False,
-        "feature_transform": False,
-        "out": str(out),
-    }
-    return TrainConfig(**(settings | changes))
-
-
-def quiet(line: str) -> None:
-    pass
-
-
-def weights(folder):
-    return load_checkpoint(folder / "checkpoint.pt")["model"]
-
-
-def assert_equal_states(got, wanted):
-    assert list(got) == list(wanted)
-    for name, tensor in wanted.items():
-        assert torch.equal(got[name], tensor), name
+from tests.helpers import assert_equal_states, quiet, tiny, two_shapes, weights
 
 
 @pytest.fixture(scope="module")

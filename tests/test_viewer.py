@@ -1,9 +1,7 @@
 """The page and the grid of point clouds hold what they are given, whatever its names say, and can be looked at."""
 
-import json
 import re
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -13,39 +11,7 @@ from pointnet.pages import pictures, viewer
 from pointnet.pages.pictures import CAPTION, ENTRY, MARGIN, PANEL, paint, write_grid
 from pointnet.pages.viewer import View, write_html, write_page
 from tests.chromium import DARK, needs_chromium, visit
-
-HOSTILE = (
-    "</script><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "\"'`&amp;{{views}}\\u003c",
-    "<!--",
-    "é漢\n",
-)
-
-
-class Page(HTMLParser):
-    """A page's elements, the text of its scripts by their id, and its title."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, str] = {}
-        self.inside = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        self.inside = dict(attributes).get("id") or tag
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        self.texts[self.inside] = self.texts.get(self.inside, "") + data
-
-    def views(self) -> list[dict]:
-        return json.loads(self.texts["views"])
+from tests.helpers import HOSTILE, Page, panels, read_picture
 
 
 def written(path, views, *words) -> Page:
@@ -146,23 +112,6 @@ def test_without_the_extra_the_message_says_what_to_install(tmp_path, monkeypatc
     with pytest.raises(MissingExtraError, match=r"matplotlib: pip install 'pointnet-shared-mlp\[view\]'"):
         write_grid(tmp_path / "new" / "grid.png", [np.zeros((1, 3))], ["x"])
     assert not list(tmp_path.iterdir())
-
-
-def read_picture(path) -> np.ndarray:
-    from matplotlib.image import imread
-
-    return imread(path)[..., :3]
-
-
-def panels(path, columns: int, rows: int, foot: int = 0) -> list[np.ndarray]:
-    """The panels of a grid, (PANEL, PANEL, 3) in [0, 1] with 1 for white, row by row, captions and foot cut off."""
-    picture = read_picture(path)
-    assert picture.shape == (rows * (PANEL + CAPTION) + foot, columns * PANEL, 3)
-    picture = picture[: len(picture) - foot]
-    cells = (
-        picture.reshape(rows, PANEL + CAPTION, columns, PANEL, 3).swapaxes(1, 2).reshape(-1, PANEL + CAPTION, PANEL, 3)
-    )
-    return [cell[:PANEL] for cell in cells]
 
 
 def test_the_grid_has_a_panel_for_each_cloud_and_no_more(tmp_path, rng):

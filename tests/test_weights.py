@@ -11,8 +11,7 @@ from pointnet.evaluation.tasks import task_of
 from pointnet.models import load_model, zoo
 from pointnet.training import fit
 from pointnet.training.run import fingerprint
-from tests.test_tasks import halves, small
-from tests.test_training import quiet, tiny
+from tests.helpers import halves, quiet, small, tiny
 from tools import publish
 from tools.publish import count_seen, measure, on_samples
 

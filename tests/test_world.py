@@ -32,8 +32,7 @@ from pointnet.training.fit import check_trainable
 from pointnet.training.run import Run
 from pointnet.training.settings import parse_command, save_config_yaml
 from pointnet.world import AgreedError, World, agree_on_start, is_lost_process, joined_world
-from tests.test_tasks import halves
-from tests.test_training import assert_equal_states, quiet, tiny, two_shapes
+from tests.helpers import assert_equal_states, halves, quiet, tiny, two_shapes
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]

@@ -1,0 +1,280 @@
+"""What several test files use: small data sets and settings, pages as a parser sees them, and command lines."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.utils.prune
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pointnet import (
+    PointNetClassifier,
+    TNet,
+)
+from pointnet.datasets import (
+    LabelledClouds,
+    LabelledPoints,
+    s3dis,
+)
+from pointnet.pages.pictures import CAPTION, PANEL
+from pointnet.training import TrainConfig
+from pointnet.training.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+SAMPLES = str(ROOT / "data" / "samples")
+
+QUICK = ["--epochs", "1", "--num_points", "64", "--early_points", "0", "--batch_size", "8", "--device", "cpu"]
+
+SPLITS = ("train", "val", "test")
+
+OWN = {"01": "Tree", "02": "Park bench"}  # a set of one's own: each category counts its parts from 0
+
+LIST = "train_test_split/shuffled_train_file_list.json"
+
+CLASSES = ("disc", "rod", "椅子")
+
+SMALL = {"widths": ((8,), (16,)), "input_transform": False, "feature_transform": False}
+
+PARTS = ["plate/left", "plate/right", "rod/low", "rod/high"]
+
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"'`&amp;{{views}}\\u003c",
+    "<!--",
+    "é漢\n",
+)
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def error_of(capsys, call, *arguments) -> str:
+    """The one line on stderr of a call that must end with exit code 2."""
+    try:
+        code = call(*arguments)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def trained_looking(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """In eval mode, with T-Nets that turn and norms of both signs: a fresh network is too well-behaved to test."""
+    for module in model.modules():
+        if isinstance(module, TNet):
+            nn.init.normal_(module.matrix.weight, std=0.05)
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias, std=0.3)
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.5, 2.0)
+    return model.to(dtype).eval()
+
+
+def extremes_flops(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+    """Of `pointnet.ops.pooled.extremes`, which the counter does not look into."""
+    return 2 * x_shape[0] * x_shape[2] * weight_shape[0] * weight_shape[1]
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any operator returned in one tensor."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+def make_room(size: int = 1500, extent=(2.3, 1.6, 2.5), seed: int = 0) -> np.ndarray:
+    """Rows x y z r g b class, in whole millimetres from 0; a third of them chairs, the others walls."""
+    generator = np.random.default_rng(seed)
+    xyz = (generator.random((size, 3)) * extent).round(3)
+    xyz -= xyz.min(0)
+    labels = np.where(np.arange(size) % 3 == 0, s3dis.CLASSES.index("chair"), s3dis.CLASSES.index("wall"))
+    return np.column_stack([xyz, generator.integers(0, 256, (size, 3)), labels])
+
+
+def rows(size: int, parts: list[int], seed: int = 0) -> np.ndarray:
+    """A shape off the origin and of any size: x y z nx ny nz part."""
+    generator = np.random.default_rng(seed)
+    points, normals = generator.standard_normal((2, size, 3))
+    points = points * generator.uniform(0.1, 9) + generator.uniform(-5, 5, 3)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.column_stack([points, normals, generator.choice(parts, size)])
+
+
+def write_text(root: Path, categories: dict[str, str], labels: dict[str, list[int]], sizes=(40, 7, 64)) -> Path:
+    """The text layout, with a shape of each category and split."""
+    folder = root / "shapenetcore_partanno_segmentation_benchmark_v0_normal"
+    (folder / "train_test_split").mkdir(parents=True)
+    lines = "".join(f"{name}\t{synset}\n" for synset, name in categories.items())
+    (folder / "synsetoffset2category.txt").write_text(lines)
+    for at, split in enumerate(SPLITS):
+        listed = []
+        for seed, synset in enumerate(categories):
+            (folder / synset).mkdir(exist_ok=True)
+            shape = rows(sizes[at], labels[categories[synset]], 10 * seed + at)
+            np.savetxt(folder / synset / f"{split}{seed}.txt", shape, fmt=["%.5f"] * 6 + ["%.6f"])
+            listed.append(f"shape_data/{synset}/{split}{seed}")
+        (folder / "train_test_split" / f"shuffled_{split}_file_list.json").write_text(json.dumps(listed[::-1]))
+    return folder
+
+
+def write(name: str, content: str | bytes):
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return change
+
+
+def listed(*names: object):
+    return write(LIST, json.dumps(names))
+
+
+def described(model: PointNetClassifier, num_points: int = 32) -> PointNetClassifier:
+    """With names and statistics as after training."""
+    model.classes = CLASSES
+    model.preprocessing = {"frame": "z up, right-handed", "num_points": num_points, "normals": False}
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.weight)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def drawn(folder: Path, name: str) -> list[dict]:
+    """The clouds of the page that was written beside a picture of that name."""
+    assert (folder / f"{name}.png").stat().st_size > 1000
+    return Page((folder / f"{name}.html").read_text(encoding="utf-8")).views()
+
+
+def halves(task: str, per_class: int = 16, points: int = 40, seed: int = 0) -> LabelledPoints:
+    """Plates whose points are of their left or right half and rods of their low or high one; of 40 points 32 are new.
+
+    A fourth channel is the label of the point itself, to be compared with the label that it is trained with.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2 * per_class, 3, points, generator=generator)
+    x[:per_class, 2] *= 0.1
+    x[per_class:, :2] *= 0.1
+    x = x / x.norm(dim=1).amax(1)[:, None, None]
+    labels = torch.arange(2).repeat_interleave(per_class)
+    parts = torch.where(labels[:, None] == 0, x[:, 0] > 0, 2 + (x[:, 2] > 0).long())
+    stored = torch.cat([x, parts[:, None], parts[:, None]], 1)
+    stored[:, :, 32:] = stored[:, :, : points - 32]
+    stored[:, -1, 32:] = -1 - stored[:, -1, 32:]
+    parts_of = torch.tensor([[True, True, False, False], [False, False, True, True]]) if task == "part" else None
+    return LabelledPoints(stored, labels, ["plate", "rod"], PARTS, parts_of, num_points=32)
+
+
+def small(out, task: str, **changes) -> TrainConfig:
+    settings = {"task": task, "dataset": "s3dis" if task == "scene" else "shapes", "width": 0.2, "dropout": 0.1}
+    return tiny(out, **(settings | {"lr": 0.02, "label_smoothing": 0.0} | changes))
+
+
+def two_shapes(per_class: int = 24, points: int = 32, seed: int = 0) -> LabelledClouds:
+    """Flat discs and tall rods: two classes that any network can tell apart."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2 * per_class, 3, points, generator=generator)
+    x[:per_class, 2] *= 0.1
+    x[per_class:, :2] *= 0.1
+    x = x - x.mean(2, keepdim=True)
+    labels = torch.arange(2).repeat_interleave(per_class)
+    return LabelledClouds(x / x.norm(dim=1).amax(1)[:, None, None], labels, ["disc", "rod"])
+
+
+def tiny(out, **changes) -> TrainConfig:
+    settings = {
+        "epochs": 4,
+        "batch_size": 3,
+        "num_points": 32,
+        "early_points": 16,
+        "early_share": 0.5,
+        "device": "cpu",
+        "scale": 1.1,
+        "shift": 0.05,
+    }
+    settings |= {
+        "scale": 1.1,
+        "shift": 0.05,
+        "val_fraction": 0.25,
+        "input_transform": False,
+        "feature_transform": False,
+        "out": str(out),
+    }
+    return TrainConfig(**(settings | changes))
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def weights(folder):
+    return load_checkpoint(folder / "checkpoint.pt")["model"]
+
+
+def assert_equal_states(got, wanted):
+    assert list(got) == list(wanted)
+    for name, tensor in wanted.items():
+        assert torch.equal(got[name], tensor), name
+
+
+class Page(HTMLParser):
+    """A page's elements, the text of its scripts by their id, and its title."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, str] = {}
+        self.inside = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.inside = dict(attributes).get("id") or tag
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        self.texts[self.inside] = self.texts.get(self.inside, "") + data
+
+    def views(self) -> list[dict]:
+        return json.loads(self.texts["views"])
+
+
+def read_picture(path) -> np.ndarray:
+    from matplotlib.image import imread
+
+    return imread(path)[..., :3]
+
+
+def panels(path, columns: int, rows: int, foot: int = 0) -> list[np.ndarray]:
+    """The panels of a grid, (PANEL, PANEL, 3) in [0, 1] with 1 for white, row by row, captions and foot cut off."""
+    picture = read_picture(path)
+    assert picture.shape == (rows * (PANEL + CAPTION) + foot, columns * PANEL, 3)
+    picture = picture[: len(picture) - foot]
+    cells = (
+        picture.reshape(rows, PANEL + CAPTION, columns, PANEL, 3).swapaxes(1, 2).reshape(-1, PANEL + CAPTION, PANEL, 3)
+    )
+    return [cell[:PANEL] for cell in cells]
+
+
+def linked(source: Path, folder: Path) -> Path:
+    """A folder of links to what is in `source`: what is kept beside a data set is kept there."""
+    folder.mkdir()
+    for path in source.iterdir():
+        (folder / path.name).symlink_to(path)
+    return folder
