@@ -25,7 +25,7 @@ from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.devices import find_device, keep_freed_memory
 from pointnet.evaluation.tasks import TASKS
 from pointnet.extras import MissingExtraError
-from pointnet.pages.pictures import printable
+from pointnet.names import printable
 from pointnet.training import Stopped, TrainConfig, fit
 from pointnet.training.checks import dry_run, profile
 from pointnet.training.curves import draw_curves

@@ -16,7 +16,7 @@ SIZES = ["32x1024", "2x256", "2x1024", "2x4096", "2x16384", "2x65536"]
 def main() -> None:
     flags = parser(__doc__ or "")
     flags.add_argument("--sizes", nargs="+", default=SIZES, help="clouds x points")
-    flags.add_argument("--plot", help="an SVG or PNG to draw (needs matplotlib: the extra `view`)")
+    flags.add_argument("--plot", help="an SVG or PNG to draw (needs matplotlib: pip install matplotlib)")
     args = flags.parse_args()
     torch.set_num_threads(args.threads)
     device = args.device

@@ -20,8 +20,7 @@ from pointnet.inference.predict import as_model, find_files, predict_each
 from pointnet.models import load_model
 from pointnet.models.ports import load_port
 from pointnet.models.zoo import DEFAULT, DEFAULTS
-from pointnet.names import did_you_mean
-from pointnet.pages.pictures import printable
+from pointnet.names import did_you_mean, printable
 from pointnet.pages.report import PARTS, write_report
 from pointnet.pages.show import show_data, show_files
 from pointnet.training.settings import OneLineParser, check_name
@@ -81,7 +80,7 @@ def _predict_parser() -> OneLineParser:
         "class. Meshes are sampled by area; of a cloud as many points are drawn as the network was trained with, "
         "however many it has; both are centred and scaled as in training. With a network for parts or for rooms, say "
         "what each point is of: for each file a line with the share of each label, and its points, all of a cloud's, "
-        "as a coloured PLY; for all together a picture and a page to turn them. A file that cannot be read is told on "
+        "as a coloured PLY; for all together a page to turn them. A file that cannot be read is told on "
         "stderr, and the rest go on.",
         epilog="examples: python -m pointnet predict chair.off scans/ 'meshes/*.glb' --model runs/mine; "
         "python -m pointnet predict --task part chair.off --category chair; "
@@ -103,7 +102,7 @@ def _predict_parser() -> OneLineParser:
         f"with; for parts {KEPT:,}; for a room all, and {ROOM_POINTS:,} of a mesh)"
     )
     parser.add_argument("--num_points", type=int, help=text)
-    text = f"for parts and rooms: the folder for the PLY files, the picture and the page (default: {FOLDER})"
+    text = f"for parts and rooms: the folder for the PLY files and the page (default: {FOLDER})"
     parser.add_argument("--out", type=str, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON, a list with an object for each file")
     return parser
@@ -266,7 +265,7 @@ def _show_parser() -> OneLineParser:
     parser.add_argument("--num_points", type=int, help="points a cloud (default: 1024; files whole)")
     parser.add_argument("--per_class", type=int, default=1, help="samples of each class")
     parser.add_argument("--up", type=str, help="the files' up axis, y or z (default: as known of the format)")
-    parser.add_argument("--out", default="show", help="the folder for the picture and the page")
+    parser.add_argument("--out", default="show", help="the folder for the page")
     return parser
 
 

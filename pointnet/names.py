@@ -1,4 +1,4 @@
-"""Names that are nearly right, for messages."""
+"""Text for people: the nearest known name, and text that is safe to print on one line."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def did_you_mean_path(path: str | os.PathLike[str]) -> str:
         return did_you_mean(name, sorted(os.listdir(folder or ".")))
     except OSError:
         return ""
+
+
+def printable(text: str) -> str:
+    """The same text for one line of a terminal: � for each character that cannot be printed, such as a line break."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)

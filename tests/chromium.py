@@ -29,8 +29,7 @@ class Visit(NamedTuple):
 
 def visit(page: Path, folder: Path, size: tuple[int, int] = (1000, 800), anchor: str = "", *flags: str) -> Visit:
     """Opens a page in a window of that size; what the browser writes goes to `folder`."""
-    from matplotlib.image import imread
-
+    image = pytest.importorskip("PIL.Image")
     shot, log = folder / "shot.png", folder / "net.json"
     words = [f"--user-data-dir={folder / 'profile'}", f"--screenshot={shot}", f"--log-net-log={log}"]
     words += [f"--window-size={size[0]},{size[1]}", "--host-resolver-rules=MAP * ~NOTFOUND", *flags]
@@ -39,4 +38,5 @@ def visit(page: Path, folder: Path, size: tuple[int, int] = (1000, 800), anchor:
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     events = [event.get("params", {}) for event in json.loads(log.read_text(encoding="utf-8"))["events"]]
     own = [event["url"] for event in events if str(event.get("network_isolation_key")).startswith("file:")]
-    return Visit(imread(shot)[..., :3], console, own)
+    picture = np.asarray(image.open(shot).convert("RGB")) / np.float32(255)
+    return Visit(picture, console, own)

@@ -19,7 +19,6 @@ from pointnet.datasets import (
     LabelledPoints,
     s3dis,
 )
-from pointnet.pages.pictures import CAPTION, PANEL
 from pointnet.training import TrainConfig
 from pointnet.training.checkpoint import load_checkpoint
 
@@ -154,8 +153,7 @@ def described(model: PointNetClassifier, num_points: int = 32) -> PointNetClassi
 
 
 def drawn(folder: Path, name: str) -> list[dict]:
-    """The clouds of the page that was written beside a picture of that name."""
-    assert (folder / f"{name}.png").stat().st_size > 1000
+    """The clouds of the page of that name."""
     return Page((folder / f"{name}.html").read_text(encoding="utf-8")).views()
 
 
@@ -253,23 +251,6 @@ class Page(HTMLParser):
 
     def views(self) -> list[dict]:
         return json.loads(self.texts["views"])
-
-
-def read_picture(path) -> np.ndarray:
-    from matplotlib.image import imread
-
-    return imread(path)[..., :3]
-
-
-def panels(path, columns: int, rows: int, foot: int = 0) -> list[np.ndarray]:
-    """The panels of a grid, (PANEL, PANEL, 3) in [0, 1] with 1 for white, row by row, captions and foot cut off."""
-    picture = read_picture(path)
-    assert picture.shape == (rows * (PANEL + CAPTION) + foot, columns * PANEL, 3)
-    picture = picture[: len(picture) - foot]
-    cells = (
-        picture.reshape(rows, PANEL + CAPTION, columns, PANEL, 3).swapaxes(1, 2).reshape(-1, PANEL + CAPTION, PANEL, 3)
-    )
-    return [cell[:PANEL] for cell in cells]
 
 
 def linked(source: Path, folder: Path) -> Path:

@@ -67,7 +67,7 @@ def test_imports_run_one_way(path):
 
 
 def test_importing_the_package_pulls_torch_and_numpy_and_nothing_heavier():
-    heavy = ["trimesh", "h5py", "jsonargparse", "safetensors", "yaml", "tqdm", "scipy", "matplotlib"]
+    heavy = ["trimesh", "h5py", "jsonargparse", "safetensors", "yaml", "tqdm", "scipy"]
     heavy += ["huggingface_hub", "onnx", "onnxruntime"]
     code = f"import sys; import torch; before = set(sys.modules); import pointnet; print([m for m in {heavy} "
     code += "if m in set(sys.modules) - before])"

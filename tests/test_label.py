@@ -16,7 +16,7 @@ from pointnet.datasets import PointCloudFileError, ShapeNetPart, read_cloud, rea
 from pointnet.inference import label as module
 from pointnet.inference.scenes import label_scene
 from pointnet.models import zoo
-from pointnet.pages.pictures import paint
+from pointnet.points.colours import label_colours
 from tests.helpers import SHARED_DATA, drawn, error_of, linked, make_room, trained_looking
 
 FILES = Path(__file__).parents[1] / "data" / "samples" / "files"
@@ -166,7 +166,7 @@ def test_the_ply_holds_points_labels_and_the_colours_of_the_page(model, tmp_path
     assert np.array_equal(written.points, points)
     assert np.array_equal(written.labels, found.labels)
     assert len(set(found.labels.tolist())) == 5
-    np.testing.assert_allclose(written.colors, paint(found.labels), atol=1e-6)
+    np.testing.assert_allclose(written.colors, label_colours(found.labels) / 255, atol=1e-6)
 
 
 def test_a_mesh_is_sampled_and_up_is_turned_for_the_network_alone(model):
@@ -294,7 +294,7 @@ def test_each_file_is_a_line_and_a_ply_and_all_are_a_picture_and_a_page(capsys, 
     ]
     assert command_line.main([*words, "--model", folders["part"], "--out", str(out)]) == 1
     printed = capsys.readouterr()
-    header, *lines, picture, page = printed.out.splitlines()
+    header, *lines, page = printed.out.splitlines()
     assert header == f"{folders['part']}: labels points by the parts of chair"
     wanted = label_points(STOOL, folders["part"], "chair")
     told = ", ".join(f"{name} {share:.1%}" for name, share in wanted.shares.items())
@@ -302,7 +302,7 @@ def test_each_file_is_a_line_and_a_ply_and_all_are_a_picture_and_a_page(capsys, 
         f"{tmp_path / 'a' / name} 1,024 points: {told}" for name in ("b/stool.xyz", "stool.xyz")
     ]
     assert "broken.off: " in printed.err
-    assert (picture, page) == (f"wrote {out / 'parts.png'}", f"wrote {out / 'parts.html'}")
+    assert page == f"wrote {out / 'parts.html'}"
     for ply in ("stool.xyz.parts.ply", "b/stool.xyz.parts.ply"):
         assert np.array_equal(read_cloud(out / ply).labels, wanted.labels)
     views = drawn(out, "parts")
@@ -329,7 +329,7 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folders, tmp_path):
         "ply": str(tmp_path / "out" / "room.npy.scene.ply"),
     }
     assert "stool.xyz: has no colours" in printed.err
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"room.npy.scene.ply", "scene.png", "scene.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"room.npy.scene.ply", "scene.html"}
 
 
 def test_the_page_stands_upright_and_the_ply_as_the_file_does(folders, tmp_path):
@@ -339,21 +339,6 @@ def test_the_page_stands_upright_and_the_ply_as_the_file_does(folders, tmp_path)
     (view,) = drawn(tmp_path, "parts")
     np.testing.assert_allclose(np.reshape(view["points"], (-1, 3)), points[:, [0, 2, 1]] * (1, -1, 1), atol=2e-4)
     assert np.array_equal(read_points(tmp_path / "stool.xyz.parts.ply"), points)
-
-
-def test_the_picture_is_in_the_colours_of_the_labels_and_names_them(folders, tmp_path):
-    from matplotlib.image import imread
-
-    assert command_line.main(["predict", str(STOOL), "--model", folders["part"], "--out", str(tmp_path)]) == 0
-    picture = imread(tmp_path / "parts.png")[..., :3]
-    of_panel, foot = picture[:220], picture[248:]
-    assert len(foot) > 5 * 18
-    for label in range(5):
-        wanted = paint(np.array([label]))[0]
-        assert (np.abs(foot - wanted).max(2) < 0.02).sum() > 30, label
-        hues = (1 - of_panel) / np.maximum((1 - of_panel).max(2, keepdims=True), 1e-3)  # whatever the depth
-        there = (1 - of_panel).max(2) > 0.3
-        assert (np.abs(hues - (1 - wanted) / (1 - wanted).max()).max(2)[there] < 0.05).sum() > 20, label
 
 
 @pytest.mark.parametrize(

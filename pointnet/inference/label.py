@@ -18,9 +18,10 @@ from pointnet.datasets import PointCloud, PointCloudFileError, read_cloud
 from pointnet.datasets.folder import KEPT
 from pointnet.files import write_atomically
 from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
-from pointnet.pages.pictures import paint, printable
-from pointnet.pages.show import MOST_FILES, draw, file_view
-from pointnet.pages.viewer import View
+from pointnet.names import printable
+from pointnet.pages.show import MOST_FILES, file_view
+from pointnet.pages.viewer import View, write_page
+from pointnet.points.colours import label_colours
 from pointnet.points.read import cloud_of, turned, up_of
 from pointnet.points.sampling import seed_of
 from pointnet.training.settings import check_name
@@ -87,7 +88,7 @@ class LabelledCloud:
         xyz = "<f4" if kind == "float" else "<f8"
         rows = np.empty(len(self.points), [("xyz", xyz, 3), ("rgb", "u1", 3), ("label", "<i4")])
         rows["xyz"], rows["label"] = single if kind == "float" else self.points, self.labels
-        rows["rgb"] = np.rint(255 * paint(np.arange(len(self.names)))).astype(np.uint8)[self.labels]
+        rows["rgb"] = label_colours(self.labels)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, b"".join(["\n".join(header).encode(), rows.view(np.uint8).data]))
 
@@ -167,11 +168,11 @@ def label_files(
     num_points: int | None = None,
     out: str | os.PathLike[str] = FOLDER,
 ) -> Iterator[tuple[LabelledCloud, Path] | PointCloudFileError | str]:
-    """Labels files and writes them to `out`: yields each with its PLY, or why it cannot be read; then what was drawn.
+    """Labels files and writes them to `out`: yields each with its PLY or its error, then the line of the page.
 
     A file's PLY has its name, with `.parts.ply` or `.scene.ply` added; those of files of one name stand below `out` as
-    the files do below the folder that all are in. The first `MOST_FILES` are drawn: `out/parts.png` and
-    `out/parts.html`, or `scene`.
+    the files do below the folder that all are in. The first `MOST_FILES` are drawn: `out/parts.html`,
+    or `scene.html`.
 
     Raises:
         ValueError: an argument that `label_points` refuses.
@@ -201,7 +202,9 @@ def label_files(
             title = views[0].name if count == 1 else f"{count:,} clouds"
             notes = f"Their first {len(views)}. " if len(views) < count else ""
             notes += f"Points are labelled by {described(model, category)}."
-            yield from draw(Path(out) / name, views, [view.name for view in views], title, notes)
+            page = Path(out) / f"{name}.html"
+            write_page(page, views, title, notes)
+            yield f"wrote {page}"
 
     return written()
 

@@ -21,7 +21,7 @@ from pointnet.evaluation.tasks import PREPROCESSING, task_of
 from pointnet.models import PointNetClassifier, PointNetModel, load_model
 from pointnet.models.zoo import DEFAULTS, shipped
 from pointnet.names import did_you_mean_path
-from pointnet.pages.show import files_in
+from pointnet.points.read import files_in
 
 VOTES = 12  # rotations about the up axis, as Qi et al. 2017 vote over
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one

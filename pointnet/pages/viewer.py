@@ -20,15 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointnet.files import write_atomically
+from pointnet.points.colours import PALETTE
 
 PAGE, VIEWER = (Path(__file__).with_name(name) for name in ("page.html", "viewer.html"))
 DIGITS = 4  # of a coordinate, relative to the cloud's size: far below what a screen can show
 LEAST_GAP = 1e-300
-# Of labels, one after the other, and again from the first.
-PALETTE = (
-    "#2f6fb0", "#e07b28", "#3a9a5b", "#c8423f", "#8459a8", "#d6a419", "#2ba3a8", "#d86a9e", "#7a5c46", "#62aee6",
-    "#8c4a12", "#8aa82e", "#8b2635", "#4b3f9e", "#1d6b5f", "#a63a8a",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

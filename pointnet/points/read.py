@@ -34,6 +34,7 @@ __all__ = [
     "PointCloudFileError",
     "checked_labels",
     "cloud_of",
+    "files_in",
     "hdf5_names",
     "read_cloud",
     "read_hdf5",
@@ -221,6 +222,19 @@ def read_points(
     if cloud.normals is None:
         raise PointCloudFileError(path, "has no normals")
     return np.hstack([cloud.points, cloud.normals])
+
+
+def files_in(path: Path) -> list[Path]:
+    """The file itself, or all files of points below a folder, sorted by path; hidden files and folders are skipped."""
+    if not os.path.isdir(path):  # unlike Path.is_dir, False and no error where the name is too long
+        return [path]
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in SUFFIXES
+        and not any(name.startswith(".") for name in file.relative_to(path).parts)
+        and file.is_file()
+    )
 
 
 def read_table(path: str | os.PathLike[str], columns: int, mended: bytes | None = None) -> Array:
