@@ -1,4 +1,4 @@
-"""Devices, memory and threads, and what a run's figures depend on beside its settings."""
+"""Devices, threads and memory, and the environment that a run's figures depend on."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
+import pointnet
+
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, system, processor and threads, and the device."""
-    import pointnet  # when all of it is loaded
-
     return {
         "pointnet": pointnet.__version__,
         "torch": torch.__version__,
@@ -39,8 +39,44 @@ def processor() -> str:
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
+def use_threads(count: int = 0) -> str:
+    """Sets how many threads PyTorch computes with on the CPU: -> the choice in words, for a log.
+
+    Args:
+        count: that many; 0 for OMP_NUM_THREADS where it is set, else for as many as there are free cores: those that
+            this process may run on, within the CPU quota of its container.
+
+    Raises:
+        ValueError: a negative count.
+    """
+    if count < 0:
+        raise ValueError(f"threads must be at least 0, got {count}")
+    cores = free_cores()
+    if count or not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(count or cores)
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' * (threads != 1)} on {cores} free core{'s' * (cores != 1)}"
+
+
+def free_cores() -> int:
+    """How many cores this process may keep busy: its CPU affinity, cut to the CPU quota of its cgroup; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # cgroup v2; "max" where there is no quota
+        quota, period = map(int, (CGROUP / "cpu.max").read_text(encoding="ascii").split())
+        cores = min(cores, quota // period)
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # cgroup v1; -1 where there is no quota
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        quota, period = (int((CGROUP / "cpu" / name).read_text(encoding="ascii")) for name in names)
+        cores = min(cores, quota // period if quota > 0 else cores)
+    return max(cores, 1)
+
+
 def find_device(name: str) -> torch.device:
-    """The device of this name, "auto" being CUDA where there is one. ValueError if it is unknown or not there."""
+    """The device of this name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: the name is unknown, or this machine has no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -56,10 +92,11 @@ def find_device(name: str) -> torch.device:
 
 @contextmanager
 def deterministic_algorithms(wanted: bool = True) -> Iterator[None]:
-    """Within it, where wanted, what a GPU computes is the same bits each time; PyTorch is as it was afterwards.
+    """A context in which a GPU gives the same bits every time, if `wanted`; PyTorch's settings are put back after it.
 
-    An operator that cannot do so raises RuntimeError. cuBLAS reads CUBLAS_WORKSPACE_CONFIG, which is set here unless it
-    was, at the first product of the process on a GPU: a program that has made one before sets it itself.
+    An operator that has no deterministic form raises RuntimeError. cuBLAS reads CUBLAS_WORKSPACE_CONFIG once, at the
+    first product of the process on a GPU. It is set here unless it was set before, so a program that has already
+    computed on the GPU must set it itself.
     """
     if not wanted:
         yield
@@ -76,11 +113,11 @@ def deterministic_algorithms(wanted: bool = True) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep the large blocks it is given back, instead of returning each to the kernel.
+    """Makes glibc keep large freed blocks instead of returning each of them to the kernel.
 
-    On a CPU every activation is such a block, and faulting its pages in again costs more than the arithmetic: the
-    training step is some times faster with this. It changes no result, but the whole process, so programs call it and
-    the library does not. Elsewhere than on glibc it does nothing.
+    On a CPU every activation is such a block, and faulting its pages in again costs more than the arithmetic: a
+    training step is several times faster with this. It changes no result, but it changes the whole process, so programs
+    call it and the library does not. Without glibc it does nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -90,14 +127,17 @@ def keep_freed_memory() -> None:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that this process may take on the device, of a machine's memory its share; infinite where nobody says."""
+    """Bytes that this process may still take on the device; infinite where the system does not say.
+
+    Ranks on one machine share its memory evenly.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = math.inf
-    with contextlib.suppress(OSError, ValueError):  # a container's own limit, "max" where it has none
+    with contextlib.suppress(OSError, ValueError):  # the container's limit; "max" where there is none
         limit, used = (int((CGROUP / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
         free = limit - used
     with contextlib.suppress(OSError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = min(free, *(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
-    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says, all of which look at once
+    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun; all ranks ask at once

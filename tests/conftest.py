@@ -16,6 +16,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; threa
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too: long forms of quick ones")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="a long form; --slow runs it"))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

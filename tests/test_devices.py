@@ -1,0 +1,73 @@
+"""Threads: as many as there are free cores, unless somebody says otherwise, and waiting without spinning."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pointnet import devices
+from tests.helpers import ROOT
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu.max": "nonsense"}, 8),
+        ({}, 8),
+    ],
+)
+def test_free_cores_are_those_of_the_affinity_within_the_quota(tmp_path, monkeypatch, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert devices.free_cores() == cores
+
+
+@pytest.mark.parametrize(("count", "variable", "wanted"), [(0, None, 3), (2, None, 2), (2, "1", 2), (0, "1", None)])
+def test_a_count_wins_over_the_environment_and_that_over_the_free_cores(monkeypatch, count, variable, wanted):
+    monkeypatch.setattr(devices, "free_cores", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    torch.set_num_threads(1)
+    said = devices.use_threads(count)
+    assert torch.get_num_threads() == (wanted or 1)
+    assert said.startswith(f"{wanted or 1} thread")
+    assert "3 free cores" in said
+
+
+def test_a_negative_count_is_refused():
+    with pytest.raises(ValueError, match="threads must be at least 0, got -1"):
+        devices.use_threads(-1)
+
+
+@pytest.mark.parametrize("entry", [["train.py", "--help"], ["-m", "pointnet", "--help"]])
+@pytest.mark.parametrize(
+    ("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")]
+)
+def test_programs_let_threads_sleep_before_torch_is_loaded_unless_the_user_says_how(tmp_path, entry, given, policy):
+    spy = "import atexit, os, sys\nclass Spy:\n    def find_spec(self, name, *more):\n"
+    spy += "        if name == 'torch':\n            sys.meta_path.remove(self)\n"
+    spy += "            print('policy', os.environ.get('OMP_WAIT_POLICY'), file=sys.stderr)\nsys.meta_path.insert(0, Spy())"
+    (tmp_path / "sitecustomize.py").write_text(spy)
+    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    paths = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, *entry], cwd=ROOT, env=clean | paths | given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "policy" not in done.stderr or f"policy {policy}" in done.stderr

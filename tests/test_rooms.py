@@ -1,0 +1,169 @@
+"""The house stays in order: imports run one way and stand at the top, private names stay at home, pieces stay short."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*(ROOT / "pointnet").rglob("*.py"), ROOT / "train.py"])
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+# What each room may import. `datasets` knows no model, no model knows a data set, and inference knows no training.
+FLOOR = {"names", "files", "extras", "devices", "world"}
+MODELS = {"ops", "layers", "models"}
+DATA = {"points", "datasets"}
+ALLOWED = {
+    **dict.fromkeys(FLOOR, FLOOR),
+    "ops": FLOOR,
+    "layers": FLOOR | {"ops"},
+    "models": FLOOR | {"ops", "layers"},
+    "points": FLOOR,
+    "datasets": FLOOR | {"points"},
+    "evaluation": FLOOR | MODELS | DATA,
+    "training": FLOOR | MODELS | DATA | {"evaluation"},
+    "inference": FLOOR | MODELS | DATA | {"evaluation"},
+    "pages": FLOOR | MODELS | DATA | {"evaluation", "training", "inference"},
+    "commands": FLOOR | MODELS | DATA | {"evaluation", "training", "inference", "pages"},
+    "__main__": FLOOR | {"commands"},
+    "__init__": MODELS | {"inference"},
+    "train": {"commands"},
+}
+MOST_CODE, MOST_LINES = 40, 350  # of a function, of a file
+# A piece that is longer, and why.
+LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {}
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "pointnet" else parts[0]
+
+
+def imported(tree: ast.AST, path: Path) -> Iterator[tuple[str, str]]:
+    """The full module name of each import from the package, and the name that is taken from it."""
+    here = path.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "pointnet")
+        elif isinstance(node, ast.ImportFrom):
+            base = [*here[: len(here) - node.level]] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module.split(".")[0] == "pointnet":
+                yield from ((module, alias.name) for alias in node.names)
+
+
+def breaches(source: str, path: Path) -> list[str]:
+    """What a file of the package does against the rules of imports and private names."""
+    tree, room = ast.parse(source), room_of(path)
+    found = []
+    for module, name in imported(tree, path):
+        words = f"{module}.{name}".split(".")[1:]
+        if words[0] and words[0] not in ALLOWED[room] | {room, "__version__"}:
+            found.append(f"{room} imports {words[0]}")
+        if any(word.startswith("_") and not word.startswith("__") for word in words):
+            found.append(f"takes the private name {module}.{name}")
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        for module, name in imported(function, path):
+            found.append(f"{function.name} imports {module}.{name} in its body")
+    aliases = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("pointnet"))
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        if private and isinstance(node.value, ast.Name) and node.value.id in aliases:
+            found.append(f"takes the private name {node.value.id}.{node.attr}")
+    return found
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> int:
+    """The lines of a function without its docstring, comments, blank lines and the functions within it."""
+    skipped: set[int] = set()
+    for node in ast.walk(function):
+        inner = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if inner and ast.get_docstring(node) is not None:
+            skipped |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+        if inner and node is not function:
+            skipped |= set(range(node.lineno, node.end_lineno + 1))
+    span = range(function.lineno, function.end_lineno + 1)
+    return sum(1 for at in span if at not in skipped and lines[at - 1].strip() and lines[at - 1].strip()[0] != "#")
+
+
+def long_functions(source: str) -> dict[str, int]:
+    lines = source.splitlines()
+    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    return {each.name: count for each in functions if (count := code_lines(each, lines)) > MOST_CODE}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way_and_private_names_stay_at_home(path):
+    assert breaches(path.read_text(encoding="utf-8"), path) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "breach"),
+    [
+        ("ops/pooled.py", "from pointnet.layers import SharedMLP", "ops imports layers"),
+        ("models/zoo.py", "from pointnet.datasets import ModelNet", "models imports datasets"),
+        ("datasets/folder.py", "import pointnet.models", "datasets imports models"),
+        ("evaluation/tasks.py", "from pointnet.training import settings", "evaluation imports training"),
+        ("inference/predict.py", "from pointnet.training.settings import TrainConfig", "inference imports training"),
+        ("inference/label.py", "from ..pages.viewer import View", "inference imports pages"),
+        ("training/fit.py", "from .run import _secret", "takes the private name pointnet.training.run._secret"),
+        ("training/fit.py", "from . import run\nrun._secret()", "takes the private name run._secret"),
+        ("pages/show.py", "def f():\n    from .viewer import View", "f imports pointnet.pages.viewer.View in its body"),
+    ],
+)
+def test_the_rules_notice_what_breaks_them(file, line, breach):
+    path = ROOT / "pointnet" / file
+    assert breach in breaches(f"{path.read_text(encoding='utf-8')}\n{line}\n", path)
+
+
+@pytest.mark.parametrize("path", FILES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_functions_and_files_are_short_or_say_why_not(path):
+    source, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
+    too_long = {function for function in long_functions(source) if f"{name}:{function}" not in LONG_FUNCTIONS}
+    assert not too_long, long_functions(source)
+    assert (len(source.splitlines()) > MOST_LINES) == (name in LONG_FILES), len(source.splitlines())
+
+
+def test_a_function_is_measured_by_its_code_alone():
+    body = "".join(f"    x = {i}\n" for i in range(39))
+    assert long_functions(f'def f():\n    """Two\n    lines."""\n\n    # a comment\n{body}') == {}
+    assert long_functions(f"def f():\n{body}    x = 39\n") == {"f": 41}
+
+
+def test_the_list_of_long_pieces_is_of_pieces_that_are_there():
+    for name in LONG_FUNCTIONS:
+        file, function = name.split(":")
+        assert function in long_functions((ROOT / file).read_text(encoding="utf-8")), name
+    assert all((ROOT / name).exists() for name in LONG_FILES)
+
+
+def test_no_test_takes_names_from_another_test_file():
+    for path in TESTS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            assert not module.startswith("tests.test_"), path
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a fresh Python has loaded after this code."""
+    program = f"import sys\n{code}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_package_pulls_in_nothing_and_predict_only_what_it_needs():
+    assert not {"torch", "numpy"} & loaded_by("import pointnet")
+    modules = loaded_by("from pointnet import SharedMLP, load_model, predict")
+    heavy = ["trimesh", "h5py", "jsonargparse", "yaml", "scipy", "matplotlib", "huggingface_hub", "onnx", "onnxruntime"]
+    assert not modules & set(heavy)
+    rooms = ["training", "pages", "commands", "datasets.s3dis", "datasets.download"]
+    assert not modules & {f"pointnet.{room}" for room in rooms}
