@@ -1,4 +1,4 @@
-"""The block, broken on purpose, and which law notices: `python -m tests.mutations` prints the README's table."""
+"""The block, broken on purpose, and the laws that notice: `python -m tests.mutations` prints docs/proof.md's table."""
 
 from __future__ import annotations
 
@@ -66,10 +66,12 @@ def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, transform: Te
 
 @mutation("context in the first columns", SharedLayer, "project")
 def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
-    if context is None:
+    parts = [context] if isinstance(context, Tensor) else context
+    if not parts:
         return project(self, x)
-    of_context, of_points = self.conv.weight.split([context.shape[1], x.shape[1]], dim=1)
-    return F.conv1d(x, of_points, self.conv.bias) + F.conv1d(context.unsqueeze(2), of_context)
+    vectors = torch.cat(list(parts), 1)
+    of_context, of_points = self.conv.weight.split([vectors.shape[1], x.shape[1]], dim=1)
+    return F.conv1d(x, of_points, self.conv.bias) + F.conv1d(vectors.unsqueeze(2), of_context)
 
 
 @mutation("transform not transposed", shared_mlp, "fold_transform")
@@ -278,7 +280,7 @@ def _notices(law: Callable, case: object) -> bool:
 
 
 def table() -> str:
-    """Both tables of the README: the laws, numbered, and for each mutation the numbers of those that notice."""
+    """The lists of docs/proof.md: the laws, numbered, and for each mutation the numbers of those that notice."""
     numbers = {name: str(number) for number, name in enumerate(LAWS, 1)}
     laws = [f"{numbers[name]}. {law.__doc__}" for name, law in LAWS.items()]
     rows = [f"| {title} | {', '.join(numbers[law] for law in caught_by(title))} |" for title, *_ in MUTATIONS]

@@ -197,7 +197,9 @@ def test_every_file_the_readme_names_exists():
     "page",
     [
         "CONTRIBUTING.md",
+        "docs/benchmarks.md",
         "docs/identities.md",
+        "docs/proof.md",
         "docs/shared_mlp.md",
         "docs/tour.md",
         "docs/training.md",
@@ -212,7 +214,7 @@ def test_every_file_and_test_a_page_names_exists(page):
     suite = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("*.py"))
     for test in re.findall(r"\btest_\w+\b(?!\.py)", text):
         assert f"def {test}(" in suite, test
-    for module in re.findall(r"python -m ((?:benchmarks|docs)\.\w+)", text):
+    for module in re.findall(r"python -m ((?:benchmarks|tests|tools)\.\w+)", text):
         assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
 
 
@@ -231,11 +233,11 @@ def test_the_readmes_python_runs(tmp_path):
 
 
 def test_the_pages_and_the_records_quote_their_results():
-    records, training = (ROOT / "docs" / name for name in ("records", "training.md"))
+    records, figures, training = (ROOT / "docs" / name for name in ("records", "benchmarks.md", "training.md"))
     for result in records.glob("*/result.json"):
         test = json.loads(result.read_text(encoding="utf-8"))["test"]
         first, second, *_ = titles_of(test)
-        shown = README if "overall_accuracy" in test else training.read_text(encoding="utf-8")
-        for page in (shown, (records / "README.md").read_text(encoding="utf-8")):
+        shown = figures if "overall_accuracy" in test else training
+        for page in (path.read_text(encoding="utf-8") for path in (shown, records / "README.md")):
             assert f"**{test[first]:.2%}".replace("%", " %**") in page, result
             assert f"{test[second]:.2%}".replace("%", " %") in page, result

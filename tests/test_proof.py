@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.laws import CASES, LAWS, Case, assert_close, point_by_point
 from tests.mutations import MUTATIONS, caught_by
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "proof.md"
 
 cases = st.builds(
     Case,
@@ -79,9 +79,9 @@ def test_the_tolerances_are_tight_enough_to_tell_precisions_apart():
         assert_close(single, point_by_point(Case().block(), x), "output")
 
 
-def _readme_rows():
-    """(title, the laws that caught it) of the README's mutation table."""
-    lines = README.read_text(encoding="utf-8").splitlines()
+def page_rows():
+    """(title, the laws that caught it) of the page's mutation table."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
     start = lines.index("| what was broken | which laws caught it |") + 2
     names = list(LAWS)
     for line in lines[start:]:
@@ -91,14 +91,14 @@ def _readme_rows():
         yield title, [names[int(number) - 1] for number in numbers.split(",")]
 
 
-def test_the_readme_lists_every_mutation_and_every_law():
-    assert [title for title, _ in _readme_rows()] == [title for title, *_ in MUTATIONS]
+def test_the_page_lists_every_mutation_and_every_law():
+    assert [title for title, _ in page_rows()] == [title for title, *_ in MUTATIONS]
     for number, law in enumerate(LAWS.values(), 1):
-        assert f"{number}. {law.__doc__}" in README.read_text(encoding="utf-8")
+        assert f"{number}. {law.__doc__}" in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("title", [title for title, *_ in MUTATIONS])
-def test_a_broken_block_is_caught_by_the_laws_the_readme_names(title):
-    expected = dict(_readme_rows())[title]
+def test_a_broken_block_is_caught_by_the_laws_the_page_names(title):
+    expected = dict(page_rows())[title]
     assert expected, "no law caught it"
     assert caught_by(title, expected) == expected

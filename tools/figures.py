@@ -10,7 +10,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "figures"
+FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 INK, FAINT = "#1f2933", "#6b7680"
 BLUE, ORANGE, GREEN, WHITE = (
     ("#4a7fb5", "#dbe8f6"),
