@@ -165,7 +165,7 @@ def test_bad_files_are_listed_or_with_strict_refused(tmp_path):
     for file in root.rglob("*.*"):
         if file.suffix in (".off", ".ply"):
             file.write_bytes(b"")
-    with pytest.raises(PointCloudFileError, match=r"its train part holds no file that can be read: .*ball_"):
+    with pytest.raises(PointCloudFileError, match=r"its train split holds no file that can be read: .*ball_"):
         MeshFolder(root)
 
 
@@ -177,7 +177,7 @@ def test_a_folder_of_nothing_is_one_clear_line(tmp_path):
     with pytest.raises(PointCloudFileError, match=r"holds no folder with files to read .*wanted root/<class>/<files>"):
         MeshFolder(tmp_path)
     write_meshes(tmp_path, count=1)
-    with pytest.raises(PointCloudFileError, match="has no file for its test part: a class needs two files or more"):
+    with pytest.raises(PointCloudFileError, match="has no file for its test split: a class needs two files or more"):
         MeshFolder(tmp_path, "test")
     for arguments, message in (
         ({"split": "val"}, "split must be one of 'train', 'test', got 'val'"),

@@ -13,7 +13,8 @@ import trimesh
 
 from pointnet.datasets import ModelNet, PointCloudFileError
 from pointnet.datasets.folder import sample_file
-from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET10, MODELNET40, _released_rows, _to_library_frame
+from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET10, MODELNET40, released_rows
+from pointnet.datasets.releases import to_library_frame
 from pointnet.points.read import read_hdf5
 from tests.helpers import SHARED_DATA, linked
 
@@ -162,7 +163,7 @@ def released(root: Path, name: str) -> torch.Tensor:
         if name in names:
             part = re.sub(r"_(\d)_id2file.json$", r"\1.h5", listing.name)
             (points,) = read_hdf5(listing.parent / part, {"data": None})
-            return torch.from_numpy(_to_library_frame(points[names.index(name)][None], None)[0])
+            return torch.from_numpy(to_library_frame(points[names.index(name)][None], None)[0])
     raise KeyError(name)
 
 
@@ -177,7 +178,7 @@ def test_the_real_forms_are_in_one_frame(real_modelnet, name):
     if not found:
         pytest.skip(f"needs {name} in {root}")
     cloud = released(real_modelnet, name)
-    other = sample_file(found[0], 8192) if found[0].suffix == ".off" else _released_rows(found[0], 8192, None, False)
+    other = sample_file(found[0], 8192) if found[0].suffix == ".off" else released_rows(found[0], 8192, None, False)
     other = boxed(torch.from_numpy(other))
     right, mirrored, turned = (nearest(boxed(each), other) for each in (cloud, cloud * MIRRORED, cloud[[1, 0, 2]]))
     assert right < 0.05
@@ -333,9 +334,9 @@ NAN = np.full((3, 8, 3), np.nan, np.float32)
         (edit(data=np.zeros((3, 8, 2))), r"data set 'data' must be \(any, any, 3\), got \(3, 8, 2\)"),
         (edit(label=np.zeros((4, 1), int)), "must have a label for each shape, got 3 and 4"),
         (edit(label=np.full((3, 1), 1.7)), "labels must be integers, got float64"),
-        (edit(data=np.full((3, 8, 3), 1e39)), "shape 0 has coordinates that are not finite"),
+        (edit(data=np.full((3, 8, 3), 1e39)), "shape 0 has numbers that are not finite"),
         (edit(label=np.array([[0], [1], [9]])), "labels must be 0 to 2, got 0 to 9"),
-        (edit(data=NAN), "shape 0 has coordinates that are not finite"),
+        (edit(data=NAN), "shape 0 has numbers that are not finite"),
         (edit(data=np.zeros((3, 4, 3), np.float32)), "has 4 points a shape, fewer than num_points=8"),
         (edit(data=np.full((3, 8, 3), b"x")), "'data' must be a data set of numbers"),
         (a_group, "'data' must be a data set of numbers"),

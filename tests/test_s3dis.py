@@ -265,7 +265,7 @@ def test_where_it_is_missing_or_the_area_is_the_error_says_what_is_there(npy, tm
         with pytest.raises(PointCloudFileError, match="holds no room of Area_6, only of Area_1, Area_2, Area_5"):
             S3DIS(npy, split, area="Area_6")
     np.save(tmp_path / "Area_5_hallway_9.npy", make_room(99))
-    with pytest.raises(PointCloudFileError, match="its test part holds no block, with Area_5 for testing"):
+    with pytest.raises(PointCloudFileError, match="its test split holds no block, with Area_5 for testing"):
         S3DIS(tmp_path, "test", form="npy")
 
 
@@ -273,8 +273,8 @@ def test_wrong_arguments_are_one_clear_line(tmp_path):
     for arguments, message in (
         ({"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
         ({"form": "ply"}, "form must be one of None, 'hdf5', 'npy', 'text', got 'ply'"),
-        ({"num_points": 4097}, "num_points must be 1 to 4096, got 4097"),
-        ({"num_points": 0}, "num_points must be 1 to 4096, got 0"),
+        ({"num_points": 4097}, "num_points must be 1 to 4,096, got 4097"),
+        ({"num_points": 0}, "num_points must be 1 to 4,096, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             S3DIS(tmp_path, **arguments)

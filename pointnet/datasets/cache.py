@@ -45,6 +45,12 @@ class CachedClouds(NamedTuple):
     files: list[Path]  # S of them, the one that each cloud was made of
     bad: list[PointCloudFileError]
 
+    def strict(self) -> CachedClouds:
+        """Itself; raises the first error if a file could not be read."""
+        if self.bad:
+            raise self.bad[0]
+        return self
+
 
 def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, settings: str, root: Path) -> CachedClouds:
     """`sampler(file)`, (C, K) or several of them (n, C, K), of each file: from the cache, or made on all cores.

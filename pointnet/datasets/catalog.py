@@ -14,7 +14,8 @@ from .clouds import LabelledClouds
 from .download import ARCHIVES
 from .download import download as fetch
 from .folder import MeshFolder
-from .modelnet import ModelNet, _one_of
+from .modelnet import ModelNet
+from .releases import check_one_of
 from .s3dis import S3DIS
 from .scanobjectnn import ScanObjectNN
 from .shapenetpart import ShapeNetPart
@@ -78,7 +79,7 @@ def open_dataset(
         DownloadError: it was to be fetched, and could not be.
         ValueError: it has no normals, is not for this task, or there is no such task.
     """
-    _one_of("task", task, tuple(TASKS))
+    check_one_of("task", task, tuple(TASKS))
     if name not in TASKS[task]:
         raise ValueError(f"the data set {name} is not for the task {task}, only {', '.join(TASKS[task])}")
     options = {"normals": normals, "strict": strict}

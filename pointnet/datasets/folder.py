@@ -21,6 +21,7 @@ from pointnet.points.sampling import seed_of
 
 from .cache import CachedClouds, cache_folder, cached_clouds
 from .clouds import LabelledClouds
+from .releases import check_num_points, check_one_of
 
 KEPT = 4096  # points of each file; training draws from them afresh, and a change of num_points samples nothing again
 MOST_POINTS = 1_000_000
@@ -62,27 +63,24 @@ class MeshFolder(LabelledClouds):
         seed: int = 0,
         strict: bool = False,
     ):
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of 'train', 'test', got {split!r}")
-        if not 1 <= num_points <= MOST_POINTS:
-            raise ValueError(f"num_points must be 1 to {MOST_POINTS:,}, got {num_points}")
+        check_one_of("split", split, SPLITS)
+        check_one_of("up", up, (None, "z", "y"))
+        check_num_points(num_points, MOST_POINTS)
         if not 0 <= test_fraction < 1:
             raise ValueError(f"test_fraction must be in [0, 1), got {test_fraction}")
-        if up not in (None, "z", "y"):
-            raise ValueError(f"up must be one of None, 'z', 'y', got {up!r}")
         folder = Path(root)
         classes, found = _find_files(folder, split, test_fraction, seed)
         label_of = {file: label for label, files in enumerate(found) for file in files}
         if not label_of:
             wanted = "a class needs two files or more, or train/ and test/ of its own"
-            raise PointCloudFileError(folder, f"has no file for its {split} part: {wanted}")
+            raise PointCloudFileError(folder, f"has no file for its {split} split: {wanted}")
         cached = sample_files(list(label_of), folder, num_points, normals, up)
         bad = [*cached.bad, *_not_looked_at(folder, classes)]
         if strict and bad:
             raise bad[0]
         if not cached.files:
             reason = f": {bad[0]}" if bad else ""
-            raise PointCloudFileError(folder, f"its {split} part holds no file that can be read{reason}")
+            raise PointCloudFileError(folder, f"its {split} split holds no file that can be read{reason}")
         labels = torch.tensor([label_of[file] for file in cached.files])
         super().__init__(torch.from_numpy(cached.points), labels, classes, num_points)
         self.files = cached.files

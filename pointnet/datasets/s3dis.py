@@ -19,7 +19,7 @@ from pointnet.points.sampling import seed_of
 
 from .cache import cached_clouds
 from .clouds import LabelledPoints, draw_labelled
-from .modelnet import Form, _find, _one_of, _part_names, _read_lines
+from .releases import Form, check_finite, check_num_points, check_one_of, find_release, listed_files, read_lines
 
 # In the published order of the labels.
 CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())
@@ -69,15 +69,14 @@ class S3DIS(LabelledPoints):
         area: str = "Area_5",
         form: str | None = None,
     ):
-        _one_of("split", split, ("train", "test"))
-        _one_of("form", form, (None, *FORMS))
-        if not 1 <= num_points <= POINTS:
-            raise ValueError(f"num_points must be 1 to {POINTS}, got {num_points}")
-        folder, form = _find(Path(root), FORMS, form, "S3DIS")
+        check_one_of("split", split, ("train", "test"))
+        check_one_of("form", form, (None, *FORMS))
+        check_num_points(num_points, POINTS)
+        folder, form = find_release(Path(root), FORMS, form, "S3DIS")
         blocks: Blocks = FORMS[form].read(folder, split, area)
         rows = [row for row, room in enumerate(blocks.rooms) if _is_in(room, split, area)]
         if not rows:
-            raise PointCloudFileError(folder, f"its {split} part holds no block, with {area} for testing")
+            raise PointCloudFileError(folder, f"its {split} split holds no block, with {area} for testing")
         labels = torch.tensor([blocks.names.index(room) for room in blocks.rooms])
         super().__init__(torch.from_numpy(blocks.points), labels, blocks.names, CLASSES, num_points=num_points)
         self.room_files = blocks.files
@@ -218,14 +217,11 @@ def block_channels(
 def _read_hdf5_blocks(folder: Path, split: str, area: str) -> Blocks:
     """All blocks, whichever split is asked for."""
     listing = folder / "room_filelist.txt"
-    rooms = _read_lines(listing)
+    rooms = read_lines(listing)
     names = list(dict.fromkeys(rooms))
     _check_area(folder, names, area)
-    lines = _part_names(folder / "all_files.txt", "ply_data_all*.h5")
-    files = list(dict.fromkeys(folder / Path(line).name for line in lines))
-    cached = cached_clouds(files, _read_blocks, (CHANNELS + 1, POINTS), "blocks, version 1", folder)
-    if cached.bad:
-        raise cached.bad[0]
+    files = list(dict.fromkeys(listed_files(folder / "all_files.txt", "ply_data_all*.h5")))
+    cached = cached_clouds(files, _read_blocks, (CHANNELS + 1, POINTS), "blocks, version 1", folder).strict()
     if len(cached.points) != len(rooms):
         reason = f"must name the room of each of {len(cached.points)} blocks, got {len(rooms)}"
         raise PointCloudFileError(listing, reason)
@@ -238,12 +234,10 @@ def _read_blocks(path: Path) -> NDArray[np.float32]:
     if len(data) != len(labels):
         raise PointCloudFileError(path, f"must have labels for each block, got {len(data)} and {len(labels)}")
     blocks = np.empty((len(data), CHANNELS + 1, POINTS), np.float32)
-    with np.errstate(over="ignore"):  # too large for float32 is not finite, which is told next
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused below
         blocks[:, :-1] = data.transpose(0, 2, 1)
     blocks[:, -1] = checked_labels(path, "labels", labels, len(CLASSES))
-    if not np.isfinite(blocks.sum(dtype=np.float64)):
-        broken = int(np.flatnonzero(~np.isfinite(blocks).all((1, 2)))[0])
-        raise PointCloudFileError(path, f"block {broken} has numbers that are not finite")
+    check_finite(path, "block", blocks)
     return blocks
 
 
@@ -253,9 +247,7 @@ def _read_rooms(folder: Path, split: str, area: str, pattern: str) -> Blocks:
     _check_area(folder, list(rooms), area)
     files = {name: path for name, path in rooms.items() if _is_in(name, split, area)}
     shape = (CHANNELS + 1, POINTS)
-    cached = cached_clouds(list(files.values()), _cut, shape, "blocks of 1 m every 0.5 m, version 1", folder)
-    if cached.bad:
-        raise cached.bad[0]
+    cached = cached_clouds(list(files.values()), _cut, shape, "blocks of 1 m every 0.5 m, version 1", folder).strict()
     return Blocks(cached.points, [_room_name(path) for path in cached.files], list(rooms), files)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, hdf5_names, read_hdf5
 
 from .clouds import LabelledClouds
-from .modelnet import _one_of, _read_part, _to_library_frame
+from .releases import check_num_points, check_one_of, read_labelled_hdf5, to_library_frame
 
 # In the published order of the labels.
 SCANOBJECTNN = tuple("bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet".split())
@@ -30,21 +30,22 @@ class ScanObjectNN(LabelledClouds):
     Args:
         root: the set's own folder (that of `main_split/`), or the folder that holds it, as `h5_files/` or any other.
         split: "train" or "test", as released.
-        num_points: N, the first points of each cloud, of 2,048 in random order.
-        variant: "pb_t50_rs", the hardest one that most results are for (each object about five times, its box moved
-            by up to half its size, turned about the up axis and scaled), or "objects", the objects as they were found.
-        background: whether the points around an object are there: OBJ_BG if so and OBJ_ONLY if not, of the objects.
+        num_points: N, the first points of each cloud; a file has 2,048 in random order.
+        variant: "pb_t50_rs", the hardest one, which most results are for (each object about five times, its box moved
+            by up to half its size, rotated about the up axis and scaled), or "objects", the objects as they were found.
+        background: whether the points around an object are included: OBJ_BG with them, OBJ_ONLY without, for the
+            variant "objects".
 
-    `data.masks` (S, N) bool says which points are the object's; None where the file does not tell.
+    `data.masks` (S, N) bool is True on the object's points; None where the file has no masks.
 
-    The clouds come as the authors' own training code takes them: each centred and scaled to the unit sphere, over all
-    of its points. The files are y-up (github.com/hkust-vgd/scanobjectnn, issue 33 and the rotations of its
-    provider.py), and taken as right-handed, as scans are: a quarter turn about x makes them z-up.
+    As in the authors' own training code, each cloud is centred and scaled to the unit sphere over all of its points.
+    The files are y-up (github.com/hkust-vgd/scanobjectnn, issue 33 and the rotations of its provider.py) and assumed
+    right-handed, as scans are: a rotation by 90° about x makes them z-up.
 
     Raises:
-        PointCloudFileError: nothing of the set under `root`, or the file is missing, damaged, of the wrong shape,
-            holds fewer points than asked for, labels that are none, or a cloud without extent.
-        ValueError: an argument outside the values above.
+        PointCloudFileError: `root` holds nothing of the set, or the file is missing, damaged or of the wrong shape, or
+            holds too few points, wrong labels, or a cloud without extent.
+        ValueError: an argument has none of the values above.
     """
 
     masks: Tensor | None
@@ -57,14 +58,13 @@ class ScanObjectNN(LabelledClouds):
         variant: str = "pb_t50_rs",
         background: bool = True,
     ):
-        _one_of("split", split, tuple(PREFIXES))
-        _one_of("variant", variant, tuple(SUFFIXES))
-        if num_points < 1:
-            raise ValueError(f"num_points must be at least 1, got {num_points}")
+        check_one_of("split", split, tuple(PREFIXES))
+        check_one_of("variant", variant, tuple(SUFFIXES))
+        check_num_points(num_points)
         name = f"{PREFIXES[split]}_objectdataset{SUFFIXES[variant]}.h5"
         path = _find_folder(Path(root)) / FOLDERS[background] / name
-        points, labels = _read_part(path, len(SCANOBJECTNN), num_points, whole=True)
-        points = _to_library_frame(_in_unit_sphere(points, path)[:, :num_points], "y")
+        points, labels = read_labelled_hdf5(path, len(SCANOBJECTNN), num_points, whole=True)
+        points = to_library_frame(_in_unit_sphere(points, path)[:, :num_points], "y")
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), SCANOBJECTNN)
         self.masks = _read_masks(path, len(points), num_points)
 

@@ -20,7 +20,18 @@ from pointnet.points.sampling import seed_of, unit_or_zero
 
 from .cache import cached_clouds
 from .clouds import LabelledPoints, draw_labelled
-from .modelnet import Form, _find, _is_plain, _one_of, _part_names, _read_lines, _read_part, _to_library_frame
+from .releases import (
+    Form,
+    check_files_exist,
+    check_num_points,
+    check_one_of,
+    find_release,
+    is_plain_name,
+    listed_files,
+    read_labelled_hdf5,
+    read_lines,
+    to_library_frame,
+)
 
 # Folder, category and parts in the published order, which is that of the labels: 16 categories, 50 parts. The release
 # numbers the parts and does not name them; these are the names in common use.
@@ -92,15 +103,14 @@ class ShapeNetPart(LabelledPoints):
         up: str | None = None,
         normals: bool = False,
     ):
-        _one_of("split", split, tuple(SPLITS))
-        _one_of("form", form, (None, *FORMS))
-        _one_of("up", up, (None, "z", "y"))
-        if num_points < 1:
-            raise ValueError(f"num_points must be at least 1, got {num_points}")
-        folder, form = _find(Path(root), FORMS, form, "ShapeNetPart")
+        check_one_of("split", split, tuple(SPLITS))
+        check_one_of("form", form, (None, *FORMS))
+        check_one_of("up", up, (None, "z", "y"))
+        check_num_points(num_points)
+        folder, form = find_release(Path(root), FORMS, form, "ShapeNetPart")
         found: Release = FORMS[form].read(folder, SPLITS[split], num_points, up or "y", normals)
         if not found.rows:
-            raise PointCloudFileError(folder, f"its {split} part holds no shape")
+            raise PointCloudFileError(folder, f"its {split} split holds no shape")
         parts, parts_of = _arranged(found.parts, found.categories)
         labels = torch.tensor([found.categories.index(name) for name in found.labels])
         super().__init__(torch.from_numpy(found.points), labels, found.categories, parts, parts_of, num_points)
@@ -134,16 +144,13 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
         split: _read_listing(folder, split, folders, needed=split in splits) for split in ("train", "val", "test")
     }
     files = list(dict.fromkeys(file for part in listed.values() for file in part))
-    if missing := [file for file in files if not file.is_file()]:
-        raise PointCloudFileError(missing[0], f"no such file; {len(missing)} of {len(files)} listed are missing")
+    check_files_exist(files)
     categories = PUBLISHED if folders.keys() <= PUBLISHED.keys() else folders
     parts = _published_parts() if categories is PUBLISHED else _read_parts(folder / "parts.json", folders)
     num_parts = 1 + max((label for _, _, label in parts), default=MOST_PARTS - 1)
     shape = (7 if normals else 4, max(num_points, KEPT))
     sampler = partial(_read_shape, count=shape[1], num_parts=num_parts, up=up, normals=normals)
-    cached = cached_clouds(files, sampler, shape, f"parts below {num_parts}, up={up}, version 1", folder)
-    if cached.bad:
-        raise cached.bad[0]
+    cached = cached_clouds(files, sampler, shape, f"parts below {num_parts}, up={up}, version 1", folder).strict()
     labels = [categories[file.parent.name] for file in files]
     row_of = {file: row for row, file in enumerate(files)}
     rows = [row_of[file] for split in splits for file in listed[split]]
@@ -168,8 +175,8 @@ def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) 
         raise PointCloudFileError(path, f"must have an extent, got points within {radius:g} of their mean")
     points /= radius
     channels = np.hstack([points, unit_or_zero(rows[:, 3:6])]) if normals else points
-    turned = _to_library_frame(channels[None].astype(np.float32), up)[0]
-    return draw_labelled(turned.T, labels, count, np.random.default_rng(seed_of(path.name)))
+    in_frame = to_library_frame(channels[None].astype(np.float32), up)[0]
+    return draw_labelled(in_frame.T, labels, count, np.random.default_rng(seed_of(path.name)))
 
 
 def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
@@ -182,15 +189,14 @@ def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: st
     labels: list[str] = []
     validation: list[bool] = []
     for split in splits:
-        for line in _part_names(folder / f"{split}_hdf5_file_list.txt", f"ply_data_{split}*.h5"):
-            path = folder / Path(line).name
-            points, of_category = _read_part(path, len(names), num_points, normals, whole=True)
+        for path in listed_files(folder / f"{split}_hdf5_file_list.txt", f"ply_data_{split}*.h5"):
+            points, of_category = read_labelled_hdf5(path, len(names), num_points, normals, whole=True)
             if clouds and clouds[0].shape[2] != points.shape[1]:
                 raise PointCloudFileError(
                     path, f"must have {clouds[0].shape[2]} points a shape, as the others have, got {points.shape[1]}"
                 )
             ids = checked_labels(path, "'pid'", read_hdf5(path, {"pid": points.shape[:2]})[0], num_parts)
-            clouds.append(np.concatenate([_to_library_frame(points, up), ids[:, None]], 1, dtype=np.float32))
+            clouds.append(np.concatenate([to_library_frame(points, up), ids[:, None]], 1, dtype=np.float32))
             labels += [names[category] for category in of_category]
             validation += [split == "val"] * len(points)
     return Release(
@@ -201,10 +207,10 @@ def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: st
 def _read_categories(path: Path) -> dict[str, str]:
     """The folders and the names of the categories, in the order of the file."""
     categories: dict[str, str] = {}
-    for line in _read_lines(path):
+    for line in read_lines(path):
         *words, folder = line.split()
         name = " ".join(words)
-        if not words or not _is_plain(folder) or folder in categories or name in categories.values():
+        if not words or not is_plain_name(folder) or folder in categories or name in categories.values():
             reason = "each line must name a category and its folder, neither of them twice"
             raise PointCloudFileError(path, f"{reason}, got {quoted(line)}")
         categories[folder] = name
@@ -224,7 +230,7 @@ def _read_listing(folder: Path, split: str, folders: Mapping[str, str], needed: 
     files = []
     for name in names:
         *_, category, shape = ("", "", *name.split("/")) if isinstance(name, str) else ("", "")
-        if not _is_plain(category) or not _is_plain(shape):
+        if not is_plain_name(category) or not is_plain_name(shape):
             raise PointCloudFileError(path, f"must list 'shape_data/<folder>/<shape>', got {quoted(str(name))}")
         if category in folders:
             files.append(folder / category / f"{shape}.txt")

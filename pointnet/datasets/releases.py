@@ -1,0 +1,136 @@
+"""What the published data sets share: checks of arguments, where a release is found, its lists and its HDF5 files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, read_hdf5
+
+
+def check_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raises ValueError unless the argument of this name has one of the allowed values."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_num_points(num_points: int, most: int | None = None) -> None:
+    """Raises ValueError unless there is at least one point, and at most `most`."""
+    if num_points < 1 or (most is not None and num_points > most):
+        wanted = "at least 1" if most is None else f"1 to {most:,}"
+        raise ValueError(f"num_points must be {wanted}, got {num_points}")
+
+
+class Form(NamedTuple):
+    """One of the forms that a data set is published in."""
+
+    names: tuple[str, ...]  # of its folder, as released
+    found: Callable[[Path], bool]  # whether a folder holds it
+    read: Callable[..., Any]
+
+
+def find_release(root: Path, forms: Mapping[str, Form], form: str | None, name: str) -> tuple[Path, str]:
+    """The folder of the data set `name`, at or directly under `root`, and its form: `form`, or the first one found.
+
+    Raises:
+        DatasetNotFoundError: there is none.
+    """
+    if not root.is_dir():
+        raise DatasetNotFoundError(root, "no such folder; --root must name the data set's folder or its parent")
+    wanted = forms if form is None else {form: forms[form]}
+    for key, kind in wanted.items():
+        for folder in (root, *(root / known for known in kind.names), *sorted(root.glob("*/"))):
+            if kind.found(folder):
+                return folder, key
+    names = " or ".join(f"{kind.names[0]}/" for kind in wanted.values())
+    raise DatasetNotFoundError(root, f"holds no {name}: looked for {names}, here and one folder down")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text in UTF-8, stripped, without blank ones."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PointCloudFileError(path, f"cannot be read: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def listed_files(listing: Path, pattern: str) -> list[Path]:
+    """The files beside a list that it names; without a list, those that match the pattern, by their numbers."""
+    folder = listing.parent
+    if listing.is_file():
+        files = [folder / Path(line).name for line in read_lines(listing)]
+    else:
+        files = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+    if not files:
+        raise PointCloudFileError(listing, f"names no file, and there is no {pattern} beside it")
+    return files
+
+
+def check_files_exist(files: Sequence[Path]) -> None:
+    """Raises PointCloudFileError for the first of the files that is missing, with how many are."""
+    if missing := [file for file in files if not file.is_file()]:
+        raise PointCloudFileError(missing[0], f"no such file; {len(missing)} of {len(files)} listed are missing")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name from a list is that of one file or folder: no path that leads elsewhere."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def read_labelled_hdf5(
+    path: Path, num_classes: int, num_points: int, normals: bool = False, whole: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The shapes of one HDF5 file and their classes: (S, num_points, 3), or 6 with normals, and (S,).
+
+    Args:
+        num_classes: labels must be below it.
+        num_points: the first points of each shape.
+        normals: adds the data set "normal" as three more columns.
+        whole: all points of each shape; `num_points` is only the fewest that it must have.
+
+    Raises:
+        PointCloudFileError: the file is missing, damaged, or not such a file.
+    """
+    wanted = {"data": (None, None, 3), "label": None} | ({"normal": (None, None, 3)} if normals else {})
+    points, labels, *others = read_hdf5(path, wanted, rows=None if whole else num_points)
+    labels = labels.reshape(-1)
+    if len(points) != len(labels):
+        raise PointCloudFileError(path, f"must have a label for each shape, got {len(points)} and {len(labels)}")
+    if points.shape[1] < num_points:
+        raise PointCloudFileError(path, f"has {points.shape[1]} points a shape, fewer than num_points={num_points}")
+    if labels.dtype.kind not in "iu":
+        raise PointCloudFileError(path, f"labels must be integers, got {labels.dtype}")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise PointCloudFileError(path, f"labels must be 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}")
+    for normal in others:
+        if normal.shape != points.shape:
+            raise PointCloudFileError(path, f"must have a normal for each point, got {normal.shape} and {points.shape}")
+        points = np.concatenate([points, normal], axis=2)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused below
+        points = points.astype(np.float32, copy=False)
+    check_finite(path, "shape", points)
+    return points, labels.astype(np.int64)
+
+
+def check_finite(path: Path, what: str, clouds: NDArray[np.float32]) -> None:
+    """Raises PointCloudFileError that names the first of the clouds (S, ...) with a number that is not finite."""
+    if not np.isfinite(clouds.sum(dtype=np.float64)):  # finite float32 numbers never sum to an infinite float64
+        broken = int(np.flatnonzero(~np.isfinite(clouds).all((1, 2)))[0])
+        raise PointCloudFileError(path, f"{what} {broken} has numbers that are not finite")
+
+
+def to_library_frame(rows: NDArray[Any], up: str | None) -> NDArray[np.float32]:
+    """(S, N, 3 or 6) in the axes of HDF5 and text -> (S, 3 or 6, N), z up and right-handed."""
+    channels = np.empty((rows.shape[0], rows.shape[2], rows.shape[1]), np.float32)
+    y, z = (1, 2) if up == "z" else (2, 1)
+    for triple in range(0, rows.shape[2], 3):  # points, then normals
+        for to, of in enumerate((0, y, z)):
+            channels[:, triple + to] = rows[:, :, triple + of]
+        if up == "y":
+            np.negative(channels[:, triple + 1], out=channels[:, triple + 1])
+    return channels
