@@ -25,6 +25,7 @@ from .formats.pcd import parse_pcd
 from .formats.ply import parse_ply
 from .formats.stl import parse_stl
 from .formats.text import parse_table, parse_text
+from .frame import check_up, middle_and_half_extent, rotated_y_up_to_z_up, up_of
 from .sampling import draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 __all__ = [
@@ -77,7 +78,6 @@ PARSERS: dict[str, Parser] = {
     ".hdf": parse_hdf5,
 }
 SUFFIXES = tuple(PARSERS)
-Y_UP = (".glb", ".gltf")
 
 
 class DatasetNotFoundError(PointCloudFileError):
@@ -170,14 +170,8 @@ def _generator(num_points: int | None, seed: int, up: str | None) -> np.random.G
     """What draws, once the arguments are found to be right."""
     if num_points is not None and num_points < 1:
         raise ValueError(f"num_points must be at least 1, got {num_points}")
-    if up not in (None, "z", "y"):
-        raise ValueError(f"up must be one of None, 'z', 'y', got {up!r}")
+    check_up(up)
     return np.random.default_rng(seed)
-
-
-def up_of(path: Path, up: str | None = None) -> str:
-    """The axis that points up in a file, as `read_cloud` takes it: "z" or "y"."""
-    return up or ("y" if path.suffix.lower() in Y_UP else "z")
 
 
 def _made(
@@ -196,7 +190,8 @@ def _made(
     if not is_mesh:  # drawn before anything else is done to them, since that takes memory
         contents = _rows(contents, _drawn(finite, num_points, generator, repeat))
     if normalize and finite.any():
-        contents = contents._replace(vertices=_normalized(contents.vertices, *_box(whole, finite)))
+        middle, half = middle_and_half_extent(whole if finite.all() else whole[finite])
+        contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
     dtype = np.float64 if precise else np.float32
     count = num_points or NUM_POINTS
     cloud = _sampled(contents, count, generator, extras, dtype) if is_mesh else _as_cloud(contents, dtype)
@@ -382,19 +377,6 @@ def _rows(cloud: Contents, kept: slice | NDArray[np.integer]) -> Contents:
     )
 
 
-def _box(vertices: Array, finite: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
-    """The middle of the finite vertices and the largest distance from it along an axis; 1 if there is none."""
-    if not finite.all():
-        vertices = vertices[finite]
-    low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
-    middle = low / 2 + high / 2
-    return middle, float(np.max([middle - low, high - middle])) or 1.0
-
-
-def _normalized(vertices: Array, middle: NDArray[np.float64], half: float) -> NDArray[np.float64]:
-    return (vertices.astype(np.float64) - middle) / half
-
-
 def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
     """A cloud in the types of the library, its coordinates in this one."""
     normals, colors, labels = contents.normals, contents.colors, contents.labels
@@ -413,10 +395,6 @@ def _checked(points: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def turned(cloud: PointCloud) -> PointCloud:
-    """From a frame with y up into the library's: (x, y, z) -> (x, -z, y)."""
-    normals = cloud.normals
-    return cloud._replace(points=_turned_rows(cloud.points), normals=None if normals is None else _turned_rows(normals))
-
-
-def _turned_rows(rows: NDArray[Any]) -> NDArray[Any]:
-    return np.stack([rows[:, 0], -rows[:, 2], rows[:, 1]], axis=1)
+    """A cloud with y up, rotated into the library's frame."""
+    normals = None if cloud.normals is None else rotated_y_up_to_z_up(cloud.normals)
+    return cloud._replace(points=rotated_y_up_to_z_up(cloud.points), normals=normals)

@@ -1,0 +1,83 @@
+"""The library's frame and unit: axis changes, centring and scaling of rows of points.
+
+The library's frame has z up and is right-handed. Rows are numpy arrays (..., N, 3), or (..., N, 6) with normals.
+Nothing here changes its input.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[Any]
+
+UPS = (None, "z", "y")  # what `up=` may be; None: what the format or the data set says
+Y_UP_SUFFIXES = (".glb", ".gltf")  # their standard says so; all else is taken as z up
+BLOCK = 1 << 16  # points processed together, so that temporary arrays stay small
+
+
+def check_up(up: str | None) -> None:
+    """Raises ValueError unless `up` is None, "z" or "y"."""
+    if up not in UPS:
+        raise ValueError(f"up must be one of None, 'z', 'y', got {up!r}")
+
+
+def up_of(path: Path, up: str | None = None) -> str:
+    """The up axis of a file, "z" or "y": `up`, or what its format says."""
+    return up or ("y" if path.suffix.lower() in Y_UP_SUFFIXES else "z")
+
+
+def rotated_y_up_to_z_up(rows: Rows) -> Rows:
+    """Rows of a right-handed frame with y up, rotated by a quarter about x: (x, y, z) -> (x, -z, y)."""
+    rotated = swapped_y_and_z(rows)
+    np.negative(rotated[..., 1::3], out=rotated[..., 1::3])
+    return rotated
+
+
+def swapped_y_and_z(rows: Rows) -> Rows:
+    """Rows mirrored, (x, y, z) -> (x, z, y): what brings ModelNet40's HDF5 and resampled text into the mesh frame."""
+    order = [start + axis for start in range(0, rows.shape[-1], 3) for axis in (0, 2, 1)]
+    return np.take(rows, order, axis=-1)  # contiguous, unlike rows[..., order]
+
+
+def in_unit_sphere(points: Rows) -> Rows:
+    """Clouds (..., N, 3) of floats, each with its mean at the origin and its farthest point at distance 1.
+
+    Raises:
+        ValueError: as `centre_and_radius`.
+    """
+    centre, radius = centre_and_radius(points)
+    points = points - centre
+    points /= radius
+    return points
+
+
+def centre_and_radius(points: Rows) -> tuple[Rows, Rows]:
+    """The mean of each cloud (..., N, 3) and the distance of its farthest point from it: (..., 1, 3), (..., 1, 1).
+
+    The mean is summed in float64; both have the type of the points.
+
+    Raises:
+        ValueError: all points of a cloud are equal, or too far apart for their type. Of several clouds it names one.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = points.mean(-2, keepdims=True, dtype=np.float64).astype(points.dtype)
+        blocks = (points[..., start : start + BLOCK, :] for start in range(0, points.shape[-2], BLOCK))
+        farthest = [np.linalg.norm(block - centre, axis=-1).max(-1) for block in blocks]
+    radius: Rows = np.max(farthest, axis=0)
+    if not ((radius > 0) & (radius < np.inf)).all():
+        broken = np.argwhere(~((radius > 0) & (radius < np.inf)))[0]
+        cloud = f"cloud {', '.join(map(str, broken))} " if len(broken) else ""
+        is_flat = radius[tuple(broken)] == 0
+        raise ValueError(f"{cloud}has no extent: all its points are one" if is_flat else f"{cloud}is too wide to scale")
+    return centre, radius[..., None, None]
+
+
+def middle_and_half_extent(vertices: Rows) -> tuple[NDArray[np.float64], float]:
+    """The middle of a bounding box (3,), and half its longest side, or 1 where that is 0; no overflow on the way."""
+    low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
+    middle = low / 2 + high / 2
+    return middle, float(np.max([middle - low, high - middle])) or 1.0
