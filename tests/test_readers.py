@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointnet.datasets import PointCloudFileError
-from pointnet.datasets.shapes import make_shape, shape_generator, spun
+from pointnet.datasets.shape_classes import make_shape
+from pointnet.datasets.shapes import shape_generator
+from pointnet.datasets.solids import rotated
 from pointnet.points import read as readers
 from pointnet.points.formats import scan as scan_module
 from pointnet.points.formats import text as text_module
@@ -65,13 +67,13 @@ def test_a_mesh_is_the_same_in_every_format(tmp_path, suffix):
     mesh = trimesh.load(FILES / "chair.off", process=False)
     path = tmp_path / f"chair.{suffix}"
     if suffix == "gltf":
-        files = spun(mesh, -90, "x").export(file_type="gltf")
+        files = rotated(mesh, -90, "x").export(file_type="gltf")
         tree = json.loads(files["model.gltf"])
         for buffer in tree["buffers"]:
             buffer["uri"] = "data:application/octet-stream;base64," + base64.b64encode(files[buffer["uri"]]).decode()
         path.write_text(json.dumps(tree))
     else:
-        (spun(mesh, -90, "x") if suffix == "glb" else mesh).export(path)
+        (rotated(mesh, -90, "x") if suffix == "glb" else mesh).export(path)
     wanted, got = read_cloud(FILES / "chair.off"), read_cloud(path)
     assert got.points.shape == (1024, 3)
     assert np.allclose(got.points, wanted.points, atol=1e-6)

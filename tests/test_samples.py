@@ -10,7 +10,8 @@ import pytest
 import trimesh
 
 from pointnet.datasets.modelnet import MODELNET40
-from pointnet.datasets.shapes import make_shape, shape_generator
+from pointnet.datasets.shape_classes import make_shape
+from pointnet.datasets.shapes import shape_generator
 from tools.samples import write_samples
 
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"

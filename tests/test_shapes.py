@@ -12,7 +12,9 @@ from torch import Tensor
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset, shapes, split_parts, split_validation
 from pointnet.datasets.modelnet import MODELNET40
-from pointnet.datasets.shapes import Shapes, make_shape, shape_parts
+from pointnet.datasets.shape_classes import BUILDERS, PART_NAMES, make_shape
+from pointnet.datasets.shapes import Shapes, shape_parts
+from pointnet.datasets.solids import box, join
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def solid_angles(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return 2 * np.arctan2(volume, spread).sum(1) / (4 * np.pi)
 
 
-@pytest.mark.parametrize("name", shapes.RECIPES)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_points_within_a_solid_are_told_from_those_without(name: str):
     mesh, parts = make_shape(name, np.random.default_rng(5))
     rng = np.random.default_rng(0)
@@ -153,8 +155,8 @@ def test_points_within_a_solid_are_told_from_those_without(name: str):
 
 def test_a_point_where_parts_meet_is_of_the_last_of_them():
     """A slab on a block: their common face, of both, is the slab's; so is what of the block reaches into it."""
-    block, slab = shapes.box(1, 1, 1), shapes.box(2, 2, 0.2, at=(0, 0, 0.9))
-    mesh = shapes.join([block, slab])
+    block, slab = box(1, 1, 1), box(2, 2, 0.2, at=(0, 0, 0.9))
+    mesh = join([block, slab])
     parts = np.repeat([3, 5], 12)
     points, faces = trimesh.sample.sample_surface(mesh, 4000, seed=0)
     found = shapes.parts_at(np.asarray(points), faces, mesh, parts)
@@ -162,11 +164,11 @@ def test_a_point_where_parts_meet_is_of_the_last_of_them():
     of_block = faces < 12
     assert (found[~of_block] == 5).all()
     np.testing.assert_array_equal(found[of_block], np.where(height[of_block] > 0.9, 5, 3))
-    touching = shapes.join([block, shapes.box(2, 2, 0.2, at=(0, 0, 1))])
+    touching = join([block, box(2, 2, 0.2, at=(0, 0, 1))])
     points, faces = trimesh.sample.sample_surface(touching, 4000, seed=0)
     found = shapes.parts_at(np.asarray(points), faces, touching, parts)
     np.testing.assert_array_equal(found == 5, np.asarray(points)[:, 2] > 1 - 1e-6)
-    flush = shapes.join([block, shapes.box(0.5, 0.5, 0.3, at=(0, 0, 0.7))])
+    flush = join([block, box(0.5, 0.5, 0.3, at=(0, 0, 0.7))])
     points, faces = trimesh.sample.sample_surface(flush, 4000, seed=0)
     x, y, z = np.asarray(points).T
     found = shapes.parts_at(np.asarray(points), faces, flush, parts)
@@ -212,7 +214,7 @@ def test_part_labels_are_exact(train: Shapes):
 
 
 def test_meshes_are_closed_and_face_outwards():
-    for name, recipe in shapes.RECIPES.items():
+    for name, recipe in BUILDERS.items():
         for index in range(5):
             for part, mesh in recipe(np.random.default_rng(index)):
                 assert mesh.is_watertight, (name, part)
@@ -222,7 +224,7 @@ def test_meshes_are_closed_and_face_outwards():
 def test_make_shape_names_the_part_of_each_face():
     mesh, parts = make_shape("chair", np.random.default_rng(0))
     assert parts.shape == (len(mesh.faces),)
-    assert {"chair/seat", "chair/leg", "chair/back"} <= {shapes.PART_NAMES[part] for part in parts}
+    assert {"chair/seat", "chair/leg", "chair/back"} <= {PART_NAMES[part] for part in parts}
 
 
 def test_a_subset_keeps_its_parts(test: Shapes):
@@ -292,11 +294,11 @@ def test_a_root_that_cannot_be_written_does_no_harm(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [0, -1, 2049])
 def test_a_wrong_number_of_points_is_one_clear_line(tmp_path: Path, count: int):
-    with pytest.raises(ValueError, match=f"^num_points must be from 1 to 2048, got {count}$"):
+    with pytest.raises(ValueError, match=f"^num_points must be 1 to 2,048, got {count}$"):
         Shapes(tmp_path, "test", count)
 
 
 def test_a_wrong_split_is_one_clear_line(tmp_path: Path):
-    with pytest.raises(ValueError, match=r'^split must be "train" or "test", got \'val\'$'):
+    with pytest.raises(ValueError, match="split must be one of 'train', 'test', got 'val'"):
         Shapes(tmp_path, "val")
     assert not any(tmp_path.iterdir())

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from trimesh import Trimesh
 
 from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET40
-from pointnet.datasets.shapes import make_shape, sample_cloud, shape_generator, spun
+from pointnet.datasets.shape_classes import make_shape
+from pointnet.datasets.shapes import sample_cloud, shape_generator
+from pointnet.datasets.solids import rotated
 
 SAMPLES = Path("data/samples")
 MESH_FILES = ("chair.off", "table.obj", "lamp.stl", "bottle.ply", "sofa.glb")
@@ -44,7 +46,7 @@ def _write_formats(folder: Path) -> None:
         elif suffix in ("obj", "stl", "ply"):
             mesh.export(path)
         elif suffix == "glb":  # y is up in glTF
-            spun(mesh, -90, "x").export(path)
+            rotated(mesh, -90, "x").export(path)
         elif suffix == "npy":
             np.save(path, points)
         elif suffix == "npz":
