@@ -115,7 +115,7 @@ def test_the_readmes_two_commands_install_with_the_constraints():
 @pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/tour.md"])
 def test_every_flag_a_page_prints_exists(page):
     known = {f"--{field.name}" for field in dataclasses.fields(TrainConfig)}
-    known |= {"--resume", "--config", "--recipe", "--help", "--seeds", "--dry_run", "--profile"}
+    known |= {"--resume", "--config", "--recipe", "--help", "--seeds", "--dry_run", "--profile", "--threads"}
     parsers = {
         "predict": _predict_parser,
         "evaluate": _evaluate_parser,
