@@ -17,14 +17,14 @@ from pointnet.extras import MissingExtraError
 from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
 from pointnet.inference.label import FOLDER, ROOM_POINTS, described, label_files
 from pointnet.inference.predict import as_model, find_files, predict_each
-from pointnet.models import load_model
+from pointnet.models import DEFAULTS, load_model
 from pointnet.models.ports import load_port
-from pointnet.models.zoo import DEFAULT, DEFAULTS
 from pointnet.names import did_you_mean, printable
 from pointnet.pages.report import PARTS, write_report
 from pointnet.pages.show import show_data, show_files
 from pointnet.training.settings import OneLineParser, check_name
 
+DEFAULT = DEFAULTS["classification"]
 MOST_SHARES = 8  # labels of a file that are told
 # The flags of predict that not every task has.
 ONLY_FOR = {

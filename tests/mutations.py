@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointnet.layers import shared_mlp
-from pointnet.layers.shared_mlp import BatchNormLast, SharedLayer, SharedMLP
+from pointnet.layers import SharedMLP, shared_layer
+from pointnet.layers.shared_layer import BatchNormLast, SharedLayer
 from pointnet.ops import masked, pooled
 from tests.laws import CASES, LAWS
 
 batch_norm, fill_padding = masked.batch_norm, masked.fill_padding
-extremes, moments, fold_transform = pooled.extremes, pooled.moments, shared_mlp.fold_transform
+extremes, moments, fold_transform = pooled.extremes, pooled.moments, shared_layer.fold_transform
 forward, project, to_linear = SharedLayer.forward, SharedLayer.project, SharedMLP.to_linear
 
 # Title, where the broken piece goes, and the broken piece.
@@ -74,7 +74,7 @@ def _(self: SharedLayer, x: Tensor, context: Tensor | None = None, transform: Te
     return F.conv1d(x, of_points, self.conv.bias) + F.conv1d(vectors.unsqueeze(2), of_context)
 
 
-@mutation("transform not transposed", shared_mlp, "fold_transform")
+@mutation("transform not transposed", shared_layer, "fold_transform")
 def _(weight: Tensor, transform: Tensor) -> Tensor:
     return fold_transform(weight, transform.transpose(1, 2))
 
@@ -84,7 +84,7 @@ def _by_hand(z: Tensor, norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) ->
     return y * norm.weight[:, None] + norm.bias[:, None]
 
 
-@mutation("batch statistics of each cloud (over N only)", shared_mlp, "batch_norm")
+@mutation("batch statistics of each cloud (over N only)", shared_layer, "batch_norm")
 def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     y = batch_norm(z, norm, mask)
     if not norm.training:
@@ -92,7 +92,7 @@ def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     return _by_hand(z, norm, z.mean(2, keepdim=True), z.var(2, correction=0, keepdim=True))
 
 
-@mutation("batch statistics of each position (over B only)", shared_mlp, "batch_norm")
+@mutation("batch statistics of each position (over B only)", shared_layer, "batch_norm")
 def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     y = batch_norm(z, norm, mask)
     if not norm.training:
@@ -100,12 +100,12 @@ def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     return _by_hand(z, norm, z.mean(0), z.var(0, correction=0))
 
 
-@mutation("batch statistics over the padding", shared_mlp, "batch_norm")
+@mutation("batch statistics over the padding", shared_layer, "batch_norm")
 def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     return batch_norm(z, norm)
 
 
-@mutation("batch statistics in eval", shared_mlp, "batch_norm")
+@mutation("batch statistics in eval", shared_layer, "batch_norm")
 def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     y = batch_norm(z, norm, mask)
     if norm.training:
@@ -113,7 +113,7 @@ def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     return _by_hand(z, norm, z.mean((0, 2))[:, None], z.var((0, 2), correction=0)[:, None])
 
 
-@mutation("no gradient through the batch statistics", shared_mlp, "batch_norm")
+@mutation("no gradient through the batch statistics", shared_layer, "batch_norm")
 def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     y = batch_norm(z, norm, mask)
     if not norm.training:
@@ -123,7 +123,7 @@ def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     return detached if mask is None else y
 
 
-@mutation("running statistics of the wrong step (momentum 0.9)", shared_mlp, "batch_norm")
+@mutation("running statistics of the wrong step (momentum 0.9)", shared_layer, "batch_norm")
 def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     norm.momentum, kept = 0.9, norm.momentum
     try:
@@ -132,7 +132,7 @@ def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
         norm.momentum = kept
 
 
-@mutation("running variance without M / (M - 1)", shared_mlp, "batch_norm")
+@mutation("running variance without M / (M - 1)", shared_layer, "batch_norm")
 def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     before = norm.running_var.clone()
     y = batch_norm(z, norm, mask)
@@ -143,7 +143,7 @@ def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     return y
 
 
-@mutation("norm's scale without its sign", shared_mlp, "batch_norm")
+@mutation("norm's scale without its sign", shared_layer, "batch_norm")
 def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
     y = batch_norm(z, norm, mask)
     shift = norm.bias[:, None]
@@ -155,7 +155,7 @@ def _(
     self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, transform=None
 ) -> Tensor:
     z = self.project(x, context)
-    return fill_padding(z if self.norm is None else shared_mlp.batch_norm(z, self.norm, mask), mask)
+    return fill_padding(z if self.norm is None else shared_layer.batch_norm(z, self.norm, mask), mask)
 
 
 @mutation("activation before the norm", SharedLayer, "forward")
@@ -164,7 +164,7 @@ def _(
 ) -> Tensor:
     if self.norm is None or self.activation is None:
         return forward(self, x, context, mask)
-    z = shared_mlp.batch_norm(self.activation(self.project(x, context)), self.norm, mask)
+    z = shared_layer.batch_norm(self.activation(self.project(x, context)), self.norm, mask)
     return fill_padding(z if self.dropout is None else self.dropout(z), mask)
 
 
@@ -183,7 +183,7 @@ def _(self: nn.Dropout, x: Tensor) -> Tensor:
     return F.dropout(x, self.p, self.training) * (1 - self.p if self.training else 1)
 
 
-@mutation("padding multiplied by 0", shared_mlp, "fill_padding")
+@mutation("padding multiplied by 0", shared_layer, "fill_padding")
 def _(points: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
     return points if mask is None else points * mask if value == 0 else fill_padding(points, mask, value)
 
@@ -192,7 +192,7 @@ def _(points: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
 def _(
     self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, transform=None
 ) -> Tensor:
-    with patch.object(shared_mlp, "fill_padding", lambda z, mask: z):
+    with patch.object(shared_layer, "fill_padding", lambda z, mask: z):
         return forward(self, x, context, mask)
 
 

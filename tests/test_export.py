@@ -253,10 +253,8 @@ def test_the_command_writes_beside_the_model_and_says_what_it_compared(tmp_path,
 
 
 def test_the_command_writes_where_it_is_told_and_shipped_weights_here(tmp_path, capsys, monkeypatch):
-    from pointnet.models import zoo
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("pointnet.models.weights.WEIGHTS", tmp_path / "weights")
     small().save_pretrained(tmp_path / "weights" / "pointnet_small")
     assert command_line.main(["export", "pointnet_small", "--format", "torch"]) == 0
     assert command_line.main(["export", "pointnet_small", "--format", "torch", "--out", "there/x.pt2"]) == 0

@@ -10,10 +10,11 @@ import torch.nn.utils.prune
 from torch import nn
 
 from pointnet import PointNetClassifier, PointNetEncoder, SharedMLP, critical_points
-from pointnet.layers import align, folding, shared_mlp
+from pointnet.layers import align, folding, shared_layer
 from pointnet.layers.folding import fold_norms
-from pointnet.layers.shared_mlp import SharedLayer
-from pointnet.models import pointnet
+from pointnet.layers.shared_layer import SharedLayer
+from pointnet.models import chunks as in_chunks
+from pointnet.models import pool_chunks
 from pointnet.ops.aligned import fold_transform
 from tests.helpers import trained_looking
 
@@ -168,7 +169,7 @@ def test_identity_9_a_cloud_in_chunks_is_the_cloud(transforms, size):
     model = trained_looking(PointNetClassifier(5, 3, transforms, transforms))
     x = torch.randn(2, 3, 50, dtype=torch.float64)
     chunks = x.split(size, dim=2)
-    torch.testing.assert_close(model.encoder.pool_chunks(chunks), model.encoder(x), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(pool_chunks(model.encoder, chunks), model.encoder(x), rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(model.classify_chunks(chunks), model(x), rtol=1e-11, atol=1e-11)
 
 
@@ -183,30 +184,30 @@ def test_each_max_takes_one_pass():
     for transforms, passes in ((True, 3), (False, 1)):
         encoder = trained_looking(PointNetEncoder(3, transforms, transforms))
         chunks = Counted(torch.randn(1, 3, 20, dtype=torch.float64).split(6, dim=2))
-        encoder.pool_chunks(chunks)
+        pool_chunks(encoder, chunks)
         assert chunks.passes - 1 == passes  # one look is to see that it can be read again
 
 
 def test_chunks_that_can_be_read_once_are_refused_where_more_passes_are_needed():
     chunks = torch.randn(1, 3, 20).split(6, dim=2)
     with pytest.raises(ValueError, match="chunks must be readable more than once"):
-        PointNetEncoder().eval().pool_chunks(iter(chunks))
+        pool_chunks(PointNetEncoder().eval(), iter(chunks))
     plain = PointNetEncoder(3, False, False).eval()
-    torch.testing.assert_close(plain.pool_chunks(iter(chunks)), plain.pool_chunks(chunks))
+    torch.testing.assert_close(pool_chunks(plain, iter(chunks)), pool_chunks(plain, chunks))
     with pytest.raises(ValueError, match="at least one chunk"):
-        plain.pool_chunks([])
+        pool_chunks(plain, [])
     with pytest.raises(ValueError, match="needs a network in eval mode"):
-        PointNetEncoder().pool_chunks(chunks)
+        pool_chunks(PointNetEncoder(), chunks)
     with pytest.raises(ValueError, match="every chunk must be of the same 2 clouds, got 1"):
-        plain.pool_chunks([torch.randn(2, 3, 5), torch.randn(1, 3, 5)])
-    assert not plain.pool_chunks(chunks).requires_grad
+        pool_chunks(plain, [torch.randn(2, 3, 5), torch.randn(1, 3, 5)])
+    assert not pool_chunks(plain, chunks).requires_grad
 
 
 def test_norms_that_use_the_batch_even_in_eval_are_refused():
     encoder = PointNetEncoder().eval()
     encoder.mlp1[1].norm = nn.BatchNorm1d(64, track_running_stats=False).eval()
     x = torch.randn(1, 3, 20)
-    for call in (lambda: encoder.pool_chunks(x.split(5, 2)), lambda: critical_points(encoder, x)):
+    for call in (lambda: pool_chunks(encoder, x.split(5, 2)), lambda: critical_points(encoder, x)):
         with pytest.raises(ValueError, match=r"mlp1.layers.1.norm takes its statistics from the batch"):
             call()
 
@@ -250,13 +251,13 @@ def test_padding_is_never_critical():
 # Broken on purpose: each of the tests above must notice. docs/identities.md shows the table.
 
 
-def fold_without_the_mean(layer, name, fold=folding._fold_layer):
+def fold_without_the_mean(layer, name, fold=folding.fold_layer):
     if layer.norm is not None:
         layer.norm.running_mean.zero_()
     fold(layer, name)
 
 
-def fold_without_epsilon(layer, name, fold=folding._fold_layer):
+def fold_without_epsilon(layer, name, fold=folding.fold_layer):
     if layer.norm is not None:
         layer.norm.eps = 0.0
     fold(layer, name)
@@ -274,23 +275,23 @@ BROKEN = {
         test_identity_5_a_context_is_a_bias_a_cloud,
     ),
     "identity 6: T in place of its transpose": (
-        (shared_mlp, "fold_transform", lambda weight, transform: fold_transform(weight, transform.transpose(1, 2))),
+        (shared_layer, "fold_transform", lambda weight, transform: fold_transform(weight, transform.transpose(1, 2))),
         lambda: test_identity_6_a_transform_folds_into_the_next_weight(3),
     ),
     "identity 8: the mean left out": (
-        (folding, "_fold_layer", fold_without_the_mean),
+        (folding, "fold_layer", fold_without_the_mean),
         lambda: test_identity_8_a_folded_network_is_the_network(torch.float64),
     ),
     "identity 8: epsilon left out": (
-        (folding, "_fold_layer", fold_without_epsilon),
+        (folding, "fold_layer", fold_without_epsilon),
         lambda: test_identity_8_a_folded_network_is_the_network(torch.float64),
     ),
     "identity 9: the last chunk only": (
-        (pointnet, "_max_of_chunks", lambda pool, chunks: [pool(chunk) for chunk in chunks][-1]),
+        (in_chunks, "max_of_chunks", lambda pool, chunks: [pool(chunk) for chunk in chunks][-1]),
         lambda: test_identity_9_a_cloud_in_chunks_is_the_cloud(True, 7),
     ),
     "identity 9: the sum of the chunks": (
-        (pointnet, "_max_of_chunks", lambda pool, chunks: sum(pool(chunk) for chunk in chunks)),
+        (in_chunks, "max_of_chunks", lambda pool, chunks: sum(pool(chunk) for chunk in chunks)),
         lambda: test_identity_9_a_cloud_in_chunks_is_the_cloud(True, 7),
     ),
     "identity 10: half of the channels' winners": (

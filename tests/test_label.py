@@ -15,7 +15,7 @@ from pointnet import __main__ as command_line
 from pointnet.datasets import PointCloudFileError, ShapeNetPart, read_cloud, read_points, split_parts
 from pointnet.inference import label as module
 from pointnet.inference.scenes import label_scene
-from pointnet.models import zoo
+from pointnet.models import DEFAULTS
 from pointnet.points.colours import label_colours
 from tests.helpers import SHARED_DATA, drawn, error_of, linked, make_room, trained_looking
 
@@ -260,12 +260,12 @@ def test_what_cannot_be_labelled_is_one_line(model, tmp_path):
 
 
 def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch, model, capsys):
-    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    monkeypatch.setattr("pointnet.models.weights.WEIGHTS", tmp_path)
     message = "no weights for the task part are shipped with this version; give --model"
     with pytest.raises(ValueError, match=message):
         label_points(STOOL)
     assert message in error_of(capsys, command_line.main, ["predict", "--task", "part", str(STOOL)])
-    model.save_pretrained(tmp_path / zoo.DEFAULTS["part"])
+    model.save_pretrained(tmp_path / DEFAULTS["part"])
     assert label_points(STOOL).shares == label_points(STOOL, model).shares
     words = ["predict", "--task", "part", str(STOOL), "--out", str(tmp_path / "out")]
     assert command_line.main(words) == 0

@@ -19,7 +19,7 @@ from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
 from pointnet.datasets.folder import sample_array
 from pointnet.inference import predict as module
 from pointnet.inference.predict import Prediction, find_files
-from pointnet.models import zoo
+from pointnet.models import DEFAULTS, shipped
 from tests.helpers import CLASSES, SHARED_DATA, described, error_of
 
 ROOT = Path(__file__).parents[1]
@@ -210,16 +210,16 @@ def test_the_model_is_left_as_it_was_and_may_be_in_training(model):
 
 
 def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch, capsys, model):
-    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    monkeypatch.setattr("pointnet.models.weights.WEIGHTS", tmp_path)
     with pytest.raises(
         ValueError, match="no weights for the task classification are shipped with this version; give --model"
     ):
         predict(CHAIR)
     assert "give --model" in error_of(capsys, command_line.main, ["predict", str(CHAIR)])
-    model.save_pretrained(tmp_path / zoo.DEFAULT)
-    assert_alike([predict(CHAIR), predict(CHAIR, zoo.DEFAULT)], [predict(CHAIR, model)] * 2)
+    model.save_pretrained(tmp_path / DEFAULTS["classification"])
+    assert_alike([predict(CHAIR), predict(CHAIR, DEFAULTS["classification"])], [predict(CHAIR, model)] * 2)
     assert command_line.main(["predict", str(CHAIR)]) == 0
-    assert capsys.readouterr().out.startswith(f"{zoo.DEFAULT}: 3 classes; ")
+    assert capsys.readouterr().out.startswith(f"{DEFAULTS['classification']}: 3 classes; ")
 
 
 # What cannot be.
@@ -418,8 +418,8 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 def test_the_shipped_weights_know_real_meshes():
     """Most of these were in training; what the weights reach on others is in their model card."""
     meshes = SHARED_DATA / "modelnet_off_samples"
-    if zoo.DEFAULT not in zoo.shipped() or not meshes.is_dir():
-        pytest.skip(f"needs the weights {zoo.DEFAULT}, and {meshes}")
+    if DEFAULTS["classification"] not in shipped() or not meshes.is_dir():
+        pytest.skip(f"needs the weights {DEFAULTS['classification']}, and {meshes}")
     predictions = predict(meshes)
     right = [prediction.class_name == prediction.file.parents[1].name for prediction in predictions]
     assert len(right) >= 13

@@ -318,7 +318,7 @@ def test_wrong_input_is_met_with_one_clear_line():
     model = PointNetPartSegmenter(7, 5).eval()
     x = torch.zeros(2, 3, 9)
     for wrong in (torch.zeros(2), torch.tensor([1]), torch.zeros(2, 5).long(), torch.tensor([True, False])):
-        with pytest.raises(ValueError, match=r"category must be \(2,\) int64, one a cloud, got"):
+        with pytest.raises(ValueError, match=r"category must be \(2,\) int64, one per cloud, got"):
             model(x, wrong)
     with pytest.raises(RuntimeError, match="index 5 is out of bounds"):
         model(x, torch.tensor([0, 5]))

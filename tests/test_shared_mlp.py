@@ -11,7 +11,7 @@ from torch import nn
 
 from pointnet import SharedMLP
 from pointnet.layers import conv1d_to_linear, linear_to_conv1d
-from pointnet.layers.shared_mlp import ACTIVATIONS, make_activation
+from pointnet.layers.activations import ACTIVATIONS, make_activation
 from pointnet.ops.masked import batch_norm, point_mask
 
 
@@ -144,12 +144,12 @@ def test_wrong_lengths_and_context_are_met_with_one_clear_line():
         mlp(torch.zeros(2, 5, 9), lengths=torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match=r"lengths must be \(2,\) integers, .* torch.float32"):
         mlp(torch.zeros(2, 5, 9), lengths=torch.tensor([1.0, 2.0]))
-    with pytest.raises(ValueError, match=r"context must be \(2, E\), one vector a cloud, got \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"context must be \(2, E\), one vector per cloud, got \(1, 2\)"):
         mlp(x, context=torch.zeros(1, 2))
     with pytest.raises(ValueError, match=r"points must be \(B, 4, N\), got \(2, 3, 9\)"):
         mlp(x, context=torch.zeros(2, 1))
     for wrong in (torch.zeros(2, 2, 8), torch.zeros(1, 2, 9), [torch.zeros(2, 1), torch.zeros(2, 1, 1)]):
-        with pytest.raises(ValueError, match=r"context must be \(2, E, 9\), one vector a point, got"):
+        with pytest.raises(ValueError, match=r"context must be \(2, E, 9\), one vector per point, got"):
             mlp(x, context=wrong)
     with pytest.raises(ValueError, match=r"E below the 5 channels .*, got \(2, 2\), \(2, 3, 9\)"):
         mlp(x, context=[torch.zeros(2, 2), torch.zeros(2, 3, 9)])

@@ -20,7 +20,8 @@ from torch import nn
 
 from pointnet import PointNetClassifier, load_model
 from pointnet import __main__ as command_line
-from pointnet.models import zoo
+from pointnet.models import MODELS, shipped
+from pointnet.models.weights import digest
 from tests.helpers import SMALL, assert_equal_states, described, error_of
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +82,7 @@ def test_a_model_is_loaded_and_folded_without_symbolic_algebra(tmp_path):
     assert done.stdout == "False\n"
 
 
-@pytest.mark.parametrize("kind", zoo.MODELS.values())
+@pytest.mark.parametrize("kind", MODELS.values())
 def test_the_arguments_are_all_that_the_constructor_takes(kind):
     assert set(kind(2).arguments) == set(kind.__init__.__annotations__)
     assert kind(**kind(5).arguments).arguments == kind(5).arguments
@@ -99,7 +100,7 @@ def test_stopped_between_its_files_a_save_leaves_no_model_that_looks_whole(folde
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(zoo, "save_config", stop)
+    monkeypatch.setattr("pointnet.models.weights.save_config", stop)
     for where, message in ((folder, "damaged: it does not match the sha256"), (tmp_path / "new", "no model here")):
         with pytest.raises(KeyboardInterrupt):
             small().save_pretrained(where)
@@ -164,7 +165,7 @@ def another_activation(model):
         (folded, "the model is not as its arguments make it"),
         (another_activation, "the model is not as its arguments make it"),
         (without_names, "classes must name its 3 classes, each once, got 0 names"),
-        (without_points, "num_points must be an integer"),
+        (without_points, "num_points in preprocessing must be an integer"),
         (lambda model: Other(3), "Other is not one of pointnet"),
     ],
 )
@@ -266,7 +267,7 @@ def test_weights_of_another_library_or_another_model_are_one_clear_line(folder, 
 def test_a_state_that_is_not_the_models_is_one_short_line(folder, change, misfit):
     state = load_model(folder).state_dict()
     change(state)
-    write_state(folder, state, {"sha256": zoo._digest(state)})
+    write_state(folder, state, {"sha256": digest(state)})
     assert_refused(folder, f"does not fit the model in config.json: .*{re.escape(misfit)}$")
 
 
@@ -298,7 +299,7 @@ def test_a_config_of_something_else_is_one_clear_line(folder, content, reason):
         {"arguments": {"num_classes": 3, "widths": 3}},
         {"arguments": {"num_classes": 3, "widths": [[], [4]]}},
         {"arguments": {"num_classes": 3, "widths": [[4]]}},
-        {"arguments": {"num_classes": 3, "tnet_widths": 3, "input_transform": False, "feature_transform": False}},
+        {"arguments": {"num_classes": 3, "tnet_widths": 3}},
         {"arguments": {"num_classes": 3, "wide": True}},
         {"arguments": {"num_classes": 10**30}},
         {"classes": ["a", "b"]},
@@ -329,7 +330,7 @@ def test_a_config_that_lies_about_sizes_takes_no_memory(folder):
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     """The place of shipped weights, with two of them."""
-    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("pointnet.models.weights.WEIGHTS", tmp_path / "weights")
     models = {name: small() for name in ("pointnet_a", "pointnet_b")}
     for name, model in models.items():
         model.save_pretrained(tmp_path / "weights" / name, half=True)
@@ -339,7 +340,7 @@ def weights(tmp_path, monkeypatch):
 
 
 def test_shipped_weights_are_loaded_by_name(weights):
-    assert zoo.shipped() == ["pointnet_a", "pointnet_b"]
+    assert shipped() == ["pointnet_a", "pointnet_b"]
     for name, model in weights.items():
         for loaded in (load_model(name), PointNetClassifier.from_pretrained(name)):
             torch.testing.assert_close(loaded.logits.weight, model.logits.weight, rtol=1e-3, atol=1e-4)
@@ -425,7 +426,7 @@ def test_what_the_hub_has_kept_is_read_without_a_network_and_what_not_is_one_lin
     model = PointNetClassifier.from_pretrained("someone/pointnet")
     assert_equal_states(model.state_dict(), load_model(folder).state_dict())
     for name in ("someone/else", "some--one/..x"):
-        with pytest.raises(ValueError, match=f"{name}: no such folder, and not to be had from") as caught:
+        with pytest.raises(ValueError, match=f"{name}: no such folder, and not available from") as caught:
             PointNetClassifier.from_pretrained(name)
         assert "\n" not in str(caught.value)
 

@@ -8,7 +8,7 @@ import torch
 from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import task_of
-from pointnet.models import load_model, zoo
+from pointnet.models import WEIGHTS, load_model, shipped
 from pointnet.training import fit
 from pointnet.training.run import fingerprint
 from tests.helpers import halves, quiet, small, tiny
@@ -19,16 +19,16 @@ SIZES = {"pointnet_modelnet40": 8e6, "pointnet_shapes": 2e6, "pointnet_shapes_pa
 
 
 def recorded(name: str) -> dict:
-    return json.loads((zoo.WEIGHTS / name / "scores.json").read_text())
+    return json.loads((WEIGHTS / name / "scores.json").read_text())
 
 
 def test_they_are_those_that_are_promised():
-    assert zoo.shipped() == sorted(SIZES)
+    assert shipped() == sorted(SIZES)
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_they_are_small_and_their_card_says_what_they_reach(name):
-    folder = zoo.WEIGHTS / name
+    folder = WEIGHTS / name
     assert sum(path.stat().st_size for path in folder.iterdir()) <= SIZES[name]
     text, scores, model = (folder / "README.md").read_text(), recorded(name), load_model(name)
     assert " | ".join(f"{scores[title]:.2%}" for title in task_of(model).titles) in text

@@ -24,8 +24,7 @@ from pointnet.datasets import LabelledClouds, ModelNet, open_dataset, split_part
 from pointnet.devices import keep_freed_memory
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
-from pointnet.models import PointNetModel, PointNetPartSegmenter, load_model
-from pointnet.models.zoo import WEIGHTS
+from pointnet.models import WEIGHTS, PointNetModel, PointNetPartSegmenter, load_model
 from pointnet.training import TrainConfig
 from pointnet.training.run import fingerprint
 from pointnet.training.settings import load_config, to_words

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
 from pointnet.models import MODELS, PointNetPartSegmenter
-from pointnet.models.pointnet import PUBLISHED, PUBLISHED_CLASSIFIER_HEAD
-from pointnet.models.segmentation import PUBLISHED_HEAD, PUBLISHED_PART, PUBLISHED_PART_HEAD
+from pointnet.models.encoder import ENCODER_WIDTHS
+from pointnet.models.pointnet import CLASSIFIER_HEAD_WIDTHS
+from pointnet.models.segmentation import PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS, SCENE_HEAD_WIDTHS
 
 from .metrics import ConfusionMatrix, PartScores, SceneScores
 
@@ -41,8 +42,8 @@ class Classification:
 
     name = "classification"
     networks: ClassVar[Mapping[str, str]] = {"pointnet": "pointnet"}
-    widths: Sequence[Sequence[int]] = PUBLISHED
-    head_widths: Sequence[int] = PUBLISHED_CLASSIFIER_HEAD
+    widths: Sequence[Sequence[int]] = ENCODER_WIDTHS
+    head_widths: Sequence[int] = CLASSIFIER_HEAD_WIDTHS
     titles = ConfusionMatrix.titles
     counted = "shapes"
 
@@ -100,7 +101,7 @@ class SceneSegmentation(Classification):
 
     name = "scene"
     networks: ClassVar[Mapping[str, str]] = {"pointnet": "pointnet_scene"}
-    head_widths: Sequence[int] = PUBLISHED_HEAD
+    head_widths: Sequence[int] = SCENE_HEAD_WIDTHS
     titles = SceneScores.titles
     counted = "points"
 
@@ -137,8 +138,8 @@ class PartSegmentation(SceneSegmentation):
 
     name = "part"
     networks: ClassVar[Mapping[str, str]] = {"pointnet": "pointnet_part"}
-    widths = PUBLISHED_PART
-    head_widths = PUBLISHED_PART_HEAD
+    widths = PART_ENCODER_WIDTHS
+    head_widths = PART_HEAD_WIDTHS
     titles = PartScores.titles
     counted = "shapes"
 

@@ -18,8 +18,7 @@ from pointnet.datasets import PointCloudFileError
 from pointnet.datasets.folder import KEPT, sample_array, sample_file
 from pointnet.evaluation.evaluate import vote
 from pointnet.evaluation.tasks import PREPROCESSING, task_of
-from pointnet.models import PointNetClassifier, PointNetModel, load_model
-from pointnet.models.zoo import DEFAULTS, shipped
+from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, load_model, shipped
 from pointnet.names import did_you_mean_path
 from pointnet.points.read import files_in
 

@@ -8,7 +8,8 @@ from typing import TypeVar, cast
 import torch
 from torch import nn
 
-from .shared_mlp import BatchNormLast, SharedLayer, SharedMLP
+from .shared_layer import BatchNormLast, SharedLayer
+from .shared_mlp import SharedMLP
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,7 +29,7 @@ def fold_norms(module: M) -> M:
         folded = cast(M, _fold_linears(folded, ""))
     for name, part in folded.named_modules():
         if isinstance(part, SharedLayer):
-            _fold_layer(part, name)
+            fold_layer(part, name)
         for child_name, child in part.named_children():
             if isinstance(child, nn.Sequential):
                 setattr(part, child_name, _fold_linears(child, f"{name}.{child_name}".lstrip(".")))
@@ -40,11 +41,11 @@ def _fold_linears(network: nn.Sequential, name: str) -> nn.Sequential:
         return network
     mlp = SharedMLP.from_linear(network)
     for i, layer in enumerate(mlp):
-        _fold_layer(layer, f"{name}, layer {i}".lstrip(", "))
+        fold_layer(layer, f"{name}, layer {i}".lstrip(", "))
     return mlp.to_linear()
 
 
-def _fold_layer(layer: SharedLayer, name: str) -> None:
+def fold_layer(layer: SharedLayer, name: str) -> None:
     norm, conv = layer.norm, layer.conv
     if norm is None:
         return

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.ops.ranks import MARK, Ranks
 
-from .shared_mlp import BatchNormLast, SharedLayer
+from .shared_layer import BatchNormLast, SharedLayer
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -1,4 +1,4 @@
-"""The T-Net: a small PointNet that predicts how to turn the points (PointNet, section 4.2 and supplement C)."""
+"""The T-Net: a small PointNet that predicts a matrix to align the points (PointNet, section 4.2, supplement C)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from .shared_mlp import SharedMLP
 
-PUBLISHED_TNET = ((64, 128, 1024), (512, 256))  # the widths of the layers before the max, and after it
+TNET_WIDTHS = ((64, 128, 1024), (512, 256))  # as published: of the layers before the max, and after it
 
 
 class TNet(nn.Module):
-    """Predicts one matrix a cloud to align its points: (B, C, N) -> (B, dim, dim).
+    """Predicts one matrix per cloud to align its points: (B, C, N) -> (B, dim, dim).
 
     Shared layers 64, 128, 1024, max over the points, then 512, 256 and dim * dim on the pooled feature. It starts as
     the identity: the last weight is zero and the last bias the identity matrix. Use it with `align`.
@@ -24,7 +24,7 @@ class TNet(nn.Module):
         widths: of the layers before the max and after it.
     """
 
-    def __init__(self, dim: int, in_channels: int | None = None, widths: Sequence[Sequence[int]] = PUBLISHED_TNET):
+    def __init__(self, dim: int, in_channels: int | None = None, widths: Sequence[Sequence[int]] = TNET_WIDTHS):
         super().__init__()
         if len(widths) != 2 or not all(widths):
             raise ValueError(f"a T-Net's widths must be those before and those after the max, got {widths!r}")

@@ -1,37 +1,53 @@
-"""What the models of `MODELS` have in common: they go to a folder and come back from one, or from a hub."""
+"""The base class of the models: each is built from plain arguments, and goes to a folder and comes back from it."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import nn
 
+from pointnet.files import write_atomically
+
+from . import weights
+
 M = TypeVar("M", bound="Pretrained")
+MODELS: dict[str, type[Any]] = {}  # the subclasses of `Pretrained` that have a name, by it
 
 
 class Pretrained(nn.Module):
-    """A network with names for what it tells apart, that can be saved with all it takes to rebuild and use it.
+    """A network that knows the names of its classes and can be saved with all it takes to rebuild and use it.
+
+    A subclass that is defined with a `name` can be saved and loaded: `class Net(Pretrained, name="net")`.
 
     `classes` and `preprocessing` are empty until `load_model` fills them in: the names of the logits, and what the
-    weights expect of points.
+    weights expect of points. `arguments` are those of the constructor, defaults included, sequences as lists.
     """
 
+    scores_each_point: ClassVar[bool] = False  # logits (B, num_outputs, N) in place of (B, num_outputs)
     classes: tuple[str, ...] = ()
     preprocessing: dict[str, Any]
+    arguments: dict[str, Any]
+
+    def __init_subclass__(cls, name: str | None = None) -> None:
+        super().__init_subclass__()
+        if name is not None:
+            MODELS[name] = cls
+        if "__init__" in vars(cls):
+            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()
         self.preprocessing = {}
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """What its constructor takes to make one like it."""
-        raise NotImplementedError
-
-    @property
     def num_outputs(self) -> int:
-        """How many logits it gives for a cloud, or for each point of one."""
+        """The number of logits of a cloud, or of each point."""
         raise NotImplementedError
 
     def save_pretrained(self, folder: str | os.PathLike[str], half: bool = False, notes: str = "") -> None:
@@ -42,33 +58,151 @@ class Pretrained(nn.Module):
         Args:
             half: matrices are stored in half precision, which halves the file; vectors (biases, norms) stay float32.
             notes: Markdown for the model card: what it was trained on, what it reached, its licence. A card that is
-                there already is left as it is.
+                already there is kept.
 
         Raises:
             ValueError: a network that its arguments do not rebuild (folded, or changed by hand), or that lacks names
                 for its classes or `preprocessing["num_points"]`; weights too large for half precision.
             OSError: the folder cannot be written.
         """
-        from .zoo import save_model
-
-        save_model(self, folder, half, notes)
+        folder = Path(folder)
+        if reason := _why_not_saved(self):
+            raise ValueError(f"{folder}: not written: {reason}")
+        state = {key: x.half() if half and x.dim() > 1 else x for key, x in self.state_dict().items()}
+        if half and not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+            raise ValueError(f"{folder}: not written: its weights are too large for half precision")
+        folder.mkdir(parents=True, exist_ok=True)
+        sha256 = weights.save_weights(folder, state)
+        if not (folder / "README.md").exists():
+            write_atomically(folder / "README.md", _model_card(self, notes).encode())
+        # Last: a folder without it holds no model, and one of an older model does not match the new weights.
+        weights.save_config(folder, _name_of(self), self.arguments, self.classes, self.preprocessing, sha256)
 
     @classmethod
     def from_pretrained(cls: type[M], name: str | os.PathLike[str], revision: str | None = None) -> M:
         """The model of a folder, of shipped weights, or of the Hugging Face Hub; in eval mode, on the CPU.
 
         Args:
-            name: a folder, a name that `load_model` knows, or else `owner/name` on the Hub, which is fetched once
-                and kept in the Hub's own cache.
+            name: a folder, a name that `load_model` knows, or else `owner/name` on the Hub, which is downloaded once
+                to the Hub's own cache.
             revision: a branch, tag or commit on the Hub.
 
         Raises:
-            ValueError: no such model, one of another kind, or damaged; the message names it.
+            ValueError: no such model, one of another class, or damaged; the message names it.
             ImportError: it would have to come from the Hub, and the extra `hub` is not installed.
         """
-        from .zoo import fetch_model, load_model
-
-        model = load_model(fetch_model(os.fspath(name), revision))
+        model = load_folder(weights.find_folder(name, hub=True, revision=revision))
         if not isinstance(model, cls):
             raise ValueError(f"{os.fspath(name)}: holds a {type(model).__name__}, not a {cls.__name__}")
         return model
+
+
+def load_folder(folder: Path) -> Any:
+    """The model of a model folder, in eval mode, in float32, on the CPU.
+
+    Raises:
+        ValueError: a file of the folder is damaged or describes another model; the message names the file.
+    """
+    config = weights.read_config(folder)
+    state = weights.read_weights(folder, config.get("sha256"))
+    try:
+        model = _build(config["model"], config["arguments"])
+        model.classes, model.preprocessing = tuple(config["classes"]), dict(config["preprocessing"])
+        if reason := _undescribed(model):
+            raise ValueError(reason)
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        said = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        path = folder / weights.CONFIG_FILE
+        raise ValueError(f"{path}: does not describe a model of this library: {said}") from error
+    if reason := weights.misfit(state, model.state_dict()):
+        path = folder / weights.WEIGHTS_FILE
+        raise ValueError(f"{path}: does not fit the model in {weights.CONFIG_FILE}: {reason}")
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def _recording(init: Callable[..., None]) -> Callable[..., None]:
+    """`init` of a subclass, which then keeps its arguments; the outermost of several is the last, so it wins."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def recording(self: Pretrained, *given: Any, **named: Any) -> None:
+        init(self, *given, **named)
+        bound = signature.bind(self, *given, **named)
+        bound.apply_defaults()
+        self.arguments = {name: _plain(value) for name, value in list(bound.arguments.items())[1:]}
+
+    return recording
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: sequences, inner ones too, as lists of their own."""
+    return [_plain(each) for each in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _build(name: str, arguments: Mapping[str, Any]) -> Pretrained:
+    """The network, without memory for its numbers and without drawing any."""
+    if name not in list(MODELS):  # of a list, since what a config holds may not be hashable
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
+    with torch.device("meta"):
+        return MODELS[name](**arguments)
+
+
+def _name_of(model: Pretrained) -> str:
+    return next((name for name, kind in MODELS.items() if kind is type(model)), "")
+
+
+def _why_not_saved(model: Pretrained) -> str:
+    """Why the model could not be rebuilt or used if it were saved; empty where it could."""
+    name = _name_of(model)
+    if not name:
+        return f"{type(model).__name__} is not one of {', '.join(MODELS)}"
+    # What is kept under an argument's name must still be that argument; the modules show in the repr.
+    kept = {name: _plain(getattr(model, name, value)) for name, value in model.arguments.items()}
+    if kept != model.arguments or repr(_build(name, model.arguments)) != repr(model):
+        return "the model is not as its arguments make it (folded, or changed)"
+    return _undescribed(model)
+
+
+def _undescribed(model: Pretrained) -> str:
+    """What is wrong with the model's classes or `num_points`; empty where nothing is."""
+    count, names = model.num_outputs, {name for name in model.classes if isinstance(name, str)}
+    if not len(model.classes) == len(names) == count:
+        return f"classes must name its {count} classes, each once, got {len(names)} names"
+    num_points = model.preprocessing.get("num_points")
+    if type(num_points) is not int or num_points < 1:
+        return f"num_points in preprocessing must be an integer above 0, points per cloud, got {num_points!r}"
+    return ""
+
+
+def _model_card(model: Pretrained, notes: str) -> str:
+    """A model card in the Hugging Face Hub's layout: YAML between two lines of dashes, then Markdown."""
+    kind, channels = type(model).__name__, model.arguments["in_channels"]
+    scores = f"(B, {model.num_outputs}, N)" if model.scores_each_point else f"(B, {model.num_outputs})"
+    expected = "\n".join(f"- {name}: {value}" for name, value in model.preprocessing.items())
+    card = f"""---
+library_name: pointnet-shared-mlp
+tags:
+- point-cloud
+- pointnet
+- 3d
+---
+
+# {kind}, {len(model.classes)} classes
+
+PointNet (Qi, Su, Mo, Guibas, CVPR 2017) with {sum(p.numel() for p in model.parameters()):,} parameters.
+
+```python
+from pointnet import {kind}
+
+model = {kind}.from_pretrained("...")  # this folder, or its name on the Hub
+logits = model(points)  # (B, {channels}, N) float32 -> {scores}
+```
+
+It expects of points:
+
+{expected}
+
+Its classes, in the order of the logits: {", ".join(model.classes)}.
+"""
+    return f"{card}\n{notes}\n" if notes else card

@@ -1,43 +1,38 @@
 """A label for every point: PointNet's part and scene segmentation (Qi et al., CVPR 2017, figures 2 and 9).
 
 As published, each point gets the outputs of the layers it went through and a copy of its cloud's feature, side by side,
-and a shared MLP scores it. Here that tensor is never built: each of the parts is multiplied by its own columns of the
-first weight, the feature once a cloud (identity 5), the turned points without being turned (identity 6).
+and a shared MLP scores it. Here that tensor is never built: each input is multiplied by its own columns of the first
+weight, the feature once per cloud (identity 5), the points not yet multiplied by their transform (identity 6).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from pointnet.layers.shared_mlp import SharedMLP
-from pointnet.layers.tnet import PUBLISHED_TNET
+from pointnet.layers.tnet import TNET_WIDTHS
 
-from .pointnet import (
-    PUBLISHED,
-    Encoding,
-    PointNetEncoder,
-    PointNetModel,
-    Transforms,
-    check_points_are_independent,
-)
+from .chunks import check_points_are_independent
+from .encoder import ENCODER_WIDTHS, Encoding, PointNetEncoder, PointNetModel, Transforms
 
-# The widths of the shared layers, before and after the feature transform, and those of the heads.
-PUBLISHED_PART, PUBLISHED_PART_HEAD = ((64, 128, 128), (512, 2048)), (256, 256, 128)
-PUBLISHED_HEAD = (512, 256, 128, 128)
+# As published: of the part encoder before and after its feature transform, and of the heads' hidden layers.
+PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS = ((64, 128, 128), (512, 2048)), (256, 256, 128)
+SCENE_HEAD_WIDTHS = (512, 256, 128, 128)
 
 
 class PointNetLabeller(PointNetModel):
-    """What the two have in common: a head of shared layers that scores each point.
+    """A network whose head of shared layers scores each point.
 
     Args:
-        encoder, regularization_weight: as of `PointNetModel`.
+        encoder, regularization_weight: see `PointNetModel`.
         widths: of the head's layers, from what each point is given to the logits.
         dropout: after each hidden layer of the head; none as published.
     """
+
+    scores_each_point = True
 
     def __init__(self, encoder: PointNetEncoder, widths: Sequence[int], dropout: float, regularization_weight: float):
         super().__init__(encoder, regularization_weight)
@@ -45,34 +40,28 @@ class PointNetLabeller(PointNetModel):
         self.logits = SharedMLP(widths[-2:], norm=None, activation=None)
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        dropout = self.head[0].dropout
-        own = {"dropout": 0.0 if dropout is None else dropout.p, "head_widths": self.head.widths[1:]}
-        return {**super().arguments, **own}
-
-    @property
     def num_outputs(self) -> int:
         return self.logits.widths[-1]
 
 
-class PointNetPartSegmenter(PointNetLabeller):
+class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
     """Scores each point of an object for each part: (B, C, N) -> (B, num_parts, N) logits (supplement C, figure 9).
 
-    Shared layers 64, 128, 128 | 512, 2048, turned at the bar by a 128 x 128 T-Net. A point's 960 channels are the
-    turned ones (128) and the outputs of the first four layers (64, 128, 128, 512); with its cloud's feature (2048) and
-    the object's category, one-hot (16), the head takes 3,024, its columns in that order, then 256, 256, 128 and the
-    logits. One network for all categories. 7,843,387 parameters at 50 parts and 16 categories.
+    Shared layers 64, 128, 128 | 512, 2048, aligned at the bar by a 128 x 128 T-Net. The head takes 3,024 channels per
+    point, its columns in this order: the aligned ones (128), the outputs of the first four layers (64, 128, 128, 512),
+    the cloud's feature (2048) and the object's category, one-hot (16). Then 256, 256, 128 and the logits. One network
+    for all categories. 7,843,387 parameters at 50 parts and 16 categories.
 
-    The authors' released code is another graph: T-Nets of other widths, the pooled layer's 2,048 channels skipped to
-    the head as well, the turned ones not, dropout in the head, and a classifier of the category beside it.
+    The authors' released code is another graph: T-Nets of other widths; the head also takes the pooled layer's 2,048
+    channels, but not the aligned ones, and has dropout; a second head classifies the category.
 
     Args:
         num_parts: how many parts, those of all categories together.
         num_categories: how many object categories.
-        in_channels, input_transform, feature_transform, widths, tnet_widths: as of `PointNetEncoder`.
+        in_channels, input_transform, feature_transform, widths, tnet_widths: see `PointNetEncoder`.
         parts_of: for each category the numbers of its parts, for `restrict`; None: any part may be of any category.
         dropout: after each hidden layer of the head; none as published.
-        regularization_weight: as of `PointNetModel`.
+        regularization_weight: see `PointNetModel`.
         head_widths: of the hidden layers of the head.
     """
 
@@ -86,9 +75,9 @@ class PointNetPartSegmenter(PointNetLabeller):
         parts_of: Sequence[Sequence[int]] | None = None,
         dropout: float = 0.0,
         regularization_weight: float = 0.016,
-        widths: Sequence[Sequence[int]] = PUBLISHED_PART,
-        head_widths: Sequence[int] = PUBLISHED_PART_HEAD,
-        tnet_widths: Sequence[Sequence[int]] = PUBLISHED_TNET,
+        widths: Sequence[Sequence[int]] = PART_ENCODER_WIDTHS,
+        head_widths: Sequence[int] = PART_HEAD_WIDTHS,
+        tnet_widths: Sequence[Sequence[int]] = TNET_WIDTHS,
     ):
         for name, value in (("num_parts", num_parts), ("num_categories", num_categories)):
             if value < 1:
@@ -101,28 +90,6 @@ class PointNetPartSegmenter(PointNetLabeller):
         self.parts_of = None if parts_of is None else checked_parts(parts_of, num_categories, num_parts)
         self._allowed: Tensor | None = None  # the same as a table, on the device where it was last asked for
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        own = {"num_parts": self.num_outputs, "num_categories": self.num_categories, "parts_of": self.parts_of}
-        return {**own, **super().arguments}
-
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        category: Tensor | None = ...,
-        lengths: Tensor | None = ...,
-        return_transforms: Literal[False] = ...,
-    ) -> Tensor: ...
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        category: Tensor | None = ...,
-        lengths: Tensor | None = ...,
-        *,
-        return_transforms: Literal[True],
-    ) -> tuple[Tensor, Transforms]: ...
     def forward(
         self,
         x: Tensor,
@@ -133,8 +100,8 @@ class PointNetPartSegmenter(PointNetLabeller):
         """(B, C, N) -> (B, num_parts, N) logits, and the T-Nets' matrices if asked for.
 
         Args:
-            category: (B,) integers below num_categories, of which kind each object is; -1 where that is not known.
-                None: of none it is known.
+            category: (B,) integers below num_categories, the category of each object; -1 where it is not known. None:
+                it is known of no object.
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The logits of the rest are 0.
         """
         encoding = self.encoder.encode(x, lengths, keep=self._kept)
@@ -145,12 +112,12 @@ class PointNetPartSegmenter(PointNetLabeller):
     def label_chunks(self, seen: Tensor, chunks: Iterable[Tensor], category: Tensor | None = None) -> Iterator[Tensor]:
         """The logits (B, num_parts, n) of clouds of any size, chunk by chunk (B, C, n), in the memory of one.
 
-        With their feature known, no point's logits depend on another point. Equal to the clouds given whole, where
-        `seen` is all of them.
+        Once the clouds' features are known, no point's logits depend on another point. If `seen` is all points, the
+        logits equal those of the whole clouds.
 
         Args:
-            seen: (B, C, N), the points that feature and matrices are made of: all, or enough of them.
-            category: as of `forward`.
+            seen: (B, C, N), the points from which features and matrices are computed: all, or a large enough sample.
+            category: as in `forward`.
 
         Raises:
             ValueError: in training mode or without running statistics, where the norms would need the whole cloud.
@@ -168,14 +135,14 @@ class PointNetPartSegmenter(PointNetLabeller):
     def _score(self, encoding: Encoding, category: Tensor | None, lengths: Tensor | None = None) -> Tensor:
         feature, transforms, per_point = encoding
         context = [*per_point, feature, self._one_hot(category, feature)]
-        turned = per_point[len(self.encoder.mlp1) - 1]
-        return self.logits(self.head(turned, context, lengths, transforms.feature), lengths=lengths)
+        aligned = per_point[len(self.encoder.mlp1) - 1]  # by the transform that the head is given
+        return self.logits(self.head(aligned, context, lengths, transforms.feature), lengths=lengths)
 
     def restrict(self, logits: Tensor, category: Tensor | None) -> Tensor:
         """The logits (B, num_parts, N), -inf for parts that the object's category (B,) does not have.
 
-        Evaluation and prediction choose among what is left; as published, training scores all parts. None and -1, where
-        it is not known, leave all.
+        Evaluation and prediction choose among the others; as published, training scores all parts. Where the category
+        is not known, None or -1, all logits stay.
         """
         if category is None or self.parts_of is None:
             return logits
@@ -189,29 +156,30 @@ class PointNetPartSegmenter(PointNetLabeller):
         return logits.masked_fill(~allowed.unsqueeze(2), -torch.inf)
 
     def _one_hot(self, category: Tensor | None, feature: Tensor) -> Tensor:
-        """(B,) -> (B, num_categories) of the feature's kind; zeros where it is not known."""
+        """(B,) -> (B, num_categories) in the feature's dtype; zeros where it is not known."""
         known = feature.new_zeros(feature.shape[0], self.num_categories)
         if category is None:
             return known
         if category.shape != feature.shape[:1] or category.dtype != torch.int64:
-            wanted = f"({feature.shape[0]},) int64, one a cloud"
+            wanted = f"({feature.shape[0]},) int64, one per cloud"
             raise ValueError(f"category must be {wanted}, got {tuple(category.shape)} {category.dtype}")
         category = category.to(feature.device).unsqueeze(1)
         return known.scatter(1, category.clamp(min=0), (category >= 0).to(known.dtype))
 
 
-class PointNetSegmenter(PointNetLabeller):
+class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
     """Scores each point of a scene for each class: (B, C, N) -> (B, num_classes, N) logits (figure 2).
 
-    The encoder, then for each point the 64 channels that the feature T-Net has turned, with the feature 1,088, through
-    512, 256, 128, 128 and the logits. It has 9 input channels for indoor scenes: xyz, RGB, and xyz as a share of the
-    room. 3,548,566 parameters at 13 classes. The authors' released code for scenes is another graph, without T-Nets.
+    The encoder, then for each point the 64 channels that the feature T-Net has aligned and the cloud's feature, 1,088
+    in all, through 512, 256, 128, 128 and the logits. 9 input channels for indoor scenes: xyz, RGB, and xyz as a share
+    of the room. 3,548,566 parameters at 13 classes. The authors' released code for scenes is another graph, without
+    T-Nets.
 
     Args:
         num_classes: how many classes.
-        in_channels, input_transform, feature_transform, widths, tnet_widths: as of `PointNetEncoder`.
+        in_channels, input_transform, feature_transform, widths, tnet_widths: see `PointNetEncoder`.
         dropout: after each hidden layer of the head; none as published.
-        regularization_weight: as of `PointNetModel`.
+        regularization_weight: see `PointNetModel`.
         head_widths: of the hidden layers of the head.
     """
 
@@ -223,9 +191,9 @@ class PointNetSegmenter(PointNetLabeller):
         feature_transform: bool = True,
         dropout: float = 0.0,
         regularization_weight: float = 0.016,
-        widths: Sequence[Sequence[int]] = PUBLISHED,
-        head_widths: Sequence[int] = PUBLISHED_HEAD,
-        tnet_widths: Sequence[Sequence[int]] = PUBLISHED_TNET,
+        widths: Sequence[Sequence[int]] = ENCODER_WIDTHS,
+        head_widths: Sequence[int] = SCENE_HEAD_WIDTHS,
+        tnet_widths: Sequence[Sequence[int]] = TNET_WIDTHS,
     ):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
@@ -233,16 +201,6 @@ class PointNetSegmenter(PointNetLabeller):
         given = widths[0][-1] + widths[1][-1]
         super().__init__(encoder, [given, *head_widths, num_classes], dropout, regularization_weight)
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return {"num_classes": self.num_outputs, **super().arguments}
-
-    @overload
-    def forward(self, x: Tensor, lengths: Tensor | None = ..., return_transforms: Literal[False] = ...) -> Tensor: ...
-    @overload
-    def forward(
-        self, x: Tensor, lengths: Tensor | None = ..., *, return_transforms: Literal[True]
-    ) -> tuple[Tensor, Transforms]: ...
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, return_transforms: bool = False
     ) -> Tensor | tuple[Tensor, Transforms]:
@@ -257,7 +215,7 @@ class PointNetSegmenter(PointNetLabeller):
 
 
 def checked_parts(parts_of: Sequence[Sequence[int]], num_categories: int, num_parts: int) -> list[list[int]]:
-    """A copy. ValueError unless it is a list of one or more part numbers for each category."""
+    """A copy of `parts_of`. ValueError unless it lists one or more part numbers for each category."""
     if len(parts_of) != num_categories:
         raise ValueError(f"parts_of must have a list for each of {num_categories} categories, got {len(parts_of)}")
     for category, parts in enumerate(parts_of):

@@ -20,7 +20,7 @@ def point_mask(lengths: Tensor, points: Tensor) -> Tensor:
     """
     if lengths.shape != points.shape[:1] or lengths.dtype.is_floating_point or lengths.dtype == torch.bool:
         raise ValueError(
-            f"lengths must be ({points.shape[0]},) integers, one a cloud, got {tuple(lengths.shape)} {lengths.dtype}"
+            f"lengths must be ({points.shape[0]},) integers, one per cloud, got {tuple(lengths.shape)} {lengths.dtype}"
         )
     positions = torch.arange(points.shape[2], device=points.device)
     return (positions < lengths.to(points.device).unsqueeze(1)).unsqueeze(1)

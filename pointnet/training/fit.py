@@ -20,7 +20,7 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
 from pointnet.files import write_atomically
 from pointnet.models import load_model
-from pointnet.models.zoo import save_config
+from pointnet.models.weights import save_config
 from pointnet.world import World
 
 from .feed import count_batches, make_feed

@@ -31,9 +31,9 @@ from pointnet.datasets.transforms import (
 from pointnet.evaluation.tasks import TASKS, Classification
 from pointnet.files import write_atomically
 from pointnet.layers import synchronize_norms
-from pointnet.layers.tnet import PUBLISHED_TNET
+from pointnet.layers.tnet import TNET_WIDTHS
 from pointnet.models import MODELS, PointNetModel
-from pointnet.models.zoo import save_weights
+from pointnet.models.weights import save_weights
 from pointnet.world import World
 
 from .capture import CapturedGradients
@@ -376,7 +376,7 @@ def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]
         "regularization_weight": config.regularization_weight,
         "widths": [scaled(widths, config.width) for widths in task.widths],
         "head_widths": scaled(task.head_widths, config.width),
-        "tnet_widths": [scaled(widths, config.tnet_width) for widths in PUBLISHED_TNET],
+        "tnet_widths": [scaled(widths, config.tnet_width) for widths in TNET_WIDTHS],
         "dropout": config.dropout,
     }
 

@@ -1,0 +1,177 @@
+"""One layer of a shared MLP: a kernel-1 convolution, batch norm, an activation and dropout."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointnet.ops.aligned import align, fold_transform
+from pointnet.ops.masked import batch_norm, batch_norm_last, fill_padding
+from pointnet.ops.pooled import is_poolable, pooled, pooled_winners
+
+from .views import conv1d_to_linear
+
+HALF = (torch.float16, torch.bfloat16)
+Context = Tensor | Sequence[Tensor] | None
+
+
+class SharedLayer(nn.Module):
+    """One layer of a shared MLP, (B, C, N) -> (B, D, N): kernel-1 convolution, norm, activation, dropout.
+
+    Each but the convolution may be None.
+    """
+
+    def __init__(
+        self,
+        conv: nn.Conv1d,
+        norm: nn.BatchNorm1d | None = None,
+        activation: nn.Module | None = None,
+        dropout: nn.Dropout | None = None,
+    ):
+        super().__init__()
+        self.conv = conv
+        self.norm = norm
+        self.activation = activation
+        self.dropout = dropout
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Context = None,
+        mask: Tensor | None = None,
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, N) -> (B, D, N), as `SharedMLP.forward`; mask (B, 1, N) is True where a point exists."""
+        self.check(x, context, transform)
+        z = self.project(x, context, transform)
+        if self.norm is not None:
+            z = batch_norm(z, self.norm, mask)
+        if type(self.activation) is nn.ReLU and not self.has_hooks():
+            z = z.relu_()  # in place: z is this layer's own, and nothing before it needs its values again
+        elif self.activation is not None:
+            z = self.activation(z)
+        if self.dropout is not None:
+            z = self.dropout(z)
+        return fill_padding(z, mask)
+
+    def project(self, x: Tensor, context: Context = None, transform: Tensor | None = None) -> Tensor:
+        """The linear map alone: (B, C, N) -> (B, D, N)."""
+        extra = [each if each.dim() == 3 else each.unsqueeze(2) for each in as_sequence(context)]
+        if self.conv._forward_hooks or self.conv._forward_pre_hooks:  # they run only if it is called: by definition
+            aligned = x if transform is None else align(x, transform)
+            return self.conv(torch.cat([aligned, *(each.expand(-1, -1, x.shape[2]) for each in extra)], 1))
+        if not extra and transform is None:
+            return self.conv(x)
+        weight, *of_extra = self.conv.weight.squeeze(2).split([each.shape[1] for each in (x, *extra)], 1)
+        if transform is not None:
+            weight = fold_transform(weight, transform)
+        for each, columns in zip(extra, of_extra, strict=True):
+            if each is x:
+                weight = weight + columns
+        z = F.conv1d(x, weight.unsqueeze(2)) if transform is None else weight @ x
+        for each, columns in zip(extra, of_extra, strict=True):
+            if each is not x:
+                z = z + F.conv1d(each, columns.unsqueeze(2))
+        return z if self.conv.bias is None else z + self.conv.bias.unsqueeze(1)
+
+    def max_pool(
+        self,
+        x: Tensor,
+        context: Context = None,
+        mask: Tensor | None = None,
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """The max over the points of each cloud: (B, C, N) -> (B, D)."""
+        self.check(x, context, transform)
+        fast = context is None and transform is None and self.is_poolable()
+        if not fast or torch.compiler.is_exporting():  # an exported graph holds standard operators only
+            y = fill_padding(self(x, context, mask, transform), mask, -torch.inf)
+            return y.amax(2) if torch.compiler.is_exporting() else y.max(2).values
+        return pooled(x, self.conv.weight.squeeze(2), self.conv.bias, self.norm, self.activation, mask)
+
+    def winners(self, x: Tensor, mask: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
+        """Which points `max_pool` would take: (B, C, N) -> (B, K) indices."""
+        self.check(x)
+        if transform is not None or not self.is_poolable():
+            return fill_padding(self(x, None, mask, transform), mask, -torch.inf).max(2).indices
+        return pooled_winners(x, self.conv.weight.squeeze(2), self.norm, self.activation, mask)
+
+    def is_poolable(self) -> bool:
+        """Whether the max can be taken before the norm and the activation."""
+        return self.dropout is None and is_poolable(self.norm, self.activation) and not self.has_hooks()
+
+    def has_hooks(self) -> bool:
+        """Whether a hook reads or changes the inputs or outputs of the layer's modules."""
+        modules = (self.conv, self.norm, self.activation)
+        return any(each is not None and (each._forward_hooks or each._forward_pre_hooks) for each in modules)
+
+    def check(self, x: Tensor, context: Context = None, transform: Tensor | None = None) -> None:
+        """Raises ValueError (shapes) or TypeError (dtypes) for what the layer cannot take, in one line."""
+        extra = as_sequence(context)
+        channels, got = self.conv.in_channels - self._check_context(x, extra), tuple(x.shape)
+        if x.dim() != 3 or x.shape[1] != channels:
+            raise ValueError(f"points must be (B, {channels}, N), got {got}{_shape_hint(got, channels)}")
+        if x.shape[2] == 0:
+            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
+        if transform is not None:
+            dim = transform.shape[-1]
+            if transform.shape != (x.shape[0], dim, dim) or dim > channels:
+                wanted = f"({x.shape[0]}, dim, dim) with dim at most {channels}"
+                raise ValueError(f"transform must be {wanted}, got {tuple(transform.shape)}")
+        dtype = self.conv.weight.dtype
+        taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
+        for name, tensor in (("points", x), *(("context", each) for each in extra)):
+            if tensor.dtype not in taken:
+                wanted = f"{dtype} like the weights, got {tensor.dtype}; convert with .to({dtype})"
+                raise TypeError(f"{name} must be {wanted}")
+
+    def _check_context(self, x: Tensor, extra: Sequence[Tensor]) -> int:
+        """How many channels the context has."""
+        for each in extra:
+            fits = each.dim() in (2, 3) and each.shape[:1] == x.shape[:1] and each.shape[2:] in ((), x.shape[2:])
+            if not fits or each.shape[1] == 0:
+                end = f", {x.shape[-1]}), one vector per point" if each.dim() == 3 else "), one vector per cloud"
+                raise ValueError(f"context must be ({x.shape[0]}, E{end}, got {tuple(each.shape)}")
+        count = sum(each.shape[1] for each in extra)
+        if count >= self.conv.in_channels:
+            wanted = f"(B, E) with E below the {self.conv.in_channels} channels of the first layer"
+            raise ValueError(f"context must be {wanted}, got {', '.join(str(tuple(each.shape)) for each in extra)}")
+        return count
+
+    def to_linear(self) -> list[nn.Module]:
+        """Copies of the layer's modules for (..., C), in order."""
+        norm = None if self.norm is None else BatchNormLast(self.norm)
+        following = [module for module in (norm, self.activation, self.dropout) if module is not None]
+        return [conv1d_to_linear(self.conv), *copy.deepcopy(following)]
+
+    def has_room_for(self, slot: str) -> bool:
+        """Whether nothing of the layer stands at or behind "norm", "activation" or "dropout"."""
+        slots = ("norm", "activation", "dropout")
+        return all(getattr(self, later) is None for later in slots[slots.index(slot) :])
+
+
+class BatchNormLast(nn.Module):
+    """Batch norm of (..., D) over all leading dimensions."""
+
+    def __init__(self, norm: nn.BatchNorm1d):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return batch_norm_last(x, self.norm)
+
+
+def as_sequence(context: Context) -> Sequence[Tensor]:
+    return () if context is None else (context,) if isinstance(context, Tensor) else context
+
+
+def _shape_hint(shape: tuple[int, ...], channels: int) -> str:
+    if len(shape) == 3 and shape[2] == channels:
+        return "; points go last: transpose with x.transpose(1, 2)"
+    if len(shape) == 2 and channels in shape:
+        return f"; add the batch: {'x[None]' if shape[0] == channels else 'x.T[None]'}"
+    return ""
