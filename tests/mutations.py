@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointnet.layers import SharedMLP, shared_layer
+from pointnet.layers import SharedMLP, shared_layer, shared_mlp
 from pointnet.layers.shared_layer import BatchNormLast, SharedLayer
 from pointnet.ops import masked, pooled
 from tests.laws import CASES, LAWS
@@ -183,7 +183,7 @@ def _(self: nn.Dropout, x: Tensor) -> Tensor:
     return F.dropout(x, self.p, self.training) * (1 - self.p if self.training else 1)
 
 
-@mutation("padding multiplied by 0", shared_layer, "fill_padding")
+@mutation("padding multiplied by 0", shared_mlp, "fill_padding")
 def _(points: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
     return points if mask is None else points * mask if value == 0 else fill_padding(points, mask, value)
 
