@@ -14,7 +14,7 @@ import trimesh
 from pointnet.datasets import ModelNet, PointCloudFileError
 from pointnet.datasets.folder import sample_file
 from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET10, MODELNET40, released_rows
-from pointnet.datasets.releases import to_library_frame
+from pointnet.datasets.releases import to_channels
 from pointnet.points.read import read_hdf5
 from tests.helpers import SHARED_DATA, linked
 
@@ -163,7 +163,7 @@ def released(root: Path, name: str) -> torch.Tensor:
         if name in names:
             part = re.sub(r"_(\d)_id2file.json$", r"\1.h5", listing.name)
             (points,) = read_hdf5(listing.parent / part, {"data": None})
-            return torch.from_numpy(to_library_frame(points[names.index(name)][None], None)[0])
+            return torch.from_numpy(to_channels(points[names.index(name)][None], None)[0])
     raise KeyError(name)
 
 

@@ -127,7 +127,7 @@ POINTS = np.random.default_rng(0).standard_normal((5, 32, 3)).astype(np.float32)
         (edit(data=POINTS[:, :4]), "has 4 points a shape, fewer than num_points=8"),
         (edit(data=POINTS[:4]), "must have a label for each shape, got 4 and 5"),
         (edit(data=POINTS * [[[np.nan]]]), "shape 0 has numbers that are not finite"),
-        (edit(data=np.concatenate([POINTS[:3], POINTS[3:] * 0 + 5])), "cloud 3 is a single point, 32 times"),
+        (edit(data=np.concatenate([POINTS[:3], POINTS[3:] * 0 + 5])), "cloud 3 has no extent"),
         (edit(label=np.array([0, 1, 2, 3, 15])), "labels must be 0 to 14, got 0 to 15"),
         (edit(mask=np.zeros((4, 32), int)), r"data set 'mask' must be \(5, any\), got \(4, 32\)"),
         (edit(mask=np.zeros((5, 4), int)), "'mask' has 4 points a cloud, fewer than 8"),

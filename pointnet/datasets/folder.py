@@ -16,7 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.files import write_atomically
-from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloud, PointCloudFileError, cloud_of, read_cloud
+from pointnet.points.frame import check_up, in_unit_sphere
+from pointnet.points.read import (
+    SUFFIXES,
+    DatasetNotFoundError,
+    PointCloud,
+    PointCloudFileError,
+    cloud_of,
+    files_in,
+    read_cloud,
+)
 from pointnet.points.sampling import seed_of
 
 from .cache import CachedClouds, cache_folder, cached_clouds
@@ -64,7 +73,7 @@ class MeshFolder(LabelledClouds):
         strict: bool = False,
     ):
         check_one_of("split", split, SPLITS)
-        check_one_of("up", up, (None, "z", "y"))
+        check_up(up)
         check_num_points(num_points, MOST_POINTS)
         if not 0 <= test_fraction < 1:
             raise ValueError(f"test_fraction must be in [0, 1), got {test_fraction}")
@@ -75,7 +84,7 @@ class MeshFolder(LabelledClouds):
             wanted = "a class needs two files or more, or train/ and test/ of its own"
             raise PointCloudFileError(folder, f"has no file for its {split} split: {wanted}")
         cached = sample_files(list(label_of), folder, num_points, normals, up)
-        bad = [*cached.bad, *_not_looked_at(folder, classes)]
+        bad = [*cached.bad, *_misplaced(folder, classes)]
         if strict and bad:
             raise bad[0]
         if not cached.files:
@@ -103,7 +112,7 @@ def sample_file(path: Path, count: int, normals: bool = False, up: str | None = 
     extras = ("normals",) if normals else ()
     cloud = read_cloud(path, count, seed_of(path.name), up, repeat=True, normalize=True, extras=extras)
     try:
-        return _in_unit_sphere(cloud, normals)
+        return _channels(cloud, normals)
     except ValueError as error:
         raise PointCloudFileError(path, str(error)) from error
 
@@ -116,18 +125,14 @@ def sample_array(rows: NDArray[Any], count: int, normals: bool = False, up: str 
     """
     cloud = cloud_of(rows, count, 0, up, repeat=True, normalize=True)
     try:
-        return _in_unit_sphere(cloud, normals)
+        return _channels(cloud, normals)
     except ValueError as error:
         raise ValueError(f"points {rows.shape}: {error}") from error
 
 
-def _in_unit_sphere(cloud: PointCloud, normals: bool) -> NDArray[np.float32]:
-    """A cloud's channels, its mean at the origin and its farthest point at distance 1: (3 or 6, N)."""
-    points = cloud.points - cloud.points.mean(0, dtype=np.float64).astype(np.float32)
-    radius = float(np.linalg.norm(points, axis=1).max())
-    if not radius:
-        raise ValueError("has no extent: all its points are one")
-    points /= radius
+def _channels(cloud: PointCloud, normals: bool) -> NDArray[np.float32]:
+    """A cloud's points in the unit sphere, and its normals if wanted: (3 or 6, N)."""
+    points = in_unit_sphere(cloud.points)
     if not normals:
         return np.ascontiguousarray(points.T)
     if cloud.normals is None:
@@ -177,21 +182,13 @@ def _known(folder: Path) -> list[Path]:
     )
 
 
-def _not_looked_at(root: Path, classes: list[str]) -> list[PointCloudFileError]:
-    """Files that somebody may think are in the data set, and are not."""
-    classed = [folder for name in classes for folder in (root / name, *(root / name / split for split in SPLITS))]
-    classed = [folder for folder in classed if not _has_split(folder)]
-    seen = {*classed, *(root / split / name for split in SPLITS for name in classes)}
-    return [
-        PointCloudFileError(
-            file, "not looked at: files are wanted in root/<class>/, or train/ and test/ in or above that"
-        )
-        for file in sorted(root.rglob("*"))
-        if file.suffix.lower() in SUFFIXES
-        and file.parent not in seen
-        and not any(part.startswith(".") for part in file.relative_to(root).parts)
-        and file.is_file()
-    ]
+def _misplaced(root: Path, classes: list[str]) -> list[PointCloudFileError]:
+    """An error for each file under `root` that a user may expect in the data set, and that is in no folder of it."""
+    folders = [folder for name in classes for folder in (root / name, *(root / name / split for split in SPLITS))]
+    seen = {folder for folder in folders if not _has_split(folder)}
+    seen |= {root / split / name for split in SPLITS for name in classes}
+    reason = "not looked at: files are wanted in root/<class>/, or train/ and test/ in or above that"
+    return [PointCloudFileError(file, reason) for file in files_in(root) if file.parent not in seen]
 
 
 def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:

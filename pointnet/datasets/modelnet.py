@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.points.formats.scan import quoted
+from pointnet.points.frame import check_up
 from pointnet.points.read import PointCloudFileError, read_points
 
 from .cache import cached_clouds
@@ -27,7 +28,7 @@ from .releases import (
     listed_files,
     read_labelled_hdf5,
     read_lines,
-    to_library_frame,
+    to_channels,
 )
 
 MODELNET40 = tuple(
@@ -75,7 +76,7 @@ class ModelNet(LabelledClouds):
         check_one_of("split", split, ("train", "test"))
         check_one_of("num_classes", num_classes, (40, 10))
         check_one_of("form", form, (None, *FORMS))
-        check_one_of("up", up, (None, "z", "y"))
+        check_up(up)
         check_num_points(num_points)
         classes = MODELNET10 if num_classes == 10 else MODELNET40
         folder, form = find_release(Path(root), FORMS, form, "ModelNet40")
@@ -100,7 +101,7 @@ def _read_hdf5_release(
     for path in listed_files(folder / f"{split}_files.txt", f"ply_data_{split}*.h5"):
         rows, of_rows = read_labelled_hdf5(path, len(names), num_points, normals)
         kept = wanted[of_rows]
-        clouds.append(to_library_frame(rows if kept.all() else rows[kept], up))
+        clouds.append(to_channels(rows if kept.all() else rows[kept], up))
         labels.append(of_rows[kept])
     return np.concatenate(clouds), [names[label] for label in np.concatenate(labels)]
 
@@ -133,7 +134,7 @@ def released_rows(path: Path, num_points: int, up: str | None, normals: bool) ->
     rows = read_points(path, normals=normals, up="z")
     if len(rows) < num_points:
         raise PointCloudFileError(path, f"has {len(rows)} points, fewer than num_points={num_points}")
-    return to_library_frame(rows[None, :num_points], up)[0]
+    return to_channels(rows[None, :num_points], up)[0]
 
 
 def _is_hdf5(folder: Path) -> bool:

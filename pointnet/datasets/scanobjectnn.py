@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from pointnet.points.frame import in_unit_sphere
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, hdf5_names, read_hdf5
 
 from .clouds import LabelledClouds
-from .releases import check_num_points, check_one_of, read_labelled_hdf5, to_library_frame
+from .releases import check_num_points, check_one_of, read_labelled_hdf5, to_channels
 
 # In the published order of the labels.
 SCANOBJECTNN = tuple("bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet".split())
@@ -64,7 +64,11 @@ class ScanObjectNN(LabelledClouds):
         name = f"{PREFIXES[split]}_objectdataset{SUFFIXES[variant]}.h5"
         path = _find_folder(Path(root)) / FOLDERS[background] / name
         points, labels = read_labelled_hdf5(path, len(SCANOBJECTNN), num_points, whole=True)
-        points = to_library_frame(_in_unit_sphere(points, path)[:, :num_points], "y")
+        try:
+            points = in_unit_sphere(points)
+        except ValueError as error:
+            raise PointCloudFileError(path, str(error)) from error
+        points = to_channels(points[:, :num_points], "y")
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), SCANOBJECTNN)
         self.masks = _read_masks(path, len(points), num_points)
 
@@ -80,16 +84,6 @@ def _find_folder(root: Path) -> Path:
         if any((folder / name).is_dir() for name in FOLDERS.values()):
             return folder
     raise DatasetNotFoundError(root, f"holds no ScanObjectNN: looked for h5_files/main_split/; {SOURCE}")
-
-
-def _in_unit_sphere(points: np.ndarray, path: Path) -> np.ndarray:
-    """(S, N, 3) -> (S, N, 3), each cloud about its mean and with its farthest point at distance 1."""
-    points = points - points.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
-    radii = np.linalg.norm(points, axis=2).max(1)
-    if not radii.all():
-        flat = np.flatnonzero(radii == 0)[0]
-        raise PointCloudFileError(path, f"cloud {flat} is a single point, {points.shape[1]} times")
-    return points / radii[:, None, None]
 
 
 def _read_masks(path: Path, count: int, num_points: int) -> Tensor | None:

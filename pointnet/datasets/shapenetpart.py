@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.points.formats.scan import quoted
+from pointnet.points.frame import check_up, in_unit_sphere, rotated_y_up_to_z_up
 from pointnet.points.read import PointCloudFileError, checked_labels, read_hdf5, read_table
 from pointnet.points.sampling import seed_of, unit_or_zero
 
@@ -30,7 +31,7 @@ from .releases import (
     listed_files,
     read_labelled_hdf5,
     read_lines,
-    to_library_frame,
+    to_channels,
 )
 
 # Folder, category and parts in the published order, which is that of the labels: 16 categories, 50 parts. The release
@@ -105,7 +106,7 @@ class ShapeNetPart(LabelledPoints):
     ):
         check_one_of("split", split, tuple(SPLITS))
         check_one_of("form", form, (None, *FORMS))
-        check_one_of("up", up, (None, "z", "y"))
+        check_up(up)
         check_num_points(num_points)
         folder, form = find_release(Path(root), FORMS, form, "ShapeNetPart")
         found: Release = FORMS[form].read(folder, SPLITS[split], num_points, up or "y", normals)
@@ -168,15 +169,15 @@ def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) 
     if not finite.all():
         raise PointCloudFileError(path, f"row {int(finite.argmin()) + 1} holds a number that is not finite")
     labels = checked_labels(path, "parts", rows[:, 6], num_parts)
-    with np.errstate(over="ignore", invalid="ignore"):
-        points = rows[:, :3] - rows[:, :3].mean(0)
-        radius = np.linalg.norm(points, axis=1).max()
-    if not 0 < radius < np.inf:
-        raise PointCloudFileError(path, f"must have an extent, got points within {radius:g} of their mean")
-    points /= radius
+    try:
+        points = in_unit_sphere(rows[:, :3])
+    except ValueError as error:
+        raise PointCloudFileError(path, str(error)) from error
     channels = np.hstack([points, unit_or_zero(rows[:, 3:6])]) if normals else points
-    in_frame = to_library_frame(channels[None].astype(np.float32), up)[0]
-    return draw_labelled(in_frame.T, labels, count, np.random.default_rng(seed_of(path.name)))
+    channels = channels.astype(np.float32)
+    if up == "y":
+        channels = rotated_y_up_to_z_up(channels)
+    return draw_labelled(channels, labels, count, np.random.default_rng(seed_of(path.name)))
 
 
 def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
@@ -196,7 +197,7 @@ def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: st
                     path, f"must have {clouds[0].shape[2]} points a shape, as the others have, got {points.shape[1]}"
                 )
             ids = checked_labels(path, "'pid'", read_hdf5(path, {"pid": points.shape[:2]})[0], num_parts)
-            clouds.append(np.concatenate([to_library_frame(points, up), ids[:, None]], 1, dtype=np.float32))
+            clouds.append(np.concatenate([to_channels(points, up), ids[:, None]], 1, dtype=np.float32))
             labels += [names[category] for category in of_category]
             validation += [split == "val"] * len(points)
     return Release(

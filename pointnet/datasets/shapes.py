@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.files import write_atomically
+from pointnet.points.frame import in_unit_sphere
 
 from .clouds import LabelledClouds, LabelledPoints
 from .releases import check_num_points, check_one_of
@@ -84,7 +85,7 @@ def shape_generator(split: str, name: str, index: int) -> Generator:
 def sample_cloud(mesh: Trimesh, rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """2,048 points drawn uniformly from a mesh, centred, scaled to the unit sphere, and their faces: (N, 3), (N,)."""
     points, faces = _sample(mesh, rng)
-    return _in_unit_sphere(points), faces
+    return in_unit_sphere(points).astype(np.float32), faces
 
 
 def _sample(mesh: Trimesh, rng: Generator) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -93,11 +94,6 @@ def _sample(mesh: Trimesh, rng: Generator) -> tuple[NDArray[np.float64], NDArray
 
     points, faces = sample_surface(mesh, NUM_POINTS, seed=rng)
     return np.asarray(points), faces
-
-
-def _in_unit_sphere(points: NDArray[np.float64]) -> NDArray[np.float32]:
-    points = points - points.mean(0)
-    return (points / np.linalg.norm(points, axis=1).max()).astype(np.float32)
 
 
 def parts_at(
@@ -145,7 +141,7 @@ def _generate(split: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
             rng = shape_generator(split, name, index)
             mesh, face_parts = make_shape(name, rng)
             points, faces = _sample(mesh, rng)
-            clouds.append(_in_unit_sphere(points).T)
+            clouds.append(in_unit_sphere(points).astype(np.float32).T)
             parts.append(parts_at(points, faces, mesh, face_parts).astype(np.uint8))
     return np.stack(clouds), np.stack(parts)
 
