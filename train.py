@@ -26,9 +26,9 @@ from pointnet.devices import find_device, keep_freed_memory
 from pointnet.evaluation.tasks import TASKS
 from pointnet.extras import MissingExtraError
 from pointnet.names import printable
+from pointnet.pages.curves import draw_curves
 from pointnet.training import Stopped, TrainConfig, fit
 from pointnet.training.checks import dry_run, profile
-from pointnet.training.curves import draw_curves
 from pointnet.training.fit import say_nothing
 from pointnet.training.seeds import check_not_seeds, run_seeds, seed_folder, seeds_table
 from pointnet.training.settings import Command, load_config, parse_command
@@ -121,7 +121,7 @@ def run(
     if world.writes:
         try:
             draw_curves(config.out)
-        except (MissingExtraError, ValueError, OSError) as error:  # the run is over and safe; curves are a look at it
+        except (ValueError, OSError) as error:  # the run is over and safe; curves are a look at it
             print(f"no curves: {error}")
     return result
 
@@ -170,8 +170,8 @@ def summary(config: TrainConfig, result: dict[str, Any]) -> str:
         measured = f"not tested: trained on {config.overfit_batches} of its batches alone, to learn them by heart"
     if test:
         measured = f"test: {task.told(test)}"
-    drawn = (Path(config.out) / "curves.png").exists()
-    curves = "curves.png                       loss, accuracy, learning rate by the epoch\n  " if drawn else ""
+    drawn = (Path(config.out) / "curves.svg").exists()
+    curves = "curves.svg                       loss, accuracy, learning rate by the epoch\n  " if drawn else ""
     return f"""
 {measured}
 epoch {result["selected_epoch"]} of {config.epochs}, {chosen}

@@ -20,7 +20,8 @@ from pointnet.inference.predict import as_model, find_files, predict_each
 from pointnet.models import DEFAULTS, load_model
 from pointnet.models.ports import load_port
 from pointnet.names import did_you_mean, printable
-from pointnet.pages.report import PARTS, write_report
+from pointnet.pages.report import write_report
+from pointnet.pages.report_data import SPLIT_NAMES
 from pointnet.pages.show import show_data, show_files
 from pointnet.training.settings import OneLineParser, check_name
 
@@ -238,22 +239,22 @@ def _report_parser() -> OneLineParser:
 
 
 def _report(flags: Any) -> int:
-    """Says where the page is, and in a line on stderr, with exit code 1, why nothing could be measured for it."""
+    """Says where the page is, and in a line on stderr, with exit code 1, why nothing could be evaluated for it."""
     keep_freed_memory()
     report = write_report(flags.run, flags.out, flags.root, flags.device, flags.download)
-    measured = report.measured
-    if measured is None:
-        print(f"nothing measured: {report.missing}", file=sys.stderr)
+    analysis = report.analysis
+    if analysis is None:
+        print(f"nothing evaluated: {report.missing}", file=sys.stderr)
     else:
-        for error in measured.data.bad:
+        for error in analysis.data.bad:
             print(f"left out: {printable(str(error))}", file=sys.stderr)
-        scores = measured.confusion.result()
+        scores = analysis.confusion.result()
         print(
-            f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {PARTS[report.part]} shapes right, "
+            f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right, "
             f"{scores['mean_class_accuracy']:.2%} mean over classes"
         )
     print(f"wrote {report.page}")
-    return 0 if measured else 1
+    return 0 if analysis else 1
 
 
 def _show_parser() -> OneLineParser:

@@ -17,7 +17,8 @@ from pointnet.inference import label as module
 from pointnet.inference.scenes import label_scene
 from pointnet.models import DEFAULTS
 from pointnet.points.colours import label_colours
-from tests.helpers import SHARED_DATA, drawn, error_of, linked, make_room, trained_looking
+from tests.helpers import SHARED_DATA, error_of, linked, make_room, trained_looking
+from tests.pages import views_of
 
 FILES = Path(__file__).parents[1] / "data" / "samples" / "files"
 CHAIR, STOOL, SOFA = FILES / "chair.off", FILES / "stool.xyz", FILES / "sofa.glb"
@@ -305,7 +306,7 @@ def test_each_file_is_a_line_and_a_ply_and_all_are_a_picture_and_a_page(capsys, 
     assert page == f"wrote {out / 'parts.html'}"
     for ply in ("stool.xyz.parts.ply", "b/stool.xyz.parts.ply"):
         assert np.array_equal(read_cloud(out / ply).labels, wanted.labels)
-    views = drawn(out, "parts")
+    views = views_of(out / "parts.html")
     for view in views:
         assert view["name"] == "stool.xyz"
         assert np.array_equal(view["labels"], wanted.labels)
@@ -336,7 +337,7 @@ def test_the_page_stands_upright_and_the_ply_as_the_file_does(folders, tmp_path)
     words = ["predict", str(STOOL), "--model", folders["part"], "--up", "y", "--out", str(tmp_path)]
     assert command_line.main(words) == 0
     points = read_points(STOOL)
-    (view,) = drawn(tmp_path, "parts")
+    (view,) = views_of(tmp_path / "parts.html")
     np.testing.assert_allclose(np.reshape(view["points"], (-1, 3)), points[:, [0, 2, 1]] * (1, -1, 1), atol=2e-4)
     assert np.array_equal(read_points(tmp_path / "stool.xyz.parts.ply"), points)
 

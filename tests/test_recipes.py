@@ -6,6 +6,8 @@ import signal
 
 import pytest
 import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 
 import train
 from pointnet.models import PointNetClassifier
@@ -13,7 +15,7 @@ from pointnet.training import Stopped, TrainConfig, fit, run
 from pointnet.training.feed import ResidentFeed
 from pointnet.training.recipes import RECIPES
 from pointnet.training.run import Run, make_optimizer, make_schedule
-from pointnet.training.settings import load_config, parse_command, save_config_yaml
+from pointnet.training.settings import load_config, parse_command, save_config_yaml, to_words
 from tests.helpers import QUICK, SAMPLES, error_of, halves, quiet, tiny, two_shapes
 from tests.test_stopping import assert_ends_as
 
@@ -197,3 +199,28 @@ def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one
     torch.manual_seed(7)
     fit(tiny(tmp_path / "run", **settings), data, resume=True, log=quiet)
     assert_ends_as(tmp_path / "run", tmp_path / "unbroken")
+
+
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "root": st.sampled_from(["my data", "it's", "-"]),
+        "lr": st.floats(1e-8, 10),
+        "epochs": st.integers(1, 999),
+        "test": st.booleans(),
+        "compile": st.booleans(),
+        "teacher": st.sampled_from([("a",), ("a b", "c")]),
+        "optimizer": st.sampled_from(["sgd", "adam"]),
+        "dataset": st.sampled_from(["folder", "modelnet10"]),
+    },
+)
+
+
+@settings(max_examples=20)
+@given(SETTINGS, st.sampled_from([TrainConfig, *RECIPES.values()]))
+def test_the_words_of_settings_are_read_back(changes, recipe):
+    try:
+        config = dataclasses.replace(recipe(), **changes)
+    except ValueError:  # a teacher or another's data set
+        reject()
+    assert parse_command(to_words(config)).config == config

@@ -11,7 +11,8 @@ from pointnet import __main__ as command_line
 from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, read_points
 from pointnet.pages import show
 from pointnet.pages.show import CloudStatistics, cloud_statistics, show_data
-from tests.helpers import OWN, drawn, write_text
+from tests.helpers import OWN, write_text
+from tests.pages import views_of
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data" / "samples"
@@ -48,7 +49,7 @@ def test_the_table_counts_what_the_data_set_has(capsys, tmp_path):
     counts = {name: [str(int((data.labels == i).sum())) for data in parts] for i, name in enumerate(parts[0].classes)}
     assert table(printed, "class") == {**counts, "total": [str(len(data)) for data in parts]}
     assert "modelnet40: 40 classes, 24 clouds of 1,024 points" in printed
-    views = drawn(tmp_path, "modelnet40")
+    views = views_of(tmp_path / "modelnet40.html")
     assert [view["name"].split()[0] for view in views] == ["bottle", "chair", "lamp", "table"]
     for view in views:
         points, label = parts[0][int(view["name"].split()[1])]
@@ -60,7 +61,7 @@ def test_one_split_is_one_column_and_samples_of_it(capsys, tmp_path):
     arguments = ["show", "modelnet40", "--root", str(SAMPLES), "--out", str(tmp_path), "--split", "test"]
     assert command_line.main([*arguments, "--per_class", "3", "--num_points", "100"]) == 0
     assert table(capsys.readouterr().out, "class")["total"] == ["8"]
-    views = drawn(tmp_path, "modelnet40")
+    views = views_of(tmp_path / "modelnet40.html")
     assert len(views) == 8  # there are two of each class
     assert all(len(view["points"]) == 300 for view in views)
 
@@ -92,7 +93,7 @@ def test_least_median_and_largest_are_over_the_clouds_of_all_splits(pair, tmp_pa
 
 def test_the_page_shows_parts_and_leaves_out_what_is_not_finite(pair, tmp_path):
     assert list(show_data("pair", split="test", per_class=2, out=tmp_path))[-1] == f"wrote {tmp_path / 'pair.html'}"
-    (view,) = drawn(tmp_path, "pair")
+    (view,) = views_of(tmp_path / "pair.html")
     assert view["name"] == "<b>cup</b> 0"
     assert (view["labels"], view["names"]["1"]) == ([1, 2, 0, 1, 2, 0, 1], "foot")
     assert len(view["points"]) == 7 * 3
@@ -104,7 +105,7 @@ def test_data_whose_points_have_labels_is_drawn_in_their_colours(capsys, tmp_pat
     assert command_line.main(words) == 0
     assert table(capsys.readouterr().out, "class")["total"] == ["4", "2"]
     data = ShapeNetPart(written, "trainval", 30)
-    views = drawn(tmp_path / "out", "shapenetpart")
+    views = views_of(tmp_path / "out" / "shapenetpart.html")
     assert [view["name"].rsplit(" ", 1)[0] for view in views] == list(data.classes)
     for view in views:
         points, parts, _ = data[int(view["name"].split()[-1])]
@@ -127,7 +128,7 @@ def test_files_are_a_line_each_and_those_that_cannot_be_read_are_told(capsys, tm
     first, second = printed.err.splitlines()
     assert first.startswith(f"{broken}: ")
     assert "line\\nbreak�[31m.xyz: " in second
-    views = drawn(tmp_path / "out", "files")
+    views = views_of(tmp_path / "out" / "files.html")
     assert [view["name"] for view in views] == ["chair.off", "stool.xyz"]
     np.testing.assert_allclose(np.reshape(views[1]["points"], (-1, 3)), read_points(STOOL), atol=2e-4)
 
@@ -137,13 +138,13 @@ def test_a_folder_is_all_the_files_of_points_in_it(capsys, tmp_path):
     assert command_line.main(["show", str(folder), "--num_points", "50", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [Path(line.split()[0]).name for line in lines[:-1]] == [f"chair_000{i}.off" for i in (5, 6, 1, 2, 3, 4)]
-    assert [len(view["points"]) for view in drawn(tmp_path, "chair")] == [150] * 6
+    assert [len(view["points"]) for view in views_of(tmp_path / "chair.html")] == [150] * 6
 
 
 def test_up_turns_the_files(tmp_path):
     for up in ("z", "y"):
         assert command_line.main(["show", str(STOOL), "--up", up, "--out", str(tmp_path / up)]) == 0
-    as_z, as_y = (np.reshape(drawn(tmp_path / up, "stool")[0]["points"], (-1, 3)) for up in ("z", "y"))
+    as_z, as_y = (np.reshape(views_of(tmp_path / up / "stool.html")[0]["points"], (-1, 3)) for up in ("z", "y"))
     np.testing.assert_allclose(as_y, as_z[:, [0, 2, 1]] * (1, -1, 1), atol=2e-4)
 
 
@@ -155,7 +156,7 @@ def test_a_large_cloud_is_thinned_and_a_long_list_is_cut_and_both_are_said(capsy
     large, *_ = capsys.readouterr().out.splitlines()
     assert "501 points  " in large
     assert large.endswith("500 drawn")
-    (view,) = drawn(tmp_path, "files")
+    (view,) = views_of(tmp_path / "files.html")
     assert view["name"] == "large.npy (500 of 501 points)"
     assert len(np.unique(np.reshape(view["points"], (-1, 3)), axis=0)) == 500
     assert "files: 1 of 2 clouds" in (tmp_path / "files.html").read_text(encoding="utf-8")

@@ -9,12 +9,13 @@ from pointnet.pages import viewer
 from pointnet.pages.viewer import View, write_html, write_page
 from pointnet.points.colours import PALETTE, label_colours
 from tests.chromium import DARK, needs_chromium, visit
-from tests.helpers import HOSTILE, Page
+from tests.helpers import HOSTILE
+from tests.pages import Page
 
 
 def written(path, views, *words) -> Page:
     write_page(path, views, *words)
-    return Page(path.read_text(encoding="utf-8"))
+    return Page.read(path)
 
 
 @pytest.fixture

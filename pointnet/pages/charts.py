@@ -1,19 +1,29 @@
-"""Charts for a page, as HTML and SVG without a script: they take the page's colours (`page.html`), light and dark."""
+"""Line charts as SVG without a script: parts of a page (`page.html`), or a file of their own."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 460, 50, 14, 8, 40  # of a chart's box, and of its margins
-FEW = 8  # points of a curve, that are drawn as dots too
-MATRIX = 880  # pixels, about, that a confusion matrix may take
+STYLE, PAGE = (Path(__file__).with_name(name) for name in ("charts.css", "page.html"))
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 460, 50, 14, 8, 40  # pixels of a chart and of its margins
+GAP, HEADER, CAPTION = 30, 74, 30  # pixels of a picture: around its charts, above all of them, above each
+FEW = 8  # a curve of at most so many points is drawn with dots
+PICTURE_STYLE = """\
+  svg { color: var(--ink); font-family: system-ui, "DejaVu Sans", Verdana, sans-serif; }
+  svg text.title { font-size: 19px; font-weight: 600; fill: var(--ink); }
+  svg text.words { font-size: 13px; }
+"""
+
+Span = tuple[float, float]
 
 
 class Curve(NamedTuple):
-    """One line of a chart: its name, its points from left to right, and its style in `page.html`."""
+    """One line of a chart: its name, its points from left to right, and its class in `charts.css`."""
 
     name: str
     x: Sequence[float]
@@ -21,73 +31,138 @@ class Curve(NamedTuple):
     style: str
     steps: bool = False  # a level for each x, from half before to half after it
 
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """The finite ones."""
+        return [(x, y) for x, y in zip(self.x, self.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
 
-def line_chart(
-    title: str,
-    curves: Sequence[Curve],
-    x_name: str,
-    x_span: tuple[float, float] | None = None,
-    y_span: tuple[float, float] | None = None,
-    mark: float | None = None,
-    height: int = 250,
-) -> str:
-    """Curves over one axis, each point with its figures where the pointer rests on it; what is not finite is left out.
+
+class Chart(NamedTuple):
+    """Curves over one axis; the figures of a point show where the pointer rests on it.
 
     Args:
-        x_span, y_span: what the axes show; None: what the curves reach, and a little more upwards and downwards.
-        mark: where a dotted line stands.
-        height: of the chart, in its own pixels; it is `WIDTH` wide and shrinks with the page.
+        x_span, y_span: the ranges of the axes; None: the range of the curves, with a small margin above and below.
+        mark: where a dotted line stands, and a ring on each curve of class `one`.
+        height: in pixels; the width is `WIDTH`, and a page may scale both.
     """
-    points = [
-        [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
-        for curve in curves
+
+    title: str
+    curves: Sequence[Curve]
+    x_name: str
+    x_span: Span | None = None
+    y_span: Span | None = None
+    mark: float | None = None
+    height: int = 250
+
+    def figure(self) -> str:
+        """The chart as a figure of a page."""
+        box = f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(self.title)}">'
+        return f"<figure><figcaption>{escape(self.title)}</figcaption>{box}{self.drawing()}</svg></figure>"
+
+    def drawing(self) -> str:
+        """The chart as elements of an SVG, `WIDTH` by `height` pixels from the origin."""
+        points = [point for curve in self.curves for point in curve.points]
+        x_span = self.x_span or _span([x for x, _ in points])
+        frame = _Frame(x_span, self.y_span or _span([y for _, y in points], margin=0.06), self.height)
+        whole = all(float(x).is_integer() for x, _ in points)
+        parts = [*self._axes(frame, least=float(whole)), *(_line(curve, frame) for curve in self.curves)]
+        return "".join(parts + [dot for curve in self.curves for dot in self._dots(curve, frame)])
+
+    def _axes(self, frame: _Frame, least: float) -> Iterable[str]:
+        (x_low, x_high), (y_low, y_high) = frame.x_span, frame.y_span
+        for y in ticks(y_low, y_high):
+            left, level = frame.at(x_low, y)
+            yield frame.polyline("grid", (x_low, y), (x_high, y))
+            yield _text(left - 7, level + 4, f"{y:g}", "end")
+        for x in ticks(x_low, x_high, 6, least):
+            yield _text(frame.at(x, y_low)[0], self.height - BOTTOM + 17, f"{x:g}", "middle")
+        yield frame.polyline("axis", (x_low, y_low), (x_high, y_low))
+        yield _text((WIDTH + LEFT - RIGHT) / 2, self.height - 4, self.x_name, "middle")
+        if self.mark is not None:
+            yield frame.polyline("mark", (self.mark, y_low), (self.mark, y_high))
+
+    def _dots(self, curve: Curve, frame: _Frame) -> Iterable[str]:
+        few = len(curve.points) <= FEW
+        for x, y in curve.points:
+            kind, radius = (" dot", 3.5) if few else ("", 7)
+            if x == self.mark and curve.style == "one":
+                kind, radius = " ring", 4.5
+            right, down = frame.at(x, y)
+            hint = escape(f"{curve.name}: {y:.4g} at {self.x_name} {x:g}")
+            place = f'class="{curve.style}{kind}" r="{radius}" cx="{right:g}" cy="{down:g}"'
+            yield f"<circle {place}><title>{hint}</title></circle>"
+
+
+class _Frame(NamedTuple):
+    """The ranges of a chart's axes, and from them to pixels."""
+
+    x_span: Span
+    y_span: Span
+    height: int
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        (x_low, x_high), (y_low, y_high) = self.x_span, self.y_span
+        right = LEFT + (x - x_low) * (WIDTH - LEFT - RIGHT) / (x_high - x_low)
+        return round(right, 1), round(TOP + (y_high - y) * (self.height - TOP - BOTTOM) / (y_high - y_low), 1)
+
+    def polyline(self, style: str, *ends: tuple[float, float]) -> str:
+        pixels = " ".join(f"{right:g},{down:g}" for right, down in (self.at(*end) for end in ends))
+        return f'<polyline class="{style}" points="{pixels}"/>'
+
+
+def _line(curve: Curve, frame: _Frame) -> str:
+    if not curve.steps:
+        return frame.polyline(curve.style, *curve.points)
+    low, high = frame.x_span
+    corners = [(min(max(x + side, low), high), y) for x, y in curve.points for side in (-0.5, 0.5)]
+    return frame.polyline(curve.style, *corners)
+
+
+def _text(right: float, down: float, text: str, anchor: str = "start", style: str = "") -> str:
+    more = f' class="{style}"' if style else ""
+    return f'<text x="{right:g}" y="{down:g}" text-anchor="{anchor}"{more}>{escape(text)}</text>'
+
+
+def picture(title: str, headline: str, charts: Sequence[Chart], legend: Sequence[Curve], columns: int = 2) -> str:
+    """Charts as an SVG file on white, row by row, below a title, a line of text and the names of the curves."""
+    tops, width = [HEADER], GAP + columns * (WIDTH + GAP)
+    for first in range(0, len(charts), columns):
+        tops.append(tops[-1] + CAPTION + max(chart.height for chart in charts[first : first + columns]))
+    parts = [_text(GAP, 38, title, style="title"), _text(GAP, 60, headline, style="words")]
+    right = float(width - GAP)
+    for curve in reversed(legend):
+        right -= 58 + 6.6 * len(curve.name)
+        parts.append(f'<polyline class="{curve.style}" points="{right:g},34 {right + 28:g},34"/>')
+        parts.append(_text(right + 36, 38, curve.name, style="words"))
+    for i, chart in enumerate(charts):
+        left, top = GAP + i % columns * (WIDTH + GAP), tops[i // columns] + CAPTION
+        caption = _text(0, -6, chart.title, style="words")
+        parts.append(f'<g transform="translate({left} {top})">{caption}{chart.drawing()}</g>')
+    height = tops[-1] + GAP // 2
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
+        f"<title>{escape(title)}</title>",
+        f"<style>{_light(STYLE.read_text(encoding='utf-8') + PICTURE_STYLE)}</style>",
+        '<rect width="100%" height="100%" fill="#fff"/>',
     ]
-    x_low, x_high = x_span or _span([x for each in points for x, _ in each])
-    y_low, y_high = y_span or _span([y for each in points for _, y in each], margin=0.06)
-    across, down = (WIDTH - LEFT - RIGHT) / (x_high - x_low), (height - TOP - BOTTOM) / (y_high - y_low)
+    return "\n".join([*lines, *parts, "</svg>\n"])
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        return round(LEFT + (x - x_low) * across, 1), round(TOP + (y_high - y) * down, 1)
 
-    def line(*ends: tuple[float, float]) -> str:
-        return " ".join(f"{right:g},{low:g}" for right, low in (at(*end) for end in ends))
-
-    parts = []
-    for y in ticks(y_low, y_high):
-        left, level = at(x_low, y)
-        parts.append(f'<polyline class="grid" points="{line((x_low, y), (x_high, y))}"/>')
-        parts.append(f'<text x="{left - 7:g}" y="{level + 4:g}" text-anchor="end">{y:g}</text>')
-    for x in ticks(x_low, x_high, 6, least=all(float(x).is_integer() for each in points for x, _ in each)):
-        parts.append(f'<text x="{at(x, y_low)[0]:g}" y="{height - BOTTOM + 17}" text-anchor="middle">{x:g}</text>')
-    parts.append(f'<polyline class="axis" points="{line((x_low, y_low), (x_high, y_low))}"/>')
-    middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
-    parts.append(f'<text x="{middle:g}" y="{height - 4}" text-anchor="middle">{escape(x_name)}</text>')
-    if mark is not None:
-        parts.append(f'<polyline class="mark" points="{line((mark, y_low), (mark, y_high))}"/>')
-    for curve, each in zip(curves, points, strict=True):
-        corners = each
-        if curve.steps:
-            corners = [(min(max(x + side, x_low), x_high), y) for x, y in each for side in (-0.5, 0.5)]
-        parts.append(f'<polyline class="{curve.style}" points="{line(*corners)}"/>')
-    for curve, each in zip(curves, points, strict=True):
-        shown = f'class="{curve.style} dot" r="3.5"' if len(each) <= FEW else f'class="{curve.style}" r="7"'
-        for x, y in each:
-            right, low = at(x, y)
-            told = escape(f"{curve.name}: {y:.4g} at {x_name} {x:g}")
-            parts.append(f'<circle {shown} cx="{right:g}" cy="{low:g}"><title>{told}</title></circle>')
-    box = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
-    return f"<figure><figcaption>{escape(title)}</figcaption>{box}{''.join(parts)}</svg></figure>"
+def _light(style: str) -> str:
+    """Rules of CSS with the light colours of `page.html` in place of its variables, for any program that reads SVG."""
+    colours = dict(re.findall(r"--(\w+): (#\w+);", PAGE.read_text(encoding="utf-8").split("@media")[0]))
+    return re.sub(r"var\(--(\w+)\)", lambda name: colours[name[1]], style)
 
 
 def legend(curves: Iterable[Curve]) -> str:
-    """The names of curves beside a piece of their lines."""
+    """The names of curves beside a piece of their lines, for a page."""
     line = '<svg viewBox="0 0 28 10" aria-hidden="true"><polyline class="{}" points="1,5 27,5"/></svg>{}'
     entries = (f"<li>{line.format(curve.style, escape(curve.name))}</li>" for curve in curves)
     return f'<ul class="legend">{"".join(entries)}</ul>'
 
 
 def ticks(low: float, high: float, count: int = 4, least: float = 0) -> list[float]:
-    """Round numbers from low to high, about so many, 1, 2 or 5 times a power of ten apart, and at least `least`."""
+    """About `count` round numbers from low to high, 1, 2 or 5 times a power of ten apart, and at least `least`."""
     wanted = max((high - low) / count, least)
     power = 10.0 ** math.floor(math.log10(wanted))
     step = min((power * factor for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / wanted)))
@@ -95,41 +170,8 @@ def ticks(low: float, high: float, count: int = 4, least: float = 0) -> list[flo
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
-def table(rows: Sequence[Sequence[str]], style: str) -> str:
-    """Rows of HTML, the first of them headings, as a table of a style in `page.html`."""
-    heads = "".join(f'<th scope="col">{cell}' for cell in rows[0])
-    body = "".join(f'<tr><th scope="row">{row[0]}{"".join(f"<td>{cell}" for cell in row[1:])}' for row in rows[1:])
-    return _scrolling(f'<table class="{style}"><thead><tr>{heads}<tbody>{body}</table>')
-
-
-def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """A confusion matrix, [true][predicted], tinted by the share of each row."""
-    heads = "".join(f'<th scope="col"><span>{escape(name)}</span>' for name in names)
-    rows = []
-    for i, (row, name) in enumerate(zip(counts, names, strict=True)):
-        cells = (_cell(count, sum(row), i, j, names) for j, count in enumerate(row))
-        rows.append(f'<tr><th scope="row">{escape(name)}{"".join(cells)}')
-    size = min(max(MATRIX // len(names), 21), 34)
-    return _scrolling(
-        f'<table class="matrix" style="--cell:{size}px"><thead><tr><td>{heads}<tbody>{"".join(rows)}</table>'
-    )
-
-
-def _scrolling(content: str) -> str:
-    """HTML that scrolls by itself where it is too wide, by the keyboard too."""
-    return f'<div class="scrolling" tabindex="0" role="region" aria-label="table">{content}</div>'
-
-
-def _cell(count: int, total: int, true: int, predicted: int, names: Sequence[str]) -> str:
-    if not count:
-        return "<td>"
-    style = "right" if true == predicted else "wrong"
-    told = f"{names[true]}, taken for {names[predicted]}: {count} of {total}"
-    return f'<td class="{style}" style="--share:{count / total:.2f}" title="{escape(told)}">{count}'
-
-
-def _span(values: Sequence[float], margin: float = 0) -> tuple[float, float]:
-    """From the least to the largest and this share of it more at both ends; a unit where that is nothing."""
+def _span(values: Sequence[float], margin: float = 0) -> Span:
+    """The range of values, wider by this share at both ends; a range of 1 where they are all equal."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     more = (high - low) * margin or 0.5 * (low == high)
     return low - more, high + more

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from pointnet.files import write_atomically
 from pointnet.points.colours import PALETTE
 
-PAGE, VIEWER = (Path(__file__).with_name(name) for name in ("page.html", "viewer.html"))
+from .charts import PAGE, STYLE
+
+VIEWER = Path(__file__).with_name("viewer.html")
 DIGITS = 4  # of a coordinate, relative to the cloud's size: far below what a screen can show
 LEAST_GAP = 1e-300
 
@@ -93,7 +95,8 @@ def viewer(views: Sequence[View]) -> str:
 
 def write_html(path: str | os.PathLike[str], title: str, notes: str, body: str) -> None:
     """Writes a page: a title and notes, of any text, and below them what is given as HTML. The folder is made."""
-    page = _fill(PAGE, title=html.escape(title), notes=html.escape(notes), body=body)
+    style = STYLE.read_text(encoding="utf-8")
+    page = _fill(PAGE, charts=style, title=html.escape(title), notes=html.escape(notes), body=body)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page.encode("utf-8", "replace"))
 

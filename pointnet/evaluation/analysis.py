@@ -1,6 +1,6 @@
-"""What a classifier does on clouds beside its accuracy: which are wrong, what they rest on, what is left without some.
+"""Error analysis of a classifier: its mistakes, its critical points, and its accuracy with points dropped.
 
-It runs folded (identity 8), and by the critical points (identity 10) it knows what need not be run at all.
+The network runs folded (identity 8), and a cloud that keeps its critical points (identity 10) is not run again.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
-from pointnet.evaluation.evaluate import EVALUATION_BATCH
-from pointnet.evaluation.metrics import ConfusionMatrix
 from pointnet.models import PointNetClassifier, critical_points
 
+from .evaluate import EVALUATION_BATCH
+from .metrics import ConfusionMatrix
+
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9375, 0.96875)  # of a cloud's points that are dropped
-ORDERS = ("at random", "critical first", "critical last")  # in which they are
+ORDERS = ("at random", "critical first", "critical last")  # in which they are dropped
 
 
-class Measured(NamedTuple):
-    """What a network does on S clouds of N points."""
+class Analysis(NamedTuple):
+    """The answers of a network on S clouds of N points, and how they depend on the points."""
 
     data: LabelledClouds
     probabilities: Tensor  # (S, classes)
     critical: Tensor  # (S, N) bool
-    changed: int  # answers that are others once the critical points stand alone
-    dropped: dict[str, list[float]]  # accuracy with the SHARES of the points dropped, in each of the ORDERS
+    changed: int  # answers that differ when only the critical points are left
+    dropped: dict[str, list[float]]  # accuracy with each of SHARES dropped, by order
 
     @property
     def predicted(self) -> Tensor:
@@ -42,38 +43,38 @@ class Measured(NamedTuple):
 
     @property
     def mistakes(self) -> Tensor:
-        """The clouds that are wrong, those whose own class was thought least likely first."""
+        """The indices of the misclassified clouds, the lowest probability of the true class first."""
         truth = self.probabilities.gather(1, self.data.labels.unsqueeze(1)).squeeze(1)
         wrong = (self.predicted != self.data.labels).nonzero().squeeze(1)
         return wrong[truth[wrong].argsort(stable=True)]
 
 
 @torch.no_grad()
-def measure(model: PointNetClassifier, data: LabelledClouds, device: torch.device | str = "cpu") -> Measured:
-    """One pass over the clouds: what they are taken for, their critical points, and what is left without some."""
+def analyse(model: PointNetClassifier, data: LabelledClouds, device: torch.device | str = "cpu") -> Analysis:
+    """The analysis of a classifier on all clouds of a data set, in one pass."""
     folded = model.to(device).fold()
     generator = torch.Generator().manual_seed(0)
     probabilities, critical, changed = [], [], 0
     right = {order: [0] * len(SHARES) for order in ORDERS}
-    for rows in tqdm(torch.arange(len(data)).split(EVALUATION_BATCH), desc="measuring", leave=False, disable=None):
+    for rows in tqdm(torch.arange(len(data)).split(EVALUATION_BATCH), desc="analysing", leave=False, disable=None):
         points, labels = data.batch(rows)
         x, labels = points[:, :, : data.num_points].to(device), labels.to(device)
-        marked, whole = critical_points(folded, x), folded(x)
+        marked, logits = critical_points(folded, x), folded(x)
         counts = marked.sum(1)
         alone = _take(x, marked.byte().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())])
-        changed += int((folded(alone, lengths=counts).argmax(1) != whole.argmax(1)).sum())
+        changed += int((folded(alone, lengths=counts).argmax(1) != logits.argmax(1)).sum())
         chance = torch.rand(marked.shape, generator=generator).to(device)
-        for order, turn in zip(ORDERS, (chance, chance + ~marked, chance + marked), strict=True):
-            leaving = turn.argsort(1)
-            least = int(counts.max()) if order == "critical last" else data.num_points  # that change nothing
+        for order, rank in zip(ORDERS, (chance, chance + ~marked, chance + marked), strict=True):
+            leaving = rank.argsort(1)
+            enough = int(counts.max()) if order == "critical last" else data.num_points  # points that change nothing
             for i, share in enumerate(SHARES):
                 kept = leaving[:, min(round(share * data.num_points), data.num_points - 1) :]
-                logits = whole if kept.shape[1] >= least else folded(_take(x, kept))
-                right[order][i] += int((logits.argmax(1) == labels).sum())
-        probabilities.append(whole.softmax(1).cpu())
+                left = logits if kept.shape[1] >= enough else folded(_take(x, kept))
+                right[order][i] += int((left.argmax(1) == labels).sum())
+        probabilities.append(logits.softmax(1).cpu())
         critical.append(marked.cpu())
     dropped = {order: [count / len(data) for count in counts] for order, counts in right.items()}
-    return Measured(data, torch.cat(probabilities), torch.cat(critical), changed, dropped)
+    return Analysis(data, torch.cat(probabilities), torch.cat(critical), changed, dropped)
 
 
 def _take(x: Tensor, indices: Tensor) -> Tensor:

@@ -1,0 +1,67 @@
+"""The training curves of a run, for its folder and for its report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pointnet.files import write_atomically
+from pointnet.names import printable
+from pointnet.training.curves import chooser, chosen_epoch, column, read_metrics
+
+from .charts import Chart, Curve, picture
+
+Line = Mapping[str, Any]
+
+
+def draw_curves(folder: str | os.PathLike[str]) -> Path:
+    """Draws `metrics.jsonl` of a run folder into its `curves.svg`, and returns the path of that.
+
+    Raises:
+        ValueError: there are no metrics, or damaged ones.
+        OSError: the file cannot be written.
+    """
+    lines = read_metrics(folder)
+    path = Path(folder) / "curves.svg"
+    charts = training_charts(lines)
+    svg = picture(printable(Path(folder).resolve().name), headline(lines), charts, charts[0].curves)
+    write_atomically(path, svg.encode())
+    return path
+
+
+def training_charts(lines: Sequence[Line]) -> list[Chart]:
+    """Loss and accuracy on training and validation, learning rate and points per cloud, all by the epoch.
+
+    A dotted line marks the epoch that the run keeps.
+    """
+    kept, (val, title) = chosen_epoch(lines), chooser(lines)
+    accuracy = "accuracy, %" if title == "overall" else f"accuracy in training and {title} on validation, %"
+
+    def pair(title: str, train: str, val: str, scale: int) -> Chart:
+        curves = [Curve("training (during the epoch)", *column(lines, train, scale), "two")]
+        if any(val in line for line in lines):
+            curves.append(Curve("validation", *column(lines, val, scale), "one"))
+        return Chart(title, curves, "epoch", mark=kept)
+
+    def setting(title: str, name: str, steps: bool) -> Chart:
+        curve = Curve(title, *column(lines, name), "plain", steps)
+        return Chart(title, [curve], "epoch", y_span=(0, max(curve.y) * 1.1 or 1), mark=kept, height=150)
+
+    return [
+        pair("loss", "train_loss", "val_loss", 1),
+        pair(accuracy, "train_accuracy", val, 100),
+        setting("learning rate, at the end of each epoch", "lr", steps=False),
+        setting("points per cloud, in training", "num_points", steps=True),
+    ]
+
+
+def headline(lines: Sequence[Line]) -> str:
+    """The number of epochs, which one the run keeps, and why."""
+    kept, (name, title) = chosen_epoch(lines), chooser(lines)
+    score = next(line for line in lines if line["epoch"] == kept).get(name)
+    metric = "accuracy" if title == "overall" else title
+    reason = "the last" if score is None else f"the best on validation, {score:.2%} {metric}"
+    count = lines[-1]["epoch"]
+    return f"{count} epoch{'s' * (count > 1)}; kept (dotted line): epoch {kept}, {reason}"
