@@ -327,8 +327,8 @@ NAN = np.full((3, 8, 3), np.nan, np.float32)
     ("damage", "reason"),
     [
         (lambda folder: (folder / "ply_data_train1.h5").unlink(), "ply_data_train1.h5: no such file"),
-        (not_hdf5, "ply_data_train1.h5: not a readable HDF5 file"),
-        (truncate, "ply_data_train1.h5: not a readable HDF5 file"),
+        (not_hdf5, "ply_data_train1.h5: is not a readable HDF5 file"),
+        (truncate, "ply_data_train1.h5: is not a readable HDF5 file"),
         (edit(data=None), r"has no data set 'data'; it holds \['label'\]"),
         (edit(label=None), "has no data set 'label'"),
         (edit(data=np.zeros((3, 8, 2))), r"data set 'data' must be \(any, any, 3\), got \(3, 8, 2\)"),

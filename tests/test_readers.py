@@ -23,13 +23,14 @@ from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_generator
 from pointnet.datasets.solids import rotated
 from pointnet.points import read as readers
+from pointnet.points.cloud import drawn_rows
 from pointnet.points.formats import scan as scan_module
 from pointnet.points.formats import text as text_module
 from pointnet.points.formats.columns import as_unit_colors
 from pointnet.points.formats.pcd import lzf_decompress
 from pointnet.points.formats.scan import numbers_of_lines
 from pointnet.points.read import SUFFIXES, read_cloud, read_points
-from pointnet.points.sampling import BLOCK, sample_surface
+from pointnet.points.sampling import BLOCK, draw_on_surface, interpolate
 from tests import mutants
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,12 @@ def written(tmp_path: Path, name: str, content: bytes | str) -> Path:
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def sample_surface(vertices, faces, count, generator):
+    """Points drawn from a mesh, and the face each lies on."""
+    face, weights = draw_on_surface(vertices, faces, count, generator)
+    return interpolate(vertices, faces[face], weights), face
 
 
 def sample_mesh(name: str):
@@ -229,7 +236,7 @@ def test_more_points_than_memory_holds_are_refused_before_any_is_drawn():
             raise AssertionError("drawn")
 
     with pytest.raises(MemoryError):
-        readers._drawn(np.ones(2, bool), 10**15, Never(), repeat=True)
+        drawn_rows(np.ones(2, bool), 10**15, Never(), repeat=True)
 
 
 def test_rows_that_belong_together_stay_together(tmp_path):
@@ -291,7 +298,7 @@ def test_ply_lists_may_have_lengths_and_corners_of_any_width(tmp_path):
     corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], ">f4").tobytes()
     faces = b"\0\3\0\1\2" + b"\0\2\0\1" + b"\0\4\0\1\3\2"
     header = f"element vertex 4\n{XYZ}element face 3\nproperty list ushort uchar vertex_index\n"
-    contents = readers._contents(written(tmp_path, "a.ply", ply(header, corners + faces, "binary_big_endian")))
+    contents = readers.contents_of(written(tmp_path, "a.ply", ply(header, corners + faces, "binary_big_endian")))
     assert contents.faces.tolist() == [[0, 1, 2], [0, 1, 3], [0, 3, 2]]
 
 
@@ -437,7 +444,7 @@ def test_our_parsers_find_the_surface_trimesh_finds():
     paths = [path for path in [*FILES.iterdir(), *(SHARED / "formats").iterdir()] if not path.stem.startswith("empty")]
     compared = 0
     for path in paths:
-        contents = readers._contents(path)
+        contents = readers.contents_of(path)
         if contents.faces is None:
             continue
         mesh = trimesh.load(path, process=False, skip_materials=True)
@@ -851,12 +858,12 @@ REFUSED = [
     ("a.npz", npz_of(**{f"a{i}": b"" for i in range(1001)}), "holds more than 1000 members"),
     ("a.npz", npz_of(zipfile.ZIP_LZMA, points=npy_of(np.zeros((4, 3)))), "is packed in a way numpy does not write"),
     ("a.npz", npz_of(points=npy_of(np.zeros((4, 3))), labels=npy_of(np.zeros(5))), "holds 4 points but 5 labels"),
-    ("a.h5", "<html>404</html>", "is not a readable H5 file (damaged, cut short or of another format)"),
+    ("a.h5", "<html>404</html>", "is not a readable HDF5 file (damaged, cut short or of another format)"),
     ("a.h5", hdf5_of(stuff=[1]), "holds no array named points, xyz, pos, data, only 'stuff'"),
-    ("a.h5", hdf5_of(data=np.zeros((2, 8, 3))), "data set 'data' must be (any, any), got (2, 8, 3)"),
+    ("a.h5", hdf5_of(data=np.zeros((2, 8, 3))), "points must be (N, 3) or a little wider, got (2, 8, 3)"),
     ("a.h5", hdf5_of(points=h5py.SoftLink("/other")), "'points' is a link, which is not followed"),
     ("a.h5", hdf5_of(points=h5py.ExternalLink("b.h5", "a")), "'points' is a link, which is not followed"),
-    ("a.h5", hdf5_bomb(), "data set 'points' takes 120000000 bytes, more than its file may ask for"),
+    ("a.h5", hdf5_bomb(), "data set 'points' takes 120000000 bytes, more than its file may declare"),
     ("a.h5", hdf5_with_a_plugin(), "data set 'points' is packed with filter 32015, which is not read"),
     (
         "a.step",

@@ -392,7 +392,7 @@ NAN = np.full((2, POINTS, 9), np.nan, np.float32)
     ("damage", "reason"),
     [
         (lambda folder: (folder / "ply_data_all_2.h5").unlink(), "all_2.h5: cannot be read: No such file"),
-        (lambda folder: (folder / "ply_data_all_2.h5").write_bytes(b"<html>"), "all_2.h5: not a readable HDF5 file"),
+        (lambda folder: (folder / "ply_data_all_2.h5").write_bytes(b"<html>"), "all_2.h5: is not a readable HDF5 file"),
         (lambda folder: (folder / "room_filelist.txt").write_bytes(b"\xff"), "room_filelist.txt: cannot be read"),
         (
             lambda folder: (folder / "room_filelist.txt").write_text("Area_5_office_1\n" * 10),

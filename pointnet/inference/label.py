@@ -22,7 +22,8 @@ from pointnet.names import printable
 from pointnet.pages.show import MOST_FILES, file_view
 from pointnet.pages.viewer import View, write_page
 from pointnet.points.colours import label_colours
-from pointnet.points.read import cloud_of, turned, up_of
+from pointnet.points.frame import up_of
+from pointnet.points.read import cloud_of
 from pointnet.points.sampling import seed_of
 from pointnet.training.settings import check_name
 
@@ -197,7 +198,7 @@ def label_files(
             count += 1
             if len(views) < MOST_FILES:
                 cloud = PointCloud(found.points, None, None, found.labels)
-                views.append(file_view(file.name, turned(cloud) if found.up == "y" else cloud, found.names))
+                views.append(file_view(file.name, cloud.in_library_frame(found.up), found.names))
         if views:
             title = views[0].name if count == 1 else f"{count:,} clouds"
             notes = f"Their first {len(views)}. " if len(views) < count else ""
@@ -228,7 +229,7 @@ def _labelled(
         rows, upward = rows_of(source), up or "z"
         cloud = cloud_of(rows, precise=True)
         try:
-            labels, probability = label(turned(cloud) if upward == "y" else cloud, 0)
+            labels, probability = label(cloud.in_library_frame(upward), 0)
         except ValueError as error:
             raise ValueError(f"points {rows.shape}: {error}") from error
         return LabelledCloud(None, cloud.points, upward, labels, probability, names)
@@ -236,7 +237,7 @@ def _labelled(
     seed, upward = seed_of(path.name), up_of(path, up)
     try:
         cloud = read_cloud(path, seed=seed, up="z", extras=extras, precise=True, mesh_points=mesh_points)
-        labels, probability = label(turned(cloud) if upward == "y" else cloud, seed)
+        labels, probability = label(cloud.in_library_frame(upward), seed)
     except PointCloudFileError as error:
         return with_nearest(error)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Arrays: NPY, NPZ. Their headers are judged against the bytes that are there before memory is taken; no pickle."""
+"""Arrays: NPY, NPZ. Headers are checked against the bytes that are there before memory is taken; no pickle."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from itertools import islice
 
 import numpy as np
 
-from .columns import as_labels, as_unit_colors, from_named, from_rows
-from .contents import EXTRAS, Array, Contents, Extras, Refusal, most_bytes
+from ..errors import Refusal
+from .columns import ARRAYS, from_named, from_parts, from_rows, recognised
+from .contents import EXTRAS, Array, Contents, Extras, most_bytes
+from .scan import quoted
 
-# Data sets, or members, that may hold a cloud's parts, in order of preference.
-NAMES = {
-    "points": ("points", "xyz", "pos", "data", "vertices", "arr_0"),
-    "normals": ("normals", "normal"),
-    "colors": ("colors", "color", "rgb"),
-    "labels": ("labels", "label", "parts", "seg", "pid"),
-}
 MOST_COLUMNS = 100
 MOST_MEMBERS = 1000
+WIDTHS = {"normals": 3, "colors": 3, "labels": 1}
 
 
 def parse_npy(data: bytes, extras: Extras = EXTRAS) -> Contents:
@@ -40,16 +36,16 @@ def parse_npy_table(data: bytes) -> Array:
     """One array of numbers (N, K), without a copy.
 
     Raises:
-        Refusal: not NPY, an array of objects, one larger than the file, or of another shape.
+        Refusal: as `parse_npy`.
     """
     return _as_rows(_npy(data), "the array", 1)
 
 
 def parse_npz(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An archive of arrays: points (or xyz, pos, data), and normals, colors and labels where there are some.
+    """An archive of arrays with the names of `ARRAYS`.
 
     Raises:
-        Refusal: not NPZ, nothing named like points, a member that unpacks to more than a file of this size may, rows
+        Refusal: not NPZ, no array named like points, a member that unpacks to more than a file of this size may, rows
             that do not match.
     """
     if data.count(b"PK\1\2") > MOST_MEMBERS:
@@ -65,40 +61,33 @@ def parse_npz(data: bytes, extras: Extras = EXTRAS) -> Contents:
 
 
 def find_arrays(there: Collection[str], extras: Extras) -> dict[str, str]:
-    """Which of the names there are those of the points, and of what else is wanted.
+    """The names of the points and of the wanted extras among those that are there.
 
     Raises:
-        Refusal: none is that of points.
+        Refusal: none is a name of points.
     """
-    found = {what: next((name for name in NAMES[what] if name in there), "") for what in ("points", *extras)}
+    found = {what: next((name for name in ARRAYS[what] if name in there), "") for what in ("points", *extras)}
     if not found["points"]:
         names = ", ".join(map(ascii, sorted(islice(there, 8)))) or "nothing"
-        raise Refusal(f"holds no array named {', '.join(NAMES['points'][:4])}, only {names[:200]}")
+        raise Refusal(f"holds no array named {', '.join(ARRAYS['points'][:4])}, only {names[:200]}")
     return {what: name for what, name in found.items() if name}
 
 
 def from_arrays(arrays: Mapping[str, Array], extras: Extras) -> Contents:
-    """Contents from arrays by what they are.
+    """Contents from arrays; an extra without an array of its own is looked for in the columns of the points.
 
     Raises:
         Refusal: rows that do not match.
     """
-    normals, colors, labels = map(arrays.get, EXTRAS)
-    contents = from_rows(_as_rows(arrays["points"], "points"), extras)
-    if normals is not None:
-        contents = contents._replace(normals=_matched(normals, contents, "normals")[:, :3])
-    if colors is not None:
-        contents = contents._replace(colors=as_unit_colors(_matched(colors, contents, "colors")))
-    if labels is not None:
-        contents = contents._replace(labels=as_labels(_matched(labels.reshape(-1, 1), contents, "labels", 1)[:, 0]))
-    return contents
-
-
-def _matched(array: Array, contents: Contents, name: str, width: int = 3) -> Array:
-    rows = _as_rows(array, name, width)
-    if len(rows) != len(contents.vertices):
-        raise Refusal(f"holds {len(contents.vertices)} points but {len(rows)} {name}")
-    return rows
+    points = _as_rows(arrays["points"], "points")
+    parts = recognised(points, extras)
+    for name, width in WIDTHS.items():
+        if name in arrays:
+            array = arrays[name].reshape(-1, 1) if width == 1 else arrays[name]
+            parts[name] = _as_rows(array, name, width)[:, :width]
+            if len(array) != len(points):
+                raise Refusal(f"holds {len(points)} points but {len(array)} {name}")
+    return from_parts(parts)
 
 
 def _as_rows(array: Array, name: str, width: int = 3) -> Array:
@@ -120,21 +109,23 @@ def _npy(data: bytes) -> Array:
     shape, by_columns, dtype = read_header(stream)
     if dtype.hasobject:
         raise Refusal("holds Python objects, which are not loaded, since that can run anything")
+    there = len(data) - stream.tell()
     size = math.prod(shape) * dtype.itemsize
-    if size > len(data) - stream.tell() or dtype.itemsize == 0:
-        raise Refusal(f"declares an array of {shape}, {size} bytes, but holds {len(data) - stream.tell()}")
+    if size > there or dtype.itemsize == 0:
+        raise Refusal(f"declares an array of {shape}, {size} bytes, but holds {there}")
     array = np.frombuffer(data, dtype, math.prod(shape), stream.tell())
     return array.reshape(shape, order="F" if by_columns else "C")
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
-    """A member's bytes, at most `limit`, whatever it says of itself."""
+    """A member's bytes, at most `limit`, whatever size it declares."""
+    name = quoted(member.filename)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
-        raise Refusal(f"{member.filename[:40]!a} is packed in a way numpy does not write")
+        raise Refusal(f"{name} is packed in a way numpy does not write")
     if member.file_size > limit:
-        raise Refusal(f"{member.filename[:40]!a} unpacks to {member.file_size} bytes, more than is allowed here")
+        raise Refusal(f"{name} unpacks to {member.file_size} bytes, more than is allowed here")
     with archive.open(member) as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
-        raise Refusal(f"{member.filename[:40]!a} unpacks to more than it declares")
+        raise Refusal(f"{name} unpacks to more than it declares")
     return data

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import Refusal
 from .columns import as_unit_colors
-from .contents import EXTRAS, Array, Contents, Extras, Refusal, most_bytes
+from .contents import EXTRAS, Array, Contents, Extras, most_bytes
 from .polygons import check_indices
 from .scan import quoted
 

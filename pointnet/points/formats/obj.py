@@ -9,8 +9,9 @@ import re
 
 import numpy as np
 
+from ..errors import Refusal
 from .columns import as_unit_colors
-from .contents import EXTRAS, Array, Contents, Extras, Refusal
+from .contents import EXTRAS, Array, Contents, Extras
 from .polygons import Polygons, fan_triangles
 from .scan import blocks_of_lines, numbers, quoted, unix_lines, words_per_line
 

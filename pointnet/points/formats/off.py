@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..errors import Refusal
 from .columns import as_unit_colors
-from .contents import EXTRAS, Array, Contents, Extras, Refusal
+from .contents import EXTRAS, Array, Contents, Extras
 from .polygons import fan_triangles, polygons_of_text
 from .scan import numbers_of_lines, quoted, unix_lines
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import Refusal
 from .columns import from_named
-from .contents import EXTRAS, Array, Contents, Extras, Refusal, most_bytes
+from .contents import EXTRAS, Array, Contents, Extras, most_bytes
 from .scan import numbers, numbers_of_lines, quoted
 
 LONGEST_HEADER = 100_000

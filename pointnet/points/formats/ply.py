@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import Refusal
 from .columns import as_unit_colors, from_named, known_columns, plain
-from .contents import EXTRAS, Array, Contents, Extras, Refusal
+from .contents import EXTRAS, Array, Contents, Extras
 from .polygons import Polygons, fan_triangles, polygons_of_text
 from .scan import columns_of_lines, end_of_lines, quoted, unix_lines
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Array, Refusal
+from ..errors import Refusal
+from .contents import Array
 from .scan import blocks_of_lines, numbers, words_per_line
 
 # Polygons cut at once, so that what is held beside the triangles stays small.

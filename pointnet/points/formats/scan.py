@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .contents import Array, Refusal
+from ..errors import Refusal
+from .contents import Array
 
 BLOCK = 1 << 18
 LONGEST_LINE = 1_000_000

@@ -9,7 +9,8 @@ import re
 
 import numpy as np
 
-from .contents import EXTRAS, Array, Contents, Extras, Refusal
+from ..errors import Refusal
+from .contents import EXTRAS, Array, Contents, Extras
 from .scan import blocks_of_lines, numbers
 
 HEADER = 84

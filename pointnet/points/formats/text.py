@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from ..errors import Refusal
 from .columns import from_named, from_rows, known_columns, plain
-from .contents import EXTRAS, Array, Contents, Extras, Refusal
+from .contents import EXTRAS, Array, Contents, Extras
 from .scan import quoted
 
 LONGEST_LINE = 100_000

@@ -1,0 +1,126 @@
+"""The points of one file as a caller gets them: rows of a cloud, or points drawn from a mesh."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import Refusal
+from .formats.contents import Array, Contents, Extras
+from .frame import BLOCK, middle_and_half_extent, rotated_y_up_to_z_up
+from .sampling import draw_on_surface, interpolate, normals_of_faces, unit_or_zero
+
+Rows = slice | NDArray[np.integer]
+
+
+class PointCloud(NamedTuple):
+    """The N points of one file, in the library's frame (z up, right-handed), and what belongs to each of them."""
+
+    points: NDArray[Any]  # (N, 3) float32, or float64 where `read_cloud` was asked for that; in the file's unit
+    normals: NDArray[np.float32] | None  # (N, 3), of length 1 or 0
+    colors: NDArray[np.float32] | None  # (N, 3), red, green and blue in [0, 1]
+    labels: NDArray[np.int64] | None  # (N,)
+
+    def in_library_frame(self, up: str) -> PointCloud:
+        """This cloud with z up: rotated if `up`, its own up axis, is "y"."""
+        if up != "y":
+            return self
+        normals = None if self.normals is None else rotated_y_up_to_z_up(self.normals)
+        return self._replace(points=rotated_y_up_to_z_up(self.points), normals=normals)
+
+
+class Drawing(NamedTuple):
+    """Which points of a file are wanted; the fields are arguments of `read_cloud`."""
+
+    num_points: int | None  # None: all rows of a cloud
+    generator: np.random.Generator
+    repeat: bool
+    normalize: bool
+    precise: bool
+
+
+def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
+    """The points of a file, in its own frame.
+
+    Raises:
+        Refusal: no finite point or face, too few points, or coordinates too large for float32.
+    """
+    whole, is_mesh = contents.vertices, contents.faces is not None
+    finite = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
+    if not is_mesh:  # rows are drawn first, since all that follows takes memory
+        contents = _taken(contents, drawn_rows(finite, drawing.num_points, drawing.generator, drawing.repeat))
+    if drawing.normalize and finite.any():
+        middle, half = middle_and_half_extent(whole if finite.all() else whole[finite])
+        contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
+    dtype = np.float64 if drawing.precise else np.float32
+    return _sampled(contents, drawing, extras, dtype) if is_mesh else _as_cloud(contents, dtype)
+
+
+def drawn_rows(finite: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool) -> Rows:
+    """`count` of the finite rows, or all; with `repeat` always shuffled, so that any of them are a fair sample."""
+    there = int(finite.sum())
+    if not there:
+        raise Refusal("has no point whose coordinates are finite")
+    if count is None or (count == there and not repeat):
+        return slice(None) if finite.all() else np.flatnonzero(finite)
+    if count > there and not repeat:
+        raise Refusal(f"has {there} points, fewer than num_points={count}")
+    rows = np.empty(count, np.int64)  # at once, so that a count beyond the memory fails before anything is drawn
+    for start in range(0, count, there):
+        rows[start : start + there] = generator.permutation(there)[: count - start]
+    return rows if finite.all() else np.flatnonzero(finite)[rows]
+
+
+def _finite_rows(vertices: Array, dtype: type[np.floating]) -> NDArray[np.bool_]:
+    """(N,) whether all coordinates of a row are finite in this type."""
+    blocks = (vertices[start : start + BLOCK] for start in range(0, len(vertices), BLOCK))
+    return np.concatenate([np.isfinite(block.astype(dtype, copy=False)).all(1) for block in blocks])
+
+
+def _taken(cloud: Contents, rows: Rows) -> Contents:
+    return cloud._replace(**{name: column[rows] for name, column in cloud._asdict().items() if column is not None})
+
+
+def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
+    """A cloud in the types of the library, its coordinates in this one."""
+    normals, colors, labels = contents.normals, contents.colors, contents.labels
+    return PointCloud(
+        contents.vertices.astype(dtype),
+        None if normals is None else unit_or_zero(normals),
+        None if colors is None else colors.astype(np.float32),
+        None if labels is None else labels.astype(np.int64),
+    )
+
+
+def _sampled(mesh: Contents, drawing: Drawing, extras: Extras, dtype: type[np.floating]) -> PointCloud:
+    """Points drawn from a mesh by area, each with its face's normal if those are wanted."""
+    vertices, faces, face_colors = _finite_mesh(mesh)
+    assert drawing.num_points is not None
+    try:
+        face, weights = draw_on_surface(vertices, faces, drawing.num_points, drawing.generator)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+    corners, colors = faces[face], mesh.colors
+    if colors is not None:
+        colors = interpolate(colors, corners, weights)
+    elif face_colors is not None:
+        colors = face_colors[face].astype(np.float32)
+    points = interpolate(vertices, corners, weights, dtype)
+    if not _finite_rows(points, np.float32).all():
+        raise Refusal("has coordinates too large for 32 bits")
+    return PointCloud(points, normals_of_faces(vertices, corners) if "normals" in extras else None, colors, None)
+
+
+def _finite_mesh(mesh: Contents) -> tuple[Array, Array, Array | None]:
+    """Vertices, faces and their colours, without the faces whose corners are not all finite."""
+    faces, face_colors = mesh.faces, mesh.face_colors
+    assert faces is not None
+    finite = np.all(np.isfinite(mesh.vertices), axis=1)
+    if finite.all():
+        return mesh.vertices, faces, face_colors
+    kept = np.all(finite[faces], axis=1)
+    if not kept.any():
+        raise Refusal("has no face with coordinates that are finite")
+    return np.where(finite[:, None], mesh.vertices, 0), faces[kept], None if face_colors is None else face_colors[kept]

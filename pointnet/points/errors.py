@@ -1,0 +1,74 @@
+"""The one error of files of points, and the context manager that turns every other error into it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+LONGEST_REASON = 300
+
+
+class PointCloudFileError(ValueError):
+    """A file or folder of points that cannot be used: one line with the path and the reason."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str):
+        name = os.fspath(path).replace("\n", "\\n")
+        super().__init__(f"{name}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:  # so that another process can send it
+        return type(self), (self.path, self.reason)
+
+
+class DatasetNotFoundError(PointCloudFileError):
+    """A folder that holds nothing of the data set it should hold."""
+
+
+class Refusal(ValueError):
+    """Why a file cannot be used, for the user; `file_errors` adds the path."""
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Whatever is raised inside leaves as a `PointCloudFileError` of one line; warnings are silenced."""
+    try:
+        # Libraries warn about what they repair or skip; what counts here is the result.
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
+    except PointCloudFileError:
+        raise
+    except Refusal as refusal:
+        raise PointCloudFileError(path, _one_line(str(refusal))) from (refusal.__cause__ or refusal)
+    except Exception as error:  # parsers and libraries do not promise which errors they raise
+        raise PointCloudFileError(path, _one_line(_reason(error, path))) from error
+
+
+def check_file(path: Path) -> None:
+    """Raises Refusal unless there is a file at this path that holds something."""
+    if not path.is_file():
+        raise Refusal("is a folder, not a file" if path.is_dir() else "no such file")
+    if path.stat().st_size == 0:
+        raise Refusal("is empty")
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    kind = path.suffix.lstrip(".").upper()
+    kind = "HDF5" if kind in ("H5", "HDF") else kind
+    return f"is not a readable {kind} file (damaged, cut short or of another format): {type(error).__name__}: {error}"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    line = line if line.isprintable() else ascii(line)[1:-1]
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 3] + "..."
