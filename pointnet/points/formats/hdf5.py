@@ -78,12 +78,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _read_array(
     file: Any, name: str, wanted: Shape | None = None, rows: int | None = None, limit: int | None = None
 ) -> np.ndarray:
-    array = _checked(file, name)
-    if wanted is not None and not (
-        len(wanted) == array.ndim and all(w in (None, n) for w, n in zip(wanted, array.shape, strict=True))
-    ):
-        sizes = ", ".join("any" if size is None else str(size) for size in wanted)
-        raise Refusal(f"data set '{name}' must be ({sizes}), got {array.shape}")
+    array = _checked(file, name, wanted)
     # A chunk is unpacked whole, however little of it is wanted.
     needed = max(array.size, math.prod(array.chunks or ())) * array.dtype.itemsize
     if limit is not None and needed > limit:
@@ -91,8 +86,8 @@ def _read_array(
     return np.asarray(array[(slice(None), slice(rows)) if array.ndim > 1 else ()])
 
 
-def _checked(file: Any, name: str) -> Any:
-    """The data set of this name, once it is certain that its numbers are in the file."""
+def _checked(file: Any, name: str, wanted: Shape | None) -> Any:
+    """The data set of this name, once it is certain that its numbers are in the file and have the wanted shape."""
     import h5py
 
     link = file.get(name, getlink=True)
@@ -105,6 +100,11 @@ def _checked(file: Any, name: str) -> Any:
         raise Refusal(f"'{name}' must be a data set of numbers")
     if array.external is not None or array.is_virtual:
         raise Refusal(f"data set '{name}' is stored in other files, which are not opened")
+    if wanted is not None and not (
+        len(wanted) == array.ndim and all(w in (None, n) for w, n in zip(wanted, array.shape, strict=True))
+    ):
+        sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+        raise Refusal(f"data set '{name}' must be ({sizes}), got {array.shape}")
     if array.size * array.dtype.itemsize > MOST_FROM_A_BYTE * array.id.get_storage_size():
         raise Refusal(f"data set '{name}' declares {array.shape}, more than the file holds")
     stored = array.id.get_create_plist()
