@@ -17,10 +17,12 @@ import dataclasses
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+from pointnet.commands.train_flags import Command, parse_command
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.devices import find_device, keep_freed_memory
 from pointnet.evaluation.tasks import TASKS
@@ -30,8 +32,8 @@ from pointnet.pages.curves import draw_curves
 from pointnet.training import Stopped, TrainConfig, fit
 from pointnet.training.checks import dry_run, profile
 from pointnet.training.fit import say_nothing
-from pointnet.training.seeds import check_not_seeds, run_seeds, seed_folder, seeds_table
-from pointnet.training.settings import Command, load_config, parse_command
+from pointnet.training.run_folder import CONFIG, read_config, seed_folder, seed_folders
+from pointnet.training.seeds import run_seeds, seeds_table
 from pointnet.training.tensorboard import ScalarLog, check_tensorboard
 from pointnet.world import (
     AgreedError,
@@ -74,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train_as_told(command: Command, world: World) -> int:
-    config, resume, seeds, look = command
+    config, resume, seeds, look, _ = command
     log = print if world.writes else say_nothing
     with world.together():
         if not config.out:
@@ -93,8 +95,8 @@ def train_as_told(command: Command, world: World) -> int:
             split: open_dataset(config.dataset, config.root, split, config.num_points, **options)
             for split in (("train", "test") if config.test else ("train",))
         }
-        if not seeds:
-            check_not_seeds(config.out)
+        if not seeds and seed_folders(config.out):
+            raise ValueError(f"{config.out}: already holds runs of several seeds; choose another --out")
     train, test = parts["train"], parts.get("test")
     bad = list(dict.fromkeys(str(error) for part in parts.values() for error in part.bad))
     if bad:
@@ -128,14 +130,14 @@ def run(
 
 def began_here(command: Command) -> bool:
     """Whether the run folder holds what this command, which torchrun has started again, had begun before."""
-    settings = Path(command.config.out) / "config.yaml"
+    settings = Path(command.config.out) / CONFIG
     saved = any(path.exists() for path in checkpoints(command))
-    return saved and settings.is_file() and load_config(settings) == command.config
+    return saved and settings.is_file() and read_config(command.config.out) == command.config
 
 
 def how_to_go_on(command: Command) -> str:
     """What to say when a run is stopped by hand."""
-    if command.look or not any(path.exists() for path in checkpoints(command)):
+    if command.preview or not any(path.exists() for path in checkpoints(command)):
         return "before anything was saved"
     if launched_by_torchrun():
         return f"to go on: torchrun as before, with train.py --resume --out {command.config.out}"
@@ -187,7 +189,7 @@ config.yaml                      the settings: python train.py --config {config.
 {next_commands(config, config.out)}"""
 
 
-def summary_of_seeds(config: TrainConfig, seeds: list[int], results: dict[str, Any]) -> str:
+def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: dict[str, Any]) -> str:
     """The last lines of runs with several seeds: where everything is, how good each is, and all of them."""
     first = seed_folder(config.out, seeds[0])
     return f"""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pointnet.commands.parser import OneLineParser, one_line, whole_number
 from pointnet.datasets import TASKS, PointCloudFileError, open_dataset
 from pointnet.datasets.folder import KEPT
 from pointnet.devices import find_device, keep_freed_memory
@@ -19,11 +20,10 @@ from pointnet.inference.label import FOLDER, ROOM_POINTS, described, label_files
 from pointnet.inference.predict import as_model, find_files, predict_each
 from pointnet.models import DEFAULTS, load_model
 from pointnet.models.ports import load_port
-from pointnet.names import did_you_mean, printable
+from pointnet.names import check_name, did_you_mean, printable
 from pointnet.pages.report import write_report
 from pointnet.pages.report_data import SPLIT_NAMES
 from pointnet.pages.show import show_data, show_files
-from pointnet.training.settings import OneLineParser, check_name
 
 DEFAULT = DEFAULTS["classification"]
 MOST_SHARES = 8  # labels of a file that are told
@@ -38,45 +38,43 @@ EXIT_CODES = """exit codes: 0 done; 1 done, but for what could not be read; 2 re
 
 
 def main(arguments: list[str] | None = None) -> int:
-    description = "Use a trained point-cloud model, look at data, or take a model elsewhere."
-    parser = OneLineParser(prog="python -m pointnet", description=description, epilog=EXIT_CODES)
-    commands = parser.add_subcommands(title="commands", description="Each explains itself with --help.")
-    commands.add_subcommand("predict", _predict_parser(), help="say what files of points are")
-    commands.add_subcommand("evaluate", _evaluate_parser(), help="measure a trained model on a data set")
-    commands.add_subcommand("report", _report_parser(), help="write a page about a trained run")
-    commands.add_subcommand("show", _show_parser(), help="say what a data set or files hold, and draw it")
-    commands.add_subcommand("export", _export_parser(), help="write a trained model as ONNX or a PyTorch program")
-    commands.add_subcommand("convert", _convert_parser(), help="read the weights of another PyTorch PointNet")
-    for name, command in commands.choices.items():
-        command.prog = f"{parser.prog} {name}"
-    parsed = parser.parse_args(arguments)
-    run = {
-        "predict": _predict,
-        "evaluate": _evaluate,
-        "report": _report,
-        "show": _show,
-        "export": _export,
-        "convert": _convert,
+    words = sys.argv[1:] if arguments is None else arguments
+    commands = {
+        "predict": (_predict_parser, _predict, "say what files of points are"),
+        "evaluate": (_evaluate_parser, _evaluate, "measure a trained model on a data set"),
+        "report": (_report_parser, _report, "write a page about a trained run"),
+        "show": (_show_parser, _show, "say what a data set or files hold, and draw it"),
+        "export": (_export_parser, _export, "write a trained model as ONNX or a PyTorch program"),
+        "convert": (_convert_parser, _convert, "read the weights of another PyTorch PointNet"),
     }
+    top = OneLineParser(
+        prog="python -m pointnet",
+        usage="%(prog)s COMMAND ...",
+        description="Use a trained point-cloud model, look at data, or take a model elsewhere.",
+        epilog=EXIT_CODES,
+    )
+    listed = top.add_argument_group("commands", "Each explains itself with --help.")
+    for name, (_, _, text) in commands.items():
+        listed.add_argument(name, nargs="?", help=text)
+    if not words:
+        top.error(f"name a command, one of {', '.join(commands)}")
+    if words[0] not in commands:
+        top.parse_args([word for word in words if word in ("-h", "--help")])
+        top.error(f"no command '{words[0]}'{did_you_mean(words[0], commands)}")
+    parser, run, _ = commands[words[0]]
     try:
-        return run[parsed.subcommand](parsed[parsed.subcommand])
+        return run(parser().parse_args(words[1:]))
     except (ValueError, OSError, MissingExtraError) as error:
-        print(f"python -m pointnet: error: {_told(error)}", file=sys.stderr)
+        print(f"python -m pointnet: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
 
 
-def _told(error: Exception) -> str:
-    """An error in one line; of what the system refuses, which file and why."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return printable(f"{error.filename2 or error.filename}: {error.strerror}")
-    return str(error)
-
-
 def _predict_parser() -> OneLineParser:
     parser = OneLineParser(
+        prog="python -m pointnet predict",
         description="Say what files of points are: for each a line with its class, how probable that is, and the next "
         "class. Meshes are sampled by area; of a cloud as many points are drawn as the network was trained with, "
         "however many it has; both are centred and scaled as in training. With a network for parts or for rooms, say "
@@ -89,22 +87,22 @@ def _predict_parser() -> OneLineParser:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
     text = "classification, part (of an object) or scene (a room in metres, with colours); default: the model's own"
-    parser.add_argument("--task", type=str, help=text)
+    parser.add_argument("--task", help=text)
     text = f"a run's folder, or the name of shipped weights (default: {DEFAULT}, for parts {DEFAULTS['part']})"
-    parser.add_argument("--model", type=str, help=text)
+    parser.add_argument("--model", help=text)
     text = "for parts: what the objects are, as the data set calls it; surer than leaving it open"
-    parser.add_argument("--category", type=str, help=text)
+    parser.add_argument("--category", help=text)
     text = "the files' up axis, y or z, which is turned into that of the weights (default: as known of the format)"
-    parser.add_argument("--up", type=str, help=text)
+    parser.add_argument("--up", help=text)
     text = "take the mean over 12 rotations about the up axis; of use where training turned clouds too (--rotate 180)"
     parser.add_argument("--any_rotation", action="store_true", help=text)
     text = (
         "points of each file that the network sees, and that are drawn of a mesh (default: as many as it was trained "
         f"with; for parts {KEPT:,}; for a room all, and {ROOM_POINTS:,} of a mesh)"
     )
-    parser.add_argument("--num_points", type=int, help=text)
+    parser.add_argument("--num_points", type=whole_number, help=text)
     text = f"for parts and rooms: the folder for the PLY files and the page (default: {FOLDER})"
-    parser.add_argument("--out", type=str, help=text)
+    parser.add_argument("--out", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON, a list with an object for each file")
     return parser
 
@@ -116,7 +114,7 @@ def _predict(flags: Any) -> int:
     files, model = find_files(flags.files), as_model(flags.model, *([flags.task] if flags.task else TASKS))
     task = task_of(model).name
     for flag, tasks in ONLY_FOR.items():
-        if flags[flag] and task not in tasks:
+        if getattr(flags, flag) and task not in tasks:
             raise ValueError(f"--{flag} is for the task {' or '.join(tasks)}, not {task}")
     code, answers = 0, []
     for found in _classified(flags, files, model) if task == "classification" else _labelled(flags, files, model):
@@ -181,7 +179,9 @@ def _datasets() -> list[str]:
 
 
 def _evaluate_parser() -> OneLineParser:
-    parser = OneLineParser(description="Measure a trained model on one split of a data set.")
+    parser = OneLineParser(
+        prog="python -m pointnet evaluate", description="Measure a trained model on one split of a data set."
+    )
     parser.add_argument("run", help="the run's folder, or the name of shipped weights")
     parser.add_argument("--dataset", default="shapes", help=", ".join(_datasets()))
     parser.add_argument("--root", default="data", help="the folder the data set is in")
@@ -189,7 +189,7 @@ def _evaluate_parser() -> OneLineParser:
     parser.add_argument("--split", default="test", help="test or train")
     parser.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda or cuda:N")
     text = "rotations about the up axis to vote over (the paper's 12); of use where training turned clouds too"
-    parser.add_argument("--votes", type=int, default=1, help=text)
+    parser.add_argument("--votes", type=whole_number, default=1, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -225,14 +225,15 @@ def _evaluate(flags: Any) -> int:
 
 def _report_parser() -> OneLineParser:
     parser = OneLineParser(
+        prog="python -m pointnet report",
         description="Write a page about a trained run, which any browser shows without a network: how it learned, how "
         "good it is and where it errs, its worst mistakes to turn, accuracy with points dropped, its settings, and how "
         "to make it again. It is measured on the test part if the run was, else on validation; where the data set is "
-        "not there, the page has the rest."
+        "not there, the page has the rest.",
     )
     parser.add_argument("run", help="the run's folder, or that of runs with several seeds")
-    parser.add_argument("--out", type=str, help="the folder of the page (default: report in the run's)")
-    parser.add_argument("--root", type=str, help="the folder the data set is in (default: as in training)")
+    parser.add_argument("--out", help="the folder of the page (default: report in the run's)")
+    parser.add_argument("--root", help="the folder the data set is in (default: as in training)")
     parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
     parser.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda or cuda:N")
     return parser
@@ -259,13 +260,16 @@ def _report(flags: Any) -> int:
 
 def _show_parser() -> OneLineParser:
     known = _datasets()
-    parser = OneLineParser(description="Say what a data set or files of points hold, and draw samples of it.")
+    parser = OneLineParser(
+        prog="python -m pointnet show",
+        description="Say what a data set or files of points hold, and draw samples of it.",
+    )
     parser.add_argument("what", nargs="+", help=f"{', '.join(known)}, or files and folders of points")
     parser.add_argument("--root", default="data", help="the folder the data set is in")
     parser.add_argument("--split", default="both", help="train, test or both")
-    parser.add_argument("--num_points", type=int, help="points a cloud (default: 1024; files whole)")
-    parser.add_argument("--per_class", type=int, default=1, help="samples of each class")
-    parser.add_argument("--up", type=str, help="the files' up axis, y or z (default: as known of the format)")
+    parser.add_argument("--num_points", type=whole_number, help="points a cloud (default: 1024; files whole)")
+    parser.add_argument("--per_class", type=whole_number, default=1, help="samples of each class")
+    parser.add_argument("--up", help="the files' up axis, y or z (default: as known of the format)")
     parser.add_argument("--out", default="show", help="the folder for the page")
     return parser
 
@@ -296,13 +300,14 @@ def _show(flags: Any) -> int:
 
 def _export_parser() -> OneLineParser:
     parser = OneLineParser(
+        prog="python -m pointnet export",
         description="Write a trained model as one file that runs without this library, for any number of clouds and "
         "points. It is compared with the model at several, and written only if it gives the same logits. The file also "
-        "says its classes, and how points must be turned and scaled."
+        "says its classes, and how points must be turned and scaled.",
     )
     parser.add_argument("run", help="the run's folder, or the name of shipped weights")
     parser.add_argument("--format", default="onnx", help="onnx (needs the extra export), or torch for a .pt2")
-    parser.add_argument("--out", type=str, help="the file to write (default: model.onnx or model.pt2 in the run)")
+    parser.add_argument("--out", help="the file to write (default: model.onnx or model.pt2 in the run)")
     return parser
 
 
@@ -320,9 +325,10 @@ def _export(flags: Any) -> int:
 
 def _convert_parser() -> OneLineParser:
     parser = OneLineParser(
+        prog="python -m pointnet convert",
         description="Read the weights of a classifier trained with a popular PyTorch port of PointNet "
         "(yanx27/Pointnet_Pointnet2_pytorch, fxia22/pointnet.pytorch, and what has their names) into a model folder "
-        "that computes the same. No code in the file is run."
+        "that computes the same. No code in the file is run.",
     )
     parser.add_argument("file", help="what the port saved, as best_model.pth")
     parser.add_argument("--out", default="", help="the folder to write; empty for the file's name without its suffix")

@@ -27,3 +27,10 @@ def did_you_mean_path(path: str | os.PathLike[str]) -> str:
 def printable(text: str) -> str:
     """The same text for one line of a terminal: � for each character that cannot be printed, such as a line break."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def check_name(what: str, name: str, known: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest known name, unless `name` is one of them."""
+    known = list(known)
+    if name not in known:
+        raise ValueError(f"no {what} '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})")

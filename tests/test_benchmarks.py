@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import train
-from pointnet.training.curves import read_metrics
+from pointnet.training.run_folder import read_metrics
 from tests.helpers import QUICK, SAMPLES, error_of
 from tools import ablation
 

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
+from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.training import checks, fit
 from pointnet.training.capture import WARM_UP, CapturedGradients
@@ -18,7 +19,7 @@ from pointnet.training.checks import dry_run, profile
 from pointnet.training.feed import cut_batches, make_feed
 from pointnet.training.fit import training_parts
 from pointnet.training.run import Run, augment
-from pointnet.training.settings import TrainConfig, parse_command
+from pointnet.training.settings import TrainConfig
 from pointnet.training.stopwatch import Stopwatch
 from tests.helpers import quiet, tiny, two_shapes, weights
 

@@ -11,7 +11,7 @@ import pytest
 import train
 from pointnet.evaluation.metrics import PartScores
 from pointnet.pages.curves import draw_curves, headline, training_charts
-from pointnet.training.curves import chosen_epoch, read_metrics
+from pointnet.training.run_folder import chosen_epoch, read_metrics
 from tests.chromium import needs_chromium, visit
 from tests.helpers import QUICK, SAMPLES, metrics_line, write_metrics
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import train
+from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
 from pointnet.models import PointNetClassifier, load_model
 from pointnet.training import fit
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.distillation import Teacher, distillation_loss
 from pointnet.training.run import Run
-from pointnet.training.settings import parse_command
 from tests.helpers import QUICK, SAMPLES, assert_equal_states, error_of, quiet, tiny, two_shapes, weights
 
 CPU = torch.device("cpu")

@@ -10,13 +10,14 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import train
+from pointnet.commands.train_flags import parse_command
 from pointnet.models import PointNetClassifier
 from pointnet.training import Stopped, TrainConfig, fit, run
 from pointnet.training.feed import ResidentFeed
-from pointnet.training.recipes import RECIPES
+from pointnet.training.recipes import RECIPES, to_flags
 from pointnet.training.run import Run, make_optimizer, make_schedule
-from pointnet.training.settings import load_config, parse_command, save_config_yaml, to_words
-from tests.helpers import QUICK, SAMPLES, error_of, halves, quiet, tiny, two_shapes
+from pointnet.training.run_folder import read_config, write_config
+from tests.helpers import QUICK, ROOT, SAMPLES, error_of, halves, quiet, tiny, two_shapes
 from tests.test_stopping import assert_ends_as
 
 CPU = torch.device("cpu")
@@ -82,7 +83,7 @@ def test_the_papers_recipe_is_the_published_protocol():
         assert not group["decoupled_weight_decay"]
     assert (config.batch_size, config.epochs, config.label_smoothing, config.clip, config.ema) == (32, 250, 0, 0, 0)
     assert (config.rotate, config.jitter, config.scale, config.shift) == (180.0, 0.01, 1.0, 0.0)
-    assert (config.point_dropout, config.mix, config.teacher) == (0.0, "none", ())
+    assert (config.point_dropout, config.teacher) == (0.0, ())
     assert {config.points_in_epoch(epoch) for epoch in range(250)} == {1024}
     assert config.val_fraction > 0
 
@@ -94,8 +95,8 @@ def test_a_recipe_says_what_it_is_trains_and_comes_back_from_its_file(name, tmp_
     few = two_shapes(per_class=4) if config.task == "classification" else halves(config.task, 4, 32)
     if config.task == "classification":
         config = dataclasses.replace(config, teacher=("runs/a", "runs/b c"))
-    save_config_yaml(config, tmp_path / "config.yaml")
-    assert load_config(tmp_path / "config.yaml") == config
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
     assert parse_command(["--config", str(tmp_path / "config.yaml")]).config == config
     assert dataclasses.replace(config, teacher=()) == parse_command(["--recipe", name]).config
     small = tiny(tmp_path / "run", epochs=1)
@@ -118,22 +119,22 @@ def test_flags_win_over_the_recipe_wherever_they_stand_and_the_run_holds_all_set
     assert train.main([*words, "--out", str(out)]) == 0
     changes = {"num_points": 64, "early_points": 0, "batch_size": 8, "device": "cpu", "out": str(out), "epochs": 1}
     changes |= {"input_transform": False, "feature_transform": False, "dataset": "modelnet40", "root": SAMPLES}
-    assert load_config(out / "config.yaml") == dataclasses.replace(RECIPES["paper"](), jitter=0.02, **changes)
+    assert read_config(out) == dataclasses.replace(RECIPES["paper"](), jitter=0.02, **changes)
     assert "recipe:" not in (out / "config.yaml").read_text()
     config, resume, *_ = parse_command(["--resume", "--out", str(out)])
     assert resume
-    assert config == load_config(out / "config.yaml")
+    assert config == read_config(out)
     assert parse_command(["--recipe=fast", "--seeds", "4", "2"]).seeds == [4, 2]
 
 
 def test_a_recipe_that_cannot_be_is_one_line(capsys, tmp_path):
     path = tmp_path / "config.yaml"
-    save_config_yaml(TrainConfig(), path)
+    write_config(tmp_path, TrainConfig())
     for words, message in (
         (["--recipe", "papr"], "no recipe 'papr'; did you mean 'paper'? (known: paper, modern, fast, part, scene, "),
         (["--recipe", "paper", "--task", "part"], "the recipe paper is for --task classification, got part"),
         (["--recipe", "paper", "--config", str(path)], "--recipe cannot be given with --config, whose settings are"),
-        (["--recipe", "paper", "--resume", "--out", str(tmp_path)], "--recipe cannot be given with --resume"),
+        (["--recipe", "paper", "--resume", "--out", str(tmp_path)], "leave out --config and --recipe"),
         (["--recipe"], "--recipe"),
     ):
         assert message in error_of(capsys, train.main, words), words
@@ -141,7 +142,7 @@ def test_a_recipe_that_cannot_be_is_one_line(capsys, tmp_path):
 
 def test_a_resumed_run_takes_words_of_its_own_whatever_its_recipe(tmp_path):
     config = dataclasses.replace(RECIPES["part"](), dataset="shapenetpart", out=str(tmp_path))
-    save_config_yaml(config, tmp_path / "config.yaml")
+    write_config(tmp_path, config)
     for words in (["--dataset", "shapenetpart"], ["--task", "part"], ["--overlap", "0.5", "--epochs", "48"]):
         assert parse_command(["--resume", "--out", str(tmp_path), *words]).config == config
 
@@ -168,9 +169,7 @@ def test_the_test_part_is_opened_only_if_wanted(tmp_path, monkeypatch, capsys):
 OPTIONS = {
     "published": {"optimizer": "adam", "schedule": "step", "decay_epochs": 1, "norm_momentum": 0.5}
     | {"norm_decay_rate": 0.5, "rotate": 180.0, "jitter": 0.01, "weight_decay": 0.0},
-    "cutmix_r": {"mix": "cutmix_r"},
-    "cutmix_k": {"mix": "cutmix_k", "mix_beta": 0.5},
-    "taught": {"mix": "cutmix_r", "teacher": "one and two", "distill": 0.7},
+    "taught": {"teacher": "one and two", "distill": 0.7},
 }
 
 
@@ -223,4 +222,20 @@ def test_the_words_of_settings_are_read_back(changes, recipe):
         config = dataclasses.replace(recipe(), **changes)
     except ValueError:  # a teacher or another's data set
         reject()
-    assert parse_command(to_words(config)).config == config
+    assert parse_command(to_flags(config)).config == config
+
+
+def test_the_settings_of_the_records_load_although_some_were_removed_since():
+    for path in (ROOT / "docs" / "records").glob("*/config.yaml"):
+        assert "mix: none" in path.read_text() or "mix" not in path.read_text()
+        assert read_config(path.parent).out.startswith("runs/")
+
+
+@pytest.mark.parametrize(("line", "ok"), [("mix: none", True), ("mix: cutmix_r", False), ("cuda_graph: true", False)])
+def test_a_removed_setting_loads_only_if_it_was_not_used(tmp_path, line, ok):
+    (tmp_path / "config.yaml").write_text(f"epochs: 3\n{line}\nmix_share: 0.2\n")
+    if ok:
+        assert read_config(tmp_path) == TrainConfig(epochs=3)
+        return
+    with pytest.raises(ValueError, match=f"config.yaml: the setting {line.split(':')[0]} was removed"):
+        read_config(tmp_path)

@@ -12,6 +12,7 @@ import torch
 
 from pointnet import PointNetPartSegmenter
 from pointnet import __main__ as command_line
+from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
 from pointnet.models import load_model
@@ -19,9 +20,8 @@ from pointnet.pages import report, report_data, report_sections
 from pointnet.pages.report import write_report
 from pointnet.pages.report_data import read_run
 from pointnet.training import fit
-from pointnet.training.curves import read_metrics
 from pointnet.training.fit import training_parts
-from pointnet.training.settings import parse_command
+from pointnet.training.run_folder import read_metrics
 from tests.chromium import DARK, needs_chromium, visit
 from tests.helpers import HOSTILE, analysed_network, error_of, quiet, tiny, two_shapes
 from tests.pages import Page, views_of, words

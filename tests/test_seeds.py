@@ -7,9 +7,10 @@ import statistics
 import pytest
 
 import train
+from pointnet.commands.train_flags import parse_command
 from pointnet.training import TrainConfig, fit
+from pointnet.training.run_folder import read_config
 from pointnet.training.seeds import run_seeds, seeds_table, summarize
-from pointnet.training.settings import load_config, parse_command, parse_config
 from tests.helpers import QUICK, SAMPLES, error_of, quiet, tiny, two_shapes
 
 SMALL = ["--dataset", "modelnet40", "--root", SAMPLES, "--val_fraction", "0.25", *QUICK]
@@ -68,7 +69,7 @@ def test_each_seeds_run_is_the_run_of_that_seed_alone(tmp_path):
         assert summary["seeds"][str(seed)]["test"] == wanted["test"]
         folder = tmp_path / "both" / f"seed-{seed}"
         assert (folder / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
-        assert load_config(folder / "config.yaml").seed == seed
+        assert read_config(folder).seed == seed
 
 
 def test_resuming_goes_on_with_the_stopped_seed_and_leaves_the_finished(tmp_path):
@@ -155,20 +156,20 @@ def test_the_settings_hold_the_seeds_and_make_the_same_runs_again(several, tmp_p
     out, _ = several
     config, resume, seeds, *_ = parse_command(["--config", str(out / "config.yaml"), "--out", str(tmp_path)])
     assert (resume, seeds) == (False, [3, 1])
-    assert config == dataclasses.replace(load_config(out / "config.yaml"), out=str(tmp_path))
+    assert config == dataclasses.replace(read_config(out), out=str(tmp_path))
     assert parse_command(["--resume", "--out", str(out)]).seeds == [3, 1]
     assert parse_command(["--resume", "--out", str(out), "--seeds", "1", "3", "9"]).seeds == [1, 3, 9]
     assert parse_command(["--resume", "--out", str(out / "seed-3")]).seeds == []
-    assert parse_config(["--epochs", "7"])[0].epochs == 7
+    assert parse_command(["--epochs", "7"]).config.epochs == 7
 
 
 def test_wrong_seeds_are_one_line_and_exit_code_2(several, capsys, tmp_path):
     out, new = str(several[0]), ["--out", str(tmp_path / "new")]
     for words, message in (
-        (["--seeds", "1", "2", "1"], "seeds must all be different, got 1 more than once"),
-        (["--seeds", "0", "-3"], "seeds must be from 0 to 8796093022207, got -3"),
-        (["--seeds", "one"], "seeds must be a whole number, got 'one'"),
-        (["--seeds", "1.5"], "seeds must be a whole number, got '1.5'"),
+        (["--seeds", "1", "2", "1"], "seeds must be different whole numbers"),
+        (["--seeds", "0", "-3"], "from 0 to 8796093022207, got 0, -3"),
+        (["--seeds", "one"], "--seeds: must be a whole number, got 'one'"),
+        (["--seeds", "1.5"], "--seeds: must be a whole number, got '1.5'"),
         (["--seeds"], "--seeds"),
         (["--seeds", "1", "2", "--seed", "3"], "--seed cannot be given where there are several seeds"),
         (["--seeds", "1", "2", "--seed=3"], "--seed cannot be given where there are several seeds"),

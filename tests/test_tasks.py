@@ -18,8 +18,8 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS, point_loss, soft_iou
 from pointnet.training import TrainConfig, fit
 from pointnet.training.checks import dry_run, profile
-from pointnet.training.curves import chosen_epoch, read_metrics
 from pointnet.training.run import Run
+from pointnet.training.run_folder import chosen_epoch, read_metrics
 from pointnet.training.seeds import seeds_table, summarize
 from tests.helpers import (
     OWN,

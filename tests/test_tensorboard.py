@@ -11,7 +11,7 @@ import train
 from pointnet.evaluation.tasks import TASKS
 from pointnet.extras import MissingExtraError
 from pointnet.training import tensorboard as scalars
-from pointnet.training.curves import read_metrics
+from pointnet.training.run_folder import read_metrics
 from pointnet.training.tensorboard import TAGS, ScalarLog
 from tests.helpers import QUICK, SAMPLES, error_of, metrics_line, write_metrics
 

@@ -24,13 +24,14 @@ from torch import nn
 
 import train
 from pointnet import world as world_module
+from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model
 from pointnet.training import fit, run
 from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.fit import check_trainable
 from pointnet.training.run import Run
-from pointnet.training.settings import parse_command, save_config_yaml
+from pointnet.training.run_folder import write_config
 from pointnet.world import AgreedError, World, agree_on_start, is_lost_process, joined_world
 from tests.helpers import assert_equal_states, halves, quiet, tiny, two_shapes
 
@@ -193,7 +194,7 @@ def test_what_cannot_start_is_said_once_and_a_restart_does_not_go_on_with_the_ru
 def test_a_restart_goes_on_with_what_it_began_and_nothing_else(tmp_path):
     began = parse_command(["--dataset", "shapes", "--out", str(tmp_path), "--lr", "0.003"])
     assert not train.began_here(began)
-    save_config_yaml(began.config, tmp_path / "config.yaml")
+    write_config(tmp_path, began.config)
     assert not train.began_here(began)
     (tmp_path / "checkpoint.pt").touch()
     assert train.began_here(began)

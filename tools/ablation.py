@@ -24,11 +24,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import train
+from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import TASKS
 from pointnet.training import TrainConfig
-from pointnet.training.curves import read_metrics
-from pointnet.training.seeds import read_result, seed_folder
-from pointnet.training.settings import MAY_CHANGE, load_config, parse_command, to_words
+from pointnet.training.recipes import to_flags
+from pointnet.training.run_folder import read_config, read_metrics, read_result, seed_folder
+from pointnet.training.settings import MAY_CHANGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(finished(folder, args.seeds)) < len(args.seeds):
             print(f"\n{name}: {shlex.join(differing[name])}", flush=True)
             begun = (folder / "config.yaml").exists()
-            chosen = ["--resume", *to_words(configs[name])] if begun else words[name]
+            chosen = ["--resume", *to_flags(configs[name])] if begun else words[name]
             code = max(code, train.main([*chosen, "--seeds", *map(str, args.seeds)]))
             if code > 2:  # stopped; one that failed does not keep the others from being run
                 break
@@ -93,7 +94,7 @@ def check(name: str, config: TrainConfig, folder: Path) -> None:
     if not config.val_fraction:
         raise ValueError(f"{name}: is compared on validation, so --val_fraction must be above 0, got 0")
     if (folder / "config.yaml").exists():
-        saved, given = dataclasses.asdict(load_config(folder / "config.yaml")), dataclasses.asdict(config)
+        saved, given = dataclasses.asdict(read_config(folder)), dataclasses.asdict(config)
         for setting in given:
             if setting not in MAY_CHANGE and saved[setting] != given[setting]:
                 was, now = saved[setting], given[setting]

@@ -26,8 +26,9 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import WEIGHTS, PointNetModel, PointNetPartSegmenter, load_model
 from pointnet.training import TrainConfig
+from pointnet.training.recipes import to_flags
 from pointnet.training.run import fingerprint
-from pointnet.training.settings import load_config, to_words
+from pointnet.training.run_folder import read_config
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 SOURCES = {
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="a sentence for the card on how the settings were chosen")
     args = parser.parse_args(arguments)
     keep_freed_memory()
-    config = load_config(args.run / "config.yaml")
+    config = read_config(args.run)
     result = json.loads((args.run / "result.json").read_text())
     train, test = (
         open_dataset(config.dataset, config.root, split, config.num_points, normals=config.normals, task=config.task)
@@ -119,7 +120,7 @@ def card(
 ) -> str:
     """The notes of the model card."""
     own = {name: getattr(TrainConfig(), name) for name in ("dataset", "root", "out", "device", "feed", "test")}
-    flags = " ".join(to_words(dataclasses.replace(config, **own)))
+    flags = " ".join(to_flags(dataclasses.replace(config, **own)))
     chosen = f"{config.val_fraction:.0%} of which chose the epoch" if config.val_fraction else "the last epoch kept"
     all_seen = count_seen(train, test) == len(test)
     which = "shapes, all of them trained on" if all_seen else "shapes, one vote"

@@ -18,14 +18,13 @@ from pointnet.datasets import PointCloud, PointCloudFileError, read_cloud
 from pointnet.datasets.folder import KEPT
 from pointnet.files import write_atomically
 from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
-from pointnet.names import printable
+from pointnet.names import check_name, printable
 from pointnet.pages.show import MOST_FILES, file_view
 from pointnet.pages.viewer import View, write_page
 from pointnet.points.colours import label_colours
 from pointnet.points.frame import up_of
 from pointnet.points.read import cloud_of
 from pointnet.points.sampling import seed_of
-from pointnet.training.settings import check_name
 
 from .predict import Source, all_read, as_model, check_drawing, rows_of, sources_of, takes_normals, with_nearest
 from .scenes import check_is_for_scenes, label_scene

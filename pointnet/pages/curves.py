@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pointnet.files import write_atomically
 from pointnet.names import printable
-from pointnet.training.curves import chooser, chosen_epoch, column, read_metrics
+from pointnet.training.run_folder import CURVES, Line, chooser, chosen_epoch, read_metrics
 
 from .charts import Chart, Curve, picture
-
-Line = Mapping[str, Any]
 
 
 def draw_curves(folder: str | os.PathLike[str]) -> Path:
@@ -24,7 +21,7 @@ def draw_curves(folder: str | os.PathLike[str]) -> Path:
         OSError: the file cannot be written.
     """
     lines = read_metrics(folder)
-    path = Path(folder) / "curves.svg"
+    path = Path(folder) / CURVES
     charts = training_charts(lines)
     svg = picture(printable(Path(folder).resolve().name), headline(lines), charts, charts[0].curves)
     write_atomically(path, svg.encode())
@@ -65,3 +62,9 @@ def headline(lines: Sequence[Line]) -> str:
     reason = "the last" if score is None else f"the best on validation, {score:.2%} {metric}"
     count = lines[-1]["epoch"]
     return f"{count} epoch{'s' * (count > 1)}; kept (dotted line): epoch {kept}, {reason}"
+
+
+def column(lines: Sequence[Line], name: str, scale: float = 1) -> tuple[list[int], list[float]]:
+    """The epochs that have this metric, and its values."""
+    having = [line for line in lines if name in line]
+    return [line["epoch"] for line in having], [line[name] * scale for line in having]

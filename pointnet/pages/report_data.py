@@ -11,10 +11,9 @@ from pointnet.evaluation.analysis import Analysis
 from pointnet.evaluation.evaluate import check_same_classes
 from pointnet.models import PointNetClassifier, load_model
 from pointnet.names import did_you_mean_path
-from pointnet.training.curves import read_metrics
 from pointnet.training.fit import training_parts
-from pointnet.training.seeds import Result, read_result
-from pointnet.training.settings import TrainConfig, load_config
+from pointnet.training.run_folder import Result, is_finished, read_config, read_metrics, read_result, seed_folders
+from pointnet.training.settings import TrainConfig
 
 SPLIT_NAMES = {"test": "test", "val": "validation"}
 
@@ -49,27 +48,18 @@ def read_run(path: str | os.PathLike[str]) -> TrainedRun:
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder; a report is of a run folder{did_you_mean_path(path)}")
-    within, beside = _seeds_in(path), _seeds_in(path.resolve().parent)
+    within, beside = seed_folders(path), seed_folders(path.resolve().parent)
     seeds = within or (beside if path.resolve() in beside.values() else {})
-    finished = {seed: read_result(folder) for seed, folder in seeds.items() if (folder / "result.json").is_file()}
+    finished = {seed: read_result(folder) for seed, folder in seeds.items() if is_finished(folder)}
     if within:
         path = within[min(finished or within)]
-    lines, settings = read_metrics(path), path / "config.yaml"
-    if not settings.is_file():
-        raise ValueError(f"{settings}: no settings of a run here")
-    result = read_result(path) if (path / "result.json").is_file() else None
+    lines, config = read_metrics(path), read_config(path)
+    result = read_result(path) if is_finished(path) else None
     model = load_model(path)
     if not isinstance(model, PointNetClassifier):
         wanted = f"a report is of a classifier, got a {type(model).__name__}"
         raise ValueError(f"{path}: {wanted}; python -m pointnet evaluate scores it, and predict shows its answers")
-    return TrainedRun(path, load_config(settings), lines, result, finished, model)
-
-
-def _seeds_in(path: Path) -> dict[int, Path]:
-    """The folders of the seeds of a run of several."""
-    folders = [settings.parent for settings in path.glob("seed-*/config.yaml")]
-    numbers = {folder.name.removeprefix("seed-"): folder for folder in folders}
-    return {int(number): folder for number, folder in numbers.items() if number.isdecimal()}
+    return TrainedRun(path, config, lines, result, finished, model)
 
 
 def evaluation_data(

@@ -13,9 +13,10 @@ import torch
 from pointnet.devices import environment
 from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
 from pointnet.evaluation.metrics import ConfusionMatrix
-from pointnet.training.curves import chosen_epoch
+from pointnet.training.recipes import to_flags
+from pointnet.training.run_folder import CONFIG, chosen_epoch
 from pointnet.training.seeds import seeds_rows, summarize
-from pointnet.training.settings import TrainConfig, to_words
+from pointnet.training.settings import TrainConfig
 
 from .charts import Chart, Curve, legend
 from .curves import headline, training_charts
@@ -178,7 +179,7 @@ def _settings(run: TrainedRun, device: torch.device) -> str:
         value, default = getattr(run.config, field.name), getattr(defaults, field.name)
         if value != default and field.name != "out":
             rows.append([field.name, escape(str(value)), escape(str(default))])
-    all_of_them = escape((run.path / "config.yaml").read_text(encoding="utf-8"))
+    all_of_them = escape((run.path / CONFIG).read_text(encoding="utf-8"))
     changed = table(rows, "words") if len(rows) > 1 else "<p>They are the defaults.</p>"
     here = environment(device)
     there = (run.result or {}).get("environment", {})
@@ -193,7 +194,7 @@ def _settings(run: TrainedRun, device: torch.device) -> str:
 def _commands(report: Report) -> str:
     """The commands that repeat the run, its evaluation and this page."""
     run, config = report.run, report.run.config
-    commands = [["python", "train.py", *to_words(dataclasses.replace(config, out="runs/again"))]]
+    commands = [["python", "train.py", *to_flags(dataclasses.replace(config, out="runs/again"))]]
     if report.split == "test":
         where = ["--dataset", config.dataset, "--root", config.root]
         commands.append(["python", "-m", "pointnet", "evaluate", "runs/again", *where])

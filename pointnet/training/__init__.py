@@ -4,6 +4,6 @@ from pointnet.devices import find_device, keep_freed_memory
 from pointnet.evaluation.evaluate import evaluate
 
 from .fit import Stopped, fit
-from .settings import TrainConfig, parse_config
+from .settings import TrainConfig
 
-__all__ = ["Stopped", "TrainConfig", "evaluate", "find_device", "fit", "keep_freed_memory", "parse_config"]
+__all__ = ["Stopped", "TrainConfig", "evaluate", "find_device", "fit", "keep_freed_memory"]

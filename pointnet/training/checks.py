@@ -52,7 +52,7 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
         made = tempfile.mkdtemp(prefix=".dry-run-", dir=disk) if world.writes else None
     folder = world.gather(made)[0]
     # Batches may be of two sizes; in so many steps one of them is recorded as a graph.
-    steps = 2 * capture.WARM_UP + 1 if config.cuda_graph else 2
+    steps = 2
     few = spread(train, config.batch_size * steps * (2 if config.val_fraction else 1))
     few_tests = None if test is None else spread(test, EVALUATION_BATCH)
     short = dataclasses.replace(

@@ -25,7 +25,8 @@ from pointnet.world import World
 
 from .feed import count_batches, make_feed
 from .run import Run, model_arguments
-from .settings import TrainConfig, save_config_yaml
+from .run_folder import write_config
+from .settings import TrainConfig
 
 
 class Stopped(Exception):
@@ -176,16 +177,12 @@ def _open_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> N
     task = TASKS[config.task]
     preprocessing = task.preprocessing(train) | {"num_points": config.num_points, "normals": config.normals}
     save_config(out, config.network, model_arguments(config, train), task.answers(train), preprocessing)
-    save_config_yaml(config, out / "config.yaml")
+    write_config(out, config)
 
 
 def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) -> None:
     """Raises ValueError, in one line, unless a network can be trained on these clouds by so many processes."""
     TASKS[config.task].check(train)
-    if config.cuda_graph and (world.size > 1 or find_device(config.device).type != "cuda"):
-        raise ValueError("cuda_graph is for a run of one process on a CUDA device")
-    if config.cuda_graph and config.norm_decay_rate != 1:
-        raise ValueError("cuda_graph holds the norms' momentum fixed; leave it out, or set norm_decay_rate to 1")
     if train.num_points != config.num_points:
         raise ValueError(f"num_points must be {train.num_points}, as the data has, got {config.num_points}")
     smallest = len(train) // count_batches(len(train), config.batch_size)

@@ -14,12 +14,10 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import (
-    random_cutmix,
     random_jitter,
     random_mirror,
     random_point_dropout,
@@ -99,7 +97,7 @@ class Run:
         mode = "reduce-overhead" if device.type == "cuda" else None
         forward = torch.compile(model, dynamic=False, mode=mode) if config.compile else model
         watch, samples = Stopwatch(device), len(train)
-        run = cls(
+        return cls(
             config,
             model,
             averaged,
@@ -114,9 +112,6 @@ class Run:
             watch,
             teacher,
         )
-        if config.cuda_graph:
-            run.captured = CapturedGradients(run._find_gradients, list(model.parameters()))
-        return run
 
     @property
     def task(self) -> Classification:
@@ -148,7 +143,7 @@ class Run:
                 x = augment(random_subset(points, count, self.generator), self.config, self.generator)
                 (x, *more), labels, _ = self.task.examples(x, labels)
                 more = [withhold(category, self.config, self.generator) for category in more]
-                x, targets = mix(x, labels, self.model.num_outputs, self.config, self.generator)
+                targets = labels
                 self.watch.lap("data")
                 loss, logits, good = self.step(x, targets, *more, share=len(rows) / len(batch))
                 finite = points.isfinite().flatten(1).all(1)
@@ -443,16 +438,6 @@ def augment(points: Tensor, config: TrainConfig, generator: Generator) -> Tensor
     if config.jitter:
         points = random_jitter(points, config.jitter, generator)
     return points
-
-
-def mix(
-    points: Tensor, labels: Tensor, classes: int, config: TrainConfig, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """A batch (B, C, N) and its labels (B,), its clouds mixed as the config says: -> points, and what `step` takes."""
-    if config.mix == "none":
-        return points, labels
-    targets = F.one_hot(labels, classes).float()
-    return random_cutmix(points, targets, config.mix == "cutmix_k", config.mix_share, config.mix_beta, generator)
 
 
 def withhold(category: Tensor, config: TrainConfig, generator: Generator) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pointnet.extras import MissingExtraError
 
-from .curves import read_metrics
+from .run_folder import read_metrics
 
 TAGS = {
     "train_loss": "loss/train",

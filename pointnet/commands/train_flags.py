@@ -1,0 +1,158 @@
+"""The flags of `train.py`: one for each setting, and those that say where settings begin and what is run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pointnet.names import check_name
+from pointnet.training.recipes import RECIPES, defaults_of
+from pointnet.training.run_folder import CONFIG, read_settings
+from pointnet.training.seeds import check_seeds
+from pointnet.training.settings import FIELDS, GROUPS, MAY_CHANGE, TYPES, TrainConfig, read_value, with_values
+
+from .parser import OneLineParser, one_line, whole_number
+
+Preview = Literal["", "dry_run", "profile"]  # a check before the run, in its place
+# The settings that --help shows; --help_all shows the others too.
+USUAL = "task dataset root download num_points model epochs batch_size lr seed device threads out".split()
+
+
+class Command(NamedTuple):
+    """What a call of `train.py` asks for; without seeds, one run with `config.seed`."""
+
+    config: TrainConfig
+    resume: bool = False
+    seeds: Sequence[int] = ()
+    preview: Preview = ""
+    prog: str = "train.py"
+
+    @property
+    def call(self) -> str:
+        """How to call the program from a shell."""
+        return f"python {self.prog}" if self.prog.endswith(".py") else self.prog
+
+
+def training_parser(prog: str = "train.py", all_flags: bool = False) -> OneLineParser:
+    """A parser that returns the flags which are given, settings as words.
+
+    Args:
+        all_flags: explain every flag in the help, not only the usual ones.
+    """
+    parser = OneLineParser(
+        prog=prog,
+        usage=f"{prog} [--FLAG VALUE ...]",
+        description="Train a network on point clouds.",
+        epilog="" if all_flags else f"All flags: {prog} --help_all",
+        argument_default=argparse.SUPPRESS,
+        add_help=False,
+    )
+    start = parser.add_argument_group("start")
+    start.add_argument("--recipe", metavar="NAME", help=f"begin with these settings: {', '.join(RECIPES)}")
+    start.add_argument("--config", metavar="FILE", help="begin with the settings in a YAML file")
+    start.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    start.add_argument("--seeds", type=whole_number, nargs="+", metavar="N", help="run once with each of these seeds")
+    start.add_argument("--dry_run", action="store_true", help="try everything on a few clouds, and forecast the time")
+    start.add_argument("--profile", action="store_true", help="measure where the time of a step goes")
+    start.add_argument("-h", "--help", action="help", help="explain the usual flags")
+    start.add_argument("--help_all", action=HelpAll, nargs=0, help="explain all flags")
+    for title, group in GROUPS.items():
+        flags = parser.add_argument_group(title)
+        for field in dataclasses.fields(group):
+            add_setting(flags, field.name, all_flags)
+    return parser
+
+
+def add_setting(flags: argparse._ArgumentGroup, name: str, all_flags: bool) -> None:
+    """Adds the flag of a setting; its short help ends at the first semicolon."""
+    default, text, kind = FIELDS[name].default, FIELDS[name].metadata["help"], TYPES[name]
+    text = text if all_flags else text.partition(";")[0]
+    if default is not False and default not in ("", ()):
+        text = f"{text} (default: {default})"
+    count: dict[str, Any] = {"nargs": "?", "const": "true"} if default is False else {}  # may stand without a value
+    if get_origin(kind) is tuple:
+        count = {"nargs": "+"}
+    choices = f"{{{','.join(get_args(kind))}}}" if get_origin(kind) is Literal else "NAME"
+    metavar = {int: "N", float: "X", bool: "BOOL"}.get(kind, choices)
+    shown = all_flags or name in USUAL
+    flags.add_argument(f"--{name}", metavar=metavar, help=text if shown else argparse.SUPPRESS, **count)
+
+
+class HelpAll(argparse.Action):
+    """Prints the help of every flag, and ends the program."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        training_parser(parser.prog, all_flags=True).print_help()
+        parser.exit()
+
+
+def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") -> Command:
+    """The words of a command line, or those that the program was called with -> what they ask for.
+
+    The settings begin as those of --recipe, of the file --config, or as the task's defaults; flags win over them. With
+    --resume they are those of the run in --out; a flag may repeat one, and change those in `MAY_CHANGE`. Seeds may be
+    added to those of the run.
+    """
+    parser = training_parser(prog)
+    given = vars(parser.parse_args(words))
+    try:
+        return read_command(given)._replace(prog=prog)
+    except (ValueError, OSError) as error:
+        parser.error(one_line(error))
+
+
+def read_command(given: Mapping[str, Any]) -> Command:
+    """What the flags ask for. ValueError, in one line, where they contradict each other or a setting is wrong."""
+    values = {name: given[name] for name in FIELDS if name in given}
+    resume = "resume" in given
+    start, seeds = resumed(given, values) if resume else beginning(given)
+    config = with_values(start, values)
+    previews: list[Any] = [name for name in get_args(Preview) if name in given]
+    if previews and (len(previews) > 1 or resume or seeds):
+        raise ValueError(f"--{previews[0]} is of one run to come: not with --resume, --seeds or another such flag")
+    if seeds:
+        check_seeds(seeds)
+        if "seed" in given:
+            raise ValueError("--seed cannot be given where there are several seeds; leave it out, or --seeds")
+    return Command(config, resume, seeds, previews[0] if previews else "")
+
+
+def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:
+    """The settings that a new run begins with, and its seeds where there are several."""
+    if "recipe" in given and "config" in given:
+        raise ValueError("--recipe cannot be given with --config, whose settings are the file's own")
+    if "config" in given:
+        config, seeds = read_settings(given["config"])
+        return config, given.get("seeds", seeds)
+    config = defaults_of(read_value("task", given.get("task", TrainConfig.task)))
+    if "recipe" in given:
+        check_name("recipe", given["recipe"], RECIPES)
+        config = RECIPES[given["recipe"]]()
+        if given.get("task", config.task) != config.task:
+            raise ValueError(f"the recipe {given['recipe']} is for --task {config.task}, got {given['task']}")
+    return config, given.get("seeds", [])
+
+
+def resumed(given: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:
+    """The settings of the run in --out, and its seeds with those that are added."""
+    out = given.get("out")
+    if not out:
+        raise ValueError("--resume needs --out, the folder of the run to go on with")
+    if "config" in given or "recipe" in given:
+        raise ValueError("--resume takes the run's own settings; leave out --config and --recipe")
+    if not (Path(out) / CONFIG).is_file():
+        raise ValueError(f"{Path(out) / CONFIG}: no run to resume here")
+    config, saved = read_settings(Path(out) / CONFIG)
+    for name, word in values.items():
+        value, was = read_value(name, word), getattr(config, name)
+        if value != was and name not in MAY_CHANGE:
+            raise ValueError(f"--{name} {value} differs from the run's own {was}; resume cannot change it")
+    seeds = given.get("seeds", saved)
+    if seeds and not saved:
+        raise ValueError(f"{out}: holds one run, of seed {config.seed}; it cannot go on with --seeds")
+    if missing := [str(seed) for seed in saved if seed not in seeds]:
+        raise ValueError(f"--seeds leaves out {', '.join(missing)} of the run; resume can add seeds, not drop them")
+    return config, seeds

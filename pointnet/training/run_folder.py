@@ -1,0 +1,165 @@
+"""The run folder: every file that a training run leaves, its name, its reader and its writer.
+
+`model.safetensors` and `config.json`, the model, are read and written by `pointnet.models`, `checkpoint.pt` by
+`pointnet.training.checkpoint`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pointnet.evaluation.tasks import titles_of
+from pointnet.files import write_atomically
+from pointnet.names import did_you_mean_path
+
+from .settings import TrainConfig, with_values
+
+CONFIG = "config.yaml"  # how the network is trained
+METRICS = "metrics.jsonl"  # one line per epoch
+CHECKPOINT = "checkpoint.pt"  # all that --resume needs
+RESULT = "result.json"  # how good the chosen epoch is
+CURVES = "curves.svg"  # the metrics, drawn
+
+# Settings that were removed, with the value under which an old run computed what it would compute today.
+REMOVED: dict[str, Any] = {"mix": "none", "cuda_graph": False}
+WITHOUT_EFFECT = ("mix_share", "mix_beta")  # removed too; they had none where mix was none
+
+PathLike = str | os.PathLike[str]
+Line = Mapping[str, Any]  # the metrics of an epoch
+Result = dict[str, Any]
+
+
+def seed_folder(out: PathLike, seed: int) -> Path:
+    """The run folder of one seed, within that of a run with several."""
+    return Path(out) / f"seed-{seed}"
+
+
+def seed_folders(out: PathLike) -> dict[int, Path]:
+    """The run folders of the seeds in `out`, by seed; empty for a single run."""
+    folders = {path.parent.name.removeprefix("seed-"): path.parent for path in Path(out).glob(f"seed-*/{CONFIG}")}
+    return {int(seed): folder for seed, folder in folders.items() if seed.isdecimal()}
+
+
+def holds_run(out: PathLike) -> bool:
+    """Whether a run, or one of several seeds, has been saved here."""
+    return (Path(out) / CHECKPOINT).exists() or any((f / CHECKPOINT).exists() for f in seed_folders(out).values())
+
+
+def check_free(out: PathLike) -> None:
+    """Raises ValueError if the folder already holds a run."""
+    if holds_run(out):
+        raise ValueError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
+
+
+def write_config(out: PathLike, config: TrainConfig, seeds: Sequence[int] = ()) -> None:
+    """Writes the settings as YAML that --config reads, and the seeds where there are several."""
+    values = dataclasses.asdict(config) | {"teacher": list(config.teacher)} | ({"seeds": list(seeds)} if seeds else {})
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=float("inf"))
+    write_atomically(Path(out) / CONFIG, text.encode())
+
+
+def read_config(out: PathLike) -> TrainConfig:
+    """The settings of the run in a folder. ValueError, naming the file, where it is missing or damaged."""
+    return read_settings(Path(out) / CONFIG)[0]
+
+
+def read_settings(path: PathLike) -> tuple[TrainConfig, list[int]]:
+    """The settings in a YAML file, the others at their defaults, and the seeds where there are several.
+
+    Raises:
+        ValueError: no such file, not YAML, an unknown or removed setting, or a value that cannot be; it names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such settings file{did_you_mean_path(path)}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("must hold settings, each as 'name: value'")
+        seeds = values.pop("seeds", None) or []
+        if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+            raise ValueError("seeds must be a list of whole numbers")
+        return with_values(TrainConfig(), without_removed(values)), seeds
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a settings file must be UTF-8 text: {error}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(" ".join(f"{path}: {error}".split())) from error
+
+
+def without_removed(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of an old file, less those of removed settings. ValueError where one of those was in use."""
+    for name, unused in REMOVED.items():
+        if values.get(name, unused) != unused:
+            raise ValueError(f"the setting {name} was removed; this library can no longer train with {values[name]}")
+    return {name: value for name, value in values.items() if name not in (*REMOVED, *WITHOUT_EFFECT)}
+
+
+def write_metrics(out: PathLike, lines: Iterable[Line]) -> None:
+    """Writes one line per epoch."""
+    write_atomically(Path(out) / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def read_metrics(out: PathLike) -> list[dict[str, Any]]:
+    """The metrics of a run, one mapping per epoch. ValueError, naming the file, where it is missing or damaged."""
+    path = Path(out) / METRICS
+    if not path.is_file():
+        raise ValueError(f"{path}: no metrics here; no epoch of a run is finished")
+    needed = {"epoch", "num_points", "lr", "train_loss", "train_accuracy"}
+    try:
+        lines = [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+    figures = [value for line in lines for name, value in line.items() if name != "broken_samples"]
+    numbers = all(isinstance(value, int | float) for value in figures)
+    if not lines or not numbers or not all(needed <= set(line) for line in lines):
+        raise ValueError(f"{path}: damaged: each line must hold the metrics of an epoch")
+    return lines
+
+
+def chooser(lines: Sequence[Line]) -> tuple[str, str]:
+    """The validation metric that selects the epoch, as its name in `metrics.jsonl` and its title."""
+    try:
+        name, title = next(iter(titles_of({name for line in lines for name in line}, "val_").items()))
+    except KeyError:  # there is no validation split
+        return "val_overall_accuracy", "overall"
+    return f"val_{name}", title
+
+
+def chosen_epoch(lines: Sequence[Line]) -> int:
+    """The epoch that a run keeps: the first of the best on validation, or the last where there is none."""
+    name, _ = chooser(lines)
+    best = max(lines, key=lambda line: (line.get(name, line["epoch"]), -line.get("val_loss", 0.0)))
+    return int(best["epoch"])
+
+
+def is_finished(out: PathLike) -> bool:
+    """Whether the folder holds the result of a run."""
+    return (Path(out) / RESULT).is_file()
+
+
+def write_result(out: PathLike, result: Result) -> None:
+    """Writes how good the run, or the runs of several seeds, turned out."""
+    write_atomically(Path(out) / RESULT, json.dumps(result, indent=2).encode())
+
+
+def read_result(out: PathLike) -> Result:
+    """How good a finished run turned out. ValueError, naming the file, where it is missing or damaged."""
+    path = Path(out) / RESULT
+    kinds = {"seconds": int | float, "samples_per_second": int | float, "environment": dict}
+    try:
+        result = dict(json.loads(path.read_text(encoding="utf-8")))
+        scores = [result[split] for split in ("test", "val") if result[split] is not None]
+        for value in (score[name] for score in scores for name in titles_of(score)):
+            float(value)
+        if not all(isinstance(result[name], kind) for name, kind in kinds.items() if name in result):
+            raise TypeError("a value of another type")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: damaged, or not the result of a run; delete it to make it again") from error
+    return result
