@@ -1,1 +1,1 @@
-"""Measurements: ratios taken side by side in one run, after a check that both sides compute the same."""
+"""Benchmarks: ratios of two sides, timed in turn in one run, after a check that both compute the same."""

@@ -1,9 +1,10 @@
-"""What the benchmarks share: the machine's line, interleaved timing, peak memory, and the two networks to compare."""
+"""Shared by the benchmarks: the machine's line, timing in turn, peak memory, and the two networks to compare."""
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 import multiprocessing
 import platform
 import random
@@ -24,11 +25,12 @@ from tests.textbook import TextbookPointNet
 Ours = TypeVar("Ours", bound=nn.Module)
 Textbook = TypeVar("Textbook", bound=nn.Module)
 
-# Multiply-adds of the classifier's forward pass, a point and a cloud, transforms folded (docs/identities.md, section 4;
-# tests/test_pointnet.py counts them), and of an exact training step over that.
+# Multiply-adds of the classifier's forward pass per point and per cloud, with transforms folded (docs/identities.md,
+# section 4; tests/test_pointnet.py counts them), and the ratio of an exact training step to a forward pass.
 POINT_ADDS = 430_464
 CLOUD_ADDS = 3_289_920
 EXACT_STEP = 1.42
+WIDEST = (32, 128, 1024, 1024)  # clouds, channels in, channels out and points of the widest layer's product
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -51,13 +53,15 @@ def synchronize(device: str) -> None:
 
 
 def side_by_side(functions: dict[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, float]:
-    """Median seconds of each, run in turn, so that a busy moment falls on all alike.
+    """Median seconds of each function. They run in turn, so that a busy moment affects all of them.
 
-    Each round in an order of its own: what ran before leaves its mark on the caches.
+    Each round has its own random order, because the function that ran before leaves its data in the caches. Where
+    there are several rounds, up to two more warm up.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     order, shuffler = list(functions.items()), random.Random(0)
-    for _ in range(rounds + 2):
+    warmups = min(2, rounds - 1)
+    for _ in range(rounds + warmups):
         shuffler.shuffle(order)
         for name, function in order:
             synchronize(device)
@@ -65,19 +69,17 @@ def side_by_side(functions: dict[str, Callable[[], object]], rounds: int, device
             function()
             synchronize(device)
             times[name].append(time.perf_counter() - start)
-    return {name: sorted(taken[2:])[rounds // 2] for name, taken in times.items()}
-
-
-PRODUCT_ADDS = 32 * 1024 * 128 * 1024
+    return {name: sorted(taken[warmups:])[rounds // 2] for name, taken in times.items()}
 
 
 def widest_product(device: str, dtype: torch.dtype = torch.float32) -> Callable[[], None]:
-    """The widest layer's own product, 128 -> 1024 over 32 clouds of 1,024 points, one at a time: PRODUCT_ADDS.
+    """A function that computes the product of the widest layer alone, one cloud at a time, for `floor`.
 
-    Timed beside what it is the floor of, since a machine's rate is not the same a minute later.
+    It is timed in the same rounds as what it is compared with: a machine's rate changes within minutes.
     """
-    x = torch.randn(32, 128, 1024, device=device, dtype=dtype)
-    weight = torch.randn(1024, 128, 1, device=device, dtype=dtype)
+    clouds, channels, widest, points = WIDEST
+    x = torch.randn(clouds, channels, points, device=device, dtype=dtype)
+    weight = torch.randn(widest, channels, 1, device=device, dtype=dtype)
 
     def multiply() -> None:
         with torch.no_grad():
@@ -87,14 +89,19 @@ def widest_product(device: str, dtype: torch.dtype = torch.float32) -> Callable[
     return multiply
 
 
+def floor(adds: float, product_seconds: float) -> float:
+    """Seconds that this many multiply-adds take at the rate of `widest_product`."""
+    return adds / math.prod(WIDEST) * product_seconds
+
+
 def pair(device: str = "cpu") -> tuple[PointNetClassifier, TextbookPointNet]:
-    """Our classifier and the textbook's, alike."""
+    """Our classifier and the textbook's, with the same weights."""
     torch.manual_seed(0)
     return make_alike(PointNetClassifier(40), TextbookPointNet(40), device)
 
 
 def make_alike(ours: Ours, textbook: Textbook, device: str = "cpu") -> tuple[Ours, Textbook]:
-    """The two with the same weights, T-Nets that turn, norms of both signs, no dropout."""
+    """The two with the same weights: T-Nets far from the identity, norms of both signs, no dropout."""
     for module in ours.modules():
         if isinstance(module, TNet):
             nn.init.normal_(module.matrix.weight, std=0.01)
@@ -113,19 +120,19 @@ def make_alike(ours: Ours, textbook: Textbook, device: str = "cpu") -> tuple[Our
 
 
 def loss_of(model: nn.Module, x: Tensor, labels: Tensor, *more: Tensor) -> Tensor:
-    """Cross-entropy of either network's logits; `more` is what it takes besides x."""
+    """Cross-entropy of either network's logits; `more` is what the network takes besides x."""
     output = model(x, *more)
     logits = output if isinstance(output, Tensor) else output[0]
     return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
 
 
 def check_equal(ours: nn.Module, textbook: nn.Module, *inputs: Tensor) -> None:
-    """Same loss and same gradients, before anything is timed; `inputs`, if any, as of `loss_of`.
+    """Raises AssertionError unless loss, gradients and running statistics agree; `inputs` are those of `loss_of`.
 
-    In float64: in float32 two points that all but tie can change places, and a gradient goes to the other.
+    It compares in float64. In float32 a near-tie of two points may have another winner, which then gets the gradient.
     """
     twins = [copy.deepcopy(model).double() for model in (ours, textbook)]
-    x, labels, *more = inputs or (torch.randn(8, 3, 500), torch.arange(8))
+    x, labels, *more = inputs or (torch.randn(4, 3, 257), torch.arange(4))
     device = next(ours.parameters()).device
     losses = [loss_of(twin, *(part.to(device) for part in (x.double(), labels, *more))) for twin in twins]
     torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-6)
@@ -142,9 +149,9 @@ def check_equal(ours: nn.Module, textbook: nn.Module, *inputs: Tensor) -> None:
 def peak_memory(
     function: Callable[[], object], device: str = "cpu", first: Callable[[], object] = lambda: None
 ) -> float:
-    """MiB that the function takes over what was there before, in a process of its own on a CPU.
+    """Peak MiB that the function adds to those in use before; on a CPU in a process of its own.
 
-    What libraries load when they are first used counts too, unless `first` has used them.
+    Libraries that load on first use count too, unless `first` has used them.
     """
     if device != "cpu":
         first()
@@ -164,14 +171,14 @@ def peak_memory(
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    sender.close()  # so that a child that dies ends the wait
+    sender.close()  # so that `recv` fails if the child dies
     result = float(receiver.recv())
     process.join()
     return result
 
 
 def resident() -> float:
-    """MiB this process holds now."""
+    """MiB of memory that this process uses now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
@@ -182,6 +189,6 @@ def forget_peak() -> None:
 
 
 def peak() -> float:
-    """MiB this process has held at most, since it began or `forget_peak`."""
+    """Peak MiB of this process, since it began or since `forget_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

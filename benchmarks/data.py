@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -31,7 +31,7 @@ SAMPLES = Path("data/samples")
 CPU = torch.device("cpu")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser(__doc__ or "")
     flags.add_argument("--root", type=Path, default=SAMPLES, help="a folder with ModelNet40 as HDF5")
     flags.add_argument(
@@ -39,7 +39,7 @@ def main() -> None:
     )
     flags.add_argument("--parts", type=Path, help="a folder in the text layout of ShapeNetPart")
     flags.add_argument("--repeat", type=int, default=40, help="how often each mesh is given")
-    args = flags.parse_args()
+    args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     print(machine(args.device))
     first_batch(args.root, args.rounds)

@@ -16,7 +16,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -78,13 +78,13 @@ class Turn(NamedTuple):
     written: float
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser(__doc__ or "")
     flags.set_defaults(rounds=3)
     flags.add_argument("--root", type=Path, default=Path("data/samples"), help="a folder with ModelNet40 as HDF5")
     flags.add_argument("--clouds", type=int, default=256, help="clouds in the epoch of one turn; 0 for all")
     flags.add_argument("--batch_size", type=int, default=32)
-    args = flags.parse_args()
+    args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     check_equal(*pair(args.device))
     whole = len(ModelNet(args.root))

@@ -1,4 +1,4 @@
-"""Damaged files by the thousand: what the readers make of them.
+"""Thousands of damaged files per format: how many are read and refused, the slowest and the largest.
 
 python -m benchmarks.fuzz [--mutants 3000] [--formats OFF PLY ...]
 """
@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from tests.mutants import FORMATS, read_mutants
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--mutants", type=int, default=3000)
     flags.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
-    arguments = flags.parse_args()
+    args = flags.parse_args(arguments)
     print("| format | mutants | read | refused | slowest | most memory |\n|-|-|-|-|-|-|")
     failures: list[str] = []
-    for kind in arguments.formats:
-        report = read_mutants(kind, arguments.mutants)
+    for kind in args.formats:
+        report = read_mutants(kind, args.mutants)
         failures += report.failures
         print(
-            f"| {kind} | {arguments.mutants:,} | {report.read:,} | {report.refused:,} | {report.slowest:.3f} s "
+            f"| {kind} | {args.mutants:,} | {report.read:,} | {report.refused:,} | {report.slowest:.3f} s "
             f"| {report.memory / 1e6:.0f} MB |",
             flush=True,
         )

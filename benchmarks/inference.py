@@ -1,4 +1,4 @@
-"""Inference, textbook and ours, and a cloud of any size streamed.
+"""Time of inference, textbook and ours; time and memory of one cloud of any size, streamed in chunks.
 
 python -m benchmarks.inference [--device cuda]
 """
@@ -6,7 +6,7 @@ python -m benchmarks.inference [--device cuda]
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.common import (
     CLOUD_ADDS,
     POINT_ADDS,
-    PRODUCT_ADDS,
+    floor,
     machine,
     pair,
     parser,
@@ -30,7 +30,7 @@ CHUNK = 16_384
 
 
 class RandomCloud:
-    """A cloud of N points that is never whole in memory: chunks of (1, 3, CHUNK), the same on every reading."""
+    """Chunks (1, 3, CHUNK) of a random cloud that is never whole in memory; every iteration yields the same."""
 
     def __init__(self, points: int):
         self.points = points
@@ -42,10 +42,12 @@ class RandomCloud:
 
 
 @torch.no_grad()
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser(__doc__ or "")
+    flags.add_argument("--batch_size", type=int, default=32)
+    flags.add_argument("--num_points", type=int, default=1024)
     flags.add_argument("--stream", type=int, nargs="*", default=[100_000, 1_000_000, 10_000_000])
-    args = flags.parse_args()
+    args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     device = args.device
     ours, textbook = pair(device)
@@ -55,29 +57,30 @@ def main() -> None:
     def streamed(points: int) -> None:
         folded.classify_chunks(RandomCloud(points))
 
-    # Memory before all else, in processes of their own: what an earlier call has freed would hide what this one takes.
+    # Memory first, in processes of their own: memory that an earlier call has freed would hide what this one takes.
     folded.cpu()
     took = {points: peak_memory(partial(streamed, points), first=partial(streamed, 64)) for points in args.stream}
     folded = folded.to(device)
-    x = torch.randn(32, 3, 1024, device=device)
+    x = torch.randn(args.batch_size, 3, args.num_points, device=device)
     wanted = textbook(x)[0]
     for model in (ours, folded):
         torch.testing.assert_close(model(x), wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
-    print(f"{machine(device)}; batch 32 x 1,024 points; logits equal")
+    print(f"{machine(device)}; batch {args.batch_size} x {args.num_points:,} points; logits equal")
 
     stream(folded.cpu(), took)
     folded = folded.to(device)
-    print("\n| memory freed is | network | ms | clouds/s | of the arithmetic floor | times faster |")
+    print("\n| freed memory | network | ms | clouds/s | floor / time | times faster |")
     print("|-|-|-|-|-|-|")
-    for phase in ("as it is", "kept") if device == "cpu" else ("-",):
+    for phase in ("returned", "kept") if device == "cpu" else ("-",):
         if phase == "kept":
             keep_freed_memory()
         calls = {"textbook": lambda: textbook(x), "ours": lambda: ours(x), "ours, folded": lambda: folded(x)}
         seconds = side_by_side(calls | {"product": widest_product(device)}, args.rounds, device)
-        floor = 32 * (POINT_ADDS * 1024 + CLOUD_ADDS) / PRODUCT_ADDS * seconds.pop("product")
+        adds = args.batch_size * (POINT_ADDS * args.num_points + CLOUD_ADDS)
+        least = floor(adds, seconds.pop("product"))
         for name, taken in seconds.items():
             print(
-                f"| {phase} | {name} | {taken * 1e3:.1f} | {32 / taken:,.0f} | {floor / taken:.0%} | "
+                f"| {phase} | {name} | {taken * 1e3:.1f} | {args.batch_size / taken:,.0f} | {least / taken:.0%} | "
                 f"{seconds['textbook'] / taken:.1f} |"
             )
 

@@ -1,23 +1,25 @@
-"""Peak memory and time of a training step against the number of points.
+"""Peak memory and time of forward and backward, textbook and ours, against the number of points.
 
 python -m benchmarks.memory [--device cuda] [--plot docs/memory.svg]
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from benchmarks.common import check_equal, loss_of, machine, pair, parser, peak_memory, side_by_side
 
-# The first is the usual batch; the others, of two clouds, make the plot.
+# The first is the usual batch; the others, of two clouds each, make the plot.
 SIZES = ["32x1024", "2x256", "2x1024", "2x4096", "2x16384", "2x65536"]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser(__doc__ or "")
     flags.add_argument("--sizes", nargs="+", default=SIZES, help="clouds x points")
     flags.add_argument("--plot", help="an SVG or PNG to draw (needs matplotlib: pip install matplotlib)")
-    args = flags.parse_args()
+    args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     device = args.device
     ours, textbook = pair(device)
@@ -32,7 +34,7 @@ def main() -> None:
             name: (lambda model=model, x=x, labels=labels: loss_of(model, x, labels).backward())
             for name, model in (("textbook", textbook), ("ours", ours))
         }
-        # Memory first: once a process has used its threads, a fork of it cannot.
+        # Memory first: a process that has used its threads cannot be forked.
         memory = {name: peak_memory(function, device) for name, function in steps.items()}
         rows.append((batch, points, memory, steps))
     check_equal(ours, textbook)
@@ -58,10 +60,10 @@ def draw(results: list[tuple[int, dict[str, float], dict[str, float]]], path: st
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     points = [row[0] for row in results]
-    for axis, part, scale, label in ((axes[0], 1, 1, "peak memory, MiB"), (axes[1], 2, 1e3, "ms a step")):
+    for axis, part, scale, label in ((axes[0], 1, 1, "peak memory, MiB"), (axes[1], 2, 1e3, "ms per step")):
         for name, colour in (("textbook", "#b0542e"), ("ours", "#2e6fb0")):
             axis.loglog(points, [row[part][name] * scale for row in results], "o-", color=colour, label=name)  # type: ignore[index]
-        axis.set_xlabel("points a cloud")
+        axis.set_xlabel("points per cloud")
         axis.set_title(f"{label}, two clouds", fontsize=10)
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)

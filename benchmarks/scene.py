@@ -1,15 +1,16 @@
-"""A whole scene, from a file of points to a file of labels: seconds, and memory over the resting process.
+"""Time and memory to label a whole scene, from a file of points to a file of labels.
 
 python -m benchmarks.scene [--points 2000000] [--device cuda]
 
-The scene is made here: a hall with walls, tables and a noise of colours. The network is as published, its weights are
-those it begins with: what it takes does not depend on what it says.
+The scene is made here: a hall with walls, tables and random colours. The network is as published, with initial weights:
+time and memory do not depend on the labels.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from pointnet import PointNetSegmenter
 from pointnet.datasets.s3dis import CLASSES, read_room
 from pointnet.inference.scenes import label_scene
 
+HALL = (40.0, 30.0, 4.0)  # metres
+
 
 def make_hall(count: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Rows x y z r g b class, of `count` points of a hall of 40 by 30 metres: floor, ceiling, walls and tables."""
-    wide, deep, high = 40.0, 30.0, 4.0
+    """Rows x y z r g b class of `count` points in a hall: floor, ceiling, walls and tables."""
+    wide, deep, high = HALL
     rows = np.empty((count, 7), np.float32)
     rows[:, :3] = generator.random((count, 3)) * (wide, deep, high)
     kind = generator.integers(0, 5, count)
@@ -38,14 +41,14 @@ def make_hall(count: int, generator: np.random.Generator) -> NDArray[np.float32]
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser(__doc__ or "")
     flags.add_argument("--points", type=int, default=2_000_000)
-    args = flags.parse_args()
+    args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = PointNetSegmenter(len(CLASSES)).eval()
-    with torch.no_grad():  # what is used for the first time stays, however little is done with it
+    with torch.no_grad():  # libraries that load on first use are not the scene's memory
         model(torch.zeros(1, 9, 64))
     with tempfile.TemporaryDirectory() as folder:
         scene, result = Path(folder) / "hall.npy", Path(folder) / "labels.npy"

@@ -1,14 +1,14 @@
-"""Part and scene segmentation, textbook and ours: the training step, inference and peak memory.
+"""Time and peak memory of part and scene segmentation, textbook and ours: training step and inference.
 
 python -m benchmarks.segmentation [--device cuda]
 
-The textbook's networks join every point's channels with a copy of its cloud's feature; ours are the same functions.
+The textbook's networks join each point's channels with a copy of its cloud's feature. Ours compute the same functions.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import (
-    PRODUCT_ADDS,
     check_equal,
+    floor,
     loss_of,
     machine,
     make_alike,
@@ -33,13 +33,13 @@ from tests.textbook import TextbookPartSegmenter, TextbookSegmenter
 
 
 class Task(NamedTuple):
-    """What is compared, and the multiply-adds of both forward passes (tests/test_segmentation.py counts them).
+    """Two networks of a task and the multiply-adds of their forward passes (tests/test_segmentation.py counts them).
 
     Args:
-        channels, classes, categories: of the points, of their labels, and of the objects (0: none is given).
+        channels, classes, categories: numbers of channels per point, of labels, of object categories (0: none given).
         pooled: channels in and out of each layer that ours pools.
-        point_adds, cloud_adds: of ours.
-        joined_point_adds, joined_cloud_adds: of the textbook's.
+        point_adds, cloud_adds: ours, per point and per cloud.
+        joined_point_adds, joined_cloud_adds: the textbook's, per point and per cloud.
     """
 
     ours: type[nn.Module]
@@ -59,8 +59,8 @@ class Task(NamedTuple):
         return [part.to(device) for part in inputs]
 
     def step_adds(self, points: int) -> float:
-        """Of our training step, a cloud: forward, and twice as much backward. But a pooled layer C -> D takes C D a
-        point forward, half of C C for the scatter, which is symmetric, and C C backward."""
+        """Multiply-adds of our training step per cloud: the forward pass and twice that backward. But a pooled layer
+        C -> D takes per point C D forward, half of C C for the symmetric scatter, and C C backward."""
         products = sum(c * d for c, d in self.pooled)
         pooled = products + sum(1.5 * c * c for c, _ in self.pooled)
         return points * (3 * (self.point_adds - products) + pooled) + 3 * self.cloud_adds
@@ -82,7 +82,7 @@ TASKS = {
 
 
 class Comparison(NamedTuple):
-    """Two networks of a task, alike, and a batch for them."""
+    """The two networks of a task with the same weights, and a batch for them."""
 
     name: str
     clouds: int
@@ -98,13 +98,13 @@ class Comparison(NamedTuple):
         loss_of(self.networks[network], *self.inputs).backward()
 
     def check(self) -> None:
-        """Same loss, gradients and running statistics, on fewer points."""
+        """Raises AssertionError unless loss, gradients and running statistics agree, on fewer points."""
         x, labels, *more = self.inputs
         few = (x[:4, :, :300], labels[:4, :300], *(part[:4] for part in more))
         check_equal(self.networks["ours"], self.networks["textbook"], *few)
 
     def steps(self) -> dict[str, Callable[[], None]]:
-        """A training step of each: forward, backward and AdamW."""
+        """A training step of each network: forward, backward and AdamW."""
         optimizers = {name: torch.optim.AdamW(model.parameters(), fused=True) for name, model in self.networks.items()}
 
         def step(name: str) -> None:
@@ -115,7 +115,7 @@ class Comparison(NamedTuple):
         return {name: partial(step, name) for name in self.networks}
 
     def inferences(self) -> dict[str, Callable[[], Tensor]]:
-        """The logits of each, and of ours folded, as they are now; checked to be equal."""
+        """Inference of each network and of ours folded, with the weights as they are now; checked to be equal."""
         still = {name: copy.deepcopy(network).eval() for name, network in self.networks.items()}
         still["ours, folded"] = fold_norms(still["ours"])
         x, _, *more = self.inputs
@@ -131,11 +131,11 @@ class Comparison(NamedTuple):
         return {name: partial(infer, name) for name in still}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser(__doc__ or "")
     flags.add_argument("--part", default="16x2048", help="clouds x points")
     flags.add_argument("--scene", default="8x4096", help="clouds x points")
-    args = flags.parse_args()
+    args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     device = args.device
     torch.manual_seed(0)
@@ -149,7 +149,7 @@ def main() -> None:
     print(f"{machine(device)}; forward and backward; memory is the peak over the resting process, one thread on a CPU")
     print("| task | batch x points | textbook MiB | ours MiB | ratio | textbook's arithmetic over ours |")
     print("|-|-|-|-|-|-|")
-    for run in comparisons:  # memory first: once a process has used its threads, a fork of it cannot
+    for run in comparisons:  # memory first: a process that has used its threads cannot be forked
         joined, pooled = (peak_memory(partial(run.backward, network), device) for network in run.networks)
         arithmetic = run.task.joined_step_adds(run.points) / run.task.step_adds(run.points)
         size = f"{run.clouds} x {run.points:,}"
@@ -165,18 +165,18 @@ def main() -> None:
         table.append((run, "step", run.task.step_adds(run.points), run.steps()))
         table.append((run, "inference", forward, run.inferences()))
     print("\nLoss, gradients, running statistics and logits are equal.\n")
-    print("| memory freed is | task | | network | ms | clouds/s | of the arithmetic floor | times faster |")
+    print("| freed memory | task | | network | ms | clouds/s | floor / time | times faster |")
     print("|-|-|-|-|-|-|-|-|")
-    for phase in ("as it is", "kept") if device == "cpu" else ("-",):
+    for phase in ("returned", "kept") if device == "cpu" else ("-",):
         if phase == "kept":
             keep_freed_memory()
         for run, what, adds, calls in table:
             seconds = side_by_side(calls | {"product": widest_product(device)}, args.rounds, device)
-            floor = run.clouds * adds / PRODUCT_ADDS * seconds.pop("product")
+            least = floor(run.clouds * adds, seconds.pop("product"))
             for network, taken in seconds.items():
                 print(
                     f"| {phase} | {run.name} | {what} | {network} | {taken * 1e3:,.1f} | {run.clouds / taken:,.1f} | "
-                    f"{floor / taken:.0%} | {seconds['textbook'] / taken:.1f} |",
+                    f"{least / taken:.0%} | {seconds['textbook'] / taken:.1f} |",
                     flush=True,
                 )
 

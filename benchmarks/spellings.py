@@ -1,11 +1,11 @@
-"""One layer, C to D channels on each of B x N points, in six spellings: forward alone, and forward with backward.
+"""Time of one layer, C to D channels on B x N points, in six spellings: forward, and forward with backward.
 
 python -m benchmarks.spellings [--device cuda] [--sizes 32x3x64x1024 ...]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,22 +15,22 @@ from benchmarks.common import machine, parser, side_by_side
 from pointnet.devices import keep_freed_memory
 from pointnet.layers import linear_to_conv1d, linear_to_full_conv2d, linear_to_pointwise_conv2d
 
-# PointNet's own layers, narrow to wide; one cloud; a scene; a segmentation head's first layer.
+# PointNet's own layers, narrow to wide; one cloud; a scene; the first layer of a segmentation head.
 SIZES = ["32x3x64x1024", "32x64x64x1024", "32x64x128x1024", "32x128x1024x1024", "1x64x128x1024", "2x64x128x16384"]
 SIZES += ["8x1088x512x1024"]
 
 
 class Spelling(NamedTuple):
-    """The layer as a call on points in a layout of its own; how (B, C, N) gets there, and its output to (B, D, N)."""
+    """The layer as a call on points in its own layout, with the conversions from (B, C, N) and to (B, D, N)."""
 
     call: Callable[[Tensor], Tensor]
     weights: list[nn.Parameter]
     lay_out: Callable[[Tensor], Tensor] = lambda x: x
-    turn_back: Callable[[Tensor], Tensor] = lambda y: y
+    lay_back: Callable[[Tensor], Tensor] = lambda y: y
 
 
 def spellings(linear: nn.Linear) -> dict[str, Spelling]:
-    """Each with the numbers of `linear`."""
+    """The six spellings, each with the weights of `linear`."""
     conv1d, pointwise = linear_to_conv1d(linear), linear_to_pointwise_conv2d(linear)
     row = linear_to_full_conv2d(linear, (1, 1, linear.in_features))
     own = list(linear.parameters())
@@ -51,29 +51,29 @@ def spellings(linear: nn.Linear) -> dict[str, Spelling]:
 def forward_and_backward(
     call: Callable[[Tensor], Tensor], x: Tensor, weights: list[nn.Parameter], slope: Tensor
 ) -> Any:
-    """The output, and the gradients of the input and the weights for this slope at the output."""
+    """The output, and the gradients of input and weights for this gradient at the output."""
     x = x.detach().requires_grad_()
     y = call(x)
     return y, *torch.autograd.grad(y, [x, *weights], slope)
 
 
 def check_equal(layers: dict[str, Spelling], x: Tensor) -> None:
-    """The same outputs, and gradients of points and weights, before anything is timed; x is (B, C, N)."""
+    """Raises AssertionError unless outputs and gradients of points and weights agree; x is (B, C, N)."""
     first, *others = layers.values()
     slope = torch.randn_like(first.call(x))
     wanted = forward_and_backward(first.call, x, first.weights, slope)
     for spelling in others:
-        whole = lambda x, s=spelling: s.turn_back(s.call(s.lay_out(x)))  # noqa: E731
+        whole = lambda x, s=spelling: s.lay_back(s.call(s.lay_out(x)))  # noqa: E731
         for mine, firsts in zip(forward_and_backward(whole, x, spelling.weights, slope), wanted, strict=True):
             torch.testing.assert_close(
                 mine.reshape(firsts.shape), firsts, rtol=1e-3, atol=1e-4 * firsts.abs().max().item()
             )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser(__doc__ or "")
     flags.add_argument("--sizes", nargs="+", default=SIZES, metavar="BxCxDxN")
-    args = flags.parse_args()
+    args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     torch.manual_seed(0)
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def cell(times: dict[str, float], name: str) -> str:
-    """Milliseconds, bold where no spelling is faster by more than what one run tells apart, 5 %."""
+    """Milliseconds, bold if within 5 % of the fastest: one run cannot tell less apart."""
     text = f"{times[name] * 1e3:.2f}"
     return f"**{text}**" if times[name] <= 1.05 * min(times.values()) else text
 

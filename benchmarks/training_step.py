@@ -1,9 +1,11 @@
-"""The training step, textbook and ours: forward, backward and AdamW, same weights, interleaved.
+"""Time of a training step, textbook and ours with the same weights, in turn: forward, backward and AdamW.
 
 python -m benchmarks.training_step [--device cuda]
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -12,8 +14,8 @@ from benchmarks.common import (
     CLOUD_ADDS,
     EXACT_STEP,
     POINT_ADDS,
-    PRODUCT_ADDS,
     check_equal,
+    floor,
     loss_of,
     machine,
     pair,
@@ -24,11 +26,11 @@ from benchmarks.common import (
 from pointnet.devices import keep_freed_memory
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser(__doc__ or "")
     flags.add_argument("--batch_size", type=int, default=32)
     flags.add_argument("--num_points", type=int, default=1024)
-    args = flags.parse_args()
+    args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     device = args.device
     ours, textbook = pair(device)
@@ -49,10 +51,10 @@ def main() -> None:
         loss.backward()
         optimizers[name].step()
 
-    phases = ["as it is", "kept"] if device == "cpu" else ["-"]
-    print("| memory freed is | precision | network | ms a step | clouds/s | of the arithmetic floor | times faster |")
-    print("|-|-|-|-|-|-|-|")
-    usual = 0.0
+    phases = ["returned", "kept"] if device == "cpu" else ["-"]
+    print("| freed memory | precision | network | ms per step | clouds/s | floor / time | times faster | than row 1 |")
+    print("|-|-|-|-|-|-|-|-|")
+    first = 0.0
     for phase in phases:
         if phase == "kept":
             keep_freed_memory()
@@ -61,13 +63,13 @@ def main() -> None:
             product = widest_product(device, torch.bfloat16 if half else torch.float32)
             seconds = side_by_side(steps | {"product": product}, args.rounds, device)
             adds = args.batch_size * EXACT_STEP * (POINT_ADDS * args.num_points + CLOUD_ADDS)
-            floor = adds / PRODUCT_ADDS * seconds.pop("product")
-            usual = usual or seconds["textbook"]
+            least = floor(adds, seconds.pop("product"))
+            first = first or seconds["textbook"]
             for name, taken in seconds.items():
                 print(
                     f"| {phase} | {'bf16' if half else 'fp32'} | {name} | {taken * 1e3:.1f} | "
-                    f"{args.batch_size / taken:,.0f} | {floor / taken:.0%} | "
-                    f"{seconds['textbook'] / taken:.1f} ({usual / taken:.1f} than the first line) |",
+                    f"{args.batch_size / taken:,.0f} | {least / taken:.0%} | "
+                    f"{seconds['textbook'] / taken:.1f} | {first / taken:.1f} |",
                     flush=True,
                 )
 

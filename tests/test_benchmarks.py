@@ -1,48 +1,105 @@
-"""The benchmarks run, in small: what they print is for a quiet machine to say."""
+"""The benchmarks and the ablation run, in small: only a quiet machine gives figures that mean something."""
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import train
+from benchmarks import common, data, epoch, inference, memory, scene, segmentation
 from pointnet.training.run_folder import read_metrics
 from tests.helpers import QUICK, SAMPLES, error_of
 from tools import ablation
 
 ROOT = Path(__file__).parents[1]
+BENCHMARKS = [
+    ("training_step", "--batch_size 2 --num_points 16", r"\| kept \| fp32 \| ours \| [\d.]+ \|"),
+    ("inference", "--batch_size 2 --num_points 16 --stream 1000", r"\| 1,000 \| [\d.]+ \|"),
+    ("spellings", "--sizes 2x3x4x5", r"\| `Linear` on \(B, N, C\) \| [*\d.]+ / [*\d.]+ \|"),
+    ("data", "--repeat 1", r"\| ours, into the cache \| [\d.]+ \| [\d,]+ \| [\d.]+ \|"),
+    ("memory", "--sizes 2x16 2x32", r"\| 2 x 32 \| [\d,]+ \| [\d,]+ \|"),
+    ("scene", "--points 100", r"100 points, .* points/s; at most [\d,]+ MiB over"),
+    ("segmentation", "--part 2x16 --scene 2x16", r"\| kept \| scene \| step \| ours \| [\d.]+ \|"),
+]
 
 
+@pytest.fixture
+def in_small(monkeypatch):
+    """Benchmarks run in this process: a small product for the floor, a small hall, and no memory measured."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(common, "WIDEST", (1, 8, 16, 32))
+    monkeypatch.setattr(inference, "CHUNK", 256)
+    monkeypatch.setattr(scene, "HALL", (1.5, 1.5, 3.0))
+    for module in (data, inference, memory, segmentation):
+        monkeypatch.setattr(module, "peak_memory", lambda *given, **options: 1.0)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("module", "flags", "row"), BENCHMARKS, ids=[module for module, *_ in BENCHMARKS])
+def test_a_benchmark_checks_equality_and_prints_its_table(module, flags, row, in_small, capsys):
+    importlib.import_module(f"benchmarks.{module}").main(["--rounds", "1", "--threads", "1", *flags.split()])
+    printed = capsys.readouterr().out
+    assert re.search(row, printed), printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "flags", "row"),
     [
-        ("training_step", "--batch_size 4 --num_points 64", r"\| kept \| fp32 \| ours \| [\d.]+ \|"),
-        (
-            "epoch",
-            "--clouds 8 --batch_size 4",
-            r"\| \+ freed memory kept, as in `train.py` \| [\d.]+ \| [\d,]+ \| [\d.]+ \|",
-        ),
-        ("inference", "--stream 20000", r"\| 20,000 \| [\d.]+ \|"),
-        ("spellings", "--sizes 2x3x4x5", r"\| `Linear` on \(B, N, C\) \| [*\d.]+ / [*\d.]+ \|"),
-        ("data", "--repeat 1", r"\| ours, into the cache \| [\d.]+ \| [\d,]+ \| [\d.]+ \|"),
-        ("memory", "--sizes 2x64 2x128", r"\| 2 x 128 \| [\d,]+ \| [\d,]+ \|"),
-        ("scene", "--points 2000", r"2,000 points, .* points/s; at most [\d,]+ MiB over"),
-        ("segmentation", "--part 2x64 --scene 2x64", r"\| kept \| scene \| step \| ours \| [\d.]+ \|"),
+        *BENCHMARKS,
+        ("epoch", "--clouds 8 --batch_size 4", r"\| \+ freed memory kept, as in `train.py` \| [\d.]+ \| [\d,]+ \|"),
+        ("loaded", "--batch_size 2 --num_points 64", r"\| a busy process \| passive \| [\d.]+ \| [\d.]+ \|"),
+        ("fuzz", "--mutants 5 --formats NPY", r"\| NPY \| 5 \| \d \| \d \| [\d.]+ s \| \d+ MB \|\nNo crash"),
     ],
 )
-def test_a_benchmark_checks_equality_and_prints_its_table(module, flags, row):
-    command = [sys.executable, "-m", f"benchmarks.{module}", "--rounds", "1", "--threads", "1", *flags.split()]
+def test_a_benchmark_is_a_command(module, flags, row):
+    measured = [] if module == "fuzz" else ["--rounds", "1", "--threads", "1"]
+    command = [sys.executable, "-m", f"benchmarks.{module}", *measured, *flags.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.search(row, done.stdout), done.stdout
 
 
-def test_the_fuzzer_prints_its_table():
-    command = [sys.executable, "-m", "benchmarks.fuzz", "--mutants", "5", "--formats", "NPY"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert re.search(r"\| NPY \| 5 \| \d \| \d \| [\d.]+ s \| \d+ MB \|\nNo crash", done.stdout), done.stdout
+class Turns:
+    """The pipe of an epoch's row: says that it is the row's turn whenever it is asked, and keeps the answers."""
+
+    def __init__(self):
+        self.answers = []
+
+    def send(self, answer):
+        self.answers.append(answer)
+
+    def recv(self):
+        return "go"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # DataLoader's workers
+def test_an_epoch_is_measured_by_fit_and_by_the_usual_loop(in_small, capsys):
+    args = common.parser("").parse_args(["--rounds", "1", "--threads", "1"])
+    args.root, args.clouds, args.batch_size = ROOT / SAMPLES, 4, 4
+    taken = {}
+    for row in (epoch.USUAL, epoch.TRAIN_PY):
+        pipe = Turns()
+        epoch.serve(row, args, pipe)
+        ready, *taken[row] = pipe.answers
+        assert ready == "ready"
+        assert len(taken[row]) == 2
+    assert taken[epoch.TRAIN_PY][0].steps > 0
+    epoch.report({row: taken.get(row, taken[epoch.USUAL]) for row in epoch.ROWS}, 4, 16)
+    printed = capsys.readouterr().out
+    assert re.search(r"\| \+ freed memory kept, as in `train.py` \| [\d.]+ \| [\d,]+ \| [\d.]+ \|", printed), printed
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_peak_memory_is_what_a_function_adds():
+    size = 2**25  # of one byte each: 32 MiB
+    assert 32 <= common.peak_memory(lambda: np.ones(size, np.uint8)) < 40
 
 
 SHARED = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--val_fraction", "0.25", "--recipe", "fast"]
