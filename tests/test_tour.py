@@ -1,7 +1,7 @@
 """The commands of docs/tour.md, run in the order they stand there.
 
-To be quick, training takes one epoch of few points a cloud (`SHORTER`, all flags of train.py), and Shapes holds two
-shapes a class. What installs packages is not run here, but by whoever runs these tests.
+To be quick, training takes one epoch of few points per cloud (`SHORTER`, all flags of train.py), Shapes has two shapes
+per class, and the export waits for --slow. Packages are not installed here.
 """
 
 import contextlib
@@ -23,11 +23,16 @@ SHORTER = ["--epochs", "1", "--num_points", "64", "--early_points", "0", "--batc
 
 
 def steps() -> list[str]:
-    """Each line of shell, and each block of Python, in order."""
+    """Each shell command and each block of Python, in order."""
     found = []
     for language, block in re.findall(r"```(\w+)\n(.*?)```", TOUR, re.DOTALL):
         found += block.splitlines() if language == "bash" else [block]
     return found
+
+
+def is_slow(step: str) -> bool:
+    """Whether the step exports a model or runs one; tests/test_export.py does both with a smaller one."""
+    return "onnx" in step and not step.startswith("pip ")
 
 
 def call(step: str) -> int:
@@ -41,14 +46,16 @@ def call(step: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory) -> dict[str, tuple[int, str]]:
-    """What came of each step, taken one after another where the samples are: its exit code, and what it printed."""
+def walked(tmp_path_factory, request) -> dict[str, tuple[int, str]]:
+    """Exit code and output of each step, run one after another in a folder with the samples."""
     place, outcomes = tmp_path_factory.mktemp("tour"), {}
     shutil.copytree(ROOT / "data" / "samples", place / "data" / "samples")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(shapes, "COUNTS", {"train": 2, "test": 2})
-        for step in filter(lambda step: not step.startswith("pip "), steps()):
+        for step in steps():
+            if step.startswith("pip ") or (is_slow(step) and not request.config.getoption("--slow")):
+                continue
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
                 code = call(step)
@@ -56,14 +63,24 @@ def walked(tmp_path_factory) -> dict[str, tuple[int, str]]:
     return outcomes
 
 
-@pytest.mark.parametrize("step", steps(), ids=lambda step: step.splitlines()[0])
-def test_a_step_of_the_tour_can_be_taken(step, request):
-    if step.startswith("pip "):
-        folder, extras = re.fullmatch(r"pip install -c constraints.txt -e '(\.)\[([\w,]+)\]'", step).groups()
-        described = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-        assert all(f"\n{extra} = [" in described for extra in extras.split(","))
-        return
-    code, printed = request.getfixturevalue("walked")[step]
+def test_what_the_tour_installs_is_an_extra():
+    (step,) = [step for step in steps() if step.startswith("pip ")]
+    (extras,) = re.fullmatch(r"pip install -c constraints.txt -e '\.\[([\w,]+)\]'", step).groups()
+    described = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert all(f"\n{extra} = [" in described for extra in extras.split(","))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(step, marks=pytest.mark.slow if is_slow(step) else ())
+        for step in steps()
+        if not step.startswith("pip ")
+    ],
+    ids=lambda step: step.splitlines()[0],
+)
+def test_a_step_of_the_tour_can_be_taken(step, walked):
+    code, printed = walked[step]
     assert code == 0, printed
     assert printed or not step.startswith("python ")
 
