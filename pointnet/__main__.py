@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pointnet.commands import train
 from pointnet.commands.parser import OneLineParser, one_line, whole_number
 from pointnet.datasets import TASKS, PointCloudFileError, open_dataset
 from pointnet.datasets.folder import KEPT
@@ -39,6 +40,8 @@ EXIT_CODES = """exit codes: 0 done; 1 done, but for what could not be read; 2 re
 
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["train"]:
+        return train.main(words[1:], "python -m pointnet train")
     commands = {
         "predict": (_predict_parser, _predict, "say what files of points are"),
         "evaluate": (_evaluate_parser, _evaluate, "measure a trained model on a data set"),
@@ -56,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     listed = top.add_argument_group("commands", "Each explains itself with --help.")
     for name, (_, _, text) in commands.items():
         listed.add_argument(name, nargs="?", help=text)
+    listed.add_argument("train", nargs="?", help="train a network, as train.py does")
     if not words:
         top.error(f"name a command, one of {', '.join(commands)}")
     if words[0] not in commands:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import train
 from benchmarks import common, data, epoch, inference, memory, scene, segmentation
+from pointnet.commands import train
 from pointnet.training.run_folder import read_metrics
 from tests.helpers import QUICK, SAMPLES, error_of
 from tools import ablation

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import train
+from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.training import checks, fit
@@ -120,7 +120,7 @@ def test_the_command_tells_of_a_few_batches_learnt_by_heart(tmp_path, capsys):
     words = ["--dataset", "modelnet40", "--root", "data/samples", "--num_points", "16", "--early_points", "0"]
     words += ["--input_transform", "false", "--feature_transform", "false", "--out", str(tmp_path / "run")]
     assert train.main([*words, "--overfit_batches", "2", "--batch_size", "4", "--epochs", "2"]) == 0
-    assert "not tested: trained on 2 of its batches alone" in capsys.readouterr().out
+    assert "not tested: the network was trained to overfit 2 batches" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("other", [["--profile"], ["--seeds", "0", "1"]])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import train
 from pointnet import __main__ as command_line
+from pointnet.commands import train
 from pointnet.commands.parser import OneLineParser
 from pointnet.commands.train_flags import parse_command
 from pointnet.training.run_folder import read_config
@@ -134,7 +134,7 @@ def test_stopping_by_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(train, "fit", stop)
     out = str(tmp_path / "x")
     assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", out, *QUICK]) == 130
-    assert "stopped; before anything was saved" in capsys.readouterr().err
+    assert "stopped; nothing was saved yet" in capsys.readouterr().err
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "checkpoint.pt").touch()
     assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", out, *QUICK]) == 130

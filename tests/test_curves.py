@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-import train
+from pointnet.commands import train
 from pointnet.evaluation.metrics import PartScores
 from pointnet.pages.curves import draw_curves, headline, training_charts
 from pointnet.training.run_folder import chosen_epoch, read_metrics

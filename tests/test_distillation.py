@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-import train
+from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
 from pointnet.models import PointNetClassifier, load_model

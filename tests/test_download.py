@@ -14,8 +14,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-import train
 from pointnet import __main__ as command_line
+from pointnet.commands import train
 from pointnet.datasets import catalog, open_dataset
 from pointnet.datasets.download import ARCHIVES, Archive, DownloadError, download, unpack
 from pointnet.datasets.modelnet import HDF5_FOLDER

@@ -181,8 +181,8 @@ def test_a_classifier_is_trained_on_a_folder_of_real_meshes_from_the_command_lin
     ]
     command += ["--num_points", "128", "--early_points", "0", "--batch_size", "8", "--rotate", "20", "--scale", "1.1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "\n1 file left out, and told at the end\n" in "\n" + done.stdout
-    assert "\n1 file left out:\n" in done.stdout
+    assert "\n1 file skipped; listed at the end\n" in "\n" + done.stdout
+    assert "\n1 file skipped:\n" in done.stdout
     assert "broken.off: declares 9 vertices" in done.stdout
     assert json.loads((out / "result.json").read_text())["test"]["overall_accuracy"] > 0.6
     model = load_model(out)

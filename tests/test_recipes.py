@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-import train
+from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.models import PointNetClassifier
 from pointnet.training import Stopped, TrainConfig, fit, run
@@ -158,7 +158,7 @@ def test_the_test_part_is_opened_only_if_wanted(tmp_path, monkeypatch, capsys):
     words = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--out", str(tmp_path / "run")]
     assert train.main([*words, "--test", "false"]) == 0
     assert opened == ["train"]
-    assert "\nthe test part was not opened\nepoch 1 of 1" in capsys.readouterr().out
+    assert "\nthe test split was not opened\nepoch 1 of 1" in capsys.readouterr().out
     assert '"test": null' in (tmp_path / "run" / "result.json").read_text()
     assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
     assert opened == ["train", "train"]

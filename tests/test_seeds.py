@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-import train
+from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.training import TrainConfig, fit
 from pointnet.training.run_folder import read_config
@@ -194,7 +194,7 @@ def test_stopping_several_seeds_by_ctrl_c_says_how_to_go_on(capsys, monkeypatch,
     monkeypatch.setattr(train, "fit", stop)
     words = [*SMALL, "--seeds", "0", "1", "--out", str(tmp_path)]
     assert train.main(words) == 130
-    assert "before anything was saved" in capsys.readouterr().err
+    assert "nothing was saved yet" in capsys.readouterr().err
     (tmp_path / "seed-0").mkdir()
     (tmp_path / "seed-0" / "checkpoint.pt").touch()
     assert train.main(["--resume", "--out", str(tmp_path)]) == 130

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import train
 from pointnet import PointNetPartSegmenter, PointNetSegmenter, load_model
 from pointnet import __main__ as command_line
+from pointnet.commands import train
 from pointnet.datasets import LabelledPoints
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS, point_loss, soft_iou

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import train
+from pointnet.commands import train
 from pointnet.evaluation.tasks import TASKS
 from pointnet.extras import MissingExtraError
 from pointnet.training import tensorboard as scalars

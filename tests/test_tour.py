@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-import train
 from pointnet import __main__ as command_line
+from pointnet.commands import train
 from pointnet.datasets import shapes
 
 ROOT = Path(__file__).parents[1]

@@ -22,8 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-import train
 from pointnet import world as world_module
+from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import train
+from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import TASKS
 from pointnet.training import TrainConfig

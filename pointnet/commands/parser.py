@@ -57,7 +57,7 @@ def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
     return read
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one printable line; where the system refused a file, which one and why."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return printable(f"{error.filename2 or error.filename}: {error.strerror}")

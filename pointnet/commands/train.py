@@ -1,0 +1,165 @@
+"""`python train.py` and `python -m pointnet train`: open the data, train, say how good the network is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, nullcontext
+from pathlib import Path
+
+from pointnet.datasets import LabelledClouds, open_dataset
+from pointnet.devices import find_device, keep_freed_memory, use_threads
+from pointnet.extras import MissingExtraError
+from pointnet.names import printable
+from pointnet.pages.curves import draw_curves
+from pointnet.training import Stopped, fit
+from pointnet.training.checks import dry_run, profile
+from pointnet.training.fit import say_nothing
+from pointnet.training.run_folder import CHECKPOINT, CONFIG, Result, read_config, seed_folder, seed_folders
+from pointnet.training.seeds import run_seeds
+from pointnet.training.settings import TrainConfig
+from pointnet.training.tensorboard import ScalarLog, check_tensorboard
+from pointnet.world import (
+    AgreedError,
+    World,
+    is_lost_process,
+    joined_world,
+    launched_by_torchrun,
+)
+
+from .parser import one_line
+from .train_flags import Command, parse_command
+from .train_summary import summary, summary_of_seeds
+
+# How a run may end early. Another error is a fault of the library and is not caught.
+ENDINGS = (ValueError, OSError, MissingExtraError, RuntimeError, Stopped, KeyboardInterrupt)
+
+
+def main(words: Sequence[str] | None = None, prog: str = "train.py") -> int:
+    """Runs the command line; returns the exit code. `prog` is the program in messages."""
+    command = parse_command(words, prog)
+    if not (command.config.out or launched_by_torchrun()):
+        out = new_run_folder(command.config)
+        command = command._replace(config=dataclasses.replace(command.config, out=out))
+    with ExitStack() as stack:
+        try:
+            world = stack.enter_context(joined_world(command.config.device))
+            train(command, restarted=world.restarts > 0)
+            return 0
+        except ENDINGS as error:  # still within the world: torchrun ends all processes when the first has left
+            code, line = ending(error, command)
+            if line:
+                print(line, file=sys.stderr)
+            return code
+
+
+def ending(error: BaseException, command: Command) -> tuple[int, str]:
+    """The exit code of a run that ended early, and the line to print; it is empty where another process prints it."""
+    world = World.current()
+    if isinstance(error, Stopped | KeyboardInterrupt):
+        signum = error.signum if isinstance(error, Stopped) else signal.SIGINT
+        return 128 + signum, f"\nstopped; {how_to_go_on(command)}" if world.writes else ""
+    if isinstance(error, RuntimeError):
+        if not (launched_by_torchrun() and is_lost_process(error)):
+            raise error
+        return 1, f"{command.prog}: rank {world.rank}: another process of the run is gone"
+    printed = world.writes or not isinstance(error, AgreedError)
+    return 2, f"{command.prog}: error: {one_line(error)}" if printed else ""
+
+
+def train(command: Command, restarted: bool = False) -> None:
+    """Does what the command asks for. Every process of a run under torchrun calls it."""
+    config, resume = command.config, command.resume
+    world = World.current()
+    log = print if world.writes else say_nothing
+    keep_freed_memory()
+    log(use_threads(config.threads))
+    with world.together():
+        if not config.out:
+            raise ValueError("under torchrun --out is needed: the folder that all processes write to and resume from")
+        resume = resume or (restarted and began_here(command))
+        if not command.seeds and seed_folders(config.out):
+            raise ValueError(f"{config.out}: holds runs of several seeds; choose another --out")
+    training, test = open_splits(config)
+    skipped = list(dict.fromkeys(str(error) for data in (training, test) if data is not None for error in data.bad))
+    if skipped:
+        log(f"{count_files(skipped)} skipped; listed at the end")
+    if command.preview == "dry_run":
+        log(dry_run(config, training, test))
+    elif command.preview == "profile":
+        log(profile(config, training))
+    elif command.seeds:
+        results = run_seeds(config, command.seeds, lambda one, resume: run(one, training, test, resume), resume, log)
+        log(summary_of_seeds(config, command.seeds, results, command.call))
+    else:
+        log(summary(config, run(config, training, test, resume), command.call))
+    if skipped:
+        log("\n".join(["", f"{count_files(skipped)} skipped:", *(f"  {printable(error)}" for error in skipped)]))
+
+
+def open_splits(config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds | None]:
+    """The training split and, where the run evaluates on it, the test split; what cannot work is refused first."""
+
+    def opened(split: str) -> LabelledClouds:
+        return open_dataset(
+            config.dataset, config.root, split, config.num_points, config.normals, config.strict, config.download,
+            config.task,
+        )  # fmt: skip
+
+    world = World.current()
+    with world.together(), world.one_by_one():
+        find_device(config.device)
+        if config.tensorboard:
+            check_tensorboard()
+        return opened("train"), opened("test") if config.test else None
+
+
+def run(config: TrainConfig, training: LabelledClouds, test: LabelledClouds | None, resume: bool) -> Result:
+    """Trains once and draws the curves; returns what `result.json` holds."""
+    writes = World.current().writes
+    scalars = ScalarLog(config.out) if config.tensorboard and writes else None
+    with closing(scalars) if scalars else nullcontext():
+        result = fit(config, training, test, resume, print, scalars)
+    if writes:
+        try:
+            draw_curves(config.out)
+        except (ValueError, OSError) as error:  # the run is complete without them
+            print(f"no curves: {one_line(error)}")
+    return result
+
+
+def new_run_folder(config: TrainConfig) -> str:
+    """The first of runs/shapes-1, runs/shapes-2, ... that does not exist."""
+    name = config.dataset if config.task == "classification" else f"{config.dataset}-{config.task}"
+    return next(folder for folder in (f"runs/{name}-{i}" for i in itertools.count(1)) if not Path(folder).exists())
+
+
+def began_here(command: Command) -> bool:
+    """Whether the run folder holds what this command began, before torchrun started it again."""
+    out = Path(command.config.out)
+    return has_checkpoint(command) and (out / CONFIG).is_file() and read_config(out) == command.config
+
+
+def how_to_go_on(command: Command) -> str:
+    """What to print when a run is stopped by hand."""
+    if command.preview or not has_checkpoint(command):
+        return "nothing was saved yet"
+    flags = f"--resume --out {shlex.quote(command.config.out)}"
+    if launched_by_torchrun():
+        return f"to go on: torchrun as before, with {command.prog} {flags}"
+    return f"to go on: {command.call} {flags}"
+
+
+def has_checkpoint(command: Command) -> bool:
+    """Whether a run of the command has been saved."""
+    out = command.config.out
+    folders = [seed_folder(out, seed) for seed in command.seeds] or [Path(out)]
+    return any((folder / CHECKPOINT).exists() for folder in folders)
+
+
+def count_files(names: Sequence[str]) -> str:
+    return f"{len(names)} file{'s' * (len(names) != 1)}"
