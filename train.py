@@ -15,13 +15,7 @@ of a development split; docs/training.md has more, docs/records the logs.
 The usual flags: python train.py --help; all of them: --help_all. What a run folder holds: README.md.
 """
 
-import os
 import sys
-
-# OpenMP's threads spin while they wait for each other. Beside another busy process a step took 17.9 s so, and 1.3 s
-# where they sleep. It must be set before torch is loaded; a user's own choice stays.
-if "GOMP_SPINCOUNT" not in os.environ:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pointnet.commands.train import main
 
