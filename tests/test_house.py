@@ -14,14 +14,8 @@ import pytest
 import pointnet
 import pointnet.datasets
 import pointnet.layers
-from pointnet.__main__ import (
-    _convert_parser,
-    _evaluate_parser,
-    _export_parser,
-    _predict_parser,
-    _report_parser,
-    _show_parser,
-)
+from pointnet.commands.flags import FLAGS
+from pointnet.commands.parser import OneLineParser
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import titles_of
 from pointnet.training import TrainConfig
@@ -116,14 +110,6 @@ def test_the_readmes_two_commands_install_with_the_constraints():
 def test_every_flag_a_page_prints_exists(page):
     known = {f"--{field.name}" for field in dataclasses.fields(TrainConfig)}
     known |= {"--resume", "--config", "--recipe", "--help", "--seeds", "--dry_run", "--profile", "--threads"}
-    parsers = {
-        "predict": _predict_parser,
-        "evaluate": _evaluate_parser,
-        "report": _report_parser,
-        "show": _show_parser,
-        "export": _export_parser,
-        "convert": _convert_parser,
-    }
     text = (ROOT / page).read_text(encoding="utf-8")
     in_a_line = re.findall(r"`((?:python|pip) [^`\n]+)`", text)
     assert commands(text)
@@ -131,10 +117,12 @@ def test_every_flag_a_page_prints_exists(page):
         if "train.py" in line:
             flags = re.findall(r"(?<!\S)--\w+", line.split("train.py")[1])
             assert set(flags) <= known, line
-        for command, parser in parsers.items():
+        for command, add_flags in FLAGS.items():
             if f"-m pointnet {command}" in line:
                 flags = re.findall(r"(?<!\S)--\w+", line.split(command, 1)[1])
-                assert set(flags) <= set(parser().format_help().split()), line
+                parser = OneLineParser()
+                add_flags(parser)
+                assert set(flags) <= set(parser.format_help().split()), line
     others = {
         "--epoch",
         "--meshes",

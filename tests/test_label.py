@@ -233,7 +233,7 @@ def test_what_cannot_be_labelled_is_one_line(model, tmp_path):
     room, parts = scene_model(), label_points
     with pytest.raises(ValueError, match=r"no category 'chiar'; did you mean 'chair'\? \(known: chair, table\)"):
         parts(STOOL, model, "chiar")
-    with pytest.raises(ValueError, match="a room is of no category, got 'chair'"):
+    with pytest.raises(ValueError, match="a room has no category, got 'chair'"):
         parts(STOOL, room, "chair")
     with pytest.raises(PointCloudFileError, match="stool.xyz: has no colours, which a room needs"):
         parts(STOOL, room)
@@ -271,7 +271,7 @@ def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch
     words = ["predict", "--task", "part", str(STOOL), "--out", str(tmp_path / "out")]
     assert command_line.main(words) == 0
     assert capsys.readouterr().out.startswith(
-        "pointnet_shapes_part: labels points by 5 parts of 2 categories\nlabels are surer"
+        "pointnet_shapes_part: labels points by 5 parts of 2 categories\nlabels are more certain"
     )
 
 

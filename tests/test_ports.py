@@ -227,7 +227,7 @@ def test_a_converted_folder_is_named_after_its_file(saved, tmp_path, capsys):
     path.write_bytes(saved.read_bytes())
     assert command_line.main(["convert", str(path)]) == 0
     printed = capsys.readouterr().out
-    assert "its classes are called 'class 0'" in printed
+    assert "its classes are named 'class 0'" in printed
     assert "--up y" in printed
     assert load_model(tmp_path / "best_model").classes[39] == "class 39"
     assert "Converted from `best_model.pth`." in (tmp_path / "best_model" / "README.md").read_text()
@@ -310,6 +310,6 @@ def test_names_for_the_classes_must_be_as_many(saved, tmp_path, capsys):
     names = tmp_path / "names.txt"
     names.write_bytes(b"\xff\xfe\x00")
     words = ["convert", str(saved), "--out", str(tmp_path / "x"), "--classes"]
-    assert "not text" in error_of(capsys, command_line.main, [*words, str(names)])
+    assert "must be UTF-8 text" in error_of(capsys, command_line.main, [*words, str(names)])
     assert "nowhere.txt" in error_of(capsys, command_line.main, [*words, "nowhere.txt"])
     assert not (tmp_path / "x").exists()

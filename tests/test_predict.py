@@ -16,10 +16,11 @@ import pointnet
 from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
-from pointnet.datasets.folder import sample_array
 from pointnet.inference import predict as module
-from pointnet.inference.predict import Prediction, find_files
+from pointnet.inference.inputs import find_files
+from pointnet.inference.predict import Prediction
 from pointnet.models import DEFAULTS, shipped
+from pointnet.points.read import cloud_of
 from tests.helpers import CLASSES, SHARED_DATA, described, error_of
 
 ROOT = Path(__file__).parents[1]
@@ -135,7 +136,8 @@ def test_a_cloud_of_any_size_is_streamed_and_gives_what_it_gives_whole(model, mo
         lambda self, chunks, real=PointNetClassifier.classify_chunks: seen.append(len(chunks)) or real(self, chunks),
     )
     prediction = predict(rows, model, num_points=9000)
-    whole = model(torch.from_numpy(sample_array(rows, 9000))[None]).softmax(1)
+    channels = cloud_of(rows, 9000, repeat=True, normalize=True).unit_sphere_channels(False)
+    whole = model(torch.from_numpy(channels)[None]).softmax(1)
     np.testing.assert_allclose(probabilities([prediction]), whole, atol=1e-4)
     assert seen == [9]
 
@@ -266,7 +268,7 @@ def test_a_wrong_argument_is_a_value_error(model, settings, message):
     [
         ({"frame": "y up"}, "the model expects points of frame 'y up', known here is 'z up, right-handed'"),
         ({"normalization": "none"}, "the model expects points of normalization 'none'"),
-        ({"normals": True}, "the model takes 3 channels a point, known here are 3, and 6 with normals"),
+        ({"normals": True}, "the model takes 3 channels per point, known here are 3, and 6 with normals"),
     ],
 )
 def test_weights_that_expect_other_points_are_refused(change, message):
@@ -374,7 +376,7 @@ def test_folders_and_patterns_are_the_files_they_name_once_each(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "the following arguments are required: files"),
+        ([], "the following arguments are required: FILE"),
         ([str(CHAIR), "--model", "nowhere"], "nowhere/config.json: no model here"),
         ([str(CHAIR), "--up", "x"], "up must be z or y, got 'x'"),
         ([str(CHAIR), "--num_points", "0"], "num_points must be at least 1, got 0"),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointnet import PointNetSegmenter
-from pointnet.datasets.s3dis import SIDE, STRIDE, block_channels
+from pointnet.datasets.blocks import SIDE, STRIDE, block_channels
 from pointnet.inference import scenes
 from pointnet.inference.scenes import label_scene
 from tests.helpers import trained_looking
@@ -84,14 +84,14 @@ def test_neither_where_the_scene_stands_nor_the_order_of_its_points_matters(mode
 def test_a_dense_block_is_dealt_out_evenly_and_every_point_once(model, size, longest, monkeypatch):
     points, colors = scene(size, 0.9, 0.9, 1)
     given = []
-    parts = scenes._parts
+    parts = scenes._samples
 
     def look(*arguments):
         for at, channels in parts(*arguments):
             given.append(at)
             yield at, channels
 
-    monkeypatch.setattr(scenes, "_parts", look)
+    monkeypatch.setattr(scenes, "_samples", look)
     first, again, other = (label_scene(model, points, colors, seed=seed) for seed in (0, 0, 1))
     dealt = given[: len(given) // 3]
     assert sorted(np.concatenate(dealt).tolist()) == list(range(size))

@@ -9,30 +9,20 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pointnet.files import write_atomically
-from pointnet.points.frame import check_up, in_unit_sphere
-from pointnet.points.read import (
-    SUFFIXES,
-    DatasetNotFoundError,
-    PointCloud,
-    PointCloudFileError,
-    cloud_of,
-    files_in,
-    read_cloud,
-)
-from pointnet.points.sampling import seed_of
+from pointnet.points.frame import check_up
+from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, read_cloud
+from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, cache_folder, cached_clouds
 from .clouds import LabelledClouds
 from .releases import check_num_points, check_one_of
 
-KEPT = 4096  # points of each file; training draws from them afresh, and a change of num_points samples nothing again
 MOST_POINTS = 1_000_000
 SPLITS = ("train", "test")
 
@@ -112,32 +102,9 @@ def sample_file(path: Path, count: int, normals: bool = False, up: str | None = 
     extras = ("normals",) if normals else ()
     cloud = read_cloud(path, count, seed_of(path.name), up, repeat=True, normalize=True, extras=extras)
     try:
-        return _channels(cloud, normals)
+        return cloud.unit_sphere_channels(normals)
     except ValueError as error:
         raise PointCloudFileError(path, str(error)) from error
-
-
-def sample_array(rows: NDArray[Any], count: int, normals: bool = False, up: str | None = None) -> NDArray[np.float32]:
-    """What `sample_file` gives of a file of these rows: points (N, 3), or points and normals (N, 6).
-
-    Raises:
-        ValueError: as `cloud_of`, or they have no normals, or all points are one.
-    """
-    cloud = cloud_of(rows, count, 0, up, repeat=True, normalize=True)
-    try:
-        return _channels(cloud, normals)
-    except ValueError as error:
-        raise ValueError(f"points {rows.shape}: {error}") from error
-
-
-def _channels(cloud: PointCloud, normals: bool) -> NDArray[np.float32]:
-    """A cloud's points in the unit sphere, and its normals if wanted: (3 or 6, N)."""
-    points = in_unit_sphere(cloud.points)
-    if not normals:
-        return np.ascontiguousarray(points.T)
-    if cloud.normals is None:
-        raise ValueError("has no normals")
-    return np.ascontiguousarray(np.hstack([points, cloud.normals]).T)
 
 
 def _find_files(root: Path, split: str, test_fraction: float, seed: int) -> tuple[list[str], list[list[Path]]]:

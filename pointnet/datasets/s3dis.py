@@ -17,6 +17,7 @@ from torch import Tensor
 from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels, read_hdf5, read_table
 from pointnet.points.sampling import seed_of
 
+from .blocks import CHANNELS, POINTS, WIDEST, Cells, block_channels
 from .cache import cached_clouds
 from .clouds import LabelledPoints, draw_labelled
 from .releases import Form, check_finite, check_num_points, check_one_of, find_release, listed_files, read_lines
@@ -24,11 +25,7 @@ from .releases import Form, check_finite, check_num_points, check_one_of, find_r
 # In the published order of the labels.
 CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())
 
-POINTS = 4096  # of a block
-CHANNELS = 9
-SIDE, STRIDE = 1.0, 0.5  # of the blocks, in metres: a block is two by two cells
 FEWEST = 100  # points of a block that is worth one
-WIDEST = 1000  # metres
 MOST_BLOCKS = 2000  # of a room: 328 MB
 # The text has a few bytes that lost their sixth bit: "103.0\x100000" is 103.000000, "185\x00187" two numbers.
 MENDED = bytes(byte | 0x20 if byte < 0x20 and byte not in b"\t\n\r" else byte for byte in range(256))
@@ -150,37 +147,6 @@ def _read_objects(folder: Path) -> NDArray[np.float64]:
     return np.concatenate(objects)
 
 
-class Cells(NamedTuple):
-    """Points by the square cells of `STRIDE` that they are in, row by row; a block is two by two cells."""
-
-    order: NDArray[np.int64]  # (N,), the points
-    starts: NDArray[np.int64]  # where in it those of each cell begin, and N
-    across: int  # blocks in x
-    along: int  # blocks in y
-
-    @classmethod
-    def of(cls, points: NDArray[np.float32]) -> Cells:
-        """Of points (N, 3) from 0 upwards."""
-        across, along = np.maximum(np.ceil((points[:, :2].max(0) - SIDE) / STRIDE).astype(int) + 1, 1).tolist()
-        cells = np.minimum((points[:, :2] / STRIDE).astype(int), (across, along)) @ (along + 1, 1)
-        counts = np.bincount(cells, minlength=(across + 1) * (along + 1))
-        return cls(np.argsort(cells, kind="stable"), np.append(0, counts.cumsum()), across, along)
-
-    def row(self, i: int) -> int:
-        """Where in the order the points of a row of cells begin."""
-        return int(self.starts[i * (self.along + 1)])
-
-    def block(self, i: int, j: int) -> list[slice]:
-        """Where in the order the points of a block are."""
-        cells = (i * (self.along + 1) + j, (i + 1) * (self.along + 1) + j)
-        return [slice(int(self.starts[cell]), int(self.starts[cell + 2])) for cell in cells]
-
-    def counts(self) -> NDArray[np.int64]:
-        """(across, along), how many points each block has."""
-        grid = np.diff(self.starts).reshape(self.across + 1, self.along + 1)
-        return grid[:-1, :-1] + grid[1:, :-1] + grid[:-1, 1:] + grid[1:, 1:]
-
-
 def room_blocks(room: PointCloud, generator: Generator) -> NDArray[np.float32]:
     """A room cut into blocks: -> (n, CHANNELS + 1, POINTS), as `LabelledPoints` has them.
 
@@ -200,18 +166,6 @@ def room_blocks(room: PointCloud, generator: Generator) -> NDArray[np.float32]:
         channels = block_channels(room.points[rows], colors[rows], extent)
         block[:] = draw_labelled(channels, labels[rows], POINTS, generator)
     return blocks
-
-
-def block_channels(
-    points: NDArray[np.float32], colors: NDArray[np.float32], extent: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The nine channels of a block's points: (n, 3), (n, 3), and how far the room reaches (3,) -> (n, CHANNELS).
-
-    The middle of a block is half a side beyond the least x and y of its points; z stays. Source: PointNet,
-    sem_seg/indoor3d_util.py, room2blocks_plus_normalized (which takes the least of the points drawn, not of all).
-    """
-    middle = np.append(points[:, :2].min(0) + np.float32(SIDE / 2), np.float32(0))
-    return np.hstack([points - middle, colors, points / np.where(extent > 0, extent, 1)], dtype=np.float32)
 
 
 def _read_hdf5_blocks(folder: Path, split: str, area: str) -> Blocks:

@@ -1,1 +1,1 @@
-"""Using and looking: what comes after training. Nothing here is needed to train a model."""
+"""Answers of trained models: classes, labels of points, whole rooms, exported files. Nothing here needs training."""

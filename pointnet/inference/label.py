@@ -1,9 +1,8 @@
-"""What a trained model says of each point of files and arrays: which part of an object it is of, or what in a room."""
+"""A label for each point of files and arrays: the part of an object, or the class in a room."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,37 +13,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointnet.datasets import PointCloud, PointCloudFileError, read_cloud
-from pointnet.datasets.folder import KEPT
 from pointnet.files import write_atomically
 from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.names import check_name, printable
-from pointnet.pages.show import MOST_FILES, file_view
-from pointnet.pages.viewer import View, write_page
 from pointnet.points.colours import label_colours
-from pointnet.points.frame import up_of
-from pointnet.points.read import cloud_of
-from pointnet.points.sampling import seed_of
+from pointnet.points.frame import centre_and_radius, up_of
+from pointnet.points.read import PointCloud, PointCloudFileError
+from pointnet.points.sampling import KEPT
 
-from .predict import Source, all_read, as_model, check_drawing, rows_of, sources_of, takes_normals, with_nearest
+from .inputs import Source, Sources, all_read, as_model, check_drawing, from_source, path_of, sources_of, takes_normals
 from .scenes import check_is_for_scenes, label_scene
 
 CHUNK = 8192  # points that are scored together
 ROOM_POINTS = 100_000  # drawn from the mesh of a room
-FOLDER = "labels"  # that labelled files go to
+
+Segmenter = PointNetPartSegmenter | PointNetSegmenter
+Labels = tuple[NDArray[np.int64], NDArray[np.float32]]  # of each point, and their probabilities
+Label = Callable[[PointCloud, int], Labels]  # from a cloud with z up, and a seed
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledCloud:
-    """What a model says of each point of one cloud.
+    """A model's label for each point of one cloud.
 
     Args:
-        file: it was read from; None for an array.
-        points: (N, 3) float64, as the file has them, each of a cloud's that is finite; those drawn from a mesh.
-        up: the axis that points up in them, "z" or "y".
+        file: the file of the cloud; None for an array.
+        points: (N, 3) float64, as in the file, without those that are not finite; of a mesh, the points drawn.
+        up: the up axis of the points, "z" or "y".
         labels: (N,) int64, indices into `names`.
         probability: (N,) float32, of that label.
-        names: of the labels; those of the model's classes.
+        names: the names of the labels; the model's classes.
     """
 
     file: Path | None
@@ -56,12 +54,12 @@ class LabelledCloud:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of the points, the share that has each label, by name, the largest first; none of labels that none has."""
+        """The share of points with each label that occurs, by name, the largest first."""
         counts = np.bincount(self.labels, minlength=len(self.names)) / len(self.labels)
         return {self.names[i]: float(counts[i]) for i in np.argsort(-counts, kind="stable") if counts[i]}
 
     def as_json(self) -> dict[str, Any]:
-        """What `python -m pointnet predict --json` prints of it, but for the file that it writes."""
+        """The object that `python -m pointnet predict --json` prints for it, without the name of the PLY."""
         return {
             "file": None if self.file is None else str(self.file),
             "points": len(self.points),
@@ -70,78 +68,74 @@ class LabelledCloud:
         }
 
     def write_ply(self, path: str | os.PathLike[str]) -> None:
-        """Writes the points, with a colour for each label and the label itself, as a binary PLY; the folder is made.
+        """Writes points, colours by label, and labels as a binary PLY, and creates the folder.
 
-        Coordinates are float where that holds them, else double. Comments name the labels.
+        Coordinates are float if that is exact, else double. Comments name the labels.
 
         Raises:
             OSError: the file cannot be written.
         """
         single = self.points.astype(np.float32)
-        kind = "float" if np.array_equal(single, self.points) else "double"
+        points, kind = (single, "float") if np.array_equal(single, self.points) else (self.points, "double")
         names = (printable(name).encode("ascii", "backslashreplace").decode() for name in self.names)
-        header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(self.points)}"]
-        header[2:2] = (f"comment label {i} is {name}" for i, name in enumerate(names))
-        header += [f"property {kind} {axis}" for axis in "xyz"]
-        header += [f"property uchar {colour}" for colour in ("red", "green", "blue")]
-        header += ["property int label", "end_header", ""]
-        xyz = "<f4" if kind == "float" else "<f8"
-        rows = np.empty(len(self.points), [("xyz", xyz, 3), ("rgb", "u1", 3), ("label", "<i4")])
-        rows["xyz"], rows["label"] = single if kind == "float" else self.points, self.labels
-        rows["rgb"] = label_colours(self.labels)
+        header = [
+            "ply",
+            "format binary_little_endian 1.0",
+            *(f"comment label {i} is {name}" for i, name in enumerate(names)),
+            f"element vertex {len(points)}",
+            *(f"property {kind} {axis}" for axis in "xyz"),
+            *(f"property uchar {colour}" for colour in ("red", "green", "blue")),
+            "property int label",
+            "end_header\n",
+        ]
+        xyz = points.dtype.newbyteorder("<")
+        rows = np.empty(len(points), [("xyz", xyz, 3), ("rgb", "u1", 3), ("label", "<i4")])
+        rows["xyz"], rows["rgb"], rows["label"] = points, label_colours(self.labels), self.labels
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, b"".join(["\n".join(header).encode(), rows.view(np.uint8).data]))
 
 
 def label_points(
-    source: Source | list[Any] | tuple[Any, ...],
-    model: str | os.PathLike[str] | PointNetPartSegmenter | PointNetSegmenter | None = None,
+    source: Sources,
+    model: str | os.PathLike[str] | Segmenter | None = None,
     category: str | None = None,
     up: str | None = None,
     num_points: int | None = None,
 ) -> LabelledCloud | list[LabelledCloud]:
-    """Labels each point of a file or an array, by its part of an object or by what it is of in a room, as the model is.
-
-    Several, or a folder, give a list.
+    """The labels of all points of a file or an array; a list for several, or for a folder.
 
     Args:
-        source: a file of any format that `read_points` knows, a folder of them, or, for parts, an array (N, 3), with
-            normals (N, 6); or a list of these. All points of a cloud are labelled, however many; a mesh is sampled by
-            area. A room must be in metres, and have colours (`label_scene` takes arrays).
-        model: a run folder, the name of shipped weights, or a model that `load_model` gave; None for the shipped
-            weights for parts.
-        category: what the object is, one of `model.preprocessing["categories"]`; its points are of the parts that such
-            objects have. None: not known, and parts of any are told; less surely, and hardly at all by a network that
-            always knew it in training (`--unknown_category 0`).
-        up: as of `predict`.
-        num_points: how many points of an object the network sees before it labels all, drawn with a seed that is the
-            file's name, and how many are drawn of a mesh; None for 4,096. Where a cloud has no more, it sees all, as
-            in evaluation.
+        source: a file of any format that `read_points` reads, a folder of them, or, for parts, an array (N, 3), with
+            normals (N, 6); or a list of these. A cloud may have any number of points; a mesh is sampled by area. A
+            room must be in metres and have colours (`label_scene` takes arrays).
+        model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights
+            for parts.
+        category: the category of the objects, one of `model.preprocessing["categories"]`; points get the labels of its
+            parts only. None: unknown, and points get labels of any category. Those are less certain, and mostly wrong
+            from a network that was always given the category in training (`--unknown_category 0`).
+        up: as in `predict`.
+        num_points: how many points of an object the network sees before it labels all, drawn with a seed made from
+            the file's name, and how many are drawn from a mesh; None for 4,096. It sees all points of a smaller cloud,
+            as in evaluation.
 
     Raises:
-        PointCloudFileError: a file that cannot be read, or a room without colours, the first one of several.
+        PointCloudFileError: a file that cannot be read, or a room without colours, the first of several.
         ValueError: an array or an argument outside the values above, or no such model.
     """
     several, sources = sources_of(source)
-    labelled = all_read(label_each(sources, as_labeller(model), category, up, num_points))
+    segmenter = cast(Segmenter, as_model(model, "part", "scene"))
+    labelled = all_read(label_each(sources, segmenter, category, up, num_points))
     return labelled if several else labelled[0]
-
-
-def as_labeller(
-    model: str | os.PathLike[str] | PointNetPartSegmenter | PointNetSegmenter | None,
-) -> PointNetPartSegmenter | PointNetSegmenter:
-    """`as_model` of the tasks whose models label points."""
-    return cast("PointNetPartSegmenter | PointNetSegmenter", as_model(model, "part", "scene"))
 
 
 def label_each(
     sources: Sequence[Source],
-    model: PointNetPartSegmenter | PointNetSegmenter,
+    model: Segmenter,
     category: str | None = None,
     up: str | None = None,
     num_points: int | None = None,
 ) -> Iterator[LabelledCloud | PointCloudFileError]:
-    """What `label_points` says of each source, in order, or why it cannot be read; one is read at a time.
+    """The labelled cloud of each source, in order, or the error of its file; one file is read at a time.
 
     Raises:
         ValueError: an array or an argument that `label_points` refuses.
@@ -154,98 +148,26 @@ def label_each(
         count, extras = num_points or ROOM_POINTS, ("colors",)
         label = _scene_labels(model)
         if category is not None:
-            raise ValueError(f"a room is of no category, got '{category}'")
-        if any(not isinstance(source, str | os.PathLike) for source in sources):
+            raise ValueError(f"a room has no category, got '{category}'")
+        if any(path_of(source) is None for source in sources):
             raise ValueError("arrays of a room, points and colours, are for pointnet.inference.scenes.label_scene")
-    return (_labelled(source, label, count, up, extras, model.classes) for source in sources)
 
+    def labelled(source: Source) -> LabelledCloud | PointCloudFileError:
+        path = path_of(source)
+        axis = (up or "z") if path is None else up_of(path, up)
 
-def label_files(
-    files: Sequence[Path],
-    model: PointNetPartSegmenter | PointNetSegmenter,
-    category: str | None = None,
-    up: str | None = None,
-    num_points: int | None = None,
-    out: str | os.PathLike[str] = FOLDER,
-) -> Iterator[tuple[LabelledCloud, Path] | PointCloudFileError | str]:
-    """Labels files and writes them to `out`: yields each with its PLY or its error, then the line of the page.
+        def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
+            labels, probability = label(cloud.in_library_frame(axis), seed)
+            return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes)
 
-    A file's PLY has its name, with `.parts.ply` or `.scene.ply` added; those of files of one name stand below `out` as
-    the files do below the folder that all are in. The first `MOST_FILES` are drawn: `out/parts.html`,
-    or `scene.html`.
+        # Not rotated on reading: the labelled points are as in the file.
+        return from_source(source, answer, {"extras": extras, "mesh_points": count}, up="z", precise=True)
 
-    Raises:
-        ValueError: an argument that `label_points` refuses.
-        OSError: a file cannot be written.
-    """
-    name = "parts" if isinstance(model, PointNetPartSegmenter) else "scene"
-    labelled = label_each(files, model, category, up, num_points)
-    above = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
-    called = Counter(file.name for file in files)
-
-    def written() -> Iterator[tuple[LabelledCloud, Path] | PointCloudFileError | str]:
-        views: list[View] = []
-        count = 0
-        for file, found in zip(files, labelled, strict=True):
-            if isinstance(found, PointCloudFileError):
-                yield found
-                continue
-            place = file.name if called[file.name] == 1 else os.path.relpath(file, above)
-            ply = Path(out) / f"{place}.{name}.ply"
-            found.write_ply(ply)
-            yield found, ply
-            count += 1
-            if len(views) < MOST_FILES:
-                cloud = PointCloud(found.points, None, None, found.labels)
-                views.append(file_view(file.name, cloud.in_library_frame(found.up), found.names))
-        if views:
-            title = views[0].name if count == 1 else f"{count:,} clouds"
-            notes = f"Their first {len(views)}. " if len(views) < count else ""
-            notes += f"Points are labelled by {described(model, category)}."
-            page = Path(out) / f"{name}.html"
-            write_page(page, views, title, notes)
-            yield f"wrote {page}"
-
-    return written()
-
-
-def described(model: PointNetPartSegmenter | PointNetSegmenter, category: str | None) -> str:
-    """What a model labels points by, in words."""
-    count = len(model.classes)
-    if not isinstance(model, PointNetPartSegmenter):
-        return f"{count} classes"
-    return f"the parts of {category}" if category else f"{count} parts of {model.num_categories} categories"
-
-
-Labels = tuple[NDArray[np.int64], NDArray[np.float32]]  # of each point, and how probable they are
-Label = Callable[[PointCloud, int], Labels]  # from a cloud with z up, and a seed
-
-
-def _labelled(
-    source: Source, label: Label, mesh_points: int, up: str | None, extras: Sequence[str], names: tuple[str, ...]
-) -> LabelledCloud | PointCloudFileError:
-    if not isinstance(source, str | os.PathLike):
-        rows, upward = rows_of(source), up or "z"
-        cloud = cloud_of(rows, precise=True)
-        try:
-            labels, probability = label(cloud.in_library_frame(upward), 0)
-        except ValueError as error:
-            raise ValueError(f"points {rows.shape}: {error}") from error
-        return LabelledCloud(None, cloud.points, upward, labels, probability, names)
-    path = Path(source)
-    seed, upward = seed_of(path.name), up_of(path, up)
-    try:
-        cloud = read_cloud(path, seed=seed, up="z", extras=extras, precise=True, mesh_points=mesh_points)
-        labels, probability = label(cloud.in_library_frame(upward), seed)
-    except PointCloudFileError as error:
-        return with_nearest(error)
-    except ValueError as error:
-        return PointCloudFileError(path, str(error))
-    return LabelledCloud(path, cloud.points, upward, labels, probability, names)
+    return map(labelled, sources)
 
 
 def _part_labels(model: PointNetPartSegmenter, category: str | None, count: int) -> Label:
-    """What labels an object by what the network makes of `count` of its points."""
+    """A function that labels all points of an object, by what the network sees of `count` of them."""
     categories = model.preprocessing.get("categories", ())
     if category is not None:
         check_name("category", category, categories)
@@ -256,19 +178,16 @@ def _part_labels(model: PointNetPartSegmenter, category: str | None, count: int)
         points, size = cloud.points, len(cloud.points)
         if normals and cloud.normals is None:
             raise ValueError("has no normals")
-        chunks = [slice(start, start + CHUNK) for start in range(0, size, CHUNK)]
-        centre = points.mean(0)
-        radius = max(float(np.linalg.norm(points[chunk] - centre, axis=1).max()) for chunk in chunks)
-        if not radius:
-            raise ValueError("has no extent: all its points are one")
+        centre, radius = centre_and_radius(points)
 
         def channels(rows: slice | NDArray[np.int64]) -> Tensor:
-            columns = [(points[rows] - centre) / radius]
+            seen: NDArray[np.floating] = (points[rows] - centre) / radius
             if normals and cloud.normals is not None:
-                columns.append(cloud.normals[rows])
-            return torch.from_numpy(np.hstack(columns).T.astype(np.float32))[None].to(device)
+                seen = np.hstack([seen, cloud.normals[rows]])
+            return torch.from_numpy(seen.T.astype(np.float32))[None].to(device)
 
         drawn = np.random.default_rng(seed).choice(size, count, replace=False) if size > count else slice(None)
+        chunks = [slice(start, start + CHUNK) for start in range(0, size, CHUNK)]
         labels, probability = np.empty(size, np.int64), np.empty(size, np.float32)
         scored = network.label_chunks(channels(drawn), map(channels, chunks), kind)
         for chunk, logits in zip(chunks, scored, strict=True):
@@ -280,12 +199,13 @@ def _part_labels(model: PointNetPartSegmenter, category: str | None, count: int)
 
 
 def _scene_labels(model: PointNetSegmenter) -> Label:
+    """A function that labels a room."""
     check_is_for_scenes(model)
     device = next(model.parameters()).device
 
     def label(cloud: PointCloud, seed: int) -> Labels:
         if cloud.colors is None:
-            raise ValueError("has no colours, which a room needs: x y z and red green blue of each point")
+            raise ValueError("has no colours, which a room needs: x y z and red green blue per point")
         return label_scene(model, cloud.points, cloud.colors, device, seed)
 
     return label

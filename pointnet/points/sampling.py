@@ -10,6 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+KEPT = 4096  # points drawn from each file; training resamples them, and another num_points draws no file again
 # Faces whose areas are computed at once, so that temporary arrays stay small, however large the mesh.
 BLOCK = 1 << 15
 

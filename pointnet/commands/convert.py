@@ -1,0 +1,36 @@
+"""`python -m pointnet convert`: the weights of another PyTorch PointNet as a model folder."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from pointnet.models.ports import load_port
+from pointnet.names import printable
+
+
+def run(flags: Namespace) -> int:
+    """Writes the folder, and prints what the model takes."""
+    file = Path(flags.file)
+    out = Path(flags.out) if flags.out else file.parent / file.stem
+    if out == file:
+        raise ValueError(f"{file}: has no suffix to remove; --out must name the folder to write")
+    if (out / "config.json").exists():
+        raise ValueError(f"{out}: already holds a model; choose another --out")
+    model = load_port(file, read_names(flags.classes) if flags.classes else (), flags.up)
+    model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{out}/: a model of {len(model.classes)} classes, {parameters:,} parameters; it takes points with z up")
+    if flags.up == "z":
+        print("if it was trained on clouds with y up, as ModelNet's HDF5 and text have, convert it with --up y")
+    if not flags.classes:
+        print(f"its classes are named '{model.classes[0]}' and so on; --classes NAMES.txt gives their names")
+    return 0
+
+
+def read_names(path: str) -> list[str]:
+    """The lines of a text file that are not empty."""
+    try:
+        return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8 text, one class name a line") from error

@@ -1,0 +1,43 @@
+"""`python -m pointnet evaluate`: the scores of a trained model on one split of a data set."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+
+from pointnet.datasets import TASKS, open_dataset
+from pointnet.devices import find_device, keep_freed_memory, use_threads
+from pointnet.evaluation.evaluate import check_same_classes, evaluate
+from pointnet.evaluation.tasks import task_of
+from pointnet.models import load_model
+from pointnet.names import check_name, printable
+
+
+def run(flags: Namespace) -> int:
+    """Prints the scores; files of the data set that cannot be read are skipped, each with a line on stderr."""
+    device = find_device(flags.device)
+    threads = use_threads(flags.threads)
+    keep_freed_memory()
+    model = load_model(flags.run)
+    task = task_of(model)
+    check_name("dataset", flags.dataset, TASKS[task.name])
+    data = open_dataset(
+        flags.dataset,
+        flags.root,
+        flags.split,
+        model.preprocessing["num_points"],
+        normals=model.preprocessing.get("normals", False),
+        download=flags.download,
+        task=task.name,
+    )
+    check_same_classes(model, data, flags.run, f"{flags.dataset} in {flags.root}")
+    if not flags.json:
+        print(threads, flush=True)
+    scores = evaluate(model.to(device), data, device, votes=flags.votes)
+    for error in data.bad:
+        print(f"skipped: {printable(str(error))}", file=sys.stderr)
+    if data.bad:
+        scores["left_out"] = len(data.bad)
+    print(json.dumps(scores) if flags.json else task.told(scores))
+    return 0

@@ -1,0 +1,123 @@
+"""`python -m pointnet predict`: the class of each file, or the labels of its points as a PLY and a page."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from pointnet.devices import use_threads
+from pointnet.evaluation.tasks import PREPROCESSING, TASKS, task_of
+from pointnet.inference.inputs import as_model, find_files
+from pointnet.inference.label import Segmenter, label_each
+from pointnet.inference.predict import predict_each
+from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel
+from pointnet.names import check_name, printable
+from pointnet.pages.show import MOST_FILES, file_view
+from pointnet.pages.viewer import View, write_page
+from pointnet.points.read import PointCloud, PointCloudFileError
+
+FOLDER = "labels"  # of the PLY files and the page
+MOST_SHARES = 8  # labels that the line of a file shows
+# The flags that not every task has.
+ONLY_FOR = {"category": ("part",), "any_rotation": ("classification",), "out": ("part", "scene")}
+
+
+class Line(NamedTuple):
+    """A line to print; one about a file has a JSON object too, which --json prints instead."""
+
+    text: str
+    data: dict[str, Any] | None = None
+
+
+def run(flags: Namespace) -> int:
+    """Prints a line for each file; one that cannot be read is a line on stderr, and makes the exit code 1."""
+    if flags.task is not None:
+        check_name("task", flags.task, TASKS)
+    use_threads(flags.threads)
+    files, model = find_files(flags.files), as_model(flags.model, *([flags.task] if flags.task else TASKS))
+    task = task_of(model).name
+    for flag, tasks in ONLY_FOR.items():
+        if getattr(flags, flag) and task not in tasks:
+            raise ValueError(f"--{flag} is for the task {' or '.join(tasks)}, not {task}")
+    code, answers = 0, []
+    for found in (classified if task == "classification" else labelled)(flags, files, model):
+        if isinstance(found, PointCloudFileError):
+            code = 1
+            print(printable(str(found)), file=sys.stderr, flush=True)
+        elif not flags.json:
+            print(printable(found.text), flush=True)
+        elif found.data is not None:
+            answers.append(found.data)
+    if flags.json:
+        print(json.dumps(answers, indent=2))
+    return code
+
+
+def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel) -> Iterator[Line | PointCloudFileError]:
+    """What the model expects, then the class of each file."""
+    classifier = cast(PointNetClassifier, model)
+    predictions = predict_each(files, classifier, flags.up, flags.any_rotation, flags.num_points)
+    count = flags.num_points or model.preprocessing["num_points"]
+    expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
+    yield Line(f"{flags.model or DEFAULTS['classification']}: {len(model.classes)} classes; takes {expected}")
+    file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
+    for found in predictions:
+        if isinstance(found, PointCloudFileError):
+            yield found
+            continue
+        then = f", then {found.runner_up} {found.runner_up_probability:.1%}" if found.runner_up else ""
+        text = f"{found.file!s:{file_width}}  {found.class_name:{class_width}} {found.probability:6.1%}{then}"
+        yield Line(text, found.as_json())
+
+
+def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel) -> Iterator[Line | PointCloudFileError]:
+    """What the model labels, then the labels of each file, which are written as a PLY, then the page."""
+    task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
+    clouds = label_each(files, cast(Segmenter, model), flags.category, flags.up, flags.num_points)
+    labels = described(model, flags.category)
+    yield Line(f"{flags.model or DEFAULTS[task]}: labels points by {labels}")
+    if task == "part" and flags.category is None:
+        known = ", ".join(model.preprocessing.get("categories", ()))
+        yield Line(f"labels are more certain if --category gives the category of the objects: {known}")
+    width, kind = max(len(str(file)) for file in files), "parts" if task == "part" else task
+    for name, found in zip(output_names(files), clouds, strict=True):
+        if isinstance(found, PointCloudFileError):
+            yield found
+            continue
+        ply = out / f"{name}.{kind}.ply"
+        found.write_ply(ply)
+        shares = [f"{label} {share:.1%}" for label, share in found.shares.items()]
+        more = [f"{len(shares) - MOST_SHARES} more"] if len(shares) > MOST_SHARES else []
+        text = f"{found.file!s:{width}}  {len(found.points):>9,} points: {', '.join(shares[:MOST_SHARES] + more)}"
+        yield Line(text, {**found.as_json(), "ply": str(ply)})
+        count += 1
+        if len(views) < MOST_FILES:
+            cloud = PointCloud(found.points, None, None, found.labels).in_library_frame(found.up)
+            views.append(file_view(os.path.basename(name), cloud, found.names))
+    if views:
+        title = views[0].name if count == 1 else f"{count:,} clouds"
+        first = f"The first {len(views)}. " if len(views) < count else ""
+        write_page(out / f"{kind}.html", views, title, f"{first}Points are labelled by {labels}.")
+        yield Line(f"wrote {out / f'{kind}.html'}")
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """A name for each file in the output folder: its own, or its path below the folder that holds all files, if
+    several have that name."""
+    above = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    named = Counter(file.name for file in files)
+    return [file.name if named[file.name] == 1 else os.path.relpath(file, above) for file in files]
+
+
+def described(model: PointNetModel, category: str | None) -> str:
+    """The labels that a model gives, in words."""
+    if "categories" not in model.preprocessing:
+        return f"{len(model.classes)} classes"
+    categories = model.preprocessing["categories"]
+    return f"the parts of {category}" if category else f"{len(model.classes)} parts of {len(categories)} categories"

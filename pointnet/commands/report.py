@@ -1,0 +1,31 @@
+"""`python -m pointnet report`: a page about a trained run."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from pointnet.devices import keep_freed_memory, use_threads
+from pointnet.names import printable
+from pointnet.pages.report import write_report
+from pointnet.pages.report_data import SPLIT_NAMES
+
+
+def run(flags: Namespace) -> int:
+    """Prints where the page is; where nothing could be evaluated for it, why not on stderr, with exit code 1."""
+    use_threads(flags.threads)
+    keep_freed_memory()
+    report = write_report(flags.run, flags.out, flags.root, flags.device, flags.download)
+    analysis = report.analysis
+    if analysis is None:
+        print(f"nothing evaluated: {report.missing}", file=sys.stderr)
+    else:
+        for error in analysis.data.bad:
+            print(f"skipped: {printable(str(error))}", file=sys.stderr)
+        scores = analysis.confusion.result()
+        print(
+            f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right, "
+            f"{scores['mean_class_accuracy']:.2%} mean over classes"
+        )
+    print(f"wrote {report.page}")
+    return 0 if analysis else 1

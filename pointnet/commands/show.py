@@ -1,0 +1,33 @@
+"""`python -m pointnet show`: what a data set or files of points hold, as text and as a page of samples."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from pointnet.datasets import TASKS, PointCloudFileError
+from pointnet.names import did_you_mean, printable
+from pointnet.pages.show import show_data, show_files
+
+
+def run(flags: Namespace) -> int:
+    """Prints the contents; a file that cannot be read is a line on stderr, and makes the exit code 1."""
+    known = list(dict.fromkeys(name for names in TASKS.values() for name in names))
+    if len(flags.what) == 1 and flags.what[0] in known:
+        count = 1024 if flags.num_points is None else flags.num_points
+        for text in show_data(flags.what[0], flags.root, flags.split, count, flags.per_class, flags.out):
+            print(text, flush=True)
+        return 0
+    for word in flags.what:
+        if not Path(word).exists():
+            if word in known:
+                raise ValueError(f"'{word}' is a data set; show it alone")
+            near = f"{did_you_mean(word, known)} (data sets: {', '.join(known)})"
+            raise ValueError(f"'{word}' is neither a data set nor a file{near}")
+    code = 0
+    for found in show_files([Path(word) for word in flags.what], flags.num_points, flags.up, flags.out):
+        is_error = isinstance(found, PointCloudFileError)
+        print(printable(str(found)), file=sys.stderr if is_error else sys.stdout, flush=True)
+        code |= is_error
+    return code

@@ -1,0 +1,56 @@
+"""Rooms cut into blocks of a metre by a metre, one every half metre, as networks of scenes take them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+POINTS = 4096  # of a block, in the published data
+CHANNELS = 9
+SIDE, STRIDE = 1.0, 0.5  # of the blocks, in metres: a block is two by two cells
+WIDEST = 1000  # metres; a wider room is probably not in metres
+
+
+class Cells(NamedTuple):
+    """Points by the square cells of `STRIDE` that they are in, row by row; a block is two by two cells."""
+
+    order: NDArray[np.int64]  # (N,), the points
+    starts: NDArray[np.int64]  # where in it those of each cell begin, and N
+    across: int  # blocks in x
+    along: int  # blocks in y
+
+    @classmethod
+    def of(cls, points: NDArray[np.float32]) -> Cells:
+        """Of points (N, 3) from 0 upwards."""
+        across, along = np.maximum(np.ceil((points[:, :2].max(0) - SIDE) / STRIDE).astype(int) + 1, 1).tolist()
+        cells = np.minimum((points[:, :2] / STRIDE).astype(int), (across, along)) @ (along + 1, 1)
+        counts = np.bincount(cells, minlength=(across + 1) * (along + 1))
+        return cls(np.argsort(cells, kind="stable"), np.append(0, counts.cumsum()), across, along)
+
+    def row(self, i: int) -> int:
+        """Where in the order the points of a row of cells begin."""
+        return int(self.starts[i * (self.along + 1)])
+
+    def block(self, i: int, j: int) -> list[slice]:
+        """Where in the order the points of a block are."""
+        cells = (i * (self.along + 1) + j, (i + 1) * (self.along + 1) + j)
+        return [slice(int(self.starts[cell]), int(self.starts[cell + 2])) for cell in cells]
+
+    def counts(self) -> NDArray[np.int64]:
+        """(across, along), how many points each block has."""
+        grid = np.diff(self.starts).reshape(self.across + 1, self.along + 1)
+        return grid[:-1, :-1] + grid[1:, :-1] + grid[:-1, 1:] + grid[1:, 1:]
+
+
+def block_channels(
+    points: NDArray[np.float32], colors: NDArray[np.float32], extent: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The nine channels of a block's points: (n, 3), (n, 3), and how far the room reaches (3,) -> (n, CHANNELS).
+
+    The middle of a block is half a side beyond the least x and y of its points; z stays. Source: PointNet,
+    sem_seg/indoor3d_util.py, room2blocks_plus_normalized (which takes the least of the points drawn, not of all).
+    """
+    middle = np.append(points[:, :2].min(0) + np.float32(SIDE / 2), np.float32(0))
+    return np.hstack([points - middle, colors, points / np.where(extent > 0, extent, 1)], dtype=np.float32)

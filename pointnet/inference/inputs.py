@@ -1,0 +1,139 @@
+"""What callers hand in: models by name or folder, and points as files, folders or arrays."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pointnet.evaluation.tasks import PREPROCESSING, task_of
+from pointnet.models import DEFAULTS, PointNetModel, load_model, shipped
+from pointnet.names import did_you_mean_path
+from pointnet.points.read import PointCloud, PointCloudFileError, cloud_of, files_in, read_cloud
+from pointnet.points.sampling import seed_of
+
+T = TypeVar("T")
+Source = str | os.PathLike[str] | NDArray[Any] | Tensor
+Sources = Source | list[Any] | tuple[Any, ...]
+
+
+def as_model(model: str | os.PathLike[str] | PointNetModel | None, *tasks: str) -> PointNetModel:
+    """The model itself, the one of this name or folder, or for None the shipped one of the first task.
+
+    Raises:
+        ValueError: there is none, or it was trained for another task than these.
+    """
+    name = "the model"
+    if not isinstance(model, PointNetModel):
+        name = os.fspath(model or DEFAULTS.get(tasks[0], ""))
+        if model is None and name not in shipped():
+            wanted = "give --model, a run folder that train.py made"
+            raise ValueError(f"no weights for the task {tasks[0]} are shipped with this version; {wanted}")
+        model = load_model(name)
+    if (task := task_of(model).name) not in tasks:
+        raise ValueError(f"{name} is for the task {task}, not {' or '.join(tasks)}")
+    return model
+
+
+def takes_normals(model: PointNetModel) -> bool:
+    """Whether the model takes normals in addition to points.
+
+    Raises:
+        ValueError: it expects points in another form than the library makes them.
+    """
+    expected, channels = model.preprocessing, model.arguments["in_channels"]
+    for name, known in PREPROCESSING.items():
+        if expected.get(name, known) != known:
+            raise ValueError(f"the model expects points of {name} '{expected[name]}', known here is '{known}'")
+    normals = bool(expected.get("normals", False))
+    if channels != (6 if normals else 3):
+        raise ValueError(f"the model takes {channels} channels per point, known here are 3, and 6 with normals")
+    return normals
+
+
+def check_drawing(num_points: int, up: str | None) -> None:
+    """Raises ValueError unless so many points can be drawn, and `up` is an axis."""
+    if num_points < 1:
+        raise ValueError(f"num_points must be at least 1, got {num_points}")
+    if up not in (None, "z", "y"):
+        raise ValueError(f"up must be z or y, got '{up}'")
+
+
+def sources_of(source: Sources) -> tuple[bool, list[Source]]:
+    """Whether the caller gets a list, and the single sources: a folder stands for its files."""
+    if isinstance(source, str | os.PathLike) and os.path.isdir(source):
+        return True, [*find_files([os.fspath(source)])]
+    if isinstance(source, list | tuple):
+        return True, [*source]
+    return False, [source]
+
+
+def find_files(words: Sequence[str]) -> list[Path]:
+    """The files that words of the command line name, each once: files, folders (their readable files), and patterns.
+
+    Raises:
+        ValueError: an empty word, a folder without a file of points, or a pattern without a match.
+    """
+    files: dict[Path, None] = {}
+    for word in words:
+        if not word:
+            raise ValueError("a file's name must not be empty")
+        is_pattern = glob.has_magic(word) and not os.path.exists(word)
+        matches = sorted(glob.glob(word, recursive=True)) if is_pattern else [word]
+        found = [file for match in matches for file in files_in(Path(match))]
+        if not found:
+            raise ValueError(f"{word}: holds no file of points" if matches else f"{word}: matches no file")
+        files |= dict.fromkeys(found)
+    return list(files)
+
+
+def path_of(source: Source) -> Path | None:
+    """The file of a source; None for an array."""
+    return Path(source) if isinstance(source, str | os.PathLike) else None
+
+
+def from_source(
+    source: Source, use: Callable[[PointCloud, int], T], of_files: Mapping[str, Any], **drawing: Any
+) -> T | PointCloudFileError:
+    """What `use` makes of a source's cloud and seed (made from the file's name; 0 for an array), or a file's error.
+
+    Args:
+        use: raises ValueError with a reason if it refuses the cloud.
+        of_files: arguments of `read_cloud` that arrays do not need.
+        drawing: arguments of `read_cloud` and `cloud_of`.
+
+    Raises:
+        ValueError: an array that is no cloud, or that `use` refuses.
+    """
+    path = path_of(source)
+    if path is None:
+        rows = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
+        cloud = cloud_of(rows, **drawing)
+        try:
+            return use(cloud, 0)
+        except ValueError as error:
+            raise ValueError(f"points {rows.shape}: {error}") from error
+    seed = seed_of(path.name)
+    try:
+        return use(read_cloud(path, seed=seed, **of_files, **drawing), seed)
+    except PointCloudFileError as error:
+        is_there = os.path.lexists(path)
+        return error if is_there else PointCloudFileError(path, f"{error.reason}{did_you_mean_path(path)}")
+    except ValueError as error:
+        return PointCloudFileError(path, str(error))
+
+
+def all_read(answers: Iterable[T | PointCloudFileError]) -> list[T]:
+    """The answers; raises the first that is an error."""
+    read = []
+    for answer in answers:
+        if isinstance(answer, PointCloudFileError):
+            raise answer
+        read.append(answer)
+    return read

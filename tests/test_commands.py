@@ -1,0 +1,143 @@
+"""python -m pointnet: each command as a user calls it, and what it says of a wrong word."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pointnet import __main__ as command_line
+from pointnet.commands import train
+from pointnet.commands.flags import COMMANDS, FLAGS
+from pointnet.datasets import TASKS
+from pointnet.inference.label import ROOM_POINTS
+from pointnet.models import DEFAULTS
+from pointnet.points.sampling import KEPT
+from tests.helpers import QUICK, ROOT, SAMPLES, error_of
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run on the sample of ModelNet40."""
+    out = tmp_path_factory.mktemp("runs") / "sample"
+    small = ["--width", "0.1", "--input_transform", "false", "--feature_transform", "false"]
+    assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", str(out), *QUICK, *small]) == 0
+    return out
+
+
+def help_of(capsys, *words: str) -> str:
+    """The help that a command prints, with single spaces."""
+    with pytest.raises(SystemExit) as stop:
+        command_line.main([*words, "--help"])
+    assert stop.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+# Evaluate.
+
+
+def test_evaluate_repeats_the_number_of_the_run_exactly(run, capsys):
+    words = ["evaluate", str(run), "--dataset", "modelnet40", "--root", SAMPLES, "--device", "cpu"]
+    assert command_line.main([*words, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    wanted = json.loads((run / "result.json").read_text())["test"]
+    assert {name: scores[name] for name in wanted} == wanted
+    assert command_line.main(words) == 0
+    threads, line = capsys.readouterr().out.splitlines()
+    assert re.match(r"\d+ threads? on \d+ free core", threads)
+    assert f"{wanted['overall_accuracy']:.2%} overall" in line
+    assert command_line.main([*words, "--json", "--split", "train"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 16
+
+
+def test_a_wrong_call_of_evaluate_is_one_line_and_exit_code_2(run, capsys, tmp_path):
+    main = command_line.main
+    assert "no model here" in error_of(capsys, main, ["evaluate", str(tmp_path)])
+    assert "did you mean 'shapes'?" in error_of(capsys, main, ["evaluate", str(run), "--dataset", "shape"])
+    line = error_of(capsys, main, ["evaluate", str(run), "--dataset", "modelnet10", "--root", SAMPLES])
+    assert "its classes are not those of modelnet10 in " in line
+    assert "threads must be at least 0" in error_of(capsys, main, ["evaluate", str(run), "--threads", "-1"])
+
+
+# Help.
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_each_command_explains_itself(capsys, command):
+    printed = help_of(capsys, command)
+    assert printed.startswith(f"usage: python -m pointnet {command} ")
+    assert not [word for word in ("None", "False", "(default: )") if word in printed]
+    assert len(re.findall(r"(?<=\s)--\w+ ", printed)) >= 2
+
+
+def test_help_names_every_command_and_the_exit_codes(capsys):
+    printed = help_of(capsys)
+    assert all(f"{name} {text}" in printed for name, text in COMMANDS.items())
+    assert "exit codes: 0 done; 1 done, except" in printed
+    assert [*COMMANDS] == ["train", *FLAGS]
+
+
+def test_the_defaults_that_help_names_are_those_of_the_library(capsys):
+    printed = help_of(capsys, "predict")
+    assert all(text in printed for text in (*DEFAULTS.values(), f"parts {KEPT:,}", f"{ROOM_POINTS:,} of a mesh"))
+    printed = help_of(capsys, "evaluate")
+    names = {name for known in TASKS.values() for name in known}
+    assert {name for name in names if name not in printed} == {f"s3dis_area{i}" for i in (2, 3, 4, 5)}
+
+
+def test_help_and_a_wrong_word_load_no_torch_and_a_command_only_its_own_modules():
+    code = "import sys; from pointnet.__main__ import main; print(main([]), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code, *modules = done.stdout.split()
+    assert code == "2"
+    assert not {"torch", "numpy", "pointnet.training", "pointnet.commands.train"} & set(modules)
+
+
+# Wrong words.
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], f"name a command, one of {', '.join(COMMANDS)}"),
+        (["exprot"], "no command 'exprot'; did you mean 'export'?"),
+        (["evaluate"], "evaluate: error: the following arguments are required: run"),
+        (["evaluate", "x", "--root"], "evaluate: error: --root: expected one argument"),
+        (["evaluate", "x", "--roots", "y"], "did you mean '--root'?"),
+        (["evaluate", "x", "--votes", "1.5"], "evaluate: error: --votes: must be a whole number, got '1.5'"),
+        (["predict", "x.off", "--num", "3"], "unrecognized arguments: --num 3; did you mean '--num_points'?"),
+        (["show", "shapes", "x.off"], "error: 'shapes' is a data set; show it alone"),
+        (["convert", ""], "error: .: has no suffix to remove; --out must name the folder to write"),
+        (["convert", "x.pth", "--classes", "names.txt"], "error: names.txt: No such file or directory"),
+        (["report", "nowhere"], "error: nowhere: no such folder; a report is of a run folder"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    line = error_of(capsys, command_line.main, words)
+    assert line.startswith("python -m pointnet")
+    assert message in line
+    assert not list(tmp_path.iterdir()), "half-written files"
+
+
+def test_a_place_that_cannot_be_written_is_named_without_a_number(capsys, tmp_path):
+    file, page = f"{SAMPLES}/files/stool.xyz", tmp_path / "stool.html"
+    page.mkdir()
+    assert error_of(capsys, command_line.main, ["show", file, "--out", file]).endswith(f"error: {file}: File exists")
+    line = error_of(capsys, command_line.main, ["show", file, "--out", str(tmp_path)])
+    assert line.endswith(f"error: {page}: Is a directory"), "the file that was asked for, not the one beside it"
+
+
+def test_a_run_that_is_nearly_named_is_suggested(run, capsys):
+    assert "did you mean 'sample'?" in error_of(capsys, command_line.main, ["report", str(run)[:-2]])
+
+
+def test_ctrl_c_is_exit_code_130(capsys, monkeypatch):
+    def stop(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "run", stop)
+    assert command_line.main(["export", "x"]) == 130
+    assert capsys.readouterr().err == "\nstopped\n"
