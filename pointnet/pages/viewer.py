@@ -1,7 +1,6 @@
-"""The library's one page of point clouds: a single HTML file that turns them in any browser and asks for nothing else.
+"""A page of rotatable point clouds: a single HTML file that any browser shows, and that requests nothing.
 
-`page.html` is what every page here is made of: its head, its style, light and dark. `viewer.html` is the viewer in it,
-and its script; here the clouds become its data.
+`page.html` is the frame of every page: head and styles, light and dark. `viewer.html` is the viewer and its script.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from pointnet.points.colours import PALETTE
 from .charts import PAGE, STYLE
 
 VIEWER = Path(__file__).with_name("viewer.html")
-DIGITS = 4  # of a coordinate, relative to the cloud's size: far below what a screen can show
-LEAST_GAP = 1e-300
+DIGITS = 4  # of a coordinate, relative to the size of the cloud: finer than a screen can show
+LEAST_SPREAD = 1e-300  # below it no digit is rounded away
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +36,12 @@ class View:
         name: the caption; any text.
         points: (N, 3) numbers, z up.
         values: (N,) numbers, shown on a ramp; those that are not finite are grey.
-        values_name: what they are.
+        values_name: the name of the values.
         labels: (N,) integers, a colour each.
         label_names: the labels' names, by label; a label beyond them is shown as its number.
         colors: (N, 3), red, green and blue: integers from 0 to 255, or floats from 0 to 1.
         highlight: (N,) bool; these points stand out and the others fade.
-        highlight_name: what they are.
+        highlight_name: the name of the highlighted points.
 
     Raises:
         ValueError: another shape, no points, points that are not finite, or more than one way to colour them.
@@ -74,10 +73,10 @@ class View:
 
 
 def write_page(path: str | os.PathLike[str], views: Sequence[View], title: str, notes: str = "") -> None:
-    """Writes one HTML file with a large scene to turn the clouds in, and thumbnails to choose them by.
+    """Writes one HTML file with a large scene of one cloud, and thumbnails to choose it by.
 
-    It holds all that it needs, and its content security policy forbids any request. `page.html#3` opens at the third
-    cloud. The folder is made.
+    The file is complete, and its content security policy forbids any request. `page.html#3` opens at the third cloud.
+    The folder is made.
 
     Raises:
         ValueError: no views.
@@ -87,14 +86,14 @@ def write_page(path: str | os.PathLike[str], views: Sequence[View], title: str, 
 
 
 def viewer(views: Sequence[View]) -> str:
-    """The scene and its thumbnails as HTML; a page can hold them once. ValueError where there are no views."""
+    """The scene and its thumbnails as HTML; a page can hold them once. ValueError without views."""
     if not views:
         raise ValueError("a page needs at least one view, got none")
     return _fill(VIEWER, palette=_json(PALETTE), views=_json([_view_data(view) for view in views]))
 
 
 def write_html(path: str | os.PathLike[str], title: str, notes: str, body: str) -> None:
-    """Writes a page: a title and notes, of any text, and below them what is given as HTML. The folder is made."""
+    """Writes a page: a title and notes, which are any text, then the body, which is HTML. The folder is made."""
     style = STYLE.read_text(encoding="utf-8")
     page = _fill(PAGE, charts=style, title=html.escape(title), notes=html.escape(notes), body=body)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -102,17 +101,17 @@ def write_html(path: str | os.PathLike[str], title: str, notes: str, body: str) 
 
 
 def _fill(template: Path, **values: str) -> str:
-    """In one pass, so that no text is ever searched for the placeholders of another."""
+    """The template with its placeholders replaced, in one pass: no inserted text is searched for placeholders."""
     return re.sub(r"{{(\w+)}}", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
 
 
 def _json(data: object) -> str:
-    """JSON that stands inside a <script> whatever its strings hold: no "<" is left to end or open anything."""
+    """JSON that is safe inside a <script>: without "<", no string can end the element or open another."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _view_data(view: View) -> dict[str, Any]:
-    """A view as what `viewer.html` reads."""
+    """A view as the object that `viewer.html` reads."""
     data: dict[str, Any] = {"name": str(view.name), "points": _rounded(view.points).reshape(-1).tolist()}
     if view.values is not None:
         values = np.asarray(view.values, dtype=np.float64)
@@ -133,12 +132,12 @@ def _view_data(view: View) -> dict[str, Any]:
 
 
 def _rounded(numbers: NDArray[Any]) -> NDArray[np.float64]:
-    """To `DIGITS` digits after the first one of their spread: along the widest axis, and never of a far-off origin."""
+    """Numbers rounded to `DIGITS` digits below their spread along the widest axis, however far the origin is."""
     numbers = np.asarray(numbers, dtype=np.float64)
     if numbers.size == 0:
         return numbers
     spread = float((numbers.max(0) - numbers.min(0)).max()) or float(np.abs(numbers).max())
-    return numbers if spread < LEAST_GAP else np.round(numbers, DIGITS - math.floor(math.log10(spread)))
+    return numbers if spread < LEAST_SPREAD else np.round(numbers, DIGITS - math.floor(math.log10(spread)))
 
 
 def _bytes(colors: NDArray[Any]) -> NDArray[np.uint8]:
