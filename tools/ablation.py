@@ -1,16 +1,15 @@
-"""Variations of a training run, compared on validation alone: the test part is never opened.
+"""Compares variations of a training run on validation alone; the test split is never opened.
 
     python -m tools.ablation variations.txt --out runs/ablation --seeds 0 1 2 --recipe fast --dataset modelnet40
 
-A line of the file is a variation's name and the flags of `train.py` in which it differs; # begins a comment:
+Each line of the file is a variation's name and the flags of `train.py` in which it differs; # begins a comment:
 
     as it is:
     no smoothing: --label_smoothing 0
     no T-Nets: --input_transform false --feature_transform false
 
-What else the command is given goes to `train.py` in every run. They run one after the other, each in a folder of its
-own under --out. Called again it leaves those that are finished as they are, goes on with the one that was stopped, and
-prints the table again; seeds can be added.
+All other flags are passed to `train.py` in every run. The runs follow one another, each in its own folder under --out.
+Called again, it skips finished runs, resumes the one that was stopped, and prints the table again; seeds can be added.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_variations(path: Path) -> dict[str, list[str]]:
-    """Name -> flags, of each line. ValueError for one without a name, or with a name that is taken."""
+    """Name -> flags, for each line. Raises ValueError for a line without a name, or with a name that is taken."""
     variations: dict[str, list[str]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         line = line.partition("#")[0].strip()
@@ -90,7 +89,7 @@ def folder_of(name: str) -> str:
 
 
 def check(name: str, config: TrainConfig, folder: Path) -> None:
-    """Raises ValueError for what cannot be compared, or if the folder holds runs with other settings."""
+    """Raises ValueError if the run has no validation, or if the folder holds runs with other settings."""
     if not config.val_fraction:
         raise ValueError(f"{name}: is compared on validation, so --val_fraction must be above 0, got 0")
     if (folder / "config.yaml").exists():
@@ -102,12 +101,12 @@ def check(name: str, config: TrainConfig, folder: Path) -> None:
 
 
 def finished(folder: Path, seeds: Sequence[int]) -> list[Path]:
-    """The folders of the seeds that have a result."""
+    """The run folders of those seeds that have a result."""
     return [each for each in (seed_folder(folder, seed) for seed in seeds) if (each / "result.json").exists()]
 
 
 def row(name: str, runs: Sequence[Path], titles: Collection[str]) -> str:
-    """A line of the table: what was reached on validation in the epochs that were chosen, over the seeds."""
+    """A row of the table: the validation scores of the chosen epochs, over the seeds."""
     results = [read_result(run) for run in runs]
     chosen = [read_metrics(run)[result["selected_epoch"] - 1] for run, result in zip(runs, results, strict=True)]
     cells = [spread([100 * line[f"val_{score}"] for line in chosen]) for score in titles]
@@ -117,7 +116,7 @@ def row(name: str, runs: Sequence[Path], titles: Collection[str]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation, as far as there are any."""
+    """Mean ± sample standard deviation; the mean alone for one value, nothing for none."""
     mean = f"{statistics.fmean(values):.3f}" if values else ""
     return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
 

@@ -1,7 +1,7 @@
 """Draws the figures of docs/shared_mlp.md: python -m tools.figures
 
-Plain SVG, written number by number, so that the same bytes come out everywhere. Blue is what goes in, orange what is
-learned, green what comes out.
+Plain SVG, written number by number, so that every machine writes the same bytes. Blue is input, orange is learned,
+green is output.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ CHANNELS = [("#c4483c", "#f6c9c4"), ("#3c8f4a", "#cdebc9"), ("#3f6fb0", "#c8dbf5
 RED = "#c4483c"
 SEVEN = ["0000000", "0111110", "0000010", "0000100", "0001000", "0001000", "0000000"]  # the digit, as pixels
 
-Colour = tuple[str, str]  # of the line and of what it encloses
+Colour = tuple[str, str]  # of the line, and of the area that it encloses
 
 
 class Drawing:
-    """An SVG of a width and height, on white so that a dark page does not swallow it."""
+    """An SVG on a white background, so that it is visible on a dark page."""
 
     def __init__(self, width: int, height: int, title: str):
         self.width = width
@@ -88,7 +88,7 @@ class Drawing:
                 self.box(x + j * cell, y + i * cell, cell, cell, filled, 0.8)
 
     def layer(self, x: float, y: float, words: str, w: float = 130, h: float = 44) -> None:
-        """The small network, centred at (x, y)."""
+        """Draws the small network, centred at (x, y)."""
         self.box(x - w / 2, y - h / 2, w, h, ORANGE, 2, 8)
         self.text(x, y + 5, words, 14, bold=True)
 
@@ -104,13 +104,13 @@ def seven(i: int, j: int) -> Colour:
 def stack(
     drawing: Drawing, x: float, y: float, rows: int, columns: int, cell: float, colours: list[Colour], shift: float = 9
 ) -> None:
-    """Maps one behind the other, the first in front at (x, y)."""
+    """Draws maps one behind the other, the first in front at (x, y)."""
     for k in reversed(range(len(colours))):
         drawing.grid(x + k * shift, y - k * shift, rows, columns, cell, colours[k])
 
 
 def frame(drawing: Drawing, x: float, y: float, w: float, h: float, depth: int = 1, shift: float = 9) -> None:
-    """The patch that is looked at, through all maps of a stack."""
+    """Draws the frame of a patch through all maps of a stack."""
     across = (depth - 1) * shift
     if across:
         for corner_x, corner_y in ((x, y), (x + w, y), (x + w, y + h)):

@@ -1,10 +1,10 @@
-"""Puts the network of a training run among the weights that come with the library, measured as it is shipped.
+"""Copies the network of a training run to the weights that come with the library, and measures it as shipped.
 
     python -m tools.publish runs/modelnet40 pointnet_modelnet40
 
-Its matrices are stored in half precision, and what is measured is what is read back: the test part, once, with one
-vote, and the logits on the samples in `data/samples`, of parts their mean over the points. Both go to `scores.json`
-beside the weights, for a test to find again (`tests/test_weights.py`), and to the model card.
+Matrices are stored in half precision, and the stored network is measured: on the test split, once, with one vote, and
+its logits on `data/samples` (for parts, their mean over the points). Both are written to `scores.json` beside the
+weights, for `tests/test_weights.py` to reproduce, and the scores to the model card.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from pointnet.training.run_folder import read_config
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 SOURCES = {
-    "modelnet40": "ModelNet40 (Wu et al., CVPR 2015), as 1,024 points a shape",
-    "shapes": "Shapes, the data set this library makes: 16 classes of furniture and vessels",
+    "modelnet40": "ModelNet40 (Wu et al., CVPR 2015), as 1,024 points per shape",
+    "shapes": "Shapes, the data set that this library makes (16 classes of furniture and vessels)",
 }
 LICENCES = {
     "modelnet40": "The weights are under the library's licence. ModelNet's models belong to their authors and were "
-    "gathered for academic research: mind that where you use what was learnt from them.",
+    "collected for academic research: consider that before you use these weights.",
     "shapes": "The weights and the data are under the library's licence.",
 }
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("name", help="of the weights")
+    parser.add_argument("name", help="the name of the weights")
     parser.add_argument("--note", default="", help="a sentence for the card on how the settings were chosen")
     args = parser.parse_args(arguments)
     keep_freed_memory()
@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(model: PointNetModel, test: LabelledClouds) -> dict[str, Any]:
-    """What is found again: -> the data's fingerprint, scores on it, of each class the first of them, and logits on
-    samples."""
+    """Contents of `scores.json`: the data's fingerprint, the scores on it, the first score of each class, the logits
+    on the samples."""
     of_class = (evaluate(model, test.subset((test.labels == k).nonzero()[:, 0])) for k in range(len(test.classes)))
     return {
         "data": fingerprint(test),
@@ -83,7 +83,7 @@ def measure(model: PointNetModel, test: LabelledClouds) -> dict[str, Any]:
 
 @torch.no_grad()
 def without_category(model: PointNetModel, test: LabelledClouds) -> float:
-    """The share of points whose part is found among those of all categories."""
+    """The share of points whose part is right if the category is not given."""
     right = torch.zeros(2, dtype=torch.int64)
     for rows in torch.arange(len(test)).split(32):
         x, parts, own = split_parts(test.batch(rows)[0])
@@ -93,19 +93,19 @@ def without_category(model: PointNetModel, test: LabelledClouds) -> float:
 
 @torch.no_grad()
 def on_samples(model: PointNetModel) -> Tensor:
-    """The logits (clouds, classes) of the model on the samples; where each point has some, their mean."""
+    """The logits (clouds, classes) of the model on the samples; for labels of points, their mean over the points."""
     data = samples()
     logits = model(data.batch(slice(None))[0][:, :, : data.num_points])
     return logits if logits.dim() == 2 else logits.mean(2)
 
 
 def samples() -> LabelledClouds:
-    """Clouds that come with the repository; of one frame with all others."""
+    """The clouds that come with the repository, in the library's frame."""
     return ModelNet(SAMPLES, "test", num_points=1024)
 
 
 def count_seen(train: LabelledClouds, test: LabelledClouds) -> int:
-    """How many clouds of the test part are in the train part."""
+    """How many clouds of the test split are in the training split."""
     known = {cloud.numpy().tobytes() for cloud in train.points}
     return sum(cloud.numpy().tobytes() in known for cloud in test.points)
 
@@ -124,21 +124,21 @@ def card(
     chosen = f"{config.val_fraction:.0%} of which chose the epoch" if config.val_fraction else "the last epoch kept"
     all_seen = count_seen(train, test) == len(test)
     which = "shapes, all of them trained on" if all_seen else "shapes, one vote"
-    caution = " A figure to find again: it says nothing of other shapes." if all_seen else ""
+    caution = " This figure is for reproduction; it says nothing about other shapes." if all_seen else ""
     titles = TASKS[config.task].titles
     rows = [[f"test, {scores['count']:,} {which}", *(f"{scores[name]:.2%}" for name in titles)]]
     if result["val"]:
         rows.append(["validation, which chose the epoch", *(f"{result['val'][name]:.2%}" for name in titles)])
     unknown = scores.get("unknown_category")
-    kind, kinds, told = "class", "classes", ""
+    kind, kinds, category = "class", "classes", ""
     if unknown is not None:
         kind, kinds = "category", "categories"
-        told = " The category is told, `model(points, category)`; where it is not, "
-        told += f"{unknown:.2%} of the points are right."
+        category = " The category is given, `model(points, category)`; without it, "
+        category += f"{unknown:.2%} of the points are right."
     of_class = [[name, f"{share:.1%}"] for name, share in zip(test.classes, scores["of_class"], strict=True)]
     return f"""## Training
 
-{SOURCES[config.dataset]}: the train part, {len(train):,} shapes, {chosen}.{note and f" {note}"}
+{SOURCES[config.dataset]}: the training split, {len(train):,} shapes, {chosen}.{note and f" {note}"}
 
 ```bash
 python train.py {flags} --dataset {config.dataset}
@@ -150,19 +150,19 @@ Epoch {result["selected_epoch"]} of {config.epochs}.
 
 {markdown(["", *titles.values()], rows)}
 
-Measured on the weights as they are here, matrices in half precision.{caution}{told}
+Measured on these weights, with matrices in half precision.{caution}{category}
 
 {markdown([kind, f"test, {next(iter(titles.values()))}"], of_class)}
 
 ## Intended use
 
-To try the library, to compare with, to start from. It knows whole, upright shapes, alone, of these {kinds}; it answers
-with one of its names for anything it is given. Pieces of shapes, scans with clutter and shapes lying down are none of
-what it was trained on. {LICENCES[config.dataset]}"""
+To try the library, to compare with, to start from. It knows single, whole, upright shapes of these {kinds}, and answers
+with one of its names for any input. It was not trained on pieces of shapes, scans with clutter or shapes lying down.
+{LICENCES[config.dataset]}"""
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """A Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["-"] * len(header), *rows))
 
 

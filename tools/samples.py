@@ -1,4 +1,4 @@
-"""The files of `data/samples/`, made from Shapes: one in each common format, and ModelNet40's three layouts in small.
+"""Makes `data/samples/` from Shapes: one file in each common format, and ModelNet40's three layouts in small.
 
 python -m tools.samples
 """
@@ -28,13 +28,13 @@ LAYOUT_CLASSES = ("bottle", "chair", "lamp", "table")
 
 
 def write_samples(folder: str | os.PathLike[str] = SAMPLES) -> None:
-    """Writes small sample files, always the same: a shape in each file format, and a tiny ModelNet40 in each layout."""
+    """Writes small sample files, always the same: one shape per file format, and a tiny ModelNet40 in each layout."""
     _write_formats(Path(folder) / "files")
     _write_layouts(Path(folder))
 
 
 def _write_formats(folder: Path) -> None:
-    """One test shape a file: meshes as they are made, clouds of 1,024 points in the unit sphere."""
+    """One test shape per file: meshes as they are made, clouds of 1,024 points in the unit sphere."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in MESH_FILES + CLOUD_FILES:
         path, (name, suffix) = folder / file, file.split(".")
@@ -57,7 +57,7 @@ def _write_formats(folder: Path) -> None:
 
 
 def _write_layouts(folder: Path) -> None:
-    """The same 24 shapes in the three layouts ModelNet40 comes in: HDF5, meshes, and text with normals."""
+    """The same 24 shapes in the three layouts of ModelNet40: HDF5, meshes, and text with normals."""
     import h5py
 
     hdf5, meshes, text = (folder / n for n in (HDF5_FOLDER, "ModelNet40", "modelnet40_normal_resampled"))
@@ -87,12 +87,12 @@ def _write_layouts(folder: Path) -> None:
 
 
 def _rounded(array: NDArray[np.floating]) -> NDArray[np.floating]:
-    """To a grid of 2^-12, which compresses well and hides the last bits, where machines differ; no -0."""
+    """Values rounded to multiples of 2^-12, without -0. It compresses well and drops bits in which machines differ."""
     return np.round(array * 4096) / 4096 + 0.0
 
 
 def _rows(array: NDArray[np.floating], separator: str) -> str:
-    """One line a row, four digits a number."""
+    """One line per row, four digits per number."""
     return "".join(separator.join(f"{value:.4f}" for value in row) + "\n" for row in np.round(array, 4) + 0.0)
 
 
@@ -102,7 +102,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write_off(path: Path, mesh: Trimesh, glued: bool = False) -> None:
-    """An OFF file; `glued` leaves out the line break between the magic word and the counts."""
+    """Writes an OFF file; `glued` leaves out the line break between the magic word and the counts."""
     counts = f"OFF{'' if glued else chr(10)}{len(mesh.vertices)} {len(mesh.faces)} 0\n"
     faces = "".join(f"3 {a} {b} {c}\n" for a, b, c in mesh.faces)
     _write_text(path, counts + _rows(_rounded(mesh.vertices), " ") + faces)
