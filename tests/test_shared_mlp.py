@@ -11,7 +11,7 @@ from torch import nn
 
 from pointnet import SharedMLP
 from pointnet.layers import conv1d_to_linear, linear_to_conv1d
-from pointnet.layers.activations import ACTIVATIONS, make_activation
+from pointnet.layers.shared_mlp import ACTIVATIONS, make_activation
 from pointnet.ops.masked import batch_norm, point_mask
 
 

@@ -39,11 +39,7 @@ class SharedLayer(nn.Module):
         self.dropout = dropout
 
     def forward(
-        self,
-        x: Tensor,
-        context: Context = None,
-        mask: Tensor | None = None,
-        transform: Tensor | None = None,
+        self, x: Tensor, context: Context = None, mask: Tensor | None = None, transform: Tensor | None = None
     ) -> Tensor:
         """(B, C, N) -> (B, D, N), as `SharedMLP.forward`; mask (B, 1, N) is True where a point exists."""
         self.check(x, context, transform)
@@ -79,11 +75,7 @@ class SharedLayer(nn.Module):
         return z if self.conv.bias is None else z + self.conv.bias.unsqueeze(1)
 
     def max_pool(
-        self,
-        x: Tensor,
-        context: Context = None,
-        mask: Tensor | None = None,
-        transform: Tensor | None = None,
+        self, x: Tensor, context: Context = None, mask: Tensor | None = None, transform: Tensor | None = None
     ) -> Tensor:
         """The max over the points of each cloud: (B, C, N) -> (B, D)."""
         self.check(x, context, transform)

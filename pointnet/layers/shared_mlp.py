@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import cast, overload
 
@@ -11,9 +11,22 @@ from torch import Tensor, nn
 
 from pointnet.ops.masked import fill_padding, point_mask
 
-from .activations import Activation, is_elementwise, make_activation
 from .shared_layer import BatchNormLast, Context, SharedLayer, as_sequence
 from .views import linear_to_conv1d
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+    "softplus": nn.Softplus,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+Activation = str | type[nn.Module] | nn.Module | Callable[[Tensor], Tensor] | None
 
 
 class SharedMLP(nn.Module):
@@ -66,11 +79,7 @@ class SharedMLP(nn.Module):
         )
 
     def forward(
-        self,
-        x: Tensor,
-        context: Context = None,
-        lengths: Tensor | None = None,
-        transform: Tensor | None = None,
+        self, x: Tensor, context: Context = None, lengths: Tensor | None = None, transform: Tensor | None = None
     ) -> Tensor:
         """(B, C, N) -> (B, D, N).
 
@@ -93,11 +102,7 @@ class SharedMLP(nn.Module):
         return self[-1](*self._to_last(x, context, lengths, transform))
 
     def max_pool(
-        self,
-        x: Tensor,
-        context: Context = None,
-        lengths: Tensor | None = None,
-        transform: Tensor | None = None,
+        self, x: Tensor, context: Context = None, lengths: Tensor | None = None, transform: Tensor | None = None
     ) -> Tensor:
         """The largest value of each channel over the points of each cloud: (B, C, N) -> (B, D).
 
@@ -194,10 +199,58 @@ class SharedMLP(nn.Module):
         return cast(SharedLayer, self.layers[index])
 
 
+class Elementwise(nn.Module):
+    """A function of one number, applied to each: (...) -> (...)."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+def make_activation(activation: Activation) -> nn.Module | None:
+    """A new module of the activation, given in one of the forms that `SharedMLP` takes.
+
+    Raises:
+        ValueError: none of those forms, or a module of PyTorch that mixes channels or points.
+    """
+    if activation is None:
+        return None
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        activation = ACTIVATIONS[activation]
+    if isinstance(activation, type) and issubclass(activation, nn.Module):
+        activation = activation()
+    if isinstance(activation, nn.Module):
+        if not _is_elementwise(activation):
+            raise ValueError(f"activation must treat each number alike, got {activation!r}")
+        return copy.deepcopy(activation)
+    if not callable(activation):
+        raise ValueError(f"activation must be a name, a module, a function or None, got {activation!r}")
+    return Elementwise(cast(Callable[[Tensor], Tensor], activation))
+
+
+def _is_elementwise(module: nn.Module) -> bool:
+    """False for PyTorch's own modules that mix channels or points; any other module is assumed to be elementwise."""
+    kind = type(module)
+    if not kind.__module__.startswith("torch.nn"):
+        return True
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters == 1
+    mixing = (nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d, nn.GLU, nn.MultiheadAttention)
+    return kind is nn.Identity or (kind.__module__ == nn.ReLU.__module__ and kind not in mixing)
+
+
 def _slot(module: nn.Module) -> str | None:
     """The attribute of a layer that holds such a module; None for a module that no shared MLP has."""
     if isinstance(module, nn.BatchNorm1d | BatchNormLast):
         return "norm"
     if isinstance(module, nn.Dropout):
         return "dropout"
-    return "activation" if is_elementwise(module) else None
+    return "activation" if _is_elementwise(module) else None

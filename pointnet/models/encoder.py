@@ -82,11 +82,7 @@ class PointNetEncoder(nn.Module):
         return (feature, transforms) if return_transforms else feature
 
     def encode(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        keep: Collection[int] = (),
-        of: Encoding | None = None,
+        self, x: Tensor, lengths: Tensor | None = None, keep: Collection[int] = (), of: Encoding | None = None
     ) -> Encoding:
         """(B, C, N) -> all that a head may want.
 

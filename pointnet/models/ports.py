@@ -1,13 +1,13 @@
 """Weights of the widely used PyTorch ports of PointNet's classifier, as a model of ours that computes the same.
 
 Two ports, yanx27/Pointnet_Pointnet2_pytorch and fxia22/pointnet.pytorch, and what was made from them, share one network
-and its names (`feat.stn.conv1.weight`, ...). It is not quite the published one:
+and its names (`feat.stn.conv1.weight`, ...). It differs from the published one:
 
 - three shared layers, 64 | 128, 1024, and no ReLU before the max: ordinary options of `PointNetEncoder`;
-- a bias before each batch norm: here it is taken off the norm's running mean;
+- a bias before each batch norm: here it is subtracted from the norm's running mean;
 - T-Nets whose forward adds the identity: here it is in the bias;
 - log-probabilities out, ours are logits: `log_softmax(1)` of ours is theirs;
-- dropout before the head's last norm, not after its ReLUs: alike in eval, not in further training.
+- dropout before the head's last norm, not after its ReLUs: the same in eval, not in further training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .pointnet import PointNetClassifier
 
-# Ours and theirs: a linear map and the norm behind it, if there is one.
+# Ours and theirs: a linear map, and the norm after it if there is one.
 TNET = (
     ("mlp.layers.0.conv", "mlp.layers.0.norm", "conv1", "bn1"),
     ("mlp.layers.1.conv", "mlp.layers.1.norm", "conv2", "bn2"),
@@ -44,7 +44,7 @@ HEAD = (
     ("logits", None, "fc3", None),
 )
 Y_AND_Z = [0, 2, 1]
-NUM_POINTS = 1024  # of the clouds they are trained on, if nobody says otherwise
+NUM_POINTS = 1024  # of the clouds they are trained on, unless their user chose otherwise
 
 
 def load_port(path: str | os.PathLike[str], classes: Sequence[str] = (), up: str = "z") -> PointNetClassifier:
@@ -67,33 +67,16 @@ def load_port(path: str | os.PathLike[str], classes: Sequence[str] = (), up: str
         raise ValueError(f"up must be y or z, got '{up}'")
     path = Path(path)
     state = _read_state(path)
-    has_tnet = {ours: f"feat.{theirs}.fc3.bias" in state for ours, theirs in (("input", "stn"), ("feature", "fstn"))}
     try:
-        model = PointNetClassifier(
-            num_classes=len(state["fc3.bias"]),
-            in_channels=state["feat.conv1.weight"].shape[1],
-            input_transform=has_tnet["input"],
-            feature_transform=has_tnet["feature"],
-            widths=((64,), (128, 1024)),
-            last_activation=False,
-        )
-        converted = _take(state, ENCODER, "encoder.", "feat.") | _take(state, HEAD, "", "")
-        if has_tnet["input"]:
-            converted |= _take_tnet(state, "encoder.input_tnet.", "feat.stn.")
-        if has_tnet["feature"]:
-            converted |= _take_tnet(state, "encoder.feature_tnet.", "feat.fstn.")
-        if state:
-            raise ValueError(f"no classifier of theirs has {next(iter(state))}")
-        model.load_state_dict(converted)
+        model = _model_of(state)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path}: not the classifier of a known port: {' '.join(str(reason).split())}") from error
-    count = model.arguments["num_classes"]
-    if classes and len(classes) != count:
-        raise ValueError(f"{path}: tells {count} classes apart, got {len(classes)} names")
+    if classes and len(classes) != model.num_outputs:
+        raise ValueError(f"{path}: has {model.num_outputs} classes, got {len(classes)} names")
     if up == "y":
         _exchange_y_and_z(model)
-    model.classes = tuple(classes) or tuple(f"class {label}" for label in range(count))
+    model.classes = tuple(classes) or tuple(f"class {label}" for label in range(model.num_outputs))
     model.preprocessing = {
         "frame": "z up, right-handed",
         "normalization": "centred, in the unit sphere",
@@ -126,7 +109,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # the unpickler raises whatever it is led to
+    except Exception as error:  # damaged files make the unpickler raise any kind
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
             wanted = "only weights are read: in the port, save the network's state_dict()"
@@ -144,10 +127,35 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def _model_of(state: dict[str, Tensor]) -> PointNetClassifier:
+    """A model of ours with the weights of their state dict, which is empty afterwards."""
+    tnets = {"input": "feat.stn.", "feature": "feat.fstn."}
+    has_tnet = {ours: f"{theirs}fc3.bias" in state for ours, theirs in tnets.items()}
+    model = PointNetClassifier(
+        num_classes=len(state["fc3.bias"]),
+        in_channels=state["feat.conv1.weight"].shape[1],
+        input_transform=has_tnet["input"],
+        feature_transform=has_tnet["feature"],
+        widths=((64,), (128, 1024)),
+        last_activation=False,
+    )
+    converted = _take(state, ENCODER, "encoder.", "feat.") | _take(state, HEAD, "", "")
+    for ours, theirs in tnets.items():
+        if has_tnet[ours]:
+            taken = _take(state, TNET, f"encoder.{ours}_tnet.", theirs)
+            bias = taken[f"encoder.{ours}_tnet.matrix.bias"]
+            taken[f"encoder.{ours}_tnet.matrix.bias"] = bias + torch.eye(round(len(bias) ** 0.5)).flatten()
+            converted |= taken
+    if state:
+        raise ValueError(f"no classifier of theirs has {next(iter(state))}")
+    model.load_state_dict(converted)
+    return model
+
+
 def _take(
     state: dict[str, Tensor], layers: tuple[tuple[str, str | None, str, str | None], ...], ours: str, theirs: str
 ) -> dict[str, Tensor]:
-    """Moves these layers' tensors out of their state dict; -> ours of the same."""
+    """Moves these layers' tensors out of their state dict; -> the same under our names."""
     taken = {}
     for linear, norm, their_linear, their_norm in layers:
         taken[f"{ours}{linear}.weight"] = state.pop(f"{theirs}{their_linear}.weight")
@@ -163,27 +171,21 @@ def _take(
     return taken
 
 
-def _take_tnet(state: dict[str, Tensor], ours: str, theirs: str) -> dict[str, Tensor]:
-    taken = _take(state, TNET, ours, theirs)
-    bias = taken[f"{ours}matrix.bias"]
-    taken[f"{ours}matrix.bias"] = bias + torch.eye(round(len(bias) ** 0.5)).flatten()
-    return taken
-
-
 @torch.no_grad()
 def _exchange_y_and_z(model: PointNetClassifier) -> None:
-    """Lets the model take points whose y and z stand the other way round, and compute the same.
+    """Changes the weights so that the model computes the same from points whose y and z are exchanged.
 
     With P the exchange, W (T^T P x) = (W P) (P T^T P) x: P moves into the first weights, and around the matrix.
     """
-    encoder, order = model.encoder, list(range(model.encoder.mlp1.widths[0]))
+    order = list(range(model.arguments["in_channels"]))
     order[1:3] = 2, 1
     if len(order) == 6:
         order[4:6] = 5, 4
-    encoder.mlp1[0].conv.weight.copy_(encoder.mlp1[0].conv.weight[:, order])
-    if encoder.input_tnet is not None:
-        first, matrix = encoder.input_tnet.mlp[0].conv, encoder.input_tnet.matrix
-        first.weight.copy_(first.weight[:, order])
-        for parameter in (matrix.weight, matrix.bias):
+    tnet, first = model.encoder.input_tnet, [model.encoder.mlp1[0].conv.weight]
+    if tnet is not None:
+        first.append(tnet.mlp[0].conv.weight)
+        for parameter in (tnet.matrix.weight, tnet.matrix.bias):
             rows = parameter.unflatten(0, (3, 3))
             parameter.copy_(rows[Y_AND_Z][:, Y_AND_Z].flatten(0, 1))
+    for weight in first:
+        weight.copy_(weight[:, order])

@@ -23,20 +23,22 @@ MODELS: dict[str, type[Any]] = {}  # the subclasses of `Pretrained` that have a 
 class Pretrained(nn.Module):
     """A network that knows the names of its classes and can be saved with all it takes to rebuild and use it.
 
-    A subclass that is defined with a `name` can be saved and loaded: `class Net(Pretrained, name="net")`.
+    A subclass that is defined with a name can be saved and loaded: `class Net(Pretrained, name="net")`.
 
     `classes` and `preprocessing` are empty until `load_model` fills them in: the names of the logits, and what the
     weights expect of points. `arguments` are those of the constructor, defaults included, sequences as lists.
     """
 
+    model_name: ClassVar[str] = ""  # in `MODELS`
     scores_each_point: ClassVar[bool] = False  # logits (B, num_outputs, N) in place of (B, num_outputs)
     classes: tuple[str, ...] = ()
     preprocessing: dict[str, Any]
     arguments: dict[str, Any]
 
-    def __init_subclass__(cls, name: str | None = None) -> None:
+    def __init_subclass__(cls, name: str = "") -> None:
         super().__init_subclass__()
-        if name is not None:
+        cls.model_name = name  # not inherited: a subclass may be another network
+        if name:
             MODELS[name] = cls
         if "__init__" in vars(cls):
             cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
@@ -66,17 +68,16 @@ class Pretrained(nn.Module):
             OSError: the folder cannot be written.
         """
         folder = Path(folder)
-        if reason := _why_not_saved(self):
-            raise ValueError(f"{folder}: not written: {reason}")
         state = {key: x.half() if half and x.dim() > 1 else x for key, x in self.state_dict().items()}
-        if half and not all(bool(tensor.isfinite().all()) for tensor in state.values()):
-            raise ValueError(f"{folder}: not written: its weights are too large for half precision")
+        too_large = half and not all(bool(tensor.isfinite().all()) for tensor in state.values())
+        if reason := _why_not_rebuilt(self) or (too_large and "its weights are too large for half precision"):
+            raise ValueError(f"{folder}: not written: {reason}")
         folder.mkdir(parents=True, exist_ok=True)
         sha256 = weights.save_weights(folder, state)
         if not (folder / "README.md").exists():
             write_atomically(folder / "README.md", _model_card(self, notes).encode())
         # Last: a folder without it holds no model, and one of an older model does not match the new weights.
-        weights.save_config(folder, _name_of(self), self.arguments, self.classes, self.preprocessing, sha256)
+        weights.save_config(folder, self.model_name, self.arguments, self.classes, self.preprocessing, sha256)
 
     @classmethod
     def from_pretrained(cls: type[M], name: str | os.PathLike[str], revision: str | None = None) -> M:
@@ -148,18 +149,13 @@ def _build(name: str, arguments: Mapping[str, Any]) -> Pretrained:
         return MODELS[name](**arguments)
 
 
-def _name_of(model: Pretrained) -> str:
-    return next((name for name, kind in MODELS.items() if kind is type(model)), "")
-
-
-def _why_not_saved(model: Pretrained) -> str:
-    """Why the model could not be rebuilt or used if it were saved; empty where it could."""
-    name = _name_of(model)
-    if not name:
+def _why_not_rebuilt(model: Pretrained) -> str:
+    """Why a model folder would not give this model back; empty where it would."""
+    if not model.model_name:
         return f"{type(model).__name__} is not one of {', '.join(MODELS)}"
     # What is kept under an argument's name must still be that argument; the modules show in the repr.
     kept = {name: _plain(getattr(model, name, value)) for name, value in model.arguments.items()}
-    if kept != model.arguments or repr(_build(name, model.arguments)) != repr(model):
+    if kept != model.arguments or repr(_build(model.model_name, model.arguments)) != repr(model):
         return "the model is not as its arguments make it (folded, or changed)"
     return _undescribed(model)
 

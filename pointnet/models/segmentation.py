@@ -88,14 +88,9 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         super().__init__(encoder, [given, *head_widths, num_parts], dropout, regularization_weight)
         self.num_categories = num_categories
         self.parts_of = None if parts_of is None else checked_parts(parts_of, num_categories, num_parts)
-        self._allowed: Tensor | None = None  # the same as a table, on the device where it was last asked for
 
     def forward(
-        self,
-        x: Tensor,
-        category: Tensor | None = None,
-        lengths: Tensor | None = None,
-        return_transforms: bool = False,
+        self, x: Tensor, category: Tensor | None = None, lengths: Tensor | None = None, return_transforms: bool = False
     ) -> Tensor | tuple[Tensor, Transforms]:
         """(B, C, N) -> (B, num_parts, N) logits, and the T-Nets' matrices if asked for.
 
@@ -146,13 +141,9 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         """
         if category is None or self.parts_of is None:
             return logits
-        if self._allowed is None or self._allowed.device != logits.device:
-            allowed = torch.zeros(self.num_categories, self.num_outputs, dtype=torch.bool)
-            for row, parts in zip(allowed, self.parts_of, strict=True):
-                row[parts] = True
-            self._allowed = allowed.to(logits.device)
+        table = [[part in parts for part in range(self.num_outputs)] for parts in self.parts_of]
         category = category.to(logits.device)
-        allowed = self._allowed[category.clamp(min=0)] | (category < 0).unsqueeze(1)
+        allowed = torch.tensor(table, device=logits.device)[category.clamp(min=0)] | (category < 0).unsqueeze(1)
         return logits.masked_fill(~allowed.unsqueeze(2), -torch.inf)
 
     def _one_hot(self, category: Tensor | None, feature: Tensor) -> Tensor:

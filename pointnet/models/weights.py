@@ -83,8 +83,8 @@ def save_config(
         "arguments": dict(arguments),
         "classes": list(classes),
         "preprocessing": dict(preprocessing),
-        **({} if sha256 is None else {"sha256": sha256}),
     }
+    config |= {} if sha256 is None else {"sha256": sha256}
     write_atomically(Path(folder) / CONFIG_FILE, json.dumps(config, indent=2).encode())
 
 
@@ -116,16 +116,16 @@ def read_weights(folder: Path, sha256: str | None = None) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS_FILE
+    content = b""
     try:
         content = path.read_bytes()
         with safe_open(path, framework="pt") as file:
             # Copied, since the file may change under a view of it.
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             stored = (file.metadata() or {}).get("sha256")
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable safetensors file: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise ValueError(f"{path}: {_other_kind(content) or f'not a readable safetensors file: {error}'}") from error
+    except (OSError, SafetensorError) as error:
+        reason = f"not a readable safetensors file: {getattr(error, 'strerror', None) or error}"
+        raise ValueError(f"{path}: {_other_kind(content) or reason}") from error
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: damaged: it does not match the sha256 in {CONFIG_FILE}")
     if stored is None:

@@ -143,7 +143,7 @@ def extremes(x: Tensor, weight: Tensor, mask: Tensor | None = None, both: bool =
     """The largest of z = W x over the points of each cloud: (B, C, N), (D, C) -> (1, B, D).
 
     With `both`, the smallest too: (2, B, D). The search is in the dtype of x, the values are in that of the weight.
-    On ties the lowest index wins. (B, D, N) is computed block by block and never held.
+    On ties the lowest index wins. (B, D, N) is computed tile by tile and never held.
     """
     return _extremes(x, weight, mask, both)[0]
 
@@ -156,8 +156,8 @@ def moments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return _moments(x, mask)
 
 
-# Points whose z are computed at a time: on a CPU (D, BLOCK) floats stay in a core's cache; a GPU wants more work.
-BLOCK = {"cpu": 1024, "cuda": 32_768}
+# Points whose z are computed at a time: on a CPU (D, TILE) floats stay in a core's cache; a GPU needs more work.
+TILE = {"cpu": 1024, "cuda": 32_768}
 # Rows of a scatter that are computed at a time, from the diagonal on: what lies below it is what lies above.
 STRIP = {"cpu": 64}
 
@@ -170,15 +170,15 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
     kernel = weight.to(x.dtype)
     values = weight.new_full((len(signs), clouds, len(weight)), -torch.inf)
     winners = torch.zeros(values.shape, dtype=torch.int64, device=x.device)
-    size = BLOCK.get(x.device.type, 1024)
+    size = TILE.get(x.device.type, 1024)
     for group in _groups(x):
         for start in range(0, points, size):
-            block = slice(start, start + size)
+            tile = slice(start, start + size)
             with torch.autocast(x.device.type, enabled=False):
-                z = _product(kernel, x[group, :, block]).to(weight.dtype)
+                z = _product(kernel, x[group, :, tile]).to(weight.dtype)
             for plane, sign in enumerate(signs):
                 candidates = fill_padding(
-                    z if sign > 0 else -z, None if mask is None else mask[group, :, block], -torch.inf
+                    z if sign > 0 else -z, None if mask is None else mask[group, :, tile], -torch.inf
                 )
                 value, winner = _first_max(candidates)
                 if points <= size:
@@ -229,8 +229,8 @@ def _values_at(winners: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _groups(x: Tensor) -> list[slice]:
-    """Clouds that are worked on together: so many that their points fill a block."""
-    step = max(1, BLOCK.get(x.device.type, 1024) // x.shape[2])
+    """Clouds that are worked on together: so many that their points fill a tile."""
+    step = max(1, TILE.get(x.device.type, 1024) // x.shape[2])
     return [slice(first, first + step) for first in range(0, x.shape[0], step)]
 
 
@@ -281,12 +281,12 @@ def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     single = torch.promote_types(x.dtype, torch.float32)
     guess = (fill_padding(x, mask).sum((0, 2), dtype=single) / count).double()
     total, scatter = guess.new_zeros(channels), guess.new_zeros(channels, channels)
-    size, strip = BLOCK.get(x.device.type, 1024), STRIP.get(x.device.type, channels)
+    size, strip = TILE.get(x.device.type, 1024), STRIP.get(x.device.type, channels)
     for group in _groups(x):
         for start in range(0, points, size):
-            block = slice(start, start + size)
-            centred = x[group, :, block].double() - guess.unsqueeze(1)
-            centred = fill_padding(centred, None if mask is None else mask[group, :, block])
+            tile = slice(start, start + size)
+            centred = x[group, :, tile].double() - guess.unsqueeze(1)
+            centred = fill_padding(centred, None if mask is None else mask[group, :, tile])
             total += centred.sum((0, 2))
             for first in range(0, channels, strip):
                 rows, columns = centred[:, first : first + strip], centred[:, first:]
