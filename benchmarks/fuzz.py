@@ -9,7 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tests.mutants import FORMATS, read_mutants
+from tests.mutants import read_mutants
+from tests.whole_files import FORMATS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from tests import mutants
-from tests.mutants import FORMATS, lzf_compress, mutant, read_mutants
+from tests.mutants import mutant, read_mutants
+from tests.whole_files import FORMATS, lzf_compress
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pointnet import SharedMLP
-from pointnet.ops import pooled as ops
 from pointnet.ops.masked import point_mask
 from pointnet.ops.pooled import extremes, is_poolable, moments, pooled, pooled_definition
 from tests.helpers import Largest
@@ -277,11 +276,11 @@ def test_the_operators_are_well_formed(masked, dtype):
     x = torch.randn(2, 3, 6, dtype=dtype, requires_grad=True)
     weight = torch.randn(4, 3, dtype=dtype, requires_grad=True)
     mask = point_mask(torch.tensor([6, 3]), x) if masked else None
-    torch.library.opcheck(ops._extremes, (x, weight, mask, True))
-    torch.library.opcheck(ops._moments, (x, mask))
+    torch.library.opcheck(torch.ops.pointnet.extremes.default, (x, weight, mask, True))
+    torch.library.opcheck(torch.ops.pointnet.moments.default, (x, mask))
     with torch.no_grad():
-        values, winners = ops._extremes(x, weight, mask, True)
-    torch.library.opcheck(ops._extremes_backward, (values, x.detach(), weight.detach(), winners))
+        values, winners = torch.ops.pointnet.extremes(x, weight, mask, True)
+    torch.library.opcheck(torch.ops.pointnet.extremes_backward.default, (values, x.detach(), weight.detach(), winners))
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
@@ -314,7 +313,7 @@ def test_under_autocast_the_pool_stays_near_the_definition_and_keeps_its_statist
 @pytest.mark.parametrize("both", [True, False])
 def test_winners_are_searched_in_half_and_valued_in_single(both):
     x, weight = torch.randn(2, 64, 500).bfloat16(), torch.randn(32, 64)
-    values, winners = ops._extremes(x, weight, None, both)
+    values, winners = torch.ops.pointnet.extremes(x, weight, None, both)
     rough = torch.nn.functional.conv1d(x, weight.bfloat16().unsqueeze(2)).float()
     assert torch.equal(winners[0], rough.max(2).indices)
     single = torch.einsum("dc,bcn->bdn", weight, x.float())

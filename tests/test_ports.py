@@ -305,7 +305,7 @@ def test_a_damaged_or_missing_file_is_one_clear_line(saved, tmp_path):
 
 
 def test_names_for_the_classes_must_be_as_many(saved, tmp_path, capsys):
-    with pytest.raises(ValueError, match="tells 40 classes apart, got 2 names"):
+    with pytest.raises(ValueError, match="has 40 classes, got 2 names"):
         load_port(saved, ["a", "b"])
     names = tmp_path / "names.txt"
     names.write_bytes(b"\xff\xfe\x00")

@@ -1,7 +1,7 @@
 """Two processes train as one with both their batches.
 
-The two are started once, as `python -m tests.test_ranks FOLDER RANK`; each runs everything below on its share and
-leaves what it found in a file. One process with the whole batch says what they should have found.
+The two are started once, as `python -m tests.ranks FOLDER RANK`; each runs everything there on its share. One process
+with the whole batch says what they should have found.
 """
 
 from __future__ import annotations
@@ -10,240 +10,19 @@ import copy
 import dataclasses
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pointnet import PointNetClassifier, SharedMLP
 from pointnet.layers import synchronize_norms
-from pointnet.ops import masked, pooled, ranks
+from tests.ranks import CASES, MUTATIONS, RANKS, SINGLE, TRAINED, Case, classifier, network, run, train
 
 ROOT = Path(__file__).parents[1]
-RANKS = 2
 SECONDS = 60  # a hang fails
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A batch, and how many of its clouds each rank has."""
-
-    shares: tuple[int, int] = (3, 3)
-    points: int = 7
-    ragged: bool = False
-    offset: float = 0.0
-    activation: str = "relu"
-    dtype: torch.dtype = torch.float64
-
-    def batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Points (B, 3, N), lengths (B,) and labels (B,); the ranks' points differ in where they are, too."""
-        generator = torch.Generator().manual_seed(0)
-        clouds = sum(self.shares)
-        x = torch.randn(clouds, 3, self.points, generator=generator, dtype=torch.float64) + self.offset
-        x[self.shares[0] :] += 2
-        lengths = torch.randint(1, self.points + 1, (clouds,), generator=generator) if self.ragged else None
-        return x.float().to(self.dtype), lengths, torch.arange(clouds) % 5
-
-    def share(self, rank: int | None) -> tuple[Tensor, Tensor | None, Tensor]:
-        """What a rank has; None: everything."""
-        start = 0 if not rank else self.shares[0]
-        mine = slice(start, None if rank is None else start + self.shares[rank])
-        x, lengths, labels = self.batch()
-        return x[mine].clone(), None if lengths is None else lengths[mine], labels[mine]
-
-
-CASES = {
-    "equal shares": Case(),
-    "unequal shares": Case((4, 2)),
-    "padded": Case((2, 4), ragged=True),
-    "far from the origin": Case(offset=1000.0),
-    "either end may win": Case((1, 4), activation="gelu", ragged=True),
-    "one point on each": Case((1, 1), points=1),
-    "one point on one": Case((1, 3), points=1),
-    "nothing on one": Case((3, 0)),
-}
-SINGLE = Case((2, 4), points=300, offset=1000.0, activation="tanh", ragged=True, dtype=torch.float32)
-
-
-class Network(nn.Module):
-    """Each way a norm is reached: on all points, pooled from many channels and from few, and on a dense head."""
-
-    def __init__(self, activation: str):
-        super().__init__()
-        self.wide = SharedMLP([3, 8, 16], activation=activation)
-        self.narrow = SharedMLP([3, 8], activation=activation)
-        self.head = SharedMLP([24, 6, 5]).to_linear()
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        pooled = [mlp.max_pool(x, lengths=lengths) for mlp in (self.wide, self.narrow)]
-        return self.wide(x, lengths=lengths), self.head(torch.cat(pooled, 1))
-
-
-def network(case: Case) -> Network:
-    torch.manual_seed(1)
-    model = Network(case.activation)
-    for name, parameter in model.named_parameters():
-        if "norm" in name:
-            nn.init.normal_(parameter)  # scales of both signs
-    return model.to(case.dtype)
-
-
-def run(case: Case, rank: int | None) -> dict[str, Tensor]:
-    """Outputs, gradients and running statistics after two steps."""
-    x, lengths, _ = case.share(rank)
-    x.requires_grad_()
-    model = synchronize_norms(network(case))
-    for _ in range(2):
-        per_point, per_cloud = model(x, lengths)
-        (per_point.sin().sum() + per_cloud.sin().sum()).backward()
-    found = {"per point": per_point.detach(), "per cloud": per_cloud.detach(), "gradient of x": x.grad}
-    found |= {f"gradient of {name}": parameter.grad for name, parameter in model.named_parameters()}
-    return found | {f"buffer {name}": buffer for name, buffer in model.named_buffers()}
-
-
-def train(case: Case, rank: int | None) -> dict[str, Tensor]:
-    """The state of a classifier with both T-Nets after three steps, on ranks under DistributedDataParallel."""
-    torch.manual_seed(2)
-    model = PointNetClassifier(num_classes=5).to(case.dtype)
-    for name, parameter in model.named_parameters():
-        if "matrix" in name:
-            parameter.data += 0.01 * torch.randn_like(parameter)  # they start at 0, where nothing moves before them
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    synchronize_norms(model)
-    wrapped = model if rank is None else nn.parallel.DistributedDataParallel(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    x, lengths, labels = case.share(rank)
-    weight = 1.0 if rank is None else RANKS * len(x) / sum(case.shares)
-    for _ in range(3):
-        logits, transforms = wrapped(x, lengths, return_transforms=True)
-        loss = F.cross_entropy(logits, labels) + model.regularization(transforms)
-        optimizer.zero_grad()
-        (weight * loss).backward()
-        optimizer.step()
-    return model.state_dict()
-
-
-TRAINED = {"equal shares": Case(points=20), "unequal and padded": Case((4, 2), points=20, ragged=True)}
-
-
-@contextmanager
-def traffic() -> Iterator[list[tuple[int, torch.dtype]]]:
-    """What is summed over ranks meanwhile: how many numbers of what kind, in order."""
-    seen: list[tuple[int, torch.dtype]] = []
-    all_reduce = dist.all_reduce
-
-    def counted(values: Tensor, **settings: object) -> None:
-        seen.append((values.numel(), values.dtype))
-        all_reduce(values, **settings)
-
-    with patch.object(dist, "all_reduce", counted):
-        yield seen
-
-
-def steps_traffic(make: Callable[[], nn.Module], points: int) -> dict[str, list[tuple[int, torch.dtype]]]:
-    model = synchronize_norms(make())
-    x = torch.randn(4, 3, points, requires_grad=True)
-    with traffic() as forward:
-        y = model(x)
-    with traffic() as backward:
-        y.sin().sum().backward()
-    with traffic() as in_eval:
-        model.eval()(x).sin().sum().backward()
-    return {"forward": forward, "backward": backward, "eval": in_eval}
-
-
-class Pool(nn.Module):
-    def __init__(self, widths: list[int]):
-        super().__init__()
-        self.mlp = SharedMLP(widths)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mlp.max_pool(x)
-
-
-MAKERS: dict[str, Callable[[], nn.Module]] = {
-    "classifier": lambda: PointNetClassifier(num_classes=5),
-    "pool of few channels": lambda: Pool([3, 64]),
-    "pool of many channels": lambda: Pool([3, 8, 16]),
-}
-
-
-def refusals(rank: int) -> list[str]:
-    """What a plain and a pooled layer say of one point in all, which the first rank has."""
-    x, said = Case((1, 0), points=1).share(rank)[0].float(), []
-    for model in (SharedMLP([3, 8]), Pool([3, 8])):
-        try:
-            synchronize_norms(model)(x)
-        except ValueError as error:
-            said.append(str(error))
-    return said
-
-
-def copied(rank: int) -> Tensor:
-    """The running mean of a copy of a network whose norms have a group of their own."""
-    model = copy.deepcopy(synchronize_norms(network(Case()), dist.new_group([0, 1])))
-    model(Case().share(rank)[0])
-    model.eval()
-    return model.narrow[0].norm.running_mean
-
-
-MUTATIONS: dict[str, list[tuple[object, str, Callable]]] = {
-    "statistics of each rank": [(place, "group_of", lambda norm: None) for place in (masked, pooled)],
-    "of the pooled layers of each rank": [(pooled, "group_of", lambda norm: None)],
-    "of the dense head of each rank": [
-        (masked, "group_of", lambda norm: None if norm.num_features < 7 else ranks.group_of(norm))
-    ],
-    "gradients of each rank": [(ranks._Total, "backward", staticmethod(lambda ctx, *grads: (grads[0], None)))],
-    "the means of ranks not weighted": [
-        (pooled, "moments_over_ranks", lambda group, n, m, s: unweighted(group, n, m, s, shifted=True))
-    ],
-    "the ranks' means taken for one": [
-        (pooled, "moments_over_ranks", lambda group, n, m, s: unweighted(group, n, m, s, shifted=False))
-    ],
-    "the counts of each rank": [(masked, "totals", lambda group, *parts: [parts[0], *totals(group, *parts)[1:]])],
-}
-totals, moments_over_ranks = ranks.totals, ranks.moments_over_ranks
-
-
-def unweighted(group: dist.ProcessGroup, count: Tensor, mean: Tensor, scatter: Tensor, shifted: bool) -> tuple:
-    everyone, overall, spread = moments_over_ranks(group, count, mean, scatter)
-    if not shifted:
-        return everyone, overall, totals(group, scatter)[0]
-    return everyone, totals(group, mean)[0] / RANKS, spread
-
-
-def work(folder: Path, rank: int) -> None:
-    """Everything, on this rank's share."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=RANKS)
-    found: dict[str, object] = {f"run {name}": run(case, rank) for name, case in CASES.items()}
-    found["run single"] = run(SINGLE, rank)
-    found |= {f"train {name}": train(case, rank) for name, case in TRAINED.items()}
-    found |= {f"traffic {name} {n}": steps_traffic(make, n) for name, make in MAKERS.items() for n in (8, 50)}
-    found |= {"refusals": refusals(rank), "copied": copied(rank)}
-    for title, broken in MUTATIONS.items():
-        with patches(broken):
-            found[f"broken {title}"] = run(CASES["unequal shares"], rank)
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-@contextmanager
-def patches(broken: list[tuple[object, str, Callable]]) -> Iterator[None]:
-    if not broken:
-        yield
-        return
-    with patch.object(*broken[0]), patches(broken[1:]):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +31,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.test_ranks", str(folder), str(rank)],
+            [sys.executable, "-m", "tests.ranks", str(folder), str(rank)],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in range(RANKS)
@@ -310,8 +89,7 @@ def test_two_ranks_train_the_classifier_of_one_process(found, name):
     for key, value in wanted.items():
         assert torch.equal(states[0][key], states[1][key]), key
         assert (states[0][key] - value).abs().max() <= 1e-9 * max(1, value.abs().max()), key
-    untrained = PointNetClassifier(num_classes=5).state_dict()
-    assert list(states[0]) == list(untrained)
+    assert list(states[0]) == list(classifier().state_dict())
 
 
 @pytest.mark.parametrize("title", MUTATIONS)
@@ -392,9 +170,3 @@ def test_norms_and_groups_it_cannot_synchronize_are_refused():
         synchronize_norms(nn.Sequential(SharedMLP([3, 8]), nn.BatchNorm1d(8)))
     with pytest.raises(ValueError, match="group must be a process group that this process is in, got -100"):
         synchronize_norms(SharedMLP([3, 8]), dist.GroupMember.NON_GROUP_MEMBER)
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", ".*barrier.*")
-    work(Path(sys.argv[1]), int(sys.argv[2]))

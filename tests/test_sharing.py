@@ -1,10 +1,9 @@
 """Sharing a model: to a folder and back bit for bit, from shipped weights and from the Hub; and what is refused."""
 
 import builtins
-import json
+import copy
+import inspect
 import pickle
-import random
-import re
 import shutil
 import subprocess
 import sys
@@ -15,13 +14,11 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from pointnet import PointNetClassifier, load_model
 from pointnet import __main__ as command_line
 from pointnet.models import MODELS, shipped
-from pointnet.models.weights import digest
 from tests.helpers import SMALL, assert_equal_states, described, error_of
 
 ROOT = Path(__file__).parents[1]
@@ -36,13 +33,6 @@ def folder(tmp_path) -> Path:
     """A shared model."""
     small().save_pretrained(tmp_path / "shared")
     return tmp_path / "shared"
-
-
-def assert_refused(folder, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
-        load_model(folder)
-    assert "\n" not in str(caught.value)
-    assert str(folder) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -74,18 +64,22 @@ def test_a_model_comes_back_as_it_was_bit_for_bit(tmp_path, arguments):
     loaded.train()(x).sum().backward()
 
 
-def test_a_model_is_loaded_and_folded_without_symbolic_algebra(tmp_path):
-    """Some of what builds a network on the meta device imports sympy, half a second and 70 MB."""
+def test_a_model_is_loaded_and_run_without_the_heavy_parts_of_pytorch(tmp_path):
+    """The meta device can import sympy, and a custom operator torch._dynamo: seconds and 70 MB in each process."""
     described(PointNetClassifier(3)).save_pretrained(tmp_path)
-    code = f"import sys, pointnet; pointnet.load_model({str(tmp_path)!r}).fold(); print('sympy' in sys.modules)"
+    code = f"import sys, torch, pointnet; pointnet.load_model({str(tmp_path)!r}).fold()(torch.zeros(1, 3, 9)); "
+    code += "print({'sympy', 'torch._dynamo'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("kind", MODELS.values())
 def test_the_arguments_are_all_that_the_constructor_takes(kind):
-    assert set(kind(2).arguments) == set(kind.__init__.__annotations__)
-    assert kind(**kind(5).arguments).arguments == kind(5).arguments
+    assert set(kind(2).arguments) == set(kind.__init__.__annotations__) == set(inspect.signature(kind).parameters)
+    model = kind(5, widths=((4, 6), (8,)))
+    assert model.arguments["widths"] == [[4, 6], [8]]
+    for other in (kind(**model.arguments), copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.fold()):
+        assert other.arguments == model.arguments
 
 
 def test_saved_over_an_older_model_the_new_one_is_there_and_the_card_is_left_as_written(folder):
@@ -104,7 +98,8 @@ def test_stopped_between_its_files_a_save_leaves_no_model_that_looks_whole(folde
     for where, message in ((folder, "damaged: it does not match the sha256"), (tmp_path / "new", "no model here")):
         with pytest.raises(KeyboardInterrupt):
             small().save_pretrained(where)
-        assert_refused(where, message)
+        with pytest.raises(ValueError, match=message):
+            load_model(where)
 
 
 def test_half_precision_keeps_vectors_whole_and_is_restored_to_float32(tmp_path):
@@ -154,6 +149,11 @@ def without_points(model):
     return model
 
 
+def another_loss(model):
+    model.regularization_weight = 0.5
+    return model
+
+
 def another_activation(model):
     model.encoder.mlp1[0].activation = nn.GELU()
     return model
@@ -163,6 +163,7 @@ def another_activation(model):
     ("change", "message"),
     [
         (folded, "the model is not as its arguments make it"),
+        (another_loss, "the model is not as its arguments make it"),
         (another_activation, "the model is not as its arguments make it"),
         (without_names, "classes must name its 3 classes, each once, got 0 names"),
         (without_points, "num_points in preprocessing must be an integer"),
@@ -188,140 +189,6 @@ def test_the_model_card_is_in_the_hubs_layout(folder, tmp_path):
     code = body.split("```python\n")[1].split("```")[0].replace('"..."', repr(str(tmp_path / "x")))
     exec(compile(code, "README.md", "exec"), {"points": torch.randn(2, 3, 9)})
     assert (folder / "README.md").read_text().endswith("rod, 椅子.\n")
-
-
-# What is refused.
-
-
-def test_a_flipped_bit_in_the_weights_is_noticed_a_thousand_times_of_a_thousand(folder):
-    path, flips = folder / "model.safetensors", random.Random(0)
-    good, config = path.read_bytes(), json.loads((folder / "config.json").read_text())
-    for in_config in (True, False):  # a run folder has its sha256 in the weights' header alone
-        (folder / "config.json").write_text(json.dumps({n: v for n, v in config.items() if in_config or n != "sha256"}))
-        start = len(good) if in_config else 4096  # here, half of the flips are in the header
-        for _ in range(500):
-            damaged = bytearray(good)
-            damaged[flips.randrange(start)] ^= 1 << flips.randrange(8)
-            path.write_bytes(damaged)
-            assert_refused(folder, r"model.safetensors: (damaged|not|does not)")
-        path.write_bytes(good)
-        load_model(folder)
-
-
-def test_a_truncated_file_is_one_clear_line(folder):
-    path = folder / "model.safetensors"
-    good = path.read_bytes()
-    for size in (0, 1, 7, 8, 100, 5000, len(good) // 2, len(good) - 1):
-        path.write_bytes(good[:size])
-        assert_refused(folder, "model.safetensors: not a readable safetensors file")
-    path.write_bytes(good + b"\0")
-    assert_refused(folder, "model.safetensors: not a readable safetensors file")
-
-
-def test_a_pickle_is_not_opened(folder, tmp_path, monkeypatch):
-    def opened(*arguments, **settings):
-        raise AssertionError("a pickle was opened")
-
-    torch.save({"x": torch.zeros(3)}, tmp_path / "zip")
-    torch.save({"x": torch.zeros(3)}, tmp_path / "legacy", _use_new_zipfile_serialization=False)
-    (tmp_path / "pickle").write_bytes(pickle.dumps({"x": 3}))
-    for name in ("load", "loads", "Unpickler"):
-        monkeypatch.setattr(pickle, name, opened)
-    monkeypatch.setattr(torch, "load", opened)
-    for name in ("zip", "legacy", "pickle"):
-        shutil.copy(tmp_path / name, folder / "model.safetensors")
-        assert_refused(folder, "model.safetensors: a pickle, which may hold code and is not opened; see python -m poi")
-
-
-def write_state(folder, state, metadata):
-    save_file(state, folder / "model.safetensors", metadata)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({name: v for name, v in config.items() if name != "sha256"}))
-
-
-def test_weights_of_another_library_or_another_model_are_one_clear_line(folder, tmp_path):
-    state = load_model(folder).state_dict()
-    write_state(folder, state, {"format": "pt"})
-    assert_refused(folder, "model.safetensors: not written by this library: there is no sha256 in its header")
-    described(PointNetClassifier(3)).save_pretrained(tmp_path / "other")
-    shutil.copy(tmp_path / "other" / "model.safetensors", folder)
-    misfit = r"mlp1.layers.0.conv.weight must be \(8, 3, 1\) torch.float32, got \(64, 3, 1\) torch.float32$"
-    assert_refused(folder, rf"model.safetensors: does not fit the model in config.json: encoder.{misfit}")
-    write_state(folder, state, {"sha256": 64 * "0"})
-    assert_refused(folder, "damaged: its content does not match the sha256 stored with it")
-
-
-@pytest.mark.parametrize(
-    ("change", "misfit"),
-    [
-        (lambda state: state.pop("logits.bias"), "there is no logits.bias"),
-        (lambda state: state.update(more=torch.zeros(2)), "it has no more"),
-        (lambda state: state["logits.bias"].fill_(float("nan")), "logits.bias holds numbers that are not finite"),
-        (lambda state: state.update({"logits.bias": torch.zeros(3, dtype=torch.int64)}), "got (3,) torch.int64"),
-        (
-            lambda state: state.update({"logits.bias": torch.zeros(3, dtype=torch.complex64)}),
-            "got (3,) torch.complex64",
-        ),
-    ],
-)
-def test_a_state_that_is_not_the_models_is_one_short_line(folder, change, misfit):
-    state = load_model(folder).state_dict()
-    change(state)
-    write_state(folder, state, {"sha256": digest(state)})
-    assert_refused(folder, f"does not fit the model in config.json: .*{re.escape(misfit)}$")
-
-
-def test_a_clone_without_its_large_files_is_told_from_damage(folder):
-    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
-    assert_refused(folder, "model.safetensors: a pointer of Git LFS, not the weights themselves; git lfs pull fetches")
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ('{"model_type": "bert", "architectures": ["BertModel"]}', "a model of this library: no 'model'$"),
-        ('{"model": "resnet", "arguments": {}}', "model must be one of pointnet, .*, got 'resnet'$"),
-        ("[" * 100_000, "not a model's config: "),
-    ],
-    ids=["bert", "resnet", "deep"],
-)
-def test_a_config_of_something_else_is_one_clear_line(folder, content, reason):
-    (folder / "config.json").write_text(content)
-    assert_refused(folder, f"config.json: .*{reason}")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"model": "resnet"},
-        {"model": ["pointnet"]},
-        {"arguments": None},
-        {"arguments": {"num_classes": 3, "widths": 3}},
-        {"arguments": {"num_classes": 3, "widths": [[], [4]]}},
-        {"arguments": {"num_classes": 3, "widths": [[4]]}},
-        {"arguments": {"num_classes": 3, "tnet_widths": 3}},
-        {"arguments": {"num_classes": 3, "wide": True}},
-        {"arguments": {"num_classes": 10**30}},
-        {"classes": ["a", "b"]},
-        {"classes": [1, 2, 3]},
-        {"classes": ["a", "b", "a"]},
-        {"preprocessing": {"num_points": "many"}},
-        {"preprocessing": {"num_points": 0}},
-        {"preprocessing": {"num_points": True}},
-    ],
-    ids=str,
-)
-def test_a_config_that_describes_no_model_is_one_clear_line(folder, changes):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | changes))
-    assert_refused(folder, "config.json: does not describe a model of this library")
-
-
-def test_a_config_that_lies_about_sizes_takes_no_memory(folder):
-    config = json.loads((folder / "config.json").read_text())
-    config["arguments"]["widths"] = [[10**6], [10**6, 16]]  # 4 TB
-    (folder / "config.json").write_text(json.dumps(config))
-    assert_refused(folder, "model.safetensors: does not fit the model in config.json")
 
 
 # Shipped weights.

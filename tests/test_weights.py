@@ -53,11 +53,13 @@ def check_scores(name, test):
         assert found[score] == pytest.approx(wanted[score], rel=0, abs=off), score
 
 
+@pytest.mark.slow
 def test_the_shapes_weights_reach_what_is_recorded(tmp_path):
     check_scores("pointnet_shapes", open_dataset("shapes", tmp_path, "test", 1024))
     check_scores("pointnet_shapes_part", open_dataset("shapes", tmp_path, "test", 1024, task="part"))
 
 
+@pytest.mark.slow
 def test_the_modelnet_weights_reach_what_is_recorded(real_modelnet):
     check_scores("pointnet_modelnet40", open_dataset("modelnet40", real_modelnet, "test", 1024))
 

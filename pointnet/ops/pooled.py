@@ -89,7 +89,7 @@ def pooled_winners(
 ) -> Tensor:
     """The points `pooled` takes its values from: (B, C, N) -> (B, D), or (B, 2 D) where either end may win."""
     turned = _signs(weight, norm).unsqueeze(1) * weight
-    return _extremes(x, turned, mask, _needs_both(activation))[1].transpose(0, 1).flatten(1)
+    return torch.ops.pointnet.extremes(x, turned, mask, _needs_both(activation))[1].transpose(0, 1).flatten(1)
 
 
 def _signs(weight: Tensor, norm: nn.BatchNorm1d | None) -> Tensor:
@@ -145,7 +145,7 @@ def extremes(x: Tensor, weight: Tensor, mask: Tensor | None = None, both: bool =
     With `both`, the smallest too: (2, B, D). The search is in the dtype of x, the values are in that of the weight.
     On ties the lowest index wins. (B, D, N) is computed tile by tile and never held.
     """
-    return _extremes(x, weight, mask, both)[0]
+    return torch.ops.pointnet.extremes(x, weight, mask, both)[0]
 
 
 def moments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -153,7 +153,7 @@ def moments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
     In float32 the scatter would be useless for a channel orthogonal to a dominant direction: see docs/identities.md.
     """
-    return _moments(x, mask)
+    return torch.ops.pointnet.moments(x, mask)
 
 
 # Points whose z are computed at a time: on a CPU (D, TILE) floats stay in a core's cache; a GPU needs more work.
@@ -162,7 +162,6 @@ TILE = {"cpu": 1024, "cuda": 32_768}
 STRIP = {"cpu": 64}
 
 
-@torch.library.custom_op("pointnet::extremes", mutates_args=())
 def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tuple[Tensor, Tensor]:
     """-> values (1 or 2, B, D), winners (1 or 2, B, D) int64."""
     clouds, _, points = x.shape
@@ -213,8 +212,7 @@ def _first_max(z: Tensor, run: int = 64) -> tuple[Tensor, Tensor]:
     return value, best * run + inside.view_as(best)
 
 
-@_extremes.register_fake
-def _(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tuple[Tensor, Tensor]:
+def _fake_extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tuple[Tensor, Tensor]:
     values = weight.new_empty(1 + both, x.shape[0], weight.shape[0])
     return values, torch.empty_like(values, dtype=torch.int64)
 
@@ -239,7 +237,6 @@ def _columns(winners: Tensor, group: slice, x: Tensor) -> Tensor:
     return winners[:, group].transpose(0, 1).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
 
 
-@torch.library.custom_op("pointnet::extremes_backward", mutates_args=())
 def _extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> tuple[Tensor, Tensor]:
     """-> the gradients of x (B, C, N) and of the weight (D, C), cloud by cloud while a cloud is in the cache."""
     grad_x = torch.zeros_like(x, dtype=weight.dtype)
@@ -253,8 +250,7 @@ def _extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor)
     return grad_x.to(x.dtype), grad_weight.unflatten(1, (len(grad), -1)).sum(1).T.contiguous()
 
 
-@_extremes_backward.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> tuple[Tensor, Tensor]:
+def _fake_extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(weight)
 
 
@@ -266,14 +262,10 @@ def _save_winners(
 
 
 def _backward_to_winners(ctx: object, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
-    grad_x, grad_weight = _extremes_backward(grad, *ctx.saved_tensors)  # type: ignore[attr-defined]
+    grad_x, grad_weight = torch.ops.pointnet.extremes_backward(grad, *ctx.saved_tensors)  # type: ignore[attr-defined]
     return grad_x, grad_weight, None, None
 
 
-_extremes.register_autograd(_backward_to_winners, setup_context=_save_winners)
-
-
-@torch.library.custom_op("pointnet::moments", mutates_args=())
 def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     clouds, channels, points = x.shape
     count = _count(x, mask)
@@ -301,8 +293,7 @@ def _count(x: Tensor, mask: Tensor | None) -> int | Tensor:
     return max(x.shape[0] * x.shape[2], 1) if mask is None else mask.sum().clamp(min=1)
 
 
-@_moments.register_fake
-def _(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _fake_moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     channels = x.shape[1]
     mean = x.new_empty(channels, dtype=torch.float64)
     return mean, x.new_empty(channels, channels, dtype=torch.float64)
@@ -326,4 +317,21 @@ def _backward_of_moments(ctx: object, grad_mean: Tensor, grad_scatter: Tensor) -
     return fill_padding(grad_x, mask).to(x.dtype), None
 
 
-_moments.register_autograd(_backward_of_moments, setup_context=_save_mean)
+def _refuse(ctx: object, *grads: Tensor) -> None:
+    raise RuntimeError("pointnet::extremes_backward has no backward: gradients of gradients are not supported")
+
+
+# Not `torch.library.custom_op`: its first call imports torch._dynamo, 2 s in each process that predicts.
+OPERATORS = torch.library.Library("pointnet", "DEF")
+for schema, function, fake, backward, save in (
+    ("extremes(Tensor x, Tensor weight, Tensor? mask, bool both) -> (Tensor, Tensor)",
+     _extremes, _fake_extremes, _backward_to_winners, _save_winners),
+    ("extremes_backward(Tensor grad, Tensor x, Tensor weight, Tensor winners) -> (Tensor, Tensor)",
+     _extremes_backward, _fake_extremes_backward, _refuse, None),
+    ("moments(Tensor x, Tensor? mask) -> (Tensor, Tensor)", _moments, _fake_moments, _backward_of_moments, _save_mean),
+):  # fmt: skip
+    OPERATORS.define(schema)
+    name = schema.partition("(")[0]
+    OPERATORS.impl(name, function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"pointnet::{name}", fake, lib=OPERATORS)
+    torch.library.register_autograd(f"pointnet::{name}", backward, setup_context=save, lib=OPERATORS)

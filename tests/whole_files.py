@@ -1,0 +1,300 @@
+"""Small whole files of every format, as bytes, made without the package: what is damaged in `mutants.py`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import h5py
+import numpy as np
+
+
+def vertices(count: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((count, 3)).astype(np.float32)
+
+
+def triangles(count: int = 60) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 40, (count, 3)).astype(np.int32)
+
+
+def rows(table: np.ndarray, before: str = "", separator: str = " ") -> str:
+    return "".join(before + separator.join(f"{value:g}" for value in row) + "\n" for row in table)
+
+
+def attributes() -> np.ndarray:
+    """Points with a normal, a colour in bytes and a label."""
+    kinds = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
+    kinds += [(name, "u1") for name in ("red", "green", "blue")] + [("label", "<i4")]
+    table = np.zeros(40, kinds)
+    normals = vertices() / np.linalg.norm(vertices(), axis=1, keepdims=True)
+    for name, column in zip("x y z nx ny nz".split(), np.hstack([vertices(), normals]).T, strict=True):
+        table[name] = column
+    for name in ("red", "green", "blue", "label"):
+        table[name] = np.random.default_rng(2).integers(0, 255, 40)
+    return table
+
+
+def off() -> bytes:
+    return f"OFF\n40 60 0\n{rows(vertices())}{rows(triangles(), '3 ')}".encode()
+
+
+def off_polygons() -> bytes:
+    return f"COFF # colours\n40 61 0\n{rows(np.hstack([vertices(), np.ones((40, 4))]))}5 0 1 2 3 4\n".encode() + (
+        rows(triangles(), "3 ").encode()
+    )
+
+
+def ply_header(encoding: str, faces: int) -> str:
+    names = {"<f4": "float", "|u1": "uchar", "<i4": "int"}
+    table = attributes()
+    properties = "".join(f"property {names[table.dtype[name].str]} {name}\n" for name in table.dtype.names or ())
+    face = f"element face {faces}\nproperty list uchar int vertex_indices\n" if faces else ""
+    return f"ply\nformat {encoding} 1.0\ncomment made\nelement vertex 40\n{properties}{face}end_header\n"
+
+
+def ply_text() -> bytes:
+    table = "".join(" ".join(f"{value:g}" for value in row) + "\n" for row in attributes().tolist())
+    return (ply_header("ascii", 61) + table + rows(triangles(), "3 ") + "4 0 1 2 3\n").encode()
+
+
+def ply_bytes() -> bytes:
+    faces = np.zeros(60, [("size", "u1"), ("corners", "<i4", 3)])
+    faces["size"], faces["corners"] = 3, triangles()
+    return ply_header("binary_little_endian", 60).encode() + attributes().tobytes() + faces.tobytes()
+
+
+def ply_polygons() -> bytes:
+    polygons = b"\x04" + np.arange(4, dtype="<i4").tobytes() + b"\x03" + np.arange(3, dtype="<i4").tobytes()
+    return ply_header("binary_little_endian", 2).encode() + attributes().tobytes() + polygons
+
+
+def ply_cloud() -> bytes:
+    return ply_header("binary_little_endian", 0).encode() + attributes().tobytes()
+
+
+def obj() -> bytes:
+    faces = "".join(f"f {a}/1/1 {b}//2 {c}\n" for a, b, c in triangles() + 1)
+    return f"# made\nmtllib a.mtl\n{rows(vertices(), 'v ')}{rows(vertices(), 'vn ')}{faces}f -1 -2 -3 -4\n".encode()
+
+
+def stl_bytes() -> bytes:
+    records = np.zeros(60, [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    records["corners"] = vertices()[triangles()]
+    return b"made".ljust(80) + (60).to_bytes(4, "little") + records.tobytes()
+
+
+def stl_text() -> bytes:
+    facets = "".join(
+        f"facet normal 0 0 0\nouter loop\n{rows(corners, 'vertex ')}endloop\nendfacet\n"
+        for corners in vertices()[triangles()]
+    )
+    return f"solid made\n{facets}endsolid made\n".encode()
+
+
+def gltf_tree(uri: str | None) -> tuple[dict[str, Any], bytes]:
+    binary = vertices().tobytes() + triangles().astype("<u2").tobytes() + np.full((40, 4), 200, np.uint8).tobytes()
+    views = [(0, 480), (480, 360), (840, 160)]
+    return {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0, 1]}],
+        "nodes": [
+            {"mesh": 0, "translation": [1, 2, 3]},
+            {"children": [2], "translation": [0, 9, 0], "scale": [2, 1, 1]},
+            {"mesh": 0, "rotation": [0, 0, 1, 0]},
+        ],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "COLOR_0": 2}, "indices": 1}]}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 40, "type": "VEC3"},
+            {"bufferView": 1, "componentType": 5123, "count": 180, "type": "SCALAR"},
+            {"bufferView": 2, "componentType": 5121, "count": 40, "type": "VEC4", "normalized": True},
+        ],
+        "bufferViews": [{"buffer": 0, "byteOffset": start, "byteLength": size} for start, size in views],
+        "buffers": [{"byteLength": len(binary), **({"uri": uri} if uri else {})}],
+    }, binary
+
+
+def gltf() -> bytes:
+    binary = gltf_tree(None)[1]
+    uri = "data:application/octet-stream;base64," + base64.b64encode(binary).decode()
+    return json.dumps(gltf_tree(uri)[0]).encode()
+
+
+def as_glb(text: bytes, binary: bytes) -> bytes:
+    text += b" " * (-len(text) % 4)
+    chunks = len(text).to_bytes(4, "little") + b"JSON" + text + len(binary).to_bytes(4, "little") + b"BIN\0" + binary
+    return b"glTF" + (2).to_bytes(4, "little") + (12 + len(chunks)).to_bytes(4, "little") + chunks
+
+
+def glb() -> bytes:
+    tree, binary = gltf_tree(None)
+    return as_glb(json.dumps(tree).encode(), binary)
+
+
+def text() -> bytes:
+    return rows(np.hstack([vertices(), np.arange(40)[:, None]])).encode()
+
+
+def text_named() -> bytes:
+    return ("x,y,z,r,g,b,label\n" + rows(np.hstack([vertices(), np.full((40, 4), 7)]), separator=",")).encode()
+
+
+def pcd_header(encoding: str) -> bytes:
+    return (
+        "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z normal_x normal_y normal_z rgb label _\nSIZE 4 4 4 4 4 4 4 4 1\n"
+        "TYPE F F F F F F F U U\nCOUNT 1 1 1 1 1 1 1 1 4\nWIDTH 40\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS 40\n"
+        f"DATA {encoding}\n"
+    ).encode()
+
+
+def pcd_table() -> np.ndarray:
+    kinds = [(name, "<f4") for name in "x y z nx ny nz rgb".split()] + [("label", "<u4"), ("_", "u1", 4)]
+    table = np.zeros(40, kinds)
+    for name in "x y z nx ny nz label".split():
+        table[name] = attributes()[name]
+    table["rgb"] = np.full(40, 0x00FF8000, np.uint32).view(np.float32)
+    return table
+
+
+def pcd_text() -> bytes:
+    table = "".join(
+        " ".join(f"{value!r}" for value in [*(float(v) for v in list(row)[:7]), int(row[7]), 0, 0, 0, 0]) + "\n"
+        for row in pcd_table()
+    )
+    return pcd_header("ascii") + table.encode()
+
+
+def pcd_bytes() -> bytes:
+    return pcd_header("binary") + pcd_table().tobytes()
+
+
+def lzf_compress(data: bytes) -> bytes:
+    """A plain LZF packer: copies where the same three bytes were met before, plain bytes elsewhere."""
+    out, plain, at = bytearray(), bytearray(), 0
+    met: dict[bytes, int] = {}
+
+    def flush() -> None:
+        for start in range(0, len(plain), 32):
+            out.append(len(plain[start : start + 32]) - 1)
+            out.extend(plain[start : start + 32])
+        plain.clear()
+
+    while at < len(data):
+        key, length = data[at : at + 3], 0
+        before = met.get(key, -1)
+        met[key] = at
+        if before >= 0 and at - before <= 8192 and len(key) == 3:
+            while at + length < len(data) and length < 264 and data[before + length] == data[at + length]:
+                length += 1
+        if length < 3:
+            plain.append(data[at])
+            at += 1
+            continue
+        flush()
+        back, short = at - before - 1, length - 2
+        head = [short << 5 | back >> 8] if short < 7 else [7 << 5 | back >> 8, short - 7]
+        out.extend([*head, back & 255])
+        at += length
+    flush()
+    return bytes(out)
+
+
+def pcd_compressed() -> bytes:
+    table = pcd_table()
+    plain = b"".join(np.ascontiguousarray(table[name]).tobytes() for name in table.dtype.names or ())
+    packed = lzf_compress(plain)
+    sizes = len(packed).to_bytes(4, "little") + len(plain).to_bytes(4, "little")
+    return pcd_header("binary_compressed") + sizes + packed
+
+
+def npy() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, vertices())
+    return stream.getvalue()
+
+
+def npz() -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, points=vertices(), normals=vertices(), labels=np.arange(40))
+    return stream.getvalue()
+
+
+def zipped(array: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("points.npy", array)
+    return stream.getvalue()
+
+
+def npz_plain() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, xyz=vertices(), colors=np.full((40, 3), 9, np.uint8))
+    return stream.getvalue()
+
+
+def hdf5(**settings: Any) -> bytes:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file.create_dataset("points", data=vertices(), **settings)
+        file.create_dataset("normals", data=vertices(), **settings)
+        file["label"] = np.arange(40)
+    return stream.getvalue()
+
+
+def hdf5_packed() -> bytes:
+    return hdf5(chunks=(16, 3), compression="gzip", shuffle=True, fletcher32=False)
+
+
+def labelled_rows(count: int) -> np.ndarray:
+    """x y z, six more numbers of the kind that a part or a room wants, and a label."""
+    generator = np.random.default_rng(3)
+    return np.column_stack([generator.random((count, 3)), generator.integers(0, 9, (count, 4))])
+
+
+def part() -> bytes:
+    return rows(labelled_rows(40)).encode()
+
+
+def room() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, labelled_rows(300))
+    return stream.getvalue()
+
+
+def blocks() -> bytes:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        data = np.resize(labelled_rows(4096).astype(np.float32), (2, 4096, 9))
+        file.create_dataset("data", data=data, compression="gzip", chunks=(1, 4096, 9))
+        file["label"] = np.arange(2 * 4096).reshape(2, 4096).astype(np.uint8) % 13
+    return stream.getvalue()
+
+
+# Format -> suffix and what makes its whole files, in turn.
+FORMATS: dict[str, tuple[str, tuple[Callable[[], bytes], ...]]] = {
+    "OFF": (".off", (off, off_polygons)),
+    "PLY": (".ply", (ply_text, ply_bytes, ply_polygons, ply_cloud)),
+    "OBJ": (".obj", (obj,)),
+    "STL": (".stl", (stl_bytes, stl_text)),
+    "GLB": (".glb", (glb,)),
+    "GLTF": (".gltf", (gltf,)),
+    "PCD": (".pcd", (pcd_text, pcd_bytes, pcd_compressed)),
+    "XYZ": (".xyz", (text,)),
+    "CSV": (".csv", (text_named,)),
+    "NPY": (".npy", (npy,)),
+    "NPZ": (".npz", (npz, npz_plain)),
+    "HDF5": (".h5", (hdf5, hdf5_packed)),
+    "PART": (".txt", (part,)),
+    "ROOM": (".npy", (room,)),
+    "BLOCKS": (".h5", (blocks,)),
+}
+
+# Where lengths and checksums around it would hide nearly every change: what is within, and what packs it soundly again.
+WITHIN: dict[str, tuple[Callable[[], bytes], Callable[[bytes], bytes]]] = {
+    "GLB": (lambda: json.dumps(gltf_tree(None)[0]).encode(), lambda text: as_glb(text, gltf_tree(None)[1])),
+    "NPZ": (npy, zipped),
+}
