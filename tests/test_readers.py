@@ -31,7 +31,7 @@ from pointnet.points.formats.pcd import lzf_decompress
 from pointnet.points.formats.scan import numbers_of_lines
 from pointnet.points.read import SUFFIXES, read_cloud, read_points
 from pointnet.points.sampling import BLOCK, draw_on_surface, interpolate
-from tests import mutants
+from tests import mutants, whole_files
 
 ROOT = Path(__file__).parents[1]
 FILES = ROOT / "data" / "samples" / "files"
@@ -93,22 +93,22 @@ def test_columns_with_names_may_stand_anywhere(tmp_path, names):
     wanted = rows[:, [names.index(name) for name in "xyz"]]
     header = ",".join(name if name != "w" else f"{name}{i}" for i, name in enumerate(names))
     assert np.array_equal(
-        read_points(written(tmp_path, "a.csv", f"{header}\n{mutants.rows(rows, separator=',')}")), wanted
+        read_points(written(tmp_path, "a.csv", f"{header}\n{whole_files.rows(rows, separator=',')}")), wanted
     )
     table = np.zeros(20, [(name, "<f4") for name in header.split(",")])
     for name, column in zip(header.split(","), rows.T, strict=True):
         table[name] = column
     assert np.array_equal(read_points(written(tmp_path, "a.npy", npy_of(table))), wanted)
     properties = "".join(f"property float {name}\n" for name in table.dtype.names)
-    for encoding, body in (("ascii", mutants.rows(rows).encode()), ("binary_little_endian", table.tobytes())):
+    for encoding, body in (("ascii", whole_files.rows(rows).encode()), ("binary_little_endian", table.tobytes())):
         content = ply(f"element vertex 20\n{properties}", body, encoding)
         assert np.array_equal(read_points(written(tmp_path, f"{encoding}.ply", content)), wanted)
 
 
 def test_a_cloud_is_the_same_in_every_format(tmp_path):
-    points, normals = mutants.vertices(), mutants.attributes()
+    points, normals = whole_files.vertices(), whole_files.attributes()
     for kind in ("PLY", "PCD"):
-        suffix, makers = mutants.FORMATS[kind]
+        suffix, makers = whole_files.FORMATS[kind]
         for maker in makers[-1:] if kind == "PLY" else makers:
             cloud = read_cloud(written(tmp_path, f"{maker.__name__}{suffix}", maker()))
             assert np.array_equal(cloud.points, points), maker
@@ -116,10 +116,10 @@ def test_a_cloud_is_the_same_in_every_format(tmp_path):
             assert np.array_equal(cloud.labels, normals["label"])
             if kind == "PCD":
                 assert np.allclose(cloud.colors, np.float32([255, 128, 0]) / 255)
-    for maker, name in ((mutants.npy, "a.npy"), (mutants.npz, "b.npz"), (mutants.hdf5, "c.h5")):
+    for maker, name in ((whole_files.npy, "a.npy"), (whole_files.npz, "b.npz"), (whole_files.hdf5, "c.h5")):
         assert np.array_equal(read_points(written(tmp_path, name, maker())), points)
     for name, separator in (("a.xyz", " "), ("a.csv", ","), ("a.txt", ";"), ("a.pts", "\t")):
-        text = mutants.rows(points, separator=separator)
+        text = whole_files.rows(points, separator=separator)
         assert np.allclose(read_points(written(tmp_path, name, text)), points, rtol=1e-5)
 
 
@@ -147,10 +147,10 @@ def test_glb_is_y_up_and_up_says_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "maker"), [(kind, f) for kind, (_, makers) in mutants.FORMATS.items() for f in makers]
+    ("kind", "maker"), [(kind, f) for kind, (_, makers) in whole_files.FORMATS.items() for f in makers]
 )
 def test_every_whole_file_the_mutants_are_made_of_is_read(tmp_path, kind, maker):
-    cloud = mutants.read(kind, written(tmp_path, f"whole{mutants.FORMATS[kind][0]}", maker()))
+    cloud = mutants.read(kind, written(tmp_path, f"whole{whole_files.FORMATS[kind][0]}", maker()))
     assert cloud.points.shape[0] >= 40
     assert cloud.points.shape[1] == 3
 
@@ -240,9 +240,9 @@ def test_more_points_than_memory_holds_are_refused_before_any_is_drawn():
 
 
 def test_rows_that_belong_together_stay_together(tmp_path):
-    table = np.hstack([mutants.vertices(), np.arange(40)[:, None]])
-    cloud = read_cloud(written(tmp_path, "a.xyz", mutants.rows(table)), num_points=30, seed=2)
-    assert np.allclose(cloud.points, mutants.vertices()[cloud.labels], atol=1e-5)
+    table = np.hstack([whole_files.vertices(), np.arange(40)[:, None]])
+    cloud = read_cloud(written(tmp_path, "a.xyz", whole_files.rows(table)), num_points=30, seed=2)
+    assert np.allclose(cloud.points, whole_files.vertices()[cloud.labels], atol=1e-5)
 
 
 def test_colours_of_corners_are_mixed_and_those_of_faces_are_kept(tmp_path):
@@ -285,9 +285,9 @@ def test_off_is_read_however_it_is_laid_out(tmp_path, text):
 def test_polygons_of_any_size_are_whole_in_every_format(tmp_path):
     angle = np.linspace(0, 2 * np.pi, 7, endpoint=False)
     rim = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1)
-    corners, ring = mutants.rows(rim), " ".join(map(str, range(7)))
+    corners, ring = whole_files.rows(rim), " ".join(map(str, range(7)))
     as_ply = ply(f"element vertex 7\n{XYZ}element face 2\n{LIST}", f"{corners}7 {ring}\n3 0 0 1\n".encode())
-    obj = mutants.rows(rim, "v ") + "f -7 -6 -5/2 -4//3 5 6 7/1/1\nf 1 1 2\n"
+    obj = whole_files.rows(rim, "v ") + "f -7 -6 -5/2 -4//3 5 6 7/1/1\nf 1 1 2\n"
     for name, text in (("a.off", f"OFF\n7 2 0\n{corners}7 {ring}\n3 0 0 1\n"), ("a.ply", as_ply), ("a.obj", obj)):
         points = read_points(written(tmp_path, name, text), 4000)
         assert np.allclose(points.mean(0), 0, atol=0.03), name
@@ -303,16 +303,18 @@ def test_ply_lists_may_have_lengths_and_corners_of_any_width(tmp_path):
 
 
 def test_ply_reads_both_byte_orders_and_faces_of_different_sizes(tmp_path):
-    wanted = read_cloud(written(tmp_path, "text.ply", mutants.ply_text()), 200)
-    mixed = read_cloud(written(tmp_path, "mixed.ply", mutants.ply_polygons()), 200)
-    table = mutants.attributes()
+    wanted = read_cloud(written(tmp_path, "text.ply", whole_files.ply_text()), 200)
+    mixed = read_cloud(written(tmp_path, "mixed.ply", whole_files.ply_polygons()), 200)
+    table = whole_files.attributes()
     shades = np.stack([table[name][:4] for name in ("red", "green", "blue")], 1) / np.float32(255)
     assert (shades.min(0) - 1e-6 <= mixed.colors).all()
     assert (mixed.colors <= shades.max(0) + 1e-6).all()
     faces = np.zeros(60, [("size", "u1"), ("corners", ">i4", 3)])
-    faces["size"], faces["corners"] = 3, mutants.triangles()
-    big = mutants.ply_header("binary_big_endian", 60).encode() + table.astype(table.dtype.newbyteorder(">")).tobytes()
-    little = read_cloud(written(tmp_path, "little.ply", mutants.ply_bytes()), 200)
+    faces["size"], faces["corners"] = 3, whole_files.triangles()
+    big = (
+        whole_files.ply_header("binary_big_endian", 60).encode() + table.astype(table.dtype.newbyteorder(">")).tobytes()
+    )
+    little = read_cloud(written(tmp_path, "little.ply", whole_files.ply_bytes()), 200)
     big_endian = read_cloud(written(tmp_path, "big.ply", big + faces.tobytes()), 200)
     for one, other in zip(little[:3], big_endian[:3], strict=True):
         assert np.array_equal(one, other)
@@ -407,7 +409,7 @@ def test_the_suffix_may_be_written_in_any_case(tmp_path):
 
 
 def test_a_scene_is_its_meshes_where_its_nodes_put_them(tmp_path):
-    cloud = read_cloud(written(tmp_path, "a.glb", mutants.glb()), 4000, up="z")
+    cloud = read_cloud(written(tmp_path, "a.glb", whole_files.glb()), 4000, up="z")
     scene = trimesh.load(tmp_path / "a.glb").to_mesh()
     assert np.allclose(cloud.points.mean(0), trimesh.sample.sample_surface(scene, 4000, seed=0)[0].mean(0), atol=0.15)
     assert np.allclose(cloud.colors, 200 / 255)
@@ -416,25 +418,25 @@ def test_a_scene_is_its_meshes_where_its_nodes_put_them(tmp_path):
 
 @pytest.mark.parametrize("scale", [[1, 1, 1], [-1, 1, 1], [2, -3, 1], [-1, -1, 1]])
 def test_outside_stays_outside_in_a_mirror(tmp_path, scale):
-    tree, _ = mutants.gltf_tree(None)
+    tree, _ = whole_files.gltf_tree(None)
     tree |= {"scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0, "scale": scale}]}
     tree["meshes"] = [{"primitives": [{"attributes": {"POSITION": 0}}]}]
     tree["accessors"] = [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"}]
     corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4").tobytes()
     tree["bufferViews"] = [{"buffer": 0, "byteLength": 36}]
-    path = written(tmp_path, "a.glb", mutants.as_glb(json.dumps(tree).encode(), corners))
+    path = written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), corners))
     assert (read_cloud(path, up="z").normals == [0, 0, 1]).all()
 
 
 @pytest.mark.parametrize("scale", [[1, 1, 1], [-1, 1, 1], [2, -3, 1], [-1, -1, -1]])
 def test_a_clouds_normals_point_outside_in_a_mirror(tmp_path, scale):
-    tree, _ = mutants.gltf_tree(None)
+    tree, _ = whole_files.gltf_tree(None)
     tree |= {"scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0, "scale": scale}]}
     tree["meshes"] = [{"primitives": [{"attributes": {"POSITION": 0, "NORMAL": 0}, "mode": 0}]}]
     tree["accessors"] = [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"}]
     tree["bufferViews"] = [{"buffer": 0, "byteLength": 36}]
     outward = np.eye(3, dtype="<f4").tobytes()  # of the unit sphere, each point is its own normal
-    cloud = read_cloud(written(tmp_path, "a.glb", mutants.as_glb(json.dumps(tree).encode(), outward)), up="z")
+    cloud = read_cloud(written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), outward)), up="z")
     assert np.array_equal(cloud.normals, np.sign(cloud.points))
 
 
@@ -462,7 +464,8 @@ def test_our_parsers_find_the_surface_trimesh_finds():
 @pytest.mark.parametrize("extras", [(), ("normals",), ("labels", "colors")], ids=str)
 def test_what_is_not_wanted_is_left_out_and_the_rest_is_as_it_is(tmp_path, extras):
     kinds = [
-        mutants.FORMATS[kind] for kind in ("OFF", "PLY", "OBJ", "STL", "GLB", "PCD", "XYZ", "CSV", "NPY", "NPZ", "HDF5")
+        whole_files.FORMATS[kind]
+        for kind in ("OFF", "PLY", "OBJ", "STL", "GLB", "PCD", "XYZ", "CSV", "NPY", "NPZ", "HDF5")
     ]
     made = [(f"{maker.__name__}{suffix}", maker) for suffix, makers in kinds for maker in makers]
     files = [written(tmp_path, name, maker()) for name, maker in made]
@@ -548,7 +551,7 @@ def cloud_glb() -> bytes:
         "bufferViews": [{"buffer": 0, "byteLength": points.nbytes}],
         "buffers": [{"byteLength": points.nbytes}],
     }
-    return mutants.as_glb(json.dumps(tree).encode(), points.tobytes())
+    return whole_files.as_glb(json.dumps(tree).encode(), points.tobytes())
 
 
 ROW = b"512.125 480.250 101.375\n"
@@ -598,11 +601,11 @@ def test_lines_are_counted_without_the_blank_ones_in_blocks_of_any_size(rows, en
 def test_text_is_the_same_however_many_lines_are_read_at_once(tmp_path, monkeypatch, block):
     monkeypatch.setattr(text_module, "BLOCK", block)
     rows = np.random.default_rng(0).normal(size=(10, 6))
-    path = written(tmp_path, "a.txt", "# a comment\n" + mutants.rows(rows) + "\n\n")
+    path = written(tmp_path, "a.txt", "# a comment\n" + whole_files.rows(rows) + "\n\n")
     np.testing.assert_allclose(read_points(path), rows[:, :3], rtol=1e-5)
     for name, text, reason in (
-        ("b.txt", mutants.rows(rows) + "1 2 3\n", "the number of columns changed from 6 to 3 at row 11"),
-        ("c.txt", mutants.rows(rows[:, :3]) + "1 2 x\n", "could not convert string 'x' to float64 at row 10"),
+        ("b.txt", whole_files.rows(rows) + "1 2 3\n", "the number of columns changed from 6 to 3 at row 11"),
+        ("c.txt", whole_files.rows(rows[:, :3]) + "1 2 x\n", "could not convert string 'x' to float64 at row 10"),
     ):
         for extras in ((), ("normals", "colors", "labels")):
             with pytest.raises(PointCloudFileError, match=reason):
@@ -704,23 +707,23 @@ def pcd(**changes: str) -> bytes:
 
 
 def gltf(**changes: object) -> bytes:
-    return json.dumps(mutants.gltf_tree("data:;base64,AAAA")[0] | changes).encode()
+    return json.dumps(whole_files.gltf_tree("data:;base64,AAAA")[0] | changes).encode()
 
 
 def many_copies() -> bytes:
-    tree, binary = mutants.gltf_tree(None)
+    tree, binary = whole_files.gltf_tree(None)
     tree["nodes"] = [{"mesh": 0}] * 40_000
     tree["scenes"][0]["nodes"] = list(range(40_000))
     big = np.zeros((300_000, 3), np.float32).tobytes()
     tree["accessors"][0] = {"bufferView": 0, "componentType": 5126, "count": 300_000, "type": "VEC3"}
     tree["bufferViews"][0] = {"buffer": 0, "byteLength": len(big)}
-    return mutants.as_glb(json.dumps(tree).encode(), big)
+    return whole_files.as_glb(json.dumps(tree).encode(), big)
 
 
 def a_count_of(count: str) -> bytes:
-    tree, binary = mutants.gltf_tree(None)
+    tree, binary = whole_files.gltf_tree(None)
     tree["accessors"][0]["count"] = "how many"
-    return mutants.as_glb(json.dumps(tree).replace('"how many"', count).encode(), binary)
+    return whole_files.as_glb(json.dumps(tree).replace('"how many"', count).encode(), binary)
 
 
 def hdf5_of(**arrays: object) -> bytes:
@@ -803,7 +806,7 @@ REFUSED = [
     ("a.stl", "solid a\nvertex 0 0 0\nvertex 0 0 1\nendsolid\n", "must have three vertices a triangle, got 2"),
     ("a.stl", "solid a\nendsolid\n".ljust(90), "holds no triangle"),
     ("a.glb", b"PK\3\4" + bytes(40), r"does not begin with glTF, but with 'PK\x03\x04'"),
-    ("a.glb", mutants.glb()[:-20], "must be of version 2 and whole, got version 2 and "),
+    ("a.glb", whole_files.glb()[:-20], "must be of version 2 and whole, got version 2 and "),
     (
         "a.gltf",
         gltf(buffers=[{"uri": "far.bin"}]),
@@ -947,7 +950,7 @@ def test_a_refusal_is_chained_to_its_cause(tmp_path):
 
 def test_lzf_refuses_what_is_not_packed_with_it():
     for data in (b"abcabcabcabc" * 30, bytes(1000), np.random.default_rng(0).bytes(999), b"x"):
-        packed = mutants.lzf_compress(data)
+        packed = whole_files.lzf_compress(data)
         assert lzf_decompress(packed, len(data)) == data
         for wrong, size in ((packed, len(data) + 1), (packed, len(data) - 1), (packed[:-1], len(data))):
             with pytest.raises(ValueError, match="packed data"):
@@ -980,16 +983,16 @@ def test_no_file_but_the_one_named_is_opened(tmp_path):
     # Whoever opens one of these to read, in Python or below it, waits for ever.
     for name in ("secret.bin", "secret.mtl", "secret.png", "other.h5"):
         os.mkfifo(tmp_path / name)
-    texture = mutants.ply_bytes().replace(b"comment made", b"comment TextureFile secret.png")
+    texture = whole_files.ply_bytes().replace(b"comment made", b"comment TextureFile secret.png")
     elsewhere = [{"byteLength": 1000, "uri": "secret.bin"}]
     picture = {"images": [{"uri": "secret.png"}], "textures": [{"source": 0}]}
-    whole = json.loads(mutants.gltf()) | picture
+    whole = json.loads(whole_files.gltf()) | picture
     files = {
-        "a.obj": b"mtllib secret.mtl\nusemtl a\n" + mutants.obj(),
+        "a.obj": b"mtllib secret.mtl\nusemtl a\n" + whole_files.obj(),
         "a.ply": texture,
         "b.gltf": json.dumps(whole).encode(),
         "a.gltf": gltf(buffers=elsewhere),
-        "a.glb": mutants.as_glb(gltf(buffers=elsewhere), b""),
+        "a.glb": whole_files.as_glb(gltf(buffers=elsewhere), b""),
     }
     with h5py.File(tmp_path / "link.h5", "w") as file:
         file["points"] = h5py.ExternalLink("other.h5", "points")
