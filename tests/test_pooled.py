@@ -1,10 +1,9 @@
-"""Identities 2, 3 and 4: linear, norm, activation and max, fast and by definition, and what PyTorch can do with it."""
+"""Identities 2, 3 and 4: linear, norm, activation and max, fast and by definition."""
 
 import copy
 
 import pytest
 import torch
-import torch.nn.utils.prune
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -104,7 +103,7 @@ def test_fast_equals_the_definition_in_value_gradients_and_running_statistics(**
         assert error(got[name], tensor, floor=1.0 if "bias" in name else 1e-3) <= 1e-10, name
 
 
-@pytest.mark.parametrize("points", [1, 2, 257, 1000, 1024, 2500])
+@pytest.mark.parametrize("points", [1, 2, 257, 1024, 1500])
 @pytest.mark.parametrize("ragged", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_blocks_of_points_change_nothing(points, ragged, activation):
@@ -270,19 +269,6 @@ def test_the_gradients_are_right_by_finite_differences(masked, both):
     assert torch.autograd.gradcheck(lambda x: moments(x, mask), (x,))
 
 
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_operators_are_well_formed(masked, dtype):
-    x = torch.randn(2, 3, 6, dtype=dtype, requires_grad=True)
-    weight = torch.randn(4, 3, dtype=dtype, requires_grad=True)
-    mask = point_mask(torch.tensor([6, 3]), x) if masked else None
-    torch.library.opcheck(torch.ops.pointnet.extremes.default, (x, weight, mask, True))
-    torch.library.opcheck(torch.ops.pointnet.moments.default, (x, mask))
-    with torch.no_grad():
-        values, winners = torch.ops.pointnet.extremes(x, weight, mask, True)
-    torch.library.opcheck(torch.ops.pointnet.extremes_backward.default, (values, x.detach(), weight.detach(), winners))
-
-
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_the_widest_layers_output_never_exists(activation):
     clouds, channels, out, points = 4, 8, 64, 2048
@@ -296,120 +282,8 @@ def test_the_widest_layers_output_never_exists(activation):
     assert fast.numel <= max(clouds * channels * points, out * points)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_under_autocast_the_pool_stays_near_the_definition_and_keeps_its_statistics(training):
-    mlp = SharedMLP([3, 16, 32]).train(training)
-    twin = copy.deepcopy(mlp)
-    x = torch.randn(4, 3, 200)
-    with torch.autocast("cpu", torch.bfloat16):
-        got, wanted = mlp.max_pool(x), twin(x).max(2).values
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got, wanted.float(), rtol=0.05, atol=0.05)
-    torch.testing.assert_close(mlp.state_dict(), twin.state_dict(), rtol=0.02, atol=0.02)
-    got.sum().backward()
-    assert all(p.grad.isfinite().all() for p in mlp.parameters())
-
-
-@pytest.mark.parametrize("both", [True, False])
-def test_winners_are_searched_in_half_and_valued_in_single(both):
-    x, weight = torch.randn(2, 64, 500).bfloat16(), torch.randn(32, 64)
-    values, winners = torch.ops.pointnet.extremes(x, weight, None, both)
-    rough = torch.nn.functional.conv1d(x, weight.bfloat16().unsqueeze(2)).float()
-    assert torch.equal(winners[0], rough.max(2).indices)
-    single = torch.einsum("dc,bcn->bdn", weight, x.float())
-    torch.testing.assert_close(values[0], single.gather(2, winners[0].unsqueeze(2)).squeeze(2))
-    if both:
-        torch.testing.assert_close(values[1], single.gather(2, winners[1].unsqueeze(2)).squeeze(2))
-    assert values.dtype == torch.float32
-
-
-def test_half_precision_points_far_from_the_origin_do_not_overflow():
-    mlp = SharedMLP([3, 8]).half()
-    y = mlp.max_pool((torch.randn(8, 3, 4000) + 5).half())
-    assert y.isfinite().all()
-    assert mlp[0].norm.running_var.isfinite().all()
-    y.float().sum().backward()
-    assert all(p.grad.isfinite().all() for p in mlp.parameters())
-
-
 def test_an_empty_batch_spoils_no_running_statistics():
     mlp = SharedMLP([3, 8])
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         mlp.max_pool(torch.zeros(0, 3, 5))
     assert all(buffer.isfinite().all() for buffer in mlp.buffers())
-
-
-class Waving(nn.LeakyReLU):
-    def forward(self, x):
-        return torch.sin(3 * x)
-
-
-def test_subclasses_and_hooks_take_the_definition():
-    mlp = SharedMLP([3, 8], activation=Waving())
-    assert not mlp[0].is_poolable()
-    x = torch.randn(2, 3, 50)
-    hooked = SharedMLP([3, 8])
-    seen = {}
-    for name in ("conv", "norm", "activation"):
-        module = getattr(hooked[0], name)
-        module.register_forward_hook(lambda module, _, output, name=name: seen.__setitem__(name, output.clone()))
-    hooked.max_pool(x)
-    assert set(seen) == {"conv", "norm", "activation"}
-    assert seen["norm"].min() < 0 == seen["activation"].min()
-    pruned = SharedMLP([3, 8]).eval()
-    torch.nn.utils.prune.random_unstructured(pruned[0].conv, "weight", 0.5)
-    pruned[0].conv.weight_orig.data += 1
-    torch.testing.assert_close(pruned.max_pool(x), pruned(x).max(2).values)
-
-
-def test_it_can_be_checkpointed():
-    mlp = SharedMLP([3, 16, 32]).eval()
-    x = torch.randn(4, 3, 50, requires_grad=True)
-    wanted = torch.autograd.grad(mlp.max_pool(x).sum(), x)[0]
-    y = torch.utils.checkpoint.checkpoint(mlp.max_pool, x, use_reentrant=False)
-    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], wanted)
-
-
-def test_an_exported_graph_holds_standard_operators_only():
-    mlp = SharedMLP([3, 8, 16]).eval()
-    x = torch.randn(2, 3, 20)
-    shapes = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("points")},)
-    program = torch.export.export(Pool(mlp), (x,), dynamic_shapes=shapes)
-    operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert operators
-    assert all(name.startswith("aten.") for name in operators), operators
-    more = torch.randn(5, 3, 33)
-    torch.testing.assert_close(program.module()(more), mlp.max_pool(more))
-
-
-class Pool(nn.Module):
-    def __init__(self, mlp):
-        super().__init__()
-        self.mlp = mlp
-
-    def forward(self, x):
-        return self.mlp.max_pool(x)
-
-
-@pytest.mark.filterwarnings("ignore:.*barrier.*")
-def test_it_trains_under_distributed_data_parallel(tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        mlp = Pool(SharedMLP([3, 8, 16]))
-        twin = copy.deepcopy(mlp)
-        parallel = nn.parallel.DistributedDataParallel(mlp)
-        x = torch.randn(4, 3, 20)
-        parallel(x).square().sum().backward()
-        twin(x).square().sum().backward()
-        for p, q in zip(mlp.parameters(), twin.parameters(), strict=True):
-            torch.testing.assert_close(p.grad, q.grad)
-        torch.testing.assert_close(mlp.state_dict(), twin.state_dict())
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-def test_gradients_of_gradients_are_refused_clearly():
-    x = torch.randn(2, 3, 6, requires_grad=True)
-    gradient = torch.autograd.grad(pooled(x, torch.randn(4, 3), None, None, None).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="extremes_backward"):
-        torch.autograd.grad(gradient[0].sum(), x)
