@@ -4,63 +4,23 @@ The number in a test's name is the section of the page that it proves, and the s
 """
 
 import re
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
-from xml.etree import ElementTree
 
 import pytest
 import torch
-import torch.nn.utils.prune
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from docs import draw
 from pointnet import SharedMLP
 from pointnet.layers import views
 from tests.laws import assert_close
+from tests.views import assert_same, bias_once, linear, multiply_adds, numbers, slid, weight_as, weights, without_bias
 
 PAGE = Path(__file__).parents[1] / "docs" / "shared_mlp.md"
 SMALL = st.integers(1, 5)
-
-
-def numbers(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def linear(c: int, d: int, bias: bool = True) -> nn.Linear:
-    return nn.Linear(c, d, bias=bias, dtype=torch.float64)
-
-
-def weights(layer: nn.Module) -> int:
-    """How many, without biases."""
-    return layer.weight.numel()
-
-
-def multiply_adds(layer, *shape: int) -> int:
-    """As PyTorch counts them in a forward pass, biases not included."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        layer(numbers(*shape))
-    return counter.get_total_flops() // 2
-
-
-def assert_same(one, other, x, layers) -> None:
-    """Equal outputs and, for the same random slope, equal gradients of the input, the weight and the bias.
-
-    `layers` are the two that hold the weights, the same numbers in shapes that may differ.
-    """
-    results = []
-    for call, layer in zip((one, other), layers, strict=True):
-        points = x.clone().requires_grad_()
-        y = call(points)
-        slope = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1))
-        gradients = torch.autograd.grad(y, [points, *layer.parameters()], slope)
-        results.append([y, gradients[0], *(each.flatten(1) if each.dim() > 1 else each for each in gradients[1:])])
-    for i, (got, wanted) in enumerate(zip(*results, strict=True)):
-        assert_close(got, wanted, "output" if i == 0 else "gradient")
 
 
 # 1. A fully connected layer.
@@ -88,12 +48,6 @@ def test_view_1_counts_614656_weights():
 # 2. A convolution is a small fully connected network slid over the patches.
 
 
-def slid(layer: nn.Linear, conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """The Linear on every patch that the convolution looks at: (B, C, H, W) -> (B, D, L)."""
-    columns = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
-    return layer(columns.transpose(1, 2)).transpose(1, 2)
-
-
 @given(
     st.tuples(SMALL, SMALL),
     st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -110,14 +64,6 @@ def test_view_2_a_convolution_is_the_same_linear_on_every_patch(channels, kernel
     assert weights(layer) == weights(conv)
     patches = conv(x).shape[2] * conv(x).shape[3]
     assert multiply_adds(conv, 1, *x.shape[1:]) == patches * multiply_adds(layer, 1, layer.in_features)
-
-
-def test_view_2_patch_by_patch_in_a_plain_loop():
-    conv, x = nn.Conv2d(3, 4, 3, dtype=torch.float64), numbers(2, 3, 6, 5)
-    layer, maps = views.conv2d_to_linear(conv), conv(x)
-    for i in range(4):
-        for j in range(3):
-            assert_close(layer(x[:, :, i : i + 3, j : j + 3].flatten(1)), maps[:, :, i, j], "patch")
 
 
 def test_view_2_one_filter_gives_one_map_because_channels_are_summed():
@@ -305,11 +251,6 @@ def test_view_8_a_reshape_is_not_a_transpose():
     assert not torch.allclose(layer(points.reshape(2, 5, 3)).reshape(2, 4, 5), wanted, atol=0.1)
 
 
-def test_view_8_the_strides_of_a_layer_do_not_change_what_is_copied():
-    conv = nn.Conv2d(3, 4, (2, 5)).to(memory_format=torch.channels_last)
-    assert torch.equal(views.conv2d_to_linear(conv).weight, conv.weight.flatten(1))
-
-
 # 9. PointNet's shared MLP, in four spellings.
 
 
@@ -332,168 +273,7 @@ def test_view_9_one_layer_in_four_spellings(c, d, n, bias):
         assert multiply_adds(held, *shape) == multiply_adds(conv1d, 1, c, n) == n * c * d
 
 
-def test_view_9_point_by_point_in_a_plain_loop():
-    layer, x = linear(3, 4), numbers(2, 3, 6)
-    y = views.linear_to_conv1d(layer)(x)
-    for n in range(6):
-        assert_close(y[:, :, n], layer(x[:, :, n]), "point")
-
-
-# There and back, and what is refused.
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_every_conversion_carries_weights_over_and_back_bit_for_bit(bias):
-    layer = linear(12, 5, bias).float().eval()
-    layer.weight.requires_grad_(False)
-    there_and_back = [
-        views.conv1d_to_linear(views.linear_to_conv1d(layer)),
-        views.conv2d_to_linear(views.linear_to_pointwise_conv2d(layer)),
-        views.conv2d_to_linear(views.linear_to_full_conv2d(layer, (3, 2, 2))),
-    ]
-    for back in there_and_back:
-        assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in layer.state_dict().items())
-        assert back.state_dict().keys() == layer.state_dict().keys()
-        assert back.weight.dtype == torch.float32
-        assert not back.weight.requires_grad
-        assert not back.training
-        assert back.weight.data_ptr() != layer.weight.data_ptr()
-    conv = nn.Conv2d(3, 5, (2, 4), bias=bias)
-    back = views.linear_to_full_conv2d(views.conv2d_to_linear(conv), (3, 2, 4))
-    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in conv.state_dict().items())
-
-
-def test_copying_a_layer_draws_no_random_numbers():
-    layer, state = linear(4, 5), torch.get_rng_state()
-    views.summed_conv2d_to_linear(views.linear_to_pointwise_conv2d(layer), (2, 3))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("frozen", ["weight", "bias"])
-def test_what_is_frozen_stays_frozen_and_the_mode_stays(frozen):
-    layer = linear(6, 5).eval()
-    getattr(layer, frozen).requires_grad_(False)
-    pointwise = views.linear_to_pointwise_conv2d(layer)
-    copies = [views.linear_to_conv1d(layer), pointwise, views.linear_to_full_conv2d(layer, (1, 2, 3))]
-    for twin in [*copies, views.conv2d_to_linear(pointwise), views.summed_conv2d_to_linear(pointwise, (2, 3))]:
-        assert {name for name, tensor in twin.named_parameters() if not tensor.requires_grad} == {frozen}
-        assert not twin.training
-
-
-def test_copies_lie_where_their_source_does():
-    layer = nn.Linear(6, 5, device="meta", dtype=torch.float16)
-    conv = views.linear_to_full_conv2d(layer, (1, 2, 3))
-    for twin in (views.linear_to_conv1d(layer), conv, views.conv2d_to_linear(conv)):
-        assert (twin.weight.device.type, twin.weight.dtype) == ("meta", torch.float16)
-
-
-SUMMED = partial(views.summed_conv2d_to_linear, size=(2, 2))
-FULL = partial(views.linear_to_full_conv2d, shape=(1, 2, 2))
-
-
-@pytest.mark.parametrize("convert", [views.conv1d_to_linear, SUMMED])
-@pytest.mark.parametrize(("setting", "settings"), [
-    ("kernel_size", {"kernel_size": 3}), ("stride", {"kernel_size": 1, "stride": 2}),
-    ("padding", {"kernel_size": 1, "padding": 1}), ("groups", {"kernel_size": 1, "groups": 2}),
-])  # fmt: skip
-def test_only_what_sees_a_single_position_is_a_linear_on_each(convert, setting, settings):
-    kind = nn.Conv1d if convert is views.conv1d_to_linear else nn.Conv2d
-    with pytest.raises(ValueError, match=f"conv must have {setting}=.* to be one Linear on each (point|pixel), got"):
-        convert(kind(4, 4, **settings))
-
-
-@pytest.mark.parametrize("padding", ["same", "valid"])
-def test_padding_by_name_is_none_for_a_kernel_of_one(padding):
-    x = numbers(2, 3, 5)
-    conv = nn.Conv1d(3, 4, 1, padding=padding, dtype=torch.float64)
-    assert_close(views.conv1d_to_linear(conv)(x.mT).mT, conv(x), "points")
-    around = nn.Conv2d(3, 4, 3, padding=padding, padding_mode="circular", dtype=torch.float64)
-    image = numbers(2, 3, 6, 5)
-    padded = F.pad(image, (1, 1, 1, 1), "circular") if padding == "same" else image
-    columns = F.unfold(padded, 3)
-    assert_close(views.conv2d_to_linear(around)(columns.mT).mT, around(image).flatten(2), "padded first")
-
-
-@pytest.mark.parametrize(("convert", "name", "other"), [
-    (views.linear_to_conv1d, "linear must be a Linear", nn.Conv1d(4, 4, 1)),
-    (views.linear_to_pointwise_conv2d, "linear must be a Linear", nn.Bilinear(4, 4, 4)),
-    (FULL, "linear must be a Linear", nn.Conv2d(4, 4, 1)),
-    (views.conv1d_to_linear, "conv must be a Conv1d", nn.Conv2d(4, 4, 1)),
-    (views.conv2d_to_linear, "conv must be a Conv2d", nn.ConvTranspose2d(4, 4, 3)),
-    (SUMMED, "conv must be a Conv2d", nn.ConvTranspose2d(4, 4, 1)),
-])  # fmt: skip
-def test_another_kind_of_layer_is_refused(convert, name, other):
-    with pytest.raises(TypeError, match=f"^{name}, got {type(other).__name__}$"):
-        convert(other)
-
-
-class Doubled(nn.Linear):
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-def with_buffer():
-    layer = nn.Linear(4, 4)
-    weight = layer.weight.detach().clone()
-    del layer.weight
-    layer.register_buffer("weight", weight)
-    return layer
-
-
-def with_hook():
-    layer = nn.Linear(4, 4)
-    layer.register_forward_hook(lambda module, arguments, y: 2 * y)
-    return layer
-
-
-@pytest.mark.parametrize("make", [
-    lambda: Doubled(4, 4), with_buffer, with_hook,
-    lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
-    lambda: torch.nn.utils.prune.l1_unstructured(nn.Linear(4, 4), "bias", 0.5),
-    lambda: nn.LazyLinear(4),
-])  # fmt: skip
-@pytest.mark.parametrize("convert", [views.linear_to_conv1d, views.linear_to_pointwise_conv2d, FULL])
-def test_a_layer_that_is_more_than_its_weight_and_bias_is_refused(make, convert):
-    with pytest.raises(
-        ValueError, match="linear must be a plain Linear, with weight and bias its parameters and no hook"
-    ):
-        convert(make())
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 5), (3, 4), (1, -3, -4), (3.0, 2, 2), 12])
-def test_a_shape_that_does_not_fit_is_refused(shape):
-    with pytest.raises(ValueError, match=r"shape must be \(C, H, W\).*, got"):
-        views.linear_to_full_conv2d(nn.Linear(12, 4), shape)
-    with pytest.raises(ValueError, match=r"size must be \(H, W\), 2 integers of at least 1, got"):
-        views.summed_conv2d_to_linear(nn.Conv2d(3, 4, 1), (0, 4) if shape == 12 else shape[:1])
-
-
-def test_groups_are_several_linears():
-    with pytest.raises(ValueError, match="conv must have groups=1 to be one Linear on each patch, got 2"):
-        views.conv2d_to_linear(nn.Conv2d(4, 4, 3, groups=2))
-
-
 # Broken on purpose: the tests above must notice. The page shows the table.
-
-
-def weight_as(change):
-    """A layer with its weight changed: `change` gives the numbers in another order, or other numbers."""
-
-    def broken(layer):
-        layer.weight.data = change(layer.weight.detach()).reshape(layer.weight.shape).contiguous()
-        return layer
-
-    return broken
-
-
-def without_bias(layer):
-    layer.bias.data.zero_()
-    return layer
-
-
-def bias_once(layer):
-    layer.bias.data /= 6
-    return layer
 
 
 def held_to(test, *arguments):
@@ -565,45 +345,3 @@ def test_a_broken_view_is_caught(title):
 def test_the_page_lists_what_was_broken():
     _, table = PAGE.read_text(encoding="utf-8").split("| what was broken |\n|-|\n")
     assert re.findall(r"^\| (.+) \|$", table, re.MULTILINE) == list(BROKEN)
-
-
-# The page itself.
-
-
-def sections() -> dict[int, str]:
-    parts = re.split(r"^## (\d)\. ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {int(number): text.split("\n## ")[0] for number, text in zip(parts[1::2], parts[2::2], strict=True)}
-
-
-def test_each_view_has_a_section_that_names_its_tests_and_each_test_its_section():
-    tests = {name for name in globals() if name.startswith("test_view_")}
-    found = sections()
-    assert sorted(found) == list(range(1, 10))
-    for number, text in found.items():
-        named = set(re.findall(r"`(test_view_\d_\w+)`", text))
-        assert named == {name for name in tests if name.startswith(f"test_view_{number}_")}, number
-        assert re.search(r"^!\[.+\]\(figures/\w+\.svg\)$", text, re.MULTILINE), number
-        assert "```python" in text, number
-
-
-def test_the_pages_code_runs():
-    names = {"__name__": "docs.shared_mlp"}
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), names)
-
-
-def test_the_figures_are_those_that_the_code_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr(draw, "FOLDER", tmp_path)
-    for figure in draw.FIGURES:
-        figure()
-    folder = PAGE.parent / "figures"
-    drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert drawn == {path.name: path.read_bytes() for path in folder.iterdir()}, (
-        "python -m tools.figures makes them again"
-    )
-    assert set(re.findall(r"\(figures/(\w+\.svg)\)", PAGE.read_text(encoding="utf-8"))) == drawn.keys()
-    numbers_of_the_page = set(re.findall(r"\d+,\d{3}", PAGE.read_text(encoding="utf-8")))
-    for svg in drawn.values():
-        assert set(re.findall(r"\d+,\d{3}", svg.decode())) <= numbers_of_the_page
-        assert ElementTree.fromstring(svg).tag.endswith("svg")
