@@ -1,4 +1,4 @@
-"""OBJ: `v` lines, and `f` lines that name them. Materials (`mtllib`), texture coordinates and groups are passed over.
+"""OBJ: `v` lines, and `f` lines that name them. Materials (`mtllib`), texture coordinates and groups are skipped.
 
 Source: Wavefront's Advanced Visualizer manual, appendix B1; colours after xyz as MeshLab and others write them.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import Refusal
 from .columns import as_unit_colors
 from .contents import EXTRAS, Array, Contents, Extras
-from .polygons import Polygons, fan_triangles
+from .polygons import Polygons, with_faces
 from .scan import blocks_of_lines, numbers, quoted, unix_lines, words_per_line
 
 VERTEX = re.compile(rb"^[ \t]*v[ \t]+(.*)", re.MULTILINE)
@@ -28,7 +28,7 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
         Refusal: no vertices, one with fewer than three numbers, or a face that names one that is not there.
     """
     data = re.sub(rb"\\\r?\n", b" ", unix_lines(data))
-    points, count = bytearray(), 0  # which grows where it is
+    points, count = bytearray(), 0  # a bytearray grows in place
     normals, colors, corners, sizes = [], [], [], []
     for block in blocks_of_lines(data):
         if b"#" in block:
@@ -50,13 +50,13 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
         contents = contents._replace(colors=as_unit_colors(np.concatenate(colors)))
     all_corners = np.concatenate(corners)
     if len(all_corners):
-        return contents._replace(faces=fan_triangles(Polygons(all_corners, np.concatenate(sizes)), count)[0])
+        return with_faces(contents, Polygons(all_corners, np.concatenate(sizes)))
     matched = sum(map(len, normals)) == count
     return contents._replace(normals=np.concatenate(normals)) if matched else contents
 
 
 def _rows(lines: list[bytes], kind: str) -> Array:
-    """The numbers of lines that begin alike: (n, K), K at least 3 and the same for all, or cut to that."""
+    """The numbers of these lines: (n, K), K at least 3; 3 where the lines differ in length."""
     text = b"".join(line + b"\n" for line in lines)
     widths = words_per_line(text)
     if not lines:
@@ -69,7 +69,7 @@ def _rows(lines: list[bytes], kind: str) -> Array:
 
 
 def _faces(block: bytes, before: int) -> tuple[Array, Array]:
-    """The polygons of a block, `before` vertices into the file: corners counted from 0, and sizes."""
+    """The polygons of a block that `before` vertices precede: corners counted from 0, and sizes."""
     lines = FACE.findall(block)
     text = b"".join(line + b"\n" for line in lines)
     sizes = words_per_line(text)
@@ -78,9 +78,9 @@ def _faces(block: bytes, before: int) -> tuple[Array, Array]:
         raise Refusal("has a face whose corners do not begin with a vertex")
     if (corners == 0).any():
         raise Refusal("a face names vertex 0, but OBJ counts from 1")
-    if (corners < 0).any():  # counted back from the vertices there are at that line
+    if (corners < 0).any():  # counted back from the latest vertex at that line
         kinds = np.array(KIND.findall(block))
         there = before + np.cumsum(kinds == b"v")[kinds == b"f"]
         corners = np.where(corners < 0, corners + 1 + np.repeat(there, sizes), corners)
-        corners[corners <= 0] = np.iinfo(np.int64).max  # before the first: nobody's
+        corners[corners <= 0] = np.iinfo(np.int64).max  # before the first: no vertex
     return corners - 1, sizes

@@ -1,4 +1,4 @@
-"""OFF: the meshes of ModelNet and of the Princeton benchmarks. The one parser here that speed was spent on.
+"""OFF: the meshes of ModelNet and of the Princeton benchmarks. The one parser here that is optimised for speed.
 
     OFF                     or [ST][C][N]OFF: normals (N), colours (C), texture coordinates (ST) beside the vertices
     V F E                   on the same line too, or glued to the word: OFF2258 2436 0
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..errors import Refusal
 from .columns import as_unit_colors
 from .contents import EXTRAS, Array, Contents, Extras
-from .polygons import fan_triangles, polygons_of_text
+from .polygons import polygons_of_text, with_faces
 from .scan import numbers_of_lines, quoted, unix_lines
 
 MAGIC = re.compile(rb"\s*(ST)?(C)?(N)?(4|4n|n)?OFF(\s*BINARY)?", re.IGNORECASE)
@@ -35,7 +35,7 @@ def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """An OFF file's vertices and triangles; polygons are cut into fans.
 
     Raises:
-        Refusal: not text in OFF, a binary or four-dimensional variant, counts that lie, or indices out of range.
+        Refusal: not text in OFF, a binary or four-dimensional variant, wrong counts, or indices out of range.
     """
     if b"#" in data:
         data = re.sub(rb"#[^\n\r]*", b"", data)
@@ -46,12 +46,8 @@ def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
     if not header.num_faces:
         return contents
     polygons = polygons_of_text(data[end:], header.num_faces)
-    faces, polygon = fan_triangles(polygons, header.num_vertices)
-    colors = polygons.others
-    if colors is None or colors.shape[1] not in (3, 4) or "colors" not in extras:
-        return contents._replace(faces=faces)
-    colors = as_unit_colors(colors)
-    return contents._replace(faces=faces, face_colors=colors if polygon is None else colors[polygon])
+    is_color = polygons.others is not None and polygons.others.shape[1] in (3, 4) and "colors" in extras
+    return with_faces(contents, polygons, polygons.others if is_color else None)
 
 
 def _header(data: bytes) -> Header:
@@ -68,7 +64,7 @@ def _header(data: bytes) -> Header:
     header = Header(bool(normals), bool(colors), int(counts[1]), int(counts[2]), counts.end())
     if not header.num_vertices:
         raise Refusal("declares no vertices")
-    # The shortest lines there can be.
+    # The shortest lines that are possible.
     for name, count, least in (("vertices", header.num_vertices, len("0 0 0\n")), ("faces", header.num_faces, 2)):
         if count * least > len(data) - header.end + 1:
             raise Refusal(f"declares {count} {name}, more than the file holds")
@@ -76,7 +72,7 @@ def _header(data: bytes) -> Header:
 
 
 def _vertices(rows: Array, header: Header, extras: Extras) -> Contents:
-    """The vertices from all numbers of their lines: x y z, then a normal, then a colour, then whatever else."""
+    """The vertices from all numbers of their lines: x y z, then a normal, then a colour, then anything else."""
     width, rest = divmod(rows.size, header.num_vertices)
     least = 3 + 3 * header.has_normals + 3 * header.has_colors
     if rest or width < least:

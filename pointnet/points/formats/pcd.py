@@ -5,6 +5,8 @@ Source: pcl.readthedocs.io, "The PCD (Point Cloud Data) file format"; LZF as in 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..errors import Refusal
@@ -13,30 +15,41 @@ from .contents import EXTRAS, Array, Contents, Extras, most_bytes
 from .scan import numbers, numbers_of_lines, quoted
 
 LONGEST_HEADER = 100_000
-MOST_VALUES = 10_000  # a point
+MOST_VALUES = 10_000  # per point
 TYPES = {f"{kind}{size}" for kind in "IU" for size in (1, 2, 4, 8)} | {"F4", "F8"}
 PACKED_COLORS = ("rgb", "rgba")
 Header = dict[str, list[str]]
+Columns = dict[str, Array]
+
+
+class Field(NamedTuple):
+    name: str
+    kind: np.dtype[np.generic]
+    values: int  # per point; only fields of one are columns
+
+    @property
+    def nbytes(self) -> int:
+        return self.kind.itemsize * self.values
 
 
 def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """A PCD file's points, with the normals, colours and labels its fields name.
 
     Raises:
-        Refusal: a header that is not PCD's or that lies about the size, or data that are no numbers.
+        Refusal: not a PCD header, a wrong size in it, or data that are not numbers.
     """
     header, start = _header(data)
-    count, dtype = _count(header), _dtype(header)
+    count, fields = _count(header), _fields(header)
     encoding = header["DATA"][0].lower()
     if encoding == "ascii":
-        table = _from_text(data, start, count, dtype)
+        columns = _from_text(data, start, count, fields)
     elif encoding == "binary":
-        table = _from_bytes(data, start, count, dtype)
+        columns = _from_bytes(data, start, count, fields)
     elif encoding == "binary_compressed":
-        table = _from_compressed(data[start:], count, dtype, most_bytes(len(data)))
+        columns = _from_compressed(data[start:], count, fields, most_bytes(len(data)))
     else:
         raise Refusal(f"DATA must be ascii, binary or binary_compressed, got {quoted(encoding)}")
-    return from_named(_with_unpacked_colors(table) if "colors" in extras else table, extras)
+    return from_named(_with_unpacked_colors(columns) if "colors" in extras else columns, extras)
 
 
 def _header(data: bytes) -> tuple[Header, int]:
@@ -58,12 +71,12 @@ def _header(data: bytes) -> tuple[Header, int]:
 
 
 def _count(header: Header) -> int:
-    """The number of points, which is said twice."""
+    """The number of points, which the header states twice."""
     sides = [_whole(header, key, 1)[0] for key in ("WIDTH", "HEIGHT") if key in header]
     area = sides[0] * sides[1] if len(sides) == 2 else None
     count = _whole(header, "POINTS", 1)[0] if "POINTS" in header else area
     if count is None:
-        raise Refusal("says neither POINTS nor WIDTH and HEIGHT")
+        raise Refusal("has neither POINTS nor WIDTH and HEIGHT")
     if area not in (None, count):
         raise Refusal(f"declares {count} points, but WIDTH x HEIGHT is {area}")
     if count == 0:
@@ -78,8 +91,7 @@ def _whole(header: Header, key: str, count: int) -> list[int]:
     return [int(word) for word in words]
 
 
-def _dtype(header: Header) -> np.dtype[np.void]:
-    """A point as the header describes it."""
+def _fields(header: Header) -> list[Field]:
     names = header["FIELDS"]
     sizes, counts = (_whole({"COUNT": ["1"] * len(names), **header}, key, len(names)) for key in ("SIZE", "COUNT"))
     kinds = [f"{kind}{size}" for kind, size in zip(header["TYPE"], sizes, strict=True)]
@@ -87,21 +99,12 @@ def _dtype(header: Header) -> np.dtype[np.void]:
         raise Refusal(f"TYPE and SIZE must be I or U of 1, 2, 4 or 8, or F of 4 or 8, got {quoted(min(unknown))}")
     if sum(counts) > MOST_VALUES:
         raise Refusal(f"declares {sum(counts)} values a point")
-    fields = []
-    for i, (name, kind, count) in enumerate(zip(names, kinds, counts, strict=True)):
-        # Padding is called "_", more than once.
-        fields.append((f"{name} {i}", f"<{kind.lower()}", (count,)))
-    return np.dtype(fields)
+    fields = zip(names, kinds, counts, strict=True)
+    return [Field(name, np.dtype(f"<{kind.lower()}"), count) for name, kind, count in fields]
 
 
-def _columns(table: Array) -> dict[str, Array]:
-    """The fields of one value, by their names."""
-    names = [name for name in table.dtype.names or () if table.dtype[name].shape == (1,)]
-    return {name.rsplit(" ", 1)[0]: table[name][:, 0] for name in reversed(names)}
-
-
-def _from_text(text: bytes, start: int, count: int, dtype: np.dtype[np.void]) -> dict[str, Array]:
-    width = sum(dtype[name].shape[0] for name in dtype.names or ())
+def _from_text(text: bytes, start: int, count: int, fields: list[Field]) -> Columns:
+    width = sum(field.values for field in fields)
     if count * width * 2 > len(text) - start + 1:
         raise Refusal(f"declares {count} points of {width} values, more than the file holds")
     values, end = numbers_of_lines(text, start, count)
@@ -110,48 +113,51 @@ def _from_text(text: bytes, start: int, count: int, dtype: np.dtype[np.void]) ->
         there = values.size + numbers(beyond).size
         raise Refusal(f"declares {count} points of {width} values, a line each, holds {there} values")
     values = values.reshape(count, width)
-    columns, at = {}, 0
-    for field in dtype.names or ():
-        (size,), kind, name = dtype[field].shape, dtype[field].base, field.rsplit(" ", 1)[0]
-        if size == 1:
-            packed = name in PACKED_COLORS
-            columns[name] = values[:, at] if kind.kind == "f" and not packed else values[:, at].astype(kind)
-        at += size
+    columns, at = Columns(), 0
+    for field in fields:
+        if field.values == 1:
+            column = values[:, at]
+            stays = field.kind.kind == "f" and field.name not in PACKED_COLORS
+            columns[field.name] = column if stays else column.astype(field.kind)
+        at += field.values
     return columns
 
 
-def _from_bytes(data: bytes, start: int, count: int, dtype: np.dtype[np.void]) -> dict[str, Array]:
-    there = len(data) - start
-    if count * dtype.itemsize > there:
-        raise Refusal(f"declares {count} points of {dtype.itemsize} bytes, holds {there} bytes of them")
-    return _columns(np.frombuffer(data, dtype, count, start))
+def _from_bytes(data: bytes, start: int, count: int, fields: list[Field]) -> Columns:
+    size, there = sum(field.nbytes for field in fields), len(data) - start
+    if count * size > there:
+        raise Refusal(f"declares {count} points of {size} bytes, holds {there} bytes of them")
+    # Numbered, since padding is called "_", more than once.
+    row = np.dtype([(f"{i}", field.kind, (field.values,)) for i, field in enumerate(fields)])
+    table = np.frombuffer(data, row, count, start)
+    return {field.name: table[f"{i}"][:, 0] for i, field in enumerate(fields) if field.values == 1}
 
 
-def _from_compressed(data: bytes, count: int, dtype: np.dtype[np.void], limit: int) -> dict[str, Array]:
-    """Fields one after another, all points' each, packed with LZF behind both sizes."""
+def _from_compressed(data: bytes, count: int, fields: list[Field], limit: int) -> Columns:
+    """Fields one after another, each of all points, packed with LZF behind both sizes."""
+    point = sum(field.nbytes for field in fields)
     packed, size = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4))
-    if size != count * dtype.itemsize:
-        raise Refusal(f"declares {count} points of {dtype.itemsize} bytes, but {size} bytes of them")
+    if size != count * point:
+        raise Refusal(f"declares {count} points of {point} bytes, but {size} bytes of them")
     if packed > len(data) - 8 or size > limit:
         raise Refusal(f"declares {packed} bytes that unpack to {size}, more than the file holds")
     unpacked = lzf_decompress(data[8 : 8 + packed], size)
-    columns, start = {}, 0
-    for name in dtype.names or ():
-        field = dtype[name]
-        if field.shape == (1,):
-            columns[name.rsplit(" ", 1)[0]] = np.frombuffer(unpacked, field.base, count, start)
-        start += count * field.itemsize
+    columns, start = Columns(), 0
+    for field in fields:
+        if field.values == 1:
+            columns[field.name] = np.frombuffer(unpacked, field.kind, count, start)
+        start += count * field.nbytes
     return columns
 
 
 def lzf_decompress(packed: bytes, size: int) -> bytes:
-    """What LZF packed into these bytes: `size` of them.
+    """The `size` bytes that LZF packed into these.
 
-    A byte below 32 is followed by one more than that many plain bytes. Any other is a copy from what came before: its
-    upper three bits say how long (7: the next byte is added), its lower five and the next byte from how far back.
+    A byte below 32 is followed by one more than that many plain bytes. Any other is a copy of earlier output: its upper
+    three bits give the length (7: the next byte is added), its lower five and the next byte the distance back.
 
     Raises:
-        Refusal: it is cut short, refers to what is not there, or unpacks to another size.
+        Refusal: cut short, a copy from before the beginning, or another size.
     """
     out, at = bytearray(), 0
     try:
@@ -171,7 +177,7 @@ def lzf_decompress(packed: bytes, size: int) -> bytes:
             start, length = len(out) - back, length + 2
             if start < 0:
                 raise Refusal("its packed data refer to what comes before their beginning")
-            # A copy may run into what it writes itself, and then repeats it.
+            # A copy may overlap its own output, which it then repeats.
             out += (out[start : start + length] * (length // back + 1))[:length]
     except IndexError as error:
         raise Refusal("its packed data are cut short") from error
@@ -180,8 +186,8 @@ def lzf_decompress(packed: bytes, size: int) -> bytes:
     return bytes(out)
 
 
-def _with_unpacked_colors(columns: dict[str, Array]) -> dict[str, Array]:
-    """Replaces `rgb` or `rgba`, 0xAARRGGBB in the bits of an integer or of a float, by r, g and b."""
+def _with_unpacked_colors(columns: Columns) -> Columns:
+    """Columns r, g and b in place of `rgb` or `rgba`, 0xAARRGGBB in the bits of an integer or of a float."""
     for name in PACKED_COLORS:
         if name in columns and columns[name].dtype.itemsize == 4:
             packed = np.ascontiguousarray(columns[name]).view(np.uint32)

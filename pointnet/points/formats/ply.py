@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import Refusal
-from .columns import as_unit_colors, from_named, known_columns, plain
+from .columns import from_named, known_columns, plain
 from .contents import EXTRAS, Array, Contents, Extras
-from .polygons import Polygons, fan_triangles, polygons_of_text
+from .polygons import Polygons, polygons_of_text, with_faces
 from .scan import columns_of_lines, end_of_lines, quoted, unix_lines
 
 LONGEST_HEADER = 1 << 20
@@ -49,7 +49,7 @@ class Element(NamedTuple):
     properties: list[Property]
 
 
-# What a face has beside its corners, by name: (P,) each.
+# The properties of the faces that are not lists, by name: (P,) each.
 Scalars = dict[str, Array]
 
 
@@ -57,7 +57,7 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """A PLY file's vertices and triangles; polygons are cut into fans.
 
     Raises:
-        Refusal: a header that is not PLY's, counts that lie, lists among the vertices, or indices out of range.
+        Refusal: a header that is not PLY's, wrong counts, lists among the vertices, or indices out of range.
     """
     order, elements, at = _header(data)
     if order == "=":
@@ -76,11 +76,15 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
             contents = from_named(table, extras)
     if contents is None or not len(contents.vertices):
         raise Refusal("holds no vertices")
-    return contents if polygons is None else _with_faces(contents, polygons, scalars, extras)
+    if polygons is None:
+        return contents
+    rgb = [scalars[name] for name in ("red", "green", "blue") if name in scalars]
+    is_color = len(rgb) == 3 and "colors" in extras
+    return with_faces(contents, polygons, np.stack(rgb, axis=1) if is_color else None)
 
 
 def _header(data: bytes) -> tuple[str, list[Element], int]:
-    """-> byte order ("=" for text), elements, and where the body begins."""
+    """The byte order ("=" for text), the elements, and where the body begins."""
     end = END.search(data, 0, LONGEST_HEADER)
     if not re.match(rb"ply[ \t]*[\r\n]", data):
         raise Refusal(f"does not begin with ply, but with {quoted(data[:20])}")
@@ -115,7 +119,7 @@ def _property(words: list[str], order: str) -> Property:
 
 
 def _check_size(elements: list[Element], size: int, text: bool) -> None:
-    """Refuses counts that the file has no room for: a list takes its length at least, a number of a text two bytes."""
+    """Raises Refusal where the body is shorter than the counts need: a list needs its length, text two bytes."""
     for element in elements:
         row = sum(2 if text else (prop.length or prop.kind).itemsize for prop in element.properties)
         if element.rows and (not row or element.rows * row > size + text):
@@ -123,7 +127,7 @@ def _check_size(elements: list[Element], size: int, text: bool) -> None:
 
 
 def _table(body: bytes, at: int, element: Element, order: str, known: Collection[str]) -> tuple[dict[str, Array], int]:
-    """The columns of an element without lists, of a text those of `known` names, and where it ends."""
+    """The columns of an element without lists (of a text only those with `known` names), and where it ends."""
     if any(prop.length for prop in element.properties):
         raise Refusal(f"has lists in its element {quoted(element.name)}, which are not read")
     if order == "=":
@@ -144,7 +148,7 @@ def _table(body: bytes, at: int, element: Element, order: str, known: Collection
 
 
 def _corner_list(element: Element) -> int:
-    """Which property is the corners."""
+    """The index of the property that holds the corners."""
     named = [i for i, prop in enumerate(element.properties) if prop.name in CORNERS and prop.length]
     if not named or element.properties[named[0]].kind.kind not in "iu":
         raise Refusal("has faces without a list vertex_indices of integers")
@@ -160,11 +164,8 @@ def _text_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Sc
     scalars = [prop for prop in properties if not prop.length]
     if polygons.others is None or len(scalars) != len(properties) - 1 or len(polygons.others.T) != len(scalars):
         return polygons, {}, end
-    return (
-        polygons,
-        {prop.name: row.astype(prop.kind) for prop, row in zip(scalars, polygons.others.T, strict=True)},
-        end,
-    )
+    columns = zip(scalars, polygons.others.T, strict=True)
+    return polygons, {prop.name: column.astype(prop.kind) for prop, column in columns}, end
 
 
 def _byte_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Scalars, int]:
@@ -173,7 +174,7 @@ def _byte_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Sc
     if uniform:
         return uniform
     starts, sizes = np.empty(element.rows, np.int64), np.empty(element.rows, np.int64)
-    # Rows of different lengths: each begins where the one before ends, so there is no way but to walk.
+    # Rows of different lengths: each begins where the one before ends, so they are visited one by one.
     for row in range(element.rows):
         for i, prop in enumerate(element.properties):
             size = 1
@@ -193,13 +194,13 @@ def _byte_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Sc
 
 
 def _integer(raw: bytes, kind: np.dtype[np.generic]) -> int:
-    """A list's length as it is written; -1 if it is cut short."""
+    """The length of a list; -1 if the file ends within it."""
     big = kind.byteorder == ">"
     return int.from_bytes(raw, "big" if big else "little", signed=kind.kind == "i") if len(raw) == kind.itemsize else -1
 
 
 def _gathered(body: bytes, starts: Array, sizes: Array, kind: np.dtype[np.generic]) -> Array:
-    """The numbers of runs that begin at `starts` (P,) and are `sizes` (P,) long, one after another."""
+    """The numbers of runs that begin at bytes `starts` (P,) and have `sizes` (P,) numbers, one run after another."""
     step = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     first = np.repeat(starts, sizes) + step * kind.itemsize
     raw = np.frombuffer(body, np.uint8)[first[:, None] + np.arange(kind.itemsize)]
@@ -207,7 +208,7 @@ def _gathered(body: bytes, starts: Array, sizes: Array, kind: np.dtype[np.generi
 
 
 def _uniform_polygons(body: bytes, at: int, element: Element, corner_list: int) -> tuple[Polygons, Scalars, int] | None:
-    """The faces, if all are like the first; None if they are not."""
+    """The faces, if all have list lengths like the first; otherwise None."""
     fields, offset = list[tuple[str, np.dtype[np.generic], tuple[int, ...]]](), at
     for i, prop in enumerate(element.properties):
         size = 1
@@ -232,12 +233,3 @@ def _uniform_polygons(body: bytes, at: int, element: Element, corner_list: int) 
     corners = table[f"{corner_list}"]
     columns = {prop.name: table[f"{i}"] for i, prop in enumerate(element.properties) if not prop.length}
     return Polygons(corners.reshape(-1), np.full(element.rows, corners.shape[1])), columns, end
-
-
-def _with_faces(contents: Contents, polygons: Polygons, scalars: Scalars, extras: Extras) -> Contents:
-    faces, polygon = fan_triangles(polygons, len(contents.vertices))
-    rgb = [scalars[name] for name in ("red", "green", "blue") if name in scalars]
-    if len(rgb) < 3 or "colors" not in extras:
-        return contents._replace(faces=faces)
-    colors = as_unit_colors(np.stack(rgb, axis=1))
-    return contents._replace(faces=faces, face_colors=colors if polygon is None else colors[polygon])

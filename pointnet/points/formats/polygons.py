@@ -1,4 +1,4 @@
-"""Polygons, as files hold them, to triangles."""
+"""Polygons as files hold them, cut into triangles."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Refusal
-from .contents import Array
+from .columns import as_unit_colors
+from .contents import Array, Contents
 from .scan import blocks_of_lines, numbers, words_per_line
 
-# Polygons cut at once, so that what is held beside the triangles stays small.
-BLOCK = 1 << 16
+BLOCK = 1 << 16  # polygons cut at once, so that temporary arrays stay small
 
 
 class Polygons(NamedTuple):
     """P polygons of any size."""
 
-    corners: Array  # vertex indices, all polygons' one after another
+    corners: Array  # vertex indices, one polygon after another
     sizes: Array  # (P,)
-    others: Array | None = None  # (P, K) the numbers beside each, where all have as many
+    others: Array | None = None  # (P, K) the other numbers of each, where all have the same count
 
 
 def polygons_of_text(text: bytes, count: int, before: int = 0) -> Polygons:
     """`count` polygons from lines `n i_1 ... i_n`, with `before` numbers before that and any number behind.
 
     Raises:
-        Refusal: another number of lines, or one shorter than it says.
+        Refusal: another number of lines, or a line shorter than it declares.
     """
     if before == 0 and (triangles := _triangles_of_text(text, count)) is not None:
         return Polygons(triangles.reshape(-1), np.full(count, 3))
@@ -41,7 +41,7 @@ def polygons_of_text(text: bytes, count: int, before: int = 0) -> Polygons:
 
 
 def _triangles_of_text(text: bytes, count: int) -> Array | None:
-    """The same, (F, 3), for triangles with nothing behind them, which is quick; None for any others."""
+    """The fast path for lines `3 a b c` alone: (F, 3); None for any others."""
     try:
         flat = numbers(text, np.int64)
     except Refusal:
@@ -74,14 +74,27 @@ def _polygons_of_block(text: bytes, before: int) -> Polygons:
     return Polygons(corners.astype(np.int64), sizes, others)
 
 
-def fan_triangles(polygons: Polygons, num_vertices: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Polygons as fans about their first corner; those of fewer than three corners give no triangle.
-
-    Returns:
-        (F, 3) triangles, and (F,) the polygon each comes from, or None where they are the polygons themselves.
+def with_faces(contents: Contents, polygons: Polygons, colors: Array | None = None) -> Contents:
+    """Contents with polygons cut into triangles; `colors` (P, 3 or more) are those of the polygons.
 
     Raises:
-        Refusal: a corner is none of the vertices, which are counted from 0.
+        Refusal: as `fan_triangles`.
+    """
+    faces, polygon = fan_triangles(polygons, len(contents.vertices))
+    if colors is None:
+        return contents._replace(faces=faces)
+    colors = as_unit_colors(colors)
+    return contents._replace(faces=faces, face_colors=colors if polygon is None else colors[polygon])
+
+
+def fan_triangles(polygons: Polygons, num_vertices: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Polygons cut into fans about their first corner; those of fewer than three corners give no triangle.
+
+    Returns:
+        (F, 3) triangles, and (F,) the polygon each comes from, or None where every polygon is a triangle.
+
+    Raises:
+        Refusal: a corner is not one of the vertices, which are counted from 0.
     """
     check_indices(polygons.corners, num_vertices)
     corners, sizes = (array.astype(np.int64, copy=False) for array in polygons[:2])
@@ -108,7 +121,7 @@ def _fans(corners: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray
 
 
 def check_indices(indices: Array, num_vertices: int) -> None:
-    """Refuses faces that name vertices that are not there."""
+    """Raises Refusal where a face names a vertex that is not there."""
     if indices.size and not 0 <= indices.min() <= indices.max() < num_vertices:
         wrong = int(indices.min()) if indices.min() < 0 else int(indices.max())
         raise Refusal(f"a face names vertex {wrong}, but there are {num_vertices} vertices, counted from 0")

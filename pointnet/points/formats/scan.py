@@ -1,4 +1,4 @@
-"""Numbers in text, found at once and not line by line."""
+"""Numbers in text, parsed in large blocks instead of line by line."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def numbers(text: bytes, dtype: type[np.generic] = np.float64) -> Array:
     Raises:
         Refusal: it holds something else.
     """
-    if not text or text.isspace():  # in which numpy finds a -1
+    if not text or text.isspace():  # numpy returns -1 for it
         return np.empty(0, dtype)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # how numpy before 2.3 says that it stopped midway
+            warnings.simplefilter("error", DeprecationWarning)  # numpy before 2.3 warns where it stopped midway
             return np.fromstring(text, dtype=dtype, sep=" ")
     except (ValueError, DeprecationWarning) as error:
         raise Refusal(f"holds something that is not a number{_first_wrong(text, dtype)}") from error
 
 
 def _first_wrong(text: bytes, dtype: type[np.generic]) -> str:
-    """The first word that stopped `numbers`, for its message."""
+    """The first word that is not a number, for the message of `numbers`."""
     for word in text[:100_000].split():
         try:
             (int if issubclass(dtype, np.integer) else float)(word)
@@ -51,23 +51,23 @@ def numbers_of_lines(text: bytes, start: int, count: int) -> tuple[Array, int]:
     """The numbers on the next `count` lines that are not blank, (n,), and where the last of these lines ends.
 
     Raises:
-        Refusal: they hold something else, or one is of more than a megabyte.
+        Refusal: they hold something else, or one is longer than a megabyte.
     """
-    end, found = end_of_lines(text, start, count), bytearray()  # which grows where it is
-    for block in blocks_of_lines(text, start, end):
-        found += numbers(block).tobytes()
-    return np.frombuffer(found) if found else np.empty(0), end
+    rows, _, end = columns_of_lines(text, start, count, 1, [0])
+    return rows.reshape(-1), end
 
 
 def columns_of_lines(text: bytes, start: int, count: int, width: int, kept: Sequence[int]) -> tuple[Array, int, int]:
-    """On the next `count` lines that are not blank, the columns `kept` of rows of `width` numbers: (rows, kept).
+    """The columns `kept` of rows of `width` numbers, on the next `count` lines that are not blank.
 
-    With it how many numbers there are, for it is not checked that each line is a row, and where the last line ends.
+    Returns:
+        (rows, kept); how many numbers the lines hold, since rows are not matched with lines; where the last line ends.
 
     Raises:
-        Refusal: as of `numbers_of_lines`.
+        Refusal: as `numbers_of_lines`.
     """
-    end, found, begun, total = end_of_lines(text, start, count), bytearray(), np.empty(0), 0
+    end, begun, total = end_of_lines(text, start, count), np.empty(0), 0
+    found = bytearray()  # grows in place
     for block in blocks_of_lines(text, start, end):
         values = numbers(block)
         total += len(values)
@@ -79,7 +79,7 @@ def columns_of_lines(text: bytes, start: int, count: int, width: int, kept: Sequ
 
 
 def end_of_lines(text: bytes, start: int, count: int) -> int:
-    """Where the next `count` lines that are not blank end: what follows them begins there."""
+    """Where the last of the next `count` lines that are not blank ends."""
     if not count:
         return start
     for block in blocks_of_lines(text, start):
@@ -92,10 +92,10 @@ def end_of_lines(text: bytes, start: int, count: int) -> int:
 
 
 def blocks_of_lines(text: bytes, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The text from start to end in pieces of about 256 KB, whole lines each, so that what is held beside stays small.
+    """The text from start to end in blocks of whole lines, about 256 KB each, so that temporary arrays stay small.
 
     Raises:
-        Refusal: a line of more than a megabyte.
+        Refusal: a line longer than a megabyte.
     """
     end = len(text) if end is None else end
     while start < end:
@@ -107,7 +107,7 @@ def blocks_of_lines(text: bytes, start: int = 0, end: int | None = None) -> Iter
 
 
 def unix_lines(text: bytes) -> bytes:
-    """The text with every line ended by `\\n`: as it is, but for the `\\r` that alone ended one on old Macs."""
+    """The text with `\\n` at the end of every line; unchanged unless it has the lone `\\r` of old Macs."""
     return re.sub(rb"\r\n?", b"\n", text) if re.search(rb"\r(?!\n)", text) else text
 
 

@@ -19,10 +19,10 @@ VERTEX = re.compile(rb"\bvertex[ \t]+([^ \t\n]+[ \t]+[^ \t\n]+[ \t]+[^ \t\n]+)",
 
 
 def parse_stl(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An STL file's triangles, three vertices each. Many binary ones begin with `solid` too: the length tells.
+    """An STL file's triangles, three vertices each. The length tells binary from text, as both may begin with `solid`.
 
     Raises:
-        Refusal: the number of triangles lies, or a text is cut short or not made of triangles.
+        Refusal: a wrong number of triangles, or a text is cut short or not made of triangles.
     """
     declared = int.from_bytes(data[80:HEADER], "little")
     there = (len(data) - HEADER) / RECORD.itemsize

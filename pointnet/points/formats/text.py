@@ -1,7 +1,7 @@
-"""Text, a point a line: XYZ, TXT, CSV, PTS, ASC, as scanners, CloudCompare and the point-cloud data sets write it.
+"""Text, one point per line: XYZ, TXT, CSV, PTS, ASC, as scanners, CloudCompare and the point-cloud data sets write it.
 
-Numbers stand between spaces, tabs, commas or semicolons (with semicolons, a comma is a decimal point). A first line may
-name the columns (`x,y,z,nx,ny,nz`, `//X Y Z R G B`) or say how many points there are (PTS).
+Numbers are separated by spaces, tabs, commas or semicolons (with semicolons, a comma is a decimal point). The first
+line may name the columns (`x,y,z,nx,ny,nz`, `//X Y Z R G B`) or give the number of points (PTS).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -20,36 +20,35 @@ from .contents import EXTRAS, Array, Contents, Extras
 from .scan import quoted
 
 LONGEST_LINE = 100_000
-PIECE = 1 << 18  # bytes read at once
-BLOCK = 1 << 14  # rows made numbers at once
+BLOCK = 1 << 14  # rows parsed at once
 QUOTES, SEMICOLONS = bytes.maketrans(b'"', b" "), bytes.maketrans(b',"', b". ")
-MARK = b"\xef\xbb\xbf"  # of UTF-8, which some editors begin a file with
-PTS = ["x", "y", "z", "intensity", "r", "g", "b"]  # where the number of points is declared, of seven columns
+MARK = b"\xef\xbb\xbf"  # some editors begin a UTF-8 file with it
+PTS = ["x", "y", "z", "intensity", "r", "g", "b"]  # the seven columns of a file that declares its number of points
 
 
 def parse_table(data: bytes) -> Array:
-    """A text of numbers between spaces, as many on each line, and nothing else: (N, K).
+    """A text of nothing but numbers and spaces, the same count on each line: (N, K).
 
     Raises:
-        Refusal: lines of different lengths, or something that is no number.
+        Refusal: lines of different lengths, or something that is not a number.
     """
     return _table(io.BytesIO(data), None, [], comments=False)
 
 
 class Opening(NamedTuple):
-    start: int  # where the rows begin, in bytes
-    separator: str | None  # of their fields; None: spaces and tabs, any number of them
-    names: list[str]  # of the columns, if they have names
-    columns: list[int]  # those to read, if not all
-    declared: int | None  # points
+    start: int  # the byte where the rows begin
+    separator: str | None  # of the fields; None: any number of spaces and tabs
+    names: list[str]  # of the columns; empty without a header
+    columns: list[int]  # those to read; empty for all
+    declared: int | None  # number of points
 
 
 def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
-    """A text's points; their columns are what the first line calls them, or else what `from_rows` makes of them.
+    """A text's points; columns are known by the names in its first line, else recognised by `from_rows`.
 
     Raises:
-        Refusal: not text, no points, lines of different lengths, something that is no number, fewer than 3 columns, or
-            not as many names as columns.
+        Refusal: not text, no points, lines of different lengths, something that is not a number, fewer than 3 columns,
+            or not as many names as columns.
     """
     with path.open("rb") as file:
         head = file.read(LONGEST_LINE)
@@ -59,10 +58,10 @@ def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
         start, separator, names, columns, declared = _opening(file)
         file.seek(start)
         if names:
-            # Of two alike, the first stands.
+            # Of two columns of one name the first counts.
             columns = sorted(names.index(name) for name in known_columns(names, extras))
-        stream = io.BufferedReader(_Translated(file, SEMICOLONS if separator == ";" else QUOTES), PIECE)
-        lines = (line for line in stream if not line.isspace()) if separator else stream
+        table = SEMICOLONS if separator == ";" else QUOTES
+        lines = (line.translate(table) for line in file if not line.isspace())
         rows = _table(lines, separator, columns, comments=True, most=None if names or extras else 3)
     if declared not in (None, len(rows)):
         raise Refusal(f"declares {declared} points, holds {len(rows)}")
@@ -71,26 +70,11 @@ def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
     return from_named({names[i]: rows[:, k] for k, i in enumerate(columns)}, extras)
 
 
-class _Translated(io.RawIOBase):
-    """A file's bytes, each exchanged for another as the table has it, read piece by piece."""
-
-    def __init__(self, file: BinaryIO, table: bytes):
-        self.file, self.table = file, table
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.file.read(len(buffer)).translate(self.table)
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def _opening(file: BinaryIO) -> Opening:
-    """What stands before the points, from where the file is.
+    """What precedes the points, from the current position of the file.
 
     Raises:
-        Refusal: a line that is none of names, a comment and numbers; no numbers; not as many names as numbers.
+        Refusal: a line that is neither names nor a comment nor numbers; no numbers; not as many names as numbers.
     """
     header = b""
     declared: int | None = None
@@ -100,7 +84,7 @@ def _opening(file: BinaryIO) -> Opening:
         if len(fields) == 1 and declared is None and fields[0].isdigit() and len(fields[0]) < 19:
             declared = int(fields[0])
         elif fields and (any(map(_is_number, fields)) if header else all(map(_is_number, fields[:3]))):
-            full = fields[:-1] if not fields[-1] else fields  # every row may end with a separator
+            full = fields[:-1] if not fields[-1] else fields  # rows may end with a separator
             names = _names_of(header, (len(full), len(fields)))
             if not names and declared is not None and len(full) == len(PTS):
                 names = PTS
@@ -112,24 +96,24 @@ def _opening(file: BinaryIO) -> Opening:
 
 
 def _row(line: bytes, has_names: bool) -> tuple[str | None, list[bytes]]:
-    """A line as a row of numbers: what separates its fields, and they; none in a comment."""
+    """The separator and the fields of a line; a comment has no fields."""
     line = line.partition(b"#")[0].strip(b" \r\n")
     if line.startswith(b"//"):
         return None, []
     words = line.translate(QUOTES).split()
     for mark, table in ((b";", SEMICOLONS), (b",", QUOTES), (b"\t", QUOTES)):
         fields = [field.strip() for field in line.translate(table).split(mark)]
-        # Tabs may stand with spaces, or several in a row: then they are no more than those.
+        # Tabs beside spaces, or several in a row, count as spaces.
         if len(fields) > 1 and (mark != b"\t" or (has_names and fields == words)):
             return mark.decode(), fields
     return None, words
 
 
 def _names(line: bytes) -> list[list[str]]:
-    """The columns that a line names, as each separator that it has divides them; none if it is a comment that does not.
+    """The columns that a line names, one reading for each separator in it; none if it is a comment without names.
 
     Raises:
-        Refusal: it is neither.
+        Refusal: it is neither names nor a comment.
     """
     text = line.decode("latin-1").rstrip("\r\n")
     bare = text.strip().removeprefix("#").removeprefix("//") if text.strip().startswith(("#", "//")) else text
@@ -143,10 +127,10 @@ def _names(line: bytes) -> list[list[str]]:
 
 
 def _names_of(header: bytes, widths: tuple[int, ...]) -> list[str]:
-    """The names in a header, as many as the rows are wide; none if there is no header, or it is a comment after all.
+    """The names in a header, one for each column; none if there is no header, or it is only a comment.
 
     Raises:
-        Refusal: there are more or fewer.
+        Refusal: there are more or fewer names than columns.
     """
     readings = _names(header) if header else []
     fitting = [names for names in readings if len(names) in widths]
@@ -166,8 +150,8 @@ def _is_number(word: bytes) -> bool:
 def _table(
     lines: Iterable[bytes], separator: str | None, columns: list[int], comments: bool, most: int | None = None
 ) -> Array:
-    """The numbers of all lines, or of these columns if there are any, and of them the first `most`: (N, K)."""
-    sign, found = "#" if comments else None, bytearray()  # which grows where it is
+    """The numbers of these columns (of all, if the list is empty), and of those the first `most`: (N, K)."""
+    sign, found = "#" if comments else None, bytearray()  # grows in place
     width = rows = 0
     try:
         while True:
