@@ -20,9 +20,10 @@ from torch import Generator, Tensor
 
 from benchmarks.common import loss_of, machine, pair, parser, peak_memory, side_by_side, synchronize
 from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart
-from pointnet.datasets.folder import KEPT, sample_files
+from pointnet.datasets.folder import sample_files
 from pointnet.datasets.transforms import random_subset
 from pointnet.devices import keep_freed_memory
+from pointnet.points.sampling import KEPT
 from pointnet.training import TrainConfig
 from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches
 from pointnet.training.run import augment
