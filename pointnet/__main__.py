@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -15,10 +14,6 @@ from pointnet.names import check_name
 
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code of a command: 0 done, 1 done except for files that cannot be read, 2 refused, 130 stopped."""
-    # OpenMP's threads spin while they wait, which is slow beside another busy process (docs/benchmarks.md). PyTorch
-    # reads this when it is loaded.
-    if "GOMP_SPINCOUNT" not in os.environ:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return run(sys.argv[1:] if words is None else list(words))
     except (ValueError, OSError, MissingExtraError) as error:

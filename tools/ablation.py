@@ -14,30 +14,29 @@ Called again, it skips finished runs, resumes the one that was stopped, and prin
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import shlex
 import statistics
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pointnet.commands import train
+from pointnet.commands.parser import OneLineParser, one_line, whole_number
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import TASKS
 from pointnet.training import TrainConfig
 from pointnet.training.recipes import to_flags
-from pointnet.training.run_folder import read_config, read_metrics, read_result, seed_folder
-from pointnet.training.settings import MAY_CHANGE
+from pointnet.training.run_folder import CONFIG, is_finished, read_config, read_metrics, read_result, seed_folder
+from pointnet.training.settings import FIELDS, MAY_CHANGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    help_form = argparse.RawDescriptionHelpFormatter
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=help_form, allow_abbrev=False)
+    flags = OneLineParser(prog="tools.ablation", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     flags.add_argument("variations", type=Path)
     flags.add_argument("--out", type=Path, required=True)
-    flags.add_argument("--seeds", type=int, nargs="+", default=[0])
-    args, shared = flags.parse_known_args(arguments)
+    flags.add_argument("--seeds", type=whole_number, nargs="+", default=[0])
+    args, shared = ArgumentParser.parse_known_args(flags, arguments)
     try:
         differing = read_variations(args.variations)
         folders = {name: args.out / folder_of(name) for name in differing}
@@ -51,16 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{args.variations}: tasks cannot be compared with each other, got {', '.join(sorted(tasks))}"
             )
     except (ValueError, OSError) as error:
-        print(f"tools.ablation: error: {error}", file=sys.stderr)
-        return 2
+        flags.error(one_line(error))
     code = 0
     for name, folder in folders.items():
         if len(finished(folder, args.seeds)) < len(args.seeds):
             print(f"\n{name}: {shlex.join(differing[name])}", flush=True)
-            begun = (folder / "config.yaml").exists()
-            chosen = ["--resume", *to_flags(configs[name])] if begun else words[name]
+            chosen = ["--resume", *to_flags(configs[name])] if (folder / CONFIG).exists() else words[name]
             code = max(code, train.main([*chosen, "--seeds", *map(str, args.seeds)]))
-            if code > 2:  # stopped; one that failed does not keep the others from being run
+            if code > 2:  # stopped; one that failed does not keep the others from running
                 break
     titles = TASKS[tasks.pop()].titles
     heads = " | ".join(["variation", "seeds", *(f"{title}, %" for title in titles.values()), "loss", "minutes"])
@@ -92,17 +89,17 @@ def check(name: str, config: TrainConfig, folder: Path) -> None:
     """Raises ValueError if the run has no validation, or if the folder holds runs with other settings."""
     if not config.val_fraction:
         raise ValueError(f"{name}: is compared on validation, so --val_fraction must be above 0, got 0")
-    if (folder / "config.yaml").exists():
-        saved, given = dataclasses.asdict(read_config(folder)), dataclasses.asdict(config)
-        for setting in given:
-            if setting not in MAY_CHANGE and saved[setting] != given[setting]:
-                was, now = saved[setting], given[setting]
+    if (folder / CONFIG).exists():
+        saved = read_config(folder)
+        for setting in set(FIELDS) - set(MAY_CHANGE):
+            was, now = getattr(saved, setting), getattr(config, setting)
+            if was != now:
                 raise ValueError(f"{name}: {folder} was run with {setting} {was}, got {now}; give it another name")
 
 
 def finished(folder: Path, seeds: Sequence[int]) -> list[Path]:
     """The run folders of those seeds that have a result."""
-    return [each for each in (seed_folder(folder, seed) for seed in seeds) if (each / "result.json").exists()]
+    return [each for each in (seed_folder(folder, seed) for seed in seeds) if is_finished(each)]
 
 
 def row(name: str, runs: Sequence[Path], titles: Collection[str]) -> str:

@@ -28,7 +28,7 @@ from pointnet.models import WEIGHTS, PointNetModel, PointNetPartSegmenter, load_
 from pointnet.training import TrainConfig
 from pointnet.training.recipes import to_flags
 from pointnet.training.run import fingerprint
-from pointnet.training.run_folder import read_config
+from pointnet.training.run_folder import read_config, read_result
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 SOURCES = {
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     keep_freed_memory()
     config = read_config(args.run)
-    result = json.loads((args.run / "result.json").read_text())
+    result = read_result(args.run)
     train, test = (
         open_dataset(config.dataset, config.root, split, config.num_points, normals=config.normals, task=config.task)
         for split in ("train", "test")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from pointnet.names import check_name, did_you_mean, printable
+from pointnet.names import did_you_mean, printable
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -42,19 +42,6 @@ def whole_number(word: str) -> int:
         return int(word)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be a whole number, got '{word}'") from error
-
-
-def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
-    """A type of flag: one of the known names of this kind; the error has the nearest."""
-
-    def read(word: str) -> str:
-        try:
-            check_name(what, word, known)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-        return word
-
-    return read
 
 
 def one_line(error: BaseException) -> str:
