@@ -1,4 +1,4 @@
-"""Data to batches: HDF5 to the first batch, meshes to cached points, and each feed beside the training step.
+"""Data to batches: HDF5 to the first batch, meshes to cached points, and each loader beside the training step.
 
 python -m benchmarks.data [--root ../shared/data/modelnet40_dev] [--meshes ../shared/data/modelnet_off_samples]
                           [--parts ../shared/data/psb_parts_dev]
@@ -25,8 +25,8 @@ from pointnet.datasets.transforms import random_subset
 from pointnet.devices import keep_freed_memory
 from pointnet.points.sampling import KEPT
 from pointnet.training import TrainConfig
-from pointnet.training.feed import ResidentFeed, StreamedFeed, cut_batches
-from pointnet.training.run import augment
+from pointnet.training.augment import augment
+from pointnet.training.loader import Loader, ResidentLoader, StreamedLoader, cut_batches
 
 SAMPLES = Path("data/samples")
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.parts:
             parts_to_batch(args.parts, Path(folder) / "parts", args.rounds)
         meshes_to_points(args.meshes, Path(folder), args.repeat)
-        feeds(ModelNet(args.root), Path(folder), torch.device(args.device), args.rounds)
+        loaders(ModelNet(args.root), Path(folder), torch.device(args.device), args.rounds)
 
 
 def first_batch(root: Path, rounds: int) -> None:
@@ -56,7 +56,7 @@ def first_batch(root: Path, rounds: int) -> None:
 
     def ours() -> Tensor:
         data = ModelNet(root)
-        points, _ = next(ResidentFeed(data, CPU).batches([torch.arange(min(32, len(data)))]))
+        points, _ = next(ResidentLoader(data, CPU).batches([torch.arange(min(32, len(data)))]))
         return points
 
     def bare() -> list[np.ndarray]:
@@ -129,16 +129,15 @@ def copies(root: Path, folder: Path, times: int) -> list[Path]:
     return made
 
 
-def feeds(data: LabelledClouds, folder: Path, device: torch.device, rounds: int) -> None:
-    """An epoch of batches of 32 x 1,024 points, augmented, by each feed, and the same batches trained on."""
+def loaders(data: LabelledClouds, folder: Path, device: torch.device, rounds: int) -> None:
+    """An epoch of batches of 32 x 1,024 points, augmented, by each loader, and the same batches trained on."""
     keep_freed_memory()
     config = TrainConfig(batch_size=32)
     mapped = kept_on_disk(data, folder / "kept.npy")
     sources = {
-        "resident": ResidentFeed(data, device),
-        "streamed from memory, 2 workers": StreamedFeed(data, device, 2),
-        "streamed from a memory map of 4,096 points, 2 workers": StreamedFeed(mapped, device, 2),
-        "the same, no workers": StreamedFeed(mapped, device, 0),
+        "resident": ResidentLoader(data, device),
+        "streamed from memory": StreamedLoader(data, device),
+        "streamed from a memory map of 4,096 points": StreamedLoader(mapped, device),
     }
     count = min(len(data), 1024)
     print("\n| batches of 32 x 1,024, augmented | clouds/s |\n|-|-|")
@@ -163,13 +162,11 @@ def feeds(data: LabelledClouds, folder: Path, device: torch.device, rounds: int)
     print(f"| the training step itself | {min(count, 320) / (time.perf_counter() - start):,.0f} |")
 
 
-def batches(
-    source: ResidentFeed | StreamedFeed, config: TrainConfig, count: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(source: Loader, config: TrainConfig, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     generator = Generator(device).manual_seed(0)
     order = torch.randperm(count, generator=generator, device=device)
     for points, labels in source.batches(cut_batches(order, config.batch_size)):
-        yield augment(random_subset(points, 1024, generator), config, generator), labels
+        yield augment(random_subset(points, 1024, generator), config, False, generator), labels
 
 
 def kept_on_disk(data: LabelledClouds, path: Path) -> LabelledClouds:

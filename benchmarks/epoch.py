@@ -35,7 +35,7 @@ from pointnet.datasets import LabelledClouds, ModelNet
 from pointnet.datasets.transforms import random_jitter, random_scale, random_shift, random_subset
 from pointnet.devices import keep_freed_memory
 from pointnet.training import TrainConfig, fit
-from pointnet.training.feed import ResidentFeed, cut_batches
+from pointnet.training.loader import ResidentLoader, cut_batches
 from tests.textbook import TextbookPointNet
 
 
@@ -115,7 +115,7 @@ def report(taken: dict[Row, list[Turn]], clouds: int, whole: int) -> None:
     whole_epoch = batches + written
     print(
         f"The step (forward, loss, backward, AdamW, sums) is {steps / whole_epoch:.1%} of our epoch: {steps:.1f} of "
-        f"{whole_epoch:.1f} s; feed and augmentation {batches - steps:.2f} s, checkpoint {written:.2f} s"
+        f"{whole_epoch:.1f} s; batches and augmentation {batches - steps:.2f} s, checkpoint {written:.2f} s"
     )
 
 
@@ -267,7 +267,7 @@ def loaded_batches(data: LabelledClouds, config: TrainConfig) -> Callable[[], It
 
 def resident_batches(data: LabelledClouds, config: TrainConfig) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
     device = torch.device(config.device)
-    source, generator = ResidentFeed(data, device), Generator(device).manual_seed(config.seed)
+    source, generator = ResidentLoader(data, device), Generator(device).manual_seed(config.seed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(data), device=device, generator=generator)

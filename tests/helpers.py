@@ -19,8 +19,11 @@ from pointnet.datasets import (
     s3dis,
 )
 from pointnet.evaluation.analysis import Analysis, analyse
+from pointnet.models import load_model
 from pointnet.training import TrainConfig
 from pointnet.training.checkpoint import load_checkpoint
+from pointnet.training.run import Run
+from pointnet.world import World
 
 ROOT = Path(__file__).parents[1]
 
@@ -188,25 +191,18 @@ def two_shapes(per_class: int = 24, points: int = 32, seed: int = 0) -> Labelled
 
 
 def tiny(out, **changes) -> TrainConfig:
+    """Settings of a short run that learns; a network of an eighth of the widths."""
     settings = {
-        "epochs": 4,
-        "batch_size": 3,
-        "num_points": 32,
-        "early_points": 16,
-        "early_share": 0.5,
-        "device": "cpu",
-        "scale": 1.1,
-        "shift": 0.05,
-    }
-    settings |= {
-        "scale": 1.1,
-        "shift": 0.05,
-        "val_fraction": 0.25,
-        "input_transform": False,
-        "feature_transform": False,
-        "out": str(out),
-    }
+        "epochs": 4, "batch_size": 3, "num_points": 32, "early_points": 16, "early_share": 0.5, "device": "cpu",
+        "scale": 1.1, "shift": 0.05, "val_fraction": 0.25, "input_transform": False, "feature_transform": False,
+        "width": 0.125, "tnet_width": 0.125, "lr": 0.01, "norm_momentum": 0.5, "out": str(out),
+    }  # fmt: skip
     return TrainConfig(**(settings | changes))
+
+
+def started(data: LabelledClouds, **changes) -> Run:
+    """A run before its first step."""
+    return Run.start(tiny("unused", **changes), data, torch.device("cpu"), World())
 
 
 def quiet(line: str) -> None:
@@ -215,6 +211,16 @@ def quiet(line: str) -> None:
 
 def weights(folder):
     return load_checkpoint(folder / "checkpoint.pt")["model"]
+
+
+def assert_ends_as(out, unbroken):
+    """Two runs ended alike, bit for bit: weights, their average, the kept weights and random numbers."""
+    one, other = (load_checkpoint(folder / "checkpoint.pt") for folder in (out, unbroken))
+    assert_equal_states(one["model"], other["model"])
+    assert_equal_states(one["averaged"], other["averaged"])
+    assert_equal_states(load_model(out).state_dict(), load_model(unbroken).state_dict())
+    for ours, theirs in zip(one["each"], other["each"], strict=True):
+        assert_equal_states(ours["random"], theirs["random"])
 
 
 def assert_equal_states(got, wanted):

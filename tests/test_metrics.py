@@ -1,4 +1,4 @@
-"""Scores of segmentation by the published protocols, against plain counting, one point at a time."""
+"""The metrics, against plain counting one point at a time; evaluation, and its votes."""
 
 import math
 
@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pointnet.evaluation.metrics import PartScores, SceneScores
+from pointnet import PointNetClassifier
+from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.metrics import ConfusionMatrix, PartScores, SceneScores
+from tests.helpers import assert_equal_states, two_shapes
 
 DRAWS = {
     "clouds": st.integers(1, 6),
@@ -28,20 +31,20 @@ class Labels:
         self.predicted = torch.where(
             torch.rand(clouds, points) < 0.5, self.true, torch.randint(0, labels, (clouds, points))
         )
-        self.counted = torch.rand(clouds, points) < 0.7 if ragged else None
+        self.valid = torch.rand(clouds, points) < 0.7 if ragged else None
         if ragged:
-            self.counted[0, 0] = True
+            self.valid[0, 0] = True
         self.clouds = []  # of each cloud its pairs (predicted, true)
         for b in range(clouds):
-            kept = torch.ones(points).bool() if self.counted is None else self.counted[b]
+            kept = torch.ones(points).bool() if self.valid is None else self.valid[b]
             self.clouds.append(list(zip(self.predicted[b, kept].tolist(), self.true[b, kept].tolist(), strict=True)))
             for tensor in (self.predicted, self.true):  # where there is no point, there may be anything
                 tensor[b, ~kept] = torch.randint(-5, 100, (int((~kept).sum()),))
 
     def update(self, scores: PartScores | SceneScores, batch: int, *more: Tensor) -> None:
         for rows in torch.arange(len(self.true)).split(batch):
-            given = () if self.counted is None else (self.counted[rows],)
-            scores.update(self.predicted[rows], self.true[rows], *(tensor[rows] for tensor in more), *given)
+            given = (None if self.valid is None else self.valid[rows],)
+            scores.update(self.predicted[rows], self.true[rows], *given, *(tensor[rows] for tensor in more))
 
 
 def table(parts_of: list[list[int]], num_parts: int) -> Tensor:
@@ -81,8 +84,6 @@ def test_part_scores_are_those_of_counting_by_hand(categories, batch, **draws):
         "point_accuracy": pytest.approx(share_right([pair for pairs in data.clouds for pair in pairs]), abs=1e-12),
         "count": draws["clouds"],
     }
-    wanted = [mean(of_category) if of_category else math.nan for of_category in ious]
-    assert scores.of_categories() == pytest.approx(wanted, abs=1e-12, nan_ok=True)
 
 
 @settings(max_examples=100)
@@ -102,16 +103,15 @@ def test_scene_scores_are_those_of_counting_by_hand(unused, batch, **draws):
         "count": len(pairs),
     }
     wanted = [math.nan if iou is None else iou for iou in ious]
-    assert scores.of_classes() == pytest.approx(wanted, abs=1e-12, nan_ok=True)
+    assert scores.class_iou() == pytest.approx(wanted, abs=1e-12, nan_ok=True)
 
 
 def test_a_part_that_is_neither_there_nor_predicted_counts_as_right():
     scores = PartScores(table([[0, 1], [2, 3, 4]], 5))
-    scores.update(torch.tensor([[0, 0, 0, 0]]), torch.tensor([[0, 0, 0, 0]]), torch.tensor([0]))
+    scores.update(torch.tensor([[0, 0, 0, 0]]), torch.tensor([[0, 0, 0, 0]]), None, torch.tensor([0]))
     assert scores.result()["instance_miou"] == 1
     # Part 2: 1 of 3; part 3: 0 of 1, and 4 neither there nor predicted: (1/3 + 0 + 1) / 3.
-    scores.update(torch.tensor([[2, 2, 3, 0]]), torch.tensor([[2, 0, 2, 0]]), torch.tensor([1]))
-    assert scores.of_categories() == [1, pytest.approx(4 / 9)]
+    scores.update(torch.tensor([[2, 2, 3, 0]]), torch.tensor([[2, 0, 2, 0]]), None, torch.tensor([1]))
     assert scores.result() == {
         "instance_miou": pytest.approx(13 / 18),
         "class_miou": pytest.approx(13 / 18),
@@ -123,9 +123,9 @@ def test_a_part_that_is_neither_there_nor_predicted_counts_as_right():
 def test_instances_count_alike_and_so_do_categories():
     scores = PartScores(table([[0], [1]], 2))
     wrong, right = torch.zeros(1, 4).long(), torch.ones(1, 4).long()
-    scores.update(wrong, right, torch.tensor([1]))
+    scores.update(wrong, right, None, torch.tensor([1]))
     for _ in range(3):
-        scores.update(wrong, wrong, torch.tensor([0]))
+        scores.update(wrong, wrong, None, torch.tensor([0]))
     assert scores.result()["instance_miou"] == 0.75
     assert scores.result()["class_miou"] == 0.5
 
@@ -133,14 +133,62 @@ def test_instances_count_alike_and_so_do_categories():
 def test_nothing_waits_for_the_device_before_the_result():
     parts, scenes = PartScores(torch.ones(1, 2).bool(), "meta"), SceneScores(2, "meta")
     labels = torch.zeros(3, 4, dtype=torch.int64, device="meta")
-    for known in ((), (labels == 0,)):  # a meta tensor has no number to wait for
-        parts.update(labels, labels, labels[:, 0], *known)
-        scenes.update(labels, labels, *known)
+    for valid in (None, labels == 0):  # a meta tensor has no number to wait for
+        parts.update(labels, labels, valid, labels[:, 0])
+        scenes.update(labels, labels, valid)
 
 
-def test_labels_of_another_shape_are_met_with_one_clear_line():
+def test_labels_of_another_shape_are_one_clear_line():
     labels = torch.zeros(2, 5).long()
-    for scores, more in ((SceneScores(2), ()), (PartScores(torch.ones(1, 1).bool()), (torch.zeros(2).long(),))):
+    for scores, more in ((SceneScores(2), ()), (PartScores(torch.ones(1, 1).bool()), (None, torch.zeros(2).long()))):
         for wrong in (labels[0], labels[:1], labels[:, :4]):
-            with pytest.raises(ValueError, match=r"labels must be \(B, N\), both alike, got"):
+            with pytest.raises(ValueError, match="predicted and true labels must have one shape, got"):
                 scores.update(wrong, labels, *more)
+
+
+def test_accuracies_count_every_sample_once_and_every_occurring_class_alike():
+    confusion = ConfusionMatrix(4)
+    confusion.update(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]))
+    confusion.update(torch.tensor([1]), torch.tensor([1]))
+    assert confusion.result() == {
+        "overall_accuracy": 0.75,
+        "mean_class_accuracy": pytest.approx((2 / 3 + 1) / 2),
+        "count": 4,
+    }
+
+
+def test_evaluation_leaves_the_model_in_its_mode_and_does_not_depend_on_the_batch():
+    model = PointNetClassifier(2, input_transform=False, feature_transform=False, widths=[[8], [16]]).train()
+    data = two_shapes(per_class=20)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scores = evaluate(model, data)
+    assert model.training
+    assert_equal_states(model.state_dict(), state)
+    model.eval()
+    alone = sum(int(model(points[None]).argmax()) == label for points, label in (data[i] for i in range(len(data))))
+    assert scores["overall_accuracy"] == alone / len(data)
+
+
+class Compass(torch.nn.Module):
+    """Scores two classes by which way the mean point lies, east or west; it is as sure as it is far out."""
+
+    def forward(self, x):
+        east = x[:, 0].mean(1)
+        return torch.stack([4 * east, -4 * east], 1)
+
+
+def test_votes_are_the_mean_probability_over_even_rotations():
+    data = two_shapes()
+    data.points[:, 0] += 0.3
+    x, y = data.points[:, 0].mean(1), data.points[:, 1].mean(1)
+    degrees = torch.tensor([0.0, 120.0, 240.0]).deg2rad()
+    easts = degrees.cos()[:, None] * x - degrees.sin()[:, None] * y
+    wanted = torch.stack([4 * easts, -4 * easts], -1).softmax(-1).mean(0)
+    scores = evaluate(Compass(), data, votes=3)
+    right = wanted.argmax(1) == data.labels
+    assert scores["overall_accuracy"] == pytest.approx(float(right.float().mean()))
+    picked = wanted[torch.arange(len(data)), data.labels]
+    assert scores["loss"] == pytest.approx(float(-picked.log().mean()), rel=1e-5)
+    assert evaluate(Compass(), data)["loss"] != pytest.approx(scores["loss"], rel=1e-2)
+    with pytest.raises(ValueError, match="votes must be at least 1, got 0"):
+        evaluate(Compass(), data, votes=0)

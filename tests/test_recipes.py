@@ -1,8 +1,6 @@
 """Recipes: what they hold, how flags, files and runs go with them; what they are made of, which resumes exactly."""
 
 import dataclasses
-import os
-import signal
 
 import pytest
 import torch
@@ -12,13 +10,13 @@ from hypothesis import strategies as st
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.models import PointNetClassifier
-from pointnet.training import Stopped, TrainConfig, fit, run
-from pointnet.training.feed import ResidentFeed
+from pointnet.training import TrainConfig, fit
+from pointnet.training.optimizer import make_optimizer, make_schedule
 from pointnet.training.recipes import RECIPES, to_flags
-from pointnet.training.run import Run, make_optimizer, make_schedule
+from pointnet.training.run import Run
 from pointnet.training.run_folder import read_config, write_config
+from pointnet.world import World
 from tests.helpers import QUICK, ROOT, SAMPLES, error_of, halves, quiet, tiny, two_shapes
-from tests.test_stopping import assert_ends_as
 
 CPU = torch.device("cpu")
 
@@ -63,12 +61,12 @@ def test_running_statistics_take_what_the_epochs_momentum_says(tmp_path):
     data = two_shapes(per_class=4)
     config = tiny(tmp_path, epochs=2, batch_size=8, early_points=0, scale=1.0, shift=0.0, lr=0.0)
     config = dataclasses.replace(config, norm_momentum=0.5, norm_decay_rate=0.5, decay_epochs=1, weight_decay=0.0)
-    one = Run.start(config, data, CPU)
-    layer = one.model.encoder.mlp1[0]
+    one = Run.start(config, data, CPU, World())
+    layer = one.step.model.encoder.mlp1[0]
     mean = layer.conv(data.points).mean((0, 2)).detach()
     wanted = torch.zeros_like(mean)
     for momentum in (0.5, 0.25):
-        one.train_epoch(ResidentFeed(data, CPU), lambda: None)
+        list(one.steps())
         one.end_epoch()
         wanted = wanted.lerp(mean, momentum)
         torch.testing.assert_close(layer.norm.running_mean, wanted)
@@ -164,40 +162,6 @@ def test_the_test_part_is_opened_only_if_wanted(tmp_path, monkeypatch, capsys):
     assert opened == ["train", "train"]
     line = error_of(capsys, train.main, ["--resume", "--out", str(tmp_path / "run"), "--test", "true"])
     assert "--test True differs from the run's own False" in line
-
-
-OPTIONS = {
-    "published": {"optimizer": "adam", "schedule": "step", "decay_epochs": 1, "norm_momentum": 0.5}
-    | {"norm_decay_rate": 0.5, "rotate": 180.0, "jitter": 0.01, "weight_decay": 0.0},
-    "taught": {"teacher": "one and two", "distill": 0.7},
-}
-
-
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one(options, tmp_path, monkeypatch):
-    settings = {"epochs": 2, "batch_size": 4, "ema": 0.9} | options
-    data = two_shapes(per_class=8)
-    if "teacher" in settings:
-        settings["teacher"] = (str(tmp_path / "a"), str(tmp_path / "b"))
-        for seed, name in enumerate(settings["teacher"]):
-            fit(tiny(name, epochs=1, seed=seed, input_transform=bool(seed)), data, log=quiet)
-    fit(tiny(tmp_path / "unbroken", **settings), data, log=quiet)
-    steps = []
-
-    def stop(self, *given, step=Run.step, **options):
-        steps.append(0)
-        if len(steps) == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *given, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run.Run, "step", stop)
-        with pytest.raises(Stopped):
-            fit(tiny(tmp_path / "run", **settings), data, log=quiet)
-    assert len(steps) == 4
-    torch.manual_seed(7)
-    fit(tiny(tmp_path / "run", **settings), data, resume=True, log=quiet)
-    assert_ends_as(tmp_path / "run", tmp_path / "unbroken")
 
 
 SETTINGS = st.fixed_dictionaries(

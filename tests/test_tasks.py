@@ -15,12 +15,14 @@ from pointnet import __main__ as command_line
 from pointnet.commands import train
 from pointnet.datasets import LabelledPoints
 from pointnet.evaluation.evaluate import evaluate
-from pointnet.evaluation.tasks import TASKS, point_loss, soft_iou
+from pointnet.evaluation.tasks import TASKS
 from pointnet.training import TrainConfig, fit
-from pointnet.training.checks import dry_run, profile
-from pointnet.training.run import Run
+from pointnet.training.losses import label_loss, point_loss, soft_iou
+from pointnet.training.network import make_model
 from pointnet.training.run_folder import chosen_epoch, read_metrics
 from pointnet.training.seeds import seeds_table, summarize
+from pointnet.training.step import Step
+from pointnet.world import World
 from tests.helpers import (
     OWN,
     PARTS,
@@ -37,16 +39,16 @@ from tests.helpers import (
 SEGMENTATION = ["part", "scene"]
 
 
+def data_of(task: str) -> tuple[LabelledPoints, LabelledPoints]:
+    return halves(task, per_class=8), halves(task, per_class=8, seed=1)
+
+
 @pytest.fixture(scope="module", params=SEGMENTATION)
 def finished(request, tmp_path_factory):
     """One finished run of each task: (its folder, its config, what fit returned)."""
     out = tmp_path_factory.mktemp("runs") / request.param
     config = small(out, request.param)
-    return out, config, fit(config, halves(request.param), halves(request.param, seed=1), log=quiet)
-
-
-def chooser(config: TrainConfig) -> str:
-    return next(iter(TASKS[config.task].titles))
+    return out, config, fit(config, *data_of(request.param), log=quiet)
 
 
 def test_a_run_learns_and_leaves_the_files_of_the_contract(finished):
@@ -54,13 +56,13 @@ def test_a_run_learns_and_leaves_the_files_of_the_contract(finished):
     names = {"config.yaml", "config.json", "metrics.jsonl", "model.safetensors", "checkpoint.pt", "result.json"}
     assert {path.name for path in out.iterdir()} == names
     assert json.loads((out / "result.json").read_text()) == result
-    titles = TASKS[config.task].titles
+    titles, chooser = TASKS[config.task].titles, TASKS[config.task].chooser
     assert list(result["test"]) == [*titles, "count"]
     assert list(result["val"]) == list(titles)
-    assert result["test"]["count"] == (32 if config.task == "part" else 32 * 32)
-    assert result["test"][chooser(config)] >= (0.75 if config.task == "part" else 0.25)  # one answer for all has 0.06
+    assert result["test"]["count"] == (16 if config.task == "part" else 16 * 32)
+    assert result["test"][chooser] >= (0.75 if config.task == "part" else 0.25)  # one answer for all has 0.06
     lines = read_metrics(out)
-    best = max(lines, key=lambda line: (line[f"val_{chooser(config)}"], -line["val_loss"]))
+    best = max(lines, key=lambda line: (line[f"val_{chooser}"], -line["val_loss"]))
     assert result["selected_epoch"] == best["epoch"] == chosen_epoch(lines)
     assert all(0 < line["train_accuracy"] <= 1 for line in lines)
 
@@ -70,7 +72,7 @@ def test_the_loaded_model_repeats_the_number_exactly(finished):
     model = load_model(out)
     assert type(model) is (PointNetPartSegmenter if config.task == "part" else PointNetSegmenter)
     assert model.classes == tuple(PARTS)
-    scores = evaluate(model, halves(config.task, seed=1))
+    scores = evaluate(model, data_of(config.task)[1])
     assert {name: scores[name] for name in result["test"]} == result["test"]
     if config.task == "part":
         assert model.preprocessing["categories"] == ["plate", "rod"]
@@ -86,7 +88,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_the_unbroken_one(fin
         if metrics["epoch"] == 1:
             raise InterruptedError
 
-    data = halves(config.task), halves(config.task, seed=1)
+    data = data_of(config.task)
     with pytest.raises(InterruptedError):
         fit(config, *data, log=quiet, after_epoch=stop)
     torch.manual_seed(99)
@@ -99,17 +101,17 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_the_unbroken_one(fin
 def test_labels_go_with_their_points_whatever_becomes_of_them(tmp_path, task, monkeypatch):
     seen = []
 
-    def look(run: Run, x: Tensor, targets: Tensor, *category: Tensor, share: float = 1.0, step=Run.step):
-        assert torch.equal(x[:, 3], targets.float())
-        if category:
-            assert torch.equal(category[0], (targets >= 2).long()[:, 0])
+    def look(step: Step, x: Tensor, labels: Tensor, category: Tensor | None, share: float, call=Step.__call__):
+        assert torch.equal(x[:, 3], labels.float())
+        assert (category is None) == (task == "scene")
+        assert category is None or torch.equal(category, (labels >= 2).long()[:, 0])
         assert share == 1
         seen.append(x)
-        return step(run, x, targets, *category, share=share)
+        return call(step, x, labels, category, share)
 
-    monkeypatch.setattr(Run, "step", look)
+    monkeypatch.setattr(Step, "__call__", look)
     moves = {"rotate": 180.0, "shift": 0.2, "point_dropout": 0.5, "mirror": True, "epochs": 2}
-    fit(small(tmp_path / "run", task, **moves), halves(task), log=quiet)
+    fit(small(tmp_path / "run", task, **moves), data_of(task)[0], log=quiet)
     assert {x.shape[2] for x in seen} == {16, 32}
     assert any(x[0].unique(dim=1).shape[1] < x.shape[2] for x in seen), "none was dropped"
 
@@ -118,12 +120,12 @@ def test_labels_go_with_their_points_whatever_becomes_of_them(tmp_path, task, mo
 def test_the_category_is_kept_from_the_network_as_often_as_asked(tmp_path, share, monkeypatch):
     seen = []
 
-    def look(run: Run, x: Tensor, targets: Tensor, category: Tensor, share: float = 1.0, step=Run.step):
-        seen.append(torch.stack([category, (targets >= 2).long()[:, 0]]))
-        return step(run, x, targets, category, share=share)
+    def look(step: Step, x: Tensor, labels: Tensor, category: Tensor, share: float, call=Step.__call__):
+        seen.append(torch.stack([category, (labels >= 2).long()[:, 0]]))
+        return call(step, x, labels, category, share)
 
-    monkeypatch.setattr(Run, "step", look)
-    fit(small(tmp_path / "run", "part", epochs=8, unknown_category=share), halves("part"), log=quiet)
+    monkeypatch.setattr(Step, "__call__", look)
+    fit(small(tmp_path / "run", "part", epochs=6, unknown_category=share), halves("part"), log=quiet)
     given, true = torch.cat(seen, 1)
     unknown = given == -1
     assert torch.equal(given[~unknown], true[~unknown])
@@ -180,7 +182,7 @@ def test_a_part_of_another_category_costs_nothing_where_the_loss_is_restricted(t
     logits = torch.zeros(2, 4, 5)
     logits[0, 2:] = 9  # a plate with parts of a rod
     targets, category = torch.tensor([[0] * 5, [3] * 5]), torch.tensor([0, 1])
-    loss = task.loss(config, model, logits, targets, category)
+    loss = label_loss(config, model, logits, targets, category)
     assert float(loss) == pytest.approx(math.log(2), rel=1e-6) if restrict else float(loss) > 4
 
 
@@ -217,7 +219,7 @@ def test_overlap_is_the_share_of_the_soft_iou_in_the_loss_of_parts(tmp_path):
     model = PointNetPartSegmenter(**task.arguments(data))
     logits, targets, category = torch.randn(2, 4, 5), torch.tensor([[0] * 5, [3] * 5]), torch.tensor([0, 1])
     plain, mixed, alone = (
-        float(task.loss(small(tmp_path, "part", overlap=share), model, logits, targets, category))
+        float(label_loss(small(tmp_path, "part", overlap=share), model, logits, targets, category))
         for share in (0.0, 0.25, 1.0)
     )
     assert alone == pytest.approx(1 - float(soft_iou(model.restrict(logits, category), targets)), rel=1e-6)
@@ -229,22 +231,12 @@ def test_width_and_dropout_are_the_networks(tmp_path, task):
     dataset = {"classification": "shapes", "part": "shapes", "scene": "s3dis"}[task]
     shares = {"width": 0.25, "tnet_width": 0.125}
     config = TrainConfig(task=task, dataset=dataset, **shares, dropout=0.4, input_transform=False, device="cpu")
-    model = Run.start(config, halves(task), torch.device("cpu")).model
+    model = make_model(config, halves(task), torch.device("cpu"), World())
     published = type(model)()
     for name, times in (("widths", 4), ("head_widths", 4), ("tnet_widths", 8)):
         wide, narrow = (torch.tensor(each.arguments[name][-1]) for each in (published, model))
         assert torch.equal(narrow * times, wide)
     assert {part.p for part in model.modules() if isinstance(part, nn.Dropout)} == {0.4}
-
-
-@pytest.mark.parametrize("task", SEGMENTATION)
-def test_looks_at_a_run_are_of_segmentation_too(tmp_path, task):
-    config = small(tmp_path / "new" / "run", task)
-    assert "4 epochs of" in dry_run(config, halves(task), halves(task, seed=1))
-    assert "a step of" in profile(config, halves(task))
-    assert list(tmp_path.iterdir()) == []
-    result = fit(dataclasses.replace(config, overfit_batches=2), halves(task), halves(task, seed=1), log=quiet)
-    assert result["test"] is None
 
 
 def test_the_table_of_seeds_names_the_scores(finished):
@@ -272,17 +264,16 @@ def test_the_commands_train_and_measure_real_layouts(task, tmp_path, capsys):
     assert train.main(["--task", task, *data, *small, "--out", str(out)]) == 0
     told = capsys.readouterr().out
     test = json.loads((out / "result.json").read_text())["test"]
-    assert f"test: {TASKS[task].told(test)}" in told
+    assert f"test: {TASKS[task].summary(test)}" in told
     assert command_line.main(["evaluate", str(out), *data, "--device", "cpu"]) == 0
-    assert capsys.readouterr().out.endswith(f"\n{TASKS[task].told(test)}\n")
+    assert capsys.readouterr().out.endswith(f"\n{TASKS[task].summary(test)}\n")
     said = error_of(capsys, command_line.main, ["evaluate", str(out), "--dataset", "modelnet40"])
     assert "no dataset 'modelnet40'" in said
 
 
 def test_what_segmentation_cannot_do_is_one_line(capsys):
     for words, message in (
-        (["--task", "part", "--mix", "cutmix_r"], "mix and teacher are for the task classification, not part"),
-        (["--task", "scene", "--teacher", "x"], "mix and teacher are for the task classification, not scene"),
+        (["--task", "scene", "--teacher", "x"], "teacher is for the task classification, not scene"),
         (["--task", "part", "--dataset", "modelnet40"], "no dataset 'modelnet40' (known: shapes, shapenetpart)"),
         (["--task", "scene", "--dataset", "s3dis_area7"], "did you mean 's3dis_area"),
         (["--dataset", "shapenetpart"], "no dataset 'shapenetpart'"),

@@ -1,4 +1,4 @@
-"""Several processes of torchrun train one model as a single process would.
+"""Several processes, as torchrun starts them, train one model as a single process would.
 
 `python -m tests.test_world FOLDER` is what each of two processes runs; it leaves what it found in FOLDER.
 """
@@ -7,22 +7,18 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock, patch
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch import nn
 
-from pointnet import world as world_module
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import TASKS
@@ -30,46 +26,35 @@ from pointnet.models import load_model
 from pointnet.training import fit, run
 from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.fit import check_trainable
-from pointnet.training.run import Run
 from pointnet.training.run_folder import write_config
-from pointnet.world import AgreedError, World, agree_on_start, is_lost_process, joined_world
-from tests.helpers import assert_equal_states, halves, quiet, tiny, two_shapes
+from pointnet.world import AgreedError, World, joined_world, restarted_by_torchrun
+from tests.helpers import ROOT, assert_equal_states, halves, quiet, tiny, two_shapes
 
-ROOT = Path(__file__).parents[1]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
 TRAINED = ["classification", "part"]
-QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
-EXACT = {"epochs": 3, "batch_size": 5, "optimizer": "sgd", "lr": 0.02, "clip": 1.0, "ema": 0.9, "val_fraction": 0.2}
-NOTHING_RANDOM = {"scale": 1.0, "shift": 0.0, "jitter": 0.0, "early_points": 0}
+EXACT = {"epochs": 2, "batch_size": 5, "optimizer": "sgd", "lr": 0.02, "clip": 1.0, "ema": 0.9, "val_fraction": 0.2}
+NOTHING_RANDOM = {"scale": 1.0, "shift": 0.0, "jitter": 0.0, "early_points": 0, "dropout": 0.0}
 
 
-def fit_without_dropout(out: Path, task: str = "classification") -> dict:
+def fit_exactly(out: Path, task: str = "classification") -> dict:
     """Trains with nothing random but the order; in float64 but for the loss, so that roundings stay small."""
-    # All points at a step: which are left out is random.
     make = two_shapes if task == "classification" else partial(halves, task, points=32)
-    settings = {"task": task, "width": 1.0 if task == "classification" else 0.1, **EXACT, **NOTHING_RANDOM}
-
-    def start(*arguments, start=Run.start):
-        run = start(*arguments)
-        for part in run.model.modules():
-            if isinstance(part, nn.Dropout):
-                part.p = 0.0
-        return run
-
+    double = patch.object(
+        sys.modules["pointnet.training.fit"], "load_model", lambda folder: load_model(folder).double()
+    )
     torch.set_default_dtype(torch.float64)
     try:
-        in_float64 = patch.object(
-            sys.modules["pointnet.training.fit"], "load_model", lambda folder: load_model(folder).double()
-        )
-        with patch.object(Run, "start", start), in_float64:
-            return fit(tiny(out, **settings), make(), make(seed=1), log=quiet)
+        with double:
+            return fit(
+                tiny(out, task=task, **EXACT, **NOTHING_RANDOM), make(per_class=8), make(per_class=8, seed=1), log=quiet
+            )
     finally:
         torch.set_default_dtype(torch.float32)
 
 
 def main(folder: Path) -> None:
+    torch.set_num_threads(1)
     with joined_world("cpu") as world:
-        results = {task: fit_without_dropout(folder / task, task) for task in TRAINED}
+        results = {task: fit_exactly(folder / task, task) for task in TRAINED}
         errors = []
         for failing in (0, 1):
             try:
@@ -78,13 +63,14 @@ def main(folder: Path) -> None:
                         raise OSError(f"rank {failing} cannot")
             except AgreedError as error:
                 errors.append(str(error))
-        not_finite = two_shapes()
+        data = two_shapes(per_class=8)
+        not_finite = two_shapes(per_class=8)
         not_finite.points[:] = torch.nan
         full = Mock(side_effect=OSError("the disk is full"))  # which rank 0 alone writes to
-        for data in (two_shapes(seed=world.rank), not_finite, two_shapes()):
+        for each in (two_shapes(per_class=8, seed=world.rank), not_finite, data):
             try:
-                with patch.object(run, "save_checkpoint", full) if len(errors) == 4 else nullcontext():
-                    fit(tiny(folder / f"run{len(errors)}"), data, log=quiet)
+                with patch.object(run, "save_checkpoint", full) if each is data else nullcontext():
+                    fit(tiny(folder / f"run{len(errors)}", epochs=1, skip_limit=2), each, log=quiet)
             except AgreedError as error:
                 errors.append(str(error))
     threads = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
@@ -93,13 +79,26 @@ def main(folder: Path) -> None:
     (folder / f"rank{world.rank}.json").write_text(json.dumps(found))
 
 
+def start_pair(*words: object) -> list[subprocess.Popen]:
+    """Two processes with the environment that torchrun gives."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    env |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "tests"}
+    command = [sys.executable, *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ranks = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2))
+    return [subprocess.Popen(command, cwd=ROOT, env=env | rank, **pipes) for rank in ranks]
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """(the folder that two processes trained in, what each of them found)."""
     folder = tmp_path_factory.mktemp("pair")
-    command = [*TORCHRUN, "-m", "tests.test_world", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=QUIET, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    processes = start_pair("-m", "tests.test_world", folder)
+    complaints = [process.communicate(timeout=200)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(complaints)
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -108,11 +107,11 @@ def test_two_processes_end_with_the_weights_of_one_with_the_same_batches(pair, t
     folder, (first, second) = pair
     assert first["world"] == [0, 2]
     assert second["world"] == [1, 2]
-    result = fit_without_dropout(tmp_path / "one", task)
+    result = fit_exactly(tmp_path / "one", task)
     assert first["results"][task]["test"] == second["results"][task]["test"]
-    chooser = next(iter(TASKS[task].titles))
-    for part, name in (("test", "count"), ("test", chooser), ("val", chooser)):
-        assert first["results"][task][part][name] == pytest.approx(result[part][name], rel=1e-12)
+    chooser = TASKS[task].chooser
+    for split, name in (("test", "count"), ("test", chooser), ("val", chooser)):
+        assert first["results"][task][split][name] == pytest.approx(result[split][name], rel=1e-12)
     one, two = (load_checkpoint(run / "checkpoint.pt") for run in (tmp_path / "one", folder / task))
     for state in ("model", "averaged"):
         for name, wanted in one[state].items():
@@ -127,7 +126,7 @@ def test_what_fails_on_one_fails_on_all_in_the_same_words(pair):
     assert first["errors"] == second["errors"]
     assert first["errors"][:2] == ["rank 0 cannot", "rank 1 cannot"]
     assert first["errors"][2].startswith("the processes of the run do not have the same data")
-    assert first["errors"][3].startswith("epoch 1: 12 of 12 steps skipped, not finite: samples no. 0 (disc)")
+    assert first["errors"][3].startswith("epoch 1: 4 of 4 steps skipped, not finite: samples no. 1 (disc)")
     assert first["errors"][4:] == ["the disk is full"]
 
 
@@ -137,11 +136,11 @@ def test_nothing_of_the_group_outlives_it(pair):
     assert [each["left"] for each in found] == [[], []]
 
 
-def command(out: Path, *more: str) -> list[str]:
+def command(out: Path, epochs: int) -> list[str]:
     sample = ["--dataset", "modelnet40", "--root", "data/samples", "--num_points", "64", "--batch_size", "8"]
-    sample += ["--early_points", "0", "--epochs", "12", "--ema", "0.9"]
+    sample += ["--early_points", "0", "--epochs", str(epochs), "--ema", "0.9", "--width", "0.1"]
     sample += ["--input_transform", "false", "--feature_transform", "false"]
-    return [*TORCHRUN, "--max_restarts=1", "train.py", *sample, "--out", str(out), *more]
+    return ["train.py", *sample, "--out", str(out)]
 
 
 def wait_for_epochs(out: Path, count: int, process: subprocess.Popen) -> None:
@@ -151,14 +150,26 @@ def wait_for_epochs(out: Path, count: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def test_a_killed_rank_ends_the_other_which_says_so_in_one_line(tmp_path):
+    first, second = start_pair(*command(tmp_path / "run", 2000))
+    wait_for_epochs(tmp_path / "run", 1, first)
+    second.kill()
+    _, complaint = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert "train.py: rank 0: another process of the run is gone" in complaint.splitlines()
+    second.communicate()
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command(whole), cwd=ROOT, env=QUIET, check=True, capture_output=True, timeout=120)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max_restarts=1"]
+    options = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
+    subprocess.run([*torchrun, *command(whole, 12)], **options, check=True, capture_output=True, timeout=120)
 
-    process = subprocess.Popen(
-        command(broken), cwd=ROOT, env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*torchrun, *command(broken, 12)], **options, **pipes)
     wait_for_epochs(broken, 2, process)
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(ranks[-1]), signal.SIGKILL)
@@ -171,7 +182,8 @@ def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weight
     assert "stopped; to go on: torchrun as before, with train.py --resume --out" in complained
     assert load_checkpoint(broken / "checkpoint.pt")["epoch"] < 12
 
-    done = subprocess.run(command(broken, "--resume"), cwd=ROOT, env=QUIET, capture_output=True, text=True, timeout=120)
+    again = [*torchrun, *command(broken, 12), "--resume"]
+    done = subprocess.run(again, **options, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test: ") == 1
     one, other = (load_checkpoint(out / "checkpoint.pt") for out in (whole, broken))
@@ -180,18 +192,18 @@ def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weight
     assert_equal_states(load_model(broken).state_dict(), load_model(whole).state_dict())
 
 
-def test_what_cannot_start_is_said_once_and_a_restart_does_not_go_on_with_the_run_of_another(tmp_path):
+def test_what_cannot_start_is_said_once(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.pt").touch()
-    words = command(tmp_path / "run")
-    done = subprocess.run(words, cwd=ROOT, env=QUIET, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    said = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
-    assert len(said) == 1
-    assert "already holds a run" in said[0]
+    complaints = []
+    for process in start_pair(*command(tmp_path / "run", 1)):
+        complaints.append(process.communicate(timeout=120)[1].splitlines())
+        assert process.returncode == 2
+    assert [[line for line in lines if line.startswith("train.py: ")] for lines in complaints][1] == []
+    assert "already holds a run" in complaints[0][-1]
 
 
-def test_a_restart_goes_on_with_what_it_began_and_nothing_else(tmp_path):
+def test_a_restart_goes_on_with_what_it_began_and_nothing_else(tmp_path, monkeypatch):
     began = parse_command(["--dataset", "shapes", "--out", str(tmp_path), "--lr", "0.003"])
     assert not train.began_here(began)
     write_config(tmp_path, began.config)
@@ -200,30 +212,14 @@ def test_a_restart_goes_on_with_what_it_began_and_nothing_else(tmp_path):
     assert train.began_here(began)
     other = dataclasses.replace(began.config, lr=0.004)
     assert not train.began_here(began._replace(config=other))
-
-
-def starts(store, ranks, size):
-    """What each of these ranks, started at once on one store, takes as the number of the start."""
-    with ThreadPoolExecutor(size) as threads:
-        return list(threads.map(lambda rank: agree_on_start(store, rank, size), ranks))
-
-
-def test_all_processes_take_the_same_number_whatever_earlier_ones_left_behind():
-    store = dist.HashStore()
-    for count, size in enumerate((3, 1, 5, 2), 1):
-        assert starts(store, range(size), size) == [count] * size
-        # a process of this start came up again for the next one, and was gone before it was answered
-        store.set(f"asks-{size - 1}", "gone")
-        store.set("asks-4", "gone too")
-    assert starts(store, reversed(range(5)), 5) == [5] * 5
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_waits_in_vain_for_the_others_says_so(rank, monkeypatch):
-    monkeypatch.setattr(world_module, "MUSTER", timedelta(seconds=0.1))
-    with pytest.raises(RuntimeError) as caught:
-        agree_on_start(dist.HashStore(), rank, 2)
-    assert is_lost_process(caught.value)
+    for variables, wanted in (
+        ({}, False),
+        ({"RUN_ID": "x", "RESTART_COUNT": "0"}, False),
+        ({"RESTART_COUNT": "1"}, True),
+    ):
+        for name, value in variables.items():
+            monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+        assert restarted_by_torchrun() is wanted
 
 
 def test_each_process_needs_a_cloud_of_every_batch(tmp_path):

@@ -39,5 +39,5 @@ def run(flags: Namespace) -> int:
         print(f"skipped: {printable(str(error))}", file=sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)
-    print(json.dumps(scores) if flags.json else task.told(scores))
+    print(json.dumps(scores) if flags.json else task.summary(scores))
     return 0

@@ -18,7 +18,7 @@ from pointnet.names import printable
 from pointnet.pages.curves import draw_curves
 from pointnet.training import Stopped, fit
 from pointnet.training.checks import dry_run, profile
-from pointnet.training.fit import say_nothing
+from pointnet.training.fit import discard
 from pointnet.training.run_folder import CHECKPOINT, CONFIG, Result, read_config, seed_folder, seed_folders
 from pointnet.training.seeds import run_seeds
 from pointnet.training.settings import TrainConfig
@@ -29,6 +29,7 @@ from pointnet.world import (
     is_lost_process,
     joined_world,
     launched_by_torchrun,
+    restarted_by_torchrun,
 )
 
 from .parser import one_line
@@ -47,8 +48,8 @@ def main(words: Sequence[str] | None = None, prog: str = "train.py") -> int:
         command = command._replace(config=dataclasses.replace(command.config, out=out))
     with ExitStack() as stack:
         try:
-            world = stack.enter_context(joined_world(command.config.device))
-            train(command, restarted=world.restarts > 0)
+            stack.enter_context(joined_world(command.config.device))
+            train(command)
             return 0
         except ENDINGS as error:  # still within the world: torchrun ends all processes when the first has left
             code, line = ending(error, command)
@@ -71,17 +72,17 @@ def ending(error: BaseException, command: Command) -> tuple[int, str]:
     return 2, f"{command.prog}: error: {one_line(error)}" if printed else ""
 
 
-def train(command: Command, restarted: bool = False) -> None:
+def train(command: Command) -> None:
     """Does what the command asks for. Every process of a run under torchrun calls it."""
     config, resume = command.config, command.resume
     world = World.current()
-    log = print if world.writes else say_nothing
+    log = print if world.writes else discard
     keep_freed_memory()
     log(use_threads(config.threads))
     with world.together():
         if not config.out:
             raise ValueError("under torchrun --out is needed: the folder that all processes write to and resume from")
-        resume = resume or (restarted and began_here(command))
+        resume = resume or (restarted_by_torchrun() and began_here(command))
         if not command.seeds and seed_folders(config.out):
             raise ValueError(f"{config.out}: holds runs of several seeds; choose another --out")
     training, test = open_splits(config)

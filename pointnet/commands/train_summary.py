@@ -42,7 +42,7 @@ def accuracy(config: TrainConfig, result: Result) -> str:
         return f"not tested: the network was trained to overfit {config.overfit_batches} batches"
     if result["test"] is None:
         return "the test split was not opened"
-    return f"test: {TASKS[config.task].told(result['test'])}"
+    return f"test: {TASKS[config.task].summary(result['test'])}"
 
 
 def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result, call: str) -> str:

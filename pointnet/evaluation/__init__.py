@@ -1,1 +1,1 @@
-"""Evaluation: what a network is asked to do, and how good it is at that. It knows no training."""
+"""Evaluation: the three tasks, their metrics, and `evaluate`. It knows no training."""

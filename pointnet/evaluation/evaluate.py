@@ -1,4 +1,4 @@
-"""How good a network is on a data set: the scores of its task over every sample."""
+"""How good a network is on a data set: the metrics of its task over every sample."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ EVALUATION_BATCH = 32
 
 
 def check_same_classes(model: PointNetModel, data: LabelledClouds, run: object, where: str) -> None:
-    """Raises ValueError, in one line, unless the model knows the classes of the data, in their order."""
-    names = task_of(model).answers(data)
+    """Raises ValueError, in one line, unless the model has the classes of the data, in their order."""
+    names = task_of(model).class_names(data)
     if names != model.classes:
         other = sorted(set(names) ^ set(model.classes))
         which = f"'{other[0]}' is in one alone" if other else "they are in another order"
@@ -32,18 +32,20 @@ def evaluate(
     model: nn.Module,
     data: LabelledClouds,
     device: torch.device | str = "cpu",
-    check: Callable[[], None] = lambda: None,
+    after_batch: Callable[[], None] = lambda: None,
     world: World = World(),  # noqa: B008  # it is immutable
     votes: int = 1,
     num_points: int | None = None,
 ) -> dict[str, float | int]:
-    """The scores of the network's task over every sample, the mean cross-entropy loss, and the count; in float32.
+    """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
-    Segmentation is measured on all points that the data holds, each of them once, or on the first `num_points` of each
-    cloud.
-    `check` is called after each batch and may raise. The processes of `world` share the samples, and each gets the
-    figures of all. With several votes the probabilities are the mean of those of the cloud turned about the up axis by
-    as many even steps (Qi et al. 2017 vote over 12): of use where training turned clouds too.
+    Args:
+        after_batch: called after each batch; it may raise, to stop.
+        world: the processes that share the samples; each returns the metrics of all samples.
+        votes: predict by the mean probability over so many even rotations about the up axis (Qi et al. 2017: 12).
+            Useful where training rotated the clouds too.
+        num_points: of each cloud the first so many; None for all that the task evaluates. Segmentation evaluates all
+            points that are stored, each of them once.
 
     Raises:
         ValueError: fewer than one vote.
@@ -53,33 +55,35 @@ def evaluate(
     was_training = model.training
     model.eval()
     task = task_of(model)
-    count = num_points or task.measured(data)
+    count = num_points or task.evaluated_points(data)
     scores = task.scores(data, device)
-    loss, counted = torch.zeros(2, dtype=torch.float64, device=device)
+    loss, labels = torch.zeros(2, dtype=torch.float64, device=device)
     try:
         for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
             rows = batch.tensor_split(world.size)[world.rank]
             if len(rows):
-                points, labels = (each.to(device) for each in data.batch(rows))
-                examples = task.examples(points[:, :, :count], labels)
-                x, *more = examples.inputs
-                logs = vote(model, x, votes, data.channels == 6, *more)
-                task.add(scores, task.answer(model, logs, *more), examples)
-                of_labels = logs.gather(1, examples.labels.unsqueeze(1)).squeeze(1)
-                loss -= torch.where(examples.counted, of_labels, 0.0).sum(dtype=torch.float64)
-                counted += examples.counted.sum()
-            check()
+                points, clouds = (each.to(device) for each in data.batch(rows))
+                examples = task.examples(points[:, :, :count], clouds)
+                logs = vote(model, examples.points, votes, data.channels == 6, examples.category)
+                task.update(scores, task.predict(model, logs, examples.category), examples)
+                true = logs.gather(1, examples.labels.unsqueeze(1)).squeeze(1)
+                loss -= torch.where(examples.valid, true, 0.0).sum(dtype=torch.float64)
+                labels += examples.valid.sum()
+            after_batch()
     finally:
         model.train(was_training)
-    for tensor in (*scores.sums, loss, counted):
+    for tensor in (*scores.sums, loss, labels):
         world.add_up([tensor])
-    return {"loss": float(loss / counted), **scores.result()}
+    return {"loss": float(loss / labels), **scores.result()}
 
 
-def vote(model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, *more: Tensor) -> Tensor:
-    """The logarithms (B, classes) or (B, classes, N) of the mean probabilities over so many rotations of x, the first
-    of them none; `more` is what else the model takes."""
+def vote(model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, category: Tensor | None = None) -> Tensor:
+    """The logarithms of the mean probabilities over so many rotations of x (B, C, N), the first by 0 degrees.
+
+    -> (B, classes) or (B, classes, N). category (B,): for a network that takes it.
+    """
+    more = () if category is None else (category,)
     logs = model(x, *more).log_softmax(1)
-    for vote in range(1, votes):
-        logs = logs.logaddexp(model(rotation(x, 360 * vote / votes, normals), *more).log_softmax(1))
+    for number in range(1, votes):
+        logs = logs.logaddexp(model(rotation(x, 360 * number / votes, normals), *more).log_softmax(1))
     return logs - math.log(votes)

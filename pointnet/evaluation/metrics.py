@@ -1,4 +1,4 @@
-"""Counting right answers, on the device, over every sample."""
+"""Metrics over a whole split. Counts stay on the device until `result` is called, so no batch waits for it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class ConfusionMatrix:
-    """Counts of (true class, predicted class), kept on the device until they are asked for.
+    """Counts of (true class, predicted class).
 
-    `titles` says what each figure of `result` is called; the first is what a training run chooses its epoch by. `sums`
-    are the tensors that hold all: added up over processes, they are those of all samples.
+    `titles` says how people call each metric of `result`; training chooses the epoch by the first. `sums` are the
+    accumulators: added up over the processes of a run, they are those of the whole split.
     """
 
     titles: ClassVar[Mapping[str, str]] = {"overall_accuracy": "overall", "mean_class_accuracy": "mean class"}
@@ -22,9 +22,11 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self.sums = [self.counts]
 
-    def update(self, predicted: Tensor, true: Tensor) -> None:
-        """Adds a batch of (B,) predicted and true labels."""
-        self.counts.view(-1).scatter_add_(0, true * len(self.counts) + predicted, torch.ones_like(true))
+    def update(self, predicted: Tensor, true: Tensor, valid: Tensor | None = None) -> None:
+        """Adds a batch of predicted and true labels, (B,) or (B, N); only where `valid` is True, if it is given."""
+        valid = valid_mask(predicted, true, valid)
+        pairs = torch.where(valid, true * len(self.counts) + predicted, 0)
+        self.counts.view(-1).scatter_add_(0, pairs.flatten(), valid.flatten().to(torch.int64))
 
     def result(self) -> dict[str, float | int]:
         """Overall accuracy, mean class accuracy (over the classes that occur) and the count; fractions in [0, 1]."""
@@ -39,7 +41,7 @@ class ConfusionMatrix:
 
 
 class SceneScores(ConfusionMatrix):
-    """Scores of scene segmentation, over all points of a set as if of one scene; kept on the device likewise."""
+    """Metrics of scene segmentation, over all points of a split as if they were one scene."""
 
     titles: ClassVar[Mapping[str, str]] = {
         "mean_class_iou": "mean class IoU",
@@ -47,38 +49,30 @@ class SceneScores(ConfusionMatrix):
         "mean_class_accuracy": "mean class",
     }
 
-    def update(self, predicted: Tensor, true: Tensor, counted: Tensor | None = None) -> None:
-        """Adds a batch of predicted and true classes (B, N); of its points those that `counted` (B, N) says, or all."""
-        counted = _checked(predicted, true, counted)
-        pairs = torch.where(counted, true * len(self.counts) + predicted, 0)
-        self.counts.view(-1).scatter_add_(0, pairs.flatten(), counted.flatten().to(torch.int64))
-
-    def of_classes(self) -> list[float]:
-        """The IoU of each class: of the points that are of it or predicted to be, the share that are both.
-
-        NaN for a class that neither occurs nor is predicted.
-        """
+    def class_iou(self) -> list[float]:
+        """The IoU of each class: points that have it and are predicted to, over points that have it or are predicted
+        to. NaN for a class that neither occurs nor is predicted."""
         counts = self.counts.cpu().double()
         both = counts.diagonal()
         return (both / (counts.sum(0) + counts.sum(1) - both)).tolist()
 
     def result(self) -> dict[str, float | int]:
-        """The mean IoU over the classes that have one, the share of points that are right, the mean of that share over
-        the classes that occur, and the number of points; fractions in [0, 1]."""
-        scores = super().result()
+        """The mean IoU over the classes that have one, the accuracy over points, its mean over the classes that occur,
+        and the number of points; fractions in [0, 1]."""
+        accuracies = super().result()
         return {
-            "mean_class_iou": float(torch.tensor(self.of_classes(), dtype=torch.float64).nanmean()),
-            "point_accuracy": scores["overall_accuracy"],
-            "mean_class_accuracy": scores["mean_class_accuracy"],
-            "count": scores["count"],
+            "mean_class_iou": float(torch.tensor(self.class_iou(), dtype=torch.float64).nanmean()),
+            "point_accuracy": accuracies["overall_accuracy"],
+            "mean_class_accuracy": accuracies["mean_class_accuracy"],
+            "count": accuracies["count"],
         }
 
 
 class PartScores:
-    """Scores of part segmentation by the published protocol (PointNet, section 5.1), kept on the device likewise.
+    """Metrics of part segmentation by the published protocol (PointNet, section 5.1).
 
-    The IoU of a part of a shape is, of the points that are of it or predicted to be, the share that are both; 1 where
-    there are none. The IoU of a shape is the mean over all parts of its category, whether it has them or not.
+    The IoU of a part of a shape: points that have it and are predicted to, over points that have it or are predicted
+    to; 1 where there are none. The IoU of a shape: the mean over all parts of its category, occurring or not.
 
     Args:
         parts_of: (categories, parts) bool, which parts a category has.
@@ -92,40 +86,36 @@ class PartScores:
 
     def __init__(self, parts_of: Tensor, device: torch.device | str = "cpu"):
         self.parts_of = parts_of.to(device)
-        self.iou = torch.zeros(len(parts_of), dtype=torch.float64, device=device)  # the sum over a category's shapes
+        self.iou = torch.zeros(len(parts_of), dtype=torch.float64, device=device)  # summed over a category's shapes
         self.shapes = torch.zeros(len(parts_of), dtype=torch.int64, device=device)
         self.right = torch.zeros((), dtype=torch.int64, device=device)
         self.points = torch.zeros((), dtype=torch.int64, device=device)
         self.sums = [self.iou, self.shapes, self.right, self.points]
 
-    def update(self, predicted: Tensor, true: Tensor, category: Tensor, counted: Tensor | None = None) -> None:
-        """Adds a batch of shapes of these categories (B,), with predicted and true parts (B, N); of its points those
-        that `counted` (B, N) says, or all."""
-        counted = _checked(predicted, true, counted)
-        hit = counted & (predicted == true)
+    def update(self, predicted: Tensor, true: Tensor, valid: Tensor | None, category: Tensor) -> None:
+        """Adds a batch of predicted and true parts (B, N), only where `valid` (B, N) is True, if it is given, of shapes
+        of these categories (B,)."""
+        valid = valid_mask(predicted, true, valid)
+        hit = valid & (predicted == true)
         both = self._count(true, hit)
-        either = self._count(true, counted) + self._count(predicted, counted & ~hit)
+        either = self._count(true, valid) + self._count(predicted, valid & ~hit)
         iou = torch.where(either > 0, both / either.clamp(min=1), 1.0)
         belongs = self.parts_of[category].double()
-        of_shape = (iou * belongs).sum(1) / belongs.sum(1)
-        is_of = (category.unsqueeze(1) == torch.arange(len(self.shapes), device=category.device)).double()
-        self.iou += (of_shape.unsqueeze(1) * is_of).sum(0)
-        self.shapes += is_of.sum(0).long()
+        shape_iou = (iou * belongs).sum(1) / belongs.sum(1)
+        one_hot = (category.unsqueeze(1) == torch.arange(len(self.shapes), device=category.device)).double()
+        self.iou += (shape_iou.unsqueeze(1) * one_hot).sum(0)
+        self.shapes += one_hot.sum(0).long()
         self.right += hit.sum()
-        self.points += counted.sum()
+        self.points += valid.sum()
 
-    def _count(self, parts: Tensor, among: Tensor) -> Tensor:
+    def _count(self, parts: Tensor, where: Tensor) -> Tensor:
         """How many points of each shape have each part: (B, N), (B, N) bool -> (B, num_parts) float64."""
         counts = torch.zeros(len(parts), self.parts_of.shape[1], dtype=torch.float64, device=parts.device)
-        return counts.scatter_add_(1, torch.where(among, parts, 0), among.double())
-
-    def of_categories(self) -> list[float]:
-        """The mean IoU of the shapes of each category; NaN where there are none."""
-        return (self.iou / self.shapes).tolist()
+        return counts.scatter_add_(1, torch.where(where, parts, 0), where.double())
 
     def result(self) -> dict[str, float | int]:
-        """The mean IoU of all shapes, the mean of `of_categories`, the share of all points that are right, and the
-        number of shapes; fractions in [0, 1]."""
+        """The mean IoU over all shapes, the mean of the categories' mean IoUs, the accuracy over points, and the number
+        of shapes; fractions in [0, 1]."""
         return {
             "instance_miou": float(self.iou.sum() / self.shapes.sum()),
             "class_miou": float((self.iou / self.shapes).nanmean()),
@@ -134,8 +124,10 @@ class PartScores:
         }
 
 
-def _checked(predicted: Tensor, true: Tensor, counted: Tensor | None) -> Tensor:
-    """(B, N) bool: the points that count. ValueError unless both are (B, N)."""
-    if predicted.dim() != 2 or predicted.shape != true.shape:
-        raise ValueError(f"labels must be (B, N), both alike, got {tuple(predicted.shape)} and {tuple(true.shape)}")
-    return torch.ones_like(true, dtype=torch.bool) if counted is None else counted
+def valid_mask(predicted: Tensor, true: Tensor, valid: Tensor | None) -> Tensor:
+    """`valid`, or a mask that is True everywhere. ValueError unless the labels are of one shape."""
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"predicted and true labels must have one shape, got {tuple(predicted.shape)} and {tuple(true.shape)}"
+        )
+    return torch.ones_like(true, dtype=torch.bool) if valid is None else valid

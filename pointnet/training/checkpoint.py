@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if it had never stopped."""
+"""The checkpoint file: all that a run needs to go on as if it had never stopped, with its sha256."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from pointnet.files import write_atomically
 
-# Before the content: what it is, and the sha256 of what follows. A flipped bit is noticed, wherever it is.
+# The header names the format and the sha256 of the rest, so that any flipped bit is noticed.
 HEADER = b"pointnet checkpoint, sha256 "
 HEADER_SIZE = len(HEADER) + 64 + 1
 
@@ -21,14 +21,13 @@ def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> No
     """Writes tensors, numbers, strings and dicts of them, whole or not at all.
 
     Raises:
-        OSError: the disk is full or cannot be written; the last checkpoint is still there, and the message says so.
+        OSError: the file cannot be written; the last checkpoint is still there, and the message says so.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     payload = buffer.getvalue()
-    header = HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n"
     try:
-        write_atomically(path, header + payload)
+        write_atomically(path, header(payload) + payload)
     except OSError as error:
         kept = "the one before it is still good" if Path(path).exists() else "there is none yet"
         reason = f"no checkpoint could be written ({error.strerror}); {kept}"
@@ -36,7 +35,7 @@ def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> No
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU.
+    """The content of a checkpoint, on the CPU.
 
     Raises:
         ValueError: the file is missing or damaged; the message names it.
@@ -45,10 +44,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no checkpoint to resume from")
     data = path.read_bytes()
-    header, payload = data[:HEADER_SIZE], data[HEADER_SIZE:]
-    if header != HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n":
+    payload = data[HEADER_SIZE:]
+    if data[:HEADER_SIZE] != header(payload):
         raise ValueError(f"{path}: damaged or not a checkpoint: it does not match the sha256 stored in it")
     try:
         return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
-    except Exception as error:  # whole, and yet of another kind: the unpickler raises whatever it is led to
+    except Exception as error:  # undamaged, but of another kind: the unpickler may raise anything
         raise ValueError(f"{path}: damaged or not a checkpoint: {error}".splitlines()[0]) from error
+
+
+def header(payload: bytes) -> bytes:
+    return HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n"

@@ -1,7 +1,4 @@
-"""Learning from trained networks.
-
-Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2.
-"""
+"""Trained networks as the teacher of another."""
 
 from __future__ import annotations
 
@@ -10,23 +7,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pointnet.models import load_model
 
 
 class Teacher:
-    """Trained networks, and the mean of what they say.
+    """Trained networks; it teaches the mean of their probabilities.
 
     Args:
-        names: what `load_model` takes, of one network or more.
-        classes, normals: of the student, which they must share.
-        device: where they run, in eval and folded.
+        names: one or more names or folders, as `load_model` takes them.
+        classes, normals: the student's; each network must have the same.
+        device: where the networks run, in eval mode and folded.
 
-    `digest` tells teachers apart: a hash of their weights.
+    `digest` is a hash of the weights, which tells teachers apart.
 
     Raises:
-        ValueError: one is not there, or was trained for other classes or channels; the message names it.
+        ValueError: no such network, or one for other classes or channels; the message names it.
     """
 
     def __init__(self, names: Sequence[str], classes: Sequence[str], normals: bool, device: torch.device):
@@ -49,13 +45,3 @@ class Teacher:
         """The mean over the networks of softmax(logits / temperature): (B, C, N) -> (B, classes), float32."""
         logits = torch.stack([network(x) for network in self.networks]).float()
         return (logits / temperature).softmax(2).mean(0)
-
-
-def distillation_loss(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """How far the student is from the teacher: T^2 KL(wanted || softmax(logits / T)), the mean over clouds.
-
-    logits (B, K), wanted (B, K) probabilities at the same temperature T -> scalar. With T^2 the gradients keep their
-    size whatever T is.
-    """
-    student = (logits / temperature).log_softmax(1)
-    return temperature**2 * F.kl_div(student, wanted, reduction="batchmean")

@@ -1,4 +1,4 @@
-"""Where the time of an epoch goes, without waiting for the device."""
+"""Where the time of an epoch goes, measured without waiting for the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class Stopwatch:
-    """Seconds by name. On a GPU they are told by events in its queue, so that only `stop` waits for it."""
+    """Seconds by name. On a GPU events in its queue measure them, so that only `stop` waits for the device."""
 
     def __init__(self, device: torch.device):
         self.on_gpu = device.type == "cuda"
@@ -18,9 +18,7 @@ class Stopwatch:
         self.lap("")
 
     def lap(self, name: str) -> None:
-        """The time since the last lap went to `name`."""
-        if self.on_gpu and torch.cuda.is_current_stream_capturing():
-            return  # a replay passes here without a word
+        """The time since the last lap belongs to `name`."""
         if self.on_gpu:
             event = torch.cuda.Event(enable_timing=True)
             event.record()

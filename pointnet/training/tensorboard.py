@@ -1,4 +1,4 @@
-"""The metrics of a run for TensorBoard: what `metrics.jsonl` holds, as scalars by the epoch."""
+"""The metrics of a run for TensorBoard: the lines of `metrics.jsonl` as scalars by the epoch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ TAGS = {
     "val_class_miou": "mIoU/validation, classes",
     "val_mean_class_iou": "IoU/validation, mean over classes",
     "lr": "schedule/learning rate",
-    "num_points": "schedule/points a cloud",
-    "seconds": "speed/seconds an epoch",
-    "samples_per_second": "speed/clouds a second",
+    "num_points": "schedule/points per cloud",
+    "seconds": "speed/seconds per epoch",
+    "samples_per_second": "speed/clouds per second",
 }
 
 
@@ -37,10 +37,10 @@ def check_tensorboard() -> None:
 
 
 class ScalarLog:
-    """Called with each line of `metrics.jsonl` once it is on disk; writes it under `folder`/tensorboard.
+    """Writes each line of `metrics.jsonl` that it is called with, once the line is on disk, to `folder`/tensorboard.
 
-    The first call of a process writes all lines that `metrics.jsonl` has, in place of what was there: a run that was
-    stopped, wherever that was, and resumed has every epoch once. A TensorBoard that is looking drops what it had.
+    The first call of a process writes all lines of `metrics.jsonl` and removes what was there: so a resumed run has
+    every epoch once, wherever it stopped. A TensorBoard that is open drops what it had read.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -64,7 +64,7 @@ class ScalarLog:
         folder = self.folder / "tensorboard"
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
-        return SummaryWriter(str(folder), purge_step=0)  # tells those who read to forget what they had
+        return SummaryWriter(str(folder), purge_step=0)  # makes readers drop what they had read
 
     def close(self) -> None:
         if self.writer:

@@ -1,0 +1,69 @@
+"""The losses of training: of labels for clouds or points, and of a teacher."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointnet.models import PointNetPartSegmenter
+
+from .settings import LossSettings
+
+
+def label_loss(
+    settings: LossSettings, model: nn.Module, logits: Tensor, labels: Tensor, category: Tensor | None
+) -> Tensor:
+    """The mean loss over the labels (B,) or (B, N), from logits (B, K) or (B, K, N); category (B,) of objects."""
+    if labels.dim() == 1:
+        return F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+    if category is None:
+        return point_loss(logits, labels, settings.label_smoothing)
+    if settings.restrict:
+        logits = cast(PointNetPartSegmenter, model).restrict(logits, category)
+    loss = point_loss(logits, labels, settings.label_smoothing)
+    if settings.overlap:
+        loss = torch.lerp(loss, 1 - soft_iou(logits, labels), settings.overlap)
+    return loss
+
+
+def point_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each point's logits (B, K, N) with its label (B, N), the mean over all points.
+
+    Classes whose logit is -inf are left out, from the smoothed target too. Unlike
+    `torch.nn.functional.cross_entropy` of these shapes it has a deterministic gradient on a GPU.
+    """
+    logs = logits.log_softmax(1)
+    loss = -logs.gather(1, labels.unsqueeze(1)).mean()
+    if smoothing:
+        finite = logits > -torch.inf
+        evenly = -(torch.where(finite, logs, 0.0).sum(1) / finite.sum(1)).mean()
+        loss = torch.lerp(loss, evenly, smoothing)
+    return loss
+
+
+def soft_iou(logits: Tensor, labels: Tensor) -> Tensor:
+    """The IoU of each class between labels (B, N) and probabilities from logits (B, K, N), the mean over classes, then
+    clouds.
+
+    Each class counts one point more, predicted right: so the IoU is 1, and has a gradient, where a cloud has no point
+    of the class. Classes whose logits are -inf are left out.
+    """
+    probabilities = logits.softmax(1)
+    true = F.one_hot(labels, logits.shape[1]).transpose(1, 2)
+    both = (probabilities * true).sum(2)
+    either = probabilities.sum(2) + true.sum(2) - both
+    finite = logits[:, :, 0] > -torch.inf
+    return (torch.where(finite, (both + 1) / (either + 1), 0.0).sum(1) / finite.sum(1)).mean()
+
+
+def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(taught || softmax(logits / T)), the mean over clouds: logits (B, K), taught (B, K) -> scalar.
+
+    `taught` are the teacher's probabilities at the same temperature T. The factor T^2 keeps the gradients' size the
+    same for any T. Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2.
+    """
+    student = (logits / temperature).log_softmax(1)
+    return temperature**2 * F.kl_div(student, taught, reduction="batchmean")

@@ -1,0 +1,75 @@
+"""The optimizer, the learning rate by the step, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from pointnet.models import PointNetModel
+
+from .settings import Optimization
+
+
+def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
+    """An optimizer that decays matrices only: no norms, no biases."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    # Fused: one pass over the weights, and it skips a step by a flag on the device, without a sync.
+    if settings.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, settings.lr, momentum=0.9, fused=True)
+        for parameter in parameters:  # a skipped first step would leave the momentum uninitialized
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, settings.lr, fused=True)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, settings: Optimization, steps: int) -> LRScheduler:
+    """The learning rate of each of a run's steps."""
+    if settings.schedule == "onecycle":
+        # One step more than the run has: the schedule also advances after the last step.
+        return OneCycleLR(optimizer, settings.lr, total_steps=steps + 1)
+    warm = round(settings.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        if settings.schedule == "constant":
+            return 1.0
+        if settings.schedule == "step":
+            decays = step * settings.epochs // (steps * settings.decay_epochs)
+            return max(settings.decay_rate**decays, 0.01)
+        return (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1))) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+class MovingAverage:
+    """A copy of a model whose weights and running statistics are a moving average of the model's.
+
+    Args:
+        kept: the share of the average that a step keeps. Early on it keeps less, min(kept, (1 + n) / (10 + n)) at step
+            n, so that a short run forgets its first steps: their batch norm statistics would fit no network. Source:
+            TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, model: PointNetModel, kept: float):
+        self.model, self.kept = copy.deepcopy(model).requires_grad_(False), kept
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Moves the average towards the model after step n, from 1."""
+        share = max(1 - self.kept, 9 / (step + 10))
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        floats = [(mean, now) for mean, now in pairs if mean.is_floating_point()]
+        torch._foreach_lerp_([mean for mean, _ in floats], [now for _, now in floats], share)
+        for mean, now in pairs:
+            if not mean.is_floating_point():
+                mean.copy_(now)

@@ -1,0 +1,108 @@
+"""One training step on tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pointnet.models import PointNetModel
+from pointnet.world import World
+
+from .distillation import Teacher
+from .losses import distillation_loss, label_loss
+from .optimizer import MovingAverage
+from .settings import LossSettings
+from .stopwatch import Stopwatch
+
+
+class StepResult(NamedTuple):
+    """loss (); logits (B, classes) or (B, classes, N); finite () bool, False where the step was skipped."""
+
+    loss: Tensor
+    logits: Tensor
+    finite: Tensor
+
+
+@dataclass
+class Step:
+    """Trains a model on one batch: forward, loss, backward, optimizer, schedule, moving average.
+
+    Nothing in it waits for the device. A step whose loss or gradient is not finite changes neither weights nor running
+    statistics: a flag on the device stops the optimizer, and the buffers are restored.
+
+    Several processes (`world`) each take their share of a batch and hold the same weights; norms, gradients and loss
+    are those of the whole batch. Only the randomness differs between processes: augmentation and dropout.
+
+    Args:
+        settings: of the loss.
+        clip: the largest norm of the gradient; 0 for any.
+        half: whether the forward pass is in bfloat16, by autocast.
+        forward: the model, or its compiled form.
+        average: None for no moving average.
+        teacher: None to learn from labels alone.
+    """
+
+    settings: LossSettings
+    clip: float
+    half: bool
+    model: PointNetModel
+    forward: Callable[..., Any]
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    average: MovingAverage | None
+    teacher: Teacher | None
+    world: World
+    watch: Stopwatch
+
+    def __call__(self, x: Tensor, labels: Tensor, category: Tensor | None = None, share: float = 1.0) -> StepResult:
+        """
+        Args:
+            x: (B, C, N).
+            labels: (B,) or (B, N).
+            category: (B,), for a network of parts.
+            share: what share of the whole batch's clouds these are.
+        """
+        buffers = list(self.model.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, logits = self._loss(x, labels, category)
+        loss = loss * share
+        self.watch.lap("forward")
+        loss.backward()
+        loss = loss.detach()
+        finite = self._finish_gradients(loss)
+        for buffer, old in zip(buffers, before, strict=True):
+            buffer.copy_(torch.where(finite, buffer, old))
+        self.watch.lap("backward")
+        # The fused optimizers read this flag, which is a gradient scaler's: where it is 1 they change nothing.
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.model, self.schedule.last_epoch)  # which counts steps
+        return StepResult(loss, logits.detach(), finite)
+
+    def _loss(self, x: Tensor, labels: Tensor, category: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The loss () of these clouds, and the logits in float32."""
+        settings, inputs = self.settings, (x,) if category is None else (x, category)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
+            logits, transforms = self.forward(*inputs, return_transforms=True)
+            taught = None if self.teacher is None else self.teacher.probabilities(x, settings.temperature)
+        logits = logits.float()
+        loss = label_loss(settings, self.model, logits, labels, category)
+        if taught is not None:
+            loss = torch.lerp(loss, distillation_loss(logits, taught, settings.temperature), settings.distill)
+        return loss + self.model.regularization(transforms), logits
+
+    def _finish_gradients(self, loss: Tensor) -> Tensor:
+        """Sums gradients and loss over the processes, clips the gradients; -> whether all of them are finite, ()."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.world.add_up([*gradients, loss])
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if self.clip:
+            torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
+        return loss.isfinite() & norm.isfinite()
