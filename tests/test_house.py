@@ -109,7 +109,7 @@ def test_the_readmes_two_commands_install_with_the_constraints():
 @pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/tour.md"])
 def test_every_flag_a_page_prints_exists(page):
     known = {f"--{field.name}" for field in dataclasses.fields(TrainConfig)}
-    known |= {"--resume", "--config", "--recipe", "--help", "--seeds", "--dry_run", "--profile", "--threads"}
+    known |= {"--resume", "--config", "--recipe", "--help", "--help_all", "--seeds", "--dry_run", "--profile"}
     text = (ROOT / page).read_text(encoding="utf-8")
     in_a_line = re.findall(r"`((?:python|pip) [^`\n]+)`", text)
     assert commands(text)
