@@ -120,9 +120,8 @@ def assert_same_learning(got: SharedMLP, wanted: SharedMLP, x: Tensor, y: Tensor
     grads2 = torch.autograd.grad((y2 * direction).sum(), [x2, *wanted.parameters()])
     # A bias before batch norm has gradient 0, so it is measured against the other parameters' gradients.
     largest = max(grad.abs().max().item() for grad in grads2[1:])
-    assert_close(
-        grads[0], grads2[0], "gradient of the points", at_least=largest if x.shape[0] * x.shape[2] <= 2 else 1e-3
-    )
+    few = x.shape[0] * x.shape[2] <= 4  # batch norm then cancels nearly all of what reaches the points
+    assert_close(grads[0], grads2[0], "gradient of the points", at_least=largest if few else 1e-2)
     for (name, _), grad, grad2 in zip(wanted.named_parameters(), grads[1:], grads2[1:], strict=True):
         assert_close(grad.view_as(grad2), grad2, f"gradient of {name}", at_least=largest)
 

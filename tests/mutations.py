@@ -151,17 +151,13 @@ def _(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
 
 
 @mutation("activation dropped", SharedLayer, "forward")
-def _(
-    self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, transform=None
-) -> Tensor:
+def _(self: SharedLayer, x: Tensor, context=None, mask=None, transform=None) -> Tensor:
     z = self.project(x, context)
     return fill_padding(z if self.norm is None else shared_layer.batch_norm(z, self.norm, mask), mask)
 
 
 @mutation("activation before the norm", SharedLayer, "forward")
-def _(
-    self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, transform=None
-) -> Tensor:
+def _(self: SharedLayer, x: Tensor, context=None, mask=None, transform=None) -> Tensor:
     if self.norm is None or self.activation is None:
         return forward(self, x, context, mask)
     z = shared_layer.batch_norm(self.activation(self.project(x, context)), self.norm, mask)
@@ -189,32 +185,18 @@ def _(points: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
 
 
 @mutation("padding left in the output", SharedLayer, "forward")
-def _(
-    self: SharedLayer, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, transform=None
-) -> Tensor:
+def _(self: SharedLayer, x: Tensor, context=None, mask=None, transform=None) -> Tensor:
     with patch.object(shared_layer, "fill_padding", lambda z, mask: z):
         return forward(self, x, context, mask)
 
 
 @mutation("padding in the max", SharedMLP, "max_pool")
-def _(
-    self: SharedMLP,
-    x: Tensor,
-    context: Tensor | None = None,
-    lengths: Tensor | None = None,
-    transform: Tensor | None = None,
-) -> Tensor:
+def _(self: SharedMLP, x: Tensor, context=None, lengths=None, transform=None) -> Tensor:
     return self(x, context, lengths, transform).amax(2)
 
 
 @mutation("mean instead of max", SharedMLP, "max_pool")
-def _(
-    self: SharedMLP,
-    x: Tensor,
-    context: Tensor | None = None,
-    lengths: Tensor | None = None,
-    transform: Tensor | None = None,
-) -> Tensor:
+def _(self: SharedMLP, x: Tensor, context=None, lengths=None, transform=None) -> Tensor:
     return self(x, context, lengths, transform).mean(2)
 
 

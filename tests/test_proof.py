@@ -37,7 +37,7 @@ def test_a_shared_mlp_keeps_the_law(law, case):
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(case=cases)
 @example(case=Case(clouds=1, points=1))
 @example(case=Case(widths=(3, 64, 64), clouds=2, points=257))
