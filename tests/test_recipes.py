@@ -111,6 +111,12 @@ def test_a_task_begins_with_its_own_recipe(task):
         assert parse_command([*words, "--recipe", f"paper_{task}", "--seed", "3"]).config == paper
 
 
+def test_shapes_begin_with_their_own_recipe_and_other_data_sets_with_the_plain_defaults():
+    assert parse_command([]).config == parse_command(["--dataset", "shapes"]).config == RECIPES["shapes"]()
+    assert parse_command(["--tnet_width", "1"]).config == dataclasses.replace(RECIPES["shapes"](), tnet_width=1.0)
+    assert parse_command(["--dataset", "modelnet40"]).config == TrainConfig(dataset="modelnet40")
+
+
 def test_flags_win_over_the_recipe_wherever_they_stand_and_the_run_holds_all_settings(tmp_path):
     out = tmp_path / "run"
     words = ["--jitter", "0.02", "--recipe", "paper", "--dataset", "modelnet40", "--root", SAMPLES, *QUICK]
@@ -129,7 +135,7 @@ def test_a_recipe_that_cannot_be_is_one_line(capsys, tmp_path):
     path = tmp_path / "config.yaml"
     write_config(tmp_path, TrainConfig())
     for words, message in (
-        (["--recipe", "papr"], "no recipe 'papr'; did you mean 'paper'? (known: paper, modern, fast, part, scene, "),
+        (["--recipe", "papr"], "no recipe 'papr'; did you mean 'paper'? (known: paper, modern, fast, shapes, "),
         (["--recipe", "paper", "--task", "part"], "the recipe paper is for --task classification, got part"),
         (["--recipe", "paper", "--config", str(path)], "--recipe cannot be given with --config, whose settings are"),
         (["--recipe", "paper", "--resume", "--out", str(tmp_path)], "leave out --config and --recipe"),

@@ -92,9 +92,9 @@ class HelpAll(argparse.Action):
 def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") -> Command:
     """The words of a command line, or those that the program was called with -> what they ask for.
 
-    The settings begin as those of --recipe, of the file --config, or as the task's defaults; flags win over them. With
-    --resume they are those of the run in --out; a flag may repeat one, and change those in `MAY_CHANGE`. Seeds may be
-    added to those of the run.
+    The settings begin as those of --recipe, of the file --config, or as the defaults of the task and the data set.
+    Flags win over them. With --resume they are those of the run in --out; a flag may repeat one, and change those in
+    `MAY_CHANGE`. Seeds may be added to those of the run.
     """
     parser = training_parser(prog)
     given = vars(parser.parse_args(words))
@@ -127,7 +127,7 @@ def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:
     if "config" in given:
         config, seeds = read_settings(given["config"])
         return config, given.get("seeds", seeds)
-    config = defaults_of(read_value("task", given.get("task", TrainConfig.task)))
+    config = defaults_of(read_value("task", given.get("task", TrainConfig.task)), given.get("dataset", "shapes"))
     if "recipe" in given:
         check_name("recipe", given["recipe"], RECIPES)
         config = RECIPES[given["recipe"]]()
