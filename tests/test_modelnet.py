@@ -13,28 +13,13 @@ import trimesh
 
 from pointnet.datasets import ModelNet, PointCloudFileError
 from pointnet.datasets.folder import sample_file
-from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET10, MODELNET40, released_rows
+from pointnet.datasets.modelnet import MODELNET10, MODELNET40, released_rows
 from pointnet.datasets.releases import to_channels
 from pointnet.points.read import read_hdf5
 from tests.helpers import SHARED_DATA, linked
+from tests.releases import write_release
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
-
-
-def write_release(root: Path, names: list[str] = ["chair", "lamp", "sofa"], points: int = 8) -> Path:  # noqa: B006
-    """A folder in the release's layout; shape i of split s holds a recognisable cloud."""
-    folder = root / HDF5_FOLDER
-    folder.mkdir(parents=True)
-    (folder / "shape_names.txt").write_text("\n".join(names))
-    generator = np.random.default_rng(0)
-    for split, files in (("train", 2), ("test", 1)):
-        listed = [f"ply_data_{split}{i}.h5" for i in range(files)]
-        (folder / f"{split}_files.txt").write_text("\n".join(f"data/{HDF5_FOLDER}/{name}" for name in listed))
-        for name in listed:
-            with h5py.File(folder / name, "w") as file:
-                file["data"] = generator.standard_normal((len(names), points, 3)).astype(np.float32)
-                file["label"] = np.arange(len(names), dtype=np.uint8)[:, None]
-    return folder
 
 
 def test_it_reads_the_release_into_the_mesh_frame_and_the_canonical_order(tmp_path):
@@ -251,122 +236,3 @@ def test_hdf5_gives_its_normals_where_it_has_some(tmp_path):
     data = ModelNet(tmp_path, num_points=5, normals=True)
     assert torch.equal(data.points[:, 3:], -data.points[:, :3])
     assert torch.equal(data.points[:, :3], ModelNet(tmp_path, num_points=5).points)
-
-
-def truncate(folder):
-    path = folder / "ply_data_train1.h5"
-    path.write_bytes(path.read_bytes()[:-600])
-
-
-def not_hdf5(folder):
-    (folder / "ply_data_train1.h5").write_text("<html>404</html>")
-
-
-def edit(**arrays):
-    def change(folder):
-        with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
-            for name, array in arrays.items():
-                del file[name]
-                if array is not None:
-                    file[name] = array
-
-    return change
-
-
-def link_elsewhere(folder):
-    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
-        del file["data"]
-        file["data"] = h5py.ExternalLink("ply_data_train0.h5", "data")
-
-
-def store_elsewhere(folder):
-    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
-        del file["data"]
-        file.create_dataset("data", (3, 8, 3), "f4", external=[(folder / "secret", 0, 400)])
-
-
-def link_within(folder):
-    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
-        file.move("data", "other")
-        file["data"] = h5py.SoftLink("/other")
-
-
-def made_of_others(folder):
-    layout = h5py.VirtualLayout((3, 8, 3), "f4")
-    layout[:] = h5py.VirtualSource(str(folder / "ply_data_train0.h5"), "data", shape=(3, 8, 3))
-    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
-        del file["data"]
-        file.create_virtual_dataset("data", layout)
-
-
-def claim(shape, **settings):
-    def change(folder):
-        with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
-            del file["data"]
-            file.create_dataset("data", shape, "f8", **settings)
-
-    return change
-
-
-def no_shape(folder):
-    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
-        del file["data"]
-        file["data"] = h5py.Empty("f4")
-
-
-def a_group(folder):
-    with h5py.File(folder / "ply_data_train1.h5", "r+") as file:
-        del file["data"]
-        file.create_group("data")
-
-
-NAN = np.full((3, 8, 3), np.nan, np.float32)
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (lambda folder: (folder / "ply_data_train1.h5").unlink(), "ply_data_train1.h5: no such file"),
-        (not_hdf5, "ply_data_train1.h5: is not a readable HDF5 file"),
-        (truncate, "ply_data_train1.h5: is not a readable HDF5 file"),
-        (edit(data=None), r"has no data set 'data'; it holds \['label'\]"),
-        (edit(label=None), "has no data set 'label'"),
-        (edit(data=np.zeros((3, 8, 2))), r"data set 'data' must be \(any, any, 3\), got \(3, 8, 2\)"),
-        (edit(label=np.zeros((4, 1), int)), "must have a label for each shape, got 3 and 4"),
-        (edit(label=np.full((3, 1), 1.7)), "labels must be integers, got float64"),
-        (edit(data=np.full((3, 8, 3), 1e39)), "shape 0 has numbers that are not finite"),
-        (edit(label=np.array([[0], [1], [9]])), "labels must be 0 to 2, got 0 to 9"),
-        (edit(data=NAN), "shape 0 has numbers that are not finite"),
-        (edit(data=np.zeros((3, 4, 3), np.float32)), "has 4 points a shape, fewer than num_points=8"),
-        (edit(data=np.full((3, 8, 3), b"x")), "'data' must be a data set of numbers"),
-        (a_group, "'data' must be a data set of numbers"),
-        (no_shape, "'data' must be a data set of numbers"),
-        (link_elsewhere, "'data' is a link, which is not followed"),
-        (link_within, "'data' is a link, which is not followed"),
-        (made_of_others, "stored in other files"),
-        (store_elsewhere, "stored in other files"),
-        (claim((10**9, 1024, 3)), r"declares \(1000000000, 1024, 3\), more than the file holds"),
-        (claim((10**10, 2048, 3), chunks=(1, 2048, 3), compression="gzip"), "more than the file holds"),
-        (claim((300, 8, 150000), chunks=(1, 8, 1000), compression="gzip"), r"must be \(any, any, 3\)"),
-        (lambda folder: (folder / "shape_names.txt").write_text("chair\nlamp\nchari\n"), "'chari' is not a class"),
-        (lambda folder: (folder / "shape_names.txt").write_bytes(b"\xff\xfe\xff"), "shape_names.txt: cannot be read"),
-        (lambda folder: (folder / "train_files.txt").write_text(""), "train_files.txt: names no file"),
-    ],
-)
-def test_a_damaged_release_is_one_clear_line_with_the_path(tmp_path, damage, reason):
-    folder = write_release(tmp_path)
-    damage(folder)
-    with pytest.raises(PointCloudFileError, match=reason) as caught:
-        ModelNet(tmp_path, num_points=8)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith(str(folder))
-
-
-def test_a_folder_without_the_set_is_one_clear_line(tmp_path):
-    with pytest.raises(PointCloudFileError, match="holds no ModelNet40: looked for"):
-        ModelNet(tmp_path)
-    with pytest.raises(PointCloudFileError, match="no such folder"):
-        ModelNet(tmp_path / "nowhere")
-    write_release(tmp_path, names=["lamp"])
-    with pytest.raises(PointCloudFileError, match="holds no shape of ModelNet10"):
-        ModelNet(tmp_path, num_classes=10, num_points=8)

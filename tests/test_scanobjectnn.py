@@ -8,6 +8,7 @@ import torch
 from pointnet.datasets import DATASETS, PointCloudFileError, ScanObjectNN, open_dataset
 from pointnet.datasets.scanobjectnn import SCANOBJECTNN
 from pointnet.points.read import DatasetNotFoundError
+from tests.releases import edit_hdf5
 
 NAMES = [
     f"{prefix}_objectdataset{suffix}.h5" for prefix in ("training", "test") for suffix in ("", "_augmentedrot_scale75")
@@ -92,21 +93,10 @@ def test_a_subset_keeps_its_masks(h5_files):
 
 
 def test_a_file_without_masks_has_none(h5_files):
-    edit(mask=None)(h5_files / "main_split" / "test_objectdataset.h5")
+    edit_hdf5(mask=None)(h5_files / "main_split" / "test_objectdataset.h5")
     data = ScanObjectNN(h5_files, "test", 8, variant="objects")
     assert data.masks is None
     assert data.subset(torch.tensor([0])).masks is None
-
-
-def edit(**arrays):
-    def change(path):
-        with h5py.File(path, "r+") as file:
-            for name, array in arrays.items():
-                del file[name]
-                if array is not None:
-                    file[name] = array
-
-    return change
 
 
 def link_the_mask(path):
@@ -123,14 +113,14 @@ POINTS = np.random.default_rng(0).standard_normal((5, 32, 3)).astype(np.float32)
     [
         (lambda path: path.unlink(), "no such file"),
         (lambda path: path.write_bytes(path.read_bytes()[:-200]), "not a readable HDF5 file"),
-        (edit(data=None), "has no data set 'data'"),
-        (edit(data=POINTS[:, :4]), "has 4 points a shape, fewer than num_points=8"),
-        (edit(data=POINTS[:4]), "must have a label for each shape, got 4 and 5"),
-        (edit(data=POINTS * [[[np.nan]]]), "shape 0 has numbers that are not finite"),
-        (edit(data=np.concatenate([POINTS[:3], POINTS[3:] * 0 + 5])), "cloud 3 has no extent"),
-        (edit(label=np.array([0, 1, 2, 3, 15])), "labels must be 0 to 14, got 0 to 15"),
-        (edit(mask=np.zeros((4, 32), int)), r"data set 'mask' must be \(5, any\), got \(4, 32\)"),
-        (edit(mask=np.zeros((5, 4), int)), "'mask' has 4 points a cloud, fewer than 8"),
+        (edit_hdf5(data=None), "has no data set 'data'"),
+        (edit_hdf5(data=POINTS[:, :4]), "has 4 points a shape, fewer than num_points=8"),
+        (edit_hdf5(data=POINTS[:4]), "must have a label for each shape, got 4 and 5"),
+        (edit_hdf5(data=POINTS * [[[np.nan]]]), "shape 0 has numbers that are not finite"),
+        (edit_hdf5(data=np.concatenate([POINTS[:3], POINTS[3:] * 0 + 5])), "cloud 3 has no extent"),
+        (edit_hdf5(label=np.array([0, 1, 2, 3, 15])), "labels must be 0 to 14, got 0 to 15"),
+        (edit_hdf5(mask=np.zeros((4, 32), int)), r"data set 'mask' must be \(5, any\), got \(4, 32\)"),
+        (edit_hdf5(mask=np.zeros((5, 4), int)), "'mask' has 4 points a cloud, fewer than 8"),
         (link_the_mask, "'mask' is a link, which is not followed"),
     ],
 )
