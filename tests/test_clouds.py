@@ -10,7 +10,6 @@ from pointnet import PointNetEncoder
 from pointnet.datasets import LabelledClouds, LabelledPoints, pad_clouds, split_parts, split_validation
 from pointnet.datasets.clouds import draw_labelled
 from pointnet.datasets.transforms import (
-    random_cutmix,
     random_jitter,
     random_mirror,
     random_point_dropout,
@@ -80,8 +79,6 @@ TRANSFORMS = {
     "rotation": lambda x, g: random_rotation(x, 180.0, g),
     "dropout": lambda x, g: random_point_dropout(x, 0.875, g),
     "subset": lambda x, g: random_subset(x, 20, g),
-    "cutmix_r": lambda x, g: random_cutmix(x, torch.eye(len(x)), False, 0.9, 1.0, g)[0],
-    "cutmix_k": lambda x, g: random_cutmix(x, torch.eye(len(x)), True, 0.9, 1.0, g)[0],
 }
 
 
@@ -171,86 +168,7 @@ def test_a_subset_takes_rows_that_are_there():
         random_subset(x, 51, generator())
 
 
-@given(
-    batch=st.sampled_from([2, 3, 5]),
-    points=st.sampled_from([1, 2, 16, 257]),
-    channels=st.sampled_from([3, 6]),
-    nearest=st.booleans(),
-    beta=st.sampled_from([0.01, 0.4, 1.0, 30.0]),
-    seed=st.integers(0, 1000),
-)
-def test_a_mixed_cloud_has_points_of_two_clouds_in_the_share_its_target_says(
-    batch, points, channels, nearest, beta, seed
-):
-    x = torch.randn(batch, channels, points, generator=generator(seed))
-    x[:, 0] = torch.arange(batch * points).view(batch, points)  # tells every point from every other
-    mixed, targets = random_cutmix(x, torch.eye(batch), nearest, 0.8, beta, generator(seed))
-    torch.testing.assert_close(targets.sum(1), torch.ones(batch))
-    assert targets.min() >= 0
-    for b in range(batch):
-        known = {int(point[0]): point for cloud in (b - 1, b) for point in x[cloud].T}
-        assert all(torch.equal(point, known[int(point[0])]) for point in mixed[b].T)  # all its channels with it
-        assert len(mixed[b, 0].unique()) == points  # no point twice
-        own = int((mixed[b, 0] // points == b).sum())
-        assert float(targets[b, b]) == pytest.approx(own / points, abs=1e-6)
-        assert float(targets[b, b - 1]) == pytest.approx(1 - own / points, abs=1e-6)
-        stays = mixed[b, 0] // points == b
-        assert torch.equal(mixed[b][:, stays], x[b][:, stays])  # in its place
-
-
-@pytest.mark.parametrize("nearest", [False, True])
-def test_what_is_not_mixed_is_left_bit_for_bit(nearest):
-    x, targets = torch.randn(6, 3, 33), torch.rand(6, 4)
-    same, kept = random_cutmix(x, targets, nearest, 0.0, 1.0, generator())
-    assert torch.equal(same, x)
-    assert torch.equal(kept, targets)
-    mixed, targets = random_cutmix(x, torch.eye(6), nearest, 0.5, 1.0, generator())
-    whole = targets.diagonal() == 1
-    assert 0 < whole.sum() < 6
-    assert torch.equal(mixed[whole], x[whole])
-
-
-def test_the_nearest_points_to_one_of_the_cloud_go_and_the_nearest_to_it_come():
-    x = torch.randn(8, 3, 40, dtype=torch.float64)
-    mixed, targets = random_cutmix(x, torch.eye(8), True, 1.0, 1.0, generator())
-    for b in range(8):
-        came = (mixed[b] != x[b]).any(0)
-        assert 0 < came.sum() < 40
-        comes = (x[b - 1].T[:, None] == mixed[b].T).all(2).any(1)
-
-        def are_nearest(cloud, chosen, centre):
-            distances = (cloud - centre[:, None]).norm(dim=0)
-            return distances[chosen].max() < distances[~chosen].min()
-
-        assert any(are_nearest(x[b], came, centre) and are_nearest(x[b - 1], comes, centre) for centre in x[b].T)
-    assert targets.dtype == torch.float32
-    assert mixed.dtype == torch.float64
-
-
-def test_mixing_the_nearest_is_the_same_of_a_turned_and_moved_batch():
-    x = torch.randn(5, 3, 64, dtype=torch.float64)
-    turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))
-    moved, targets = random_cutmix(turn @ x + 2, torch.eye(5), True, 1.0, 1.0, generator())
-    mixed, same = random_cutmix(x, torch.eye(5), True, 1.0, 1.0, generator())
-    torch.testing.assert_close(moved, turn @ mixed + 2, rtol=1e-12, atol=1e-12)
-    assert torch.equal(targets, same)
-
-
-@pytest.mark.parametrize("beta", [0.2, 1.0, 5.0])
-def test_the_part_that_is_replaced_is_beta_distributed_and_any_point_may_go(beta):
-    x = torch.arange(4000.0 * 100).view(4000, 1, 100).expand(-1, 3, -1)
-    mixed, _ = random_cutmix(x, torch.zeros(4000, 1), False, 0.75, beta, generator())
-    came = mixed[:, 0] != x[:, 0]
-    part = came.double().mean(1)
-    assert part.mean() == pytest.approx(0.75 / 2, abs=0.02)
-    second_moment = 0.75 * (0.25 + 1 / (4 * (2 * beta + 1)))
-    assert part.square().mean() == pytest.approx(second_moment, abs=0.02)
-    assert came.double().mean(0).sub(0.375).abs().max() < 0.04
-    from_where = (mixed[:, 0][came] % 100).long().bincount(minlength=100) / came.sum()
-    assert from_where.sub(0.01).abs().max() < 0.0015
-
-
-def test_normals_turn_and_stretch_with_their_points():
+def test_normals_rotate_and_stretch_with_their_points():
     angle = torch.linspace(0, 6, 50)
     circle = torch.stack([angle.cos(), angle.sin(), torch.zeros(50)])
     x = torch.cat([circle, circle]).expand(4, 6, 50)  # a cylinder's points, and their normals
