@@ -7,10 +7,13 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+
+FILES = Path(__file__).parents[1] / "data" / "samples" / "files"  # one shape in each common format
 
 
 def vertices(count: int = 40) -> np.ndarray:
@@ -212,9 +215,7 @@ def pcd_compressed() -> bytes:
 
 
 def npy() -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, vertices())
-    return stream.getvalue()
+    return npy_of(vertices())
 
 
 def npz() -> bytes:
@@ -224,10 +225,7 @@ def npz() -> bytes:
 
 
 def zipped(array: bytes) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("points.npy", array)
-    return stream.getvalue()
+    return npz_of(points=array)
 
 
 def npz_plain() -> bytes:
@@ -298,3 +296,40 @@ WITHIN: dict[str, tuple[Callable[[], bytes], Callable[[bytes], bytes]]] = {
     "GLB": (lambda: json.dumps(gltf_tree(None)[0]).encode(), lambda text: as_glb(text, gltf_tree(None)[1])),
     "NPZ": (npy, zipped),
 }
+
+
+# Files in a few words, for tests that change one thing.
+
+XYZ = "property float x\nproperty float y\nproperty float z\n"
+LIST = "property list uchar int vertex_indices\n"
+TRIANGLE = "0 0 0\n1 0 0\n0 1 0\n"
+
+
+def written(tmp_path: Path, name: str, content: bytes | str) -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def ply(elements: str, body: bytes = b"", encoding: str = "ascii") -> bytes:
+    return f"ply\nformat {encoding} 1.0\n{elements}end_header\n".encode() + body
+
+
+def pcd(**changes: str) -> bytes:
+    header = {"FIELDS": "x y z", "SIZE": "4 4 4", "TYPE": "F F F", "COUNT": "1 1 1", "WIDTH": "2", "HEIGHT": "1"}
+    header |= {"POINTS": "2", "DATA": "ascii"} | changes
+    return "".join(f"{key} {value}\n" for key, value in header.items()).encode() + b"1 2 3\n4 5 6\n"
+
+
+def npy_of(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
+def npz_of(method: int = zipfile.ZIP_DEFLATED, **members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return stream.getvalue()

@@ -1,0 +1,79 @@
+"""Axis changes keep what they must, and a centred and scaled cloud touches the unit sphere."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointnet.points import frame
+from pointnet.points.frame import in_unit_sphere, rotated_y_up_to_z_up, swapped_y_and_z
+
+
+def cloud(*shape: int, dtype: type = np.float64) -> np.ndarray:
+    return np.random.default_rng(0).normal((5, -20, 300), size=(*shape, 3)).astype(dtype)
+
+
+@pytest.mark.parametrize("change", [rotated_y_up_to_z_up, swapped_y_and_z])
+def test_y_becomes_z_and_normals_go_along(change):
+    points = cloud(4, 10)
+    both = np.concatenate([points, points * 2], -1)
+    before = both.copy()
+    changed = change(both)
+    assert np.array_equal(both, before), "the input is left alone"
+    assert np.array_equal(changed[..., 2], points[..., 1])
+    assert np.array_equal(changed[..., 3:], change(points) * 2)
+    assert changed.flags.c_contiguous
+    handedness = np.linalg.det(change(np.eye(3)))
+    assert handedness == pytest.approx(1 if change is rotated_y_up_to_z_up else -1)
+
+
+def test_four_quarter_turns_and_two_swaps_change_nothing():
+    rows = rotated = cloud(7)
+    for _ in range(4):
+        rotated = rotated_y_up_to_z_up(rotated)
+    assert np.array_equal(rotated, rows)
+    assert np.array_equal(swapped_y_and_z(swapped_y_and_z(rows)), rows)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("count", [2, 257])
+def test_each_cloud_is_centred_and_touches_the_unit_sphere(dtype, count):
+    clouds = cloud(3, count, dtype=dtype)
+    scaled = in_unit_sphere(clouds)
+    assert scaled.dtype == dtype
+    assert np.abs(scaled.mean(1)).max() < 1e-4
+    assert np.linalg.norm(scaled, axis=-1).max(-1) == pytest.approx(1, abs=1e-6)
+    for one, alone in zip(clouds, scaled, strict=True):
+        assert np.array_equal(in_unit_sphere(one), alone)
+
+
+def test_a_cloud_of_several_blocks_is_scaled_by_its_farthest_point(monkeypatch):
+    points = cloud(500)
+    whole = in_unit_sphere(points)
+    monkeypatch.setattr(frame, "BLOCK", 7)
+    assert np.array_equal(in_unit_sphere(points), whole)
+
+
+def test_a_cloud_without_extent_is_named_and_one_too_wide_refused():
+    clouds = cloud(3, 9)
+    clouds[1] = 4
+    with pytest.raises(ValueError, match="^cloud 1 has no extent"):
+        in_unit_sphere(clouds)
+    with pytest.raises(ValueError, match="^has no extent"):
+        in_unit_sphere(clouds[1])
+    with pytest.raises(ValueError, match="too wide"):
+        in_unit_sphere(np.array([[1e308, 0, 0], [-1e308, 0, 0]]))
+
+
+def test_a_bounding_box_overflows_nowhere_and_is_never_empty():
+    middle, half = frame.middle_and_half_extent(np.array([[-1.5e308, 0, 2], [1.5e308, 4, 2]]))
+    assert middle.tolist() == [0, 2, 2]
+    assert half == 1.5e308
+    assert frame.middle_and_half_extent(np.full((3, 3), 7.0))[1] == 1
+
+
+def test_up_is_what_is_asked_or_what_the_format_says():
+    ups = [frame.up_of(Path(name), up) for name, up in (("A.GLB", None), ("a.gltf", "z"), ("a.ply", None), ("a", "y"))]
+    assert ups == ["y", "z", "z", "y"]
+    with pytest.raises(ValueError, match="up must be one of None, 'z', 'y', got 'x'"):
+        frame.check_up("x")

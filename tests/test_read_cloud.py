@@ -1,0 +1,197 @@
+"""Clouds: the same rows from every format, with what is asked for beside them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointnet.points.formats.columns import as_unit_colors
+from pointnet.points.read import SUFFIXES, PointCloudFileError, read_cloud, read_points
+from tests import whole_files
+from tests.helpers import SHARED_DATA
+from tests.whole_files import FILES, TRIANGLE, npy_of, ply, written
+
+
+@pytest.mark.parametrize("names", ["xyzw", "zyx", "xwyz", "wxwywz", "yxz", "xyz"])
+def test_columns_with_names_may_stand_anywhere(tmp_path, names):
+    rows = np.random.default_rng(0).integers(-9, 9, (20, len(names)))
+    wanted = rows[:, [names.index(name) for name in "xyz"]]
+    header = ",".join(name if name != "w" else f"{name}{i}" for i, name in enumerate(names))
+    assert np.array_equal(
+        read_points(written(tmp_path, "a.csv", f"{header}\n{whole_files.rows(rows, separator=',')}")), wanted
+    )
+    table = np.zeros(20, [(name, "<f4") for name in header.split(",")])
+    for name, column in zip(header.split(","), rows.T, strict=True):
+        table[name] = column
+    assert np.array_equal(read_points(written(tmp_path, "a.npy", npy_of(table))), wanted)
+    properties = "".join(f"property float {name}\n" for name in table.dtype.names)
+    for encoding, body in (("ascii", whole_files.rows(rows).encode()), ("binary_little_endian", table.tobytes())):
+        content = ply(f"element vertex 20\n{properties}", body, encoding)
+        assert np.array_equal(read_points(written(tmp_path, f"{encoding}.ply", content)), wanted)
+
+
+def test_a_cloud_is_the_same_in_every_format(tmp_path):
+    points, normals = whole_files.vertices(), whole_files.attributes()
+    for kind in ("PLY", "PCD"):
+        suffix, makers = whole_files.FORMATS[kind]
+        for maker in makers[-1:] if kind == "PLY" else makers:
+            cloud = read_cloud(written(tmp_path, f"{maker.__name__}{suffix}", maker()))
+            assert np.array_equal(cloud.points, points), maker
+            assert np.allclose(cloud.normals[:, 1], normals["ny"], atol=1e-6)
+            assert np.array_equal(cloud.labels, normals["label"])
+            if kind == "PCD":
+                assert np.allclose(cloud.colors, np.float32([255, 128, 0]) / 255)
+    for maker, name in ((whole_files.npy, "a.npy"), (whole_files.npz, "b.npz"), (whole_files.hdf5, "c.h5")):
+        assert np.array_equal(read_points(written(tmp_path, name, maker())), points)
+    for name, separator in (("a.xyz", " "), ("a.csv", ","), ("a.txt", ";"), ("a.pts", "\t")):
+        text = whole_files.rows(points, separator=separator)
+        assert np.allclose(read_points(written(tmp_path, name, text)), points, rtol=1e-5)
+
+
+def test_glb_is_y_up_and_up_says_otherwise(tmp_path):
+    taken, turned = read_points(FILES / "sofa.glb", up="z"), read_points(FILES / "sofa.glb")
+    assert np.array_equal(turned, taken[:, [0, 2, 1]] * np.float32([1, -1, 1]))
+    assert np.array_equal(turned, read_points(FILES / "sofa.glb", up="y"))
+    cloud = read_cloud(FILES / "chair.off", up="y")
+    upright = read_cloud(FILES / "chair.off")
+    assert np.array_equal(cloud.points, upright.points[:, [0, 2, 1]] * np.float32([1, -1, 1]))
+    assert np.array_equal(cloud.normals, upright.normals[:, [0, 2, 1]] * np.float32([1, -1, 1]))
+    assert read_points(FILES / "sofa.glb")[:, 2].min() > -1e-6, "a sofa stands on the floor"
+
+
+def test_colours_are_of_255_of_65535_or_of_1():
+    for dtype, most in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1.0), (np.float64, 255.0)):
+        colors = as_unit_colors(np.array([[most, 0, most / 5]]).astype(dtype))
+        assert np.allclose(colors, [[1, 0, 0.2]], atol=1e-6), dtype
+    assert as_unit_colors(np.array([[1, 0, 1]], np.uint8)).max() == np.float32(1 / 255)
+    assert as_unit_colors(np.array([[np.nan, -3, 0.5]])).tolist() == [[0, 0, 0.5]]
+
+
+def test_rows_and_faces_that_are_not_finite_are_left_out(tmp_path):
+    cloud = read_cloud(written(tmp_path, "a.xyz", "1 2 3 0\nnan 2 3 1\n4 5 6 2\n1 inf 3 3\n1 1e39 1 4\n"))
+    assert cloud.points.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert cloud.labels.tolist() == [0, 2]
+    points = read_points(written(tmp_path, "a.off", f"OFF\n4 2 0\n{TRIANGLE}nan 1 1\n3 0 1 2\n3 0 1 3\n"))
+    assert (points[:, 2] == 0).all()
+
+
+def test_normals_are_columns_beside_the_points(tmp_path):
+    both = read_points(FILES / "chair.off", normals=True)
+    assert both.shape == (1024, 6)
+    assert np.array_equal(both[:, :3], read_points(FILES / "chair.off"))
+    assert np.allclose(np.linalg.norm(both[:, 3:], axis=1), 1, atol=1e-6)
+    with pytest.raises(PointCloudFileError, match=r"stool\.xyz: has no normals"):
+        read_points(FILES / "stool.xyz", normals=True)
+
+
+def test_the_suffix_may_be_written_in_any_case(tmp_path):
+    path = written(tmp_path, "CHAIR.OFF", (FILES / "chair.off").read_bytes())
+    assert np.array_equal(read_points(path), read_points(str(FILES / "chair.off")))
+
+
+@pytest.mark.parametrize("extras", [(), ("normals",), ("labels", "colors")], ids=str)
+def test_what_is_not_wanted_is_left_out_and_the_rest_is_as_it_is(tmp_path, extras):
+    kinds = [
+        whole_files.FORMATS[kind]
+        for kind in ("OFF", "PLY", "OBJ", "STL", "GLB", "PCD", "XYZ", "CSV", "NPY", "NPZ", "HDF5")
+    ]
+    made = [(f"{maker.__name__}{suffix}", maker) for suffix, makers in kinds for maker in makers]
+    files = [written(tmp_path, name, maker()) for name, maker in made]
+    left_out = 0
+    for path in [*files, *sorted(FILES.iterdir())]:
+        whole, some = read_cloud(path), read_cloud(path, extras=extras)
+        for name, wanted, got in zip(whole._fields, whole, some, strict=True):
+            if wanted is None or name in ("points", *extras):
+                np.testing.assert_array_equal(got, wanted, err_msg=f"{path.name} {name}")
+            else:
+                assert got is None, (path.name, name)
+                left_out += 1
+    assert left_out > 10
+
+
+def test_precise_keeps_every_digit_of_a_coordinate(tmp_path):
+    rows = np.array([[5e5 + 1 / 3, 4e6 + 1 / 7, 1 / 9], [-1e-9, 1e30, 3.0], [1e300, 0, 0]])
+    np.save(tmp_path / "far.npy", rows)
+    found = read_cloud(tmp_path / "far.npy", precise=True).points
+    assert found.dtype == np.float64
+    assert np.array_equal(found, rows[:2]), "what has no float32 is left out as ever"
+    assert np.array_equal(
+        read_cloud(tmp_path / "far.npy", precise=True, up="y").points, rows[:2, [0, 2, 1]] * (1, -1, 1)
+    )
+    assert np.array_equal(read_cloud(tmp_path / "far.npy").points, rows[:2].astype(np.float32))
+    drawn = read_cloud(FILES / "chair.off", precise=True).points
+    assert np.array_equal(drawn.astype(np.float32), read_points(FILES / "chair.off"))
+    assert (drawn != drawn.astype(np.float32)).any()
+
+
+AWKWARD = {
+    "ballA.off": (1024, "normals"),
+    "comments.off": (1024, "normals colors"),
+    "empty.obj": "holds no vertices",
+    "empty.ply": "holds no vertices",
+    "fandisk.obj": (1024, "normals"),
+    "featuretype.STL": (1024, "normals"),
+    "monkey.glb": (1024, "normals"),
+    "nancolor.obj": (1024, "normals colors"),
+    "points_ascii.ply": (5, ""),
+    "points_bin.ply": (5, ""),
+    "points_cloudcompare.xyz": (101, "colors"),
+    "polygonfaces.obj": (1024, "normals"),
+    "sphere.ply": (1024, "normals"),
+    "teapot.stl": (1024, "normals"),
+    "unit_cube.STL": (1024, "normals"),
+    "whitespace.off": (1024, "normals colors"),
+}
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"needs {SHARED_DATA}")
+    return SHARED_DATA
+
+
+def test_each_awkward_file_is_in_the_table(shared):
+    assert sorted(path.name for path in (shared / "formats").iterdir()) == sorted(AWKWARD)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_an_awkward_file_gives_what_the_table_says(shared, name):
+    path, wanted = shared / "formats" / name, AWKWARD[name]
+    if isinstance(wanted, str):
+        with pytest.raises(PointCloudFileError, match=f"{name}: {wanted}"):
+            read_cloud(path)
+        return
+    cloud = read_cloud(path)
+    there = [field for field in ("normals", "colors", "labels") if getattr(cloud, field) is not None]
+    assert (len(cloud.points), " ".join(there)) == wanted
+
+
+def test_the_real_meshes_and_clouds_are_read(shared):
+    meshes = list((shared / "modelnet_off_samples").rglob("*.off"))
+    clouds = list((shared / "modelnet10_pcd_sample").rglob("*.pcd"))
+    assert (len(meshes), len(clouds)) == (13, 40)
+    for path in meshes + clouds:
+        assert read_points(path).shape == (1024, 3)
+
+
+def test_the_resampled_text_has_normals_and_the_part_files_labels(shared):
+    texts = list((shared / "modelnet40_normal_resampled_sample").rglob("*_0???.txt"))
+    assert len(texts) == 39
+    for path in texts:
+        assert read_points(path, normals=True).shape == (10_000, 6)
+    parts = list((shared / "psb_parts_dev").glob("*/*.txt"))
+    assert len(parts) == 304
+    for path in parts[::16]:
+        cloud = read_cloud(path)
+        assert cloud.points.shape == cloud.normals.shape == (2500, 3)
+        assert cloud.labels.min() >= 0
+
+
+def test_everything_shared_is_read_or_refused_in_one_line(shared):
+    for path in shared.rglob("*"):
+        if path.suffix.lower() in SUFFIXES and "psb" not in str(path) and path.stat().st_size < 10_000_000:
+            try:
+                assert len(read_points(path))
+            except PointCloudFileError as error:
+                assert str(error).startswith(f"{path}: ")  # noqa: PT017

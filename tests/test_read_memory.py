@@ -1,0 +1,137 @@
+"""The memory that reading takes: few points of a large cloud, and files greedy for their size."""
+
+import contextlib
+import json
+import tracemalloc
+
+import h5py
+import numpy as np
+import pytest
+
+from pointnet.points.read import PointCloudFileError, read_cloud, read_points
+from tests import whole_files
+from tests.whole_files import FILES, LIST, XYZ, npy_of, npz_of, pcd, ply, written
+
+LARGE = 120_000
+
+SCANNED = np.dtype([(name, "<f8") for name in "xyz"] + [(name, "u1") for name in ("red", "green", "blue")]
+                   + [(name, "<f4") for name in ("nx", "ny", "nz")])  # fmt: skip
+
+
+def scan() -> np.ndarray:
+    """As a scanner has it: in double precision, far from the origin, with colours and normals."""
+    table = np.zeros(LARGE, SCANNED)
+    for i, name in enumerate("xyz"):
+        table[name] = np.linspace(0, i + 1, LARGE) ** 2 + 5000
+    table["nz"] = 1
+    return table
+
+
+def lines(row: bytes, before: bytes = b"") -> bytes:
+    return before + row * LARGE
+
+
+def scanned_ply() -> bytes:
+    kinds = {"<f8": "double", "|u1": "uchar", "<f4": "float"}
+    properties = "".join(f"property {kinds[SCANNED[name].str]} {name}\n" for name in SCANNED.names)
+    return ply(f"element vertex {LARGE}\n{properties}", scan().tobytes(), "binary_little_endian")
+
+
+def cloud_glb() -> bytes:
+    points = np.ones((LARGE, 3), "<f4")
+    tree = {
+        "asset": {"version": "2.0"},
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "mode": 0}]}],
+        "accessors": [{"bufferView": 0, "componentType": 5126, "count": LARGE, "type": "VEC3"}],
+        "bufferViews": [{"buffer": 0, "byteLength": points.nbytes}],
+        "buffers": [{"byteLength": points.nbytes}],
+    }
+    return whole_files.as_glb(json.dumps(tree).encode(), points.tobytes())
+
+
+ROW = b"512.125 480.250 101.375\n"
+
+CLOUDS = {
+    "double.npy": lambda: npy_of(np.stack([scan()[name] for name in "xyz"], 1)),
+    "named.npy": lambda: npy_of(scan()),
+    "double.npz": lambda: npz_of(points=npy_of(np.ones((LARGE, 3))), normals=npy_of(np.ones((LARGE, 3)))),
+    "scanned.ply": scanned_ply,
+    "text.ply": lambda: ply(f"element vertex {LARGE}\n{XYZ}", lines(ROW)),
+    "windows.ply": lambda: ply(f"element vertex {LARGE}\n{XYZ}", lines(ROW)).replace(b"\n", b"\r\n"),
+    "text.pcd": lambda: pcd(WIDTH=str(LARGE), POINTS=str(LARGE))[:-12] + lines(ROW),
+    "cloud.off": lambda: lines(ROW, f"OFF\n{LARGE} 0 0\n".encode()),
+    "cloud.obj": lambda: lines(b"v " + ROW),
+    "seven.txt": lambda: lines(ROW[:-1] + b" 311 120 33 9\n"),
+    "named.csv": lambda: lines(ROW.replace(b" ", b",")[:-1] + b",120,33,9\n", b"x,y,z,r,g,b\n"),
+    "cloud.glb": cloud_glb,
+}
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_few_points_of_five_million_take_less_than_285_mb(tmp_path, name):
+    """57 bytes a point, and a little for what is looked at together: read within 600 MB by a process of 315 MB."""
+    path = written(tmp_path, name, CLOUDS[name]())
+    read_points(FILES / "chair.off", 9)  # which imports what is imported when it is first needed
+    tracemalloc.start()
+    assert len(read_cloud(path, 100, repeat=True, normalize=True, extras=()).points) == 100
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 57 * LARGE + 4_000_000, peak
+
+
+def table_of_bytes(columns: int) -> bytes:
+    return npy_of(np.ones((1_000_000 // columns, columns), np.int8))
+
+
+# The most memory for their size: the shortest lines and the smallest numbers that are possible.
+GREEDY = {
+    "polygons.off": lambda: "OFF\n75000 125000 0\n" + "0 0 0\n" * 75_000 + "1 0\n" * 125_000,
+    "triangles.off": lambda: "OFF\n3 125000 0\n0 0 0\n1 0 0\n0 1 0\n" + "3 0 1 2\n" * 125_000,
+    "coloured.off": lambda: "OFF\n3 75000 0\n0 0 0\n1 0 0\n0 1 0\n" + "3 0 1 2 1 1 1\n" * 75_000,
+    "blank.off": lambda: "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n" + "\n" * 1_000_000 + "3 0 1 2\n",
+    "vertices.obj": lambda: "v 0 0 0\n" * 125_000,
+    "faces.obj": lambda: "v 0 0 0\nv 1 0 0\nv 0 1 0\n" + "f 1 2 3\n" * 125_000,
+    "back.obj": lambda: "v 0 0 0\nv 1 0 0\nv 0 1 0\n" + "f -1 -2 -3 -1\n" * 75_000,
+    "facets.stl": lambda: "solid\n" + "vertex 0 1 0\nvertex 1 0 0\nvertex 0 0 0\n" * 25_000 + "endsolid",
+    "short.ply": lambda: ply(
+        f"element vertex 150000\n{XYZ}element face 9\n{LIST}", b"0 0 0\n" * 150_000 + b"1 0\n" * 9
+    ),
+    "mixed.ply": lambda: ply(
+        f"element vertex 3\n{XYZ}element face 75001\n{LIST}",
+        np.eye(3, dtype="<f4").tobytes() + b"\2" + bytes(8) + (b"\3" + np.arange(3, dtype="<i4").tobytes()) * 75_000,
+        "binary_little_endian",
+    ),
+    "zeros.xyz": lambda: "0 0 0\n" * 150_000,
+    "six.xyz": lambda: "0 0 0 0 0 1\n" * 75_000,
+    "named.csv": lambda: "x,y,z,nx,ny,nz,r,g,b,label\n" + "0,0,0,0,0,1,0,0,0,1\n" * 50_000,
+    "zeros.pcd": lambda: pcd(WIDTH="125000", POINTS="125000")[:-12] + b"0 0 0\n" * 125_000,
+    "three.npy": lambda: table_of_bytes(3),
+    "nine.npy": lambda: table_of_bytes(9),
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_no_file_takes_more_than_ten_times_its_size(tmp_path, name):
+    content = GREEDY[name]()
+    path = written(tmp_path, name, content)
+    tracemalloc.start()
+    with contextlib.suppress(PointCloudFileError):
+        read_points(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 500_000 < len(content) < peak < 10 * len(content) + 13_000_000, peak
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_all_arrays_of_a_file_share_what_it_may_ask_for(tmp_path, suffix):
+    path, rows = tmp_path / f"a{suffix}", np.ones((1_000_000, 3))
+    names = ("points", "normals", "colors")
+    if suffix == ".npz":
+        np.savez_compressed(path, **dict.fromkeys(names, rows))
+    else:
+        with h5py.File(path, "w") as file:
+            for name in names:
+                file.create_dataset(name, data=rows, compression="gzip")
+    assert len(read_cloud(path, 9, extras=("normals",)).points) == 9
+    with pytest.raises(PointCloudFileError, match="24000(128|000) bytes, more than"):
+        read_cloud(path, 9)
