@@ -1,4 +1,4 @@
-"""Data to batches: HDF5 to the first batch, meshes to cached points, and each loader beside the training step.
+"""Speed of data: HDF5 to the first batch, meshes to cached points, and each loader beside the training step.
 
 python -m benchmarks.data [--root ../shared/data/modelnet40_dev] [--meshes ../shared/data/modelnet_off_samples]
                           [--parts ../shared/data/psb_parts_dev]
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--meshes", type=Path, default=SAMPLES / "ModelNet40", help="a folder with OFF files, at any depth"
     )
     flags.add_argument("--parts", type=Path, help="a folder in the text layout of ShapeNetPart")
-    flags.add_argument("--repeat", type=int, default=40, help="how often each mesh is given")
+    flags.add_argument("--repeat", type=int, default=40, help="copies of each mesh")
     args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     print(machine(args.device))
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def first_batch(root: Path, rounds: int) -> None:
-    """From disk (as warm as it is) to the first batch, and the same bytes read by nothing but h5py."""
+    """Times the way from disk to the first batch, and h5py alone on the same bytes; the disk cache may be warm."""
 
     def ours() -> Tensor:
         data = ModelNet(root)
@@ -73,9 +73,9 @@ def first_batch(root: Path, rounds: int) -> None:
 
 
 def parts_to_batch(root: Path, folder: Path, rounds: int) -> None:
-    """From text files with a part for each point to the first batch, and the same files read by numpy alone."""
+    """Times the way from text files with a part per point to the first batch, and numpy alone on the same files."""
     folder.mkdir()
-    for path in root.resolve().iterdir():  # a cache is kept beside the set
+    for path in root.resolve().iterdir():  # the cache is written beside the data set
         (folder / path.name).symlink_to(path)
     files = sorted(folder.glob("*/*.txt"))
 
@@ -96,7 +96,7 @@ def parts_to_batch(root: Path, folder: Path, rounds: int) -> None:
 
 
 def meshes_to_points(root: Path, folder: Path, repeat: int) -> None:
-    """Meshes sampled to KEPT points: trimesh one by one, and ours on all cores into the cache."""
+    """Times the sampling of meshes to KEPT points: trimesh one by one, and ours on all cores into the cache."""
     counts = {name: copies(root, folder / name, times) for name, times in (("few", repeat), ("many", 4 * repeat))}
 
     def by_trimesh() -> None:
@@ -121,7 +121,7 @@ def meshes_to_points(root: Path, folder: Path, repeat: int) -> None:
 
 
 def copies(root: Path, folder: Path, times: int) -> list[Path]:
-    """Every mesh under `root`, `times` times over, as files of their own."""
+    """`times` copies of every mesh under `root`, as files in `folder`."""
     folder.mkdir(parents=True)
     made = [folder / f"{path.stem}_{i}.off" for i in range(times) for path in sorted(root.rglob("*.off"))]
     for target, path in zip(made, times * sorted(root.rglob("*.off")), strict=True):
@@ -130,7 +130,7 @@ def copies(root: Path, folder: Path, times: int) -> list[Path]:
 
 
 def loaders(data: LabelledClouds, folder: Path, device: torch.device, rounds: int) -> None:
-    """An epoch of batches of 32 x 1,024 points, augmented, by each loader, and the same batches trained on."""
+    """Times an epoch of augmented batches of 32 x 1,024 points by each loader, and training steps on such batches."""
     keep_freed_memory()
     config = TrainConfig(batch_size=32)
     mapped = kept_on_disk(data, folder / "kept.npy")
@@ -170,7 +170,7 @@ def batches(source: Loader, config: TrainConfig, count: int, device: torch.devic
 
 
 def kept_on_disk(data: LabelledClouds, path: Path) -> LabelledClouds:
-    """The first of the clouds, with their points four times over, in a memory-mapped file."""
+    """The first 1,024 clouds, with their points repeated four times, in a memory-mapped file."""
     some = data.subset(torch.arange(min(len(data), 1024)))
     np.save(path, some.points.repeat(1, 1, 4).numpy())
     return LabelledClouds(torch.from_numpy(np.load(path, mmap_mode="c")), some.labels, data.classes, 1024)

@@ -1,11 +1,11 @@
-"""An epoch of training, `fit` against a loop written the usual way: same network, weights, batches, augmentation.
+"""Time of an epoch of `fit` and of a loop written the usual way: same network, weights, batches and augmentation.
 
     python -m benchmarks.epoch [--root ../shared/data/modelnet40_dev] [--clouds 0] [--device cuda]
 
-The usual way is a `DataLoader` with two workers, numpy augmentation a sample, `.item()` every step, and the network
-of `tests/textbook.py`. Each row is a process of its own, since keeping freed memory cannot be undone. The rows take
-turns, each turn an epoch of `--clouds` clouds; the first warms up. On a busy machine the figures mean little: the loops
-want different numbers of cores.
+The usual way is a `DataLoader` with two workers, numpy augmentation per sample, `.item()` at every step, and the
+network of `tests/textbook.py`. Each row runs in its own process, because keeping freed memory cannot be undone. The rows take
+turns; a turn is an epoch of `--clouds` clouds, and the first one warms up. On a busy machine the figures mean little,
+because the loops need different numbers of cores.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Row:
     """One loop.
 
     Args:
-        name: how the table calls it.
-        resident: whether clouds lie on the device and are augmented by the batch; else `DataLoader` and numpy.
+        name: its name in the table.
+        resident: whether clouds are on the device and augmented per batch; else `DataLoader` and numpy.
         item: whether each step waits for its own loss.
-        ours: whether it is `fit`, with our network; else the textbook's network.
+        ours: whether it is `fit` with our network; else the usual loop with the textbook's.
         kept: whether freed memory is kept.
     """
 
@@ -71,7 +71,7 @@ ROWS = (
 
 
 class Turn(NamedTuple):
-    """Seconds of an epoch's batches, of the steps among them (as `fit` tells), and of what it writes after them."""
+    """Seconds of an epoch's batches, of the steps among them (reported by `fit`), and of writing after them."""
 
     batches: float
     steps: float
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     whole = len(ModelNet(args.root))
     args.clouds = min(args.clouds or whole, whole)
     print(
-        f"{machine(args.device)}; {args.clouds:,} clouds x 1,024 points a turn, batch "
+        f"{machine(args.device)}; {args.clouds:,} clouds x 1,024 points per turn, batch "
         f"{args.batch_size}, median of {args.rounds}; gradients equal",
         flush=True,
     )
@@ -98,9 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(taken: dict[Row, list[Turn]], clouds: int, whole: int) -> None:
-    """The table, each row also against the one before it, and the step's share of our epoch."""
+    """Prints the table, with each row also compared to the one before it, and the step's share of our epoch."""
     seconds = {row: median(turn.batches for turn in turns) * whole / clouds for row, turns in taken.items()}
-    print(f"| loop | s an epoch of {whole:,} | clouds/s | times the usual speed | times the row before |")
+    print(f"| loop | s per epoch of {whole:,} | clouds/s | times the usual speed | times the row before |")
     print("|-|-|-|-|-|")
     before = seconds[USUAL]
     for row in ROWS:
@@ -120,19 +120,19 @@ def report(taken: dict[Row, list[Turn]], clouds: int, whole: int) -> None:
 
 
 def take_turns(args: argparse.Namespace) -> dict[Row, list[Turn]]:
-    """What each row took, turn by turn without the first; every round in an order of its own."""
+    """The times of each row, turn by turn without the first; every round has its own random order."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.common", "pointnet.training", "torch._dynamo"])  # slow: once for all
     pipes: dict[Row, Connection] = {}
     for row in ROWS:
         pipes[row], theirs = context.Pipe()
         context.Process(target=serve, args=(row, args, theirs)).start()
-        theirs.close()  # so that a child that dies ends the wait
+        theirs.close()  # so that `recv` fails if the child dies
     taken: dict[Row, list[Turn]] = {row: [] for row in ROWS}
     order, shuffler = list(ROWS), random.Random(0)
     try:
         for row in ROWS:
-            pipes[row].recv()  # its data is there
+            pipes[row].recv()  # its data are loaded
         for turn in range(args.rounds + 1):
             shuffler.shuffle(order)
             for row in order:
@@ -141,12 +141,12 @@ def take_turns(args: argparse.Namespace) -> dict[Row, list[Turn]]:
             print(f"turn {turn}:", *(f"{turns[-1].batches:.1f}" for turns in taken.values()), "s", file=sys.stderr)
     finally:
         for pipe in pipes.values():
-            pipe.close()  # so that no child waits for a turn
+            pipe.close()  # so that no child waits for another turn
     return {row: turns[1:] for row, turns in taken.items()}
 
 
 def serve(row: Row, args: argparse.Namespace, pipe: Connection) -> None:
-    """A row's process: an epoch whenever it is told to."""
+    """The process of a row: trains an epoch whenever a message comes."""
     torch.set_num_threads(args.threads)
     if row.kept:
         keep_freed_memory()
@@ -191,7 +191,7 @@ def serve(row: Row, args: argparse.Namespace, pipe: Connection) -> None:
 def train_usual(
     row: Row, config: TrainConfig, data: LabelledClouds, after_epoch: Callable[[dict[str, Any]], None]
 ) -> None:
-    """The textbook's network, trained from the weights `fit` begins with."""
+    """Trains the textbook's network, starting from the weights that `fit` starts with."""
     torch.manual_seed(config.seed)
     begun = PointNetClassifier(len(data.classes)).state_dict()
     model = TextbookPointNet(len(data.classes))
@@ -226,7 +226,7 @@ def how_far_from_orthogonal(align: Tensor) -> Tensor:
 
 
 class UsualDataset(Dataset[tuple[Tensor, int]]):
-    """A cloud (3, N) and its label, augmented in numpy: scaled, shifted, jittered, its points shuffled."""
+    """Clouds (3, N) and labels, augmented in numpy: scaled, shifted, jittered, points shuffled."""
 
     def __init__(self, data: LabelledClouds, config: TrainConfig):
         self.points = data.points.transpose(1, 2).contiguous().numpy()
@@ -247,7 +247,7 @@ class UsualDataset(Dataset[tuple[Tensor, int]]):
 
 
 def draw_apart(worker: int) -> None:
-    """Gives a loader's worker random numbers of its own."""
+    """Gives a loader's worker its own random numbers."""
     info = get_worker_info()
     info.dataset.generator = np.random.default_rng(info.seed)
 
@@ -260,7 +260,7 @@ def loaded_batches(data: LabelledClouds, config: TrainConfig) -> Callable[[], It
         num_workers=2,
         drop_last=False,
         worker_init_fn=draw_apart,
-        multiprocessing_context="fork",  # Linux's own; here it would be inherited, and slower to start
+        multiprocessing_context="fork",  # Linux's default; a child of forkserver would inherit it, which is slower
     )
     return lambda: iter(loader)
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.laws import CASES, LAWS, Case, assert_close, point_by_point
-from tests.mutations import MUTATIONS, caught_by
+from tests.mutations import MUTATIONS, caught_by, table
 
 PAGE = Path(__file__).parents[1] / "docs" / "proof.md"
 
@@ -102,3 +102,9 @@ def test_a_broken_block_is_caught_by_the_laws_the_page_names(title):
     expected = dict(page_rows())[title]
     assert expected, "no law caught it"
     assert caught_by(title, expected) == expected
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_the_command_prints():
+    printed = [line for line in table().splitlines() if line]
+    assert [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line in printed] == printed
