@@ -3,9 +3,9 @@
     python -m benchmarks.epoch [--root ../shared/data/modelnet40_dev] [--clouds 0] [--device cuda]
 
 The usual way is a `DataLoader` with two workers, numpy augmentation per sample, `.item()` at every step, and the
-network of `tests/textbook.py`. Each row runs in its own process, because keeping freed memory cannot be undone. The rows take
-turns; a turn is an epoch of `--clouds` clouds, and the first one warms up. On a busy machine the figures mean little,
-because the loops need different numbers of cores.
+network of `tests/textbook.py`. Each row runs in its own process, because keeping freed memory cannot be undone. The
+rows take turns; a turn is an epoch of `--clouds` clouds, and the first one warms up. On a busy machine the figures
+mean little, because the loops need different numbers of cores.
 """
 
 from __future__ import annotations
