@@ -8,7 +8,7 @@ from pointnet.commands import train
 from pointnet.commands.parser import OneLineParser
 from pointnet.commands.train_flags import parse_command
 from pointnet.training.run_folder import read_config
-from pointnet.training.settings import FIELDS
+from pointnet.training.settings import FIELDS, TrainConfig
 from tests.helpers import QUICK, SAMPLES, error_of
 
 QUICK += ["--input_transform", "false", "--feature_transform", "false"]
@@ -92,12 +92,37 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch,
     assert not list(tmp_path.iterdir()), "half-written files"
 
 
-def test_a_settings_file_that_is_not_one_is_one_line(capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"epoch: 3", "no setting 'epoch'; did you mean 'epochs'?"),
+        (b"epochs: x", "epochs must be a whole number, got 'x'"),
+        (b"epochs: 1.5", "epochs must be a whole number, got 1.5"),
+        (b"test: 1", "test must be true or false, got 1"),
+        (b"lr: null", "lr must be a number, got None"),
+        (b"out: 2024", "out must be a word, got 2024"),
+        (b"optimizer: adan", "did you mean 'adam'?"),
+        (b"teacher: runs/a", "teacher must be a list of words, got 'runs/a'"),
+        (b"seeds: [a]", "seeds must be a list of whole numbers"),
+        (b"epochs: [", "settings.yaml: "),
+        (b"- epochs", "must hold settings"),
+        (b"a: &a [*a]", "no setting 'a'"),
+        (b"\xff\x00\x80", "a settings file must be UTF-8 text"),
+    ],
+)
+def test_a_wrong_settings_file_is_one_line(capsys, tmp_path, content, message):
     path = tmp_path / "settings.yaml"
-    path.write_text("epoch: 3\n")
-    assert "did you mean 'epochs'?" in error_of(capsys, train.main, ["--config", str(path)])
-    path.write_bytes(b"\xff\x00\x80")
-    assert "a settings file must be UTF-8 text" in error_of(capsys, train.main, ["--config", str(path)])
+    path.write_bytes(content)
+    line = error_of(capsys, train.main, ["--config", str(path)])
+    assert str(path) in line
+    assert message in line
+
+
+def test_flags_win_over_a_file_of_some_settings_wherever_they_stand(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("lr: 1e-3\nclip: 2\nepochs: 7\nteacher: [runs/a, runs/b c]\n")
+    config = parse_command(["--epochs", "9", "--config", str(path), "--mirror"]).config
+    assert config == TrainConfig(lr=1e-3, clip=2.0, epochs=9, mirror=True, teacher=("runs/a", "runs/b c"))
 
 
 def test_stopping_by_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
@@ -122,12 +147,14 @@ def test_a_run_without_out_gets_a_folder_of_its_own(monkeypatch, tmp_path):
     assert train.new_run_folder(config) == "runs/shapes-2"
 
 
-def test_help_explains_every_flag(capsys):
+def test_the_help_is_short_and_names_the_long_one(capsys):
     with pytest.raises(SystemExit):
         parse_command(["--help"])
     printed = capsys.readouterr().out
     assert "--early_points" not in printed
     assert "the run's folder" in " ".join(printed.split())
+    assert printed.endswith("All flags: train.py --help_all\n")
+    assert len(printed.splitlines()) < 50
 
 
 def test_download_is_a_switch_that_may_be_given_a_value():
@@ -148,7 +175,7 @@ def test_a_message_of_several_lines_becomes_one(capsys):
     assert " ".join(line.split()) == "x: error: a: - b - c"
 
 
-def test_a_word_of_the_wrong_kind_is_told_by_training_too(capsys):
+def test_a_value_of_the_wrong_type_is_one_line_of_plain_words(capsys):
     for words, wanted in (
         (["--epochs", "many"], "epochs must be a whole number, got 'many'"),
         (["--lr", "fast"], "lr must be a number, got 'fast'"),

@@ -197,7 +197,6 @@ def test_the_words_of_settings_are_read_back(changes, recipe):
 
 def test_the_settings_of_the_records_load_although_some_were_removed_since():
     for path in (ROOT / "docs" / "records").glob("*/config.yaml"):
-        assert "mix: none" in path.read_text() or "mix" not in path.read_text()
         assert read_config(path.parent).out.startswith("runs/")
 
 

@@ -195,7 +195,7 @@ def read_value(name: str, value: Any) -> Any:
             value = READERS[kind](value)
         elif kind is float and type(value) is int:
             value = float(value)
-        elif kind is tuple and all(isinstance(word, str) for word in value):
+        elif kind is tuple and isinstance(value, list) and all(isinstance(word, str) for word in value):
             value = tuple(value)
     if not (value in choices if kind is Literal else type(value) is kind):
         wanted = WANTED.get(kind) or " or ".join(choices)
