@@ -11,7 +11,7 @@ import pytest
 from pointnet import __main__ as command_line
 from pointnet.commands import train
 from pointnet.commands.flags import COMMANDS, FLAGS
-from pointnet.datasets import TASKS
+from pointnet.datasets import DATASETS_OF
 from pointnet.inference.label import ROOM_POINTS
 from pointnet.models import DEFAULTS
 from pointnet.points.sampling import KEPT
@@ -83,7 +83,7 @@ def test_the_defaults_that_help_names_are_those_of_the_library(capsys):
     printed = help_of(capsys, "predict")
     assert all(text in printed for text in (*DEFAULTS.values(), f"parts {KEPT:,}", f"{ROOM_POINTS:,} of a mesh"))
     printed = help_of(capsys, "evaluate")
-    names = {name for known in TASKS.values() for name in known}
+    names = {name for known in DATASETS_OF.values() for name in known}
     assert {name for name in names if name not in printed} == {f"s3dis_area{i}" for i in (2, 3, 4, 5)}
 
 

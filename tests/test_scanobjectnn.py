@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pointnet.datasets import DATASETS, PointCloudFileError, ScanObjectNN, open_dataset
+from pointnet.datasets import DATASETS_OF, PointCloudFileError, ScanObjectNN, open_dataset
 from pointnet.datasets.scanobjectnn import SCANOBJECTNN
 from pointnet.points.read import DatasetNotFoundError
 from tests.releases import edit_hdf5
@@ -81,7 +81,7 @@ def test_the_root_is_the_set_or_a_folder_around_it(h5_files):
     moved = h5_files.rename(h5_files.parent / "data" / "ScanObjectNN" / "h5_files")
     assert torch.equal(open_dataset("scanobjectnn", moved.parents[1], "test", 8).points, wanted)
     moved.rename(moved.parents[1] / "mine")
-    assert torch.equal(DATASETS["scanobjectnn"](moved.parents[1], "test", 8).points, wanted)
+    assert torch.equal(DATASETS_OF["classification"]["scanobjectnn"](moved.parents[1], "test", 8).points, wanted)
 
 
 def test_a_subset_keeps_its_masks(h5_files):

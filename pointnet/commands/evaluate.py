@@ -6,7 +6,7 @@ import json
 import sys
 from argparse import Namespace
 
-from pointnet.datasets import TASKS, open_dataset
+from pointnet.datasets import DATASETS_OF, open_dataset
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.evaluate import check_same_classes, evaluate
 from pointnet.evaluation.tasks import task_of
@@ -21,7 +21,7 @@ def run(flags: Namespace) -> int:
     keep_freed_memory()
     model = load_model(flags.run)
     task = task_of(model)
-    check_name("dataset", flags.dataset, TASKS[task.name])
+    check_name("dataset", flags.dataset, DATASETS_OF[task.name])
     data = open_dataset(
         flags.dataset,
         flags.root,

@@ -6,14 +6,14 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from pointnet.datasets import TASKS, PointCloudFileError
+from pointnet.datasets import DATASETS_OF, PointCloudFileError
 from pointnet.names import did_you_mean, printable
 from pointnet.pages.show import show_data, show_files
 
 
 def run(flags: Namespace) -> int:
     """Prints the contents; a file that cannot be read is a line on stderr, and makes the exit code 1."""
-    known = list(dict.fromkeys(name for names in TASKS.values() for name in names))
+    known = list(dict.fromkeys(name for names in DATASETS_OF.values() for name in names))
     if len(flags.what) == 1 and flags.what[0] in known:
         count = 1024 if flags.num_points is None else flags.num_points
         for text in show_data(flags.what[0], flags.root, flags.split, count, flags.per_class, flags.out):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pointnet.points.read import PointCloud, PointCloudFileError, read_cloud, read_points
 
-    from .catalog import DATASETS, TASKS, open_dataset
+    from .catalog import DATASETS_OF, open_dataset
     from .clouds import LabelledClouds, LabelledPoints, pad_clouds, split_parts, split_validation
     from .folder import MeshFolder
     from .modelnet import ModelNet
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from .shapes import Shapes
 
 __all__ = [
-    "DATASETS",
+    "DATASETS_OF",
     "S3DIS",
-    "TASKS",
     "LabelledClouds",
     "LabelledPoints",
     "MeshFolder",
@@ -42,7 +41,7 @@ __all__ = [
 ]
 _HOMES = {
     "pointnet.points.read": ("PointCloud", "PointCloudFileError", "read_cloud", "read_points"),
-    ".catalog": ("DATASETS", "TASKS", "open_dataset"),
+    ".catalog": ("DATASETS_OF", "open_dataset"),
     ".clouds": ("LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"),
     ".folder": ("MeshFolder",),
     ".modelnet": ("ModelNet",),

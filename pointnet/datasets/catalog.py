@@ -21,26 +21,23 @@ from .scanobjectnn import ScanObjectNN
 from .shapenetpart import ShapeNetPart
 from .shapes import Shapes, shape_parts
 
-# Each takes root, split and num_points, and of the options of `open_dataset` those in OPTIONS.
-DATASETS: dict[str, Callable[..., LabelledClouds]] = {
-    "shapes": Shapes,
-    "modelnet40": partial(ModelNet, num_classes=40),
-    "modelnet10": partial(ModelNet, num_classes=10),
-    "scanobjectnn": ScanObjectNN,
-    "scanobjectnn_obj_bg": partial(ScanObjectNN, variant="objects"),
-    "scanobjectnn_obj_only": partial(ScanObjectNN, variant="objects", background=False),
-    "folder": MeshFolder,
-}
-
 
 def _shapenetpart(root: str | os.PathLike[str], split: str, num_points: int, normals: bool = False) -> ShapeNetPart:
-    """As training takes it: "train" is all that is not for testing, of which `split_validation` holds "val" out."""
+    """ "train" is all that is not for testing, as training wants it; `split_validation` holds "val" out."""
     return ShapeNetPart(root, "trainval" if split == "train" else split, num_points, normals=normals)
 
 
-# What is labelled: a cloud, an object's points by their parts, a room's by what they belong to.
-TASKS: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
-    "classification": DATASETS,
+# The data sets of each task, by name. Each takes root, split and num_points, and the options of it in OPTIONS.
+DATASETS_OF: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
+    "classification": {
+        "shapes": Shapes,
+        "modelnet40": partial(ModelNet, num_classes=40),
+        "modelnet10": partial(ModelNet, num_classes=10),
+        "scanobjectnn": ScanObjectNN,
+        "scanobjectnn_obj_bg": partial(ScanObjectNN, variant="objects"),
+        "scanobjectnn_obj_only": partial(ScanObjectNN, variant="objects", background=False),
+        "folder": MeshFolder,
+    },
     "part": {"shapes": shape_parts, "shapenetpart": _shapenetpart},
     "scene": {"s3dis": S3DIS, **{f"s3dis_area{i}": partial(S3DIS, area=f"Area_{i}") for i in range(1, 7)}},
 }
@@ -65,29 +62,27 @@ def open_dataset(
     download: bool = False,
     task: str = "classification",
 ) -> LabelledClouds:
-    """One split of a data set in `TASKS[task]`.
+    """One split of a data set in `DATASETS_OF[task]`; `LabelledPoints` for the tasks "part" and "scene".
 
     Args:
-        normals: with three channels more, the normals.
-        strict: a file that cannot be read is an error, where else a set of many files lists it in `.bad`.
-        download: fetch the set where it is not found and may be fetched.
-
-    For the tasks "part" and "scene" it is of `LabelledPoints`.
+        normals: adds three channels, the normals.
+        strict: a file that cannot be read is an error; else a set of many files lists it in `.bad`.
+        download: download the set if it is not found and offered.
 
     Raises:
-        PointCloudFileError: the set is not there and not to be fetched, or damaged.
-        DownloadError: it was to be fetched, and could not be.
-        ValueError: it has no normals, is not for this task, or there is no such task.
+        PointCloudFileError: the set is missing (and not to be downloaded) or damaged.
+        DownloadError, MissingExtraError: the download fails.
+        ValueError: the set has no normals or is not for this task, or there is no such task.
     """
-    check_one_of("task", task, tuple(TASKS))
-    if name not in TASKS[task]:
-        raise ValueError(f"the data set {name} is not for the task {task}, only {', '.join(TASKS[task])}")
+    check_one_of("task", task, tuple(DATASETS_OF))
+    if name not in DATASETS_OF[task]:
+        raise ValueError(f"the data set {name} is not for the task {task}, only {', '.join(DATASETS_OF[task])}")
     options = {"normals": normals, "strict": strict}
     known = OPTIONS.get(name, set())
     if normals and "normals" not in known:
         raise ValueError(f"the data set {name} has no normals")
     chosen = {option: options[option] for option in known}
-    open_split = partial(TASKS[task][name], root=root, split=split, num_points=num_points, **chosen)
+    open_split = partial(DATASETS_OF[task][name], root=root, split=split, num_points=num_points, **chosen)
     archive = DOWNLOADS.get(name)
     try:
         return open_split()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pointnet.datasets import TASKS, LabelledClouds, LabelledPoints, open_dataset
+from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
 from pointnet.points.read import PointCloud, PointCloudFileError, files_in, read_cloud
 
 from .viewer import View, write_page
@@ -66,7 +66,7 @@ def show_data(
     """Yields the contents of a data set as text, then writes samples of each class to `out/<name>.html`.
 
     Args:
-        name: of the data set, in `TASKS`.
+        name: of the data set, in `DATASETS_OF`.
         root: the folder it is in.
         split: train, test or both; samples are from the first.
         num_points: points per cloud.
@@ -81,7 +81,7 @@ def show_data(
         raise ValueError(f"split must be train, test or both, got '{split}'")
     if per_class < 1:
         raise ValueError(f"per_class must be at least 1, got {per_class}")
-    task = next((task for task, known in TASKS.items() if name in known), "classification")
+    task = next((task for task, known in DATASETS_OF.items() if name in known), "classification")
     opened = {each: open_dataset(name, root, each, num_points, task=task) for each in SPLITS[split]}
     first, data = next(iter(opened.items()))
     total = sum(map(len, opened.values()))

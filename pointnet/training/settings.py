@@ -146,7 +146,7 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
         super().__post_init__()
         if self.task != "classification" and self.teacher:
             raise ValueError(f"teacher is for the task classification, not {self.task}; leave it out")
-        check_name("dataset", self.dataset, datasets.TASKS[self.task])
+        check_name("dataset", self.dataset, datasets.DATASETS_OF[self.task])
         check_name("model", self.model, TASKS[self.task].networks)
 
     @property
