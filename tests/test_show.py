@@ -9,7 +9,7 @@ import torch
 
 from pointnet import __main__ as command_line
 from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, read_points
-from pointnet.pages import show
+from pointnet.pages import show, viewer
 from pointnet.pages.show import CloudStatistics, cloud_statistics, show_data
 from tests.helpers import OWN, write_text
 from tests.pages import views_of
@@ -149,8 +149,9 @@ def test_up_turns_the_files(tmp_path):
 
 
 def test_a_large_cloud_is_thinned_and_a_long_list_is_cut_and_both_are_said(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(show, "MOST_POINTS", 500)
-    monkeypatch.setattr(show, "MOST_FILES", 1)
+    for module in (show, viewer):
+        monkeypatch.setattr(module, "MOST_POINTS", 500)
+    monkeypatch.setattr(show, "MOST_CLOUDS", 1)
     np.save(tmp_path / "large.npy", np.random.default_rng(0).normal(size=(501, 3)).astype(np.float32))
     assert command_line.main(["show", str(tmp_path / "large.npy"), str(STOOL), "--out", str(tmp_path)]) == 0
     large, *_ = capsys.readouterr().out.splitlines()

@@ -18,8 +18,7 @@ from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
 from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel
 from pointnet.names import check_name, printable
-from pointnet.pages.show import MOST_FILES, file_view
-from pointnet.pages.viewer import View, write_page
+from pointnet.pages.viewer import MOST_CLOUDS, View, file_view, write_page
 from pointnet.points.read import PointCloud, PointCloudFileError
 
 FOLDER = "labels"  # of the PLY files and the page
@@ -97,7 +96,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel) -> I
         text = f"{found.file!s:{width}}  {len(found.points):>9,} points: {', '.join(shares[:MOST_SHARES] + more)}"
         yield Line(text, {**found.as_json(), "ply": str(ply)})
         count += 1
-        if len(views) < MOST_FILES:
+        if len(views) < MOST_CLOUDS:
             cloud = PointCloud(found.points, None, None, found.labels).in_library_frame(found.up)
             views.append(file_view(os.path.basename(name), cloud, found.names))
     if views:

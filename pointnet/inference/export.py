@@ -1,7 +1,7 @@
 """A trained model as one file that runs without this library: ONNX, or PyTorch's own exported program.
 
-What is exported is the folded model (identity 8), for any number of clouds and points. Nothing is written before the
-file's content was run and gave the model's logits.
+The file holds the folded model (identity 8), for any number of clouds and points. Before it is written, its content is
+run and compared with the model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,15 +26,15 @@ from pointnet.extras import MissingExtraError
 from pointnet.files import write_atomically
 from pointnet.models import PointNetModel
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}  # of each format
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}  # by format
 SIZES = ((1, 1), (1, 50), (7, 2048), (32, 1024))  # (B, N) at which the file is compared with the model
-TOLERANCE = 1e-4  # of a logit, or of the largest where that is above 1
+TOLERANCE = 1e-4  # of a logit, or of the largest logit if that is above 1
 INPUT, OUTPUT = "points", "logits"
 METADATA_FILE = "metadata.json"  # within a .pt2
 
 
 class Exported(NamedTuple):
-    """What was written, and how far its logits are from the model's at each (B, N) of `SIZES`."""
+    """The file that was written, and the largest error of its logits at each (B, N) of `SIZES`."""
 
     path: Path
     bytes: int
@@ -44,8 +44,8 @@ class Exported(NamedTuple):
 def export_model(model: PointNetModel, path: str | os.PathLike[str], format: str = "onnx") -> Exported:
     """Writes `model` in eval mode: points (B, C, N) float32 -> its logits, for any B and N above 0.
 
-    They are (B, num_classes), or (B, num_classes, N) of a segmenter; that of parts takes no category in the file. The
-    file also says `classes` (a JSON list, in the order of the logits) and the items of `model.preprocessing`: as ONNX
+    The logits are (B, num_classes), or (B, num_classes, N) for a segmenter; a network for parts takes no category in
+    the file. The file also holds `classes` (a JSON list, in the order of the logits) and `model.preprocessing`: as ONNX
     metadata, or in the extra file `metadata.json` of a .pt2, which `torch.export.load` reads.
 
     Args:
@@ -60,8 +60,10 @@ def export_model(model: PointNetModel, path: str | os.PathLike[str], format: str
         raise ValueError(f"format must be {' or '.join(SUFFIXES)}, got '{format}'")
     path, reference = Path(path), copy.deepcopy(model).cpu().float().eval()
     to_content, to_runner = {"onnx": (_to_onnx, _run_onnx), "torch": (_to_torch, _run_torch)}[format]
+    items = {"classes": list(model.classes), **model.preprocessing}
+    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in items.items()}
     with _quiet():
-        content = to_content(reference, _metadata(model))
+        content = to_content(reference, metadata)
         errors = compare(reference, to_runner(content))
     for (clouds, points), error in errors.items():
         if not error <= TOLERANCE:
@@ -73,10 +75,10 @@ def export_model(model: PointNetModel, path: str | os.PathLike[str], format: str
 
 @torch.no_grad()
 def compare(model: PointNetModel, run: Callable[[Tensor], Tensor]) -> dict[tuple[int, int], float]:
-    """How far `run` is from `model` at each of `SIZES`, as `TOLERANCE` counts it; infinite where a shape differs."""
+    """The largest error of `run` at each of `SIZES`, in the unit of `TOLERANCE`; infinite if a shape differs."""
     generator, errors = torch.Generator().manual_seed(0), {}
     for clouds, points in SIZES:
-        x = 2 * torch.rand(clouds, model.encoder.mlp1.widths[0], points, generator=generator) - 1
+        x = 2 * torch.rand(clouds, model.arguments["in_channels"], points, generator=generator) - 1
         wanted, got = model(x), run(x)
         scale = max(1.0, float(wanted.abs().max()))
         same = got.shape == wanted.shape
@@ -85,20 +87,15 @@ def compare(model: PointNetModel, run: Callable[[Tensor], Tensor]) -> dict[tuple
 
 
 def _example(model: PointNetModel) -> tuple[tuple[Tensor], Any]:
-    """Points to trace with, of no size 1, which would be taken for fixed; and which of their sizes may vary."""
-    return (torch.zeros(2, model.encoder.mlp1.widths[0], 16),), ({0: Dim("batch"), 2: Dim("points")},)
-
-
-def _metadata(model: PointNetModel) -> dict[str, str]:
-    items = {"classes": list(model.classes), **model.preprocessing}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in items.items()}
+    """Points to trace with, and which of their sizes may vary; a size of 1 would be taken as fixed."""
+    return (torch.zeros(2, model.arguments["in_channels"], 16),), ({0: Dim("batch"), 2: Dim("points")},)
 
 
 def _to_torch(model: PointNetModel, metadata: Mapping[str, str]) -> bytes:
     points, sizes = _example(model)
     program, stream = torch.export.export(model.fold(), points, dynamic_shapes=sizes), io.BytesIO()
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # of no use to others, and it names this machine's folders
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
         if getattr(node.target, "namespace", "aten") != "aten":
             raise ValueError(f"not exported: {node.target} is not one of PyTorch's own operators")
     torch.export.save(program, stream, extra_files={METADATA_FILE: json.dumps(metadata)})
@@ -117,13 +114,13 @@ def _to_onnx(model: PointNetModel, metadata: Mapping[str, str]) -> bytes:
     program = torch.onnx.export(
         model.fold(), points, dynamic_shapes=sizes, input_names=[INPUT], output_names=[OUTPUT], verbose=False
     )
-    assert program is not None  # so it is for the exporter before this one (dynamo=False)
+    assert program is not None  # only the older exporter returns None
     proto = program.model_proto
     foreign = sorted({node.domain for node in (*proto.graph.node, *proto.functions)} - {""})
     if foreign:
         raise ValueError(f"not exported: operators of {', '.join(foreign)} are not standard ones")
     for described in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        described.ClearField("metadata_props")  # of no use to others, and they name this machine's folders
+        described.ClearField("metadata_props")  # they name folders of this machine
     for name, value in metadata.items():
         proto.metadata_props.add(key=name, value=value)
     return proto.SerializeToString()
@@ -138,15 +135,10 @@ def _run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporters' remarks on their own insides from the user."""
-    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    before = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log, level in zip(logs, before, strict=True):
-            log.setLevel(level)
+    """Hides warnings of the exporters about themselves."""
+    with warnings.catch_warnings(), ExitStack() as stack:
+        warnings.simplefilter("ignore")
+        for log in map(logging.getLogger, ("torch.onnx", "onnxscript")):
+            stack.callback(log.setLevel, log.level)
+            log.setLevel(logging.ERROR)
+        yield

@@ -1,4 +1,4 @@
-"""What callers hand in: models by name or folder, and points as files, folders or arrays."""
+"""What callers hand in: a model by its name or folder, and points as files, folders or arrays."""
 
 from __future__ import annotations
 
@@ -42,11 +42,7 @@ def as_model(model: str | os.PathLike[str] | PointNetModel | None, *tasks: str) 
 
 
 def takes_normals(model: PointNetModel) -> bool:
-    """Whether the model takes normals in addition to points.
-
-    Raises:
-        ValueError: it expects points in another form than the library makes them.
-    """
+    """Whether the model takes normals with the points. ValueError if it expects what the library does not make."""
     expected, channels = model.preprocessing, model.arguments["in_channels"]
     for name, known in PREPROCESSING.items():
         if expected.get(name, known) != known:
@@ -57,21 +53,27 @@ def takes_normals(model: PointNetModel) -> bool:
     return normals
 
 
-def check_drawing(num_points: int, up: str | None) -> None:
+def check_drawing(num_points: int | None, up: str | None) -> None:
     """Raises ValueError unless so many points can be drawn, and `up` is an axis."""
-    if num_points < 1:
+    if num_points is not None and num_points < 1:
         raise ValueError(f"num_points must be at least 1, got {num_points}")
     if up not in (None, "z", "y"):
         raise ValueError(f"up must be z or y, got '{up}'")
 
 
-def sources_of(source: Sources) -> tuple[bool, list[Source]]:
-    """Whether the caller gets a list, and the single sources: a folder stands for its files."""
-    if isinstance(source, str | os.PathLike) and os.path.isdir(source):
-        return True, [*find_files([os.fspath(source)])]
+def answers_of(source: Sources, answer_each: Callable[[Sequence[Source]], Iterable[T | PointCloudFileError]]) -> Any:
+    """The answer for a single source, or the list of answers for a list or a folder; raises the first error."""
+    sources: list[Source] | None = None
     if isinstance(source, list | tuple):
-        return True, [*source]
-    return False, [source]
+        sources = [*source]
+    elif isinstance(source, str | os.PathLike) and os.path.isdir(source):
+        sources = [*find_files([os.fspath(source)])]
+    answers = []
+    for answer in answer_each([source] if sources is None else sources):
+        if isinstance(answer, PointCloudFileError):
+            raise answer
+        answers.append(answer)
+    return answers[0] if sources is None else answers
 
 
 def find_files(words: Sequence[str]) -> list[Path]:
@@ -127,13 +129,3 @@ def from_source(
         return error if is_there else PointCloudFileError(path, f"{error.reason}{did_you_mean_path(path)}")
     except ValueError as error:
         return PointCloudFileError(path, str(error))
-
-
-def all_read(answers: Iterable[T | PointCloudFileError]) -> list[T]:
-    """The answers; raises the first that is an error."""
-    read = []
-    for answer in answers:
-        if isinstance(answer, PointCloudFileError):
-            raise answer
-        read.append(answer)
-    return read

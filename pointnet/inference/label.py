@@ -21,7 +21,7 @@ from pointnet.points.frame import centre_and_radius, up_of
 from pointnet.points.read import PointCloud, PointCloudFileError
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, all_read, as_model, check_drawing, from_source, path_of, sources_of, takes_normals
+from .inputs import Source, Sources, answers_of, as_model, check_drawing, from_source, path_of, takes_normals
 from .scenes import check_is_for_scenes, label_scene
 
 CHUNK = 8192  # points that are scored together
@@ -122,10 +122,8 @@ def label_points(
         PointCloudFileError: a file that cannot be read, or a room without colours, the first of several.
         ValueError: an array or an argument outside the values above, or no such model.
     """
-    several, sources = sources_of(source)
     segmenter = cast(Segmenter, as_model(model, "part", "scene"))
-    labelled = all_read(label_each(sources, segmenter, category, up, num_points))
-    return labelled if several else labelled[0]
+    return answers_of(source, lambda sources: label_each(sources, segmenter, category, up, num_points))
 
 
 def label_each(
@@ -140,7 +138,7 @@ def label_each(
     Raises:
         ValueError: an array or an argument that `label_points` refuses.
     """
-    check_drawing(1 if num_points is None else num_points, up)
+    check_drawing(num_points, up)
     if isinstance(model, PointNetPartSegmenter):
         count, extras = num_points or KEPT, ("normals",) if takes_normals(model) else ()
         label = _part_labels(model, category, count)

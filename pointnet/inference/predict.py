@@ -19,7 +19,7 @@ from pointnet.models import PointNetClassifier
 from pointnet.points.read import PointCloud, PointCloudFileError
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, all_read, as_model, check_drawing, from_source, path_of, sources_of, takes_normals
+from .inputs import Source, Sources, answers_of, as_model, check_drawing, from_source, path_of, takes_normals
 
 VOTES = 12  # rotations about the up axis, as Qi et al. 2017 vote over
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
@@ -93,10 +93,8 @@ def predict(
         PointCloudFileError: a file that cannot be read, the first of several.
         ValueError: an array or an argument outside the values above, or no such model.
     """
-    several, sources = sources_of(source)
     classifier = cast(PointNetClassifier, as_model(model, "classification"))
-    predictions = all_read(predict_each(sources, classifier, up, any_rotation, num_points))
-    return predictions if several else predictions[0]
+    return answers_of(source, lambda sources: predict_each(sources, classifier, up, any_rotation, num_points))
 
 
 def predict_each(
@@ -114,19 +112,16 @@ def predict_each(
     count = model.preprocessing["num_points"] if num_points is None else num_points
     check_drawing(count, up)
     normals, network = takes_normals(model), model.fold()
-    extras = ("normals",) if normals else ()
-
-    def read(source: Source) -> NDArray[np.float32] | PointCloudFileError:
-        drawn = max(count, KEPT)
-        return from_source(source, channels, {"extras": extras}, num_points=drawn, up=up, repeat=True, normalize=True)
+    of_files = {"extras": ("normals",) if normals else ()}
+    drawing = {"num_points": max(count, KEPT), "up": up, "repeat": True, "normalize": True}
 
     def channels(cloud: PointCloud, seed: int) -> NDArray[np.float32]:
         return cloud.unit_sphere_channels(normals)[:, :count]
 
     def answers(batch: Sequence[Source]) -> Iterator[Prediction | PointCloudFileError]:
-        clouds = [read(source) for source in batch]
+        clouds = [from_source(source, channels, of_files, **drawing) for source in batch]
         readable = [cloud for cloud in clouds if not isinstance(cloud, PointCloudFileError)]
-        scores = iter(_probabilities(network, readable, any_rotation, normals))
+        scores = iter(_probabilities(network, readable, any_rotation, normals) if readable else [])
         for source, cloud in zip(batch, clouds, strict=True):
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
@@ -142,8 +137,6 @@ def _probabilities(
     network: PointNetClassifier, clouds: Sequence[NDArray[np.float32]], any_rotation: bool, normals: bool
 ) -> list[list[float]]:
     """(B, classes) of B clouds of one size."""
-    if not clouds:
-        return []
     x = torch.from_numpy(np.stack(clouds)).to(network.logits.weight.device)
     chunk = -(-BATCH_POINTS // len(x))
 

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
 from pointnet.points.read import PointCloud, PointCloudFileError, files_in, read_cloud
 
-from .viewer import View, write_page
+from .viewer import MOST_CLOUDS, MOST_POINTS, View, file_view, write_page
 
 SPLITS = {"train": ("train",), "test": ("test",), "both": ("train", "test")}
-MOST_POINTS = 20_000  # of one cloud on a page
-MOST_FILES = 60  # on a page
 
 
 class CloudStatistics(NamedTuple):
@@ -178,7 +176,7 @@ def show_files(
             continue
         yield f"{file!s:{width}}  {described(cloud)}"
         readable += 1
-        if len(views) < MOST_FILES:
+        if len(views) < MOST_CLOUDS:
             views.append(file_view(file.name, cloud))
     if views:
         stem = paths[0].resolve().stem if len(paths) == 1 else "files"
@@ -196,15 +194,3 @@ def described(cloud: PointCloud) -> str:
     if statistics.points > MOST_POINTS:
         words.append(f"{MOST_POINTS:,} drawn")
     return "  ".join(words)
-
-
-def file_view(name: str, cloud: PointCloud, label_names: Sequence[str] = ()) -> View:
-    """A cloud of a file, thinned to `MOST_POINTS`, coloured by its labels or its colours."""
-    count = len(cloud.points)
-    kept = np.arange(count)
-    if count > MOST_POINTS:
-        name += f" ({MOST_POINTS:,} of {count:,} points)"
-        kept = np.sort(np.random.default_rng(0).choice(count, MOST_POINTS, replace=False))
-    if cloud.labels is not None:
-        return View(name, cloud.points[kept], labels=cloud.labels[kept], label_names=label_names)
-    return View(name, cloud.points[kept], colors=None if cloud.colors is None else cloud.colors[kept])

@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointnet.files import write_atomically
+from pointnet.points.cloud import PointCloud
 from pointnet.points.colours import PALETTE
 
 from .charts import PAGE, STYLE
 
 VIEWER = Path(__file__).with_name("viewer.html")
 DIGITS = 4  # of a coordinate, relative to the size of the cloud: finer than a screen can show
+MOST_POINTS, MOST_CLOUDS = 20_000, 60  # of one cloud, and clouds on a page, where both come from files
 LEAST_SPREAD = 1e-300  # below it no digit is rounded away
 
 
@@ -70,6 +72,18 @@ class View:
                 raise ValueError(f"view '{self.name}': {field} must be {wanted}, got {np.shape(given)}")
         if sum(given is not None for given in (self.values, self.labels, self.colors)) > 1:
             raise ValueError(f"view '{self.name}': give one of values, labels and colors, not several")
+
+
+def file_view(name: str, cloud: PointCloud, label_names: Sequence[str] = ()) -> View:
+    """A cloud of a file, thinned to `MOST_POINTS`, coloured by its labels or its colours."""
+    count = len(cloud.points)
+    kept = np.arange(count)
+    if count > MOST_POINTS:
+        name += f" ({MOST_POINTS:,} of {count:,} points)"
+        kept = np.sort(np.random.default_rng(0).choice(count, MOST_POINTS, replace=False))
+    if cloud.labels is not None:
+        return View(name, cloud.points[kept], labels=cloud.labels[kept], label_names=label_names)
+    return View(name, cloud.points[kept], colors=None if cloud.colors is None else cloud.colors[kept])
 
 
 def write_page(path: str | os.PathLike[str], views: Sequence[View], title: str, notes: str = "") -> None:
