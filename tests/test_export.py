@@ -245,7 +245,7 @@ def test_the_command_writes_beside_the_model_and_says_what_it_compared(tmp_path,
     assert command_line.main(["export", "run", "--format", format]) == 0
     printed = capfd.readouterr()
     assert f"run/{name}: 0.6 MB, for any number of clouds and points" in printed.out
-    assert "its logits at (1, 1), (1, 50), (7, 2,048), (32, 1,024) are the model's: off by " in printed.out
+    assert "its logits at (1, 1), (1, 50), (7, 2,048), (32, 1,024) differ from the model's by at most " in printed.out
     assert not printed.err
     x = torch.randn(2, 3, 20)
     wanted = runner(format, tmp_path / "run" / name)(x)

@@ -63,17 +63,19 @@ def check_drawing(num_points: int | None, up: str | None) -> None:
 
 def answers_of(source: Sources, answer_each: Callable[[Sequence[Source]], Iterable[T | PointCloudFileError]]) -> Any:
     """The answer for a single source, or the list of answers for a list or a folder; raises the first error."""
-    sources: list[Source] | None = None
+    several, sources = True, list[Any]()
     if isinstance(source, list | tuple):
         sources = [*source]
     elif isinstance(source, str | os.PathLike) and os.path.isdir(source):
         sources = [*find_files([os.fspath(source)])]
+    else:
+        several, sources = False, [source]
     answers = []
-    for answer in answer_each([source] if sources is None else sources):
+    for answer in answer_each(sources):
         if isinstance(answer, PointCloudFileError):
             raise answer
         answers.append(answer)
-    return answers[0] if sources is None else answers
+    return answers if several else answers[0]
 
 
 def find_files(words: Sequence[str]) -> list[Path]:
