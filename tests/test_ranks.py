@@ -166,7 +166,7 @@ def test_without_ranks_nothing_changes():
 
 
 def test_norms_and_groups_it_cannot_synchronize_are_refused():
-    with pytest.raises(ValueError, match="1: BatchNorm1d must be part of a SharedMLP"):
+    with pytest.raises(ValueError, match="1: BatchNorm1d must be of a SharedMLP"):
         synchronize_norms(nn.Sequential(SharedMLP([3, 8]), nn.BatchNorm1d(8)))
     with pytest.raises(ValueError, match="group must be a process group that this process is in, got -100"):
         synchronize_norms(SharedMLP([3, 8]), dist.GroupMember.NON_GROUP_MEMBER)

@@ -27,17 +27,17 @@ def fold_norms(module: M) -> M:
     folded = copy.deepcopy(module).eval()
     if isinstance(folded, nn.Sequential):
         folded = cast(M, _fold_linears(folded, ""))
-    for name, part in folded.named_modules():
-        if isinstance(part, SharedLayer):
-            fold_layer(part, name)
-        for child_name, child in part.named_children():
+    for name, each in folded.named_modules():
+        if isinstance(each, SharedLayer):
+            fold_layer(each, name)
+        for child_name, child in each.named_children():
             if isinstance(child, nn.Sequential):
-                setattr(part, child_name, _fold_linears(child, f"{name}.{child_name}".lstrip(".")))
+                setattr(each, child_name, _fold_linears(child, f"{name}.{child_name}".lstrip(".")))
     return folded
 
 
 def _fold_linears(network: nn.Sequential, name: str) -> nn.Sequential:
-    if not any(isinstance(part, BatchNormLast | nn.BatchNorm1d) for part in network):
+    if not any(isinstance(module, BatchNormLast | nn.BatchNorm1d) for module in network):
         return network
     mlp = SharedMLP.from_linear(network)
     for i, layer in enumerate(mlp):

@@ -37,11 +37,11 @@ def synchronize_norms(model: M, group: dist.ProcessGroup | None = None) -> M:
     """
     if group is not None and not isinstance(group, dist.ProcessGroup):
         raise ValueError(f"group must be a process group that this process is in, got {group!r}")
-    ours = [part.norm for part in model.modules() if isinstance(part, SharedLayer | BatchNormLast)]
-    for name, part in model.named_modules():
-        known = type(part) is nn.BatchNorm1d and any(part is norm for norm in ours)
-        if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm) and not known:
-            raise ValueError(f"{name or 'the model'}: {type(part).__name__} must be part of a SharedMLP or its Linears")
+    ours = [module.norm for module in model.modules() if isinstance(module, SharedLayer | BatchNormLast)]
+    for name, module in model.named_modules():
+        known = type(module) is nn.BatchNorm1d and any(module is norm for norm in ours)
+        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm) and not known:
+            raise ValueError(f"{name or 'the model'}: {type(module).__name__} must be of a SharedMLP or its Linears")
     for norm in ours:
         if norm is not None:
             setattr(norm, MARK, Ranks(group))

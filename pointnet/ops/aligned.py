@@ -1,4 +1,4 @@
-"""Turning each cloud's points by a matrix of its own: the definition, and folded into the weights that follow."""
+"""Multiplying each cloud's points by a matrix of its own: the definition, and folded into the next weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def align(x: Tensor, transform: Tensor) -> Tensor:
     """Multiplies each point, as a row, by its cloud's matrix, as published: x'^T = x^T T, so x' = T^T x.
 
     Args:
-        x: (B, C, N). If C is more than dim, the first dim channels are turned and the others kept.
+        x: (B, C, N). If C is more than dim, the first dim channels are multiplied and the others kept.
         transform: (B, dim, dim).
     """
     dim = transform.shape[1]

@@ -88,8 +88,8 @@ def pooled_winners(
     x: Tensor, weight: Tensor, norm: nn.BatchNorm1d | None, activation: nn.Module | None, mask: Tensor | None = None
 ) -> Tensor:
     """The points `pooled` takes its values from: (B, C, N) -> (B, D), or (B, 2 D) where either end may win."""
-    turned = _signs(weight, norm).unsqueeze(1) * weight
-    return torch.ops.pointnet.extremes(x, turned, mask, _needs_both(activation))[1].transpose(0, 1).flatten(1)
+    rising = _signs(weight, norm).unsqueeze(1) * weight
+    return torch.ops.pointnet.extremes(x, rising, mask, _needs_both(activation))[1].transpose(0, 1).flatten(1)
 
 
 def _signs(weight: Tensor, norm: nn.BatchNorm1d | None) -> Tensor:
