@@ -119,8 +119,8 @@ def card(
     note: str,
 ) -> str:
     """The notes of the model card."""
-    own = {name: getattr(TrainConfig(), name) for name in ("dataset", "root", "out", "device", "feed", "test")}
-    flags = " ".join(to_flags(dataclasses.replace(config, **own)))
+    local = {name: getattr(TrainConfig(), name) for name in ("root", "out", "device", "threads", "feed", "test")}
+    command = " ".join(["python train.py", *to_flags(dataclasses.replace(config, **local))])
     chosen = f"{config.val_fraction:.0%} of which chose the epoch" if config.val_fraction else "the last epoch kept"
     all_seen = count_seen(train, test) == len(test)
     which = "shapes, all of them trained on" if all_seen else "shapes, one vote"
@@ -141,7 +141,7 @@ def card(
 {SOURCES[config.dataset]}: the training split, {len(train):,} shapes, {chosen}.{note and f" {note}"}
 
 ```bash
-python train.py {flags} --dataset {config.dataset}
+{command}
 ```
 
 Epoch {result["selected_epoch"]} of {config.epochs}.
