@@ -109,6 +109,12 @@ def test_peak_memory_is_what_a_function_adds():
 SHARED = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--val_fraction", "0.25", "--recipe", "fast"]
 
 
+def variations_of(folder: Path, text: str) -> list[str]:
+    """The words of an ablation of these variations, whose runs go to `folder`/runs."""
+    (folder / "variations.txt").write_text(text)
+    return [str(folder / "variations.txt"), "--out", str(folder / "runs"), *SHARED]
+
+
 def test_variations_are_compared_on_validation_alone_and_taken_up_again(tmp_path, monkeypatch, capsys):
     opened, open_dataset = [], train.open_dataset
 
@@ -120,51 +126,49 @@ def test_variations_are_compared_on_validation_alone_and_taken_up_again(tmp_path
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "open_dataset", counting)
-    variations, out = tmp_path / "variations.txt", tmp_path / "runs"
-    variations.write_text("as it is:\n\n# what is left out\nno smoothing: --label_smoothing 0 # here\n")
-    words = [str(variations), "--out", str(out), *SHARED]
+    out = tmp_path / "runs" / "no_smoothing"
+    words = variations_of(tmp_path, "as it is:\n\n# what is left out\nno smoothing: --label_smoothing 0 # here\n")
     assert ablation.main([*words, "--seeds", "3"]) == 0
     with monkeypatch.context() as patch:
         patch.setattr(train, "fit", stopped)
         assert ablation.main([*words, "--seeds", "3", "5"]) == 130
     assert ablation.main([*words, "--seeds", "3", "5"]) == 0
     assert set(opened) == {"train"}
-    taught = len(opened)
+    times = len(opened)
     assert ablation.main([*words, "--seeds", "3", "5"]) == 0
-    assert len(opened) == taught  # all is there
+    assert len(opened) == times  # every run has its result
     printed = capsys.readouterr().out
-    lines = [read_metrics(out / "no_smoothing" / f"seed-{seed}")[0] for seed in (3, 5)]
-    overall, loss = (
-        [factor * line[name] for line in lines] for name, factor in (("val_overall_accuracy", 100), ("val_loss", 1))
-    )
-    first, last = ablation.spread(overall), ablation.spread(loss)
+    lines = [read_metrics(out / f"seed-{seed}")[0] for seed in (3, 5)]
+    first = ablation.spread([100 * line["val_overall_accuracy"] for line in lines])
+    last = ablation.spread([line["val_loss"] for line in lines])
     row = rf"\| no smoothing \| 2 \| {first} \| [\d.]+ ± [\d.]+ \| {last} \| [\d.]+ \|\n$"
     assert re.search(row, printed), printed
     assert "| no smoothing | 1 |" in printed
     assert ablation.spread([1.0, 2.0]) == "1.500 ± 0.707"
-    assert "label_smoothing: 0.0\n" in (out / "no_smoothing" / "config.yaml").read_text()
+    assert "label_smoothing: 0.0\n" in (out / "config.yaml").read_text()
 
+
+def test_variations_follow_a_data_set_that_moved_but_no_other_setting(tmp_path, capsys):
+    words = variations_of(tmp_path, "a: --label_smoothing 0")
+    assert ablation.main([*words, "--seeds", "3"]) == 0
     moved = tmp_path / "moved"
     moved.symlink_to(ROOT / SAMPLES)
-    variations.write_text("no smoothing: --label_smoothing 0\n")
-    assert ablation.main([*words, "--root", str(moved), "--seeds", "3", "5", "7"]) == 0
-    assert f"root: {moved}\n" in (out / "no_smoothing" / "seed-7" / "config.yaml").read_text()
-
-    variations.write_text("no smoothing: --label_smoothing 0.1\n")
-    said = error_of(capsys, ablation.main, words)
+    assert ablation.main([*words, "--root", str(moved), "--seeds", "3", "7"]) == 0
+    assert f"root: {moved}\n" in (tmp_path / "runs" / "a" / "seed-7" / "config.yaml").read_text()
+    said = error_of(capsys, ablation.main, variations_of(tmp_path, "a: --label_smoothing 0.1"))
     assert "was run with label_smoothing 0.0, got 0.1; give it another name" in said
-    for text, message in (
-        ("--ema 0.9", "line 1: must be a new name, a colon and flags, got '--ema 0.9'"),
-        ("a:\na: --ema 0.9", "line 2: must be a new name"),
-        ("a b:\na_b: --ema 0.9", "line 2: must be a new name"),
-        ("a: --emma 0.9", "did you mean '--ema'?"),
-        ("a: --val_fraction 0", "a: is compared on validation, so --val_fraction must be above 0"),
-    ):
-        variations.write_text(text)
-        assert message in error_of(capsys, ablation.main, words)
-    variations.write_text("a:\nb: --task part")
-    message = "tasks cannot be compared with each other, got classification, part"
-    assert message in error_of(capsys, ablation.main, [str(variations), "--out", str(out)])
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("--ema 0.9", "line 1: must be a new name, a colon and flags, got '--ema 0.9'"),
+    ("a:\na: --ema 0.9", "line 2: must be a new name"),
+    ("a b:\na_b: --ema 0.9", "line 2: must be a new name"),
+    ("a: --emma 0.9", "did you mean '--ema'?"),
+    ("a: --val_fraction 0", "a: is compared on validation, so --val_fraction must be above 0"),
+    ("a:\nb: --task part --dataset shapes --recipe part", "got classification, part"),
+])  # fmt: skip
+def test_variations_that_cannot_be_compared_are_refused(text, message, tmp_path, capsys):
+    assert message in error_of(capsys, ablation.main, variations_of(tmp_path, text))
 
 
 def test_a_row_is_of_the_epoch_that_was_chosen(tmp_path):
