@@ -15,6 +15,7 @@ import huggingface_hub
 import pytest
 
 from pointnet import __main__ as command_line
+from pointnet.commands import evaluate as commands_evaluate
 from pointnet.commands import train
 from pointnet.datasets import catalog, open_dataset
 from pointnet.datasets.download import ARCHIVES, Archive, DownloadError, download, unpack
@@ -308,8 +309,10 @@ def test_the_command_lines_take_download(offered, tmp_path, monkeypatch, capsys)
     assert train.main([*arguments, "--root", str(tmp_path), "--download"]) == 2
     assert "16 and 8 shapes, download True" in capsys.readouterr().err
 
-    def stop(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command_line, "load_model", stop)
-    assert command_line.main(["evaluate", "run", "--download"]) == 130
+    shutil.rmtree(tmp_path / HDF5_FOLDER)
+    arguments = ["evaluate", "pointnet_modelnet40", "--dataset", "modelnet40", "--root", str(tmp_path)]
+    assert command_line.main(arguments) == 2
+    assert "; --download fetches it (1 MiB)" in capsys.readouterr().err
+    monkeypatch.setattr(commands_evaluate, "evaluate", lambda model, data, device, votes: {"count": len(data)})
+    assert command_line.main([*arguments, "--download", "--json"]) == 0
+    assert '"count": 8' in capsys.readouterr().out

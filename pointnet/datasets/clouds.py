@@ -1,5 +1,4 @@
-"""What every data set here is: labelled clouds of one size, whose points may have labels too; how they are split and
-batched."""
+"""Labelled clouds of one size, whose points may have labels too: what every data set here is; splits and batches."""
 
 from __future__ import annotations
 
@@ -25,14 +24,14 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     Args:
         points: (S, C, K) float32, in memory or memory-mapped; the first three channels are xyz in the library's frame
-            (z up, right-handed). K may be more than N: points to draw from afresh in training.
+            (z up, right-handed). K may be more than N: training draws from all K.
         labels: (S,) int64, indices into `classes`.
         classes: the class names, in label order.
         num_points: N; None for K.
 
     `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
-    once, `data.batch(indices)` some of it, with all K. `data.files` has each cloud's file, where each is one file's;
-    `data.bad` lists the files that could not be read.
+    once, `data.batch(indices)` some of it, with all K. `data.files` are the clouds' files, if each comes from one;
+    `data.bad` are the errors of files that could not be read.
     """
 
     def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str], num_points: int | None = None):
@@ -48,7 +47,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         self.bad: list[PointCloudFileError] = []
         self.files: list[Path] = []
         self._stored = points
-        self._rows: Tensor | None = None  # of the stored clouds, those that are here; None for all
+        self._rows: Tensor | None = None  # which of the stored clouds are in this subset; None for all
 
     @property
     def points(self) -> Tensor:
@@ -74,17 +73,17 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     def subset(self: Clouds, indices: Tensor) -> Clouds:
         """The clouds at `indices` (S',), in that order, with the same classes; nothing is copied."""
         chosen = copy.copy(self)
-        chosen._keep(indices)
+        chosen.keep(indices)
         return chosen
 
-    def _keep(self, indices: Tensor) -> None:
-        """Leaves only the clouds at `indices`; whatever else there is of each cloud is for a subclass to add."""
+    def keep(self, indices: Tensor) -> None:
+        """Drops all clouds but those at `indices`; a subclass does the same with whatever else it has of each cloud."""
         self._rows = indices if self._rows is None else self._rows[indices]
         self.labels = self.labels[indices]
         self.files = [self.files[i] for i in indices.tolist()] if self.files else []
 
     def name_of(self, index: int) -> str:
-        """What the cloud is found by: its file, or else its number among those stored, of which this may be a part."""
+        """How to find the cloud: its file, or else its number in the whole data set, of which this may be a subset."""
         if self.files:
             return str(self.files[index])
         return f"no. {index if self._rows is None else int(self._rows[index])}"
@@ -105,17 +104,16 @@ class LabelledPoints(LabelledClouds):
 
     Args:
         points: (S, C + 1, K) float32, in memory or memory-mapped; the last channel is the label of each point, an index
-            into `part_names`, or −1 − label where the point has been there before: a cloud of fewer than K points
-            repeats them.
+            into `part_names`; −1 − label marks a repeated (padding) point of a cloud with fewer than K points.
         labels: (S,) int64, indices into `classes`: an object's category, or the room that a block was cut from.
         classes: their names.
-        part_names: the names of what points are labelled with.
+        part_names: the names of the points' labels.
         parts_of: (classes, parts) bool, which parts a class may have; None for all.
         num_points: N; None for K.
 
-    `data.points` (S, C, K) and `data.parts` (S, K) give everything at once, `data.batch(indices)` some of it with the
-    labels still among the channels: so that what chooses, turns or repeats points does the same to their labels.
-    `split_parts` takes such a batch apart.
+    `data.points` (S, C, K) and `data.parts` (S, K) give everything at once, `data.batch(indices)` some of it. There the
+    labels are still among the channels, so that code that chooses or repeats points does the same to their labels;
+    `split_parts` separates them.
     """
 
     def __init__(
@@ -158,8 +156,8 @@ class LabelledPoints(LabelledClouds):
 def split_parts(batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A batch of `LabelledPoints` (B, C + 1, N) -> points (B, C, N), parts (B, N) int64, own (B, N) bool.
 
-    `own` is False where a point has been there before. Evaluation that counts every point of a cloud once runs on all K
-    and counts those: in eval a repeated point changes no other's prediction, since the maximum does not mind it.
+    `own` is False on repeated (padding) points. Evaluation that counts every point of a cloud once runs on all K and
+    counts the own ones: in eval mode a repeated point changes no other's prediction, since it changes no maximum.
     """
     stored = batch[..., -1, :].long()
     own = stored >= 0
@@ -171,7 +169,7 @@ def draw_labelled(
 ) -> NDArray[np.float32]:
     """A cloud's n points (n, C) and their labels (n,), as `LabelledPoints` has them: -> (C + 1, count).
 
-    In random order, so that the first of them are a fair sample; none comes again before all have come.
+    In random order, so that the first of them are a fair sample; no point is repeated before all are in.
     """
     there = len(channels)
     rows = np.concatenate([generator.permutation(there) for _ in range(-(-count // there))])[:count]
@@ -182,11 +180,11 @@ def draw_labelled(
 
 
 def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Clouds, Clouds]:
-    """Carves a validation part out of a training set: -> (train, validation).
+    """Splits a training set in two: -> (train, validation).
 
-    Class by class: each gives `fraction` of its clouds, rounded, and never its last one. Where a data set has a
-    validation part of its own, or rooms that must stay whole, it is that instead (`held_out`). The same seed gives the
-    same split, and a fraction of 0 holds nothing out.
+    Each class gives `fraction` of its clouds, rounded, and never its last one. A data set with a validation split of
+    its own gives that instead, and one of rooms gives whole rooms (`held_out`). The same seed gives the same split, and
+    a fraction of 0 holds nothing out.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be in [0, 1), got {fraction}")
@@ -195,7 +193,7 @@ def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Cl
 
 
 def spread(data: Clouds, count: int) -> Clouds:
-    """`count` clouds, evenly from those sorted by class; all of them where there are no more."""
+    """`count` clouds spread evenly over the classes; all of them if there are no more."""
     by_class = data.labels.argsort(stable=True)
     return data.subset(by_class[torch.linspace(0, len(data) - 1, min(count, len(data))).round().long()])
 

@@ -1,4 +1,4 @@
-"""A folder of anyone's meshes and clouds, a class a subfolder."""
+"""A folder of anyone's meshes and clouds, one subfolder per class."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ SPLITS = ("train", "test")
 class MeshFolder(LabelledClouds):
     """Files under `root/<class>/`, of any format `read_points` knows: `data[i]` -> ((C, N) float32, int).
 
-    Meshes are sampled once, area-weighted and seeded by the file's name; clouds are drawn from, and repeated where they
-    are short. Each is centred and scaled to the unit sphere. The result is cached under `root/.cache/`.
+    Meshes are sampled once, area-weighted and seeded by the file's name. Of a cloud points are drawn, or repeated where
+    there are too few. Each is centred and scaled to the unit sphere. The result is cached under `root/.cache/`.
 
     Args:
-        root: holds a folder a class, and those either `train/` and `test/` with the files or the files themselves; or
-            `train/` and `test/`, and those a folder a class. Where there is no such split the seed picks the test
-            part, class by class. Which file is in which part is kept in the cache: files that are added or removed
-            later never move another.
+        root: holds one folder per class, with the files or with `train/` and `test/`, which hold the files; or holds
+            `train/` and `test/`, each with one folder per class. Without such a split the seed chooses the test split,
+            class by class. The choice is kept in the cache: files that are added or removed later never move another.
         split: "train" or "test".
         num_points: N, at most a million.
-        normals: three channels more, the normals (a mesh's are its faces').
+        normals: adds three channels, the normals (a mesh's are its faces').
         up: "z", "y", or None for what the format says (z; y for GLB and glTF).
-        test_fraction: share of each class that is for testing, where the folders do not say.
+        test_fraction: the share of each class in the test split, where the folders do not say.
         seed: of that split.
-        strict: raise at the first file that cannot be read, rather than list it in `data.bad`.
+        strict: a file that cannot be read is an error; else it is listed in `data.bad`.
 
     Raises:
-        PointCloudFileError: no folder, no class with files, no file that can be read; with strict, any that cannot.
-        ValueError: an argument outside the values above.
+        PointCloudFileError: no folder, no class with files, or no file that can be read; with `strict` also the first
+            file that cannot be read.
+        ValueError: an argument has none of the values above.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ def sample_file(path: Path, count: int, normals: bool = False, up: str | None = 
 
 
 def _find_files(root: Path, split: str, test_fraction: float, seed: int) -> tuple[list[str], list[list[Path]]]:
-    """The classes, and the files of each that are in this part."""
+    """The classes, and the files of each that are in this split."""
     if not root.is_dir():
         raise DatasetNotFoundError(root, "no such folder; --root must name one with a folder of files for each class")
     if any(_known(folder) for folder in _folders(root / "train")):  # root/train/<class>/<files>
@@ -159,8 +159,8 @@ def _misplaced(root: Path, classes: list[str]) -> list[PointCloudFileError]:
 
 
 def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:
-    """The test part of classes that are not split: as it was, and of new files as many as it takes, by chance."""
-    where = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]  # a user's cache is of many folders
+    """The test split of classes without one: unchanged for known files; of new ones enough are chosen at random."""
+    where = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]  # a user's cache holds many folders
     listing = cache_folder(root) / f"split-{where}-{seed}-{fraction:g}.json"
     try:
         held = json.loads(listing.read_text(encoding="utf-8"))
@@ -177,7 +177,7 @@ def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed:
         missing = wanted - sum(known.get(name, False) for name in names)
         known |= {name: i < missing for i, name in enumerate(new)}
     if known != before:
-        with contextlib.suppress(OSError):  # kept or not, the same files are chosen while they are the same
+        with contextlib.suppress(OSError):  # without it the same files give the same choice
             listing.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(listing, json.dumps(known).encode())
     return {file for found in files.values() for file in found if known[_name(file, root)]}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,15 @@ def check_num_points(num_points: int, most: int | None = None) -> None:
     if num_points < 1 or (most is not None and num_points > most):
         wanted = "at least 1" if most is None else f"1 to {most:,}"
         raise ValueError(f"num_points must be {wanted}, got {num_points}")
+
+
+@contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Raises a ValueError of the block again as a PointCloudFileError that names the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise PointCloudFileError(path, str(error)) from error
 
 
 class Form(NamedTuple):
@@ -116,6 +126,13 @@ def read_labelled_hdf5(
         points = points.astype(np.float32, copy=False)
     check_finite(path, "shape", points)
     return points, labels.astype(np.int64)
+
+
+def check_finite_rows(path: Path, what: str, rows: NDArray[np.floating]) -> None:
+    """Raises PointCloudFileError that numbers the first of the rows (N, C), from 1, that is not finite."""
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        raise PointCloudFileError(path, f"{what} {int(finite.argmin()) + 1} holds a number that is not finite")
 
 
 def check_finite(path: Path, what: str, clouds: NDArray[np.float32]) -> None:

@@ -20,12 +20,22 @@ from pointnet.points.sampling import seed_of
 from .blocks import CHANNELS, POINTS, WIDEST, Cells, block_channels
 from .cache import cached_clouds
 from .clouds import LabelledPoints, draw_labelled
-from .releases import Form, check_finite, check_num_points, check_one_of, find_release, listed_files, read_lines
+from .releases import (
+    Form,
+    check_finite,
+    check_finite_rows,
+    check_num_points,
+    check_one_of,
+    errors_name,
+    find_release,
+    listed_files,
+    read_lines,
+)
 
 # In the published order of the labels.
 CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())
 
-FEWEST = 100  # points of a block that is worth one
+FEWEST = 100  # points; a block of fewer is dropped
 MOST_BLOCKS = 2000  # of a room: 328 MB
 # The text has a few bytes that lost their sixth bit: "103.0\x100000" is 103.000000, "185\x00187" two numbers.
 MENDED = bytes(byte | 0x20 if byte < 0x20 and byte not in b"\t\n\r" else byte for byte in range(256))
@@ -34,28 +44,28 @@ MENDED = bytes(byte | 0x20 if byte < 0x20 and byte not in b"\t\n\r" else byte fo
 class S3DIS(LabelledPoints):
     """S3DIS in blocks of a metre by a metre: `data[i]` -> ((9, N) float32, (N,) int64, int).
 
-    The channels, the class of each point (an index into `data.part_names`, the published 13) and the room (an index
-    into `data.classes`). As PointNet has them (sem_seg/indoor3d_util.py), the channels are: x and y in metres from the
-    middle of the block, z from the room's lowest point; red, green and blue in [0, 1]; x, y and z as shares of the
-    room, in [0, 1].
+    Nine channels, the class of each point (an index into `data.part_names`, the published 13) and the room (an index
+    into `data.classes`). The channels are PointNet's (sem_seg/indoor3d_util.py): x and y in metres from the middle of
+    the block, z from the room's lowest point; red, green and blue in [0, 1]; x, y and z as shares of the room's extent,
+    in [0, 1].
 
     Args:
         root: the set's own folder, or the folder that holds it.
         split: "test", the rooms of one area, or "train", those of all others.
         num_points: N, at most 4,096: the first points of each block.
         area: the test area, by the name that its rooms' names begin with.
-        form: "hdf5", the blocks of `indoor3d_sem_seg_hdf5_data`; "npy", a room each as `Area_1_office_1.npy`; "text",
-            the objects of a room each as `Area_1/office_1/Annotations/chair_1.txt`. None finds one, in that order.
+        form: "hdf5", the blocks of `indoor3d_sem_seg_hdf5_data`; "npy", one file per room, `Area_1_office_1.npy`;
+            "text", one file per object, `Area_1/office_1/Annotations/chair_1.txt`. None finds one, in that order.
 
-    All is read once and cached. Rooms are cut into blocks as the release's were: one every half metre, where there are
-    100 points or more, of 4,096, drawn at random and repeated where there are fewer. `data.room_files` are the rooms of
-    this split, by name, for `read_room`; HDF5 has none. The files are z-up and taken as they are.
+    All is read once and cached. Rooms are cut into blocks as in the release: one every half metre that has at least 100
+    points. Of these 4,096 are drawn at random, or repeated where there are fewer. `data.room_files` are the rooms of
+    this split, by name, for `read_room`; HDF5 has none. The files are z-up and used as they are.
 
     `split_validation` holds out whole rooms, since blocks overlap.
 
     Raises:
-        PointCloudFileError: nothing of the set under `root`, no room of that area, or a file is missing or damaged.
-        ValueError: an argument outside the values above.
+        PointCloudFileError: `root` holds nothing of the set or no room of that area, or a file is missing or damaged.
+        ValueError: an argument has none of the values above.
     """
 
     def __init__(
@@ -77,10 +87,10 @@ class S3DIS(LabelledPoints):
         labels = torch.tensor([blocks.names.index(room) for room in blocks.rooms])
         super().__init__(torch.from_numpy(blocks.points), labels, blocks.names, CLASSES, num_points=num_points)
         self.room_files = blocks.files
-        self._keep(torch.tensor(rows))
+        self.keep(torch.tensor(rows))
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
-        """(S,) bool, the blocks that `split_validation` gives to validation: those of some rooms, never of the last."""
+        """(S,) bool, the blocks that `split_validation` gives to validation: those of some rooms, never of all."""
         rooms = self.labels.unique()
         count = min(max(round(len(rooms) * fraction), fraction > 0), len(rooms) - 1)
         chosen = torch.randperm(len(rooms), generator=torch.Generator().manual_seed(seed))[:count]
@@ -88,7 +98,7 @@ class S3DIS(LabelledPoints):
 
 
 class Blocks(NamedTuple):
-    """What there is in one form."""
+    """What one form holds."""
 
     points: NDArray[np.float32]  # (S, CHANNELS + 1, POINTS)
     rooms: list[str]  # S, of each block
@@ -104,21 +114,19 @@ def read_room(path: str | os.PathLike[str]) -> PointCloud:
     """The points of one room with colours and classes, its lowest corner at the origin, in metres.
 
     Args:
-        path: an NPY of rows x y z r g b class, or a folder `Annotations` of a text for each object, rows x y z r g b,
-            whose name begins with its class; classes that are not among the 13 are clutter.
+        path: an NPY of rows x y z r g b class, or a folder `Annotations` with one text per object, rows x y z r g b,
+            whose name begins with its class; any class but the 13 becomes clutter.
 
     Raises:
-        PointCloudFileError: a file is missing, damaged or of another shape; colours or classes are none; the room is
-            more than a kilometre wide.
+        PointCloudFileError: a file is missing, damaged or of another shape; a colour or class is out of range; the room
+            is more than a kilometre wide.
     """
     path = Path(path)
-    with np.errstate(all="ignore"):  # what is too large is told below
+    with np.errstate(all="ignore"):  # what is too large is refused below
         rows = _read_objects(path) if path.is_dir() else read_table(path, 7).astype(np.float64, copy=False)
         low, high = rows[:, :3].min(0), rows[:, :3].max(0)
         width = (high - low).max()
-    finite = np.isfinite(rows).all(1)
-    if not finite.all():
-        raise PointCloudFileError(path, f"point {int(finite.argmin()) + 1} holds a number that is not finite")
+    check_finite_rows(path, "point", rows)
     labels = checked_labels(path, "classes", rows[:, 6], len(CLASSES))
     colors = rows[:, 3:6]
     if not 0 <= colors.min() <= colors.max() <= 255:
@@ -130,7 +138,7 @@ def read_room(path: str | os.PathLike[str]) -> PointCloud:
 
 
 def _read_objects(folder: Path) -> NDArray[np.float64]:
-    """The rows x y z r g b class of a room's objects, a text each."""
+    """The rows x y z r g b class of a room's objects, one text per object."""
     objects = []
     for file in sorted(folder.glob("*.txt")):
         name = file.stem.split("_")[0]
@@ -207,10 +215,8 @@ def _read_rooms(folder: Path, split: str, area: str, pattern: str) -> Blocks:
 
 def _cut(path: Path) -> NDArray[np.float32]:
     room = read_room(path)
-    try:
+    with errors_name(path):
         return room_blocks(room, np.random.default_rng(seed_of(_room_name(path))))
-    except ValueError as error:
-        raise PointCloudFileError(path, str(error)) from error
 
 
 def _room_name(path: Path) -> str:

@@ -12,7 +12,7 @@ from pointnet.points.frame import in_unit_sphere
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, hdf5_names, read_hdf5
 
 from .clouds import LabelledClouds
-from .releases import check_num_points, check_one_of, read_labelled_hdf5, to_channels
+from .releases import check_num_points, check_one_of, errors_name, read_labelled_hdf5, to_channels
 
 # In the published order of the labels.
 SCANOBJECTNN = tuple("bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet".split())
@@ -64,16 +64,14 @@ class ScanObjectNN(LabelledClouds):
         name = f"{PREFIXES[split]}_objectdataset{SUFFIXES[variant]}.h5"
         path = _find_folder(Path(root)) / FOLDERS[background] / name
         points, labels = read_labelled_hdf5(path, len(SCANOBJECTNN), num_points, whole=True)
-        try:
+        with errors_name(path):
             points = in_unit_sphere(points)
-        except ValueError as error:
-            raise PointCloudFileError(path, str(error)) from error
         points = to_channels(points[:, :num_points], "y")
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), SCANOBJECTNN)
         self.masks = _read_masks(path, len(points), num_points)
 
-    def _keep(self, indices: Tensor) -> None:
-        super()._keep(indices)
+    def keep(self, indices: Tensor) -> None:
+        super().keep(indices)
         self.masks = None if self.masks is None else self.masks[indices]
 
 

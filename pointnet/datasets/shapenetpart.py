@@ -24,8 +24,10 @@ from .clouds import LabelledPoints, draw_labelled
 from .releases import (
     Form,
     check_files_exist,
+    check_finite_rows,
     check_num_points,
     check_one_of,
+    errors_name,
     find_release,
     is_plain_name,
     listed_files,
@@ -34,8 +36,8 @@ from .releases import (
     to_channels,
 )
 
-# Folder, category and parts in the published order, which is that of the labels: 16 categories, 50 parts. The release
-# numbers the parts and does not name them; these are the names in common use.
+# Folder, category and parts in the order of the published labels: 16 categories, 50 parts. The release numbers the
+# parts and does not name them; these are the names in common use.
 SHAPENETPART = {
     "02691156": ("Airplane", ("body", "wing", "tail", "engine")),
     "02773838": ("Bag", ("handle", "body")),
@@ -55,7 +57,7 @@ SHAPENETPART = {
     "04379243": ("Table", ("top", "leg", "drawer")),
 }
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
-KEPT = 3000  # points of each shape: what the authors' evaluation takes, and as many as any of their shapes has
+KEPT = 3000  # points of each shape, as in the authors' evaluation; none of their shapes has more
 MOST_PARTS = 10_000
 PUBLISHED = {folder: category for folder, (category, _) in SHAPENETPART.items()}
 Part = tuple[str, str, int]  # category, name, label
@@ -66,31 +68,31 @@ class ShapeNetPart(LabelledPoints):
 
     The points (float32), the part of each (int64, an index into `data.part_names`, such as "Airplane/wing") and the
     category (an index into `data.classes`). `data.parts_of` (categories, parts) says which parts a category may have,
-    `data.validation` (S,) bool which shapes are of the part "val".
+    `data.validation` (S,) bool which shapes are of the split "val".
 
     Args:
         root: the set's own folder, or the folder that holds it.
-        split: "train", "val" or "test", as released, or "trainval", of which `split_validation` holds "val" out.
+        split: "train", "val" or "test", as released, or "trainval", both, where `split_validation` holds "val" out.
         num_points: N, the first points of each shape.
         form: "text", `shapenetcore_partanno_segmentation_benchmark_v0_normal`: all points of each shape, with normals;
             read once and cached. "hdf5", `hdf5_data` of PointNet's part_seg: 2,048 points of each. None finds one, in
             that order.
-        up: the files' up axis, "z", or "y" (turned by a quarter about x); None: y, which it is in both releases.
-        normals: three channels more, the normals; text alone has them.
+        up: the files' up axis, "z", or "y" (rotated by 90° about x); None: y, as in both releases.
+        normals: adds three channels, the normals; only the text has them.
 
-    A shape of the text is centred and scaled to the unit sphere over all of its points, as the released code does; HDF5
-    comes so. All of its points are kept (3,000, or N if that is more), in random order, and again where there are
-    fewer: training draws from them afresh, and evaluation may count each of them once (`split_parts`), as the released
-    one does; of HDF5 all 2,048.
+    A shape of the text is centred and scaled to the unit sphere over all of its points, as in the released code; the
+    HDF5 files are scaled already. All points of a shape are kept (up to 3,000, or N if that is more), in random order,
+    and repeated where there are fewer; of HDF5 all 2,048. So training can draw from them afresh, and evaluation can
+    count each of them once (`split_parts`), as the released evaluation does.
 
-    Where every folder that synsetoffset2category.txt (all_object_categories.txt) names is one of the published 16, the
-    categories and parts are the published 16 and 50, in their order. Else the categories are those of that file, and
-    the parts those of parts.json, `{category: {part: label}}`, (of catid_partid_to_overallid.json), or without that
-    file the labels that are met.
+    If every folder in synsetoffset2category.txt (HDF5: all_object_categories.txt) is one of the published 16, the
+    categories and parts are the published 16 and 50, in their order. Else the categories are those of that file. The
+    parts are then those of parts.json, `{category: {part: label}}`, or without it the labels that occur (HDF5: those
+    of catid_partid_to_overallid.json).
 
     Raises:
-        PointCloudFileError: nothing of the set under `root`, or a file of it is missing, damaged, or not as above.
-        ValueError: an argument outside the values above.
+        PointCloudFileError: `root` holds nothing of the set, or a file of it is missing, damaged, or not as above.
+        ValueError: an argument has none of the values above.
     """
 
     validation: Tensor
@@ -116,19 +118,19 @@ class ShapeNetPart(LabelledPoints):
         labels = torch.tensor([found.categories.index(name) for name in found.labels])
         super().__init__(torch.from_numpy(found.points), labels, found.categories, parts, parts_of, num_points)
         self.validation = torch.tensor(found.validation)
-        self._keep(torch.tensor(found.rows))
+        self.keep(torch.tensor(found.rows))
 
-    def _keep(self, indices: Tensor) -> None:
-        super()._keep(indices)
+    def keep(self, indices: Tensor) -> None:
+        super().keep(indices)
         self.validation = self.validation[indices]
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
-        """(S,) bool, the clouds that `split_validation` gives to validation: the set's own part, if it is here."""
+        """(S,) bool, what `split_validation` gives to validation: the set's own split "val", if it is here."""
         return self.validation if fraction and self.validation.any() else super().held_out(seed, fraction)
 
 
 class Release(NamedTuple):
-    """What there is in one form, and which of it was asked for."""
+    """What one form holds, and which of its shapes were asked for."""
 
     points: NDArray[np.float32]  # (S, C + 1, K)
     labels: list[str]  # S categories
@@ -139,7 +141,7 @@ class Release(NamedTuple):
 
 
 def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
-    """All that is listed as one array, whichever split is asked for, so that all have the same parts."""
+    """All listed shapes as one array, whichever split is asked for, so that all splits have the same parts."""
     folders = _read_categories(folder / "synsetoffset2category.txt")
     listed = {
         split: _read_listing(folder, split, folders, needed=split in splits) for split in ("train", "val", "test")
@@ -165,14 +167,10 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
 def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) -> NDArray[np.float32]:
     """One file of rows x y z nx ny nz part, centred and in the unit sphere: (4 or 7, count)."""
     rows = read_table(path, 7).astype(np.float64, copy=False)
-    finite = np.isfinite(rows).all(1)
-    if not finite.all():
-        raise PointCloudFileError(path, f"row {int(finite.argmin()) + 1} holds a number that is not finite")
+    check_finite_rows(path, "row", rows)
     labels = checked_labels(path, "parts", rows[:, 6], num_parts)
-    try:
+    with errors_name(path):
         points = in_unit_sphere(rows[:, :3])
-    except ValueError as error:
-        raise PointCloudFileError(path, str(error)) from error
     channels = np.hstack([points, unit_or_zero(rows[:, 3:6])]) if normals else points
     channels = channels.astype(np.float32)
     if up == "y":
@@ -221,7 +219,7 @@ def _read_categories(path: Path) -> dict[str, str]:
 
 
 def _read_listing(folder: Path, split: str, folders: Mapping[str, str], needed: bool) -> list[Path]:
-    """The files of a split, of those categories; none where there is no list and none is needed."""
+    """The files of a split in those categories; none if there is no list and none is needed."""
     path = folder / "train_test_split" / f"shuffled_{split}_file_list.json"
     if not needed and not path.is_file():
         return []
@@ -244,7 +242,7 @@ def _published_parts() -> list[Part]:
 
 
 def _read_parts(path: Path, folders: Mapping[str, str]) -> list[Part]:
-    """The parts of `{category: {part: label}}`; none where there is no such file."""
+    """The parts of `{category: {part: label}}`; none if there is no such file."""
     if not path.is_file():
         return []
     held = _read_json(path)
@@ -266,7 +264,7 @@ def _read_overall_ids(folder: Path, folders: Mapping[str, str]) -> list[Part]:
 
 
 def _checked(path: Path, parts: Sequence[tuple[str, str, object]], folders: Mapping[str, str]) -> list[Part]:
-    """The parts of the categories that there are."""
+    """The parts of the categories in `folders`, once their labels are checked."""
     checked: list[Part] = []
     for category, part, label in parts:
         if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < MOST_PARTS:
@@ -280,13 +278,13 @@ def _checked(path: Path, parts: Sequence[tuple[str, str, object]], folders: Mapp
 
 
 def _met(points: NDArray[np.float32], labels: Sequence[str]) -> list[Part]:
-    """The labels that the points of each category have, as parts without a name."""
+    """The labels that occur on the points of each category, as parts without a name."""
     met = {(label, int(part)) for row, label in enumerate(labels) for part in np.unique(points[row, -1]) if part >= 0}
     return [(category, str(part), part) for category, part in sorted(met)]
 
 
 def _arranged(parts: Sequence[Part], categories: Sequence[str]) -> tuple[list[str], Tensor]:
-    """-> the parts' names in the order of their labels, and (categories, parts) bool, which a category may have."""
+    """The parts' names in the order of their labels, and (categories, parts) bool, which parts a category may have."""
     names = {label: f"{category}/{part}" for category, part, label in reversed(parts)}
     parts_of = torch.zeros(len(categories), 1 + max(names), dtype=torch.bool)
     for category, _, label in parts:

@@ -56,8 +56,8 @@ class Shapes(LabelledClouds):
         self.parts = torch.from_numpy(parts[:, :num_points].astype(np.int64))
         self.part_names = tuple(PART_NAMES)
 
-    def _keep(self, indices: Tensor) -> None:
-        super()._keep(indices)
+    def keep(self, indices: Tensor) -> None:
+        super().keep(indices)
         self.parts = self.parts[indices]
 
 
