@@ -1,6 +1,7 @@
 """The package is light and explained, and what the README and the pages of docs/ say is true."""
 
 import dataclasses
+import importlib
 import json
 import re
 import statistics
@@ -13,6 +14,7 @@ import pytest
 import pointnet
 import pointnet.datasets
 import pointnet.layers
+from pointnet import __main__ as command_line
 from pointnet.commands.flags import FLAGS
 from pointnet.commands.parser import OneLineParser
 from pointnet.commands.train_flags import parse_command
@@ -41,6 +43,12 @@ def test_every_public_name_is_there_and_says_what_it_is(module):
 def test_the_version_is_the_packages():
     assert f'\nversion = "{pointnet.__version__}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f"## {pointnet.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_script_is_the_command_line():
+    described = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    module, name = re.search(r'^pointnet = "([\w.]+):(\w+)"$', described, re.MULTILINE).groups()
+    assert getattr(importlib.import_module(module), name) is command_line.main
 
 
 def test_every_setting_is_explained():
