@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import shutil
 import subprocess
 import sys
@@ -12,12 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-import pointnet
 from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
 from pointnet.inference import predict as module
-from pointnet.inference.inputs import find_files
 from pointnet.inference.predict import Prediction
 from pointnet.models import DEFAULTS, shipped
 from pointnet.points.read import cloud_of
@@ -29,10 +26,10 @@ FILES = SAMPLES / "files"
 CHAIR, STOOL = FILES / "chair.off", FILES / "stool.xyz"
 
 
-def small(num_points: int = 200, normals: bool = False, **arguments) -> PointNetClassifier:
+def small(num_points: int = 200, normals: bool = False) -> PointNetClassifier:
     """A network of three classes with both T-Nets, that sees `num_points` of each cloud."""
-    widths = ((16,), (32, 64))
-    model = described(PointNetClassifier(3, in_channels=6 if normals else 3, widths=widths, **arguments), num_points)
+    narrow = {"widths": ((16,), (32, 64)), "tnet_widths": ((16, 32), (16,)), "head_widths": (16,)}
+    model = described(PointNetClassifier(3, in_channels=6 if normals else 3, **narrow), num_points)
     model.preprocessing["normals"] = normals
     for tnet in (model.encoder.input_tnet, model.encoder.feature_tnet):
         torch.nn.init.normal_(tnet.matrix.weight, std=0.1)  # so that they turn each cloud in a way of its own
@@ -73,7 +70,7 @@ def turned(points: np.ndarray, degrees: float) -> np.ndarray:
     return points @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
 
 
-# What is said.
+# The answer.
 
 
 @torch.no_grad()
@@ -119,7 +116,7 @@ def test_every_sample_file_is_predicted_alike_alone_and_in_company_in_any_batch(
     files = sorted(FILES.iterdir())
     together = predict(files, model)
     assert [prediction.file for prediction in together] == files
-    for batch_points, some in ((1, files[:3]), (450, files)):  # in pieces of a point, and two at a time
+    for batch_points, some in ((1, files[:1]), (450, files)):  # in pieces of a point, and two at a time
         monkeypatch.setattr(module, "BATCH_POINTS", batch_points)
         assert_alike(predict(some, model), together[: len(some)])
     assert_alike([predict(str(file), model) for file in files], together)
@@ -213,35 +210,13 @@ def test_the_model_is_left_as_it_was_and_may_be_in_training(model):
 
 def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch, capsys, model):
     monkeypatch.setattr("pointnet.models.weights.WEIGHTS", tmp_path)
-    with pytest.raises(
-        ValueError, match="no weights for the task classification are shipped with this version; give --model"
-    ):
-        predict(CHAIR)
-    assert "give --model" in error_of(capsys, command_line.main, ["predict", str(CHAIR)])
+    assert "no weights for the task classification are shipped" in error_of(
+        capsys, command_line.main, ["predict", str(CHAIR)]
+    )
     model.save_pretrained(tmp_path / DEFAULTS["classification"])
     assert_alike([predict(CHAIR), predict(CHAIR, DEFAULTS["classification"])], [predict(CHAIR, model)] * 2)
     assert command_line.main(["predict", str(CHAIR)]) == 0
     assert capsys.readouterr().out.startswith(f"{DEFAULTS['classification']}: 3 classes; ")
-
-
-# What cannot be.
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((3, 100)), r"points must be numbers (N, 3), or (N, 6) with normals, got float64 (3, 100)"),
-        (np.zeros((2, 50, 3)), "got float64 (2, 50, 3)"),
-        (np.zeros((0, 3)), "got float64 (0, 3)"),
-        (np.array([["a", "b", "c"]]), "got <U1 (1, 3)"),
-        (np.full((5, 3), np.nan), "points (5, 3): has no point whose coordinates are finite"),
-        (np.ones((5, 3)), "points (5, 3): has no extent: all its points are one"),
-    ],
-)
-def test_an_array_that_is_no_cloud_is_met_at_the_door(model, array, message):
-    with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        predict([CHAIR, array], model)
-    assert not isinstance(caught.value, PointCloudFileError)
 
 
 def test_points_that_are_not_finite_are_left_out(model):
@@ -250,68 +225,11 @@ def test_points_that_are_not_finite_are_left_out(model):
     assert_alike([predict(broken, model, num_points=512)], [predict(points, model, num_points=512)])
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"up": "x"}, "up must be z or y, got 'x'"),
-        ({"num_points": 0}, "num_points must be at least 1, got 0"),
-        ({"model": "nowhere"}, "nowhere/config.json: no model here"),
-    ],
-)
-def test_a_wrong_argument_is_a_value_error(model, settings, message):
-    with pytest.raises(ValueError, match=message):
-        predict(CHAIR, **({"model": model} | settings))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"frame": "y up"}, "the model expects points of frame 'y up', known here is 'z up, right-handed'"),
-        ({"normalization": "none"}, "the model expects points of normalization 'none'"),
-        ({"normals": True}, "the model takes 3 channels per point, known here are 3, and 6 with normals"),
-    ],
-)
-def test_weights_that_expect_other_points_are_refused(change, message):
-    model = small()
-    model.preprocessing |= change
-    with pytest.raises(ValueError, match=message):
-        predict(CHAIR, model)
-
-
-def test_a_file_that_cannot_be_read_is_its_own_error(model, tmp_path):
-    (tmp_path / "broken.off").write_text("OFF\n3 1 0\n0 0 zero\n")
-    (tmp_path / "point.xyz").write_text("1 2 3\n1 2 3\n")
-    with pytest.raises(PointCloudFileError, match="broken.off: "):
-        predict([CHAIR, tmp_path / "broken.off"], model)
-    with pytest.raises(PointCloudFileError, match="point.xyz: has no extent: all its points are one"):
-        predict(tmp_path / "point.xyz", model)
-    with pytest.raises(PointCloudFileError, match=r"brokn.off: no such file; did you mean 'broken.off'\?"):
-        predict(tmp_path / "brokn.off", model)
-    with pytest.raises(PointCloudFileError, match=r"no such file$"):
-        predict(tmp_path / "nowhere" / "x.off", model)
-    (tmp_path / "link.off").symlink_to("link.off")
-    with pytest.raises(PointCloudFileError, match=r"link.off: no such file$"):
-        predict(tmp_path / "link.off", model)
-
-
 def test_a_name_the_system_refuses_is_a_file_that_cannot_be_read(folder, capsys):
     assert command_line.main(["predict", 300 * "x" + ".off", str(CHAIR), "--model", folder]) == 1
     printed = capsys.readouterr()
     assert str(CHAIR) in printed.out
     assert printed.err == f"{300 * 'x'}.off: cannot be read: File name too long\n"
-
-
-def test_a_folder_may_be_called_what_yaml_reads_as_nothing(folder, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("null", "~", "#1", "5"):
-        shutil.copytree(folder, name)
-        assert command_line.main(["predict", str(CHAIR), "--model", name]) == 0
-        assert capsys.readouterr().out.startswith(f"{name}: 3 classes; ")
-
-
-def test_an_empty_word_is_not_the_folder_it_is_said_in(folder, capsys):
-    line = error_of(capsys, command_line.main, ["predict", "", "--model", folder])
-    assert line.endswith("error: a file's name must not be empty")
 
 
 # The command.
@@ -354,54 +272,25 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
     assert printed.err == "nowhere.ply: no such file\n"
 
 
-def test_folders_and_patterns_are_the_files_they_name_once_each(tmp_path):
-    for name in ("a/chair.off", "a/b/c.PLY", "a/.cache/d.npy", "a/notes.md", "e.xyz", "[f].xyz"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-
-    def found(*words):
-        return [str(path.relative_to(tmp_path)) for path in find_files([str(tmp_path / word) for word in words])]
-
-    assert found("a") == ["a/b/c.PLY", "a/chair.off"]
-    assert found("*.xyz", "e.xyz") == ["[f].xyz", "e.xyz"]
-    assert found("[f].xyz") == ["[f].xyz"]
-    assert found("**/c.PLY", "a", "gone.off") == ["a/b/c.PLY", "a/chair.off", "gone.off"]
-    with pytest.raises(ValueError, match=r"\*.glb: matches no file"):
-        found("a", "*.glb")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty: holds no file of points"):
-        found("empty")
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "the following arguments are required: FILE"),
-        ([str(CHAIR), "--model", "nowhere"], "nowhere/config.json: no model here"),
-        ([str(CHAIR), "--up", "x"], "up must be z or y, got 'x'"),
-        ([str(CHAIR), "--num_points", "0"], "num_points must be at least 1, got 0"),
+        ([""], "a file's name must not be empty"),
         ([str(CHAIR), "--any_rotations"], "did you mean '--any_rotation'?"),
         (["*.nothing"], "*.nothing: matches no file"),
         ([str(ROOT / "pointnet" / "ops")], "holds no file of points"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(capsys, folder, words, message):
-    model = [] if "--model" in words else ["--model", folder]
-    assert message in error_of(capsys, command_line.main, ["predict", *words, *model])
+    assert message in error_of(capsys, command_line.main, ["predict", *words, "--model", folder])
     assert not capsys.readouterr().out
 
 
-# In Python, and what it costs.
+# Costs and accuracy.
 
 
-def test_the_package_gives_predict_when_it_is_asked_for():
-    code = "import sys, pointnet; assert 'pointnet.datasets' not in sys.modules; print(pointnet.predict.__module__)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "pointnet.inference.predict\n"
-    with pytest.raises(AttributeError, match="no attribute 'predicted'"):
-        pointnet.predicted  # noqa: B018
-
-
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to read the peak from")
 @pytest.mark.skipif(torch.version.cuda is not None, reason="with CUDA torch alone takes more than that")
 def test_five_million_points_are_predicted_within_600_mb(tmp_path, folder):

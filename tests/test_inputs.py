@@ -1,0 +1,102 @@
+"""Models, files and arrays as callers hand them in: what is refused, and in which words."""
+
+import re
+
+import numpy as np
+import pytest
+
+from pointnet import PointNetClassifier, predict
+from pointnet.datasets import PointCloudFileError
+from pointnet.inference.inputs import find_files
+from tests.helpers import ROOT, SMALL, described
+
+CHAIR = ROOT / "data" / "samples" / "files" / "chair.off"
+
+
+def small() -> PointNetClassifier:
+    return described(PointNetClassifier(3, **SMALL))
+
+
+@pytest.fixture(scope="module")
+def model() -> PointNetClassifier:
+    return small()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 100)), r"points must be numbers (N, 3), or (N, 6) with normals, got float64 (3, 100)"),
+        (np.zeros((2, 50, 3)), "got float64 (2, 50, 3)"),
+        (np.zeros((0, 3)), "got float64 (0, 3)"),
+        (np.array([["a", "b", "c"]]), "got <U1 (1, 3)"),
+        (np.full((5, 3), np.nan), "points (5, 3): has no point whose coordinates are finite"),
+        (np.ones((5, 3)), "points (5, 3): has no extent: all its points are one"),
+    ],
+)
+def test_an_array_that_is_no_cloud_is_met_at_the_door(model, array, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        predict([CHAIR, array], model)
+    assert not isinstance(caught.value, PointCloudFileError)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"up": "x"}, "up must be z or y, got 'x'"),
+        ({"num_points": 0}, "num_points must be at least 1, got 0"),
+        ({"model": "nowhere"}, "nowhere/config.json: no model here"),
+    ],
+)
+def test_a_wrong_argument_is_a_value_error(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        predict(CHAIR, **({"model": model} | settings))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frame": "y up"}, "the model expects points of frame 'y up', known here is 'z up, right-handed'"),
+        ({"normalization": "none"}, "the model expects points of normalization 'none'"),
+        ({"normals": True}, "the model takes 3 channels per point, known here are 3, and 6 with normals"),
+    ],
+)
+def test_weights_that_expect_other_points_are_refused(change, message):
+    model = small()
+    model.preprocessing |= change
+    with pytest.raises(ValueError, match=message):
+        predict(CHAIR, model)
+
+
+def test_a_file_that_cannot_be_read_is_its_own_error(model, tmp_path):
+    (tmp_path / "broken.off").write_text("OFF\n3 1 0\n0 0 zero\n")
+    (tmp_path / "point.xyz").write_text("1 2 3\n1 2 3\n")
+    with pytest.raises(PointCloudFileError, match="broken.off: "):
+        predict([CHAIR, tmp_path / "broken.off"], model)
+    with pytest.raises(PointCloudFileError, match="point.xyz: has no extent: all its points are one"):
+        predict(tmp_path / "point.xyz", model)
+    with pytest.raises(PointCloudFileError, match=r"brokn.off: no such file; did you mean 'broken.off'\?"):
+        predict(tmp_path / "brokn.off", model)
+    with pytest.raises(PointCloudFileError, match=r"no such file$"):
+        predict(tmp_path / "nowhere" / "x.off", model)
+    (tmp_path / "link.off").symlink_to("link.off")
+    with pytest.raises(PointCloudFileError, match=r"link.off: no such file$"):
+        predict(tmp_path / "link.off", model)
+
+
+def test_folders_and_patterns_are_the_files_they_name_once_each(tmp_path):
+    for name in ("a/chair.off", "a/b/c.PLY", "a/.cache/d.npy", "a/notes.md", "e.xyz", "[f].xyz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(*words):
+        return [str(path.relative_to(tmp_path)) for path in find_files([str(tmp_path / word) for word in words])]
+
+    assert found("a") == ["a/b/c.PLY", "a/chair.off"]
+    assert found("*.xyz", "e.xyz") == ["[f].xyz", "e.xyz"]
+    assert found("[f].xyz") == ["[f].xyz"]
+    assert found("**/c.PLY", "a", "gone.off") == ["a/b/c.PLY", "a/chair.off", "gone.off"]
+    with pytest.raises(ValueError, match=r"\*.glb: matches no file"):
+        found("a", "*.glb")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: holds no file of points"):
+        found("empty")
