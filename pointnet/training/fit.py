@@ -117,12 +117,13 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
                     check()
             started = time.perf_counter()
             # Validation repeats every epoch, so it takes no more points of a cloud than training does.
-            scores = validate(run, val, check, run.config.num_points) if len(val) else {}
+            count = run.config.num_points
+            scores = evaluate(run.evaluated, val, run.device, check, run.world, num_points=count) if len(val) else {}
             validated = time.perf_counter() - started if len(val) else 0.0
         except Stopped:
             run.save()
             raise
-        metrics = run.end_epoch() | {f"val_{name}": value for name, value in scores.items()}
+        metrics = run.end_epoch() | {f"val_{name}": value for name, value in scores.items() if name != "count"}
         metrics["evaluation_seconds"] = round(validated, 3)
         run.seconds += metrics["seconds"] + time.perf_counter() - started
         run.finish_epoch(metrics)
@@ -130,12 +131,6 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
         with run.world.together():
             check_skipped(run, log)
         yield metrics
-
-
-def validate(run: Run, val: LabelledClouds, check: Callable[[], None], num_points: int) -> dict[str, float]:
-    """The loss and the metrics of the run's network on the validation split, as it is now."""
-    scores = evaluate(run.evaluated, val, run.device, check, run.world, num_points=num_points)
-    return {name: value for name, value in scores.items() if name != "count"}
 
 
 def final_result(

@@ -202,14 +202,12 @@ class Run:
             val = {name: metrics[f"val_{name}"] for name in self.task.titles if f"val_{name}" in metrics}
             self.best = {"epoch": self.epoch, "score": list(score), "val": val or None}
         self.history.append(metrics)
-        out, state = Path(self.config.out), self.state()
         with self.world.together():
             if self.world.writes:
                 if better:
-                    save_weights(out, self.evaluated.state_dict())
-                write_metrics(out, self.history)
-                # Last: a run that stops before it repeats the epoch and writes the same.
-                save_checkpoint(out / CHECKPOINT, state)
+                    save_weights(self.config.out, self.evaluated.state_dict())
+                write_metrics(self.config.out, self.history)
+        self.save()  # last: a run that stops before it repeats the epoch and writes the same
 
     def save(self) -> None:
         """Writes the checkpoint, within an epoch or between two. Every process of the run calls it."""
