@@ -134,7 +134,14 @@ def joined_world(device: str) -> Iterator[World]:
     # Functions of this module take the process group at its import as a default. Imported later, as the optimizers do,
     # they would keep the group alive after its end, and gloo's threads abort a process that exits while they live.
     importlib.import_module("torch.distributed.nn.functional")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=PATIENCE)
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    # torchrun's store outlives a restart, and with it the addresses of processes that have ended.
+    store = PrefixStore(f"start-{restart_count()}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World.current()
     finally:
@@ -150,6 +157,6 @@ def launched_by_torchrun() -> bool:
     return dist.is_available() and dist.is_torchelastic_launched()
 
 
-def restarted_by_torchrun() -> bool:
-    """Whether torchrun has started this process again, after one of the run's processes ended (`--max_restarts`)."""
-    return launched_by_torchrun() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+def restart_count() -> int:
+    """How often torchrun has started this process again, after a process of the run ended (`--max_restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

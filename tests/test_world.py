@@ -27,7 +27,7 @@ from pointnet.training import fit, run
 from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.fit import check_trainable
 from pointnet.training.run_folder import write_config
-from pointnet.world import AgreedError, World, joined_world, restarted_by_torchrun
+from pointnet.world import AgreedError, World, joined_world
 from tests.helpers import ROOT, assert_equal_states, halves, quiet, tiny, two_shapes
 
 TRAINED = ["classification", "part"]
@@ -203,7 +203,7 @@ def test_what_cannot_start_is_said_once(tmp_path):
     assert "already holds a run" in complaints[0][-1]
 
 
-def test_a_restart_goes_on_with_what_it_began_and_nothing_else(tmp_path, monkeypatch):
+def test_a_restart_goes_on_with_what_it_began_and_nothing_else(tmp_path):
     began = parse_command(["--dataset", "shapes", "--out", str(tmp_path), "--lr", "0.003"])
     assert not train.began_here(began)
     write_config(tmp_path, began.config)
@@ -212,14 +212,6 @@ def test_a_restart_goes_on_with_what_it_began_and_nothing_else(tmp_path, monkeyp
     assert train.began_here(began)
     other = dataclasses.replace(began.config, lr=0.004)
     assert not train.began_here(began._replace(config=other))
-    for variables, wanted in (
-        ({}, False),
-        ({"RUN_ID": "x", "RESTART_COUNT": "0"}, False),
-        ({"RESTART_COUNT": "1"}, True),
-    ):
-        for name, value in variables.items():
-            monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
-        assert restarted_by_torchrun() is wanted
 
 
 def test_each_process_needs_a_cloud_of_every_batch(tmp_path):

@@ -29,7 +29,7 @@ from pointnet.world import (
     is_lost_process,
     joined_world,
     launched_by_torchrun,
-    restarted_by_torchrun,
+    restart_count,
 )
 
 from .parser import one_line
@@ -82,7 +82,7 @@ def train(command: Command) -> None:
     with world.together():
         if not config.out:
             raise ValueError("under torchrun --out is needed: the folder that all processes write to and resume from")
-        resume = resume or (restarted_by_torchrun() and began_here(command))
+        resume = resume or (restart_count() > 0 and began_here(command))
         if not command.seeds and seed_folders(config.out):
             raise ValueError(f"{config.out}: holds runs of several seeds; choose another --out")
     training, test = open_splits(config)
