@@ -113,28 +113,22 @@ def test_a_scene_is_its_meshes_where_its_nodes_put_them(tmp_path):
     assert cloud.points[:, 1].max() > 8, "the second copy is where its parent puts it"
 
 
-@pytest.mark.parametrize("scale", [[1, 1, 1], [-1, 1, 1], [2, -3, 1], [-1, -1, 1]])
+@pytest.mark.parametrize("scale", [[1, 1, 1], [-1, 1, 1], [2, -3, 1], [-1, -1, 1], [-1, -1, -1]])
 def test_outside_stays_outside_in_a_mirror(tmp_path, scale):
     tree, _ = whole_files.gltf_tree(None)
     tree |= {"scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0, "scale": scale}]}
-    tree["meshes"] = [{"primitives": [{"attributes": {"POSITION": 0}}]}]
-    tree["accessors"] = [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"}]
-    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4").tobytes()
-    tree["bufferViews"] = [{"buffer": 0, "byteLength": 36}]
-    path = written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), corners))
-    assert (read_cloud(path, up="z").normals == [0, 0, 1]).all()
-
-
-@pytest.mark.parametrize("scale", [[1, 1, 1], [-1, 1, 1], [2, -3, 1], [-1, -1, -1]])
-def test_a_clouds_normals_point_outside_in_a_mirror(tmp_path, scale):
-    tree, _ = whole_files.gltf_tree(None)
-    tree |= {"scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0, "scale": scale}]}
-    tree["meshes"] = [{"primitives": [{"attributes": {"POSITION": 0, "NORMAL": 0}, "mode": 0}]}]
     tree["accessors"] = [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"}]
     tree["bufferViews"] = [{"buffer": 0, "byteLength": 36}]
-    outward = np.eye(3, dtype="<f4").tobytes()  # of the unit sphere, each point is its own normal
-    cloud = read_cloud(written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), outward)), up="z")
-    assert np.array_equal(cloud.normals, np.sign(cloud.points))
+
+    def read(corners, primitive):
+        tree["meshes"] = [{"primitives": [primitive]}]
+        data = whole_files.as_glb(json.dumps(tree).encode(), np.array(corners, "<f4").tobytes())
+        return read_cloud(written(tmp_path, "a.glb", data), up="z")
+
+    triangle = read([[0, 0, 0], [1, 0, 0], [0, 1, 0]], {"attributes": {"POSITION": 0}})
+    assert (triangle.normals == [0, 0, np.sign(scale[2])]).all()
+    sphere = read(np.eye(3), {"attributes": {"POSITION": 0, "NORMAL": 0}, "mode": 0})  # each point is its own normal
+    assert np.array_equal(sphere.normals, np.sign(sphere.points))
 
 
 def test_our_parsers_find_the_surface_trimesh_finds():

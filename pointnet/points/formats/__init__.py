@@ -1,4 +1,7 @@
-"""One parser a file format: bytes in, `Contents` out. Only HDF5's opens a file; all refuse with `Refusal`.
+"""One parser per file format: bytes in, `Contents` out. Only those of HDF5 and text open a file.
+
+All raise `Refusal` where a file is not of its format, is cut short, declares a wrong count or more than it holds, needs
+another file, or names a vertex that is not there. Other errors may leave a parser too; `file_errors` catches them.
 
 They are our own so that reading takes at most ten times a file's size: trimesh takes 20 times the size of an ordinary
 ASCII PLY, and 23 times that of an OBJ of short lines. The tests compare the surfaces with trimesh's.

@@ -21,11 +21,7 @@ WIDTHS = {"normals": 3, "colors": 3, "labels": 1}
 
 
 def parse_npy(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """One array (N, 3 or more), or structured with fields x, y and z.
-
-    Raises:
-        Refusal: not NPY, an array of objects, one larger than the file, or of another shape.
-    """
+    """One array (N, 3 or more), or structured with fields x, y and z."""
     array = _npy(data)
     if array.dtype.names:
         return from_named({name: array[name].reshape(-1) for name in array.dtype.names}, extras)
@@ -33,21 +29,12 @@ def parse_npy(data: bytes, extras: Extras = EXTRAS) -> Contents:
 
 
 def parse_npy_table(data: bytes) -> Array:
-    """One array of numbers (N, K), without a copy.
-
-    Raises:
-        Refusal: as `parse_npy`.
-    """
+    """One array of numbers (N, K), without a copy."""
     return _as_rows(_npy(data), "the array", 1)
 
 
 def parse_npz(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An archive of arrays with the names of `ARRAYS`.
-
-    Raises:
-        Refusal: not NPZ, no array named like points, a member that unpacks to more than a file of this size may, rows
-            that do not match.
-    """
+    """An archive of arrays with the names of `ARRAYS`."""
     if data.count(b"PK\1\2") > MOST_MEMBERS:
         raise Refusal(f"holds more than {MOST_MEMBERS} members")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -1,6 +1,6 @@
-"""glTF 2.0, as JSON or with its bytes behind it (GLB): the triangles or points of its scene, each node where it stands.
+"""glTF 2.0, as JSON (GLTF) or with its bytes behind that (GLB): the triangles or points of its scene, nodes posed.
 
-Only bytes within the file are read: what a `uri` names is never opened, and pictures and materials are not looked at.
+Only bytes within the file are read: what a `uri` names is never opened; textures and materials are skipped.
 Source: Khronos' glTF 2.0 specification.
 """
 
@@ -17,26 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Refusal
+from ..frame import BLOCK
 from .columns import as_unit_colors
 from .contents import EXTRAS, Array, Contents, Extras, most_bytes
 from .polygons import check_indices
 from .scan import quoted
 
 JSON, BINARY = 0x4E4F534A, 0x004E4942
-# What JSON takes in memory is far more than its text, so the values in it are counted before they are made.
+# JSON takes far more memory than its text, so its values are counted before they are made.
 MOST_VALUES = 500_000
 MOST_PLACED = 50_000
-BLOCK = 1 << 16  # vertices moved at once
 TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
-# A vertex with its colour and normal, and a corner, as they are gathered below.
+# A vertex with its colour and normal, and a corner of a face, as they are held below.
 VERTEX_BYTES, CORNER_BYTES = 36, 8
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
 class Piece(NamedTuple):
-    """A primitive, where one node puts it."""
+    """A primitive, as posed by one node."""
 
     vertices: Array  # (V, 3)
     faces: Array | None  # (F, 3)
@@ -45,11 +45,7 @@ class Piece(NamedTuple):
 
 
 def parse_glb(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """A GLB file's scene, in its own frame (y up).
-
-    Raises:
-        Refusal: as `parse_gltf`, or chunks longer than the file.
-    """
+    """A GLB file's scene, in its own frame (y up)."""
     if data[:4] != b"glTF":
         raise Refusal(f"does not begin with glTF, but with {quoted(data[:4])}")
     version, length = (int.from_bytes(data[i : i + 4], "little") for i in (4, 8))
@@ -69,12 +65,7 @@ def parse_glb(data: bytes, extras: Extras = EXTRAS) -> Contents:
 
 
 def parse_gltf(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """A glTF file's scene, in its own frame (y up); its bytes must be within it, as `data:` URIs.
-
-    Raises:
-        Refusal: bytes in another file or compressed by an extension, anything out of bounds, a node that is its own
-            descendant or has two parents, or copies of meshes beyond what a file of this size may ask for.
-    """
+    """A glTF file's scene, in its own frame (y up); its bytes must be within it, as `data:` URIs."""
     return _Scene(data, None, len(data)).contents(extras)
 
 
@@ -95,7 +86,7 @@ class _Scene:
         self.lists: dict[str, list[dict[str, Any]]] = {}
 
     def contents(self, extras: Extras) -> Contents:
-        """All of the scene as one mesh or, without a triangle, as one cloud."""
+        """The whole scene as one mesh or, without a triangle, as one cloud."""
         placed = list(islice(self._placed(), MOST_PLACED + 1))
         if len(placed) > MOST_PLACED:
             raise Refusal(f"places more than {MOST_PLACED} primitives")
@@ -157,7 +148,7 @@ class _Scene:
         return [index for index in range(len(nodes)) if index not in children]
 
     def _check_size(self, placed: list[tuple[dict[str, Any], Array]]) -> None:
-        """Refuses a scene that grows, by using meshes again and again, beyond what its file may ask for."""
+        """Raises Refusal where a scene repeats meshes so often that they need more memory than its file may."""
         needed = 0
         for primitive, _ in placed:
             vertices = self._count(primitive["attributes"]["POSITION"])
@@ -181,17 +172,17 @@ class _Scene:
                 corners = self._accessor(primitive["indices"], 1)[:, 0]
             faces = _triangles(corners, mode)
             check_indices(faces, len(vertices))
-            if is_mirrored:  # the other way round, seen from outside
+            if is_mirrored:  # keeps corners counter-clockwise, seen from outside
                 faces = faces[:, ::-1]
         if normals is not None:
-            # Normals turn as planes do: by the matrix of cofactors, which a flattened pose has too.
+            # Normals transform by the matrix of cofactors, which a flattened pose has too.
             a, b, c = pose[:3, :3]
             cofactors = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
             normals = (normals[:, :3] @ (-cofactors if is_mirrored else cofactors).T).astype(np.float32)
         return Piece(_moved(vertices, pose), faces, None if colors is None else as_unit_colors(colors), normals)
 
     def _matched(self, index: object, count: int) -> Array | None:
-        """An attribute of `count` vertices, (V, 3 or 4), if it is there and does match."""
+        """An attribute of `count` vertices, (V, 3 or 4); None if it is missing or has another number of rows."""
         if index is None or self._count(index) != count:
             return None
         return self._accessor(index, 3, 4)
@@ -204,7 +195,7 @@ class _Scene:
         return count
 
     def _accessor(self, index: object, *widths: int) -> Array:
-        """An accessor's rows (n, K), K one of `widths`; those that stand for fractions as such."""
+        """An accessor's rows (n, K), K one of `widths`; normalised integers as the fractions they mean."""
         accessor = self._item("accessors", index)
         count, width, kind = self._count(index), WIDTHS[accessor["type"]], np.dtype(TYPES[accessor["componentType"]])
         if width not in widths:
@@ -226,25 +217,27 @@ class _Scene:
 
     def _buffer(self, index: int) -> bytes | memoryview:
         if index not in self.buffers:
-            self.buffers[index] = self._bytes_of(self._item("buffers", index), index)
+            buffer = self._item("buffers", index)
+            if "uri" in buffer:
+                self.buffers[index] = _decoded(str(buffer["uri"]))
+            elif self.binary is not None and index == 0:
+                self.buffers[index] = self.binary
+            else:
+                raise Refusal(f"buffer {index} has no bytes")
         return self.buffers[index]
 
-    def _bytes_of(self, buffer: dict[str, Any], index: int) -> bytes | memoryview:
-        if "uri" not in buffer:
-            if self.binary is None or index != 0:
-                raise Refusal(f"buffer {index} has no bytes")
-            return self.binary
-        uri = str(buffer["uri"])
-        if not uri.startswith("data:"):
-            raise Refusal(f"keeps its bytes in another file, which is not opened: {quoted(uri)}")
-        kind, _, packed = uri.partition(",")
-        if not kind.endswith(";base64"):
-            raise Refusal(f"buffer {index} must be base64, got {quoted(kind)}")
-        return base64.b64decode(packed)
+
+def _decoded(uri: str) -> bytes:
+    kind, _, packed = uri.partition(",")
+    if not kind.startswith("data:"):
+        raise Refusal(f"keeps its bytes in another file, which is not opened: {quoted(uri)}")
+    if not kind.endswith(";base64"):
+        raise Refusal(f"has a buffer that is not base64, but {quoted(kind)}")
+    return base64.b64decode(packed)
 
 
 def _pose(node: dict[str, Any]) -> Array:
-    """A node's matrix (4, 4), given whole or as translation, rotation (x, y, z, w) and scale."""
+    """A node's matrix (4, 4), from the file or from translation, rotation (x, y, z, w) and scale."""
     if "matrix" in node:
         return np.array(node["matrix"], np.float64).reshape(4, 4).T
     pose = np.eye(4)
@@ -262,7 +255,7 @@ def _pose(node: dict[str, Any]) -> Array:
 
 
 def _moved(vertices: Array, pose: Array) -> NDArray[np.float32]:
-    """Vertices (V, 3) as the pose (4, 4) puts them, found in float64, some at a time."""
+    """Vertices (V, 3) transformed by the pose (4, 4), in float64, block by block."""
     placed = np.empty(vertices.shape, np.float32)
     for start in range(0, len(vertices), BLOCK):
         block = slice(start, start + BLOCK)
@@ -285,11 +278,11 @@ def _triangles(corners: Array, mode: int) -> Array:
     if mode == FAN:
         return np.stack([np.broadcast_to(corners[:1], len(corners[2:])), corners[1:-1], corners[2:]], axis=1)
     faces = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
-    faces[1::2] = faces[1::2, [1, 0, 2]]  # every second one is wound the other way
+    faces[1::2] = faces[1::2, [1, 0, 2]]  # every second one has the opposite winding
     return faces
 
 
 def _joined(columns: list[Array | None]) -> Array | None:
-    """The columns of all pieces, where every piece has one."""
+    """The columns of all pieces, if every piece has one; else None."""
     there = [column for column in columns if column is not None]
     return np.concatenate(there) if len(there) == len(columns) else None

@@ -22,11 +22,7 @@ KIND = re.compile(rb"^[ \t]*([vf])[ \t]", re.MULTILINE)
 
 
 def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An OBJ file's vertices and triangles; polygons are cut into fans.
-
-    Raises:
-        Refusal: no vertices, one with fewer than three numbers, or a face that names one that is not there.
-    """
+    """An OBJ file's vertices and triangles; polygons are cut into fans."""
     data = re.sub(rb"\\\r?\n", b" ", unix_lines(data))
     points, count = bytearray(), 0  # a bytearray grows in place
     normals, colors, corners, sizes = [], [], [], []

@@ -32,11 +32,7 @@ class Header(NamedTuple):
 
 
 def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An OFF file's vertices and triangles; polygons are cut into fans.
-
-    Raises:
-        Refusal: not text in OFF, a binary or four-dimensional variant, wrong counts, or indices out of range.
-    """
+    """An OFF file's vertices and triangles; polygons are cut into fans."""
     if b"#" in data:
         data = re.sub(rb"#[^\n\r]*", b"", data)
     data = unix_lines(data)

@@ -33,11 +33,7 @@ class Field(NamedTuple):
 
 
 def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """A PCD file's points, with the normals, colours and labels its fields name.
-
-    Raises:
-        Refusal: not a PCD header, a wrong size in it, or data that are not numbers.
-    """
+    """A PCD file's points, with the normals, colours and labels its fields name."""
     header, start = _header(data)
     count, fields = _count(header), _fields(header)
     encoding = header["DATA"][0].lower()

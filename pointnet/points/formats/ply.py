@@ -54,11 +54,7 @@ Scalars = dict[str, Array]
 
 
 def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """A PLY file's vertices and triangles; polygons are cut into fans.
-
-    Raises:
-        Refusal: a header that is not PLY's, wrong counts, lists among the vertices, or indices out of range.
-    """
+    """A PLY file's vertices and triangles; polygons are cut into fans."""
     order, elements, at = _header(data)
     if order == "=":
         data = unix_lines(data)

@@ -19,11 +19,7 @@ VERTEX = re.compile(rb"\bvertex[ \t]+([^ \t\n]+[ \t]+[^ \t\n]+[ \t]+[^ \t\n]+)",
 
 
 def parse_stl(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An STL file's triangles, three vertices each. The length tells binary from text, as both may begin with `solid`.
-
-    Raises:
-        Refusal: a wrong number of triangles, or a text is cut short or not made of triangles.
-    """
+    """An STL file's triangles, three vertices each. The length tells binary from text: both may begin with `solid`."""
     declared = int.from_bytes(data[80:HEADER], "little")
     there = (len(data) - HEADER) / RECORD.itemsize
     if len(data) >= HEADER and declared == there:

@@ -27,11 +27,7 @@ PTS = ["x", "y", "z", "intensity", "r", "g", "b"]  # the seven columns of a file
 
 
 def parse_table(data: bytes) -> Array:
-    """A text of nothing but numbers and spaces, the same count on each line: (N, K).
-
-    Raises:
-        Refusal: lines of different lengths, or something that is not a number.
-    """
+    """A text of nothing but numbers and spaces, the same count on each line: (N, K)."""
     return _table(io.BytesIO(data), None, [], comments=False)
 
 
@@ -44,12 +40,7 @@ class Opening(NamedTuple):
 
 
 def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
-    """A text's points; columns are known by the names in its first line, else recognised by `from_rows`.
-
-    Raises:
-        Refusal: not text, no points, lines of different lengths, something that is not a number, fewer than 3 columns,
-            or not as many names as columns.
-    """
+    """A text's points; columns are known by the names in its first line, else recognised by `from_rows`."""
     with path.open("rb") as file:
         head = file.read(LONGEST_LINE)
         if b"\0" in head:
@@ -71,11 +62,7 @@ def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
 
 
 def _opening(file: BinaryIO) -> Opening:
-    """What precedes the points, from the current position of the file.
-
-    Raises:
-        Refusal: a line that is neither names nor a comment nor numbers; no numbers; not as many names as numbers.
-    """
+    """What precedes the points, from the current position of the file."""
     header = b""
     declared: int | None = None
     start = file.tell()
@@ -110,11 +97,7 @@ def _row(line: bytes, has_names: bool) -> tuple[str | None, list[bytes]]:
 
 
 def _names(line: bytes) -> list[list[str]]:
-    """The columns that a line names, one reading for each separator in it; none if it is a comment without names.
-
-    Raises:
-        Refusal: it is neither names nor a comment.
-    """
+    """The columns that a line names, one reading for each separator in it; none if it is a comment without names."""
     text = line.decode("latin-1").rstrip("\r\n")
     bare = text.strip().removeprefix("#").removeprefix("//") if text.strip().startswith(("#", "//")) else text
     there = [mark for mark in (";", ",", "\t") if mark in bare]
@@ -127,11 +110,7 @@ def _names(line: bytes) -> list[list[str]]:
 
 
 def _names_of(header: bytes, widths: tuple[int, ...]) -> list[str]:
-    """The names in a header, one for each column; none if there is no header, or it is only a comment.
-
-    Raises:
-        Refusal: there are more or fewer names than columns.
-    """
+    """The names in a header, one for each column; none if there is no header, or it is only a comment."""
     readings = _names(header) if header else []
     fitting = [names for names in readings if len(names) in widths]
     if readings and not fitting and not header.strip().startswith((b"#", b"//")):
