@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.random import Generator
 
+from pointnet.points import read as points
 from tests.whole_files import FORMATS, WITHIN
 
 ROOT = Path(__file__).parents[1]
@@ -36,19 +37,18 @@ WORD = re.compile(rb"[-+.\w]*\d[-+.\w]*")
 
 def read(kind: str, path: Path) -> Any:
     """What the reader of a format makes of a file, as a cloud."""
-    from pointnet.datasets import read_cloud, s3dis, shapenetpart
-    from pointnet.points.read import PointCloud
+    if kind not in ("PART", "ROOM", "BLOCKS"):
+        return points.read_cloud(path)
+    from pointnet.datasets import s3dis, shapenetpart  # with torch, which a child for one of the others need not load
 
     if kind == "PART":
         shape = shapenetpart._read_shape(path, 60, 50, "y", normals=True)
-        return PointCloud(shape[:3].T, shape[3:6].T, None, shape[6].astype(np.int64))
+        return points.PointCloud(shape[:3].T, shape[3:6].T, None, shape[6].astype(np.int64))
     if kind == "ROOM":
         s3dis._cut(path)
         return s3dis.read_room(path)
-    if kind == "BLOCKS":
-        rows = s3dis._read_blocks(path).transpose(0, 2, 1).reshape(-1, 10)
-        return PointCloud(rows[:, :3], None, rows[:, 3:6], rows[:, 9].astype(np.int64))
-    return read_cloud(path)
+    rows = s3dis._read_blocks(path).transpose(0, 2, 1).reshape(-1, 10)
+    return points.PointCloud(rows[:, :3], None, rows[:, 3:6], rows[:, 9].astype(np.int64))
 
 
 def mutant(kind: str, index: int) -> bytes:
@@ -220,11 +220,9 @@ def read_mutants(kind: str, count: int) -> Report:
 
 def outcome_of(kind: str, path: Path) -> str:
     """ "read", "refused", or what is wrong."""
-    from pointnet.datasets import PointCloudFileError
-
     try:
         cloud = read(kind, path)
-    except PointCloudFileError as error:
+    except points.PointCloudFileError as error:
         message = str(error)
         if not message.startswith(f"{path}: ") or "\n" in message or not message.isprintable():
             return f"message {message!r}"

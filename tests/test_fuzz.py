@@ -10,12 +10,13 @@ from tests.mutants import mutant, read_mutants
 from tests.whole_files import FORMATS, lzf_compress
 
 
+@pytest.mark.parametrize("count", [80, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_two_hundred_mutants_are_read_or_refused(kind):
-    report = read_mutants(kind, 200)
+def test_every_mutant_is_read_or_refused(kind, count):
+    report = read_mutants(kind, count)
     assert not report.failures
-    assert report.read + report.refused == 200
-    assert min(report.read, report.refused) >= 5, "mutants that are all alike test nothing"
+    assert report.read + report.refused == count
+    assert min(report.read, report.refused) >= 3, "mutants that are all alike test nothing"
 
 
 @pytest.mark.parametrize(
@@ -33,10 +34,10 @@ def test_the_child_tells_what_a_reader_does_wrong(monkeypatch, sabotage, seen):
     code = f"""
 import os, signal, sys, time
 import numpy as np
-import pointnet.datasets as datasets
+from pointnet.points import read as points
 from tests import mutants
 
-whole, calls = datasets.read_cloud, []
+whole, calls = points.read_cloud, []
 
 def read_cloud(path):
     calls.append(path)
@@ -44,10 +45,10 @@ def read_cloud(path):
         try:
             {sabotage}
         except MemoryError as error:
-            raise datasets.PointCloudFileError(path, "greedy") from error
+            raise points.PointCloudFileError(path, "greedy") from error
     return whole(path)
 
-datasets.read_cloud = read_cloud
+points.read_cloud = read_cloud
 mutants.main("NPY", *map(int, sys.argv[-2:]))
 """
     start = subprocess.run
