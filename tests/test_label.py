@@ -80,7 +80,7 @@ def shares_of(model, x: torch.Tensor, category: int | None = None) -> torch.Tens
 
 
 def assert_says(found, wanted: torch.Tensor) -> None:
-    """Labels are among the likeliest, within rounding, and as probable as told."""
+    """Labels are among the likeliest, within rounding, and as probable as reported."""
     of_label = wanted.gather(1, torch.from_numpy(found.labels)[:, None])[:, 0]
     torch.testing.assert_close(of_label, wanted.max(1).values, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.from_numpy(found.probability), of_label, rtol=1e-4, atol=1e-5)
@@ -170,7 +170,7 @@ def test_the_ply_holds_points_labels_and_the_colours_of_the_page(model, tmp_path
     np.testing.assert_allclose(written.colors, label_colours(found.labels) / 255, atol=1e-6)
 
 
-def test_a_mesh_is_sampled_and_up_is_turned_for_the_network_alone(model):
+def test_a_mesh_is_sampled_and_rotated_for_the_network_alone(model):
     chair, sofa = label_points([CHAIR, SOFA], model, num_points=300)
     for found, file, up in ((chair, CHAIR, "z"), (sofa, SOFA, "y")):
         assert (len(found.labels), found.up, found.file) == (300, up, file)
@@ -285,9 +285,9 @@ def test_each_file_is_a_line_and_a_ply_and_all_are_a_page(capsys, folders, tmp_p
     header, *lines, page = printed.out.splitlines()
     assert header == f"{folders['part']}: labels points by the parts of chair"
     wanted = label_points(STOOL, folders["part"], "chair")
-    told = ", ".join(f"{name} {share:.1%}" for name, share in wanted.shares.items())
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in wanted.shares.items())
     assert [re.sub(" +", " ", line) for line in lines] == [
-        f"{tmp_path / 'a' / name} 1,024 points: {told}" for name in ("b/stool.xyz", "stool.xyz")
+        f"{tmp_path / 'a' / name} 1,024 points: {shares}" for name in ("b/stool.xyz", "stool.xyz")
     ]
     assert "broken.off: " in printed.err
     assert page == f"wrote {out / 'parts.html'}"

@@ -64,7 +64,7 @@ def assert_alike(one, other) -> None:
     np.testing.assert_allclose(probabilities(one), probabilities(other), atol=1e-4)
 
 
-def turned(points: np.ndarray, degrees: float) -> np.ndarray:
+def rotated(points: np.ndarray, degrees: float) -> np.ndarray:
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
     return points @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
@@ -163,16 +163,16 @@ def test_up_turns_what_has_y_up_into_the_weights_frame(tmp_path, model):
 def test_any_rotation_is_the_mean_over_twelve_and_blind_to_them(model):
     points = read_points(STOOL)
     voted = [predict(points, model, any_rotation=True)]
-    singles = probabilities([predict(turned(points, 30 * step), model) for step in range(12)])
+    singles = probabilities([predict(rotated(points, 30 * step), model) for step in range(12)])
     np.testing.assert_allclose(probabilities(voted)[0], singles.mean(0), atol=1e-4)
     assert singles.std(0).max() > 1e-3
-    assert_alike([predict(turned(points, 90), model, any_rotation=True)], voted)
+    assert_alike([predict(rotated(points, 90), model, any_rotation=True)], voted)
 
 
-def test_normals_are_turned_with_the_points():
+def test_normals_are_rotated_with_the_points():
     model = small(normals=True)
     rows = np.hstack([read_points(STOOL), np.full((1024, 3), 3**-0.5, np.float32)])
-    spun = np.hstack([turned(rows[:, :3], 30), turned(rows[:, 3:], 30)])
+    spun = np.hstack([rotated(rows[:, :3], 30), rotated(rows[:, 3:], 30)])
     assert_alike([predict(spun, model, any_rotation=True)], [predict(rows, model, any_rotation=True)])
 
 
