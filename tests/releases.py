@@ -87,6 +87,8 @@ def write_hdf5_blocks(root: Path) -> Path:
     return folder
 
 
+OWN_LABELS = {"Tree": [0, 1], "Park bench": [0, 1, 2]}  # of the categories `OWN`
+
 # As every public reader of the set has it.
 PUBLISHED_LABELS = {
     "Earphone": [16, 17, 18], "Motorbike": [30, 31, 32, 33, 34, 35], "Rocket": [41, 42, 43], "Car": [8, 9, 10, 11],
@@ -114,3 +116,18 @@ def write_hdf5_parts(root: Path, categories: dict[str, str], labels: dict[str, l
                 ids = [generator.choice(labels[list(categories.values())[i]], points) for i in of]
                 file["pid"] = np.array(ids, np.uint8)
     return folder
+
+
+def write_scans(root: Path) -> Path:
+    """ScanObjectNN's layout, with 17 clouds for training and 5 for testing, far from the origin and of many sizes."""
+    generator = np.random.default_rng(0)
+    for folder in ("main_split", "main_split_nobg"):
+        (root / "h5_files" / folder).mkdir(parents=True)
+        for prefix, count in (("training", 17), ("test", 5)):
+            for suffix in ("", "_augmentedrot_scale75"):
+                points = generator.standard_normal((count, 32, 3)) * generator.uniform(0.1, 9, (count, 1, 1)) + 5
+                with h5py.File(root / "h5_files" / folder / f"{prefix}_objectdataset{suffix}.h5", "w") as file:
+                    file["data"] = points.astype(np.float32)
+                    file["label"] = (np.arange(count) % 15).astype(np.int32)
+                    file["mask"] = generator.integers(-1, 3, (count, 32)).astype(np.int32)
+    return root / "h5_files"

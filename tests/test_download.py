@@ -22,7 +22,7 @@ from pointnet.datasets.download import ARCHIVES, Archive, DownloadError, downloa
 from pointnet.datasets.modelnet import HDF5_FOLDER
 from pointnet.extras import MissingExtraError
 from pointnet.points.read import DatasetNotFoundError
-from tests.helpers import ROOT
+from tests.helpers import ROOT, quiet
 
 SAMPLES = ROOT / "data" / "samples"
 NOISE = bytes(range(256)) * 1000
@@ -73,10 +73,6 @@ def hub(monkeypatch) -> Hub:
 
 def visible(root) -> list[str]:
     return sorted(path.name for path in Path(root).iterdir() if not path.name.startswith("."))
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 def refused(archive, root) -> str:
@@ -291,11 +287,6 @@ def test_a_folder_that_is_not_the_set_is_not_overwritten(offered, tmp_path):
     with pytest.raises(DatasetNotFoundError, match="is not the whole set; remove it, and --download fetches it anew"):
         open_dataset("modelnet40", tmp_path, "test", 64, download=True)
     assert not offered.asked
-
-
-def test_a_set_that_its_authors_give_out_is_not_downloaded(tmp_path):
-    with pytest.raises(DatasetNotFoundError, match="its authors give it to those who fill in a form, https://"):
-        open_dataset("scanobjectnn", tmp_path, "test", 8, download=True)
 
 
 def test_the_command_lines_take_download(offered, tmp_path, monkeypatch, capsys):

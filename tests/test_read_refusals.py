@@ -259,13 +259,6 @@ def test_whatever_a_parser_raises_leaves_by_one_door(monkeypatch, error):
     assert "two lines" in str(caught.value) or str(error) != "two\nlines"
 
 
-def test_a_refusal_is_chained_to_its_cause(tmp_path):
-    with pytest.raises(PointCloudFileError) as caught:
-        read_points(written(tmp_path, "a.xyz", "1 2 3\n4 five 6\n"))
-    assert isinstance(caught.value.__cause__, ValueError)
-    assert "five" in str(caught.value.__cause__)
-
-
 def test_lzf_refuses_what_is_not_packed_with_it():
     for data in (b"abcabcabcabc" * 30, bytes(1000), np.random.default_rng(0).bytes(999), b"x"):
         packed = whole_files.lzf_compress(data)

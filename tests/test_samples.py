@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import trimesh
 
-from pointnet.datasets.modelnet import MODELNET40
 from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_generator
 from tools.samples import write_samples
@@ -49,28 +48,6 @@ def test_the_samples_in_the_repository_are_what_is_written(samples: Path):
 
 def test_the_samples_are_small():
     assert sum(path.stat().st_size for path in SAMPLES.rglob("*")) < 1_500_000
-
-
-def test_the_layouts_hold_the_same_shapes(samples: Path):
-    """A mesh's own vertices and its HDF5 points fill the same box once y and z change places; text repeats them."""
-    for split in ("train", "test"):
-        names = (samples / "modelnet40_normal_resampled" / f"modelnet40_{split}.txt").read_text().split()
-        with h5py.File(samples / "modelnet40_ply_hdf5_2048" / f"ply_data_{split}0.h5") as file:
-            points, labels = file["data"][:], file["label"][:]
-        assert points.dtype == np.float32
-        assert points.shape == (len(names), 2048, 3)
-        assert labels.shape == (len(names), 1)
-        for name, cloud, (label,) in zip(names, points, labels, strict=True):
-            folder = name.rpartition("_")[0]
-            assert MODELNET40[label] == folder
-            text = np.loadtxt(samples / "modelnet40_normal_resampled" / folder / f"{name}.txt", delimiter=",")
-            np.testing.assert_allclose(text[:, :3], cloud[:256], atol=1e-4)
-            np.testing.assert_allclose(np.linalg.norm(text[:, 3:], axis=1), 1, atol=1e-3)
-            off = (samples / "ModelNet40" / folder / split / f"{name}.off").read_text()
-            count, *_, values = off.removeprefix("OFF").lstrip().split(maxsplit=3)
-            vertices = np.array(values.split()[: 3 * int(count)], float).reshape(-1, 3)
-            sides, spread = np.ptp(vertices, 0)[[0, 2, 1]], np.ptp(cloud, 0)
-            np.testing.assert_allclose(spread / spread.max(), sides / sides.max(), atol=0.05, err_msg=name)
 
 
 def test_one_mesh_has_its_counts_glued_to_the_header(samples: Path):

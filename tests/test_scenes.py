@@ -62,14 +62,6 @@ def test_a_point_gets_the_mean_of_what_all_blocks_that_hold_it_say(model, size, 
     torch.testing.assert_close(torch.from_numpy(found.probability).double(), of_label, rtol=1e-5, atol=1e-6)
 
 
-def test_where_one_block_holds_all_it_is_the_networks_own_answer(model):
-    points, colors = scene(60, 0.9, 0.9, 3)
-    wanted = probabilities(model, block_channels(points, colors, points.max(0)))
-    found = label_scene(model, points, colors)
-    assert np.array_equal(found.labels, wanted.argmax(1))
-    np.testing.assert_allclose(found.probability, wanted.max(1).values, rtol=1e-6)
-
-
 def test_neither_where_the_scene_stands_nor_the_order_of_its_points_matters(model):
     points, colors = scene(200, 3.2, 1.4, 5)
     points = np.round(points * 1024) / 1024  # a shift loses nothing of them
