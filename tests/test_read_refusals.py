@@ -272,7 +272,7 @@ def test_lzf_refuses_what_is_not_packed_with_it():
 
 OPENED = """
 import sys, json
-from pointnet.datasets import PointCloudFileError, read_points
+from pointnet.points.read import PointCloudFileError, read_points
 import h5py, encodings.utf_8, encodings.latin_1, encodings.ascii, encodings.idna
 read_points(sys.argv[1])
 opened = []
