@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 SAMPLES = str(ROOT / "data" / "samples")
 
 QUICK = ["--epochs", "1", "--num_points", "64", "--early_points", "0", "--batch_size", "8", "--device", "cpu"]
+QUICK += ["--input_transform", "false", "--feature_transform", "false"]
 
 SPLITS = ("train", "val", "test")
 
