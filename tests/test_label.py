@@ -267,7 +267,7 @@ def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch
     assert label_points(STOOL).shares == label_points(STOOL, model).shares
     words = ["predict", "--task", "part", str(STOOL), "--out", str(tmp_path / "out")]
     assert command_line.main(words) == 0
-    assert capsys.readouterr().out.startswith("pointnet_shapes_part: labels points by 5 parts of 2 categories\n")
+    assert capsys.readouterr().out.startswith("pointnet_shapes_part: labels points by 5 parts of 2 categories; ")
 
 
 # The command.
@@ -283,7 +283,7 @@ def test_each_file_is_a_line_and_a_ply_and_all_are_a_page(capsys, folders, tmp_p
     assert command_line.main([*words, "--model", folders["part"], "--out", str(out)]) == 1
     printed = capsys.readouterr()
     header, *lines, page = printed.out.splitlines()
-    assert header == f"{folders['part']}: labels points by the parts of chair"
+    assert header.startswith(f"{folders['part']}: labels points by the parts of chair; ")
     wanted = label_points(STOOL, folders["part"], "chair")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in wanted.shares.items())
     assert [re.sub(" +", " ", line) for line in lines] == [

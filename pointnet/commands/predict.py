@@ -38,14 +38,14 @@ def run(flags: Namespace) -> int:
     """Prints a line for each file; one that cannot be read is a line on stderr, and makes the exit code 1."""
     if flags.task is not None:
         check_name("task", flags.task, TASKS)
-    use_threads(flags.threads)
+    threads = use_threads(flags.threads)
     files, model = find_files(flags.files), as_model(flags.model, *([flags.task] if flags.task else TASKS))
     task = task_of(model).name
     for flag, tasks in ONLY_FOR.items():
         if getattr(flags, flag) and task not in tasks:
             raise ValueError(f"--{flag} is for the task {' or '.join(tasks)}, not {task}")
-    code, answers = 0, []
-    for found in (classified if task == "classification" else labelled)(flags, files, model):
+    code, answers, answer = 0, [], classified if task == "classification" else labelled
+    for found in answer(flags, files, model, threads):
         if isinstance(found, PointCloudFileError):
             code = 1
             print(printable(str(found)), file=sys.stderr, flush=True)
@@ -58,13 +58,17 @@ def run(flags: Namespace) -> int:
     return code
 
 
-def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel) -> Iterator[Line | PointCloudFileError]:
+def classified(
+    flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str
+) -> Iterator[Line | PointCloudFileError]:
     """What the model expects, then the class of each file."""
     classifier = cast(PointNetClassifier, model)
     predictions = predict_each(files, classifier, flags.up, flags.any_rotation, flags.num_points)
     count = flags.num_points or model.preprocessing["num_points"]
     expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
-    yield Line(f"{flags.model or DEFAULTS['classification']}: {len(model.classes)} classes; takes {expected}")
+    yield Line(
+        f"{flags.model or DEFAULTS['classification']}: {len(model.classes)} classes; takes {expected}; {threads}"
+    )
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
     for found in predictions:
         if isinstance(found, PointCloudFileError):
@@ -75,12 +79,14 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel) ->
         yield Line(text, found.as_json())
 
 
-def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel) -> Iterator[Line | PointCloudFileError]:
+def labelled(
+    flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str
+) -> Iterator[Line | PointCloudFileError]:
     """What the model labels, then the labels of each file, which are written as a PLY, then the page."""
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
     clouds = label_each(files, cast(Segmenter, model), flags.category, flags.up, flags.num_points)
     labels = described(model, flags.category)
-    yield Line(f"{flags.model or DEFAULTS[task]}: labels points by {labels}")
+    yield Line(f"{flags.model or DEFAULTS[task]}: labels points by {labels}; {threads}")
     if task == "part" and flags.category is None:
         known = ", ".join(model.preprocessing.get("categories", ()))
         yield Line(f"labels are more certain if --category gives the category of the objects: {known}")

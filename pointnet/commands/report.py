@@ -13,7 +13,7 @@ from pointnet.pages.report_data import SPLIT_NAMES
 
 def run(flags: Namespace) -> int:
     """Prints where the page is; where nothing could be evaluated for it, why not on stderr, with exit code 1."""
-    use_threads(flags.threads)
+    threads = use_threads(flags.threads)
     keep_freed_memory()
     report = write_report(flags.run, flags.out, flags.root, flags.device, flags.download)
     analysis = report.analysis
@@ -25,7 +25,7 @@ def run(flags: Namespace) -> int:
         scores = analysis.confusion.result()
         print(
             f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right, "
-            f"{scores['mean_class_accuracy']:.2%} mean over classes"
+            f"{scores['mean_class_accuracy']:.2%} mean over classes; {threads}"
         )
     print(f"wrote {report.page}")
     return 0 if analysis else 1
