@@ -1,6 +1,7 @@
 """What several test files use: small data sets and settings, pages as a parser sees them, and command lines."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 import torch.nn.utils.prune
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from pointnet import (
     PointNetClassifier,
@@ -83,6 +85,19 @@ def trained_looking(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.
 def extremes_flops(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
     """Of `pointnet.ops.pooled.extremes`, which the counter does not look into."""
     return 2 * x_shape[0] * x_shape[2] * weight_shape[0] * weight_shape[1]
+
+
+def shared_multiply_adds(*widths: int) -> int:
+    """Of a point in the layers of a shared MLP, and of a cloud in dense ones."""
+    return sum(c * d for c, d in pairwise(widths))
+
+
+def count_multiply_adds(model: nn.Module, *given: Tensor) -> int:
+    """As PyTorch counts them in a forward pass in eval mode."""
+    mapping = {torch.ops.pointnet.extremes: extremes_flops}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter, torch.no_grad():
+        model.eval()(*given)
+    return counter.get_total_flops() // 2
 
 
 class Largest(TorchDispatchMode):

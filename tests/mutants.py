@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,34 +187,30 @@ CHANGES = (
 class Report(NamedTuple):
     read: int
     refused: int
-    slowest: float  # seconds
-    memory: int  # bytes, the most any took
     failures: list[str]
 
 
 def read_mutants(kind: str, count: int) -> Report:
     """Reads mutants 0 to `count` of a format in child processes: one, and another after each that one dies of."""
-    lines: list[dict[str, Any]] = []
+    outcomes: list[str] = []
     failures: list[str] = []
-    while len(lines) < count:
+    while len(outcomes) < count:
         child = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "tests.mutants", kind, str(len(lines)), str(count)],
+            [sys.executable, "-W", "error", "-m", "tests.mutants", kind, str(len(outcomes)), str(count)],
             cwd=ROOT,
             capture_output=True,
             text=True,
         )
-        lines += [json.loads(line) for line in child.stdout.splitlines()]
+        outcomes += [json.loads(line) for line in child.stdout.splitlines()]
         if child.returncode != 0:
-            failures.append(f"{kind} mutant {len(lines)}: child ended with {child.returncode} {child.stderr[-500:]}")
-            lines.append({"outcome": "failed", "seconds": 0.0, "memory": 0})
-    outcomes = [line["outcome"] for line in lines]
+            failures.append(f"{kind} mutant {len(outcomes)}: child ended with {child.returncode} {child.stderr[-500:]}")
+            outcomes.append("failed")
     failures += [
         f"{kind} mutant {i}: {outcome}"
         for i, outcome in enumerate(outcomes)
         if outcome not in ("read", "refused", "failed")
     ]
-    slowest, memory = (max(line[key] for line in lines) for key in ("seconds", "memory"))
-    return Report(outcomes.count("read"), outcomes.count("refused"), slowest, memory, failures)
+    return Report(outcomes.count("read"), outcomes.count("refused"), failures)
 
 
 def outcome_of(kind: str, path: Path) -> str:
@@ -240,15 +235,6 @@ def virtual_memory() -> int:
     return int(status.read_text().split()[0]) * resource.getpagesize() if status.exists() else 1 << 40
 
 
-def peak_memory(reset: bool = False) -> int:
-    """The most bytes held at once since the last reset; where there is no /proc, since the start."""
-    if Path("/proc/self/clear_refs").exists():
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")
-        return int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def main(kind: str, first: int, last: int) -> None:
     """The child: a line for each mutant, as soon as it is done."""
     suffix, makers = FORMATS[kind]
@@ -260,24 +246,20 @@ def main(kind: str, first: int, last: int) -> None:
             assert outcome_of(kind, path) == "read", outcome_of(kind, path)
         sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
         for index in range(first, last):
-            print(json.dumps(_measured(kind, path, mutant(kind, index), opened)), flush=True)
+            print(json.dumps(_limited(kind, path, mutant(kind, index), opened)), flush=True)
 
 
-def _measured(kind: str, path: Path, data: bytes, opened: list[str]) -> dict[str, Any]:
+def _limited(kind: str, path: Path, data: bytes, opened: list[str]) -> str:
     path.write_bytes(data)
     before, hard = virtual_memory(), resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (before + 10 * len(data) + 200_000_000, hard))
-    resident = peak_memory(reset=True)
     signal.alarm(SECONDS)  # nobody handles it: the process dies, wherever it hangs
     opened.clear()
-    start = time.perf_counter()
     outcome = outcome_of(kind, path)
-    seconds = time.perf_counter() - start
     others = set(opened) - {str(path)}
     signal.alarm(0)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-    memory = peak_memory() - resident
-    return {"outcome": f"opened {others}" if others else outcome, "seconds": seconds, "memory": memory}
+    return f"opened {others}" if others else outcome
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 
 from tests import mutants
 from tests.mutants import mutant, read_mutants
-from tests.whole_files import FORMATS, lzf_compress
+from tests.whole_files import FORMATS
 
 
 @pytest.mark.parametrize("count", [120, pytest.param(400, marks=pytest.mark.slow)])
@@ -63,7 +63,3 @@ mutants.main("NPY", *map(int, sys.argv[-2:]))
 
 def test_a_mutant_is_always_the_same():
     assert mutant("PLY", 7) == mutant("PLY", 7) != mutant("PLY", 11)
-
-
-def test_the_suites_lzf_packs():
-    assert len(lzf_compress(b"abc" * 1000)) < 100

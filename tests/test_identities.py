@@ -6,7 +6,6 @@ from unittest.mock import patch
 
 import pytest
 import torch
-import torch.nn.utils.prune
 from torch import nn
 
 from pointnet import PointNetClassifier, PointNetEncoder, SharedMLP, critical_points
@@ -84,23 +83,6 @@ def test_identity_6_a_transform_folds_into_the_next_weight(channels):
     torch.testing.assert_close(mlp(x, transform=transform), twin(align(x, transform)))
 
 
-@pytest.mark.parametrize("given", ["context", "transform"])
-def test_a_convolution_with_hooks_is_called_and_so_takes_the_definition(given):
-    mlp, plain = (SharedMLP([6 if given == "context" else 3, 4]).eval() for _ in range(2))
-    plain.load_state_dict(mlp.state_dict())
-    for pruned in (mlp, plain):
-        torch.nn.utils.prune.l1_unstructured(pruned[0].conv, "weight", 0.5)
-        pruned[0].conv.weight_orig.data += 1  # a hook computes the weight from this at the next call, not before
-    x = torch.randn(2, 3, 9)
-    if given == "context":
-        context = torch.randn(2, 3)
-        got, wanted = mlp(x, context=context), plain(torch.cat([x, context[:, :, None].expand(-1, -1, 9)], 1))
-    else:
-        transform = torch.randn(2, 3, 3)
-        got, wanted = mlp(x, transform=transform), plain(align(x, transform))
-    torch.testing.assert_close(got, wanted)
-
-
 # Identity 8: in eval, batch norm folds into the weights.
 
 
@@ -134,10 +116,6 @@ def test_a_norm_without_running_statistics_cannot_be_folded():
     model = PointNetClassifier(3)
     model.encoder.mlp1[0].norm = nn.BatchNorm1d(64, track_running_stats=False)
     with pytest.raises(ValueError, match=r"encoder.mlp1.layers.0: its norm has no running statistics to fold"):
-        model.fold()
-    model = PointNetClassifier(3)
-    model.head[1].norm = nn.BatchNorm1d(512, track_running_stats=False)
-    with pytest.raises(ValueError, match=r"head, layer 0: its norm has no running statistics to fold"):
         model.fold()
 
 

@@ -1,46 +1,22 @@
 """PointNet: the published architecture, counted, and equal to the textbook's."""
 
 import copy
-from itertools import pairwise
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pointnet import PointNetClassifier, PointNetEncoder, TNet, orthogonality_loss
 from pointnet.layers import align
-from tests.helpers import extremes_flops
-from tests.textbook import TextbookPointNet
-
-
-def random_tnets(model: torch.nn.Module) -> torch.nn.Module:
-    """A fresh T-Net is the identity, which hides the direction of its product."""
-    for module in model.modules():
-        if isinstance(module, TNet):
-            torch.nn.init.normal_(module.matrix.weight, std=0.05)
-    return model
-
-
-def textbook_of(model: PointNetClassifier, num_classes: int, in_channels: int = 3) -> TextbookPointNet:
-    textbook = TextbookPointNet(num_classes, in_channels).to(next(model.parameters()).dtype)
-    names = list(textbook.state_dict())
-    textbook.load_state_dict(dict(zip(names, model.state_dict().values(), strict=True)))
-    return textbook.train(model.training)
-
-
-def drop_dropout(*models: torch.nn.Module) -> None:
-    for model in models:
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
+from tests.helpers import count_multiply_adds, trained_looking
+from tests.helpers import shared_multiply_adds as shared
+from tests.textbook import TextbookPointNet, with_state_of
 
 
 @pytest.mark.parametrize("in_channels", [3, 6])
 @pytest.mark.parametrize("training", [True, False])
 def test_it_equals_the_textbook_in_outputs_gradients_and_running_statistics(in_channels, training):
-    model = random_tnets(PointNetClassifier(5, in_channels)).double().train(training)
-    textbook = textbook_of(model, 5, in_channels)
-    drop_dropout(model, textbook)
+    model = trained_looking(PointNetClassifier(5, in_channels, dropout=0.0)).train(training)
+    textbook = with_state_of(model, TextbookPointNet(5, in_channels))
     for _ in range(2):
         x = torch.randn(6, in_channels, 40, dtype=torch.float64, requires_grad=True)
         logits, transforms = model(x, return_transforms=True)
@@ -64,47 +40,19 @@ def test_the_parameters_are_the_published_architectures(transforms, count):
     assert sum(p.numel() for p in model.parameters()) == count
 
 
-def test_the_multiply_adds_are_the_designs_layer_by_layer():
+def test_the_multiply_adds_are_the_designs():
     points = 1024
-    mapping = {torch.ops.pointnet.extremes: extremes_flops}
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter, torch.no_grad():
-        PointNetClassifier(40).eval()(torch.zeros(1, 3, points))
-    counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
-
-    def shared(*widths: int) -> list[int]:
-        return [points * c * d for c, d in pairwise(widths)]
-
-    layers = {
-        "encoder.input_tnet.mlp": shared(3, 64, 128, 1024),
-        "encoder.input_tnet.fc": [1024 * 512, 512 * 256],
-        "encoder.input_tnet.matrix": [256 * 9],
-        "encoder.mlp1": shared(3, 64, 64),
-        "encoder.feature_tnet.mlp": shared(64, 64, 128, 1024),
-        "encoder.feature_tnet.fc": [1024 * 512, 512 * 256],
-        "encoder.feature_tnet.matrix": [256 * 4096],
-        "encoder.mlp2": shared(64, 64, 128, 1024),
-        "head": [1024 * 512, 512 * 256],
-        "logits": [256 * 40],
-    }
-    published = sum(sum(of_layer) for of_layer in layers.values()) + points * (3 * 3 + 64 * 64)
-    assert published == 434_569 * points + 3_027_200
-
-    # Identity 6: the turns are folded into the weights of the layers behind them, once a cloud.
-    layers["encoder.mlp1"][0] += 64 * 3 * 3
-    layers["encoder.mlp2"][0] += 64 * 64 * 64
-    for name, of_layer in layers.items():
-        if "mlp" not in name:
-            assert counts[f"PointNetClassifier.{name}"] == sum(of_layer), name
-            continue
-        each = of_layer if name.endswith("mlp1") else of_layer[:-1]  # the last is pooled, outside its module
-        assert [counts[f"PointNetClassifier.{name}.layers.{i}"] for i in range(len(each))] == each, name
-    assert counts["Global"] == sum(sum(of_layer) for of_layer in layers.values())
+    per_point = shared(3, 64, 128, 1024) + shared(3, 64, 64) + 2 * shared(64, 64, 128, 1024)
+    dense = 3 * shared(1024, 512, 256) + 256 * (3**2 + 64**2 + 40)
+    assert points * (per_point + 3**2 + 64**2) + dense == 434_569 * points + 3_027_200
+    folds = 64 * 3**2 + 64 * 64**2  # identity 6: aligning is in the weights of the next layers, once per cloud
+    assert count_multiply_adds(PointNetClassifier(40), torch.zeros(1, 3, points)) == points * per_point + dense + folds
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_widths_and_the_last_activation_are_as_asked_for(training):
     """The three shared layers of popular ports: the definition, layer by layer."""
-    encoder = random_tnets(PointNetEncoder(4, widths=[[8], (16, 32)], last_activation=False)).double().train(training)
+    encoder = trained_looking(PointNetEncoder(4, widths=[[8], (16, 32)], last_activation=False)).train(training)
     assert (encoder.mlp1.widths, encoder.mlp2.widths) == ([4, 8], [8, 16, 32])
     definition, x = copy.deepcopy(encoder), torch.randn(3, 4, 20, dtype=torch.float64)
     for _ in range(2):
@@ -114,13 +62,6 @@ def test_widths_and_the_last_activation_are_as_asked_for(training):
         assert wanted.min() < 0, "no ReLU stands before the max"
         torch.testing.assert_close(encoder(x), wanted.max(2).values, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(encoder.state_dict(), definition.state_dict(), rtol=1e-11, atol=1e-11)
-
-
-def test_the_published_widths_are_the_default():
-    published = {"widths": ((64, 64), (64, 128, 1024)), "tnet_widths": ((64, 128, 1024), (512, 256))}
-    ours, asked = (PointNetEncoder(**widths) for widths in ({}, published))
-    assert repr(ours) == repr(asked)
-    assert list(ours.state_dict()) == list(asked.state_dict())
 
 
 def test_the_tnets_widths_are_as_asked_for():
@@ -137,22 +78,6 @@ def test_a_new_tnet_returns_the_identity_in_the_inputs_dtype():
         assert torch.equal(matrices, torch.eye(4, dtype=dtype).expand(3, 4, 4))
 
 
-def test_points_are_turned_as_rows_as_published():
-    x, matrix = torch.randn(2, 3, 5), torch.randn(2, 3, 3)
-    turned = align(x, matrix)
-    for b in range(2):
-        for n in range(5):
-            torch.testing.assert_close(turned[b, :, n], x[b, :, n] @ matrix[b])
-    assert not torch.allclose(turned, matrix @ x)
-
-
-def test_only_xyz_is_turned_by_the_input_tnet():
-    x = torch.randn(2, 6, 5)
-    turned = align(x, torch.randn(2, 3, 3))
-    assert torch.equal(turned[:, 3:], x[:, 3:])
-    assert not torch.allclose(turned[:, :3], x[:, :3])
-
-
 def test_the_orthogonality_loss_is_zero_for_rotations_and_the_mean_over_clouds():
     rotation = torch.linalg.qr(torch.randn(3, 8, 8, dtype=torch.float64)).Q
     assert orthogonality_loss(rotation) < 1e-25
@@ -166,7 +91,7 @@ def test_the_orthogonality_loss_is_zero_for_rotations_and_the_mean_over_clouds()
 
 def test_the_regularization_is_the_published_one_at_batch_32():
     model = PointNetClassifier(3)
-    _, transforms = random_tnets(model)(torch.randn(32, 3, 16), return_transforms=True)
+    _, transforms = trained_looking(model, torch.float32)(torch.randn(32, 3, 16), return_transforms=True)
     a = transforms.feature
     published = 1e-3 * 0.5 * (torch.eye(64) - a @ a.transpose(1, 2)).square().sum()
     torch.testing.assert_close(model.regularization(transforms), published)
@@ -176,7 +101,7 @@ def test_the_regularization_is_the_published_one_at_batch_32():
 
 @pytest.mark.parametrize("transforms", [True, False])
 def test_permuting_the_points_leaves_the_feature_unchanged(transforms):
-    encoder = random_tnets(PointNetEncoder(3, transforms, transforms)).double().eval()
+    encoder = trained_looking(PointNetEncoder(3, transforms, transforms))
     x = torch.randn(2, 3, 50, dtype=torch.float64)
     torch.testing.assert_close(encoder(x[:, :, torch.randperm(50)]), encoder(x), rtol=1e-12, atol=1e-12)
 
@@ -188,13 +113,7 @@ def test_the_head_drops_three_in_ten_after_both_hidden_layers():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_padding_of_any_content_changes_nothing(training):
-    model = random_tnets(PointNetClassifier(5)).double().train(training)
-    drop_dropout(model)
-    for module in model.modules():  # fresh norms map the padding's 0 to 0, which never wins
-        if isinstance(module, torch.nn.BatchNorm1d):
-            torch.nn.init.normal_(module.weight)
-            torch.nn.init.normal_(module.bias)
-            module.running_mean.normal_()
+    model = trained_looking(PointNetClassifier(5, dropout=0.0)).train(training)
     clean = copy.deepcopy(model)
     lengths = torch.tensor([9, 4, 20, 1])
     x = torch.randn(4, 3, 20, dtype=torch.float64)
@@ -210,18 +129,6 @@ def test_padding_of_any_content_changes_nothing(training):
     logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     torch.testing.assert_close(model.state_dict(), clean.state_dict(), rtol=1e-10, atol=1e-10)
-
-
-def test_one_cloud_of_one_point_is_classified():
-    assert PointNetClassifier(7).eval()(torch.zeros(1, 3, 1)).shape == (1, 7)
-
-
-def test_it_exports_with_dynamic_batch_and_points():
-    model = random_tnets(PointNetClassifier(5)).eval()
-    shapes = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("points")},)
-    program = torch.export.export(model, (torch.randn(2, 3, 16),), dynamic_shapes=shapes)
-    x = torch.randn(5, 3, 33)
-    torch.testing.assert_close(program.module()(x), model(x))
 
 
 def test_wrong_input_is_met_with_one_clear_line():

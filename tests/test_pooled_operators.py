@@ -92,27 +92,6 @@ def test_it_can_be_checkpointed():
     torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], wanted)
 
 
-def test_an_exported_graph_holds_standard_operators_only():
-    mlp = SharedMLP([3, 8, 16]).eval()
-    x = torch.randn(2, 3, 20)
-    shapes = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("points")},)
-    program = torch.export.export(Pool(mlp), (x,), dynamic_shapes=shapes)
-    operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert operators
-    assert all(name.startswith("aten.") for name in operators), operators
-    more = torch.randn(5, 3, 33)
-    torch.testing.assert_close(program.module()(more), mlp.max_pool(more))
-
-
-class Pool(nn.Module):
-    def __init__(self, mlp):
-        super().__init__()
-        self.mlp = mlp
-
-    def forward(self, x):
-        return self.mlp.max_pool(x)
-
-
 def test_gradients_of_gradients_are_refused_clearly():
     x = torch.randn(2, 3, 6, requires_grad=True)
     gradient = torch.autograd.grad(pooled(x, torch.randn(4, 3), None, None, None).square().sum(), x, create_graph=True)

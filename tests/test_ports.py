@@ -1,6 +1,5 @@
 """Weights of popular ports, read as a model of ours that computes the same, and what is refused."""
 
-import copy
 import os
 import pickle
 
@@ -12,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pointnet import __main__ as command_line
-from pointnet import critical_points, load_model
+from pointnet import load_model
 from pointnet.datasets import ModelNet
 from pointnet.evaluation.tasks import PREPROCESSING
 from pointnet.models.ports import load_port
@@ -89,20 +88,6 @@ def trained(network: nn.Module, channels: int = 3) -> nn.Module:
     return network.eval()
 
 
-def checkpoint_of(network: nn.Module, scalar=np.float64) -> dict:
-    """What one of the ports saves: its accuracies are NumPy scalars."""
-    optimizer = torch.optim.Adam(network.parameters())
-    sum(p.sum() for p in network.parameters()).backward()
-    optimizer.step()
-    return {
-        "epoch": 112,
-        "instance_acc": scalar(0.906),
-        "class_acc": scalar(0.862),
-        "model_state_dict": network.state_dict(),
-        "optimizer_state_dict": optimizer.state_dict(),
-    }
-
-
 @pytest.fixture(scope="module")
 def port():
     torch.manual_seed(0)
@@ -111,8 +96,11 @@ def port():
 
 @pytest.fixture(scope="module")
 def saved(port, tmp_path_factory):
+    """What one of the ports saves: its accuracies are NumPy scalars."""
     path = tmp_path_factory.mktemp("port") / "best_model.pth"
-    torch.save(checkpoint_of(copy.deepcopy(port)) | {"model_state_dict": port.state_dict()}, path)
+    optimizer = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999)}]}
+    content = {"epoch": 112, "instance_acc": np.float64(0.906), "model_state_dict": port.state_dict()}
+    torch.save(content | {"optimizer_state_dict": optimizer}, path)
     return path
 
 
@@ -164,15 +152,11 @@ def test_a_numpy_scalar_of_numpy_1_is_read(port, saved, tmp_path):
     assert_same(load_port(path), port, torch.randn(2, 3, 20))
 
 
-def without_prefix_or_counts(state):
-    return {name: value for name, value in state.items() if "num_batches_tracked" not in name}
-
-
 @pytest.mark.parametrize(
     "change",
     [
         lambda state: {f"module.{name}": value for name, value in state.items()},
-        without_prefix_or_counts,
+        lambda state: {name: value for name, value in state.items() if "num_batches_tracked" not in name},
         lambda state: {name: value.double() if value.is_floating_point() else value for name, value in state.items()},
         lambda state: {"state_dict": state},
     ],
@@ -183,15 +167,6 @@ def test_what_others_made_of_it_is_read_too(port, tmp_path, change):
     model = load_port(tmp_path / "x.pth")
     assert_same(model, port, torch.randn(2, 3, 20))
     assert model.logits.weight.dtype == torch.float32
-
-
-def test_a_converted_model_does_what_ours_do(port, saved):
-    model, x = load_port(saved), torch.randn(2, 3, 200)
-    assert_same(model, port, x)
-    decisive = critical_points(model, x[:1])[0]
-    assert decisive.sum() < 200
-    torch.testing.assert_close(model(x[:1, :, decisive]), model(x[:1]), rtol=0, atol=1e-4)
-    torch.testing.assert_close(model.classify_chunks(x.split(64, 2)), model(x), rtol=0, atol=1e-4)
 
 
 def test_weights_of_y_up_clouds_take_the_librarys_frame(tmp_path):
@@ -246,25 +221,17 @@ class Malice:
         return os.mkdir, (str(self.path),)
 
 
-def segmentation_state(state):
-    return state | {"conv4.weight": torch.zeros(13, 128, 1), "conv4.bias": torch.zeros(13)}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (segmentation_state, "holds a network that segments; only classifiers are converted"),
-        (lambda state: {"stn.conv1.weight": torch.zeros(64, 3, 1), "convs1.weight": torch.zeros(1)}, "segments"),
+        (lambda state: state | {"conv4.weight": torch.zeros(13, 128, 1)}, "holds a network that segments"),
         (lambda state: {"sa1.mlp_convs.0.weight": torch.zeros(64, 6, 1, 1)}, r"holds a PointNet\+\+"),
         (lambda state: {"layer1.weight": torch.zeros(3)}, "not the classifier of a known port: no 'fc3.bias'"),
-        (lambda state: {n: t for n, t in state.items() if n != "feat.bn2.bias"}, "no 'feat.bn2.bias'"),
         (lambda state: state | {"feat.conv4.weight": torch.zeros(3)}, "no classifier of theirs has feat.conv4.weight"),
         (lambda state: state | {"fc1.weight": torch.zeros(512, 2048)}, "size mismatch for head.0.weight"),
         (lambda state: state | {"fc3.bias": torch.tensor(3.0)}, "not the classifier of a known port"),
-        (lambda state: state | {"feat.conv1.weight": torch.zeros(64)}, "not the classifier of a known port"),
         (lambda state: state | {"feat.stn.fc3.bias": torch.zeros(8)}, "not the classifier of a known port"),
         (lambda state: list(state.values()), "holds no state dict"),
-        (lambda state: {"model_state_dict": 3}, "holds no state dict"),
         (lambda state: state | {"epoch": 3}, "holds no state dict"),
         (lambda state: trained(PortClassifier()), "holds tests.test_ports.PortClassifier, which is code"),
     ],

@@ -2,18 +2,17 @@
 
 import copy
 import re
-from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.segmentation import TASKS
 from pointnet import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.models import MODELS
-from tests.helpers import Largest, extremes_flops, trained_looking
-from tests.textbook import TextbookPartSegmenter, TextbookSegmenter
+from tests.helpers import count_multiply_adds, trained_looking
+from tests.helpers import shared_multiply_adds as shared
+from tests.textbook import TextbookPartSegmenter, TextbookSegmenter, with_state_of
 
 KINDS = ["part", "scene"]
 
@@ -30,14 +29,6 @@ def make(
     return trained_looking(model).train(training)
 
 
-def textbook_of(model: PointNetPartSegmenter | PointNetSegmenter) -> nn.Module:
-    channels = model.encoder.mlp1.widths[0]
-    part = isinstance(model, PointNetPartSegmenter)
-    twin = (TextbookPartSegmenter(7, 5, channels) if part else TextbookSegmenter(4, channels)).double()
-    twin.load_state_dict(dict(zip(twin.state_dict(), model.state_dict().values(), strict=True)))
-    return twin.train(model.training)
-
-
 def points(clouds: int = 6, channels: int = 3, count: int = 11) -> Tensor:
     return torch.randn(clouds, channels, count, dtype=torch.float64)
 
@@ -51,7 +42,8 @@ def test_it_equals_the_joining_form_in_values_gradients_and_running_statistics(
     kind, channels, known, padding, training
 ):
     model = make(kind, training, channels)
-    textbook = textbook_of(model)
+    textbook = TextbookPartSegmenter(7, 5, channels) if kind == "part" else TextbookSegmenter(4, channels)
+    textbook = with_state_of(model, textbook)
     x2 = points(6, channels, 11)
     x = nn.functional.pad(x2, (0, padding), value=torch.nan)
     x.requires_grad_(), x2.requires_grad_()
@@ -141,17 +133,6 @@ def test_the_parameters_are_the_published_architectures():
         assert f"{count:,} parameters" in " ".join(type(model).__doc__.split())
 
 
-def shared(*widths: int) -> int:
-    return sum(c * d for c, d in pairwise(widths))
-
-
-def count_multiply_adds(model: nn.Module, *given: Tensor) -> int:
-    mapping = {torch.ops.pointnet.extremes: extremes_flops}
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter, torch.no_grad():
-        model.eval()(*given)
-    return counter.get_total_flops() // 2
-
-
 def assert_benchmarked(kind: str, points: int, ours: int, joined: int) -> None:
     """The benchmark's floor and ratio are of these networks."""
     task = TASKS[kind]
@@ -226,14 +207,6 @@ def test_training_keeps_no_channel_of_a_pooled_layer_and_no_joined_ones():
     assert kept_channels(TextbookSegmenter(13), 9) == scenes + 2 * 3072 + 1088 + 73
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_tensor_is_wider_than_the_widest_layer_but_the_pooled(kind):
-    model = MODELS[f"pointnet_{kind}"](in_channels=3)
-    with Largest() as ours:
-        model(torch.randn(8, 3, 1024)).sum().backward()
-    assert ours.numel <= 8 * 512 * 1024
-
-
 def test_a_category_moves_the_logits_and_none_is_a_category_of_zeros():
     model = make("part", False)
     x, category = points(2), torch.tensor([0, 3])
@@ -296,11 +269,6 @@ def test_nothing_is_dropped_unless_asked_for(kind):
     assert not any(isinstance(module, nn.Dropout) for module in make(kind).modules())
     dropping = make(kind, dropout=0.3).head
     assert [layer.dropout.p for layer in dropping] == [0.3] * len(dropping)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_cloud_of_one_point_is_labelled(kind):
-    assert make(kind, False)(points(1, 3, 1)).shape == (1, 7 if kind == "part" else 4, 1)
 
 
 def test_wrong_input_is_met_with_one_clear_line():

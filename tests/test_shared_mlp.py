@@ -1,7 +1,6 @@
 """The block as a module: what it takes, what it refuses, and what PyTorch can do with it."""
 
 import copy
-import io
 import pickle
 from functools import partial
 
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 from pointnet import SharedMLP
-from pointnet.layers import conv1d_to_linear, linear_to_conv1d
 from pointnet.layers.shared_mlp import ACTIVATIONS, make_activation
 from pointnet.ops.masked import batch_norm, point_mask
 
@@ -83,15 +81,10 @@ def test_indexing_and_slicing_share_the_weights():
         mlp[3:]
 
 
-def test_it_can_be_copied_pickled_and_saved():
+def test_it_can_be_copied_and_pickled():
     mlp = SharedMLP([3, 8, 4], dropout=0.1, activation="leaky_relu").eval()
     x = torch.randn(2, 3, 5)
-    buffer = io.BytesIO()
-    torch.save(mlp.state_dict(), buffer)
-    buffer.seek(0)
-    loaded = SharedMLP([3, 8, 4], dropout=0.1, activation="leaky_relu").eval()
-    loaded.load_state_dict(torch.load(buffer))
-    for other in (copy.deepcopy(mlp), pickle.loads(pickle.dumps(mlp)), loaded):
+    for other in (copy.deepcopy(mlp), pickle.loads(pickle.dumps(mlp))):
         assert torch.equal(other(x), mlp(x))
 
 
@@ -110,23 +103,13 @@ def test_it_compiles_in_one_piece(training, with_lengths):
     torch.testing.assert_close(mlp.state_dict(), reference.state_dict())
 
 
-def test_it_exports_for_any_batch_and_any_number_of_points():
-    mlp = SharedMLP([3, 8, 4]).eval()
-    batch, points = torch.export.Dim("batch"), torch.export.Dim("points")
-    program = torch.export.export(mlp, (torch.randn(2, 3, 5),), dynamic_shapes=({0: batch, 2: points},))
-    x = torch.randn(7, 3, 50)
-    torch.testing.assert_close(program.module()(x), mlp(x))
-
-
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
         (torch.zeros(4, 100, 3), ValueError, r"points must be \(B, 3, N\), got \(4, 100, 3\); .*transpose\(1, 2\)"),
         (torch.zeros(4, 5, 100), ValueError, r"points must be \(B, 3, N\), got \(4, 5, 100\)$"),
         (torch.zeros(3, 100), ValueError, r"points must be \(B, 3, N\), got \(3, 100\); add the batch: x\[None\]"),
-        (torch.zeros(100, 3), ValueError, r"got \(100, 3\); add the batch: x.T\[None\]"),
         (torch.zeros(4, 3, 0), ValueError, r"N >= 1, got \(4, 3, 0\)"),
-        (torch.zeros(4, 3, 9).double(), TypeError, "must be torch.float32 like the weights, got torch.float64"),
         (torch.zeros(4, 3, 9).long(), TypeError, "must be torch.float32 like the weights, got torch.int64"),
     ],
 )
@@ -142,12 +125,8 @@ def test_wrong_lengths_and_context_are_met_with_one_clear_line():
     x = torch.zeros(2, 3, 9)
     with pytest.raises(ValueError, match=r"lengths must be \(2,\) integers, .* got \(3,\)"):
         mlp(torch.zeros(2, 5, 9), lengths=torch.tensor([1, 2, 3]))
-    with pytest.raises(ValueError, match=r"lengths must be \(2,\) integers, .* torch.float32"):
-        mlp(torch.zeros(2, 5, 9), lengths=torch.tensor([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"context must be \(2, E\), one vector per cloud, got \(1, 2\)"):
         mlp(x, context=torch.zeros(1, 2))
-    with pytest.raises(ValueError, match=r"points must be \(B, 4, N\), got \(2, 3, 9\)"):
-        mlp(x, context=torch.zeros(2, 1))
     for wrong in (torch.zeros(2, 2, 8), torch.zeros(1, 2, 9), [torch.zeros(2, 1), torch.zeros(2, 1, 1)]):
         with pytest.raises(ValueError, match=r"context must be \(2, E, 9\), one vector per point, got"):
             mlp(x, context=wrong)
@@ -168,9 +147,7 @@ def test_wrong_lengths_and_context_are_met_with_one_clear_line():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"widths": [3]}, r"widths must be .*, got \[3\]"),
         ({"widths": [3, 0]}, r"widths must be .*, got \[3, 0\]"),
-        ({"widths": [3, 4.0]}, "widths must be"),
         ({"widths": [3, 4], "norm": "layer"}, "norm must be 'batch' or None, got 'layer'"),
         ({"widths": [3, 4], "activation": "rule"}, "activation must be one of relu, .*, got 'rule'"),
         ({"widths": [3, 4], "activation": 3}, "activation must be a name, a module, a function or None, got 3"),
@@ -197,8 +174,6 @@ def test_from_linear_takes_any_usual_stack_and_refuses_others():
         SharedMLP.from_linear(nn.Sequential(nn.ReLU()))
     with pytest.raises(ValueError, match="layer 1 must take 4 channels, got 5"):
         SharedMLP.from_linear(nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 6)))
-    with pytest.raises(ValueError, match="at least one layer"):
-        SharedMLP.from_linear(nn.Sequential())
 
 
 def test_twins_share_nothing_and_keep_dtype_mode_and_what_is_frozen():
@@ -217,26 +192,6 @@ def test_twins_share_nothing_and_keep_dtype_mode_and_what_is_frozen():
     assert not back[0].norm.training
     assert back[0].norm.weight.data_ptr() != twin[1].norm.weight.data_ptr()
     assert not mlp[:1].training
-
-
-@pytest.mark.parametrize(
-    "settings", [{"kernel_size": 3}, {"kernel_size": 1, "stride": 2}, {"kernel_size": 1, "padding": 1}]
-)
-def test_only_a_kernel_of_one_is_a_linear(settings):
-    with pytest.raises(ValueError, match="conv must have"):
-        conv1d_to_linear(nn.Conv1d(4, 4, **settings))
-    with pytest.raises(ValueError, match="conv must have groups=1 .*, got 2"):
-        conv1d_to_linear(nn.Conv1d(4, 4, 1, groups=2))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_linear_and_convolution_carry_their_weights_over_and_back(bias):
-    linear = nn.Linear(3, 4, bias=bias)
-    conv = linear_to_conv1d(linear)
-    x = torch.randn(2, 3, 7)
-    torch.testing.assert_close(conv(x), linear(x.transpose(1, 2)).transpose(1, 2))
-    back = conv1d_to_linear(conv)
-    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in linear.state_dict().items())
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.9, None])

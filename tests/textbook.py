@@ -57,6 +57,16 @@ class TextbookPointNet(nn.Module):
         return self.logits(self.head(feature)), turn, align
 
 
+def with_state_of(model: nn.Module, textbook: nn.Module) -> nn.Module:
+    """The textbook's network with the weights and the mode of the package's, in float64, where nothing is dropped."""
+    textbook = textbook.double()
+    textbook.load_state_dict(dict(zip(textbook.state_dict(), model.state_dict().values(), strict=True)))
+    for module in textbook.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return textbook.train(model.training)
+
+
 def repeat(feature: Tensor, points: int) -> Tensor:
     """A copy of its cloud's feature for each point: (B, E) -> (B, E, N)."""
     return feature.unsqueeze(2).repeat(1, 1, points)
