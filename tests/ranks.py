@@ -106,7 +106,7 @@ def run(case: Case, rank: int | None) -> dict[str, Tensor]:
 def classifier() -> PointNetClassifier:
     """A small one, with both T-Nets."""
     widths = {"widths": ((8, 8), (8, 16, 32)), "tnet_widths": ((8, 16, 32), (16, 8)), "head_widths": (16, 8)}
-    return PointNetClassifier(num_classes=5, **widths)
+    return PointNetClassifier(num_classes=5, dropout=0.0, **widths)
 
 
 def train(case: Case, rank: int | None) -> dict[str, Tensor]:
@@ -116,9 +116,6 @@ def train(case: Case, rank: int | None) -> dict[str, Tensor]:
     for name, parameter in model.named_parameters():
         if "matrix" in name:
             parameter.data += 0.01 * torch.randn_like(parameter)  # they start at 0, where nothing moves before them
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
     synchronize_norms(model)
     wrapped = model if rank is None else nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
@@ -150,8 +147,8 @@ def traffic() -> Iterator[list[tuple[int, torch.dtype]]]:
         yield seen
 
 
-def steps_traffic(make: Callable[[], nn.Module], points: int) -> dict[str, list[tuple[int, torch.dtype]]]:
-    model = synchronize_norms(make())
+def steps_traffic(points: int) -> dict[str, list[tuple[int, torch.dtype]]]:
+    model = synchronize_norms(PointNetClassifier(num_classes=5))
     x = torch.randn(4, 3, points, requires_grad=True)
     with traffic() as forward:
         y = model(x)
@@ -169,13 +166,6 @@ class Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mlp.max_pool(x)
-
-
-MAKERS: dict[str, Callable[[], nn.Module]] = {
-    "classifier": lambda: PointNetClassifier(num_classes=5),
-    "pool of few channels": lambda: Pool([3, 64]),
-    "pool of many channels": lambda: Pool([3, 8, 16]),
-}
 
 
 def refusals(rank: int) -> list[str]:
@@ -229,7 +219,7 @@ def work(folder: Path, rank: int) -> None:
     found: dict[str, object] = {f"run {name}": run(case, rank) for name, case in CASES.items()}
     found["run single"] = run(SINGLE, rank)
     found |= {f"train {name}": train(case, rank) for name, case in TRAINED.items()}
-    found |= {f"traffic {name} {n}": steps_traffic(make, n) for name, make in MAKERS.items() for n in (8, 50)}
+    found |= {f"traffic {points}": steps_traffic(points) for points in (8, 50)}
     found |= {"refusals": refusals(rank), "copied": copied(rank)}
     for title, broken in MUTATIONS.items():
         with patches(broken):

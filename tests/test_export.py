@@ -1,10 +1,8 @@
 """Exported models: the file gives the model's logits at every size, names what it needs, and is written last."""
 
 import json
-import logging
 import sys
 import types
-import warnings
 
 import numpy as np
 import pytest
@@ -159,19 +157,6 @@ def test_operators_of_another_domain_are_refused(tmp_path, monkeypatch, model):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("exporter", ["torch.onnx", "onnxscript"])
-def test_the_exporters_remarks_on_themselves_are_not_shown(recwarn, caplog, exporter):
-    log = logging.getLogger(exporter)
-    before = log.level
-    with export._quiet():
-        warnings.warn("of no use", FutureWarning, stacklevel=1)
-        logging.getLogger(f"{exporter}.inner").warning("of no use either")
-        logging.getLogger(f"{exporter}.inner").error("but this is")
-    assert not recwarn.list
-    assert [record.message for record in caplog.records] == ["but this is"]
-    assert log.level == before
-
-
 def test_an_error_is_counted_in_logits_and_by_the_largest_where_that_is_above_1():
     model = small()
     model.logits.weight.data.zero_()
@@ -242,8 +227,3 @@ def test_a_wrong_word_is_one_line_and_exit_code_2(tmp_path, capsys, monkeypatch,
     files = set(tmp_path.rglob("*"))
     assert message in error_of(capsys, command_line.main, ["export", *words])
     assert set(tmp_path.rglob("*")) == files, "half-written files"
-
-
-def test_an_unknown_format_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="format must be onnx or torch, got 'tflite'"):
-        export_model(small(), tmp_path / "x", "tflite")

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from pointnet import PointNetClassifier, PointNetEncoder, TNet, orthogonality_loss
-from pointnet.layers import align
 from tests.helpers import count_multiply_adds, trained_looking
 from tests.helpers import shared_multiply_adds as shared
 from tests.textbook import TextbookPointNet, with_state_of
@@ -47,21 +46,6 @@ def test_the_multiply_adds_are_the_designs():
     assert points * (per_point + 3**2 + 64**2) + dense == 434_569 * points + 3_027_200
     folds = 64 * 3**2 + 64 * 64**2  # identity 6: aligning is in the weights of the next layers, once per cloud
     assert count_multiply_adds(PointNetClassifier(40), torch.zeros(1, 3, points)) == points * per_point + dense + folds
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_widths_and_the_last_activation_are_as_asked_for(training):
-    """The three shared layers of popular ports: the definition, layer by layer."""
-    encoder = trained_looking(PointNetEncoder(4, widths=[[8], (16, 32)], last_activation=False)).train(training)
-    assert (encoder.mlp1.widths, encoder.mlp2.widths) == ([4, 8], [8, 16, 32])
-    definition, x = copy.deepcopy(encoder), torch.randn(3, 4, 20, dtype=torch.float64)
-    for _ in range(2):
-        features = definition.mlp1(align(x, definition.input_tnet(x)))
-        turned = align(features, definition.feature_tnet(features))
-        wanted = definition.mlp2(turned)
-        assert wanted.min() < 0, "no ReLU stands before the max"
-        torch.testing.assert_close(encoder(x), wanted.max(2).values, rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(encoder.state_dict(), definition.state_dict(), rtol=1e-11, atol=1e-11)
 
 
 def test_the_tnets_widths_are_as_asked_for():

@@ -126,15 +126,8 @@ def test_strips_of_the_scatter_make_the_whole_of_it(channels, ragged):
     torch.testing.assert_close(scatter, centred.T @ centred, rtol=1e-11, atol=1e-11)
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_a_thread_alone_computes_the_same(one_thread):
+def test_a_thread_alone_computes_the_same(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     problem = Problem(2, 64, 33, 257)
     truth = problem.run(pooled_definition)
     eager, fast = (problem.run(function, torch.float32) for function in (pooled_definition, pooled))

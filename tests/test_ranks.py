@@ -115,7 +115,7 @@ def test_what_travels_is_two_numbers_a_channel_whatever_the_points(found, points
         wanted += norms_traffic([3, 64, 64]) if dim == 3 else norms_traffic([64, 64, 128, 1024], True)
     wanted += norms_traffic([1024, 512, 256])
     for of_rank in found:
-        seen = of_rank[f"traffic classifier {points}"]
+        seen = of_rank[f"traffic {points}"]
         assert seen["forward"] == wanted
         assert sorted(seen["backward"], key=str) == sorted(wanted, key=str)
         assert seen["eval"] == []
@@ -123,22 +123,13 @@ def test_what_travels_is_two_numbers_a_channel_whatever_the_points(found, points
 
 def test_the_page_quotes_the_bytes_that_travel(found):
     page = (ROOT / "docs" / "identities.md").read_text(encoding="utf-8")
-    ours = sum(numbers * dtype.itemsize for numbers, dtype in found[0]["traffic classifier 8"]["forward"])
+    ours = sum(numbers * dtype.itemsize for numbers, dtype in found[0]["traffic 8"]["forward"])
     model = PointNetClassifier()
     widths = [norm.num_features for norm in model.modules() if isinstance(norm, nn.BatchNorm1d)]
     of_inputs = ours + 3 * 8 * ((128**2 + 128 + 1) - (2 * 1024 + 1))
     synchronized = 4 * sum(2 * d + 1 for d in widths)
     for figure in (ours, of_inputs, synchronized, 4 * sum(p.numel() for p in model.parameters())):
         assert f"| {figure:,} |" in page
-
-
-@pytest.mark.parametrize("points", [8, 50])
-def test_a_pool_sends_the_moments_of_its_input_where_those_are_fewer(found, points):
-    for of_rank in found:
-        few, many = (of_rank[f"traffic pool of {kind} channels {points}"] for kind in ("few", "many"))
-        assert few["forward"] == few["backward"][::-1] == [(3 + 1, torch.float64), (3 * 3, torch.float64)]
-        assert many["forward"][2:] == many["backward"][1::-1] == [(16 + 1, torch.float64), (16, torch.float64)]
-        assert few["eval"] == many["eval"] == []
 
 
 def test_one_point_on_all_ranks_together_is_refused_on_each(found):

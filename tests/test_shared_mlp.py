@@ -180,18 +180,14 @@ def test_twins_share_nothing_and_keep_dtype_mode_and_what_is_frozen():
     mlp = SharedMLP([3, 4, 5]).double().eval()
     mlp[0].conv.weight.requires_grad_(False)
     twin = mlp.to_linear()
-    assert twin[0].weight.dtype == torch.float64
-    assert not twin.training
-    assert not twin[0].weight.requires_grad
-    assert twin[3].weight.requires_grad
-    assert twin[0].weight.data_ptr() != mlp[0].conv.weight.data_ptr()
     back = SharedMLP.from_linear(twin)
-    assert not back[0].conv.weight.requires_grad
-    assert back[0].conv.weight.dtype == torch.float64
-    assert not back.training
-    assert not back[0].norm.training
-    assert back[0].norm.weight.data_ptr() != twin[1].norm.weight.data_ptr()
-    assert not mlp[:1].training
+    for first, last in ((twin[0], twin[3]), (back[0].conv, back[1].conv)):
+        assert first.weight.dtype == torch.float64
+        assert not first.weight.requires_grad
+        assert last.weight.requires_grad
+    assert not any(module.training for module in (*twin.modules(), *back.modules(), mlp[:1]))
+    owners = {tensor.data_ptr() for model in (mlp, twin, back) for tensor in model.parameters()}
+    assert len(owners) == 3 * len(list(mlp.parameters()))
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.9, None])

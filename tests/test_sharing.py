@@ -35,21 +35,22 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("kind", "arguments"),
     [
-        {},
-        {"in_channels": 6, "regularization_weight": 0.5},
-        SMALL | {"input_transform": True, "in_channels": 4},
-        {"widths": ((64,), (128, 1024)), "last_activation": False, "input_transform": False},
+        ("pointnet", {}),
+        ("pointnet", SMALL | {"input_transform": True, "in_channels": 4, "regularization_weight": 0.5}),
+        ("pointnet", {"widths": ((64,), (128, 1024)), "last_activation": False, "input_transform": False}),
+        ("pointnet_part", {"num_categories": 2, "parts_of": [[0, 2], [1]], "widths": [[4, 6], [5, 7, 8]]}),
+        ("pointnet_scene", {"in_channels": 3, "head_widths": [9, 3], "feature_transform": False, "dropout": 0.2}),
     ],
     ids=str,
 )
-def test_a_model_comes_back_as_it_was_bit_for_bit(tmp_path, arguments):
-    model = described(PointNetClassifier(3, **arguments))
+def test_a_model_comes_back_as_it_was_bit_for_bit(tmp_path, kind, arguments):
+    model = described(MODELS[kind](3, **arguments))
     model.save_pretrained(tmp_path / "a" / "b")
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"model.safetensors", "config.json", "README.md"}
     random_state = torch.get_rng_state()
-    loaded = PointNetClassifier.from_pretrained(tmp_path / "a" / "b")
+    loaded = MODELS[kind].from_pretrained(tmp_path / "a" / "b")
     assert torch.equal(torch.get_rng_state(), random_state), "reading draws no numbers"
     assert not loaded.training
     assert (loaded.classes, loaded.preprocessing) == (model.classes, model.preprocessing)

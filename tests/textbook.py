@@ -47,13 +47,17 @@ class TextbookPointNet(nn.Module):
         self.head = nn.Sequential(dense_layer(1024, 512, 0.3), dense_layer(512, 256, 0.3))
         self.logits = nn.Linear(256, num_classes)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of each point, aligned, and of each cloud; and the matrices of the T-Nets."""
         turn = self.input_tnet(x)
         xyz = torch.bmm(x[:, :3].transpose(2, 1), turn).transpose(2, 1)
         x = self.mlp1(torch.cat([xyz, x[:, 3:]], 1))
         align = self.feature_tnet(x)
         x = torch.bmm(x.transpose(2, 1), align).transpose(2, 1)
-        feature = torch.max(self.mlp2(x), 2)[0]
+        return x, torch.max(self.mlp2(x), 2)[0], turn, align
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _, feature, turn, align = self.features(x)
         return self.logits(self.head(feature)), turn, align
 
 
@@ -103,24 +107,15 @@ class TextbookPartSegmenter(nn.Module):
         return self.logits(self.head(wide)), turn, align
 
 
-class TextbookSegmenter(nn.Module):
+class TextbookSegmenter(TextbookPointNet):
     def __init__(self, num_classes: int, in_channels: int = 9):
-        super().__init__()
-        self.input_tnet = TextbookTNet(3, in_channels)
-        self.feature_tnet = TextbookTNet(64, 64)
-        self.mlp1 = nn.Sequential(shared_layer(in_channels, 64), shared_layer(64, 64))
-        self.mlp2 = nn.Sequential(shared_layer(64, 64), shared_layer(64, 128), shared_layer(128, 1024))
+        super().__init__(num_classes, in_channels)
         self.head = nn.Sequential(
             shared_layer(1088, 512), shared_layer(512, 256), shared_layer(256, 128), shared_layer(128, 128)
         )
         self.logits = nn.Conv1d(128, num_classes, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        turn = self.input_tnet(x)
-        xyz = torch.bmm(x[:, :3].transpose(2, 1), turn).transpose(2, 1)
-        x = self.mlp1(torch.cat([xyz, x[:, 3:]], 1))
-        align = self.feature_tnet(x)
-        turned = torch.bmm(x.transpose(2, 1), align).transpose(2, 1)
-        feature = torch.max(self.mlp2(turned), 2)[0]
+        turned, feature, turn, align = self.features(x)
         wide = torch.cat([turned, repeat(feature, x.shape[2])], 1)
         return self.logits(self.head(wide)), turn, align

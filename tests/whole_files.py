@@ -164,10 +164,7 @@ def pcd_table() -> np.ndarray:
 
 
 def pcd_text() -> bytes:
-    table = "".join(
-        " ".join(f"{value!r}" for value in [*(float(v) for v in list(row)[:7]), int(row[7]), 0, 0, 0, 0]) + "\n"
-        for row in pcd_table()
-    )
+    table = "".join(" ".join(map(repr, [*row[:8], 0, 0, 0, 0])) + "\n" for row in pcd_table().tolist())
     return pcd_header("ascii") + table.encode()
 
 
@@ -224,10 +221,6 @@ def npz() -> bytes:
     return stream.getvalue()
 
 
-def zipped(array: bytes) -> bytes:
-    return npz_of(points=array)
-
-
 def npz_plain() -> bytes:
     stream = io.BytesIO()
     np.savez(stream, xyz=vertices(), colors=np.full((40, 3), 9, np.uint8))
@@ -258,9 +251,7 @@ def part() -> bytes:
 
 
 def room() -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, labelled_rows(300))
-    return stream.getvalue()
+    return npy_of(labelled_rows(300))
 
 
 def blocks() -> bytes:
@@ -294,7 +285,7 @@ FORMATS: dict[str, tuple[str, tuple[Callable[[], bytes], ...]]] = {
 # Where lengths and checksums around it would hide nearly every change: what is within, and what packs it soundly again.
 WITHIN: dict[str, tuple[Callable[[], bytes], Callable[[bytes], bytes]]] = {
     "GLB": (lambda: json.dumps(gltf_tree(None)[0]).encode(), lambda text: as_glb(text, gltf_tree(None)[1])),
-    "NPZ": (npy, zipped),
+    "NPZ": (npy, lambda array: npz_of(points=array)),
 }
 
 
