@@ -159,21 +159,13 @@ def steps_traffic(points: int) -> dict[str, list[tuple[int, torch.dtype]]]:
     return {"forward": forward, "backward": backward, "eval": in_eval}
 
 
-class Pool(nn.Module):
-    def __init__(self, widths: list[int]):
-        super().__init__()
-        self.mlp = SharedMLP(widths)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mlp.max_pool(x)
-
-
 def refusals(rank: int) -> list[str]:
     """What a plain and a pooled layer say of one point in all, which the first rank has."""
     x, said = Case((1, 0), points=1).share(rank)[0].float(), []
-    for model in (SharedMLP([3, 8]), Pool([3, 8])):
+    mlp = synchronize_norms(SharedMLP([3, 8]))
+    for call in (mlp, mlp.max_pool):
         try:
-            synchronize_norms(model)(x)
+            call(x)
         except ValueError as error:
             said.append(str(error))
     return said

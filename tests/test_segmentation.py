@@ -19,12 +19,8 @@ def make(
     kind: str, training: bool = True, in_channels: int = 3, **settings
 ) -> PointNetPartSegmenter | PointNetSegmenter:
     """Of 7 parts and 5 categories, or of 4 classes, in float64; norms of both signs, no T-Net the identity."""
-    model = (
-        PointNetPartSegmenter(7, 5, in_channels, **settings)
-        if kind == "part"
-        else PointNetSegmenter(4, in_channels, **settings)
-    )
-    return trained_looking(model).train(training)
+    network, *sizes = (PointNetPartSegmenter, 7, 5) if kind == "part" else (PointNetSegmenter, 4)
+    return trained_looking(network(*sizes, in_channels, **settings)).train(training)
 
 
 def points(clouds: int = 6, channels: int = 3, count: int = 11) -> Tensor:
@@ -71,17 +67,6 @@ def test_permuting_the_points_permutes_the_logits(kind, transforms):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_folded_network_is_the_network(kind):
-    model = make(kind, False)
-    folded = model.fold()
-    x, lengths = points(3, 3, 20), torch.tensor([20, 5, 1])
-    assert type(folded) is type(model)
-    assert not any(isinstance(module, nn.BatchNorm1d) for module in folded.modules())
-    for given in ({}, {"lengths": lengths}):
-        torch.testing.assert_close(folded(x, **given), model(x, **given), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_it_exports_with_dynamic_batch_and_points(kind):
     model = make(kind, False).float()
     given = (torch.randn(2, 3, 16), *([torch.tensor([1, 3])] if kind == "part" else []))
@@ -93,13 +78,7 @@ def test_it_exports_with_dynamic_batch_and_points(kind):
 
 
 def test_the_parameters_are_the_published_architectures():
-    """Weights, two a channel for each norm, and the biases of what has none.
-
-    Parts: T-Nets 801,097 (3) and 5,017,472 (128); 3 -> 64 -> 128 -> 128 -> 512 -> 2048 1,138,880 + 5,760; head
-    3,024 -> 256 -> 256 -> 128 872,448 + 1,280, -> 50 6,450. Scenes: T-Nets 801,481 (9 channels) and 1,855,360 (64);
-    9 -> 64 -> 64 -> 64 -> 128 -> 1024 148,032 + 2,688; head 1,088 -> 512 -> 256 -> 128 -> 128 737,280 + 2,048, -> 13
-    1,677.
-    """
+    """The T-Nets, the encoder's weights and norms, the head's, and the last layer, whose biases count."""
     for model, count in (
         (PointNetPartSegmenter(), 801_097 + 5_017_472 + 1_138_880 + 5_760 + 872_448 + 1_280 + 6_450),
         (PointNetSegmenter(), 801_481 + 1_855_360 + 148_032 + 2_688 + 737_280 + 2_048 + 1_677),
@@ -220,9 +199,9 @@ def test_wrong_input_is_met_with_one_clear_line():
         model(x, torch.tensor([0, 5]))
     with pytest.raises(ValueError, match=r"points must be \(B, 9, N\), got \(2, 3, 9\)"):
         PointNetSegmenter()(x)
-    for kind, settings in ((PointNetPartSegmenter, {"num_parts": 0}), (PointNetPartSegmenter, {"num_categories": 0})):
-        with pytest.raises(ValueError, match=f"{next(iter(settings))} must be at least 1, got 0"):
-            kind(**settings)
+    for name in ("num_parts", "num_categories"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+            PointNetPartSegmenter(**{name: 0})
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         PointNetSegmenter(0)
     with pytest.raises(ValueError, match="parts_of must have a list for each of 2 categories, got 1"):

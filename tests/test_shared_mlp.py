@@ -159,11 +159,6 @@ def test_wrong_arguments_are_met_with_one_clear_line(arguments, message):
         SharedMLP(**arguments)
 
 
-def test_one_value_a_channel_cannot_train_a_batch_norm():
-    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
-        SharedMLP([3, 4])(torch.zeros(1, 3, 1))
-
-
 def test_from_linear_takes_any_usual_stack_and_refuses_others():
     mlp = SharedMLP.from_linear(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.BatchNorm1d(5)))
     assert mlp.widths == [3, 4, 5]

@@ -286,47 +286,45 @@ def there_and_back():
     assert_close(back.weight, layer.weight, "weight")
 
 
-VIEW_2 = test_view_2_a_convolution_is_the_same_linear_on_every_patch
-VIEW_3 = test_view_3_a_fully_connected_layer_is_a_convolution_with_a_kernel_of_full_size
-SLIDING = test_view_3_a_classifier_of_crops_slides_over_a_larger_image
-VIEW_4 = test_view_4_a_1x1_convolution_is_a_linear_on_each_pixel
-VIEW_6 = test_view_6_flattened_first_a_fully_connected_layer_is_a_1x1_convolution
-VIEW_7 = test_view_7_summed_class_maps_are_a_fully_connected_layer_with_tied_weights
-VIEW_9 = test_view_9_one_layer_in_four_spellings
+VIEW_2 = held_to(
+    test_view_2_a_convolution_is_the_same_linear_on_every_patch, (3, 4), (3, 3), (1, 1), (0, 0), (1, 1), True
+)
+VIEW_3 = held_to(test_view_3_a_fully_connected_layer_is_a_convolution_with_a_kernel_of_full_size, 4, (2, 3, 3), True)
+SLIDING = held_to(test_view_3_a_classifier_of_crops_slides_over_a_larger_image, 2, 3, 3)
+VIEW_4 = held_to(test_view_4_a_1x1_convolution_is_a_linear_on_each_pixel, 3, 4, 2, 5, True)
+VIEW_6 = held_to(test_view_6_flattened_first_a_fully_connected_layer_is_a_1x1_convolution, 4, 3, 2, True)
+VIEW_7 = held_to(test_view_7_summed_class_maps_are_a_fully_connected_layer_with_tied_weights, 3, 4, 2, 3, True)
+VIEW_9 = held_to(test_view_9_one_layer_in_four_spellings, 3, 4, 5, True)
 
 BROKEN = {
     "view 2: the kernel's rows and columns exchanged": (
-        "conv2d_to_linear", weight_as(lambda w: w.view(4, 3, 3, 3).transpose(2, 3)),
-        held_to(VIEW_2, (3, 4), (3, 3), (1, 1), (0, 0), (1, 1), True)),
+        "conv2d_to_linear", weight_as(lambda w: w.view(4, 3, 3, 3).transpose(2, 3)), VIEW_2),
     "view 2: the patch unfolded pixel by pixel, not channel by channel": (
-        "conv2d_to_linear", weight_as(lambda w: w.view(4, 3, 3, 3).permute(0, 2, 3, 1)),
-        held_to(VIEW_2, (3, 4), (3, 3), (1, 1), (0, 0), (1, 1), True)),
+        "conv2d_to_linear", weight_as(lambda w: w.view(4, 3, 3, 3).permute(0, 2, 3, 1)), VIEW_2),
     "view 2: the bias left behind": (
-        "conv2d_to_linear", without_bias, held_to(VIEW_2, (3, 4), (3, 3), (1, 1), (0, 0), (1, 1), True)),
+        "conv2d_to_linear", without_bias, VIEW_2),
     "view 3: the kernel turned by half a turn, as a mathematician's convolution": (
-        "linear_to_full_conv2d", weight_as(lambda w: w.flip(2, 3)), held_to(VIEW_3, 4, (2, 3, 3), True)),
+        "linear_to_full_conv2d", weight_as(lambda w: w.flip(2, 3)), VIEW_3),
     "view 3: an image flattened with channels last": (
-        "linear_to_full_conv2d", weight_as(lambda w: w.view(4, 3, 3, 2).permute(0, 3, 1, 2)),
-        held_to(VIEW_3, 4, (2, 3, 3), True)),
+        "linear_to_full_conv2d", weight_as(lambda w: w.view(4, 3, 3, 2).permute(0, 3, 1, 2)), VIEW_3),
     "view 3: the sliding kernel's rows and columns exchanged": (
-        "linear_to_full_conv2d", weight_as(lambda w: w.transpose(2, 3)), held_to(SLIDING, 2, 3, 3)),
+        "linear_to_full_conv2d", weight_as(lambda w: w.transpose(2, 3)), SLIDING),
     "view 4: the weight transposed": (
-        "linear_to_pointwise_conv2d", weight_as(lambda w: w.transpose(0, 1)), held_to(VIEW_4, 3, 4, 2, 5, True)),
+        "linear_to_pointwise_conv2d", weight_as(lambda w: w.transpose(0, 1)), VIEW_4),
     "view 6: the weight transposed": (
-        "linear_to_pointwise_conv2d", weight_as(lambda w: w.transpose(0, 1)), held_to(VIEW_6, 4, 3, 2, True)),
+        "linear_to_pointwise_conv2d", weight_as(lambda w: w.transpose(0, 1)), VIEW_6),
     "view 7: the mean in place of the sum": (
-        "summed_conv2d_to_linear", weight_as(lambda w: w / 6), held_to(VIEW_7, 3, 4, 2, 3, True)),
+        "summed_conv2d_to_linear", weight_as(lambda w: w / 6), VIEW_7),
     "view 7: the bias added once, not at each of H W positions": (
-        "summed_conv2d_to_linear", bias_once, held_to(VIEW_7, 3, 4, 2, 3, True)),
+        "summed_conv2d_to_linear", bias_once, VIEW_7),
     "view 7: the weights laid out position by position": (
-        "summed_conv2d_to_linear", weight_as(lambda w: w.view(4, 3, 6).transpose(1, 2)),
-        held_to(VIEW_7, 3, 4, 2, 3, True)),
+        "summed_conv2d_to_linear", weight_as(lambda w: w.view(4, 3, 6).transpose(1, 2)), VIEW_7),
     "view 9: the kernel transposed": (
-        "linear_to_conv1d", weight_as(lambda w: w.transpose(0, 1)), held_to(VIEW_9, 3, 4, 5, True)),
+        "linear_to_conv1d", weight_as(lambda w: w.transpose(0, 1)), VIEW_9),
     "view 9: the weight transposed on the way back": (
         "conv1d_to_linear", weight_as(lambda w: w.T), there_and_back),
     "view 9: the (1, C) kernel read from its far end": (
-        "linear_to_full_conv2d", weight_as(lambda w: w.flip(3)), held_to(VIEW_9, 3, 4, 5, True)),
+        "linear_to_full_conv2d", weight_as(lambda w: w.flip(3)), VIEW_9),
 }  # fmt: skip
 
 

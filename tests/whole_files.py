@@ -173,16 +173,9 @@ def pcd_bytes() -> bytes:
 
 
 def lzf_compress(data: bytes) -> bytes:
-    """A plain LZF packer: copies where the same three bytes were met before, plain bytes elsewhere."""
-    out, plain, at = bytearray(), bytearray(), 0
+    """A plain LZF packer: a copy where the same three bytes were met before, else a run of one byte."""
+    out, at = bytearray(), 0
     met: dict[bytes, int] = {}
-
-    def flush() -> None:
-        for start in range(0, len(plain), 32):
-            out.append(len(plain[start : start + 32]) - 1)
-            out.extend(plain[start : start + 32])
-        plain.clear()
-
     while at < len(data):
         key, length = data[at : at + 3], 0
         before = met.get(key, -1)
@@ -191,15 +184,13 @@ def lzf_compress(data: bytes) -> bytes:
             while at + length < len(data) and length < 264 and data[before + length] == data[at + length]:
                 length += 1
         if length < 3:
-            plain.append(data[at])
+            out.extend([0, data[at]])
             at += 1
             continue
-        flush()
         back, short = at - before - 1, length - 2
         head = [short << 5 | back >> 8] if short < 7 else [7 << 5 | back >> 8, short - 7]
         out.extend([*head, back & 255])
         at += length
-    flush()
     return bytes(out)
 
 
