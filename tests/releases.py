@@ -8,7 +8,8 @@ import numpy as np
 
 from pointnet.datasets.modelnet import HDF5_FOLDER
 from pointnet.datasets.s3dis import CLASSES, POINTS
-from tests.helpers import SPLITS, make_room
+from pointnet.datasets.shapenetpart import PUBLISHED
+from tests.helpers import OWN, SPLITS, make_room, write_text
 
 
 def edit_hdf5(name: str = "", **arrays: np.ndarray | None) -> Callable[[Path], None]:
@@ -87,8 +88,6 @@ def write_hdf5_blocks(root: Path) -> Path:
     return folder
 
 
-OWN_LABELS = {"Tree": [0, 1], "Park bench": [0, 1, 2]}  # of the categories `OWN`
-
 # As every public reader of the set has it.
 PUBLISHED_LABELS = {
     "Earphone": [16, 17, 18], "Motorbike": [30, 31, 32, 33, 34, 35], "Rocket": [41, 42, 43], "Car": [8, 9, 10, 11],
@@ -116,6 +115,15 @@ def write_hdf5_parts(root: Path, categories: dict[str, str], labels: dict[str, l
                 ids = [generator.choice(labels[list(categories.values())[i]], points) for i in of]
                 file["pid"] = np.array(ids, np.uint8)
     return folder
+
+
+def write_published_parts(root: Path) -> Path:
+    return write_hdf5_parts(root, PUBLISHED, PUBLISHED_LABELS)
+
+
+def write_own_parts(root: Path) -> Path:
+    """The text layout with categories of one's own."""
+    return write_text(root, OWN, {"Tree": [0, 1], "Park bench": [0, 1, 2]})
 
 
 def write_scans(root: Path) -> Path:

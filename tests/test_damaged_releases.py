@@ -10,35 +10,19 @@ import pytest
 
 from pointnet.datasets import S3DIS, MeshFolder, ModelNet, PointCloudFileError, ScanObjectNN, ShapeNetPart
 from pointnet.datasets.s3dis import POINTS
-from pointnet.datasets.shapenetpart import PUBLISHED
 from pointnet.datasets.shapes import Shapes
 from pointnet.points.read import DatasetNotFoundError
-from tests.helpers import LIST, OWN, listed, make_room, rows, write, write_text
+from tests.helpers import LIST, listed, make_room, rows, write
 from tests.releases import (
-    OWN_LABELS,
-    PUBLISHED_LABELS,
     edit_hdf5,
     write_hdf5_blocks,
-    write_hdf5_parts,
     write_npy_rooms,
+    write_own_parts,
+    write_published_parts,
     write_release,
     write_scans,
     write_text_rooms,
 )
-
-# Layout -> what writes it into a folder, and what reads it.
-LAYOUTS = {
-    "modelnet": (write_release, lambda folder: ModelNet(folder, num_points=8)),
-    "rooms": (write_npy_rooms, lambda folder: S3DIS(folder, "test")),
-    "objects": (write_text_rooms, lambda folder: S3DIS(folder, "test")),
-    "blocks": (write_hdf5_blocks, lambda folder: S3DIS(folder, "test")),
-    "part texts": (lambda root: write_text(root, OWN, OWN_LABELS), lambda folder: ShapeNetPart(folder, "train", 8)),
-    "part hdf5": (
-        lambda root: write_hdf5_parts(root, PUBLISHED, PUBLISHED_LABELS),
-        lambda folder: ShapeNetPart(folder, "train", 8),
-    ),
-    "scans": (write_scans, lambda folder: ScanObjectNN(folder, "test", 8, variant="objects")),
-}
 
 
 def without(name: str):
@@ -46,10 +30,6 @@ def without(name: str):
 
 
 SHAPES = "ply_data_train1.h5"
-
-
-def cut_short(folder: Path) -> None:
-    (folder / SHAPES).write_bytes((folder / SHAPES).read_bytes()[:-600])
 
 
 def a_group(folder: Path) -> None:
@@ -70,11 +50,9 @@ def claim(shape: tuple[int, ...], **settings):
 MODELNET = [
     (without(SHAPES), f"{SHAPES}: no such file"),
     (write(SHAPES, "<html>404</html>"), f"{SHAPES}: is not a readable HDF5 file"),
-    (cut_short, f"{SHAPES}: is not a readable HDF5 file"),
     (edit_hdf5(SHAPES, data=None), r"has no data set 'data'; it holds \['label'\]"),
     (edit_hdf5(SHAPES, data=np.zeros((3, 8, 2))), r"data set 'data' must be \(any, any, 3\), got \(3, 8, 2\)"),
     (edit_hdf5(SHAPES, label=np.zeros((4, 1), int)), "must have a label for each shape, got 3 and 4"),
-    (edit_hdf5(SHAPES, label=np.full((3, 1), 1.7)), "labels must be integers, got float64"),
     (edit_hdf5(SHAPES, label=np.array([[0], [1], [9]])), "labels must be 0 to 2, got 0 to 9"),
     (edit_hdf5(SHAPES, data=np.full((3, 8, 3), 1e39)), "shape 0 has numbers that are not finite"),
     (edit_hdf5(SHAPES, data=np.zeros((3, 4, 3), np.float32)), "has 4 points a shape, fewer than num_points=8"),
@@ -82,7 +60,6 @@ MODELNET = [
     (edit_hdf5(SHAPES, data=h5py.Empty("f4")), "'data' must be a data set of numbers"),
     (a_group, "'data' must be a data set of numbers"),
     (edit_hdf5(SHAPES, data=h5py.ExternalLink("ply_data_train0.h5", "data")), "'data' is a link, which is not"),
-    (edit_hdf5(SHAPES, data=h5py.SoftLink("/label")), "'data' is a link, which is not followed"),
     (claim((10**9, 1024, 3)), r"declares \(1000000000, 1024, 3\), more than the file holds"),
     (claim((10**10, 2048, 3), chunks=(1, 2048, 3), compression="gzip"), "more than the file holds"),
     (write("shape_names.txt", "chair\nlamp\nchari\n"), "'chari' is not a class"),
@@ -116,10 +93,8 @@ ROOMS = [
     (saved(make_room()[:, :6]), f"{ROOM}: must have 7 numbers a row, got 6"),
     (saved(make_room()[:0]), f"{ROOM}: holds no points"),
     (put(4, 2, np.nan), f"{ROOM}: point 5 holds a number that is not finite"),
-    (put(4, 2, 1e308), r"must be a room in metres, at most 1000 of them, got 1e\+308"),
     (put(4, 0, -1001), "must be a room in metres, at most 1000 of them, got 100"),
     (put(4, 3, 256), "colours must be 0 to 255, got 0 to 256"),
-    (put(4, 5, -1), "colours must be 0 to 255, got -1 to"),
     (put(4, 6, 13), "classes must be whole numbers from 0 to 12, got 13"),
     (put(4, 6, 2.5), "classes must be whole numbers from 0 to 12, got 2.5"),
     (sparse, "must cut into at most 2000 blocks, got"),
@@ -168,22 +143,18 @@ PART_TEXTS = [
     (write(SHAPE, "1 2 3 0 0 1 leg\n"), f"{SHAPE}: is not a table of numbers: could not convert"),
     (write(SHAPE, "1 2 3 0 0 1 0\n1 nan 3 0 0 1 0\n"), f"{SHAPE}: row 2 holds a number that is not finite"),
     (write(SHAPE, "1 2 3 0 0 1 1.5\n"), f"{SHAPE}: {WHOLE}, got 1.5"),
-    (write(SHAPE, "1 2 3 0 0 1 -1\n"), f"{SHAPE}: {WHOLE}, got -1"),
     (write(SHAPE, "1e308 2 3 0 0 1 0\n-1e308 2 3 0 0 1 0\n"), f"{SHAPE}: is too wide to scale"),
     (write(SHAPE, "1 2 3 0 0 1 0\n" * 9), f"{SHAPE}: has no extent"),
     (write(NAMES, "Tree\n"), f"{NAMES}: each line must name a category and its folder, .*, got 'Tree'"),
     (write(NAMES, "Tree ../01\n"), f"{NAMES}: each line must name a category and its folder"),
     (write(NAMES, "Tree 01\nBench 01\n"), f"{NAMES}: each line must name a category and its folder, neither"),
-    (write(NAMES, "\n\n"), f"{NAMES}: names no category"),
     (write(NAMES, b"\xff\xfe"), f"{NAMES}: cannot be read"),
     (write(NAMES, "Bush 03\n"), "its train split holds no shape"),
     (without(LIST), f"{LIST}: cannot be read: .*No such file"),
     (write(LIST, "[" * 100_000), f"{LIST}: cannot be read"),
-    (write(LIST, '{"a": 1}'), f"{LIST}: must be a list of shapes"),
     (listed(), "its train split holds no shape"),
     (listed(3), f"{LIST}: must list 'shape_data/<folder>/<shape>', got '3'"),
     (listed("shape_data/01/.."), f"{LIST}: must list 'shape_data/<folder>/<shape>', got 'shape_data/01/..'"),
-    (listed("shape_data/01/a\0b"), f"{LIST}: must list"),
     (listed("shape_data/01/..\\..\\a"), f"{LIST}: must list"),
     (write("parts.json", "[]"), "parts.json: must hold the parts of each category and their labels"),
     (write("parts.json", '{"Tree": {"crown": 0}}'), "parts.json: names no part of 'Park bench'"),
@@ -198,7 +169,6 @@ PART_HDF5 = [
     (write("train_hdf5_file_list.txt", ""), "train_hdf5_file_list.txt: names no file"),
     (edit_hdf5(SHAPES, pid=IDS[:, 1:]), r"data set 'pid' must be \(32, 32\), got \(32, 31\)"),
     (edit_hdf5(SHAPES, pid=IDS.astype(int) + 50), "'pid' must be whole numbers from 0 to 49, got 50"),
-    (edit_hdf5(SHAPES, pid=IDS + 0.5), "'pid' must be whole numbers from 0 to 49, got 0.5"),
     (edit_hdf5(SHAPES, label=np.full((32, 1), 16)), "labels must be 0 to 15, got 16 to 16"),
     (edit_hdf5(SHAPES, data=np.zeros((32, 9, 3)), pid=IDS[:, :9]), "must have 32 points a shape, .*, got 9"),
     (edit_hdf5(SHAPES, pid=h5py.ExternalLink("ply_data_train0.h5", "pid")), "'pid' is a link, which is not followed"),
@@ -218,22 +188,23 @@ SCANNED = [
     (edit_hdf5(SCANS, mask=h5py.ExternalLink("training_objectdataset.h5", "mask")), "'mask' is a link, which is not"),
 ]
 
-DAMAGE = {
-    "modelnet": MODELNET,
-    "rooms": ROOMS,
-    "objects": OBJECTS,
-    "blocks": BLOCKS,
-    "part texts": PART_TEXTS,
-    "part hdf5": PART_HDF5,
-    "scans": SCANNED,
+# Layout -> what writes it into a folder, what reads it, and what is damaged in it.
+LAYOUTS = {
+    "modelnet": (write_release, lambda folder: ModelNet(folder, num_points=8), MODELNET),
+    "rooms": (write_npy_rooms, lambda folder: S3DIS(folder, "test"), ROOMS),
+    "objects": (write_text_rooms, lambda folder: S3DIS(folder, "test"), OBJECTS),
+    "blocks": (write_hdf5_blocks, lambda folder: S3DIS(folder, "test"), BLOCKS),
+    "part texts": (write_own_parts, lambda folder: ShapeNetPart(folder, "train", 8), PART_TEXTS),
+    "part hdf5": (write_published_parts, lambda folder: ShapeNetPart(folder, "train", 8), PART_HDF5),
+    "scans": (write_scans, lambda folder: ScanObjectNN(folder, "test", 8, variant="objects"), SCANNED),
 }
 
 
 @pytest.mark.parametrize(
-    ("layout", "damage", "reason"), [(layout, *case) for layout, cases in DAMAGE.items() for case in cases]
+    ("layout", "damage", "reason"), [(layout, *case) for layout, (*_, cases) in LAYOUTS.items() for case in cases]
 )
 def test_a_damaged_release_is_one_clear_line_with_the_path(tmp_path, layout, damage, reason):
-    make, read = LAYOUTS[layout]
+    make, read, _ = LAYOUTS[layout]
     folder = make(tmp_path)
     damage(folder)
     with pytest.raises(PointCloudFileError, match=reason) as caught:
@@ -243,7 +214,7 @@ def test_a_damaged_release_is_one_clear_line_with_the_path(tmp_path, layout, dam
 
 
 def test_a_list_of_shapes_leads_to_no_other_folder_even_where_the_file_is_there(tmp_path):
-    own = write_text(tmp_path, OWN, OWN_LABELS)
+    own = write_own_parts(tmp_path)
     np.savetxt(tmp_path / "secret.txt", rows(9, [0]))
     os.symlink(tmp_path, own / "03")
     write(LIST, json.dumps(["shape_data/03/secret"]))(own)
@@ -280,15 +251,12 @@ def test_where_a_set_is_missing_the_error_says_what_was_looked_for(tmp_path, kin
         (S3DIS, {"num_points": 4097}, "num_points must be 1 to 4,096, got 4097"),
         (ScanObjectNN, {"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
         (ScanObjectNN, {"variant": "pb_t25"}, "variant must be one of 'objects', 'pb_t50_rs', got 'pb_t25'"),
-        (ScanObjectNN, {"num_points": 0}, "num_points must be at least 1, got 0"),
         (ShapeNetPart, {"split": "valid"}, "split must be one of 'train', 'val', 'test', 'trainval', got 'valid'"),
         (ShapeNetPart, {"form": "ply"}, "form must be one of None, 'text', 'hdf5', got 'ply'"),
-        (ShapeNetPart, {"up": "x"}, "up must be one of None, 'z', 'y', got 'x'"),
         (ShapeNetPart, {"num_points": 0}, "num_points must be at least 1, got 0"),
         (MeshFolder, {"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
         (MeshFolder, {"num_points": 0}, "num_points must be 1 to 1,000,000, got 0"),
         (MeshFolder, {"test_fraction": 1}, r"test_fraction must be in \[0, 1\), got 1"),
-        (MeshFolder, {"up": "x"}, "up must be one of None, 'z', 'y', got 'x'"),
         (Shapes, {"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
         (Shapes, {"num_points": 2049}, "num_points must be 1 to 2,048, got 2049"),
     ],

@@ -145,13 +145,11 @@ def test_the_real_forms_are_in_one_frame(real_modelnet, name):
     assert turned > 1.8 * right
 
 
-def test_a_listing_leads_to_no_file_outside(tmp_path, samples):
-    folder = tmp_path / "modelnet40_normal_resampled"
-    shutil.copytree(samples / folder.name, folder)
-    listing = folder / "modelnet40_train.txt"
+def test_a_listing_leads_to_no_file_outside(samples):
+    folder = samples / "modelnet40_normal_resampled"
     (folder / "chair" / "chair_").mkdir()
-    (tmp_path / "secret.txt").write_text("0 0 1 0 0 1\n")
-    listing.write_text("chair_/../../../secret\n")
+    (samples / "secret.txt").write_text("0 0 1 0 0 1\n")
+    (folder / "modelnet40_train.txt").write_text("chair_/../../../secret\n")
     with pytest.raises(PointCloudFileError, match=r"must list '<class>_<number>', got 'chair_/\.\./"):
         ModelNet(folder, num_points=1)
 
@@ -175,9 +173,6 @@ def test_meshes_are_sampled_by_area_from_their_files_name(samples):
     assert torch.equal(data.points, again.points)
     assert data[0][0].shape == (6, 64)
     assert data.num_points == 64 < data.points.shape[2]
-    torch.testing.assert_close(data.points[:, :3].mean(2), torch.zeros(16, 3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(data.points[:, :3].norm(dim=1).amax(1), torch.ones(16))
-    torch.testing.assert_close(data.points[:, 3:].norm(dim=1), torch.ones(16, data.points.shape[2]))
     path = samples / "ModelNet40" / "bottle" / "train" / "bottle_0001.off"
     assert path.read_text().startswith("OFF") and "\n" not in path.read_text()[:5]  # noqa: PT018
     np.testing.assert_array_equal(data.points[0], sample_file(path, data.points.shape[2], normals=True))

@@ -76,17 +76,12 @@ REFUSED = [
     ("a.off", b"", "is empty"),
     ("a.off", b"solid\n", "does not begin with OFF, but with 'solid'"),
     ("a.off", "OFF BINARY\n3 1 0\n", "is OFF of a variant that is not read"),
-    ("a.off", "4OFF\n3 1 0\n", "is OFF of a variant that is not read"),
     ("a.off", "OFF\nmany few\n", "must give its numbers of vertices and faces after OFF, got 'many few'"),
-    ("a.off", "OFF\n0 0 0\n", "declares no vertices"),
     ("a.off", f"OFF\n4000000000 1 0\n{TRIANGLE}", "declares 4000000000 vertices, more than the file holds"),
-    ("a.off", f"OFF\n3 4000000000 0\n{TRIANGLE}", "declares 4000000000 faces, more than the file holds"),
     ("a.off", f"OFF\n4 1 0\n{TRIANGLE}3 0 1 2\n", "declares 4 vertices of at least 3 numbers, a line each"),
-    ("a.off", f"OFF\n2 1 0\n{TRIANGLE}3 0 1 2\n", "declares 1 faces, holds 2 lines of them"),
     ("a.off", f"OFF\n3 2 0\n{TRIANGLE}3 0 1 2\n", "declares 2 faces, holds 1 lines of them"),
     ("a.off", f"OFF\n3 1 0\n{TRIANGLE}3 0 1 3\n", "a face names vertex 3, but there are 3 vertices, counted from 0"),
     ("a.off", f"OFF\n3 1 0\n{TRIANGLE}3 0 1 -1\n", "a face names vertex -1, but there are 3 vertices"),
-    ("a.off", f"OFF\n3 1 0\n{TRIANGLE}3 0 1 99999999999999999999\n", "a face names vertex 9223372036854775807"),
     ("a.off", f"OFF\n3 1 0\n{TRIANGLE}5 0 1 2\n", "a face declares 5 corners and has 3 numbers behind"),
     ("a.off", f"OFF\n3 1 0\n{TRIANGLE}700000" + " 0" * 700_000 + "\n", "has a line of more than 1000000 bytes"),
     ("a.off", f"OFF\n3 1 0\n{TRIANGLE}3 0 1 1.5\n", "a face names vertex 1.5"),
@@ -98,15 +93,12 @@ REFUSED = [
     ("a.ply", "ply\nformat ascii 1.0\n", "has no end_header"),
     ("a.ply", "ply\nelement vertex 1\nproperty float x\nend_header\n1\n", "does not say its format"),
     ("a.ply", ply("element vertex many\n"), "has in its header 'element vertex many'"),
-    ("a.ply", ply("element vertex 1\nproperty quad x\n", b"1\n"), "has in its header 'property quad x'"),
     ("a.ply", ply("element vertex 0\n" + XYZ), "holds no vertices"),
     ("a.ply", ply("element face 1\nproperty list float int vertex_indices\n", b"3 0 1 2\n"), "length is no integer"),
     ("a.ply", ply("element vertex 9000000\n" + XYZ, b"1 2 3\n"), "declares 9000000 of element 'vertex', more than"),
-    ("a.ply", ply("element vertex 5\n" + XYZ, bytes(48), "binary_big_endian"), "declares 5 of element 'vertex', more"),
     ("a.ply", ply("element vertex 2\n" + XYZ, b"10 20 30\n40 50\n"), "those lines hold 5 numbers"),
     ("a.ply", ply("element vertex 1\nproperty float x\n", b"1\n"), "names no columns x, y and z, only x"),
     ("a.ply", ply("element vertex 1\n" + LIST, b"1 2 3\n"), "has lists in its element 'vertex'"),
-    ("a.ply", ply(f"element vertex 1\n{XYZ}element face 1\n{LIST}", b"1 2 3\n3 0 0 7\n"), "a face names vertex 7"),
     (
         "a.ply",
         ply(f"element vertex 1\n{XYZ}element face 2\n{LIST}", bytes(12) + b"\3\0\0\0\0\xff", "binary_little_endian"),
@@ -116,63 +108,44 @@ REFUSED = [
     ("a.obj", "v 1 2\n", "has a vertex of fewer than three numbers: '1 2'"),
     ("a.obj", "v 0 0 0\nf 1 1 2\n", "a face names vertex 1, but there are 1 vertices, counted from 0"),
     ("a.obj", "v 0 0 0\nf 0 1 1\n", "a face names vertex 0, but OBJ counts from 1"),
-    ("a.obj", "v 0 0 0\nf -1 -2 -1\n", "a face names vertex 9223372036854775806"),
     ("a.stl", bytes(80) + (7).to_bytes(4, "little") + bytes(50), "declares 7 triangles of 50 bytes after its header"),
-    ("a.stl", bytes(80) + (1).to_bytes(4, "little") + bytes(90), "declares 1 triangles of 50 bytes after its header"),
     ("a.stl", "solid a\nvertex 0 0 0\n", "is cut short: it does not end with endsolid"),
     ("a.stl", "solid a\nvertex 0 0 0\nvertex 0 0\nendsolid\n", "has a vertex without three numbers"),
     ("a.stl", "solid a\nvertex 0 0 0\nvertex 0 0 1\nendsolid\n", "must have three vertices a triangle, got 2"),
     ("a.stl", "solid a\nendsolid\n".ljust(90), "holds no triangle"),
     ("a.glb", b"PK\3\4" + bytes(40), r"does not begin with glTF, but with 'PK\x03\x04'"),
     ("a.glb", whole_files.glb()[:-20], "must be of version 2 and whole, got version 2 and "),
-    (
-        "a.gltf",
-        gltf(buffers=[{"uri": "far.bin"}]),
-        "bytes in another file, which is not opened: 'far.bin'",
-    ),
+    ("a.gltf", gltf(buffers=[{"uri": "far.bin"}]), "bytes in another file, which is not opened: 'far.bin'"),
     ("a.gltf", gltf(), "accessor 0 declares 40 rows, more than its buffer holds"),
     ("a.gltf", gltf(asset={"version": "1.0"}), "is not glTF 2"),
     ("a.gltf", gltf(nodes=[{"children": [1]}, {"children": [0]}]), "has two parents, or is its own descendant"),
     ("a.gltf", gltf(nodes=[{"mesh": 4}, {}]), "refers to meshes '4', but has 1"),
     ("a.gltf", gltf(extensionsRequired=["KHR_draco_mesh_compression"]), "compressed with KHR_draco_mesh_compression"),
     ("a.gltf", gltf(nodes=[{}] * 600_000), "describes more than 500000 things in its JSON"),
-    (
-        "a.gltf",
-        b'{"asset":' + b"[" * 100_000,
-        "is not a readable GLTF file (damaged, cut short or of another format)",
-    ),
+    ("a.gltf", b'{"asset":' + b"[" * 100_000, "is not a readable GLTF file"),
     ("a.glb", many_copies(), "more than a file of its size may ask for"),
     ("a.glb", a_count_of("-9"), "accessor 0 declares '-9' rows"),
-    ("a.glb", a_count_of("NaN"), "accessor 0 declares 'nan' rows"),
-    ("a.glb", a_count_of("3.5"), "accessor 0 declares '3.5' rows"),
     ("a.glb", a_count_of("true"), "accessor 0 declares 'True' rows"),
     ("a.xyz", "\n\n \n", "holds no points"),
     ("a.xyz", "1 2\n3 4\n", "must have at least 3 columns, x, y and z, got 2"),
-    ("a.xyz", "1 2 3\n4 5\n6 7 8 9\n", "is not a table of numbers: the number of columns changed from 3 to 2"),
     ("a.xyz", "1 2 3\n4 five 6\n", "is not a table of numbers: could not convert string 'five' to float64"),
     ("a.xyz", "<html>404</html>\n", "begins with '<html>404</html>', neither numbers nor names of columns"),
     ("a.xyz", "1 2 3\n".encode("utf-16"), "is not text of one byte a letter"),
     ("a.pts", "3\n1 2 3\n4 5 6\n", "declares 3 points, holds 2"),
     ("a.csv", "x,y,z\n0,10,20,30\n", "names 3 columns, but its first row has 4"),
     ("a.csv", "x,y,z,r,g,b\n10,20,,1,2,3\n", "could not convert string '' to float64 at row 0, column 3"),
-    ("a.csv", "10,20,30\n10,,30\n", "could not convert string '' to float64 at row 1, column 2"),
-    ("a.csv", "10,,20,30\n", "begins with '10,,20,30', neither numbers nor names of columns"),
-    ("a.txt", "1,5 2,5 3,5\n", "begins with '1,5 2,5 3,5', neither numbers nor names of columns"),
     ("a.xyz", "nan nan nan\n", "has no point whose coordinates are finite"),
     ("a.pcd", b"VERSION 0.7\n", "has no FIELDS in its header"),
     ("a.pcd", pcd(POINTS="3"), "declares 3 points, but WIDTH x HEIGHT is 2"),
     ("a.pcd", pcd(WIDTH="9000000", POINTS="9000000"), "declares 9000000 points of 3 values, more than the file holds"),
-    ("a.pcd", pcd(WIDTH="1", POINTS="1"), "declares 1 points of 3 values, a line each, holds 6 values"),
     ("a.pcd", pcd(DATA="binary"), "declares 2 points of 12 bytes, holds 12 bytes of them"),
     ("a.pcd", pcd(DATA="xml"), "DATA must be ascii, binary or binary_compressed, got 'xml'"),
     ("a.pcd", pcd(SIZE="4 4 3"), "TYPE and SIZE must be I or U of 1, 2, 4 or 8, or F of 4 or 8, got 'F3'"),
     ("a.pcd", pcd(COUNT="1 1 9000000"), "declares 9000002 values a point"),
-    ("a.pcd", pcd(FIELDS="a b c"), "names no columns x, y and z, only a, b, c"),
     ("a.pcd", pcd(DATA="binary_compressed"), "declares 2 points of 12 bytes, but "),
     ("a.npy", npy_of(np.array([{"a": 1}], object)), "holds Python objects, which are not loaded"),
     ("a.npy", npy_claim("(1000000000, 3)"), "declares an array of (1000000000, 3), 12000000000 bytes, but holds 64"),
     ("a.npy", npy_claim("(3,)"), "the array must be (N, 3) or a little wider, got (3,)"),
-    ("a.npy", npy_claim("(4, 1)"), "the array must be (N, 3) or a little wider, got (4, 1)"),
     ("a.npy", npy_claim("(2, 3)", "'<U2'"), "the array must be numbers, got <U2"),
     ("a.npz", npz_of(stuff=npy_of(np.zeros(3))), "holds no array named points, xyz, pos, data, only 'stuff'"),
     ("a.npz", npz_of(points=npy_of(np.zeros((10_000_000, 3)))), "unpacks to 240000128 bytes, more than is allowed"),
@@ -182,16 +155,10 @@ REFUSED = [
     ("a.h5", "<html>404</html>", "is not a readable HDF5 file (damaged, cut short or of another format)"),
     ("a.h5", hdf5_of(stuff=[1]), "holds no array named points, xyz, pos, data, only 'stuff'"),
     ("a.h5", hdf5_of(data=np.zeros((2, 8, 3))), "points must be (N, 3) or a little wider, got (2, 8, 3)"),
-    ("a.h5", hdf5_of(points=h5py.SoftLink("/other")), "'points' is a link, which is not followed"),
     ("a.h5", hdf5_of(points=h5py.ExternalLink("b.h5", "a")), "'points' is a link, which is not followed"),
     ("a.h5", hdf5_bomb(), "data set 'points' takes 120000000 bytes, more than its file may declare"),
     ("a.h5", hdf5_with_a_plugin(), "data set 'points' is packed with filter 32015, which is not read"),
-    (
-        "a.step",
-        "ISO-10303-21;",
-        "its suffix must be one of OFF, PLY, OBJ, STL, GLB, GLTF, PCD, XYZ, TXT, CSV, PTS",
-    ),
-    ("a", "1 2 3", "its suffix must be one of"),
+    ("a.step", "ISO-10303-21;", "its suffix must be one of OFF, PLY, OBJ, STL, GLB, GLTF, PCD, XYZ, TXT"),
 ]
 
 
@@ -211,15 +178,9 @@ def test_what_cannot_be_used_is_one_line_with_the_path_and_the_reason(tmp_path, 
     assert caught.value.path == path
 
 
-def test_a_line_break_in_the_path_leaves_the_message_one_line(tmp_path):
-    with pytest.raises(PointCloudFileError) as caught:
-        read_points(tmp_path / "a\nb.off")
-    assert str(caught.value).endswith("a\\nb.off: no such file")
-
-
-def test_what_is_no_file_is_refused(tmp_path):
-    with pytest.raises(PointCloudFileError, match="no such file"):
-        read_points(tmp_path / "nowhere.off")
+def test_what_is_no_file_is_refused_in_one_line_whatever_its_name(tmp_path):
+    with pytest.raises(PointCloudFileError, match=r"nowhere\\nb.off: no such file$"):
+        read_points(tmp_path / "nowhere\nb.off")
     (tmp_path / "folder.off").mkdir()
     with pytest.raises(PointCloudFileError, match="is a folder, not a file"):
         read_points(tmp_path / "folder.off")
@@ -236,17 +197,7 @@ def test_wrong_arguments_are_value_errors_that_name_no_file():
         assert not isinstance(caught.value, PointCloudFileError)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("two\nlines"),
-        KeyError("a\nb"),
-        RecursionError("deep"),
-        MemoryError(),
-        AssertionError("\x1b"),
-        OSError("x"),
-    ],
-)
+@pytest.mark.parametrize("error", [ValueError("two\nlines"), RecursionError("deep"), MemoryError(), KeyError("\x1b")])
 def test_whatever_a_parser_raises_leaves_by_one_door(monkeypatch, error):
     def fail(path, extras):
         raise error

@@ -87,11 +87,6 @@ def test_rooms_are_cut_into_blocks_of_nine_channels_as_released(npy):
     stored, _ = data.batch(slice(None))
     assert stored.shape == (len(expected), 10, POINTS)
     assert_blocks_are(stored, [rows for _, rows in expected])
-    points, parts, room = data[0]
-    assert points.shape == (9, POINTS)
-    assert (points[6:9].min(), points[6:9].max()) >= (0, 0.9)
-    assert set(parts.tolist()) == {CLASSES.index("wall"), CLASSES.index("chair")}
-    assert room == 0
 
 
 def as_cloud(room: np.ndarray) -> PointCloud:
@@ -135,13 +130,6 @@ def test_a_dense_block_gives_4096_of_its_points_and_none_twice():
 
 
 def test_objects_as_text_are_the_same_room(npy, text):
-    room = read_room(text / "Area_1" / "office_2" / "Annotations")
-    wanted = read_room(npy / "Area_1_office_2.npy")
-    assert room.colors.max() <= 1
-    for found, expected in zip(room, wanted, strict=True):
-        if expected is not None:
-            order, other = (np.lexsort(cloud.points.round(3).T) for cloud in (room, wanted))
-            np.testing.assert_allclose(found[order], expected[other], atol=1e-5)
     from_text, from_npy = S3DIS(text, "test"), S3DIS(npy, "test")
     assert from_text.classes == from_npy.classes
     for a, b in zip(from_text.batch(slice(None))[0], from_npy.batch(slice(None))[0], strict=True):
@@ -157,8 +145,6 @@ def test_bytes_that_lost_a_bit_are_read_as_they_were(text):
     broken = bytearray(content)
     broken[number] ^= 0x20
     broken[content.index(b" ")] ^= 0x20
-    assert b"\x10" in broken
-    assert b"\0" in broken
     chair.write_bytes(bytes(broken))
     for found, expected in zip(read_room(folder), whole, strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -204,8 +190,6 @@ def test_validation_is_of_whole_rooms(npy):
         assert len(val.labels.unique()) == rooms
         assert not set(train.labels.tolist()) & set(val.labels.tolist())
         assert len(train) + len(val) == len(data)
-    assert torch.equal(split_validation(data, seed=1, fraction=0.1)[1].labels, data.subset(
-        data.held_out(1, 0.1).nonzero()[:, 0]).labels)  # fmt: skip
     assert len({split_validation(data, seed, 0.1)[1].labels[0].item() for seed in range(9)}) > 1
 
 
@@ -215,10 +199,8 @@ def test_blocks_of_the_release_are_taken_as_they_are(hdf5):
     assert test.parts[:, 0].tolist() == [6, 7, 8]
     assert train.parts[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 9, 10]
     assert [train.classes[label] for label in train.labels] == [ROOMS[0]] * 4 + [ROOMS[1]] * 2 + [ROOMS[2]] * 2
-    points, parts, room = test[1]
-    torch.testing.assert_close(points, (7 + torch.arange(9)[:, None] / 10).expand(9, POINTS))
-    assert (parts == 7).all()
-    assert test.classes[room] == ROOMS[3]
+    torch.testing.assert_close(test[1][0], (7 + torch.arange(9)[:, None] / 10).expand(9, POINTS))
+    assert test.classes[test[1][2]] == ROOMS[3]
     assert train.room_files == {}
     assert torch.equal(S3DIS(hdf5.parent, "train", form="hdf5").labels, train.labels)
     (hdf5 / "all_files.txt").unlink()  # then by their numbers

@@ -20,7 +20,7 @@ from pointnet.datasets import shapenetpart as module
 from pointnet.datasets.shapenetpart import KEPT, PUBLISHED
 from pointnet.points.read import DatasetNotFoundError
 from tests.helpers import OWN, SHARED_DATA, SPLITS, linked, write_text
-from tests.releases import OWN_LABELS, PUBLISHED_LABELS, write_hdf5_parts
+from tests.releases import PUBLISHED_LABELS, write_hdf5_parts, write_own_parts, write_published_parts
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def text(tmp_path) -> Path:
 
 @pytest.fixture
 def hdf5(tmp_path) -> Path:
-    return write_hdf5_parts(tmp_path, PUBLISHED, PUBLISHED_LABELS)
+    return write_published_parts(tmp_path)
 
 
 @pytest.fixture
 def own(tmp_path) -> Path:
-    return write_text(tmp_path, OWN, OWN_LABELS)
+    return write_own_parts(tmp_path)
 
 
 @pytest.fixture(scope="module")
