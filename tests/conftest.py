@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.helpers import SHARED_DATA
+from pointnet.commands import train
+from tests.helpers import ON_SAMPLES, SHARED_DATA
 
 # Deterministic: the same examples every time. No deadline: a loaded machine is not a failure.
 settings.register_profile("suite", derandomize=True, deadline=None, database=None)
@@ -30,6 +31,27 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def sample_run(tmp_path_factory) -> Path:
+    """A run on the sample of ModelNet40, by the command line."""
+    out = tmp_path_factory.mktemp("runs") / "sample"
+    assert train.main([*ON_SAMPLES, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """The splits that train.py opens, in order."""
+    splits, open_dataset = [], train.open_dataset
+
+    def counting(name, root, split, *more, **options):
+        splits.append(split)
+        return open_dataset(name, root, split, *more, **options)
+
+    monkeypatch.setattr(train, "open_dataset", counting)
+    return splits
 
 
 @pytest.fixture

@@ -30,6 +30,12 @@ class Page(HTMLParser):
     def handle_data(self, data):
         self.texts[self.inside] = self.texts.get(self.inside, "") + data
 
+    def requested(self) -> list[str]:
+        """What the elements name as addresses; a page without requests names at most its own sections."""
+        assert not {tag for tag, _ in self.elements} & {"link", "img", "iframe", "object", "embed", "base", "form"}
+        assert not [named for _, named in self.elements if {"src", "action"} & set(named)]
+        return [named["href"] for _, named in self.elements if "href" in named]
+
     def views(self) -> list[dict]:
         return json.loads(self.texts["views"])
 

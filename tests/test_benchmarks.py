@@ -1,7 +1,6 @@
 """The benchmarks and the ablation run, in small: only a quiet machine gives figures that mean something."""
 
 import importlib
-import json
 import mmap
 import re
 import subprocess
@@ -11,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import common, data, epoch, inference, memory, scene, segmentation
+from benchmarks import common, data, inference, memory, scene, segmentation
 from pointnet.commands import train
 from pointnet.training.run_folder import read_metrics
-from tests.helpers import QUICK, SAMPLES, error_of
+from tests.helpers import ON_SAMPLES, ROOT, SAMPLES, error_of, metrics_line, write_metrics
 from tools import ablation
 
-ROOT = Path(__file__).parents[1]
 BENCHMARKS = [
     ("training_step", "--batch_size 2 --num_points 16", r"\| kept \| fp32 \| ours \| [\d.]+ \|"),
     ("inference", "--batch_size 2 --num_points 16 --stream 1000", r"\| 1,000 \| [\d.]+ \|"),
@@ -53,7 +51,6 @@ def test_a_benchmark_checks_equality_and_prints_its_table(module, flags, row, in
 @pytest.mark.parametrize(
     ("module", "flags", "row"),
     [
-        *BENCHMARKS,
         ("epoch", "--clouds 8 --batch_size 4", r"\| \+ freed memory kept, as in `train.py` \| [\d.]+ \| [\d,]+ \|"),
         ("loaded", "--batch_size 2 --num_points 64", r"\| a busy process \| passive \| [\d.]+ \| [\d.]+ \|"),
         ("fuzz", "--mutants 5 --formats NPY", r"\| NPY \| 5 \| \d \| \d \| [\d.]+ s \| \d+ MB \|\nNo crash"),
@@ -66,36 +63,6 @@ def test_a_benchmark_is_a_command(module, flags, row):
     assert re.search(row, done.stdout), done.stdout
 
 
-class Turns:
-    """The pipe of an epoch's row: says that it is the row's turn whenever it is asked, and keeps the answers."""
-
-    def __init__(self):
-        self.answers = []
-
-    def send(self, answer):
-        self.answers.append(answer)
-
-    def recv(self):
-        return "go"
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # DataLoader's workers
-def test_an_epoch_is_measured_by_fit_and_by_the_usual_loop(in_small, capsys):
-    args = common.parser("").parse_args(["--rounds", "1", "--threads", "1"])
-    args.root, args.clouds, args.batch_size = ROOT / SAMPLES, 4, 4
-    taken = {}
-    for row in (epoch.USUAL, epoch.TRAIN_PY):
-        pipe = Turns()
-        epoch.serve(row, args, pipe)
-        ready, *taken[row] = pipe.answers
-        assert ready == "ready"
-        assert len(taken[row]) == 2
-    assert taken[epoch.TRAIN_PY][0].steps > 0
-    epoch.report({row: taken.get(row, taken[epoch.USUAL]) for row in epoch.ROWS}, 4, 16)
-    printed = capsys.readouterr().out
-    assert re.search(r"\| \+ freed memory kept, as in `train.py` \| [\d.]+ \| [\d,]+ \| [\d.]+ \|", printed), printed
-
-
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_peak_memory_is_what_a_function_adds():
     def touch():
@@ -106,7 +73,7 @@ def test_peak_memory_is_what_a_function_adds():
     assert 31 < common.peak_memory(touch) < 34
 
 
-SHARED = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--val_fraction", "0.25", "--recipe", "fast"]
+SHARED = [*ON_SAMPLES, "--val_fraction", "0.25", "--recipe", "fast"]
 
 
 def variations_of(folder: Path, text: str) -> list[str]:
@@ -115,17 +82,10 @@ def variations_of(folder: Path, text: str) -> list[str]:
     return [str(folder / "variations.txt"), "--out", str(folder / "runs"), *SHARED]
 
 
-def test_variations_are_compared_on_validation_alone_and_taken_up_again(tmp_path, monkeypatch, capsys):
-    opened, open_dataset = [], train.open_dataset
-
-    def counting(name, root, split, *more, **options):
-        opened.append(split)
-        return open_dataset(name, root, split, *more, **options)
-
+def test_variations_are_compared_on_validation_alone_and_taken_up_again(tmp_path, monkeypatch, capsys, opened):
     def stopped(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "open_dataset", counting)
     out = tmp_path / "runs" / "no_smoothing"
     words = variations_of(tmp_path, "as it is:\n\n# what is left out\nno smoothing: --label_smoothing 0 # here\n")
     assert ablation.main([*words, "--seeds", "3"]) == 0
@@ -161,7 +121,6 @@ def test_variations_follow_a_data_set_that_moved_but_no_other_setting(tmp_path, 
 
 @pytest.mark.parametrize(("text", "message"), [
     ("--ema 0.9", "line 1: must be a new name, a colon and flags, got '--ema 0.9'"),
-    ("a:\na: --ema 0.9", "line 2: must be a new name"),
     ("a b:\na_b: --ema 0.9", "line 2: must be a new name"),
     ("a: --emma 0.9", "did you mean '--ema'?"),
     ("a: --val_fraction 0", "a: is compared on validation, so --val_fraction must be above 0"),
@@ -172,10 +131,8 @@ def test_variations_that_cannot_be_compared_are_refused(text, message, tmp_path,
 
 
 def test_a_row_is_of_the_epoch_that_was_chosen(tmp_path):
-    line = {"num_points": 1, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}
     scores = [{"val_overall_accuracy": a, "val_mean_class_accuracy": a / 2, "val_loss": 1 - a} for a in (0.5, 0.8, 0.6)]
-    lines = [line | {"epoch": epoch, **score} for epoch, score in enumerate(scores, 1)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    write_metrics(tmp_path, *(metrics_line(epoch, **score) for epoch, score in enumerate(scores, 1)))
     (tmp_path / "result.json").write_text('{"test": null, "val": null, "selected_epoch": 2, "seconds": 90}')
     titles = ["overall_accuracy", "mean_class_accuracy"]
     assert ablation.row("a", [tmp_path], titles) == "| a | 1 | 80.000 | 40.000 | 0.200 | 1.5 |"

@@ -1,30 +1,17 @@
 """train.py, as a user runs it."""
 
-from pathlib import Path
-
 import pytest
 
 from pointnet.commands import train
-from pointnet.commands.parser import OneLineParser
 from pointnet.commands.train_flags import parse_command
 from pointnet.training.run_folder import read_config
 from pointnet.training.settings import FIELDS, TrainConfig
-from tests.helpers import QUICK, SAMPLES, error_of
-
-QUICK += ["--input_transform", "false", "--feature_transform", "false"]
+from tests.helpers import ON_SAMPLES, SAMPLES, error_of
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """A run on the embedded sample of ModelNet40, by the command line."""
-    out = tmp_path_factory.mktemp("runs") / "sample"
-    assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", str(out), *QUICK]) == 0
-    return out
-
-
-def test_training_ends_with_where_everything_is_and_what_to_run_next(run, capsys, tmp_path):
+def test_training_ends_with_where_everything_is_and_what_to_run_next(sample_run, capsys, tmp_path):
     out = tmp_path / "again"
-    assert train.main(["--config", str(run / "config.yaml"), "--out", str(out)]) == 0
+    assert train.main(["--config", str(sample_run / "config.yaml"), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     for name in ("model.safetensors", "result.json", "metrics.jsonl", "config.yaml", "checkpoint.pt"):
         assert name in printed
@@ -33,31 +20,31 @@ def test_training_ends_with_where_everything_is_and_what_to_run_next(run, capsys
       python -m pointnet evaluate {out} --dataset modelnet40 --root {SAMPLES}
 """
     assert printed.endswith(wanted)
-    assert (out / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    assert (out / "model.safetensors").read_bytes() == (sample_run / "model.safetensors").read_bytes()
 
 
-def test_resuming_a_finished_run_trains_no_further(run, capsys):
-    before = (run / "model.safetensors").read_bytes()
-    assert train.main(["--resume", "--out", str(run)]) == 0
-    assert (run / "model.safetensors").read_bytes() == before
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+def test_resuming_a_finished_run_trains_no_further(sample_run, capsys):
+    before = (sample_run / "model.safetensors").read_bytes()
+    assert train.main(["--resume", "--out", str(sample_run)]) == 0
+    assert (sample_run / "model.safetensors").read_bytes() == before
+    assert len((sample_run / "metrics.jsonl").read_text().splitlines()) == 1
 
 
-def test_resume_takes_the_runs_settings_and_cannot_change_them(run, capsys, tmp_path):
-    config, resume, *_ = parse_command(["--resume", "--out", str(run)])
+def test_resume_takes_the_runs_settings_and_cannot_change_them(sample_run, capsys, tmp_path):
+    config, resume, *_ = parse_command(["--resume", "--out", str(sample_run)])
     assert resume
     assert config.epochs == 1
-    assert config == read_config(run)
-    line = error_of(capsys, train.main, ["--resume", "--out", str(run), "--epochs", "9"])
+    assert config == read_config(sample_run)
+    line = error_of(capsys, train.main, ["--resume", "--out", str(sample_run), "--epochs", "9"])
     assert "--epochs 9 differs from the run's own 1; resume cannot change it" in line
-    moved, *_ = parse_command(["--resume", "--out", str(run), "--root", "elsewhere", "--device", "cuda:3"])
+    moved, *_ = parse_command(["--resume", "--out", str(sample_run), "--root", "elsewhere", "--device", "cuda:3"])
     assert (moved.root, moved.device) == ("elsewhere", "cuda:3")
-    assert parse_command(["--resume", "--out", str(run), "--epochs", "1"])[0] == config
-    again = ["--resume", "--out", str(run), "--dataset", "modelnet40", "--num_points", "64"]
+    assert parse_command(["--resume", "--out", str(sample_run), "--epochs", "1"])[0] == config
+    again = ["--resume", "--out", str(sample_run), "--dataset", "modelnet40", "--num_points", "64"]
     assert parse_command(again)[0] == config
-    assert parse_command(["--resume", "--out", str(run), "--download"])[0].download
+    assert parse_command(["--resume", "--out", str(sample_run), "--download"])[0].download
     assert "leave out --config" in error_of(
-        capsys, train.main, ["--resume", "--out", str(run), "--config", str(run / "config.yaml")]
+        capsys, train.main, ["--resume", "--out", str(sample_run), "--config", str(sample_run / "config.yaml")]
     )
     assert "--resume needs --out" in error_of(capsys, train.main, ["--resume"])
     assert "no run to resume here" in error_of(capsys, train.main, ["--resume", "--out", str(tmp_path)])
@@ -68,24 +55,19 @@ def test_resume_takes_the_runs_settings_and_cannot_change_them(run, capsys, tmp_
     [
         (["--epoch", "3"], "did you mean '--epochs'?"),
         (["--dataset", "shape"], "no dataset 'shape'; did you mean 'shapes'?"),
-        (["--model", "pointnets"], "no model 'pointnets'; did you mean 'pointnet'?"),
-        (["--epochs", "many"], "epochs"),
+        (["--epochs", "many"], "epochs must be a whole number, got 'many'"),
+        (["--lr", "fast"], "lr must be a number, got 'fast'"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
-        (["--optimizer", "adan"], "optimizer"),
         (["--device", "gpu"], "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (["--dataset", "modelnet40", "--root", "nowhere"], "nowhere: no such folder; --root must name"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--device", "cpu:0"], "device must be auto, cpu, cuda or cuda:N, got 'cpu:0'"),
         (["--seed", "20240101123456"], "seed must be from 0 to 8796093022207, got 20240101123456"),
-        (["--seeds", "1", "20240101123456"], "from 0 to 8796093022207, got 1, 20240101123456"),
-        (["--device", "mps"], "device must be auto, cpu, cuda or cuda:N, got 'mps'"),
         (["--input_transform"], "input_transform"),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    small = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK]
-    line = error_of(capsys, train.main, [*small, *arguments])
+    line = error_of(capsys, train.main, [*ON_SAMPLES, *arguments])
     assert line.startswith("train.py: error: ")
     assert message in line
     assert line.count("did you mean") <= 1
@@ -96,15 +78,12 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch,
     ("content", "message"),
     [
         (b"epoch: 3", "no setting 'epoch'; did you mean 'epochs'?"),
-        (b"epochs: x", "epochs must be a whole number, got 'x'"),
         (b"epochs: 1.5", "epochs must be a whole number, got 1.5"),
         (b"test: 1", "test must be true or false, got 1"),
         (b"lr: null", "lr must be a number, got None"),
-        (b"out: 2024", "out must be a word, got 2024"),
         (b"optimizer: adan", "did you mean 'adam'?"),
         (b"teacher: runs/a", "teacher must be a list of words, got 'runs/a'"),
         (b"seeds: [a]", "seeds must be a list of whole numbers"),
-        (b"epochs: [", "settings.yaml: "),
         (b"- epochs", "must hold settings"),
         (b"a: &a [*a]", "no setting 'a'"),
         (b"\xff\x00\x80", "a settings file must be UTF-8 text"),
@@ -131,11 +110,11 @@ def test_stopping_by_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr(train, "fit", stop)
     out = str(tmp_path / "x")
-    assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", out, *QUICK]) == 130
+    assert train.main([*ON_SAMPLES, "--out", out]) == 130
     assert "stopped; nothing was saved yet" in capsys.readouterr().err
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "checkpoint.pt").touch()
-    assert train.main(["--dataset", "modelnet40", "--root", SAMPLES, "--out", out, *QUICK]) == 130
+    assert train.main([*ON_SAMPLES, "--out", out]) == 130
     assert f"python train.py --resume --out {out}" in capsys.readouterr().err
 
 
@@ -147,48 +126,19 @@ def test_a_run_without_out_gets_a_folder_of_its_own(monkeypatch, tmp_path):
     assert train.new_run_folder(config) == "runs/shapes-2"
 
 
-def test_the_help_is_short_and_names_the_long_one(capsys):
-    with pytest.raises(SystemExit):
-        parse_command(["--help"])
-    printed = capsys.readouterr().out
-    assert "--early_points" not in printed
-    assert "the run's folder" in " ".join(printed.split())
-    assert printed.endswith("All flags: train.py --help_all\n")
-    assert len(printed.splitlines()) < 50
+def test_the_help_is_short_and_the_long_one_explains_all_flags_with_their_defaults(capsys):
+    printed = []
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit):
+            parse_command([flag])
+        printed.append(" ".join(capsys.readouterr().out.split()))
+    short, long = printed
+    assert len(short) < len(long) / 2
+    assert short.endswith("All flags: train.py --help_all")
+    assert all(f"--{name} " in long for name in FIELDS)
+    assert "passes over the training split (default: 20)" in long
 
 
 def test_download_is_a_switch_that_may_be_given_a_value():
     for words, wanted in (([], False), (["--download"], True), (["--download", "false"], False)):
         assert parse_command([*words, "--epochs", "3"])[0].download is wanted
-
-
-def test_a_run_from_before_a_setting_was_there_is_resumed(run, tmp_path):
-    lines = (run / "config.yaml").read_text().splitlines()
-    assert "download: false" in lines
-    (tmp_path / "config.yaml").write_text("\n".join(line for line in lines if not line.startswith("download")))
-    config, *_ = parse_command(["--resume", "--out", str(tmp_path)])
-    assert not config.download
-
-
-def test_a_message_of_several_lines_becomes_one(capsys):
-    line = error_of(capsys, OneLineParser(prog="x").error, "a:\n  - b\n  - c")
-    assert " ".join(line.split()) == "x: error: a: - b - c"
-
-
-def test_a_value_of_the_wrong_type_is_one_line_of_plain_words(capsys):
-    for words, wanted in (
-        (["--epochs", "many"], "epochs must be a whole number, got 'many'"),
-        (["--lr", "fast"], "lr must be a number, got 'fast'"),
-        (["--normals", "maybe"], "normals must be true or false, got 'maybe'"),
-    ):
-        assert error_of(capsys, train.main, words) == f"train.py: error: {wanted}"
-
-
-def test_all_flags_are_explained_with_their_defaults_and_0_is_one(capsys):
-    with pytest.raises(SystemExit):
-        parse_command(["--help_all"])
-    printed = " ".join(capsys.readouterr().out.split())
-    for name in FIELDS:
-        assert f"--{name} " in printed
-    assert "passes over the training split (default: 20)" in printed
-    assert "onecycle has its own (default: 0.0)" in printed

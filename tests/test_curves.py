@@ -13,10 +13,9 @@ from pointnet.evaluation.metrics import PartScores
 from pointnet.pages.curves import draw_curves, headline, training_charts
 from pointnet.training.run_folder import chosen_epoch, read_metrics
 from tests.chromium import needs_chromium, visit
-from tests.helpers import QUICK, SAMPLES, metrics_line, write_metrics
+from tests.helpers import ON_SAMPLES, ROOT, metrics_line, write_metrics
 
-RECORD = Path(__file__).parents[1] / "docs" / "records" / "modelnet40_dev_seed0"
-SMALL = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--width", "0.1"]
+RECORD = ROOT / "docs" / "records" / "modelnet40_dev_seed0"
 
 
 def elements(svg: Path, tag: str, style: str = "") -> list[ElementTree.Element]:
@@ -93,12 +92,6 @@ def test_a_folder_of_any_name_is_drawn(tmp_path):
     assert title.text == name.replace("\x1b", "�")
 
 
-def test_an_epoch_that_skipped_steps_is_an_epoch(tmp_path):
-    skipped = metrics_line(2, skipped_steps=1, steps=9, broken_samples=[3, 40])
-    write_metrics(tmp_path, metrics_line(1), skipped)
-    assert read_metrics(tmp_path) == [metrics_line(1), skipped]
-
-
 WRONG = '{"epoch": 1, "num_points": 64, "lr": "fast", "train_loss": null, "train_accuracy": 0.5}\n'
 
 
@@ -114,7 +107,7 @@ def test_damaged_metrics_are_one_clear_line(tmp_path, content):
 
 def test_a_run_ends_with_its_curves_also_when_resumed_and_ends_well_without(tmp_path, capsys, monkeypatch):
     out = tmp_path / "x"
-    assert train.main([*SMALL, "--out", str(out)]) == 0
+    assert train.main([*ON_SAMPLES, "--out", str(out)]) == 0
     assert "curves.svg" in capsys.readouterr().out
     (out / "curves.svg").unlink()
     assert train.main(["--resume", "--out", str(out)]) == 0

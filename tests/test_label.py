@@ -15,7 +15,6 @@ from pointnet import __main__ as command_line
 from pointnet.datasets import PointCloudFileError, ShapeNetPart, read_cloud, read_points, split_parts
 from pointnet.inference import label as module
 from pointnet.inference.scenes import label_scene
-from pointnet.models import DEFAULTS
 from pointnet.points.colours import label_colours
 from tests.helpers import SHARED_DATA, error_of, linked, make_room, trained_looking
 from tests.pages import views_of
@@ -192,31 +191,18 @@ def test_shares_are_those_of_the_points_the_largest_first(model):
     assert set(label_points(STOOL, model, "table").shares) <= set(PARTS[3:])
 
 
-def test_a_list_or_a_folder_gives_a_list(model, tmp_path):
-    assert [found.file for found in label_points([STOOL, str(CHAIR)], model, num_points=50)] == [STOOL, CHAIR]
-    (tmp_path / "one.xyz").write_bytes(STOOL.read_bytes())
-    (found,) = label_points(tmp_path, model)
-    assert found.file == tmp_path / "one.xyz"
-
-
 # Rooms.
 
 
-@pytest.mark.parametrize("suffix", ["npy", "txt", "ply"])
+@pytest.mark.parametrize("suffix", ["npy", "txt"])
 def test_a_rooms_file_is_labelled_as_its_arrays_are(tmp_path, suffix):
     model, room = scene_model(), make_room(300)
     room[:, :3] += (5e5, 4e6, 30)  # a survey's
     path = tmp_path / f"room.{suffix}"
     if suffix == "npy":
         np.save(path, room)
-    elif suffix == "txt":
-        np.savetxt(path, room[:, :6], fmt="%.3f")
     else:
-        rows = "".join("{:.3f} {:.3f} {:.3f} {:.0f} {:.0f} {:.0f}\n".format(*row) for row in room[:, :6])
-        columns = [*(f"double {axis}" for axis in "xyz"), *(f"uchar {name}" for name in ("red", "green", "blue"))]
-        header = ["ply", "format ascii 1.0", "element vertex 300", *(f"property {column}" for column in columns)]
-        header += ["end_header", ""]
-        path.write_text("\n".join(header) + rows)
+        np.savetxt(path, room[:, :6], fmt="%.3f")
     found = label_points(path, model)
     wanted = label_scene(model, room[:, :3], room[:, 3:6] / 255)
     assert np.array_equal(found.labels, wanted.labels)
@@ -238,36 +224,17 @@ def test_what_cannot_be_labelled_is_one_line(model, tmp_path):
         parts(STOOL, room)
     with pytest.raises(ValueError, match="arrays of a room, points and colours, are for"):
         parts(np.zeros((5, 6)), room)
-    with pytest.raises(PointCloudFileError, match="stool.xyz: has no normals"):
-        parts(STOOL, part_model(normals=True))
     with pytest.raises(ValueError, match=r"^points \(5, 3\): has no extent: all its points are one$"):
         parts(np.ones((5, 3)), model)
-    with pytest.raises(PointCloudFileError, match=r"stol.xyz: no such file; did you mean 'stool.xyz'\?"):
-        parts(FILES / "stol.xyz", model)
     with pytest.raises(ValueError, match="num_points must be at least 1, got 0"):
         parts(STOOL, model, num_points=0)
-    with pytest.raises(ValueError, match="up must be z or y, got 'x'"):
-        parts(STOOL, model, up="x")
     with pytest.raises(ValueError, match="the model is for the task part, not classification"):
         predict(STOOL, model)
-    with pytest.raises(ValueError, match="pointnet_shapes is for the task classification, not part or scene"):
-        parts(STOOL, "pointnet_shapes")
     with pytest.raises(ValueError, match=r"scenes need a network of 9 channels .* got 3"):
         parts(STOOL, PointNetSegmenter(2, 3).eval())
     np.savetxt(tmp_path / "millimetres.txt", np.hstack([make_room(50)[:, :3] * 1000, np.full((50, 3), 9)]))
     with pytest.raises(PointCloudFileError, match=r"txt: must be a scene in metres, at most 1,000 of them, got 2,"):
         parts(tmp_path / "millimetres.txt", room)
-
-
-def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch, model, capsys):
-    monkeypatch.setattr("pointnet.models.weights.WEIGHTS", tmp_path)
-    message = "no weights for the task part are shipped"
-    assert message in error_of(capsys, command_line.main, ["predict", "--task", "part", str(STOOL)])
-    model.save_pretrained(tmp_path / DEFAULTS["part"])
-    assert label_points(STOOL).shares == label_points(STOOL, model).shares
-    words = ["predict", "--task", "part", str(STOOL), "--out", str(tmp_path / "out")]
-    assert command_line.main(words) == 0
-    assert capsys.readouterr().out.startswith("pointnet_shapes_part: labels points by 5 parts of 2 categories; ")
 
 
 # The command.
@@ -333,7 +300,6 @@ def test_the_page_stands_upright_and_the_ply_as_the_file_does(folders, tmp_path)
     ("words", "message"),
     [
         (["--task", "scene"], "part is for the task part, not scene"),
-        (["--task", "parts"], "no task 'parts'; did you mean 'part'?"),
         (["--any_rotation"], "--any_rotation is for the task classification, not part"),
         (["--model", "pointnet_shapes", "--category", "table"], "--category is for the task part, not classification"),
         (["--model", "pointnet_shapes", "--out", "x"], "--out is for the task part or scene, not classification"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pointnet import devices
-from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.datasets import LabelledClouds
 from pointnet.training import loader
 from pointnet.training.loader import ResidentLoader, StreamedLoader, count_batches, cut_batches, make_loader
 
@@ -50,15 +50,6 @@ def test_a_loader_gives_the_batches_asked_for_epoch_after_epoch(tmp_path, make, 
         assert [len(labels) for _, labels in batches] == [len(rows) for rows in wanted]
         assert [int(x) for points, _ in batches for x in points[:, 0, 0]] == (10 - order).tolist()
         assert [int(y) for _, labels in batches for y in labels] == ((10 - order) % 2).tolist()
-
-
-@LOADERS
-def test_labels_of_points_are_loaded_among_their_channels(make):
-    stored = torch.randint(-5, 5, (11, 4, 20)).float()
-    data = LabelledPoints(stored, torch.arange(11) % 2, ["even", "odd"], list("abcde")).subset(torch.arange(10, -1, -1))
-    ((points, labels),) = make(data, CPU).batches([torch.tensor([0, 3])])
-    assert torch.equal(points, stored[[10, 7]])
-    assert labels.tolist() == [0, 1]
 
 
 class Unreadable(LabelledClouds):

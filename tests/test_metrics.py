@@ -106,30 +106,6 @@ def test_scene_scores_are_those_of_counting_by_hand(unused, batch, **draws):
     assert scores.class_iou() == pytest.approx(wanted, abs=1e-12, nan_ok=True)
 
 
-def test_a_part_that_is_neither_there_nor_predicted_counts_as_right():
-    scores = PartScores(table([[0, 1], [2, 3, 4]], 5))
-    scores.update(torch.tensor([[0, 0, 0, 0]]), torch.tensor([[0, 0, 0, 0]]), None, torch.tensor([0]))
-    assert scores.result()["instance_miou"] == 1
-    # Part 2: 1 of 3; part 3: 0 of 1, and 4 neither there nor predicted: (1/3 + 0 + 1) / 3.
-    scores.update(torch.tensor([[2, 2, 3, 0]]), torch.tensor([[2, 0, 2, 0]]), None, torch.tensor([1]))
-    assert scores.result() == {
-        "instance_miou": pytest.approx(13 / 18),
-        "class_miou": pytest.approx(13 / 18),
-        "point_accuracy": 6 / 8,
-        "count": 2,
-    }
-
-
-def test_instances_count_alike_and_so_do_categories():
-    scores = PartScores(table([[0], [1]], 2))
-    wrong, right = torch.zeros(1, 4).long(), torch.ones(1, 4).long()
-    scores.update(wrong, right, None, torch.tensor([1]))
-    for _ in range(3):
-        scores.update(wrong, wrong, None, torch.tensor([0]))
-    assert scores.result()["instance_miou"] == 0.75
-    assert scores.result()["class_miou"] == 0.5
-
-
 def test_nothing_waits_for_the_device_before_the_result():
     parts, scenes = PartScores(torch.ones(1, 2).bool(), "meta"), SceneScores(2, "meta")
     labels = torch.zeros(3, 4, dtype=torch.int64, device="meta")

@@ -16,11 +16,10 @@ from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
 from pointnet.inference import predict as module
 from pointnet.inference.predict import Prediction
-from pointnet.models import DEFAULTS, shipped
+from pointnet.models import DEFAULTS
 from pointnet.points.read import cloud_of
-from tests.helpers import CLASSES, SHARED_DATA, described, error_of
+from tests.helpers import CLASSES, ROOT, described, error_of
 
-ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data" / "samples"
 FILES = SAMPLES / "files"
 CHAIR, STOOL = FILES / "chair.off", FILES / "stool.xyz"
@@ -219,12 +218,6 @@ def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch
     assert capsys.readouterr().out.startswith(f"{DEFAULTS['classification']}: 3 classes; ")
 
 
-def test_points_that_are_not_finite_are_left_out(model):
-    points = read_points(STOOL)[:512]
-    broken = np.insert(points, [3, 100], np.nan, axis=0)
-    assert_alike([predict(broken, model, num_points=512)], [predict(points, model, num_points=512)])
-
-
 def test_a_name_the_system_refuses_is_a_file_that_cannot_be_read(folder, capsys):
     assert command_line.main(["predict", 300 * "x" + ".off", str(CHAIR), "--model", folder]) == 1
     printed = capsys.readouterr()
@@ -278,7 +271,6 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
         ([], "the following arguments are required: FILE"),
         ([""], "a file's name must not be empty"),
         ([str(CHAIR), "--any_rotations"], "did you mean '--any_rotation'?"),
-        (["*.nothing"], "*.nothing: matches no file"),
         ([str(ROOT / "pointnet" / "ops")], "holds no file of points"),
     ],
 )
@@ -304,14 +296,3 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"{path}  " in done.stdout
     assert int(done.stdout.split()[-1]) * 1024 < 600e6
-
-
-def test_the_shipped_weights_know_real_meshes():
-    """Most of these were in training; what the weights reach on others is in their model card."""
-    meshes = SHARED_DATA / "modelnet_off_samples"
-    if DEFAULTS["classification"] not in shipped() or not meshes.is_dir():
-        pytest.skip(f"needs the weights {DEFAULTS['classification']}, and {meshes}")
-    predictions = predict(meshes)
-    right = [prediction.class_name == prediction.file.parents[1].name for prediction in predictions]
-    assert len(right) >= 13
-    assert sum(right) / len(right) >= 0.8

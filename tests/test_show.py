@@ -1,7 +1,6 @@
 """python -m pointnet show: what it says is what the data set or the files hold, and its page holds the same clouds."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,9 @@ from pointnet import __main__ as command_line
 from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, read_points
 from pointnet.pages import show, viewer
 from pointnet.pages.show import CloudStatistics, cloud_statistics, show_data
-from tests.helpers import OWN, write_text
+from tests.helpers import OWN, ROOT, error_of, write_text
 from tests.pages import views_of
 
-ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data" / "samples"
 CHAIR, STOOL = SAMPLES / "files" / "chair.off", SAMPLES / "files" / "stool.xyz"
 
@@ -133,14 +131,6 @@ def test_files_are_a_line_each_and_those_that_cannot_be_read_are_told(capsys, tm
     np.testing.assert_allclose(np.reshape(views[1]["points"], (-1, 3)), read_points(STOOL), atol=2e-4)
 
 
-def test_a_folder_is_all_the_files_of_points_in_it(capsys, tmp_path):
-    folder = SAMPLES / "ModelNet40" / "chair"
-    assert command_line.main(["show", str(folder), "--num_points", "50", "--out", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [Path(line.split()[0]).name for line in lines[:-1]] == [f"chair_000{i}.off" for i in (5, 6, 1, 2, 3, 4)]
-    assert [len(view["points"]) for view in views_of(tmp_path / "chair.html")] == [150] * 6
-
-
 def test_up_turns_the_files(tmp_path):
     for up in ("z", "y"):
         assert command_line.main(["show", str(STOOL), "--up", up, "--out", str(tmp_path / up)]) == 0
@@ -167,28 +157,13 @@ def test_a_large_cloud_is_thinned_and_a_long_list_is_cut_and_both_are_said(capsy
     ("arguments", "message"),
     [
         (["shape"], "'shape' is neither a data set nor a file; did you mean 'shapes'? (data sets: shapes, "),
-        ([str(CHAIR), "nowhere.off"], "'nowhere.off' is neither a data set nor a file"),
         (["modelnet40", "--split", "val"], "split must be train, test or both, got 'val'"),
         (["modelnet40", "--per_class", "0"], "per_class must be at least 1, got 0"),
-        (["modelnet40", "--num_points", "0"], "num_points must be at least 1, got 0"),
         (["modelnet10", "--num_points", "9999"], "fewer than num_points=9999"),
         ([str(CHAIR), "--up", "x"], "up must be"),
-        ([str(ROOT / "pointnet" / "ops")], "holds no file of points"),
-        (["modelnet40", "--splits", "test"], "did you mean '--split'?"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(capsys, tmp_path, arguments, message):
-    try:
-        code = command_line.main(["show", "--root", str(SAMPLES), "--out", str(tmp_path / "out"), *arguments])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert message in line
+    words = ["show", "--root", str(SAMPLES), "--out", str(tmp_path / "out"), *arguments]
+    assert message in error_of(capsys, command_line.main, words)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path):
-    (tmp_path / "taken").touch()
-    assert command_line.main(["show", str(STOOL), "--out", str(tmp_path / "taken")]) == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -46,8 +46,10 @@ def go_on(out, loader):
     fit(tiny(out, **SETTINGS, feed=loader), DATA, TEST, resume=resume, log=quiet)
 
 
-def kill_again_and_again(out, kills, loader, unbroken):
-    moments, context = random.Random(0), multiprocessing.get_context("fork")
+@pytest.mark.parametrize("loader", ["resident", "stream"])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_ends_as_the_unbroken_run(unbroken, tmp_path, kills, loader):
+    out, moments, context = tmp_path / "run", random.Random(0), multiprocessing.get_context("fork")
     while kills > 0:
         process = context.Process(target=go_on, args=(out, loader))
         process.start()
@@ -64,19 +66,8 @@ def kill_again_and_again(out, kills, loader, unbroken):
     assert_ends_as(out, unbroken)
 
 
-@pytest.mark.parametrize("loader", ["resident", "stream"])
-def test_killed_at_any_moment_it_ends_as_the_unbroken_run(unbroken, tmp_path, loader):
-    kill_again_and_again(tmp_path / "run", 4, loader, unbroken)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loader", ["resident", "stream"])
-def test_killed_100_times_it_ends_as_the_unbroken_run(unbroken, tmp_path, loader):
-    kill_again_and_again(tmp_path / "run", 100, loader, unbroken)
-
-
-@pytest.mark.parametrize("stop_at", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS])
-def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on(unbroken, tmp_path, stop_at, monkeypatch):
+def fit_until_stopped(config, stop_at, monkeypatch):
+    """Sends SIGTERM at the end of a step, counted from 1, which must be the last."""
     steps = []
 
     def send(*arguments, call=step.Step.__call__):
@@ -85,14 +76,19 @@ def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on(unbroken
             os.kill(os.getpid(), signal.SIGTERM)
         return steps[-1]
 
-    config = tiny(tmp_path / "run", **SETTINGS)
-    before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(step.Step, "__call__", send)
         with pytest.raises(Stopped) as stopped:
             fit(config, DATA, log=quiet)
     assert len(steps) == stop_at
     assert stopped.value.signum == signal.SIGTERM
+
+
+@pytest.mark.parametrize("stop_at", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS])
+def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on(unbroken, tmp_path, stop_at, monkeypatch):
+    config = tiny(tmp_path / "run", **SETTINGS)
+    before = signal.getsignal(signal.SIGTERM)
+    fit_until_stopped(config, stop_at, monkeypatch)
     assert signal.getsignal(signal.SIGTERM) is before
     saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert saved["epoch"] * STEPS + saved["position"] == stop_at
@@ -114,20 +110,8 @@ def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one
         for seed, name in enumerate(config.teacher):
             fit(tiny(name, epochs=1, seed=seed, input_transform=bool(seed)), DATA, log=quiet)
     fit(config, DATA, log=quiet)
-    calls = []
-
-    def stop(*arguments, call=step.Step.__call__):
-        calls.append(1)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return call(*arguments)
-
     config = dataclasses.replace(config, out=str(tmp_path / "run"))
-    with monkeypatch.context() as patch:
-        patch.setattr(step.Step, "__call__", stop)
-        with pytest.raises(Stopped):
-            fit(config, DATA, log=quiet)
-    assert len(calls) == 3
+    fit_until_stopped(config, 3, monkeypatch)
     torch.manual_seed(7)
     fit(config, DATA, resume=True, log=quiet)
     assert_ends_as(tmp_path / "run", tmp_path / "unbroken")

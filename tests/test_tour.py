@@ -1,6 +1,6 @@
 """The commands of docs/tour.md, run in the order they stand there.
 
-To be quick, training takes one epoch of few points per cloud (`SHORTER`, all flags of train.py), Shapes has two shapes
+To be quick, training takes one epoch of few points per cloud (`QUICK`, all flags of train.py), Shapes has two shapes
 per class, and the export waits for --slow. Packages are not installed here.
 """
 
@@ -9,17 +9,15 @@ import io
 import re
 import shlex
 import shutil
-from pathlib import Path
 
 import pytest
 
 from pointnet import __main__ as command_line
 from pointnet.commands import train
 from pointnet.datasets import shapes
+from tests.helpers import QUICK, ROOT
 
-ROOT = Path(__file__).parents[1]
 TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
-SHORTER = ["--epochs", "1", "--num_points", "64", "--early_points", "0", "--batch_size", "8", "--device", "cpu"]
 
 
 def steps() -> list[str]:
@@ -30,15 +28,19 @@ def steps() -> list[str]:
     return found
 
 
+def is_pip(step: str) -> bool:
+    return step.startswith("pip ")
+
+
 def is_slow(step: str) -> bool:
     """Whether the step exports a model or runs one; tests/test_export.py does both with a smaller one."""
-    return "onnx" in step and not step.startswith("pip ")
+    return "onnx" in step and not is_pip(step)
 
 
 def call(step: str) -> int:
     """The exit code of a step of the tour."""
     if step.startswith("python train.py "):
-        return train.main([*shlex.split(step)[2:], *SHORTER])
+        return train.main([*shlex.split(step)[2:], *QUICK])
     if step.startswith("python -m pointnet "):
         return command_line.main(shlex.split(step)[3:])
     exec(compile(step, "docs/tour.md", "exec"), {})
@@ -54,7 +56,7 @@ def walked(tmp_path_factory, request) -> dict[str, tuple[int, str]]:
         patch.chdir(place)
         patch.setattr(shapes, "COUNTS", {"train": 2, "test": 2})
         for step in steps():
-            if step.startswith("pip ") or (is_slow(step) and not request.config.getoption("--slow")):
+            if is_pip(step) or (is_slow(step) and not request.config.getoption("--slow")):
                 continue
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -63,37 +65,11 @@ def walked(tmp_path_factory, request) -> dict[str, tuple[int, str]]:
     return outcomes
 
 
-def test_what_the_tour_installs_is_an_extra():
-    (step,) = [step for step in steps() if step.startswith("pip ")]
-    (extras,) = re.fullmatch(r"pip install -c constraints.txt -e '\.\[([\w,]+)\]'", step).groups()
-    described = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert all(f"\n{extra} = [" in described for extra in extras.split(","))
+TAKEN = [pytest.param(step, marks=pytest.mark.slow) if is_slow(step) else step for step in steps() if not is_pip(step)]
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        pytest.param(step, marks=pytest.mark.slow if is_slow(step) else ())
-        for step in steps()
-        if not step.startswith("pip ")
-    ],
-    ids=lambda step: step.splitlines()[0],
-)
+@pytest.mark.parametrize("step", TAKEN, ids=lambda step: step.splitlines()[0])
 def test_a_step_of_the_tour_can_be_taken(step, walked):
     code, printed = walked[step]
     assert code == 0, printed
     assert printed or not step.startswith("python ")
-
-
-def test_the_tour_goes_all_the_way():
-    words = [
-        "pip install",
-        "pointnet predict",
-        "dataset shapes",
-        "dataset folder",
-        "pointnet report",
-        "pointnet export",
-    ]
-    places = [next(i for i, step in enumerate(steps()) if word in step) for word in words]
-    assert places == sorted(places)
-    assert len([step for step in steps() if step.startswith("python ")]) >= 9

@@ -65,9 +65,7 @@ def test_a_label_has_the_colour_of_the_page_everywhere_and_any_integer_has_one(t
 
 def test_the_page_requests_nothing(tmp_path, clouds):
     page = written(tmp_path / "page.html", [View("cloud", clouds[0])], "t")
-    tags = {tag for tag, _ in page.elements}
-    assert not tags & {"link", "img", "iframe", "object", "embed", "base", "form", "a"}
-    assert not [attributes for _, attributes in page.elements if {"src", "href", "action"} & set(attributes)]
+    assert page.requested() == []
     (policy,) = (a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a)
     assert policy.startswith("default-src 'none'; ")
     assert "http" not in policy
@@ -85,12 +83,6 @@ def test_names_are_text_whatever_they_say(tmp_path, clouds):
     assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
 
 
-def test_a_page_of_sixty_clouds_is_under_two_megabytes(tmp_path, rng):
-    path = tmp_path / "page.html"
-    write_page(path, [View(str(i), rng.uniform(-1, 1, size=(1024, 3))) for i in range(60)], "t")
-    assert path.stat().st_size < 2e6
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -105,12 +97,6 @@ def test_a_page_of_sixty_clouds_is_under_two_megabytes(tmp_path, rng):
 def test_a_view_that_cannot_be_drawn_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         View("x", **{"points": np.zeros((5, 3)), **fields})
-
-
-def test_no_views_are_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(ValueError, match="at least one view"):
-        write_page(tmp_path / "page.html", [], "t")
-    assert not list(tmp_path.iterdir())
 
 
 @needs_chromium
