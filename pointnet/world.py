@@ -58,10 +58,8 @@ class World:
         if self.size > 1:
             flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
             dist.all_reduce(flat)
-            pieces = flat.split([tensor.numel() for tensor in tensors])
-            torch._foreach_copy_(
-                list(tensors), [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
-            )
+            pieces = zip(flat.split([tensor.numel() for tensor in tensors]), tensors, strict=True)
+            torch._foreach_copy_(list(tensors), [piece.view_as(tensor) for piece, tensor in pieces])
 
     def largest(self, number: int) -> int:
         """The largest of the numbers of all processes. It waits for the other processes, not for a device."""
@@ -124,9 +122,8 @@ def joined_world(device: str) -> Iterator[World]:
     on_cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
     if on_cuda:
         if ":" in device:
-            raise ValueError(
-                f"under torchrun each process has a device of its own: device must be cuda, got '{device}'"
-            )
+            reason = "under torchrun each process has a device of its own"
+            raise ValueError(f"{reason}: device must be cuda, got '{device}'")
         local, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= found:
             raise ValueError(f"process {local} of this machine has no CUDA device of its own: {found} found")

@@ -85,11 +85,13 @@ def labelled(
     """What the model labels, then the labels of each file, which are written as a PLY, then the page."""
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
     clouds = label_each(files, cast(Segmenter, model), flags.category, flags.up, flags.num_points)
-    labels = described(model, flags.category)
+    classes, categories = len(model.classes), model.preprocessing.get("categories", ())
+    labels = f"{classes} parts of {len(categories)} categories" if categories else f"{classes} classes"
+    if categories and flags.category:
+        labels = f"the parts of {flags.category}"
     yield Line(f"{flags.model or DEFAULTS[task]}: labels points by {labels}; {threads}")
     if task == "part" and flags.category is None:
-        known = ", ".join(model.preprocessing.get("categories", ()))
-        yield Line(f"labels are more certain if --category gives the category of the objects: {known}")
+        yield Line(f"labels are more certain if --category gives the category of the objects: {', '.join(categories)}")
     width, kind = max(len(str(file)) for file in files), "parts" if task == "part" else task
     for name, found in zip(output_names(files), clouds, strict=True):
         if isinstance(found, PointCloudFileError):
@@ -118,11 +120,3 @@ def output_names(files: Sequence[Path]) -> list[str]:
     above = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
     named = Counter(file.name for file in files)
     return [file.name if named[file.name] == 1 else os.path.relpath(file, above) for file in files]
-
-
-def described(model: PointNetModel, category: str | None) -> str:
-    """The labels that a model gives, in words."""
-    if "categories" not in model.preprocessing:
-        return f"{len(model.classes)} classes"
-    categories = model.preprocessing["categories"]
-    return f"the parts of {category}" if category else f"{len(model.classes)} parts of {len(categories)} categories"

@@ -7,34 +7,27 @@ import itertools
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.devices import find_device, keep_freed_memory, use_threads
+from pointnet.evaluation.tasks import TASKS
 from pointnet.extras import MissingExtraError
 from pointnet.names import printable
 from pointnet.pages.curves import draw_curves
-from pointnet.training import Stopped, fit
+from pointnet.training import Stopped, fit, run_folder
 from pointnet.training.checks import dry_run, profile
 from pointnet.training.fit import discard
-from pointnet.training.run_folder import CHECKPOINT, CONFIG, Result, read_config, seed_folder, seed_folders
-from pointnet.training.seeds import run_seeds
+from pointnet.training.run_folder import CHECKPOINT, CONFIG, CURVES, METRICS, RESULT, Result, seed_folder
+from pointnet.training.seeds import run_seeds, seeds_table
 from pointnet.training.settings import TrainConfig
 from pointnet.training.tensorboard import ScalarLog, check_tensorboard
-from pointnet.world import (
-    AgreedError,
-    World,
-    is_lost_process,
-    joined_world,
-    launched_by_torchrun,
-    restart_count,
-)
+from pointnet.world import AgreedError, World, is_lost_process, joined_world, launched_by_torchrun, restart_count
 
 from .parser import one_line
 from .train_flags import Command, parse_command
-from .train_summary import summary, summary_of_seeds
 
 # How a run may end early. Another error is a fault of the library and is not caught.
 ENDINGS = (ValueError, OSError, MissingExtraError, RuntimeError, Stopped, KeyboardInterrupt)
@@ -83,7 +76,7 @@ def train(command: Command) -> None:
         if not config.out:
             raise ValueError("under torchrun --out is needed: the folder that all processes write to and resume from")
         resume = resume or (restart_count() > 0 and began_here(command))
-        if not command.seeds and seed_folders(config.out):
+        if not command.seeds and run_folder.seed_folders(config.out):
             raise ValueError(f"{config.out}: holds runs of several seeds; choose another --out")
     training, test = open_splits(config)
     skipped = list(dict.fromkeys(str(error) for data in (training, test) if data is not None for error in data.bad))
@@ -142,7 +135,7 @@ def new_run_folder(config: TrainConfig) -> str:
 def began_here(command: Command) -> bool:
     """Whether the run folder holds what this command began, before torchrun started it again."""
     out = Path(command.config.out)
-    return has_checkpoint(command) and (out / CONFIG).is_file() and read_config(out) == command.config
+    return has_checkpoint(command) and (out / CONFIG).is_file() and run_folder.read_config(out) == command.config
 
 
 def how_to_go_on(command: Command) -> str:
@@ -164,3 +157,66 @@ def has_checkpoint(command: Command) -> bool:
 
 def count_files(names: Sequence[str]) -> str:
     return f"{len(names)} file{'s' * (len(names) != 1)}"
+
+
+def summary(config: TrainConfig, result: Result, call: str) -> str:
+    """How good the run is, how long it took, and what its folder holds; `call` is how training is called."""
+    out = shlex.quote(config.out)
+    val, chooser = result["val"], TASKS[config.task].chooser
+    chosen = f"chosen on validation ({val[chooser]:.2%} there)" if val else "the last"
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in result["shares"].items())
+    drawn = {CURVES: "loss, accuracy and learning rate by epoch"} if (Path(config.out) / CURVES).exists() else {}
+    files = {
+        "model.safetensors, config.json": f'the model: pointnet.load_model("{config.out}")',
+        f"{RESULT}, {METRICS}": "the figures above, and one line per epoch",
+        **drawn,
+        CONFIG: f"the settings: {call} --config {out}/{CONFIG} --out runs/again",
+        CHECKPOINT: f"to go on with a run that was stopped: {call} --resume --out {out}",
+    }
+    return f"""
+{accuracy(config, result)}
+epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
+{result["seconds"]:,.0f} s, {result["samples_per_second"]:,.0f} clouds/s in training; {shares}
+
+{listing(config.out, files)}
+
+{next_commands(config, config.out)}"""
+
+
+def accuracy(config: TrainConfig, result: Result) -> str:
+    """The scores on the test split, or why there are none."""
+    if config.overfit_batches:
+        return f"not tested: the network was trained to overfit {config.overfit_batches} batches"
+    if result["test"] is None:
+        return "the test split was not opened"
+    return f"test: {TASKS[config.task].summary(result['test'])}"
+
+
+def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result, call: str) -> str:
+    """Where the runs of several seeds are, and how good each is."""
+    first = seed_folder(config.out, seeds[0])
+    files = {
+        f"{first.name}, ...": f'a run folder per seed: pointnet.load_model("{first}")',
+        RESULT: "the figures below, with those of each seed",
+        CONFIG: f"the settings; to add seeds: {call} --resume --out {shlex.quote(config.out)} --seeds ...",
+    }
+    return f"""
+{listing(config.out, files)}
+
+{next_commands(config, str(first))}
+
+{seeds_table(results)}"""
+
+
+def listing(folder: str, files: Mapping[str, str]) -> str:
+    """The files of a folder, each with what it holds."""
+    return "\n".join([f"{folder}/", *(f"  {name:30}   {text}" for name, text in files.items())])
+
+
+def next_commands(config: TrainConfig, run: str) -> str:
+    """What to do with a run whose folder is `run`; a report is of a classifier only, and of all seeds."""
+    run, out, root = (shlex.quote(path) for path in (run, config.out, config.root))
+    commands = [f"evaluate {run} --dataset {config.dataset} --root {root}"]
+    if config.task == "classification":
+        commands = [f"report {out}", f"predict FILE --model {run}", *commands]
+    return "next: " + "\n      ".join(f"python -m pointnet {command}" for command in commands)

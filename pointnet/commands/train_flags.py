@@ -37,19 +37,12 @@ class Command(NamedTuple):
 
 
 def training_parser(prog: str = "train.py", all_flags: bool = False) -> OneLineParser:
-    """A parser that returns the flags which are given, settings as words.
-
-    Args:
-        all_flags: explain every flag in the help, not only the usual ones.
-    """
+    """A parser that returns the flags which are given, settings as words; its help explains the usual ones, or all."""
+    epilog = "" if all_flags else f"All flags: {prog} --help_all"
     parser = OneLineParser(
-        prog=prog,
-        usage=f"{prog} [--FLAG VALUE ...]",
-        description="Train a network on point clouds.",
-        epilog="" if all_flags else f"All flags: {prog} --help_all",
-        argument_default=argparse.SUPPRESS,
-        add_help=False,
-    )
+        prog=prog, usage=f"{prog} [--FLAG VALUE ...]", description="Train a network on point clouds.", epilog=epilog,
+        argument_default=argparse.SUPPRESS, add_help=False,
+    )  # fmt: skip
     start = parser.add_argument_group("start")
     start.add_argument("--recipe", metavar="NAME", help=f"begin with these settings: {', '.join(RECIPES)}")
     start.add_argument("--config", metavar="FILE", help="begin with the settings in a YAML file")

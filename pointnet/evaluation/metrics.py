@@ -44,10 +44,8 @@ class SceneScores(ConfusionMatrix):
     """Metrics of scene segmentation, over all points of a split as if they were one scene."""
 
     titles: ClassVar[Mapping[str, str]] = {
-        "mean_class_iou": "mean class IoU",
-        "point_accuracy": "points",
-        "mean_class_accuracy": "mean class",
-    }
+        "mean_class_iou": "mean class IoU", "point_accuracy": "points", "mean_class_accuracy": "mean class"
+    }  # fmt: skip
 
     def class_iou(self) -> list[float]:
         """The IoU of each class: points that have it and are predicted to, over points that have it or are predicted
@@ -59,13 +57,8 @@ class SceneScores(ConfusionMatrix):
     def result(self) -> dict[str, float | int]:
         """The mean IoU over the classes that have one, the accuracy over points, its mean over the classes that occur,
         and the number of points; fractions in [0, 1]."""
-        accuracies = super().result()
-        return {
-            "mean_class_iou": float(torch.tensor(self.class_iou(), dtype=torch.float64).nanmean()),
-            "point_accuracy": accuracies["overall_accuracy"],
-            "mean_class_accuracy": accuracies["mean_class_accuracy"],
-            "count": accuracies["count"],
-        }
+        iou, found = float(torch.tensor(self.class_iou(), dtype=torch.float64).nanmean()), super().result()
+        return {"mean_class_iou": iou, "point_accuracy": found.pop("overall_accuracy"), **found}
 
 
 class PartScores:
@@ -127,7 +120,6 @@ class PartScores:
 def valid_mask(predicted: Tensor, true: Tensor, valid: Tensor | None) -> Tensor:
     """`valid`, or a mask that is True everywhere. ValueError unless the labels are of one shape."""
     if predicted.shape != true.shape:
-        raise ValueError(
-            f"predicted and true labels must have one shape, got {tuple(predicted.shape)} and {tuple(true.shape)}"
-        )
+        shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
+        raise ValueError(f"predicted and true labels must have one shape, got {shapes}")
     return torch.ones_like(true, dtype=torch.bool) if valid is None else valid

@@ -55,9 +55,9 @@ class Task(ABC):
         """The metric that the epoch is chosen by, on validation."""
         return next(iter(self.titles))
 
-    @abstractmethod
     def class_names(self, data: LabelledClouds) -> tuple[str, ...]:
         """The names of the logits."""
+        return data.classes
 
     def arguments(self, data: LabelledClouds) -> dict[str, Any]:
         """The arguments of a network for this data."""
@@ -75,9 +75,9 @@ class Task(ABC):
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
         """The examples of a batch, as `data.batch` returns it."""
 
-    @abstractmethod
     def evaluated_points(self, data: LabelledClouds) -> int | None:
         """How many points of each cloud evaluation takes, the first ones; None for all that are stored."""
+        return None
 
     @abstractmethod
     def scores(self, data: LabelledClouds, device: torch.device | str) -> Any:
@@ -107,9 +107,6 @@ class Classification(Task):
     titles = ConfusionMatrix.titles
     unit = "shapes"
 
-    def class_names(self, data: LabelledClouds) -> tuple[str, ...]:
-        return data.classes
-
     def check(self, data: LabelledClouds) -> None:
         present = data.labels.unique()
         if len(present) < 2:
@@ -135,9 +132,6 @@ class PointTask(Task):
     def check(self, data: LabelledClouds) -> None:
         if not len(data):
             raise ValueError("there is nothing to train on: all clouds are held out for validation")
-
-    def evaluated_points(self, data: LabelledClouds) -> int | None:
-        return None
 
 
 class PartSegmentation(PointTask):

@@ -61,13 +61,8 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
         if world.writes:
             shutil.rmtree(folder, ignore_errors=True)
     early, late = epochs[1], epochs[3]
-    return forecast(
-        config,
-        train,
-        early=1 / early["samples_per_second"],
-        late=1 / late["samples_per_second"],
-        validation=late["evaluation_seconds"] / max(len(val), 1),
-    )
+    seconds = (1 / early["samples_per_second"], 1 / late["samples_per_second"])
+    return forecast(config, train, *seconds, validation=late["evaluation_seconds"] / max(len(val), 1))
 
 
 def forecast(config: TrainConfig, train: LabelledClouds, early: float, late: float, validation: float) -> str:
@@ -76,18 +71,14 @@ def forecast(config: TrainConfig, train: LabelledClouds, early: float, late: flo
     late_epochs = sum(config.points_in_epoch(epoch) == config.num_points for epoch in range(config.epochs))
     seconds = samples * ((config.epochs - late_epochs) * early + late_epochs * late)
     seconds += config.epochs * validated * validation
+    minutes = f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    time = f"{seconds:.0f} s" if seconds < 120 else minutes
     on_gpu = find_device(config.device).type == "cuda"
     memory = f", in {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB of the device" if on_gpu else ""
     return (
         f"dry run: trained, stopped, resumed, measured and loaded, on a few clouds. {config.epochs} epochs of "
-        f"{samples:,.0f} clouds should train in about {time_span(seconds)}{memory}"
+        f"{samples:,.0f} clouds should train in about {time}{memory}"
     )
-
-
-def time_span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def profile(config: TrainConfig, train: LabelledClouds) -> str:
@@ -113,15 +104,12 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
             seconds_of(run, RECORDED)
     whole = sum(parts.values())
     clouds = len(few) / count_batches(len(few), config.batch_size)
-    lines = [
+    first = (
         f"a step of {clouds:.0f} clouds of {config.num_points:,} points: {whole / MEASURED * 1000:,.1f} ms, "
-        f"{clouds * MEASURED / whole:,.0f} clouds/s, the mean of {MEASURED}; {device}, {config.precision}",
-        "",
-        *(f"{name:>10} {seconds / MEASURED * 1000:9,.1f} ms {seconds / whole:6.1%}" for name, seconds in parts.items()),
-        "",
-        *operator_lines(recorded.key_averages(), device),
-    ]
-    return "\n".join(lines)
+        f"{clouds * MEASURED / whole:,.0f} clouds/s, the mean of {MEASURED}; {device}, {config.precision}"
+    )
+    rows = [f"{name:>10} {time / MEASURED * 1000:9,.1f} ms {time / whole:6.1%}" for name, time in parts.items()]
+    return "\n".join([first, "", *rows, "", *operator_lines(recorded.key_averages(), device)])
 
 
 def seconds_of(run: Run, steps: int) -> Mapping[str, float]:

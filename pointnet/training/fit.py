@@ -20,7 +20,7 @@ from pointnet.world import World
 from .loader import count_batches
 from .network import model_arguments
 from .run import Run
-from .run_folder import CHECKPOINT, CONFIG, check_free, write_config, write_result
+from .run_folder import CHECKPOINT, CONFIG, Result, check_free, write_config, write_result
 from .settings import TrainConfig
 from .stopping import Stopped, signals_deferred
 
@@ -34,7 +34,7 @@ def fit(
     resume: bool = False,
     log: Log = print,
     after_epoch: Callable[[Mapping[str, Any]], None] | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Trains `config.model` on `train` and writes the run folder `config.out`; returns the content of `result.json`.
 
     A validation split is held out from `train`; the epoch that is best on it, by the first metric of the task, is kept
@@ -58,11 +58,9 @@ def fit(
     world = World.current()
     log = log if world.writes else discard
     run, val = open_run(config, train, resume, world)
-    processes = f", {world.size} processes" if world.size > 1 else ""
-    log(
-        f"{len(run.train):,} to train on, {len(val):,} to choose the epoch; {run.device}{processes}, "
-        f"{config.precision}; {config.out}/"
-    )
+    device = f"{run.device}, {world.size} processes" if world.size > 1 else run.device
+    samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
+    log(f"{samples}; {device}, {config.precision}; {config.out}/")
     with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
         for metrics in train_epochs(run, val, check, log):
             with world.together():
@@ -92,9 +90,8 @@ def open_run(config: TrainConfig, train: LabelledClouds, resume: bool, world: Wo
             create_run_folder(out, config, train)
     with world.together():
         if not world.writes and not (out / CONFIG).exists():
-            raise ValueError(
-                f"{out}: rank {world.rank} does not see it; the processes of a run need a folder they share"
-            )
+            reason = f"rank {world.rank} does not see it; the processes of a run need a folder they share"
+            raise ValueError(f"{out}: {reason}")
         if resume:
             run.restore(out / CHECKPOINT)
     return run, val
@@ -103,12 +100,7 @@ def open_run(config: TrainConfig, train: LabelledClouds, resume: bool, world: Wo
 def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: Log) -> Iterator[dict[str, Any]]:
     """Trains the epochs that are not done yet; yields the metrics of each once it is saved.
 
-    Args:
-        check: called between two steps, and two batches of validation; it may raise Stopped.
-
-    Raises:
-        Stopped: from `check`; the run is saved.
-        ValueError: too many steps were skipped.
+    `check` is called between two steps, and two batches of validation; if it raises Stopped, the run is saved.
     """
     while run.epoch < run.config.epochs:
         try:
@@ -133,18 +125,19 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
         yield metrics
 
 
-def final_result(
-    run: Run, val: LabelledClouds, test: LabelledClouds | None, check: Callable[[], None]
-) -> dict[str, Any]:
+def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, check: Callable[[], None]) -> Result:
     """The content of `result.json`, with the chosen epoch evaluated on the test split."""
     config, world = run.config, run.world
-    result: dict[str, Any] = {
+    parts = dict.fromkeys(name for epoch in run.history for name in epoch if name.endswith("_seconds"))
+    seconds = {name: sum(epoch.get(name, 0.0) for epoch in run.history) for name in parts}
+    result: Result = {
         "test": None,
         "val": run.best.get("val"),
         "selected_epoch": run.best["epoch"],
         "seconds": round(run.seconds, 3),
         "samples_per_second": round(len(run.history) * len(run.train) / sum(e["seconds"] for e in run.history), 1),
-        "shares": time_shares(run),
+        # Of the run's time; the rest to 1 was writing files.
+        "shares": {name.removesuffix("_seconds"): round(s / run.seconds, 4) for name, s in seconds.items() if s},
         "environment": environment(run.device) | {"processes": world.size},
     }
     with world.together():
@@ -173,9 +166,8 @@ def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) ->
         raise ValueError(f"num_points must be {train.num_points}, as the data has, got {config.num_points}")
     smallest = len(train) // count_batches(len(train), config.batch_size)
     if smallest < world.size:
-        raise ValueError(
-            f"a step has {smallest} clouds, and each of {world.size} processes needs one; more --batch_size"
-        )
+        needed = f"each of {world.size} processes needs one; more --batch_size"
+        raise ValueError(f"a step has {smallest} clouds, and {needed}")
 
 
 def create_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> None:
@@ -189,13 +181,6 @@ def create_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> 
 
 def discard(line: str) -> None:
     """A log function that discards its line; used on ranks above 0."""
-
-
-def time_shares(run: Run) -> dict[str, float]:
-    """The share of the run's time that each part of it took; the rest to 1 was writing files."""
-    names = dict.fromkeys(name for epoch in run.history for name in epoch if name.endswith("_seconds"))
-    totals = {name: sum(epoch.get(name, 0.0) for epoch in run.history) for name in names}
-    return {name.removesuffix("_seconds"): round(total / run.seconds, 4) for name, total in totals.items() if total}
 
 
 def check_skipped(run: Run, log: Log) -> None:
@@ -221,14 +206,9 @@ def epoch_line(metrics: Mapping[str, Any], run: Run) -> str:
     minutes_left = metrics["seconds"] * points_left / metrics["num_points"] / 60
     val = metrics.get(f"val_{run.task.chooser}")
     kept = "*" if run.best["epoch"] == run.epoch else " "
-    return "  ".join(
-        [
-            f"epoch {run.epoch:3d}/{config.epochs}",
-            f"{metrics['num_points']:5d} points",
-            f"loss {metrics['train_loss']:.3f}",
-            f"train {metrics['train_accuracy']:.3f}",
-            *([] if val is None else [f"val {val:.4f}{kept}"]),
-            f"{metrics['samples_per_second']:6,.0f} clouds/s",
-            f"{minutes_left:.1f} min left",
-        ]
+    validated = "" if val is None else f"val {val:.4f}{kept}  "
+    return (
+        f"epoch {run.epoch:3d}/{config.epochs}  {metrics['num_points']:5d} points  loss {metrics['train_loss']:.3f}  "
+        f"train {metrics['train_accuracy']:.3f}  {validated}{metrics['samples_per_second']:6,.0f} clouds/s  "
+        f"{minutes_left:.1f} min left"
     )

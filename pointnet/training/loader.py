@@ -36,11 +36,7 @@ class StreamedLoader:
         self.data, self.device = data, device
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
-        """For each tensor of indices (B,): points (B, C, K), labels (B,).
-
-        Raises:
-            ValueError: a batch could not be read; the message names its samples.
-        """
+        """As of `ResidentLoader`. ValueError, naming the samples, where a batch could not be read."""
         wanted = [rows.cpu() for rows in indices]  # all at once: a copy at each step would wait for the device
         unread, reading = iter(wanted), deque[Future[Batch]]()
         thread = ThreadPoolExecutor(1, "loader")

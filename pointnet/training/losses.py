@@ -19,12 +19,10 @@ def label_loss(
     """The mean loss over the labels (B,) or (B, N), from logits (B, K) or (B, K, N); category (B,) of objects."""
     if labels.dim() == 1:
         return F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-    if category is None:
-        return point_loss(logits, labels, settings.label_smoothing)
-    if settings.restrict:
+    if settings.restrict and category is not None:
         logits = cast(PointNetPartSegmenter, model).restrict(logits, category)
     loss = point_loss(logits, labels, settings.label_smoothing)
-    if settings.overlap:
+    if settings.overlap and category is not None:
         loss = torch.lerp(loss, 1 - soft_iou(logits, labels), settings.overlap)
     return loss
 
@@ -45,8 +43,7 @@ def point_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor
 
 
 def soft_iou(logits: Tensor, labels: Tensor) -> Tensor:
-    """The IoU of each class between labels (B, N) and probabilities from logits (B, K, N), the mean over classes, then
-    clouds.
+    """The mean over clouds and classes of the IoU between labels (B, N) and probabilities from logits (B, K, N).
 
     Each class counts one point more, predicted right: so the IoU is 1, and has a gradient, where a cloud has no point
     of the class. Classes whose logits are -inf are left out.

@@ -1,8 +1,8 @@
-"""The network of a run: its arguments from the settings and the data, built and compiled."""
+"""The network of a run, from the settings and the data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,10 +42,3 @@ def make_model(config: TrainConfig, data: LabelledClouds, device: torch.device, 
     model = synchronize_norms(MODELS[config.network](**model_arguments(config, data)).to(device))
     world.take_from_first(list(model.state_dict().values()))
     return model
-
-
-def compiled(model: PointNetModel) -> Callable[..., Any]:
-    """The model's forward by torch.compile. Batches have few sizes, so each is compiled for itself; on a GPU the
-    kernels of a size are recorded as CUDA graphs."""
-    on_gpu = next(model.parameters()).is_cuda
-    return torch.compile(model, dynamic=False, mode="reduce-overhead" if on_gpu else None)

@@ -24,7 +24,7 @@ from .augment import augment, hide_categories
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distillation import Teacher
 from .loader import Batch, Loader, count_batches, cut_batches, make_loader
-from .network import compiled, make_model
+from .network import make_model
 from .optimizer import MovingAverage, make_optimizer, make_schedule
 from .run_folder import CHECKPOINT, write_metrics
 from .settings import TrainConfig
@@ -66,10 +66,7 @@ class Progress:
 
 @dataclass
 class Run:
-    """A training run between two steps.
-
-    Several processes (`world`) train one model, each on its share of every batch.
-    """
+    """A training run between two steps. Several processes (`world`) train one model, each on its share of a batch."""
 
     config: TrainConfig
     device: torch.device
@@ -102,18 +99,14 @@ class Run:
         seed = config.seed + RANKS_APART * world.rank
         if world.rank:
             torch.manual_seed(seed)
-        forward = compiled(model) if config.compile else model
-        half = config.precision == "bf16"
-        step = Step(
-            config, config.clip, half, model, forward, optimizer, schedule, average, teacher, world, Stopwatch(device)
-        )
+        # Batches have few sizes, so each is compiled for itself; on a GPU its kernels are recorded as CUDA graphs.
+        mode = "reduce-overhead" if device.type == "cuda" else None
+        forward = torch.compile(model, dynamic=False, mode=mode) if config.compile else model
+        step = Step(config, model, forward, optimizer, schedule, average, teacher, world, Stopwatch(device))
         identity = {
-            "device": device.type,
-            "samples": len(train),
-            "data": fingerprint(train),
-            "processes": world.size,
+            "device": device.type, "samples": len(train), "data": fingerprint(train), "processes": world.size,
             "teacher": teacher and teacher.digest,
-        }
+        }  # fmt: skip
         return cls(config, device, world, train, loader, step, torch.Generator(device).manual_seed(seed), identity)
 
     @property
@@ -129,7 +122,9 @@ class Run:
         """Trains the steps of the epoch that are not done yet; yields after each. Close it before using the run."""
         config, model = self.config, self.step.model
         model.train()
-        set_norm_momentum(model, config.norm_momentum_in_epoch(self.epoch))
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.momentum = config.norm_momentum_in_epoch(self.epoch)
         if self.progress is None:
             self.progress = Progress.begin(len(self.train), config.seed, self.epoch, self.device)
         progress = self.progress
@@ -268,18 +263,8 @@ def fingerprint(data: LabelledClouds) -> str:
     return digest.hexdigest()[:16]
 
 
-def set_norm_momentum(model: nn.Module, momentum: float) -> None:
-    """Sets how much of a batch's statistics the running ones of every batch norm take."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            module.momentum = momentum
-
-
 def with_bar(batches: Iterator[Batch], total: int, title: str, progress: Progress) -> Iterator[Batch]:
-    """The batches, with a bar on a terminal. Its figures wait for the device, at most twice a second.
-
-    Without a title there is no bar.
-    """
+    """The batches, with a bar on a terminal if it has a title. Its figures wait for the device, twice a second."""
     hidden = None if title else True
     with tqdm(total=total, desc=title, unit=" clouds", leave=False, disable=hidden, mininterval=0.5) as bar:
         shown = time.monotonic()

@@ -47,14 +47,9 @@ def seed_folders(out: PathLike) -> dict[int, Path]:
     return {int(seed): folder for seed, folder in folders.items() if seed.isdecimal()}
 
 
-def holds_run(out: PathLike) -> bool:
-    """Whether a run, or one of several seeds, has been saved here."""
-    return (Path(out) / CHECKPOINT).exists() or any((f / CHECKPOINT).exists() for f in seed_folders(out).values())
-
-
 def check_free(out: PathLike) -> None:
-    """Raises ValueError if the folder already holds a run."""
-    if holds_run(out):
+    """Raises ValueError if a run, or one of several seeds, has been saved in the folder."""
+    if any((folder / CHECKPOINT).exists() for folder in (Path(out), *seed_folders(out).values())):
         raise ValueError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
 
 

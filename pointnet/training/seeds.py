@@ -70,21 +70,15 @@ def run_seeds(
                 done = read_result(folder) if finished else None
             results[seed] = done or run(one, (folder / CHECKPOINT).exists())
         except ValueError as error:
-            if world.writes:
-                remove_if_unused(out)
+            if world.writes and [path.name for path in out.iterdir()] == [CONFIG]:  # no run has begun in it
+                (out / CONFIG).unlink()
+                out.rmdir()
             kind = AgreedError if isinstance(error, AgreedError) else ValueError
             raise kind(f"seed {seed}: {error}") from error
     summary = summarize(results)
     if world.writes:
         write_result(out, summary)
     return summary
-
-
-def remove_if_unused(out: Path) -> None:
-    """Removes the folder if it holds the settings alone, so that no run has begun in it."""
-    if [path.name for path in out.iterdir()] == [CONFIG]:
-        (out / CONFIG).unlink()
-        out.rmdir()
 
 
 def summarize(results: Mapping[int, Result]) -> Result:

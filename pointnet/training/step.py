@@ -15,7 +15,7 @@ from pointnet.world import World
 from .distillation import Teacher
 from .losses import distillation_loss, label_loss
 from .optimizer import MovingAverage
-from .settings import LossSettings
+from .settings import TrainConfig
 from .stopwatch import Stopwatch
 
 
@@ -38,17 +38,12 @@ class Step:
     are those of the whole batch. Only the randomness differs between processes: augmentation and dropout.
 
     Args:
-        settings: of the loss.
-        clip: the largest norm of the gradient; 0 for any.
-        half: whether the forward pass is in bfloat16, by autocast.
         forward: the model, or its compiled form.
         average: None for no moving average.
         teacher: None to learn from labels alone.
     """
 
-    settings: LossSettings
-    clip: float
-    half: bool
+    config: TrainConfig
     model: PointNetModel
     forward: Callable[..., Any]
     optimizer: torch.optim.Optimizer
@@ -59,13 +54,7 @@ class Step:
     watch: Stopwatch
 
     def __call__(self, x: Tensor, labels: Tensor, category: Tensor | None = None, share: float = 1.0) -> StepResult:
-        """
-        Args:
-            x: (B, C, N).
-            labels: (B,) or (B, N).
-            category: (B,), for a network of parts.
-            share: what share of the whole batch's clouds these are.
-        """
+        """x (B, C, N); labels (B,) or (B, N); category (B,), of parts; share: of the whole batch's clouds, these."""
         buffers = list(self.model.buffers())
         before = [buffer.clone() for buffer in buffers]
         self.optimizer.zero_grad(set_to_none=True)
@@ -88,14 +77,14 @@ class Step:
 
     def _loss(self, x: Tensor, labels: Tensor, category: Tensor | None) -> tuple[Tensor, Tensor]:
         """The loss () of these clouds, and the logits in float32."""
-        settings, inputs = self.settings, (x,) if category is None else (x, category)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
+        config, inputs = self.config, (x,) if category is None else (x, category)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             logits, transforms = self.forward(*inputs, return_transforms=True)
-            taught = None if self.teacher is None else self.teacher.probabilities(x, settings.temperature)
+            taught = None if self.teacher is None else self.teacher.probabilities(x, config.temperature)
         logits = logits.float()
-        loss = label_loss(settings, self.model, logits, labels, category)
+        loss = label_loss(config, self.model, logits, labels, category)
         if taught is not None:
-            loss = torch.lerp(loss, distillation_loss(logits, taught, settings.temperature), settings.distill)
+            loss = torch.lerp(loss, distillation_loss(logits, taught, config.temperature), config.distill)
         return loss + self.model.regularization(transforms), logits
 
     def _finish_gradients(self, loss: Tensor) -> Tensor:
@@ -103,6 +92,6 @@ class Step:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.world.add_up([*gradients, loss])
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if self.clip:
-            torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
+        if self.config.clip:
+            torch._foreach_mul_(gradients, (self.config.clip / (norm + 1e-6)).clamp(max=1.0))
         return loss.isfinite() & norm.isfinite()
