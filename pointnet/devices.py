@@ -44,10 +44,7 @@ def use_threads(count: int = 0) -> str:
 
     Args:
         count: that many; 0 for OMP_NUM_THREADS where it is set, else for as many as there are free cores: those that
-            this process may run on, within the CPU quota of its container.
-
-    Raises:
-        ValueError: a negative count.
+            this process may run on, within the CPU quota of its container. ValueError if negative.
     """
     if count < 0:
         raise ValueError(f"threads must be at least 0, got {count}")
@@ -72,11 +69,7 @@ def free_cores() -> int:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of this name; "auto" is CUDA where there is one, else the CPU.
-
-    Raises:
-        ValueError: the name is unknown, or this machine has no such device.
-    """
+    """The device of this name; "auto" is CUDA where there is one, else the CPU. ValueError where there is no such."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -127,10 +120,7 @@ def keep_freed_memory() -> None:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that this process may still take on the device; infinite where the system does not say.
-
-    Ranks on one machine share its memory evenly.
-    """
+    """Bytes that this process may still take on the device; infinite where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = math.inf

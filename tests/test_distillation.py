@@ -15,8 +15,7 @@ from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
 from pointnet.models import PointNetClassifier, load_model
 from pointnet.training import fit
-from pointnet.training.distillation import Teacher
-from pointnet.training.losses import distillation_loss
+from pointnet.training.losses import Teacher, distillation_loss
 from tests.helpers import assert_equal_states, quiet, started, tiny, two_shapes, weights
 
 CPU = torch.device("cpu")

@@ -142,10 +142,8 @@ def how_to_go_on(command: Command) -> str:
     """What to print when a run is stopped by hand."""
     if command.preview or not has_checkpoint(command):
         return "nothing was saved yet"
-    flags = f"--resume --out {shlex.quote(command.config.out)}"
-    if launched_by_torchrun():
-        return f"to go on: torchrun as before, with {command.prog} {flags}"
-    return f"to go on: {command.call} {flags}"
+    call = f"torchrun as before, with {command.prog}" if launched_by_torchrun() else command.call
+    return f"to go on: {call} --resume --out {shlex.quote(command.config.out)}"
 
 
 def has_checkpoint(command: Command) -> bool:
@@ -162,6 +160,12 @@ def count_files(names: Sequence[str]) -> str:
 def summary(config: TrainConfig, result: Result, call: str) -> str:
     """How good the run is, how long it took, and what its folder holds; `call` is how training is called."""
     out = shlex.quote(config.out)
+    if config.overfit_batches:
+        tested = f"not tested: the network was trained to overfit {config.overfit_batches} batches"
+    elif result["test"] is None:
+        tested = "the test split was not opened"
+    else:
+        tested = f"test: {TASKS[config.task].summary(result['test'])}"
     val, chooser = result["val"], TASKS[config.task].chooser
     chosen = f"chosen on validation ({val[chooser]:.2%} there)" if val else "the last"
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result["shares"].items())
@@ -174,22 +178,13 @@ def summary(config: TrainConfig, result: Result, call: str) -> str:
         CHECKPOINT: f"to go on with a run that was stopped: {call} --resume --out {out}",
     }
     return f"""
-{accuracy(config, result)}
+{tested}
 epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
 {result["seconds"]:,.0f} s, {result["samples_per_second"]:,.0f} clouds/s in training; {shares}
 
 {listing(config.out, files)}
 
 {next_commands(config, config.out)}"""
-
-
-def accuracy(config: TrainConfig, result: Result) -> str:
-    """The scores on the test split, or why there are none."""
-    if config.overfit_batches:
-        return f"not tested: the network was trained to overfit {config.overfit_batches} batches"
-    if result["test"] is None:
-        return "the test split was not opened"
-    return f"test: {TASKS[config.task].summary(result['test'])}"
 
 
 def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result, call: str) -> str:

@@ -91,26 +91,20 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
     """
     parser = training_parser(prog)
     given = vars(parser.parse_args(words))
+    resume, values = "resume" in given, {name: given[name] for name in FIELDS if name in given}
+    previews: list[Any] = [name for name in get_args(Preview) if name in given]
     try:
-        return read_command(given)._replace(prog=prog)
+        start, seeds = resumed(given, values) if resume else beginning(given)
+        config = with_values(start, values)
+        if previews and (len(previews) > 1 or resume or seeds):
+            raise ValueError(f"--{previews[0]} is of one run to come: not with --resume, --seeds or another such flag")
+        if seeds:
+            check_seeds(seeds)
+            if "seed" in given:
+                raise ValueError("--seed cannot be given where there are several seeds; leave it out, or --seeds")
     except (ValueError, OSError) as error:
         parser.error(one_line(error))
-
-
-def read_command(given: Mapping[str, Any]) -> Command:
-    """What the flags ask for. ValueError, in one line, where they contradict each other or a setting is wrong."""
-    values = {name: given[name] for name in FIELDS if name in given}
-    resume = "resume" in given
-    start, seeds = resumed(given, values) if resume else beginning(given)
-    config = with_values(start, values)
-    previews: list[Any] = [name for name in get_args(Preview) if name in given]
-    if previews and (len(previews) > 1 or resume or seeds):
-        raise ValueError(f"--{previews[0]} is of one run to come: not with --resume, --seeds or another such flag")
-    if seeds:
-        check_seeds(seeds)
-        if "seed" in given:
-            raise ValueError("--seed cannot be given where there are several seeds; leave it out, or --seeds")
-    return Command(config, resume, seeds, previews[0] if previews else "")
+    return Command(config, resume, seeds, previews[0] if previews else "", prog)
 
 
 def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:

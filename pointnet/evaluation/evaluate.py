@@ -42,13 +42,10 @@ def evaluate(
     Args:
         after_batch: called after each batch; it may raise, to stop.
         world: the processes that share the samples; each returns the metrics of all samples.
-        votes: predict by the mean probability over so many even rotations about the up axis (Qi et al. 2017: 12).
-            Useful where training rotated the clouds too.
+        votes: predict by the mean probability over so many even rotations about the up axis (Qi et al. 2017: 12), at
+            least 1, else ValueError. Useful where training rotated the clouds too.
         num_points: of each cloud the first so many; None for all that the task evaluates. Segmentation evaluates all
             points that are stored, each of them once.
-
-    Raises:
-        ValueError: fewer than one vote.
     """
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")

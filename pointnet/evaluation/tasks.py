@@ -79,9 +79,9 @@ class Task(ABC):
         """How many points of each cloud evaluation takes, the first ones; None for all that are stored."""
         return None
 
-    @abstractmethod
     def scores(self, data: LabelledClouds, device: torch.device | str) -> Any:
         """Empty metric accumulators."""
+        return ConfusionMatrix(len(self.class_names(data)), device)
 
     def predict(self, model: nn.Module, logits: Tensor, category: Tensor | None) -> Tensor:
         """Predicted labels, (B,) or (B, N)."""
@@ -118,9 +118,6 @@ class Classification(Task):
 
     def evaluated_points(self, data: LabelledClouds) -> int | None:
         return data.num_points
-
-    def scores(self, data: LabelledClouds, device: torch.device | str) -> ConfusionMatrix:
-        return ConfusionMatrix(len(data.classes), device)
 
 
 class PointTask(Task):

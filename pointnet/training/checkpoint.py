@@ -20,8 +20,7 @@ HEADER_SIZE = len(HEADER) + 64 + 1
 def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Writes tensors, numbers, strings and dicts of them, whole or not at all.
 
-    Raises:
-        OSError: the file cannot be written; the last checkpoint is still there, and the message says so.
+    OSError where that cannot be done; the last checkpoint is still there, and the message says so.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -35,11 +34,7 @@ def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> No
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU.
-
-    Raises:
-        ValueError: the file is missing or damaged; the message names it.
-    """
+    """The content of a checkpoint, on the CPU. ValueError, naming the file, where it is missing or damaged."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no checkpoint to resume from")

@@ -22,24 +22,20 @@ from pointnet.world import World
 
 from .augment import augment, hide_categories
 from .checkpoint import load_checkpoint, save_checkpoint
-from .distillation import Teacher
 from .loader import Batch, Loader, count_batches, cut_batches, make_loader
+from .losses import Teacher
 from .network import make_model
 from .optimizer import MovingAverage, make_optimizer, make_schedule
 from .run_folder import CHECKPOINT, write_metrics
 from .settings import TrainConfig
-from .step import Step
-from .stopwatch import Stopwatch
+from .step import Step, Stopwatch
 
 RANKS_APART = 1_000_003  # between the seeds of two processes of a run
 
 
 @dataclass
 class Progress:
-    """One epoch of S samples: its order, and the sums of its steps.
-
-    The sums are on the device, so that no step waits for its own loss. Each process has its own share.
-    """
+    """One epoch of S samples: its order, and the sums of a process's steps, on the device so that no step waits."""
 
     order: Tensor  # (S,)
     broken: Tensor  # (S,) bool, samples with points that are not finite
@@ -57,11 +53,6 @@ class Progress:
         broken = torch.zeros(samples, dtype=torch.bool, device=device)
         right, seen, skipped = torch.zeros(3, dtype=torch.int64, device=device).unbind()
         return cls(order.to(device), broken, torch.zeros((), device=device), right.clone(), seen.clone(), skipped)
-
-    def state(self) -> dict[str, Any]:
-        """Its fields, on the CPU."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "position"}
-        return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in fields.items()}
 
 
 @dataclass
@@ -216,12 +207,13 @@ class Run:
         random = {"augmentation": self.generator.get_state(), "cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
-        progress = self.progress.state() if self.progress else {}
+        fields = vars(self.progress) if self.progress else {}
+        progress = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in fields.items()}
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             **{name: getattr(self, name) for name in ("epoch", "seconds", "best", "history")},
             **self.identity,
-            "position": self.progress.position if self.progress else 0,
+            "position": progress.pop("position", 0),
             "each": self.world.gather({"random": random, "progress": progress}),
         }
 

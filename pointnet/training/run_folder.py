@@ -97,7 +97,6 @@ def without_removed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_metrics(out: PathLike, lines: Iterable[Line]) -> None:
-    """Writes one line per epoch."""
     write_atomically(Path(out) / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
@@ -135,12 +134,10 @@ def chosen_epoch(lines: Sequence[Line]) -> int:
 
 
 def is_finished(out: PathLike) -> bool:
-    """Whether the folder holds the result of a run."""
     return (Path(out) / RESULT).is_file()
 
 
 def write_result(out: PathLike, result: Result) -> None:
-    """Writes how good the run, or the runs of several seeds, turned out."""
     write_atomically(Path(out) / RESULT, json.dumps(result, indent=2).encode())
 
 

@@ -10,17 +10,8 @@ from pathlib import Path
 from pointnet.evaluation.tasks import titles_of
 from pointnet.world import AgreedError, World
 
-from .run_folder import (
-    CHECKPOINT,
-    CONFIG,
-    Result,
-    check_free,
-    is_finished,
-    read_result,
-    seed_folder,
-    write_config,
-    write_result,
-)
+from . import run_folder
+from .run_folder import CHECKPOINT, CONFIG, Result, check_free, seed_folder
 from .settings import MOST_SEED, TrainConfig
 
 
@@ -58,16 +49,16 @@ def run_seeds(
             if not resume:
                 check_free(out)
             out.mkdir(parents=True, exist_ok=True)
-            write_config(out, config, seeds)
+            run_folder.write_config(out, config, seeds)
     results = {}
     for count, seed in enumerate(seeds, 1):
         folder = seed_folder(out, seed)
-        finished = resume and is_finished(folder)
+        finished = resume and run_folder.is_finished(folder)
         log(f"\nseed {seed}, {count} of {len(seeds)}{': finished before' if finished else ''}")
         one = dataclasses.replace(config, seed=seed, out=str(folder))
         try:
             with world.together():
-                done = read_result(folder) if finished else None
+                done = run_folder.read_result(folder) if finished else None
             results[seed] = done or run(one, (folder / CHECKPOINT).exists())
         except ValueError as error:
             if world.writes and [path.name for path in out.iterdir()] == [CONFIG]:  # no run has begun in it
@@ -77,7 +68,7 @@ def run_seeds(
             raise kind(f"seed {seed}: {error}") from error
     summary = summarize(results)
     if world.writes:
-        write_result(out, summary)
+        run_folder.write_result(out, summary)
     return summary
 
 

@@ -176,11 +176,8 @@ READERS: Mapping[Any, Callable[[str], Any]] = {
 
 
 def with_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """The settings, changed by values from YAML or by the words of flags.
-
-    Raises:
-        ValueError: an unknown setting, or a value of another type or out of range; the message names the setting.
-    """
+    """The settings, changed by values from YAML or by the words of flags. ValueError, naming the setting, where one is
+    unknown, of another type or out of range."""
     return dataclasses.replace(config, **{name: read_value(name, value) for name, value in values.items()})
 
 
