@@ -34,6 +34,9 @@ class Line(NamedTuple):
     data: dict[str, Any] | None = None
 
 
+Lines = Iterator[Line | PointCloudFileError]
+
+
 def run(flags: Namespace) -> int:
     """Prints a line for each file; one that cannot be read is a line on stderr, and makes the exit code 1."""
     if flags.task is not None:
@@ -58,17 +61,14 @@ def run(flags: Namespace) -> int:
     return code
 
 
-def classified(
-    flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str
-) -> Iterator[Line | PointCloudFileError]:
+def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model expects, then the class of each file."""
     classifier = cast(PointNetClassifier, model)
     predictions = predict_each(files, classifier, flags.up, flags.any_rotation, flags.num_points)
     count = flags.num_points or model.preprocessing["num_points"]
     expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
-    yield Line(
-        f"{flags.model or DEFAULTS['classification']}: {len(model.classes)} classes; takes {expected}; {threads}"
-    )
+    name = flags.model or DEFAULTS["classification"]
+    yield Line(f"{name}: {len(model.classes)} classes; takes {expected}; {threads}")
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
     for found in predictions:
         if isinstance(found, PointCloudFileError):
@@ -79,9 +79,7 @@ def classified(
         yield Line(text, found.as_json())
 
 
-def labelled(
-    flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str
-) -> Iterator[Line | PointCloudFileError]:
+def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model labels, then the labels of each file, which are written as a PLY, then the page."""
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
     clouds = label_each(files, cast(Segmenter, model), flags.category, flags.up, flags.num_points)
