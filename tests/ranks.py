@@ -10,7 +10,7 @@ import dataclasses
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -214,19 +214,12 @@ def work(folder: Path, rank: int) -> None:
     found |= {f"traffic {points}": steps_traffic(points) for points in (8, 50)}
     found |= {"refusals": refusals(rank), "copied": copied(rank)}
     for title, broken in MUTATIONS.items():
-        with patches(broken):
+        with ExitStack() as stack:
+            for place in broken:
+                stack.enter_context(patch.object(*place))
             found[f"broken {title}"] = run(CASES["unequal shares"], rank)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
-
-
-@contextmanager
-def patches(broken: list[tuple[object, str, Callable]]) -> Iterator[None]:
-    if not broken:
-        yield
-        return
-    with patch.object(*broken[0]), patches(broken[1:]):
-        yield
 
 
 if __name__ == "__main__":

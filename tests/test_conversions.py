@@ -93,7 +93,6 @@ def test_padding_by_name_is_none_for_a_kernel_of_one(padding):
     (FULL, "linear must be a Linear", nn.Bilinear(4, 4, 4)),
     (views.conv1d_to_linear, "conv must be a Conv1d", nn.Conv2d(4, 4, 1)),
     (views.conv2d_to_linear, "conv must be a Conv2d", nn.ConvTranspose2d(4, 4, 3)),
-    (SUMMED, "conv must be a Conv2d", nn.ConvTranspose2d(4, 4, 1)),
 ])  # fmt: skip
 def test_another_kind_of_layer_is_refused(convert, name, other):
     with pytest.raises(TypeError, match=f"^{name}, got {type(other).__name__}$"):

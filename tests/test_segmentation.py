@@ -202,8 +202,6 @@ def test_wrong_input_is_met_with_one_clear_line():
     for name in ("num_parts", "num_categories"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             PointNetPartSegmenter(**{name: 0})
-    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
-        PointNetSegmenter(0)
     with pytest.raises(ValueError, match="parts_of must have a list for each of 2 categories, got 1"):
         PointNetPartSegmenter(7, 2, parts_of=[[0]])
     for wrong in ([], [7], [-1]):

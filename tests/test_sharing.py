@@ -18,9 +18,7 @@ from torch import nn
 from pointnet import PointNetClassifier, load_model
 from pointnet import __main__ as command_line
 from pointnet.models import MODELS, shipped
-from tests.helpers import SMALL, assert_equal_states, described, error_of
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT, SMALL, assert_equal_states, described, error_of
 
 
 def small() -> PointNetClassifier:
@@ -199,10 +197,9 @@ def test_a_folder_of_that_name_comes_first(weights, tmp_path):
 def test_an_unknown_name_is_one_line_that_lists_the_known(weights, capsys, tmp_path):
     known = r"no model here; a run folder holds .*; shipped weights: pointnet_a, pointnet_b"
     for name in ("pointnet", "unfinished", str(tmp_path / "weights" / "unfinished"), "..", "a/b/c"):
-        with pytest.raises(ValueError, match=known):
-            load_model(name)
-        with pytest.raises(ValueError, match=known):
-            PointNetClassifier.from_pretrained(name)
+        for load in (load_model, PointNetClassifier.from_pretrained):
+            with pytest.raises(ValueError, match=known):
+                load(name)
     small().save_pretrained(tmp_path / "runs" / "mine")
     for name, near in (("pointnet", "pointnet_a"), ("pointnet_bb", "pointnet_b"), ("runs/mne", "mine")):
         line = error_of(capsys, command_line.main, ["evaluate", name])

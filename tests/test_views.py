@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pointnet import SharedMLP
 from pointnet.layers import views
 from tests.laws import assert_close
-from tests.views import assert_same, bias_once, linear, multiply_adds, numbers, slid, weight_as, weights, without_bias
+from tests.views import assert_same, bias_as, linear, multiply_adds, numbers, slid, weight_as, weights
 
 PAGE = Path(__file__).parents[1] / "docs" / "shared_mlp.md"
 SMALL = st.integers(1, 5)
@@ -302,7 +302,7 @@ BROKEN = {
     "view 2: the patch unfolded pixel by pixel, not channel by channel": (
         "conv2d_to_linear", weight_as(lambda w: w.view(4, 3, 3, 3).permute(0, 2, 3, 1)), VIEW_2),
     "view 2: the bias left behind": (
-        "conv2d_to_linear", without_bias, VIEW_2),
+        "conv2d_to_linear", bias_as(torch.zeros_like), VIEW_2),
     "view 3: the kernel turned by half a turn, as a mathematician's convolution": (
         "linear_to_full_conv2d", weight_as(lambda w: w.flip(2, 3)), VIEW_3),
     "view 3: an image flattened with channels last": (
@@ -316,7 +316,7 @@ BROKEN = {
     "view 7: the mean in place of the sum": (
         "summed_conv2d_to_linear", weight_as(lambda w: w / 6), VIEW_7),
     "view 7: the bias added once, not at each of H W positions": (
-        "summed_conv2d_to_linear", bias_once, VIEW_7),
+        "summed_conv2d_to_linear", bias_as(lambda b: b / 6), VIEW_7),
     "view 7: the weights laid out position by position": (
         "summed_conv2d_to_linear", weight_as(lambda w: w.view(4, 3, 6).transpose(1, 2)), VIEW_7),
     "view 9: the kernel transposed": (

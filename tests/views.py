@@ -1,5 +1,7 @@
 """What the tests of the nine views share: layers in float64, how two spellings are compared, and how one is broken."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -53,21 +55,15 @@ def slid(layer: nn.Linear, conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
 # Broken on purpose.
 
 
-def weight_as(change):
-    """A layer with its weight changed: `change` gives the numbers in another order, or other numbers."""
+def changed(name, change):
+    """A layer with its weight or bias changed: `change` gives the numbers in another order, or other numbers."""
 
     def broken(layer):
-        layer.weight.data = change(layer.weight.detach()).reshape(layer.weight.shape).contiguous()
+        tensor = getattr(layer, name)
+        tensor.data = change(tensor.detach()).reshape(tensor.shape).contiguous()
         return layer
 
     return broken
 
 
-def without_bias(layer):
-    layer.bias.data.zero_()
-    return layer
-
-
-def bias_once(layer):
-    layer.bias.data /= 6
-    return layer
+weight_as, bias_as = partial(changed, "weight"), partial(changed, "bias")
