@@ -54,7 +54,7 @@ def mutant(kind: str, index: int) -> bytes:
     """Mutant `index` of a format."""
     rng = np.random.default_rng([*f"{kind}/{index}".encode()])
     makers = FORMATS[kind][1]
-    if kind in WITHIN and rng.random() < 0.6:
+    if kind in WITHIN and rng.random() < 0.8:
         inner, wrap = WITHIN[kind]
         return wrap(changed(inner(), rng))
     return changed(makers[index % len(makers)](), rng)
