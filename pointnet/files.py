@@ -6,8 +6,10 @@ import os
 import tempfile
 from pathlib import Path
 
+AnyPath = str | os.PathLike[str]
 
-def write_atomically(path: str | os.PathLike[str], data: bytes, durable: bool = True) -> None:
+
+def write_atomically(path: AnyPath, data: bytes, durable: bool = True) -> None:
     """Writes beside `path` and renames into place: whatever happens, the old file or the new one is there, whole.
 
     Not `durable`, it does not wait for the disk, which is most of the time that a small file takes; if then the power

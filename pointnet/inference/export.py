@@ -11,7 +11,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from pointnet.extras import MissingExtraError
-from pointnet.files import write_atomically
+from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PointNetModel
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}  # by format
@@ -41,7 +40,7 @@ class Exported(NamedTuple):
     errors: dict[tuple[int, int], float]
 
 
-def export_model(model: PointNetModel, path: str | os.PathLike[str], format: str = "onnx") -> Exported:
+def export_model(model: PointNetModel, path: AnyPath, format: str = "onnx") -> Exported:
     """Writes `model` in eval mode: points (B, C, N) float32 -> its logits, for any B and N above 0.
 
     The logits are (B, num_classes), or (B, num_classes, N) for a segmenter; a network for parts takes no category in

@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.evaluation.tasks import PREPROCESSING, task_of
+from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, PointNetModel, load_model, shipped
 from pointnet.names import did_you_mean_path
 from pointnet.points.read import PointCloud, PointCloudFileError, cloud_of, files_in, read_cloud
 from pointnet.points.sampling import seed_of
 
 T = TypeVar("T")
-Source = str | os.PathLike[str] | NDArray[Any] | Tensor
+Source = AnyPath | NDArray[Any] | Tensor
 Sources = Source | list[Any] | tuple[Any, ...]
 
 
-def as_model(model: str | os.PathLike[str] | PointNetModel | None, *tasks: str) -> PointNetModel:
+def as_model(model: AnyPath | PointNetModel | None, *tasks: str) -> PointNetModel:
     """The model itself, the one of this name or folder, or for None the shipped one of the first task.
 
     Raises:

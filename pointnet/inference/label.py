@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointnet.files import write_atomically
+from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.names import check_name, printable
 from pointnet.points.colours import label_colours
@@ -67,7 +66,7 @@ class LabelledCloud:
             "mean_probability": float(self.probability.mean(dtype=np.float64)),
         }
 
-    def write_ply(self, path: str | os.PathLike[str]) -> None:
+    def write_ply(self, path: AnyPath) -> None:
         """Writes points, colours by label, and labels as a binary PLY, and creates the folder.
 
         Coordinates are float if that is exact, else double. Comments name the labels.
@@ -97,7 +96,7 @@ class LabelledCloud:
 
 def label_points(
     source: Sources,
-    model: str | os.PathLike[str] | Segmenter | None = None,
+    model: AnyPath | Segmenter | None = None,
     category: str | None = None,
     up: str | None = None,
     num_points: int | None = None,

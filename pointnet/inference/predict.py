@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.evaluation.evaluate import vote
+from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
 from pointnet.points.read import PointCloud, PointCloudFileError
 from pointnet.points.sampling import KEPT
@@ -70,7 +70,7 @@ class Prediction:
 
 def predict(
     source: Sources,
-    model: str | os.PathLike[str] | PointNetClassifier | None = None,
+    model: AnyPath | PointNetClassifier | None = None,
     up: str | None = None,
     any_rotation: bool = False,
     num_points: int | None = None,

@@ -2,7 +2,7 @@
 
 from pointnet.ops.aligned import align
 
-from .ranks import synchronize_norms
+from .shared_layer import synchronize_norms
 from .shared_mlp import SharedMLP
 from .tnet import TNet, orthogonality_loss
 from .views import (

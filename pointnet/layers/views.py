@@ -90,8 +90,7 @@ def summed_conv2d_to_linear(conv: nn.Conv2d, size: tuple[int, int]) -> nn.Linear
         ValueError: the convolution looks at more than one pixel, skips some, pads, or splits its channels; no image.
     """
     _check_plain("conv", conv, nn.Conv2d)
-    settings = {"kernel_size": (1, 1), "stride": (1, 1), "padding": (0, 0), "groups": 1}
-    _check_settings(conv, "one Linear on each pixel", **settings)
+    _check_settings(conv, "one Linear on each pixel", kernel_size=(1, 1), stride=(1, 1), padding=(0, 0), groups=1)
     _check_sizes("size", "(H, W)", size, 2)
     h, w = size
     summed = conv2d_to_linear(conv)

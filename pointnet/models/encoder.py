@@ -99,10 +99,7 @@ class PointNetEncoder(nn.Module):
         number = 0
         *most, last = self.mlp2
         known = of.transforms if of else (None, None)
-        for tnet, transform, layers in (
-            (self.input_tnet, known[0], self.mlp1),
-            (self.feature_tnet, known[1], most),
-        ):
+        for tnet, transform, layers in ((self.input_tnet, known[0], self.mlp1), (self.feature_tnet, known[1], most)):
             if tnet is not None and transform is None:
                 transform = tnet(x, lengths)
             transforms.append(transform)

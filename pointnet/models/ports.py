@@ -12,7 +12,6 @@ and its names (`feat.stn.conv1.weight`, ...). It differs from the published one:
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from pointnet.files import AnyPath
 
 from .pointnet import PointNetClassifier
 
@@ -38,16 +39,11 @@ ENCODER = (
     ("mlp2.layers.0.conv", "mlp2.layers.0.norm", "conv2", "bn2"),
     ("mlp2.layers.1.conv", "mlp2.layers.1.norm", "conv3", "bn3"),
 )
-HEAD = (
-    ("head.0", "head.1.norm", "fc1", "bn1"),
-    ("head.4", "head.5.norm", "fc2", "bn2"),
-    ("logits", None, "fc3", None),
-)
-Y_AND_Z = [0, 2, 1]
+HEAD = (("head.0", "head.1.norm", "fc1", "bn1"), ("head.4", "head.5.norm", "fc2", "bn2"), ("logits", None, "fc3", None))
 NUM_POINTS = 1024  # of the clouds they are trained on, unless their user chose otherwise
 
 
-def load_port(path: str | os.PathLike[str], classes: Sequence[str] = (), up: str = "z") -> PointNetClassifier:
+def load_port(path: AnyPath, classes: Sequence[str] = (), up: str = "z") -> PointNetClassifier:
     """The classifier whose state dict a port saved, as a model of ours; in eval mode, in float32, on the CPU.
 
     No code that the file may hold is run.
@@ -186,6 +182,6 @@ def _exchange_y_and_z(model: PointNetClassifier) -> None:
         first.append(tnet.mlp[0].conv.weight)
         for parameter in (tnet.matrix.weight, tnet.matrix.bias):
             rows = parameter.unflatten(0, (3, 3))
-            parameter.copy_(rows[Y_AND_Z][:, Y_AND_Z].flatten(0, 1))
+            parameter.copy_(rows[order[:3]][:, order[:3]].flatten(0, 1))
     for weight in first:
         weight.copy_(weight[:, order])

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
-from pointnet.files import write_atomically
+from pointnet.files import AnyPath, write_atomically
 
 from . import weights
 
@@ -52,7 +52,7 @@ class Pretrained(nn.Module):
         """The number of logits of a cloud, or of each point."""
         raise NotImplementedError
 
-    def save_pretrained(self, folder: str | os.PathLike[str], half: bool = False, notes: str = "") -> None:
+    def save_pretrained(self, folder: AnyPath, half: bool = False, notes: str = "") -> None:
         """Writes a model folder: `model.safetensors`, `config.json` with its sha256, and a model card, `README.md`.
 
         `load_model` and `from_pretrained` read it; `hf upload NAME FOLDER` shares it.
@@ -80,7 +80,7 @@ class Pretrained(nn.Module):
         weights.save_config(folder, self.model_name, self.arguments, self.classes, self.preprocessing, sha256)
 
     @classmethod
-    def from_pretrained(cls: type[M], name: str | os.PathLike[str], revision: str | None = None) -> M:
+    def from_pretrained(cls: type[M], name: AnyPath, revision: str | None = None) -> M:
         """The model of a folder, of shipped weights, or of the Hugging Face Hub; in eval mode, on the CPU.
 
         Args:

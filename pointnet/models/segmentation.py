@@ -60,9 +60,8 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         num_categories: how many object categories.
         in_channels, input_transform, feature_transform, widths, tnet_widths: see `PointNetEncoder`.
         parts_of: for each category the numbers of its parts, for `restrict`; None: any part may be of any category.
-        dropout: after each hidden layer of the head; none as published.
+        dropout, head_widths: of the hidden layers of the head; no dropout as published.
         regularization_weight: see `PointNetModel`.
-        head_widths: of the hidden layers of the head.
     """
 
     def __init__(
@@ -169,9 +168,7 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
     Args:
         num_classes: how many classes.
         in_channels, input_transform, feature_transform, widths, tnet_widths: see `PointNetEncoder`.
-        dropout: after each hidden layer of the head; none as published.
-        regularization_weight: see `PointNetModel`.
-        head_widths: of the hidden layers of the head.
+        dropout, head_widths, regularization_weight: as of `PointNetPartSegmenter`.
     """
 
     def __init__(

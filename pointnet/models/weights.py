@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointnet.files import write_atomically
+from pointnet.files import AnyPath, write_atomically
 from pointnet.names import did_you_mean, did_you_mean_path
 
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
@@ -32,7 +32,7 @@ def shipped() -> list[str]:
     return sorted(config.parent.name for config in WEIGHTS.glob(f"*/{CONFIG_FILE}"))
 
 
-def find_folder(name: str | os.PathLike[str], hub: bool = False, revision: str | None = None) -> Path:
+def find_folder(name: AnyPath, hub: bool = False, revision: str | None = None) -> Path:
     """The model folder of this path, else of these shipped weights, else, with `hub`, of `owner/name` on the Hub.
 
     Raises:
@@ -46,9 +46,8 @@ def find_folder(name: str | os.PathLike[str], hub: bool = False, revision: str |
     if not found and hub and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return _fetch(name, revision)
     if not os.path.isfile(folder / CONFIG_FILE):
-        wanted = (
-            f"a run folder holds {CONFIG_FILE} and {WEIGHTS_FILE}; shipped weights: {', '.join(shipped()) or 'none'}"
-        )
+        names = ", ".join(shipped()) or "none"
+        wanted = f"a run folder holds {CONFIG_FILE} and {WEIGHTS_FILE}; shipped weights: {names}"
         near = "" if found else did_you_mean(name, shipped()) or did_you_mean_path(folder)
         raise ValueError(f"{folder / CONFIG_FILE}: no model here; {wanted}{near}")
     return folder
@@ -69,7 +68,7 @@ def _fetch(name: str, revision: str | None) -> Path:
 
 
 def save_config(
-    folder: str | os.PathLike[str],
+    folder: AnyPath,
     model: str,
     arguments: Mapping[str, Any],
     classes: Sequence[str],
@@ -78,12 +77,8 @@ def save_config(
 ) -> None:
     """Writes `config.json`: the model's name in `MODELS`, its arguments, its classes, what it expects of points, and
     the sha256 of its weights file if it is given."""
-    config = {
-        "model": model,
-        "arguments": dict(arguments),
-        "classes": list(classes),
-        "preprocessing": dict(preprocessing),
-    }
+    described = {"arguments": dict(arguments), "classes": list(classes), "preprocessing": dict(preprocessing)}
+    config: dict[str, Any] = {"model": model, **described}
     config |= {} if sha256 is None else {"sha256": sha256}
     write_atomically(Path(folder) / CONFIG_FILE, json.dumps(config, indent=2).encode())
 
@@ -97,7 +92,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a model's config: {error}") from error
 
 
-def save_weights(folder: str | os.PathLike[str], state: Mapping[str, Tensor]) -> str:
+def save_weights(folder: AnyPath, state: Mapping[str, Tensor]) -> str:
     """Writes `model.safetensors` from a state dict; -> the file's sha256."""
     from safetensors.torch import save
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pointnet.files import AnyPath
 
 from .encoder import PointNetModel
 from .pretrained import load_folder
@@ -12,7 +12,7 @@ from .weights import find_folder
 DEFAULTS = {"classification": "pointnet_modelnet40", "part": "pointnet_shapes_part"}
 
 
-def load_model(path: str | os.PathLike[str]) -> PointNetModel:
+def load_model(path: AnyPath) -> PointNetModel:
     """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
 
     It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.

@@ -36,6 +36,11 @@ class Curve(NamedTuple):
         """The finite ones."""
         return [(x, y) for x, y in zip(self.x, self.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
 
+    def corners(self, low: float, high: float) -> list[tuple[float, float]]:
+        """Where its line runs, between these x."""
+        sides = (-0.5, 0.5) if self.steps else (0,)
+        return [(min(max(x + side, low), high), y) for x, y in self.points for side in sides]
+
 
 class Chart(NamedTuple):
     """Curves over one axis; the figures of a point show where the pointer rests on it.
@@ -65,8 +70,9 @@ class Chart(NamedTuple):
         x_span = self.x_span or _span([x for x, _ in points])
         frame = _Frame(x_span, self.y_span or _span([y for _, y in points], margin=0.06), self.height)
         whole = all(float(x).is_integer() for x, _ in points)
-        parts = [*self._axes(frame, least=float(whole)), *(_line(curve, frame) for curve in self.curves)]
-        return "".join(parts + [dot for curve in self.curves for dot in self._dots(curve, frame)])
+        lines = (frame.polyline(curve.style, *curve.corners(*x_span)) for curve in self.curves)
+        dots = (dot for curve in self.curves for dot in self._dots(curve, frame))
+        return "".join([*self._axes(frame, least=float(whole)), *lines, *dots])
 
     def _axes(self, frame: _Frame, least: float) -> Iterable[str]:
         (x_low, x_high), (y_low, y_high) = frame.x_span, frame.y_span
@@ -110,14 +116,6 @@ class _Frame(NamedTuple):
         return f'<polyline class="{style}" points="{pixels}"/>'
 
 
-def _line(curve: Curve, frame: _Frame) -> str:
-    if not curve.steps:
-        return frame.polyline(curve.style, *curve.points)
-    low, high = frame.x_span
-    corners = [(min(max(x + side, low), high), y) for x, y in curve.points for side in (-0.5, 0.5)]
-    return frame.polyline(curve.style, *corners)
-
-
 def _text(right: float, down: float, text: str, anchor: str = "start", style: str = "") -> str:
     more = f' class="{style}"' if style else ""
     return f'<text x="{right:g}" y="{down:g}" text-anchor="{anchor}"{more}>{escape(text)}</text>'
@@ -139,19 +137,17 @@ def picture(title: str, headline: str, charts: Sequence[Chart], legend: Sequence
         caption = _text(0, -6, chart.title, style="words")
         parts.append(f'<g transform="translate({left} {top})">{caption}{chart.drawing()}</g>')
     height = tops[-1] + GAP // 2
+    # Not every program that reads SVG knows the variables of CSS: the light colours of the page take their place.
+    light = dict(re.findall(r"--(\w+): (#\w+);", PAGE.read_text(encoding="utf-8").split("@media")[0]))
+    variables = STYLE.read_text(encoding="utf-8") + PICTURE_STYLE
+    style = re.sub(r"var\(--(\w+)\)", lambda name: light[name[1]], variables)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
         f"<title>{escape(title)}</title>",
-        f"<style>{_light(STYLE.read_text(encoding='utf-8') + PICTURE_STYLE)}</style>",
+        f"<style>{style}</style>",
         '<rect width="100%" height="100%" fill="#fff"/>',
     ]
     return "\n".join([*lines, *parts, "</svg>\n"])
-
-
-def _light(style: str) -> str:
-    """Rules of CSS with the light colours of `page.html` in place of its variables, for any program that reads SVG."""
-    colours = dict(re.findall(r"--(\w+): (#\w+);", PAGE.read_text(encoding="utf-8").split("@media")[0]))
-    return re.sub(r"var\(--(\w+)\)", lambda name: colours[name[1]], style)
 
 
 def legend(curves: Iterable[Curve]) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pointnet.files import write_atomically
+from pointnet.files import AnyPath, write_atomically
 from pointnet.names import printable
 from pointnet.training.run_folder import CURVES, Line, chooser, chosen_epoch, read_metrics
 
 from .charts import Chart, Curve, picture
 
 
-def draw_curves(folder: str | os.PathLike[str]) -> Path:
+def draw_curves(folder: AnyPath) -> Path:
     """Draws `metrics.jsonl` of a run folder into its `curves.svg`, and returns the path of that.
 
     Raises:

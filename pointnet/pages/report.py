@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pointnet.devices import find_device
 from pointnet.evaluation.analysis import analyse
+from pointnet.files import AnyPath
 
-from .report_data import Report, TrainedRun, evaluation_data, read_run
+from .report_data import Report, evaluation_data, read_run
 from .report_sections import sections
 from .viewer import write_html
 
 
 def write_report(
-    run: str | os.PathLike[str],
-    out: str | os.PathLike[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    download: bool = False,
+    run: AnyPath, out: AnyPath | None = None, root: AnyPath | None = None, device: str = "auto", download: bool = False
 ) -> Report:
     """Evaluates a trained run and writes `out/index.html`, one page that requests nothing.
 
@@ -48,17 +44,10 @@ def write_report(
     links = "".join(f'<a href="#{anchor}">{heading}</a>' for heading, anchor in anchors.items())
     parts = (f'<section id="{anchors[name]}"><h2>{name}</h2>{content}</section>' for name, content in contents.items())
     body = f'<main><nav aria-label="sections">{links}</nav>{"".join(parts)}</main>'
-    write_html(page, _title(found), _notes(found), body)
+    path, config, model, seeds = found.path.resolve(), found.config, found.model, len(found.seeds)
+    title = path.name if seeds < 2 else f"{path.parent.name}, seed {config.seed} of {seeds} seeds"
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    points = f"{config.num_points:,} points per cloud{', with normals' if config.normals else ''}"
+    notes = f"PointNet, {parameters:,} parameters, on {config.dataset}: {len(model.classes)} classes, {points}"
+    write_html(page, title, notes, body)
     return report
-
-
-def _title(run: TrainedRun) -> str:
-    if len(run.seeds) < 2:
-        return run.path.resolve().name
-    return f"{run.path.resolve().parent.name}, seed {run.config.seed} of {len(run.seeds)} seeds"
-
-
-def _notes(run: TrainedRun) -> str:
-    parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    points = f"{run.config.num_points:,} points per cloud{', with normals' if run.config.normals else ''}"
-    return f"PointNet, {parameters:,} parameters, on {run.config.dataset}: {len(run.model.classes)} classes, {points}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.evaluation.analysis import Analysis
 from pointnet.evaluation.evaluate import check_same_classes
+from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier, load_model
 from pointnet.names import did_you_mean_path
 from pointnet.training.fit import training_parts
@@ -39,7 +39,7 @@ class Report(NamedTuple):
     missing: str  # why nothing was evaluated
 
 
-def read_run(path: str | os.PathLike[str]) -> TrainedRun:
+def read_run(path: AnyPath) -> TrainedRun:
     """The run of a folder; in a folder with several seeds, the first that is finished.
 
     Raises:
@@ -62,9 +62,7 @@ def read_run(path: str | os.PathLike[str]) -> TrainedRun:
     return TrainedRun(path, config, lines, result, finished, model)
 
 
-def evaluation_data(
-    run: TrainedRun, root: str | os.PathLike[str] | None = None, download: bool = False
-) -> tuple[str, LabelledClouds]:
+def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tuple[str, LabelledClouds]:
     """The split to evaluate a run on, and its clouds: test where the run was tested, else validation.
 
     The test split of a run that has not opened it stays unopened.

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import shlex
+from collections.abc import Sequence
 from html import escape
 
 import torch
@@ -21,11 +22,12 @@ from pointnet.training.settings import TrainConfig
 from .charts import Chart, Curve, legend
 from .curves import headline, training_charts
 from .report_data import SPLIT_NAMES, Report, TrainedRun
-from .tables import matrix, table
 from .viewer import View, viewer
 
 STYLES = dict(zip(ORDERS, ("plain", "three", "two"), strict=True))  # of the curves with points dropped
 MOST_MISTAKES, MOST_POINTS = 24, 50_000  # on the page
+MATRIX = 880  # pixels that a confusion matrix may take, about
+SCROLLING = '<div class="scrolling" tabindex="0" role="region" aria-label="table">{}</div>'  # by the keyboard too
 
 
 def sections(report: Report, device: torch.device) -> dict[str, str]:
@@ -92,7 +94,6 @@ def _agreement(report: Report) -> str:
 
 
 def _seeds(run: TrainedRun) -> str:
-    """The accuracies of all seeds, where there are several."""
     if len(run.seeds) < 2:
         return ""
     seed, rows = run.config.seed, seeds_rows(summarize(dict(sorted(run.seeds.items()))))
@@ -126,7 +127,6 @@ def _classes(analysis: Analysis) -> str:
 
 
 def _mistakes(analysis: Analysis, split: str) -> str:
-    """The worst mistakes as clouds with their critical points."""
     worst, total = analysis.mistakes, len(analysis.data)
     if not len(worst):
         return f"<p>There are none: all {total:,} {split} shapes are right.</p>"
@@ -172,7 +172,6 @@ def _dropped(analysis: Analysis, split: str) -> str:
 
 
 def _settings(run: TrainedRun, device: torch.device) -> str:
-    """The settings of the run, where it ran, and where this page was made."""
     defaults = TrainConfig()
     rows = [["setting", "here", "default"]]
     for field in dataclasses.fields(TrainConfig):
@@ -192,7 +191,6 @@ def _settings(run: TrainedRun, device: torch.device) -> str:
 
 
 def _commands(report: Report) -> str:
-    """The commands that repeat the run, its evaluation and this page."""
     run, config = report.run, report.run.config
     commands = [["python", "train.py", *to_flags(dataclasses.replace(config, out="runs/again"))]]
     if report.split == "test":
@@ -214,3 +212,27 @@ def _duration(seconds: float) -> str:
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def table(rows: Sequence[Sequence[str]], style: str) -> str:
+    """Rows of HTML as a table, the first of them headings."""
+    heads = "".join(f'<th scope="col">{cell}' for cell in rows[0])
+    body = "".join(f'<tr><th scope="row">{row[0]}{"".join(f"<td>{cell}" for cell in row[1:])}' for row in rows[1:])
+    return SCROLLING.format(f'<table class="{style}"><thead><tr>{heads}<tbody>{body}</table>')
+
+
+def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """A confusion matrix, [true][predicted], tinted by the share of each row."""
+    heads = "".join(f'<th scope="col"><span>{escape(name)}</span>' for name in names)
+    body = ""
+    for true, (row, name) in enumerate(zip(counts, names, strict=True)):
+        body += f'<tr><th scope="row">{escape(name)}'
+        for predicted, count in enumerate(row):
+            style = "right" if true == predicted else "wrong"
+            hint = escape(f"{name}, predicted as {names[predicted]}: {count} of {sum(row)}")
+            cell = f'<td class="{style}" style="--share:{count / (sum(row) or 1):.2f}" title="{hint}">{count}'
+            body += cell if count else "<td>"
+    size = min(max(MATRIX // len(names), 21), 34)
+    return SCROLLING.format(
+        f'<table class="matrix" style="--cell:{size}px"><thead><tr><td>{heads}<tbody>{body}</table>'
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
+from pointnet.files import AnyPath
 from pointnet.points.read import PointCloud, PointCloudFileError, files_in, read_cloud
 
 from .viewer import MOST_CLOUDS, MOST_POINTS, View, file_view, write_page
@@ -37,29 +37,21 @@ def cloud_statistics(points: NDArray[Any]) -> CloudStatistics:
     finite = points[np.isfinite(points).all(1)].astype(np.float64)
     not_finite = len(points) - len(finite)
     if len(finite) == 0:
-        nan = float("nan")
-        return CloudStatistics(len(points), nan, nan, nan, nan, nan, nan, not_finite)
-    extent_x, extent_y, extent_z = np.ptp(finite, axis=0).tolist()
+        return CloudStatistics._make([len(points), *[float("nan")] * 6, not_finite])
     ordered = finite[np.lexsort(finite.T)]
-    return CloudStatistics(
-        points=len(points),
-        centroid_distance=float(np.linalg.norm(finite.mean(0))),
-        radius=float(np.linalg.norm(finite, axis=1).max()),
-        extent_x=extent_x,
-        extent_y=extent_y,
-        extent_z=extent_z,
-        duplicates=int((ordered[1:] == ordered[:-1]).all(1).sum()) / len(finite),
-        not_finite=not_finite,
-    )
+    duplicates = int((ordered[1:] == ordered[:-1]).all(1).sum()) / len(finite)
+    centroid_distance, radius = float(np.linalg.norm(finite.mean(0))), float(np.linalg.norm(finite, axis=1).max())
+    extents = np.ptp(finite, axis=0).tolist()
+    return CloudStatistics._make([len(points), centroid_distance, radius, *extents, duplicates, not_finite])
 
 
 def show_data(
     name: str,
-    root: str | os.PathLike[str] = "data",
+    root: AnyPath = "data",
     split: str = "both",
     num_points: int = 1024,
     per_class: int = 1,
-    out: str | os.PathLike[str] = "show",
+    out: AnyPath = "show",
 ) -> Iterator[str]:
     """Yields the contents of a data set as text, then writes samples of each class to `out/<name>.html`.
 
@@ -87,9 +79,8 @@ def show_data(
     yield f"{title}\n\n{count_table(opened)}\n"
     clouds = (positions(each, i) for each in opened.values() for i in range(len(each)))
     yield f"{statistics_table(map(cloud_statistics, clouds))}\n"
-
-    chosen = [i for label in range(len(data.classes)) for i in indices_of(data, label)[:per_class]]
-    views = [data_view(data, i) for i in chosen]
+    of_each = (torch.nonzero(data.labels == label).flatten().tolist() for label in range(len(data.classes)))
+    views = [data_view(data, i) for of_class in of_each for i in of_class[:per_class]]
     page = Path(out) / f"{name}.html"
     write_page(page, views, title, f"The first of each class in the {first} split, with its index there.")
     yield f"wrote {page}"
@@ -100,22 +91,14 @@ def positions(data: LabelledClouds, index: int) -> NDArray[Any]:
     return data[index][0][:3].T.numpy()
 
 
-def indices_of(data: LabelledClouds, label: int) -> list[int]:
-    """The indices of the clouds of a class."""
-    return torch.nonzero(data.labels == label).flatten().tolist()
-
-
 def data_view(data: LabelledClouds, index: int) -> View:
     """One cloud of a data set with its class and index, coloured by its parts where it has them."""
-    points, parts = positions(data, index), getattr(data, "parts", None)
-    labels = None if parts is None else parts[index].numpy()
-    if isinstance(data, LabelledPoints):
-        labels = data[index][1].numpy()
+    points, parts, names = positions(data, index), getattr(data, "parts", None), getattr(data, "part_names", ())
     finite = np.isfinite(points).all(1)
-    name = f"{data.classes[int(data.labels[index])]} {index}"
-    if labels is None:
-        return View(name, points[finite])
-    return View(name, points[finite], labels=labels[finite], label_names=getattr(data, "part_names", ()))
+    labels = None if parts is None else parts[index].numpy()[finite]
+    if isinstance(data, LabelledPoints):
+        labels = data[index][1].numpy()[finite]
+    return View(f"{data.classes[int(data.labels[index])]} {index}", points[finite], labels=labels, label_names=names)
 
 
 def count_table(opened: Mapping[str, LabelledClouds]) -> str:
@@ -145,10 +128,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def show_files(
-    paths: Sequence[Path],
-    num_points: int | None = None,
-    up: str | None = None,
-    out: str | os.PathLike[str] = "show",
+    paths: Sequence[Path], num_points: int | None = None, up: str | None = None, out: AnyPath = "show"
 ) -> Iterator[str | PointCloudFileError]:
     """Yields a line for each file, or the error of one that cannot be read, then writes the clouds to a page.
 
@@ -165,9 +145,7 @@ def show_files(
     files = [file for path in paths for file in files_in(path)]
     if not files:
         raise ValueError(f"{paths[0]}: holds no file of points")
-    views: list[View] = []
-    readable = 0
-    width = max(len(str(file)) for file in files)
+    views, readable, width = list[View](), 0, max(len(str(file)) for file in files)
     for file in files:
         try:
             cloud = read_cloud(file, num_points, up=up)

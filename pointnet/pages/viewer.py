@@ -8,7 +8,6 @@ from __future__ import annotations
 import html
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointnet.files import write_atomically
+from pointnet.files import AnyPath, write_atomically
 from pointnet.points.cloud import PointCloud
 from pointnet.points.colours import PALETTE
 
@@ -66,9 +65,8 @@ class View:
         if broken := int((~np.isfinite(points).all(1)).sum()):
             raise ValueError(f"view '{self.name}': {broken:,} of {len(points):,} points are not finite")
         for field, tail in (("values", ()), ("labels", ()), ("colors", (3,)), ("highlight", ())):
-            given = getattr(self, field)
-            if given is not None and np.shape(given) != (len(points), *tail):
-                wanted = (len(points), *tail)
+            given, wanted = getattr(self, field), (len(points), *tail)
+            if given is not None and np.shape(given) != wanted:
                 raise ValueError(f"view '{self.name}': {field} must be {wanted}, got {np.shape(given)}")
         if sum(given is not None for given in (self.values, self.labels, self.colors)) > 1:
             raise ValueError(f"view '{self.name}': give one of values, labels and colors, not several")
@@ -86,7 +84,7 @@ def file_view(name: str, cloud: PointCloud, label_names: Sequence[str] = ()) -> 
     return View(name, cloud.points[kept], colors=None if cloud.colors is None else cloud.colors[kept])
 
 
-def write_page(path: str | os.PathLike[str], views: Sequence[View], title: str, notes: str = "") -> None:
+def write_page(path: AnyPath, views: Sequence[View], title: str, notes: str = "") -> None:
     """Writes one HTML file with a large scene of one cloud, and thumbnails to choose it by.
 
     The file is complete, and its content security policy forbids any request. `page.html#3` opens at the third cloud.
@@ -106,7 +104,7 @@ def viewer(views: Sequence[View]) -> str:
     return _fill(VIEWER, palette=_json(PALETTE), views=_json([_view_data(view) for view in views]))
 
 
-def write_html(path: str | os.PathLike[str], title: str, notes: str, body: str) -> None:
+def write_html(path: AnyPath, title: str, notes: str, body: str) -> None:
     """Writes a page: a title and notes, which are any text, then the body, which is HTML. The folder is made."""
     style = STYLE.read_text(encoding="utf-8")
     page = _fill(PAGE, charts=style, title=html.escape(title), notes=html.escape(notes), body=body)
@@ -138,7 +136,9 @@ def _view_data(view: View) -> dict[str, Any]:
         known = range(len(view.label_names))
         data["names"] = {label: str(view.label_names[label]) for label in sorted(set(data["labels"])) if label in known}
     if view.colors is not None:
-        data["rgb"] = _bytes(view.colors).tobytes().hex()
+        colors = np.asarray(view.colors)
+        scaled = colors if colors.dtype.kind in "iu" else np.nan_to_num(colors) * 255
+        data["rgb"] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8).tobytes().hex()
     if view.highlight is not None:
         data["highlight"] = np.flatnonzero(view.highlight).tolist()
         data["highlight_name"] = view.highlight_name
@@ -152,10 +152,3 @@ def _rounded(numbers: NDArray[Any]) -> NDArray[np.float64]:
         return numbers
     spread = float((numbers.max(0) - numbers.min(0)).max()) or float(np.abs(numbers).max())
     return numbers if spread < LEAST_SPREAD else np.round(numbers, DIGITS - math.floor(math.log10(spread)))
-
-
-def _bytes(colors: NDArray[Any]) -> NDArray[np.uint8]:
-    """Colours as (N, 3) bytes, from integers up to 255 or floats up to 1."""
-    colors = np.asarray(colors)
-    scaled = colors if colors.dtype.kind in "iu" else np.nan_to_num(colors) * 255
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
