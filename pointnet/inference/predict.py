@@ -11,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pointnet.evaluation.evaluate import vote
 from pointnet.files import AnyPath
@@ -138,9 +137,5 @@ def _probabilities(
 ) -> list[list[float]]:
     """(B, classes) of B clouds of one size."""
     x = torch.from_numpy(np.stack(clouds)).to(network.logits.weight.device)
-    chunk = -(-BATCH_POINTS // len(x))
-
-    def classify(x: Tensor) -> Tensor:
-        return network.classify_chunks(x.split(chunk, 2))
-
-    return vote(classify, x, VOTES if any_rotation else 1, normals).exp().tolist()
+    chunk, votes = -(-BATCH_POINTS // len(x)), VOTES if any_rotation else 1
+    return vote(lambda rotated: network.classify_chunks(rotated.split(chunk, 2)), x, votes, normals).exp().tolist()

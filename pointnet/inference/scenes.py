@@ -47,7 +47,11 @@ def label_scene(
             kilometre.
     """
     check_is_for_scenes(model)
-    _check_arrays(points, colors)
+    for name, array in (("points", points), ("colors", colors)):
+        if array.ndim != 2 or array.shape != (len(points), 3) or not len(array):
+            raise ValueError(f"{name} must be ({len(points)}, 3) with at least one, got {array.shape}")
+        if not np.isfinite(array.sum(dtype=np.float64)):
+            raise ValueError(f"{name} must be finite, got a number that is not")
     points = (points - points.min(0)).astype(np.float32)
     width, depth, _ = extent = points.max(0)
     if extent.max() > WIDEST:
@@ -77,14 +81,6 @@ def check_is_for_scenes(model: PointNetSegmenter) -> None:
     channels = model.arguments["in_channels"]
     if channels != CHANNELS:
         raise ValueError(f"scenes need a network of {CHANNELS} channels (xyz, rgb, xyz as shares), got {channels}")
-
-
-def _check_arrays(points: NDArray[np.floating], colors: NDArray[np.floating]) -> None:
-    for name, array in (("points", points), ("colors", colors)):
-        if array.ndim != 2 or array.shape != (len(points), 3) or not len(array):
-            raise ValueError(f"{name} must be ({len(points)}, 3) with at least one, got {array.shape}")
-        if not np.isfinite(array.sum(dtype=np.float64)):
-            raise ValueError(f"{name} must be finite, got a number that is not")
 
 
 class Scene(NamedTuple):

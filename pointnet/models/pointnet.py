@@ -59,11 +59,7 @@ class PointNetClassifier(PointNetModel, name="pointnet"):
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, return_transforms: bool = False
     ) -> Tensor | tuple[Tensor, Transforms]:
-        """(B, C, N) -> (B, num_classes) logits, and the T-Nets' matrices if asked for.
-
-        Args:
-            lengths: (B,) integers; only the first lengths[b] points of cloud b exist.
-        """
+        """(B, C, N) -> (B, num_classes) logits, and the T-Nets' matrices if asked for; lengths as of the encoder."""
         feature, transforms = self.encoder(x, lengths, return_transforms=True)
         logits = self.logits(self.head(feature))
         return (logits, transforms) if return_transforms else logits

@@ -194,8 +194,7 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
     ) -> Tensor | tuple[Tensor, Transforms]:
         """(B, C, N) -> (B, num_classes, N) logits, and the T-Nets' matrices if asked for.
 
-        Args:
-            lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The logits of the rest are 0.
+        With lengths (B,), only the first lengths[b] points of cloud b exist, and the logits of the rest are 0.
         """
         feature, transforms, (x,) = self.encoder.encode(x, lengths, keep=[len(self.encoder.mlp1)])
         logits = self.logits(self.head(x, feature, lengths, transforms.feature), lengths=lengths)

@@ -95,9 +95,8 @@ def data_view(data: LabelledClouds, index: int) -> View:
     """One cloud of a data set with its class and index, coloured by its parts where it has them."""
     points, parts, names = positions(data, index), getattr(data, "parts", None), getattr(data, "part_names", ())
     finite = np.isfinite(points).all(1)
-    labels = None if parts is None else parts[index].numpy()[finite]
-    if isinstance(data, LabelledPoints):
-        labels = data[index][1].numpy()[finite]
+    per_point = data[index][1] if isinstance(data, LabelledPoints) else None if parts is None else parts[index]
+    labels = None if per_point is None else per_point.numpy()[finite]
     return View(f"{data.classes[int(data.labels[index])]} {index}", points[finite], labels=labels, label_names=names)
 
 
