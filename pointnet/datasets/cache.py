@@ -195,10 +195,7 @@ class Held(NamedTuple):
     def clouds(self) -> dict[str, NDArray[np.float32]]:
         """The clouds (n, C, K) of each file that gave some, by its key."""
         good = [key for key in self.listing.keys if key not in self.listing.bad]
-        ends = np.cumsum(self.listing.counts)
-        return {
-            key: self.points[end - count : end] for key, count, end in zip(good, self.listing.counts, ends, strict=True)
-        }
+        return dict(zip(good, np.split(self.points, np.cumsum(self.listing.counts)), strict=False))
 
 
 def _opened(path: Path, shape: Shape) -> Held | None:
@@ -229,7 +226,7 @@ def _make(
     pieces.mkdir(exist_ok=True)
     others = {path: held for path in whole.parent.glob("*.json") if (held := _opened(path, shape)) is not None}
     earlier = {key: clouds for held in others.values() for key, clouds in held.clouds().items()}
-    missing = [key for key in files if key not in earlier and _read_piece(pieces / key) is None]
+    missing = [key for key in files if key not in earlier and not _is_whole(pieces / key)]
     make = partial(_make_piece, files=files, contents=contents, sampler=sampler, shape=shape, pieces=pieces)
     failed: dict[Path, PointCloudFileError] = {}
     with tqdm(total=len(files), desc="sampling once", unit=" files", disable=None, leave=False) as bar:
@@ -283,13 +280,10 @@ def _make_piece(
     return None
 
 
-def _read_piece(path: Path) -> bytes | None:
-    """What `_make_piece` wrote, or None where it is missing or damaged."""
-    with contextlib.suppress(FileNotFoundError):
-        data = path.read_bytes()
-        if data[-DIGEST:] == hashlib.sha256(data[:-DIGEST]).digest():
-            return data[:-DIGEST]
-    return None
+def _is_whole(piece: Path) -> bool:
+    """Whether what `_make_piece` wrote is there, undamaged."""
+    data = piece.read_bytes() if piece.exists() else b""
+    return data[-DIGEST:] == hashlib.sha256(data[:-DIGEST]).digest()
 
 
 def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Shape, pieces: Path, whole: Path) -> None:

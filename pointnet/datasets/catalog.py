@@ -77,11 +77,10 @@ def open_dataset(
     check_one_of("task", task, tuple(DATASETS_OF))
     if name not in DATASETS_OF[task]:
         raise ValueError(f"the data set {name} is not for the task {task}, only {', '.join(DATASETS_OF[task])}")
-    options = {"normals": normals, "strict": strict}
     known = OPTIONS.get(name, set())
     if normals and "normals" not in known:
         raise ValueError(f"the data set {name} has no normals")
-    chosen = {option: options[option] for option in known}
+    chosen = {option: value for option, value in (("normals", normals), ("strict", strict)) if option in known}
     open_split = partial(DATASETS_OF[task][name], root=root, split=split, num_points=num_points, **chosen)
     archive = DOWNLOADS.get(name)
     try:

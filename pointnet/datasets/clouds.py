@@ -36,9 +36,8 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str], num_points: int | None = None):
         if points.dim() != 3 or labels.shape != points.shape[:1]:
-            raise ValueError(
-                f"points must be (S, C, K) with labels (S,), got {tuple(points.shape)} and {tuple(labels.shape)}"
-            )
+            got = f"{tuple(points.shape)} and {tuple(labels.shape)}"
+            raise ValueError(f"points must be (S, C, K) with labels (S,), got {got}")
         self.num_points = points.shape[2] if num_points is None else num_points
         if not 1 <= self.num_points <= points.shape[2]:
             raise ValueError(f"num_points must be 1 to {points.shape[2]}, got {num_points}")

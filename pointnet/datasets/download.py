@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import BadZipFile, ZipFile
 
 from tqdm import tqdm
 
@@ -206,15 +206,11 @@ def unpack(path: Path, folder: str, into: Path) -> Path:
             if not members:
                 raise DownloadError(f"{path}: holds no folder {folder}/")
             for info in members:
-                _check_member(info, path)
+                if ".." in PurePosixPath(info.filename).parts or stat.S_ISLNK(info.external_attr >> 16):
+                    reason = f"member {info.filename!r} leads out of the archive's folder or is a link"
+                    raise DownloadError(f"{path}: {reason}")
             for info in tqdm(members, desc="unpacking", unit=" files", disable=None, leave=False):
                 archive.extract(info, into)
     except BadZipFile as error:
         raise DownloadError(f"{path}: not a readable zip file: {error}") from error
     return into / folder
-
-
-def _check_member(info: ZipInfo, path: Path) -> None:
-    """Raises DownloadError unless the member is a file or a folder below the set's own."""
-    if ".." in PurePosixPath(info.filename).parts or stat.S_ISLNK(info.external_attr >> 16):
-        raise DownloadError(f"{path}: member {info.filename!r} leads out of the archive's folder or is a link")

@@ -21,7 +21,7 @@ from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, cache_folder, cached_clouds
 from .clouds import LabelledClouds
-from .releases import check_num_points, check_one_of
+from .releases import check_num_points, check_one_of, errors_name
 
 MOST_POINTS = 1_000_000
 SPLITS = ("train", "test")
@@ -101,10 +101,8 @@ def sample_file(path: Path, count: int, normals: bool = False, up: str | None = 
     """
     extras = ("normals",) if normals else ()
     cloud = read_cloud(path, count, seed_of(path.name), up, repeat=True, normalize=True, extras=extras)
-    try:
+    with errors_name(path):
         return cloud.unit_sphere_channels(normals)
-    except ValueError as error:
-        raise PointCloudFileError(path, str(error)) from error
 
 
 def _find_files(root: Path, split: str, test_fraction: float, seed: int) -> tuple[list[str], list[list[Path]]]:

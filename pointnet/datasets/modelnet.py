@@ -15,21 +15,10 @@ from pointnet.points.formats.scan import quoted
 from pointnet.points.frame import check_up
 from pointnet.points.read import PointCloudFileError, read_points
 
+from . import releases
 from .cache import cached_clouds
 from .clouds import LabelledClouds
 from .folder import sample_files
-from .releases import (
-    Form,
-    check_files_exist,
-    check_num_points,
-    check_one_of,
-    find_release,
-    is_plain_name,
-    listed_files,
-    read_labelled_hdf5,
-    read_lines,
-    to_channels,
-)
 
 MODELNET40 = tuple(
     "airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door dresser flower_pot "
@@ -73,13 +62,13 @@ class ModelNet(LabelledClouds):
         up: str | None = None,
         normals: bool = False,
     ):
-        check_one_of("split", split, ("train", "test"))
-        check_one_of("num_classes", num_classes, (40, 10))
-        check_one_of("form", form, (None, *FORMS))
+        releases.check_one_of("split", split, ("train", "test"))
+        releases.check_one_of("num_classes", num_classes, (40, 10))
+        releases.check_one_of("form", form, (None, *FORMS))
         check_up(up)
-        check_num_points(num_points)
+        releases.check_num_points(num_points)
         classes = MODELNET10 if num_classes == 10 else MODELNET40
-        folder, form = find_release(Path(root), FORMS, form, "ModelNet40")
+        folder, form = releases.find_release(Path(root), FORMS, form, "ModelNet40")
         points, names = FORMS[form].read(folder, split, classes, num_points, up, normals)
         if not names:
             raise PointCloudFileError(folder, f"its {split} split holds no shape of ModelNet{num_classes}")
@@ -93,15 +82,15 @@ Clouds = tuple[NDArray[np.float32], list[str]]  # (S, C, K), K >= num_points, an
 def _read_hdf5_release(
     folder: Path, split: str, classes: Sequence[str], num_points: int, up: str | None, normals: bool
 ) -> Clouds:
-    names = read_lines(folder / "shape_names.txt")
+    names = releases.read_lines(folder / "shape_names.txt")
     if unknown := sorted(set(names) - set(MODELNET40)):
         raise PointCloudFileError(folder / "shape_names.txt", f"'{unknown[0]}' is not a class of ModelNet40")
     wanted = np.array([name in classes for name in names])
     clouds, labels = [], []
-    for path in listed_files(folder / f"{split}_files.txt", f"ply_data_{split}*.h5"):
-        rows, of_rows = read_labelled_hdf5(path, len(names), num_points, normals)
+    for path in releases.listed_files(folder / f"{split}_files.txt", f"ply_data_{split}*.h5"):
+        rows, of_rows = releases.read_labelled_hdf5(path, len(names), num_points, normals)
         kept = wanted[of_rows]
-        clouds.append(to_channels(rows if kept.all() else rows[kept], up))
+        clouds.append(releases.to_channels(rows if kept.all() else rows[kept], up))
         labels.append(of_rows[kept])
     return np.concatenate(clouds), [names[label] for label in np.concatenate(labels)]
 
@@ -110,11 +99,11 @@ def _read_text_release(
     folder: Path, split: str, classes: Sequence[str], num_points: int, up: str | None, normals: bool
 ) -> Clouds:
     listing = _text_listing(folder, split)
-    names = [name for name in read_lines(listing) if name.rpartition("_")[0] in classes]
-    if outside := [name for name in names if not is_plain_name(name)]:
+    names = [name for name in releases.read_lines(listing) if name.rpartition("_")[0] in classes]
+    if outside := [name for name in names if not releases.is_plain_name(name)]:
         raise PointCloudFileError(listing, f"must list '<class>_<number>', got {quoted(outside[0])}")
     files = [folder / name.rpartition("_")[0] / f"{name}.txt" for name in names]
-    check_files_exist(files)
+    releases.check_files_exist(files)
     sampler = partial(released_rows, num_points=num_points, up=up, normals=normals)
     shape = (6 if normals else 3, num_points)
     cached = cached_clouds(files, sampler, shape, f"first rows, up={up}, version 1", folder).strict()
@@ -134,19 +123,7 @@ def released_rows(path: Path, num_points: int, up: str | None, normals: bool) ->
     rows = read_points(path, normals=normals, up="z")
     if len(rows) < num_points:
         raise PointCloudFileError(path, f"has {len(rows)} points, fewer than num_points={num_points}")
-    return to_channels(rows[None, :num_points], up)[0]
-
-
-def _is_hdf5(folder: Path) -> bool:
-    return (folder / "shape_names.txt").is_file() and any(folder.glob("ply_data_*.h5"))
-
-
-def _is_text(folder: Path) -> bool:
-    return any(_text_listing(folder, split).is_file() for split in ("train", "test"))
-
-
-def _is_meshes(folder: Path) -> bool:
-    return any(any((folder / name).glob("t*/*.off")) for name in MODELNET40)
+    return releases.to_channels(rows[None, :num_points], up)[0]
 
 
 def _text_listing(folder: Path, split: str) -> Path:
@@ -157,7 +134,19 @@ def _text_listing(folder: Path, split: str) -> Path:
 
 # In the order they are looked for.
 FORMS = {
-    "hdf5": Form((HDF5_FOLDER,), _is_hdf5, _read_hdf5_release),
-    "text": Form(("modelnet40_normal_resampled",), _is_text, _read_text_release),
-    "off": Form(("ModelNet40", "ModelNet10"), _is_meshes, _read_meshes),
+    "hdf5": releases.Form(
+        (HDF5_FOLDER,),
+        lambda folder: (folder / "shape_names.txt").is_file() and any(folder.glob("ply_data_*.h5")),
+        _read_hdf5_release,
+    ),
+    "text": releases.Form(
+        ("modelnet40_normal_resampled",),
+        lambda folder: any(_text_listing(folder, split).is_file() for split in ("train", "test")),
+        _read_text_release,
+    ),
+    "off": releases.Form(
+        ("ModelNet40", "ModelNet10"),
+        lambda folder: any(any((folder / name).glob("t*/*.off")) for name in MODELNET40),
+        _read_meshes,
+    ),
 }

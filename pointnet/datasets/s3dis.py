@@ -17,20 +17,10 @@ from torch import Tensor
 from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels, read_hdf5, read_table
 from pointnet.points.sampling import seed_of
 
+from . import releases
 from .blocks import CHANNELS, POINTS, WIDEST, Cells, block_channels
 from .cache import cached_clouds
 from .clouds import LabelledPoints, draw_labelled
-from .releases import (
-    Form,
-    check_finite,
-    check_finite_rows,
-    check_num_points,
-    check_one_of,
-    errors_name,
-    find_release,
-    listed_files,
-    read_lines,
-)
 
 # In the published order of the labels.
 CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())
@@ -76,10 +66,10 @@ class S3DIS(LabelledPoints):
         area: str = "Area_5",
         form: str | None = None,
     ):
-        check_one_of("split", split, ("train", "test"))
-        check_one_of("form", form, (None, *FORMS))
-        check_num_points(num_points, POINTS)
-        folder, form = find_release(Path(root), FORMS, form, "S3DIS")
+        releases.check_one_of("split", split, ("train", "test"))
+        releases.check_one_of("form", form, (None, *FORMS))
+        releases.check_num_points(num_points, POINTS)
+        folder, form = releases.find_release(Path(root), FORMS, form, "S3DIS")
         blocks: Blocks = FORMS[form].read(folder, split, area)
         rows = [row for row, room in enumerate(blocks.rooms) if _is_in(room, split, area)]
         if not rows:
@@ -126,7 +116,7 @@ def read_room(path: str | os.PathLike[str]) -> PointCloud:
         rows = _read_objects(path) if path.is_dir() else read_table(path, 7).astype(np.float64, copy=False)
         low, high = rows[:, :3].min(0), rows[:, :3].max(0)
         width = (high - low).max()
-    check_finite_rows(path, "point", rows)
+    releases.check_finite_rows(path, "point", rows)
     labels = checked_labels(path, "classes", rows[:, 6], len(CLASSES))
     colors = rows[:, 3:6]
     if not 0 <= colors.min() <= colors.max() <= 255:
@@ -179,10 +169,10 @@ def room_blocks(room: PointCloud, generator: Generator) -> NDArray[np.float32]:
 def _read_hdf5_blocks(folder: Path, split: str, area: str) -> Blocks:
     """All blocks, whichever split is asked for."""
     listing = folder / "room_filelist.txt"
-    rooms = read_lines(listing)
+    rooms = releases.read_lines(listing)
     names = list(dict.fromkeys(rooms))
     _check_area(folder, names, area)
-    files = list(dict.fromkeys(listed_files(folder / "all_files.txt", "ply_data_all*.h5")))
+    files = list(dict.fromkeys(releases.listed_files(folder / "all_files.txt", "ply_data_all*.h5")))
     cached = cached_clouds(files, _read_blocks, (CHANNELS + 1, POINTS), "blocks, version 1", folder).strict()
     if len(cached.points) != len(rooms):
         reason = f"must name the room of each of {len(cached.points)} blocks, got {len(rooms)}"
@@ -199,7 +189,7 @@ def _read_blocks(path: Path) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused below
         blocks[:, :-1] = data.transpose(0, 2, 1)
     blocks[:, -1] = checked_labels(path, "labels", labels, len(CLASSES))
-    check_finite(path, "block", blocks)
+    releases.check_finite(path, "block", blocks)
     return blocks
 
 
@@ -215,7 +205,7 @@ def _read_rooms(folder: Path, split: str, area: str, pattern: str) -> Blocks:
 
 def _cut(path: Path) -> NDArray[np.float32]:
     room = read_room(path)
-    with errors_name(path):
+    with releases.errors_name(path):
         return room_blocks(room, np.random.default_rng(seed_of(_room_name(path))))
 
 
@@ -229,13 +219,13 @@ def _check_area(folder: Path, names: Sequence[str], area: str) -> None:
         raise PointCloudFileError(folder, f"holds no room of {area}, only of {areas}")
 
 
-def _rooms_form(name: str, pattern: str) -> Form:
-    return Form((name,), lambda folder: any(folder.glob(pattern)), partial(_read_rooms, pattern=pattern))
+def _rooms_form(name: str, pattern: str) -> releases.Form:
+    return releases.Form((name,), lambda folder: any(folder.glob(pattern)), partial(_read_rooms, pattern=pattern))
 
 
 # In the order they are looked for.
 FORMS = {
-    "hdf5": Form(
+    "hdf5": releases.Form(
         ("indoor3d_sem_seg_hdf5_data",),
         lambda folder: (folder / "room_filelist.txt").is_file() and any(folder.glob("ply_data_*.h5")),
         _read_hdf5_blocks,

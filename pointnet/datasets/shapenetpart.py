@@ -19,22 +19,9 @@ from pointnet.points.frame import check_up, in_unit_sphere, rotated_y_up_to_z_up
 from pointnet.points.read import PointCloudFileError, checked_labels, read_hdf5, read_table
 from pointnet.points.sampling import seed_of, unit_or_zero
 
+from . import releases
 from .cache import cached_clouds
 from .clouds import LabelledPoints, draw_labelled
-from .releases import (
-    Form,
-    check_files_exist,
-    check_finite_rows,
-    check_num_points,
-    check_one_of,
-    errors_name,
-    find_release,
-    is_plain_name,
-    listed_files,
-    read_labelled_hdf5,
-    read_lines,
-    to_channels,
-)
 
 # Folder, category and parts in the order of the published labels: 16 categories, 50 parts. The release numbers the
 # parts and does not name them; these are the names in common use.
@@ -61,6 +48,8 @@ KEPT = 3000  # points of each shape, as in the authors' evaluation; none of thei
 MOST_PARTS = 10_000
 PUBLISHED = {folder: category for folder, (category, _) in SHAPENETPART.items()}
 Part = tuple[str, str, int]  # category, name, label
+_NAMED = [(category, part) for category, parts in SHAPENETPART.values() for part in parts]
+PUBLISHED_PARTS: list[Part] = [(category, part, label) for label, (category, part) in enumerate(_NAMED)]
 
 
 class ShapeNetPart(LabelledPoints):
@@ -106,11 +95,11 @@ class ShapeNetPart(LabelledPoints):
         up: str | None = None,
         normals: bool = False,
     ):
-        check_one_of("split", split, tuple(SPLITS))
-        check_one_of("form", form, (None, *FORMS))
+        releases.check_one_of("split", split, tuple(SPLITS))
+        releases.check_one_of("form", form, (None, *FORMS))
         check_up(up)
-        check_num_points(num_points)
-        folder, form = find_release(Path(root), FORMS, form, "ShapeNetPart")
+        releases.check_num_points(num_points)
+        folder, form = releases.find_release(Path(root), FORMS, form, "ShapeNetPart")
         found: Release = FORMS[form].read(folder, SPLITS[split], num_points, up or "y", normals)
         if not found.rows:
             raise PointCloudFileError(folder, f"its {split} split holds no shape")
@@ -143,13 +132,11 @@ class Release(NamedTuple):
 def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
     """All listed shapes as one array, whichever split is asked for, so that all splits have the same parts."""
     folders = _read_categories(folder / "synsetoffset2category.txt")
-    listed = {
-        split: _read_listing(folder, split, folders, needed=split in splits) for split in ("train", "val", "test")
-    }
+    listed = {split: _read_listing(folder, split, folders, split in splits) for split in ("train", "val", "test")}
     files = list(dict.fromkeys(file for part in listed.values() for file in part))
-    check_files_exist(files)
+    releases.check_files_exist(files)
     categories = PUBLISHED if folders.keys() <= PUBLISHED.keys() else folders
-    parts = _published_parts() if categories is PUBLISHED else _read_parts(folder / "parts.json", folders)
+    parts = PUBLISHED_PARTS if categories is PUBLISHED else _read_parts(folder / "parts.json", folders)
     num_parts = 1 + max((label for _, _, label in parts), default=MOST_PARTS - 1)
     shape = (7 if normals else 4, max(num_points, KEPT))
     sampler = partial(_read_shape, count=shape[1], num_parts=num_parts, up=up, normals=normals)
@@ -158,18 +145,16 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
     row_of = {file: row for row, file in enumerate(files)}
     rows = [row_of[file] for split in splits for file in listed[split]]
     val = set(listed["val"])
-    validation = [file in val for file in files]
-    return Release(
-        cached.points, labels, validation, rows, list(categories.values()), parts or _met(cached.points, labels)
-    )
+    parts = parts or _met(cached.points, labels)
+    return Release(cached.points, labels, [file in val for file in files], rows, list(categories.values()), parts)
 
 
 def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) -> NDArray[np.float32]:
     """One file of rows x y z nx ny nz part, centred and in the unit sphere: (4 or 7, count)."""
     rows = read_table(path, 7).astype(np.float64, copy=False)
-    check_finite_rows(path, "row", rows)
+    releases.check_finite_rows(path, "row", rows)
     labels = checked_labels(path, "parts", rows[:, 6], num_parts)
-    with errors_name(path):
+    with releases.errors_name(path):
         points = in_unit_sphere(rows[:, :3])
     channels = np.hstack([points, unit_or_zero(rows[:, 3:6])]) if normals else points
     channels = channels.astype(np.float32)
@@ -182,34 +167,32 @@ def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: st
     folders = _read_categories(folder / "all_object_categories.txt")
     categories = PUBLISHED if folders.keys() <= PUBLISHED.keys() else folders
     names = [categories[name] for name in folders]
-    parts = _published_parts() if categories is PUBLISHED else _read_overall_ids(folder, folders)
+    parts = PUBLISHED_PARTS if categories is PUBLISHED else _read_overall_ids(folder, folders)
     num_parts = 1 + max(label for _, _, label in parts)
     clouds: list[NDArray[np.float32]] = []
     labels: list[str] = []
     validation: list[bool] = []
     for split in splits:
-        for path in listed_files(folder / f"{split}_hdf5_file_list.txt", f"ply_data_{split}*.h5"):
-            points, of_category = read_labelled_hdf5(path, len(names), num_points, normals, whole=True)
+        for path in releases.listed_files(folder / f"{split}_hdf5_file_list.txt", f"ply_data_{split}*.h5"):
+            points, of_category = releases.read_labelled_hdf5(path, len(names), num_points, normals, whole=True)
             if clouds and clouds[0].shape[2] != points.shape[1]:
-                raise PointCloudFileError(
-                    path, f"must have {clouds[0].shape[2]} points a shape, as the others have, got {points.shape[1]}"
-                )
+                wanted = f"{clouds[0].shape[2]} points a shape, as the others have"
+                raise PointCloudFileError(path, f"must have {wanted}, got {points.shape[1]}")
             ids = checked_labels(path, "'pid'", read_hdf5(path, {"pid": points.shape[:2]})[0], num_parts)
-            clouds.append(np.concatenate([to_channels(points, up), ids[:, None]], 1, dtype=np.float32))
+            clouds.append(np.concatenate([releases.to_channels(points, up), ids[:, None]], 1, dtype=np.float32))
             labels += [names[category] for category in of_category]
             validation += [split == "val"] * len(points)
-    return Release(
-        np.concatenate(clouds), labels, validation, list(range(len(labels))), list(categories.values()), parts
-    )
+    rows = list(range(len(labels)))
+    return Release(np.concatenate(clouds), labels, validation, rows, list(categories.values()), parts)
 
 
 def _read_categories(path: Path) -> dict[str, str]:
     """The folders and the names of the categories, in the order of the file."""
     categories: dict[str, str] = {}
-    for line in read_lines(path):
+    for line in releases.read_lines(path):
         *words, folder = line.split()
         name = " ".join(words)
-        if not words or not is_plain_name(folder) or folder in categories or name in categories.values():
+        if not words or not releases.is_plain_name(folder) or folder in categories or name in categories.values():
             reason = "each line must name a category and its folder, neither of them twice"
             raise PointCloudFileError(path, f"{reason}, got {quoted(line)}")
         categories[folder] = name
@@ -229,16 +212,11 @@ def _read_listing(folder: Path, split: str, folders: Mapping[str, str], needed: 
     files = []
     for name in names:
         *_, category, shape = ("", "", *name.split("/")) if isinstance(name, str) else ("", "")
-        if not is_plain_name(category) or not is_plain_name(shape):
+        if not releases.is_plain_name(category) or not releases.is_plain_name(shape):
             raise PointCloudFileError(path, f"must list 'shape_data/<folder>/<shape>', got {quoted(str(name))}")
         if category in folders:
             files.append(folder / category / f"{shape}.txt")
     return files
-
-
-def _published_parts() -> list[Part]:
-    named = [(category, part) for category, parts in SHAPENETPART.values() for part in parts]
-    return [(category, part, label) for label, (category, part) in enumerate(named)]
 
 
 def _read_parts(path: Path, folders: Mapping[str, str]) -> list[Part]:
@@ -248,9 +226,8 @@ def _read_parts(path: Path, folders: Mapping[str, str]) -> list[Part]:
     held = _read_json(path)
     if not isinstance(held, dict) or not all(isinstance(parts, dict) for parts in held.values()):
         raise PointCloudFileError(path, "must hold the parts of each category and their labels")
-    return _checked(
-        path, [(name, part, label) for name, parts in held.items() for part, label in parts.items()], folders
-    )
+    named = [(name, part, label) for name, parts in held.items() for part, label in parts.items()]
+    return _checked(path, named, folders)
 
 
 def _read_overall_ids(folder: Path, folders: Mapping[str, str]) -> list[Part]:
@@ -299,16 +276,16 @@ def _read_json(path: Path) -> Any:
         raise PointCloudFileError(path, f"cannot be read: {error}") from error
 
 
-def _is_text(folder: Path) -> bool:
-    return (folder / "synsetoffset2category.txt").is_file() and (folder / "train_test_split").is_dir()
-
-
-def _is_hdf5(folder: Path) -> bool:
-    return (folder / "all_object_categories.txt").is_file() and any(folder.glob("ply_data_*.h5"))
-
-
 # In the order they are looked for.
 FORMS = {
-    "text": Form(("shapenetcore_partanno_segmentation_benchmark_v0_normal",), _is_text, _read_text),
-    "hdf5": Form(("hdf5_data", "shapenet_part_seg_hdf5_data"), _is_hdf5, _read_hdf5_data),
+    "text": releases.Form(
+        ("shapenetcore_partanno_segmentation_benchmark_v0_normal",),
+        lambda folder: (folder / "synsetoffset2category.txt").is_file() and (folder / "train_test_split").is_dir(),
+        _read_text,
+    ),
+    "hdf5": releases.Form(
+        ("hdf5_data", "shapenet_part_seg_hdf5_data"),
+        lambda folder: (folder / "all_object_categories.txt").is_file() and any(folder.glob("ply_data_*.h5")),
+        _read_hdf5_data,
+    ),
 }

@@ -63,7 +63,9 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     whole, is_mesh = contents.vertices, contents.faces is not None
     finite = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
-        contents = _taken(contents, drawn_rows(finite, drawing.num_points, drawing.generator, drawing.repeat))
+        rows = drawn_rows(finite, drawing.num_points, drawing.generator, drawing.repeat)
+        there = {name: column for name, column in contents._asdict().items() if column is not None}
+        contents = Contents(**{name: column[rows] for name, column in there.items()})
     if drawing.normalize and finite.any():
         middle, half = middle_and_half_extent(whole if finite.all() else whole[finite])
         contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
@@ -90,10 +92,6 @@ def _finite_rows(vertices: Array, dtype: type[np.floating]) -> NDArray[np.bool_]
     """(N,) whether all coordinates of a row are finite in this type."""
     blocks = (vertices[start : start + BLOCK] for start in range(0, len(vertices), BLOCK))
     return np.concatenate([np.isfinite(block.astype(dtype, copy=False)).all(1) for block in blocks])
-
-
-def _taken(cloud: Contents, rows: Rows) -> Contents:
-    return cloud._replace(**{name: column[rows] for name, column in cloud._asdict().items() if column is not None})
 
 
 def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:

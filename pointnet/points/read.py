@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cloud import Drawing, PointCloud, cloud_from
-from .errors import DatasetNotFoundError, PointCloudFileError, Refusal, check_file, file_errors
+from .cloud import Drawing, cloud_from
+from .cloud import PointCloud as PointCloud
+from .errors import DatasetNotFoundError as DatasetNotFoundError
+from .errors import PointCloudFileError as PointCloudFileError
+from .errors import Refusal, check_file, file_errors
 from .formats.arrays import parse_npy, parse_npy_table, parse_npz
 from .formats.contents import EXTRAS, Array, Contents, Extras
 from .formats.gltf import parse_glb, parse_gltf
-from .formats.hdf5 import hdf5_names, parse_hdf5, read_hdf5
+from .formats.hdf5 import hdf5_names as hdf5_names
+from .formats.hdf5 import parse_hdf5
+from .formats.hdf5 import read_hdf5 as read_hdf5
 from .formats.obj import parse_obj
 from .formats.off import parse_off
 from .formats.pcd import parse_pcd
@@ -26,22 +31,6 @@ from .formats.ply import parse_ply
 from .formats.stl import parse_stl
 from .formats.text import parse_table, parse_text
 from .frame import check_up, up_of
-
-__all__ = [
-    "SUFFIXES",
-    "DatasetNotFoundError",
-    "PointCloud",
-    "PointCloudFileError",
-    "checked_labels",
-    "cloud_of",
-    "contents_of",
-    "files_in",
-    "hdf5_names",
-    "read_cloud",
-    "read_hdf5",
-    "read_points",
-    "read_table",
-]
 
 NUM_POINTS = 1024  # drawn from a mesh by default
 

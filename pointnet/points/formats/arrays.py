@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from ..errors import Refusal
-from .columns import ARRAYS, from_named, from_parts, from_rows, recognised
+from .columns import ARRAYS, from_named, from_parts, recognised
 from .contents import EXTRAS, Array, Contents, Extras, most_bytes
 from .scan import quoted
 
@@ -25,7 +25,7 @@ def parse_npy(data: bytes, extras: Extras = EXTRAS) -> Contents:
     array = _npy(data)
     if array.dtype.names:
         return from_named({name: array[name].reshape(-1) for name in array.dtype.names}, extras)
-    return from_rows(_as_rows(array, "the array"), extras)
+    return from_parts(recognised(_as_rows(array, "the array"), extras))
 
 
 def parse_npy_table(data: bytes) -> Array:

@@ -76,11 +76,6 @@ def _side_by_side(columns: list[Array]) -> Array:
     return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
 
 
-def from_rows(rows: Array, extras: Extras = EXTRAS) -> Contents:
-    """Contents from a table without names (N, K); raises as `recognised`."""
-    return from_parts(recognised(rows, extras))
-
-
 def recognised(rows: Array, extras: Extras = EXTRAS) -> dict[str, Array]:
     """The columns of a table without names (N, K), recognised by their numbers: points, and the wanted extras.
 

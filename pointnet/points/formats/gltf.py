@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +33,6 @@ POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
 # A vertex with its colour and normal, and a corner of a face, as they are held below.
 VERTEX_BYTES, CORNER_BYTES = 36, 8
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
-
-
-class Piece(NamedTuple):
-    """A primitive, as posed by one node."""
-
-    vertices: Array  # (V, 3)
-    faces: Array | None  # (F, 3)
-    colors: Array | None  # (V, 3)
-    normals: Array | None  # (V, 3)
 
 
 def parse_glb(data: bytes, extras: Extras = EXTRAS) -> Contents:
@@ -158,7 +149,8 @@ class _Scene:
         if needed > self.limit:
             raise Refusal(f"its scene takes {needed} bytes, more than a file of its size may ask for")
 
-    def _piece(self, primitive: dict[str, Any], pose: Array, extras: Extras) -> Piece:
+    def _piece(self, primitive: dict[str, Any], pose: Array, extras: Extras) -> Contents:
+        """A primitive, as posed by one node."""
         attributes, mode = primitive["attributes"], primitive.get("mode", TRIANGLES)
         vertices = self._accessor(attributes["POSITION"], 3)
         normals, colors = (
@@ -179,7 +171,7 @@ class _Scene:
             a, b, c = pose[:3, :3]
             cofactors = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
             normals = (normals[:, :3] @ (-cofactors if is_mirrored else cofactors).T).astype(np.float32)
-        return Piece(_moved(vertices, pose), faces, None if colors is None else as_unit_colors(colors), normals)
+        return Contents(_moved(vertices, pose), faces, normals, None if colors is None else as_unit_colors(colors))
 
     def _matched(self, index: object, count: int) -> Array | None:
         """An attribute of `count` vertices, (V, 3 or 4); None if it is missing or has another number of rows."""

@@ -78,15 +78,6 @@ def _opened(path: Path) -> Iterator[Any]:
 def _read_array(
     file: Any, name: str, wanted: Shape | None = None, rows: int | None = None, limit: int | None = None
 ) -> np.ndarray:
-    array = _checked(file, name, wanted)
-    # A chunk is unpacked whole, however little of it is wanted.
-    needed = max(array.size, math.prod(array.chunks or ())) * array.dtype.itemsize
-    if limit is not None and needed > limit:
-        raise Refusal(f"data set '{name}' takes {needed} bytes, more than its file may declare")
-    return np.asarray(array[(slice(None), slice(rows)) if array.ndim > 1 else ()])
-
-
-def _checked(file: Any, name: str, wanted: Shape | None) -> Any:
     """The data set of this name, once it is certain that its numbers are in the file and have the wanted shape."""
     import h5py
 
@@ -110,4 +101,8 @@ def _checked(file: Any, name: str, wanted: Shape | None) -> Any:
     stored = array.id.get_create_plist()
     if unknown := {stored.get_filter(i)[0] for i in range(stored.get_nfilters())} - FILTERS:
         raise Refusal(f"data set '{name}' is packed with filter {min(unknown)}, which is not read")
-    return array
+    # A chunk is unpacked whole, however little of it is wanted.
+    needed = max(array.size, math.prod(array.chunks or ())) * array.dtype.itemsize
+    if limit is not None and needed > limit:
+        raise Refusal(f"data set '{name}' takes {needed} bytes, more than its file may declare")
+    return np.asarray(array[(slice(None), slice(rows)) if array.ndim > 1 else ()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +30,11 @@ def polygons_of_text(text: bytes, count: int, before: int = 0) -> Polygons:
     Raises:
         Refusal: another number of lines, or a line shorter than it declares.
     """
-    if before == 0 and (triangles := _triangles_of_text(text, count)) is not None:
-        return Polygons(triangles.reshape(-1), np.full(count, 3))
+    if before == 0:
+        with contextlib.suppress(Refusal):  # the fast path for lines `3 a b c` alone
+            flat = numbers(text, np.int64)
+            if flat.size == 4 * count and (flat[::4] == 3).all():
+                return Polygons(flat.reshape(count, 4)[:, 1:].reshape(-1), np.full(count, 3))
     blocks = [_polygons_of_block(block, before) for block in blocks_of_lines(text)]
     corners, sizes = (np.concatenate([block[i] for block in blocks] or [np.empty(0, int)]) for i in (0, 1))
     if len(sizes) != count:
@@ -38,17 +42,6 @@ def polygons_of_text(text: bytes, count: int, before: int = 0) -> Polygons:
     others = [block.others for block in blocks if block.others is not None]
     alike = len(others) == len(blocks) and len({len(rows.T) for rows in others}) == 1
     return Polygons(corners, sizes, np.concatenate(others) if alike else None)
-
-
-def _triangles_of_text(text: bytes, count: int) -> Array | None:
-    """The fast path for lines `3 a b c` alone: (F, 3); None for any others."""
-    try:
-        flat = numbers(text, np.int64)
-    except Refusal:
-        return None
-    if flat.size != 4 * count or (flat[::4] != 3).any():
-        return None
-    return flat.reshape(count, 4)[:, 1:]
 
 
 def _polygons_of_block(text: bytes, before: int) -> Polygons:

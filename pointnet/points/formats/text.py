@@ -10,12 +10,12 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import Refusal
-from .columns import from_named, from_rows, known_columns, plain
+from .columns import from_named, from_parts, known_columns, plain, recognised
 from .contents import EXTRAS, Array, Contents, Extras
 from .scan import quoted
 
@@ -28,15 +28,7 @@ PTS = ["x", "y", "z", "intensity", "r", "g", "b"]  # the seven columns of a file
 
 def parse_table(data: bytes) -> Array:
     """A text of nothing but numbers and spaces, the same count on each line: (N, K)."""
-    return _table(io.BytesIO(data), None, [], comments=False)
-
-
-class Opening(NamedTuple):
-    start: int  # the byte where the rows begin
-    separator: str | None  # of the fields; None: any number of spaces and tabs
-    names: list[str]  # of the columns; empty without a header
-    columns: list[int]  # those to read; empty for all
-    declared: int | None  # number of points
+    return _table(io.BytesIO(data), None, [], comments=None)
 
 
 def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
@@ -53,16 +45,21 @@ def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
             columns = sorted(names.index(name) for name in known_columns(names, extras))
         table = SEMICOLONS if separator == ";" else QUOTES
         lines = (line.translate(table) for line in file if not line.isspace())
-        rows = _table(lines, separator, columns, comments=True, most=None if names or extras else 3)
+        rows = _table(lines, separator, columns, comments="#", most=None if names or extras else 3)
     if declared not in (None, len(rows)):
         raise Refusal(f"declares {declared} points, holds {len(rows)}")
     if not names:
-        return from_rows(rows, extras)
+        return from_parts(recognised(rows, extras))
     return from_named({names[i]: rows[:, k] for k, i in enumerate(columns)}, extras)
 
 
-def _opening(file: BinaryIO) -> Opening:
-    """What precedes the points, from the current position of the file."""
+def _opening(file: BinaryIO) -> tuple[int, str | None, list[str], list[int], int | None]:
+    """What precedes the points, from the current position of the file.
+
+    Returns:
+        The byte where the rows begin; the separator of the fields (None: spaces and tabs); the names of the columns, if
+        there is a header; the columns to read (none: all); the number of points, if declared.
+    """
     header = b""
     declared: int | None = None
     start = file.tell()
@@ -75,7 +72,7 @@ def _opening(file: BinaryIO) -> Opening:
             names = _names_of(header, (len(full), len(fields)))
             if not names and declared is not None and len(full) == len(PTS):
                 names = PTS
-            return Opening(start, separator, names, list(range(len(full))) if full != fields else [], declared)
+            return start, separator, names, list(range(len(full))) if full != fields else [], declared
         elif line.strip() and not header:
             header = line if _names(line) else b""
         start += len(line)
@@ -127,21 +124,14 @@ def _is_number(word: bytes) -> bool:
 
 
 def _table(
-    lines: Iterable[bytes], separator: str | None, columns: list[int], comments: bool, most: int | None = None
+    lines: Iterable[bytes], separator: str | None, columns: list[int], comments: str | None, most: int | None = None
 ) -> Array:
     """The numbers of these columns (of all, if the list is empty), and of those the first `most`: (N, K)."""
-    sign, found = "#" if comments else None, bytearray()  # grows in place
-    width = rows = 0
+    found, width, rows = bytearray(), 0, 0  # a bytearray grows in place
     try:
         while True:
             block = np.loadtxt(
-                lines,
-                delimiter=separator,
-                usecols=columns or None,
-                ndmin=2,
-                comments=sign,
-                encoding="latin-1",
-                max_rows=BLOCK,
+                lines, float, comments, separator, usecols=columns or None, ndmin=2, encoding="latin-1", max_rows=BLOCK
             )
             if rows and len(block) and block.shape[1] != width:
                 raise ValueError(f"the number of columns changed from {width} to {block.shape[1]} at row 1")
