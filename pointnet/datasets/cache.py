@@ -72,7 +72,10 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
     folders = _folders(root)
     contents, failing = _contents(files, root, folders)
     readable = [file for file in files if file not in failing]
-    keys = {file: _key(f"{settings} {shape}", file, root, contents[file]) for file in readable}
+    keys = {}
+    for file in readable:
+        named = f"{settings} {shape}".encode(), os.fsencode(file.relative_to(root)), contents[file][-1].encode()
+        keys[file] = hashlib.sha256(b"\n".join(named)).hexdigest()
     for _ in range(ATTEMPTS):
         files_of = {keys[file]: file for file in readable}
         name = hashlib.sha256("".join(files_of).encode()).hexdigest()[:16]
@@ -170,11 +173,6 @@ def _hash(file: Path) -> str:
 def _within(file: Path) -> list[Path]:
     """The file itself, or the files of a folder."""
     return sorted(one for one in file.iterdir() if one.is_file()) if file.is_dir() else [file]
-
-
-def _key(settings: str, file: Path, root: Path, entry: Sequence[Any]) -> str:
-    named = [settings.encode(), os.fsencode(file.relative_to(root)), entry[-1].encode()]
-    return hashlib.sha256(b"\n".join(named)).hexdigest()
 
 
 # Whole caches.

@@ -27,23 +27,14 @@ Log = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Archive:
-    """A published zip file of a data set.
+    """A published zip file of a data set."""
 
-    Args:
-        repo: the data set on the Hugging Face Hub that holds the file.
-        file: its name there.
-        size: its bytes.
-        sha256: of the whole file.
-        folder: the folder in it that is the data set.
-        licence: what may be done with it, in a few words.
-    """
-
-    repo: str
-    file: str
-    size: int
-    sha256: str
-    folder: str
-    licence: str
+    repo: str  # the data set on the Hugging Face Hub that holds the file
+    file: str  # its name there
+    size: int  # its bytes
+    sha256: str  # of the whole file
+    folder: str  # the folder in it that is the data set
+    licence: str  # what may be done with it, in a few words
 
     @property
     def size_text(self) -> str:

@@ -48,8 +48,6 @@ class ScanObjectNN(LabelledClouds):
         ValueError: an argument has none of the values above.
     """
 
-    masks: Tensor | None
-
     def __init__(
         self,
         root: str | os.PathLike[str],

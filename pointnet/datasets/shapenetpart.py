@@ -48,8 +48,8 @@ KEPT = 3000  # points of each shape, as in the authors' evaluation; none of thei
 MOST_PARTS = 10_000
 PUBLISHED = {folder: category for folder, (category, _) in SHAPENETPART.items()}
 Part = tuple[str, str, int]  # category, name, label
-_NAMED = [(category, part) for category, parts in SHAPENETPART.values() for part in parts]
-PUBLISHED_PARTS: list[Part] = [(category, part, label) for label, (category, part) in enumerate(_NAMED)]
+_named = ((category, part) for category, parts in SHAPENETPART.values() for part in parts)
+PUBLISHED_PARTS: list[Part] = [(category, part, label) for label, (category, part) in enumerate(_named)]
 
 
 class ShapeNetPart(LabelledPoints):
@@ -83,8 +83,6 @@ class ShapeNetPart(LabelledPoints):
         PointCloudFileError: `root` holds nothing of the set, or a file of it is missing, damaged, or not as above.
         ValueError: an argument has none of the values above.
     """
-
-    validation: Tensor
 
     def __init__(
         self,

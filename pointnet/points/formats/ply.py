@@ -21,18 +21,9 @@ LONGEST_HEADER = 1 << 20
 MOST_PROPERTIES = 1000
 BLOCK = 1 << 16  # polygons gathered at once
 BYTE_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
-TYPES = {
-    **dict.fromkeys(("char", "int8"), "i1"),
-    **dict.fromkeys(("uchar", "uint8"), "u1"),
-    **dict.fromkeys(("short", "int16"), "i2"),
-    **dict.fromkeys(("ushort", "uint16"), "u2"),
-    **dict.fromkeys(("int", "int32"), "i4"),
-    **dict.fromkeys(("uint", "uint32"), "u4"),
-    **dict.fromkeys(("float", "float32"), "f4"),
-    **dict.fromkeys(("double", "float64"), "f8"),
-    "int64": "i8",
-    "uint64": "u8",
-}
+TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"}
+TYPES |= {"float": "f4", "double": "f8"}
+TYPES |= {np.dtype(kind).name: kind for kind in (*TYPES.values(), "i8", "u8")}  # "int8", "float32"
 END = re.compile(rb"[\r\n][ \t]*end_header[ \t]*(\r\n|\n|\r)")
 CORNERS = ("vertex_indices", "vertex_index")
 
