@@ -133,8 +133,7 @@ def _contents(
     def look(file: Path) -> None:
         try:
             status, held = _status(file), known.get(str(os.fsencode(file)))
-            current = isinstance(held, list) and held[:-1] == status
-            found[file] = held if current and isinstance(held, list) else [*status, _hash(file)]
+            found[file] = held if isinstance(held, list) and held[:-1] == status else [*status, _hash(file)]
         except OSError as error:
             bad[file] = PointCloudFileError(file, f"cannot be read: {error.strerror}")
 

@@ -118,12 +118,8 @@ def _find_files(root: Path, split: str, test_fraction: float, seed: int) -> tupl
         raise DatasetNotFoundError(root, f"holds no folder with files to read ({known}); wanted root/<class>/<files>")
     unsplit = {name: _known(root / name) for name in classes if not _has_split(root / name)}
     test = _test_files(root, unsplit, test_fraction, seed)
-    return classes, [
-        [file for file in unsplit[name] if (file in test) == (split == "test")]
-        if name in unsplit
-        else _known(root / name / split)
-        for name in classes
-    ]
+    drawn = {name: [file for file in files if (file in test) == (split == "test")] for name, files in unsplit.items()}
+    return classes, [drawn[name] if name in drawn else _known(root / name / split) for name in classes]
 
 
 def _folders(root: Path) -> list[Path]:
@@ -138,13 +134,8 @@ def _has_split(folder: Path) -> bool:
 
 def _known(folder: Path) -> list[Path]:
     """The files of a folder that have a suffix we read, in order of name."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
-    )
+    files = (file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else ()
+    return sorted(file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
 
 
 def _misplaced(root: Path, classes: list[str]) -> list[PointCloudFileError]:
