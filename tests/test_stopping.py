@@ -120,9 +120,9 @@ def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one
 def test_a_second_signal_acts_at_once_and_another_thread_takes_none():
     with signals_deferred(World()) as check:
         check()
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         with pytest.raises(Stopped, match="stopped by SIGINT, and saved"):
             check()
     inside = []
