@@ -3,6 +3,7 @@
 import os
 
 # Before torch is loaded, as OpenMP reads it then. Threads that spin while they wait are slow beside another busy
-# process: a training step took 17.9 s, and 1.3 s where they sleep. A user's own choice stays.
-if "GOMP_SPINCOUNT" not in os.environ:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# process, and threads that sleep at once are slow in small steps: these spin briefly, then sleep (docs/benchmarks.md).
+# A user's own choice stays.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+    os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="10000")
