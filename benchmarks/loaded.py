@@ -1,10 +1,11 @@
-"""A training step on a busy machine: ours and the textbook, quiet and beside another process, spinning and passive.
+"""A training step on a busy machine: ours and the textbook, quiet and beside another process, by how threads wait.
 
 python -m benchmarks.loaded [--batch_size 32]
 
 PyTorch's threads wait for each other at the end of every operation. By default they spin, and where another process
-has taken a core, they spin for as long as that process runs. `OMP_WAIT_POLICY=PASSIVE` lets them sleep instead; it is
-read when PyTorch is loaded, so each row is measured in a process of its own, which runs both networks in turn.
+has taken a core, they spin for as long as that process runs. `OMP_WAIT_POLICY=PASSIVE` lets them sleep instead, and
+`GOMP_SPINCOUNT` spin for a while first. Both are read when PyTorch is loaded, so each row is measured in a process of
+its own, which runs both networks in turn.
 """
 
 from __future__ import annotations
