@@ -82,6 +82,37 @@ def breaches(source: str, path: Path) -> list[str]:
     return found
 
 
+def circle_from(start: str, imports: dict[str, set[str]]) -> list[str]:
+    """A path of imports from a module back to itself; empty where there is none."""
+    paths, seen = [[start]], set()
+    while paths:
+        path = paths.pop()
+        for module in imports.get(path[-1], set()):
+            if module == start:
+                return [*path, start]
+            if module not in seen:
+                seen.add(module)
+                paths.append([*path, module])
+    return []
+
+
+def imports_of(files: list[Path]) -> dict[str, set[str]]:
+    """By module, the modules of the package that it imports, for type checkers alone too; packages are left out."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    found = {}
+    for name, path in modules.items():
+        pairs = imported(ast.parse(path.read_text(encoding="utf-8")), path)
+        found[name] = {full for module, taken in pairs for full in (module, f"{module}.{taken}") if full in modules}
+    return found
+
+
+def test_no_imports_run_in_a_circle():
+    imports = imports_of(FILES)
+    assert [circle for module in imports if (circle := circle_from(module, imports))] == []
+    imports["pointnet.files"].add("pointnet.training.fit")  # which the check must notice
+    assert circle_from("pointnet.files", imports)
+
+
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> int:
     """The lines of a function without its docstring, comments, blank lines and the functions within it."""
     skipped: set[int] = set()

@@ -3,9 +3,10 @@
 from .chunks import critical_points, pool_chunks
 from .encoder import PointNetEncoder, PointNetModel, Transforms
 from .pointnet import PointNetClassifier
-from .pretrained import DEFAULTS, MODELS, load_model
+from .pretrained import MODELS
 from .segmentation import PointNetPartSegmenter, PointNetSegmenter
 from .weights import WEIGHTS, save_config, save_weights, shipped
+from .zoo import DEFAULTS, load_model
 
 __all__ = [
     "DEFAULTS",

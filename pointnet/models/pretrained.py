@@ -7,7 +7,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -16,13 +16,8 @@ from pointnet.files import AnyPath, write_atomically
 
 from . import weights
 
-if TYPE_CHECKING:
-    from .encoder import PointNetModel
-
 M = TypeVar("M", bound="Pretrained")
 MODELS: dict[str, type[Any]] = {}  # the subclasses of `Pretrained` that have a name, by it
-# The shipped weights that predict where no model is named, by task.
-DEFAULTS = {"classification": "pointnet_modelnet40", "part": "pointnet_shapes_part"}
 
 
 class Pretrained(nn.Module):
@@ -103,19 +98,12 @@ class Pretrained(nn.Module):
         return model
 
 
-def load_model(path: AnyPath) -> PointNetModel:
-    """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
-
-    It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.
+def load_folder(folder: Path) -> Any:
+    """The model of a model folder, in eval mode, in float32, on the CPU.
 
     Raises:
-        ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
+        ValueError: a file of the folder is damaged or describes another model; the message names the file.
     """
-    return load_folder(weights.find_folder(path))
-
-
-def load_folder(folder: Path) -> Any:
-    """The model of a model folder, as `load_model`."""
     config = weights.read_config(folder)
     state = weights.read_weights(folder, config.get("sha256"))
     try:
