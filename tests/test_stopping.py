@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from pointnet.training import Stopped, fit, step
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
@@ -40,6 +41,12 @@ def unbroken(tmp_path_factory, one_thread):
     return out
 
 
+def go_on_alone(out, loader):
+    """`go_on` in a process that may be killed: it must not hold tqdm's lock, which forked processes share."""
+    tqdm.set_lock(threading.RLock())
+    go_on(out, loader)
+
+
 def go_on(out, loader):
     torch.set_num_threads(1)
     resume = (out / "checkpoint.pt").exists()
@@ -51,7 +58,7 @@ def go_on(out, loader):
 def test_killed_at_any_moment_it_ends_as_the_unbroken_run(unbroken, tmp_path, kills, loader):
     out, moments, context = tmp_path / "run", random.Random(0), multiprocessing.get_context("fork")
     while kills > 0:
-        process = context.Process(target=go_on, args=(out, loader))
+        process = context.Process(target=go_on_alone, args=(out, loader))
         process.start()
         process.join(moments.uniform(0.05, 0.4))
         if process.exitcode is not None:
