@@ -52,8 +52,8 @@ def fast() -> TrainConfig:
 def shapes() -> TrainConfig:
     """For a first run, the defaults of `--dataset shapes`: 16 epochs, T-Nets of a quarter of their widths.
 
-    On Shapes it reached 97.75 % overall on test (seed 0), in 125 s on two cores of an Intel Xeon, with the data set made
-    in that time. The plain defaults reached 99.00 % in 264 s.
+    On Shapes it reached 97.75 % overall on test (seed 0), in 125 s on two cores of an Intel Xeon, with the data set
+    made in that time. The plain defaults reached 99.00 % in 264 s.
     """
     return TrainConfig(tnet_width=0.25, epochs=16)
 
