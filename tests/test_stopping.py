@@ -124,7 +124,15 @@ def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one
     assert_ends_as(tmp_path / "run", tmp_path / "unbroken")
 
 
-def test_a_second_signal_acts_at_once_and_another_thread_takes_none():
+@pytest.fixture
+def interrupts():
+    """SIGINT raises KeyboardInterrupt, although a shell starts programs in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_acts_at_once_and_another_thread_takes_none(interrupts):
     with signals_deferred(World()) as check:
         check()
         signal.raise_signal(signal.SIGINT)
