@@ -1,7 +1,5 @@
 """Shared by the benchmarks: the machine's line, timing in turn, peak memory, and the two networks to compare."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import math

@@ -4,8 +4,6 @@ python -m benchmarks.data [--root ../shared/data/modelnet40_dev] [--meshes ../sh
                           [--parts ../shared/data/psb_parts_dev]
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import time

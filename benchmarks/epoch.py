@@ -8,8 +8,6 @@ rows take turns; a turn is an epoch of `--clouds` clouds, and the first one warm
 mean little, because the loops need different numbers of cores.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import random

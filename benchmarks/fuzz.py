@@ -3,8 +3,6 @@
 python -m benchmarks.fuzz [--mutants 3000] [--formats OFF PLY ...]
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 python -m benchmarks.inference [--device cuda]
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial

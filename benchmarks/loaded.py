@@ -8,8 +8,6 @@ has taken a core, they spin for as long as that process runs. `OMP_WAIT_POLICY=P
 its own, which runs both networks in turn.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

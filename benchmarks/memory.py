@@ -3,8 +3,6 @@
 python -m benchmarks.memory [--device cuda] [--plot docs/memory.svg]
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

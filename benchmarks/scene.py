@@ -6,8 +6,6 @@ The scene is made here: a hall with walls, tables and random colours. The networ
 time and memory do not depend on the labels.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Sequence

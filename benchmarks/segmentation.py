@@ -5,8 +5,6 @@ python -m benchmarks.segmentation [--device cuda]
 The textbook's networks join each point's channels with a copy of its cloud's feature. Ours compute the same functions.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial

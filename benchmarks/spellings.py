@@ -3,8 +3,6 @@
 python -m benchmarks.spellings [--device cuda] [--sizes 32x3x64x1024 ...]
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

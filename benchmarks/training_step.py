@@ -3,8 +3,6 @@
 python -m benchmarks.training_step [--device cuda]
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

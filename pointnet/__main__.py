@@ -1,7 +1,5 @@
 """The command line: python -m pointnet COMMAND. Only the module of the command is loaded."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Devices, threads and memory, and the environment that a run's figures depend on."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import math

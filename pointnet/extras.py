@@ -1,7 +1,5 @@
 """What to say where a package of an extra is not installed."""
 
-from __future__ import annotations
-
 
 class MissingExtraError(ImportError):
     """A package that only an extra brings is not installed; the message says how to get it."""

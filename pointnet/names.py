@@ -1,7 +1,5 @@
 """Text for people: the nearest known name, and text that is safe to print on one line."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ The reference, `point_by_point`, is a plain Python loop: it takes one point at a
 and does batch norm by hand. It calls nothing of the block but its numbers and its activation function.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ Mutant i of a format is always the same file. The child may take ten times the f
 file, or it dies: so that a crash, a hang or a greedy reader is seen, and which file it was.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import resource

@@ -1,7 +1,5 @@
 """The block, broken on purpose, and the laws that notice: `python -m tests.mutations` prints docs/proof.md's table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from unittest.mock import patch
 

@@ -3,8 +3,6 @@
 python -m tests.ranks FOLDER RANK      runs everything and saves what it found as FOLDER/RANK.pt
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import sys

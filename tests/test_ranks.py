@@ -4,8 +4,6 @@ The two are started once, as `python -m tests.ranks FOLDER RANK`; each runs ever
 with the whole batch says what they should have found.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import subprocess

@@ -1,7 +1,5 @@
 """What holds of the sample files made from Shapes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import h5py

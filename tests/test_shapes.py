@@ -1,7 +1,5 @@
 """What holds of the embedded data set."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Small whole files of every format, as bytes, made without the package: what is damaged in `mutants.py`."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -12,8 +12,6 @@ All other flags are passed to `train.py` in every run. The runs follow one anoth
 Called again, it skips finished runs, resumes the one that was stopped, and prints the table again; seeds can be added.
 """
 
-from __future__ import annotations
-
 import shlex
 import statistics
 import sys

@@ -4,8 +4,6 @@ Plain SVG, written number by number, so that every machine writes the same bytes
 green is output.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from html import escape
 from pathlib import Path

@@ -7,8 +7,6 @@ its logits on `data/samples` (for parts, their mean over the points). Both are w
 weights, for `tests/test_weights.py` to reproduce, and the scores to the model card.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

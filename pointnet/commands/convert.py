@@ -1,7 +1,5 @@
 """`python -m pointnet convert`: the weights of another PyTorch PointNet as a model folder."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from pathlib import Path
 

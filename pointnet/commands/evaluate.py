@@ -1,7 +1,5 @@
 """`python -m pointnet evaluate`: the scores of a trained model on one split of a data set."""
 
-from __future__ import annotations
-
 import json
 import sys
 from argparse import Namespace

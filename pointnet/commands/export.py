@@ -1,7 +1,5 @@
 """`python -m pointnet export`: a trained model as one file that runs without this library."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from pathlib import Path
 

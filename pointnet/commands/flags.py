@@ -1,7 +1,5 @@
 """The flags of the commands. Nothing here loads PyTorch, so help and mistyped words are answered at once."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser
 
 from .parser import OneLineParser, whole_number

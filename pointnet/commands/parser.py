@@ -1,7 +1,5 @@
 """A command-line parser whose every error is one line on stderr, with the nearest known word for an unknown one."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn

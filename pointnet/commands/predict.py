@@ -1,7 +1,5 @@
 """`python -m pointnet predict`: the class of each file, or the labels of its points as a PLY and a page."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

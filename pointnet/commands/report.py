@@ -1,7 +1,5 @@
 """`python -m pointnet report`: a page about a trained run."""
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 

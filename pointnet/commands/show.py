@@ -1,7 +1,5 @@
 """`python -m pointnet show`: what a data set or files of points hold, as text and as a page of samples."""
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`python train.py` and `python -m pointnet train`: open the data, train, say how good the network is."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import shlex

@@ -1,7 +1,5 @@
 """The flags of `train.py`: one for each setting, and those that say where settings begin and what is run."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Labelled clouds of one size, whose points may have labels too: what every data set here is; splits and batches."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@
 `--download` does this for the data sets that are read from one of these archives.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """A folder of anyone's meshes and clouds, one subfolder per class."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """ModelNet40 and ModelNet10 (Wu et al., 2015), in the library's frame and class order."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """What the published data sets share: checks of arguments, where a release is found, its lists and its HDF5 files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """S3DIS (Armeni et al., *3D Semantic Parsing of Large-Scale Indoor Spaces*, CVPR 2016): rooms, cut into blocks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """ScanObjectNN (Uy et al., *Revisiting Point Cloud Classification*, ICCV 2019): objects cut out of indoor scans."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

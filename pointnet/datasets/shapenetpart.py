@@ -1,7 +1,5 @@
 """ShapeNet's part annotations (Yi et al., *A Scalable Active Framework for Region Annotation*, SIGGRAPH Asia 2016)."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

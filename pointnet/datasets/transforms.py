@@ -4,8 +4,6 @@ Each function draws from the generator handed in (on the points' device), leaves
 the device.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F

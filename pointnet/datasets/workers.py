@@ -1,7 +1,5 @@
 """Work on many files spread over processes, one per core; nothing is left running when this process ends."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

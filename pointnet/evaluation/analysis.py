@@ -3,8 +3,6 @@
 The network runs folded (identity 8), and a cloud that keeps its critical points (identity 10) is not run again.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """How good a network is on a data set: the metrics of its task over every sample."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Metrics over a whole split. Counts stay on the device until `result` is called, so no batch waits for it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 

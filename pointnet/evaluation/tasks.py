@@ -1,7 +1,5 @@
 """The three tasks: one label for a cloud, for each point of an object, for each point of a scene."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, cast

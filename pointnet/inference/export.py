@@ -4,8 +4,6 @@ The file holds the folded model (identity 8), for any number of clouds and point
 run and compared with the model.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 import io

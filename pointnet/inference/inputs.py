@@ -1,7 +1,5 @@
 """What callers hand in: a model by its name or folder, and points as files, folders or arrays."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence

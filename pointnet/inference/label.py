@@ -1,7 +1,5 @@
 """A label for each point of files and arrays: the part of an object, or the class in a room."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The class of each file or array of points: how probable it is, and the runner-up."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain

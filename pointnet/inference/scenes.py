@@ -1,7 +1,5 @@
 """Scenes of any size: the label of a point is the mean over all blocks that hold it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Batch norm folded into the weights before it (identity 8): in eval it is affine, so inference needs none."""
 
-from __future__ import annotations
-
 import copy
 from typing import TypeVar, cast
 

@@ -1,7 +1,5 @@
 """One layer of a shared MLP: a kernel-1 convolution, batch norm, an activation and dropout; its norm across ranks."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """The T-Net: a small PointNet that predicts a matrix to align the points (PointNet, section 4.2, supplement C)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -7,8 +7,6 @@ Another kind of layer than the one named is refused with a TypeError, and one th
 hook, a parametrization, a subclass with a forward of its own) with a ValueError.
 """
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 import torch

@@ -1,7 +1,5 @@
 """Clouds of any size (identity 9), and the points that decide (identity 10): in eval mode no point sees another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import torch

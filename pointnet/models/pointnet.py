@@ -1,8 +1,6 @@
 """PointNet's classifier as published: Qi, Su, Mo, Guibas, "PointNet: Deep Learning on Point Sets for 3D Classification
 and Segmentation" (CVPR 2017), figure 2."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import torch

@@ -10,8 +10,6 @@ and its names (`feat.stn.conv1.weight`, ...). It differs from the published one:
 - dropout before the head's last norm, not after its ReLUs: the same in eval, not in further training.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Mapping, Sequence

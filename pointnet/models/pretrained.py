@@ -1,7 +1,5 @@
 """The base class of the models: each is built from plain arguments, and goes to a folder and comes back from it."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os

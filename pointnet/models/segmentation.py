@@ -5,8 +5,6 @@ and a shared MLP scores it. Here that tensor is never built: each input is multi
 weight, the feature once per cloud (identity 5), the points not yet multiplied by their transform (identity 6).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch

@@ -5,8 +5,6 @@ header, since safetensors itself does not notice a flipped bit. In a folder that
 also has the sha256 of the whole weights file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Trained models by name."""
 
-from __future__ import annotations
-
 from pointnet.files import AnyPath
 
 from .encoder import PointNetModel

@@ -1,7 +1,5 @@
 """Multiplying each cloud's points by a matrix of its own: the definition, and folded into the next weights."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

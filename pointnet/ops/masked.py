@@ -4,8 +4,6 @@ Padding may hold anything, NaN included. It is filled, never multiplied, away: 0
 gradient alike. Nothing here waits for the device, so lengths are checked where batches are made (`pad_clouds`).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -10,8 +10,6 @@ What lies between them and the result is (B, D), (D, C) or (C, C) and plain PyTo
 the analytic backward, from the gradients of these two.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """The training curves of a run, for its folder and for its report."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

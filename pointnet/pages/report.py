@@ -1,7 +1,5 @@
 """A trained classifier as one page that any browser shows offline: `python -m pointnet report`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pointnet.devices import find_device

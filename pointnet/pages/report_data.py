@@ -1,7 +1,5 @@
 """The data of a report: a trained run, the split it is evaluated on, and the analysis of its answers there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The sections of a report: each as the HTML below its heading."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """Data sets and files of points, shown as text and as one page of clouds: `python -m pointnet show`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 `page.html` is the frame of every page: head and styles, light and dark. `viewer.html` is the viewer and its script.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import math

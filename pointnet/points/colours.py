@@ -1,7 +1,5 @@
 """The colours of labels: one palette for pages and for PLY files."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

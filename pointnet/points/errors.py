@@ -1,7 +1,5 @@
 """The one error of files of points, and the context manager that turns every other error into it."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The library's frame has z up and is right-handed. Rows are numpy arrays (..., N,
 Nothing here changes its input.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

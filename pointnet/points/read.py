@@ -3,8 +3,6 @@
 Whatever a file holds, and whatever goes wrong inside a parser or a library, a caller meets only `PointCloudFileError`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

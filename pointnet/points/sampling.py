@@ -1,7 +1,5 @@
 """Points drawn from surfaces, uniformly by area."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from typing import Any

@@ -1,7 +1,5 @@
 """Random changes to a training batch, as the settings say."""
 
-from __future__ import annotations
-
 from torch import Generator, Tensor, rand
 
 from pointnet.datasets.transforms import (

@@ -1,7 +1,5 @@
 """The checkpoint file: all that a run needs to go on as if it had never stopped, with its sha256."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

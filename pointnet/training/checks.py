@@ -1,7 +1,5 @@
 """Two short looks at a run before it is long: does everything work, and where does the time go."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import tempfile

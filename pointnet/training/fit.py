@@ -1,7 +1,5 @@
 """The training loop: epochs of a run, the best one chosen on validation, and everything saved on the way."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Batches on the device: from clouds that all fit there, or streamed by a thread that reads ahead; the same batches."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence

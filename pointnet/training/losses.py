@@ -1,7 +1,5 @@
 """The losses of training: of labels for clouds or points, and of a teacher."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import cast

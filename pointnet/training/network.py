@@ -1,7 +1,5 @@
 """The network of a run, from the settings and the data."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The optimizer, the learning rate by the step, and the moving average of the weights."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """Recipes: settings that belong together, by name; they do not choose the data set."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

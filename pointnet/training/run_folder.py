@@ -4,8 +4,6 @@
 `pointnet.training.checkpoint`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -1,7 +1,5 @@
 """The same training with several seeds: one run folder each, and one summary of them all."""
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The settings of a training run, in groups; flags, YAML and help are made from these fields."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import reprlib

@@ -1,7 +1,5 @@
 """Stopping a run by a signal, between two steps."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

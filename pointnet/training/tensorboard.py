@@ -1,7 +1,5 @@
 """The metrics of a run for TensorBoard: the lines of `metrics.jsonl` as scalars by the epoch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

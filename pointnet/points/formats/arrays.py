@@ -1,7 +1,5 @@
 """Arrays: NPY, NPZ. Headers are checked against the bytes that are there before memory is taken; no pickle."""
 
-from __future__ import annotations
-
 import io
 import math
 import zipfile

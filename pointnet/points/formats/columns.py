@@ -1,7 +1,5 @@
 """Tables of points, with named columns or without: the one place for the names of columns and arrays."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping
 

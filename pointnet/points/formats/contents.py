@@ -1,7 +1,5 @@
 """What a parser returns."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any, NamedTuple
 

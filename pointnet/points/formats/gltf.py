@@ -4,8 +4,6 @@ Only bytes within the file are read: what a `uri` names is never opened; texture
 Source: Khronos' glTF 2.0 specification.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import math

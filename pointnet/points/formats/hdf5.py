@@ -1,7 +1,5 @@
 """HDF5. Nothing but the file itself is opened, and what it declares is checked against its bytes."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Mapping

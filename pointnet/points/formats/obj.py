@@ -3,8 +3,6 @@
 Source: Wavefront's Advanced Visualizer manual, appendix B1; colours after xyz as MeshLab and others write them.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

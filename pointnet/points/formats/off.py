@@ -8,8 +8,6 @@
 Source: Geomview's manual, "OFF files"; the glued counts are ModelNet's own.
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

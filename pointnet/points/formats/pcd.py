@@ -3,8 +3,6 @@
 Source: pcl.readthedocs.io, "The PCD (Point Cloud Data) file format"; LZF as in Marc Lehmann's liblzf, lzf_d.c.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 Source: Greg Turk's "The PLY Polygon File Format", 1994.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Polygons as files hold them, cut into triangles."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import NamedTuple
 

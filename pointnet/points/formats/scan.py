@@ -1,7 +1,5 @@
 """Numbers in text, parsed in large blocks instead of line by line."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterator, Sequence

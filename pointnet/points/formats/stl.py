@@ -3,8 +3,6 @@
 Source: 3D Systems' StereoLithography Interface Specification, as collected on fabbers.com.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

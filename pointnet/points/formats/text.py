@@ -4,8 +4,6 @@ Numbers are separated by spaces, tabs, commas or semicolons (with semicolons, a 
 line may name the columns (`x,y,z,nx,ny,nz`, `//X Y Z R G B`) or give the number of points (PTS).
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterable
