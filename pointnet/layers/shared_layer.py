@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pointnet.ops.aligned import align, fold_transform
-from pointnet.ops.masked import batch_norm, batch_norm_last, fill_padding
+from pointnet.ops.aligned import Transform, align, fold_transform
+from pointnet.ops.masked import Mask, batch_norm, fill_padding
 from pointnet.ops.pooled import is_poolable, pooled, pooled_winners
-from pointnet.ops.ranks import MARK, Ranks
+from pointnet.ops.ranks import MARK, Ranks, group_of
 
 from .views import conv1d_to_linear
 
@@ -41,9 +41,7 @@ class SharedLayer(nn.Module):
         self.activation = activation
         self.dropout = dropout
 
-    def forward(
-        self, x: Tensor, context: Context = None, mask: Tensor | None = None, transform: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Context = None, mask: Mask = None, transform: Transform = None) -> Tensor:
         """(B, C, N) -> (B, D, N), as `SharedMLP.forward`; mask (B, 1, N) is True where a point exists."""
         self.check(x, context, transform)
         z = self.project(x, context, transform)
@@ -57,7 +55,7 @@ class SharedLayer(nn.Module):
             z = self.dropout(z)
         return fill_padding(z, mask)
 
-    def project(self, x: Tensor, context: Context = None, transform: Tensor | None = None) -> Tensor:
+    def project(self, x: Tensor, context: Context = None, transform: Transform = None) -> Tensor:
         """The linear map alone: (B, C, N) -> (B, D, N)."""
         extra = [each if each.dim() == 3 else each.unsqueeze(2) for each in as_sequence(context)]
         if self.conv._forward_hooks or self.conv._forward_pre_hooks:  # they run only if it is called: by definition
@@ -77,9 +75,7 @@ class SharedLayer(nn.Module):
                 z = z + F.conv1d(each, columns.unsqueeze(2))
         return z if self.conv.bias is None else z + self.conv.bias.unsqueeze(1)
 
-    def max_pool(
-        self, x: Tensor, context: Context = None, mask: Tensor | None = None, transform: Tensor | None = None
-    ) -> Tensor:
+    def max_pool(self, x: Tensor, context: Context = None, mask: Mask = None, transform: Transform = None) -> Tensor:
         """The max over the points of each cloud: (B, C, N) -> (B, D)."""
         self.check(x, context, transform)
         fast = context is None and transform is None and self.is_poolable()
@@ -88,7 +84,7 @@ class SharedLayer(nn.Module):
             return y.amax(2) if torch.compiler.is_exporting() else y.max(2).values
         return pooled(x, self.conv.weight.squeeze(2), self.conv.bias, self.norm, self.activation, mask)
 
-    def winners(self, x: Tensor, mask: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
+    def winners(self, x: Tensor, mask: Mask = None, transform: Transform = None) -> Tensor:
         """Which points `max_pool` would take: (B, C, N) -> (B, K) indices."""
         self.check(x)
         if transform is not None or not self.is_poolable():
@@ -104,7 +100,7 @@ class SharedLayer(nn.Module):
         modules = (self.conv, self.norm, self.activation)
         return any(each is not None and (each._forward_hooks or each._forward_pre_hooks) for each in modules)
 
-    def check(self, x: Tensor, context: Context = None, transform: Tensor | None = None) -> None:
+    def check(self, x: Tensor, context: Context = None, transform: Transform = None) -> None:
         """Raises ValueError (shapes) or TypeError (dtypes) for what the layer cannot take, in one line."""
         extra = as_sequence(context)
         channels, got = self.conv.in_channels - self._check_context(x, extra), tuple(x.shape)
@@ -119,10 +115,10 @@ class SharedLayer(nn.Module):
                 raise ValueError(f"transform must be {wanted}, got {tuple(transform.shape)}")
         dtype = self.conv.weight.dtype
         taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
-        for name, tensor in (("points", x), *(("context", each) for each in extra)):
+        for tensor in (x, *extra):
             if tensor.dtype not in taken:
                 wanted = f"{dtype} like the weights, got {tensor.dtype}; convert with .to({dtype})"
-                raise TypeError(f"{name} must be {wanted}")
+                raise TypeError(f"{'points' if tensor is x else 'context'} must be {wanted}")
 
     def _check_context(self, x: Tensor, extra: Sequence[Tensor]) -> int:
         """How many channels the context has."""
@@ -143,21 +139,19 @@ class SharedLayer(nn.Module):
         following = [module for module in (norm, self.activation, self.dropout) if module is not None]
         return [conv1d_to_linear(self.conv), *copy.deepcopy(following)]
 
-    def has_room_for(self, slot: str) -> bool:
-        """Whether nothing of the layer stands at or behind "norm", "activation" or "dropout"."""
-        slots = ("norm", "activation", "dropout")
-        return all(getattr(self, later) is None for later in slots[slots.index(slot) :])
-
 
 class BatchNormLast(nn.Module):
-    """Batch norm of (..., D) over all leading dimensions."""
+    """Batch norm of (..., D) over all leading dimensions; `norm` itself reads (B, N, D) as N channels."""
 
     def __init__(self, norm: nn.BatchNorm1d):
         super().__init__()
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return batch_norm_last(x, self.norm)
+        rows = x.reshape(-1, x.shape[-1])
+        alone = group_of(self.norm) is None
+        y = self.norm(rows) if alone else batch_norm(rows.unsqueeze(2), self.norm).squeeze(2)
+        return y.reshape(x.shape)
 
 
 def as_sequence(context: Context) -> Sequence[Tensor]:

@@ -9,7 +9,8 @@ from typing import cast, overload
 
 from torch import Tensor, nn
 
-from pointnet.ops.masked import fill_padding, point_mask
+from pointnet.ops.aligned import Transform
+from pointnet.ops.masked import Lengths, Mask, fill_padding, point_mask
 
 from .shared_layer import BatchNormLast, Context, SharedLayer, as_sequence
 from .views import linear_to_conv1d
@@ -79,7 +80,7 @@ class SharedMLP(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, context: Context = None, lengths: Tensor | None = None, transform: Tensor | None = None
+        self, x: Tensor, context: Context = None, lengths: Lengths = None, transform: Transform = None
     ) -> Tensor:
         """(B, C, N) -> (B, D, N).
 
@@ -102,7 +103,7 @@ class SharedMLP(nn.Module):
         return self[-1](*self._to_last(x, context, lengths, transform))
 
     def max_pool(
-        self, x: Tensor, context: Context = None, lengths: Tensor | None = None, transform: Tensor | None = None
+        self, x: Tensor, context: Context = None, lengths: Lengths = None, transform: Transform = None
     ) -> Tensor:
         """The largest value of each channel over the points of each cloud: (B, C, N) -> (B, D).
 
@@ -112,7 +113,7 @@ class SharedMLP(nn.Module):
         """
         return self[-1].max_pool(*self._to_last(x, context, lengths, transform))
 
-    def winners(self, x: Tensor, lengths: Tensor | None = None, transform: Tensor | None = None) -> Tensor:
+    def winners(self, x: Tensor, lengths: Lengths = None, transform: Transform = None) -> Tensor:
         """Which points `max_pool` would take, (B, K) indices into the N points, with repetitions.
 
         K is D, or 2 D for an activation that falls and then rises, where a max may come from either end.
@@ -121,18 +122,16 @@ class SharedMLP(nn.Module):
         return self[-1].winners(x, mask, transform)
 
     def _to_last(
-        self, x: Tensor, context: Context, lengths: Tensor | None, transform: Tensor | None
-    ) -> tuple[Tensor, Context, Tensor | None, Tensor | None]:
+        self, x: Tensor, context: Context, lengths: Lengths, transform: Transform
+    ) -> tuple[Tensor, Context, Mask, Transform]:
         """What the last layer takes: its input, the context and transform if it is also the first, and the mask."""
         self[0].check(x, context)
         mask = None
         if lengths is not None:
             given, mask = x, point_mask(lengths, x)
             x = fill_padding(given, mask)
-            context = [
-                each if each.dim() == 2 else x if each is given else fill_padding(each, mask)
-                for each in as_sequence(context)
-            ]
+            parts = (x if each is given else each for each in as_sequence(context))
+            context = [each if each.dim() == 2 or each is x else fill_padding(each, mask) for each in parts]
         for layer in list(self)[:-1]:
             x = layer(x, context, mask, transform)
             context = transform = None
@@ -153,16 +152,18 @@ class SharedMLP(nn.Module):
             ValueError: anything else, or layers whose widths do not follow on each other.
         """
         layers: list[SharedLayer] = []
+        rest: tuple[str, ...] = ()  # what the last layer may still get
         for i, module in enumerate(network):
             if isinstance(module, nn.Linear):
                 layers.append(SharedLayer(linear_to_conv1d(module)))
+                rest = ("norm", "activation", "dropout")
                 continue
             slot = _slot(module)
-            if slot is None or not layers or not layers[-1].has_room_for(slot):
-                kind = type(module).__name__
+            if slot not in rest:
                 order = "Linear, BatchNorm1d, activation, Dropout, in that order"
-                raise ValueError(f"network must be {order}; module {i} is {kind}")
+                raise ValueError(f"network must be {order}; module {i} is {type(module).__name__}")
             setattr(layers[-1], slot, copy.deepcopy(module.norm if isinstance(module, BatchNormLast) else module))
+            rest = rest[rest.index(slot) + 1 :]
         for i, (layer, following) in enumerate(pairwise(layers)):
             if layer.conv.out_channels != following.conv.in_channels:
                 wanted, got = layer.conv.out_channels, following.conv.in_channels
@@ -247,10 +248,8 @@ def _is_elementwise(module: nn.Module) -> bool:
     return kind is nn.Identity or (kind.__module__ == nn.ReLU.__module__ and kind not in mixing)
 
 
-def _slot(module: nn.Module) -> str | None:
-    """The attribute of a layer that holds such a module; None for a module that no shared MLP has."""
+def _slot(module: nn.Module) -> str:
+    """The attribute of a layer that holds such a module; empty for a module that no shared MLP has."""
     if isinstance(module, nn.BatchNorm1d | BatchNormLast):
         return "norm"
-    if isinstance(module, nn.Dropout):
-        return "dropout"
-    return "activation" if _is_elementwise(module) else None
+    return "dropout" if isinstance(module, nn.Dropout) else "activation" if _is_elementwise(module) else ""

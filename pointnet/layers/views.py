@@ -17,7 +17,7 @@ M = TypeVar("M", bound=nn.Module)
 
 def linear_to_conv1d(linear: nn.Linear) -> nn.Conv1d:
     """The kernel-1 convolution over (B, C, N) that applies `linear` to each point: weight (D, C) -> (D, C, 1)."""
-    _check_plain("linear", linear, nn.Linear)
+    _check(linear, nn.Linear)
     return _copy_as(nn.Conv1d, linear, linear.in_features, linear.out_features, 1)
 
 
@@ -27,8 +27,7 @@ def conv1d_to_linear(conv: nn.Conv1d) -> nn.Linear:
     Raises:
         ValueError: the convolution looks at more than one point, skips some, pads, or splits its channels.
     """
-    _check_plain("conv", conv, nn.Conv1d)
-    _check_settings(conv, "one Linear on each point", kernel_size=(1,), stride=(1,), padding=(0,), groups=1)
+    _check(conv, nn.Conv1d, "one Linear on each point", kernel_size=(1,), stride=(1,), padding=(0,), groups=1)
     return _copy_as(nn.Linear, conv, conv.in_channels, conv.out_channels)
 
 
@@ -43,7 +42,7 @@ def linear_to_full_conv2d(linear: nn.Linear, shape: tuple[int, int, int]) -> nn.
     Raises:
         ValueError: (C, H, W) does not hold as many numbers as `linear` takes.
     """
-    _check_plain("linear", linear, nn.Linear)
+    _check(linear, nn.Linear)
     _check_sizes("shape", "(C, H, W)", shape, 3)
     c, h, w = shape
     if c * h * w != linear.in_features:
@@ -56,7 +55,7 @@ def linear_to_pointwise_conv2d(linear: nn.Linear) -> nn.Conv2d:
 
     `conv2d_to_linear` undoes it.
     """
-    _check_plain("linear", linear, nn.Linear)
+    _check(linear, nn.Linear)
     return _copy_as(nn.Conv2d, linear, linear.in_features, linear.out_features, 1)
 
 
@@ -73,8 +72,7 @@ def conv2d_to_linear(conv: nn.Conv2d) -> nn.Linear:
     Raises:
         ValueError: the convolution splits its channels into groups, and so is several Linears.
     """
-    _check_plain("conv", conv, nn.Conv2d)
-    _check_settings(conv, "one Linear on each patch", groups=1)
+    _check(conv, nn.Conv2d, "one Linear on each patch", groups=1)
     return _copy_as(nn.Linear, conv, conv.weight.flatten(1).shape[1], conv.out_channels)
 
 
@@ -87,8 +85,7 @@ def summed_conv2d_to_linear(conv: nn.Conv2d, size: tuple[int, int]) -> nn.Linear
     Raises:
         ValueError: the convolution looks at more than one pixel, skips some, pads, or splits its channels; no image.
     """
-    _check_plain("conv", conv, nn.Conv2d)
-    _check_settings(conv, "one Linear on each pixel", kernel_size=(1, 1), stride=(1, 1), padding=(0, 0), groups=1)
+    _check(conv, nn.Conv2d, "one Linear on each pixel", kernel_size=(1, 1), stride=(1, 1), padding=(0, 0), groups=1)
     _check_sizes("size", "(H, W)", size, 2)
     h, w = size
     summed = conv2d_to_linear(conv)
@@ -109,25 +106,23 @@ def _copy_as(kind: type[M], source: nn.Linear | nn.Conv1d | nn.Conv2d, *shape: i
     return twin.train(source.training)
 
 
-def _check_plain(name: str, layer: nn.Module, wanted: type[nn.Module]) -> None:
-    """Refuses what is not the layer it is taken for, or whose numbers are not all in its weight and bias."""
+def _check(layer: nn.Module, wanted: type[nn.Module], what: str = "", **settings: object) -> None:
+    """Refuses another kind of layer, one whose numbers are not all in its weight and bias, and other settings."""
+    name, kind = "linear" if wanted is nn.Linear else "conv", wanted.__name__
     if not isinstance(layer, wanted):
-        raise TypeError(f"{name} must be a {wanted.__name__}, got {type(layer).__name__}")
+        raise TypeError(f"{name} must be a {kind}, got {type(layer).__name__}")
     held = {"weight"} if layer.bias is None else {"weight", "bias"}
     hooked = layer._forward_hooks or layer._forward_pre_hooks
     if {each for each, _ in layer.named_parameters()} != held or hooked or type(layer).forward is not wanted.forward:
-        raise ValueError(
-            f"{name} must be a plain {wanted.__name__}, with weight and bias its parameters and no hook, "
-            f"parametrization or forward of its own; got {type(layer).__name__}"
+        plain = (
+            f"a plain {kind}, with weight and bias its parameters and no hook, parametrization or forward of its own"
         )
-
-
-def _check_settings(conv: nn.Conv1d | nn.Conv2d, what: str, **settings: object) -> None:
-    for name, wanted in settings.items():
-        got = getattr(conv, name)
+        raise ValueError(f"{name} must be {plain}; got {type(layer).__name__}")
+    for setting, value in settings.items():
+        got = getattr(layer, setting)
         # With a kernel of 1 both "valid" and "same" are no padding.
-        if got != wanted and not (name == "padding" and isinstance(got, str)):
-            raise ValueError(f"conv must have {name}={wanted} to be {what}, got {got}")
+        if got != value and not (setting == "padding" and isinstance(got, str)):
+            raise ValueError(f"{name} must have {setting}={value} to be {what}, got {got}")
 
 
 def _check_sizes(name: str, meaning: str, sizes: tuple[int, ...], count: int) -> None:

@@ -1,27 +1,15 @@
 """Networks, `(B, C, N)` clouds in. They know no data set."""
 
-from .chunks import critical_points, pool_chunks
-from .encoder import PointNetEncoder, PointNetModel, Transforms
-from .pointnet import PointNetClassifier
-from .pretrained import MODELS
-from .segmentation import PointNetPartSegmenter, PointNetSegmenter
-from .weights import WEIGHTS, save_config, save_weights, shipped
-from .zoo import DEFAULTS, load_model
-
-__all__ = [
-    "DEFAULTS",
-    "MODELS",
-    "WEIGHTS",
-    "PointNetClassifier",
-    "PointNetEncoder",
-    "PointNetModel",
-    "PointNetPartSegmenter",
-    "PointNetSegmenter",
-    "Transforms",
-    "critical_points",
-    "load_model",
-    "pool_chunks",
-    "save_config",
-    "save_weights",
-    "shipped",
-]
+from .chunks import critical_points as critical_points
+from .chunks import pool_chunks as pool_chunks
+from .encoder import PointNetEncoder as PointNetEncoder
+from .encoder import PointNetModel as PointNetModel
+from .encoder import Transforms as Transforms
+from .encoder import load_model as load_model
+from .pointnet import PointNetClassifier as PointNetClassifier
+from .pretrained import MODELS as MODELS
+from .segmentation import PointNetPartSegmenter as PointNetPartSegmenter
+from .segmentation import PointNetSegmenter as PointNetSegmenter
+from .weights import DEFAULTS as DEFAULTS
+from .weights import WEIGHTS as WEIGHTS
+from .weights import shipped as shipped

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from pointnet.ops.masked import Lengths
+
 from .encoder import PointNetEncoder, PointNetModel
 
 
@@ -42,8 +44,7 @@ def pool_chunks(encoder: PointNetEncoder, chunks: Iterable[Tensor]) -> Tensor:
 
 def max_of_chunks(pool: Callable[[Tensor], Tensor], chunks: Iterable[Tensor]) -> Tensor:
     largest: Tensor | None = None
-    for chunk in chunks:
-        pooled = pool(chunk)
+    for pooled in map(pool, chunks):
         if largest is not None and largest.shape != pooled.shape:
             raise ValueError(f"every chunk must be of the same {len(largest)} clouds, got {len(pooled)}")
         largest = pooled if largest is None else torch.maximum(largest, pooled)
@@ -53,7 +54,7 @@ def max_of_chunks(pool: Callable[[Tensor], Tensor], chunks: Iterable[Tensor]) ->
 
 
 @torch.no_grad()
-def critical_points(model: PointNetModel | PointNetEncoder, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+def critical_points(model: PointNetModel | PointNetEncoder, x: Tensor, lengths: Lengths = None) -> Tensor:
     """The points that decide: (B, C, N) -> (B, N) bool, the winners of every max of the network.
 
     In eval mode the feature, and with it a classifier's logits, depends on these alone: dropping any others leaves it
@@ -64,14 +65,12 @@ def critical_points(model: PointNetModel | PointNetEncoder, x: Tensor, lengths: 
     """
     check_points_are_independent(model)
     encoder = model.encoder if isinstance(model, PointNetModel) else model
-    transforms = encoder.encode(x, lengths).transforms
+    _, transforms, (features,) = encoder.encode(x, lengths, keep=[len(encoder.mlp1)])
     critical = torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
-    if encoder.input_tnet is not None:
-        critical.scatter_(1, encoder.input_tnet.mlp.winners(x, lengths), True)
-    x = encoder.mlp1(x, lengths=lengths, transform=transforms.input)
-    if encoder.feature_tnet is not None:
-        critical.scatter_(1, encoder.feature_tnet.mlp.winners(x, lengths), True)
-    return critical.scatter_(1, encoder.mlp2.winners(x, lengths, transforms.feature), True)
+    for tnet, points in ((encoder.input_tnet, x), (encoder.feature_tnet, features)):
+        if tnet is not None:
+            critical.scatter_(1, tnet.mlp.winners(points, lengths), True)
+    return critical.scatter_(1, encoder.mlp2.winners(features, lengths, transforms.feature), True)
 
 
 def check_points_are_independent(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""PointNet's encoder, and what all networks with one share (Qi, Su, Mo, Guibas, CVPR 2017, figure 2)."""
+"""PointNet's encoder, what all networks with one share, and loading one (Qi, Su, Mo, Guibas, CVPR 2017, figure 2)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
+from pointnet.files import AnyPath
 from pointnet.layers.folding import fold_norms
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS, TNet, orthogonality_loss
-from pointnet.ops.masked import fill_padding, point_mask
+from pointnet.ops.aligned import Transform
+from pointnet.ops.masked import Lengths, fill_padding, point_mask
 
-from .pretrained import Pretrained
+from .pretrained import Pretrained, load_folder
+from .weights import find_folder
 
 M = TypeVar("M", bound="PointNetModel")
 ENCODER_WIDTHS = ((64, 64), (64, 128, 1024))  # as published: before and after the feature transform
@@ -21,8 +24,11 @@ ENCODER_WIDTHS = ((64, 64), (64, 128, 1024))  # as published: before and after t
 class Transforms(NamedTuple):
     """The T-Nets' matrices, (B, dim, dim) each; None where a network has no such T-Net."""
 
-    input: Tensor | None
-    feature: Tensor | None
+    input: Transform
+    feature: Transform
+
+
+Output = Tensor | tuple[Tensor, Transforms]  # of a network: with its T-Nets' matrices where they are asked for
 
 
 class Encoding(NamedTuple):
@@ -70,9 +76,7 @@ class PointNetEncoder(nn.Module):
         self.mlp1 = SharedMLP([in_channels, *before])
         self.mlp2 = SharedMLP([before[-1], *after], last_activation=last_activation)
 
-    def forward(
-        self, x: Tensor, lengths: Tensor | None = None, return_transforms: bool = False
-    ) -> Tensor | tuple[Tensor, Transforms]:
+    def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
         """(B, C, N) -> (B, 1024), and the T-Nets' matrices if asked for.
 
         Args:
@@ -82,7 +86,7 @@ class PointNetEncoder(nn.Module):
         return (feature, transforms) if return_transforms else feature
 
     def encode(
-        self, x: Tensor, lengths: Tensor | None = None, keep: Collection[int] = (), of: Encoding | None = None
+        self, x: Tensor, lengths: Lengths = None, keep: Collection[int] = (), of: Encoding | None = None
     ) -> Encoding:
         """(B, C, N) -> all that a head may want.
 
@@ -138,3 +142,14 @@ class PointNetModel(Pretrained):
         if transforms.feature is None:
             return next(self.parameters()).new_zeros(())
         return self.regularization_weight * orthogonality_loss(transforms.feature)
+
+
+def load_model(path: AnyPath) -> PointNetModel:
+    """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
+
+    It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.
+
+    Raises:
+        ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
+    """
+    return load_folder(find_folder(path))

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS
+from pointnet.ops.masked import Lengths
 
 from .chunks import pool_chunks
-from .encoder import ENCODER_WIDTHS, PointNetEncoder, PointNetModel, Transforms
+from .encoder import ENCODER_WIDTHS, Output, PointNetEncoder, PointNetModel
 
 CLASSIFIER_HEAD_WIDTHS = (512, 256)  # as published: of the hidden layers
 
@@ -54,9 +55,7 @@ class PointNetClassifier(PointNetModel, name="pointnet"):
     def num_outputs(self) -> int:
         return self.logits.out_features
 
-    def forward(
-        self, x: Tensor, lengths: Tensor | None = None, return_transforms: bool = False
-    ) -> Tensor | tuple[Tensor, Transforms]:
+    def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
         """(B, C, N) -> (B, num_classes) logits, and the T-Nets' matrices if asked for; lengths as of the encoder."""
         feature, transforms = self.encoder(x, lengths, return_transforms=True)
         logits = self.logits(self.head(feature))

@@ -12,32 +12,21 @@ and its names (`feat.stn.conv1.weight`, ...). It differs from the published one:
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pointnet.files import AnyPath
 
 from .pointnet import PointNetClassifier
 
-# Ours and theirs: a linear map, and the norm after it if there is one.
-TNET = (
-    ("mlp.layers.0.conv", "mlp.layers.0.norm", "conv1", "bn1"),
-    ("mlp.layers.1.conv", "mlp.layers.1.norm", "conv2", "bn2"),
-    ("mlp.layers.2.conv", "mlp.layers.2.norm", "conv3", "bn3"),
-    ("fc.0", "fc.1.norm", "fc1", "bn4"),
-    ("fc.3", "fc.4.norm", "fc2", "bn5"),
-    ("matrix", None, "fc3", None),
-)
-ENCODER = (
-    ("mlp1.layers.0.conv", "mlp1.layers.0.norm", "conv1", "bn1"),
-    ("mlp2.layers.0.conv", "mlp2.layers.0.norm", "conv2", "bn2"),
-    ("mlp2.layers.1.conv", "mlp2.layers.1.norm", "conv3", "bn3"),
-)
-HEAD = (("head.0", "head.1.norm", "fc1", "bn1"), ("head.4", "head.5.norm", "fc2", "bn2"), ("logits", None, "fc3", None))
+# Where our names begin so, theirs begin so; behind that, theirs are numbered in the order of the layers.
+PREFIXES = {"encoder.input_tnet.": "feat.stn.", "encoder.feature_tnet.": "feat.fstn.", "encoder.mlp": "feat.", "": ""}
+KINDS: dict[type[nn.Module], str] = {nn.Conv1d: "conv", nn.Linear: "fc", nn.BatchNorm1d: "bn"}
 NUM_POINTS = 1024  # of the clouds they are trained on, unless their user chose otherwise
 
 
@@ -123,46 +112,34 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 def _model_of(state: dict[str, Tensor]) -> PointNetClassifier:
     """A model of ours with the weights of their state dict, which is empty afterwards."""
-    tnets = {"input": "feat.stn.", "feature": "feat.fstn."}
-    has_tnet = {ours: f"{theirs}fc3.bias" in state for ours, theirs in tnets.items()}
     model = PointNetClassifier(
         num_classes=len(state["fc3.bias"]),
         in_channels=state["feat.conv1.weight"].shape[1],
-        input_transform=has_tnet["input"],
-        feature_transform=has_tnet["feature"],
+        input_transform="feat.stn.fc3.bias" in state,
+        feature_transform="feat.fstn.fc3.bias" in state,
         widths=((64,), (128, 1024)),
         last_activation=False,
     )
-    converted = _take(state, ENCODER, "encoder.", "feat.") | _take(state, HEAD, "", "")
-    for ours, theirs in tnets.items():
-        if has_tnet[ours]:
-            taken = _take(state, TNET, f"encoder.{ours}_tnet.", theirs)
-            bias = taken[f"encoder.{ours}_tnet.matrix.bias"]
-            taken[f"encoder.{ours}_tnet.matrix.bias"] = bias + torch.eye(round(len(bias) ** 0.5)).flatten()
-            converted |= taken
+    converted, counts, bias = dict[str, Tensor](), Counter[str](), torch.zeros(())
+    for ours, module in model.named_modules():
+        if type(module) not in KINDS:
+            continue
+        kind = next(PREFIXES[prefix] for prefix in PREFIXES if ours.startswith(prefix)) + KINDS[type(module)]
+        counts[kind] += 1
+        theirs = f"{kind}{counts[kind]}"
+        if isinstance(module, nn.BatchNorm1d):
+            state.setdefault(f"{theirs}.num_batches_tracked", torch.tensor(0))  # the oldest files lack it
+            state[f"{theirs}.running_mean"] = state[f"{theirs}.running_mean"] - bias
+        else:
+            bias = state.pop(f"{theirs}.bias") if module.bias is None else state[f"{theirs}.bias"]
+        converted |= {f"{ours}.{name}": state.pop(f"{theirs}.{name}") for name in module.state_dict()}
     if state:
         raise ValueError(f"no classifier of theirs has {next(iter(state))}")
     model.load_state_dict(converted)
+    for tnet in (model.encoder.input_tnet, model.encoder.feature_tnet):
+        if tnet is not None:
+            tnet.matrix.bias.detach().add_(torch.eye(tnet.dim).flatten())
     return model
-
-
-def _take(
-    state: dict[str, Tensor], layers: tuple[tuple[str, str | None, str, str | None], ...], ours: str, theirs: str
-) -> dict[str, Tensor]:
-    """Moves these layers' tensors out of their state dict; -> the same under our names."""
-    taken = {}
-    for linear, norm, their_linear, their_norm in layers:
-        taken[f"{ours}{linear}.weight"] = state.pop(f"{theirs}{their_linear}.weight")
-        bias = state.pop(f"{theirs}{their_linear}.bias")
-        if norm is None:
-            taken[f"{ours}{linear}.bias"] = bias
-            continue
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            taken[f"{ours}{norm}.{name}"] = state.pop(f"{theirs}{their_norm}.{name}")
-        taken[f"{ours}{norm}.running_mean"] = taken[f"{ours}{norm}.running_mean"] - bias
-        steps = state.pop(f"{theirs}{their_norm}.num_batches_tracked", torch.tensor(0))  # the oldest files lack it
-        taken[f"{ours}{norm}.num_batches_tracked"] = steps
-    return taken
 
 
 @torch.no_grad()

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS
+from pointnet.ops.masked import Lengths
 
 from .chunks import check_points_are_independent
-from .encoder import ENCODER_WIDTHS, Encoding, PointNetEncoder, PointNetModel, Transforms
+from .encoder import ENCODER_WIDTHS, Encoding, Output, PointNetEncoder, PointNetModel
 
 # As published: of the part encoder before and after its feature transform, and of the heads' hidden layers.
 PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS = ((64, 128, 128), (512, 2048)), (256, 256, 128)
 SCENE_HEAD_WIDTHS = (512, 256, 128, 128)
+Category = Tensor | None  # (B,) int64, the category of each object; -1 where it is not known; None: of none
 
 
 class PointNetLabeller(PointNetModel):
@@ -80,15 +82,20 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, tnet_widths=tnet_widths)
-        before, after = widths
-        given = before[-1] + sum(before) + sum(after) + num_categories
+        given = widths[0][-1] + sum(map(sum, widths)) + num_categories
         super().__init__(encoder, [given, *head_widths, num_parts], dropout, regularization_weight)
         self.num_categories = num_categories
-        self.parts_of = None if parts_of is None else checked_parts(parts_of, num_categories, num_parts)
+        self.parts_of = None if parts_of is None else [list(parts) for parts in parts_of]
+        if parts_of is not None and len(parts_of) != num_categories:
+            raise ValueError(f"parts_of must have a list for each of {num_categories} categories, got {len(parts_of)}")
+        for each, parts in enumerate(self.parts_of or []):
+            if not parts or any(not 0 <= part < num_parts for part in parts):
+                wanted = f"one or more numbers below {num_parts}"
+                raise ValueError(f"parts_of category {each} must be {wanted}, got {parts}")
 
     def forward(
-        self, x: Tensor, category: Tensor | None = None, lengths: Tensor | None = None, return_transforms: bool = False
-    ) -> Tensor | tuple[Tensor, Transforms]:
+        self, x: Tensor, category: Category = None, lengths: Lengths = None, return_transforms: bool = False
+    ) -> Output:
         """(B, C, N) -> (B, num_parts, N) logits, and the T-Nets' matrices if asked for.
 
         Args:
@@ -101,7 +108,7 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         return (logits, encoding.transforms) if return_transforms else logits
 
     @torch.no_grad()
-    def label_chunks(self, seen: Tensor, chunks: Iterable[Tensor], category: Tensor | None = None) -> Iterator[Tensor]:
+    def label_chunks(self, seen: Tensor, chunks: Iterable[Tensor], category: Category = None) -> Iterator[Tensor]:
         """The logits (B, num_parts, n) of clouds of any size, chunk by chunk (B, C, n), in the memory of one.
 
         Once the clouds' features are known, no point's logits depend on another point. If `seen` is all points, the
@@ -124,13 +131,13 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         """The layers whose outputs the head takes: all but the pooled one."""
         return range(1, len(self.encoder.mlp1) + len(self.encoder.mlp2))
 
-    def _score(self, encoding: Encoding, category: Tensor | None, lengths: Tensor | None = None) -> Tensor:
+    def _score(self, encoding: Encoding, category: Category, lengths: Lengths = None) -> Tensor:
         feature, transforms, per_point = encoding
         context = [*per_point, feature, self._one_hot(category, feature)]
         aligned = per_point[len(self.encoder.mlp1) - 1]  # by the transform that the head is given
         return self.logits(self.head(aligned, context, lengths, transforms.feature), lengths=lengths)
 
-    def restrict(self, logits: Tensor, category: Tensor | None) -> Tensor:
+    def restrict(self, logits: Tensor, category: Category) -> Tensor:
         """The logits (B, num_parts, N), -inf for parts that the object's category (B,) does not have.
 
         Evaluation and prediction choose among the others; as published, training scores all parts. Where the category
@@ -143,7 +150,7 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         allowed = torch.tensor(table, device=logits.device)[category.clamp(min=0)] | (category < 0).unsqueeze(1)
         return logits.masked_fill(~allowed.unsqueeze(2), -torch.inf)
 
-    def _one_hot(self, category: Tensor | None, feature: Tensor) -> Tensor:
+    def _one_hot(self, category: Category, feature: Tensor) -> Tensor:
         """(B,) -> (B, num_categories) in the feature's dtype; zeros where it is not known."""
         known = feature.new_zeros(feature.shape[0], self.num_categories)
         if category is None:
@@ -187,9 +194,7 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
         given = widths[0][-1] + widths[1][-1]
         super().__init__(encoder, [given, *head_widths, num_classes], dropout, regularization_weight)
 
-    def forward(
-        self, x: Tensor, lengths: Tensor | None = None, return_transforms: bool = False
-    ) -> Tensor | tuple[Tensor, Transforms]:
+    def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
         """(B, C, N) -> (B, num_classes, N) logits, and the T-Nets' matrices if asked for.
 
         With lengths (B,), only the first lengths[b] points of cloud b exist, and the logits of the rest are 0.
@@ -197,14 +202,3 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
         feature, transforms, (x,) = self.encoder.encode(x, lengths, keep=[len(self.encoder.mlp1)])
         logits = self.logits(self.head(x, feature, lengths, transforms.feature), lengths=lengths)
         return (logits, transforms) if return_transforms else logits
-
-
-def checked_parts(parts_of: Sequence[Sequence[int]], num_categories: int, num_parts: int) -> list[list[int]]:
-    """A copy of `parts_of`. ValueError unless it lists one or more part numbers for each category."""
-    if len(parts_of) != num_categories:
-        raise ValueError(f"parts_of must have a list for each of {num_categories} categories, got {len(parts_of)}")
-    for category, parts in enumerate(parts_of):
-        if not parts or any(not 0 <= part < num_parts for part in parts):
-            wanted = f"one or more numbers below {num_parts}"
-            raise ValueError(f"parts_of category {category} must be {wanted}, got {list(parts)}")
-    return [list(parts) for parts in parts_of]

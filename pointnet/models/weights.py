@@ -20,6 +20,8 @@ from pointnet.files import AnyPath, write_atomically
 from pointnet.names import did_you_mean, did_you_mean_path
 
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
+# Those that predict where no model is named, by task.
+DEFAULTS = {"classification": "pointnet_modelnet40", "part": "pointnet_shapes_part"}
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 LFS_POINTER = b"version https://git-lfs"  # what a clone without Git LFS has in place of a large file
 PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # of the files of torch.save and pickle

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+Transform = Tensor | None  # (B, dim, dim), a matrix of each cloud's own; None: the identity
+
 
 def align(x: Tensor, transform: Tensor) -> Tensor:
     """Multiplies each point, as a row, by its cloud's matrix, as published: x'^T = x^T T, so x' = T^T x.

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from .ranks import check_count, group_of, totals
 
+Lengths = Tensor | None  # (B,) integers: only the first lengths[b] points of cloud b exist; None: all of them
+Mask = Tensor | None  # (B, 1, N), True where a point exists; None: everywhere
+
 
 def point_mask(lengths: Tensor, points: Tensor) -> Tensor:
     """Which points are real: lengths (B,), points (B, C, N) -> (B, 1, N) bool.
@@ -24,12 +27,12 @@ def point_mask(lengths: Tensor, points: Tensor) -> Tensor:
     return (positions < lengths.to(points.device).unsqueeze(1)).unsqueeze(1)
 
 
-def fill_padding(points: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
+def fill_padding(points: Tensor, mask: Mask, value: float = 0.0) -> Tensor:
     """(B, C, N) with `value` wherever `mask` (B, 1, N) is False; gradients there are exactly 0."""
     return points if mask is None else points.masked_fill(~mask, value)
 
 
-def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> Tensor:
+def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Mask = None) -> Tensor:
     """What `norm` makes of z (B, D, N) when the points outside `mask` (B, 1, N) do not exist -> (B, D, N).
 
     Statistics, running statistics (momentum or cumulative average) and gradients are those of `norm` on the valid
@@ -60,16 +63,6 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Tensor | None = None) -> T
     if norm.bias is not None:
         y = y + norm.bias.unsqueeze(1)
     return y.to(z.dtype)
-
-
-def batch_norm_last(x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
-    """What `norm` makes of x (..., D) over all leading dimensions -> (..., D).
-
-    `norm` itself reads (B, N, D) as N channels, so the points are flattened first.
-    """
-    rows = x.reshape(-1, x.shape[-1])
-    y = norm(rows) if group_of(norm) is None else batch_norm(rows.unsqueeze(2), norm).squeeze(2)
-    return y.reshape(x.shape)
 
 
 @torch.no_grad()

@@ -10,13 +10,17 @@ What lies between them and the result is (B, D), (D, C) or (C, C) and plain PyTo
 the analytic backward, from the gradients of these two.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .masked import batch_norm, fill_padding, update_running_statistics
+from .masked import Mask, batch_norm, fill_padding, update_running_statistics
 from .ranks import check_count, group_of, moments_over_ranks
 
+Norm = nn.BatchNorm1d | None
+Activation = nn.Module | None
 # f(max y) = max f(y).
 NON_DECREASING = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.SELU,
@@ -39,12 +43,7 @@ def is_poolable(norm: nn.Module | None, activation: nn.Module | None) -> bool:
 
 
 def pooled_definition(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    norm: nn.BatchNorm1d | None,
-    activation: nn.Module | None,
-    mask: Tensor | None = None,
+    x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation, mask: Mask = None
 ) -> Tensor:
     """max_n activation(norm(W x_n + b)): (B, C, N) -> (B, D), over the points where `mask` (B, 1, N) is True."""
     z = F.conv1d(x, weight.unsqueeze(2), bias)
@@ -55,12 +54,7 @@ def pooled_definition(
 
 
 def pooled(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    norm: nn.BatchNorm1d | None,
-    activation: nn.Module | None,
-    mask: Tensor | None = None,
+    x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation, mask: Mask = None
 ) -> Tensor:
     """`pooled_definition` by identities 2, 3 and 4: equal in value, running statistics and, where the winner is
     unique, gradient; on ties the lowest index wins.
@@ -70,7 +64,6 @@ def pooled(
         weight, bias: (D, C), (D,) or None.
         norm: batch norm of z, in training, eval or frozen; or None.
         activation: one that `is_poolable`.
-        mask: (B, 1, N) bool, or None.
     """
     rising = _signs(weight, norm)
     z = extremes(x, rising.unsqueeze(1) * weight, mask, _needs_both(activation)) * rising
@@ -82,28 +75,24 @@ def pooled(
     return y.amax(0)
 
 
-def pooled_winners(
-    x: Tensor, weight: Tensor, norm: nn.BatchNorm1d | None, activation: nn.Module | None, mask: Tensor | None = None
-) -> Tensor:
+def pooled_winners(x: Tensor, weight: Tensor, norm: Norm, activation: Activation, mask: Mask = None) -> Tensor:
     """The points `pooled` takes its values from: (B, C, N) -> (B, D), or (B, 2 D) where either end may win."""
     rising = _signs(weight, norm).unsqueeze(1) * weight
     return torch.ops.pointnet.extremes(x, rising, mask, _needs_both(activation))[1].transpose(0, 1).flatten(1)
 
 
-def _signs(weight: Tensor, norm: nn.BatchNorm1d | None) -> Tensor:
+def _signs(weight: Tensor, norm: Norm) -> Tensor:
     """(D,) of 1 where the norm is rising in z, -1 where it falls; a scale of 0 counts as rising."""
     if norm is None or norm.weight is None:
         return weight.new_ones(len(weight))
     return (norm.weight.detach() >= 0).to(weight.dtype) * 2 - 1
 
 
-def _needs_both(activation: nn.Module | None) -> bool:
+def _needs_both(activation: Activation) -> bool:
     return type(activation) in FALLING_THEN_RISING
 
 
-def _normalize(
-    z: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d, mask: Tensor | None
-) -> Tensor:
+def _normalize(z: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d, mask: Mask) -> Tensor:
     """What `norm` makes of some values z (..., D) of W x + b, with the statistics of all of them.
 
     Over several ranks, either the moments of x or those of W x travel, whichever are fewer numbers: C * C + C + 1 or
@@ -137,7 +126,7 @@ def _normalize(
     return y if norm.bias is None else y + norm.bias
 
 
-def extremes(x: Tensor, weight: Tensor, mask: Tensor | None = None, both: bool = False) -> Tensor:
+def extremes(x: Tensor, weight: Tensor, mask: Mask = None, both: bool = False) -> Tensor:
     """The largest of z = W x over the points of each cloud: (B, C, N), (D, C) -> (1, B, D).
 
     With `both`, the smallest too: (2, B, D). The search is in the dtype of x, the values are in that of the weight.
@@ -146,7 +135,7 @@ def extremes(x: Tensor, weight: Tensor, mask: Tensor | None = None, both: bool =
     return torch.ops.pointnet.extremes(x, weight, mask, both)[0]
 
 
-def moments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, mask: Mask = None) -> tuple[Tensor, Tensor]:
     """Mean (C,) and scatter (C, C), the sum of (x - mean)(x - mean)^T, over all points of x (B, C, N), in float64.
 
     In float32 the scatter would be useless for a channel orthogonal to a dominant direction: see docs/identities.md.
@@ -160,7 +149,7 @@ TILE = {"cpu": 1024, "cuda": 32_768}
 STRIP = {"cpu": 64}
 
 
-def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tuple[Tensor, Tensor]:
+def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor, Tensor]:
     """-> values (1 or 2, B, D), winners (1 or 2, B, D) int64."""
     clouds, _, points = x.shape
     signs = (1, -1) if both else (1,)
@@ -174,10 +163,8 @@ def _extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tup
             with torch.autocast(x.device.type, enabled=False):
                 z = _product(kernel, x[group, :, tile]).to(weight.dtype)
             for plane, sign in enumerate(signs):
-                candidates = fill_padding(
-                    z if sign > 0 else -z, None if mask is None else mask[group, :, tile], -torch.inf
-                )
-                value, winner = _first_max(candidates)
+                there = None if mask is None else mask[group, :, tile]
+                value, winner = _first_max(fill_padding(z if sign > 0 else -z, there, -torch.inf))
                 if points <= size:
                     values[plane, group], winners[plane, group] = value, winner
                 else:
@@ -210,7 +197,7 @@ def _first_max(z: Tensor, run: int = 64) -> tuple[Tensor, Tensor]:
     return value, best * run + inside.view_as(best)
 
 
-def _fake_extremes(x: Tensor, weight: Tensor, mask: Tensor | None, both: bool) -> tuple[Tensor, Tensor]:
+def _fake_extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor, Tensor]:
     values = weight.new_empty(1 + both, x.shape[0], weight.shape[0])
     return values, torch.empty_like(values, dtype=torch.int64)
 
@@ -252,19 +239,15 @@ def _fake_extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Te
     return torch.empty_like(x), torch.empty_like(weight)
 
 
-def _save_winners(
-    ctx: object, inputs: tuple[Tensor, Tensor, Tensor | None, bool], output: tuple[Tensor, Tensor]
-) -> None:
-    x, weight, _, _ = inputs
-    ctx.save_for_backward(x, weight, output[1])  # type: ignore[attr-defined]
+def _save_winners(ctx: Any, inputs: tuple[Tensor, Tensor, Mask, bool], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:2], output[1])
 
 
-def _backward_to_winners(ctx: object, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
-    grad_x, grad_weight = torch.ops.pointnet.extremes_backward(grad, *ctx.saved_tensors)  # type: ignore[attr-defined]
-    return grad_x, grad_weight, None, None
+def _backward_to_winners(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    return *torch.ops.pointnet.extremes_backward(grad, *ctx.saved_tensors), None, None
 
 
-def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     clouds, channels, points = x.shape
     count = _count(x, mask)
     # About a first guess of the mean, good to float32, so that nothing cancels; then about the mean itself.
@@ -286,24 +269,23 @@ def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     return guess + correction, scatter - count * correction.outer(correction)
 
 
-def _count(x: Tensor, mask: Tensor | None) -> int | Tensor:
+def _count(x: Tensor, mask: Mask) -> int | Tensor:
     """How many points there are; 1 of none, whose sums are 0."""
     return max(x.shape[0] * x.shape[2], 1) if mask is None else mask.sum().clamp(min=1)
 
 
-def _fake_moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    channels = x.shape[1]
-    mean = x.new_empty(channels, dtype=torch.float64)
-    return mean, x.new_empty(channels, channels, dtype=torch.float64)
+def _fake_moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+    mean = x.new_empty(x.shape[1], dtype=torch.float64)
+    return mean, mean.new_empty(x.shape[1], x.shape[1])
 
 
-def _save_mean(ctx: object, inputs: tuple[Tensor, Tensor | None], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, output[0])  # type: ignore[attr-defined]
+def _save_mean(ctx: Any, inputs: tuple[Tensor, Mask], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, output[0])
 
 
-def _backward_of_moments(ctx: object, grad_mean: Tensor, grad_scatter: Tensor) -> tuple[Tensor, None]:
+def _backward_of_moments(ctx: Any, grad_mean: Tensor, grad_scatter: Tensor) -> tuple[Tensor, None]:
     """dx_n = (G + G^T)(x_n - mean) + g / M: distances from the mean sum to 0, so no other term is left."""
-    x, mask, mean = ctx.saved_tensors  # type: ignore[attr-defined]
+    x, mask, mean = ctx.saved_tensors
     count = _count(x, mask)
     affine = grad_scatter + grad_scatter.T
     # The mean in two parts, so that points far from the origin lose nothing to its rounding.
