@@ -39,6 +39,7 @@ ATTEMPTS = 5  # another process may remove what this one is about to use
 Sampler = Callable[[Path], NDArray[np.float32]]
 Shape = tuple[int, int]
 Contents = dict[Path, list[Any]]  # of each file its status (`_status`), then its sha256
+Errors = dict[Path, PointCloudFileError]
 
 
 class CachedClouds(NamedTuple):
@@ -69,44 +70,39 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
         OSError: neither can be written, or the disk is full.
         PointCloudFileError: a process died; the message names the files that it may have died of.
     """
-    folders = _folders(root)
-    contents, failing = _contents(files, root, folders)
-    readable = [file for file in files if file not in failing]
-    keys = {}
-    for file in readable:
-        named = f"{settings} {shape}".encode(), os.fsencode(file.relative_to(root)), contents[file][-1].encode()
-        keys[file] = hashlib.sha256(b"\n".join(named)).hexdigest()
+    contents, failing = _contents(files, root)
+    files_of = {}
+    for file, (*_, content) in contents.items():
+        named = f"{settings} {shape}".encode(), os.fsencode(file.relative_to(root)), content.encode()
+        files_of[hashlib.sha256(b"\n".join(named)).hexdigest()] = file
     for _ in range(ATTEMPTS):
-        files_of = {keys[file]: file for file in readable}
         name = hashlib.sha256("".join(files_of).encode()).hexdigest()[:16]
-        for folder in folders:
+        for folder in _folders(root):
             held = _opened(folder / name, shape)
-            if held is not None and held.listing.keys == list(files_of):
-                return _as_result(held, files_of, failing)
-        folder = _writable(folders, root)
+            if held is not None and held.keys == list(files_of):
+                bad = [PointCloudFileError(files_of[key], reason) for key, reason in held.bad.items()]
+                bad = sorted([*bad, *failing.values()], key=lambda error: str(error.path))
+                made_of = [files_of[key] for key, clouds in held.clouds().items() for _ in range(len(clouds))]
+                return CachedClouds(held.points, made_of, bad)
+        folder = _writable(root)
         failed = _make(files_of, contents, sampler, shape, folder / name)
         failing |= failed  # transient failures are reported but not cached
-        readable = [file for file in readable if file not in failed]
+        files_of = {key: file for key, file in files_of.items() if file not in failed}
     raise OSError(f"the cache of {root} is removed as soon as it is made: {folder / name}.npy")
 
 
-def cache_folder(root: Path) -> Path:
-    """Where data that belongs to this data set is kept: beside it if that can be written, else in the user's cache."""
-    for folder in _folders(root):
-        if os.access(folder if folder.exists() else folder.parent, os.W_OK):
-            return folder
-    return root / ".cache"
+# Where caches are: beside the data set, or in the user's cache, where each note is named after its data set.
 
 
 def _folders(root: Path) -> list[Path]:
-    """Where caches of this data set may be: beside it, or in the user's cache."""
     folders = [root / ".cache"]
     with contextlib.suppress(RuntimeError):  # a user without a home
         folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pointnet-shared-mlp")
     return folders
 
 
-def _writable(folders: Sequence[Path], root: Path) -> Path:
+def _writable(root: Path) -> Path:
+    folders = _folders(root)
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,47 +111,53 @@ def _writable(folders: Sequence[Path], root: Path) -> Path:
     raise PermissionError(f"no place for a cache of {root}: cannot write {' or '.join(map(str, folders))}")
 
 
+def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
+    """What `write_note` has kept for the data set in `root`; empty if that is nothing, or damaged."""
+    known: dict[str, Any] = {}
+    for folder in reversed(_folders(root)):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            known |= json.loads((folder / _note(root, kind, settings)).read_text(encoding="utf-8"))
+    return known
+
+
+def write_note(known: dict[str, Any], root: Path, kind: str, settings: str = "") -> None:
+    """Keeps it with the caches, if they can be written."""
+    with contextlib.suppress(OSError):
+        write_atomically(_writable(root) / _note(root, kind, settings), json.dumps(known).encode())
+
+
+def _note(root: Path, kind: str, settings: str) -> str:
+    return f"{kind}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}{settings}.json"
+
+
 # What names a file: its content. A file with the same status as when it was hashed is not read again.
 
 
-def _contents(
-    files: Sequence[Path], root: Path, folders: Sequence[Path]
-) -> tuple[Contents, dict[Path, PointCloudFileError]]:
+def _contents(files: Sequence[Path], root: Path) -> tuple[Contents, Errors]:
     """The status and hash of each file, and why some could not be read."""
-    name = f"contents-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}.json"
-    known: dict[str, Any] = {}
-    for folder in reversed(folders):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            known |= json.loads((folder / name).read_text(encoding="utf-8"))
-    found: Contents = {}
-    bad: dict[Path, PointCloudFileError] = {}
+    known = read_note(root, "contents")
 
-    def look(file: Path) -> None:
+    def look(file: Path) -> list[Any] | PointCloudFileError:
         try:
             status, held = _status(file), known.get(str(os.fsencode(file)))
-            found[file] = held if isinstance(held, list) and held[:-1] == status else [*status, _hash(file)]
+            return held if isinstance(held, list) and held[:-1] == status else [*status, _hash(file)]
         except OSError as error:
-            bad[file] = PointCloudFileError(file, f"cannot be read: {error.strerror}")
+            return PointCloudFileError(file, f"cannot be read: {error.strerror}")
 
-    with ThreadPoolExecutor() as pool, tqdm(total=len(files), desc="looking", disable=None, leave=False) as bar:
-        for _ in pool.map(look, files):
-            bar.update()
-    listing = {str(os.fsencode(file)): entry for file, entry in found.items()}
-    if any(known.get(file) != entry for file, entry in listing.items()):
-        with contextlib.suppress(OSError):
-            write_atomically(_writable(folders, root) / name, json.dumps(known | listing).encode())
-    return found, bad
+    with ThreadPoolExecutor() as pool:
+        looks = tqdm(pool.map(look, files), "looking", len(files), leave=False, disable=None)
+        found = dict(zip(files, looks, strict=True))
+    contents = {file: entry for file, entry in found.items() if isinstance(entry, list)}
+    listing = {str(os.fsencode(file)): entry for file, entry in contents.items()}
+    if not listing.items() <= known.items():
+        write_note(known | listing, root, "contents")
+    return contents, {file: error for file, error in found.items() if isinstance(error, PointCloudFileError)}
 
 
 def _status(file: Path) -> list[int]:
     """What changes whenever a file's content does, copies that keep its time included."""
     stats = [one.stat() for one in _within(file)]
-    return [
-        sum(status.st_size for status in stats),
-        max((status.st_mtime_ns for status in stats), default=0),
-        max((status.st_ctime_ns for status in stats), default=0),
-        sum(status.st_ino for status in stats),
-    ]
+    return [n for status in stats for n in (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)]
 
 
 def _hash(file: Path) -> str:
@@ -177,47 +179,33 @@ def _within(file: Path) -> list[Path]:
 # Whole caches.
 
 
-class Listing(NamedTuple):
-    """What a cached array holds."""
+class Held(NamedTuple):
+    """A cached array and its listing, the other three."""
 
+    points: NDArray[np.float32]  # (S, C, K)
     keys: list[str]  # of the files, in order
     bad: dict[str, str]  # why there are no clouds of some of them
     counts: list[int]  # how many clouds there are of each of the others
 
-
-class Held(NamedTuple):
-    listing: Listing
-    points: NDArray[np.float32]  # (S, C, K)
-
     def clouds(self) -> dict[str, NDArray[np.float32]]:
-        """The clouds (n, C, K) of each file that gave some, by its key."""
-        good = [key for key in self.listing.keys if key not in self.listing.bad]
-        return dict(zip(good, np.split(self.points, np.cumsum(self.listing.counts)), strict=False))
+        """The clouds (n, C, K) of each file that could be read, by its key."""
+        good = [key for key in self.keys if key not in self.bad]
+        return dict(zip(good, np.split(self.points, np.cumsum(self.counts)), strict=False))
 
 
 def _opened(path: Path, shape: Shape) -> Held | None:
     """The cache of this name, or None where it is missing, damaged, or of another shape."""
     try:
-        listing = Listing(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
         # Copy on write: PyTorch wants memory it may write to, and nothing must reach the file.
         points: NDArray[np.float32] = np.load(path.with_suffix(".npy"), mmap_mode="c")
-        right = points.shape == (sum(listing.counts), *shape) and points.dtype == np.float32
-        return Held(listing, points) if right and len(listing.counts) + len(listing.bad) == len(listing.keys) else None
+        held = Held(points, **json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+        right = points.shape == (sum(held.counts), *shape) and points.dtype == np.float32
+        return held if right and len(held.counts) + len(held.bad) == len(held.keys) else None
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _as_result(held: Held, files: Mapping[str, Path], failing: Mapping[Path, PointCloudFileError]) -> CachedClouds:
-    keys, bad, counts = held.listing
-    good = [files[key] for key in keys if key not in bad]
-    made_of = [file for file, count in zip(good, counts, strict=True) for _ in range(count)]
-    errors = [PointCloudFileError(files[key], reason) for key, reason in bad.items()]
-    return CachedClouds(held.points, made_of, sorted([*errors, *failing.values()], key=lambda error: str(error.path)))
-
-
-def _make(
-    files: Mapping[str, Path], contents: Contents, sampler: Sampler, shape: Shape, whole: Path
-) -> dict[Path, PointCloudFileError]:
+def _make(files: Mapping[str, Path], contents: Contents, sampler: Sampler, shape: Shape, whole: Path) -> Errors:
     """Makes the cache `whole` of the files by their keys; or returns those that cannot be read just now."""
     pieces = whole.with_suffix(".pieces")
     pieces.mkdir(exist_ok=True)
@@ -225,25 +213,21 @@ def _make(
     earlier = {key: clouds for held in others.values() for key, clouds in held.clouds().items()}
     missing = [key for key in files if key not in earlier and not _is_whole(pieces / key)]
     make = partial(_make_piece, files=files, contents=contents, sampler=sampler, shape=shape, pieces=pieces)
-    failed: dict[Path, PointCloudFileError] = {}
-    with tqdm(total=len(files), desc="sampling once", unit=" files", disable=None, leave=False) as bar:
-        bar.update(len(files) - len(missing))
-        try:
-            for error in on_all_cores(make, missing):
-                bar.update()
-                if error is not None:
-                    failed[error.path] = error
-        except WorkerDiedError as error:
-            first, *others_read = (files[key] for key in error.items)
-            names = ", ".join(file.name for file in others_read)
-            reason = f"a process died (out of memory?) while it read this file or one of {names}"
-            raise PointCloudFileError(first, reason) from error
+    there, made = len(files) - len(missing), on_all_cores(make, missing)
+    bar = tqdm(made, "sampling once", len(files), initial=there, unit=" files", leave=False, disable=None)
+    try:
+        failed = {error.path: error for error in bar if error is not None}
+    except WorkerDiedError as error:
+        first, *others_read = (files[key] for key in error.items)
+        names = ", ".join(file.name for file in others_read)
+        reason = f"a process died (out of memory?) while it read this file or one of {names}"
+        raise PointCloudFileError(first, reason) from error
     if not failed:
         with contextlib.suppress(FileNotFoundError):  # another process was quicker, and has removed the pieces
             _join(list(files), earlier, shape, pieces, whole)
         shutil.rmtree(pieces, ignore_errors=True)
         for path, held in others.items():
-            if set(held.listing.keys) < set(files):  # the new cache has all that is in it
+            if set(held.keys) < set(files):  # the new cache has all that is in it
                 path.with_suffix(".npy").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
     return failed
@@ -302,6 +286,6 @@ def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Sh
         file.flush()
         os.fsync(file.fileno())
     os.chmod(file.name, 0o644)
-    listing = Listing(keys, bad, list(counts.values()))
-    write_atomically(whole.with_suffix(".json"), json.dumps(listing._asdict()).encode())
+    listing = {"keys": keys, "bad": bad, "counts": list(counts.values())}
+    write_atomically(whole.with_suffix(".json"), json.dumps(listing).encode())
     os.replace(file.name, whole.with_suffix(".npy"))

@@ -1,8 +1,6 @@
 """A folder of anyone's meshes and clouds, one subfolder per class."""
 
-import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -12,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pointnet.files import write_atomically
 from pointnet.points.frame import check_up
 from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
-from .cache import CachedClouds, cache_folder, cached_clouds
+from .cache import CachedClouds, cached_clouds, read_note, write_note
 from .clouds import LabelledClouds
 from .releases import check_num_points, check_one_of, errors_name
 
@@ -147,13 +144,8 @@ def _misplaced(root: Path, classes: list[str]) -> list[PointCloudFileError]:
 
 def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:
     """The test split of classes without one: unchanged for known files; of new ones enough are chosen at random."""
-    where = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]  # a user's cache holds many folders
-    listing = cache_folder(root) / f"split-{where}-{seed}-{fraction:g}.json"
-    try:
-        held = json.loads(listing.read_text(encoding="utf-8"))
-        known = {str(name): bool(in_test) for name, in_test in held.items()}
-    except (OSError, ValueError, AttributeError):
-        known = {}
+    settings = f"-{seed}-{fraction:g}"
+    known = read_note(root, "split", settings)
     before = dict(known)
     for found in files.values():
         names = {_name(file, root): file for file in found}
@@ -161,12 +153,10 @@ def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed:
         if fraction and len(names) > 1:
             wanted = max(1, min(wanted, len(names) - 1))
         new = sorted(names.keys() - known.keys(), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-        missing = wanted - sum(known.get(name, False) for name in names)
+        missing = wanted - sum(bool(known.get(name)) for name in names)
         known |= {name: i < missing for i, name in enumerate(new)}
-    if known != before:
-        with contextlib.suppress(OSError):  # without it the same files give the same choice
-            listing.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(listing, json.dumps(known).encode())
+    if known != before:  # if it cannot be written, the same files give the same choice
+        write_note(known, root, "split", settings)
     return {file for found in files.values() for file in found if known[_name(file, root)]}
 
 
