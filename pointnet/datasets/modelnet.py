@@ -1,6 +1,5 @@
 """ModelNet40 and ModelNet10 (Wu et al., 2015), in the library's frame and class order."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pointnet.files import AnyPath
 from pointnet.points.formats.scan import quoted
 from pointnet.points.frame import check_up
 from pointnet.points.read import PointCloudFileError, read_points
@@ -52,7 +52,7 @@ class ModelNet(LabelledClouds):
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: AnyPath,
         split: str = "train",
         num_classes: int = 40,
         num_points: int = 1024,
@@ -62,12 +62,11 @@ class ModelNet(LabelledClouds):
     ):
         releases.check_one_of("split", split, ("train", "test"))
         releases.check_one_of("num_classes", num_classes, (40, 10))
-        releases.check_one_of("form", form, (None, *FORMS))
         check_up(up)
         releases.check_num_points(num_points)
         classes = MODELNET10 if num_classes == 10 else MODELNET40
-        folder, form = releases.find_release(Path(root), FORMS, form, "ModelNet40")
-        points, names = FORMS[form].read(folder, split, classes, num_points, up, normals)
+        folder, read = releases.find_release("ModelNet40", root, FORMS, form)
+        points, names = read(folder, split, classes, num_points, up, normals)
         if not names:
             raise PointCloudFileError(folder, f"its {split} split holds no shape of ModelNet{num_classes}")
         labels = torch.tensor([classes.index(name) for name in names])
@@ -96,7 +95,9 @@ def _read_hdf5_release(
 def _read_text_release(
     folder: Path, split: str, classes: Sequence[str], num_points: int, up: str | None, normals: bool
 ) -> Clouds:
-    listing = _text_listing(folder, split)
+    listing = folder / f"modelnet40_{split}.txt"  # of the 40 classes, and so of the 10
+    if not listing.is_file():
+        listing = folder / f"modelnet10_{split}.txt"
     names = [name for name in releases.read_lines(listing) if name.rpartition("_")[0] in classes]
     if outside := [name for name in names if not releases.is_plain_name(name)]:
         raise PointCloudFileError(listing, f"must list '<class>_<number>', got {quoted(outside[0])}")
@@ -124,27 +125,9 @@ def released_rows(path: Path, num_points: int, up: str | None, normals: bool) ->
     return releases.to_channels(rows[None, :num_points], up)[0]
 
 
-def _text_listing(folder: Path, split: str) -> Path:
-    """The list of a split's shapes; the list of the 40 classes includes the 10."""
-    listing = folder / f"modelnet40_{split}.txt"
-    return listing if listing.is_file() else folder / f"modelnet10_{split}.txt"
-
-
 # In the order they are looked for.
 FORMS = {
-    "hdf5": releases.Form(
-        (HDF5_FOLDER,),
-        lambda folder: (folder / "shape_names.txt").is_file() and any(folder.glob("ply_data_*.h5")),
-        _read_hdf5_release,
-    ),
-    "text": releases.Form(
-        ("modelnet40_normal_resampled",),
-        lambda folder: any(_text_listing(folder, split).is_file() for split in ("train", "test")),
-        _read_text_release,
-    ),
-    "off": releases.Form(
-        ("ModelNet40", "ModelNet10"),
-        lambda folder: any(any((folder / name).glob("t*/*.off")) for name in MODELNET40),
-        _read_meshes,
-    ),
+    "hdf5": releases.Form((HDF5_FOLDER,), ("shape_names.txt", "ply_data_*.h5"), _read_hdf5_release),
+    "text": releases.Form(("modelnet40_normal_resampled",), ("modelnet[14]0_t*.txt",), _read_text_release),
+    "off": releases.Form(("ModelNet40", "ModelNet10"), ("*/t[re][as]*/*.off",), _read_meshes),
 }

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pointnet.files import AnyPath
 from pointnet.points.frame import rotated_y_up_to_z_up, swapped_y_and_z
-from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, read_hdf5
+from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, checked_labels, read_hdf5
 
 
 def check_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
@@ -37,26 +38,31 @@ def errors_name(path: Path) -> Iterator[None]:
 class Form(NamedTuple):
     """One of the forms that a data set is published in."""
 
-    names: tuple[str, ...]  # of its folder, as released
-    found: Callable[[Path], bool]  # whether a folder holds it
+    names: tuple[str, ...]  # patterns of its folder, as released first
+    marks: tuple[str, ...]  # patterns: the folder that holds it has something that matches each of them
     read: Callable[..., Any]
 
 
-def find_release(root: Path, forms: Mapping[str, Form], form: str | None, name: str) -> tuple[Path, str]:
-    """The folder of the data set `name`, at or directly under `root`, and its form: `form`, or the first one found.
+def find_release(
+    name: str, root: AnyPath, forms: Mapping[str, Form], form: str | None = None, source: str = ""
+) -> tuple[Path, Callable[..., Any]]:
+    """The folder of a data set, at or directly under `root`, and the `read` of its form: `form`, or the first found.
 
     Raises:
-        DatasetNotFoundError: there is none.
+        DatasetNotFoundError: there is none; the message ends with its `source`.
+        ValueError: no such form.
     """
+    check_one_of("form", form, (None, *forms))
+    root = Path(root)
     if not root.is_dir():
-        raise DatasetNotFoundError(root, "no such folder; --root must name the data set's folder or its parent")
-    wanted = forms if form is None else {form: forms[form]}
-    for key, kind in wanted.items():
-        for folder in (root, *(root / known for known in kind.names), *sorted(root.glob("*/"))):
-            if kind.found(folder):
-                return folder, key
-    names = " or ".join(f"{kind.names[0]}/" for kind in wanted.values())
-    raise DatasetNotFoundError(root, f"holds no {name}: looked for {names}, here and one folder down")
+        raise DatasetNotFoundError(root, f"no such folder; --root must name the set's folder or its parent{source}")
+    wanted = list(forms.values()) if form is None else [forms[form]]
+    for kind in wanted:
+        for folder in (root, *(path for names in (*kind.names, "*/") for path in sorted(root.glob(names)))):
+            if all(any(folder.glob(mark)) for mark in kind.marks):
+                return folder, kind.read
+    names = " or ".join(f"{kind.names[0]}/" for kind in wanted)
+    raise DatasetNotFoundError(root, f"holds no {name}: looked for {names}, here and one folder down{source}")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -107,15 +113,11 @@ def read_labelled_hdf5(
     """
     wanted = {"data": (None, None, 3), "label": None} | ({"normal": (None, None, 3)} if normals else {})
     points, labels, *others = read_hdf5(path, wanted, rows=None if whole else num_points)
-    labels = labels.reshape(-1)
+    labels = checked_labels(path, "labels", labels.reshape(-1), num_classes)
     if len(points) != len(labels):
         raise PointCloudFileError(path, f"must have a label for each shape, got {len(points)} and {len(labels)}")
     if points.shape[1] < num_points:
         raise PointCloudFileError(path, f"has {points.shape[1]} points a shape, fewer than num_points={num_points}")
-    if labels.dtype.kind not in "iu":
-        raise PointCloudFileError(path, f"labels must be integers, got {labels.dtype}")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise PointCloudFileError(path, f"labels must be 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}")
     for normal in others:
         if normal.shape != points.shape:
             raise PointCloudFileError(path, f"must have a normal for each point, got {normal.shape} and {points.shape}")
@@ -123,7 +125,7 @@ def read_labelled_hdf5(
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused below
         points = points.astype(np.float32, copy=False)
     check_finite(path, "shape", points)
-    return points, labels.astype(np.int64)
+    return points, labels
 
 
 def check_finite_rows(path: Path, what: str, rows: NDArray[np.floating]) -> None:

@@ -1,6 +1,5 @@
 """S3DIS (Armeni et al., *3D Semantic Parsing of Large-Scale Indoor Spaces*, CVPR 2016): rooms, cut into blocks."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pointnet.files import AnyPath
 from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels, read_hdf5, read_table
 from pointnet.points.sampling import seed_of
 
@@ -58,17 +58,16 @@ class S3DIS(LabelledPoints):
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: AnyPath,
         split: str = "train",
         num_points: int = POINTS,
         area: str = "Area_5",
         form: str | None = None,
     ):
         releases.check_one_of("split", split, ("train", "test"))
-        releases.check_one_of("form", form, (None, *FORMS))
         releases.check_num_points(num_points, POINTS)
-        folder, form = releases.find_release(Path(root), FORMS, form, "S3DIS")
-        blocks: Blocks = FORMS[form].read(folder, split, area)
+        folder, read = releases.find_release("S3DIS", root, FORMS, form)
+        blocks: Blocks = read(folder, split, area)
         rows = [row for row, room in enumerate(blocks.rooms) if _is_in(room, split, area)]
         if not rows:
             raise PointCloudFileError(folder, f"its {split} split holds no block, with {area} for testing")
@@ -98,7 +97,7 @@ def _is_in(room: str, split: str, area: str) -> bool:
     return room.startswith(f"{area}_") == (split == "test")
 
 
-def read_room(path: str | os.PathLike[str]) -> PointCloud:
+def read_room(path: AnyPath) -> PointCloud:
     """The points of one room with colours and classes, its lowest corner at the origin, in metres.
 
     Args:
@@ -217,17 +216,11 @@ def _check_area(folder: Path, names: Sequence[str], area: str) -> None:
         raise PointCloudFileError(folder, f"holds no room of {area}, only of {areas}")
 
 
-def _rooms_form(name: str, pattern: str) -> releases.Form:
-    return releases.Form((name,), lambda folder: any(folder.glob(pattern)), partial(_read_rooms, pattern=pattern))
-
-
 # In the order they are looked for.
+NPY, TEXT = "Area_*_*.npy", "Area_*/*/Annotations"
+HDF5 = "room_filelist.txt", "ply_data_*.h5"
 FORMS = {
-    "hdf5": releases.Form(
-        ("indoor3d_sem_seg_hdf5_data",),
-        lambda folder: (folder / "room_filelist.txt").is_file() and any(folder.glob("ply_data_*.h5")),
-        _read_hdf5_blocks,
-    ),
-    "npy": _rooms_form("stanford_indoor3d", "Area_*_*.npy"),
-    "text": _rooms_form("Stanford3dDataset_v1.2_Aligned_Version", "Area_*/*/Annotations"),
+    "hdf5": releases.Form(("indoor3d_sem_seg_hdf5_data",), HDF5, _read_hdf5_blocks),
+    "npy": releases.Form(("stanford_indoor3d",), (NPY,), partial(_read_rooms, pattern=NPY)),
+    "text": releases.Form(("Stanford3dDataset_v1.2_Aligned_Version",), (TEXT,), partial(_read_rooms, pattern=TEXT)),
 }

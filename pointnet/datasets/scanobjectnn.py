@@ -1,16 +1,16 @@
 """ScanObjectNN (Uy et al., *Revisiting Point Cloud Classification*, ICCV 2019): objects cut out of indoor scans."""
 
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pointnet.files import AnyPath
 from pointnet.points.frame import in_unit_sphere
-from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, hdf5_names, read_hdf5
+from pointnet.points.read import PointCloudFileError, hdf5_names, read_hdf5
 
 from .clouds import LabelledClouds
-from .releases import check_num_points, check_one_of, errors_name, read_labelled_hdf5, to_channels
+from .releases import Form, check_num_points, check_one_of, errors_name, find_release, read_labelled_hdf5, to_channels
 
 # In the published order of the labels.
 SCANOBJECTNN = tuple("bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet".split())
@@ -19,7 +19,8 @@ FOLDERS = {True: "main_split", False: "main_split_nobg"}
 SUFFIXES = {"objects": "", "pb_t50_rs": "_augmentedrot_scale75"}
 PREFIXES = {"train": "training", "test": "test"}
 BACKGROUND = -1
-SOURCE = "its authors give it to those who fill in a form, https://hkust-vgd.github.io/scanobjectnn/"
+SOURCE = "; its authors give it to those who fill in a form, https://hkust-vgd.github.io/scanobjectnn/"
+FORMS = {"hdf5": Form(("h5_files", "*/h5_files"), ("main_split*",), read_labelled_hdf5)}
 
 
 class ScanObjectNN(LabelledClouds):
@@ -48,7 +49,7 @@ class ScanObjectNN(LabelledClouds):
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: AnyPath,
         split: str = "train",
         num_points: int = 1024,
         variant: str = "pb_t50_rs",
@@ -58,8 +59,9 @@ class ScanObjectNN(LabelledClouds):
         check_one_of("variant", variant, tuple(SUFFIXES))
         check_num_points(num_points)
         name = f"{PREFIXES[split]}_objectdataset{SUFFIXES[variant]}.h5"
-        path = _find_folder(Path(root)) / FOLDERS[background] / name
-        points, labels = read_labelled_hdf5(path, len(SCANOBJECTNN), num_points, whole=True)
+        folder, read = find_release("ScanObjectNN", root, FORMS, source=SOURCE)
+        path = folder / FOLDERS[background] / name
+        points, labels = read(path, len(SCANOBJECTNN), num_points, whole=True)
         with errors_name(path):
             points = in_unit_sphere(points)
         points = to_channels(points[:, :num_points], "y")
@@ -69,15 +71,6 @@ class ScanObjectNN(LabelledClouds):
     def keep(self, indices: Tensor) -> None:
         super().keep(indices)
         self.masks = None if self.masks is None else self.masks[indices]
-
-
-def _find_folder(root: Path) -> Path:
-    if not root.is_dir():
-        raise DatasetNotFoundError(root, f"no such folder; --root must name ScanObjectNN's folder; {SOURCE}")
-    for folder in (root, root / "h5_files", *sorted(root.glob("*/")), *sorted(root.glob("*/h5_files/"))):
-        if any((folder / name).is_dir() for name in FOLDERS.values()):
-            return folder
-    raise DatasetNotFoundError(root, f"holds no ScanObjectNN: looked for h5_files/main_split/; {SOURCE}")
 
 
 def _read_masks(path: Path, count: int, num_points: int) -> Tensor | None:

@@ -1,7 +1,6 @@
 """ShapeNet's part annotations (Yi et al., *A Scalable Active Framework for Region Annotation*, SIGGRAPH Asia 2016)."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pointnet.files import AnyPath
 from pointnet.points.formats.scan import quoted
 from pointnet.points.frame import check_up, in_unit_sphere, rotated_y_up_to_z_up
 from pointnet.points.read import PointCloudFileError, checked_labels, read_hdf5, read_table
@@ -84,7 +84,7 @@ class ShapeNetPart(LabelledPoints):
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: AnyPath,
         split: str = "train",
         num_points: int = 2048,
         form: str | None = None,
@@ -92,11 +92,10 @@ class ShapeNetPart(LabelledPoints):
         normals: bool = False,
     ):
         releases.check_one_of("split", split, tuple(SPLITS))
-        releases.check_one_of("form", form, (None, *FORMS))
         check_up(up)
         releases.check_num_points(num_points)
-        folder, form = releases.find_release(Path(root), FORMS, form, "ShapeNetPart")
-        found: Release = FORMS[form].read(folder, SPLITS[split], num_points, up or "y", normals)
+        folder, read = releases.find_release("ShapeNetPart", root, FORMS, form)
+        found: Release = read(folder, SPLITS[split], num_points, up or "y", normals)
         if not found.rows:
             raise PointCloudFileError(folder, f"its {split} split holds no shape")
         parts, parts_of = _arranged(found.parts, found.categories)
@@ -127,12 +126,12 @@ class Release(NamedTuple):
 
 def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
     """All listed shapes as one array, whichever split is asked for, so that all splits have the same parts."""
-    folders = _read_categories(folder / "synsetoffset2category.txt")
+    folders, categories = _read_categories(folder / "synsetoffset2category.txt")
     listed = {split: _read_listing(folder, split, folders, split in splits) for split in ("train", "val", "test")}
     files = list(dict.fromkeys(file for part in listed.values() for file in part))
     releases.check_files_exist(files)
-    categories = PUBLISHED if folders.keys() <= PUBLISHED.keys() else folders
-    parts = PUBLISHED_PARTS if categories is PUBLISHED else _read_parts(folder / "parts.json", folders)
+    own = folder / "parts.json"
+    parts = PUBLISHED_PARTS if categories is PUBLISHED else _read_parts(own, folders) if own.is_file() else []
     num_parts = 1 + max((label for _, _, label in parts), default=MOST_PARTS - 1)
     shape = (7 if normals else 4, max(num_points, KEPT))
     sampler = partial(_read_shape, count=shape[1], num_parts=num_parts, up=up, normals=normals)
@@ -160,10 +159,10 @@ def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) 
 
 
 def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
-    folders = _read_categories(folder / "all_object_categories.txt")
-    categories = PUBLISHED if folders.keys() <= PUBLISHED.keys() else folders
+    folders, categories = _read_categories(folder / "all_object_categories.txt")
     names = [categories[name] for name in folders]
-    parts = PUBLISHED_PARTS if categories is PUBLISHED else _read_overall_ids(folder, folders)
+    own = next(iter(sorted(folder.glob("catid_partid_to_overall*.json"))), folder / "catid_partid_to_overallid.json")
+    parts = PUBLISHED_PARTS if categories is PUBLISHED else _read_parts(own, folders)
     num_parts = 1 + max(label for _, _, label in parts)
     clouds: list[NDArray[np.float32]] = []
     labels: list[str] = []
@@ -182,8 +181,8 @@ def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: st
     return Release(np.concatenate(clouds), labels, validation, rows, list(categories.values()), parts)
 
 
-def _read_categories(path: Path) -> dict[str, str]:
-    """The folders and the names of the categories, in the order of the file."""
+def _read_categories(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The folders and names of the categories, in the order of the file, and those of the set: these or the 16."""
     categories: dict[str, str] = {}
     for line in releases.read_lines(path):
         *words, folder = line.split()
@@ -194,7 +193,7 @@ def _read_categories(path: Path) -> dict[str, str]:
         categories[folder] = name
     if not categories:
         raise PointCloudFileError(path, "names no category")
-    return categories
+    return categories, PUBLISHED if categories.keys() <= PUBLISHED.keys() else categories
 
 
 def _read_listing(folder: Path, split: str, folders: Mapping[str, str], needed: bool) -> list[Path]:
@@ -216,28 +215,17 @@ def _read_listing(folder: Path, split: str, folders: Mapping[str, str], needed: 
 
 
 def _read_parts(path: Path, folders: Mapping[str, str]) -> list[Part]:
-    """The parts of `{category: {part: label}}`; none if there is no such file."""
-    if not path.is_file():
-        return []
-    held = _read_json(path)
-    if not isinstance(held, dict) or not all(isinstance(parts, dict) for parts in held.values()):
-        raise PointCloudFileError(path, "must hold the parts of each category and their labels")
-    named = [(name, part, label) for name, parts in held.items() for part, label in parts.items()]
-    return _checked(path, named, folders)
-
-
-def _read_overall_ids(folder: Path, folders: Mapping[str, str]) -> list[Part]:
-    """The parts of `{"<folder>_<part>": label}`."""
-    path = next(iter(sorted(folder.glob("catid_partid_to_overall*.json"))), folder / "catid_partid_to_overallid.json")
+    """The parts, of `{category: {part: label}}` or `{"<folder>_<part>": label}`, of the categories in `folders`."""
     held = _read_json(path)
     if not isinstance(held, dict):
         raise PointCloudFileError(path, "must hold the parts of each category and their labels")
-    named = [(*key.rpartition("_")[::2], label) for key, label in held.items()]
-    return _checked(path, [(folders.get(name, name), part, label) for name, part, label in named], folders)
-
-
-def _checked(path: Path, parts: Sequence[tuple[str, str, object]], folders: Mapping[str, str]) -> list[Part]:
-    """The parts of the categories in `folders`, once their labels are checked."""
+    parts: list[tuple[str, str, object]] = []
+    for key, value in held.items():
+        if isinstance(value, dict):
+            parts += [(key, part, label) for part, label in value.items()]
+        else:
+            category, _, part = key.rpartition("_")
+            parts.append((folders.get(category, category), part, value))
     checked: list[Part] = []
     for category, part, label in parts:
         if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < MOST_PARTS:
@@ -276,12 +264,10 @@ def _read_json(path: Path) -> Any:
 FORMS = {
     "text": releases.Form(
         ("shapenetcore_partanno_segmentation_benchmark_v0_normal",),
-        lambda folder: (folder / "synsetoffset2category.txt").is_file() and (folder / "train_test_split").is_dir(),
+        ("synsetoffset2category.txt", "train_test_split"),
         _read_text,
     ),
     "hdf5": releases.Form(
-        ("hdf5_data", "shapenet_part_seg_hdf5_data"),
-        lambda folder: (folder / "all_object_categories.txt").is_file() and any(folder.glob("ply_data_*.h5")),
-        _read_hdf5_data,
+        ("hdf5_data", "shapenet_part_seg_hdf5_data"), ("all_object_categories.txt", "ply_data_*.h5"), _read_hdf5_data
     ),
 }
