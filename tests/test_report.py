@@ -16,9 +16,8 @@ from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
 from pointnet.models import load_model
-from pointnet.pages import report, report_data, report_sections
-from pointnet.pages.report import write_report
-from pointnet.pages.report_data import read_run
+from pointnet.pages import report, report_sections
+from pointnet.pages.report import read_run, write_report
 from pointnet.training import fit
 from pointnet.training.fit import training_parts
 from tests.chromium import DARK, needs_chromium, visit
@@ -35,7 +34,7 @@ def splits(monkeypatch) -> dict:
         found["opened"].append(split)
         return found[split]
 
-    monkeypatch.setattr(report_data, "open_dataset", open_two)
+    monkeypatch.setattr(report, "open_dataset", open_two)
     return found
 
 
@@ -148,7 +147,7 @@ def test_the_worst_mistakes_are_clouds_with_their_critical_points(analysis, test
     assert len(shown) == 8 < len(analysis.mistakes)
     for index, view in zip(analysis.mistakes.tolist(), shown, strict=False):
         np.testing.assert_allclose(np.reshape(view["points"], (-1, 3)), data.points[index].T, atol=1e-3)
-        assert view["highlight"] == analysis.critical[index].nonzero()[:, 0].tolist()
+        assert view["critical"] == analysis.critical[index].nonzero()[:, 0].tolist()
         true, predicted = data.classes[int(data.labels[index])], data.classes[int(analysis.predicted[index])]
         assert re.fullmatch(rf"{true} → {predicted}: \d+%, not \d+% \(no\. {index}\)", view["name"])
     monkeypatch.setattr(report_sections, "MOST_POINTS", 3 * 48)

@@ -36,22 +36,21 @@ def test_the_page_holds_every_point_of_every_cloud_to_a_ten_thousandth_of_its_si
         np.testing.assert_allclose(np.reshape(view["points"], (-1, 3)), cloud, rtol=0, atol=1e-4 * size)
 
 
-def test_the_page_holds_the_values_labels_colours_and_highlights_of_the_points(tmp_path, rng):
-    points, values, labels = rng.normal(size=(6, 3)), np.array([0.5, np.nan, -3, 0, np.inf, 7]), [2, 0, 2, 9, 0, 2]
-    lit, colors = np.array([0, 1, 0, 0, 0, 1], bool), np.array([[0, 128, 255]] * 6, np.uint8)
+def test_the_page_holds_the_labels_colours_and_critical_points_of_the_points(tmp_path, rng):
+    points, labels = rng.normal(size=(6, 3)), [2, 0, 2, 9, 0, 2]
+    lit, colors = np.array([0, 1, 0, 0, 0, 1], bool), np.array([[0, 128, 255]] * 6) / np.float32(255)
+    points[2, 1] = np.nan  # and left out
     views = [
-        View("values", points, values=values, values_name="loss"),
-        View("labels", points, labels=np.array(labels), label_names=("leg", "seat", "back")),
-        View("colours", points, colors=colors, highlight=lit, highlight_name="critical"),
-        View("the same", points, colors=colors / np.float32(255)),
+        View("labels", points, np.array(labels), ("leg", "seat", "back")),
+        View("colours", points, colors=colors, critical=lit),
     ]
-    by_value, by_label, by_colour, same = written(tmp_path / "page.html", views, "t").views()
-    assert by_value["values"] == [0.5, None, -3, 0, None, 7]
-    assert by_value["values_name"] == "loss"
-    assert by_label["labels"] == labels
+    by_label, by_colour = written(tmp_path / "page.html", views, "t").views()
+    assert by_label["labels"] == labels[:2] + labels[3:]
     assert by_label["names"] == {"0": "leg", "2": "back"}
-    assert by_colour["rgb"] == same["rgb"] == "0080ff" * 6
-    assert (by_colour["highlight"], by_colour["highlight_name"]) == ([1, 5], "critical")
+    assert (by_colour["rgb"], by_colour["critical"]) == ("0080ff" * 5, [1, 4])
+    assert len(by_colour["points"]) == 15
+    with pytest.raises(ValueError, match="broken: has no point whose coordinates are finite"):
+        write_page(tmp_path / "other.html", [View("broken", np.full((5, 3), np.nan))], "t")
 
 
 def test_a_label_has_the_colour_of_the_page_everywhere_and_any_integer_has_one(tmp_path):
@@ -83,28 +82,12 @@ def test_names_are_text_whatever_they_say(tmp_path, clouds):
     assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"points": np.zeros((3, 4))}, r"view 'x': points must be \(N, 3\) with N >= 1, got \(3, 4\)"),
-        ({"points": np.zeros((0, 3))}, r"points must be .* got \(0, 3\)"),
-        ({"points": np.full((5, 3), np.nan)}, "view 'x': 5 of 5 points are not finite"),
-        ({"labels": np.zeros(4)}, r"labels must be \(5,\), got \(4,\)"),
-        ({"colors": np.zeros((5, 4))}, r"colors must be \(5, 3\), got \(5, 4\)"),
-        ({"labels": np.zeros(5), "values": np.zeros(5)}, "one of values, labels and colors"),
-    ],
-)
-def test_a_view_that_cannot_be_drawn_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        View("x", **{"points": np.zeros((5, 3)), **fields})
-
-
 @needs_chromium
 @pytest.mark.parametrize("flags", [(), (DARK,)], ids=["light", "dark"])
 def test_a_browser_draws_the_page_without_complaint(tmp_path, rng, flags):
     cube = rng.uniform(-1, 1, size=(800, 3))
     views = [View(name, cube, labels=np.arange(800) % 3, label_names=HOSTILE[:3]) for name in HOSTILE]
-    write_page(tmp_path / "page.html", [*views, View("lit", cube, highlight=cube[:, 2] > 0)], "a title")
+    write_page(tmp_path / "page.html", [*views, View("lit", cube, critical=cube[:, 2] > 0)], "a title")
     seen = visit(tmp_path / "page.html", tmp_path, (1000, 800), "#2", *flags)
     assert seen.console == []
     assert seen.requests == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +15,6 @@ STYLE, PAGE = (Path(__file__).with_name(name) for name in ("charts.css", "page.h
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 460, 50, 14, 8, 40  # pixels of a chart and of its margins
 GAP, HEADER, CAPTION = 30, 74, 30  # pixels of a picture: around its charts, above all of them, above each
 FEW = 8  # a curve of at most so many points is drawn with dots
-PICTURE_STYLE = """\
-  svg { color: var(--ink); font-family: system-ui, "DejaVu Sans", Verdana, sans-serif; }
-  svg text.title { font-size: 19px; font-weight: 600; fill: var(--ink); }
-  svg text.words { font-size: 13px; }
-"""
 
 Span = tuple[float, float]
 
@@ -42,7 +39,8 @@ class Curve(NamedTuple):
         return [(min(max(x + side, low), high), y) for x, y in self.points for side in sides]
 
 
-class Chart(NamedTuple):
+@dataclass(frozen=True)
+class Chart:
     """Curves over one axis; the figures of a point show where the pointer rests on it.
 
     Args:
@@ -59,6 +57,12 @@ class Chart(NamedTuple):
     mark: float | None = None
     height: int = 250
 
+    @cached_property
+    def spans(self) -> tuple[Span, Span]:
+        """The ranges of x and y."""
+        points = [point for curve in self.curves for point in curve.points]
+        return self.x_span or _span([x for x, _ in points]), self.y_span or _span([y for _, y in points], margin=0.06)
+
     def figure(self) -> str:
         """The chart as a figure of a page."""
         box = f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(self.title)}">'
@@ -66,53 +70,43 @@ class Chart(NamedTuple):
 
     def drawing(self) -> str:
         """The chart as elements of an SVG, `WIDTH` by `height` pixels from the origin."""
-        points = [point for curve in self.curves for point in curve.points]
-        x_span = self.x_span or _span([x for x, _ in points])
-        frame = _Frame(x_span, self.y_span or _span([y for _, y in points], margin=0.06), self.height)
-        whole = all(float(x).is_integer() for x, _ in points)
-        lines = (frame.polyline(curve.style, *curve.corners(*x_span)) for curve in self.curves)
-        dots = (dot for curve in self.curves for dot in self._dots(curve, frame))
-        return "".join([*self._axes(frame, least=float(whole)), *lines, *dots])
+        lines = (self._polyline(curve.style, *curve.corners(*self.spans[0])) for curve in self.curves)
+        return "".join([*self._axes(), *lines, *self._dots()])
 
-    def _axes(self, frame: _Frame, least: float) -> Iterable[str]:
-        (x_low, x_high), (y_low, y_high) = frame.x_span, frame.y_span
+    def _axes(self) -> Iterable[str]:
+        (x_low, x_high), (y_low, y_high) = self.spans
         for y in ticks(y_low, y_high):
-            left, level = frame.at(x_low, y)
-            yield frame.polyline("grid", (x_low, y), (x_high, y))
+            left, level = self._at(x_low, y)
+            yield self._polyline("grid", (x_low, y), (x_high, y))
             yield _text(left - 7, level + 4, f"{y:g}", "end")
-        for x in ticks(x_low, x_high, 6, least):
-            yield _text(frame.at(x, y_low)[0], self.height - BOTTOM + 17, f"{x:g}", "middle")
-        yield frame.polyline("axis", (x_low, y_low), (x_high, y_low))
+        whole = all(float(x).is_integer() for curve in self.curves for x, _ in curve.points)
+        for x in ticks(x_low, x_high, 6, least=float(whole)):
+            yield _text(self._at(x, y_low)[0], self.height - BOTTOM + 17, f"{x:g}", "middle")
+        yield self._polyline("axis", (x_low, y_low), (x_high, y_low))
         yield _text((WIDTH + LEFT - RIGHT) / 2, self.height - 4, self.x_name, "middle")
         if self.mark is not None:
-            yield frame.polyline("mark", (self.mark, y_low), (self.mark, y_high))
+            yield self._polyline("mark", (self.mark, y_low), (self.mark, y_high))
 
-    def _dots(self, curve: Curve, frame: _Frame) -> Iterable[str]:
-        few = len(curve.points) <= FEW
-        for x, y in curve.points:
-            kind, radius = (" dot", 3.5) if few else ("", 7)
-            if x == self.mark and curve.style == "one":
-                kind, radius = " ring", 4.5
-            right, down = frame.at(x, y)
-            hint = escape(f"{curve.name}: {y:.4g} at {self.x_name} {x:g}")
-            place = f'class="{curve.style}{kind}" r="{radius}" cx="{right:g}" cy="{down:g}"'
-            yield f"<circle {place}><title>{hint}</title></circle>"
+    def _dots(self) -> Iterable[str]:
+        for curve in self.curves:
+            few = len(curve.points) <= FEW
+            for x, y in curve.points:
+                kind, radius = (" dot", 3.5) if few else ("", 7)
+                if x == self.mark and curve.style == "one":
+                    kind, radius = " ring", 4.5
+                right, down = self._at(x, y)
+                hint = escape(f"{curve.name}: {y:.4g} at {self.x_name} {x:g}")
+                place = f'class="{curve.style}{kind}" r="{radius}" cx="{right:g}" cy="{down:g}"'
+                yield f"<circle {place}><title>{hint}</title></circle>"
 
-
-class _Frame(NamedTuple):
-    """The ranges of a chart's axes, and from them to pixels."""
-
-    x_span: Span
-    y_span: Span
-    height: int
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        (x_low, x_high), (y_low, y_high) = self.x_span, self.y_span
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        """From the axes to pixels."""
+        (x_low, x_high), (y_low, y_high) = self.spans
         right = LEFT + (x - x_low) * (WIDTH - LEFT - RIGHT) / (x_high - x_low)
         return round(right, 1), round(TOP + (y_high - y) * (self.height - TOP - BOTTOM) / (y_high - y_low), 1)
 
-    def polyline(self, style: str, *ends: tuple[float, float]) -> str:
-        pixels = " ".join(f"{right:g},{down:g}" for right, down in (self.at(*end) for end in ends))
+    def _polyline(self, style: str, *ends: tuple[float, float]) -> str:
+        pixels = " ".join(f"{right:g},{down:g}" for right, down in (self._at(*end) for end in ends))
         return f'<polyline class="{style}" points="{pixels}"/>'
 
 
@@ -121,26 +115,28 @@ def _text(right: float, down: float, text: str, anchor: str = "start", style: st
     return f'<text x="{right:g}" y="{down:g}" text-anchor="{anchor}"{more}>{escape(text)}</text>'
 
 
-def picture(title: str, headline: str, charts: Sequence[Chart], legend: Sequence[Curve], columns: int = 2) -> str:
-    """Charts as an SVG file on white, row by row, below a title, a line of text and the names of the curves."""
-    tops, width = [HEADER], GAP + columns * (WIDTH + GAP)
-    for first in range(0, len(charts), columns):
-        tops.append(tops[-1] + CAPTION + max(chart.height for chart in charts[first : first + columns]))
+def picture(title: str, headline: str, charts: Sequence[Chart]) -> str:
+    """Charts as an SVG file on white, two in a row, below a title, a line of text and the names of the first's curves.
+
+    Not every program that reads SVG knows the variables of CSS: the light colours of the page take their place.
+    """
+    width, top = GAP + 2 * (WIDTH + GAP), HEADER
     parts = [_text(GAP, 38, title, style="title"), _text(GAP, 60, headline, style="words")]
     right = float(width - GAP)
-    for curve in reversed(legend):
+    for curve in reversed(charts[0].curves):
         right -= 58 + 6.6 * len(curve.name)
         parts.append(f'<polyline class="{curve.style}" points="{right:g},34 {right + 28:g},34"/>')
         parts.append(_text(right + 36, 38, curve.name, style="words"))
-    for i, chart in enumerate(charts):
-        left, top = GAP + i % columns * (WIDTH + GAP), tops[i // columns] + CAPTION
-        caption = _text(0, -6, chart.title, style="words")
-        parts.append(f'<g transform="translate({left} {top})">{caption}{chart.drawing()}</g>')
-    height = tops[-1] + GAP // 2
-    # Not every program that reads SVG knows the variables of CSS: the light colours of the page take their place.
+    for first in range(0, len(charts), 2):
+        row = charts[first : first + 2]
+        for i, chart in enumerate(row):
+            caption = _text(0, -6, chart.title, style="words")
+            place = f"translate({GAP + i * (WIDTH + GAP)} {top + CAPTION})"
+            parts.append(f'<g transform="{place}">{caption}{chart.drawing()}</g>')
+        top += CAPTION + max(chart.height for chart in row)
+    height = top + GAP // 2
     light = dict(re.findall(r"--(\w+): (#\w+);", PAGE.read_text(encoding="utf-8").split("@media")[0]))
-    variables = STYLE.read_text(encoding="utf-8") + PICTURE_STYLE
-    style = re.sub(r"var\(--(\w+)\)", lambda name: light[name[1]], variables)
+    style = re.sub(r"var\(--(\w+)\)", lambda name: light[name[1]], STYLE.read_text(encoding="utf-8"))
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
         f"<title>{escape(title)}</title>",

@@ -19,8 +19,7 @@ def draw_curves(folder: AnyPath) -> Path:
     """
     lines = read_metrics(folder)
     path = Path(folder) / CURVES
-    charts = training_charts(lines)
-    svg = picture(printable(Path(folder).resolve().name), headline(lines), charts, charts[0].curves)
+    svg = picture(printable(Path(folder).resolve().name), headline(lines), training_charts(lines))
     write_atomically(path, svg.encode())
     return path
 

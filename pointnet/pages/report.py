@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.devices import find_device
 from pointnet.evaluation.analysis import analyse
+from pointnet.evaluation.evaluate import check_same_classes
 from pointnet.files import AnyPath
+from pointnet.models import PointNetClassifier, load_model
+from pointnet.names import did_you_mean_path
+from pointnet.training.fit import training_parts
+from pointnet.training.run_folder import is_finished, read_config, read_metrics, read_result, seed_folders
 
-from .report_data import Report, evaluation_data, read_run
-from .report_sections import sections
+from .report_sections import Report, TrainedRun, sections
 from .viewer import write_html
 
 
@@ -49,3 +54,46 @@ def write_report(
     notes = f"PointNet, {parameters:,} parameters, on {config.dataset}: {len(model.classes)} classes, {points}"
     write_html(page, title, notes, body)
     return report
+
+
+def read_run(path: AnyPath) -> TrainedRun:
+    """The run of a folder; in a folder with several seeds, the first that is finished.
+
+    Raises:
+        ValueError: it holds no run, or a damaged one; the message names the file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such folder; a report is of a run folder{did_you_mean_path(path)}")
+    within, beside = seed_folders(path), seed_folders(path.resolve().parent)
+    seeds = within or (beside if path.resolve() in beside.values() else {})
+    finished = {seed: read_result(folder) for seed, folder in seeds.items() if is_finished(folder)}
+    if within:
+        path = within[min(finished or within)]
+    lines, config = read_metrics(path), read_config(path)
+    result = read_result(path) if is_finished(path) else None
+    model = load_model(path)
+    if not isinstance(model, PointNetClassifier):
+        wanted = f"a report is of a classifier, got a {type(model).__name__}"
+        raise ValueError(f"{path}: {wanted}; python -m pointnet evaluate scores it, and predict shows its answers")
+    return TrainedRun(path, config, lines, result, finished, model)
+
+
+def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tuple[str, LabelledClouds]:
+    """The split to evaluate a run on, and its clouds: test where the run was tested, else validation.
+
+    The test split of a run that has not opened it stays unopened.
+
+    Raises:
+        ValueError: the data set is not there or is another, or the run held nothing out.
+        OSError: it cannot be read.
+    """
+    config, tested = run.config, bool(run.result and run.result["test"])
+    root = config.root if root is None else root
+    split = "test" if tested else "train"
+    data = open_dataset(config.dataset, root, split, config.num_points, config.normals, config.strict, download)
+    check_same_classes(run.model, data, run.path, f"{config.dataset} in {root}")
+    held_out = data if tested else training_parts(data, config)[1]
+    if not len(held_out):
+        raise ValueError(f"{run.path}: the run held out no validation split, and did not open the test split")
+    return "test" if tested else "val", held_out

@@ -6,26 +6,50 @@ import math
 import shlex
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from pointnet.devices import environment
 from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
 from pointnet.evaluation.metrics import ConfusionMatrix
+from pointnet.models import PointNetClassifier
 from pointnet.training.recipes import to_flags
-from pointnet.training.run_folder import CONFIG, chosen_epoch
+from pointnet.training.run_folder import CONFIG, Result, chosen_epoch
 from pointnet.training.seeds import seeds_rows, summarize
 from pointnet.training.settings import TrainConfig
 
 from .charts import Chart, Curve, legend
 from .curves import headline, training_charts
-from .report_data import SPLIT_NAMES, Report, TrainedRun
 from .viewer import View, viewer
 
+SPLIT_NAMES = {"test": "test", "val": "validation"}
 STYLES = dict(zip(ORDERS, ("plain", "three", "two"), strict=True))  # of the curves with points dropped
 MOST_MISTAKES, MOST_POINTS = 24, 50_000  # on the page
 MATRIX = 880  # pixels that a confusion matrix may take, about
 SCROLLING = '<div class="scrolling" tabindex="0" role="region" aria-label="table">{}</div>'  # by the keyboard too
+
+
+class TrainedRun(NamedTuple):
+    """The contents of a run folder, and the results of the same run with other seeds."""
+
+    path: Path
+    config: TrainConfig
+    lines: list[dict[str, Any]]  # of metrics.jsonl
+    result: Result | None  # None where the run is not finished
+    seeds: dict[int, Result]  # by seed, those of the runs beside it and its own; empty where it is alone
+    model: PointNetClassifier
+
+
+class Report(NamedTuple):
+    """A page that was written, and its data."""
+
+    page: Path
+    run: TrainedRun
+    split: str  # test or val; empty where nothing was evaluated
+    analysis: Analysis | None
+    missing: str  # why nothing was evaluated
 
 
 def sections(report: Report, device: torch.device) -> dict[str, str]:
@@ -33,8 +57,7 @@ def sections(report: Report, device: torch.device) -> dict[str, str]:
     found = {"Result": _result(report), "Training": _training(report.run)}
     if (analysis := report.analysis) is not None:
         found["Classes"] = _classes(analysis)
-        text = "A row is the true class, a column the predicted one; the tint is the share of the row."
-        found["Confusion"] = f"<p>{text}</p>{matrix(analysis.confusion.counts.tolist(), analysis.data.classes)}"
+        found["Confusion"] = _confusion(analysis)
         found["Worst mistakes"] = _mistakes(analysis, SPLIT_NAMES[report.split])
         found["Points dropped"] = _dropped(analysis, SPLIT_NAMES[report.split])
     found["Settings"] = _settings(report.run, device)
@@ -66,10 +89,15 @@ def _result(report: Report) -> str:
         tiles.append((_duration(result["seconds"]), f"of training, {result['samples_per_second']:,.0f} clouds/s"))
     if not result:
         texts.append(f"The run is not finished: {len(run.lines)} of its {run.config.epochs} epochs are done.")
+    seed, seeds = run.config.seed, ""
     if len(run.seeds) < 2:
-        texts.append(f"It is one run, of seed {run.config.seed}. Another seed gives another result.")
+        texts.append(f"It is one run, of seed {seed}. Another seed gives another result.")
+    else:
+        text = f"{len(run.seeds)} runs differ in their seed alone. Everything else on this page is of seed {seed}."
+        rows = seeds_rows(summarize(dict(sorted(run.seeds.items()))))
+        seeds = f"<p><strong>{text}</strong></p>{table(rows, 'figures')}"
     shown = "".join(f"<div><b>{value}</b>{escape(words)}</div>" for value, words in tiles)
-    return f'<div class="tiles">{shown}</div>{"".join(f"<p>{text}</p>" for text in texts)}{_seeds(run)}'
+    return f'<div class="tiles">{shown}</div>{"".join(f"<p>{text}</p>" for text in texts)}{seeds}'
 
 
 def _origin(report: Report) -> str:
@@ -89,14 +117,6 @@ def _agreement(report: Report) -> str:
     if all(math.isclose(report.analysis.confusion.result()[name], stored[name]) for name in ConfusionMatrix.titles):
         return "Computed again for this page, the figures are those that the run reported."
     return f"The run itself reported {stored['overall_accuracy']:.2%}: the data or the rounding differ."
-
-
-def _seeds(run: TrainedRun) -> str:
-    if len(run.seeds) < 2:
-        return ""
-    seed, rows = run.config.seed, seeds_rows(summarize(dict(sorted(run.seeds.items()))))
-    text = f"{len(run.seeds)} runs differ in their seed alone. Everything else on this page is of seed {seed}."
-    return f"<p><strong>{text}</strong></p>{table(rows, 'figures')}"
 
 
 def _training(run: TrainedRun) -> str:
@@ -124,6 +144,23 @@ def _classes(analysis: Analysis) -> str:
     return text + table([heads, *cells], "classes")
 
 
+def _confusion(analysis: Analysis) -> str:
+    names, counts = analysis.data.classes, analysis.confusion.counts.tolist()
+    text = "<p>A row is the true class, a column the predicted one; the tint is the share of the row.</p>"
+    heads = "".join(f'<th scope="col"><span>{escape(name)}</span>' for name in names)
+    body = ""
+    for true, (row, name) in enumerate(zip(counts, names, strict=True)):
+        body += f'<tr><th scope="row">{escape(name)}'
+        for predicted, count in enumerate(row):
+            style = "right" if true == predicted else "wrong"
+            hint = escape(f"{name}, predicted as {names[predicted]}: {count} of {sum(row)}")
+            cell = f'<td class="{style}" style="--share:{count / (sum(row) or 1):.2f}" title="{hint}">{count}'
+            body += cell if count else "<td>"
+    size = min(max(MATRIX // len(names), 21), 34)
+    tinted = f'<table class="matrix" style="--cell:{size}px"><thead><tr><td>{heads}<tbody>{body}</table>'
+    return text + SCROLLING.format(tinted)
+
+
 def _mistakes(analysis: Analysis, split: str) -> str:
     worst, total = analysis.mistakes, len(analysis.data)
     if not len(worst):
@@ -143,10 +180,7 @@ def _mistake(analysis: Analysis, index: int) -> View:
     true, predicted = int(data.labels[index]), int(analysis.predicted[index])
     shares = f"{probabilities[predicted]:.0%}, not {probabilities[true]:.0%}"
     name = f"{data.classes[true]} → {data.classes[predicted]}: {shares} ({data.name_of(index)})"
-    points = data[index][0][:3].T
-    finite = points.isfinite().all(1)
-    critical = analysis.critical[index][finite]
-    return View(name, points[finite].numpy(), highlight=critical.numpy(), highlight_name="critical points")
+    return View(name, data[index][0][:3].T.numpy(), critical=analysis.critical[index].numpy())
 
 
 def _dropped(analysis: Analysis, split: str) -> str:
@@ -217,20 +251,3 @@ def table(rows: Sequence[Sequence[str]], style: str) -> str:
     heads = "".join(f'<th scope="col">{cell}' for cell in rows[0])
     body = "".join(f'<tr><th scope="row">{row[0]}{"".join(f"<td>{cell}" for cell in row[1:])}' for row in rows[1:])
     return SCROLLING.format(f'<table class="{style}"><thead><tr>{heads}<tbody>{body}</table>')
-
-
-def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """A confusion matrix, [true][predicted], tinted by the share of each row."""
-    heads = "".join(f'<th scope="col"><span>{escape(name)}</span>' for name in names)
-    body = ""
-    for true, (row, name) in enumerate(zip(counts, names, strict=True)):
-        body += f'<tr><th scope="row">{escape(name)}'
-        for predicted, count in enumerate(row):
-            style = "right" if true == predicted else "wrong"
-            hint = escape(f"{name}, predicted as {names[predicted]}: {count} of {sum(row)}")
-            cell = f'<td class="{style}" style="--share:{count / (sum(row) or 1):.2f}" title="{hint}">{count}'
-            body += cell if count else "<td>"
-    size = min(max(MATRIX // len(names), 21), 34)
-    return SCROLLING.format(
-        f'<table class="matrix" style="--cell:{size}px"><thead><tr><td>{heads}<tbody>{body}</table>'
-    )

@@ -1,6 +1,6 @@
 """Data sets and files of points, shown as text and as one page of clouds: `python -m pointnet show`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +74,11 @@ def show_data(
     first, data = next(iter(opened.items()))
     total = sum(map(len, opened.values()))
     title = f"{name}: {len(data.classes)} classes, {total:,} clouds of {num_points:,} points"
-    yield f"{title}\n\n{count_table(opened)}\n"
-    clouds = (positions(each, i) for each in opened.values() for i in range(len(each)))
+    counts = [torch.bincount(each.labels, minlength=len(data.classes)).tolist() for each in opened.values()]
+    rows = [[each, *(f"{count:,}" for count in row)] for each, *row in zip(data.classes, *counts, strict=True)]
+    totals = ["total", *(f"{sum(count):,}" for count in counts)]
+    yield f"{title}\n\n{text_table([['class', *opened], *rows, totals])}\n"
+    clouds = (each[i][0][:3].T.numpy() for each in opened.values() for i in range(len(each)))
     yield f"{statistics_table(map(cloud_statistics, clouds))}\n"
     of_each = (torch.nonzero(data.labels == label).flatten().tolist() for label in range(len(data.classes)))
     views = [data_view(data, i) for of_class in of_each for i in of_class[:per_class]]
@@ -84,26 +87,15 @@ def show_data(
     yield f"wrote {page}"
 
 
-def positions(data: LabelledClouds, index: int) -> NDArray[Any]:
-    """The positions of one cloud of a data set, (N, 3)."""
-    return data[index][0][:3].T.numpy()
-
-
 def data_view(data: LabelledClouds, index: int) -> View:
     """One cloud of a data set with its class and index, coloured by its parts where it has them."""
-    points, parts, names = positions(data, index), getattr(data, "parts", None), getattr(data, "part_names", ())
-    finite = np.isfinite(points).all(1)
-    per_point = data[index][1] if isinstance(data, LabelledPoints) else None if parts is None else parts[index]
-    labels = None if per_point is None else per_point.numpy()[finite]
-    return View(f"{data.classes[int(data.labels[index])]} {index}", points[finite], labels=labels, label_names=names)
-
-
-def count_table(opened: Mapping[str, LabelledClouds]) -> str:
-    """The number of clouds of each class in each split."""
-    classes = next(iter(opened.values())).classes
-    counts = [torch.bincount(data.labels, minlength=len(classes)).tolist() for data in opened.values()]
-    rows = [[name, *(f"{count:,}" for count in row)] for name, *row in zip(classes, *counts, strict=True)]
-    return text_table([["class", *opened], *rows, ["total", *(f"{sum(count):,}" for count in counts)]])
+    parts: NDArray[np.integer] | None = None
+    if isinstance(data, LabelledPoints):
+        parts = data[index][1].numpy()
+    elif hasattr(data, "parts"):
+        parts = data.parts[index].numpy()
+    name = f"{data.classes[int(data.labels[index])]} {index}"
+    return View(name, data[index][0][:3].T.numpy(), parts, getattr(data, "part_names", ()))
 
 
 def statistics_table(statistics: Iterable[CloudStatistics]) -> str:

@@ -8,9 +8,8 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,59 +26,29 @@ MOST_POINTS, MOST_CLOUDS = 20_000, 60  # of one cloud, and clouds on a page, whe
 LEAST_SPREAD = 1e-300  # below it no digit is rounded away
 
 
-@dataclass(frozen=True, eq=False)
-class View:
-    """One cloud of a page, and how its points are coloured: by height, unless one of values, labels, colors is given.
+class View(NamedTuple):
+    """One cloud of a page, coloured by its labels, else by its colors, else by height.
 
-    Args:
-        name: the caption; any text.
-        points: (N, 3) numbers, z up.
-        values: (N,) numbers, shown on a ramp; those that are not finite are grey.
-        values_name: the name of the values.
-        labels: (N,) integers, a colour each.
-        label_names: the labels' names, by label; a label beyond them is shown as its number.
-        colors: (N, 3), red, green and blue: integers from 0 to 255, or floats from 0 to 1.
-        highlight: (N,) bool; these points stand out and the others fade.
-        highlight_name: the name of the highlighted points.
-
-    Raises:
-        ValueError: another shape, no points, points that are not finite, or more than one way to colour them.
+    name, the caption, and label_names may be any text; a label beyond its names is shown as its number.
     """
 
     name: str
-    points: NDArray[Any]
-    values: NDArray[Any] | None = None
-    values_name: str = "value"
-    labels: NDArray[Any] | None = None
+    points: NDArray[Any]  # (N, 3), z up; those that are not finite are left out
+    labels: NDArray[Any] | None = None  # (N,) integers
     label_names: Sequence[str] = ()
-    colors: NDArray[Any] | None = None
-    highlight: NDArray[Any] | None = None
-    highlight_name: str = "highlighted"
-
-    def __post_init__(self) -> None:
-        points = np.asarray(self.points)
-        if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
-            raise ValueError(f"view '{self.name}': points must be (N, 3) with N >= 1, got {points.shape}")
-        if broken := int((~np.isfinite(points).all(1)).sum()):
-            raise ValueError(f"view '{self.name}': {broken:,} of {len(points):,} points are not finite")
-        for field, tail in (("values", ()), ("labels", ()), ("colors", (3,)), ("highlight", ())):
-            given, wanted = getattr(self, field), (len(points), *tail)
-            if given is not None and np.shape(given) != wanted:
-                raise ValueError(f"view '{self.name}': {field} must be {wanted}, got {np.shape(given)}")
-        if sum(given is not None for given in (self.values, self.labels, self.colors)) > 1:
-            raise ValueError(f"view '{self.name}': give one of values, labels and colors, not several")
+    colors: NDArray[Any] | None = None  # (N, 3), red, green and blue from 0 to 1
+    critical: NDArray[Any] | None = None  # (N,) bool; these points stand out and the others fade
 
 
 def file_view(name: str, cloud: PointCloud, label_names: Sequence[str] = ()) -> View:
-    """A cloud of a file, thinned to `MOST_POINTS`, coloured by its labels or its colours."""
+    """A cloud of a file, thinned to `MOST_POINTS`."""
     count = len(cloud.points)
     kept = np.arange(count)
     if count > MOST_POINTS:
         name += f" ({MOST_POINTS:,} of {count:,} points)"
         kept = np.sort(np.random.default_rng(0).choice(count, MOST_POINTS, replace=False))
-    if cloud.labels is not None:
-        return View(name, cloud.points[kept], labels=cloud.labels[kept], label_names=label_names)
-    return View(name, cloud.points[kept], colors=None if cloud.colors is None else cloud.colors[kept])
+    labels, colors = (None if column is None else column[kept] for column in (cloud.labels, cloud.colors))
+    return View(name, cloud.points[kept], labels, label_names, colors)
 
 
 def write_page(path: AnyPath, views: Sequence[View], title: str, notes: str = "") -> None:
@@ -89,16 +58,14 @@ def write_page(path: AnyPath, views: Sequence[View], title: str, notes: str = ""
     The folder is made.
 
     Raises:
-        ValueError: no views.
+        ValueError: a view without a finite point.
         OSError: the file cannot be written.
     """
     write_html(path, title, notes, viewer(views))
 
 
 def viewer(views: Sequence[View]) -> str:
-    """The scene and its thumbnails as HTML; a page can hold them once. ValueError without views."""
-    if not views:
-        raise ValueError("a page needs at least one view, got none")
+    """The scene and its thumbnails as HTML; a page can hold them once."""
     return _fill(VIEWER, palette=_json(PALETTE), views=_json([_view_data(view) for view in views]))
 
 
@@ -122,31 +89,24 @@ def _json(data: object) -> str:
 
 def _view_data(view: View) -> dict[str, Any]:
     """A view as the object that `viewer.html` reads."""
-    data: dict[str, Any] = {"name": str(view.name), "points": _rounded(view.points).reshape(-1).tolist()}
-    if view.values is not None:
-        values = np.asarray(view.values, dtype=np.float64)
-        kept = np.isfinite(values)
-        values[kept] = _rounded(values[kept])
-        data["values"] = [v if ok else None for v, ok in zip(values.tolist(), kept.tolist(), strict=True)]
-        data["values_name"] = view.values_name
+    finite = np.isfinite(view.points).all(1)
+    if not finite.any():
+        raise ValueError(f"{view.name}: has no point whose coordinates are finite")
+    data: dict[str, Any] = {"name": view.name, "points": _rounded(view.points[finite]).reshape(-1).tolist()}
     if view.labels is not None:
-        data["labels"] = [int(label) for label in view.labels]
+        data["labels"] = view.labels[finite].tolist()
         known = range(len(view.label_names))
-        data["names"] = {label: str(view.label_names[label]) for label in sorted(set(data["labels"])) if label in known}
-    if view.colors is not None:
-        colors = np.asarray(view.colors)
-        scaled = colors if colors.dtype.kind in "iu" else np.nan_to_num(colors) * 255
-        data["rgb"] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8).tobytes().hex()
-    if view.highlight is not None:
-        data["highlight"] = np.flatnonzero(view.highlight).tolist()
-        data["highlight_name"] = view.highlight_name
+        data["names"] = {label: view.label_names[label] for label in sorted(set(data["labels"])) if label in known}
+    elif view.colors is not None:
+        scaled = np.rint(np.nan_to_num(view.colors[finite]) * 255)
+        data["rgb"] = scaled.clip(0, 255).astype(np.uint8).tobytes().hex()
+    if view.critical is not None:
+        data["critical"] = np.flatnonzero(view.critical[finite]).tolist()
     return data
 
 
-def _rounded(numbers: NDArray[Any]) -> NDArray[np.float64]:
-    """Numbers rounded to `DIGITS` digits below their spread along the widest axis, however far the origin is."""
-    numbers = np.asarray(numbers, dtype=np.float64)
-    if numbers.size == 0:
-        return numbers
-    spread = float((numbers.max(0) - numbers.min(0)).max()) or float(np.abs(numbers).max())
-    return numbers if spread < LEAST_SPREAD else np.round(numbers, DIGITS - math.floor(math.log10(spread)))
+def _rounded(points: NDArray[Any]) -> NDArray[np.float64]:
+    """Points rounded to `DIGITS` digits below their spread along the widest axis, however far the origin is."""
+    points = points.astype(np.float64)
+    spread = float(np.ptp(points, axis=0).max()) or float(np.abs(points).max())
+    return points if spread < LEAST_SPREAD else np.round(points, DIGITS - math.floor(math.log10(spread)))
