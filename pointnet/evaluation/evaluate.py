@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pointnet.datasets import LabelledClouds
+from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.transforms import rotation
 from pointnet.models import PointNetModel
 from pointnet.world import World
@@ -50,7 +50,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     task = task_of(model)
-    count = num_points or task.evaluated_points(data)
+    count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores = task.scores(data, device)
     loss, labels = torch.zeros(2, dtype=torch.float64, device=device)
     try:
@@ -58,12 +58,12 @@ def evaluate(
             rows = batch.tensor_split(world.size)[world.rank]
             if len(rows):
                 points, clouds = (each.to(device) for each in data.batch(rows))
-                examples = task.examples(points[:, :, :count], clouds)
-                logs = vote(model, examples.points, votes, data.channels == 6, examples.category)
-                task.update(scores, task.predict(model, logs, examples.category), examples)
-                true = logs.gather(1, examples.labels.unsqueeze(1)).squeeze(1)
-                loss -= torch.where(examples.valid, true, 0.0).sum(dtype=torch.float64)
-                labels += examples.valid.sum()
+                x, category, true, valid = task.examples(points[:, :, :count], clouds)
+                more = () if category is None else (category,)
+                logs = vote(model, x, votes, data.channels == 6, *more)
+                scores.update(task.predict(model, logs, category), true, valid, *more)
+                loss -= torch.where(valid, logs.gather(1, true.unsqueeze(1)).squeeze(1), 0.0).sum(dtype=torch.float64)
+                labels += valid.sum()
             after_batch()
     finally:
         model.train(was_training)
@@ -72,13 +72,12 @@ def evaluate(
     return {"loss": float(loss / labels), **scores.result()}
 
 
-def vote(model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, category: Tensor | None = None) -> Tensor:
+def vote(model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, *category: Tensor) -> Tensor:
     """The logarithms of the mean probabilities over so many rotations of x (B, C, N), the first by 0 degrees.
 
     -> (B, classes) or (B, classes, N). category (B,): for a network that takes it.
     """
-    more = () if category is None else (category,)
-    logs = model(x, *more).log_softmax(1)
+    logs = model(x, *category).log_softmax(1)
     for number in range(1, votes):
-        logs = logs.logaddexp(model(rotation(x, 360 * number / votes, normals), *more).log_softmax(1))
+        logs = logs.logaddexp(model(rotation(x, 360 * number / votes, normals), *category).log_softmax(1))
     return logs - math.log(votes)

@@ -41,9 +41,11 @@ class ConfusionMatrix:
 class SceneScores(ConfusionMatrix):
     """Metrics of scene segmentation, over all points of a split as if they were one scene."""
 
-    titles: ClassVar[Mapping[str, str]] = {
-        "mean_class_iou": "mean class IoU", "point_accuracy": "points", "mean_class_accuracy": "mean class"
-    }  # fmt: skip
+    titles: ClassVar = {
+        "mean_class_iou": "mean class IoU",
+        "point_accuracy": "points",
+        "mean_class_accuracy": "mean class",
+    }
 
     def class_iou(self) -> list[float]:
         """The IoU of each class: points that have it and are predicted to, over points that have it or are predicted
@@ -71,9 +73,7 @@ class PartScores:
     `titles` and `sums` as of `ConfusionMatrix`.
     """
 
-    titles: ClassVar[Mapping[str, str]] = {
-        "instance_miou": "instance mIoU", "class_miou": "class mIoU", "point_accuracy": "points"
-    }  # fmt: skip
+    titles: ClassVar = {"instance_miou": "instance mIoU", "class_miou": "class mIoU", "point_accuracy": "points"}
 
     def __init__(self, parts_of: Tensor, device: torch.device | str = "cpu"):
         self.parts_of = parts_of.to(device)

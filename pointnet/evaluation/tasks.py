@@ -1,6 +1,5 @@
 """The three tasks: one label for a cloud, for each point of an object, for each point of a scene."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -31,8 +30,8 @@ class Examples(NamedTuple):
     valid: Tensor
 
 
-class Task(ABC):
-    """All that differs between the tasks.
+class Task:
+    """All that differs between the tasks. The methods here are those of the tasks that label points.
 
     name: as of `--task`.
     networks: the names of `--model` -> those in `MODELS`.
@@ -55,7 +54,7 @@ class Task(ABC):
 
     def class_names(self, data: LabelledClouds) -> tuple[str, ...]:
         """The names of the logits."""
-        return data.classes
+        return data.part_names if isinstance(data, LabelledPoints) else data.classes
 
     def arguments(self, data: LabelledClouds) -> dict[str, Any]:
         """The arguments of a network for this data."""
@@ -65,29 +64,25 @@ class Task(ABC):
         """How the data was prepared, which the weights will expect of any input."""
         return dict(PREPROCESSING)
 
-    @abstractmethod
     def check(self, data: LabelledClouds) -> None:
         """Raises ValueError, in one line, unless a network can learn from the data."""
+        if not len(data):
+            raise ValueError("there is nothing to train on: all clouds are held out for validation")
 
-    @abstractmethod
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
         """The examples of a batch, as `data.batch` returns it."""
-
-    def evaluated_points(self, data: LabelledClouds) -> int | None:
-        """How many points of each cloud evaluation takes, the first ones; None for all that are stored."""
-        return None
+        points, classes, valid = split_parts(points)
+        return Examples(points, None, classes, valid)
 
     def scores(self, data: LabelledClouds, device: torch.device | str) -> Any:
         """Empty metric accumulators."""
         return ConfusionMatrix(len(self.class_names(data)), device)
 
     def predict(self, model: nn.Module, logits: Tensor, category: Tensor | None) -> Tensor:
-        """Predicted labels, (B,) or (B, N)."""
+        """Predicted labels, (B,) or (B, N); as published, parts are among those of the object's category."""
+        if category is not None:
+            logits = cast(PointNetPartSegmenter, model).restrict(logits, category)
         return logits.argmax(1)
-
-    def update(self, scores: Any, predicted: Tensor, examples: Examples) -> None:
-        """Adds a batch of predicted labels to the accumulators."""
-        scores.update(predicted, examples.labels, examples.valid)
 
     def summary(self, result: Mapping[str, float]) -> str:
         """The metrics in one line of text."""
@@ -114,22 +109,8 @@ class Classification(Task):
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
         return Examples(points, None, labels, torch.ones_like(labels, dtype=torch.bool))
 
-    def evaluated_points(self, data: LabelledClouds) -> int | None:
-        return data.num_points
 
-
-class PointTask(Task):
-    """What the two tasks that label points share."""
-
-    def class_names(self, data: LabelledClouds) -> tuple[str, ...]:
-        return cast(LabelledPoints, data).part_names
-
-    def check(self, data: LabelledClouds) -> None:
-        if not len(data):
-            raise ValueError("there is nothing to train on: all clouds are held out for validation")
-
-
-class PartSegmentation(PointTask):
+class PartSegmentation(Task):
     """One label for each point of an object whose category is known."""
 
     name = "part"
@@ -153,21 +134,13 @@ class PartSegmentation(PointTask):
         return PREPROCESSING | {"categories": list(data.classes)}
 
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
-        points, parts, valid = split_parts(points)
-        return Examples(points, labels, parts, valid)
+        return super().examples(points, labels)._replace(category=labels)
 
     def scores(self, data: LabelledClouds, device: torch.device | str) -> PartScores:
         return PartScores(cast(LabelledPoints, data).parts_of, device)
 
-    def predict(self, model: nn.Module, logits: Tensor, category: Tensor | None) -> Tensor:
-        """As published, among the parts of the object's category."""
-        return cast(PointNetPartSegmenter, model).restrict(logits, category).argmax(1)
 
-    def update(self, scores: Any, predicted: Tensor, examples: Examples) -> None:
-        scores.update(predicted, examples.labels, examples.valid, examples.category)
-
-
-class SceneSegmentation(PointTask):
+class SceneSegmentation(Task):
     """One label for each point of a scene."""
 
     name = "scene"
@@ -180,10 +153,6 @@ class SceneSegmentation(PointTask):
     def preprocessing(self, data: LabelledClouds) -> dict[str, Any]:
         blocks = "in blocks of a metre: xyz from its middle and floor, rgb, xyz as a share of the room"
         return PREPROCESSING | {"normalization": blocks}
-
-    def examples(self, points: Tensor, labels: Tensor) -> Examples:
-        points, classes, valid = split_parts(points)
-        return Examples(points, None, classes, valid)
 
     def scores(self, data: LabelledClouds, device: torch.device | str) -> SceneScores:
         return SceneScores(len(self.class_names(data)), device)

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pointnet.datasets import LabelledClouds, split_validation
+from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.devices import deterministic_algorithms, environment, find_device
 from pointnet.evaluation.evaluate import evaluate
@@ -140,7 +140,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
     }
     with world.together():
         best = load_model(config.out).to(run.device)
-    if len(val) and run.task.evaluated_points(val) != config.num_points:  # all points now
+    if len(val) and isinstance(val, LabelledPoints):  # all points now
         scores = evaluate(best, val, run.device, check, world)
         result["val"] = {name: scores[name] for name in run.task.titles}
     if test is not None and not config.overfit_batches:
