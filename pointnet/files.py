@@ -1,5 +1,6 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and naming what they hold."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -29,3 +30,20 @@ def write_atomically(path: AnyPath, data: bytes, durable: bool = True) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def content_hash(path: Path) -> str:
+    """The sha256 of a file; of a folder, that of the names, sizes and bytes of the files in it."""
+    digest = hashlib.sha256()
+    for file in files_of(path):
+        if file != path:
+            digest.update(os.fsencode(file.name) + b"/" + str(file.stat().st_size).encode() + b"/")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder by name, without those of folders in it."""
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]

@@ -158,9 +158,9 @@ def test_a_folder_stands_for_the_files_in_it(tmp_path):
     assert read() == [[1, 0], [1, 7], [2, 11]]
     (folders[2] / "chair.txt").unlink()
     assert read() == [[1, 0], [1, 7], [1, 9]]
-    before = cache._hash(folders[2])
+    before = cache.content_hash(folders[2])
     (folders[2] / "table.txt").rename(folders[2] / "sofa.txt")  # what a file is called may say what it holds
-    assert cache._hash(folders[2]) != before
+    assert cache.content_hash(folders[2]) != before
 
 
 @pytest.mark.parametrize("damage", [

@@ -9,45 +9,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pointnet.points.read import PointCloud as PointCloud
-    from pointnet.points.read import PointCloudFileError as PointCloudFileError
-    from pointnet.points.read import read_cloud as read_cloud
-    from pointnet.points.read import read_points as read_points
+    from pointnet.points.read import PointCloud, PointCloudFileError, read_cloud, read_points
 
-    from .catalog import DATASETS_OF as DATASETS_OF
-    from .catalog import open_dataset as open_dataset
-    from .clouds import LabelledClouds as LabelledClouds
-    from .clouds import LabelledPoints as LabelledPoints
-    from .clouds import pad_clouds as pad_clouds
-    from .clouds import split_parts as split_parts
-    from .clouds import split_validation as split_validation
-    from .folder import MeshFolder as MeshFolder
-    from .modelnet import ModelNet as ModelNet
-    from .s3dis import S3DIS as S3DIS
-    from .scanobjectnn import ScanObjectNN as ScanObjectNN
-    from .shapenetpart import ShapeNetPart as ShapeNetPart
-    from .shapes import Shapes as Shapes
+    from .catalog import DATASETS_OF, open_dataset
+    from .clouds import LabelledClouds, LabelledPoints, pad_clouds, split_parts, split_validation
+    from .folder import MeshFolder
+    from .modelnet import ModelNet
+    from .s3dis import S3DIS
+    from .scanobjectnn import ScanObjectNN
+    from .shapenetpart import ShapeNetPart
+    from .shapes import Shapes
 
-_HOMES = {
-    "pointnet.points.read": ("PointCloud", "PointCloudFileError", "read_cloud", "read_points"),
-    ".catalog": ("DATASETS_OF", "open_dataset"),
-    ".clouds": ("LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"),
-    ".folder": ("MeshFolder",),
-    ".modelnet": ("ModelNet",),
-    ".s3dis": ("S3DIS",),
-    ".scanobjectnn": ("ScanObjectNN",),
-    ".shapenetpart": ("ShapeNetPart",),
-    ".shapes": ("Shapes",),
-}
-__all__ = sorted(name for names in _HOMES.values() for name in names)
-__all__ = sorted(name for names in _HOMES.values() for name in names)
+__all__ = ["DATASETS_OF", "S3DIS", "MeshFolder", "ModelNet", "ScanObjectNN", "ShapeNetPart", "Shapes", "open_dataset"]
+__all__ += ["LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"]
+__all__ += ["PointCloud", "PointCloudFileError", "read_cloud", "read_points"]
+_HOMES = dict.fromkeys(__all__[:8], ".catalog") | dict.fromkeys(__all__[8:13], ".clouds")
 
 
 def __getattr__(name: str) -> Any:
-    home = next((home for home, names in _HOMES.items() if name in names), None)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(home, __name__), name)
+    home = importlib.import_module(_HOMES.get(name, "pointnet.points.read"), __name__)
+    value = globals()[name] = getattr(home, name)
     return value
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pointnet.files import write_atomically
+from pointnet.files import content_hash, files_of, write_atomically
 from pointnet.points.read import PointCloudFileError
 
 from .workers import WorkerDiedError, on_all_cores
@@ -140,7 +140,7 @@ def _contents(files: Sequence[Path], root: Path) -> tuple[Contents, Errors]:
     def look(file: Path) -> list[Any] | PointCloudFileError:
         try:
             status, held = _status(file), known.get(str(os.fsencode(file)))
-            return held if isinstance(held, list) and held[:-1] == status else [*status, _hash(file)]
+            return held if isinstance(held, list) and held[:-1] == status else [*status, content_hash(file)]
         except OSError as error:
             return PointCloudFileError(file, f"cannot be read: {error.strerror}")
 
@@ -156,24 +156,8 @@ def _contents(files: Sequence[Path], root: Path) -> tuple[Contents, Errors]:
 
 def _status(file: Path) -> list[int]:
     """What changes whenever a file's content does, copies that keep its time included."""
-    stats = [one.stat() for one in _within(file)]
+    stats = [one.stat() for one in files_of(file)]
     return [n for status in stats for n in (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)]
-
-
-def _hash(file: Path) -> str:
-    digest = hashlib.sha256()
-    for one in _within(file):
-        if one != file:
-            digest.update(os.fsencode(one.name) + b"/" + str(one.stat().st_size).encode() + b"/")
-        with one.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _within(file: Path) -> list[Path]:
-    """The file itself, or the files of a folder."""
-    return sorted(one for one in file.iterdir() if one.is_file()) if file.is_dir() else [file]
 
 
 # Whole caches.
@@ -218,7 +202,7 @@ def _make(files: Mapping[str, Path], contents: Contents, sampler: Sampler, shape
     try:
         failed = {error.path: error for error in bar if error is not None}
     except WorkerDiedError as error:
-        first, *others_read = (files[key] for key in error.items)
+        first, *others_read = (files[key] for key in error.args)
         names = ", ".join(file.name for file in others_read)
         reason = f"a process died (out of memory?) while it read this file or one of {names}"
         raise PointCloudFileError(first, reason) from error

@@ -1,11 +1,12 @@
 """Data sets by name."""
 
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
+from pointnet.files import AnyPath
 from pointnet.points.read import DatasetNotFoundError
 
 from .clouds import LabelledClouds
@@ -20,12 +21,12 @@ from .shapenetpart import ShapeNetPart
 from .shapes import Shapes, shape_parts
 
 
-def _shapenetpart(root: str | os.PathLike[str], split: str, num_points: int, normals: bool = False) -> ShapeNetPart:
+def _shapenetpart(root: AnyPath, split: str, num_points: int, normals: bool = False) -> ShapeNetPart:
     """ "train" is all that is not for testing, as training wants it; `split_validation` holds "val" out."""
     return ShapeNetPart(root, "trainval" if split == "train" else split, num_points, normals=normals)
 
 
-# The data sets of each task, by name. Each takes root, split and num_points, and the options of it in OPTIONS.
+# The data sets of each task, by name. Each takes root, split and num_points, and some normals or strict.
 DATASETS_OF: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
     "classification": {
         "shapes": Shapes,
@@ -39,12 +40,6 @@ DATASETS_OF: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
     "part": {"shapes": shape_parts, "shapenetpart": _shapenetpart},
     "scene": {"s3dis": S3DIS, **{f"s3dis_area{i}": partial(S3DIS, area=f"Area_{i}") for i in range(1, 7)}},
 }
-OPTIONS = {
-    "modelnet40": {"normals"},
-    "modelnet10": {"normals"},
-    "folder": {"normals", "strict"},
-    "shapenetpart": {"normals"},
-}
 
 # What --download fetches. ModelNet10 is read from the same HDF5 release as ModelNet40.
 DOWNLOADS = {"modelnet40": ARCHIVES["modelnet40"], "modelnet10": ARCHIVES["modelnet40"]}
@@ -52,7 +47,7 @@ DOWNLOADS = {"modelnet40": ARCHIVES["modelnet40"], "modelnet10": ARCHIVES["model
 
 def open_dataset(
     name: str,
-    root: str | os.PathLike[str],
+    root: AnyPath,
     split: str,
     num_points: int,
     normals: bool = False,
@@ -75,7 +70,7 @@ def open_dataset(
     check_one_of("task", task, tuple(DATASETS_OF))
     if name not in DATASETS_OF[task]:
         raise ValueError(f"the data set {name} is not for the task {task}, only {', '.join(DATASETS_OF[task])}")
-    known = OPTIONS.get(name, set())
+    known = signature(DATASETS_OF[task][name]).parameters
     if normals and "normals" not in known:
         raise ValueError(f"the data set {name} has no normals")
     chosen = {option: value for option, value in (("normals", normals), ("strict", strict)) if option in known}

@@ -6,19 +6,20 @@
 `--download` does this for the data sets that are read from one of these archives.
 """
 
-import contextlib
-import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
+from filelock import FileLock, Timeout  # comes with torch
 from tqdm import tqdm
 
 from pointnet.extras import MissingExtraError
+from pointnet.files import AnyPath, content_hash
 
 Log = Callable[[str], object]
 
@@ -40,32 +41,20 @@ class Archive:
         return f"{max(1, round(self.size / 2**20)):,} MiB"
 
 
-MODELNET_LICENCE = "for academic use only; the shapes' copyright stays with their authors"
+def _modelnet(number: int, folder: str, size: int, sha256: str) -> Archive:
+    licence = "for academic use only; the shapes' copyright stays with their authors"
+    return Archive(f"Msun/modelnet{number}", f"{folder}.zip", size, sha256, folder, licence)
+
 
 ARCHIVES = {
-    "modelnet40": Archive(
-        "Msun/modelnet40",
-        "modelnet40_ply_hdf5_2048.zip",
-        435_212_151,
-        "07670e237db72ece0f723b9abb571534c9ad655a6456b389646587dc72bb8bae",
-        "modelnet40_ply_hdf5_2048",
-        MODELNET_LICENCE,
+    "modelnet40": _modelnet(
+        40, "modelnet40_ply_hdf5_2048", 435_212_151, "07670e237db72ece0f723b9abb571534c9ad655a6456b389646587dc72bb8bae"
     ),
-    "modelnet40_meshes": Archive(
-        "Msun/modelnet40",
-        "ModelNet40.zip",
-        2_039_180_837,
-        "42dc3e656932e387f554e25a4eb2cc0e1a1bd3ab54606e2a9eae444c60e536ac",
-        "ModelNet40",
-        MODELNET_LICENCE,
+    "modelnet40_meshes": _modelnet(
+        40, "ModelNet40", 2_039_180_837, "42dc3e656932e387f554e25a4eb2cc0e1a1bd3ab54606e2a9eae444c60e536ac"
     ),
-    "modelnet10_meshes": Archive(
-        "Msun/modelnet10",
-        "ModelNet10.zip",
-        473_402_300,
-        "9d8679435fc07d1d26f13009878db164a7aa8ea5e7ea3c8880e42794b7307d51",
-        "ModelNet10",
-        MODELNET_LICENCE,
+    "modelnet10_meshes": _modelnet(
+        10, "ModelNet10", 473_402_300, "9d8679435fc07d1d26f13009878db164a7aa8ea5e7ea3c8880e42794b7307d51"
     ),
 }
 
@@ -74,7 +63,7 @@ class DownloadError(OSError):
     """A data set that could not be downloaded or unpacked; one line that names the file and the reason."""
 
 
-def download(archive: Archive, root: str | os.PathLike[str] = "data", log: Log = print) -> Path:
+def download(archive: Archive, root: AnyPath = "data", log: Log = print) -> Path:
     """The folder of an archive's data set, root / archive.folder, downloaded if it is not there.
 
     Size, source and licence are logged before the first byte comes. A file put by hand at root / archive.file is used
@@ -107,26 +96,24 @@ def download(archive: Archive, root: str | os.PathLike[str] = "data", log: Log =
     return target
 
 
-@contextlib.contextmanager
-def _locked(path: Path, log: Log) -> Iterator[None]:
-    """Holds the lock file at `path`, once no other process does; a process that dies releases it."""
-    from filelock import FileLock, Timeout  # comes with torch
-
+def _locked(path: Path, log: Log) -> AbstractContextManager[object]:
+    """Takes the lock file at `path`, once no other process has it; a process that dies releases it."""
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         log(f"another process is downloading ({path}); waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _put_in_place(archive: Archive, root: Path, log: Log) -> None:
-    work = root / f".{archive.file}.download"
-    path = _by_hand(archive, root, log) or _fetch(archive, root, work, log)
+    path, work = root / archive.file, root / f".{archive.file}.download"
+    if path.is_file() and content_hash(path) == archive.sha256:
+        log(f"unpacking {path} (sha256 verified); {archive.licence}")
+    else:
+        if path.is_file():
+            log(f"{path} is not used: its sha256 is not that of the published file")
+        path = _fetch(archive, root, work, log)
     unpacked = work / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
     try:
@@ -134,18 +121,6 @@ def _put_in_place(archive: Archive, root: Path, log: Log) -> None:
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
-
-
-def _by_hand(archive: Archive, root: Path, log: Log) -> Path | None:
-    """The archive where a user has put it, if it is the published one."""
-    path = root / archive.file
-    if not path.is_file():
-        return None
-    if _sha256(path) == archive.sha256:
-        log(f"unpacking {path} (sha256 verified); {archive.licence}")
-        return path
-    log(f"{path} is not used: its sha256 is not that of the published file")
-    return None
 
 
 def _fetch(archive: Archive, root: Path, work: Path, log: Log) -> Path:
@@ -165,21 +140,13 @@ def _fetch(archive: Archive, root: Path, work: Path, log: Log) -> Path:
             raise
         reasons = [str(each).strip().partition("\n")[0] for each in (error, error.__cause__) if each is not None]
         raise DownloadError(f"{archive.file} could not be downloaded: {': '.join(reasons)}; {by_hand}") from error
-    if _sha256(path) != archive.sha256:
+    if content_hash(path) != archive.sha256:
         size = path.stat().st_size
         path.unlink()
         raise DownloadError(
             f"{archive.file} from {archive.repo} is not the published file: {size:,} bytes of another sha256; {by_hand}"
         )
     return path
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def unpack(path: Path, folder: str, into: Path) -> Path:

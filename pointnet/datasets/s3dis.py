@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -67,13 +66,13 @@ class S3DIS(LabelledPoints):
         releases.check_one_of("split", split, ("train", "test"))
         releases.check_num_points(num_points, POINTS)
         folder, read = releases.find_release("S3DIS", root, FORMS, form)
-        blocks: Blocks = read(folder, split, area)
-        rows = [row for row, room in enumerate(blocks.rooms) if _is_in(room, split, area)]
+        points, rooms, names, files = read(folder, split, area)
+        rows = [row for row, room in enumerate(rooms) if _is_in(room, split, area)]
         if not rows:
             raise PointCloudFileError(folder, f"its {split} split holds no block, with {area} for testing")
-        labels = torch.tensor([blocks.names.index(room) for room in blocks.rooms])
-        super().__init__(torch.from_numpy(blocks.points), labels, blocks.names, CLASSES, num_points=num_points)
-        self.room_files = blocks.files
+        labels = torch.tensor([names.index(room) for room in rooms])
+        super().__init__(torch.from_numpy(points), labels, names, CLASSES, num_points=num_points)
+        self.room_files = files
         self.keep(torch.tensor(rows))
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
@@ -84,13 +83,8 @@ class S3DIS(LabelledPoints):
         return torch.isin(self.labels, rooms[chosen])
 
 
-class Blocks(NamedTuple):
-    """What one form holds."""
-
-    points: NDArray[np.float32]  # (S, CHANNELS + 1, POINTS)
-    rooms: list[str]  # S, of each block
-    names: list[str]  # of all rooms, of whichever split
-    files: dict[str, Path]  # of the split's rooms, if they are files
+# Of one form: blocks (S, CHANNELS + 1, POINTS), the room of each, the names of all rooms, the split's rooms as files.
+Blocks = tuple[NDArray[np.float32], list[str], list[str], dict[str, Path]]
 
 
 def _is_in(room: str, split: str, area: str) -> bool:
@@ -174,7 +168,7 @@ def _read_hdf5_blocks(folder: Path, split: str, area: str) -> Blocks:
     if len(cached.points) != len(rooms):
         reason = f"must name the room of each of {len(cached.points)} blocks, got {len(rooms)}"
         raise PointCloudFileError(listing, reason)
-    return Blocks(cached.points, rooms, names, {})
+    return cached.points, rooms, names, {}
 
 
 def _read_blocks(path: Path) -> NDArray[np.float32]:
@@ -197,7 +191,7 @@ def _read_rooms(folder: Path, split: str, area: str, pattern: str) -> Blocks:
     files = {name: path for name, path in rooms.items() if _is_in(name, split, area)}
     shape = (CHANNELS + 1, POINTS)
     cached = cached_clouds(list(files.values()), _cut, shape, "blocks of 1 m every 0.5 m, version 1", folder).strict()
-    return Blocks(cached.points, [_room_name(path) for path in cached.files], list(rooms), files)
+    return cached.points, [_room_name(path) for path in cached.files], list(rooms), files
 
 
 def _cut(path: Path) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,14 +95,19 @@ class ShapeNetPart(LabelledPoints):
         check_up(up)
         releases.check_num_points(num_points)
         folder, read = releases.find_release("ShapeNetPart", root, FORMS, form)
-        found: Release = read(folder, SPLITS[split], num_points, up or "y", normals)
-        if not found.rows:
+        release: Release = read(folder, SPLITS[split], num_points, up or "y", normals)
+        points, names, validation, rows, categories, parts = release
+        if not rows:
             raise PointCloudFileError(folder, f"its {split} split holds no shape")
-        parts, parts_of = _arranged(found.parts, found.categories)
-        labels = torch.tensor([found.categories.index(name) for name in found.labels])
-        super().__init__(torch.from_numpy(found.points), labels, found.categories, parts, parts_of, num_points)
-        self.validation = torch.tensor(found.validation)
-        self.keep(torch.tensor(found.rows))
+        part_names = {label: f"{category}/{part}" for category, part, label in reversed(parts)}
+        parts_of = torch.zeros(len(categories), 1 + max(part_names), dtype=torch.bool)
+        for category, _, label in parts:
+            parts_of[categories.index(category), label] = True
+        in_order = [part_names.get(label, str(label)) for label in range(parts_of.shape[1])]
+        labels = torch.tensor([categories.index(name) for name in names])
+        super().__init__(torch.from_numpy(points), labels, categories, in_order, parts_of, num_points)
+        self.validation = torch.tensor(validation)
+        self.keep(torch.tensor(rows))
 
     def keep(self, indices: Tensor) -> None:
         super().keep(indices)
@@ -113,15 +118,9 @@ class ShapeNetPart(LabelledPoints):
         return self.validation if fraction and self.validation.any() else super().held_out(seed, fraction)
 
 
-class Release(NamedTuple):
-    """What one form holds, and which of its shapes were asked for."""
-
-    points: NDArray[np.float32]  # (S, C + 1, K)
-    labels: list[str]  # S categories
-    validation: list[bool]  # S
-    rows: list[int]
-    categories: list[str]
-    parts: list[Part]
+# Of one form: shapes (S, C + 1, K), the category of each, whether it is in "val", which rows are in the split, the
+# categories, and the parts.
+Release = tuple[NDArray[np.float32], list[str], list[bool], list[int], list[str], list[Part]]
 
 
 def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
@@ -140,8 +139,12 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
     row_of = {file: row for row, file in enumerate(files)}
     rows = [row_of[file] for split in splits for file in listed[split]]
     val = set(listed["val"])
-    parts = parts or _met(cached.points, labels)
-    return Release(cached.points, labels, [file in val for file in files], rows, list(categories.values()), parts)
+    if not parts:  # those that occur
+        pairs = {
+            (name, int(part)) for name, cloud in zip(labels, cached.points, strict=True) for part in set(cloud[-1])
+        }
+        parts = [(category, str(part), part) for category, part in sorted(pairs) if part >= 0]
+    return cached.points, labels, [file in val for file in files], rows, list(categories.values()), parts
 
 
 def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) -> NDArray[np.float32]:
@@ -178,7 +181,7 @@ def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: st
             labels += [names[category] for category in of_category]
             validation += [split == "val"] * len(points)
     rows = list(range(len(labels)))
-    return Release(np.concatenate(clouds), labels, validation, rows, list(categories.values()), parts)
+    return np.concatenate(clouds), labels, validation, rows, list(categories.values()), parts
 
 
 def _read_categories(path: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -236,21 +239,6 @@ def _read_parts(path: Path, folders: Mapping[str, str]) -> list[Part]:
     if missing := set(folders.values()) - {category for category, _, _ in checked}:
         raise PointCloudFileError(path, f"names no part of {quoted(min(missing))}")
     return checked
-
-
-def _met(points: NDArray[np.float32], labels: Sequence[str]) -> list[Part]:
-    """The labels that occur on the points of each category, as parts without a name."""
-    met = {(label, int(part)) for row, label in enumerate(labels) for part in np.unique(points[row, -1]) if part >= 0}
-    return [(category, str(part), part) for category, part in sorted(met)]
-
-
-def _arranged(parts: Sequence[Part], categories: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The parts' names in the order of their labels, and (categories, parts) bool, which parts a category may have."""
-    names = {label: f"{category}/{part}" for category, part, label in reversed(parts)}
-    parts_of = torch.zeros(len(categories), 1 + max(names), dtype=torch.bool)
-    for category, _, label in parts:
-        parts_of[categories.index(category), label] = True
-    return [names.get(label, str(label)) for label in range(parts_of.shape[1])], parts_of
 
 
 def _read_json(path: Path) -> Any:

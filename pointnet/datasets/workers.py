@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -18,11 +18,7 @@ FEWEST = 8  # items that are worth starting processes for
 
 
 class WorkerDiedError(Exception):
-    """A worker process ended abnormally; `items` were being worked on or about to be."""
-
-    def __init__(self, items: Iterable[Any]):
-        self.items = list(items)
-        super().__init__(*self.items)
+    """A worker process ended abnormally; `args` are the items that were being worked on or about to be."""
 
 
 def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -57,7 +53,7 @@ def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[A
                 submit(1)
     except BrokenProcessPool as error:
         unfinished = (item for future, item in running.items() if not future.done() or future.exception())
-        raise WorkerDiedError(unfinished) from error
+        raise WorkerDiedError(*unfinished) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
