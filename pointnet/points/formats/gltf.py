@@ -72,7 +72,6 @@ class _Scene:
         self.binary = binary
         self.limit = most_bytes(file_size)
         self.buffers: dict[int, bytes | memoryview] = {}
-        self.lists: dict[str, list[dict[str, Any]]] = {}
 
     def contents(self, extras: Extras) -> Contents:
         """The whole scene as one mesh or, without a triangle, as one cloud."""
@@ -94,23 +93,14 @@ class _Scene:
             colors=_joined([piece.colors for piece in pieces]),
         )
 
-    def _list(self, name: str) -> list[dict[str, Any]]:
-        if name not in self.lists:
-            values = self.tree.get(name, [])
-            if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-                raise Refusal(f"its {name} must be a list of objects")
-            self.lists[name] = values
-        return self.lists[name]
-
     def _item(self, name: str, index: object) -> dict[str, Any]:
-        values = self._list(name)
+        values = self.tree.get(name, [])
         if not isinstance(index, int) or not 0 <= index < len(values):
             raise Refusal(f"refers to {name} {quoted(str(index))}, but has {len(values)}")
         return values[index]
 
     def _placed(self) -> Iterator[tuple[dict[str, Any], Array]]:
         """Each primitive of the scene with the pose (4, 4) of its node."""
-        nodes = self._list("nodes")
         waiting = [(index, np.eye(4)) for index in self._roots()]
         met: set[int] = set()
         while waiting:
@@ -125,14 +115,14 @@ class _Scene:
                 for primitive in self._item("meshes", node["mesh"])["primitives"]:
                     if primitive.get("mode", TRIANGLES) in (POINTS, TRIANGLES, STRIP, FAN):
                         yield primitive, pose
-        if not nodes:
-            for mesh in self._list("meshes"):
+        if not self.tree.get("nodes"):
+            for mesh in self.tree.get("meshes", []):
                 yield from ((primitive, np.eye(4)) for primitive in mesh["primitives"])
 
     def _roots(self) -> list[int]:
-        if self._list("scenes"):
+        if self.tree.get("scenes"):
             return list(self._item("scenes", self.tree.get("scene", 0)).get("nodes", []))
-        nodes = self._list("nodes")
+        nodes = self.tree.get("nodes", [])
         children = {child for node in nodes for child in node.get("children", [])}
         return [index for index in range(len(nodes)) if index not in children]
 
@@ -152,7 +142,9 @@ class _Scene:
         attributes, mode = primitive["attributes"], primitive.get("mode", TRIANGLES)
         vertices = self._accessor(attributes["POSITION"], 3)
         normals, colors = (
-            self._matched(attributes.get(name), len(vertices)) if what in extras else None
+            self._accessor(attributes[name], 3, 4)
+            if what in extras and name in attributes and self._count(attributes[name]) == len(vertices)
+            else None
             for what, name in (("normals", "NORMAL"), ("colors", "COLOR_0"))
         )
         faces, is_mirrored = None, np.linalg.det(pose[:3, :3]) < 0
@@ -170,12 +162,6 @@ class _Scene:
             cofactors = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
             normals = (normals[:, :3] @ (-cofactors if is_mirrored else cofactors).T).astype(np.float32)
         return Contents(_moved(vertices, pose), faces, normals, None if colors is None else as_unit_colors(colors))
-
-    def _matched(self, index: object, count: int) -> Array | None:
-        """An attribute of `count` vertices, (V, 3 or 4); None if it is missing or has another number of rows."""
-        if index is None or self._count(index) != count:
-            return None
-        return self._accessor(index, 3, 4)
 
     def _count(self, index: object) -> int:
         """An accessor's rows, as it declares them."""
@@ -231,7 +217,7 @@ def _pose(node: dict[str, Any]) -> Array:
     if "matrix" in node:
         return np.array(node["matrix"], np.float64).reshape(4, 4).T
     pose = np.eye(4)
-    x, y, z, w = _vector(node, "rotation", (0, 0, 0, 1))
+    x, y, z, w = map(float, node.get("rotation", (0, 0, 0, 1)))
     length = math.sqrt(x * x + y * y + z * z + w * w) or 1.0
     x, y, z, w = x / length, y / length, z / length, w / length
     pose[:3, :3] = [
@@ -239,8 +225,8 @@ def _pose(node: dict[str, Any]) -> Array:
         [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
         [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
     ]
-    pose[:3, :3] *= _vector(node, "scale", (1, 1, 1))
-    pose[:3, 3] = _vector(node, "translation", (0, 0, 0))
+    pose[:3, :3] *= np.array(node.get("scale", (1, 1, 1)), np.float64).reshape(3)
+    pose[:3, 3] = np.array(node.get("translation", (0, 0, 0)), np.float64).reshape(3)
     return pose
 
 
@@ -251,13 +237,6 @@ def _moved(vertices: Array, pose: Array) -> NDArray[np.float32]:
         block = slice(start, start + BLOCK)
         placed[block] = vertices[block].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
     return placed
-
-
-def _vector(node: dict[str, Any], name: str, default: tuple[float, ...]) -> list[float]:
-    values = node.get(name, default)
-    if len(values) != len(default):
-        raise Refusal(f"a node's {name} must be {len(default)} numbers, got {len(values)}")
-    return [float(value) for value in values]
 
 
 def _triangles(corners: Array, mode: int) -> Array:

@@ -5,7 +5,7 @@ Source: Greg Turk's "The PLY Polygon File Format", 1994.
 
 import re
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from .scan import columns_of_lines, end_of_lines, quoted, unix_lines
 
 LONGEST_HEADER = 1 << 20
 MOST_PROPERTIES = 1000
-BLOCK = 1 << 16  # polygons gathered at once
 BYTE_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"}
 TYPES |= {"float": "f4", "double": "f8"}
@@ -155,58 +154,40 @@ def _text_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Sc
 
 def _byte_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Scalars, int]:
     corner_list = _corner_list(element)
-    uniform = _uniform_polygons(body, at, element, corner_list)
-    if uniform:
+    if uniform := _uniform_polygons(body, at, element, corner_list):
         return uniform
-    starts, sizes = np.empty(element.rows, np.int64), np.empty(element.rows, np.int64)
+    sizes, corners = np.empty(element.rows, np.int64), bytearray()
     # Rows of different lengths: each begins where the one before ends, so they are visited one by one.
     for row in range(element.rows):
         for i, prop in enumerate(element.properties):
-            size = 1
-            if prop.length:
-                end = at + prop.length.itemsize
-                size = _integer(body[at:end], prop.length)
-                at = end
+            start, size, at = _span(body, at, prop, row)
             if i == corner_list:
-                starts[row], sizes[row] = at, size
-            at += size * prop.kind.itemsize
-            if size < 0 or at > len(body):
-                raise Refusal(f"is cut short in face {row}")
-    kind = element.properties[corner_list].kind
-    blocks = [slice(first, first + BLOCK) for first in range(0, element.rows, BLOCK)]
-    corners = np.concatenate([_gathered(body, starts[block], sizes[block], kind) for block in blocks])
-    return Polygons(corners, sizes), {}, at
+                sizes[row] = size
+                corners += body[start:at]
+    return Polygons(np.frombuffer(corners, element.properties[corner_list].kind), sizes), {}, at
 
 
-def _integer(raw: bytes, kind: np.dtype[np.generic]) -> int:
-    """The length of a list; -1 if the file ends within it."""
-    big = kind.byteorder == ">"
-    return int.from_bytes(raw, "big" if big else "little", signed=kind.kind == "i") if len(raw) == kind.itemsize else -1
-
-
-def _gathered(body: bytes, starts: Array, sizes: Array, kind: np.dtype[np.generic]) -> Array:
-    """The numbers of runs that begin at bytes `starts` (P,) and have `sizes` (P,) numbers, one run after another."""
-    step = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    first = np.repeat(starts, sizes) + step * kind.itemsize
-    raw = np.frombuffer(body, np.uint8)[first[:, None] + np.arange(kind.itemsize)]
-    return np.ascontiguousarray(raw).view(kind)[:, 0]
+def _span(body: bytes, at: int, prop: Property, row: int) -> tuple[int, int, int]:
+    """Where a face's numbers of a property begin, how many they are, and where they end."""
+    start, size = at, 1
+    if prop.length:
+        start += prop.length.itemsize
+        order: Literal["big", "little"] = "big" if prop.length.byteorder == ">" else "little"
+        size = int.from_bytes(body[at:start], order, signed=prop.length.kind == "i")
+    end = start + size * prop.kind.itemsize
+    if size < 0 or end > len(body):
+        raise Refusal(f"is cut short in face {row}")
+    return start, size, end
 
 
 def _uniform_polygons(body: bytes, at: int, element: Element, corner_list: int) -> tuple[Polygons, Scalars, int] | None:
     """The faces, if all have list lengths like the first; otherwise None."""
-    fields, offset = list[tuple[str, np.dtype[np.generic], tuple[int, ...]]](), at
+    fields, end = list[tuple[str, np.dtype[np.generic], tuple[int, ...]]](), at
     for i, prop in enumerate(element.properties):
-        size = 1
+        _, size, end = _span(body, end, prop, 0)
         if prop.length:
-            if offset + prop.length.itemsize > len(body):
-                return None
-            size = int(np.frombuffer(body, prop.length, 1, offset)[0])
             fields.append((f"length {i}", prop.length, ()))
-            offset += prop.length.itemsize
-        if size < 0 or offset + size * prop.kind.itemsize > len(body):
-            return None
         fields.append((f"{i}", prop.kind, (size,) if prop.length else ()))
-        offset += size * prop.kind.itemsize
     row = np.dtype(fields)
     end = at + element.rows * row.itemsize
     if end > len(body):
