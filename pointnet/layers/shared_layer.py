@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.ops.aligned import Transform, align, fold_transform
 from pointnet.ops.masked import Mask, batch_norm, fill_padding
-from pointnet.ops.pooled import is_poolable, pooled, pooled_winners
+from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
 from pointnet.ops.ranks import MARK, Ranks, group_of
 
 from .views import conv1d_to_linear
@@ -29,11 +29,7 @@ class SharedLayer(nn.Module):
     """
 
     def __init__(
-        self,
-        conv: nn.Conv1d,
-        norm: nn.BatchNorm1d | None = None,
-        activation: nn.Module | None = None,
-        dropout: nn.Dropout | None = None,
+        self, conv: nn.Conv1d, norm: Norm = None, activation: nn.Module | None = None, dropout: nn.Dropout | None = None
     ):
         super().__init__()
         self.conv = conv

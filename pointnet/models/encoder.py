@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import count
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
@@ -15,7 +16,6 @@ from pointnet.ops.aligned import Transform
 from pointnet.ops.masked import Lengths, fill_padding, point_mask
 
 from .pretrained import Pretrained, load_folder
-from .weights import find_folder
 
 M = TypeVar("M", bound="PointNetModel")
 ENCODER_WIDTHS = ((64, 64), (64, 128, 1024))  # as published: before and after the feature transform
@@ -100,7 +100,7 @@ class PointNetEncoder(nn.Module):
         x = fill_padding(x, mask)
         transforms: list[Tensor | None] = []
         per_point: list[Tensor] = []
-        number = 0
+        numbers = count(1)
         *most, last = self.mlp2
         known = of.transforms if of else (None, None)
         for tnet, transform, layers in ((self.input_tnet, known[0], self.mlp1), (self.feature_tnet, known[1], most)):
@@ -109,8 +109,7 @@ class PointNetEncoder(nn.Module):
             transforms.append(transform)
             for layer in layers:
                 x, transform = layer(x, mask=mask, transform=transform), None
-                number += 1
-                if number in keep:
+                if next(numbers) in keep:
                     per_point.append(x)
         feature = of.feature if of else last.max_pool(x, mask=mask, transform=transform)
         return Encoding(feature, Transforms(*transforms), tuple(per_point))
@@ -152,4 +151,4 @@ def load_model(path: AnyPath) -> PointNetModel:
     Raises:
         ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
     """
-    return load_folder(find_folder(path))
+    return load_folder(path)

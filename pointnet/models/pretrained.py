@@ -90,18 +90,15 @@ class Pretrained(nn.Module):
             ValueError: no such model, one of another class, or damaged; the message names it.
             ImportError: it would have to come from the Hub, and the extra `hub` is not installed.
         """
-        model = load_folder(weights.find_folder(name, hub=True, revision=revision))
+        model = load_folder(name, hub=True, revision=revision)
         if not isinstance(model, cls):
             raise ValueError(f"{os.fspath(name)}: holds a {type(model).__name__}, not a {cls.__name__}")
         return model
 
 
-def load_folder(folder: Path) -> Any:
-    """The model of a model folder, in eval mode, in float32, on the CPU.
-
-    Raises:
-        ValueError: a file of the folder is damaged or describes another model; the message names the file.
-    """
+def load_folder(name: AnyPath, hub: bool = False, revision: str | None = None) -> Any:
+    """As `load_model`; with `hub` also from the Hugging Face Hub, as `Pretrained.from_pretrained`."""
+    folder = weights.find_folder(name, hub, revision)
     config = weights.read_config(folder)
     state = weights.read_weights(folder, config.get("sha256"))
     try:

@@ -23,8 +23,11 @@ WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of s
 # Those that predict where no model is named, by task.
 DEFAULTS = {"classification": "pointnet_modelnet40", "part": "pointnet_shapes_part"}
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-LFS_POINTER = b"version https://git-lfs"  # what a clone without Git LFS has in place of a large file
-PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # of the files of torch.save and pickle
+# What else may be there, by how it begins: what torch.save and pickle write, what a clone without Git LFS has.
+OTHER_KINDS = {
+    rb"PK|\x80[\x02-\x05]": "a pickle, which may hold code and is not opened; see python -m pointnet convert",
+    rb"version https://git-lfs": "a pointer of Git LFS, not the weights themselves; git lfs pull fetches them",
+}
 
 
 def shipped() -> list[str]:
@@ -120,7 +123,8 @@ def read_weights(folder: Path, sha256: str | None = None) -> dict[str, Tensor]:
             stored = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError) as error:
         reason = f"not a readable safetensors file: {getattr(error, 'strerror', None) or error}"
-        raise ValueError(f"{path}: {_other_kind(content) or reason}") from error
+        reason = next((kind for start, kind in OTHER_KINDS.items() if re.match(start, content)), reason)
+        raise ValueError(f"{path}: {reason}") from error
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: damaged: it does not match the sha256 in {CONFIG_FILE}")
     if stored is None:
@@ -128,14 +132,6 @@ def read_weights(folder: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if stored != digest(state):
         raise ValueError(f"{path}: damaged: its content does not match the sha256 stored with it")
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-
-
-def _other_kind(content: bytes) -> str:
-    if content.startswith(PICKLE_STARTS):
-        return "a pickle, which may hold code and is not opened; see python -m pointnet convert"
-    if content.startswith(LFS_POINTER):
-        return "a pointer of Git LFS, not the weights themselves; git lfs pull fetches them"
-    return ""
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -8,7 +8,6 @@ import base64
 import json
 import math
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,11 @@ from .scan import quoted
 JSON, BINARY = 0x4E4F534A, 0x004E4942
 # JSON takes far more memory than its text, so its values are counted before they are made.
 MOST_VALUES = 500_000
-MOST_PLACED = 50_000
 TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
-# A vertex with its colour and normal, and a corner of a face, as they are held below.
-VERTEX_BYTES, CORNER_BYTES = 36, 8
+# A piece beside its numbers, a vertex with its colour and normal, and a corner of a face, as they are held below.
+PIECE_BYTES, VERTEX_BYTES, CORNER_BYTES = 1200, 36, 8
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
@@ -75,10 +73,12 @@ class _Scene:
 
     def contents(self, extras: Extras) -> Contents:
         """The whole scene as one mesh or, without a triangle, as one cloud."""
-        placed = list(islice(self._placed(), MOST_PLACED + 1))
-        if len(placed) > MOST_PLACED:
-            raise Refusal(f"places more than {MOST_PLACED} primitives")
-        self._check_size(placed)
+        needed, placed = 0, list[tuple[dict[str, Any], Array]]()
+        for primitive, pose in self._placed():
+            placed.append((primitive, pose))
+            needed += self._bytes(primitive)
+            if needed > self.limit:  # a scene may repeat its meshes
+                raise Refusal(f"its scene takes {needed} bytes, more than a file of its size may ask for")
         pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]
         meshes = [piece for piece in pieces if piece.faces is not None]
         pieces = meshes or pieces
@@ -126,16 +126,11 @@ class _Scene:
         children = {child for node in nodes for child in node.get("children", [])}
         return [index for index in range(len(nodes)) if index not in children]
 
-    def _check_size(self, placed: list[tuple[dict[str, Any], Array]]) -> None:
-        """Raises Refusal where a scene repeats meshes so often that they need more memory than its file may."""
-        needed = 0
-        for primitive, _ in placed:
-            vertices = self._count(primitive["attributes"]["POSITION"])
-            corners = self._count(primitive["indices"]) if "indices" in primitive else vertices
-            strip = 3 if primitive.get("mode", TRIANGLES) in (STRIP, FAN) else 1
-            needed += vertices * VERTEX_BYTES + strip * corners * CORNER_BYTES
-        if needed > self.limit:
-            raise Refusal(f"its scene takes {needed} bytes, more than a file of its size may ask for")
+    def _bytes(self, primitive: dict[str, Any]) -> int:
+        vertices = self._count(primitive["attributes"]["POSITION"])
+        corners = self._count(primitive["indices"]) if "indices" in primitive else vertices
+        strip = 3 if primitive.get("mode", TRIANGLES) in (STRIP, FAN) else 1
+        return PIECE_BYTES + vertices * VERTEX_BYTES + strip * corners * CORNER_BYTES
 
     def _piece(self, primitive: dict[str, Any], pose: Array, extras: Extras) -> Contents:
         """A primitive, as posed by one node."""
