@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = flags.parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = PointNetSegmenter(len(CLASSES)).eval()
+    model = PointNetSegmenter(len(CLASSES)).eval().to(args.device)
     with torch.no_grad():  # libraries that load on first use are not the scene's memory
-        model(torch.zeros(1, 9, 64))
+        model(torch.zeros(1, 9, 64, device=args.device))
     with tempfile.TemporaryDirectory() as folder:
         scene, result = Path(folder) / "hall.npy", Path(folder) / "labels.npy"
         np.save(scene, make_hall(args.points, np.random.default_rng(0)))
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = time.perf_counter()
         room = read_room(scene)
         assert room.colors is not None
-        found = label_scene(model, room.points, room.colors, args.device)
+        found = label_scene(model, room.points, room.colors)
         np.save(result, found.labels.astype(np.uint8))
         seconds = time.perf_counter() - start
         taken = peak() - before

@@ -42,10 +42,8 @@ class SceneScores(ConfusionMatrix):
     """Metrics of scene segmentation, over all points of a split as if they were one scene."""
 
     titles: ClassVar = {
-        "mean_class_iou": "mean class IoU",
-        "point_accuracy": "points",
-        "mean_class_accuracy": "mean class",
-    }
+        "mean_class_iou": "mean class IoU", "point_accuracy": "points", "mean_class_accuracy": "mean class"
+    }  # fmt: skip
 
     def class_iou(self) -> list[float]:
         """The IoU of each class: points that have it and are predicted to, over points that have it or are predicted

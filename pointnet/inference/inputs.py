@@ -52,14 +52,6 @@ def takes_normals(model: PointNetModel) -> bool:
     return normals
 
 
-def check_drawing(num_points: int | None, up: str | None) -> None:
-    """Raises ValueError unless so many points can be drawn, and `up` is an axis."""
-    if num_points is not None and num_points < 1:
-        raise ValueError(f"num_points must be at least 1, got {num_points}")
-    if up not in (None, "z", "y"):
-        raise ValueError(f"up must be z or y, got '{up}'")
-
-
 def answers_of(source: Sources, answer_each: Callable[[Sequence[Source]], Iterable[T | PointCloudFileError]]) -> Any:
     """The answer for a single source, or the list of answers for a list or a folder; raises the first error."""
     several, sources = True, list[Any]()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,18 +16,17 @@ from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.names import check_name, printable
 from pointnet.points.colours import label_colours
 from pointnet.points.frame import centre_and_radius, up_of
-from pointnet.points.read import PointCloud, PointCloudFileError
+from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, check_drawing, from_source, path_of, takes_normals
-from .scenes import check_is_for_scenes, label_scene
+from .inputs import Source, Sources, answers_of, as_model, from_source, path_of, takes_normals
+from .scenes import LabelledScene, check_is_for_scenes, label_scene
 
 CHUNK = 8192  # points that are scored together
 ROOM_POINTS = 100_000  # drawn from the mesh of a room
 
 Segmenter = PointNetPartSegmenter | PointNetSegmenter
-Labels = tuple[NDArray[np.int64], NDArray[np.float32]]  # of each point, and their probabilities
-Label = Callable[[PointCloud, int], Labels]  # from a cloud with z up, and a seed
+Label = Callable[[PointCloud, int], LabelledScene]  # from a cloud with z up, and a seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +141,8 @@ def label_each(
         label = _part_labels(model, category, count)
     else:
         count, extras = num_points or ROOM_POINTS, ("colors",)
-        label = _scene_labels(model)
+        label = partial(_label_room, model)
+        check_is_for_scenes(model)
         if category is not None:
             raise ValueError(f"a room has no category, got '{category}'")
         if any(path_of(source) is None for source in sources):
@@ -169,7 +170,7 @@ def _part_labels(model: PointNetPartSegmenter, category: str | None, count: int)
     normals, network, device = takes_normals(model), model.fold(), next(model.parameters()).device
     kind = None if category is None else torch.tensor([categories.index(category)], device=device)
 
-    def label(cloud: PointCloud, seed: int) -> Labels:
+    def label(cloud: PointCloud, seed: int) -> LabelledScene:
         points, size = cloud.points, len(cloud.points)
         if normals and cloud.normals is None:
             raise ValueError("has no normals")
@@ -188,19 +189,12 @@ def _part_labels(model: PointNetPartSegmenter, category: str | None, count: int)
         for chunk, logits in zip(chunks, scored, strict=True):
             likeliest = network.restrict(logits, kind)[0].softmax(0).max(0)
             labels[chunk], probability[chunk] = likeliest.indices.cpu(), likeliest.values.cpu()
-        return labels, probability
+        return LabelledScene(labels, probability)
 
     return label
 
 
-def _scene_labels(model: PointNetSegmenter) -> Label:
-    """A function that labels a room."""
-    check_is_for_scenes(model)
-    device = next(model.parameters()).device
-
-    def label(cloud: PointCloud, seed: int) -> Labels:
-        if cloud.colors is None:
-            raise ValueError("has no colours, which a room needs: x y z and red green blue per point")
-        return label_scene(model, cloud.points, cloud.colors, device, seed)
-
-    return label
+def _label_room(model: PointNetSegmenter, cloud: PointCloud, seed: int) -> LabelledScene:
+    if cloud.colors is None:
+        raise ValueError("has no colours, which a room needs: x y z and red green blue per point")
+    return label_scene(model, cloud.points, cloud.colors, seed)

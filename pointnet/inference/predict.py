@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pointnet.evaluation.evaluate import vote
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
-from pointnet.points.read import PointCloud, PointCloudFileError
+from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, check_drawing, from_source, path_of, takes_normals
+from .inputs import Source, Sources, answers_of, as_model, from_source, path_of, takes_normals
 
 VOTES = 12  # rotations about the up axis, as Qi et al. 2017 vote over
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one

@@ -1,7 +1,7 @@
 """Scenes of any size: the label of a point is the mean over all blocks that hold it."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from pointnet.datasets.blocks import CHANNELS, POINTS, WIDEST, Cells, block_chan
 from pointnet.models import PointNetSegmenter
 
 BATCH = 8 * POINTS  # points that go through the network at once
+
+Array = NDArray[Any]
+Sample = tuple[NDArray[np.int64], NDArray[np.float32]]  # places of n points in the order of cells; (n, CHANNELS)
 
 
 class LabelledScene(NamedTuple):
@@ -22,11 +25,7 @@ class LabelledScene(NamedTuple):
 
 @torch.no_grad()
 def label_scene(
-    model: PointNetSegmenter,
-    points: NDArray[np.floating],
-    colors: NDArray[np.floating],
-    device: torch.device | str = "cpu",
-    seed: int = 0,
+    model: PointNetSegmenter, points: NDArray[np.floating], colors: NDArray[np.floating], seed: int = 0
 ) -> LabelledScene:
     """The labels of all points of a scene, any number N of them.
 
@@ -56,14 +55,13 @@ def label_scene(
         raise ValueError(f"must be a scene in metres, at most {WIDEST:,} of them, got {extent.max():,.0f}")
     # Rows of cells run along y. They are short, and so are the votes, if the longer side is x.
     cells = Cells.of(points if width >= depth else points[:, [1, 0, 2]])
-    scene = Scene(points, colors, extent, cells, int(model.preprocessing.get("num_points", POINTS)), seed)
-    network = model.fold().to(device)
+    network, most = model.fold(), int(model.preprocessing.get("num_points", POINTS))
     labels, probability = np.empty(len(points), np.int64), np.empty(len(points), np.float32)
     votes = np.zeros((0, model.num_outputs + 1), np.float32)  # the sum of probabilities, and the number of blocks
     for i in range(cells.across):
         first, done, end = cells.row(i), cells.row(i + 1), cells.row(i + 2)
         votes = np.concatenate([votes, np.zeros((end - first - len(votes), votes.shape[1]), np.float32)])
-        for at, probabilities in _scores(network, device, _batches(_samples(scene, i))):
+        for at, probabilities in _scores(network, _batches(_samples(points, colors, extent, cells, i, most, seed))):
             votes[at - first, :-1] += probabilities
             votes[at - first, -1] += 1
         if i == cells.across - 1:
@@ -81,30 +79,17 @@ def check_is_for_scenes(model: PointNetSegmenter) -> None:
         raise ValueError(f"scenes need a network of {CHANNELS} channels (xyz, rgb, xyz as shares), got {channels}")
 
 
-class Scene(NamedTuple):
-    """A scene cut into cells, and how its blocks are divided into samples."""
-
-    points: NDArray[np.float32]
-    colors: NDArray[np.floating]
-    extent: NDArray[np.float32]  # (3,)
-    cells: Cells
-    most: int  # points of a sample
-    seed: int
-
-
-Sample = tuple[NDArray[np.int64], NDArray[np.float32]]  # places of n points in the order of cells; (n, CHANNELS)
-
-
-def _samples(scene: Scene, i: int) -> Iterator[Sample]:
-    """The blocks of a row, each divided into samples."""
-    cells = scene.cells
+def _samples(
+    points: Array, colors: Array, extent: Array, cells: Cells, i: int, most: int, seed: int
+) -> Iterator[Sample]:
+    """The blocks of row i, each divided into samples of at most `most` points."""
     for j in range(cells.along):
         at = np.concatenate([np.arange(part.start, part.stop) for part in cells.block(i, j)])
         if len(at):
             rows = cells.order[at]
-            channels = block_channels(scene.points[rows], scene.colors[rows].astype(np.float32), scene.extent)
-            shuffled = np.random.default_rng([scene.seed, i, j]).permutation(len(at))
-            for sample in np.array_split(shuffled, -(-len(at) // scene.most)):
+            channels = block_channels(points[rows], colors[rows].astype(np.float32), extent)
+            shuffled = np.random.default_rng([seed, i, j]).permutation(len(at))
+            for sample in np.array_split(shuffled, -(-len(at) // most)):
                 yield at[sample], channels[sample]
 
 
@@ -121,17 +106,15 @@ def _batches(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
         yield batch
 
 
-def _scores(
-    network: PointNetSegmenter, device: torch.device | str, batches: Iterable[list[Sample]]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+def _scores(network: PointNetSegmenter, batches: Iterable[list[Sample]]) -> Iterator[Sample]:
     """The places of each sample, and the probabilities (n, classes) of its points."""
-    dtype = next(network.parameters()).dtype
+    weight = next(network.parameters())
     for batch in batches:
         x = torch.zeros(len(batch), CHANNELS, _padded(max(len(at) for at, _ in batch)))
         for row, (at, channels) in zip(x, batch, strict=True):
             row[:, : len(at)] = torch.from_numpy(channels.T)
-        lengths = torch.tensor([len(at) for at, _ in batch], device=device)
-        probabilities = network(x.to(device, dtype), lengths=lengths).softmax(1).float().cpu().numpy()
+        lengths = torch.tensor([len(at) for at, _ in batch], device=weight.device)
+        probabilities = network(x.to(weight), lengths=lengths).softmax(1).float().cpu().numpy()
         yield from ((at, row[:, : len(at)].T) for (at, _), row in zip(batch, probabilities, strict=True))
 
 

@@ -20,7 +20,7 @@ BLOCK = 1 << 16  # points processed together, so that temporary arrays stay smal
 def check_up(up: str | None) -> None:
     """Raises ValueError unless `up` is None, "z" or "y"."""
     if up not in UPS:
-        raise ValueError(f"up must be one of None, 'z', 'y', got {up!r}")
+        raise ValueError(f"up must be z or y, got {up!r}")
 
 
 def up_of(path: Path, up: str | None = None) -> str:

@@ -92,7 +92,8 @@ def read_cloud(
         PointCloudFileError: the file is missing, damaged, of an unknown kind, empty, or a cloud of fewer points.
         ValueError: an argument outside the values above.
     """
-    path, generator = Path(path), _generator(num_points, seed, up)
+    path, generator = Path(path), np.random.default_rng(seed)
+    check_drawing(num_points, up)
     with file_errors(path):
         contents = contents_of(path, extras)
         if contents.faces is not None:
@@ -116,7 +117,8 @@ def cloud_of(
         ValueError: rows of another shape or not of numbers, or that `read_cloud` would refuse in a file; an argument
             outside `read_cloud`'s.
     """
-    drawing = Drawing(num_points, _generator(num_points, seed, up), repeat, normalize, precise)
+    check_drawing(num_points, up)
+    drawing = Drawing(num_points, np.random.default_rng(seed), repeat, normalize, precise)
     if rows.ndim != 2 or rows.shape[1] not in (3, 6) or not len(rows) or rows.dtype.kind not in "fiu":
         wanted = "numbers (N, 3), or (N, 6) with normals"
         raise ValueError(f"points must be {wanted}, got {rows.dtype} {tuple(rows.shape)}")
@@ -128,12 +130,11 @@ def cloud_of(
         raise ValueError(f"points {tuple(rows.shape)}: {refusal}") from refusal
 
 
-def _generator(num_points: int | None, seed: int, up: str | None) -> np.random.Generator:
-    """The generator that draws, once the arguments are checked."""
+def check_drawing(num_points: int | None, up: str | None) -> None:
+    """Raises ValueError unless so many points can be drawn, and `up` is an axis."""
     if num_points is not None and num_points < 1:
         raise ValueError(f"num_points must be at least 1, got {num_points}")
     check_up(up)
-    return np.random.default_rng(seed)
 
 
 def read_points(
