@@ -4,12 +4,14 @@ import hashlib
 import os
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pointnet.files import AnyPath
 from pointnet.points.frame import check_up
 from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
@@ -20,6 +22,7 @@ from .releases import check_num_points, check_one_of, errors_name
 
 MOST_POINTS = 1_000_000
 SPLITS = ("train", "test")
+UNSEEN = "not looked at: files are wanted in root/<class>/, or train/ and test/ in or above that"
 
 
 class MeshFolder(LabelledClouds):
@@ -48,7 +51,7 @@ class MeshFolder(LabelledClouds):
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: AnyPath,
         split: str = "train",
         num_points: int = 1024,
         normals: bool = False,
@@ -63,13 +66,13 @@ class MeshFolder(LabelledClouds):
         if not 0 <= test_fraction < 1:
             raise ValueError(f"test_fraction must be in [0, 1), got {test_fraction}")
         folder = Path(root)
-        classes, found = _find_files(folder, split, test_fraction, seed)
-        label_of = {file: label for label, files in enumerate(found) for file in files}
+        classes, found = _find_files(folder, test_fraction, seed)
+        label_of = {file: classes.index(name) for file, (name, part) in found.items() if part == split}
         if not label_of:
             wanted = "a class needs two files or more, or train/ and test/ of its own"
             raise PointCloudFileError(folder, f"has no file for its {split} split: {wanted}")
         cached = sample_files(list(label_of), folder, num_points, normals, up)
-        bad = [*cached.bad, *_misplaced(folder, classes)]
+        bad = [*cached.bad, *(PointCloudFileError(file, UNSEEN) for file in files_in(folder) if file not in found)]
         if strict and bad:
             raise bad[0]
         if not cached.files:
@@ -100,21 +103,26 @@ def sample_file(path: Path, count: int, normals: bool = False, up: str | None = 
         return cloud.unit_sphere_channels(normals)
 
 
-def _find_files(root: Path, split: str, test_fraction: float, seed: int) -> tuple[list[str], list[list[Path]]]:
-    """The classes, and the files of each that are in this split."""
+def _find_files(root: Path, test_fraction: float, seed: int) -> tuple[list[str], dict[Path, tuple[str, str]]]:
+    """The classes, and the class and split of each file, class by class."""
+    found: dict[Path, tuple[str, str]] = {}
     if not root.is_dir():
         raise DatasetNotFoundError(root, "no such folder; --root must name one with a folder of files for each class")
     if any(_known(folder) for folder in _folders(root / "train")):  # root/train/<class>/<files>
         classes = sorted({folder.name for name in SPLITS for folder in _folders(root / name) if _known(folder)})
-        return classes, [_known(root / split / name) for name in classes]
+        for name, split in product(classes, SPLITS):
+            found |= dict.fromkeys(_known(root / split / name), (name, split))
+        return classes, found
     classes = [folder.name for folder in _folders(root) if _known(folder) or _has_split(folder)]
     if not classes:
         known = " ".join(SUFFIXES)
         raise DatasetNotFoundError(root, f"holds no folder with files to read ({known}); wanted root/<class>/<files>")
     unsplit = {name: _known(root / name) for name in classes if not _has_split(root / name)}
     test = _test_files(root, unsplit, test_fraction, seed)
-    drawn = {name: [file for file in files if (file in test) == (split == "test")] for name, files in unsplit.items()}
-    return classes, [drawn[name] if name in drawn else _known(root / name / split) for name in classes]
+    for name, split in product(classes, SPLITS):
+        drawn = (file for file in unsplit.get(name, []) if (file in test) == (split == "test"))
+        found |= dict.fromkeys([*drawn, *_known(root / name / split)], (name, split))
+    return classes, found
 
 
 def _folders(root: Path) -> list[Path]:
@@ -131,15 +139,6 @@ def _known(folder: Path) -> list[Path]:
     """The files of a folder that have a suffix we read, in order of name."""
     files = (file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else ()
     return sorted(file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-
-
-def _misplaced(root: Path, classes: list[str]) -> list[PointCloudFileError]:
-    """An error for each file under `root` that a user may expect in the data set, and that is in no folder of it."""
-    folders = [folder for name in classes for folder in (root / name, *(root / name / split for split in SPLITS))]
-    seen = {folder for folder in folders if not _has_split(folder)}
-    seen |= {root / split / name for split in SPLITS for name in classes}
-    reason = "not looked at: files are wanted in root/<class>/, or train/ and test/ in or above that"
-    return [PointCloudFileError(file, reason) for file in files_in(root) if file.parent not in seen]
 
 
 def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:

@@ -1,6 +1,5 @@
 """ModelNet40 and ModelNet10 (Wu et al., 2015), in the library's frame and class order."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -73,12 +72,11 @@ class ModelNet(LabelledClouds):
         super().__init__(torch.from_numpy(points), labels, classes, num_points)
 
 
+Names = tuple[str, ...]
 Clouds = tuple[NDArray[np.float32], list[str]]  # (S, C, K), K >= num_points, and the class of each
 
 
-def _read_hdf5_release(
-    folder: Path, split: str, classes: Sequence[str], num_points: int, up: str | None, normals: bool
-) -> Clouds:
+def _read_hdf5(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> Clouds:
     names = releases.read_lines(folder / "shape_names.txt")
     if unknown := sorted(set(names) - set(MODELNET40)):
         raise PointCloudFileError(folder / "shape_names.txt", f"'{unknown[0]}' is not a class of ModelNet40")
@@ -92,9 +90,7 @@ def _read_hdf5_release(
     return np.concatenate(clouds), [names[label] for label in np.concatenate(labels)]
 
 
-def _read_text_release(
-    folder: Path, split: str, classes: Sequence[str], num_points: int, up: str | None, normals: bool
-) -> Clouds:
+def _read_text(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> Clouds:
     listing = folder / f"modelnet40_{split}.txt"  # of the 40 classes, and so of the 10
     if not listing.is_file():
         listing = folder / f"modelnet10_{split}.txt"
@@ -109,9 +105,7 @@ def _read_text_release(
     return cached.points, [name.rpartition("_")[0] for name in names]
 
 
-def _read_meshes(
-    folder: Path, split: str, classes: Sequence[str], num_points: int, up: str | None, normals: bool
-) -> Clouds:
+def _read_off(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> Clouds:
     files = [file for name in classes for file in sorted((folder / name / split).glob("*.off"))]
     cached = sample_files(files, folder, num_points, normals, up).strict()
     return cached.points, [file.parent.parent.name for file in files]
@@ -127,7 +121,7 @@ def released_rows(path: Path, num_points: int, up: str | None, normals: bool) ->
 
 # In the order they are looked for.
 FORMS = {
-    "hdf5": releases.Form((HDF5_FOLDER,), ("shape_names.txt", "ply_data_*.h5"), _read_hdf5_release),
-    "text": releases.Form(("modelnet40_normal_resampled",), ("modelnet[14]0_t*.txt",), _read_text_release),
-    "off": releases.Form(("ModelNet40", "ModelNet10"), ("*/t[re][as]*/*.off",), _read_meshes),
+    "hdf5": releases.Form((HDF5_FOLDER,), ("shape_names.txt", "ply_data_*.h5"), _read_hdf5),
+    "text": releases.Form(("modelnet40_normal_resampled",), ("modelnet[14]0_t*.txt",), _read_text),
+    "off": releases.Form(("ModelNet40", "ModelNet10"), ("*/t[re][as]*/*.off",), _read_off),
 }

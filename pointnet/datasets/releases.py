@@ -128,18 +128,14 @@ def read_labelled_hdf5(
     return points, labels
 
 
-def check_finite_rows(path: Path, what: str, rows: NDArray[np.floating]) -> None:
-    """Raises PointCloudFileError that numbers the first of the rows (N, C), from 1, that is not finite."""
-    finite = np.isfinite(rows).all(1)
-    if not finite.all():
-        raise PointCloudFileError(path, f"{what} {int(finite.argmin()) + 1} holds a number that is not finite")
-
-
-def check_finite(path: Path, what: str, clouds: NDArray[np.float32]) -> None:
-    """Raises PointCloudFileError that names the first of the clouds (S, ...) with a number that is not finite."""
-    if not np.isfinite(clouds.sum(dtype=np.float64)):  # finite float32 numbers never sum to an infinite float64
-        broken = int(np.flatnonzero(~np.isfinite(clouds).all((1, 2)))[0])
-        raise PointCloudFileError(path, f"{what} {broken} has numbers that are not finite")
+def check_finite(path: Path, what: str, clouds: NDArray[np.floating], first: int = 0) -> None:
+    """Raises PointCloudFileError if a cloud or row (S, ...) is not finite, with its number, counted from `first`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = clouds.sum(dtype=np.float64)  # of finite numbers it is finite, unless they are huge
+    if not np.isfinite(total):
+        finite = np.isfinite(clouds).reshape(len(clouds), -1).all(1)
+        if not finite.all():
+            raise PointCloudFileError(path, f"{what} {finite.argmin() + first} holds a number that is not finite")
 
 
 def to_channels(rows: NDArray[Any], up: str | None) -> NDArray[np.float32]:

@@ -107,7 +107,7 @@ def read_room(path: AnyPath) -> PointCloud:
         rows = _read_objects(path) if path.is_dir() else read_table(path, 7).astype(np.float64, copy=False)
         low, high = rows[:, :3].min(0), rows[:, :3].max(0)
         width = (high - low).max()
-    releases.check_finite_rows(path, "point", rows)
+    releases.check_finite(path, "point", rows, first=1)
     labels = checked_labels(path, "classes", rows[:, 6], len(CLASSES))
     colors = rows[:, 3:6]
     if not 0 <= colors.min() <= colors.max() <= 255:

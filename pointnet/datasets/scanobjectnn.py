@@ -1,7 +1,5 @@
 """ScanObjectNN (Uy et al., *Revisiting Point Cloud Classification*, ICCV 2019): objects cut out of indoor scans."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -66,18 +64,13 @@ class ScanObjectNN(LabelledClouds):
             points = in_unit_sphere(points)
         points = to_channels(points[:, :num_points], "y")
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), SCANOBJECTNN)
-        self.masks = _read_masks(path, len(points), num_points)
+        self.masks: Tensor | None = None
+        if "mask" in hdf5_names(path):
+            (masks,) = read_hdf5(path, {"mask": (len(points), None)}, rows=num_points)
+            if masks.shape[1] < num_points:
+                raise PointCloudFileError(path, f"'mask' has {masks.shape[1]} points a cloud, fewer than {num_points}")
+            self.masks = torch.from_numpy(masks != BACKGROUND)
 
     def keep(self, indices: Tensor) -> None:
         super().keep(indices)
         self.masks = None if self.masks is None else self.masks[indices]
-
-
-def _read_masks(path: Path, count: int, num_points: int) -> Tensor | None:
-    """(S, num_points) bool, True on the object, or None where the file holds no mask."""
-    if "mask" not in hdf5_names(path):
-        return None
-    (masks,) = read_hdf5(path, {"mask": (count, None)}, rows=num_points)
-    if masks.shape[1] < num_points:
-        raise PointCloudFileError(path, f"'mask' has {masks.shape[1]} points a cloud, fewer than {num_points}")
-    return torch.from_numpy(masks != BACKGROUND)

@@ -150,7 +150,7 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
 def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) -> NDArray[np.float32]:
     """One file of rows x y z nx ny nz part, centred and in the unit sphere: (4 or 7, count)."""
     rows = read_table(path, 7).astype(np.float64, copy=False)
-    releases.check_finite_rows(path, "row", rows)
+    releases.check_finite(path, "row", rows, first=1)
     labels = checked_labels(path, "parts", rows[:, 6], num_parts)
     with releases.errors_name(path):
         points = in_unit_sphere(rows[:, :3])

@@ -17,21 +17,18 @@ def random_scale(points: Tensor, factor: float, generator: Generator, normals: b
     if factor < 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
     scale = _uniform((len(points), 3, 1), 1 / factor, factor, points, generator)
-    scaled = _with_xyz(points, points[:, :3] * scale)
-    if normals:
-        scaled[:, 3:6] = F.normalize(points[:, 3:6] / scale, dim=1)
-    return scaled
+    return _moved(points, points[:, :3] * scale, F.normalize(points[:, 3:6] / scale, dim=1) if normals else None)
 
 
 def random_shift(points: Tensor, distance: float, generator: Generator) -> Tensor:
     """Moves each cloud along x, y and z by one distance per axis, drawn from [-distance, distance]."""
-    return _with_xyz(points, points[:, :3] + _uniform((len(points), 3, 1), -distance, distance, points, generator))
+    return _moved(points, points[:, :3] + _uniform((len(points), 3, 1), -distance, distance, points, generator))
 
 
 def random_jitter(points: Tensor, sigma: float, generator: Generator, clip: float = 5.0) -> Tensor:
     """Moves each coordinate of each point by normal noise of this sigma, cut at `clip` sigmas."""
     noise = torch.randn(len(points), 3, points.shape[2], device=points.device, generator=generator)
-    return _with_xyz(points, points[:, :3] + (noise.clamp(-clip, clip) * sigma).to(points.dtype))
+    return _moved(points, points[:, :3] + (noise.clamp(-clip, clip) * sigma).to(points.dtype))
 
 
 def random_rotation(points: Tensor, degrees: float, generator: Generator, normals: bool = False) -> Tensor:
@@ -48,10 +45,7 @@ def random_mirror(points: Tensor, generator: Generator, normals: bool = False) -
     """Mirrors each cloud in x, in y, in both or in neither, each as likely; up stays up; `normals` as above."""
     signs = torch.ones(len(points), 3, 1, dtype=points.dtype, device=points.device)
     signs[:, :2] -= 2 * torch.randint(2, (len(points), 2, 1), device=points.device, generator=generator)
-    mirrored = _with_xyz(points, points[:, :3] * signs)
-    if normals:
-        mirrored[:, 3:6] = points[:, 3:6] * signs
-    return mirrored
+    return _moved(points, points[:, :3] * signs, points[:, 3:6] * signs if normals else None)
 
 
 def random_point_dropout(points: Tensor, most: float, generator: Generator) -> Tensor:
@@ -80,10 +74,7 @@ def _rotated(points: Tensor, degrees: Tensor, normals: bool) -> Tensor:
         x, y, z = vectors.unbind(1)
         return torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y, z], 1)
 
-    rotated = _with_xyz(points, rotate(points[:, :3]))
-    if normals:
-        rotated[:, 3:6] = rotate(points[:, 3:6])
-    return rotated
+    return _moved(points, rotate(points[:, :3]), rotate(points[:, 3:6]) if normals else None)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, like: Tensor, generator: Generator) -> Tensor:
@@ -91,5 +82,8 @@ def _uniform(shape: tuple[int, ...], low: float, high: float, like: Tensor, gene
     return (low + (high - low) * drawn).to(like.dtype)
 
 
-def _with_xyz(points: Tensor, xyz: Tensor) -> Tensor:
-    return xyz if points.shape[1] == 3 else torch.cat([xyz, points[:, 3:]], 1)
+def _moved(points: Tensor, xyz: Tensor, normals: Tensor | None = None) -> Tensor:
+    """The same points at other places (B, 3, N), with other normals (B, 3, N) if those are given."""
+    moved = [xyz] if normals is None else [xyz, normals]
+    rest = points[:, 3 * len(moved) :]
+    return torch.cat([*moved, rest], 1) if rest.shape[1] or normals is not None else xyz
