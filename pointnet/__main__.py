@@ -4,8 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from pointnet.commands.flags import COMMANDS, PROG, command_parser
-from pointnet.commands.parser import one_line
+from pointnet.commands.flags import COMMANDS, PROG, command_parser, one_line
 from pointnet.extras import MissingExtraError
 from pointnet.names import check_name
 

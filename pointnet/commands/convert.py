@@ -15,7 +15,11 @@ def run(flags: Namespace) -> int:
         raise ValueError(f"{file}: has no suffix to remove; --out must name the folder to write")
     if (out / "config.json").exists():
         raise ValueError(f"{out}: already holds a model; choose another --out")
-    model = load_port(file, read_names(flags.classes) if flags.classes else (), flags.up)
+    try:
+        lines = Path(flags.classes).read_text(encoding="utf-8").splitlines() if flags.classes else []
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{flags.classes}: must be UTF-8 text, one class name a line") from error
+    model = load_port(file, [line.strip() for line in lines if line.strip()], flags.up)
     model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{out}/: a model of {len(model.classes)} classes, {parameters:,} parameters; it takes points with z up")
@@ -24,11 +28,3 @@ def run(flags: Namespace) -> int:
     if not flags.classes:
         print(f"its classes are named '{model.classes[0]}' and so on; --classes NAMES.txt gives their names")
     return 0
-
-
-def read_names(path: str) -> list[str]:
-    """The lines of a text file that are not empty."""
-    try:
-        return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: must be UTF-8 text, one class name a line") from error

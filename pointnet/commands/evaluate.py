@@ -20,10 +20,9 @@ def run(flags: Namespace) -> int:
     model = load_model(flags.run)
     task = task_of(model)
     check_name("dataset", flags.dataset, DATASETS_OF[task.name])
-    num_points, normals = model.preprocessing["num_points"], model.preprocessing.get("normals", False)
-    data = open_dataset(
-        flags.dataset, flags.root, flags.split, num_points, normals, download=flags.download, task=task.name
-    )
+    points, normals = model.preprocessing["num_points"], model.preprocessing.get("normals", False)
+    where = flags.dataset, flags.root, flags.split
+    data = open_dataset(*where, points, normals, download=flags.download, task=task.name)
     check_same_classes(model, data, flags.run, f"{flags.dataset} in {flags.root}")
     if not flags.json:
         print(threads, flush=True)

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from pointnet.devices import use_threads
 from pointnet.evaluation.tasks import PREPROCESSING, TASKS, task_of
@@ -23,16 +23,8 @@ FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
 # The flags that not every task has.
 ONLY_FOR = {"category": ("part",), "any_rotation": ("classification",), "out": ("part", "scene")}
-
-
-class Line(NamedTuple):
-    """A line to print; one about a file has a JSON object too, which --json prints instead."""
-
-    text: str
-    data: dict[str, Any] | None = None
-
-
-Lines = Iterator[Line | PointCloudFileError]
+# Lines to print, each with a JSON object if it is about a file, and errors of files.
+Lines = Iterator[tuple[str, dict[str, Any] | None] | PointCloudFileError]
 
 
 def run(flags: Namespace) -> int:
@@ -51,9 +43,9 @@ def run(flags: Namespace) -> int:
             code = 1
             print(printable(str(found)), file=sys.stderr, flush=True)
         elif not flags.json:
-            print(printable(found.text), flush=True)
-        elif found.data is not None:
-            answers.append(found.data)
+            print(printable(found[0]), flush=True)
+        elif found[1] is not None:
+            answers.append(found[1])
     if flags.json:
         print(json.dumps(answers, indent=2))
     return code
@@ -61,12 +53,10 @@ def run(flags: Namespace) -> int:
 
 def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model expects, then the class of each file."""
-    classifier = cast(PointNetClassifier, model)
-    predictions = predict_each(files, classifier, flags.up, flags.any_rotation, flags.num_points)
-    count = flags.num_points or model.preprocessing["num_points"]
+    predictions = predict_each(files, cast(PointNetClassifier, model), flags.up, flags.any_rotation, flags.num_points)
+    name, count = flags.model or DEFAULTS["classification"], flags.num_points or model.preprocessing["num_points"]
     expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
-    name = flags.model or DEFAULTS["classification"]
-    yield Line(f"{name}: {len(model.classes)} classes; takes {expected}; {threads}")
+    yield f"{name}: {len(model.classes)} classes; takes {expected}; {threads}", None
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
     for found in predictions:
         if isinstance(found, PointCloudFileError):
@@ -74,7 +64,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
             continue
         then = f", then {found.runner_up} {found.runner_up_probability:.1%}" if found.runner_up else ""
         text = f"{found.file!s:{file_width}}  {found.class_name:{class_width}} {found.probability:6.1%}{then}"
-        yield Line(text, found.as_json())
+        yield text, found.as_json()
 
 
 def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
@@ -85,9 +75,9 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
     labels = f"{classes} parts of {len(categories)} categories" if categories else f"{classes} classes"
     if categories and flags.category:
         labels = f"the parts of {flags.category}"
-    yield Line(f"{flags.model or DEFAULTS[task]}: labels points by {labels}; {threads}")
+    yield f"{flags.model or DEFAULTS[task]}: labels points by {labels}; {threads}", None
     if task == "part" and flags.category is None:
-        yield Line(f"labels are more certain if --category gives the category of the objects: {', '.join(categories)}")
+        yield f"labels are more certain if --category gives the objects' category: {', '.join(categories)}", None
     width, kind = max(len(str(file)) for file in files), "parts" if task == "part" else task
     for name, found in zip(output_names(files), clouds, strict=True):
         if isinstance(found, PointCloudFileError):
@@ -98,7 +88,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
         shares = [f"{label} {share:.1%}" for label, share in found.shares.items()]
         more = [f"{len(shares) - MOST_SHARES} more"] if len(shares) > MOST_SHARES else []
         text = f"{found.file!s:{width}}  {len(found.points):>9,} points: {', '.join(shares[:MOST_SHARES] + more)}"
-        yield Line(text, {**found.as_json(), "ply": str(ply)})
+        yield text, {**found.as_json(), "ply": str(ply)}
         count += 1
         if len(views) < MOST_CLOUDS:
             cloud = PointCloud(found.points, None, None, found.labels).in_library_frame(found.up)
@@ -107,7 +97,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
         title = views[0].name if count == 1 else f"{count:,} clouds"
         first = f"The first {len(views)}. " if len(views) < count else ""
         write_page(out / f"{kind}.html", views, title, f"{first}Points are labelled by {labels}.")
-        yield Line(f"wrote {out / f'{kind}.html'}")
+        yield f"wrote {out / f'{kind}.html'}", None
 
 
 def output_names(files: Sequence[Path]) -> list[str]:

@@ -24,11 +24,8 @@ from pointnet.training.settings import TrainConfig
 from pointnet.training.tensorboard import ScalarLog, check_tensorboard
 from pointnet.world import AgreedError, World, is_lost_process, joined_world, launched_by_torchrun, restart_count
 
-from .parser import one_line
+from .flags import one_line
 from .train_flags import Command, parse_command
-
-# How a run may end early. Another error is a fault of the library and is not caught.
-ENDINGS = (ValueError, OSError, MissingExtraError, RuntimeError, Stopped, KeyboardInterrupt)
 
 
 def main(words: Sequence[str] | None = None, prog: str = "train.py") -> int:
@@ -42,7 +39,8 @@ def main(words: Sequence[str] | None = None, prog: str = "train.py") -> int:
             stack.enter_context(joined_world(command.config.device))
             train(command)
             return 0
-        except ENDINGS as error:  # still within the world: torchrun ends all processes when the first has left
+        # Caught within the world, as torchrun ends all processes when the first has left it.
+        except (ValueError, OSError, MissingExtraError, RuntimeError, Stopped, KeyboardInterrupt) as error:
             code, line = ending(error, command)
             if line:
                 print(line, file=sys.stderr)
@@ -78,8 +76,9 @@ def train(command: Command) -> None:
             raise ValueError(f"{config.out}: holds runs of several seeds; choose another --out")
     training, test = open_splits(config)
     skipped = list(dict.fromkeys(str(error) for data in (training, test) if data is not None for error in data.bad))
+    files = f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped"
     if skipped:
-        log(f"{count_files(skipped)} skipped; listed at the end")
+        log(f"{files}; listed at the end")
     if command.preview == "dry_run":
         log(dry_run(config, training, test))
     elif command.preview == "profile":
@@ -90,24 +89,19 @@ def train(command: Command) -> None:
     else:
         log(summary(config, run(config, training, test, resume), command.call))
     if skipped:
-        log("\n".join(["", f"{count_files(skipped)} skipped:", *(f"  {printable(error)}" for error in skipped)]))
+        log("\n".join(["", f"{files}:", *(f"  {printable(error)}" for error in skipped)]))
 
 
 def open_splits(config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds | None]:
     """The training split and, where the run evaluates on it, the test split; what cannot work is refused first."""
-
-    def opened(split: str) -> LabelledClouds:
-        return open_dataset(
-            config.dataset, config.root, split, config.num_points, config.normals, config.strict, config.download,
-            config.task,
-        )  # fmt: skip
-
-    world = World.current()
+    world, name, root = World.current(), config.dataset, config.root
+    how = (config.num_points, config.normals, config.strict, config.download, config.task)
     with world.together(), world.one_by_one():
         find_device(config.device)
         if config.tensorboard:
             check_tensorboard()
-        return opened("train"), opened("test") if config.test else None
+        training = open_dataset(name, root, "train", *how)
+        return training, open_dataset(name, root, "test", *how) if config.test else None
 
 
 def run(config: TrainConfig, training: LabelledClouds, test: LabelledClouds | None, resume: bool) -> Result:
@@ -132,27 +126,16 @@ def new_run_folder(config: TrainConfig) -> str:
 
 def began_here(command: Command) -> bool:
     """Whether the run folder holds what this command began, before torchrun started it again."""
-    out = Path(command.config.out)
-    return has_checkpoint(command) and (out / CONFIG).is_file() and run_folder.read_config(out) == command.config
+    out = command.config.out
+    return run_folder.has_checkpoint(out) and run_folder.read_config(out) == command.config
 
 
 def how_to_go_on(command: Command) -> str:
     """What to print when a run is stopped by hand."""
-    if command.preview or not has_checkpoint(command):
+    if command.preview or not run_folder.has_checkpoint(command.config.out):
         return "nothing was saved yet"
     call = f"torchrun as before, with {command.prog}" if launched_by_torchrun() else command.call
     return f"to go on: {call} --resume --out {shlex.quote(command.config.out)}"
-
-
-def has_checkpoint(command: Command) -> bool:
-    """Whether a run of the command has been saved."""
-    out = command.config.out
-    folders = [seed_folder(out, seed) for seed in command.seeds] or [Path(out)]
-    return any((folder / CHECKPOINT).exists() for folder in folders)
-
-
-def count_files(names: Sequence[str]) -> str:
-    return f"{len(names)} file{'s' * (len(names) != 1)}"
 
 
 def summary(config: TrainConfig, result: Result, call: str) -> str:
@@ -167,11 +150,10 @@ def summary(config: TrainConfig, result: Result, call: str) -> str:
     val, chooser = result["val"], TASKS[config.task].chooser
     chosen = f"chosen on validation ({val[chooser]:.2%} there)" if val else "the last"
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result["shares"].items())
-    drawn = {CURVES: "loss, accuracy and learning rate by epoch"} if (Path(config.out) / CURVES).exists() else {}
     files = {
         "model.safetensors, config.json": f'the model: pointnet.load_model("{config.out}")',
         f"{RESULT}, {METRICS}": "the figures above, and one line per epoch",
-        **drawn,
+        **({CURVES: "loss, accuracy and learning rate by epoch"} if (Path(config.out) / CURVES).exists() else {}),
         CONFIG: f"the settings: {call} --config {out}/{CONFIG} --out runs/again",
         CHECKPOINT: f"to go on with a run that was stopped: {call} --resume --out {out}",
     }
@@ -180,9 +162,7 @@ def summary(config: TrainConfig, result: Result, call: str) -> str:
 epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
 {result["seconds"]:,.0f} s, {result["samples_per_second"]:,.0f} clouds/s in training; {shares}
 
-{listing(config.out, files)}
-
-{next_commands(config, config.out)}"""
+{folder_and_next(config, files, config.out)}"""
 
 
 def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result, call: str) -> str:
@@ -194,22 +174,17 @@ def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result,
         CONFIG: f"the settings; to add seeds: {call} --resume --out {shlex.quote(config.out)} --seeds ...",
     }
     return f"""
-{listing(config.out, files)}
-
-{next_commands(config, str(first))}
+{folder_and_next(config, files, str(first))}
 
 {seeds_table(results)}"""
 
 
-def listing(folder: str, files: Mapping[str, str]) -> str:
-    """The files of a folder, each with what it holds."""
-    return "\n".join([f"{folder}/", *(f"  {name:30}   {text}" for name, text in files.items())])
-
-
-def next_commands(config: TrainConfig, run: str) -> str:
-    """What to do with a run whose folder is `run`; a report is of a classifier only, and of all seeds."""
+def folder_and_next(config: TrainConfig, files: Mapping[str, str], run: str) -> str:
+    """The files of the folder, and what to do with the run in `run`; a report is of a classifier only, of all seeds."""
+    listed = [f"{config.out}/", *(f"  {name:30}   {text}" for name, text in files.items())]
     run, out, root = (shlex.quote(path) for path in (run, config.out, config.root))
     commands = [f"evaluate {run} --dataset {config.dataset} --root {root}"]
     if config.task == "classification":
         commands = [f"report {out}", f"predict FILE --model {run}", *commands]
-    return "next: " + "\n      ".join(f"python -m pointnet {command}" for command in commands)
+    following = "\n      ".join(f"python -m pointnet {command}" for command in commands)
+    return "\n".join([*listed, "", f"next: {following}"])

@@ -1,7 +1,6 @@
 """The flags of `train.py`: one for each setting, and those that say where settings begin and what is run."""
 
 import argparse
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -9,10 +8,17 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pointnet.names import check_name
 from pointnet.training.recipes import RECIPES, defaults_of
 from pointnet.training.run_folder import CONFIG, read_settings
-from pointnet.training.seeds import check_seeds
-from pointnet.training.settings import FIELDS, GROUPS, MAY_CHANGE, TYPES, TrainConfig, read_value, with_values
+from pointnet.training.settings import (
+    FIELDS,
+    GROUPS,
+    MAY_CHANGE,
+    TYPES,
+    TrainConfig,
+    read_value,
+    with_values,
+)
 
-from .parser import OneLineParser, one_line, whole_number
+from .flags import OneLineParser, one_line, whole_number
 
 Preview = Literal["", "dry_run", "profile"]  # a check before the run, in its place
 # The settings that --help shows; --help_all shows the others too.
@@ -49,11 +55,11 @@ def training_parser(prog: str = "train.py", all_flags: bool = False) -> OneLineP
     start.add_argument("--dry_run", action="store_true", help="try everything on a few clouds, and forecast the time")
     start.add_argument("--profile", action="store_true", help="measure where the time of a step goes")
     start.add_argument("-h", "--help", action="help", help="explain the usual flags")
-    start.add_argument("--help_all", action=HelpAll, nargs=0, help="explain all flags")
-    for title, group in GROUPS.items():
-        flags = parser.add_argument_group(title)
-        for field in dataclasses.fields(group):
-            add_setting(flags, field.name, all_flags)
+    start.add_argument("--help_all", action="store_true", help="explain all flags")
+    for name in FIELDS:
+        if name in GROUPS:
+            group = parser.add_argument_group(GROUPS[name])
+        add_setting(group, name, all_flags)
     return parser
 
 
@@ -72,14 +78,6 @@ def add_setting(flags: argparse._ArgumentGroup, name: str, all_flags: bool) -> N
     flags.add_argument(f"--{name}", metavar=metavar, help=text if shown else argparse.SUPPRESS, **count)
 
 
-class HelpAll(argparse.Action):
-    """Prints the help of every flag, and ends the program."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        training_parser(parser.prog, all_flags=True).print_help()
-        parser.exit()
-
-
 def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") -> Command:
     """The words of a command line, or those that the program was called with -> what they ask for.
 
@@ -89,6 +87,9 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
     """
     parser = training_parser(prog)
     given = vars(parser.parse_args(words))
+    if "help_all" in given:
+        training_parser(prog, all_flags=True).print_help()
+        parser.exit()
     resume, values = "resume" in given, {name: given[name] for name in FIELDS if name in given}
     previews: list[Any] = [name for name in get_args(Preview) if name in given]
     try:
@@ -97,7 +98,10 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
         if previews and (len(previews) > 1 or resume or seeds):
             raise ValueError(f"--{previews[0]} is of one run to come: not with --resume, --seeds or another such flag")
         if seeds:
-            check_seeds(seeds)
+            most = FIELDS["seed"].metadata["high"]
+            if len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > most:
+                wanted = f"different whole numbers from 0 to {most}"
+                raise ValueError(f"seeds must be {wanted}, got {', '.join(map(str, seeds))}")
             if "seed" in given:
                 raise ValueError("--seed cannot be given where there are several seeds; leave it out, or --seeds")
     except (ValueError, OSError) as error:

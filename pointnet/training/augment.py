@@ -11,10 +11,10 @@ from pointnet.datasets.transforms import (
     random_shift,
 )
 
-from .settings import Augmentation
+from .settings import TrainConfig
 
 
-def augment(points: Tensor, settings: Augmentation, normals: bool, generator: Generator) -> Tensor:
+def augment(points: Tensor, settings: TrainConfig, normals: bool, generator: Generator) -> Tensor:
     """An augmented batch (B, C, N); `normals`: whether channels 3 to 5 are normals, which rotate and stretch too."""
     if settings.point_dropout:
         points = random_point_dropout(points, settings.point_dropout, generator)

@@ -14,9 +14,9 @@ def paper() -> TrainConfig:
     cross-entropy, 1e-3 of half the batch's sum of the orthogonality loss. The epoch is chosen on validation. The
     network starts from PyTorch's weights, not from the released code's.
 
-    On the split that `modern` names, with `--epochs 50 --decay_epochs 4` (a fifth of the schedule), it reached
-    86.76 % overall on test with seed 0, one vote, in 122 minutes on one core of an AMD EPYC (Zen 5). The record
-    is modelnet40_dev_paper_50_epochs_seed0 in docs/records.
+    On the split that `modern` names, with `--epochs 50 --decay_epochs 4` (a fifth of the schedule), it reached 86.76 %
+    overall on test with seed 0, one vote, in 122 minutes on one core of an AMD EPYC (Zen 5). The record is
+    modelnet40_dev_paper_50_epochs_seed0 in docs/records.
     """
     return TrainConfig(
         epochs=250, batch_size=32, num_points=1024, early_points=0, val_fraction=0.1,
@@ -30,9 +30,8 @@ def modern() -> TrainConfig:
     """For accuracy: 150 epochs, T-Nets of a quarter of their widths, averaged weights.
 
     On a development split of ModelNet40 (7,747 shapes for training, 865 for validation, 1,231 for test) it reached
-    89.64 ± 1.67 % overall on test, over seeds 0 (90.82 %) and 1 (88.46 %), one vote, in 67 minutes on two cores of an
-    AMD EPYC (Zen 5), some of them with one thread, and 87 on one. The records are modelnet40_dev_modern_seed0 and seed1
-    in docs/records.
+    89.64 ± 1.67 % overall on test, over two seeds, one vote, in 67 minutes on two cores of an AMD EPYC (Zen 5) and 87
+    on one. The records are modelnet40_dev_modern_seed0 and seed1 in docs/records.
     """
     return TrainConfig(epochs=150, early_share=0.85, tnet_width=0.25, ema=0.999)
 
@@ -40,9 +39,8 @@ def modern() -> TrainConfig:
 def fast() -> TrainConfig:
     """For time: as `modern`, 24 epochs.
 
-    On that split it reached 88.92 ± 0.26 % overall on test, over seeds 0, 1 and 2, one vote; seed 0 (89.11 %) in 547 s
-    on two cores of an AMD EPYC (Zen 5) that had nothing else to do, 14 epochs of it (87.41 %) in 331 s. The records are
-    modelnet40_dev_fast_seed0, seed1 and seed2 in docs/records.
+    On that split it reached 88.92 ± 0.26 % overall on test, over three seeds, one vote; seed 0 (89.11 %) in 547 s on
+    two cores of an AMD EPYC (Zen 5). The records are modelnet40_dev_fast_seed0, seed1 and seed2 in docs/records.
     """
     return dataclasses.replace(modern(), epochs=24, early_share=0.8)
 
@@ -50,8 +48,8 @@ def fast() -> TrainConfig:
 def shapes() -> TrainConfig:
     """For a first run, the defaults of `--dataset shapes`: 16 epochs, T-Nets of a quarter of their widths.
 
-    On Shapes it reached 97.75 % overall on test (seed 0), in 125 s on two cores of an Intel Xeon, with the data set
-    made in that time. The plain defaults reached 99.00 % in 264 s.
+    On Shapes it reached 97.75 % overall on test (seed 0), in 125 s on two cores of an Intel Xeon, the making of the
+    data set included; the plain defaults reached 99.00 % in 264 s.
     """
     return TrainConfig(tnet_width=0.25, epochs=16)
 
@@ -71,9 +69,7 @@ def part() -> TrainConfig:
 
 def scene() -> TrainConfig:
     """For scenes, the defaults of `--task scene`. Clouds are not scaled or shifted: sizes and heights in metres matter.
-
-    Not measured: S3DIS is given out on request only.
-    """
+    Not measured, as S3DIS is given out on request only."""
     return TrainConfig(
         task="scene", dataset="s3dis", epochs=50, batch_size=24, num_points=4096, early_points=1024,
         label_smoothing=0.0, scale=1.0, shift=0.0,

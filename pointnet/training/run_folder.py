@@ -1,12 +1,10 @@
 """The run folder: every file that a training run leaves, its name, its reader and its writer.
 
-`model.safetensors` and `config.json`, the model, are read and written by `pointnet.models`, `checkpoint.pt` by
-`pointnet.training.checkpoint`.
+`model.safetensors` and `config.json`, the model, are read and written by `pointnet.models`.
 """
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import yaml
 
 from pointnet.evaluation.tasks import titles_of
-from pointnet.files import write_atomically
+from pointnet.files import AnyPath, write_atomically
 from pointnet.names import did_you_mean_path
 
 from .settings import TrainConfig, with_values
@@ -25,45 +23,48 @@ CHECKPOINT = "checkpoint.pt"  # all that --resume needs
 RESULT = "result.json"  # how good the chosen epoch is
 CURVES = "curves.svg"  # the metrics, drawn
 
-# Settings that were removed, with the value under which an old run computed what it would compute today.
-REMOVED: dict[str, Any] = {"mix": "none", "cuda_graph": False}
-WITHOUT_EFFECT = ("mix_share", "mix_beta")  # removed too; they had none where mix was none
+# Settings that were removed, as old files have them whose runs would compute the same today.
+REMOVED = {"mix": "none", "mix_share": 0.5, "mix_beta": 1.0, "cuda_graph": False}
 
-PathLike = str | os.PathLike[str]
 Line = Mapping[str, Any]  # the metrics of an epoch
 Result = dict[str, Any]
 
 
-def seed_folder(out: PathLike, seed: int) -> Path:
+def seed_folder(out: AnyPath, seed: int) -> Path:
     """The run folder of one seed, within that of a run with several."""
     return Path(out) / f"seed-{seed}"
 
 
-def seed_folders(out: PathLike) -> dict[int, Path]:
+def seed_folders(out: AnyPath) -> dict[int, Path]:
     """The run folders of the seeds in `out`, by seed; empty for a single run."""
     folders = {path.parent.name.removeprefix("seed-"): path.parent for path in Path(out).glob(f"seed-*/{CONFIG}")}
     return {int(seed): folder for seed, folder in folders.items() if seed.isdecimal()}
 
 
-def check_free(out: PathLike) -> None:
+def has_checkpoint(out: AnyPath) -> bool:
+    """Whether a run, or one of several seeds, has been saved in the folder."""
+    return any((folder / CHECKPOINT).exists() for folder in (Path(out), *seed_folders(out).values()))
+
+
+def check_free(out: AnyPath) -> None:
     """Raises ValueError if a run, or one of several seeds, has been saved in the folder."""
-    if any((folder / CHECKPOINT).exists() for folder in (Path(out), *seed_folders(out).values())):
+    if has_checkpoint(out):
         raise ValueError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
 
 
-def write_config(out: PathLike, config: TrainConfig, seeds: Sequence[int] = ()) -> None:
+def write_config(out: AnyPath, config: TrainConfig, seeds: Sequence[int] = ()) -> None:
     """Writes the settings as YAML that --config reads, and the seeds where there are several."""
     values = dataclasses.asdict(config) | {"teacher": list(config.teacher)} | ({"seeds": list(seeds)} if seeds else {})
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=float("inf"))
     write_atomically(Path(out) / CONFIG, text.encode())
 
 
-def read_config(out: PathLike) -> TrainConfig:
+def read_config(out: AnyPath) -> TrainConfig:
     """The settings of the run in a folder. ValueError, naming the file, where it is missing or damaged."""
     return read_settings(Path(out) / CONFIG)[0]
 
 
-def read_settings(path: PathLike) -> tuple[TrainConfig, list[int]]:
+def read_settings(path: AnyPath) -> tuple[TrainConfig, list[int]]:
     """The settings in a YAML file, the others at their defaults, and the seeds where there are several.
 
     Raises:
@@ -79,26 +80,17 @@ def read_settings(path: PathLike) -> tuple[TrainConfig, list[int]]:
         seeds = values.pop("seeds", None) or []
         if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
             raise ValueError("seeds must be a list of whole numbers")
-        return with_values(TrainConfig(), without_removed(values)), seeds
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: a settings file must be UTF-8 text: {error}") from error
+        kept = {name: value for name, value in values.items() if name not in REMOVED or value != REMOVED[name]}
+        return with_values(TrainConfig(), kept), seeds
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(" ".join(f"{path}: {error}".split())) from error
 
 
-def without_removed(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of an old file, less those of removed settings. ValueError where one of those was in use."""
-    for name, unused in REMOVED.items():
-        if values.get(name, unused) != unused:
-            raise ValueError(f"the setting {name} was removed; this library can no longer train with {values[name]}")
-    return {name: value for name, value in values.items() if name not in (*REMOVED, *WITHOUT_EFFECT)}
-
-
-def write_metrics(out: PathLike, lines: Iterable[Line]) -> None:
+def write_metrics(out: AnyPath, lines: Iterable[Line]) -> None:
     write_atomically(Path(out) / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
-def read_metrics(out: PathLike) -> list[dict[str, Any]]:
+def read_metrics(out: AnyPath) -> list[dict[str, Any]]:
     """The metrics of a run, one mapping per epoch. ValueError, naming the file, where it is missing or damaged."""
     path = Path(out) / METRICS
     if not path.is_file():
@@ -106,12 +98,12 @@ def read_metrics(out: PathLike) -> list[dict[str, Any]]:
     needed = {"epoch", "num_points", "lr", "train_loss", "train_accuracy"}
     try:
         lines = [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        figures = [value for line in lines for name, value in line.items() if name != "broken_samples"]
+        whole = lines and all(needed.issubset(line) for line in lines)
+        if not whole or not all(isinstance(value, int | float) for value in figures):
+            raise TypeError("each line must hold the metrics of an epoch")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: damaged: {error}") from error
-    figures = [value for line in lines for name, value in line.items() if name != "broken_samples"]
-    numbers = all(isinstance(value, int | float) for value in figures)
-    if not lines or not numbers or not all(needed <= set(line) for line in lines):
-        raise ValueError(f"{path}: damaged: each line must hold the metrics of an epoch")
     return lines
 
 
@@ -131,15 +123,15 @@ def chosen_epoch(lines: Sequence[Line]) -> int:
     return int(best["epoch"])
 
 
-def is_finished(out: PathLike) -> bool:
+def is_finished(out: AnyPath) -> bool:
     return (Path(out) / RESULT).is_file()
 
 
-def write_result(out: PathLike, result: Result) -> None:
+def write_result(out: AnyPath, result: Result) -> None:
     write_atomically(Path(out) / RESULT, json.dumps(result, indent=2).encode())
 
 
-def read_result(out: PathLike) -> Result:
+def read_result(out: AnyPath) -> Result:
     """How good a finished run turned out. ValueError, naming the file, where it is missing or damaged."""
     path = Path(out) / RESULT
     kinds = {"seconds": int | float, "samples_per_second": int | float, "environment": dict}

@@ -10,14 +10,7 @@ from pointnet.world import AgreedError, World
 
 from . import run_folder
 from .run_folder import CHECKPOINT, CONFIG, Result, check_free, seed_folder
-from .settings import MOST_SEED, TrainConfig
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises ValueError, in one line, unless these are different seeds."""
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > MOST_SEED:
-        given = ", ".join(map(str, seeds)) or "none"
-        raise ValueError(f"seeds must be different whole numbers from 0 to {MOST_SEED}, got {given}")
+from .settings import TrainConfig
 
 
 def run_seeds(
@@ -33,14 +26,14 @@ def run_seeds(
     they share, and the seeds.
 
     Args:
+        seeds: each of them once.
         run: trains once and returns what its `result.json` holds, as `fit` does.
         resume: keep the seeds that have a result, go on with the one that was stopped, begin the others.
         log: is given a line before each seed.
 
     Raises:
-        ValueError: seeds that cannot be, a folder that is taken, or what `run` raises, with the seed.
+        ValueError: a folder that is taken, or what `run` raises, with the seed.
     """
-    check_seeds(seeds)
     world, out = World.current(), Path(config.out)
     with world.together():
         if world.writes:
@@ -71,24 +64,16 @@ def run_seeds(
 
 
 def summarize(results: Mapping[int, Result]) -> Result:
-    """Results by seed -> those, and mean and standard deviation of their scores on the test and validation splits.
-
-    It is the sample standard deviation (divisor n - 1), None for a single seed.
-    """
-    spread = {split: mean_and_std([result[split] for result in results.values()]) for split in ("test", "val")}
-    return {"seeds": {str(seed): result for seed, result in results.items()}, **spread}
-
-
-def mean_and_std(scores: Sequence[Result | None]) -> Result | None:
-    """Mean and standard deviation of each score, or None where some run has none."""
-    known = [score for score in scores if score]
-    if not known or len(known) < len(scores):
-        return None
-    values = {name: [float(score[name]) for score in known] for name in titles_of(known[0])}
-    return {
-        name: {"mean": statistics.fmean(each), "std": statistics.stdev(each) if len(each) > 1 else None}
-        for name, each in values.items()
-    }
+    """Results by seed -> those, and mean and sample standard deviation of their scores on the test and validation
+    splits: None for a split that some run lacks, or the standard deviation of a single seed."""
+    summary: Result = {"seeds": {str(seed): result for seed, result in results.items()}}
+    for split in ("test", "val"):
+        scores = [result[split] for result in results.values()]
+        names = titles_of(scores[0]) if scores and all(scores) else ()
+        values = {name: [float(score[name]) for score in scores] for name in names}
+        spread = {name: statistics.stdev(each) if len(each) > 1 else None for name, each in values.items()}
+        summary[split] = {name: {"mean": statistics.fmean(values[name]), "std": spread[name]} for name in names} or None
+    return summary
 
 
 def seeds_rows(summary: Result) -> list[list[str]]:

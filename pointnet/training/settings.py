@@ -3,15 +3,13 @@
 import contextlib
 import dataclasses
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pointnet import datasets
+from pointnet.datasets import DATASETS_OF
 from pointnet.evaluation.tasks import TASKS
 from pointnet.names import check_name, did_you_mean
-
-MOST_SEED = 2**43 - 1  # seed and epoch together must fit into the 64 bits of a generator's seed
 
 
 def setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -20,28 +18,12 @@ def setting(default: Any, text: str, low: float | None = None, high: float | Non
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A group of settings. ValueError, naming the setting, where a value is missing or out of range."""
+class TrainConfig:
+    """How a network is trained. ValueError, naming the setting, where a value is out of range or unknown."""
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            low, high = field.metadata["low"], field.metadata["high"]
-            if value is None:
-                raise ValueError(f"{field.name} must have a value, got none")
-            if low is not None and not low <= value <= (float("inf") if high is None else high):
-                wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise ValueError(f"{field.name} must be {wanted}, got {value}")
-
-
-@dataclass(frozen=True)
-class DataSettings(Settings):
-    """Which clouds a network is trained on, and how they are read."""
-
+    # Which clouds a network is trained on, and how they are read.
     task: Literal["classification", "part", "scene"] = setting("classification", "label clouds, or points")
-    dataset: str = setting(
-        "shapes", "shapes, modelnet40, scanobjectnn, folder (your files) ...; a wrong name lists all"
-    )
+    dataset: str = setting("shapes", "shapes, modelnet40, scanobjectnn, folder (yours) ...; a wrong name lists all")
     root: str = setting("data", "the folder that holds the data set")
     normals: bool = setting(False, "add the normals as three more channels (shapes has none)")
     strict: bool = setting(False, "stop at a file of --dataset folder that cannot be read; else skip and list it")
@@ -49,15 +31,9 @@ class DataSettings(Settings):
     num_points: int = setting(1024, "points per cloud; in evaluation, and in the late epochs of training", 1)
     val_fraction: float = setting(0.1, "share of each class held out to choose the epoch; 0 keeps the last", 0, 0.9)
     test: bool = setting(True, "evaluate the chosen epoch on the test split; false while you search for settings")
-    feed: Literal["auto", "resident", "stream"] = setting(
-        "auto", "resident (all clouds on the device), stream (from disk) or auto (resident if it fits); same batches"
-    )
+    feed: Literal["auto", "resident", "stream"] = setting("auto", "where clouds are: on the device, or streamed")
 
-
-@dataclass(frozen=True)
-class ModelSettings(Settings):
-    """Which network is trained."""
-
+    # Which network is trained.
     model: str = setting("pointnet", "the network's name")
     width: float = setting(1.0, "width of shared layers and head, relative to the published; multiples of 8", 0.01, 16)
     tnet_width: float = setting(1.0, "width of the T-Nets, relative to the published; multiples of 8", 0.01, 16)
@@ -66,11 +42,7 @@ class ModelSettings(Settings):
     feature_transform: bool = setting(True, "use the T-Net that aligns the 64 features")
     regularization_weight: float = setting(0.016, "weight of the orthogonality loss, a mean over clouds", 0)
 
-
-@dataclass(frozen=True)
-class Optimization(Settings):
-    """How long a network is trained, and by which optimizer."""
-
+    # How long a network is trained, and by which optimizer.
     epochs: int = setting(20, "passes over the training split", 1)
     batch_size: int = setting(32, "clouds per step; an epoch is cut into batches of nearly equal size", 2)
     early_points: int = setting(256, "points per cloud in early epochs, drawn anew each step; 0 for num_points", 0)
@@ -78,9 +50,7 @@ class Optimization(Settings):
     optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "sgd has momentum 0.9; norms and biases never decay")
     lr: float = setting(2e-3, "the highest learning rate", 0)
     weight_decay: float = setting(0.05, "decay of the weights; adam and sgd add it to the gradient", 0)
-    schedule: Literal["cosine", "onecycle", "step", "constant"] = setting(
-        "onecycle", "learning rate: down to 0, up to lr and down, down every decay_epochs, or constant"
-    )
+    schedule: Literal["cosine", "onecycle", "step", "constant"] = setting("onecycle", "course of the learning rate")
     decay_epochs: int = setting(20, "epochs between two decays, of the step schedule and of batch norm's momentum", 1)
     decay_rate: float = setting(0.7, "factor of the step schedule at each decay, down to lr / 100", 0, 1)
     norm_momentum: float = setting(0.1, "batch norm's momentum: the share of a batch in the running statistics", 0, 1)
@@ -90,16 +60,7 @@ class Optimization(Settings):
     ema: float = setting(0.0, "decay (0.999) of averaged weights, which are then evaluated and kept; 0 for none", 0, 1)
     skip_limit: int = setting(10, "steps skipped for points, loss or gradient not finite before the run ends", 0)
 
-    def norm_momentum_in_epoch(self, epoch: int) -> float:
-        """Batch norm's momentum in the epoch of this index (from 0)."""
-        decayed = self.norm_momentum * self.norm_decay_rate ** (epoch // self.decay_epochs)
-        return max(decayed, min(self.norm_momentum, 0.01))
-
-
-@dataclass(frozen=True)
-class LossSettings(Settings):
-    """What a network is trained to minimize."""
-
+    # What a network is trained to minimize.
     label_smoothing: float = setting(0.2, "share of the target spread over all classes", 0, 1)
     restrict: bool = setting(True, "parts: only those of the object's category count in the loss; false for all")
     unknown_category: float = setting(0.0, "parts: share of objects whose category is hidden from the network", 0, 1)
@@ -108,11 +69,7 @@ class LossSettings(Settings):
     distill: float = setting(0.5, "weight of the distillation loss; the rest is the loss of the labels", 0, 1)
     temperature: float = setting(2.0, "divides the logits of teacher and student before they are compared", 1)
 
-
-@dataclass(frozen=True)
-class Augmentation(Settings):
-    """How clouds are changed at random in training; evaluation sees them as they are."""
-
+    # How clouds are changed at random in training; evaluation sees them as they are.
     scale: float = setting(1.25, "stretch each axis by a random factor from [1/scale, scale]; 1 for none", 1)
     shift: float = setting(0.1, "move each cloud by up to this much along each axis; the cloud has radius 1", 0)
     rotate: float = setting(0.0, "rotate each cloud about the up axis by up to this many degrees; 180 for any", 0, 180)
@@ -120,12 +77,8 @@ class Augmentation(Settings):
     jitter: float = setting(0.0, "standard deviation of the noise on each coordinate", 0)
     point_dropout: float = setting(0.0, "drop up to this share of a cloud's points", 0, 1)
 
-
-@dataclass(frozen=True)
-class RunSettings(Settings):
-    """Where and how a run is computed, and what it writes."""
-
-    seed: int = setting(0, "the seed of everything random", 0, MOST_SEED)
+    # Where and how a run is computed, and what it writes.
+    seed: int = setting(0, "the seed of everything random", 0, 2**43 - 1)  # with the epoch 64 bits
     device: str = setting("auto", "auto (cuda if there is one), cpu, cuda or cuda:N")
     threads: int = setting(0, "CPU threads, 0 for as many as are free", 0)
     precision: Literal["fp32", "bf16"] = setting("fp32", "bf16 is autocast")
@@ -135,16 +88,15 @@ class RunSettings(Settings):
     tensorboard: bool = setting(False, "also write the metrics to out/tensorboard (extra tensorboard)")
     out: str = setting("", "the run's folder; empty for a new one under runs/")
 
-
-@dataclass(frozen=True)
-class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSettings, DataSettings):
-    """How a network is trained: all groups as one flat dataclass (its fields begin with the last group's)."""
-
     def __post_init__(self) -> None:
-        super().__post_init__()
+        for field in dataclasses.fields(self):
+            value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
+            if low is not None and not low <= value <= (float("inf") if high is None else high):
+                wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise ValueError(f"{field.name} must be {wanted}, got {value}")
         if self.task != "classification" and self.teacher:
             raise ValueError(f"teacher is for the task classification, not {self.task}; leave it out")
-        check_name("dataset", self.dataset, datasets.DATASETS_OF[self.task])
+        check_name("dataset", self.dataset, DATASETS_OF[self.task])
         check_name("model", self.model, TASKS[self.task].networks)
 
     @property
@@ -157,10 +109,16 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
         early = self.early_points and epoch < int(self.epochs * self.early_share)
         return min(self.early_points, self.num_points) if early else self.num_points
 
+    def norm_momentum_in_epoch(self, epoch: int) -> float:
+        """Batch norm's momentum in the epoch of this index (from 0)."""
+        decayed = self.norm_momentum * self.norm_decay_rate ** (epoch // self.decay_epochs)
+        return max(decayed, min(self.norm_momentum, 0.01))
 
-GROUPS: Mapping[str, type[Settings]] = {
-    "data": DataSettings, "model": ModelSettings, "optimization": Optimization, "loss": LossSettings,
-    "augmentation": Augmentation, "run": RunSettings,
+
+# The groups of settings in the help, by the first setting of each.
+GROUPS = {
+    "task": "data", "model": "model", "epochs": "optimization", "label_smoothing": "loss", "scale": "augmentation",
+    "seed": "run",
 }  # fmt: skip
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 TYPES: dict[str, Any] = get_type_hints(TrainConfig)
@@ -168,14 +126,11 @@ TYPES: dict[str, Any] = get_type_hints(TrainConfig)
 MAY_CHANGE = ("out", "root", "download", "feed", "teacher", "device", "threads", "tensorboard")
 
 WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", tuple: "a list of words"}
-READERS: Mapping[Any, Callable[[str], Any]] = {
-    int: int, float: float, bool: lambda word: {"true": True, "false": False}[word.lower()],
-}  # fmt: skip
+READERS: dict[Any, Any] = {int: int, float: float, bool: lambda word: {"true": True, "false": False}[word.lower()]}
 
 
 def with_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """The settings, changed by values from YAML or by the words of flags. ValueError, naming the setting, where one is
-    unknown, of another type or out of range."""
+    """The settings, changed by values from YAML or by words of flags. ValueError, naming it, where one does not fit."""
     return dataclasses.replace(config, **{name: read_value(name, value) for name, value in values.items()})
 
 

@@ -1,29 +1,13 @@
 """The metrics of a run for TensorBoard: the lines of `metrics.jsonl` as scalars by the epoch."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pointnet.extras import MissingExtraError
+from pointnet.files import AnyPath
 
 from .run_folder import read_metrics
-
-TAGS = {
-    "train_loss": "loss/train",
-    "val_loss": "loss/validation",
-    "train_accuracy": "accuracy/train",
-    "val_overall_accuracy": "accuracy/validation",
-    "val_mean_class_accuracy": "accuracy/validation, mean over classes",
-    "val_point_accuracy": "accuracy/validation, points",
-    "val_instance_miou": "mIoU/validation, instances",
-    "val_class_miou": "mIoU/validation, classes",
-    "val_mean_class_iou": "IoU/validation, mean over classes",
-    "lr": "schedule/learning rate",
-    "num_points": "schedule/points per cloud",
-    "seconds": "speed/seconds per epoch",
-    "samples_per_second": "speed/clouds per second",
-}
 
 
 def check_tensorboard() -> None:
@@ -41,8 +25,7 @@ class ScalarLog:
     every epoch once, wherever it stopped. A TensorBoard that is open drops what it had read.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]):
-        check_tensorboard()
+    def __init__(self, folder: AnyPath):
         self.folder = Path(folder)
         self.writer: Any = None
 
@@ -50,9 +33,11 @@ class ScalarLog:
         lines: list[Any] = [line] if self.writer else read_metrics(self.folder)
         self.writer = self.writer or self.open()
         for each in lines:
-            for name, tag in TAGS.items():
-                if name in each:
-                    self.writer.add_scalar(tag, each[name], each["epoch"])
+            for name, value in each.items():
+                split, _, metric = name.partition("_")
+                tag = f"{metric}/{split}" if split in ("train", "val") else name  # so that TensorBoard compares them
+                if name not in ("epoch", "broken_samples"):
+                    self.writer.add_scalar(tag, value, each["epoch"])
         self.writer.flush()
 
     def open(self) -> Any:
