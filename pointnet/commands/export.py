@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from pointnet.inference.export import SUFFIXES, TOLERANCE, export_model
+from pointnet.inference.export import SIZES, SUFFIXES, TOLERANCE, export_model
 from pointnet.models import load_model
 from pointnet.names import check_name
 
@@ -13,9 +13,9 @@ def run(flags: Namespace) -> int:
     check_name("format", flags.format, SUFFIXES)
     model, folder = load_model(flags.run), Path(flags.run)
     stem = folder / "model" if folder.is_dir() else folder
-    written = export_model(model, flags.out or f"{stem}{SUFFIXES[flags.format]}", flags.format)
-    sizes = ", ".join(f"({clouds}, {points:,})" for clouds, points in written.errors)
-    largest = max(written.errors.values())
-    print(f"{written.path}: {written.bytes / 1e6:.1f} MB, for any number of clouds and points")
+    path = Path(flags.out or f"{stem}{SUFFIXES[flags.format]}")
+    largest = export_model(model, path, flags.format)
+    sizes = ", ".join(f"({clouds}, {points:,})" for clouds, points in SIZES)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, for any number of clouds and points")
     print(f"its logits at {sizes} differ from the model's by at most {largest:.0e} ({TOLERANCE:.0e} allowed)")
     return 0

@@ -45,17 +45,15 @@ class SceneScores(ConfusionMatrix):
         "mean_class_iou": "mean class IoU", "point_accuracy": "points", "mean_class_accuracy": "mean class"
     }  # fmt: skip
 
-    def class_iou(self) -> list[float]:
-        """The IoU of each class: points that have it and are predicted to, over points that have it or are predicted
-        to. NaN for a class that neither occurs nor is predicted."""
-        counts = self.counts.cpu().double()
-        both = counts.diagonal()
-        return (both / (counts.sum(0) + counts.sum(1) - both)).tolist()
-
     def result(self) -> dict[str, float | int]:
-        """The mean IoU over the classes that have one, the accuracy over points, its mean over the classes that occur,
-        and the number of points; fractions in [0, 1]."""
-        iou, found = float(torch.tensor(self.class_iou(), dtype=torch.float64).nanmean()), super().result()
+        """The mean IoU over the classes that occur or are predicted, the accuracy over points, its mean over the
+        classes that occur, and the number of points; fractions in [0, 1].
+
+        The IoU of a class: points that have it and are predicted to, over points that have it or are predicted to.
+        """
+        counts, found = self.counts.cpu().double(), super().result()
+        both = counts.diagonal()
+        iou = float((both / (counts.sum(0) + counts.sum(1) - both)).nanmean())
         return {"mean_class_iou": iou, "point_accuracy": found.pop("overall_accuracy"), **found}
 
 
@@ -77,9 +75,8 @@ class PartScores:
         self.parts_of = parts_of.to(device)
         self.iou = torch.zeros(len(parts_of), dtype=torch.float64, device=device)  # summed over a category's shapes
         self.shapes = torch.zeros(len(parts_of), dtype=torch.int64, device=device)
-        self.right = torch.zeros((), dtype=torch.int64, device=device)
-        self.points = torch.zeros((), dtype=torch.int64, device=device)
-        self.sums = [self.iou, self.shapes, self.right, self.points]
+        self.points = torch.zeros(2, dtype=torch.int64, device=device)  # right, and all
+        self.sums = [self.iou, self.shapes, self.points]
 
     def update(self, predicted: Tensor, true: Tensor, valid: Tensor | None, category: Tensor) -> None:
         """Adds a batch of predicted and true parts (B, N), only where `valid` (B, N) is True, if it is given, of shapes
@@ -94,8 +91,7 @@ class PartScores:
         one_hot = (category.unsqueeze(1) == torch.arange(len(self.shapes), device=category.device)).double()
         self.iou += (shape_iou.unsqueeze(1) * one_hot).sum(0)
         self.shapes += one_hot.sum(0).long()
-        self.right += hit.sum()
-        self.points += valid.sum()
+        self.points += torch.stack([hit.sum(), valid.sum()])
 
     def _count(self, parts: Tensor, where: Tensor) -> Tensor:
         """How many points of each shape have each part: (B, N), (B, N) bool -> (B, num_parts) float64."""
@@ -108,7 +104,7 @@ class PartScores:
         return {
             "instance_miou": float(self.iou.sum() / self.shapes.sum()),
             "class_miou": float((self.iou / self.shapes).nanmean()),
-            "point_accuracy": float(self.right.double() / self.points),
+            "point_accuracy": float(self.points[0].double() / self.points[1]),
             "count": int(self.shapes.sum()),
         }
 

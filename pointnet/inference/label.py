@@ -124,11 +124,7 @@ def label_points(
 
 
 def label_each(
-    sources: Sequence[Source],
-    model: Segmenter,
-    category: str | None = None,
-    up: str | None = None,
-    num_points: int | None = None,
+    sources: Sequence[Source], model: Segmenter, category: str | None, up: str | None, num_points: int | None
 ) -> Iterator[LabelledCloud | PointCloudFileError]:
     """The labelled cloud of each source, in order, or the error of its file; one file is read at a time.
 

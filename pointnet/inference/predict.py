@@ -95,11 +95,7 @@ def predict(
 
 
 def predict_each(
-    sources: Sequence[Source],
-    model: PointNetClassifier,
-    up: str | None = None,
-    any_rotation: bool = False,
-    num_points: int | None = None,
+    sources: Sequence[Source], model: PointNetClassifier, up: str | None, any_rotation: bool, num_points: int | None
 ) -> Iterator[Prediction | PointCloudFileError]:
     """The prediction for each source, in order, or the error of its file; one batch is read at a time.
 
@@ -118,7 +114,13 @@ def predict_each(
     def answers(batch: Sequence[Source]) -> Iterator[Prediction | PointCloudFileError]:
         clouds = [from_source(source, channels, of_files, **drawing) for source in batch]
         readable = [cloud for cloud in clouds if not isinstance(cloud, PointCloudFileError)]
-        scores = iter(_probabilities(network, readable, any_rotation, normals) if readable else [])
+        rows: list[list[float]] = []
+        if readable:
+            x = torch.from_numpy(np.stack(readable)).to(network.logits.weight.device)
+            chunk, votes = -(-BATCH_POINTS // len(x)), VOTES if any_rotation else 1
+            logs = vote(lambda rotated: network.classify_chunks(rotated.split(chunk, 2)), x, votes, normals)
+            rows = logs.exp().tolist()
+        scores = iter(rows)
         for source, cloud in zip(batch, clouds, strict=True):
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
@@ -128,12 +130,3 @@ def predict_each(
 
     size = max(1, BATCH_POINTS // count)
     return chain.from_iterable(answers(sources[start : start + size]) for start in range(0, len(sources), size))
-
-
-def _probabilities(
-    network: PointNetClassifier, clouds: Sequence[NDArray[np.float32]], any_rotation: bool, normals: bool
-) -> list[list[float]]:
-    """(B, classes) of B clouds of one size."""
-    x = torch.from_numpy(np.stack(clouds)).to(network.logits.weight.device)
-    chunk, votes = -(-BATCH_POINTS // len(x)), VOTES if any_rotation else 1
-    return vote(lambda rotated: network.classify_chunks(rotated.split(chunk, 2)), x, votes, normals).exp().tolist()

@@ -21,7 +21,7 @@ from pointnet.points.colours import PALETTE
 from .charts import PAGE, STYLE
 
 VIEWER = Path(__file__).with_name("viewer.html")
-DIGITS = 4  # of a coordinate, relative to the size of the cloud: finer than a screen can show
+DIGITS = 4  # of a coordinate, below the size of the cloud: finer than a screen can show
 MOST_POINTS, MOST_CLOUDS = 20_000, 60  # of one cloud, and clouds on a page, where both come from files
 LEAST_SPREAD = 1e-300  # below it no digit is rounded away
 
@@ -92,7 +92,11 @@ def _view_data(view: View) -> dict[str, Any]:
     finite = np.isfinite(view.points).all(1)
     if not finite.any():
         raise ValueError(f"{view.name}: has no point whose coordinates are finite")
-    data: dict[str, Any] = {"name": view.name, "points": _rounded(view.points[finite]).reshape(-1).tolist()}
+    points = view.points[finite].astype(np.float64)
+    spread = float(np.ptp(points, axis=0).max()) or float(np.abs(points).max())
+    if spread >= LEAST_SPREAD:  # along the widest axis, however far the origin is
+        points = np.round(points, DIGITS - math.floor(math.log10(spread)))
+    data: dict[str, Any] = {"name": view.name, "points": points.reshape(-1).tolist()}
     if view.labels is not None:
         data["labels"] = view.labels[finite].tolist()
         known = range(len(view.label_names))
@@ -103,10 +107,3 @@ def _view_data(view: View) -> dict[str, Any]:
     if view.critical is not None:
         data["critical"] = np.flatnonzero(view.critical[finite]).tolist()
     return data
-
-
-def _rounded(points: NDArray[Any]) -> NDArray[np.float64]:
-    """Points rounded to `DIGITS` digits below their spread along the widest axis, however far the origin is."""
-    points = points.astype(np.float64)
-    spread = float(np.ptp(points, axis=0).max()) or float(np.abs(points).max())
-    return points if spread < LEAST_SPREAD else np.round(points, DIGITS - math.floor(math.log10(spread)))
