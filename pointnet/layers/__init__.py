@@ -15,15 +15,6 @@ from .views import (
 )
 
 __all__ = [
-    "SharedMLP",
-    "TNet",
-    "align",
-    "conv1d_to_linear",
-    "conv2d_to_linear",
-    "linear_to_conv1d",
-    "linear_to_full_conv2d",
-    "linear_to_pointwise_conv2d",
-    "orthogonality_loss",
-    "summed_conv2d_to_linear",
-    "synchronize_norms",
-]
+    "SharedMLP", "TNet", "align", "conv1d_to_linear", "conv2d_to_linear", "linear_to_conv1d", "linear_to_full_conv2d",
+    "linear_to_pointwise_conv2d", "orthogonality_loss", "summed_conv2d_to_linear", "synchronize_norms",
+]  # fmt: skip

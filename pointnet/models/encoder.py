@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import count
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -17,7 +17,6 @@ from pointnet.ops.masked import Lengths, fill_padding, point_mask
 
 from .pretrained import Pretrained, load_folder
 
-M = TypeVar("M", bound="PointNetModel")
 ENCODER_WIDTHS = ((64, 64), (64, 128, 1024))  # as published: before and after the feature transform
 
 
@@ -114,9 +113,7 @@ class PointNetEncoder(nn.Module):
         feature = of.feature if of else last.max_pool(x, mask=mask, transform=transform)
         return Encoding(feature, Transforms(*transforms), tuple(per_point))
 
-    def fold(self) -> PointNetEncoder:
-        """A copy for inference with every batch norm folded into the weights before it (identity 8)."""
-        return fold_norms(self)
+    fold = fold_norms  # a copy for inference: `encoder.fold()`
 
 
 class PointNetModel(Pretrained):
@@ -132,9 +129,7 @@ class PointNetModel(Pretrained):
         self.regularization_weight = regularization_weight
         self.encoder = encoder
 
-    def fold(self: M) -> M:
-        """A copy for inference with every batch norm folded into the weights before it (identity 8)."""
-        return fold_norms(self)
+    fold = fold_norms  # a copy for inference: `model.fold()`
 
     def regularization(self, transforms: Transforms) -> Tensor:
         """The weighted orthogonality loss of the feature transform, float32; 0 without one."""

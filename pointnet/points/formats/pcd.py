@@ -3,7 +3,7 @@
 Source: pcl.readthedocs.io, "The PCD (Point Cloud Data) file format"; LZF as in Marc Lehmann's liblzf, lzf_d.c.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,16 +18,9 @@ TYPES = {f"{kind}{size}" for kind in "IU" for size in (1, 2, 4, 8)} | {"F4", "F8
 PACKED_COLORS = ("rgb", "rgba")
 Header = dict[str, list[str]]
 Columns = dict[str, Array]
-
-
-class Field(NamedTuple):
-    name: str
-    kind: np.dtype[np.generic]
-    values: int  # per point; only fields of one are columns
-
-    @property
-    def nbytes(self) -> int:
-        return self.kind.itemsize * self.values
+# Names, and the types of what a point has of each: arrays (values,). Only fields of one value are columns.
+Fields = list[tuple[str, np.dtype[Any]]]
+ONE = (1,)
 
 
 def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
@@ -85,7 +78,7 @@ def _whole(header: Header, key: str, count: int) -> list[int]:
     return [int(word) for word in words]
 
 
-def _fields(header: Header) -> list[Field]:
+def _fields(header: Header) -> Fields:
     names = header["FIELDS"]
     sizes, counts = (_whole({"COUNT": ["1"] * len(names), **header}, key, len(names)) for key in ("SIZE", "COUNT"))
     kinds = [f"{kind}{size}" for kind, size in zip(header["TYPE"], sizes, strict=True)]
@@ -94,11 +87,11 @@ def _fields(header: Header) -> list[Field]:
     if sum(counts) > MOST_VALUES:
         raise Refusal(f"declares {sum(counts)} values a point")
     fields = zip(names, kinds, counts, strict=True)
-    return [Field(name, np.dtype(f"<{kind.lower()}"), count) for name, kind, count in fields]
+    return [(name, np.dtype((f"<{kind.lower()}", (count,)))) for name, kind, count in fields]
 
 
-def _from_text(text: bytes, start: int, count: int, fields: list[Field]) -> Columns:
-    width = sum(field.values for field in fields)
+def _from_text(text: bytes, start: int, count: int, fields: Fields) -> Columns:
+    width = sum(kind.shape[0] for _, kind in fields)
     if count * width * 2 > len(text) - start + 1:
         raise Refusal(f"declares {count} points of {width} values, more than the file holds")
     values, end = numbers_of_lines(text, start, count)
@@ -108,28 +101,26 @@ def _from_text(text: bytes, start: int, count: int, fields: list[Field]) -> Colu
         raise Refusal(f"declares {count} points of {width} values, a line each, holds {there} values")
     values = values.reshape(count, width)
     columns, at = Columns(), 0
-    for field in fields:
-        if field.values == 1:
-            column = values[:, at]
-            stays = field.kind.kind == "f" and field.name not in PACKED_COLORS
-            columns[field.name] = column if stays else column.astype(field.kind)
-        at += field.values
+    for name, kind in fields:
+        if kind.shape == ONE:
+            stays = kind.base.kind == "f" and name not in PACKED_COLORS
+            columns[name] = values[:, at] if stays else values[:, at].astype(kind.base)
+        at += kind.shape[0]
     return columns
 
 
-def _from_bytes(data: bytes, start: int, count: int, fields: list[Field]) -> Columns:
-    size, there = sum(field.nbytes for field in fields), len(data) - start
-    if count * size > there:
-        raise Refusal(f"declares {count} points of {size} bytes, holds {there} bytes of them")
+def _from_bytes(data: bytes, start: int, count: int, fields: Fields) -> Columns:
     # Numbered, since padding is called "_", more than once.
-    row = np.dtype([(f"{i}", field.kind, (field.values,)) for i, field in enumerate(fields)])
+    row, there = np.dtype([(f"{i}", kind) for i, (_, kind) in enumerate(fields)]), len(data) - start
+    if count * row.itemsize > there:
+        raise Refusal(f"declares {count} points of {row.itemsize} bytes, holds {there} bytes of them")
     table = np.frombuffer(data, row, count, start)
-    return {field.name: table[f"{i}"][:, 0] for i, field in enumerate(fields) if field.values == 1}
+    return {name: table[f"{i}"][:, 0] for i, (name, kind) in enumerate(fields) if kind.shape == ONE}
 
 
-def _from_compressed(data: bytes, count: int, fields: list[Field], limit: int) -> Columns:
+def _from_compressed(data: bytes, count: int, fields: Fields, limit: int) -> Columns:
     """Fields one after another, each of all points, packed with LZF behind both sizes."""
-    point = sum(field.nbytes for field in fields)
+    point = sum(kind.itemsize for _, kind in fields)
     packed, size = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4))
     if size != count * point:
         raise Refusal(f"declares {count} points of {point} bytes, but {size} bytes of them")
@@ -137,10 +128,10 @@ def _from_compressed(data: bytes, count: int, fields: list[Field], limit: int) -
         raise Refusal(f"declares {packed} bytes that unpack to {size}, more than the file holds")
     unpacked = lzf_decompress(data[8 : 8 + packed], size)
     columns, start = Columns(), 0
-    for field in fields:
-        if field.values == 1:
-            columns[field.name] = np.frombuffer(unpacked, field.kind, count, start)
-        start += count * field.nbytes
+    for name, kind in fields:
+        if kind.shape == ONE:
+            columns[name] = np.frombuffer(unpacked, kind.base, count, start)
+        start += count * kind.itemsize
     return columns
 
 
