@@ -23,6 +23,7 @@ WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of s
 # Those that predict where no model is named, by task.
 DEFAULTS = {"classification": "pointnet_modelnet40", "part": "pointnet_shapes_part"}
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+Plain = Mapping[str, Any]  # what JSON can hold
 # What else may be there, by how it begins: what torch.save and pickle write, what a clone without Git LFS has.
 OTHER_KINDS = {
     rb"PK|\x80[\x02-\x05]": "a pickle, which may hold code and is not opened; see python -m pointnet convert",
@@ -73,15 +74,14 @@ def _fetch(name: str, revision: str | None) -> Path:
 def save_config(
     folder: AnyPath,
     model: str,
-    arguments: Mapping[str, Any],
+    arguments: Plain,
     classes: Sequence[str],
-    preprocessing: Mapping[str, Any],
+    preprocessing: Plain,
     sha256: str | None = None,
 ) -> None:
     """Writes `config.json`: the model's name in `MODELS`, its arguments, its classes, what it expects of points, and
     the sha256 of its weights file if it is given."""
-    described = {"arguments": dict(arguments), "classes": list(classes), "preprocessing": dict(preprocessing)}
-    config: dict[str, Any] = {"model": model, **described}
+    config = {"model": model, "arguments": {**arguments}, "classes": [*classes], "preprocessing": {**preprocessing}}
     config |= {} if sha256 is None else {"sha256": sha256}
     write_atomically(Path(folder) / CONFIG_FILE, json.dumps(config, indent=2).encode())
 

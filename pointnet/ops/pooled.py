@@ -65,8 +65,8 @@ def pooled(
         norm: batch norm of z, in training, eval or frozen; or None.
         activation: one that `is_poolable`.
     """
-    rising = _signs(weight, norm)
-    z = extremes(x, rising.unsqueeze(1) * weight, mask, _needs_both(activation)) * rising
+    rising, both = _signs(weight, norm), type(activation) in FALLING_THEN_RISING
+    z = extremes(x, rising.unsqueeze(1) * weight, mask, both) * rising
     if bias is not None:
         z = z + bias
     y = z if norm is None else _normalize(z, x, weight, bias, norm, mask)
@@ -77,8 +77,8 @@ def pooled(
 
 def pooled_winners(x: Tensor, weight: Tensor, norm: Norm, activation: Activation, mask: Mask = None) -> Tensor:
     """The points `pooled` takes its values from: (B, C, N) -> (B, D), or (B, 2 D) where either end may win."""
-    rising = _signs(weight, norm).unsqueeze(1) * weight
-    return torch.ops.pointnet.extremes(x, rising, mask, _needs_both(activation))[1].transpose(0, 1).flatten(1)
+    rising, both = _signs(weight, norm), type(activation) in FALLING_THEN_RISING
+    return torch.ops.pointnet.extremes(x, rising.unsqueeze(1) * weight, mask, both)[1].transpose(0, 1).flatten(1)
 
 
 def _signs(weight: Tensor, norm: Norm) -> Tensor:
@@ -86,10 +86,6 @@ def _signs(weight: Tensor, norm: Norm) -> Tensor:
     if norm is None or norm.weight is None:
         return weight.new_ones(len(weight))
     return (norm.weight.detach() >= 0).to(weight.dtype) * 2 - 1
-
-
-def _needs_both(activation: Activation) -> bool:
-    return type(activation) in FALLING_THEN_RISING
 
 
 def _normalize(z: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d, mask: Mask) -> Tensor:

@@ -69,7 +69,7 @@ class _Scene:
             raise Refusal(f"is compressed with {min(packed)}, which is not read")
         self.binary = binary
         self.limit = most_bytes(file_size)
-        self.buffers: dict[int, bytes | memoryview] = {}
+        self.buffers: dict[int, bytes] = {}
 
     def contents(self, extras: Extras) -> Contents:
         """The whole scene as one mesh or, without a triangle, as one cloud."""
@@ -187,24 +187,20 @@ class _Scene:
         return np.maximum(rows.astype(np.float32) / np.iinfo(kind).max, -1)
 
     def _buffer(self, index: int) -> bytes | memoryview:
-        if index not in self.buffers:
-            buffer = self._item("buffers", index)
-            if "uri" in buffer:
-                self.buffers[index] = _decoded(str(buffer["uri"]))
-            elif self.binary is not None and index == 0:
-                self.buffers[index] = self.binary
-            else:
-                raise Refusal(f"buffer {index} has no bytes")
+        if index in self.buffers:
+            return self.buffers[index]
+        uri = self._item("buffers", index).get("uri")
+        if uri is None and index == 0 and self.binary is not None:
+            return self.binary
+        if uri is None:
+            raise Refusal(f"buffer {index} has no bytes")
+        kind, _, packed = str(uri).partition(",")
+        if not kind.startswith("data:"):
+            raise Refusal(f"keeps its bytes in another file, which is not opened: {quoted(str(uri))}")
+        if not kind.endswith(";base64"):
+            raise Refusal(f"has a buffer that is not base64, but {quoted(kind)}")
+        self.buffers[index] = base64.b64decode(packed)
         return self.buffers[index]
-
-
-def _decoded(uri: str) -> bytes:
-    kind, _, packed = uri.partition(",")
-    if not kind.startswith("data:"):
-        raise Refusal(f"keeps its bytes in another file, which is not opened: {quoted(uri)}")
-    if not kind.endswith(";base64"):
-        raise Refusal(f"has a buffer that is not base64, but {quoted(kind)}")
-    return base64.b64decode(packed)
 
 
 def _pose(node: dict[str, Any]) -> Array:
