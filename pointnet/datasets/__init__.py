@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["DATASETS_OF", "S3DIS", "MeshFolder", "ModelNet", "ScanObjectNN", "ShapeNetPart", "Shapes", "open_dataset"]
 __all__ += ["LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"]
 __all__ += ["PointCloud", "PointCloudFileError", "read_cloud", "read_points"]
-_HOMES = dict.fromkeys(__all__[:8], ".catalog") | dict.fromkeys(__all__[8:13], ".clouds")
+_CLOUDS = {"LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"}
+_POINTS = {"PointCloud", "PointCloudFileError", "read_cloud", "read_points"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(_HOMES.get(name, "pointnet.points.read"), __name__)
-    value = globals()[name] = getattr(home, name)
+    home = ".clouds" if name in _CLOUDS else "pointnet.points.read" if name in _POINTS else ".catalog"
+    value = globals()[name] = getattr(importlib.import_module(home, __name__), name)
     return value
 
 

@@ -91,10 +91,8 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
     raise OSError(f"the cache of {root} is removed as soon as it is made: {folder / name}.npy")
 
 
-# Where caches are: beside the data set, or in the user's cache, where each note is named after its data set.
-
-
 def _folders(root: Path) -> list[Path]:
+    """Where caches are: beside the data set, or in the user's cache, where each note is named after its data set."""
     folders = [root / ".cache"]
     with contextlib.suppress(RuntimeError):  # a user without a home
         folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pointnet-shared-mlp")
@@ -130,11 +128,8 @@ def _note(root: Path, kind: str, settings: str) -> str:
     return f"{kind}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}{settings}.json"
 
 
-# What names a file: its content. A file with the same status as when it was hashed is not read again.
-
-
 def _contents(files: Sequence[Path], root: Path) -> tuple[Contents, Errors]:
-    """The status and hash of each file, and why some could not be read."""
+    """The status and hash of each file, and why some could not be read; one of known status is not hashed again."""
     known = read_note(root, "contents")
 
     def look(file: Path) -> list[Any] | PointCloudFileError:
@@ -158,9 +153,6 @@ def _status(file: Path) -> list[int]:
     """What changes whenever a file's content does, copies that keep its time included."""
     stats = [one.stat() for one in files_of(file)]
     return [n for status in stats for n in (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)]
-
-
-# Whole caches.
 
 
 class Held(NamedTuple):

@@ -67,7 +67,7 @@ class MeshFolder(LabelledClouds):
             raise ValueError(f"test_fraction must be in [0, 1), got {test_fraction}")
         folder = Path(root)
         classes, found = _find_files(folder, test_fraction, seed)
-        label_of = {file: classes.index(name) for file, (name, part) in found.items() if part == split}
+        label_of = {file: classes.index(name) for file, (name, its_split) in found.items() if its_split == split}
         if not label_of:
             wanted = "a class needs two files or more, or train/ and test/ of its own"
             raise PointCloudFileError(folder, f"has no file for its {split} split: {wanted}")
@@ -105,23 +105,23 @@ def sample_file(path: Path, count: int, normals: bool = False, up: str | None = 
 
 def _find_files(root: Path, test_fraction: float, seed: int) -> tuple[list[str], dict[Path, tuple[str, str]]]:
     """The classes, and the class and split of each file, class by class."""
-    found: dict[Path, tuple[str, str]] = {}
     if not root.is_dir():
         raise DatasetNotFoundError(root, "no such folder; --root must name one with a folder of files for each class")
-    if any(_known(folder) for folder in _folders(root / "train")):  # root/train/<class>/<files>
+    by_split = any(_known(folder) for folder in _folders(root / "train"))  # root/train/<class>/<files>
+    if by_split:
         classes = sorted({folder.name for name in SPLITS for folder in _folders(root / name) if _known(folder)})
-        for name, split in product(classes, SPLITS):
-            found |= dict.fromkeys(_known(root / split / name), (name, split))
-        return classes, found
-    classes = [folder.name for folder in _folders(root) if _known(folder) or _has_split(folder)]
+    else:
+        classes = [folder.name for folder in _folders(root) if _known(folder) or _has_split(folder)]
     if not classes:
         known = " ".join(SUFFIXES)
         raise DatasetNotFoundError(root, f"holds no folder with files to read ({known}); wanted root/<class>/<files>")
-    unsplit = {name: _known(root / name) for name in classes if not _has_split(root / name)}
+    unsplit = {name: _known(root / name) for name in classes if not by_split and not _has_split(root / name)}
     test = _test_files(root, unsplit, test_fraction, seed)
+    found: dict[Path, tuple[str, str]] = {}
     for name, split in product(classes, SPLITS):
-        drawn = (file for file in unsplit.get(name, []) if (file in test) == (split == "test"))
-        found |= dict.fromkeys([*drawn, *_known(root / name / split)], (name, split))
+        files = _known(root / split / name if by_split else root / name / split)
+        files += [file for file in unsplit.get(name, []) if (file in test) == (split == "test")]
+        found |= dict.fromkeys(files, (name, split))
     return classes, found
 
 

@@ -100,13 +100,9 @@ def is_plain_name(name: str) -> bool:
 def read_labelled_hdf5(
     path: Path, num_classes: int, num_points: int, normals: bool = False, whole: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The shapes of one HDF5 file and their classes: (S, num_points, 3), or 6 with normals, and (S,).
+    """The first points of the shapes of one HDF5 file and their classes: (S, num_points, 3 or with normals 6), (S,).
 
-    Args:
-        num_classes: labels must be below it.
-        num_points: the first points of each shape.
-        normals: adds the data set "normal" as three more columns.
-        whole: all points of each shape; `num_points` is only the fewest that it must have.
+    `whole` gives all points of each shape, of which there must be `num_points`. Labels must be below `num_classes`.
 
     Raises:
         PointCloudFileError: the file is missing, damaged, or not such a file.
@@ -139,11 +135,7 @@ def check_finite(path: Path, what: str, clouds: NDArray[np.floating], first: int
 
 
 def to_channels(rows: NDArray[Any], up: str | None) -> NDArray[np.float32]:
-    """Rows (S, N, 3 or 6) of HDF5 or text as channels (S, 3 or 6, N) in the library's frame, z up and right-handed.
-
-    Args:
-        up: the up axis of the rows, "z" or "y"; None: y, with y and z swapped, as ModelNet40 is released.
-    """
+    """Rows (S, N, 3 or 6) of HDF5 or text as channels (S, 3 or 6, N) in the library's frame; `up` as in `ModelNet`."""
     channels = np.ascontiguousarray(rows.swapaxes(1, 2), np.float32)
     if up == "z":
         return channels
