@@ -21,9 +21,7 @@ def run(flags: Namespace) -> int:
         for error in analysis.data.bad:
             print(f"skipped: {printable(str(error))}", file=sys.stderr)
         scores = analysis.confusion.result()
-        print(
-            f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right, "
-            f"{scores['mean_class_accuracy']:.2%} mean over classes; {threads}"
-        )
+        right = f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right"
+        print(f"{right}, {scores['mean_class_accuracy']:.2%} mean over classes; {threads}")
     print(f"wrote {report.page}")
     return 0 if analysis else 1

@@ -8,19 +8,11 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pointnet.names import check_name
 from pointnet.training.recipes import RECIPES, defaults_of
 from pointnet.training.run_folder import CONFIG, read_settings
-from pointnet.training.settings import (
-    FIELDS,
-    GROUPS,
-    MAY_CHANGE,
-    TYPES,
-    TrainConfig,
-    read_value,
-    with_values,
-)
+from pointnet.training.settings import FIELDS, GROUPS, MAY_CHANGE, TYPES, TrainConfig, read_value, with_values
 
 from .flags import OneLineParser, one_line, whole_number
 
-Preview = Literal["", "dry_run", "profile"]  # a check before the run, in its place
+PREVIEWS = ("dry_run", "profile")  # checks before the run, in its place
 # The settings that --help shows; --help_all shows the others too.
 USUAL = "task dataset root download num_points model epochs batch_size lr seed device threads out".split()
 
@@ -31,7 +23,7 @@ class Command(NamedTuple):
     config: TrainConfig
     resume: bool = False
     seeds: Sequence[int] = ()
-    preview: Preview = ""
+    preview: str = ""  # one of PREVIEWS
     prog: str = "train.py"
 
     @property
@@ -42,11 +34,9 @@ class Command(NamedTuple):
 
 def training_parser(prog: str = "train.py", all_flags: bool = False) -> OneLineParser:
     """A parser that returns the flags which are given, settings as words; its help explains the usual ones, or all."""
-    epilog = "" if all_flags else f"All flags: {prog} --help_all"
-    parser = OneLineParser(
-        prog=prog, usage=f"{prog} [--FLAG VALUE ...]", description="Train a network on point clouds.", epilog=epilog,
-        argument_default=argparse.SUPPRESS, add_help=False,
-    )  # fmt: skip
+    texts = {"usage": f"{prog} [--FLAG VALUE ...]", "description": "Train a network on point clouds."}
+    texts["epilog"] = "" if all_flags else f"All flags: {prog} --help_all"
+    parser = OneLineParser(prog=prog, **texts, argument_default=argparse.SUPPRESS, add_help=False)
     start = parser.add_argument_group("start")
     start.add_argument("--recipe", metavar="NAME", help=f"begin with these settings: {', '.join(RECIPES)}")
     start.add_argument("--config", metavar="FILE", help="begin with the settings in a YAML file")
@@ -91,7 +81,7 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
         training_parser(prog, all_flags=True).print_help()
         parser.exit()
     resume, values = "resume" in given, {name: given[name] for name in FIELDS if name in given}
-    previews: list[Any] = [name for name in get_args(Preview) if name in given]
+    previews = [name for name in PREVIEWS if name in given]
     try:
         start, seeds = resumed(given, values) if resume else beginning(given)
         config = with_values(start, values)
