@@ -122,8 +122,7 @@ def joined_world(device: str) -> Iterator[World]:
     on_cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
     if on_cuda:
         if ":" in device:
-            reason = "under torchrun each process has a device of its own"
-            raise ValueError(f"{reason}: device must be cuda, got '{device}'")
+            raise ValueError(f"under torchrun each process has its own device: device must be cuda, got '{device}'")
         local, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= found:
             raise ValueError(f"process {local} of this machine has no CUDA device of its own: {found} found")

@@ -71,23 +71,23 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
         PointCloudFileError: a process died; the message names the files that it may have died of.
     """
     contents, failing = _contents(files, root)
-    files_of = {}
+    by_key = {}
     for file, (*_, content) in contents.items():
         named = f"{settings} {shape}".encode(), os.fsencode(file.relative_to(root)), content.encode()
-        files_of[hashlib.sha256(b"\n".join(named)).hexdigest()] = file
+        by_key[hashlib.sha256(b"\n".join(named)).hexdigest()] = file
     for _ in range(ATTEMPTS):
-        name = hashlib.sha256("".join(files_of).encode()).hexdigest()[:16]
+        name = hashlib.sha256("".join(by_key).encode()).hexdigest()[:16]
         for folder in _folders(root):
             held = _opened(folder / name, shape)
-            if held is not None and held.keys == list(files_of):
-                bad = [PointCloudFileError(files_of[key], reason) for key, reason in held.bad.items()]
+            if held is not None and held.keys == list(by_key):
+                bad = [PointCloudFileError(by_key[key], reason) for key, reason in held.bad.items()]
                 bad = sorted([*bad, *failing.values()], key=lambda error: str(error.path))
-                made_of = [files_of[key] for key, clouds in held.clouds().items() for _ in range(len(clouds))]
+                made_of = [by_key[key] for key, clouds in held.clouds().items() for _ in range(len(clouds))]
                 return CachedClouds(held.points, made_of, bad)
         folder = _writable(root)
-        failed = _make(files_of, contents, sampler, shape, folder / name)
+        failed = _make(by_key, contents, sampler, shape, folder / name)
         failing |= failed  # transient failures are reported but not cached
-        files_of = {key: file for key, file in files_of.items() if file not in failed}
+        by_key = {key: file for key, file in by_key.items() if file not in failed}
     raise OSError(f"the cache of {root} is removed as soon as it is made: {folder / name}.npy")
 
 

@@ -1,10 +1,4 @@
-"""Data sets from the Hugging Face Hub: announced first, verified by their hash, in place whole or not at all.
-
-    from pointnet.datasets.download import ARCHIVES, download
-    download(ARCHIVES["modelnet40_meshes"], "data")
-
-`--download` does this for the data sets that are read from one of these archives.
-"""
+"""Data sets from the Hugging Face Hub: announced first, verified by their hash, in place whole or not at all."""
 
 import os
 import shutil
@@ -163,8 +157,7 @@ def unpack(path: Path, folder: str, into: Path) -> Path:
                 raise DownloadError(f"{path}: holds no folder {folder}/")
             for info in members:
                 if ".." in PurePosixPath(info.filename).parts or stat.S_ISLNK(info.external_attr >> 16):
-                    reason = f"member {info.filename!r} leads out of the archive's folder or is a link"
-                    raise DownloadError(f"{path}: {reason}")
+                    raise DownloadError(f"{path}: member {info.filename!r} leads out of its folder or is a link")
             for info in tqdm(members, desc="unpacking", unit=" files", disable=None, leave=False):
                 archive.extract(info, into)
     except BadZipFile as error:

@@ -22,6 +22,7 @@ from .clouds import LabelledPoints, draw_labelled
 # In the published order of the labels.
 CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())
 
+BLOCK = (CHANNELS + 1, POINTS)  # the shape of one, with the labels of its points
 FEWEST = 100  # points; a block of fewer is dropped
 MOST_BLOCKS = 2000  # of a room: 328 MB
 # The text has a few bytes that lost their sixth bit: "103.0\x100000" is 103.000000, "185\x00187" two numbers.
@@ -67,7 +68,8 @@ class S3DIS(LabelledPoints):
         releases.check_num_points(num_points, POINTS)
         folder, read = releases.find_release("S3DIS", root, FORMS, form)
         points, rooms, names, files = read(folder, split, area)
-        rows = [row for row, room in enumerate(rooms) if _is_in(room, split, area)]
+        wanted = set(_rooms_in(split, names, area, folder))
+        rows = [row for row, room in enumerate(rooms) if room in wanted]
         if not rows:
             raise PointCloudFileError(folder, f"its {split} split holds no block, with {area} for testing")
         labels = torch.tensor([names.index(room) for room in rooms])
@@ -87,8 +89,13 @@ class S3DIS(LabelledPoints):
 Blocks = tuple[NDArray[np.float32], list[str], list[str], dict[str, Path]]
 
 
-def _is_in(room: str, split: str, area: str) -> bool:
-    return room.startswith(f"{area}_") == (split == "test")
+def _rooms_in(split: str, names: Sequence[str], area: str, folder: Path) -> list[str]:
+    """The rooms of a split; PointCloudFileError if there is none of the area."""
+    test = [name for name in names if name.startswith(f"{area}_")]
+    if not test:
+        areas = ", ".join(sorted({"_".join(name.split("_")[:2]) for name in names})[:8]) or "none"
+        raise PointCloudFileError(folder, f"holds no room of {area}, only of {areas}")
+    return test if split == "test" else [name for name in names if name not in test]
 
 
 def read_room(path: AnyPath) -> PointCloud:
@@ -149,7 +156,7 @@ def room_blocks(room: PointCloud, generator: Generator) -> NDArray[np.float32]:
     corners = np.argwhere(cells.counts() >= FEWEST)
     if len(corners) > MOST_BLOCKS:
         raise ValueError(f"must cut into at most {MOST_BLOCKS} blocks, got {len(corners)}")
-    blocks = np.empty((len(corners), CHANNELS + 1, POINTS), np.float32)
+    blocks = np.empty((len(corners), *BLOCK), np.float32)
     for block, (i, j) in zip(blocks, corners, strict=True):
         rows = np.concatenate([cells.order[part] for part in cells.block(i, j)])
         channels = block_channels(room.points[rows], colors[rows], extent)
@@ -161,14 +168,12 @@ def _read_hdf5_blocks(folder: Path, split: str, area: str) -> Blocks:
     """All blocks, whichever split is asked for."""
     listing = folder / "room_filelist.txt"
     rooms = releases.read_lines(listing)
-    names = list(dict.fromkeys(rooms))
-    _check_area(folder, names, area)
     files = list(dict.fromkeys(releases.listed_files(folder / "all_files.txt", "ply_data_all*.h5")))
-    cached = cached_clouds(files, _read_blocks, (CHANNELS + 1, POINTS), "blocks, version 1", folder).strict()
+    cached = cached_clouds(files, _read_blocks, BLOCK, "blocks, version 1", folder).strict()
     if len(cached.points) != len(rooms):
         reason = f"must name the room of each of {len(cached.points)} blocks, got {len(rooms)}"
         raise PointCloudFileError(listing, reason)
-    return cached.points, rooms, names, {}
+    return cached.points, rooms, list(dict.fromkeys(rooms)), {}
 
 
 def _read_blocks(path: Path) -> NDArray[np.float32]:
@@ -176,7 +181,7 @@ def _read_blocks(path: Path) -> NDArray[np.float32]:
     data, labels = read_hdf5(path, {"data": (None, POINTS, CHANNELS), "label": (None, POINTS)})
     if len(data) != len(labels):
         raise PointCloudFileError(path, f"must have labels for each block, got {len(data)} and {len(labels)}")
-    blocks = np.empty((len(data), CHANNELS + 1, POINTS), np.float32)
+    blocks = np.empty((len(data), *BLOCK), np.float32)
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused below
         blocks[:, :-1] = data.transpose(0, 2, 1)
     blocks[:, -1] = checked_labels(path, "labels", labels, len(CLASSES))
@@ -187,10 +192,8 @@ def _read_blocks(path: Path) -> NDArray[np.float32]:
 def _read_rooms(folder: Path, split: str, area: str, pattern: str) -> Blocks:
     """The blocks of the split's rooms."""
     rooms = {_room_name(path): path for path in sorted(folder.glob(pattern))}
-    _check_area(folder, list(rooms), area)
-    files = {name: path for name, path in rooms.items() if _is_in(name, split, area)}
-    shape = (CHANNELS + 1, POINTS)
-    cached = cached_clouds(list(files.values()), _cut, shape, "blocks of 1 m every 0.5 m, version 1", folder).strict()
+    files = {name: rooms[name] for name in _rooms_in(split, list(rooms), area, folder)}
+    cached = cached_clouds(list(files.values()), _cut, BLOCK, "blocks of 1 m every 0.5 m, version 1", folder).strict()
     return cached.points, [_room_name(path) for path in cached.files], list(rooms), files
 
 
@@ -202,12 +205,6 @@ def _cut(path: Path) -> NDArray[np.float32]:
 
 def _room_name(path: Path) -> str:
     return path.stem if path.suffix else f"{path.parents[1].name}_{path.parent.name}"
-
-
-def _check_area(folder: Path, names: Sequence[str], area: str) -> None:
-    if not any(_is_in(name, "test", area) for name in names):
-        areas = ", ".join(sorted({"_".join(name.split("_")[:2]) for name in names})[:8]) or "none"
-        raise PointCloudFileError(folder, f"holds no room of {area}, only of {areas}")
 
 
 # In the order they are looked for.

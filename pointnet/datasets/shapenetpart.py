@@ -140,10 +140,8 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
     rows = [row_of[file] for split in splits for file in listed[split]]
     val = set(listed["val"])
     if not parts:  # those that occur
-        pairs = {
-            (name, int(part)) for name, cloud in zip(labels, cached.points, strict=True) for part in set(cloud[-1])
-        }
-        parts = [(category, str(part), part) for category, part in sorted(pairs) if part >= 0]
+        met = {(labels[row], int(part)) for row in range(len(labels)) for part in np.unique(cached.points[row, -1])}
+        parts = [(category, str(part), part) for category, part in sorted(met) if part >= 0]
     return cached.points, labels, [file in val for file in files], rows, list(categories.values()), parts
 
 
