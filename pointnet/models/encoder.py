@@ -76,11 +76,7 @@ class PointNetEncoder(nn.Module):
         self.mlp2 = SharedMLP([before[-1], *after], last_activation=last_activation)
 
     def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
-        """(B, C, N) -> (B, 1024), and the T-Nets' matrices if asked for.
-
-        Args:
-            lengths: (B,) integers; only the first lengths[b] points of cloud b exist.
-        """
+        """(B, C, N) -> (B, 1024), and the T-Nets' matrices if asked for; lengths as of `SharedMLP.forward`."""
         feature, transforms, _ = self.encode(x, lengths)
         return (feature, transforms) if return_transforms else feature
 

@@ -195,10 +195,7 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
         super().__init__(encoder, [given, *head_widths, num_classes], dropout, regularization_weight)
 
     def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
-        """(B, C, N) -> (B, num_classes, N) logits, and the T-Nets' matrices if asked for.
-
-        With lengths (B,), only the first lengths[b] points of cloud b exist, and the logits of the rest are 0.
-        """
+        """As `PointNetPartSegmenter.forward`, without a category: (B, C, N) -> (B, num_classes, N) logits."""
         feature, transforms, (x,) = self.encoder.encode(x, lengths, keep=[len(self.encoder.mlp1)])
         logits = self.logits(self.head(x, feature, lengths, transforms.feature), lengths=lengths)
         return (logits, transforms) if return_transforms else logits

@@ -37,12 +37,7 @@ def shipped() -> list[str]:
 
 
 def find_folder(name: AnyPath, hub: bool = False, revision: str | None = None) -> Path:
-    """The model folder of this path, else of these shipped weights, else, with `hub`, of `owner/name` on the Hub.
-
-    Raises:
-        ValueError: there is none; the message lists the shipped weights.
-        ImportError: it would have to come from the Hub, and the extra `hub` is not installed.
-    """
+    """The model folder of this path, else of these shipped weights, else, with `hub`, of `owner/name` on the Hub."""
     folder, name = Path(name), os.fspath(name)
     found = os.path.exists(folder)
     if not found and name in shipped():
@@ -106,11 +101,7 @@ def save_weights(folder: AnyPath, state: Mapping[str, Tensor]) -> str:
 
 
 def read_weights(folder: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """The state dict that `save_weights` wrote, in float32.
-
-    Raises:
-        ValueError: the file is missing, damaged or of another kind, or its sha256 is not the one given.
-    """
+    """What `save_weights` wrote, in float32. ValueError, which names the file, for anything else or another sha256."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS_FILE

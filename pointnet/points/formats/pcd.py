@@ -3,6 +3,7 @@
 Source: pcl.readthedocs.io, "The PCD (Point Cloud Data) file format"; LZF as in Marc Lehmann's liblzf, lzf_d.c.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -41,16 +42,12 @@ def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
 
 def _header(data: bytes) -> tuple[Header, int]:
     """The words after each of the header's keys, and where the data begin."""
-    header: Header = {}
-    start = 0
-    while start < min(len(data), LONGEST_HEADER):
-        end = data.find(b"\n", start) + 1 or len(data)
-        words = data[start:end].split(b"#")[0].decode("latin-1").split()
-        start = end
-        if words:
-            header["FIELDS" if words[0] == "COLUMNS" else words[0]] = words[1:]
-        if words and words[0] == "DATA":
-            break
+    data = data[:LONGEST_HEADER]
+    last = re.search(rb"^[ \t]*DATA\b.*\n?", data, re.MULTILINE)
+    start = last.end() if last else len(data)
+    lines = (line.split("#")[0].split() for line in data[:start].decode("latin-1").split("\n"))
+    header: Header = {key: words for key, *words in filter(None, lines)}
+    header.setdefault("FIELDS", header.get("COLUMNS", []))
     for key in ("FIELDS", "SIZE", "TYPE", "DATA"):
         if not header.get(key):
             raise Refusal(f"has no {key} in its header")
