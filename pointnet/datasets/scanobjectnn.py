@@ -13,10 +13,8 @@ from .releases import Form, check_num_points, check_one_of, errors_name, find_re
 # In the published order of the labels.
 SCANOBJECTNN = tuple("bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet".split())
 
-FOLDERS = {True: "main_split", False: "main_split_nobg"}
 SUFFIXES = {"objects": "", "pb_t50_rs": "_augmentedrot_scale75"}
 PREFIXES = {"train": "training", "test": "test"}
-BACKGROUND = -1
 SOURCE = "; its authors give it to those who fill in a form, https://hkust-vgd.github.io/scanobjectnn/"
 FORMS = {"hdf5": Form(("h5_files", "*/h5_files"), ("main_split*",), read_labelled_hdf5)}
 
@@ -58,7 +56,7 @@ class ScanObjectNN(LabelledClouds):
         check_num_points(num_points)
         name = f"{PREFIXES[split]}_objectdataset{SUFFIXES[variant]}.h5"
         folder, read = find_release("ScanObjectNN", root, FORMS, source=SOURCE)
-        path = folder / FOLDERS[background] / name
+        path = folder / ("main_split" if background else "main_split_nobg") / name
         points, labels = read(path, len(SCANOBJECTNN), num_points, whole=True)
         with errors_name(path):
             points = in_unit_sphere(points)
@@ -69,7 +67,7 @@ class ScanObjectNN(LabelledClouds):
             (masks,) = read_hdf5(path, {"mask": (len(points), None)}, rows=num_points)
             if masks.shape[1] < num_points:
                 raise PointCloudFileError(path, f"'mask' has {masks.shape[1]} points a cloud, fewer than {num_points}")
-            self.masks = torch.from_numpy(masks != BACKGROUND)
+            self.masks = torch.from_numpy(masks != -1)  # −1 is the background
 
     def keep(self, indices: Tensor) -> None:
         super().keep(indices)
