@@ -22,18 +22,15 @@ class ConfusionMatrix:
 
     def update(self, predicted: Tensor, true: Tensor, valid: Tensor | None = None) -> None:
         """Adds a batch of predicted and true labels, (B,) or (B, N); only where `valid` is True, if it is given."""
-        valid = valid_mask(predicted, true, valid)
-        pairs = torch.where(valid, true * len(self.counts) + predicted, 0)
-        self.counts.view(-1).scatter_add_(0, pairs.flatten(), valid.flatten().to(torch.int64))
+        self.counts += pair_counts(predicted, true, valid, len(self.counts))[0]
 
     def result(self) -> dict[str, float | int]:
         """Overall accuracy, mean class accuracy (over the classes that occur) and the count; fractions in [0, 1]."""
         counts = self.counts.cpu().double()
         of_class, right = counts.sum(1), counts.diagonal()
-        occurs = of_class > 0
         return {
             "overall_accuracy": float(right.sum() / of_class.sum()),
-            "mean_class_accuracy": float((right[occurs] / of_class[occurs]).mean()),
+            "mean_class_accuracy": float((right / of_class).nanmean()),
             "count": int(of_class.sum()),
         }
 
@@ -51,10 +48,8 @@ class SceneScores(ConfusionMatrix):
 
         The IoU of a class: points that have it and are predicted to, over points that have it or are predicted to.
         """
-        counts, found = self.counts.cpu().double(), super().result()
-        both = counts.diagonal()
-        iou = float((both / (counts.sum(0) + counts.sum(1) - both)).nanmean())
-        return {"mean_class_iou": iou, "point_accuracy": found.pop("overall_accuracy"), **found}
+        iou, found = intersection_over_union(self.counts.cpu().double()), super().result()
+        return {"mean_class_iou": float(iou.nanmean()), "point_accuracy": found.pop("overall_accuracy"), **found}
 
 
 class PartScores:
@@ -81,22 +76,14 @@ class PartScores:
     def update(self, predicted: Tensor, true: Tensor, valid: Tensor | None, category: Tensor) -> None:
         """Adds a batch of predicted and true parts (B, N), only where `valid` (B, N) is True, if it is given, of shapes
         of these categories (B,)."""
-        valid = valid_mask(predicted, true, valid)
-        hit = valid & (predicted == true)
-        both = self._count(true, hit)
-        either = self._count(true, valid) + self._count(predicted, valid & ~hit)
-        iou = torch.where(either > 0, both / either.clamp(min=1), 1.0)
+        counts = pair_counts(predicted, true, valid, self.parts_of.shape[1], clouds=len(true)).double()
+        iou = intersection_over_union(counts).nan_to_num(1.0)
         belongs = self.parts_of[category].double()
         shape_iou = (iou * belongs).sum(1) / belongs.sum(1)
         one_hot = (category.unsqueeze(1) == torch.arange(len(self.shapes), device=category.device)).double()
         self.iou += (shape_iou.unsqueeze(1) * one_hot).sum(0)
         self.shapes += one_hot.sum(0).long()
-        self.points += torch.stack([hit.sum(), valid.sum()])
-
-    def _count(self, parts: Tensor, where: Tensor) -> Tensor:
-        """How many points of each shape have each part: (B, N), (B, N) bool -> (B, num_parts) float64."""
-        counts = torch.zeros(len(parts), self.parts_of.shape[1], dtype=torch.float64, device=parts.device)
-        return counts.scatter_add_(1, torch.where(where, parts, 0), where.double())
+        self.points += torch.stack([counts.diagonal(dim1=1, dim2=2).sum(), counts.sum()]).long()
 
     def result(self) -> dict[str, float | int]:
         """The mean IoU over all shapes, the mean of the categories' mean IoUs, the accuracy over points, and the number
@@ -109,9 +96,21 @@ class PartScores:
         }
 
 
-def valid_mask(predicted: Tensor, true: Tensor, valid: Tensor | None) -> Tensor:
-    """`valid`, or a mask that is True everywhere. ValueError unless the labels are of one shape."""
+def pair_counts(predicted: Tensor, true: Tensor, valid: Tensor | None, size: int, clouds: int = 1) -> Tensor:
+    """How often each pair of labels (true, predicted) is there, where `valid` is True: -> (clouds, size, size) int64.
+
+    ValueError unless the labels are of one shape. `clouds`: 1 to count all together, or the first size of that shape.
+    """
     if predicted.shape != true.shape:
         shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
         raise ValueError(f"predicted and true labels must have one shape, got {shapes}")
-    return torch.ones_like(true, dtype=torch.bool) if valid is None else valid
+    valid = torch.ones_like(true, dtype=torch.bool) if valid is None else valid
+    pairs = torch.where(valid, true * size + predicted, 0).reshape(clouds, -1)
+    counts = torch.zeros(clouds, size * size, dtype=torch.int64, device=true.device)
+    return counts.scatter_add_(1, pairs, valid.long().reshape(clouds, -1)).view(clouds, size, size)
+
+
+def intersection_over_union(counts: Tensor) -> Tensor:
+    """The IoU of each label from counts of pairs (..., size, size) -> (..., size); NaN where nothing has the label."""
+    both = counts.diagonal(dim1=-2, dim2=-1)
+    return both / (counts.sum(-1) + counts.sum(-2) - both)

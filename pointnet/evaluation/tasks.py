@@ -1,7 +1,7 @@
 """The three tasks: one label for a cloud, for each point of an object, for each point of a scene."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,7 @@ from pointnet.models.segmentation import PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS, 
 from .metrics import ConfusionMatrix, PartScores, SceneScores
 
 PREPROCESSING = {"frame": "z up, right-handed", "normalization": "centred, in the unit sphere"}
-
-
-class Examples(NamedTuple):
-    """A batch as a network takes it, with the labels it should predict.
-
-    points (B, C, N); category (B,) of objects whose parts are labelled, else None; labels (B,) or (B, N); valid, of the
-    labels' shape: False for a repeated (padding) point, which metrics leave out.
-    """
-
-    points: Tensor
-    category: Tensor | None
-    labels: Tensor
-    valid: Tensor
+Examples = tuple[Tensor, Tensor | None, Tensor, Tensor]  # see `Task.examples`
 
 
 class Task:
@@ -70,9 +58,13 @@ class Task:
             raise ValueError("there is nothing to train on: all clouds are held out for validation")
 
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
-        """The examples of a batch, as `data.batch` returns it."""
+        """A batch of `data.batch`, as a network takes it -> points (B, C, N), category, labels, valid.
+
+        category (B,) of objects whose parts are labelled, else None; labels (B,) or (B, N); valid, of the labels'
+        shape: False for a repeated (padding) point, which metrics leave out.
+        """
         points, classes, valid = split_parts(points)
-        return Examples(points, None, classes, valid)
+        return points, None, classes, valid
 
     def scores(self, data: LabelledClouds, device: torch.device | str) -> Any:
         """Empty metric accumulators."""
@@ -107,7 +99,7 @@ class Classification(Task):
             raise ValueError(f"a classifier needs shapes of at least two classes to train on, got {found}")
 
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
-        return Examples(points, None, labels, torch.ones_like(labels, dtype=torch.bool))
+        return points, None, labels, torch.ones_like(labels, dtype=torch.bool)
 
 
 class PartSegmentation(Task):
@@ -134,7 +126,8 @@ class PartSegmentation(Task):
         return PREPROCESSING | {"categories": list(data.classes)}
 
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
-        return super().examples(points, labels)._replace(category=labels)
+        points, parts, valid = split_parts(points)
+        return points, labels, parts, valid
 
     def scores(self, data: LabelledClouds, device: torch.device | str) -> PartScores:
         return PartScores(cast(LabelledPoints, data).parts_of, device)

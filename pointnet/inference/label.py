@@ -20,7 +20,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
 from .inputs import Source, Sources, answers_of, as_model, from_source, path_of, takes_normals
-from .scenes import LabelledScene, check_is_for_scenes, label_scene
+from .scenes import LabelledScene, label_scene
 
 CHUNK = 8192  # points that are scored together
 ROOM_POINTS = 100_000  # drawn from the mesh of a room
@@ -138,7 +138,6 @@ def label_each(
     else:
         count, extras = num_points or ROOM_POINTS, ("colors",)
         label = partial(_label_room, model)
-        check_is_for_scenes(model)
         if category is not None:
             raise ValueError(f"a room has no category, got '{category}'")
         if any(path_of(source) is None for source in sources):

@@ -43,7 +43,8 @@ def label_scene(
         ValueError: a network for other channels, points or colours that are not as above, or a scene wider than a
             kilometre.
     """
-    check_is_for_scenes(model)
+    if (channels := model.arguments["in_channels"]) != CHANNELS:
+        raise ValueError(f"scenes need a network of {CHANNELS} channels (xyz, rgb, xyz as shares), got {channels}")
     for name, array in (("points", points), ("colors", colors)):
         if array.ndim != 2 or array.shape != (len(points), 3) or not len(array):
             raise ValueError(f"{name} must be ({len(points)}, 3) with at least one, got {array.shape}")
@@ -70,13 +71,6 @@ def label_scene(
         labels[rows] = final[:, :-1].argmax(1)
         probability[rows] = final[:, :-1].max(1) / final[:, -1]
     return LabelledScene(labels, probability)
-
-
-def check_is_for_scenes(model: PointNetSegmenter) -> None:
-    """Raises ValueError unless a network takes the channels of scenes."""
-    channels = model.arguments["in_channels"]
-    if channels != CHANNELS:
-        raise ValueError(f"scenes need a network of {CHANNELS} channels (xyz, rgb, xyz as shares), got {channels}")
 
 
 def _samples(

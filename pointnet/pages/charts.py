@@ -1,7 +1,5 @@
 """Line charts as SVG without a script: parts of a page (`page.html`), or a file of their own."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Sequence

@@ -55,14 +55,11 @@ class Report(NamedTuple):
 def sections(report: Report, device: torch.device) -> dict[str, str]:
     """The HTML of each section of a report, by its heading."""
     found = {"Result": _result(report), "Training": _training(report.run)}
-    if (analysis := report.analysis) is not None:
-        found["Classes"] = _classes(analysis)
-        found["Confusion"] = _confusion(analysis)
-        found["Worst mistakes"] = _mistakes(analysis, SPLIT_NAMES[report.split])
-        found["Points dropped"] = _dropped(analysis, SPLIT_NAMES[report.split])
-    found["Settings"] = _settings(report.run, device)
-    found["How to reproduce it"] = _commands(report)
-    return found
+    if report.analysis is not None:
+        analysis, split = report.analysis, SPLIT_NAMES[report.split]
+        found |= {"Classes": _classes(analysis), "Confusion": _confusion(analysis)}
+        found |= {"Worst mistakes": _mistakes(analysis, split), "Points dropped": _dropped(analysis, split)}
+    return found | {"Settings": _settings(report.run, device), "How to reproduce it": _commands(report)}
 
 
 def _result(report: Report) -> str:
@@ -172,15 +169,13 @@ def _mistakes(analysis: Analysis, split: str) -> str:
         "class. Highlighted are the critical points, those that won a max of the network; the answer depends on them "
         "alone."
     )
-    return f"<p>{text}</p>{viewer([_mistake(analysis, index) for index in shown.tolist()])}"
-
-
-def _mistake(analysis: Analysis, index: int) -> View:
-    data, probabilities = analysis.data, analysis.probabilities[index]
-    true, predicted = int(data.labels[index]), int(analysis.predicted[index])
-    shares = f"{probabilities[predicted]:.0%}, not {probabilities[true]:.0%}"
-    name = f"{data.classes[true]} → {data.classes[predicted]}: {shares} ({data.name_of(index)})"
-    return View(name, data[index][0][:3].T.numpy(), critical=analysis.critical[index].numpy())
+    views, data = [], analysis.data
+    for index in shown.tolist():
+        probabilities, true, predicted = analysis.probabilities[index], data.labels[index], analysis.predicted[index]
+        shares = f"{probabilities[predicted]:.0%}, not {probabilities[true]:.0%}"
+        name = f"{data.classes[true]} → {data.classes[predicted]}: {shares} ({data.name_of(index)})"
+        views.append(View(name, data[index][0][:3].T.numpy(), critical=analysis.critical[index].numpy()))
+    return f"<p>{text}</p>{viewer(views)}"
 
 
 def _dropped(analysis: Analysis, split: str) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
 from pointnet.files import AnyPath
-from pointnet.points.read import PointCloud, PointCloudFileError, files_in, read_cloud
+from pointnet.points.read import PointCloudFileError, files_in, read_cloud
 
 from .viewer import MOST_CLOUDS, MOST_POINTS, View, file_view, write_page
 
@@ -141,7 +141,11 @@ def show_files(
         except PointCloudFileError as error:
             yield error
             continue
-        yield f"{file!s:{width}}  {described(cloud)}"
+        extents = " × ".join(f"{extent:.4g}" for extent in np.ptp(cloud.points.astype(np.float64), axis=0))
+        extras = [name for name in ("normals", "colors", "labels") if getattr(cloud, name) is not None]
+        words = f"{len(cloud.points):>7,} points  extents {extents}  {', '.join(extras) or 'positions only'}"
+        thinned = f"  {MOST_POINTS:,} drawn" if len(cloud.points) > MOST_POINTS else ""
+        yield f"{file!s:{width}}  {words}{thinned}"
         readable += 1
         if len(views) < MOST_CLOUDS:
             views.append(file_view(file.name, cloud))
@@ -150,14 +154,3 @@ def show_files(
         page = Path(out) / f"{stem}.html"
         write_page(page, views, f"{stem}: {len(views)} of {readable} clouds" if len(views) < readable else stem)
         yield f"wrote {page}"
-
-
-def described(cloud: PointCloud) -> str:
-    """One line about a cloud: its points, its extents, and which other data its points have."""
-    statistics = cloud_statistics(cloud.points)
-    extents = " × ".join(f"{extent:.4g}" for extent in statistics[3:6])
-    extras = [name for name in ("normals", "colors", "labels") if getattr(cloud, name) is not None]
-    words = [f"{statistics.points:>7,} points", f"extents {extents}", ", ".join(extras) or "positions only"]
-    if statistics.points > MOST_POINTS:
-        words.append(f"{MOST_POINTS:,} drawn")
-    return "  ".join(words)
