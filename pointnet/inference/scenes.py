@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from pointnet.datasets.blocks import CHANNELS, POINTS, WIDEST, Cells, block_channels
+from pointnet.datasets.clouds import pad_clouds
 from pointnet.models import PointNetSegmenter
 
 BATCH = 8 * POINTS  # points that go through the network at once
@@ -104,11 +106,9 @@ def _scores(network: PointNetSegmenter, batches: Iterable[list[Sample]]) -> Iter
     """The places of each sample, and the probabilities (n, classes) of its points."""
     weight = next(network.parameters())
     for batch in batches:
-        x = torch.zeros(len(batch), CHANNELS, _padded(max(len(at) for at, _ in batch)))
-        for row, (at, channels) in zip(x, batch, strict=True):
-            row[:, : len(at)] = torch.from_numpy(channels.T)
-        lengths = torch.tensor([len(at) for at, _ in batch], device=weight.device)
-        probabilities = network(x.to(weight), lengths=lengths).softmax(1).float().cpu().numpy()
+        x, lengths = pad_clouds([torch.from_numpy(channels.T) for _, channels in batch])
+        x = functional.pad(x, (0, _padded(x.shape[2]) - x.shape[2]))
+        probabilities = network(x.to(weight), lengths=lengths.to(weight.device)).softmax(1).float().cpu().numpy()
         yield from ((at, row[:, : len(at)].T) for (at, _), row in zip(batch, probabilities, strict=True))
 
 
