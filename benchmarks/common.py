@@ -8,7 +8,8 @@ import platform
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,6 +49,16 @@ def machine(device: str) -> str:
 def synchronize(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """A context in which a GPU's float32 convolutions are of float32; PyTorch's default is TF32, of 10 bits."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def side_by_side(functions: dict[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, float]:
@@ -113,8 +124,12 @@ def make_alike(ours: Ours, textbook: Textbook, device: str = "cpu") -> tuple[Our
     for module in textbook.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    textbook.load_state_dict(dict(zip(textbook.state_dict(), ours.state_dict().values(), strict=True)))
+    share_weights(ours, textbook)
     return ours.to(device), textbook.to(device)
+
+
+def share_weights(ours: nn.Module, textbook: nn.Module) -> None:
+    textbook.load_state_dict(dict(zip(textbook.state_dict(), ours.state_dict().values(), strict=True)))
 
 
 def loss_of(model: nn.Module, x: Tensor, labels: Tensor, *more: Tensor) -> Tensor:
@@ -128,7 +143,9 @@ def check_equal(ours: nn.Module, textbook: nn.Module, *inputs: Tensor) -> None:
     """Raises AssertionError unless loss, gradients and running statistics agree; `inputs` are those of `loss_of`.
 
     It compares in float64. In float32 a near-tie of two points may have another winner, which then gets the gradient.
+    The textbook first gets our weights again: steps that were measured on a GPU have changed both.
     """
+    share_weights(ours, textbook)
     twins = [copy.deepcopy(model).double() for model in (ours, textbook)]
     x, labels, *more = inputs or (torch.randn(4, 3, 257), torch.arange(4))
     device = next(ours.parameters()).device

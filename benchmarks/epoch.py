@@ -160,7 +160,9 @@ def serve(row: Row, args: argparse.Namespace, pipe: Connection) -> None:
 
     def after_epoch(metrics: dict[str, Any]) -> None:
         written = time.perf_counter() - began - metrics["seconds"]
-        steps = sum(metrics.get(f"{part}_seconds", 0.0) for part in ("forward", "backward", "optimizer"))
+        steps = sum(
+            metrics.get(f"{part}_seconds", 0.0) for part in ("forward", "backward", "forward_backward", "optimizer")
+        )
         turn = Turn(metrics["seconds"], steps, written)
         if metrics["epoch"] <= args.rounds:
             wait_for_turn(turn)

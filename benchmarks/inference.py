@@ -14,6 +14,7 @@ from benchmarks.common import (
     CLOUD_ADDS,
     POINT_ADDS,
     floor,
+    full_precision,
     machine,
     pair,
     parser,
@@ -60,9 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     took = {points: peak_memory(partial(streamed, points), first=partial(streamed, 64)) for points in args.stream}
     folded = folded.to(device)
     x = torch.randn(args.batch_size, 3, args.num_points, device=device)
-    wanted = textbook(x)[0]
-    for model in (ours, folded):
-        torch.testing.assert_close(model(x), wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
+    with full_precision():
+        wanted = textbook(x)[0]
+        for model in (ours, folded):
+            torch.testing.assert_close(model(x), wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
     print(f"{machine(device)}; batch {args.batch_size} x {args.num_points:,} points; logits equal")
 
     stream(folded.cpu(), took)

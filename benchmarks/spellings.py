@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import machine, parser, side_by_side
+from benchmarks.common import full_precision, machine, parser, side_by_side
 from pointnet.devices import keep_freed_memory
 from pointnet.layers import linear_to_conv1d, linear_to_full_conv2d, linear_to_pointwise_conv2d
 
@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         b, c, d, n = (int(number) for number in size.split("x"))
         layers = spellings(nn.Linear(c, d, device=args.device))
         x = torch.randn(b, c, n, device=args.device)
-        check_equal(layers, x)
+        with full_precision():
+            check_equal(layers, x)
         inputs = {name: each.lay_out(x).contiguous() for name, each in layers.items()}
         with torch.no_grad():
             calls = {name: lambda s=each, x=inputs[name]: s.call(x) for name, each in layers.items()}

@@ -3,10 +3,11 @@
 python -m benchmarks.training_step [--device cuda]
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.common import (
     CLOUD_ADDS,
@@ -22,6 +23,7 @@ from benchmarks.common import (
     widest_product,
 )  # fmt: skip
 from pointnet.devices import keep_freed_memory
+from pointnet.training.graph import GraphedGradients
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,14 +42,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models: dict[str, nn.Module] = {"textbook": textbook, "ours": ours}
     if device != "cpu":
         models["textbook, compiled"] = torch.compile(pair(device)[1])
+        models["ours, replayed"], models["textbook, replayed"] = pair(device)
     optimizers = {name: torch.optim.AdamW(model.parameters(), fused=True) for name, model in models.items()}
 
-    def step(name: str, half: bool) -> None:
+    def gradients(name: str, half: bool, x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
             loss = loss_of(models[name], x, labels)
         optimizers[name].zero_grad()
         loss.backward()
-        optimizers[name].step()
+        return (loss.detach(),)
+
+    def stepper(name: str, half: bool) -> Callable[[], None]:
+        backward: Callable[..., tuple[Tensor, ...]] = partial(gradients, name, half)
+        if "replayed" in name:  # as `train.py` does on a GPU
+            backward = GraphedGradients(backward, list(models[name].parameters()))
+
+        def step() -> None:
+            backward(x, labels)
+            optimizers[name].step()
+
+        for _ in range(5 if "replayed" in name else 0):
+            step()
+        return step
 
     phases = ["returned", "kept"] if device == "cpu" else ["-"]
     print("| freed memory | precision | network | ms per step | clouds/s | floor / time | times faster | than row 1 |")
@@ -57,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if phase == "kept":
             keep_freed_memory()
         for half in (False, True):
-            steps = {name: (lambda name=name, half=half: step(name, half)) for name in models}
+            steps = {name: stepper(name, half) for name in models}
             product = widest_product(device, torch.bfloat16 if half else torch.float32)
             seconds = side_by_side(steps | {"product": product}, args.rounds, device)
             adds = args.batch_size * EXACT_STEP * (POINT_ADDS * args.num_points + CLOUD_ADDS)

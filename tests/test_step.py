@@ -165,7 +165,7 @@ def test_compiled_it_learns_the_same(monkeypatch):
     """One graph, no break; the compiler's own kernels are left out, as they take most of a minute to make."""
     compiled = []
 
-    def compile(model, dynamic, mode, compile=torch.compile):
+    def compile(model, dynamic, compile=torch.compile):
         compiled.append(model)
         return compile(model, dynamic=dynamic, fullgraph=True, backend="aot_eager")
 

@@ -106,7 +106,7 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
         f"a step of {clouds:.0f} clouds of {config.num_points:,} points: {whole / MEASURED * 1000:,.1f} ms, "
         f"{clouds * MEASURED / whole:,.0f} clouds/s, the mean of {MEASURED}; {device}, {config.precision}"
     )
-    rows = [f"{name:>10} {time / MEASURED * 1000:9,.1f} ms {time / whole:6.1%}" for name, time in parts.items()]
+    rows = [f"{name:>16} {time / MEASURED * 1000:9,.1f} ms {time / whole:6.1%}" for name, time in parts.items()]
     return "\n".join([first, "", *rows, "", *operator_lines(recorded.key_averages(), device)])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
@@ -90,9 +90,8 @@ class Run:
         seed = config.seed + RANKS_APART * world.rank
         if world.rank:
             torch.manual_seed(seed)
-        # Batches have few sizes, so each is compiled for itself; on a GPU its kernels are recorded as CUDA graphs.
-        mode = "reduce-overhead" if device.type == "cuda" else None
-        forward = torch.compile(model, dynamic=False, mode=mode) if config.compile else model
+        # Batches have few sizes, so each is compiled for itself.
+        forward = torch.compile(model, dynamic=False) if config.compile else model
         step = Step(config, model, forward, optimizer, schedule, average, teacher, world, Stopwatch(device))
         identity = {
             "device": device.type, "samples": len(train), "data": fingerprint(train), "processes": world.size,
@@ -113,9 +112,7 @@ class Run:
         """Trains the steps of the epoch that are not done yet; yields after each. Close it before using the run."""
         config, model = self.config, self.step.model
         model.train()
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm1d):
-                module.momentum = config.norm_momentum_in_epoch(self.epoch)
+        self.step.set_norm_momentum(config.norm_momentum_in_epoch(self.epoch))
         if self.progress is None:
             self.progress = Progress.begin(len(self.train), config.seed, self.epoch, self.device)
         progress = self.progress

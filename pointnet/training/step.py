@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pointnet.models import PointNetModel
 from pointnet.world import World
 
+from .graph import GraphedGradients
 from .losses import Teacher, distillation_loss, label_loss
 from .optimizer import MovingAverage
 from .settings import TrainConfig
@@ -33,6 +34,8 @@ class Step:
     Nothing in it waits for the device. A step whose loss or gradient is not finite changes neither weights nor running
     statistics: a flag on the device stops the optimizer, and the buffers are restored.
 
+    On a GPU forward and backward are recorded once and then replayed, with the same results (`GraphedGradients`).
+
     Several processes (`world`) each take their share of a batch and hold the same weights; norms, gradients and loss
     are those of the whole batch. Only the randomness differs between processes: augmentation and dropout.
 
@@ -52,27 +55,52 @@ class Step:
     world: World
     watch: Stopwatch
 
+    def __post_init__(self) -> None:
+        # One process alone: what ranks send each other is not recorded.
+        on_gpu = next(self.model.parameters()).is_cuda and self.world.size == 1
+        self.graphed = GraphedGradients(self._gradients, list(self.model.parameters())) if on_gpu else None
+
+    def set_norm_momentum(self, momentum: float) -> None:
+        """Sets the momentum of every batch norm. Recorded graphs hold the one they were recorded with."""
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm1d) and module.momentum != momentum:
+                module.momentum = momentum
+                if self.graphed:
+                    self.graphed.recordings.clear()
+
     def __call__(self, x: Tensor, labels: Tensor, category: Tensor | None = None, share: float = 1.0) -> StepResult:
         """x (B, C, N); labels (B,) or (B, N); category (B,), of parts; share: of the whole batch's clouds, these."""
-        buffers = list(self.model.buffers())
-        before = [buffer.clone() for buffer in buffers]
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, logits = self._loss(x, labels, category)
-        loss = loss * share
-        self.watch.lap("forward")
-        loss.backward()
-        loss = loss.detach()
-        finite = self._finish_gradients(loss)
-        for buffer, old in zip(buffers, before, strict=True):
-            buffer.copy_(torch.where(finite, buffer, old))
-        self.watch.lap("backward")
+        if self.graphed:
+            loss, logits, finite = self.graphed(x, labels) if category is None else self.graphed(x, labels, category)
+            self.watch.lap("forward_backward")
+        else:
+            loss, logits, finite = self._gradients(x, labels, category, share)
+            self.watch.lap("backward")
         # The fused optimizers read this flag, which is a gradient scaler's: where it is 1 they change nothing.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
             self.average.update(self.model, self.schedule.last_epoch)  # which counts steps
-        return StepResult(loss, logits.detach(), finite)
+        return StepResult(loss, logits, finite)
+
+    def _gradients(
+        self, x: Tensor, labels: Tensor, category: Tensor | None = None, share: float = 1.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Forward and backward: -> loss, logits and whether all is finite; if not, the buffers are as before."""
+        buffers = list(self.model.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, logits = self._loss(x, labels, category)
+        loss = loss * share
+        if not self.graphed:
+            self.watch.lap("forward")
+        loss.backward()
+        loss = loss.detach()
+        finite = self._finish_gradients(loss)
+        for buffer, old in zip(buffers, before, strict=True):
+            buffer.copy_(torch.where(finite, buffer, old))
+        return loss, logits.detach(), finite
 
     def _loss(self, x: Tensor, labels: Tensor, category: Tensor | None) -> tuple[Tensor, Tensor]:
         """The loss () of these clouds, and the logits in float32."""
