@@ -200,8 +200,7 @@ def test_the_settings_of_the_records_load_although_some_were_removed_since():
         assert read_config(path.parent).out.startswith("runs/")
 
 
-@pytest.mark.parametrize("line", ["mix: cutmix_r", "cuda_graph: true"])
-def test_a_removed_setting_that_was_used_is_refused(tmp_path, line):
-    (tmp_path / "config.yaml").write_text(f"epochs: 3\n{line}\nmix_share: 0.2\n")
-    with pytest.raises(ValueError, match=f"config.yaml: no setting '{line.split(':')[0]}'"):
+def test_a_removed_setting_that_was_used_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_text("epochs: 3\nmix: cutmix_r\nmix_share: 0.2\n")
+    with pytest.raises(ValueError, match="config.yaml: no setting 'mix'"):
         read_config(tmp_path)

@@ -24,7 +24,7 @@ RESULT = "result.json"  # how good the chosen epoch is
 CURVES = "curves.svg"  # the metrics, drawn
 
 # Settings that were removed, as old files have them whose runs would compute the same today.
-REMOVED = {"mix": "none", "mix_share": 0.5, "mix_beta": 1.0, "cuda_graph": False}
+REMOVED = {"mix": ("none",), "mix_share": (0.5,), "mix_beta": (1.0,), "cuda_graph": (False, True)}
 
 Line = Mapping[str, Any]  # the metrics of an epoch
 Result = dict[str, Any]
@@ -80,7 +80,7 @@ def read_settings(path: AnyPath) -> tuple[TrainConfig, list[int]]:
         seeds = values.pop("seeds", None) or []
         if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
             raise ValueError("seeds must be a list of whole numbers")
-        kept = {name: value for name, value in values.items() if name not in REMOVED or value != REMOVED[name]}
+        kept = {name: value for name, value in values.items() if value not in REMOVED.get(name, ())}
         return with_values(TrainConfig(), kept), seeds
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(" ".join(f"{path}: {error}".split())) from error
