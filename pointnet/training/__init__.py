@@ -3,8 +3,7 @@
 from pointnet.devices import find_device, keep_freed_memory
 from pointnet.evaluation.evaluate import evaluate
 
-from .fit import fit
+from .fit import Stopped, fit
 from .settings import TrainConfig
-from .stopping import Stopped
 
 __all__ = ["Stopped", "TrainConfig", "evaluate", "find_device", "fit", "keep_freed_memory"]
