@@ -22,6 +22,8 @@ class PointCloud(NamedTuple):
     normals: NDArray[np.float32] | None  # (N, 3), of length 1 or 0
     colors: NDArray[np.float32] | None  # (N, 3), red, green and blue in [0, 1]
     labels: NDArray[np.int64] | None  # (N,)
+    intensity: NDArray[np.float32] | None = None  # (N,), as in the file
+    notes: tuple[str, ...] = ()  # short sentences: what of the file was guessed, skipped or left out
 
     def in_library_frame(self, up: str) -> PointCloud:
         """This cloud with z up: rotated if `up`, its own up axis, is "y"."""
@@ -64,8 +66,8 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     finite = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
         rows = drawn_rows(finite, drawing.num_points, drawing.generator, drawing.repeat)
-        there = {name: column for name, column in contents._asdict().items() if column is not None}
-        contents = Contents(**{name: column[rows] for name, column in there.items()})
+        there = {name: column for name, column in contents._asdict().items() if isinstance(column, np.ndarray)}
+        contents = contents._replace(**{name: column[rows] for name, column in there.items()})
     if drawing.normalize and finite.any():
         middle, half = middle_and_half_extent(whole if finite.all() else whole[finite])
         contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
@@ -102,6 +104,8 @@ def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
         None if normals is None else unit_or_zero(normals),
         None if colors is None else colors.astype(np.float32),
         None if labels is None else labels.astype(np.int64),
+        None if contents.intensity is None else contents.intensity.astype(np.float32),
+        contents.notes,
     )
 
 
@@ -121,7 +125,8 @@ def _sampled(mesh: Contents, drawing: Drawing, extras: Extras, dtype: type[np.fl
     points = interpolate(vertices, corners, weights, dtype)
     if not _finite_rows(points, np.float32).all():
         raise Refusal("has coordinates too large for 32 bits")
-    return PointCloud(points, normals_of_faces(vertices, corners) if "normals" in extras else None, colors, None)
+    normals = normals_of_faces(vertices, corners) if "normals" in extras else None
+    return PointCloud(points, normals, colors, None, notes=mesh.notes)
 
 
 def _finite_mesh(mesh: Contents) -> tuple[Array, Array, Array | None]:

@@ -66,8 +66,9 @@ def read_cloud(
     extras: Extras = EXTRAS,
     precise: bool = False,
     mesh_points: int = NUM_POINTS,
+    vertices: bool = False,
 ) -> PointCloud:
-    """The points of any file, with their normals, colours and labels where it has some.
+    """The points of any file, with their normals, colours, labels and intensity where it has some.
 
     Args:
         path: a file whose suffix says its format, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5, or
@@ -82,9 +83,10 @@ def read_cloud(
             is refused.
         normalize: first move the centre of the bounding box to the origin and scale coordinates to at most 1, in
             float64, so that a survey's easting of half a million metres does not cost the shape its digits.
-        extras: what else is wanted, of "normals", "colors" and "labels"; the rest is None and takes no memory.
+        extras: what else is wanted, of "normals", "colors", "labels" and "intensity"; the rest is None and takes no memory.
         precise: coordinates as float64, with all digits that the file has.
         mesh_points: N of a mesh where `num_points` is None.
+        vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces.
 
     Rows of a cloud and faces of a mesh whose coordinates are not finite are skipped.
 
@@ -96,7 +98,9 @@ def read_cloud(
     check_drawing(num_points, up)
     with file_errors(path):
         contents = contents_of(path, extras)
-        if contents.faces is not None:
+        if vertices:
+            contents = contents._replace(faces=None, face_colors=None)
+        elif contents.faces is not None:
             num_points = num_points or mesh_points
         cloud = cloud_from(contents, Drawing(num_points, generator, repeat, normalize, precise), extras)
         return cloud.in_library_frame(up_of(path, up))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 # What a point may have beside its coordinates. A parser gets the names of those that are wanted and skips the rest.
 Extras = Collection[str]
-EXTRAS = ("normals", "colors", "labels")
+EXTRAS = ("normals", "colors", "labels", "intensity")
 
 
 class Contents(NamedTuple):
@@ -23,7 +23,9 @@ class Contents(NamedTuple):
     normals: Array | None = None  # (V, 3), of any length
     colors: Array | None = None  # (V, 3) in [0, 1]
     labels: Array | None = None  # (V,)
+    intensity: Array | None = None  # (V,), of any range
     face_colors: Array | None = None  # (F, 3) in [0, 1]
+    notes: tuple[str, ...] = ()  # short sentences: what was guessed, skipped or left out
 
 
 def most_bytes(file_size: int) -> int:
