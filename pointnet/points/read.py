@@ -83,7 +83,8 @@ def read_cloud(
             is refused.
         normalize: first move the centre of the bounding box to the origin and scale coordinates to at most 1, in
             float64, so that a survey's easting of half a million metres does not cost the shape its digits.
-        extras: what else is wanted, of "normals", "colors", "labels" and "intensity"; the rest is None and takes no memory.
+        extras: what else is wanted, of "normals", "colors", "labels" and "intensity"; the rest is None and takes no
+            memory.
         precise: coordinates as float64, with all digits that the file has.
         mesh_points: N of a mesh where `num_points` is None.
         vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces.

@@ -15,7 +15,7 @@ from .scan import quoted
 
 MOST_COLUMNS = 100
 MOST_MEMBERS = 1000
-WIDTHS = {"normals": 3, "colors": 3, "labels": 1}
+WIDTHS = {"normals": 3, "colors": 3, "labels": 1, "intensity": 1}
 
 
 def parse_npy(data: bytes, extras: Extras = EXTRAS) -> Contents:

@@ -21,6 +21,7 @@ COLUMNS: dict[str, tuple[Group, ...]] = {
         ("classification",),
         ("scalarclassification",),
     ),
+    "intensity": (("intensity",), ("scalarintensity",), ("reflectance",), ("scalarreflectance",)),
 }
 # Names of whole arrays: HDF5 data sets and members of an NPZ, in order of preference.
 ARRAYS: dict[str, Group] = {
@@ -28,6 +29,7 @@ ARRAYS: dict[str, Group] = {
     "normals": ("normals", "normal"),
     "colors": ("colors", "color", "rgb"),
     "labels": ("labels", "label", "parts", "seg", "pid"),
+    "intensity": ("intensity", "reflectance"),
 }
 SOME_ROWS = 10_000  # evenly spaced; columns without names are recognised by these
 
@@ -99,13 +101,14 @@ def recognised(rows: Array, extras: Extras = EXTRAS) -> dict[str, Array]:
 
 
 def from_parts(parts: Mapping[str, Array]) -> Contents:
-    """Contents of a cloud from its points (N, 3) and what there is of normals, colors (N, 3) and labels (N, 1)."""
-    colors, labels = parts.get("colors"), parts.get("labels")
+    """Contents of a cloud from its points (N, 3) and what there is of normals, colors (N, 3), labels and intensity (N, 1)."""
+    colors, labels, intensity = parts.get("colors"), parts.get("labels"), parts.get("intensity")
     return Contents(
         parts["points"],
         normals=parts.get("normals"),
         colors=None if colors is None else as_unit_colors(colors),
         labels=None if labels is None else as_labels(labels[:, 0]),
+        intensity=None if intensity is None else intensity[:, 0],
     )
 
 
