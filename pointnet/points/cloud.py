@@ -66,10 +66,9 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     finite = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
         rows = drawn_rows(finite, drawing.num_points, drawing.generator, drawing.repeat)
-        there: dict[str, Any] = {
-            name: each for name, each in contents._asdict().items() if isinstance(each, np.ndarray)
-        }
-        contents = contents._replace(**{name: column[rows] for name, column in there.items()})
+        there = {name: column for name, column in contents._asdict().items() if isinstance(column, np.ndarray)}
+        drawn: dict[str, Any] = {name: column[rows] for name, column in there.items()}
+        contents = contents._replace(**drawn)
     if drawing.normalize and finite.any():
         middle, half = middle_and_half_extent(whole if finite.all() else whole[finite])
         contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)

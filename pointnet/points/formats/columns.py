@@ -101,7 +101,7 @@ def recognised(rows: Array, extras: Extras = EXTRAS) -> dict[str, Array]:
 
 
 def from_parts(parts: Mapping[str, Array]) -> Contents:
-    """Contents of a cloud from its points (N, 3) and what there is of normals, colors (N, 3), labels and intensity (N, 1)."""
+    """Contents of a cloud: points, normals, colors (N, 3), labels, intensity (N, 1); all but points may be missing."""
     colors, labels, intensity = parts.get("colors"), parts.get("labels"), parts.get("intensity")
     return Contents(
         parts["points"],
