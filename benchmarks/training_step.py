@@ -23,7 +23,7 @@ from benchmarks.common import (
     widest_product,
 )  # fmt: skip
 from pointnet.devices import keep_freed_memory
-from pointnet.training.step import GraphedGradients
+from pointnet.training.graph import GraphedGradients
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointnet.datasets import PointCloudFileError, cache
+from pointnet.datasets import PointCloudFileError, cache, workers
 from pointnet.datasets.cache import cached_clouds
 
 BAD = (0, 33)
@@ -204,7 +204,7 @@ def in_a_group(function, *arguments) -> None:
 
 
 def test_a_cache_that_was_killed_half_way_leaves_no_process_and_what_is_whole_is_kept(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "free_cores", lambda: 2)
+    monkeypatch.setattr(workers, "free_cores", lambda: 2)
     log = tmp_path / "log"
     context = multiprocessing.get_context("fork")
     sampler = partial(slow, log=log)
@@ -250,7 +250,7 @@ def dies(file: Path) -> np.ndarray:
 
 
 def test_a_process_that_dies_ends_it_at_once_in_one_line_that_names_the_file(files, monkeypatch):
-    monkeypatch.setattr(cache, "free_cores", lambda: 2)
+    monkeypatch.setattr(workers, "free_cores", lambda: 2)
     with pytest.raises(PointCloudFileError, match=r"a process died \(out of memory\?\) while") as caught:
         cached_clouds(files, dies, (3, 4), "a", files[0].parent)
     assert "0010.bin" in str(caught.value)
@@ -262,7 +262,7 @@ def breaks(file: Path) -> np.ndarray:
 
 
 def test_a_samplers_own_mistake_comes_through(files, monkeypatch):
-    monkeypatch.setattr(cache, "free_cores", lambda: 2)
+    monkeypatch.setattr(workers, "free_cores", lambda: 2)
     with pytest.raises(KeyError, match=r"\.bin"):
         cached_clouds(files, breaks, (3, 4), "a", files[0].parent)
 

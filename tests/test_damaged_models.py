@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from pointnet import PointNetClassifier, load_model
-from pointnet.models.pretrained import digest
+from pointnet.models.weights import digest
 from tests.helpers import SMALL, described
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from pointnet import PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, critical_points
 from pointnet.ops.masked import point_mask
 from pointnet.ops.pooled import pooled, pooled_definition
-from pointnet.training import fit, step
+from pointnet.training import fit, graph
 from pointnet.training.run import Run
 from pointnet.world import World
 from tests.helpers import assert_ends_as, fit_in_two, quiet, tiny, trained_looking, two_shapes
@@ -96,7 +96,7 @@ def test_a_deterministic_run_on_a_gpu_resumes_bit_for_bit(tmp_path):
 def test_replayed_steps_are_the_launched_ones_bit_for_bit(tmp_path, monkeypatch, changes):
     settings = {"device": "cuda", "deterministic": True, "epochs": 6, "norm_decay_rate": 0.5, **changes}
     fit(tiny(tmp_path / "replayed", **settings), DATA, log=quiet)
-    monkeypatch.setattr(step, "WARM_UP", 10_000)
+    monkeypatch.setattr(graph, "WARM_UP", 10_000)
     fit(tiny(tmp_path / "launched", **settings), DATA, log=quiet)
     assert_ends_as(tmp_path / "replayed", tmp_path / "launched")
 

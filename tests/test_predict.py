@@ -208,7 +208,7 @@ def test_the_model_is_left_as_it_was_and_may_be_in_training(model):
 
 
 def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch, capsys, model):
-    monkeypatch.setattr("pointnet.models.pretrained.WEIGHTS", tmp_path)
+    monkeypatch.setattr("pointnet.models.weights.WEIGHTS", tmp_path)
     assert "no weights for the task classification are shipped" in error_of(
         capsys, command_line.main, ["predict", str(CHAIR)]
     )

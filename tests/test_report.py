@@ -16,7 +16,7 @@ from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
 from pointnet.models import load_model
-from pointnet.pages import report
+from pointnet.pages import report, report_sections
 from pointnet.pages.report import read_run, write_report
 from pointnet.training import fit
 from pointnet.training.fit import training_parts
@@ -140,7 +140,7 @@ def test_the_tables_are_those_of_the_analysis(analysis, tested, monkeypatch):
 
 def test_the_worst_mistakes_are_clouds_with_their_critical_points(analysis, tested, monkeypatch):
     show(monkeypatch, analysis)
-    monkeypatch.setattr(report, "MOST_MISTAKES", 8)
+    monkeypatch.setattr(report_sections, "MOST_MISTAKES", 8)
     data = analysis.data
 
     shown = views_of(write_report(tested, device="cpu").page)
@@ -150,7 +150,7 @@ def test_the_worst_mistakes_are_clouds_with_their_critical_points(analysis, test
         assert view["critical"] == analysis.critical[index].nonzero()[:, 0].tolist()
         true, predicted = data.classes[int(data.labels[index])], data.classes[int(analysis.predicted[index])]
         assert re.fullmatch(rf"{true} → {predicted}: \d+%, not \d+% \(no\. {index}\)", view["name"])
-    monkeypatch.setattr(report, "MOST_POINTS", 3 * 48)
+    monkeypatch.setattr(report_sections, "MOST_POINTS", 3 * 48)
     assert len(views_of(write_report(tested, device="cpu").page)) == 3
 
 

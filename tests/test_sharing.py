@@ -92,7 +92,7 @@ def test_stopped_between_its_files_a_save_leaves_no_model_that_looks_whole(folde
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pointnet.models.pretrained.save_config", stop)
+    monkeypatch.setattr("pointnet.models.weights.save_config", stop)
     for where, message in ((folder, "damaged: it does not match the sha256"), (tmp_path / "new", "no model here")):
         with pytest.raises(KeyboardInterrupt):
             small().save_pretrained(where)
@@ -170,7 +170,7 @@ def test_the_model_card_is_in_the_hubs_layout(folder, tmp_path):
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     """The place of shipped weights, with two of them."""
-    monkeypatch.setattr("pointnet.models.pretrained.WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("pointnet.models.weights.WEIGHTS", tmp_path / "weights")
     models = {name: small() for name in ("pointnet_a", "pointnet_b")}
     for name, model in models.items():
         model.save_pretrained(tmp_path / "weights" / name, half=True)

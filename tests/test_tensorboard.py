@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pointnet.commands import train
-from pointnet.training.run_folder import ScalarLog
+from pointnet.training.tensorboard import ScalarLog
 from tests.helpers import ON_SAMPLES, ROOT, error_of, metrics_line, write_metrics
 
 

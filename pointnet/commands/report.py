@@ -5,7 +5,8 @@ from argparse import Namespace
 
 from pointnet.devices import keep_freed_memory, use_threads
 from pointnet.names import printable
-from pointnet.pages.report import SPLIT_NAMES, write_report
+from pointnet.pages.report import write_report
+from pointnet.pages.report_sections import SPLIT_NAMES
 
 
 def run(flags: Namespace) -> int:

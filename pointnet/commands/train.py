@@ -21,6 +21,7 @@ from pointnet.training.fit import discard
 from pointnet.training.run_folder import CHECKPOINT, CONFIG, CURVES, METRICS, RESULT, Result, seed_folder
 from pointnet.training.seeds import run_seeds, seeds_table
 from pointnet.training.settings import TrainConfig
+from pointnet.training.tensorboard import ScalarLog, check_tensorboard
 from pointnet.world import AgreedError, World, is_lost_process, joined_world, launched_by_torchrun, restart_count
 
 from .flags import one_line
@@ -98,7 +99,7 @@ def open_splits(config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds | N
     with world.together(), world.one_by_one():
         find_device(config.device)
         if config.tensorboard:
-            run_folder.check_tensorboard()
+            check_tensorboard()
         training = open_dataset(name, root, "train", *how)
         return training, open_dataset(name, root, "test", *how) if config.test else None
 
@@ -106,7 +107,7 @@ def open_splits(config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds | N
 def run(config: TrainConfig, training: LabelledClouds, test: LabelledClouds | None, resume: bool) -> Result:
     """Trains once and draws the curves; returns what `result.json` holds."""
     writes = World.current().writes
-    scalars = run_folder.ScalarLog(config.out) if config.tensorboard and writes else None
+    scalars = ScalarLog(config.out) if config.tensorboard and writes else None
     with closing(scalars) if scalars else nullcontext():
         result = fit(config, training, test, resume, print, scalars)
     if writes:

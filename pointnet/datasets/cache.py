@@ -16,19 +16,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import sys
 import tempfile
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pointnet.devices import free_cores
 from pointnet.files import content_hash, files_of, write_atomically
 from pointnet.points.read import PointCloudFileError
 
+from .workers import WorkerDiedError, on_all_cores
+
 DIGEST = 32  # bytes of a sha256
-FEWEST = 8  # files that are worth starting processes for
 ATTEMPTS = 5  # another process may remove what this one is about to use
 Sampler = Callable[[Path], NDArray[np.float32]]
 Shape = tuple[int, int]
@@ -272,68 +265,3 @@ def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Sh
     listing = {"keys": keys, "bad": bad, "counts": list(counts.values())}
     write_atomically(whole.with_suffix(".json"), json.dumps(listing).encode())
     os.replace(file.name, whole.with_suffix(".npy"))
-
-
-class WorkerDiedError(Exception):
-    """A worker process ended abnormally; `args` are the items that were being worked on or about to be."""
-
-
-def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """The results of `work(item)` for each item, in the order they are ready.
-
-    What `work` raises is raised here, and the remaining items are dropped. Where processes are started by forking
-    (Linux), `work` need not be picklable.
-
-    Raises:
-        WorkerDiedError: a worker process ended abnormally, such as one that ran out of memory.
-    """
-    cores = min(free_cores(), len(items))
-    if cores < 2 or len(items) < FEWEST or multiprocessing.current_process().daemon:  # which may have no children
-        yield from map(work, items)
-        return
-    # Forked where that is safe: workers need only numpy, have all modules, and a script needs no main guard.
-    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    pool = ProcessPoolExecutor(cores, context, _start, (work,))
-    rest, running = iter(items), dict[Future[Any], Any]()
-
-    def submit(count: int) -> None:
-        running.update((pool.submit(_run, item), item) for item in islice(rest, count))
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which workers do not use
-            submit(2 * cores)  # no more than that: if a worker dies, these are the items it may have died of
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield future.result()
-                del running[future]
-                submit(1)
-    except BrokenProcessPool as error:
-        unfinished = (item for future, item in running.items() if not future.done() or future.exception())
-        raise WorkerDiedError(*unfinished) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_work: Callable[[Any], Any]  # what this process does with an item; set in workers alone
-
-
-def _start(work: Callable[[Any], Any]) -> None:
-    """Runs first in each worker. Handing `work` over once is cheaper than with every item, and it is not pickled."""
-    global _work
-    _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends a worker whose parent was killed: it would wait for items for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _run(item: Any) -> Any:
-    return _work(item)

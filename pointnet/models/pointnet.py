@@ -10,7 +10,8 @@ from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS
 from pointnet.ops.masked import Lengths
 
-from .encoder import ENCODER_WIDTHS, Output, PointNetEncoder, PointNetModel, pool_chunks
+from .chunks import pool_chunks
+from .encoder import ENCODER_WIDTHS, Output, PointNetEncoder, PointNetModel
 
 CLASSIFIER_HEAD_WIDTHS = (512, 256)  # as published: of the hidden layers
 

@@ -14,7 +14,8 @@ from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS
 from pointnet.ops.masked import Lengths
 
-from .encoder import ENCODER_WIDTHS, Encoding, Output, PointNetEncoder, PointNetModel, check_points_are_independent
+from .chunks import check_points_are_independent
+from .encoder import ENCODER_WIDTHS, Encoding, Output, PointNetEncoder, PointNetModel
 
 # As published: of the part encoder before and after its feature transform, and of the heads' hidden layers.
 PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS = ((64, 128, 128), (512, 2048)), (256, 256, 128)

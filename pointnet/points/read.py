@@ -19,6 +19,7 @@ from .errors import Refusal, check_file, file_errors
 from .formats.arrays import parse_npy, parse_npy_table, parse_npz
 from .formats.contents import EXTRAS, Array, Contents, Extras
 from .formats.gltf import parse_glb, parse_gltf
+from .formats.hdf5 import hdf5_names as hdf5_names
 from .formats.hdf5 import parse_hdf5
 from .formats.hdf5 import read_hdf5 as read_hdf5
 from .formats.obj import parse_obj

@@ -16,7 +16,7 @@ from pointnet.devices import deterministic_algorithms, environment, find_device
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model
-from pointnet.models.pretrained import save_config
+from pointnet.models.weights import save_config
 from pointnet.world import World
 
 from .loader import count_batches

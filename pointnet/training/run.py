@@ -16,7 +16,7 @@ from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.layers import synchronize_norms
 from pointnet.layers.tnet import TNET_WIDTHS
 from pointnet.models import MODELS, PointNetModel
-from pointnet.models.pretrained import save_weights
+from pointnet.models.weights import save_weights
 from pointnet.world import World
 
 from .loader import Loader, count_batches, cut_batches, make_loader
