@@ -1,6 +1,7 @@
 """The flags of `train.py`: one for each setting, and those that say where settings begin and what is run."""
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -46,10 +47,10 @@ def training_parser(prog: str = "train.py", all_flags: bool = False) -> OneLineP
     start.add_argument("--profile", action="store_true", help="measure where the time of a step goes")
     start.add_argument("-h", "--help", action="help", help="explain the usual flags")
     start.add_argument("--help_all", action="store_true", help="explain all flags")
-    for name in FIELDS:
-        if name in GROUPS:
-            group = parser.add_argument_group(GROUPS[name])
-        add_setting(group, name, all_flags)
+    for title, group in GROUPS.items():
+        flags = parser.add_argument_group(title)
+        for field in dataclasses.fields(group):
+            add_setting(flags, field.name, all_flags)
     return parser
 
 

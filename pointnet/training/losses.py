@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from pointnet.models import PointNetPartSegmenter, load_model
 
-from .settings import TrainConfig
+from .settings import LossSettings
 
 
 def label_loss(
-    settings: TrainConfig, model: nn.Module, logits: Tensor, labels: Tensor, category: Tensor | None
+    settings: LossSettings, model: nn.Module, logits: Tensor, labels: Tensor, category: Tensor | None
 ) -> Tensor:
     """The mean loss over the labels (B,) or (B, N), from logits (B, K) or (B, K, N); category (B,) of objects."""
     if labels.dim() == 1:

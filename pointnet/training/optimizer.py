@@ -9,10 +9,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from pointnet.models import PointNetModel
 
-from .settings import TrainConfig
+from .settings import Optimization
 
 
-def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
     """An optimizer that decays matrices only: no norms, no biases."""
     parameters = list(model.parameters())
     groups = [
@@ -29,7 +29,7 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
     return kind(groups, settings.lr, fused=True)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainConfig, steps: int) -> LRScheduler:
+def make_schedule(optimizer: torch.optim.Optimizer, settings: Optimization, steps: int) -> LRScheduler:
     """The learning rate of each of a run's steps."""
     if settings.schedule == "onecycle":
         # One step more than the run has: the schedule also advances after the last step.

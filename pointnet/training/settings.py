@@ -18,10 +18,21 @@ def setting(default: Any, text: str, low: float | None = None, high: float | Non
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How a network is trained. ValueError, naming the setting, where a value is out of range or unknown."""
+class Settings:
+    """A group of settings. ValueError, naming the setting, where a value is out of range."""
 
-    # Which clouds a network is trained on, and how they are read.
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
+            if low is not None and not low <= value <= (float("inf") if high is None else high):
+                wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise ValueError(f"{field.name} must be {wanted}, got {value}")
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings):
+    """Which clouds a network is trained on, and how they are read."""
+
     task: Literal["classification", "part", "scene"] = setting("classification", "label clouds, or points")
     dataset: str = setting("shapes", "shapes, modelnet40, scanobjectnn, folder (yours) ...; a wrong name lists all")
     root: str = setting("data", "the folder that holds the data set")
@@ -33,7 +44,11 @@ class TrainConfig:
     test: bool = setting(True, "evaluate the chosen epoch on the test split; false while you search for settings")
     feed: Literal["auto", "resident", "stream"] = setting("auto", "where clouds are: on the device, or streamed")
 
-    # Which network is trained.
+
+@dataclass(frozen=True)
+class ModelSettings(Settings):
+    """Which network is trained."""
+
     model: str = setting("pointnet", "the network's name")
     width: float = setting(1.0, "width of shared layers and head, relative to the published; multiples of 8", 0.01, 16)
     tnet_width: float = setting(1.0, "width of the T-Nets, relative to the published; multiples of 8", 0.01, 16)
@@ -42,7 +57,11 @@ class TrainConfig:
     feature_transform: bool = setting(True, "use the T-Net that aligns the 64 features")
     regularization_weight: float = setting(0.016, "weight of the orthogonality loss, a mean over clouds", 0)
 
-    # How long a network is trained, and by which optimizer.
+
+@dataclass(frozen=True)
+class Optimization(Settings):
+    """How long a network is trained, and by which optimizer."""
+
     epochs: int = setting(20, "passes over the training split", 1)
     batch_size: int = setting(32, "clouds per step; an epoch is cut into batches of nearly equal size", 2)
     early_points: int = setting(256, "points per cloud in early epochs, drawn anew each step; 0 for num_points", 0)
@@ -60,7 +79,16 @@ class TrainConfig:
     ema: float = setting(0.0, "decay (0.999) of averaged weights, which are then evaluated and kept; 0 for none", 0, 1)
     skip_limit: int = setting(10, "steps skipped for points, loss or gradient not finite before the run ends", 0)
 
-    # What a network is trained to minimize.
+    def norm_momentum_in_epoch(self, epoch: int) -> float:
+        """Batch norm's momentum in the epoch of this index (from 0)."""
+        decayed = self.norm_momentum * self.norm_decay_rate ** (epoch // self.decay_epochs)
+        return max(decayed, min(self.norm_momentum, 0.01))
+
+
+@dataclass(frozen=True)
+class LossSettings(Settings):
+    """What a network is trained to minimize."""
+
     label_smoothing: float = setting(0.2, "share of the target spread over all classes", 0, 1)
     restrict: bool = setting(True, "parts: only those of the object's category count in the loss; false for all")
     unknown_category: float = setting(0.0, "parts: share of objects whose category is hidden from the network", 0, 1)
@@ -69,7 +97,11 @@ class TrainConfig:
     distill: float = setting(0.5, "weight of the distillation loss; the rest is the loss of the labels", 0, 1)
     temperature: float = setting(2.0, "divides the logits of teacher and student before they are compared", 1)
 
-    # How clouds are changed at random in training; evaluation sees them as they are.
+
+@dataclass(frozen=True)
+class Augmentation(Settings):
+    """How clouds are changed at random in training; evaluation sees them as they are."""
+
     scale: float = setting(1.25, "stretch each axis by a random factor from [1/scale, scale]; 1 for none", 1)
     shift: float = setting(0.1, "move each cloud by up to this much along each axis; the cloud has radius 1", 0)
     rotate: float = setting(0.0, "rotate each cloud about the up axis by up to this many degrees; 180 for any", 0, 180)
@@ -77,7 +109,11 @@ class TrainConfig:
     jitter: float = setting(0.0, "standard deviation of the noise on each coordinate", 0)
     point_dropout: float = setting(0.0, "drop up to this share of a cloud's points", 0, 1)
 
-    # Where and how a run is computed, and what it writes.
+
+@dataclass(frozen=True)
+class RunSettings(Settings):
+    """Where and how a run is computed, and what it writes."""
+
     seed: int = setting(0, "the seed of everything random", 0, 2**43 - 1)  # with the epoch 64 bits
     device: str = setting("auto", "auto (cuda if there is one), cpu, cuda or cuda:N")
     threads: int = setting(0, "CPU threads, 0 for as many as are free", 0)
@@ -88,12 +124,13 @@ class TrainConfig:
     tensorboard: bool = setting(False, "also write the metrics to out/tensorboard (extra tensorboard)")
     out: str = setting("", "the run's folder; empty for a new one under runs/")
 
+
+@dataclass(frozen=True)
+class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSettings, DataSettings):
+    """How a network is trained: all groups as one flat dataclass (its fields begin with the last group's)."""
+
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
-            if low is not None and not low <= value <= (float("inf") if high is None else high):
-                wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise ValueError(f"{field.name} must be {wanted}, got {value}")
+        super().__post_init__()
         if self.task != "classification" and self.teacher:
             raise ValueError(f"teacher is for the task classification, not {self.task}; leave it out")
         check_name("dataset", self.dataset, DATASETS_OF[self.task])
@@ -109,16 +146,10 @@ class TrainConfig:
         early = self.early_points and epoch < int(self.epochs * self.early_share)
         return min(self.early_points, self.num_points) if early else self.num_points
 
-    def norm_momentum_in_epoch(self, epoch: int) -> float:
-        """Batch norm's momentum in the epoch of this index (from 0)."""
-        decayed = self.norm_momentum * self.norm_decay_rate ** (epoch // self.decay_epochs)
-        return max(decayed, min(self.norm_momentum, 0.01))
 
-
-# The groups of settings in the help, by the first setting of each.
-GROUPS = {
-    "task": "data", "model": "model", "epochs": "optimization", "label_smoothing": "loss", "scale": "augmentation",
-    "seed": "run",
+GROUPS: dict[str, type[Settings]] = {
+    "data": DataSettings, "model": ModelSettings, "optimization": Optimization, "loss": LossSettings,
+    "augmentation": Augmentation, "run": RunSettings,
 }  # fmt: skip
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 TYPES: dict[str, Any] = get_type_hints(TrainConfig)
