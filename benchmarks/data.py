@@ -23,8 +23,8 @@ from pointnet.datasets.transforms import random_subset
 from pointnet.devices import keep_freed_memory
 from pointnet.points.sampling import KEPT
 from pointnet.training import TrainConfig
+from pointnet.training.augment import augment
 from pointnet.training.loader import Loader, ResidentLoader, StreamedLoader, cut_batches
-from pointnet.training.run import augment
 
 SAMPLES = Path("data/samples")
 CPU = torch.device("cpu")

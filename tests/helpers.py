@@ -16,8 +16,8 @@ from pointnet.datasets import LabelledClouds, LabelledPoints, s3dis
 from pointnet.evaluation.analysis import Analysis, analyse
 from pointnet.models import load_model
 from pointnet.training import TrainConfig, fit
+from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.run import Run
-from pointnet.training.run_folder import load_checkpoint
 from pointnet.world import World
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from pointnet.training import Stopped, fit, step
-from pointnet.training.fit import signals_deferred
-from pointnet.training.run_folder import load_checkpoint, save_checkpoint
+from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
+from pointnet.training.stopping import signals_deferred
 from pointnet.world import World
 from tests.helpers import ROOT, assert_ends_as, quiet, tiny, two_shapes
 

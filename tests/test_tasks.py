@@ -20,7 +20,7 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
 from pointnet.training import TrainConfig, fit
 from pointnet.training.losses import label_loss, point_loss, soft_iou
-from pointnet.training.run import make_model
+from pointnet.training.network import make_model
 from pointnet.training.run_folder import chosen_epoch, read_metrics
 from pointnet.training.step import Step
 from pointnet.world import World

@@ -13,8 +13,9 @@ from pointnet.devices import find_device
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.models import load_model
 from pointnet.training import TrainConfig, fit, run
+from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.fit import create_run_folder
-from pointnet.training.run_folder import load_checkpoint, read_metrics, save_checkpoint
+from pointnet.training.run_folder import read_metrics
 from tests.helpers import assert_ends_as, assert_equal_states, quiet, tiny, two_shapes, weights
 
 DATA, TEST = two_shapes(per_class=8), two_shapes(per_class=8, seed=1)

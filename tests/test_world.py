@@ -24,8 +24,9 @@ from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model
 from pointnet.training import fit, run
+from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.fit import check_trainable
-from pointnet.training.run_folder import load_checkpoint, write_config
+from pointnet.training.run_folder import write_config
 from pointnet.world import AgreedError, World, joined_world
 from tests.helpers import ROOT, assert_ends_as, halves, quiet, tiny, two_shapes
 

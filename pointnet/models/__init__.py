@@ -5,11 +5,11 @@ from .chunks import pool_chunks as pool_chunks
 from .encoder import PointNetEncoder as PointNetEncoder
 from .encoder import PointNetModel as PointNetModel
 from .encoder import Transforms as Transforms
-from .encoder import load_model as load_model
 from .pointnet import PointNetClassifier as PointNetClassifier
 from .pretrained import MODELS as MODELS
 from .segmentation import PointNetPartSegmenter as PointNetPartSegmenter
 from .segmentation import PointNetSegmenter as PointNetSegmenter
-from .weights import DEFAULTS as DEFAULTS
 from .weights import WEIGHTS as WEIGHTS
 from .weights import shipped as shipped
+from .zoo import DEFAULTS as DEFAULTS
+from .zoo import load_model as load_model

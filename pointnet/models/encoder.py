@@ -1,4 +1,4 @@
-"""PointNet's encoder, what all networks with one share, and loading one (Qi, Su, Mo, Guibas, CVPR 2017, figure 2)."""
+"""PointNet's encoder, and what all networks with one share (Qi, Su, Mo, Guibas, CVPR 2017, figure 2)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pointnet.files import AnyPath
 from pointnet.layers.folding import fold_norms
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS, TNet, orthogonality_loss
 from pointnet.ops.aligned import Transform
 from pointnet.ops.masked import Lengths, fill_padding, point_mask
 
-from .pretrained import Pretrained, load_folder
+from .pretrained import Pretrained
 
 ENCODER_WIDTHS = ((64, 64), (64, 128, 1024))  # as published: before and after the feature transform
 
@@ -132,14 +131,3 @@ class PointNetModel(Pretrained):
         if transforms.feature is None:
             return next(self.parameters()).new_zeros(())
         return self.regularization_weight * orthogonality_loss(transforms.feature)
-
-
-def load_model(path: AnyPath) -> PointNetModel:
-    """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
-
-    It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.
-
-    Raises:
-        ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
-    """
-    return load_folder(path)

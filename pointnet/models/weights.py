@@ -20,8 +20,6 @@ from pointnet.files import AnyPath, write_atomically
 from pointnet.names import did_you_mean, did_you_mean_path
 
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
-# Those that predict where no model is named, by task.
-DEFAULTS = {"classification": "pointnet_modelnet40", "part": "pointnet_shapes_part"}
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 Plain = Mapping[str, Any]  # what JSON can hold
 # What else may be there, by how it begins: what torch.save and pickle write, what a clone without Git LFS has.

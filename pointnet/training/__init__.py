@@ -3,7 +3,8 @@
 from pointnet.devices import find_device, keep_freed_memory
 from pointnet.evaluation.evaluate import evaluate
 
-from .fit import Stopped, fit
+from .fit import fit
 from .settings import TrainConfig
+from .stopping import Stopped
 
 __all__ = ["Stopped", "TrainConfig", "evaluate", "find_device", "fit", "keep_freed_memory"]

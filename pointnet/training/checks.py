@@ -19,11 +19,12 @@ from pointnet.devices import deterministic_algorithms, find_device
 from pointnet.evaluation.evaluate import EVALUATION_BATCH
 from pointnet.world import World
 
-from .fit import check_trainable, discard, fit, open_run, signals_deferred, train_epochs, training_parts
+from .fit import check_trainable, discard, fit, open_run, train_epochs, training_parts
 from .loader import count_batches
 from .run import Progress, Run
 from .run_folder import check_free
 from .settings import TrainConfig
+from .stopping import signals_deferred
 
 WARM_UP, MEASURED, RECORDED = 5, 10, 3  # steps
 
@@ -31,14 +32,16 @@ WARM_UP, MEASURED, RECORDED = 5, 10, 3  # steps
 def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | None = None) -> str:
     """Does all that a run does, on a few clouds, and removes what it wrote; returns how long the run should take.
 
-    Two early and two late epochs of two full batches, stopped and resumed in between, on the disk of `config.out`. The
-    second epoch of each pair is timed: in the first, kernels are compiled and memory is found.
+    Two early and two late epochs of two full batches: stopped and resumed in between, validated and tested, written to
+    and read from the disk of `config.out`. The second epoch of each pair is timed: in the first, kernels are compiled
+    and memory is found.
 
     Raises:
         ValueError, OSError: what the run itself would raise.
     """
     world = World.current()
     with world.together():
+        check_trainable(train, config, world)
         check_free(config.out)
         disk = next(folder for folder in Path(config.out).absolute().parents if folder.is_dir())
         made = tempfile.mkdtemp(prefix=".dry-run-", dir=disk) if world.writes else None
@@ -70,12 +73,17 @@ def forecast(config: TrainConfig, train: LabelledClouds, early: float, late: flo
     time = f"{seconds:.0f} s" if seconds < 120 else minutes
     on_gpu = find_device(config.device).type == "cuda"
     memory = f", in {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB of the device" if on_gpu else ""
-    run = f"{config.epochs} epochs of {samples:,.0f} clouds should train in about {time}{memory}"
-    return f"dry run: trained, stopped, resumed, measured and loaded, on a few clouds. {run}"
+    return (
+        f"dry run: trained, stopped, resumed, measured and loaded, on a few clouds. {config.epochs} epochs of "
+        f"{samples:,.0f} clouds should train in about {time}{memory}"
+    )
 
 
 def profile(config: TrainConfig, train: LabelledClouds) -> str:
-    """Where the time of a step goes: two tables, by part of the step and by operator. Nothing is written."""
+    """Where the time of a step goes: two tables, by part of the step and by operator. Nothing is written.
+
+    The operators are recorded in further steps, as recording slows each down.
+    """
     world = World.current()
     with world.together():
         device = find_device(config.device)
@@ -90,7 +98,7 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
     with deterministic_algorithms(config.deterministic):
         seconds_of(run, WARM_UP)
         parts = seconds_of(run, MEASURED)
-        with record(activities=activities, acc_events=True) as recorded:  # slows each step down, so these are others
+        with record(activities=activities, acc_events=True) as recorded:
             seconds_of(run, RECORDED)
     whole = sum(parts.values())
     clouds = len(few) / count_batches(len(few), config.batch_size)
@@ -115,7 +123,8 @@ def seconds_of(run: Run, steps: int) -> Mapping[str, float]:
 def operator_lines(found: Any, device: torch.device) -> list[str]:
     """A table of the operators that took the most time themselves."""
     name = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    rows = [(getattr(row, name), row.count, row.key) for row in found if not row.key.startswith("ProfilerStep")]
-    whole = sum(time for time, *_ in rows) or 1
-    lines = [f"{time / whole:12.1%} {count / RECORDED:13.0f}  {key}" for time, count, key in sorted(rows)[:-13:-1]]
-    return [f"{'of the time':>12} {'calls a step':>13}  operator", *lines]
+    rows = [(row.key, getattr(row, name), row.count) for row in found if not row.key.startswith("ProfilerStep")]
+    whole = sum(time for _, time, _ in rows) or 1
+    rows = sorted(rows, key=lambda row: -row[1])[:12]
+    lines = [f"{'of the time':>12} {'calls a step':>13}  operator"]
+    return lines + [f"{time / whole:12.1%} {count / RECORDED:13.0f}  {key}" for key, time, count in rows]

@@ -1,14 +1,10 @@
 """The training loop: epochs of a run, the best one chosen on validation, and everything saved on the way."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
@@ -20,9 +16,11 @@ from pointnet.models.weights import save_config
 from pointnet.world import World
 
 from .loader import count_batches
-from .run import Run, model_arguments
+from .network import model_arguments
+from .run import Run
 from .run_folder import CHECKPOINT, CONFIG, Result, check_free, write_config, write_result
 from .settings import TrainConfig
+from .stopping import Stopped, signals_deferred
 
 Log = Callable[[str], None]
 
@@ -104,12 +102,8 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
     """
     while run.epoch < run.config.epochs:
         try:
-            title, hidden = f"epoch {run.epoch + 1}/{run.config.epochs}", None if run.world.writes else True
-            batches = count_batches(len(run.train), run.config.batch_size)
-            done = run.progress.position if run.progress else 0
-            with closing(run.steps()) as steps, tqdm(None, title, batches, False, disable=hidden, initial=done) as bar:
+            with closing(run.steps()) as steps:
                 for _ in steps:
-                    bar.update()
                     check()
             started = time.perf_counter()
             # Validation repeats every epoch, so it takes no more points of a cloud than training does.
@@ -181,45 +175,6 @@ def create_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> 
     preprocessing = task.preprocessing(train) | {"num_points": config.num_points, "normals": config.normals}
     save_config(out, config.network, model_arguments(config, train), task.class_names(train), preprocessing)
     write_config(out, config)
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; its state between two steps is saved."""
-
-    def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}, and saved: resume goes on from there")
-        self.signum = signum
-
-
-@contextmanager
-def signals_deferred(world: World) -> Iterator[Callable[[], None]]:
-    """Within it SIGTERM and SIGINT wait for the next call of the function it gives, which raises `Stopped`.
-
-    A second signal acts at once. In a world of several, all processes stop after the same step, and a second signal
-    waits too: torchrun repeats what the terminal has already sent, and kills a process that does not end.
-    """
-    received: list[int] = []
-
-    def check() -> None:
-        signum = world.largest(received[0] if received else 0)
-        if signum:
-            raise Stopped(signum)
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
-        yield check
-        return
-
-    def remember(signum: int, frame: Any) -> None:
-        received.append(signum)
-        if world.size == 1:
-            signal.signal(signum, before[signum])
-
-    before: dict[int, Any] = {signum: signal.signal(signum, remember) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield check
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def discard(line: str) -> None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from pointnet.datasets import LabelledClouds, transforms
+from pointnet.datasets import LabelledClouds
+from pointnet.datasets.transforms import random_subset
 from pointnet.evaluation.tasks import TASKS, Task
-from pointnet.layers import synchronize_norms
-from pointnet.layers.tnet import TNET_WIDTHS
-from pointnet.models import MODELS, PointNetModel
+from pointnet.models import PointNetModel
 from pointnet.models.weights import save_weights
 from pointnet.world import World
 
-from .loader import Loader, count_batches, cut_batches, make_loader
+from .augment import augment, hide_categories
+from .checkpoint import load_checkpoint, save_checkpoint
+from .loader import Batch, Loader, count_batches, cut_batches, make_loader
 from .losses import Teacher
+from .network import make_model
 from .optimizer import MovingAverage, make_optimizer, make_schedule
-from .run_folder import CHECKPOINT, load_checkpoint, save_checkpoint, write_metrics
+from .run_folder import CHECKPOINT, write_metrics
 from .settings import TrainConfig
 from .step import Step, Stopwatch
 
@@ -114,27 +118,29 @@ class Run:
         progress = self.progress
         batches = cut_batches(progress.order, config.batch_size)[progress.position :]
         shares = cut_batches(progress.order, config.batch_size, self.world.rank, self.world.size)[progress.position :]
+        title = f"epoch {self.epoch + 1}/{config.epochs}" if self.world.writes else ""
         watch = self.step.watch
         try:
-            watch.lap("")
-            for batch, rows, (points, labels) in zip(batches, shares, self.loader.batches(shares), strict=True):
+            watch.start()
+            loaded = with_bar(self.loader.batches(shares), sum(map(len, shares)), title, progress)
+            for batch, rows, (points, labels) in zip(batches, shares, loaded, strict=True):
                 self._train_on(points, labels, rows, len(rows) / len(batch), progress)
                 progress.position += 1
                 watch.lap("optimizer")
                 yield
         finally:
-            watch.add_to(progress.seconds)
+            for name, seconds in watch.stop().items():
+                progress.seconds[name] = progress.seconds.get(name, 0.0) + seconds
 
     def _train_on(self, points: Tensor, labels: Tensor, rows: Tensor, share: float, progress: Progress) -> None:
         """One step on this process's share of a batch, the samples `rows`, added to the progress."""
         config, generator = self.config, self.generator
-        x = transforms.random_subset(points, config.points_in_epoch(self.epoch), generator)
+        x = random_subset(points, config.points_in_epoch(self.epoch), generator)
         if not config.overfit_batches:
             x = augment(x, config, config.normals, generator)
         x, category, labels, _ = self.task.examples(x, labels)
-        if category is not None and config.unknown_category and not config.overfit_batches:
-            drawn = torch.rand(category.shape, generator=generator, device=category.device)
-            category = category.masked_fill(drawn < config.unknown_category, -1)  # unknown
+        if category is not None and not config.overfit_batches:
+            category = hide_categories(category, config.unknown_category, generator)
         self.step.watch.lap("data")
         loss, logits, finite = self.step(x, labels, category, share)
         predicted = self.task.predict(self.step.model, logits, category)
@@ -246,45 +252,15 @@ def fingerprint(data: LabelledClouds) -> str:
     return digest.hexdigest()[:16]
 
 
-def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]:
-    """The arguments of `MODELS[config.network]` for this data."""
-    task = TASKS[config.task]
-    return {
-        **task.arguments(data),
-        "input_transform": config.input_transform,
-        "feature_transform": config.feature_transform,
-        "regularization_weight": config.regularization_weight,
-        "widths": [scaled(widths, config.width) for widths in task.widths],
-        "head_widths": scaled(task.head_widths, config.width),
-        "tnet_widths": [scaled(widths, config.tnet_width) for widths in TNET_WIDTHS],
-        "dropout": config.dropout,
-    }
-
-
-def scaled(widths: Sequence[int], share: float) -> list[int]:
-    """That share of the widths, in multiples of 8: other widths run slower than their size suggests."""
-    return [max(8, 8 * round(width * share / 8)) for width in widths]
-
-
-def make_model(config: TrainConfig, data: LabelledClouds, device: torch.device, world: World) -> PointNetModel:
-    """An untrained network, the same on every process of the world."""
-    model = synchronize_norms(MODELS[config.network](**model_arguments(config, data)).to(device))
-    world.take_from_first(list(model.state_dict().values()))
-    return model
-
-
-def augment(points: Tensor, config: TrainConfig, normals: bool, generator: torch.Generator) -> Tensor:
-    """An augmented batch (B, C, N); `normals`: whether channels 3 to 5 are normals, which rotate and stretch too."""
-    if config.point_dropout:
-        points = transforms.random_point_dropout(points, config.point_dropout, generator)
-    if config.rotate:
-        points = transforms.random_rotation(points, config.rotate, generator, normals)
-    if config.mirror:
-        points = transforms.random_mirror(points, generator, normals)
-    if config.scale > 1:
-        points = transforms.random_scale(points, config.scale, generator, normals)
-    if config.shift:
-        points = transforms.random_shift(points, config.shift, generator)
-    if config.jitter:
-        points = transforms.random_jitter(points, config.jitter, generator)
-    return points
+def with_bar(batches: Iterator[Batch], total: int, title: str, progress: Progress) -> Iterator[Batch]:
+    """The batches, with a bar on a terminal if it has a title. Its figures wait for the device, twice a second."""
+    hidden = None if title else True
+    with tqdm(total=total, desc=title, unit=" clouds", leave=False, disable=hidden, mininterval=0.5) as bar:
+        shown = time.monotonic()
+        for points, labels in batches:
+            yield points, labels
+            bar.update(len(labels))
+            if not bar.disable and time.monotonic() - shown > 0.5:
+                shown, seen = time.monotonic(), max(int(progress.seen), 1)
+                loss, right = float(progress.loss_sum), int(progress.right)
+                bar.set_postfix(loss=f"{loss / seen:.3f}", accuracy=f"{right / seen:.3f}")

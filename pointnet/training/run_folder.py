@@ -4,15 +4,11 @@
 """
 
 import dataclasses
-import hashlib
-import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from pointnet.evaluation.tasks import titles_of
@@ -125,41 +121,6 @@ def chosen_epoch(lines: Sequence[Line]) -> int:
     name, _ = chooser(lines)
     best = max(lines, key=lambda line: (line.get(name, line["epoch"]), -line.get("val_loss", 0.0)))
     return int(best["epoch"])
-
-
-def save_checkpoint(path: AnyPath, content: dict[str, Any]) -> None:
-    """Writes tensors, numbers, strings and dicts of them, whole or not at all.
-
-    OSError where that cannot be done; the last checkpoint is still there, and the message says so.
-    """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    try:
-        write_atomically(path, sealed(buffer.getvalue()))
-    except OSError as error:
-        kept = "the one before it is still good" if Path(path).exists() else "there is none yet"
-        reason = f"no checkpoint could be written ({error.strerror}); {kept}"
-        raise OSError(error.errno, reason, os.fspath(path)) from error
-
-
-def load_checkpoint(path: AnyPath) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. ValueError, naming the file, where it is missing or damaged."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no checkpoint to resume from")
-    data = path.read_bytes()
-    payload = data.partition(b"\n")[2]
-    if data != sealed(payload):
-        raise ValueError(f"{path}: damaged or not a checkpoint: it does not match the sha256 stored in it")
-    try:
-        return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
-    except Exception as error:  # undamaged, but of another kind: the unpickler may raise anything
-        raise ValueError(f"{path}: damaged or not a checkpoint: {error}".splitlines()[0]) from error
-
-
-def sealed(payload: bytes) -> bytes:
-    """The payload after a line with its sha256, by which any flipped bit is noticed."""
-    return b"pointnet checkpoint, sha256 " + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
 
 
 def is_finished(out: AnyPath) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,13 @@ from .losses import Teacher, distillation_loss, label_loss
 from .optimizer import MovingAverage
 from .settings import TrainConfig
 
-# Loss (); logits (B, classes) or (B, classes, N); finite () bool, False where the step was skipped.
-StepResult = tuple[Tensor, Tensor, Tensor]
+
+class StepResult(NamedTuple):
+    """loss (); logits (B, classes) or (B, classes, N); finite () bool, False where the step was skipped."""
+
+    loss: Tensor
+    logits: Tensor
+    finite: Tensor
 
 
 @dataclass
@@ -78,9 +82,11 @@ class Step:
         self.schedule.step()
         if self.average is not None:
             self.average.update(self.model, self.schedule.last_epoch)  # which counts steps
-        return loss, logits, finite
+        return StepResult(loss, logits, finite)
 
-    def _gradients(self, x: Tensor, labels: Tensor, category: Tensor | None = None, share: float = 1.0) -> StepResult:
+    def _gradients(
+        self, x: Tensor, labels: Tensor, category: Tensor | None = None, share: float = 1.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward: -> loss, logits and whether all is finite; if not, the buffers are as before."""
         buffers = list(self.model.buffers())
         before = [buffer.clone() for buffer in buffers]
@@ -119,24 +125,34 @@ class Step:
 
 
 class Stopwatch:
-    """Seconds by name. On a GPU events in its queue measure them, so that only `add_to` waits for the device."""
+    """Seconds by name. On a GPU events in its queue measure them, so that only `stop` waits for the device."""
 
     def __init__(self, device: torch.device):
         self.on_gpu = device.type == "cuda"
-        self.laps: list[tuple[str, Any]] = []
+        self.laps: list[tuple[str, float | torch.cuda.Event]] = []
+
+    def start(self) -> None:
+        self.lap("")
 
     def lap(self, name: str) -> None:
         """The time since the last lap belongs to `name`."""
-        now: Any = torch.cuda.Event(enable_timing=True) if self.on_gpu else time.perf_counter()
         if self.on_gpu:
-            now.record()
-        self.laps.append((name, now))
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.laps.append((name, event))
+        else:
+            self.laps.append((name, time.perf_counter()))
 
-    def add_to(self, seconds: dict[str, float]) -> None:
-        """Adds the laps to the seconds by name, and begins anew."""
+    def stop(self) -> dict[str, float]:
+        """Seconds by name, since the start."""
         if self.on_gpu:
             torch.cuda.synchronize()
-        for (_, before), (name, now) in pairwise(self.laps):
-            passed = before.elapsed_time(now) / 1000 if self.on_gpu else now - before
+        seconds: dict[str, float] = {}
+        for (_, before), (name, now) in zip(self.laps, self.laps[1:], strict=False):
+            if isinstance(now, float) and isinstance(before, float):
+                passed = now - before
+            else:
+                passed = before.elapsed_time(now) / 1000  # type: ignore[union-attr, arg-type]
             seconds[name] = seconds.get(name, 0.0) + passed
-        self.laps.clear()
+        self.laps = []
+        return seconds

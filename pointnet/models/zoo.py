@@ -1,0 +1,20 @@
+"""Trained models by name."""
+
+from pointnet.files import AnyPath
+
+from .encoder import PointNetModel
+from .pretrained import load_folder
+
+# The shipped weights that predict where no model is named, by task.
+DEFAULTS = {"classification": "pointnet_modelnet40", "part": "pointnet_shapes_part"}
+
+
+def load_model(path: AnyPath) -> PointNetModel:
+    """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
+
+    It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.
+
+    Raises:
+        ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
+    """
+    return load_folder(path)
