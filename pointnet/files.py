@@ -3,16 +3,19 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 AnyPath = str | os.PathLike[str]
 
 
-def write_atomically(path: AnyPath, data: bytes, durable: bool = True) -> None:
+def write_atomically(path: AnyPath, data: bytes | Iterable[bytes], durable: bool = True) -> None:
     """Writes beside `path` and renames into place: whatever happens, the old file or the new one is there, whole.
 
-    Not `durable`, it does not wait for the disk, which is most of the time that a small file takes; if then the power
-    fails, the new one may be there in part.
+    Args:
+        data: the bytes, whole or piece by piece.
+        durable: wait for the disk, which is most of the time that a small file takes. If not, and then the power fails,
+            the new file may be there in part.
 
     Raises:
         OSError: the folder is missing or cannot be written, or the disk is full; the old file is untouched.
@@ -21,7 +24,7 @@ def write_atomically(path: AnyPath, data: bytes, durable: bool = True) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pointnet.points.frame import BLOCK
 
 POINTS = 4096  # of a block, in the published data
 CHANNELS = 9
@@ -16,18 +18,35 @@ WIDEST = 1000  # metres; a wider room is probably not in metres
 class Cells(NamedTuple):
     """Points by the square cells of `STRIDE` that they are in, row by row; a block is two by two cells."""
 
-    order: NDArray[np.int64]  # (N,), the points
+    order: NDArray[np.integer]  # (N,), the points
     starts: NDArray[np.int64]  # where in it those of each cell begin, and N
     across: int  # blocks in x
     along: int  # blocks in y
 
     @classmethod
-    def of(cls, points: NDArray[np.float32]) -> Cells:
-        """Of points (N, 3) from 0 upwards."""
-        across, along = np.maximum(np.ceil((points[:, :2].max(0) - SIDE) / STRIDE).astype(int) + 1, 1).tolist()
-        cells = np.minimum((points[:, :2] / STRIDE).astype(int), (across, along)) @ (along + 1, 1)
-        counts = np.bincount(cells, minlength=(across + 1) * (along + 1))
-        return cls(np.argsort(cells, kind="stable"), np.append(0, counts.cumsum()), across, along)
+    def of(cls, points: Any) -> Cells:
+        """Of points (N, 3), an array or `Rows` of float32 from 0 upwards. They are looked at block by block."""
+        blocks = range(0, len(points), BLOCK)
+        widest = np.max([points[start : start + BLOCK][:, :2].max(0) for start in blocks], axis=0)
+        across, along = np.maximum(np.ceil((widest - SIDE) / STRIDE).astype(int) + 1, 1).tolist()
+
+        def cells_of(start: int) -> NDArray[np.int64]:
+            at = (points[start : start + BLOCK][:, :2] / STRIDE).astype(int)
+            return np.minimum(at, (across, along)) @ (along + 1, 1)
+
+        counts = np.zeros((across + 1) * (along + 1), np.int64)
+        for start in blocks:
+            cells, held = np.unique(cells_of(start), return_counts=True)
+            counts[cells] += held
+        starts = np.append(0, counts.cumsum())
+        order, free = np.empty(len(points), np.int32 if len(points) < 2**31 else np.int64), starts.copy()
+        for start in blocks:
+            of_points = cells_of(start)
+            by_cell = np.argsort(of_points, kind="stable")
+            cells, first, held = np.unique(of_points[by_cell], return_index=True, return_counts=True)
+            order[np.arange(len(by_cell)) + np.repeat(free[cells] - first, held)] = start + by_cell
+            free[cells] += held
+        return cls(order, starts, across, along)
 
     def row(self, i: int) -> int:
         """Where in the order the points of a row of cells begin."""

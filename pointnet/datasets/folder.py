@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.points.frame import check_up
-from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, read_cloud
+from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, read_cloud, readable
 from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, cached_clouds, read_note, write_note
@@ -137,8 +137,7 @@ def _has_split(folder: Path) -> bool:
 
 def _known(folder: Path) -> list[Path]:
     """The files of a folder that have a suffix we read, in order of name."""
-    files = (file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else ()
-    return sorted(file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    return readable(file for file in folder.iterdir() if file.name[0] != ".") if folder.is_dir() else []
 
 
 def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:

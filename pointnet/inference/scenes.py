@@ -11,6 +11,8 @@ from torch.nn import functional
 from pointnet.datasets.blocks import CHANNELS, POINTS, WIDEST, Cells, block_channels
 from pointnet.datasets.clouds import pad_clouds
 from pointnet.models import PointNetSegmenter
+from pointnet.points.frame import bounds
+from pointnet.points.read import Rows
 
 BATCH = 8 * POINTS  # points that go through the network at once
 
@@ -27,18 +29,18 @@ class LabelledScene(NamedTuple):
 
 @torch.no_grad()
 def label_scene(
-    model: PointNetSegmenter, points: NDArray[np.floating], colors: NDArray[np.floating], seed: int = 0
+    model: PointNetSegmenter, points: NDArray[np.floating] | Rows, colors: NDArray[np.floating] | Rows, seed: int = 0
 ) -> LabelledScene:
     """The labels of all points of a scene, any number N of them.
 
     The scene is cut as in training, into blocks of a metre by a metre, one every half metre, so that up to four blocks
     hold a point. Each block votes for the labels of its points; the probabilities are averaged. A block of more points
-    than in training is divided at random into as few samples as possible. Votes are held for two rows of cells only,
-    so that memory beyond the points and labels does not grow with the length of a scene.
+    than in training is divided at random into as few samples as possible. Votes are held for two rows of cells only.
+    Beside points, colours and the result it takes 4 bytes per point.
 
     Args:
-        points: (N, 3), xyz in metres, z up, with any origin.
-        colors: (N, 3), red, green and blue in [0, 1].
+        points: (N, 3), xyz in metres, z up, with any origin; an array or `Rows`.
+        colors: (N, 3), red, green and blue in [0, 1]; an array or `Rows`.
         seed: of the division of blocks.
 
     Raises:
@@ -50,21 +52,22 @@ def label_scene(
     for name, array in (("points", points), ("colors", colors)):
         if array.ndim != 2 or array.shape != (len(points), 3) or not len(array):
             raise ValueError(f"{name} must be ({len(points)}, 3) with at least one, got {array.shape}")
-        if not np.isfinite(array.sum(dtype=np.float64)):
+        if not np.isfinite(bounds(array)).all():
             raise ValueError(f"{name} must be finite, got a number that is not")
-    points = (points - points.min(0)).astype(np.float32)
-    width, depth, _ = extent = points.max(0)
+    low, high = bounds(points)
+    width, depth, _ = extent = (high - low).astype(np.float32)
     if extent.max() > WIDEST:
         raise ValueError(f"must be a scene in metres, at most {WIDEST:,} of them, got {extent.max():,.0f}")
+    moved = Rows(points, lambda rows: (rows - low).astype(np.float32))
     # Rows of cells run along y. They are short, and so are the votes, if the longer side is x.
-    cells = Cells.of(points if width >= depth else points[:, [1, 0, 2]])
+    cells = Cells.of(moved if width >= depth else Rows(moved, lambda rows: rows[:, [1, 0, 2]]))
     network, most = model.fold(), int(model.preprocessing.get("num_points", POINTS))
     labels, probability = np.empty(len(points), np.int64), np.empty(len(points), np.float32)
     votes = np.zeros((0, model.num_outputs + 1), np.float32)  # the sum of probabilities, and the number of blocks
     for i in range(cells.across):
         first, done, end = cells.row(i), cells.row(i + 1), cells.row(i + 2)
         votes = np.concatenate([votes, np.zeros((end - first - len(votes), votes.shape[1]), np.float32)])
-        for at, probabilities in _scores(network, _batches(_samples(points, colors, extent, cells, i, most, seed))):
+        for at, probabilities in _scores(network, _batches(_samples(moved, colors, extent, cells, i, most, seed))):
             votes[at - first, :-1] += probabilities
             votes[at - first, -1] += 1
         if i == cells.across - 1:
@@ -76,7 +79,7 @@ def label_scene(
 
 
 def _samples(
-    points: Array, colors: Array, extent: Array, cells: Cells, i: int, most: int, seed: int
+    points: Rows, colors: Array | Rows, extent: Array, cells: Cells, i: int, most: int, seed: int
 ) -> Iterator[Sample]:
     """The blocks of row i, each divided into samples of at most `most` points."""
     for j in range(cells.along):

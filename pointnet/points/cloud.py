@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Refusal
-from .formats.contents import Array, Contents, Extras
+from .formats.contents import Array, Contents, Extras, Rows
 from .frame import BLOCK, in_unit_sphere, middle_and_half_extent, rotated_y_up_to_z_up
 from .sampling import draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
-Rows = slice | NDArray[np.integer]
+Chosen = slice | NDArray[np.integer]
 
 
 class PointCloud(NamedTuple):
@@ -54,7 +54,7 @@ class Drawing(NamedTuple):
     repeat: bool
     normalize: bool
     precise: bool
-
+    mapped: bool = False  # all rows of a table that is mapped stay there
 
 def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     """The points of a file, in its own frame.
@@ -62,13 +62,17 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     Raises:
         Refusal: no finite point or face, too few points, or coordinates too large for float32.
     """
-    whole, is_mesh = contents.vertices, contents.faces is not None
+    whole: Any = contents.vertices
+    is_mesh = contents.faces is not None
     finite = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
         rows = drawn_rows(finite, drawing.num_points, drawing.generator, drawing.repeat)
-        there = {name: column for name, column in contents._asdict().items() if isinstance(column, np.ndarray)}
-        drawn: dict[str, Any] = {name: column[rows] for name, column in there.items()}
-        contents = contents._replace(**drawn)
+        if not isinstance(rows, slice):
+            columns = contents._asdict().items()
+            drawn = {name: column[rows] for name, column in columns if isinstance(column, np.ndarray | Rows)}
+            contents = contents._replace(**drawn)
+        elif drawing.mapped and isinstance(whole, Rows):
+            return PointCloud(whole, None, contents.colors, contents.labels, contents.intensity, contents.notes)
     if drawing.normalize and finite.any():
         middle, half = middle_and_half_extent(whole if finite.all() else whole[finite])
         contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
@@ -76,7 +80,7 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     return _sampled(contents, drawing, extras, dtype) if is_mesh else _as_cloud(contents, dtype)
 
 
-def drawn_rows(finite: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool) -> Rows:
+def drawn_rows(finite: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool) -> Chosen:
     """`count` of the finite rows, or all; with `repeat` always shuffled, so that any of them are a fair sample."""
     there = int(finite.sum())
     if not there:
@@ -87,7 +91,9 @@ def drawn_rows(finite: NDArray[np.bool_], count: int | None, generator: np.rando
         raise Refusal(f"has {there} points, fewer than num_points={count}")
     rows = np.empty(count, np.int64)  # at once, so that a count beyond the memory fails before anything is drawn
     for start in range(0, count, there):
-        rows[start : start + there] = generator.permutation(there)[: count - start]
+        shuffled = np.arange(there, dtype=np.int32 if there < 2**31 else np.int64)
+        generator.shuffle(shuffled)
+        rows[start : start + there] = shuffled[: count - start]
     return rows if finite.all() else np.flatnonzero(finite)[rows]
 
 

@@ -76,8 +76,18 @@ def centre_and_radius(points: Rows) -> tuple[Rows, Rows]:
     return centre, radius[..., None, None]
 
 
+def bounds(points: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lowest and the highest corner of a bounding box, (3,) each; not finite where a point is not."""
+    corners = []
+    for start in range(0, len(points), BLOCK):
+        block = points[start : start + BLOCK]
+        corners.append((block.min(0), block.max(0)))
+    low, high = np.array(corners, np.float64).swapaxes(0, 1)
+    return low.min(0), high.max(0)
+
+
 def middle_and_half_extent(vertices: Rows) -> tuple[NDArray[np.float64], float]:
     """The middle of a bounding box (3,), and half its longest side, or 1 where that is 0; no overflow on the way."""
-    low, high = vertices.min(0).astype(np.float64), vertices.max(0).astype(np.float64)
+    low, high = bounds(vertices)
     middle = low / 2 + high / 2
     return middle, float(np.max([middle - low, high - middle])) or 1.0

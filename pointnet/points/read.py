@@ -4,7 +4,7 @@ Whatever a file holds, and whatever goes wrong inside a parser or a library, a c
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 
 from .cloud import Drawing, cloud_from
 from .cloud import PointCloud as PointCloud
+from .converters import CONVERTERS
 from .errors import DatasetNotFoundError as DatasetNotFoundError
 from .errors import PointCloudFileError as PointCloudFileError
 from .errors import Refusal, check_file, file_errors
 from .formats.arrays import parse_npy, parse_npy_table, parse_npz
 from .formats.contents import EXTRAS, Array, Contents, Extras
+from .formats.contents import Rows as Rows
 from .formats.gltf import parse_glb, parse_gltf
 from .formats.hdf5 import hdf5_names as hdf5_names
 from .formats.hdf5 import parse_hdf5
 from .formats.hdf5 import read_hdf5 as read_hdf5
+from .formats.kitti import parse_bin
+from .formats.las import parse_las
 from .formats.obj import parse_obj
 from .formats.off import parse_off
 from .formats.pcd import parse_pcd
@@ -52,6 +56,8 @@ PARSERS: dict[str, Parser] = {
     ".npy": _whole(parse_npy),
     ".npz": _whole(parse_npz),
     **dict.fromkeys((".h5", ".hdf5", ".hdf"), parse_hdf5),
+    **dict.fromkeys((".las", ".laz"), parse_las),
+    ".bin": parse_bin,
 }
 SUFFIXES = tuple(PARSERS)
 
@@ -67,12 +73,14 @@ def read_cloud(
     precise: bool = False,
     mesh_points: int = NUM_POINTS,
     vertices: bool = False,
+    mapped: bool = False,
 ) -> PointCloud:
     """The points of any file, with their normals, colours, labels and intensity where it has some.
 
     Args:
-        path: a file whose suffix says its format, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5, or
-            text (XYZ, TXT, CSV, PTS, ASC). No other file is opened, whatever this one refers to.
+        path: a file whose suffix says its format, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5,
+            LAS, LAZ, BIN (KITTI), or text (XYZ, TXT, CSV, PTS, ASC). No other file is opened, whatever this one
+            refers to.
         num_points: N. From a mesh, that many points are drawn uniformly by area, with the normals of their faces;
             None: `mesh_points`. Of a cloud, that many rows are drawn without replacement, or all are returned in order
             if it has no more; None: all.
@@ -88,6 +96,8 @@ def read_cloud(
         precise: coordinates as float64, with all digits that the file has.
         mesh_points: N of a mesh where `num_points` is None.
         vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces.
+        mapped: leave the rows of a LAS or LAZ in the file, if all are wanted and its up axis is z: points (float64),
+            colors, labels and intensity are then `Rows`, which are converted when they are indexed, and take no memory.
 
     Rows of a cloud and faces of a mesh whose coordinates are not finite are skipped.
 
@@ -103,8 +113,9 @@ def read_cloud(
             contents = contents._replace(faces=None, face_colors=None)
         elif contents.faces is not None:
             num_points = num_points or mesh_points
-        cloud = cloud_from(contents, Drawing(num_points, generator, repeat, normalize, precise), extras)
-        return cloud.in_library_frame(up_of(path, up))
+        axis = up_of(path, up)
+        drawing = Drawing(num_points, generator, repeat, normalize, precise, mapped and axis == "z" and not normalize)
+        return cloud_from(contents, drawing, extras).in_library_frame(axis)
 
 
 def cloud_of(
@@ -167,13 +178,15 @@ def files_in(path: Path) -> list[Path]:
     """The file itself, or all files of points below a folder, sorted by path; hidden files and folders are skipped."""
     if not os.path.isdir(path):  # unlike Path.is_dir, False and no error where the name is too long
         return [path]
-    return sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and not any(name.startswith(".") for name in file.relative_to(path).parts)
-        and file.is_file()
-    )
+    shown = (file for file in path.rglob("*") if not any(name[0] == "." for name in file.relative_to(path).parts))
+    return readable(shown)
+
+
+def readable(files: Iterable[Path]) -> list[Path]:
+    """Those files that have a suffix we read, sorted; a BIN beside a GLTF is its buffer, and left out."""
+    known = sorted(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
+    with_buffers = {file.parent for file in known if file.suffix.lower() == ".gltf"}
+    return [file for file in known if file.suffix.lower() != ".bin" or file.parent not in with_buffers]
 
 
 def read_table(path: str | os.PathLike[str], columns: int, mended: bytes | None = None) -> Array:
@@ -214,6 +227,8 @@ def checked_labels(path: Path, what: str, labels: Array, count: int) -> NDArray[
 def contents_of(path: Path, extras: Extras = EXTRAS) -> Contents:
     """What a file's parser makes of it; raises whatever that raises, so call it within `file_errors`."""
     suffix = path.suffix.lower()
+    if suffix in CONVERTERS:
+        raise Refusal(f"{suffix.lstrip('.').upper()} is not read; {CONVERTERS[suffix]}")
     if suffix not in SUFFIXES:
         known = ", ".join(kind.lstrip(".").upper() for kind in SUFFIXES)
         raise Refusal(f"its suffix must be one of {known}, got {path.suffix or 'none'}")

@@ -1,15 +1,45 @@
 """What a parser returns."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 # Numbers of any type, as a parser finds them; `cloud.py` converts them to the types of `PointCloud`.
 Array = NDArray[Any]
 # What a point may have beside its coordinates. A parser gets the names of those that are wanted and skips the rest.
 Extras = Collection[str]
 EXTRAS = ("normals", "colors", "labels", "intensity")
+BLOCK = 1 << 16  # rows looked at together, so that temporary arrays stay small
+
+
+class Rows:
+    """Rows of a file that are converted when they are taken, so that a table of any size takes no memory.
+
+    It stands for an array (N, ...) where only its length, shape, `[rows]` and `astype` are asked for.
+
+    Args:
+        raw: the rows as they are in the file, mapped into memory.
+        converted: what some of them mean; it keeps their number.
+    """
+
+    def __init__(self, raw: Array, converted: Callable[[Array], Array]):
+        self.raw, self.converted = raw, converted
+        self.shape, self.ndim = raw.shape, raw.ndim
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> Array:
+        return self.converted(self.raw[rows])
+
+    def astype(self, dtype: DTypeLike) -> Array:
+        """All rows as an array."""
+        whole = np.empty(self.shape, dtype)
+        for start in range(0, len(self), BLOCK):
+            whole[start : start + BLOCK] = self[start : start + BLOCK]
+        return whole
 
 
 class Contents(NamedTuple):
