@@ -11,6 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from tests.las_files import HAS_LASPY, kitti, las, las_new, laz, laz_new, nuscenes
+
 FILES = Path(__file__).parents[1] / "data" / "samples" / "files"  # one shape in each common format
 
 
@@ -266,6 +268,9 @@ FORMATS: dict[str, tuple[str, tuple[Callable[[], bytes], ...]]] = {
     "NPY": (".npy", (npy,)),
     "NPZ": (".npz", (npz, npz_plain)),
     "HDF5": (".h5", (hdf5, hdf5_packed)),
+    "LAS": (".las", (las, las_new)),
+    **({"LAZ": (".laz", (laz, laz_new))} if HAS_LASPY else {}),
+    "BIN": (".bin", (kitti, nuscenes)),
     "PART": (".txt", (part,)),
     "ROOM": (".npy", (room,)),
     "BLOCKS": (".h5", (blocks,)),

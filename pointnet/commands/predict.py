@@ -70,7 +70,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
 def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model labels, then the labels of each file, which are written as a PLY, then the page."""
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
-    clouds = label_each(files, cast(Segmenter, model), flags.category, flags.up, flags.num_points)
+    clouds = label_each(files, cast(Segmenter, model), flags.category, flags.up, flags.num_points, mapped=True)
     classes, categories = len(model.classes), model.preprocessing.get("categories", ())
     labels = f"{classes} parts of {len(categories)} categories" if categories else f"{classes} classes"
     if categories and flags.category:

@@ -39,7 +39,8 @@ class Cells(NamedTuple):
             cells, held = np.unique(cells_of(start), return_counts=True)
             counts[cells] += held
         starts = np.append(0, counts.cumsum())
-        order, free = np.empty(len(points), np.int32 if len(points) < 2**31 else np.int64), starts.copy()
+        order: NDArray[np.integer] = np.empty(len(points), np.int32 if len(points) < 2**31 else np.int64)
+        free = starts.copy()
         for start in blocks:
             of_points = cells_of(start)
             by_cell = np.argsort(of_points, kind="stable")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.names import check_name, printable
 from pointnet.points.colours import label_colours
-from pointnet.points.frame import centre_and_radius, up_of
+from pointnet.points.frame import BLOCK, centre_and_radius, up_of
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
@@ -35,7 +36,8 @@ class LabelledCloud:
 
     Args:
         file: the file of the cloud; None for an array.
-        points: (N, 3) float64, as in the file, without those that are not finite; of a mesh, the points drawn.
+        points: (N, 3) float64, as in the file, without those that are not finite; of a mesh, the points drawn. From
+            `label_each(mapped=True)` they may be `Rows`, which are still in the file.
         up: the up axis of the points, "z" or "y".
         labels: (N,) int64, indices into `names`.
         probability: (N,) float32, of that label.
@@ -72,24 +74,29 @@ class LabelledCloud:
         Raises:
             OSError: the file cannot be written.
         """
-        single = self.points.astype(np.float32)
-        points, kind = (single, "float") if np.array_equal(single, self.points) else (self.points, "double")
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(self.points), BLOCK)]
+        is_single = all((block == block.astype(np.float32)).all() for block in map(self.points.__getitem__, blocks))
         names = (printable(name).encode("ascii", "backslashreplace").decode() for name in self.names)
         header = [
             "ply",
             "format binary_little_endian 1.0",
             *(f"comment label {i} is {name}" for i, name in enumerate(names)),
-            f"element vertex {len(points)}",
-            *(f"property {kind} {axis}" for axis in "xyz"),
+            f"element vertex {len(self.points)}",
+            *(f"property {'float' if is_single else 'double'} {axis}" for axis in "xyz"),
             *(f"property uchar {colour}" for colour in ("red", "green", "blue")),
             "property int label",
             "end_header\n",
         ]
-        xyz = points.dtype.newbyteorder("<")
-        rows = np.empty(len(points), [("xyz", xyz, 3), ("rgb", "u1", 3), ("label", "<i4")])
-        rows["xyz"], rows["rgb"], rows["label"] = points, label_colours(self.labels), self.labels
+        kind = np.dtype([("xyz", "<f4" if is_single else "<f8", 3), ("rgb", "u1", 3), ("label", "<i4")])
+
+        def rows_of(block: slice) -> bytes:
+            labels = self.labels[block]
+            rows = np.empty(len(labels), kind)
+            rows["xyz"], rows["rgb"], rows["label"] = self.points[block], label_colours(labels), labels
+            return rows.tobytes()
+
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, b"".join(["\n".join(header).encode(), rows.view(np.uint8).data]))
+        write_atomically(path, chain(["\n".join(header).encode()], map(rows_of, blocks)))
 
 
 def label_points(
@@ -124,16 +131,24 @@ def label_points(
 
 
 def label_each(
-    sources: Sequence[Source], model: Segmenter, category: str | None, up: str | None, num_points: int | None
+    sources: Sequence[Source],
+    model: Segmenter,
+    category: str | None,
+    up: str | None,
+    num_points: int | None,
+    mapped: bool = False,
 ) -> Iterator[LabelledCloud | PointCloudFileError]:
     """The labelled cloud of each source, in order, or the error of its file; one file is read at a time.
+
+    Args:
+        mapped: as `read_cloud` has it, for rooms.
 
     Raises:
         ValueError: an array or an argument that `label_points` refuses.
     """
     check_drawing(num_points, up)
     if isinstance(model, PointNetPartSegmenter):
-        count, extras = num_points or KEPT, ("normals",) if takes_normals(model) else ()
+        count, mapped, extras = num_points or KEPT, False, ("normals",) if takes_normals(model) else ()
         label = _part_labels(model, category, count)
     else:
         count, extras = num_points or ROOM_POINTS, ("colors",)
@@ -152,7 +167,8 @@ def label_each(
             return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes)
 
         # Not rotated on reading: the labelled points are as in the file.
-        return from_source(source, answer, {"extras": extras, "mesh_points": count}, up="z", precise=True)
+        of_files = {"extras": extras, "mesh_points": count, "mapped": mapped and axis == "z"}
+        return from_source(source, answer, of_files, up="z", precise=True)
 
     return map(labelled, sources)
 

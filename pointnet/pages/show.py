@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
 from pointnet.files import AnyPath
+from pointnet.points.frame import bounds
 from pointnet.points.read import PointCloudFileError, files_in, read_cloud
 
 from .viewer import MOST_CLOUDS, MOST_POINTS, View, file_view, write_page
@@ -137,11 +138,12 @@ def show_files(
     views, readable, width = list[View](), 0, max(len(str(file)) for file in files)
     for file in files:
         try:
-            cloud = read_cloud(file, num_points, up=up)
+            cloud = read_cloud(file, num_points, up=up, mapped=True)
         except PointCloudFileError as error:
             yield error
             continue
-        extents = " × ".join(f"{extent:.4g}" for extent in np.ptp(cloud.points.astype(np.float64), axis=0))
+        low, high = bounds(cloud.points)
+        extents = " × ".join(f"{extent:.4g}" for extent in high - low)
         extras = [name for name in ("normals", "colors", "labels") if getattr(cloud, name) is not None]
         words = f"{len(cloud.points):>7,} points  extents {extents}  {', '.join(extras) or 'positions only'}"
         thinned = f"  {MOST_POINTS:,} drawn" if len(cloud.points) > MOST_POINTS else ""

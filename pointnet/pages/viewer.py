@@ -43,7 +43,7 @@ class View(NamedTuple):
 def file_view(name: str, cloud: PointCloud, label_names: Sequence[str] = ()) -> View:
     """A cloud of a file, thinned to `MOST_POINTS`."""
     count = len(cloud.points)
-    kept = np.arange(count)
+    kept: slice | NDArray[np.int64] = slice(None)
     if count > MOST_POINTS:
         name += f" ({MOST_POINTS:,} of {count:,} points)"
         kept = np.sort(np.random.default_rng(0).choice(count, MOST_POINTS, replace=False))

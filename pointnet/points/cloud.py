@@ -56,6 +56,7 @@ class Drawing(NamedTuple):
     precise: bool
     mapped: bool = False  # all rows of a table that is mapped stay there
 
+
 def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     """The points of a file, in its own frame.
 
@@ -69,10 +70,14 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
         rows = drawn_rows(finite, drawing.num_points, drawing.generator, drawing.repeat)
         if not isinstance(rows, slice):
             columns = contents._asdict().items()
-            drawn = {name: column[rows] for name, column in columns if isinstance(column, np.ndarray | Rows)}
+            drawn: dict[str, Any] = {
+                name: column[rows] for name, column in columns if isinstance(column, np.ndarray | Rows)
+            }
             contents = contents._replace(**drawn)
         elif drawing.mapped and isinstance(whole, Rows):
-            return PointCloud(whole, None, contents.colors, contents.labels, contents.intensity, contents.notes)
+            return PointCloud(
+                contents.vertices, None, contents.colors, contents.labels, contents.intensity, contents.notes
+            )
     if drawing.normalize and finite.any():
         middle, half = middle_and_half_extent(whole if finite.all() else whole[finite])
         contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
@@ -99,8 +104,10 @@ def drawn_rows(finite: NDArray[np.bool_], count: int | None, generator: np.rando
 
 def _finite_rows(vertices: Array, dtype: type[np.floating]) -> NDArray[np.bool_]:
     """(N,) whether all coordinates of a row are finite in this type."""
-    blocks = (vertices[start : start + BLOCK] for start in range(0, len(vertices), BLOCK))
-    return np.concatenate([np.isfinite(block.astype(dtype, copy=False)).all(1) for block in blocks])
+    finite = np.empty(len(vertices), bool)
+    for start in range(0, len(vertices), BLOCK):
+        finite[start : start + BLOCK] = np.isfinite(vertices[start : start + BLOCK].astype(dtype, copy=False)).all(1)
+    return finite
 
 
 def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:

@@ -76,8 +76,12 @@ def centre_and_radius(points: Rows) -> tuple[Rows, Rows]:
     return centre, radius[..., None, None]
 
 
-def bounds(points: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lowest and the highest corner of a bounding box, (3,) each; not finite where a point is not."""
+def bounds(points: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lowest and the highest corner of a bounding box, (3,) each; not finite where a point is not.
+
+    Args:
+        points: (N, 3), an array or `Rows`, looked at block by block.
+    """
     corners = []
     for start in range(0, len(points), BLOCK):
         block = points[start : start + BLOCK]

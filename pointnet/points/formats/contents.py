@@ -20,11 +20,11 @@ class Rows:
     It stands for an array (N, ...) where only its length, shape, `[rows]` and `astype` are asked for.
 
     Args:
-        raw: the rows as they are in the file, mapped into memory.
+        raw: the rows as they are in the file, mapped into memory, or other `Rows`.
         converted: what some of them mean; it keeps their number.
     """
 
-    def __init__(self, raw: Array, converted: Callable[[Array], Array]):
+    def __init__(self, raw: Any, converted: Callable[[Array], Array]):
         self.raw, self.converted = raw, converted
         self.shape, self.ndim = raw.shape, raw.ndim
 

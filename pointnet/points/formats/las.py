@@ -154,7 +154,7 @@ def _unpacked(path: Path, header: Header) -> Array:
     with tempfile.TemporaryFile() as unpacked:
         try:
             command = [sys.executable, "-S", "-E", *map(str, (script, *given))]
-            streams = {"stdin": subprocess.DEVNULL, "stdout": unpacked, "stderr": subprocess.PIPE}
+            streams: Any = {"stdin": subprocess.DEVNULL, "stdout": unpacked, "stderr": subprocess.PIPE}
             done = subprocess.run(command, timeout=limit, **streams)
         except subprocess.TimeoutExpired as error:
             raise Refusal(f"cannot be unpacked in {limit:.0f} s") from error
