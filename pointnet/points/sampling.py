@@ -57,7 +57,7 @@ def normals_of_faces(vertices: NDArray[np.floating], faces: NDArray[np.integer])
     """Unit normals (F, 3) of triangles, counter-clockwise seen from outside; 0 where a triangle has no area."""
     corners = vertices[faces].astype(np.float64)
     corners = corners / (np.abs(corners).max(initial=0) or 1.0)
-    return unit_or_zero(_crossed(corners.reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3)))
+    return unit_or_zero(crossed(corners.reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3)))
 
 
 def unit_or_zero(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -73,11 +73,11 @@ def _doubled_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -
     """Twice the area of each face, times one factor common to all: (F,)."""
     # In a unit in which products neither overflow nor underflow.
     vertices = vertices.astype(np.float64) / (float(np.abs(vertices).max(initial=0)) or 1.0)
-    blocks = [_crossed(vertices, faces[i : i + BLOCK]) for i in range(0, len(faces), BLOCK)]
+    blocks = [crossed(vertices, faces[i : i + BLOCK]) for i in range(0, len(faces), BLOCK)]
     return np.concatenate([np.sqrt(np.einsum("ij,ij->i", block, block)) for block in blocks] or [np.empty(0)])
 
 
-def _crossed(vertices: NDArray[np.float64], faces: NDArray[np.integer]) -> NDArray[np.float64]:
+def crossed(vertices: NDArray[np.float64], faces: NDArray[np.integer]) -> NDArray[np.float64]:
     """The cross product of two sides of each face: (F, 3)."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     (ux, uy, uz), (vx, vy, vz) = (b - a).T, (c - a).T

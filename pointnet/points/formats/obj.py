@@ -44,7 +44,7 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
         contents = contents._replace(colors=as_unit_colors(np.concatenate(colors)))
     all_corners = np.concatenate(corners)
     if len(all_corners):
-        return with_faces(contents, Polygons(all_corners, np.concatenate(sizes)))
+        return with_faces(contents, Polygons(all_corners, np.concatenate(sizes)), counted_from=1)
     matched = sum(map(len, normals)) == count
     return contents._replace(normals=np.concatenate(normals)) if matched else contents
 
@@ -74,7 +74,8 @@ def _faces(block: bytes, before: int) -> tuple[Array, Array]:
         raise Refusal("a face names vertex 0, but OBJ counts from 1")
     if (corners < 0).any():  # counted back from the latest vertex at that line
         kinds = np.array(KIND.findall(block))
-        there = before + np.cumsum(kinds == b"v")[kinds == b"f"]
-        corners = np.where(corners < 0, corners + 1 + np.repeat(there, sizes), corners)
-        corners[corners <= 0] = np.iinfo(np.int64).max  # before the first: no vertex
+        there = np.repeat(before + np.cumsum(kinds == b"v")[kinds == b"f"], sizes)
+        if (wrong := corners + there < 0).any():
+            raise Refusal(f"a face names vertex {corners[wrong][0]}, but {there[wrong][0]} vertices precede it")
+        corners = np.where(corners < 0, corners + 1 + there, corners)
     return corners - 1, sizes

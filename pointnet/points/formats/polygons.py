@@ -7,11 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Refusal
+from ..sampling import crossed
 from .columns import as_unit_colors
 from .contents import Array, Contents
+from .ears import cut_ears, runs
 from .scan import blocks_of_lines, numbers, words_per_line
 
-BLOCK = 1 << 16  # polygons cut at once, so that temporary arrays stay small
+Indices = NDArray[np.int64]
+
+BLOCK = 1 << 14  # corners of polygons that are cut together, so that temporary arrays stay small
+FOLDED = 1e-6  # the share of a polygon's area that its triangles may cover twice, as rounded coordinates make them
+# Polygons of more corners stay fans, and all do after so many tests of ears, which take a few seconds.
+MOST_CORNERS, MOST_TESTS = 1 << 16, 60_000_000
 
 
 class Polygons(NamedTuple):
@@ -65,54 +72,75 @@ def _polygons_of_block(text: bytes, before: int) -> Polygons:
     return Polygons(corners.astype(np.int64), sizes, others)
 
 
-def with_faces(contents: Contents, polygons: Polygons, colors: Array | None = None) -> Contents:
+def with_faces(contents: Contents, polygons: Polygons, colors: Array | None = None, counted_from: int = 0) -> Contents:
     """Contents with polygons cut into triangles; `colors` (P, 3 or more) are those of the polygons.
 
     Raises:
-        Refusal: as `fan_triangles`.
+        Refusal: as `check_indices`.
     """
-    faces, polygon = fan_triangles(polygons, len(contents.vertices))
+    check_indices(polygons.corners, len(contents.vertices), counted_from)
+    faces, polygon, notes = triangles_of(polygons, contents.vertices)
+    contents = contents._replace(faces=faces, notes=(*contents.notes, *notes))
     if colors is None:
-        return contents._replace(faces=faces)
+        return contents
     colors = as_unit_colors(colors)
-    return contents._replace(faces=faces, face_colors=colors if polygon is None else colors[polygon])
+    return contents._replace(face_colors=colors if polygon is None else colors[polygon])
 
 
-def fan_triangles(polygons: Polygons, num_vertices: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Polygons cut into fans about their first corner; those of fewer than three corners give no triangle.
+def triangles_of(polygons: Polygons, vertices: Array) -> tuple[Indices, Indices | None, tuple[str, ...]]:
+    """Polygons cut into triangles: fans about their first corner, and where such a fan would fold over itself, ears.
 
     Returns:
-        (F, 3) triangles, and (F,) the polygon each comes from, or None where every polygon is a triangle.
-
-    Raises:
-        Refusal: a corner is not one of the vertices, which are counted from 0.
+        (F, 3) triangles, n - 2 for each polygon of n corners; (F,) the polygon each comes from, or None where every
+        polygon is a triangle; and a note if some are cut otherwise than they should be.
     """
-    check_indices(polygons.corners, num_vertices)
     corners, sizes = (array.astype(np.int64, copy=False) for array in polygons[:2])
     if (sizes == 3).all():
-        return corners.reshape(-1, 3), None
-    count = int(np.maximum(sizes - 2, 0).sum())
-    faces, origins = np.empty((count, 3), np.int64), np.empty(count, np.int64)
-    start = done = 0
-    for first in range(0, len(sizes), BLOCK):
-        block = sizes[first : first + BLOCK]
-        block_faces, origin = _fans(corners[start : start + block.sum()], block)
-        start, end = start + block.sum(), done + len(origin)
-        faces[done:end], origins[done:end] = block_faces, origin + first
-        done = end
-    return faces, origins
-
-
-def _fans(corners: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return corners.reshape(-1, 3), None, ()
     counts = np.maximum(sizes - 2, 0)
-    polygon = np.repeat(np.arange(len(sizes)), counts)
-    first = (np.cumsum(sizes) - sizes)[polygon]
-    step = np.arange(len(polygon)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return corners[np.stack([first, first + step + 1, first + step + 2], axis=1)], polygon
+    first_corner, first_face = np.cumsum(sizes) - sizes, np.cumsum(counts) - counts
+    faces, origins = np.empty((counts.sum(), 3), np.int64), np.repeat(np.arange(len(sizes)), counts)
+    for some in _blocks(sizes > 2, sizes):
+        first, step = np.repeat(first_corner[some], counts[some]), runs(np.zeros_like(some), counts[some])
+        faces[runs(first_face[some], counts[some])] = corners[np.stack([first, first + step + 1, first + step + 2], 1)]
+    tests, rough = MOST_TESTS, int((sizes > MOST_CORNERS).sum())
+    for some in _blocks((sizes > 3) & (sizes <= MOST_CORNERS), sizes):
+        folded, normals = _folded(vertices, faces[runs(first_face[some], counts[some])], counts[some])
+        if folded.any():
+            some = some[folded]
+            place, triangles = runs(first_corner[some], sizes[some]), runs(first_face[some], counts[some])
+            points = vertices[corners[place]].astype(np.float64)
+            cut, made = cut_ears(points, sizes[some], normals[folded], tests)
+            faces[triangles] = corners[place[cut]]
+            rough += int(_folded(vertices, faces[triangles], counts[some])[0].sum())
+            tests -= made
+    note = f"polygons cut roughly, since they cross themselves, are not flat or have too many corners: {rough}"
+    return faces, origins, (note,) if rough else ()
 
 
-def check_indices(indices: Array, num_vertices: int) -> None:
-    """Raises Refusal where a face names a vertex that is not there."""
+def _blocks(chosen: NDArray[np.bool_], sizes: Indices) -> list[Indices]:
+    """The chosen polygons in blocks of few corners."""
+    polygons = np.flatnonzero(chosen)
+    return np.split(polygons, np.flatnonzero(np.diff(np.cumsum(sizes[polygons]) // BLOCK)) + 1)
+
+
+def _folded(vertices: Array, faces: Indices, counts: Indices) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """(P,) whether `counts` triangles of a polygon cover more than its area, and (P, 3) its normals, by Newell."""
+    polygon = np.repeat(np.arange(len(counts)), counts)
+    doubled = crossed(vertices[faces].astype(np.float64).reshape(-1, 3), np.arange(faces.size).reshape(-1, 3))
+
+    def total(values: Array) -> Array:
+        return np.bincount(polygon, values, len(counts))
+
+    normals = np.stack([total(axis) for axis in doubled.T], axis=1)
+    along = np.einsum("fk,fk->f", doubled, normals[polygon])
+    area, covered = np.linalg.norm(normals, axis=1), total(np.linalg.norm(doubled, axis=1))
+    return (total(np.abs(along) - along) > FOLDED * area**2) | (area < FOLDED * covered), normals
+
+
+def check_indices(indices: Array, num_vertices: int, counted_from: int = 0) -> None:
+    """Raises Refusal where a face names a vertex that is not there; the message counts as the file does."""
     if indices.size and not 0 <= indices.min() <= indices.max() < num_vertices:
-        wrong = int(indices.min()) if indices.min() < 0 else int(indices.max())
-        raise Refusal(f"a face names vertex {wrong}, but there are {num_vertices} vertices, counted from 0")
+        wrong = int(indices.min() if indices.min() < 0 else indices.max()) + counted_from
+        there = f"there are {num_vertices} vertices, counted from {counted_from}"
+        raise Refusal(f"a face names vertex {wrong}, but {there}")
