@@ -41,6 +41,10 @@ SHAPES = {
     "spike": [(0, 0), (4, 0), (4, 4), (4, 7), (4, 4), (0, 4), (1, 2)],
     "a hole behind a bridge": [*FRAME, (0, 0), (2, 2), (2, 6), (6, 6), (6, 2), (2, 2)],
     "two holes": [*FRAME, (0, 0), (1, 5), (1, 8), (4, 8), (1, 5), (0, 0), (1, 1), (1, 3), (3, 3), (3, 1), (1, 1)],
+    "a hole behind each corner": [
+        *((0, 0), (3, 2), (4, 3), (4, 2), (3, 2), (0, 0), (12, 0), (9, 2), (8, 2), (8, 3), (9, 2), (12, 0)),
+        *((6, 10), (6, 7), (7, 6), (5, 6), (6, 7), (6, 10)),
+    ],
     "a hole that touches a corner": [*FRAME, (0, 0), (2, 6), (6, 6), (6, 2)],
     "a hole that touches a side": [(0, 0), (4, 0), (3, 5), (6, 5), (4, 0), (9, 0), (9, 9), (0, 9)],
     "a tip that touches a side": [(0, 0), (9, 0), (9, 9), (0, 9), (0, 6), (4, 0), (0, 3)],
@@ -91,6 +95,7 @@ def test_triangles_tile_a_polygon_from_any_corner_and_in_both_directions(name):
 
 def test_polygons_of_all_sizes_are_cut_together_each_by_itself():
     shapes = [np.array(SHAPES[name], float) for name in ("L", "star of 31", "dart", "comb")] * 300
+    shapes += [star(7, seed) for seed in range(40)]
     shapes[5:5] = [np.eye(3)[:, :2], np.array([(0, 0), (1, 0), (1, 1), (0, 1)], float), np.zeros((2, 2)), star(5)]
     sizes = np.array([len(shape) for shape in shapes])
     vertices = np.insert(np.concatenate(shapes), 2, 0, axis=1)

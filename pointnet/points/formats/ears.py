@@ -127,16 +127,10 @@ class _Outlines:
         near = (self.y[p] >= low) & (self.y[p] <= high)
         p = p[near]
         a, b, c = np.repeat(three, counts, axis=1)[:, near]
-        ab, bc = self._turn(a, b, p), self._turn(b, c, p)
-        inside = (ab >= -FLAT) & (bc >= -FLAT) & (self._turn(c, a, p) > FLAT)
-        a, b, c, p = (corners[inside] for corners in (a, b, c, p))
-        ab, bc = ab[inside], bc[inside]
-        # One on the sides that meet at the tip matters only if the outline goes inwards from it.
-        enters = np.zeros(len(p), bool)
-        for q in (self.before[p], self.after[p]):
-            enters |= (np.maximum(ab, self._turn(a, b, q)) > FLAT) & (np.maximum(bc, self._turn(b, c, q)) > FLAT)
-        self.witness[self.corner[b[enters]]] = self.corner[p[enters]]
-        return b[enters]
+        sides = self._turn(a, b, p), self._turn(b, c, p)
+        inside = (np.minimum(*sides) >= -FLAT) & (self._turn(c, a, p) > FLAT)  # on the last side it is in nobody's way
+        self.witness[self.corner[b[inside]]] = self.corner[p[inside]]
+        return b[inside]
 
 
 def _in_plane(points: Floats, sizes: Indices, normals: Floats) -> Floats:
