@@ -1,6 +1,6 @@
 """A label for each point of files and arrays: the part of an object, or the class in a room."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -17,7 +17,7 @@ from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.names import check_name, printable
 from pointnet.points.colours import label_colours
 from pointnet.points.frame import BLOCK, centre_and_radius, up_of
-from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
+from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing, named_by_hand
 from pointnet.points.sampling import KEPT
 
 from .inputs import Source, Sources, answers_of, as_model, from_source, path_of, takes_normals
@@ -42,6 +42,7 @@ class LabelledCloud:
         labels: (N,) int64, indices into `names`.
         probability: (N,) float32, of that label.
         names: the names of the labels; the model's classes.
+        notes: what of the file was guessed or left out, in short sentences.
     """
 
     file: Path | None
@@ -50,6 +51,7 @@ class LabelledCloud:
     labels: NDArray[np.int64]
     probability: NDArray[np.float32]
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def shares(self) -> dict[str, float]:
@@ -64,6 +66,7 @@ class LabelledCloud:
             "points": len(self.points),
             "shares": self.shares,
             "mean_probability": float(self.probability.mean(dtype=np.float64)),
+            "notes": [*self.notes],
         }
 
     def write_ply(self, path: AnyPath) -> None:
@@ -105,6 +108,7 @@ def label_points(
     category: str | None = None,
     up: str | None = None,
     num_points: int | None = None,
+    columns: str | Iterable[str] | None = None,
 ) -> LabelledCloud | list[LabelledCloud]:
     """The labels of all points of a file or an array; a list for several, or for a folder.
 
@@ -121,13 +125,14 @@ def label_points(
         num_points: how many points of an object the network sees before it labels all, drawn with a seed made from
             the file's name, and how many are drawn from a mesh; None for 4,096. It sees all points of a smaller cloud,
             as in evaluation.
+        columns: the names of the columns of files that are tables, as in `read_cloud`.
 
     Raises:
         PointCloudFileError: a file that cannot be read, or a room without colours, the first of several.
         ValueError: an array or an argument outside the values above, or no such model.
     """
     segmenter = cast(Segmenter, as_model(model, "part", "scene"))
-    return answers_of(source, lambda sources: label_each(sources, segmenter, category, up, num_points))
+    return answers_of(source, lambda sources: label_each(sources, segmenter, category, up, num_points, columns))
 
 
 def label_each(
@@ -137,6 +142,7 @@ def label_each(
     up: str | None,
     num_points: int | None,
     mapped: bool = False,
+    columns: str | Iterable[str] | None = None,
 ) -> Iterator[LabelledCloud | PointCloudFileError]:
     """The labelled cloud of each source, in order, or the error of its file; one file is read at a time.
 
@@ -158,16 +164,18 @@ def label_each(
         if any(path_of(source) is None for source in sources):
             raise ValueError("arrays of a room, points and colours, are for pointnet.inference.scenes.label_scene")
 
+    by_hand = named_by_hand(columns)
+
     def labelled(source: Source) -> LabelledCloud | PointCloudFileError:
         path = path_of(source)
         axis = (up or "z") if path is None else up_of(path, up)
 
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
             labels, probability = label(cloud.in_library_frame(axis), seed)
-            return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes)
+            return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes, cloud.notes)
 
         # Not rotated on reading: the labelled points are as in the file.
-        of_files = {"extras": extras, "mesh_points": count, "mapped": mapped and axis == "z"}
+        of_files = {"extras": extras, "mesh_points": count, "columns": by_hand, "mapped": mapped and axis == "z"}
         return from_source(source, answer, of_files, up="z", precise=True)
 
     return map(labelled, sources)

@@ -1,6 +1,6 @@
 """The class of each file or array of points: how probable it is, and the runner-up."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pointnet.evaluation.evaluate import vote
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
-from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
+from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing, named_by_hand
 from pointnet.points.sampling import KEPT
 
 from .inputs import Source, Sources, answers_of, as_model, from_source, path_of, takes_normals
@@ -29,10 +29,12 @@ class Prediction:
     Args:
         file: the file of the cloud; None for an array.
         probabilities: by class name, the most probable first; their sum is 1.
+        notes: what of the file was guessed or left out, in short sentences.
     """
 
     file: Path | None
     probabilities: dict[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def class_name(self) -> str:
@@ -62,6 +64,7 @@ class Prediction:
             "probability": self.probability,
             "runner_up": self.runner_up,
             "runner_up_probability": self.runner_up_probability,
+            "notes": [*self.notes],
         }
 
 
@@ -71,6 +74,7 @@ def predict(
     up: str | None = None,
     any_rotation: bool = False,
     num_points: int | None = None,
+    columns: str | Iterable[str] | None = None,
 ) -> Prediction | list[Prediction]:
     """The prediction for a file or an array of points; a list for several, or for a folder.
 
@@ -91,11 +95,16 @@ def predict(
         ValueError: an array or an argument outside the values above, or no such model.
     """
     classifier = cast(PointNetClassifier, as_model(model, "classification"))
-    return answers_of(source, lambda sources: predict_each(sources, classifier, up, any_rotation, num_points))
+    return answers_of(source, lambda sources: predict_each(sources, classifier, up, any_rotation, num_points, columns))
 
 
 def predict_each(
-    sources: Sequence[Source], model: PointNetClassifier, up: str | None, any_rotation: bool, num_points: int | None
+    sources: Sequence[Source],
+    model: PointNetClassifier,
+    up: str | None,
+    any_rotation: bool,
+    num_points: int | None,
+    columns: str | Iterable[str] | None = None,
 ) -> Iterator[Prediction | PointCloudFileError]:
     """The prediction for each source, in order, or the error of its file; one batch is read at a time.
 
@@ -105,18 +114,18 @@ def predict_each(
     count = model.preprocessing["num_points"] if num_points is None else num_points
     check_drawing(count, up)
     normals, network = takes_normals(model), model.fold()
-    of_files = {"extras": ("normals",) if normals else ()}
+    of_files = {"extras": ("normals",) if normals else (), "columns": named_by_hand(columns)}
     drawing = {"num_points": max(count, KEPT), "up": up, "repeat": True, "normalize": True}
 
-    def channels(cloud: PointCloud, seed: int) -> NDArray[np.float32]:
-        return cloud.unit_sphere_channels(normals)[:, :count]
+    def channels(cloud: PointCloud, seed: int) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        return cloud.unit_sphere_channels(normals)[:, :count], cloud.notes
 
     def answers(batch: Sequence[Source]) -> Iterator[Prediction | PointCloudFileError]:
         clouds = [from_source(source, channels, of_files, **drawing) for source in batch]
         readable = [cloud for cloud in clouds if not isinstance(cloud, PointCloudFileError)]
         rows: list[list[float]] = []
         if readable:
-            x = torch.from_numpy(np.stack(readable)).to(network.logits.weight.device)
+            x = torch.from_numpy(np.stack([rows for rows, _ in readable])).to(network.logits.weight.device)
             chunk, votes = -(-BATCH_POINTS // len(x)), VOTES if any_rotation else 1
             logs = vote(lambda rotated: network.classify_chunks(rotated.split(chunk, 2)), x, votes, normals)
             rows = logs.exp().tolist()
@@ -126,7 +135,7 @@ def predict_each(
                 yield cloud
             else:
                 ranked = sorted(zip(model.classes, next(scores), strict=True), key=lambda pair: -pair[1])
-                yield Prediction(path_of(source), dict(ranked))
+                yield Prediction(path_of(source), dict(ranked), cloud[1])
 
     size = max(1, BATCH_POINTS // count)
     return chain.from_iterable(answers(sources[start : start + size]) for start in range(0, len(sources), size))

@@ -4,7 +4,8 @@ Whatever a file holds, and whatever goes wrong inside a parser or a library, a c
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from .formats.hdf5 import parse_hdf5
 from .formats.hdf5 import read_hdf5 as read_hdf5
 from .formats.kitti import parse_bin
 from .formats.las import parse_las
+from .formats.names import named_by_hand as named_by_hand
 from .formats.obj import parse_obj
 from .formats.off import parse_off
 from .formats.pcd import parse_pcd
@@ -39,9 +41,9 @@ NUM_POINTS = 1024  # drawn from a mesh by default
 Parser = Callable[[Path, Extras], Contents]
 
 
-def _whole(parse: Callable[[bytes, Extras], Contents]) -> Parser:
+def _whole(parse: Callable[..., Contents]) -> Callable[..., Contents]:
     """A parser that gets the bytes of the whole file at once."""
-    return lambda path, extras: parse(path.read_bytes(), extras)
+    return lambda path, *wanted: parse(path.read_bytes(), *wanted)
 
 
 PARSERS: dict[str, Parser] = {
@@ -53,6 +55,8 @@ PARSERS: dict[str, Parser] = {
     ".gltf": _whole(parse_gltf),
     ".pcd": _whole(parse_pcd),
     **dict.fromkeys((".xyz", ".txt", ".csv", ".pts", ".asc"), parse_text),
+    ".xyzrgb": partial(parse_text, usual=("x", "y", "z", "r", "g", "b")),
+    ".xyzn": partial(parse_text, usual=("x", "y", "z", "nx", "ny", "nz")),
     ".npy": _whole(parse_npy),
     ".npz": _whole(parse_npz),
     **dict.fromkeys((".h5", ".hdf5", ".hdf"), parse_hdf5),
@@ -60,6 +64,12 @@ PARSERS: dict[str, Parser] = {
     ".bin": parse_bin,
 }
 SUFFIXES = tuple(PARSERS)
+# The formats of tables, whose columns may be named by hand: these parsers take the names as a third argument.
+TABLES: dict[str, Callable[..., Contents]] = {
+    **dict.fromkeys((".xyz", ".txt", ".csv", ".pts", ".asc", ".xyzrgb", ".xyzn"), parse_text),
+    ".npy": _whole(parse_npy),
+    ".npz": _whole(parse_npz),
+}
 
 
 def read_cloud(
@@ -74,13 +84,14 @@ def read_cloud(
     mesh_points: int = NUM_POINTS,
     vertices: bool = False,
     mapped: bool = False,
+    columns: str | Iterable[str] | None = None,
 ) -> PointCloud:
     """The points of any file, with their normals, colours, labels and intensity where it has some.
 
     Args:
         path: a file whose suffix says its format, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5,
-            LAS, LAZ, BIN (KITTI), or text (XYZ, TXT, CSV, PTS, ASC). No other file is opened, whatever this one
-            refers to.
+            LAS, LAZ, BIN (KITTI), or text (XYZ, TXT, CSV, PTS, ASC, XYZRGB, XYZN). No other file is opened, whatever
+            this one refers to.
         num_points: N. From a mesh, that many points are drawn uniformly by area, with the normals of their faces;
             None: `mesh_points`. Of a cloud, that many rows are drawn without replacement, or all are returned in order
             if it has no more; None: all.
@@ -98,6 +109,9 @@ def read_cloud(
         vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces.
         mapped: leave the rows of a LAS or LAZ in the file, if all are wanted and its up axis is z: points (float64),
             colors, labels and intensity are then `Rows`, which are converted when they are indexed, and take no memory.
+        columns: the names of all columns of a text, NPY or NPZ, in order, where they have none or wrong ones: of x, y,
+            z, nx, ny, nz, r, g, b, label and intensity, and _ for one to skip; a list, or joined by commas. None: by
+            their names, else by their numbers (`formats.columns.recognised`), which `notes` then says.
 
     Rows of a cloud and faces of a mesh whose coordinates are not finite are skipped.
 
@@ -105,10 +119,10 @@ def read_cloud(
         PointCloudFileError: the file is missing, damaged, of an unknown kind, empty, or a cloud of fewer points.
         ValueError: an argument outside the values above.
     """
-    path, generator = Path(path), np.random.default_rng(seed)
+    path, generator, by_hand = Path(path), np.random.default_rng(seed), named_by_hand(columns)
     check_drawing(num_points, up)
     with file_errors(path):
-        contents = contents_of(path, extras)
+        contents = contents_of(path, extras, by_hand)
         if vertices:
             contents = contents._replace(faces=None, face_colors=None)
         elif contents.faces is not None:
@@ -159,6 +173,7 @@ def read_points(
     seed: int = 0,
     normals: bool = False,
     up: str | None = None,
+    columns: str | Iterable[str] | None = None,
 ) -> NDArray[np.float32]:
     """`read_cloud`'s points alone, (N, 3), or with their normals, (N, 6).
 
@@ -166,7 +181,7 @@ def read_points(
         PointCloudFileError: as `read_cloud`, or normals are asked for and the file has none.
         ValueError: an argument outside `read_cloud`'s.
     """
-    cloud = read_cloud(path, num_points, seed, up, extras=("normals",) if normals else ())
+    cloud = read_cloud(path, num_points, seed, up, extras=("normals",) if normals else (), columns=columns)
     if not normals:
         return cloud.points
     if cloud.normals is None:
@@ -224,7 +239,7 @@ def checked_labels(path: Path, what: str, labels: Array, count: int) -> NDArray[
     return labels.astype(np.int64)
 
 
-def contents_of(path: Path, extras: Extras = EXTRAS) -> Contents:
+def contents_of(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = ()) -> Contents:
     """What a file's parser makes of it; raises whatever that raises, so call it within `file_errors`."""
     suffix = path.suffix.lower()
     if suffix in CONVERTERS:
@@ -233,7 +248,9 @@ def contents_of(path: Path, extras: Extras = EXTRAS) -> Contents:
         known = ", ".join(kind.lstrip(".").upper() for kind in SUFFIXES)
         raise Refusal(f"its suffix must be one of {known}, got {path.suffix or 'none'}")
     check_file(path)
-    contents = PARSERS[suffix](path, extras)
+    if columns and suffix not in TABLES:
+        raise Refusal(f"names its own columns; columns can be given for {', '.join(TABLES)}")
+    contents = TABLES[suffix](path, extras, columns) if columns else PARSERS[suffix](path, extras)
     if not len(contents.vertices):
         raise Refusal("holds no points")
     return contents

@@ -3,27 +3,29 @@
 import io
 import math
 import zipfile
-from collections.abc import Collection, Mapping
-from itertools import islice
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..errors import Refusal
-from .columns import ARRAYS, from_named, from_parts, recognised
+from .columns import from_named, from_parts, from_table
 from .contents import EXTRAS, Array, Contents, Extras, most_bytes
+from .names import array_names, check_count, known_columns, left_out
 from .scan import quoted
 
 MOST_COLUMNS = 100
 MOST_MEMBERS = 1000
+NAMES_OF_POINTS = ("points", "xyz", "pos", "data")  # some of them, for a message
 WIDTHS = {"normals": 3, "colors": 3, "labels": 1, "intensity": 1}
 
 
-def parse_npy(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """One array (N, 3 or more), or structured with fields x, y and z."""
-    array = _npy(data)
-    if array.dtype.names:
-        return from_named({name: array[name].reshape(-1) for name in array.dtype.names}, extras)
-    return from_parts(recognised(_as_rows(array, "the array"), extras))
+def parse_npy(data: bytes, extras: Extras = EXTRAS, columns: Sequence[str] = ()) -> Contents:
+    """One array (N, 3 or more), or structured with fields x, y and z, or with fields that are such arrays.
+
+    Args:
+        columns: the names of the columns, by hand.
+    """
+    return _from_array(_npy(data), "the array", extras, columns)
 
 
 def parse_npy_table(data: bytes) -> Array:
@@ -31,48 +33,72 @@ def parse_npy_table(data: bytes) -> Array:
     return _as_rows(_npy(data), "the array", 1)
 
 
-def parse_npz(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An archive of arrays with the names of `ARRAYS`."""
+def parse_npz(data: bytes, extras: Extras = EXTRAS, columns: Sequence[str] = ()) -> Contents:
+    """An archive of arrays with names that `array_names` knows; `columns` are of the points."""
     if data.count(b"PK\1\2") > MOST_MEMBERS:
         raise Refusal(f"holds more than {MOST_MEMBERS} members")
+    limit = most_bytes(len(data))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        limit, arrays = most_bytes(len(data)), {}
-        for what, name in find_arrays(members, extras).items():
+        members = {info.filename.removesuffix(".npy"): info for info in reversed(archive.infolist())}
+
+        def read(name: str) -> Array:
+            nonlocal limit
             unpacked = _unpacked(archive, members[name], limit)
             limit -= len(unpacked)
-            arrays[what] = _npy(unpacked)
-    return from_arrays(arrays, extras)
+            return _npy(unpacked)
+
+        return from_arrays(list(reversed(members)), read, extras, columns)
 
 
-def find_arrays(there: Collection[str], extras: Extras) -> dict[str, str]:
-    """The names of the points and of the wanted extras among those that are there.
+def from_arrays(
+    there: Sequence[str], read: Callable[[str], Array], extras: Extras, columns: Sequence[str] = ()
+) -> Contents:
+    """Contents from arrays of these names: one of points, or x, y and z; of any extras too, else those are looked for
+    in the columns of the points.
 
-    Raises:
-        Refusal: none is a name of points.
-    """
-    found = {what: next((name for name in ARRAYS[what] if name in there), "") for what in ("points", *extras)}
-    if not found["points"]:
-        names = ", ".join(map(ascii, sorted(islice(there, 8)))) or "nothing"
-        raise Refusal(f"holds no array named {', '.join(ARRAYS['points'][:4])}, only {names[:200]}")
-    return {what: name for what, name in found.items() if name}
-
-
-def from_arrays(arrays: Mapping[str, Array], extras: Extras) -> Contents:
-    """Contents from arrays; an extra without an array of its own is looked for in the columns of the points.
+    Args:
+        read: gives an array by its name.
+        columns: the names of the columns of the points, by hand.
 
     Raises:
-        Refusal: rows that do not match.
+        Refusal: none is named like points, or rows do not match.
     """
-    points = _as_rows(arrays["points"], "points")
-    parts = recognised(points, extras)
-    for name, width in WIDTHS.items():
-        if name in arrays:
-            array = arrays[name].reshape(-1, 1) if width == 1 else arrays[name]
-            parts[name] = _as_rows(array, name, width)[:, :width]
-            if len(array) != len(points):
-                raise Refusal(f"holds {len(points)} points but {len(array)} {name}")
-    return from_parts(parts)
+    names = array_names(there, extras)
+    if "points" not in names:
+        if found := known_columns(there, extras):
+            return from_named({name: read(name).reshape(-1) for name in there if name in found}, extras, there)
+        held = ", ".join(map(ascii, sorted(there)[:8])) or "nothing"
+        raise Refusal(f"holds no array named {', '.join(NAMES_OF_POINTS)}, only {held[:200]}")
+    contents = _from_array(read(names["points"]), "points", extras, columns)
+    count, notes, parts = len(contents.vertices), contents.notes, {}
+    for what, width in WIDTHS.items():
+        if what not in names:
+            continue
+        array = read(names[what])
+        if width == 1 and array.size == 1 < count:  # such as the class of the object
+            notes = (*notes, f"left out: {names[what]}, one for all points")
+            continue
+        parts[what] = _as_rows(array.reshape(-1, 1) if width == 1 else array, what, width)[:, :width]
+        if len(parts[what]) != count:
+            raise Refusal(f"holds {count} points but {len(parts[what])} {what}")
+    if set(extras) >= set(EXTRAS):
+        notes += left_out(there, [there.index(name) for name in names.values()])
+    own = from_parts({"points": contents.vertices, **parts}, notes)
+    return contents._replace(notes=own.notes, **{what: getattr(own, what) for what in parts})
+
+
+def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str]) -> Contents:
+    """Contents of one array: a table, or structured."""
+    if not array.dtype.names:
+        rows = _as_rows(array, name)
+        if columns:
+            check_count(columns, rows.shape[1])
+        return from_table(rows, extras, columns)
+    fields = {field: array[field] for field in array.dtype.names}
+    if not known_columns(fields) and "points" in array_names(fields):
+        return from_arrays(list(fields), fields.__getitem__, extras)
+    single = {field: column.reshape(-1) for field, column in fields.items() if column.ndim == array.ndim}
+    return from_named(single, extras, list(fields))
 
 
 def _as_rows(array: Array, name: str, width: int = 3) -> Array:

@@ -1,68 +1,47 @@
-"""Tables of points, with named columns or without: the one place for the names of columns and arrays."""
+"""Tables of points: columns known by their names, by hand, or by their numbers."""
 
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Refusal
 from .contents import EXTRAS, Array, Contents, Extras
+from .names import left_out, places
 
-Group = tuple[str, ...]
-
-# Names of columns, in order of preference, as `plain` spells them: normal_x, //X and "R" become normalx, x and r.
-COLUMNS: dict[str, tuple[Group, ...]] = {
-    "points": (("x", "y", "z"), ("px", "py", "pz")),
-    "normals": (("nx", "ny", "nz"), ("normalx", "normaly", "normalz")),
-    "colors": (("r", "g", "b"), ("red", "green", "blue"), ("diffusered", "diffusegreen", "diffuseblue")),
-    "labels": (
-        *((f"{before}{name}",) for before in ("", "scalar") for name in ("label", "labels", "class", "part")),
-        ("classification",),
-        ("scalarclassification",),
-    ),
-    "intensity": (("intensity",), ("scalarintensity",), ("reflectance",), ("scalarreflectance",)),
-}
-# Names of whole arrays: HDF5 data sets and members of an NPZ, in order of preference.
-ARRAYS: dict[str, Group] = {
-    "points": ("points", "xyz", "pos", "data", "vertices", "arr_0"),
-    "normals": ("normals", "normal"),
-    "colors": ("colors", "color", "rgb"),
-    "labels": ("labels", "label", "parts", "seg", "pid"),
-    "intensity": ("intensity", "reflectance"),
-}
-SOME_ROWS = 10_000  # evenly spaced; columns without names are recognised by these
+SOME_ROWS = 10_000  # evenly spaced; how many different values a column has is counted in these
+BLOCK = 1 << 14  # rows looked at together
+FEW, SMALL = 64, 20  # at most so many different labels in a cloud; whole numbers up to this are labels anyway
+THREES = {"points": ("x", "y", "z"), "normals": ("nx", "ny", "nz"), "colors": ("r", "g", "b")}
+SINGLES = {"labels": "label", "intensity": "intensity"}
+SKIPPED = "_"
+FULL = (1, 255, 65535)  # the largest number of a colour
+FLAG = "name the columns with --columns (columns= in Python), such as x,y,z,intensity,r,g,b,_"
 
 
-def plain(name: str) -> str:
-    """A column's name as `COLUMNS` spells it: lower case, letters only."""
-    return re.sub(r"[^a-z]", "", name.lower())
-
-
-def known_columns(names: Iterable[str], extras: Extras = EXTRAS) -> set[str]:
-    """The names that belong to wanted columns; empty where x, y and z are not among them."""
-    found = _groups({plain(name) for name in names}, extras)
-    return {name for group in found.values() for name in group} if "points" in found else set()
-
-
-def _groups(there: Collection[str], extras: Extras) -> dict[str, Group]:
-    """The names of the points' columns, and of the wanted extras'; only those that are there."""
-    groups = {what: [group for group in COLUMNS[what] if set(group) <= set(there)] for what in ("points", *extras)}
-    return {what: found[0] for what, found in groups.items() if found}
-
-
-def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS) -> Contents:
+def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Iterable[str] | None = None) -> Contents:
     """Contents from named columns, each (N,).
+
+    Args:
+        every: the names of all columns of the file, those too that were not read; None: those of `columns`. What is not
+            used is mentioned in a note, if all extras are wanted.
 
     Raises:
         Refusal: no x, y and z.
     """
-    # Of two columns of one name the first counts.
-    columns = {plain(name): column for name, column in reversed(list(columns.items()))}
-    groups = _groups(columns, extras)
-    if "points" not in groups:
-        raise Refusal(f"names no columns x, y and z, only {', '.join(sorted(columns)[:8]) or 'none'}")
-    return from_parts({what: _side_by_side([columns[name] for name in group]) for what, group in groups.items()})
+    names = list(columns)
+    found, every = places(names, extras), names if every is None else list(every)
+    if not found:
+        raise Refusal(f"names no columns x, y and z, only {', '.join(sorted(names)[:8]) or 'none'}")
+    packed = found.pop("packed", None)
+    parts = {what: _side_by_side([columns[names[i]] for i in group]) for what, group in found.items()}
+    if packed:
+        parts["colors"] = _unpacked(columns[names[packed[0]]])
+    notes = (
+        left_out(every, [i for group in places(every).values() for i in group]) if set(extras) >= set(EXTRAS) else ()
+    )
+    return from_parts(parts, notes)
 
 
 def _side_by_side(columns: list[Array]) -> Array:
@@ -76,70 +55,267 @@ def _side_by_side(columns: list[Array]) -> Array:
     return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
 
 
-def recognised(rows: Array, extras: Extras = EXTRAS) -> dict[str, Array]:
-    """The columns of a table without names (N, K), recognised by their numbers: points, and the wanted extras.
+def _unpacked(column: Array) -> Array:
+    """Red, green and blue (N, 3) of 0xAARRGGBB, a whole number or the bits of a float."""
+    native = column.astype(column.dtype.newbyteorder("="))
+    if native.dtype.kind == "f" and not (_are_whole(native) and (native > 255).any()):
+        native = native.astype(np.float32).view(np.uint32)
+    number = native.astype(np.int64)
+    return np.stack([(number >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)], axis=1)
 
-    Columns 0 to 2 are xyz. Of the next two blocks of three columns each is a normal, if of length 1, or a colour, if
-    within 0..255. The last of 4 columns, or of 7 or 10 with a normal, is a label. Other columns are skipped.
+
+def from_table(rows: Array, extras: Extras = EXTRAS, names: Sequence[str] = (), is_pts: bool = False) -> Contents:
+    """Contents from a table (N, K), whose columns are named by hand or recognised by their numbers.
+
+    Args:
+        names: by hand, one for each column, of `BY_HAND`, or "_" to skip it; none: `recognised`.
+        is_pts: of seven columns the fourth is an intensity, and colours follow.
 
     Raises:
-        Refusal: fewer than 3 columns.
+        Refusal: fewer than 3 columns, or it cannot be told which are colours and those are wanted.
     """
-    width, some = rows.shape[1], rows[:: len(rows) // SOME_ROWS + 1]
+    notes: tuple[str, ...] = ()
+    if not names:
+        found = recognised(rows, extras, is_pts)
+        names = found.names
+        if found.is_guess or (len(names) > 3 and set(extras) >= set(EXTRAS)):
+            notes = (f"columns taken as {','.join(names)}",)
+    parts = {}
+    for what in ("points", *extras):
+        three = THREES.get(what, (SINGLES.get(what, ""),))
+        if three[0] in names:
+            parts[what] = _side_by_side([rows[:, names.index(name)] for name in three])
+    return from_parts(parts, notes)
+
+
+class Recognised(NamedTuple):
+    """What the columns of a table are, as for `from_table`; whether a wanted one was guessed."""
+
+    names: list[str]
+    is_guess: bool
+
+
+class Column(NamedTuple):
+    """What is known of a column by its finite numbers in rows with finite coordinates."""
+
+    low: float
+    high: float
+    whole: bool  # all are whole numbers
+    values: int  # how many different ones there are in some rows
+    rows: int  # how many rows those are
+
+    @property
+    def is_label(self) -> bool:
+        """Whether it has few different whole numbers, from -1 on."""
+        return self.whole and self.low >= -1 and (self.high <= SMALL or self.values <= min(FEW, self.rows / 4))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it may be the opacity of a colour: the same largest value in every row."""
+        return self.low == self.high and self.high in FULL
+
+
+# What three columns side by side must be to be colours, the surest first, and whether nothing else is likely.
+KINDS: tuple[tuple[Callable[[Sequence[Column]], bool], bool], ...] = (
+    (lambda three: all(c.whole and c.low >= 0 and c.high <= 255 for c in three) and _highest(three) > 1, True),
+    (lambda three: all(c.low >= 0 and c.high <= 1 for c in three), True),
+    (lambda three: all(c.whole and c.low >= 0 and c.high <= 65535 for c in three), False),
+    (lambda three: all(c.low >= 0 and c.high <= 255 for c in three), False),
+)
+
+
+def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Recognised:
+    """The names of the columns of a table without names (N, K), by the numbers of all its rows.
+
+    Columns 0 to 2 are x y z; if column 0 counts the rows, it is skipped, and 1 to 3 are. Then, side by side:
+
+    1. nx ny nz: the first three that have length 1 (a minority may be 0).
+    2. r g b: the first three of the surest kind that is there: whole numbers to 255; numbers to 1; whole numbers to
+       65535; numbers to 255. Four of a kind are r g b label if the last is a label (few different whole numbers),
+       else intensity r g b, unless the first three go together much better than the last three. Of five or more a
+       label must be the fourth, or the fifth behind an intensity; or they are threes, of which the first counts.
+    3. The column before r g b is intensity. One behind them that is the same, and full, in all rows is the opacity.
+    4. One or two that are left are a label, an intensity, both, or a label and an instance, which is skipped.
+
+    Raises:
+        Refusal: fewer than 3 columns; or colours are wanted, and it cannot be told which columns they are.
+    """
+    width = rows.shape[1]
     if width < 3:
         raise Refusal(f"must have at least 3 columns, x, y and z, got {width}")
-    found = {"points": rows[:, :3]}
-    for start in range(3, min(width, 9) - 2, 3):
-        block = slice(start, start + 3)
-        if "normals" not in found and _are_normals(some[:, block]):
-            found["normals"] = rows[:, block]
-        elif "colors" not in found and _are_colors(some[:, block]):
-            found["colors"] = rows[:, block]
-    if width == 4 or (width in (7, 10) and "normals" in found):
-        found["labels"] = rows[:, -1:]
-    return {what: columns for what, columns in found.items() if what in ("points", *extras)}
+    names = ["x", "y", "z", *[SKIPPED] * (width - 3)]
+    if width == 3:
+        return Recognised(names, False)
+    columns = _described(rows)
+    if is_guess := _counts_rows(rows, columns):
+        names = [SKIPPED, *names[:-1]]
+    for i in _free(names):
+        if _are_normals(rows[:, i : i + 3], columns[i : i + 3]):
+            names[i : i + 3] = THREES["normals"]
+            break
+    colors, is_sure = _colors(rows, columns, names, is_pts)
+    if colors is not None:
+        names[colors : colors + 3] = THREES["colors"]
+        is_guess |= not is_sure and "colors" in extras
+    elif not is_sure and "colors" in extras:
+        raise Refusal(f"has {width} columns, and it cannot be told which of them are colours; {FLAG}")
+    _name_the_rest(columns, names)
+    return Recognised(names, is_guess)
 
 
-def from_parts(parts: Mapping[str, Array]) -> Contents:
+def _described(rows: Array) -> list[Column]:
+    low, high, whole = np.full(rows.shape[1], np.inf), np.full(rows.shape[1], -np.inf), np.full(rows.shape[1], True)
+    for start in range(0, len(rows), BLOCK):
+        block = _finite(rows[start : start + BLOCK])
+        low = np.fmin(low, np.fmin.reduce(block, axis=0, initial=np.inf))
+        high = np.fmax(high, np.fmax.reduce(block, axis=0, initial=-np.inf))
+        whole &= ((block == np.rint(block)) | np.isnan(block)).all(0)
+    some = _finite(rows[:: len(rows) // SOME_ROWS + 1])
+    values = [len(np.unique(column[~np.isnan(column)])) for column in some.T]
+    return [
+        Column(*found, len(some)) for found in zip(low.tolist(), high.tolist(), whole.tolist(), values, strict=True)
+    ]
+
+
+def _finite(rows: Array) -> NDArray[np.float64]:
+    """A copy of the rows with finite coordinates; what else is not finite is NaN."""
+    rows = rows.astype(np.float64)
+    rows = rows[np.isfinite(rows[:, :3]).all(1)]
+    rows[~np.isfinite(rows)] = np.nan
+    return rows
+
+
+def _free(names: Sequence[str]) -> list[int]:
+    """Where three columns begin that have no name yet, behind x y z."""
+    return [i for i in range(names.index("z") + 1, len(names) - 2) if set(names[i : i + 3]) == {SKIPPED}]
+
+
+def _counts_rows(rows: Array, columns: Sequence[Column]) -> bool:
+    """Whether column 0 is 0, 1, 2 … or 1, 2, 3 …, and what follows are not all whole numbers too."""
+    first = columns[0]
+    if not (len(rows) > 2 and first.low in (0, 1) and first.high == first.low + len(rows) - 1):
+        return False
+    return not all(c.whole for c in columns[1:4]) and bool((rows[:, 0] == np.arange(len(rows)) + first.low).all())
+
+
+def _are_normals(rows: Array, columns: Sequence[Column]) -> bool:
+    """Whether the rows have length 1, as closely as three digits show; a minority of zeros is allowed."""
+    if any(c.low < -1.01 or c.high > 1.01 for c in columns):
+        return False
+    units = total = 0
+    for start in range(0, len(rows), BLOCK):
+        length = np.linalg.norm(rows[start : start + BLOCK].astype(np.float64), axis=1)
+        length = length[np.isfinite(length)]
+        unit = np.abs(length - 1) < 0.01
+        if not (unit | (length == 0)).all():
+            return False
+        units, total = units + int(unit.sum()), total + len(length)
+    return units > total / 2
+
+
+def _colors(rows: Array, columns: Sequence[Column], names: Sequence[str], is_pts: bool) -> tuple[int | None, bool]:
+    """Where red, green and blue begin (None: nowhere), and whether that is sure."""
+    free = _free(names)
+    if is_pts and len(names) == 7 and 4 in free and any(kind(columns[4:7]) for kind, _ in KINDS):
+        return 4, True
+    fitting = (([i for i in free if kind(columns[i : i + 3])], is_likely) for kind, is_likely in KINDS)
+    starts, is_likely = next(((starts, is_likely) for starts, is_likely in fitting if starts), ([], False))
+    if not starts:
+        return None, True
+    first = starts[0]
+    stop = first + 3 + next((k for k, i in enumerate(starts[1:]) if i != first + k + 1), len(starts) - 1)
+    end = next((i for i in range(first + 3, stop) if _ends_colors(columns[first : i + 1])), stop)
+    if end - first == 3:
+        is_plain = stop == end and (_highest(columns[first:stop]) > SMALL or not columns[first].whole)
+        return first, is_plain and is_likely
+    if end - first == 4:
+        return first + (not _go_together(rows[:, first : first + 4])), False
+    if end == stop and (stop - first) % 3 == 0:
+        return first, False
+    return None, not is_likely
+
+
+def _ends_colors(columns: Sequence[Column]) -> bool:
+    """Whether the last of these columns of one kind is no colour, but a label or an opacity."""
+    *before, last = columns
+    painted = columns[0].values > 2 * max(column.values for column in columns[1:])  # intensities, and a few colours
+    return (last.is_label or last.is_full) and not (len(before) == 3 and painted)
+
+
+def _go_together(four: Array) -> bool:
+    """Whether the first three of four columns are correlated much more than the last three, as colours are."""
+    some = _finite(four[:: len(four) // SOME_ROWS + 1])
+    if len(some) < 3:
+        return False
+    related = np.nan_to_num(np.asarray(np.corrcoef(some.T)))
+    return bool(related[0, 1] + related[0, 2] > related[3, 1] + related[3, 2] + 0.3 + 9 / np.sqrt(len(some)))
+
+
+def _name_the_rest(columns: Sequence[Column], names: list[str]) -> None:
+    """Names the columns that are left, group by group: intensity and label."""
+    begin, colors = names.index("z") + 1, names.index("r") if "r" in names else None
+    groups: list[list[int]] = []
+    for i in (i for i in range(begin, len(names)) if names[i] == SKIPPED):
+        if groups and groups[-1][-1] == i - 1:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    for group in groups:
+        if colors is not None and group[-1] == colors - 1:
+            names[group.pop()] = "intensity"
+        elif colors is not None and group[0] == colors + 3 and columns[group[0]].is_full:
+            full = next(most for most in FULL if _highest(columns[colors : colors + 3]) <= most)
+            group = group[columns[group[0]].high == full :]
+        for i in group if len(group) < 3 else group[: group[0] > begin]:
+            if "label" not in names and columns[i].is_label:
+                names[i] = "label"
+            elif "label" in names[group[0] : i] and columns[i].whole:
+                continue  # an instance
+            elif "intensity" not in names and len(group) < 3 and -65536 < columns[i].low <= columns[i].high < 65536:
+                names[i] = "intensity"
+
+
+def _highest(columns: Sequence[Column]) -> float:
+    return max(column.high for column in columns)
+
+
+def from_parts(parts: Mapping[str, Array], notes: Iterable[str] = ()) -> Contents:
     """Contents of a cloud: points, normals, colors (N, 3), labels, intensity (N, 1); all but points may be missing."""
     colors, labels, intensity = parts.get("colors"), parts.get("labels"), parts.get("intensity")
+    notes = tuple(notes)
+    if labels is not None and (labels := as_labels(labels[:, 0])) is None:
+        notes = (*notes, "labels left out: they are not whole numbers")
     return Contents(
         parts["points"],
         normals=parts.get("normals"),
         colors=None if colors is None else as_unit_colors(colors),
-        labels=None if labels is None else as_labels(labels[:, 0]),
+        labels=labels,
         intensity=None if intensity is None else intensity[:, 0],
+        notes=notes,
     )
 
 
 def as_labels(column: Array) -> NDArray[np.int64] | None:
-    """(N,) as int64, or None where they are not whole numbers."""
+    """(N,) as int64, −1 where there is none (NaN), or None where they are not whole numbers."""
     if column.dtype.kind in "iub":
         return column.astype(np.int64)
-    whole = np.isfinite(column).all() and (np.abs(column) < 2**53).all() and (column == np.rint(column)).all()
-    return column.astype(np.int64) if whole else None
+    missing = np.isnan(column)
+    column = np.where(missing, -1, column) if missing.any() and not missing.all() else column
+    return column.astype(np.int64) if _are_whole(column) else None
 
 
-def _are_normals(block: Array) -> bool:
-    """Whether the rows have length 1, as closely as three digits show; a minority of zeros is allowed."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        length = np.linalg.norm(block.astype(np.float64), axis=1)
-    length = length[np.isfinite(length)]
-    unit = np.abs(length - 1) < 0.01
-    return bool((unit | (length == 0)).all() and unit.sum() > len(length) / 2)
-
-
-def _are_colors(block: Array) -> bool:
-    return bool(((block >= 0) & (block <= 255)).all())
+def _are_whole(column: Array) -> bool:
+    return bool(np.isfinite(column).all() and (np.abs(column) < 2**53).all() and (column == np.rint(column)).all())
 
 
 def as_unit_colors(colors: Array) -> Array:
-    """(n, 3 or more), in [0, 1] or in 0..255 -> (n, 3) float32 in [0, 1].
+    """(n, 3 or more), in [0, 1], in 0..255 or in 0..65535 -> (n, 3) float32 in [0, 1].
 
-    Integers are always of 255 (16 bits: of 65535); other numbers are where one of them exceeds 1.
+    Bytes are of 255. Of other numbers the largest tells; integers are never of 1.
     """
     rgb = np.asarray(colors[:, :3])
-    scaled = rgb.astype(np.float32)
-    if rgb.dtype.kind in "iu" or (np.nan_to_num(scaled) > 1).any():
-        scaled /= np.float32(65535 if rgb.dtype == np.uint16 else 255)
-    return np.clip(np.nan_to_num(scaled), 0, 1)
+    scaled = np.nan_to_num(rgb.astype(np.float32))
+    highest = 1 if rgb.dtype == np.uint8 or not rgb.size else float(scaled.max())
+    if rgb.dtype.kind in "iu" or highest > 1.01:
+        scaled /= np.float32(65535 if highest > 256 else 255)
+    return np.clip(scaled, 0, 1)

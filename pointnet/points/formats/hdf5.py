@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import Refusal, check_file, file_errors
-from .arrays import find_arrays, from_arrays
+from .arrays import from_arrays
 from .contents import EXTRAS, Contents, Extras, most_bytes
 
 Shape = tuple[int | None, ...]
@@ -48,7 +48,7 @@ def hdf5_names(path: str | os.PathLike[str]) -> list[str]:
 
 
 def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
-    """One cloud of an HDF5 file: its data sets with the names of `ARRAYS`.
+    """One cloud of an HDF5 file: its data sets with names that `array_names` knows.
 
     Raises:
         PointCloudFileError: as `read_hdf5`, no data set named like points, or larger than a file of this size may
@@ -56,11 +56,14 @@ def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
     """
     limit = most_bytes(path.stat().st_size)
     with _opened(path) as file:
-        arrays = {}
-        for what, name in find_arrays(file, extras).items():
-            arrays[what] = _read_array(file, name, limit=limit)
-            limit -= arrays[what].nbytes
-        return from_arrays(arrays, extras)
+
+        def read(name: str) -> np.ndarray:
+            nonlocal limit
+            array = _read_array(file, name, limit=limit)
+            limit -= array.nbytes
+            return array
+
+        return from_arrays(list(file), read, extras)
 
 
 @contextmanager

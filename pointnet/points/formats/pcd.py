@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import Refusal
 from .columns import from_named
 from .contents import EXTRAS, Array, Contents, Extras, most_bytes
+from .names import first_of_each
 from .scan import numbers, numbers_of_lines, quoted
 
 LONGEST_HEADER = 100_000
@@ -37,7 +38,7 @@ def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
         columns = _from_compressed(data[start:], count, fields, most_bytes(len(data)))
     else:
         raise Refusal(f"DATA must be ascii, binary or binary_compressed, got {quoted(encoding)}")
-    return from_named(_with_unpacked_colors(columns) if "colors" in extras else columns, extras)
+    return from_named(columns, extras, [name for name, _ in fields])
 
 
 def _header(data: bytes) -> tuple[Header, int]:
@@ -101,7 +102,7 @@ def _from_text(text: bytes, start: int, count: int, fields: Fields) -> Columns:
     for name, kind in fields:
         if kind.shape == ONE:
             stays = kind.base.kind == "f" and name not in PACKED_COLORS
-            columns[name] = values[:, at] if stays else values[:, at].astype(kind.base)
+            columns.setdefault(name, values[:, at] if stays else values[:, at].astype(kind.base))
         at += kind.shape[0]
     return columns
 
@@ -112,7 +113,7 @@ def _from_bytes(data: bytes, start: int, count: int, fields: Fields) -> Columns:
     if count * row.itemsize > there:
         raise Refusal(f"declares {count} points of {row.itemsize} bytes, holds {there} bytes of them")
     table = np.frombuffer(data, row, count, start)
-    return {name: table[f"{i}"][:, 0] for i, (name, kind) in enumerate(fields) if kind.shape == ONE}
+    return first_of_each((name, table[f"{i}"][:, 0]) for i, (name, kind) in enumerate(fields) if kind.shape == ONE)
 
 
 def _from_compressed(data: bytes, count: int, fields: Fields, limit: int) -> Columns:
@@ -127,7 +128,7 @@ def _from_compressed(data: bytes, count: int, fields: Fields, limit: int) -> Col
     columns, start = Columns(), 0
     for name, kind in fields:
         if kind.shape == ONE:
-            columns[name] = np.frombuffer(unpacked, kind.base, count, start)
+            columns.setdefault(name, np.frombuffer(unpacked, kind.base, count, start))
         start += count * kind.itemsize
     return columns
 
@@ -166,12 +167,3 @@ def lzf_decompress(packed: bytes, size: int) -> bytes:
     if at > len(packed) or len(out) != size:
         raise Refusal(f"its packed data unpack to {len(out)} bytes, not to {size}")
     return bytes(out)
-
-
-def _with_unpacked_colors(columns: Columns) -> Columns:
-    """Columns r, g and b in place of `rgb` or `rgba`, 0xAARRGGBB in the bits of an integer or of a float."""
-    for name in PACKED_COLORS:
-        if name in columns and columns[name].dtype.itemsize == 4:
-            packed = np.ascontiguousarray(columns[name]).view(np.uint32)
-            columns |= {key: (packed >> shift & 255).astype(np.uint8) for key, shift in (("r", 16), ("g", 8), ("b", 0))}
-    return columns

@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import Refusal
-from .columns import from_named, known_columns, plain
+from .columns import from_named
 from .contents import EXTRAS, Array, Contents, Extras
+from .names import first_of_each, known_columns
 from .polygons import Polygons, polygons_of_text, with_faces
 from .scan import columns_of_lines, end_of_lines, quoted, unix_lines
 
@@ -54,10 +55,10 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
         if element.name == "face" and element.rows:
             polygons, scalars, at = (_text_polygons if order == "=" else _byte_polygons)(data, at, element)
             continue
-        names = {plain(prop.name) for prop in element.properties} if element.name == "vertex" else set()
+        names = [prop.name for prop in element.properties] if element.name == "vertex" else []
         table, at = _table(data, at, element, order, known_columns(names, extras) or names)
         if element.name == "vertex":
-            contents = from_named(table, extras)
+            contents = from_named(table, extras, names)
     if contents is None or not len(contents.vertices):
         raise Refusal("holds no vertices")
     if polygons is None:
@@ -116,19 +117,19 @@ def _table(body: bytes, at: int, element: Element, order: str, known: Collection
         raise Refusal(f"has lists in its element {quoted(element.name)}, which are not read")
     if order == "=":
         width = len(element.properties)
-        kept = [i for i, prop in enumerate(element.properties) if plain(prop.name) in known]
+        kept = [i for i, prop in enumerate(element.properties) if prop.name in known]
         values, total, end = columns_of_lines(body, at, element.rows, width, kept)
         if total != element.rows * width:
             wanted = f"{element.rows} of element {quoted(element.name)} with {width} numbers, a line each"
             raise Refusal(f"declares {wanted}; those lines hold {total} numbers")
         columns = zip((element.properties[i] for i in kept), values.T, strict=True)
-        return {p.name: column if p.kind.kind == "f" else column.astype(p.kind) for p, column in columns}, end
+        return first_of_each((p.name, c if p.kind.kind == "f" else c.astype(p.kind)) for p, c in columns), end
     row = np.dtype([(f"{i}", prop.kind) for i, prop in enumerate(element.properties)])
     end = at + element.rows * row.itemsize
     if end > len(body):
         raise Refusal(f"is cut short in its element {quoted(element.name)}")
     table = np.frombuffer(body, row, element.rows, at) if element.rows else np.empty(0, row)
-    return {prop.name: table[f"{i}"] for i, prop in enumerate(element.properties)}, end
+    return first_of_each((prop.name, table[f"{i}"]) for i, prop in enumerate(element.properties)), end
 
 
 def _corner_list(element: Element) -> int:

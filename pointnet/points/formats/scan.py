@@ -11,6 +11,8 @@ from .contents import Array
 
 BLOCK = 1 << 18
 LONGEST_LINE = 1_000_000
+# How Windows wrote numbers that are not finite.
+NOT_FINITE = re.compile(rb"[-+]?\d[.,]#(?:IND|QNAN|SNAN|INF|IO|QO|SO|J|R)\d*\b|[-+]?nan\(\w*\)", re.IGNORECASE)
 
 
 def numbers(text: bytes, dtype: type[np.generic] = np.float64) -> Array:
@@ -26,6 +28,8 @@ def numbers(text: bytes, dtype: type[np.generic] = np.float64) -> Array:
             warnings.simplefilter("error", DeprecationWarning)  # numpy before 2.3 warns where it stopped midway
             return np.fromstring(text, dtype=dtype, sep=" ")
     except (ValueError, DeprecationWarning) as error:
+        if (mended := NOT_FINITE.sub(b"nan", text)) != text:
+            return numbers(mended, dtype)
         raise Refusal(f"holds something that is not a number{_first_wrong(text, dtype)}") from error
 
 

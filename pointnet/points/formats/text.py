@@ -1,27 +1,43 @@
 """Text, one point per line: XYZ, TXT, CSV, PTS, ASC, as scanners, CloudCompare and the point-cloud data sets write it.
 
-Numbers are separated by spaces, tabs, commas or semicolons (with semicolons, a comma is a decimal point). The first
-line may name the columns (`x,y,z,nx,ny,nz`, `//X Y Z R G B`) or give the number of points (PTS).
+Numbers are separated by spaces, tabs, commas or semicolons; where commas do not separate, they are decimal points. The
+first line may name the columns (`x,y,z,nx,ny,nz`, `//X Y Z R G B`) or count them (`0,1,2`), or give the number of
+points (PTS).
 """
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from ..errors import Refusal
-from .columns import from_named, from_parts, known_columns, plain, recognised
+from .columns import FLAG, from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras
-from .scan import quoted
+from .names import check_count, counting, places
+from .scan import NOT_FINITE, quoted, unix_lines
 
 LONGEST_LINE = 100_000
 BLOCK = 1 << 14  # rows parsed at once
-QUOTES, SEMICOLONS = bytes.maketrans(b'"', b" "), bytes.maketrans(b',"', b". ")
+QUOTES, DECIMAL_COMMAS = bytes.maketrans(b'"', b" "), bytes.maketrans(b',"', b". ")
+WITH_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
+QUOTED_COMMA = re.compile(rb'"\s*([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)\s*"')
 MARK = b"\xef\xbb\xbf"  # some editors begin a UTF-8 file with it
-PTS = ["x", "y", "z", "intensity", "r", "g", "b"]  # the seven columns of a file that declares its number of points
+
+
+class Opening(NamedTuple):
+    """What precedes the points of a text, and how they are written."""
+
+    start: int  # the byte where the rows begin
+    separator: str | None  # of the fields; None: spaces and tabs
+    decimal_commas: bool  # in quotes, where commas separate too
+    width: int  # of a row
+    names: list[str]  # of the columns; none if there is no header
+    columns: list[int]  # to read; none: all
+    declared: int | None  # the number of points
+    counts: bool = False  # whether the first row counts the columns: 0 1 2
 
 
 def parse_table(data: bytes) -> Array:
@@ -29,79 +45,101 @@ def parse_table(data: bytes) -> Array:
     return _table(io.BytesIO(data), None, [], comments=None)
 
 
-def parse_text(path: Path, extras: Extras = EXTRAS) -> Contents:
-    """A text's points; columns are known by the names in its first line, else recognised by `from_rows`."""
+def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (), usual: Sequence[str] = ()) -> Contents:
+    """A text's points; columns are known by the names in its first line, else recognised by `recognised`.
+
+    Args:
+        columns: the names of the columns, by hand; those in the file do not count.
+        usual: what a file of this suffix has, if so many columns have no names.
+    """
     with path.open("rb") as file:
         head = file.read(LONGEST_LINE)
         if b"\0" in head:
             raise Refusal("is not text of one byte a letter; save it as UTF-8")
-        file.seek(len(MARK) if head.startswith(MARK) else 0)
-        start, separator, names, columns, declared = _opening(file)
-        file.seek(start)
+        source: BinaryIO = file
+        if b"\r" in head and b"\n" not in head:
+            source = io.BytesIO(unix_lines(head + file.read()))
+        source.seek(len(MARK) if head.startswith(MARK) else 0)
+        opening = _opening(source, columns)
+        names = opening.names or (usual if len(usual) == opening.width else [])
+        wanted = opening.columns
         if names:
-            # Of two columns of one name the first counts.
-            columns = sorted(names.index(name) for name in known_columns(names, extras))
-        table = SEMICOLONS if separator == ";" else QUOTES
-        lines = (line.translate(table) for line in file if not line.isspace())
-        rows = _table(lines, separator, columns, comments="#", most=None if names or extras else 3)
-    if declared not in (None, len(rows)):
-        raise Refusal(f"declares {declared} points, holds {len(rows)}")
-    if not names:
-        return from_parts(recognised(rows, extras))
-    return from_named({names[i]: rows[:, k] for k, i in enumerate(columns)}, extras)
+            wanted = sorted({place for group in places(names, extras).values() for place in group})
+        source.seek(opening.start)
+        counts = [] if opening.declared is None else [opening.declared]
+        lines = _cleaned(source, opening, counts)
+        rows = _table(lines, opening.separator, wanted, comments="#", most=None if names or extras else 4)
+    rows, notes = _without_counts(rows, opening)
+    if counts and sum(counts) != len(rows):
+        raise Refusal(f"declares {sum(counts)} points, holds {len(rows)}")
+    if names:
+        contents = from_named({names[i]: rows[:, k] for k, i in enumerate(wanted)}, extras, names)
+    else:
+        is_pts = opening.declared is not None or path.suffix.lower() == ".pts"
+        contents = from_table(rows, extras, is_pts=is_pts)
+    return contents._replace(notes=(*notes, *contents.notes))
 
 
-def _opening(file: BinaryIO) -> tuple[int, str | None, list[str], list[int], int | None]:
-    """What precedes the points, from the current position of the file.
-
-    Returns:
-        The byte where the rows begin; the separator of the fields (None: spaces and tabs); the names of the columns, if
-        there is a header; the columns to read (none: all); the number of points, if declared.
-    """
+def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
+    """What precedes the points, from the current position of the file."""
     header = b""
     declared: int | None = None
     start = file.tell()
     while line := file.readline(LONGEST_LINE):
-        separator, fields = _row(line, bool(header))
+        line = NOT_FINITE.sub(b"nan", line)
+        separator, fields = _row(line, bool(header or by_hand))
+        numbers = [_is_number(field) for field in fields]
+        words = [field.decode("latin-1") for field in fields]
         if len(fields) == 1 and declared is None and fields[0].isdigit() and len(fields[0]) < 19:
             declared = int(fields[0])
-        elif fields and (any(map(_is_number, fields)) if header else all(map(_is_number, fields[:3]))):
-            full = fields[:-1] if not fields[-1] else fields  # rows may end with a separator
-            names = _names_of(header, (len(full), len(fields)))
-            if not names and declared is not None and len(full) == len(PTS):
-                names = PTS
-            return start, separator, names, list(range(len(full))) if full != fields else [], declared
-        elif line.strip() and not header:
+        elif fields and (any(numbers) and counting(words) != 1 if header or by_hand else all(numbers[:3])):
+            full = words if fields[-1] else words[:-1]  # rows may end with a separator
+            names = list(by_hand) or _names_of(header, (len(full), len(words)))
+            columns = list(range(len(full))) if full != words else []
+            if by_hand:
+                check_count(by_hand, len(full))
+            elif names and not places(names):
+                names, columns = [], list(range(counting(names) or 0, len(full)))
+            counts = not header and all(numbers) and counting(full) == 0
+            return Opening(
+                start, separator, bool(QUOTED_COMMA.search(line)), len(full), names, columns, declared, counts
+            )
+        elif line.strip() and not header and not by_hand:
             header = line if _names(line) else b""
-        start += len(line)
+        start = file.tell()
     raise Refusal("holds no points")
 
 
 def _row(line: bytes, has_names: bool) -> tuple[str | None, list[bytes]]:
     """The separator and the fields of a line; a comment has no fields."""
-    line = line.partition(b"#")[0].strip(b" \r\n")
+    line = QUOTED_COMMA.sub(rb"\1.\2", line).partition(b"#")[0].strip(b" \r\n")
     if line.startswith(b"//"):
         return None, []
-    words = line.translate(QUOTES).split()
-    for mark, table in ((b";", SEMICOLONS), (b",", QUOTES), (b"\t", QUOTES)):
+    words = line.translate(DECIMAL_COMMAS).split()
+    cells = line.split(b"\t") if b"\t" in line else line.split()
+    is_decimal = b";" in line or any(WITH_COMMA.fullmatch(cell.strip()) for cell in cells if len(cells) > 1)
+    for mark, table in ((b";", DECIMAL_COMMAS), (b",", QUOTES), (b"\t", DECIMAL_COMMAS)):
         fields = [field.strip() for field in line.translate(table).split(mark)]
         # Tabs beside spaces, or several in a row, count as spaces.
-        if len(fields) > 1 and (mark != b"\t" or (has_names and fields == words)):
+        is_separator = not is_decimal if mark == b"," else has_names and fields == words if mark == b"\t" else True
+        if len(fields) > 1 and is_separator:
             return mark.decode(), fields
     return None, words
 
 
 def _names(line: bytes) -> list[list[str]]:
-    """The columns that a line names, one reading for each separator in it; none if it is a comment without names."""
+    """The columns that a line names or counts, one reading for each separator in it; none if it is only a comment."""
     text = line.decode("latin-1").rstrip("\r\n")
     bare = text.strip().removeprefix("#").removeprefix("//") if text.strip().startswith(("#", "//")) else text
     there = [mark for mark in (";", ",", "\t") if mark in bare]
-    readings = [[plain(word) for word in bare.split(mark)] for mark in (*there, None)]
-    if found := [names for names in readings if known_columns(names)]:
+    readings = [[word.strip(' "') for word in bare.split(mark)] for mark in there]
+    readings.append([word.strip('"') for word in re.sub(r"[(\[][^)\]\d]*[)\]]", "", bare).split()])
+    if found := [names for names in readings if places(names) or counting(names) is not None]:
         return found
     if bare != text:
         return []
-    raise Refusal(f"begins with {quoted(text.strip())}, neither numbers nor names of columns with x, y and z")
+    hint = f"; {FLAG}" if any(len(names) > 2 for names in readings) else ""
+    raise Refusal(f"begins with {quoted(text.strip())}, neither numbers nor names of columns with x, y and z{hint}")
 
 
 def _names_of(header: bytes, widths: tuple[int, ...]) -> list[str]:
@@ -119,6 +157,31 @@ def _is_number(word: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _cleaned(lines: Iterable[bytes], opening: Opening, counts: list[int]) -> Iterator[bytes]:
+    """The lines that are not blank, as `np.loadtxt` reads them; a later number of points goes to the counts, if any."""
+    table = QUOTES if opening.separator == "," else DECIMAL_COMMAS
+    for line in lines:
+        if b"#" in line or b"(" in line:
+            line = NOT_FINITE.sub(b"nan", line)
+        if opening.decimal_commas:
+            line = QUOTED_COMMA.sub(rb"\1.\2", line)
+        if counts and line.strip().isdigit():
+            counts.append(int(line))
+        elif not line.isspace():
+            yield line.translate(table)
+
+
+def _without_counts(rows: Array, opening: Opening) -> tuple[Array, tuple[str, ...]]:
+    """The rows without a first one that counts the columns, as pandas writes a table without names."""
+    if not opening.counts or len(rows) < 2:
+        return rows, ()
+    line = f"its first line, {' '.join(map(str, range(opening.width)))},"
+    blocks = (rows[start : start + BLOCK] for start in range(1, len(rows), BLOCK))
+    if opening.width == 3 and all((block == np.rint(block)).all() for block in blocks):
+        return rows, (f"{line} taken as a point, since all others are whole numbers too",)
+    return rows[1:], (f"{line} taken as a header that counts the columns",)
 
 
 def _table(

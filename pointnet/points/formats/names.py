@@ -1,0 +1,187 @@
+"""What the names of columns and of arrays mean, however they are spelled: the one place for names."""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import TypeVar
+
+from ..errors import Refusal
+from .contents import EXTRAS, Extras
+from .scan import quoted
+
+LONGEST_NAME = 60  # longer than any name that is known
+MOST_LISTED = 6  # names in a note
+UNIT = re.compile(r"(?<![a-z])(?:in|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{][^)\]}]*[^)\]}\d][^)\]}]*[)\]}]")
+# Patterns of a name's letters in lower case, without units: "Pos. X [m]" is posx, "Points:0" is points and 0.
+POINT = "(?:points?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p)"
+AROUND = f"(?:{POINT}|cart(?:esian)?|world|local|global|axis|field|scalar|utm)*"
+NORMAL = "(?:vertex|points?|field)?(?:n|norm|normals?)(?:xyz)?"
+COLOR = "(?:colou?rs?|rgba?)"
+TINT = f"(?:{COLOR}|diffuse|scalar|field|vertex|point)*"
+# Columns that come in threes; the group in each pattern says which of three a column is.
+THREES = {
+    "points": (f"{AROUND}([xyz]){AROUND}", "(easting|northing|elevation|height|altitude)"),
+    "normals": (f"{NORMAL}([xyz])", "([xyz])normals?"),
+    "colors": (f"{TINT}(r|g|b|red|green|blue)(?:f|float|channel|value|u?int|byte)?",),
+}
+WHICH = {"x": 0, "y": 1, "z": 2, "r": 0, "g": 1, "b": 2, "red": 0, "green": 1, "blue": 2}
+WHICH |= {"easting": 0, "northing": 1, "elevation": 2, "height": 2, "altitude": 2}
+NUMBERED = {"points": f"{AROUND}{POINT}{AROUND}", "normals": NORMAL, "colors": f"{TINT}{COLOR}"}  # then 0, 1, 2
+# Columns and arrays that come alone, in order of preference.
+LABEL = (
+    "labels?",
+    "(?:sem|semantics?)(?:class|labels?|ids?|gt|seg)?",
+    "(?:class(?:es|ification)?|cls|category)(?:labels?|ids?)?",
+    "parts?(?:labels?|ids?)?",
+    "seg(?:ment(?:s|ation)?)?(?:labels?|ids?|gt)?",
+    "(?:gt|groundtruth|annotation|target)(?:labels?|class)?",
+    "obj(?:ect)?(?:tag|class|labels?)",
+    "obj(?:ect)?(?:ids?|idx)",
+    "pid",
+)
+INTENSITY = ("intensit(?:y|ies)", "reflect(?:ance|ivity)", "remission", "strength", "amplitude", "i")
+SINGLES = {
+    "labels": tuple(f"(?:scalar|field|vertex|point)?{each}" for each in LABEL[:-1]),
+    "intensity": tuple(f"(?:scalar|field|laser)?{each}" for each in INTENSITY),
+}
+# Whole arrays: HDF5 data sets and members of an NPZ.
+ARRAYS = {
+    "points": (
+        *("points?", "xyzs?", "pos", "positions?", "coor", "coords?", "coordinates?", "(?:point)?clouds?", "pcd?"),
+        *("data", "vert(?:ice)?s", "vertex", "arr"),
+    ),
+    "normals": (f"{NORMAL}",),
+    "colors": (f"(?:vertex|point)?{COLOR}", "rgbs"),
+    "labels": LABEL,
+    "intensity": INTENSITY,
+}
+UNNAMED = ("", "index", "id", "unnamed", "row", "rowid", "rownames")  # of a column that numbers the rows
+NEVER_MISSED = ("", "a", "alpha", "diffusealpha", "af")  # columns that no note mentions
+T = TypeVar("T")
+Places = dict[str, tuple[int, ...]]
+
+
+def places(names: Sequence[str], extras: Extras = EXTRAS) -> Places:
+    """The places of the columns of the points, and of the wanted extras that are there; {} without x, y and z.
+
+    Of two columns of one name the first counts. "packed" is the place of a column that holds a whole colour.
+    """
+    spelled = [_spelled(name) for name in names]
+    found: Places = {}
+    for what in ("points", *extras):
+        if group := _three(spelled, what) if what in THREES else _single(spelled, SINGLES[what]):
+            found[what] = group
+    if "colors" in extras and "colors" not in found and (packed := _single(spelled, ("rgba?",))):
+        found["packed"] = packed
+    return found if "points" in found else {}
+
+
+def known_columns(names: Iterable[str], extras: Extras = EXTRAS) -> set[str]:
+    """The names that belong to wanted columns; empty where x, y and z are not among them."""
+    names = list(names)
+    return {names[place] for group in places(names, extras).values() for place in group}
+
+
+def array_names(there: Collection[str], extras: Extras = EXTRAS) -> dict[str, str]:
+    """The names of the arrays of the points and of the wanted extras, of those that are there."""
+    letters = {name: _spelled(name)[0] for name in there}
+    found = {}
+    for what in ("points", *extras):
+        fitting = (name for pattern in ARRAYS[what] for name in there if re.fullmatch(pattern, letters[name]))
+        if name := next(fitting, None):
+            found[what] = name
+    return found
+
+
+def first_of_each(columns: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """By name; of two columns of one name the first counts."""
+    first: dict[str, T] = {}
+    for name, column in columns:
+        first.setdefault(name, column)
+    return first
+
+
+def left_out(names: Sequence[str], used: Iterable[int]) -> tuple[str, ...]:
+    """A note that lists the names at all other places; none if there is nothing to mention."""
+    used = set(used)
+    others = [name for i, name in enumerate(names) if i not in used and _spelled(name)[0] not in NEVER_MISSED]
+    if not others:
+        return ()
+    more = f" and {len(others) - MOST_LISTED} more" if len(others) > MOST_LISTED else ""
+    return (f"left out: {', '.join(quoted(name.strip())[1:-1] for name in others[:MOST_LISTED])}{more}",)
+
+
+def counting(names: Sequence[str]) -> int | None:
+    """How many columns number the rows, where the names only count the columns; None for other names.
+
+    `0,1,2` is what pandas writes of a table without names, `,0,1,2` with its index; R calls columns V1, V2, V3.
+    """
+    skipped = int(len(names) > 3 and _spelled(names[0])[0] in UNNAMED and not names[0].strip(' "').isdigit())
+    found = [re.fullmatch(r"\W*([a-z_ .:-]{0,20}?)(\d{1,3})\W*", name.lower()) for name in names[skipped:]]
+    words = [(match[1], int(match[2])) for match in found if match]
+    if len(words) < 3 or len(words) < len(found):
+        return None
+    stem, first = words[0]
+    counts = first in (0, 1) and (first == 0 or stem != "")
+    return skipped if counts and words == [(stem, first + i) for i in range(len(words))] else None
+
+
+def named_by_hand(columns: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The names in `columns=`, of `BY_HAND`.
+
+    Raises:
+        ValueError: another name, one twice, or no x, y and z.
+    """
+    words = [word.strip() for word in (columns.split(",") if isinstance(columns, str) else columns or ())]
+    names = [word for word in words if word != "_"]
+    if unknown := [name for name in names if name not in BY_HAND]:
+        raise ValueError(f"no column '{unknown[0]}' (known: {', '.join(BY_HAND)}, and _ for one to skip)")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"columns names {twice[0]} twice")
+    for three in (("x", "y", "z"), ("nx", "ny", "nz"), ("r", "g", "b")):
+        there = [name for name in three if name in names]
+        if words and len(there) < (3 if three[0] == "x" else 3 * bool(there)):
+            raise ValueError(f"columns must name {', '.join(three)}, got {','.join(words)}")
+    return tuple(words)
+
+
+BY_HAND = ("x", "y", "z", "nx", "ny", "nz", "r", "g", "b", "label", "intensity")
+
+
+def check_count(names: Sequence[str], count: int) -> None:
+    """Raises Refusal where a table has another count of columns than are named by hand."""
+    if len(names) != count:
+        raise Refusal(f"has {count} columns, but columns names {len(names)}: {','.join(names)}")
+
+
+def _spelled(name: str) -> tuple[str, str]:
+    """A name's letters in lower case, and the digit that it ends with, if that is no longer number."""
+    text = UNIT.sub("", name[:LONGEST_NAME].lower())
+    digit = re.search(r"(?<!\d)\d(?=\W*$)", text)
+    return re.sub(r"[^a-z]", "", text), digit[0] if digit else ""
+
+
+def _three(spelled: Sequence[tuple[str, str]], what: str) -> tuple[int, ...] | None:
+    """The places of three columns whose names differ in nothing but the axis; x, y and z themselves come first."""
+    groups: dict[tuple[str, ...], dict[int, int]] = {}
+    for place, (letters, digit) in enumerate(spelled):
+        for i, pattern in enumerate(THREES[what]):
+            if match := re.fullmatch(pattern, letters):
+                stem = (letters[: match.start(1)], letters[match.end(1) :], *("other",) * i)
+                groups.setdefault(stem, {}).setdefault(WHICH[match[1]], place)
+                break
+        else:
+            if digit and re.fullmatch(NUMBERED[what], letters):
+                groups.setdefault((letters,), {}).setdefault(int(digit), place)
+    for _, group in sorted(groups.items(), key=lambda pair: pair[0] != ("", "")):
+        for wanted in ((0, 1, 2), (1, 2, 3)):
+            if group.keys() >= set(wanted):
+                return tuple(group[which] for which in wanted)
+    return None
+
+
+def _single(spelled: Sequence[tuple[str, str]], patterns: Iterable[str]) -> tuple[int, ...] | None:
+    for pattern in patterns:
+        for place, (letters, _) in enumerate(spelled):
+            if re.fullmatch(pattern, letters):
+                return (place,)
+    return None
