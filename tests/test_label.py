@@ -279,6 +279,7 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folders, tmp_path):
         "points": 200,
         "shares": found.shares,
         "mean_probability": pytest.approx(float(found.probability.mean()), abs=1e-5),
+        "notes": ["columns taken as x,y,z,r,g,b,label"],
         "ply": str(tmp_path / "out" / "room.npy.scene.ply"),
     }
     assert "stool.xyz: has no colours" in printed.err

@@ -261,6 +261,7 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
             "probability": pytest.approx(prediction.probability, abs=1e-6),
             "runner_up": prediction.runner_up,
             "runner_up_probability": pytest.approx(prediction.runner_up_probability, abs=1e-6),
+            "notes": [],
         }
     assert printed.err == "nowhere.ply: no such file\n"
 

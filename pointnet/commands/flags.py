@@ -25,6 +25,7 @@ DATA_SETS = (
     "s3dis, s3dis_area1 to s3dis_area6"
 )
 RUN = "a run folder, or the name of shipped weights"
+COLUMNS = "the columns of text, NPY and NPZ without names: of x,y,z,nx,ny,nz,r,g,b,label,intensity, and _ to skip one"
 
 
 class OneLineParser(ArgumentParser):
@@ -96,6 +97,7 @@ def predict(parser: ArgumentParser) -> None:
     add("--any_rotation", action="store_true", help="average over 12 rotations; for weights trained with --rotate 180")
     text = "points used of each file (default: as in training; for parts 4,096; for rooms all, and 100,000 of a mesh)"
     add("--num_points", **WHOLE, help=text)
+    add("--columns", metavar="X,Y,...", help=COLUMNS)
     add("--out", help="for parts and rooms: the folder of the PLY files and the page (default: labels)")
     add("--json", action="store_true", help="print a JSON list with one object per file")
     add_threads(parser)
@@ -130,6 +132,7 @@ def show(parser: ArgumentParser) -> None:
     add("--num_points", **WHOLE, help="points of each cloud (default: 1,024; of files all, and 1,024 of a mesh)")
     add("--per_class", **WHOLE, default=1, help="samples of each class")
     add("--up", help="the up axis of the files, y or z (default: by the file format)")
+    add("--columns", metavar="X,Y,...", help=COLUMNS)
     add("--out", default="show", help="the folder of the page")
 
 

@@ -53,7 +53,9 @@ def run(flags: Namespace) -> int:
 
 def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model expects, then the class of each file."""
-    predictions = predict_each(files, cast(PointNetClassifier, model), flags.up, flags.any_rotation, flags.num_points)
+    predictions = predict_each(
+        files, cast(PointNetClassifier, model), flags.up, flags.any_rotation, flags.num_points, flags.columns
+    )
     name, count = flags.model or DEFAULTS["classification"], flags.num_points or model.preprocessing["num_points"]
     expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
     yield f"{name}: {len(model.classes)} classes; takes {expected}; {threads}", None
@@ -65,12 +67,14 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
         then = f", then {found.runner_up} {found.runner_up_probability:.1%}" if found.runner_up else ""
         text = f"{found.file!s:{file_width}}  {found.class_name:{class_width}} {found.probability:6.1%}{then}"
         yield text, found.as_json()
+        yield from ((f"    {note}", None) for note in found.notes)
 
 
 def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model labels, then the labels of each file, which are written as a PLY, then the page."""
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
-    clouds = label_each(files, cast(Segmenter, model), flags.category, flags.up, flags.num_points, mapped=True)
+    how = flags.category, flags.up, flags.num_points, True, flags.columns
+    clouds = label_each(files, cast(Segmenter, model), *how)
     classes, categories = len(model.classes), model.preprocessing.get("categories", ())
     labels = f"{classes} parts of {len(categories)} categories" if categories else f"{classes} classes"
     if categories and flags.category:
@@ -89,6 +93,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
         more = [f"{len(shares) - MOST_SHARES} more"] if len(shares) > MOST_SHARES else []
         text = f"{found.file!s:{width}}  {len(found.points):>9,} points: {', '.join(shares[:MOST_SHARES] + more)}"
         yield text, {**found.as_json(), "ply": str(ply)}
+        yield from ((f"    {note}", None) for note in found.notes)
         count += 1
         if len(views) < MOST_CLOUDS:
             cloud = PointCloud(found.points, None, None, found.labels).in_library_frame(found.up)

@@ -24,7 +24,8 @@ def run(flags: Namespace) -> int:
             near = f"{did_you_mean(word, known)} (data sets: {', '.join(known)})"
             raise ValueError(f"'{word}' is neither a data set nor a file{near}")
     code = 0
-    for found in show_files([Path(word) for word in flags.what], flags.num_points, flags.up, flags.out):
+    paths = [Path(word) for word in flags.what]
+    for found in show_files(paths, flags.num_points, flags.up, flags.out, flags.columns):
         is_error = isinstance(found, PointCloudFileError)
         print(printable(str(found)), file=sys.stderr if is_error else sys.stdout, flush=True)
         code |= is_error

@@ -132,7 +132,7 @@ def label_points(
         ValueError: an array or an argument outside the values above, or no such model.
     """
     segmenter = cast(Segmenter, as_model(model, "part", "scene"))
-    return answers_of(source, lambda sources: label_each(sources, segmenter, category, up, num_points, columns))
+    return answers_of(source, lambda sources: label_each(sources, segmenter, category, up, num_points, columns=columns))
 
 
 def label_each(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
 from pointnet.files import AnyPath
 from pointnet.points.frame import bounds
-from pointnet.points.read import PointCloudFileError, files_in, read_cloud
+from pointnet.points.read import EXTRAS, PointCloudFileError, files_in, named_by_hand, read_cloud
 
 from .viewer import MOST_CLOUDS, MOST_POINTS, View, file_view, write_page
 
@@ -118,36 +118,42 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def show_files(
-    paths: Sequence[Path], num_points: int | None = None, up: str | None = None, out: AnyPath = "show"
+    paths: Sequence[Path],
+    num_points: int | None = None,
+    up: str | None = None,
+    out: AnyPath = "show",
+    columns: str | Iterable[str] | None = None,
 ) -> Iterator[str | PointCloudFileError]:
-    """Yields a line for each file, or the error of one that cannot be read, then writes the clouds to a page.
+    """Yields a line for each file and each note on it, or its error, then writes the clouds to a page.
 
     Args:
         paths: files and folders; a folder stands for all files of points below it.
         num_points: points per cloud; None: clouds whole, and 1,024 samples of a mesh.
         up: the files' axis that points up, "y" or "z"; None: as known of the format.
         out: the folder for `files.html`, which is named after the file or folder if there is only one.
+        columns: the names of the columns of tables, as in `read_cloud`.
 
     Raises:
         ValueError: no file of points in the folders, or an argument outside the values above.
         OSError: the page cannot be written.
     """
-    files = [file for path in paths for file in files_in(path)]
+    files, by_hand = [file for path in paths for file in files_in(path)], named_by_hand(columns)
     if not files:
         raise ValueError(f"{paths[0]}: holds no file of points")
     views, readable, width = list[View](), 0, max(len(str(file)) for file in files)
     for file in files:
         try:
-            cloud = read_cloud(file, num_points, up=up, mapped=True)
+            cloud = read_cloud(file, num_points, up=up, mapped=True, columns=by_hand)
         except PointCloudFileError as error:
             yield error
             continue
         low, high = bounds(cloud.points)
         extents = " × ".join(f"{extent:.4g}" for extent in high - low)
-        extras = [name for name in ("normals", "colors", "labels") if getattr(cloud, name) is not None]
+        extras = [name for name in EXTRAS if getattr(cloud, name) is not None]
         words = f"{len(cloud.points):>7,} points  extents {extents}  {', '.join(extras) or 'positions only'}"
         thinned = f"  {MOST_POINTS:,} drawn" if len(cloud.points) > MOST_POINTS else ""
         yield f"{file!s:{width}}  {words}{thinned}"
+        yield from (f"    {note}" for note in cloud.notes)
         readable += 1
         if len(views) < MOST_CLOUDS:
             views.append(file_view(file.name, cloud))

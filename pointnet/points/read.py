@@ -19,7 +19,8 @@ from .errors import DatasetNotFoundError as DatasetNotFoundError
 from .errors import PointCloudFileError as PointCloudFileError
 from .errors import Refusal, check_file, file_errors
 from .formats.arrays import parse_npy, parse_npy_table, parse_npz
-from .formats.contents import EXTRAS, Array, Contents, Extras
+from .formats.contents import EXTRAS as EXTRAS
+from .formats.contents import Array, Contents, Extras
 from .formats.contents import Rows as Rows
 from .formats.gltf import parse_glb, parse_gltf
 from .formats.hdf5 import hdf5_names as hdf5_names

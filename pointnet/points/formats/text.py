@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import Refusal
-from .columns import FLAG, from_named, from_table
+from .columns import FLAG, SKIPPED, from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras
 from .names import check_count, counting, places
 from .scan import NOT_FINITE, quoted, unix_lines
@@ -92,7 +92,7 @@ def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
         words = [field.decode("latin-1") for field in fields]
         if len(fields) == 1 and declared is None and fields[0].isdigit() and len(fields[0]) < 19:
             declared = int(fields[0])
-        elif fields and (any(numbers) and counting(words) != 1 if header or by_hand else all(numbers[:3])):
+        elif fields and _is_row(numbers, words, bool(header), by_hand):
             full = words if fields[-1] else words[:-1]  # rows may end with a separator
             names = list(by_hand) or _names_of(header, (len(full), len(words)))
             columns = list(range(len(full))) if full != words else []
@@ -108,6 +108,13 @@ def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
             header = line if _names(line) else b""
         start = file.tell()
     raise Refusal("holds no points")
+
+
+def _is_row(numbers: Sequence[bool], words: Sequence[str], has_header: bool, by_hand: Sequence[str]) -> bool:
+    """Whether a line is one of the rows, by which of its words are numbers."""
+    if by_hand:
+        return counting(words) != 1 and all(n for n, name in zip(numbers, by_hand, strict=False) if name != SKIPPED)
+    return any(numbers) if has_header else all(numbers[:3])
 
 
 def _row(line: bytes, has_names: bool) -> tuple[str | None, list[bytes]]:

@@ -1,0 +1,176 @@
+"""Which column is what: by its numbers, however the table is written."""
+
+import numpy as np
+import pytest
+
+from pointnet.points.formats.columns import as_unit_colors
+from pointnet.points.read import PointCloudFileError, read_cloud, read_points
+from tests import whole_files
+from tests.helpers import SHARED_DATA
+from tests.tables import (
+    BYTE_INTENSITY,
+    COUNT,
+    LABEL,
+    NEGATIVE,
+    ONES,
+    RGB,
+    RNG,
+    SMALL_INTENSITY,
+    TABLES,
+    UNIT,
+    XYZ,
+    assert_holds,
+    table_of,
+    text_of,
+)
+from tests.whole_files import npy_of, pcd, ply, written
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_columns_without_names_are_known_by_their_numbers(tmp_path, name):
+    rows, wanted = table_of(name)
+    text = text_of(rows)
+    files = {"a.txt": text, "a.npy": npy_of(rows), "a.csv": text.replace(" ", ","), "a.asc": text.replace(" ", "\t")}
+    for file, content in files.items():
+        cloud = read_cloud(written(tmp_path, file, content))
+        assert_holds(cloud, wanted)
+        taken = ",".join(["x", "y", "z", *filter(None, [TABLES[name][1]])])
+        assert cloud.notes == ((f"columns taken as {taken}",) if len(rows.T) > 3 else ()), file
+    bare = read_cloud(tmp_path / "a.txt", extras=())
+    assert (bare.colors, bare.intensity, bare.notes) == (None, None, ())
+    by_hand = read_cloud(tmp_path / "a.npy", columns=taken)
+    assert_holds(by_hand, wanted)
+    assert by_hand.notes == ()
+
+
+def test_the_whole_table_decides(tmp_path):
+    rows = np.hstack([np.resize(XYZ, (30_001, 3)), np.resize(RGB, (30_001, 3)) % 2])
+    for value, has in ((1, True), (200, True), (0.5, True), (-1, False), (70_000, False)):
+        rows[15_001, 4] = value  # which no even choice of a few rows meets
+        assert (read_cloud(written(tmp_path, "a.npy", npy_of(rows))).colors is not None) == has, value
+    normals = np.resize(UNIT, (30_001, 3))
+    normals[15_001] = 0.9
+    assert read_cloud(written(tmp_path, "a.npy", npy_of(np.hstack([rows[:, :3], normals])))).normals is None
+
+
+def test_colours_that_go_together_are_told_from_an_intensity_behind_them(tmp_path):
+    grey = RNG.integers(0, 200, (3000, 1))
+    rgb, xyz = grey + RNG.integers(0, 50, (3000, 3)), RNG.normal(size=(3000, 3))
+    intensity = RNG.integers(0, 256, (3000, 1))
+    for table in ([xyz, rgb, intensity], [xyz, intensity, rgb]):
+        cloud = read_cloud(written(tmp_path, "a.txt", text_of(np.hstack(table))))
+        np.testing.assert_allclose(cloud.colors * 255, rgb, atol=1e-3)
+        assert np.array_equal(cloud.intensity, intensity[:, 0])
+
+
+def test_what_cannot_be_told_is_refused_with_the_flag_that_settles_it(tmp_path):
+    rows = np.hstack([XYZ, BYTE_INTENSITY, RGB, BYTE_INTENSITY[::-1]])
+    path = written(tmp_path, "a.txt", text_of(rows))
+    with pytest.raises(PointCloudFileError, match=r"has 8 columns, .*colours; name the columns with --columns"):
+        read_cloud(path)
+    assert np.allclose(read_points(path), XYZ)
+    cloud = read_cloud(path, columns="x,y,z,intensity,r,g,b,_")
+    assert_holds(cloud, {"intensity": BYTE_INTENSITY[:, 0], "colors": RGB / 255})
+
+
+def test_a_first_column_that_counts_the_rows_is_skipped_and_this_is_said(tmp_path):
+    for first in (0, 1):
+        rows = np.hstack([np.arange(COUNT)[:, None] + first, XYZ, RGB])
+        path = written(tmp_path, "a.csv", text_of(rows, ","))
+        assert_holds(read_cloud(path), {"colors": RGB / 255})
+        bare = read_cloud(path, extras=())
+        assert_holds(bare, {})
+        assert bare.notes == ("columns taken as _,x,y,z",)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("0,1,2\n1.5,2,3\n4,5.5,6\n", True),
+        ("0;1;2\n1,5;2;3\n4;5,5;6\n", True),
+        (",0,1,2\n0,1.5,2,3\n1,4,5.5,6\n", True),
+        (",x,y,z\n0,1.5,2,3\n1,4,5.5,6\n", True),
+        ("Unnamed: 0,0,1,2\n0,1.5,2,3\n1,4,5.5,6\n", True),
+        ("V1 V2 V3\n1.5 2 3\n4 5.5 6\n", True),
+        ('"V1","V2","V3"\n1.5,2,3\n4,5.5,6\n', True),
+        ("col0\tcol1\tcol2\n1.5\t2\t3\n4\t5.5\t6\n", True),
+        ("\ufeffX [m]\tY [m]\tZ [m]\r\n1,5\t2\t3\r\n4\t5,5\t6\r\n", True),
+        ("1,5\t2,0\t3,0\n4,0\t5,5\t6,0\n", True),
+        ("1,5 2,0 3,0\n4,0 5,5 6,0\n", True),
+        ("1.5\t2\t3\n4,0\t5,5\t6,0\n", True),
+        ('"1,5","2,0","3,0"\n"4,0","5,5","6,0"\n', True),
+        ("1.5, 2, 3\n4, 5.5, 6\n", True),
+        ("1.5 2 3\r4 5.5 6\r", True),
+        ("//X Y Z\n2\n1.5 2 3\n4 5.5 6\n", True),
+        ("1\n1.5 2 3\n1\n4 5.5 6\n", True),
+        ("1.5 2 3\n-1.#IND 0 0\n4 5.5 6\n1.#QNAN00 0 1\nnan(ind) 0 0\n0 0 1.#INF\n0 0 -1.#J\n", True),
+        ("-1,#IND\t0\t0\n1,5\t2\t3\n4\t5,5\t6\n", True),
+        ("X (m) Y (m) Z (m)\n1.5 2 3\n4 5.5 6\n", True),
+        ("0 1 2\n3 4 5\n6 7 8\n", False),
+    ],
+)
+def test_however_a_table_is_written_its_points_are_the_same(tmp_path, text, right):
+    cloud = read_cloud(written(tmp_path, "a.txt", text))
+    assert cloud.points.tolist() == ([[1.5, 2, 3], [4, 5.5, 6]] if right else [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
+    assert not right or len(cloud.notes) == text.startswith(("0,1,2", "0;1;2"))
+    if not right:
+        assert cloud.notes == ("its first line, 0 1 2, taken as a point, since all others are whole numbers too",)
+
+
+def test_numbers_that_are_not_finite_are_so_in_every_text(tmp_path):
+    body = b"-1.#IND 1.#QNAN 0\n1 2 3\n"
+    for name, content in (("a.pcd", pcd()[:-12] + body), ("a.ply", ply(f"element vertex 2\n{whole_files.XYZ}", body))):
+        assert read_points(written(tmp_path, name, content)).tolist() == [[1, 2, 3]]
+    cloud = read_cloud(written(tmp_path, "a.txt", "1 2 3 7\nnan nan nan nan\n4 5 6 7\n7 8 9 nan\n"))
+    assert cloud.labels.tolist() == [7, 7, -1]
+
+
+def test_colours_are_scaled_by_their_largest_number():
+    for most, given in ((65535, np.uint16), (65535, np.float64), (255, np.uint16), (255, np.int64), (1, np.float32)):
+        colors = as_unit_colors(np.array([[most, 0, most]]).astype(given))
+        assert colors.tolist() == [[1, 0, 1]], (most, given)
+
+
+def test_the_suffix_names_the_columns(tmp_path):
+    short = UNIT * 0.5
+    for name, rows, wanted in (
+        ("a.xyzn", np.hstack([XYZ, short]), {"normals": UNIT}),
+        ("a.xyzrgb", np.hstack([XYZ, RGB / 255]), {"colors": RGB / 255}),
+        ("b.XYZRGB", np.hstack([XYZ, RGB]), {"colors": RGB / 255}),
+        ("c.xyzrgb", np.hstack([XYZ, RGB, LABEL]), {"colors": RGB / 255, "labels": LABEL[:, 0]}),
+    ):
+        assert_holds(read_cloud(written(tmp_path, name, text_of(rows))), wanted)
+
+
+@pytest.mark.parametrize("count", ["", "40\n"])
+def test_the_seven_columns_of_pts_are_known_with_and_without_a_count(tmp_path, count):
+    for intensity in (SMALL_INTENSITY, BYTE_INTENSITY, NEGATIVE, 0 * ONES):
+        for rgb in (RGB, RGB % 10):  # dark colours look like labels
+            rows = np.hstack([XYZ, intensity, rgb])
+            cloud = read_cloud(written(tmp_path, "a.pts", count + text_of(rows)))
+            assert_holds(cloud, {"intensity": intensity[:, 0], "colors": rgb / 255})
+            assert not read_cloud(tmp_path / "a.pts", extras=("colors",)).notes
+    labelled = np.hstack([XYZ, UNIT, LABEL])
+    assert_holds(
+        read_cloud(written(tmp_path, "b.pts", count + text_of(labelled))), {"normals": UNIT, "labels": LABEL[:, 0]}
+    )
+
+
+CASES = SHARED_DATA / "cases"
+FIRST = [1.535465, 2.851391, 0.432479]
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"needs {CASES}")
+def test_the_cases_are_read_right():
+    for name, intensity in (("xyz_i255_rgb.txt", 10), ("xyz_i01_rgb.txt", 0.1), ("recap_nocount.pts", 0.1)):
+        cloud = read_cloud(CASES / name)
+        np.testing.assert_allclose(cloud.colors[0] * 255, [231, 52, 128], atol=1e-3)
+        np.testing.assert_allclose(cloud.intensity, np.arange(1, 7) * intensity, rtol=1e-6)
+        assert cloud.labels is None
+    rooms = read_cloud(CASES / "xyzrgb_label.txt")
+    assert rooms.labels.tolist() == [0, 3, 3, 7, 12, 1]
+    np.testing.assert_allclose(rooms.colors[0] * 255, [231, 52, 128], atol=1e-3)
+    assert np.array_equal(read_points(CASES / "pandas.csv"), read_points(CASES / "pandas_ok.csv"))
+    assert len(read_points(CASES / "pandas.csv")) == 1024
+    for name in ("paraview.csv", "units.csv"):
+        np.testing.assert_allclose(read_points(CASES / name)[0], FIRST, rtol=1e-6)
