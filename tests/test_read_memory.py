@@ -87,9 +87,9 @@ GREEDY = {
     "faces.obj": lambda: "v 0 0 0\nv 1 0 0\nv 0 1 0\n" + "f 1 2 3\n" * 125_000,
     "darts.obj": lambda: "v 0 0 0\nv 1 1 0\nv 2 0 0\nv 1 3 0\n" + "f 4 1 2 3\n" * 60_000,
     "zigzag.off": lambda: (
-        "OFF\n50000 1 0\n"
-        + "".join(f"{i} {i % 2}e5 0\n" for i in range(50_000))
-        + f"50000 {' '.join(map(str, range(50_000)))}\n"
+        "OFF\n32000 1 0\n"
+        + "".join(f"{i} {i % 2}e5 0\n" for i in range(32_000))
+        + f"32000 {' '.join(map(str, range(32_000)))}\n"
     ),
     "facets.stl": lambda: "solid\n" + "vertex 0 1 0\nvertex 1 0 0\nvertex 0 0 0\n" * 25_000 + "endsolid",
     "mixed.ply": lambda: ply(

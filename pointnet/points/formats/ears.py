@@ -15,7 +15,7 @@ Indices = NDArray[np.int64]
 FLAT = 1e-14  # a doubled area that counts as none, of polygons that reach 1 from their first corner
 THICK = 0.25  # in the same unit: beyond that no one view shows which way an outline goes
 ROUND = 4  # tests that take as long as a round takes for one corner
-PAIRS = 1 << 17  # corners and triangles tested together, so that temporary arrays stay small
+PAIRS = 1 << 16  # corners and triangles tested together, so that temporary arrays stay small
 
 
 def runs(starts: Indices, lengths: Indices) -> Indices:

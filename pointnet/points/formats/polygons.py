@@ -18,7 +18,7 @@ Indices = NDArray[np.int64]
 BLOCK = 1 << 14  # corners of polygons that are cut together, so that temporary arrays stay small
 FOLDED = 1e-6  # the share of a polygon's area that its triangles may cover twice, as rounded coordinates make them
 # Polygons of more corners stay fans, and all do after so many tests of ears, which take a few seconds.
-MOST_CORNERS, MOST_TESTS = 1 << 16, 60_000_000
+MOST_CORNERS, MOST_TESTS = 1 << 15, 60_000_000
 
 
 class Polygons(NamedTuple):
