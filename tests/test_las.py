@@ -1,4 +1,4 @@
-"""LAS and LAZ as laspy reads them, KITTI's BIN as numpy does, and what is refused."""
+"""LAS and LAZ as laspy reads them, and what is refused."""
 
 import io
 import struct
@@ -15,14 +15,12 @@ from pointnet.datasets import blocks
 from pointnet.inference import label
 from pointnet.inference.label import label_each
 from pointnet.inference.scenes import label_scene
-from pointnet.points.converters import CONVERTERS
 from pointnet.points.formats import las as reader
 from pointnet.points.frame import bounds
-from pointnet.points.read import SUFFIXES, PointCloudFileError, files_in, read_cloud, read_points
+from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from pointnet.points.sampling import seed_of
-from tests import whole_files
 from tests.helpers import SHARED_DATA, trained_looking
-from tests.las_files import HAS_LASPY, SIZES, kitti, las, las_header, las_new, las_records, laz, nuscenes
+from tests.las_files import HAS_LASPY, SIZES, las, las_header, las_new, las_records, laz
 from tests.whole_files import written
 
 needs_laspy = pytest.mark.skipif(not HAS_LASPY, reason="needs laspy and lazrs")
@@ -245,96 +243,7 @@ def test_a_las_is_labelled_and_shown_as_the_same_points_in_arrays(tmp_path, caps
     assert isinstance(next(turned).points, np.ndarray)
 
 
-SCAN = np.frombuffer(kitti(), "<f4").reshape(-1, 4)
-RINGED = np.frombuffer(nuscenes(), "<f4").reshape(-1, 5)
-RINGS = ("rows of five numbers, taken as x y z intensity ring (nuScenes); rings left out",)
-
-
-def with_one(rows: np.ndarray, column: int, value: float) -> np.ndarray:
-    changed = rows.copy()
-    changed[0, column] = value
-    return changed
-
-
-@pytest.mark.parametrize(
-    ("rows", "notes"),
-    [
-        (SCAN[:39], ()),  # no multiple of 20 bytes
-        (SCAN, ()),
-        (np.round(SCAN * (1, 1, 1, 255)).astype("<f4"), ()),
-        (RINGED, RINGS),  # no multiple of 16 bytes
-        (RINGED[:40], RINGS),
-        (RINGED[:40] * np.float32([1, 1, 1, 0, 1]), RINGS),
-    ],
-)
-def test_a_scan_has_four_numbers_a_row_or_five_with_a_ring(tmp_path, rows, notes):
-    cloud = read_cloud(written(tmp_path, "a.bin", rows.tobytes()))
-    assert np.array_equal(cloud.points, rows[:, :3])
-    assert np.array_equal(cloud.intensity, rows[:, 3])
-    assert (cloud.labels, cloud.notes) == (None, notes)
-
-
-def test_rows_of_a_scan_that_are_not_finite_are_skipped_and_labels_beside_it_are_named(tmp_path):
-    path = written(tmp_path, "0.bin", with_one(SCAN, 1, np.nan).tobytes())
-    assert np.array_equal(read_points(path), SCAN[1:, :3])
-    written(tmp_path, "0.label", bytes(160))
-    assert read_cloud(path).notes == ("labels in 0.label are not read: no file but this one is",)
-    (tmp_path / "velodyne").mkdir()
-    (tmp_path / "labels").mkdir()
-    written(tmp_path / "labels", "1.label", bytes(160))
-    cloud = read_cloud(written(tmp_path / "velodyne", "1.bin", SCAN.tobytes()))
-    assert cloud.notes == ("labels in 1.label are not read: no file but this one is",)
-
-
-NO_SCAN = "holds numbers that are no scan's x y z intensity in float32 (KITTI)"
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (SCAN.tobytes()[:-2], "holds 638 bytes, no whole rows of x y z intensity in float32 (KITTI)"),
-        (SCAN.astype(np.float64)[:39].tobytes(), NO_SCAN),
-        (np.arange(64, dtype="<i4").tobytes(), NO_SCAN),
-        (np.arange(64, dtype="<u2").tobytes(), NO_SCAN),
-        (np.random.default_rng(0).bytes(1600), NO_SCAN),
-        (bytes(160), NO_SCAN),
-        (with_one(SCAN, 3, -0.5)[:39].tobytes(), NO_SCAN),
-        (with_one(SCAN, 0, 1e6)[:39].tobytes(), NO_SCAN),
-        (np.full((8, 4), np.nan, "<f4").tobytes(), NO_SCAN),
-        (with_one(RINGED, 4, 0.5).tobytes(), NO_SCAN),
-        (b"PK\3\4" + bytes(60), NO_SCAN),
-    ],
-)
-def test_a_bin_that_is_no_scan_is_refused(tmp_path, content, reason):
-    path = written(tmp_path, "a.bin", content)
-    with pytest.raises(PointCloudFileError) as caught:
-        read_cloud(path)
-    assert str(caught.value) == f"{path}: {reason}"
-
-
-def test_a_bin_beside_a_gltf_is_its_buffer(tmp_path):
-    scans = [written(tmp_path, f"{i}.bin", kitti()) for i in range(2)]
-    (tmp_path / "model").mkdir()
-    model = written(tmp_path / "model", "a.gltf", whole_files.gltf())
-    written(tmp_path / "model", "a.bin", kitti())
-    assert files_in(tmp_path) == [*scans, model]
-
-
-@pytest.mark.parametrize(
-    "suffix", [".e57", ".STEP", ".fbx", ".splat", ".pcap", ".rcp", ".dae", ".usdz", ".zip", ".mat"]
-)
-def test_a_format_that_is_not_read_names_a_tool(tmp_path, suffix):
-    path = written(tmp_path, f"a{suffix}", b"?")
-    with pytest.raises(PointCloudFileError) as caught:
-        read_cloud(path)
-    assert str(caught.value) == f"{path}: {suffix[1:].upper()} is not read; {CONVERTERS[suffix.lower()]}"
-
-
-def test_what_is_read_has_no_converter():
-    assert not CONVERTERS.keys() & set(SUFFIXES)
-
-
-def test_the_cases_have_their_right_values():
+def test_the_case_has_its_right_values():
     cases = SHARED_DATA / "cases"
     if not cases.is_dir():
         pytest.skip(f"needs {cases}")
@@ -345,7 +254,3 @@ def test_the_cases_have_their_right_values():
     scale, offset = raw[131:179].view("<f8").reshape(2, 3)
     xyz = np.ascontiguousarray(raw[start:].reshape(1024, record)[:, :12]).view("<i4")
     assert np.array_equal(cloud.points, xyz * scale + offset)
-    scan = np.fromfile(cases / "k.bin", "<f4").reshape(6, 4)
-    cloud = read_cloud(cases / "k.bin")
-    assert np.array_equal(cloud.points, scan[:, :3])
-    assert np.array_equal(cloud.intensity, scan[:, 3])

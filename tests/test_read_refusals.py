@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pointnet.points import read as readers
+from pointnet.points.converters import CONVERTERS
 from pointnet.points.formats.pcd import lzf_decompress
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files
@@ -185,6 +186,20 @@ def test_what_is_no_file_is_refused_in_one_line_whatever_its_name(tmp_path):
     (tmp_path / "folder.off").mkdir()
     with pytest.raises(PointCloudFileError, match="is a folder, not a file"):
         read_points(tmp_path / "folder.off")
+
+
+@pytest.mark.parametrize(
+    "suffix", [".e57", ".STEP", ".fbx", ".splat", ".pcap", ".rcp", ".dae", ".usdz", ".zip", ".mat"]
+)
+def test_a_format_that_is_not_read_names_a_tool(tmp_path, suffix):
+    path = written(tmp_path, f"a{suffix}", b"?")
+    with pytest.raises(PointCloudFileError) as caught:
+        read_cloud(path)
+    assert str(caught.value) == f"{path}: {suffix[1:].upper()} is not read; {CONVERTERS[suffix.lower()]}"
+
+
+def test_what_is_read_has_no_converter():
+    assert not CONVERTERS.keys() & set(readers.SUFFIXES)
 
 
 def test_wrong_arguments_are_value_errors_that_name_no_file():

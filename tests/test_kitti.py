@@ -1,0 +1,93 @@
+"""BIN as KITTI and nuScenes write it: which rows are taken, and what is no scan."""
+
+import numpy as np
+import pytest
+
+from pointnet.points.read import PointCloudFileError, files_in, read_cloud, read_points
+from tests import whole_files
+from tests.helpers import SHARED_DATA
+from tests.las_files import kitti, nuscenes
+from tests.whole_files import written
+
+SCAN = np.frombuffer(kitti(), "<f4").reshape(-1, 4)
+RINGED = np.frombuffer(nuscenes(), "<f4").reshape(-1, 5)
+RINGS = ("rows of five numbers, taken as x y z intensity ring (nuScenes); rings left out",)
+
+
+def with_one(rows: np.ndarray, column: int, value: float) -> np.ndarray:
+    changed = rows.copy()
+    changed[0, column] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("rows", "notes"),
+    [
+        (SCAN[:39], ()),  # no multiple of 20 bytes
+        (SCAN, ()),
+        (np.round(SCAN * (1, 1, 1, 255)).astype("<f4"), ()),
+        (RINGED, RINGS),  # no multiple of 16 bytes
+        (RINGED[:40], RINGS),
+        (RINGED[:40] * np.float32([1, 1, 1, 0, 1]), RINGS),
+    ],
+)
+def test_a_scan_has_four_numbers_a_row_or_five_with_a_ring(tmp_path, rows, notes):
+    cloud = read_cloud(written(tmp_path, "a.bin", rows.tobytes()))
+    assert np.array_equal(cloud.points, rows[:, :3])
+    assert np.array_equal(cloud.intensity, rows[:, 3])
+    assert (cloud.labels, cloud.notes) == (None, notes)
+
+
+def test_rows_of_a_scan_that_are_not_finite_are_skipped_and_labels_beside_it_are_named(tmp_path):
+    path = written(tmp_path, "0.bin", with_one(SCAN, 1, np.nan).tobytes())
+    assert np.array_equal(read_points(path), SCAN[1:, :3])
+    written(tmp_path, "0.label", bytes(160))
+    assert read_cloud(path).notes == ("labels in 0.label are not read: no file but this one is",)
+    (tmp_path / "velodyne").mkdir()
+    (tmp_path / "labels").mkdir()
+    written(tmp_path / "labels", "1.label", bytes(160))
+    cloud = read_cloud(written(tmp_path / "velodyne", "1.bin", SCAN.tobytes()))
+    assert cloud.notes == ("labels in 1.label are not read: no file but this one is",)
+
+
+NO_SCAN = "holds numbers that are no scan's x y z intensity in float32 (KITTI)"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (SCAN.tobytes()[:-2], "holds 638 bytes, no whole rows of x y z intensity in float32 (KITTI)"),
+        (SCAN.astype(np.float64)[:39].tobytes(), NO_SCAN),
+        (np.arange(64, dtype="<i4").tobytes(), NO_SCAN),
+        (np.arange(64, dtype="<u2").tobytes(), NO_SCAN),
+        (np.random.default_rng(0).bytes(1600), NO_SCAN),
+        (bytes(160), NO_SCAN),
+        (with_one(SCAN, 3, -0.5)[:39].tobytes(), NO_SCAN),
+        (with_one(SCAN, 0, 1e6)[:39].tobytes(), NO_SCAN),
+        (np.full((8, 4), np.nan, "<f4").tobytes(), NO_SCAN),
+        (with_one(RINGED, 4, 0.5).tobytes(), NO_SCAN),
+        (b"PK\3\4" + bytes(60), NO_SCAN),
+    ],
+)
+def test_a_bin_that_is_no_scan_is_refused(tmp_path, content, reason):
+    path = written(tmp_path, "a.bin", content)
+    with pytest.raises(PointCloudFileError) as caught:
+        read_cloud(path)
+    assert str(caught.value) == f"{path}: {reason}"
+
+
+def test_a_bin_beside_a_gltf_is_its_buffer(tmp_path):
+    scans = [written(tmp_path, f"{i}.bin", kitti()) for i in range(2)]
+    (tmp_path / "model").mkdir()
+    model = written(tmp_path / "model", "a.gltf", whole_files.gltf())
+    written(tmp_path / "model", "a.bin", kitti())
+    assert files_in(tmp_path) == [*scans, model]
+
+
+def test_the_case_has_its_right_values():
+    case = SHARED_DATA / "cases" / "k.bin"
+    if not case.is_file():
+        pytest.skip(f"needs {case}")
+    scan, cloud = np.fromfile(case, "<f4").reshape(6, 4), read_cloud(case)
+    assert np.array_equal(cloud.points, scan[:, :3])
+    assert np.array_equal(cloud.intensity, scan[:, 3])
