@@ -12,42 +12,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .inference.label import label_points as label_points
-    from .inference.predict import predict as predict
-    from .layers import SharedMLP as SharedMLP
-    from .layers import TNet as TNet
-    from .layers import orthogonality_loss as orthogonality_loss
-    from .models import PointNetClassifier as PointNetClassifier
-    from .models import PointNetEncoder as PointNetEncoder
-    from .models import PointNetPartSegmenter as PointNetPartSegmenter
-    from .models import PointNetSegmenter as PointNetSegmenter
-    from .models import critical_points as critical_points
-    from .models import load_model as load_model
+    from .inference.label import label_points
+    from .inference.predict import predict
+    from .layers import SharedMLP, TNet, orthogonality_loss
+    from .models.chunks import critical_points
+    from .models.encoder import PointNetEncoder
+    from .models.pointnet import PointNetClassifier
+    from .models.segmentation import PointNetPartSegmenter, PointNetSegmenter
+    from .models.zoo import load_model
 
 __version__ = "0.1.0"
-
-_HOMES = {
-    "PointNetClassifier": "models",
-    "PointNetEncoder": "models",
-    "PointNetPartSegmenter": "models",
-    "PointNetSegmenter": "models",
-    "SharedMLP": "layers",
-    "TNet": "layers",
-    "critical_points": "models",
-    "label_points": "inference.label",
-    "load_model": "models",
-    "orthogonality_loss": "layers",
-    "predict": "inference.predict",
-}
-__all__ = list(_HOMES)
+__all__ = ["PointNetClassifier", "PointNetEncoder", "PointNetPartSegmenter", "PointNetSegmenter", "SharedMLP", "TNet"]
+__all__ += ["critical_points", "label_points", "load_model", "orthogonality_loss", "predict"]
+_HOMES = {"label_points": "inference.label", "predict": "inference.predict"}
+_HOMES |= dict.fromkeys(("SharedMLP", "TNet", "orthogonality_loss"), "layers")  # the others are of models
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'models')}"), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__all__})

@@ -11,26 +11,22 @@ from pointnet.names import check_name
 
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code of a command: 0 done, 1 done except for files that cannot be read, 2 refused, 130 stopped."""
+    words = sys.argv[1:] if words is None else list(words)
     try:
-        return run(sys.argv[1:] if words is None else list(words))
+        if not words:
+            raise ValueError(f"name a command, one of {', '.join(COMMANDS)}")
+        if not words[0].startswith("-"):
+            check_name("command", words[0], COMMANDS)
+        if words[0] == "train":
+            return int(importlib.import_module("pointnet.commands.train").main(words[1:], f"{PROG} train"))
+        flags = command_parser().parse_args(words)
+        return int(importlib.import_module(f"pointnet.commands.{flags.command}").run(flags))
     except (ValueError, OSError, MissingExtraError) as error:
         print(f"{PROG}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
-
-
-def run(words: list[str]) -> int:
-    """Loads the module of a command and calls it."""
-    if not words:
-        raise ValueError(f"name a command, one of {', '.join(COMMANDS)}")
-    if not words[0].startswith("-"):
-        check_name("command", words[0], COMMANDS)
-    if words[0] == "train":
-        return int(importlib.import_module("pointnet.commands.train").main(words[1:], f"{PROG} train"))
-    flags = command_parser().parse_args(words)
-    return int(importlib.import_module(f"pointnet.commands.{flags.command}").run(flags))
 
 
 if __name__ == "__main__":

@@ -21,26 +21,16 @@ from pointnet.training.run import Run
 from pointnet.world import World
 
 ROOT = Path(__file__).parents[1]
-
 SAMPLES = str(ROOT / "data" / "samples")
-
 QUICK = ["--epochs", "1", "--num_points", "64", "--early_points", "0", "--batch_size", "8", "--device", "cpu"]
 QUICK += ["--width", "0.1", "--input_transform", "false", "--feature_transform", "false"]
-
 ON_SAMPLES = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK]
-
 SPLITS = ("train", "val", "test")
-
 OWN = {"01": "Tree", "02": "Park bench"}  # a set of one's own: each category counts its parts from 0
-
 LIST = "train_test_split/shuffled_train_file_list.json"
-
 CLASSES = ("disc", "rod", "椅子")
-
 SMALL = {"widths": ((8,), (16,)), "input_transform": False, "feature_transform": False}
-
 PARTS = ["plate/left", "plate/right", "rod/low", "rod/high"]
-
 HOSTILE = (
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -48,7 +38,6 @@ HOSTILE = (
     "<!--",
     "é漢\n",
 )
-
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

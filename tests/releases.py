@@ -137,5 +137,4 @@ def write_scans(root: Path) -> Path:
                 with h5py.File(root / "h5_files" / folder / f"{prefix}_objectdataset{suffix}.h5", "w") as file:
                     file["data"] = points.astype(np.float32)
                     file["label"] = (np.arange(count) % 15).astype(np.int32)
-                    file["mask"] = generator.integers(-1, 3, (count, 32)).astype(np.int32)
     return root / "h5_files"

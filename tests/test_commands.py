@@ -119,9 +119,9 @@ def test_a_place_that_cannot_be_written_is_named_without_a_number(capsys, tmp_pa
 
 
 def test_ctrl_c_is_exit_code_130(capsys, monkeypatch):
-    def stop(words):
+    def stop():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "run", stop)
+    monkeypatch.setattr(command_line, "command_parser", stop)
     assert command_line.main(["export", "x"]) == 130
     assert capsys.readouterr().err == "\nstopped\n"

@@ -183,9 +183,6 @@ SCANNED = [
     (edit_hdf5(SCANS, data=CLOUDS), f"{SCANS}: must have a label for each shape, got 3 and 5"),
     (edit_hdf5(SCANS, data=np.concatenate([CLOUDS, POINT])), f"{SCANS}: cloud 3 has no extent"),
     (edit_hdf5(SCANS, label=np.array([0, 1, 2, 3, 15])), "labels must be whole numbers from 0 to 14, got 15"),
-    (edit_hdf5(SCANS, mask=np.zeros((4, 32), int)), r"data set 'mask' must be \(5, any\), got \(4, 32\)"),
-    (edit_hdf5(SCANS, mask=np.zeros((5, 4), int)), "'mask' has 4 points a cloud, fewer than 8"),
-    (edit_hdf5(SCANS, mask=h5py.ExternalLink("training_objectdataset.h5", "mask")), "'mask' is a link, which is not"),
 ]
 
 # Layout -> what writes it into a folder, what reads it, and what is damaged in it.

@@ -1,4 +1,4 @@
-"""ScanObjectNN from files in the published layout: which file, frame, normalisation and masks."""
+"""ScanObjectNN from files in the published layout: which file, frame and normalisation."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from pointnet.datasets import DATASETS_OF, ScanObjectNN, open_dataset
 from pointnet.datasets.scanobjectnn import SCANOBJECTNN
-from tests.releases import edit_hdf5, write_scans
+from tests.releases import write_scans
 
 
 @pytest.fixture
@@ -47,11 +47,9 @@ def test_each_variant_is_its_file_centred_in_the_unit_sphere_and_z_up(h5_files, 
     assert data.points.dtype == torch.float32
     assert data.points.is_contiguous()
     assert torch.equal(data.labels, released(h5_files, folder, name, "label").long())
-    assert torch.equal(data.masks, released(h5_files, folder, name, "mask") >= 0)
     assert data.classes == SCANOBJECTNN
     few = ScanObjectNN(h5_files, num_points=7, **arguments)
     assert torch.equal(few.points, data.points[:, :, :7])
-    assert torch.equal(few.masks, data.masks[:, :7])
 
 
 def test_the_root_is_the_set_or_a_folder_around_it(h5_files):
@@ -62,14 +60,3 @@ def test_the_root_is_the_set_or_a_folder_around_it(h5_files):
     assert torch.equal(open_dataset("scanobjectnn", moved.parents[1], "test", 8).points, wanted)
     moved.rename(moved.parents[1] / "mine")
     assert torch.equal(DATASETS_OF["classification"]["scanobjectnn"](moved.parents[1], "test", 8).points, wanted)
-
-
-def test_a_subset_keeps_its_masks_and_a_file_without_has_none(h5_files):
-    data = ScanObjectNN(h5_files, "test", 8)
-    part = data.subset(torch.tensor([3, 1]))
-    assert torch.equal(part.masks, data.masks[[3, 1]])
-    assert torch.equal(part.points, data.points[[3, 1]])
-    edit_hdf5(mask=None)(h5_files / "main_split" / "test_objectdataset.h5")
-    data = ScanObjectNN(h5_files, "test", 8, variant="objects")
-    assert data.masks is None
-    assert data.subset(torch.tensor([0])).masks is None

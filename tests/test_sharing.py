@@ -89,7 +89,7 @@ def test_saved_over_an_older_model_the_new_one_is_there_and_the_card_is_left_as_
 
 
 def test_stopped_between_its_files_a_save_leaves_no_model_that_looks_whole(folder, tmp_path, monkeypatch):
-    def stop(*arguments):
+    def stop(*arguments, **described):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pointnet.models.weights.save_config", stop)

@@ -15,10 +15,7 @@ def shared_layer(in_channels: int, out_channels: int) -> nn.Sequential:
 
 def dense_layer(in_channels: int, out_channels: int, dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(in_channels, out_channels, bias=False),
-        nn.BatchNorm1d(out_channels),
-        nn.ReLU(),
-        nn.Dropout(dropout),
+        nn.Linear(in_channels, out_channels, bias=False), nn.BatchNorm1d(out_channels), nn.ReLU(), nn.Dropout(dropout)
     )
 
 

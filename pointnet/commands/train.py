@@ -52,7 +52,11 @@ def ending(error: BaseException, command: Command) -> tuple[int, str]:
     world = World.current()
     if isinstance(error, Stopped | KeyboardInterrupt):
         signum = error.signum if isinstance(error, Stopped) else signal.SIGINT
-        return 128 + signum, f"\nstopped; {how_to_go_on(command)}" if world.writes else ""
+        following = "nothing was saved yet"
+        if not command.preview and run_folder.has_checkpoint(command.config.out):
+            call = f"torchrun as before, with {command.prog}" if launched_by_torchrun() else command.call
+            following = f"to go on: {call} --resume --out {shlex.quote(command.config.out)}"
+        return 128 + signum, f"\nstopped; {following}" if world.writes else ""
     if isinstance(error, RuntimeError):
         if not (launched_by_torchrun() and is_lost_process(error)):
             raise error
@@ -74,7 +78,13 @@ def train(command: Command) -> None:
         resume = resume or (restart_count() > 0 and began_here(command))
         if not command.seeds and run_folder.seed_folders(config.out):
             raise ValueError(f"{config.out}: holds runs of several seeds; choose another --out")
-    training, test = open_splits(config)
+    how = (config.num_points, config.normals, config.strict, config.download, config.task)
+    with world.together(), world.one_by_one():  # what cannot work is refused first
+        find_device(config.device)
+        if config.tensorboard:
+            check_tensorboard()
+        training = open_dataset(config.dataset, config.root, "train", *how)
+        test = open_dataset(config.dataset, config.root, "test", *how) if config.test else None
     skipped = list(dict.fromkeys(str(error) for data in (training, test) if data is not None for error in data.bad))
     files = f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped"
     if skipped:
@@ -90,18 +100,6 @@ def train(command: Command) -> None:
         log(summary(config, run(config, training, test, resume), command.call))
     if skipped:
         log("\n".join(["", f"{files}:", *(f"  {printable(error)}" for error in skipped)]))
-
-
-def open_splits(config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds | None]:
-    """The training split and, where the run evaluates on it, the test split; what cannot work is refused first."""
-    world, name, root = World.current(), config.dataset, config.root
-    how = (config.num_points, config.normals, config.strict, config.download, config.task)
-    with world.together(), world.one_by_one():
-        find_device(config.device)
-        if config.tensorboard:
-            check_tensorboard()
-        training = open_dataset(name, root, "train", *how)
-        return training, open_dataset(name, root, "test", *how) if config.test else None
 
 
 def run(config: TrainConfig, training: LabelledClouds, test: LabelledClouds | None, resume: bool) -> Result:
@@ -128,14 +126,6 @@ def began_here(command: Command) -> bool:
     """Whether the run folder holds what this command began, before torchrun started it again."""
     out = command.config.out
     return run_folder.has_checkpoint(out) and run_folder.read_config(out) == command.config
-
-
-def how_to_go_on(command: Command) -> str:
-    """What to print when a run is stopped by hand."""
-    if command.preview or not run_folder.has_checkpoint(command.config.out):
-        return "nothing was saved yet"
-    call = f"torchrun as before, with {command.prog}" if launched_by_torchrun() else command.call
-    return f"to go on: {call} --resume --out {shlex.quote(command.config.out)}"
 
 
 def summary(config: TrainConfig, result: Result, call: str) -> str:

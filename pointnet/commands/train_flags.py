@@ -110,7 +110,7 @@ def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:
     config = defaults_of(read_value("task", given.get("task", TrainConfig.task)), given.get("dataset", "shapes"))
     if "recipe" in given:
         check_name("recipe", given["recipe"], RECIPES)
-        config = RECIPES[given["recipe"]]()
+        config = RECIPES[given["recipe"]]
         if given.get("task", config.task) != config.task:
             raise ValueError(f"the recipe {given['recipe']} is for --task {config.task}, got {given['task']}")
     return config, given.get("seeds", [])

@@ -1,11 +1,9 @@
 """ScanObjectNN (Uy et al., *Revisiting Point Cloud Classification*, ICCV 2019): objects cut out of indoor scans."""
 
 import torch
-from torch import Tensor
 
 from pointnet.files import AnyPath
 from pointnet.points.frame import in_unit_sphere
-from pointnet.points.read import PointCloudFileError, hdf5_names, read_hdf5
 
 from .clouds import LabelledClouds
 from .releases import Form, check_num_points, check_one_of, errors_name, find_release, read_labelled_hdf5, to_channels
@@ -30,8 +28,6 @@ class ScanObjectNN(LabelledClouds):
             by up to half its size, rotated about the up axis and scaled), or "objects", the objects as they were found.
         background: whether the points around an object are included: OBJ_BG with them, OBJ_ONLY without, for the
             variant "objects".
-
-    `data.masks` (S, N) bool is True on the object's points; None where the file has no masks.
 
     As in the authors' own training code, each cloud is centred and scaled to the unit sphere over all of its points.
     The files are y-up (github.com/hkust-vgd/scanobjectnn, issue 33 and the rotations of its provider.py) and assumed
@@ -62,13 +58,3 @@ class ScanObjectNN(LabelledClouds):
             points = in_unit_sphere(points)
         points = to_channels(points[:, :num_points], "y")
         super().__init__(torch.from_numpy(points), torch.from_numpy(labels), SCANOBJECTNN)
-        self.masks: Tensor | None = None
-        if "mask" in hdf5_names(path):
-            (masks,) = read_hdf5(path, {"mask": (len(points), None)}, rows=num_points)
-            if masks.shape[1] < num_points:
-                raise PointCloudFileError(path, f"'mask' has {masks.shape[1]} points a cloud, fewer than {num_points}")
-            self.masks = torch.from_numpy(masks != -1)  # −1 is the background
-
-    def keep(self, indices: Tensor) -> None:
-        super().keep(indices)
-        self.masks = None if self.masks is None else self.masks[indices]

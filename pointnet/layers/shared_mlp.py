@@ -150,7 +150,9 @@ class SharedMLP(nn.Module):
                 layers.append(SharedLayer(linear_to_conv1d(module)))
                 rest = ("norm", "activation", "dropout")
                 continue
-            slot = _slot(module)
+            norm = isinstance(module, nn.BatchNorm1d | BatchNormLast)
+            slot = "norm" if norm else "dropout" if isinstance(module, nn.Dropout) else "activation"
+            slot = slot if slot != "activation" or _is_elementwise(module) else ""
             if slot not in rest:
                 order = "Linear, BatchNorm1d, activation, Dropout, in that order"
                 raise ValueError(f"network must be {order}; module {i} is {type(module).__name__}")
@@ -238,10 +240,3 @@ def _is_elementwise(module: nn.Module) -> bool:
         return module.num_parameters == 1
     mixing = (nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d, nn.GLU, nn.MultiheadAttention)
     return kind is nn.Identity or (kind.__module__ == nn.ReLU.__module__ and kind not in mixing)
-
-
-def _slot(module: nn.Module) -> str:
-    """The attribute of a layer that holds such a module; empty for a module that no shared MLP has."""
-    if isinstance(module, nn.BatchNorm1d | BatchNormLast):
-        return "norm"
-    return "dropout" if isinstance(module, nn.Dropout) else "activation" if _is_elementwise(module) else ""

@@ -114,10 +114,8 @@ def _check(layer: nn.Module, wanted: type[nn.Module], what: str = "", **settings
     held = {"weight"} if layer.bias is None else {"weight", "bias"}
     hooked = layer._forward_hooks or layer._forward_pre_hooks
     if {each for each, _ in layer.named_parameters()} != held or hooked or type(layer).forward is not wanted.forward:
-        plain = (
-            f"a plain {kind}, with weight and bias its parameters and no hook, parametrization or forward of its own"
-        )
-        raise ValueError(f"{name} must be {plain}; got {type(layer).__name__}")
+        plain = "with weight and bias its parameters and no hook, parametrization or forward of its own"
+        raise ValueError(f"{name} must be a plain {kind}, {plain}; got {type(layer).__name__}")
     for setting, value in settings.items():
         got = getattr(layer, setting)
         # With a kernel of 1 both "valid" and "same" are no padding.

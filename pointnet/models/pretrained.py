@@ -75,7 +75,8 @@ class Pretrained(nn.Module):
         if not (folder / "README.md").exists():
             write_atomically(folder / "README.md", _model_card(self, notes).encode())
         # Last: a folder without it holds no model, and one of an older model does not match the new weights.
-        weights.save_config(folder, self.model_name, self.arguments, self.classes, self.preprocessing, sha256)
+        described = {"arguments": self.arguments, "classes": self.classes, "preprocessing": self.preprocessing}
+        weights.save_config(folder, model=self.model_name, **described, sha256=sha256)
 
     @classmethod
     def from_pretrained(cls: type[M], name: AnyPath, revision: str | None = None) -> M:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from pointnet.names import did_you_mean, did_you_mean_path
 
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-Plain = Mapping[str, Any]  # what JSON can hold
 # What else may be there, by how it begins: what torch.save and pickle write, what a clone without Git LFS has.
 OTHER_KINDS = {
     rb"PK|\x80[\x02-\x05]": "a pickle, which may hold code and is not opened; see python -m pointnet convert",
@@ -64,18 +63,9 @@ def _fetch(name: str, revision: str | None) -> Path:
         raise ValueError(f"{name}: no such folder, and not available from the Hugging Face Hub: {reason}") from error
 
 
-def save_config(
-    folder: AnyPath,
-    model: str,
-    arguments: Plain,
-    classes: Sequence[str],
-    preprocessing: Plain,
-    sha256: str | None = None,
-) -> None:
-    """Writes `config.json`: the model's name in `MODELS`, its arguments, its classes, what it expects of points, and
-    the sha256 of its weights file if it is given."""
-    config = {"model": model, "arguments": {**arguments}, "classes": [*classes], "preprocessing": {**preprocessing}}
-    config |= {} if sha256 is None else {"sha256": sha256}
+def save_config(folder: AnyPath, **config: Any) -> None:
+    """Writes `config.json`: model, its name in `MODELS`; arguments; classes; preprocessing, what it expects of points;
+    and for a folder that is shared sha256, of its weights file."""
     write_atomically(Path(folder) / CONFIG_FILE, json.dumps(config, indent=2).encode())
 
 

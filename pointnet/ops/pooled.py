@@ -231,18 +231,6 @@ def _extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor)
     return grad_x.to(x.dtype), grad_weight.unflatten(1, (len(grad), -1)).sum(1).T.contiguous()
 
 
-def _fake_extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight)
-
-
-def _save_winners(ctx: Any, inputs: tuple[Tensor, Tensor, Mask, bool], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:2], output[1])
-
-
-def _backward_to_winners(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
-    return *torch.ops.pointnet.extremes_backward(grad, *ctx.saved_tensors), None, None
-
-
 def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     clouds, channels, points = x.shape
     count = _count(x, mask)
@@ -275,10 +263,6 @@ def _fake_moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     return mean, mean.new_empty(x.shape[1], x.shape[1])
 
 
-def _save_mean(ctx: Any, inputs: tuple[Tensor, Mask], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, output[0])
-
-
 def _backward_of_moments(ctx: Any, grad_mean: Tensor, grad_scatter: Tensor) -> tuple[Tensor, None]:
     """dx_n = (G + G^T)(x_n - mean) + g / M: distances from the mean sum to 0, so no other term is left."""
     x, mask, mean = ctx.saved_tensors
@@ -300,11 +284,13 @@ def _refuse(ctx: object, *grads: Tensor) -> None:
 # Not `torch.library.custom_op`: its first call imports torch._dynamo, 2 s in each process that predicts.
 OPERATORS = torch.library.Library("pointnet", "DEF")
 for schema, function, fake, backward, save in (
-    ("extremes(Tensor x, Tensor weight, Tensor? mask, bool both) -> (Tensor, Tensor)",
-     _extremes, _fake_extremes, _backward_to_winners, _save_winners),
-    ("extremes_backward(Tensor grad, Tensor x, Tensor weight, Tensor winners) -> (Tensor, Tensor)",
-     _extremes_backward, _fake_extremes_backward, _refuse, None),
-    ("moments(Tensor x, Tensor? mask) -> (Tensor, Tensor)", _moments, _fake_moments, _backward_of_moments, _save_mean),
+    ("extremes(Tensor x, Tensor weight, Tensor? mask, bool both) -> (Tensor, Tensor)", _extremes, _fake_extremes,
+     lambda ctx, grad, _: (*torch.ops.pointnet.extremes_backward(grad, *ctx.saved_tensors), None, None),
+     lambda ctx, inputs, output: ctx.save_for_backward(*inputs[:2], output[1])),
+    ("extremes_backward(Tensor grad, Tensor x, Tensor weight, Tensor winners) -> (Tensor, Tensor)", _extremes_backward,
+     lambda grad, x, weight, winners: (torch.empty_like(x), torch.empty_like(weight)), _refuse, None),
+    ("moments(Tensor x, Tensor? mask) -> (Tensor, Tensor)", _moments, _fake_moments, _backward_of_moments,
+     lambda ctx, inputs, output: ctx.save_for_backward(*inputs, output[0])),
 ):  # fmt: skip
     OPERATORS.define(schema)
     name = schema.partition("(")[0]

@@ -54,7 +54,10 @@ class Report(NamedTuple):
 
 def sections(report: Report, device: torch.device) -> dict[str, str]:
     """The HTML of each section of a report, by its heading."""
-    found = {"Result": _result(report), "Training": _training(report.run)}
+    charts, headed = training_charts(report.run.lines), escape(headline(report.run.lines))
+    figures = "".join(chart.figure() for chart in charts)
+    training = f'<p>{headed}.</p>{legend(charts[0].curves)}<div class="charts">{figures}</div>'
+    found = {"Result": _result(report), "Training": training}
     if report.analysis is not None:
         analysis, split = report.analysis, SPLIT_NAMES[report.split]
         found |= {"Classes": _classes(analysis), "Confusion": _confusion(analysis)}
@@ -114,12 +117,6 @@ def _agreement(report: Report) -> str:
     if all(math.isclose(report.analysis.confusion.result()[name], stored[name]) for name in ConfusionMatrix.titles):
         return "Computed again for this page, the figures are those that the run reported."
     return f"The run itself reported {stored['overall_accuracy']:.2%}: the data or the rounding differ."
-
-
-def _training(run: TrainedRun) -> str:
-    charts = training_charts(run.lines)
-    figures = "".join(chart.figure() for chart in charts)
-    return f'<p>{escape(headline(run.lines))}.</p>{legend(charts[0].curves)}<div class="charts">{figures}</div>'
 
 
 def _classes(analysis: Analysis) -> str:

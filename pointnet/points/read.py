@@ -23,7 +23,6 @@ from .formats.contents import EXTRAS as EXTRAS
 from .formats.contents import Array, Contents, Extras
 from .formats.contents import Rows as Rows
 from .formats.gltf import parse_glb, parse_gltf
-from .formats.hdf5 import hdf5_names as hdf5_names
 from .formats.hdf5 import parse_hdf5
 from .formats.hdf5 import read_hdf5 as read_hdf5
 from .formats.kitti import parse_bin

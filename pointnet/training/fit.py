@@ -173,7 +173,8 @@ def create_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> 
     out.mkdir(parents=True, exist_ok=True)
     task = TASKS[config.task]
     preprocessing = task.preprocessing(train) | {"num_points": config.num_points, "normals": config.normals}
-    save_config(out, config.network, model_arguments(config, train), task.class_names(train), preprocessing)
+    described = {"arguments": model_arguments(config, train), "classes": task.class_names(train)}
+    save_config(out, model=config.network, **described, preprocessing=preprocessing)
     write_config(out, config)
 
 

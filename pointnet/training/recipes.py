@@ -1,119 +1,83 @@
 """Recipes: settings that belong together, by name; they do not choose the data set."""
 
 import dataclasses
-from collections.abc import Callable
 
 from .settings import FIELDS, TrainConfig
 
+RECIPES: dict[str, TrainConfig] = {}
 
-def paper() -> TrainConfig:
-    """The published protocol: Qi et al. 2017 and its supplement, section C, with the figures of the released code.
+# The published protocol: Qi et al. 2017 and its supplement, section C, with the figures of the released code.
+# Adam from 1e-3, times 0.7 every 20 epochs (the supplement says halved), 250 epochs of batches of 32; batch norm's
+# momentum from 0.5, halved every 20 epochs to 0.01; any rotation about up, jitter of 0.01 cut at 0.05; plain
+# cross-entropy, 1e-3 of half the batch's sum of the orthogonality loss. The epoch is chosen on validation. The
+# network starts from PyTorch's weights, not from the released code's.
+# On the split that `modern` names it reached 89.52 % overall on test with seed 0, one vote, in 506 s on an NVIDIA
+# H200 beside other runs. The record is modelnet40_dev_paper_seed0 in docs/records.
+RECIPES["paper"] = TrainConfig(
+    epochs=250, batch_size=32, num_points=1024, early_points=0, val_fraction=0.1,
+    optimizer="adam", lr=1e-3, weight_decay=0.0, schedule="step", decay_epochs=20, decay_rate=0.7,
+    norm_momentum=0.5, norm_decay_rate=0.5, regularization_weight=0.016, label_smoothing=0.0,
+    scale=1.0, shift=0.0, rotate=180.0, jitter=0.01,
+)  # fmt: skip
 
-    Adam from 1e-3, times 0.7 every 20 epochs (the supplement says halved), 250 epochs of batches of 32; batch norm's
-    momentum from 0.5, halved every 20 epochs to 0.01; any rotation about up, jitter of 0.01 cut at 0.05; plain
-    cross-entropy, 1e-3 of half the batch's sum of the orthogonality loss. The epoch is chosen on validation. The
-    network starts from PyTorch's weights, not from the released code's.
+# For accuracy: 150 epochs, T-Nets of a quarter of their widths, averaged weights.
+# On a development split of ModelNet40 (7,747 shapes for training, 865 for validation, 1,231 for test) it reached
+# 90.66 ± 0.29 % overall on test, over three seeds, one vote, in 132 s on an NVIDIA H200 (one alone), and 89.64 ±
+# 1.67 % over two, in 67 minutes on two cores of an AMD EPYC (Zen 5) and 87 on one. The records are
+# modelnet40_dev_modern_gpu_seed0 to 2 and modelnet40_dev_modern_seed0 and 1 in docs/records.
+RECIPES["modern"] = TrainConfig(epochs=150, early_share=0.85, tnet_width=0.25, ema=0.999)
 
-    On the split that `modern` names it reached 89.52 % overall on test with seed 0, one vote, in 506 s on an NVIDIA
-    H200 beside other runs. The record is modelnet40_dev_paper_seed0 in docs/records.
-    """
-    return TrainConfig(
-        epochs=250, batch_size=32, num_points=1024, early_points=0, val_fraction=0.1,
-        optimizer="adam", lr=1e-3, weight_decay=0.0, schedule="step", decay_epochs=20, decay_rate=0.7,
-        norm_momentum=0.5, norm_decay_rate=0.5, regularization_weight=0.016, label_smoothing=0.0,
-        scale=1.0, shift=0.0, rotate=180.0, jitter=0.01,
-    )  # fmt: skip
+# For time: as `modern`, 24 epochs.
+# On that split it reached 88.92 ± 0.26 % overall on test, over three seeds, one vote; seed 0 (89.11 %) in 547 s on
+# two cores of an AMD EPYC (Zen 5). The records are modelnet40_dev_fast_seed0, seed1 and seed2 in docs/records.
+RECIPES["fast"] = dataclasses.replace(RECIPES["modern"], epochs=24, early_share=0.8)
 
+# For a first run, the defaults of `--dataset shapes`: 16 epochs, T-Nets of a quarter of their widths.
+# On Shapes it reached 97.75 % overall on test (seed 0), in 125 s on two cores of an Intel Xeon, the making of the
+# data set included; the plain defaults reached 99.00 % in 264 s.
+RECIPES["shapes"] = TrainConfig(tnet_width=0.25, epochs=16)
 
-def modern() -> TrainConfig:
-    """For accuracy: 150 epochs, T-Nets of a quarter of their widths, averaged weights.
+# For parts of objects, the defaults of `--task part`: a quarter of the widths, no augmentation.
+# On Shapes it reached 90.29 % instance mIoU on test (one seed), in 214 s on two cores of an AMD EPYC (Zen 5). On
+# psb_parts_dev, with `--width 0.5`, 64.28 ± 0.48 %, and with `--normals` too 69.97 ± 0.68 %, over three seeds of 96 s
+# on one core each. What else was tried, and the logs: docs/records/README.md.
+RECIPES["part"] = TrainConfig(
+    task="part", epochs=48, batch_size=16, num_points=1024, early_points=256, early_share=0.92, lr=4e-3,
+    width=0.25, tnet_width=0.25, dropout=0.0, label_smoothing=0.0, overlap=0.5, scale=1.0, shift=0.0,
+)  # fmt: skip
 
-    On a development split of ModelNet40 (7,747 shapes for training, 865 for validation, 1,231 for test) it reached
-    90.66 ± 0.29 % overall on test, over three seeds, one vote, in 132 s on an NVIDIA H200 (one alone), and 89.64 ±
-    1.67 % over two, in 67 minutes on two cores of an AMD EPYC (Zen 5) and 87 on one. The records are
-    modelnet40_dev_modern_gpu_seed0 to 2 and modelnet40_dev_modern_seed0 and 1 in docs/records.
-    """
-    return TrainConfig(epochs=150, early_share=0.85, tnet_width=0.25, ema=0.999)
+# For scenes, the defaults of `--task scene`. Clouds are not scaled or shifted: sizes and heights in metres matter.
+# Not measured, as S3DIS is given out on request only.
+RECIPES["scene"] = TrainConfig(
+    task="scene", dataset="s3dis", epochs=50, batch_size=24, num_points=4096, early_points=1024,
+    label_smoothing=0.0, scale=1.0, shift=0.0,
+)  # fmt: skip
 
+# The published protocol for parts, with the figures of the released code (part_seg/train.py).
+# Adam from 1e-3, halved every 20 epochs, 200 epochs of batches of 32 clouds of 2,048 points; batch norm's momentum
+# from 0.5, halved every 40 epochs; no augmentation. The epoch is chosen on validation. The network is that of the
+# paper (its figure 9); the released code's has T-Nets of other widths and dropout in its head.
+# On psb_parts_dev, 190 shapes to learn from, it reached 60.25 % instance mIoU on test with seed 0, in 97 minutes on
+# one core of an AMD EPYC (Zen 5); the record is psb_parts_dev_paper_part_seed0 in docs/records.
+RECIPES["paper_part"] = dataclasses.replace(
+    RECIPES["paper"], task="part", epochs=200, num_points=2048, restrict=False, decay_rate=0.5,
+    norm_decay_rate=0.5**0.5, dropout=0.0, rotate=0.0, jitter=0.0,
+)  # fmt: skip
 
-def fast() -> TrainConfig:
-    """For time: as `modern`, 24 epochs.
-
-    On that split it reached 88.92 ± 0.26 % overall on test, over three seeds, one vote; seed 0 (89.11 %) in 547 s on
-    two cores of an AMD EPYC (Zen 5). The records are modelnet40_dev_fast_seed0, seed1 and seed2 in docs/records.
-    """
-    return dataclasses.replace(modern(), epochs=24, early_share=0.8)
-
-
-def shapes() -> TrainConfig:
-    """For a first run, the defaults of `--dataset shapes`: 16 epochs, T-Nets of a quarter of their widths.
-
-    On Shapes it reached 97.75 % overall on test (seed 0), in 125 s on two cores of an Intel Xeon, the making of the
-    data set included; the plain defaults reached 99.00 % in 264 s.
-    """
-    return TrainConfig(tnet_width=0.25, epochs=16)
-
-
-def part() -> TrainConfig:
-    """For parts of objects, the defaults of `--task part`: a quarter of the widths, no augmentation.
-
-    On Shapes it reached 90.29 % instance mIoU on test (one seed), in 214 s on two cores of an AMD EPYC (Zen 5). On
-    psb_parts_dev, with `--width 0.5`, 64.28 ± 0.48 %, and with `--normals` too 69.97 ± 0.68 %, over three seeds of 96 s
-    on one core each. What else was tried, and the logs: docs/records/README.md.
-    """
-    return TrainConfig(
-        task="part", epochs=48, batch_size=16, num_points=1024, early_points=256, early_share=0.92, lr=4e-3,
-        width=0.25, tnet_width=0.25, dropout=0.0, label_smoothing=0.0, overlap=0.5, scale=1.0, shift=0.0,
-    )  # fmt: skip
-
-
-def scene() -> TrainConfig:
-    """For scenes, the defaults of `--task scene`. Clouds are not scaled or shifted: sizes and heights in metres matter.
-    Not measured, as S3DIS is given out on request only."""
-    return TrainConfig(
-        task="scene", dataset="s3dis", epochs=50, batch_size=24, num_points=4096, early_points=1024,
-        label_smoothing=0.0, scale=1.0, shift=0.0,
-    )  # fmt: skip
-
-
-def paper_part() -> TrainConfig:
-    """The published protocol for parts, with the figures of the released code (part_seg/train.py).
-
-    Adam from 1e-3, halved every 20 epochs, 200 epochs of batches of 32 clouds of 2,048 points; batch norm's momentum
-    from 0.5, halved every 40 epochs; no augmentation. The epoch is chosen on validation. The network is that of the
-    paper (its figure 9); the released code's has T-Nets of other widths and dropout in its head.
-
-    On psb_parts_dev, 190 shapes to learn from, it reached 60.25 % instance mIoU on test with seed 0, in 97 minutes on
-    one core of an AMD EPYC (Zen 5); the record is psb_parts_dev_paper_part_seed0 in docs/records.
-    """
-    return dataclasses.replace(
-        paper(), task="part", epochs=200, num_points=2048, restrict=False, decay_rate=0.5, norm_decay_rate=0.5**0.5,
-        dropout=0.0, rotate=0.0, jitter=0.0,
-    )  # fmt: skip
-
-
-def paper_scene() -> TrainConfig:
-    """The published protocol for scenes, with the figures of the released code (sem_seg/train.py).
-
-    Adam from 1e-3, halved, as batch norm's momentum from 0.5, every 300,000 blocks, which is every 18 epochs where Area
-    5 is held out; 50 epochs of batches of 24 blocks of 4,096 points; no augmentation. The epoch is chosen on
-    validation. The network is that of the paper (its figure 2); the released code's has no T-Nets, and dropout.
-    """
-    return dataclasses.replace(
-        paper_part(), task="scene", dataset="s3dis", epochs=50, batch_size=24, num_points=4096, decay_epochs=18,
-        norm_decay_rate=0.5,
-    )  # fmt: skip
-
-
-RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    recipe.__name__: recipe for recipe in (paper, modern, fast, shapes, part, scene, paper_part, paper_scene)
-}
+# The published protocol for scenes, with the figures of the released code (sem_seg/train.py).
+# Adam from 1e-3, halved, as batch norm's momentum from 0.5, every 300,000 blocks, which is every 18 epochs where Area
+# 5 is held out; 50 epochs of batches of 24 blocks of 4,096 points; no augmentation. The epoch is chosen on
+# validation. The network is that of the paper (its figure 2); the released code's has no T-Nets, and dropout.
+RECIPES["paper_scene"] = dataclasses.replace(
+    RECIPES["paper_part"], task="scene", dataset="s3dis", epochs=50, batch_size=24, num_points=4096, decay_epochs=18,
+    norm_decay_rate=0.5,
+)  # fmt: skip
 
 
 def defaults_of(task: str, dataset: str) -> TrainConfig:
     """The settings that training begins with: the recipe of the task's name, `shapes` to classify Shapes, or none."""
     name = "shapes" if (task, dataset) == ("classification", "shapes") else task
-    return RECIPES[name]() if name in RECIPES else TrainConfig()
+    return RECIPES.get(name, TrainConfig())
 
 
 def to_flags(config: TrainConfig) -> list[str]:

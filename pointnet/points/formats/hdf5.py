@@ -37,16 +37,6 @@ def read_hdf5(
         return [_read_array(file, name, shape, rows) for name, shape in shapes.items()]
 
 
-def hdf5_names(path: str | os.PathLike[str]) -> list[str]:
-    """The names in one HDF5 file, sorted.
-
-    Raises:
-        PointCloudFileError: the file is missing, is not HDF5, or is cut short.
-    """
-    with _opened(Path(path)) as file:
-        return sorted(file)
-
-
 def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
     """One cloud of an HDF5 file: its data sets with names that `array_names` knows.
 
