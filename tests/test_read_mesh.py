@@ -139,3 +139,106 @@ def test_our_parsers_find_the_surface_trimesh_finds():
         assert np.allclose(ours.bounds, mesh.bounds, rtol=1e-6), path
         compared += 1
     assert compared >= 15
+
+
+# A square of two triangles with a label, a colour, a normal and an intensity at each corner; a list is among them.
+SQUARE = np.array([(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0)], np.float32)
+SQUARE_LABELS, SQUARE_SHADES = np.array([7, 1, 4, 2]), np.array([0, 51, 204, 255])
+SQUARE_FACES = np.array([(0, 1, 2), (0, 2, 3)])
+SQUARE_HEADER = (
+    f"element vertex 4\n{XYZ}property uchar red\nproperty list uchar short around\nproperty uchar green\n"
+    "property uchar blue\nproperty float nx\nproperty float ny\nproperty float nz\nproperty ushort label\n"
+    "property float intensity\nelement strip 1\nproperty list uchar int at\nelement face 2\n"
+)
+
+
+def square_ply(encoding: str, lists: list[int]) -> bytes:
+    """With so many numbers in the list of each vertex, and with faces that have a list before their corners."""
+    header, order = f"{SQUARE_HEADER}property list uchar float uv\n{LIST}", ">" if "big" in encoding else "<"
+    body = b""
+
+    def put(kind: str, *values: float) -> bytes:
+        numbers = np.array(values, order + kind)
+        return " ".join(map(str, numbers.tolist())).encode() + b" " if encoding == "ascii" else numbers.tobytes()
+
+    line = b"\n" if encoding == "ascii" else b""
+    for place, label, shade, count in zip(SQUARE, SQUARE_LABELS, SQUARE_SHADES, lists, strict=True):
+        body += put("f4", *place) + put("u1", shade) + put("u1", count) + (put("i2", *[9] * count) if count else b"")
+        body += put("u1", shade, 0) + put("f4", 0, 3, 4) + put("u2", label) + put("f4", label / 2) + line
+    body += put("u1", 2) + put("i4", 0, 1) + line
+    for face in SQUARE_FACES:
+        body += put("u1", 1) + put("f4", 0.5) + put("u1", 3) + put("i4", *face) + line
+    return ply(header, body, encoding)
+
+
+@pytest.mark.parametrize("lists", [[0, 0, 0, 0], [2, 2, 2, 2], [0, 3, 1, 2]], ids=str)
+@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_what_vertices_have_is_taken_to_points_and_vertices_are_to_be_had(tmp_path, encoding, lists):
+    path = written(tmp_path, "a.ply", square_ply(encoding, lists))
+    cloud = read_cloud(path, vertices=True)
+    assert np.array_equal(cloud.points, SQUARE)
+    assert np.array_equal(cloud.labels, SQUARE_LABELS)
+    assert np.array_equal(cloud.intensity, SQUARE_LABELS / 2)
+    assert np.allclose(cloud.colors * 255, np.stack([SQUARE_SHADES, SQUARE_SHADES, 0 * SQUARE_SHADES], 1))
+    assert np.allclose(cloud.normals, [0, 0.6, 0.8])
+    assert cloud.notes == ("left out: around", "left out: element strip")
+    drawn = read_cloud(path, 500)
+    nearest = ((drawn.points[:, None] - SQUARE) ** 2).sum(2)
+    assert np.array_equal(drawn.labels, SQUARE_LABELS[nearest.argmin(1)])
+    x, y, _ = drawn.points.T
+    low = np.minimum(x, y)  # weight of corner 2
+    weights = np.stack([1 - np.maximum(x, y), np.maximum(x - y, 0), low, np.maximum(y - x, 0)], 1)
+    assert np.allclose(drawn.intensity, weights @ SQUARE_LABELS / 2, atol=1e-5)
+    assert np.allclose(drawn.colors[:, 1], weights @ SQUARE_SHADES / 255, atol=1e-5)
+    assert (drawn.normals == [0, 0, 1]).all()
+    assert drawn.notes[-1] == "each drawn point has the label of the nearest corner of its face"
+    assert read_cloud(path, 9, extras=("colors",)).labels is None
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_faces_of_mixed_sizes_keep_their_colours_and_labels(tmp_path, binary):
+    corners = np.array([(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 5), (1, 0, 5), (0, 1, 5)], "<f4")
+    colours = "property uchar red\nproperty uchar green\nproperty uchar blue\nproperty int category_id\n"
+    header = f"element vertex 7\n{XYZ}element face 2\n{LIST}{colours}"
+    body = whole_files.rows(corners).encode() + b"4 0 1 2 3 255 0 0 8\n3 4 5 6 0 0 255 3\n"
+    if binary:
+        square, triangle = np.arange(4, dtype="<i4").tobytes(), np.arange(4, 7, dtype="<i4").tobytes()
+        body = corners.tobytes() + b"\4" + square + b"\xff\0\0\10\0\0\0\3" + triangle + b"\0\0\xff\3\0\0\0"
+    path = written(tmp_path, "a.ply", ply(header, body, "binary_little_endian" if binary else "ascii"))
+    cloud, high = read_cloud(path), read_cloud(path).points[:, 2] == 5
+    assert np.array_equal(cloud.colors, np.where(high[:, None], [0, 0, 1], [1, 0, 0]))
+    assert np.array_equal(cloud.labels, np.where(high, 3, 8))
+    assert read_cloud(path, vertices=True).notes == ("colors of faces left out", "labels of faces left out")
+
+
+def test_the_labelled_mesh_that_people_bring():
+    path = SHARED_DATA / "cases" / "scannet_labels.ply"
+    if not path.is_file():
+        pytest.skip(f"needs {path}")
+    corners = read_cloud(path, vertices=True)
+    assert corners.labels.tolist() == list(range(8))
+    drawn = read_cloud(path, 2000)
+    nearest = ((drawn.points[:, None] - corners.points) ** 2).sum(2).argmin(1)
+    assert (drawn.labels == nearest).mean() > 0.9, "but for those that are nearer to a corner of another face"
+    assert drawn.colors is not None
+
+
+@pytest.mark.parametrize("kind", ["ply", "off", "obj", "npy"])
+def test_normals_that_are_all_zero_are_none(tmp_path, kind):
+    rows, points = np.hstack([SQUARE, 0 * SQUARE]), "property float nx\nproperty float ny\nproperty float nz\n"
+    text = whole_files.rows(rows)
+    content = {
+        "ply": ply(f"element vertex 4\n{XYZ}{points}", text.encode()),
+        "off": f"NOFF\n4 0 0\n{text}",
+        "obj": whole_files.rows(SQUARE, "v ") + whole_files.rows(0 * SQUARE, "vn "),
+        "npy": whole_files.npy_of(np.rec.fromarrays(rows.T, names="x y z nx ny nz".split())),
+    }[kind]
+    cloud = read_cloud(written(tmp_path, f"a.{kind}", content))
+    assert cloud.normals is None
+    assert cloud.notes == ("normals are all zero, so they are left out",)
+    one = rows.copy()
+    one[3, 5] = 1
+    cloud = read_cloud(
+        written(tmp_path, "b.npy", whole_files.npy_of(np.rec.fromarrays(one.T, names="x y z nx ny nz".split()))), 1
+    )
+    assert (cloud.normals is not None, cloud.notes) == (True, ())

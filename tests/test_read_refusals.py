@@ -99,7 +99,27 @@ REFUSED = [
     ("a.ply", ply("element vertex 9000000\n" + XYZ, b"1 2 3\n"), "declares 9000000 of element 'vertex', more than"),
     ("a.ply", ply("element vertex 2\n" + XYZ, b"10 20 30\n40 50\n"), "those lines hold 5 numbers"),
     ("a.ply", ply("element vertex 1\nproperty float x\n", b"1\n"), "names no columns x, y and z, only x"),
-    ("a.ply", ply("element vertex 1\n" + LIST, b"1 2 3\n"), "has lists in its element 'vertex'"),
+    ("a.ply", ply("element vertex 1\n" + LIST, b"1 2\n"), "names no columns x, y and z, only none"),
+    (
+        "a.ply",
+        ply(f"element vertex 1\n{LIST}{XYZ}", b"5 1 2 3\n"),
+        "a list declares 5 numbers, and 3 follow on its line",
+    ),
+    (
+        "a.ply",
+        ply(f"element vertex 1\n{LIST}{XYZ}", b"1 9 2 3\n"),
+        "has a line of element 'vertex' that ends before its 'z'",
+    ),
+    (
+        "a.ply",
+        ply(f"element vertex 2\n{LIST}{XYZ}", b"0 1.25 2.5 3.25\n"),
+        "2 of element 'vertex', holds 1 lines of them",
+    ),
+    (
+        "a.ply",
+        ply(f"element vertex 2\n{LIST}{XYZ}", bytes(13) + b"\1" + bytes(15), "binary_little_endian"),
+        "is cut short in vertex 1",
+    ),
     (
         "a.ply",
         ply(f"element vertex 1\n{XYZ}element face 2\n{LIST}", bytes(12) + b"\3\0\0\0\0\xff", "binary_little_endian"),

@@ -67,6 +67,7 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     is_mesh = contents.faces is not None
     finite = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
+        contents = _without_zeros(contents)
         rows = drawn_rows(finite, drawing.num_points, drawing.generator, drawing.repeat)
         if not isinstance(rows, slice):
             columns = contents._asdict().items()
@@ -124,33 +125,70 @@ def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
 
 
 def _sampled(mesh: Contents, drawing: Drawing, extras: Extras, dtype: type[np.floating]) -> PointCloud:
-    """Points drawn from a mesh by area, each with its face's normal if those are wanted."""
-    vertices, faces, face_colors = _finite_mesh(mesh)
+    """Points drawn from a mesh by area, each with its face's normal if those are wanted; what vertices have is mixed by
+    their nearness, but the label is the nearest one's."""
+    mesh = _finite_mesh(mesh)
     assert drawing.num_points is not None
+    assert mesh.faces is not None
     try:
-        face, weights = draw_on_surface(vertices, faces, drawing.num_points, drawing.generator)
+        face, weights = draw_on_surface(mesh.vertices, mesh.faces, drawing.num_points, drawing.generator)
     except ValueError as error:
         raise Refusal(str(error)) from error
-    corners, colors = faces[face], mesh.colors
-    if colors is not None:
-        colors = interpolate(colors, corners, weights)
-    elif face_colors is not None:
-        colors = face_colors[face].astype(np.float32)
-    points = interpolate(vertices, corners, weights, dtype)
+    corners, notes = mesh.faces[face], mesh.notes
+    points = interpolate(mesh.vertices, corners, weights, dtype)
     if not _finite_rows(points, np.float32).all():
         raise Refusal("has coordinates too large for 32 bits")
-    normals = normals_of_faces(vertices, corners) if "normals" in extras else None
-    return PointCloud(points, normals, colors, None, notes=mesh.notes)
+    normals = normals_of_faces(mesh.vertices, corners) if "normals" in extras else None
+    colors = labels = intensity = None
+    if mesh.colors is not None:
+        colors = interpolate(mesh.colors, corners, weights)
+    elif mesh.face_colors is not None:
+        colors = mesh.face_colors[face].astype(np.float32)
+    if mesh.labels is not None:
+        legs = mesh.vertices[corners] - interpolate(mesh.vertices, corners, weights, np.float64)[:, None]
+        nearest = np.linalg.norm(legs, axis=2).argmin(1)[:, None]
+        labels = mesh.labels[np.take_along_axis(corners, nearest, axis=1)[:, 0]].astype(np.int64)
+        notes += ("each drawn point has the label of the nearest corner of its face",)
+    elif mesh.face_labels is not None:
+        labels = mesh.face_labels[face].astype(np.int64)
+    if mesh.intensity is not None:
+        intensity = interpolate(mesh.intensity[:, None], corners, weights)[:, 0]
+    return PointCloud(points, normals, colors, labels, intensity, notes)
 
 
-def _finite_mesh(mesh: Contents) -> tuple[Array, Array, Array | None]:
-    """Vertices, faces and their colours, without the faces whose corners are not all finite."""
-    faces, face_colors = mesh.faces, mesh.face_colors
-    assert faces is not None
+def _finite_mesh(mesh: Contents) -> Contents:
+    """The mesh without the faces whose corners are not all finite."""
+    assert mesh.faces is not None
     finite = np.all(np.isfinite(mesh.vertices), axis=1)
     if finite.all():
-        return mesh.vertices, faces, face_colors
-    kept = np.all(finite[faces], axis=1)
+        return mesh
+    kept = np.all(finite[mesh.faces], axis=1)
     if not kept.any():
         raise Refusal("has no face with coordinates that are finite")
-    return np.where(finite[:, None], mesh.vertices, 0), faces[kept], None if face_colors is None else face_colors[kept]
+    of_faces = {name: getattr(mesh, name) for name in ("faces", "face_colors", "face_labels")}
+    if not kept.all():
+        mesh = mesh._replace(
+            notes=(*mesh.notes, f"faces with coordinates that are not finite left out: {(~kept).sum()}")
+        )
+    return mesh._replace(
+        vertices=np.where(finite[:, None], mesh.vertices, 0),
+        **{name: values[kept] for name, values in of_faces.items() if values is not None},
+    )
+
+
+def vertices_of(mesh: Contents) -> Contents:
+    """The vertices of a mesh as a cloud; a cloud as it is."""
+    of_faces = {"colors": mesh.face_colors, "labels": mesh.face_labels}
+    notes = tuple(f"{name} of faces left out" for name, values in of_faces.items() if values is not None)
+    return mesh._replace(faces=None, face_colors=None, face_labels=None, notes=(*mesh.notes, *notes))
+
+
+def _without_zeros(contents: Contents) -> Contents:
+    """A cloud whose normals are all 0, or not finite, has none."""
+    normals = contents.normals
+    if not isinstance(normals, np.ndarray):
+        return contents
+    blocks = (normals[start : start + BLOCK] for start in range(0, len(normals), BLOCK))
+    if any(np.any(np.isfinite(block) & (block != 0)) for block in blocks):
+        return contents
+    return contents._replace(normals=None, notes=(*contents.notes, "normals are all zero, so they are left out"))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cloud import Drawing, cloud_from
+from .cloud import Drawing, cloud_from, vertices_of
 from .cloud import PointCloud as PointCloud
 from .converters import CONVERTERS
 from .errors import DatasetNotFoundError as DatasetNotFoundError
@@ -92,8 +92,9 @@ def read_cloud(
         path: a file whose suffix says its format, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5,
             LAS, LAZ, BIN (KITTI), or text (XYZ, TXT, CSV, PTS, ASC, XYZRGB, XYZN). No other file is opened, whatever
             this one refers to.
-        num_points: N. From a mesh, that many points are drawn uniformly by area, with the normals of their faces;
-            None: `mesh_points`. Of a cloud, that many rows are drawn without replacement, or all are returned in order
+        num_points: N. From a mesh, that many points are drawn uniformly by area, with the normals of their faces, the
+            colours and intensity between those of the corners, and the label of the nearest corner; None:
+            `mesh_points`. Of a cloud, that many rows are drawn without replacement, or all are returned in order
             if it has no more; None: all.
         seed: of both draws.
         up: the file's up axis, "z" or "y" (rotated by a quarter about x). None: y for GLB and GLTF, as their standard
@@ -106,7 +107,8 @@ def read_cloud(
             memory.
         precise: coordinates as float64, with all digits that the file has.
         mesh_points: N of a mesh where `num_points` is None.
-        vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces.
+        vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces, with
+            the normals, colours, labels and intensity of the vertices themselves.
         mapped: leave the rows of a LAS or LAZ in the file, if all are wanted and its up axis is z: points (float64),
             colors, labels and intensity are then `Rows`, which are converted when they are indexed, and take no memory.
         columns: the names of all columns of a text, NPY or NPZ, in order, where they have none or wrong ones: of x, y,
@@ -124,7 +126,7 @@ def read_cloud(
     with file_errors(path):
         contents = contents_of(path, extras, by_hand)
         if vertices:
-            contents = contents._replace(faces=None, face_colors=None)
+            contents = vertices_of(contents)
         elif contents.faces is not None:
             num_points = num_points or mesh_points
         axis = up_of(path, up)

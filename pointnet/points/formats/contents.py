@@ -55,6 +55,7 @@ class Contents(NamedTuple):
     labels: Array | None = None  # (V,)
     intensity: Array | None = None  # (V,), of any range
     face_colors: Array | None = None  # (F, 3) in [0, 1]
+    face_labels: Array | None = None  # (F,)
     notes: tuple[str, ...] = ()  # short sentences: what was guessed, skipped or left out
 
 

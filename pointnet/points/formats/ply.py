@@ -4,17 +4,19 @@ Source: Greg Turk's "The PLY Polygon File Format", 1994.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..errors import Refusal
-from .columns import from_named
+from .columns import as_labels, from_named
 from .contents import EXTRAS, Array, Contents, Extras
-from .names import first_of_each, known_columns
-from .polygons import Polygons, polygons_of_text, with_faces
-from .scan import columns_of_lines, end_of_lines, quoted, unix_lines
+from .ears import runs
+from .names import array_names, first_of_each, known_columns, left_out
+from .polygons import Polygons, polygons_of_text, whole_corners, with_faces
+from .scan import blocks_of_lines, columns_of_lines, end_of_lines, numbers, quoted, unix_lines, words_per_line
 
 LONGEST_HEADER = 1 << 20
 MOST_PROPERTIES = 1000
@@ -38,34 +40,45 @@ class Element(NamedTuple):
     properties: list[Property]
 
 
-# The properties of the faces that are not lists, by name: (P,) each.
+# Properties that are not lists, by name: (rows,) each.
 Scalars = dict[str, Array]
 
 
+class Table(NamedTuple):
+    columns: Scalars
+    polygons: Polygons | None = None
+
+
 def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """A PLY file's vertices and triangles; polygons are cut into fans."""
+    """A PLY file's vertices and triangles; lists other than the faces' corners are skipped."""
     order, elements, at = _header(data)
     if order == "=":
         data = unix_lines(data)
         order, elements, at = _header(data)
     _check_size(elements, len(data) - at, order == "=")
     needed = [i for i, element in enumerate(elements) if element.name in ("vertex", "face") and element.rows]
-    contents, polygons, scalars = None, None, Scalars()
+    contents, faces = None, Table({})
     for element in elements[: max(needed, default=-1) + 1]:
-        if element.name == "face" and element.rows:
-            polygons, scalars, at = (_text_polygons if order == "=" else _byte_polygons)(data, at, element)
-            continue
         names = [prop.name for prop in element.properties] if element.name == "vertex" else []
-        table, at = _table(data, at, element, order, known_columns(names, extras) or names)
+        table, at = _rows(data, at, element, order, known_columns(names, extras) or names)
         if element.name == "vertex":
-            contents = from_named(table, extras, names)
+            contents = from_named(table.columns, extras, names)
+        elif element.name == "face" and element.rows:
+            faces = table
     if contents is None or not len(contents.vertices):
         raise Refusal("holds no vertices")
-    if polygons is None:
+    others = [element.name for element in elements if element.rows and element.name not in ("vertex", "face")]
+    contents = contents._replace(notes=(*contents.notes, *left_out([f"element {name}" for name in others], ())))
+    if faces.polygons is None:
         return contents
-    rgb = [scalars[name] for name in ("red", "green", "blue") if name in scalars]
-    is_color = len(rgb) == 3 and "colors" in extras
-    return with_faces(contents, polygons, np.stack(rgb, axis=1) if is_color else None)
+    rgb = [faces.columns[name] for name in ("red", "green", "blue") if name in faces.columns]
+    label = array_names(faces.columns, ("labels",)).get("labels") if "labels" in extras else None
+    return with_faces(
+        contents,
+        faces.polygons,
+        np.stack(rgb, axis=1) if len(rgb) == 3 and "colors" in extras else None,
+        None if label is None else as_labels(faces.columns[label]),
+    )
 
 
 def _header(data: bytes) -> tuple[str, list[Element], int]:
@@ -111,25 +124,33 @@ def _check_size(elements: list[Element], size: int, text: bool) -> None:
             raise Refusal(f"declares {element.rows} of element {quoted(element.name)}, more than the file holds")
 
 
-def _table(body: bytes, at: int, element: Element, order: str, known: Collection[str]) -> tuple[dict[str, Array], int]:
-    """The columns of an element without lists (of a text only those with `known` names), and where it ends."""
+def _rows(body: bytes, at: int, element: Element, order: str, known: Collection[str]) -> tuple[Table, int]:
+    """The columns of an element, of a text only those with `known` names, a face's corners, and where it ends."""
+    if not element.rows:
+        return Table({}), at
+    kept = _corner_list(element) if element.name == "face" else None
     if any(prop.length for prop in element.properties):
-        raise Refusal(f"has lists in its element {quoted(element.name)}, which are not read")
+        return (_text_lists if order == "=" else _byte_lists)(body, at, element, kept)
     if order == "=":
         width = len(element.properties)
-        kept = [i for i, prop in enumerate(element.properties) if prop.name in known]
-        values, total, end = columns_of_lines(body, at, element.rows, width, kept)
+        places = [i for i, prop in enumerate(element.properties) if prop.name in known]
+        values, total, end = columns_of_lines(body, at, element.rows, width, places)
         if total != element.rows * width:
             wanted = f"{element.rows} of element {quoted(element.name)} with {width} numbers, a line each"
             raise Refusal(f"declares {wanted}; those lines hold {total} numbers")
-        columns = zip((element.properties[i] for i in kept), values.T, strict=True)
-        return first_of_each((p.name, c if p.kind.kind == "f" else c.astype(p.kind)) for p, c in columns), end
+        return Table(_typed((element.properties[i] for i in places), values.T)), end
     row = np.dtype([(f"{i}", prop.kind) for i, prop in enumerate(element.properties)])
     end = at + element.rows * row.itemsize
     if end > len(body):
         raise Refusal(f"is cut short in its element {quoted(element.name)}")
-    table = np.frombuffer(body, row, element.rows, at) if element.rows else np.empty(0, row)
-    return first_of_each((prop.name, table[f"{i}"]) for i, prop in enumerate(element.properties)), end
+    table = np.frombuffer(body, row, element.rows, at)
+    return Table(first_of_each((prop.name, table[f"{i}"]) for i, prop in enumerate(element.properties))), end
+
+
+def _typed(properties: Iterable[Property], columns: Iterable[Array]) -> Scalars:
+    """Columns of a text in the types of their properties, by name; decimals stay float64."""
+    pairs = zip(properties, columns, strict=True)
+    return first_of_each((prop.name, c if prop.kind.kind == "f" else c.astype(prop.kind)) for prop, c in pairs)
 
 
 def _corner_list(element: Element) -> int:
@@ -140,36 +161,80 @@ def _corner_list(element: Element) -> int:
     return named[0]
 
 
-def _text_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Scalars, int]:
-    end = end_of_lines(body, at, element.rows)
-    before, properties = _corner_list(element), element.properties
-    if any(prop.length for prop in properties[:before]):
-        raise Refusal("has faces with a list before their corners, which are not read")
-    polygons = polygons_of_text(body[at:end], element.rows, before)
-    scalars = [prop for prop in properties if not prop.length]
-    if polygons.others is None or len(scalars) != len(properties) - 1 or len(polygons.others.T) != len(scalars):
-        return polygons, {}, end
-    columns = zip(scalars, polygons.others.T, strict=True)
-    return polygons, {prop.name: column.astype(prop.kind) for prop, column in columns}, end
+def _text_lists(body: bytes, at: int, element: Element, kept: int | None) -> tuple[Table, int]:
+    """The rows of an element with lists, a line each; of the lists only the one at `kept` is read."""
+    end, scalars = end_of_lines(body, at, element.rows), [prop for prop in element.properties if not prop.length]
+    if kept == 0 and len(scalars) == len(element.properties) - 1:
+        polygons = polygons_of_text(body[at:end], element.rows)
+        others = polygons.others if polygons.others is not None else np.empty((0, 0))
+        return Table(_typed(scalars, others.T) if len(others.T) == len(scalars) else {}, polygons), end
+    blocks = [_text_block(block, element, kept) for block in blocks_of_lines(body, at, end)]
+    columns, sizes, corners = (np.concatenate(parts, axis=-1) for parts in zip(*blocks, strict=True))
+    if columns.shape[1] != element.rows:
+        raise Refusal(
+            f"declares {element.rows} of element {quoted(element.name)}, holds {columns.shape[1]} lines of them"
+        )
+    return Table(_typed(scalars, columns), None if kept is None else Polygons(corners, sizes)), end
 
 
-def _byte_polygons(body: bytes, at: int, element: Element) -> tuple[Polygons, Scalars, int]:
-    corner_list = _corner_list(element)
-    if uniform := _uniform_polygons(body, at, element, corner_list):
+def _text_block(text: bytes, element: Element, kept: int | None) -> tuple[Array, Array, Array]:
+    """The scalars of some lines (K, n), and of the list at `kept` its lengths (n,) and its numbers."""
+    values, words = numbers(text), words_per_line(text)
+    words = words[words > 0]
+    end = np.cumsum(words)
+    at, columns = end - words, list[Array]()
+    sizes, corners = np.empty(0, np.int64), np.empty(0, np.int64)
+    for i, prop in enumerate(element.properties):
+        if (at >= end).any():
+            raise Refusal(f"has a line of element {quoted(element.name)} that ends before its {quoted(prop.name)}")
+        if not prop.length:
+            columns.append(values[at])
+            at = at + 1
+            continue
+        length, left = values[at], end - at - 1
+        if not ((length >= 0) & (length <= left) & (length == np.rint(length))).all():
+            wrong = int(np.argmin((length >= 0) & (length <= left) & (length == np.rint(length))))
+            raise Refusal(f"a list declares {length[wrong]:g} numbers, and {left[wrong]} follow on its line")
+        length = length.astype(np.int64)
+        if i == kept:
+            sizes, corners = length, whole_corners(values[runs(at + 1, length)])
+        at = at + 1 + length
+    return np.array(columns).reshape(len(columns), len(words)), sizes, corners
+
+
+def _byte_lists(body: bytes, at: int, element: Element, kept: int | None) -> tuple[Table, int]:
+    """The rows of an element with lists; of the lists only the one at `kept` is read."""
+    if uniform := _uniform_lists(body, at, element, kept):
         return uniform
-    sizes, corners = np.empty(element.rows, np.int64), bytearray()
+    sizes, corners, scalars = np.empty(element.rows, np.int64), bytearray(), bytearray()
+    named = [(f"{i}", prop) for i, prop in enumerate(element.properties) if not prop.length]
+    lists = [i for i, prop in enumerate(element.properties) if prop.length]
+    # The bytes between the lists, and behind the last.
+    between = [
+        sum(prop.kind.itemsize for prop in element.properties[start:end] if not prop.length)
+        for start, end in pairwise([0, *lists, None])
+    ]
     # Rows of different lengths: each begins where the one before ends, so they are visited one by one.
     for row in range(element.rows):
-        for i, prop in enumerate(element.properties):
-            start, size, at = _span(body, at, prop, row)
-            if i == corner_list:
+        for i, width in zip(lists, between, strict=False):
+            scalars += body[at : at + width]
+            start, size, at = _span(body, at + width, element.properties[i], row, element.name)
+            if i == kept:
                 sizes[row] = size
                 corners += body[start:at]
-    return Polygons(np.frombuffer(corners, element.properties[corner_list].kind), sizes), {}, at
+        scalars += body[at : at + between[-1]]
+        at += between[-1]
+    if at > len(body):
+        raise Refusal(f"is cut short in {quoted(element.name)[1:-1]} {element.rows - 1}")
+    table = np.frombuffer(scalars, [(name, prop.kind) for name, prop in named]) if named else None
+    columns = first_of_each((prop.name, table[name]) for name, prop in named) if table is not None else {}
+    if kept is None:
+        return Table(columns), at
+    return Table(columns, Polygons(np.frombuffer(corners, element.properties[kept].kind), sizes)), at
 
 
-def _span(body: bytes, at: int, prop: Property, row: int) -> tuple[int, int, int]:
-    """Where a face's numbers of a property begin, how many they are, and where they end."""
+def _span(body: bytes, at: int, prop: Property, row: int, element: str) -> tuple[int, int, int]:
+    """Where a row's numbers of a property begin, how many they are, and where they end."""
     start, size = at, 1
     if prop.length:
         start += prop.length.itemsize
@@ -177,15 +242,15 @@ def _span(body: bytes, at: int, prop: Property, row: int) -> tuple[int, int, int
         size = int.from_bytes(body[at:start], order, signed=prop.length.kind == "i")
     end = start + size * prop.kind.itemsize
     if size < 0 or end > len(body):
-        raise Refusal(f"is cut short in face {row}")
+        raise Refusal(f"is cut short in {quoted(element)[1:-1]} {row}")
     return start, size, end
 
 
-def _uniform_polygons(body: bytes, at: int, element: Element, corner_list: int) -> tuple[Polygons, Scalars, int] | None:
-    """The faces, if all have list lengths like the first; otherwise None."""
+def _uniform_lists(body: bytes, at: int, element: Element, kept: int | None) -> tuple[Table, int] | None:
+    """The rows, if all have list lengths like the first; otherwise None."""
     fields, end = list[tuple[str, np.dtype[np.generic], tuple[int, ...]]](), at
     for i, prop in enumerate(element.properties):
-        _, size, end = _span(body, end, prop, 0)
+        _, size, end = _span(body, end, prop, 0, element.name)
         if prop.length:
             fields.append((f"length {i}", prop.length, ()))
         fields.append((f"{i}", prop.kind, (size,) if prop.length else ()))
@@ -197,6 +262,8 @@ def _uniform_polygons(body: bytes, at: int, element: Element, corner_list: int) 
     lengths = [table[name] for name, _, _ in fields if name.startswith("length")]
     if any((length != length[0]).any() for length in lengths):
         return None
-    corners = table[f"{corner_list}"]
-    columns = {prop.name: table[f"{i}"] for i, prop in enumerate(element.properties) if not prop.length}
-    return Polygons(corners.reshape(-1), np.full(element.rows, corners.shape[1])), columns, end
+    scalars = ((prop.name, table[f"{i}"]) for i, prop in enumerate(element.properties) if not prop.length)
+    if kept is None:
+        return Table(first_of_each(scalars)), end
+    corners = table[f"{kept}"]
+    return Table(first_of_each(scalars), Polygons(corners.reshape(-1), np.full(element.rows, corners.shape[1]))), end

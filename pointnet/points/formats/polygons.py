@@ -29,18 +29,17 @@ class Polygons(NamedTuple):
     others: Array | None = None  # (P, K) the other numbers of each, where all have the same count
 
 
-def polygons_of_text(text: bytes, count: int, before: int = 0) -> Polygons:
-    """`count` polygons from lines `n i_1 ... i_n`, with `before` numbers before that and any number behind.
+def polygons_of_text(text: bytes, count: int) -> Polygons:
+    """`count` polygons from lines `n i_1 ... i_n`, with any number of numbers behind.
 
     Raises:
         Refusal: another number of lines, or a line shorter than it declares.
     """
-    if before == 0:
-        with contextlib.suppress(Refusal):  # the fast path for lines `3 a b c` alone
-            flat = numbers(text, np.int64)
-            if flat.size == 4 * count and (flat[::4] == 3).all():
-                return Polygons(flat.reshape(count, 4)[:, 1:].reshape(-1), np.full(count, 3))
-    blocks = [_polygons_of_block(block, before) for block in blocks_of_lines(text)]
+    with contextlib.suppress(Refusal):  # the fast path for lines `3 a b c` alone
+        flat = numbers(text, np.int64)
+        if flat.size == 4 * count and (flat[::4] == 3).all():
+            return Polygons(flat.reshape(count, 4)[:, 1:].reshape(-1), np.full(count, 3))
+    blocks = [_polygons_of_block(block) for block in blocks_of_lines(text)]
     corners, sizes = (np.concatenate([block[i] for block in blocks] or [np.empty(0, int)]) for i in (0, 1))
     if len(sizes) != count:
         raise Refusal(f"declares {count} faces, holds {len(sizes)} lines of them")
@@ -49,42 +48,51 @@ def polygons_of_text(text: bytes, count: int, before: int = 0) -> Polygons:
     return Polygons(corners, sizes, np.concatenate(others) if alike else None)
 
 
-def _polygons_of_block(text: bytes, before: int) -> Polygons:
-    text = text if text.endswith(b"\n") else text + b"\n"
+def _polygons_of_block(text: bytes) -> Polygons:
     values, words = numbers(text), words_per_line(text)
     words = words[words > 0]
-    if (words <= before).any():
-        raise Refusal("has a face without its number of corners")
     first = np.cumsum(words) - words
-    sizes = values[first + before]
-    fits = (sizes >= 0) & (sizes == np.rint(sizes)) & (before + 1 + sizes <= words)
+    sizes = values[first]
+    fits = (sizes >= 0) & (sizes == np.rint(sizes)) & (1 + sizes <= words)
     if not fits.all():
         wrong = int(np.argmin(fits))
-        raise Refusal(f"a face declares {sizes[wrong]:g} corners and has {words[wrong] - before - 1} numbers behind")
+        raise Refusal(f"a face declares {sizes[wrong]:g} corners and has {words[wrong] - 1} numbers behind")
     sizes = sizes.astype(np.int64)
-    position = np.arange(len(values)) - np.repeat(first, words)
-    is_corner = (position > before) & (position <= before + np.repeat(sizes, words))
-    is_other = ~is_corner & (position != before)
-    corners, rest = values[is_corner], words - 1 - sizes
-    if (corners != np.rint(corners)).any():
-        raise Refusal(f"a face names vertex {corners[corners != np.rint(corners)][0]:g}")
-    others = values[is_other].reshape(len(words), rest[0]) if len(rest) and (rest == rest[0]).all() else None
-    return Polygons(corners.astype(np.int64), sizes, others)
+    place = np.arange(len(values)) - np.repeat(first, words)
+    is_corner = (place > 0) & (place <= np.repeat(sizes, words))
+    rest = words - 1 - sizes
+    alike = len(rest) and (rest == rest[0]).all()
+    others = values[~is_corner & (place > 0)].reshape(len(words), rest[0]) if alike else None
+    return Polygons(whole_corners(values[is_corner]), sizes, others)
 
 
-def with_faces(contents: Contents, polygons: Polygons, colors: Array | None = None, counted_from: int = 0) -> Contents:
-    """Contents with polygons cut into triangles; `colors` (P, 3 or more) are those of the polygons.
+def whole_corners(values: Array) -> Indices:
+    """The vertices that faces name, as int64. Raises Refusal where one is no whole number."""
+    wrong = values != np.rint(values)
+    if wrong.any():
+        raise Refusal(f"a face names vertex {values[wrong][0]:g}")
+    return values.astype(np.int64)
+
+
+def with_faces(
+    contents: Contents,
+    polygons: Polygons,
+    colors: Array | None = None,
+    labels: Array | None = None,
+    counted_from: int = 0,
+) -> Contents:
+    """Contents with polygons cut into triangles; `colors` (P, 3 or more) and `labels` (P,) are those of the polygons.
 
     Raises:
         Refusal: as `check_indices`.
     """
     check_indices(polygons.corners, len(contents.vertices), counted_from)
     faces, polygon, notes = triangles_of(polygons, contents.vertices)
-    contents = contents._replace(faces=faces, notes=(*contents.notes, *notes))
-    if colors is None:
-        return contents
-    colors = as_unit_colors(colors)
-    return contents._replace(face_colors=colors if polygon is None else colors[polygon])
+    colors = None if colors is None else as_unit_colors(colors)
+    if polygon is not None:
+        colors, labels = (None if values is None else values[polygon] for values in (colors, labels))
+    notes = (*contents.notes, *notes)
+    return contents._replace(faces=faces, face_colors=colors, face_labels=labels, notes=notes)
 
 
 def triangles_of(polygons: Polygons, vertices: Array) -> tuple[Indices, Indices | None, tuple[str, ...]]:
