@@ -101,6 +101,8 @@ def test_a_first_column_that_counts_the_rows_is_skipped_and_this_is_said(tmp_pat
         ('"1,5","2,0","3,0"\n"4,0","5,5","6,0"\n', True),
         ("1.5, 2, 3\n4, 5.5, 6\n", True),
         ("1.5 2 3\r4 5.5 6\r", True),
+        ("1.5|2|3\n4|5.5|6\n", True),
+        ("X,Y,Z\nm,m,m\n1.5,2,3\n4,5.5,6\n", True),
         ("//X Y Z\n2\n1.5 2 3\n4 5.5 6\n", True),
         ("1\n1.5 2 3\n1\n4 5.5 6\n", True),
         ("1.5 2 3\n-1.#IND 0 0\n4 5.5 6\n1.#QNAN00 0 1\nnan(ind) 0 0\n0 0 1.#INF\n0 0 -1.#J\n", True),

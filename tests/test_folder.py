@@ -184,3 +184,19 @@ def test_open_dataset_passes_on_what_a_set_can_do(tmp_path):
         open_dataset("folder", root, part, 64, strict=True)
     with pytest.raises(ValueError, match="the data set shapes has no normals"):
         open_dataset("shapes", tmp_path, "train", 64, normals=True)
+    with pytest.raises(ValueError, match="the data set shapes has columns of its own"):
+        open_dataset("shapes", tmp_path, "train", 64, columns="x,y,z")
+
+
+def test_the_columns_of_tables_may_be_named_by_hand(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((50, 4))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        np.savetxt(tmp_path / name / "cloud.txt", rows)
+    for columns, places in (("", [0, 1, 2]), ("_,z,y,x", [3, 2, 1]), ("", [0, 1, 2])):  # not one cache for all
+        data = open_dataset("folder", tmp_path, "train", 50, columns=columns) if columns else MeshFolder(tmp_path)
+        extent = np.ptp(rows[:, places], axis=0)
+        found = np.ptp(data.points[0].numpy(), axis=1)
+        np.testing.assert_allclose(found / found[0], extent / extent[0], rtol=1e-4)
+    with pytest.raises(ValueError, match="no column 'red'"):
+        MeshFolder(tmp_path, columns="x,y,z,red")

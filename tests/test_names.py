@@ -128,6 +128,9 @@ def test_arrays_are_known_by_their_names(tmp_path, made, name):
 
 def test_structured_arrays_are_read_alike_from_npy_and_npz(tmp_path):
     table = whole_files.attributes()
+    with_words = np.zeros(COUNT, [*table.dtype.descr, ("class", "U5")])
+    for name in table.dtype.names:
+        with_words[name] = table[name]
     nested = np.zeros(COUNT, [("xyz", "<f8", 3), ("rgb", "u1", 3), ("label", "<i4")])
     nested["xyz"], nested["rgb"], nested["label"] = XYZ, RGB, LABEL[:, 0]
     packed = np.zeros(COUNT, [("x", ">f4"), ("y", ">f4"), ("z", ">f4"), ("rgb", ">f4")])
@@ -135,7 +138,7 @@ def test_structured_arrays_are_read_alike_from_npy_and_npz(tmp_path):
         packed[name] = XYZ[:, i]
     packed["rgb"] = (RGB @ [65536, 256, 1]).astype(np.uint32).view(np.float32)
     for array, points, colors in (
-        (table, whole_files.vertices(), np.stack([table[name] for name in ("red", "green", "blue")], 1)),
+        (with_words, whole_files.vertices(), np.stack([table[name] for name in ("red", "green", "blue")], 1)),
         (nested, XYZ, RGB),
         (packed, XYZ, RGB),
     ):
@@ -144,6 +147,7 @@ def test_structured_arrays_are_read_alike_from_npy_and_npz(tmp_path):
             np.testing.assert_allclose(cloud.points, points, rtol=1e-6)
             np.testing.assert_allclose(cloud.colors * 255, colors, atol=1e-3)
             assert (cloud.labels is None) == (array is packed)
+            assert cloud.notes == (("left out: class, not numbers",) if array is with_words else ())
 
 
 def test_a_packed_colour_of_a_text_is_unpacked(tmp_path):

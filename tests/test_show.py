@@ -36,7 +36,7 @@ def pair(monkeypatch) -> dict[str, LabelledClouds]:
     for data in parts.values():
         data.parts = torch.arange(8).repeat(len(data), 1) % 3
         data.part_names = ("rim", "foot", "handle")
-    monkeypatch.setattr(show, "open_dataset", lambda name, root, split, num_points, task: parts[split])
+    monkeypatch.setattr(show, "open_dataset", lambda name, root, split, num_points, **kind: parts[split])
     return parts
 
 

@@ -22,7 +22,7 @@ def run(flags: Namespace) -> int:
     check_name("dataset", flags.dataset, DATASETS_OF[task.name])
     points, normals = model.preprocessing["num_points"], model.preprocessing.get("normals", False)
     where = flags.dataset, flags.root, flags.split
-    data = open_dataset(*where, points, normals, download=flags.download, task=task.name)
+    data = open_dataset(*where, points, normals, download=flags.download, task=task.name, columns=flags.columns)
     check_same_classes(model, data, flags.run, f"{flags.dataset} in {flags.root}")
     if not flags.json:
         print(threads, flush=True)

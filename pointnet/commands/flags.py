@@ -109,6 +109,9 @@ def evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset", default="shapes", help=DATA_SETS)
     add_data(parser, "data")
     parser.add_argument("--split", default="test", help="test or train")
+    parser.add_argument(
+        "--columns", metavar="X,Y,...", default="", help="those of tables in --dataset folder, as in training"
+    )
     text = "rotations about the up axis to vote over (the paper: 12); for weights trained with --rotate 180"
     parser.add_argument("--votes", **WHOLE, default=1, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")

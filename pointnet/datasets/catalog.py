@@ -54,6 +54,7 @@ def open_dataset(
     strict: bool = False,
     download: bool = False,
     task: str = "classification",
+    columns: str = "",
 ) -> LabelledClouds:
     """One split of a data set in `DATASETS_OF[task]`; `LabelledPoints` for the tasks "part" and "scene".
 
@@ -61,6 +62,7 @@ def open_dataset(
         normals: adds three channels, the normals.
         strict: a file that cannot be read is an error; else a set of many files lists it in `.bad`.
         download: download the set if it is not found and offered.
+        columns: the names of the columns of files that are tables, as in `read_cloud`; for the data set folder.
 
     Raises:
         PointCloudFileError: the set is missing (and not to be downloaded) or damaged.
@@ -73,7 +75,10 @@ def open_dataset(
     known = signature(DATASETS_OF[task][name]).parameters
     if normals and "normals" not in known:
         raise ValueError(f"the data set {name} has no normals")
-    chosen = {option: value for option, value in (("normals", normals), ("strict", strict)) if option in known}
+    if columns and "columns" not in known:
+        raise ValueError(f"the data set {name} has columns of its own; --columns is for the data set folder")
+    wanted = {"normals": normals, "strict": strict, "columns": columns}
+    chosen = {option: value for option, value in wanted.items() if option in known}
     open_split = partial(DATASETS_OF[task][name], root=root, split=split, num_points=num_points, **chosen)
     archive = DOWNLOADS.get(name)
     try:

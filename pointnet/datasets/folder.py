@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.points.frame import check_up
-from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, read_cloud, readable
+from pointnet.points.read import (
+    SUFFIXES,
+    DatasetNotFoundError,
+    PointCloudFileError,
+    files_in,
+    named_by_hand,
+    read_cloud,
+    readable,
+)
 from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, cached_clouds, read_note, write_note
@@ -42,6 +50,7 @@ class MeshFolder(LabelledClouds):
         test_fraction: the share of each class in the test split, where the folders do not say.
         seed: of that split.
         strict: a file that cannot be read is an error; else it is listed in `data.bad`.
+        columns: the names of the columns of files that are tables, as in `read_cloud`; of other files it is an error.
 
     Raises:
         PointCloudFileError: no folder, no class with files, or no file that can be read; with `strict` also the first
@@ -59,6 +68,7 @@ class MeshFolder(LabelledClouds):
         test_fraction: float = 0.2,
         seed: int = 0,
         strict: bool = False,
+        columns: str | Sequence[str] | None = None,
     ):
         check_one_of("split", split, SPLITS)
         check_up(up)
@@ -71,7 +81,7 @@ class MeshFolder(LabelledClouds):
         if not label_of:
             wanted = "a class needs two files or more, or train/ and test/ of its own"
             raise PointCloudFileError(folder, f"has no file for its {split} split: {wanted}")
-        cached = sample_files(list(label_of), folder, num_points, normals, up)
+        cached = sample_files(list(label_of), folder, num_points, normals, up, named_by_hand(columns))
         bad = [*cached.bad, *(PointCloudFileError(file, UNSEEN) for file in files_in(folder) if file not in found)]
         if strict and bad:
             raise bad[0]
@@ -84,21 +94,26 @@ class MeshFolder(LabelledClouds):
         self.bad = bad
 
 
-def sample_files(files: Sequence[Path], root: Path, num_points: int, normals: bool, up: str | None) -> CachedClouds:
+def sample_files(
+    files: Sequence[Path], root: Path, num_points: int, normals: bool, up: str | None, columns: Sequence[str] = ()
+) -> CachedClouds:
     """Files of any format as clouds in the unit sphere, (S, 3 or 6, K), K >= num_points; made once, on all cores."""
     shape = (6 if normals else 3, max(num_points, KEPT))
-    sampler = partial(sample_file, count=shape[1], normals=normals, up=up)
-    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 2", root)
+    sampler = partial(sample_file, count=shape[1], normals=normals, up=up, columns=columns)
+    named = f", columns {','.join(columns)}" if columns else ""
+    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 3{named}", root)
 
 
-def sample_file(path: Path, count: int, normals: bool = False, up: str | None = None) -> NDArray[np.float32]:
+def sample_file(
+    path: Path, count: int, normals: bool = False, up: str | None = None, columns: Sequence[str] = ()
+) -> NDArray[np.float32]:
     """One file as `count` points, centred and scaled to the unit sphere, the same each time: (3 or 6, count).
 
     Raises:
         PointCloudFileError: as `read_points`, or it has no normals, or all its points are one.
     """
     extras = ("normals",) if normals else ()
-    cloud = read_cloud(path, count, seed_of(path.name), up, repeat=True, normalize=True, extras=extras)
+    cloud = read_cloud(path, count, seed_of(path.name), up, True, True, extras, columns=columns)
     with errors_name(path):
         return cloud.unit_sphere_channels(normals)
 

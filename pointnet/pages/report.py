@@ -91,7 +91,8 @@ def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tu
     config, tested = run.config, bool(run.result and run.result["test"])
     root = config.root if root is None else root
     split = "test" if tested else "train"
-    data = open_dataset(config.dataset, root, split, config.num_points, config.normals, config.strict, download)
+    how = config.num_points, config.normals, config.strict, download, config.task, config.columns
+    data = open_dataset(config.dataset, root, split, *how)
     check_same_classes(run.model, data, run.path, f"{config.dataset} in {root}")
     held_out = data if tested else training_parts(data, config)[1]
     if not len(held_out):

@@ -38,6 +38,9 @@ class DataSettings(Settings):
     root: str = setting("data", "the folder that holds the data set")
     normals: bool = setting(False, "add the normals as three more channels (shapes has none)")
     strict: bool = setting(False, "stop at a file of --dataset folder that cannot be read; else skip and list it")
+    columns: str = setting(
+        "", "the columns of tables in --dataset folder, such as x,y,z,intensity,_; see predict --help"
+    )
     download: bool = setting(False, "download a missing data set; ModelNet only, 415 MiB")
     num_points: int = setting(1024, "points per cloud; in evaluation, and in the late epochs of training", 1)
     val_fraction: float = setting(0.1, "share of each class held out to choose the epoch; 0 keeps the last", 0, 0.9)

@@ -98,7 +98,10 @@ def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str])
     if not known_columns(fields) and "points" in array_names(fields):
         return from_arrays(list(fields), fields.__getitem__, extras)
     single = {field: column.reshape(-1) for field, column in fields.items() if column.ndim == array.ndim}
-    return from_named(single, extras, list(fields))
+    numbers = {field: column for field, column in single.items() if column.dtype.kind in "fiub"}
+    contents = from_named(numbers, extras, numbers)
+    others = left_out(list(fields), [i for i, field in enumerate(fields) if field in numbers])
+    return contents._replace(notes=(*contents.notes, *(f"{note}, not numbers" for note in others)))
 
 
 def _as_rows(array: Array, name: str, width: int = 3) -> Array:

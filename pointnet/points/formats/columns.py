@@ -13,6 +13,7 @@ from .names import left_out, places
 SOME_ROWS = 10_000  # evenly spaced; how many different values a column has is counted in these
 BLOCK = 1 << 14  # rows looked at together
 FEW, SMALL = 64, 20  # at most so many different labels in a cloud; whole numbers up to this are labels anyway
+MOST_BESIDE = 8  # columns of one kind that may be colours and more; of more they are some features
 THREES = {"points": ("x", "y", "z"), "normals": ("nx", "ny", "nz"), "colors": ("r", "g", "b")}
 SINGLES = {"labels": "label", "intensity": "intensity"}
 SKIPPED = "_"
@@ -133,7 +134,8 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     2. r g b: the first three of the surest kind that is there: whole numbers to 255; numbers to 1; whole numbers to
        65535; numbers to 255. Four of a kind are r g b label if the last is a label (few different whole numbers),
        else intensity r g b, unless the first three go together much better than the last three. Of five or more a
-       label must be the fourth, or the fifth behind an intensity; or they are threes, of which the first counts.
+       label must be the fourth, or the fifth behind an intensity; or they are threes, of which the first counts. More
+       than eight that are not threes are no colours.
     3. The column before r g b is intensity. One behind them that is the same, and full, in all rows is the opacity.
     4. One or two that are left are a label, an intensity, both, or a label and an instance, which is skipped.
 
@@ -171,10 +173,16 @@ def _described(rows: Array) -> list[Column]:
         high = np.fmax(high, np.fmax.reduce(block, axis=0, initial=-np.inf))
         whole &= ((block == np.rint(block)) | np.isnan(block)).all(0)
     some = _finite(rows[:: len(rows) // SOME_ROWS + 1])
-    values = [len(np.unique(column[~np.isnan(column)])) for column in some.T]
+    values = [_different(column[~np.isnan(column)]) for column in some.T]
     return [
         Column(*found, len(some)) for found in zip(low.tolist(), high.tolist(), whole.tolist(), values, strict=True)
     ]
+
+
+def _different(column: Array) -> int:
+    """How many different numbers there are; `np.unique` would load numpy.ma."""
+    ordered = np.sort(column)
+    return int((ordered[1:] != ordered[:-1]).sum()) + bool(len(ordered))
 
 
 def _finite(rows: Array) -> NDArray[np.float64]:
@@ -232,7 +240,7 @@ def _colors(rows: Array, columns: Sequence[Column], names: Sequence[str], is_pts
         return first + (not _go_together(rows[:, first : first + 4])), False
     if end == stop and (stop - first) % 3 == 0:
         return first, False
-    return None, not is_likely
+    return None, not is_likely or stop - first > MOST_BESIDE
 
 
 def _ends_colors(columns: Sequence[Column]) -> bool:

@@ -12,8 +12,9 @@ LONGEST_NAME = 60  # longer than any name that is known
 MOST_LISTED = 6  # names in a note
 UNIT = re.compile(r"(?<![a-z])(?:in|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{][^)\]}]*[^)\]}\d][^)\]}]*[)\]}]")
 # Patterns of a name's letters in lower case, without units: "Pos. X [m]" is posx, "Points:0" is points and 0.
-POINT = "(?:points?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p)"
-AROUND = f"(?:{POINT}|cart(?:esian)?|world|local|global|axis|field|scalar|utm)*"
+POINT = "(?:points?|pts?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p)"
+PLACE = "cart(?:esian)?|world|local|global|map|grid|lidar|cent(?:er|re|roid)|axis|field|scalar|values?|utm"
+AROUND = f"(?:{POINT}|{PLACE})*"
 NORMAL = "(?:vertex|points?|field)?(?:n|norm|normals?)(?:xyz)?"
 COLOR = "(?:colou?rs?|rgba?)"
 TINT = f"(?:{COLOR}|diffuse|scalar|field|vertex|point)*"
@@ -29,16 +30,17 @@ NUMBERED = {"points": f"{AROUND}{POINT}{AROUND}", "normals": NORMAL, "colors": f
 # Columns and arrays that come alone, in order of preference.
 LABEL = (
     "labels?",
-    "(?:sem|semantics?)(?:class|labels?|ids?|gt|seg)?",
+    "(?:sem|semantics?)(?:class|cls|labels?|ids?|gt|seg|segmentation)?",
     "(?:class(?:es|ification)?|cls|category)(?:labels?|ids?)?",
     "parts?(?:labels?|ids?)?",
     "seg(?:ment(?:s|ation)?)?(?:labels?|ids?|gt)?",
     "(?:gt|groundtruth|annotation|target)(?:labels?|class)?",
     "obj(?:ect)?(?:tag|class|labels?)",
     "obj(?:ect)?(?:ids?|idx)",
+    "pred(?:ict(?:ion|ed))?s?(?:labels?|class)?",
     "pid",
 )
-INTENSITY = ("intensit(?:y|ies)", "reflect(?:ance|ivity)", "remission", "strength", "amplitude", "i")
+INTENSITY = ("intens(?:ity|ities)?", "refl(?:ectance|ectivity)?", "remission", "strength", "amplitude", "i")
 SINGLES = {
     "labels": tuple(f"(?:scalar|field|vertex|point)?{each}" for each in LABEL[:-1]),
     "intensity": tuple(f"(?:scalar|field|laser)?{each}" for each in INTENSITY),
@@ -46,8 +48,8 @@ SINGLES = {
 # Whole arrays: HDF5 data sets and members of an NPZ.
 ARRAYS = {
     "points": (
-        *("points?", "xyzs?", "pos", "positions?", "coor", "coords?", "coordinates?", "(?:point)?clouds?", "pcd?"),
-        *("data", "vert(?:ice)?s", "vertex", "arr"),
+        *("points?", "xyzs?", "pos", "positions?", "coor", "coords?", "coordinates?", "(?:point)?clouds?", "pts"),
+        *("pc[dl]?", "data", "vert(?:ice)?s", "vertex", "arr"),
     ),
     "normals": (f"{NORMAL}",),
     "colors": (f"(?:vertex|point)?{COLOR}", "rgbs"),
@@ -126,12 +128,14 @@ def counting(names: Sequence[str]) -> int | None:
 
 
 def named_by_hand(columns: str | Iterable[str] | None) -> tuple[str, ...]:
-    """The names in `columns=`, of `BY_HAND`.
+    """The names in `columns=`, of `BY_HAND`; none for None or "".
 
     Raises:
         ValueError: another name, one twice, or no x, y and z.
     """
-    words = [word.strip() for word in (columns.split(",") if isinstance(columns, str) else columns or ())]
+    if isinstance(columns, str):
+        columns = columns.split(",") if columns else ()
+    words = [word.strip() for word in columns or ()]
     names = [word for word in words if word != "_"]
     if unknown := [name for name in names if name not in BY_HAND]:
         raise ValueError(f"no column '{unknown[0]}' (known: {', '.join(BY_HAND)}, and _ for one to skip)")

@@ -1,8 +1,8 @@
 """Text, one point per line: XYZ, TXT, CSV, PTS, ASC, as scanners, CloudCompare and the point-cloud data sets write it.
 
-Numbers are separated by spaces, tabs, commas or semicolons; where commas do not separate, they are decimal points. The
-first line may name the columns (`x,y,z,nx,ny,nz`, `//X Y Z R G B`) or count them (`0,1,2`), or give the number of
-points (PTS).
+Numbers are separated by spaces, tabs, commas, semicolons or bars; where commas do not separate, they are decimal
+points. The first line may name the columns (`x,y,z,nx,ny,nz`, `//X Y Z R G B`) or count them (`0,1,2`), or give the
+number of points (PTS).
 """
 
 import io
@@ -125,7 +125,7 @@ def _row(line: bytes, has_names: bool) -> tuple[str | None, list[bytes]]:
     words = line.translate(DECIMAL_COMMAS).split()
     cells = line.split(b"\t") if b"\t" in line else line.split()
     is_decimal = b";" in line or any(WITH_COMMA.fullmatch(cell.strip()) for cell in cells if len(cells) > 1)
-    for mark, table in ((b";", DECIMAL_COMMAS), (b",", QUOTES), (b"\t", DECIMAL_COMMAS)):
+    for mark, table in ((b";", DECIMAL_COMMAS), (b",", QUOTES), (b"\t", DECIMAL_COMMAS), (b"|", DECIMAL_COMMAS)):
         fields = [field.strip() for field in line.translate(table).split(mark)]
         # Tabs beside spaces, or several in a row, count as spaces.
         is_separator = not is_decimal if mark == b"," else has_names and fields == words if mark == b"\t" else True
@@ -138,7 +138,7 @@ def _names(line: bytes) -> list[list[str]]:
     """The columns that a line names or counts, one reading for each separator in it; none if it is only a comment."""
     text = line.decode("latin-1").rstrip("\r\n")
     bare = text.strip().removeprefix("#").removeprefix("//") if text.strip().startswith(("#", "//")) else text
-    there = [mark for mark in (";", ",", "\t") if mark in bare]
+    there = [mark for mark in (";", ",", "\t", "|") if mark in bare]
     readings = [[word.strip(' "') for word in bare.split(mark)] for mark in there]
     readings.append([word.strip('"') for word in re.sub(r"[(\[][^)\]\d]*[)\]]", "", bare).split()])
     if found := [names for names in readings if places(names) or counting(names) is not None]:
