@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import Refusal
-from .contents import EXTRAS, Array, Contents, Extras
+from .contents import BLOCK, EXTRAS, Array, Contents, Extras
 
 KITTI, NUSCENES = 4, 5  # numbers of a point
 FARTHEST, STRONGEST = 1e5, 65535  # metres from the scanner, and the largest intensity
@@ -22,15 +22,16 @@ def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
     Raises:
         Refusal: no whole rows of four or five, or numbers that no scanner gives.
     """
-    data = path.read_bytes()
-    tables = {width: _rows(data, width) for width in (KITTI, NUSCENES) if len(data) % (4 * width) == 0}
-    if not tables:
-        raise Refusal(f"holds {len(data)} bytes, no whole rows of x y z intensity in float32 (KITTI)")
-    scans = {width: rows for width, rows in tables.items() if _is_scan(rows)}
+    size = path.stat().st_size
+    widths = [width for width in (KITTI, NUSCENES) if size % (4 * width) == 0]
+    if not widths:
+        raise Refusal(f"holds {size} bytes, no whole rows of x y z intensity in float32 (KITTI)")
+    numbers = np.memmap(path, "<f4", "r").view(np.ndarray)  # what is no scan is not read to its end
+    scans = {width: rows for width in widths if _is_scan(rows := numbers.reshape(-1, width))}
     if not scans:
         raise Refusal("holds numbers that are no scan's x y z intensity in float32 (KITTI)")
     # Where both fit, what has intensities up to 1 is KITTI's.
-    width = KITTI if KITTI in scans and (len(scans) == 1 or scans[KITTI][:, 3].max() <= 1) else max(scans)
+    width = KITTI if KITTI in scans and (len(scans) == 1 or np.nanmax(scans[KITTI][:, 3]) <= 1) else max(scans)
     notes = ("rows of five numbers, taken as x y z intensity ring (nuScenes); rings left out",) * (width == NUSCENES)
     near = (path.with_suffix(".label"), path.parent.parent / "labels" / f"{path.stem}.label")
     if labels := next((file for file in near if "labels" in extras and file.is_file()), None):
@@ -39,22 +40,19 @@ def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
     return Contents(rows[:, :3], intensity=rows[:, 3] if "intensity" in extras else None, notes=notes)
 
 
-def _rows(data: bytes, width: int) -> Array:
-    return np.frombuffer(data, "<f4").reshape(-1, width)
-
-
 def _is_scan(rows: Array) -> bool:
-    """Whether rows may be a scan's; a minority may be not finite, where a beam came back from nothing."""
-    rows = rows[np.isfinite(rows).all(1)]
-    size = np.abs(rows)
-    fits = bool(len(rows)) and bool(
-        (size[:, :3] < FARTHEST).all()
-        and ((rows[:, 3] >= 0) & (rows[:, 3] <= STRONGEST)).all()
-        and ((size[:, :3] > SMALLEST) | (size[:, :3] == 0)).all()
-        and size[:, :3].any()
-    )
-    if not fits or rows.shape[1] == KITTI:
-        return fits
-    ring = rows[:, 4]
-    whole = (rows == np.rint(rows)).all(0)
-    return bool(whole[4] and not whole[:3].all() and ((ring >= 0) & (ring < MOST_RINGS)).all())
+    """Whether rows may be a scan's; some may be not finite, where a beam came back from nothing."""
+    blocks = (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+    is_scan = False
+    for block in blocks:
+        block = block[np.isfinite(block).all(1)]
+        size, intensity, whole = np.abs(block[:, :3]), block[:, 3], block == np.rint(block)
+        fits = (size < FARTHEST) & ((size > SMALLEST) | (size == 0))
+        if not (fits.all() and ((intensity >= 0) & (intensity <= STRONGEST)).all()):
+            return False
+        ring = block[:, KITTI:]
+        if not (whole[:, KITTI:].all() and ((ring >= 0) & (ring < MOST_RINGS)).all()):
+            return False
+        # Coordinates that are all 0, or with a ring all whole, are something else.
+        is_scan = is_scan or bool((~whole[:, :3] if ring.size else size > 0).any())
+    return is_scan

@@ -160,7 +160,9 @@ def _unpacked(path: Path, header: Header) -> Array:
             raise Refusal(f"cannot be unpacked in {limit:.0f} s") from error
         if done.returncode:
             why = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"code {done.returncode}"]
-            raise Refusal(f"is damaged, cut short, or packed in a way that is not known: {why[0]}")
+            is_ours = why[0].startswith("OSError")  # such as a full disk
+            damage = "" if is_ours else " (damaged, cut short or packed in a way that is not known)"
+            raise Refusal(f"cannot be unpacked{damage}: {why[0]}")
         return _mapped(unpacked, header, 0)
 
 
