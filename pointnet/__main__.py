@@ -4,11 +4,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from pointnet.commands.flags import COMMANDS, PROG, command_parser, one_line
+from pointnet.commands.flags import COMMANDS, PROG, command_parser, one_line, quiet_without_reader
 from pointnet.extras import MissingExtraError
 from pointnet.names import check_name
 
 
+@quiet_without_reader
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code of a command: 0 done, 1 done except for files that cannot be read, 2 refused, 130 stopped."""
     words = sys.argv[1:] if words is None else list(words)
@@ -21,6 +22,8 @@ def main(words: Sequence[str] | None = None) -> int:
             return int(importlib.import_module("pointnet.commands.train").main(words[1:], f"{PROG} train"))
         flags = command_parser().parse_args(words)
         return int(importlib.import_module(f"pointnet.commands.{flags.command}").run(flags))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, MissingExtraError) as error:
         print(f"{PROG}: error: {one_line(error)}", file=sys.stderr)
         return 2

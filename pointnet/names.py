@@ -14,8 +14,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean_path(path: str | os.PathLike[str]) -> str:
-    """The same of a path that is not there, by the names of what is in its folder."""
-    folder, name = os.path.split(os.fspath(path))
+    """The same of a path that is not there, by the names of what is in the first folder where it goes wrong."""
+    folder, name = os.path.split(os.path.normpath(os.fspath(path)))
+    while name and folder and not os.path.lexists(folder):
+        folder, name = os.path.split(folder)
     try:
         return did_you_mean(name, sorted(os.listdir(folder or ".")))
     except OSError:

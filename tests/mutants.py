@@ -225,7 +225,8 @@ def outcome_of(kind: str, path: Path) -> str:
         return f"took too much memory: {message}" if isinstance(error.__cause__, MemoryError) else "refused"
     except BaseException as error:
         return f"raised {error!r}"
-    if cloud.points.dtype != np.float32 or cloud.points.shape[1:] != (3,) or not np.isfinite(cloud.points).all():
+    whole = cloud.points.dtype in (np.float32, np.float64) and cloud.points.shape[1:] == (3,)
+    if not whole or not np.isfinite(cloud.points).all():
         return f"gave {cloud.points.dtype} {cloud.points.shape}, finite: {np.isfinite(cloud.points).all()}"
     wrong = [column.shape for column in cloud[1:-1] if column is not None and len(column) != len(cloud.points)]
     return f"gave columns {wrong}" if wrong else "read" if len(cloud.points) else "gave no points"

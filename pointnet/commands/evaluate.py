@@ -27,6 +27,8 @@ def run(flags: Namespace) -> int:
     if not flags.json:
         print(threads, flush=True)
     scores = evaluate(model.to(device), data, device, votes=flags.votes)
+    for note in data.notes:
+        print(note, file=sys.stderr)
     for error in data.bad:
         print(f"skipped: {printable(str(error))}", file=sys.stderr)
     if data.bad:

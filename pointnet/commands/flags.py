@@ -3,14 +3,19 @@
 Every error of the parser is one line on stderr, with the nearest known word for an unknown one.
 """
 
+import os
+import signal
+import sys
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, NoReturn
 
 from pointnet.names import did_you_mean, printable
 
 PROG = "python -m pointnet"
 EXIT_CODES = "exit codes: 0 done; 1 done, except for files that cannot be read; 2 refused, in one line; 130 stopped"
+REFUSED = 2  # an exit code
 COMMANDS = {
     "train": "train a network on a data set",
     "predict": "classify files of points, or label their points",
@@ -172,6 +177,32 @@ def add_threads(parser: ArgumentParser) -> None:
 
 
 FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert)}
+
+
+def quiet_without_reader(main: Callable[..., int]) -> Callable[..., int]:
+    """The same command, but with exit code 141 and no word where the reader of its output has gone, as of `| head`."""
+
+    @wraps(main)
+    def wrapped(*words: Any) -> int:
+        code = 0
+        try:
+            try:
+                code = main(*words)
+            finally:  # what is still held back, while an error can be caught
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            code = 128 + signal.SIGPIPE
+        except OSError as error:  # a full disk
+            if code != REFUSED:
+                print(f"{PROG}: error: {one_line(error)}", file=sys.stderr)
+            code = REFUSED
+        for stream in (sys.stdout, sys.stderr):  # Python flushes both once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return code
+
+    return wrapped
 
 
 def one_line(error: BaseException) -> str:

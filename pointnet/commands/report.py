@@ -18,6 +18,8 @@ def run(flags: Namespace) -> int:
     if analysis is None:
         print(f"nothing evaluated: {report.missing}", file=sys.stderr)
     else:
+        for note in analysis.data.notes:
+            print(note, file=sys.stderr)
         for error in analysis.data.bad:
             print(f"skipped: {printable(str(error))}", file=sys.stderr)
         scores = analysis.confusion.result()

@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from pointnet.datasets import DATASETS_OF, PointCloudFileError
-from pointnet.names import did_you_mean, printable
+from pointnet.names import did_you_mean, did_you_mean_path, printable
 from pointnet.pages.show import show_data, show_files
 
 
@@ -22,8 +22,8 @@ def run(flags: Namespace) -> int:
         if not Path(word).exists():
             if word in known:
                 raise ValueError(f"'{word}' is a data set; show it alone")
-            near = f"{did_you_mean(word, known)} (data sets: {', '.join(known)})"
-            raise ValueError(f"'{word}' is neither a data set nor a file{near}")
+            near = did_you_mean(word, known) or did_you_mean_path(word)
+            raise ValueError(f"'{word}' is neither a data set nor a file{near} (data sets: {', '.join(known)})")
     code = 0
     paths = [Path(word) for word in flags.what]
     for found in show_files(paths, flags.num_points, flags.up, flags.out, flags.columns):

@@ -24,10 +24,11 @@ from pointnet.training.settings import TrainConfig
 from pointnet.training.tensorboard import ScalarLog, check_tensorboard
 from pointnet.world import AgreedError, World, is_lost_process, joined_world, launched_by_torchrun, restart_count
 
-from .flags import one_line
+from .flags import one_line, quiet_without_reader
 from .train_flags import Command, parse_command
 
 
+@quiet_without_reader
 def main(words: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Runs the command line; returns the exit code. `prog` is the program in messages."""
     command = parse_command(words, prog)
@@ -39,6 +40,8 @@ def main(words: Sequence[str] | None = None, prog: str = "train.py") -> int:
             stack.enter_context(joined_world(command.config.device))
             train(command)
             return 0
+        except BrokenPipeError:
+            raise
         # Caught within the world, as torchrun ends all processes when the first has left it.
         except (ValueError, OSError, MissingExtraError, RuntimeError, Stopped, KeyboardInterrupt) as error:
             code, line = ending(error, command)
@@ -85,7 +88,10 @@ def train(command: Command) -> None:
             check_tensorboard()
         training = open_dataset(config.dataset, config.root, "train", *how)
         test = open_dataset(config.dataset, config.root, "test", *how) if config.test else None
-    skipped = list(dict.fromkeys(str(error) for data in (training, test) if data is not None for error in data.bad))
+    opened = [data for data in (training, test) if data is not None]
+    skipped = list(dict.fromkeys(str(error) for data in opened for error in data.bad))
+    for note in dict.fromkeys(note for data in opened for note in data.notes):
+        log(note)
     files = f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped"
     if skipped:
         log(f"{files}; listed at the end")

@@ -29,7 +29,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
     once, `data.batch(indices)` some of it, with all K. `data.files` are the clouds' files, if each comes from one;
-    `data.bad` are the errors of files that could not be read.
+    `data.bad` are the errors of files that could not be read, `data.notes` lines about files that were not tried.
     """
 
     def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str], num_points: int | None = None):
@@ -42,6 +42,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         self.labels = labels
         self.classes = tuple(classes)
         self.bad: list[PointCloudFileError] = []
+        self.notes: list[str] = []
         self.files: list[Path] = []
         self._stored = points
         self._rows: Tensor | None = None  # which of the stored clouds are in this subset; None for all

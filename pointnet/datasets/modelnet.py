@@ -64,7 +64,7 @@ class ModelNet(LabelledClouds):
         check_up(up)
         releases.check_num_points(num_points)
         classes = MODELNET10 if num_classes == 10 else MODELNET40
-        folder, read = releases.find_release("ModelNet40", root, FORMS, form)
+        folder, read = releases.find_release(f"ModelNet{num_classes}", root, FORMS, form)
         points, names = read(folder, split, classes, num_points, up, normals)
         if not names:
             raise PointCloudFileError(folder, f"its {split} split holds no shape of ModelNet{num_classes}")

@@ -44,6 +44,7 @@ SHAPENETPART = {
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
 KEPT = 3000  # points of each shape, as in the authors' evaluation; none of their shapes has more
 MOST_PARTS = 10_000
+OLDER = ".pts"  # suffix of the points in the older layout, whose parts are in a file of their own
 PUBLISHED = {folder: category for folder, (category, _) in SHAPENETPART.items()}
 Part = tuple[str, str, int]  # category, name, label
 _named = ((category, part) for category, parts in SHAPENETPART.values() for part in parts)
@@ -62,10 +63,11 @@ class ShapeNetPart(LabelledPoints):
         split: "train", "val" or "test", as released, or "trainval", both, where `split_validation` holds "val" out.
         num_points: N, the first points of each shape.
         form: "text", `shapenetcore_partanno_segmentation_benchmark_v0_normal`: all points of each shape, with normals;
-            read once and cached. "hdf5", `hdf5_data` of PointNet's part_seg: 2,048 points of each. None finds one, in
-            that order.
+            read once and cached; or the older `shapenetcore_partanno_segmentation_benchmark_v0`, without normals:
+            `points/*.pts`, and the parts, counted from 1 in each category, in `points_label/*.seg`. "hdf5",
+            `hdf5_data` of PointNet's part_seg: 2,048 points of each. None finds one, in that order.
         up: the files' up axis, "z", or "y" (rotated by 90° about x); None: y, as in both releases.
-        normals: adds three channels, the normals; only the text has them.
+        normals: adds three channels, the normals; only the text of `..._normal` has them.
 
     A shape of the text is centred and scaled to the unit sphere over all of its points, as in the released code; the
     HDF5 files are scaled already. All points of a shape are kept (up to 3,000, or N if that is more), in random order,
@@ -135,7 +137,7 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
     shape = (7 if normals else 4, max(num_points, KEPT))
     sampler = partial(_read_shape, count=shape[1], num_parts=num_parts, up=up, normals=normals)
     cached = cached_clouds(files, sampler, shape, f"parts below {num_parts}, up={up}, version 1", folder).strict()
-    labels = [categories[file.parent.name] for file in files]
+    labels = [categories[_folder_of(file)] for file in files]
     row_of = {file: row for row, file in enumerate(files)}
     rows = [row_of[file] for split in splits for file in listed[split]]
     val = set(listed["val"])
@@ -147,7 +149,9 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
 
 def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) -> NDArray[np.float32]:
     """One file of rows x y z nx ny nz part, centred and in the unit sphere: (4 or 7, count)."""
-    rows = read_table(path, 7).astype(np.float64, copy=False)
+    if path.suffix == OLDER and normals:
+        raise PointCloudFileError(path, f"has no normals; {FORMS['text'].names[0]} has them")
+    rows = _older_rows(path) if path.suffix == OLDER else read_table(path, 7).astype(np.float64, copy=False)
     releases.check_finite(path, "row", rows, first=1)
     labels = checked_labels(path, "parts", rows[:, 6], num_parts)
     with releases.errors_name(path):
@@ -157,6 +161,20 @@ def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) 
     if up == "y":
         channels = rotated_y_up_to_z_up(channels)
     return draw_labelled(channels, labels, count, np.random.default_rng(seed_of(path.name)))
+
+
+def _older_rows(path: Path) -> NDArray[np.float64]:
+    """The rows of a shape of the older layout, x y z 0 0 0 part."""
+    points, parts = read_table(path, 3), read_table(path.parents[1] / "points_label" / f"{path.stem}.seg", 1)
+    if len(points) != len(parts):
+        raise PointCloudFileError(path, f"must have a part for each point, got {len(parts)} for {len(points)}")
+    first = next((label for category, _, label in PUBLISHED_PARTS if category == PUBLISHED.get(_folder_of(path))), 1)
+    return np.hstack([points, np.zeros_like(points), parts - 1 + first])
+
+
+def _folder_of(file: Path) -> str:
+    """The name of a shape's category folder."""
+    return (file.parents[1] if file.suffix == OLDER else file.parent).name
 
 
 def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
@@ -211,7 +229,9 @@ def _read_listing(folder: Path, split: str, folders: Mapping[str, str], needed: 
         if not releases.is_plain_name(category) or not releases.is_plain_name(shape):
             raise PointCloudFileError(path, f"must list 'shape_data/<folder>/<shape>', got {quoted(str(name))}")
         if category in folders:
-            files.append(folder / category / f"{shape}.txt")
+            within = folder / category
+            older = within / "points" / f"{shape}{OLDER}"
+            files.append(older if (within / "points").is_dir() else within / f"{shape}.txt")
     return files
 
 
@@ -249,7 +269,7 @@ def _read_json(path: Path) -> Any:
 # In the order they are looked for.
 FORMS = {
     "text": releases.Form(
-        ("shapenetcore_partanno_segmentation_benchmark_v0_normal",),
+        ("shapenetcore_partanno_segmentation_benchmark_v0_normal", "shapenetcore_partanno_segmentation_benchmark_v0"),
         ("synsetoffset2category.txt", "train_test_split"),
         _read_text,
     ),

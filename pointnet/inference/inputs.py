@@ -13,7 +13,6 @@ from torch import Tensor
 from pointnet.evaluation.tasks import PREPROCESSING, task_of
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, PointNetModel, load_model, shipped
-from pointnet.names import did_you_mean_path
 from pointnet.points.read import PointCloud, PointCloudFileError, cloud_of, files_in, read_cloud
 from pointnet.points.sampling import seed_of
 
@@ -118,7 +117,6 @@ def from_source(
     try:
         return use(read_cloud(path, seed=seed, **of_files, **drawing), seed)
     except PointCloudFileError as error:
-        is_there = os.path.lexists(path)
-        return error if is_there else PointCloudFileError(path, f"{error.reason}{did_you_mean_path(path)}")
+        return error
     except ValueError as error:
         return PointCloudFileError(path, str(error))

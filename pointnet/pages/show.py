@@ -1,6 +1,7 @@
 """Data sets and files of points, shown as text and as one page of clouds: `python -m pointnet show`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
 from pointnet.files import AnyPath
+from pointnet.names import printable
 from pointnet.points.frame import bounds
 from pointnet.points.read import EXTRAS, PointCloudFileError, files_in, named_by_hand, read_cloud
 
 from .viewer import MOST_CLOUDS, MOST_POINTS, View, file_view, write_page
 
+MOST_ERRORS = 10  # of files of a data set that cannot be read
 SPLITS = {"train": ("train",), "test": ("test",), "both": ("train", "test")}
 
 
@@ -83,6 +86,13 @@ def show_data(
     yield f"{title}\n\n{text_table([['class', *opened], *rows, totals])}\n"
     clouds = (each[i][0][:3].T.numpy() for each in opened.values() for i in range(len(each)))
     yield f"{statistics_table(map(cloud_statistics, clouds))}\n"
+    notes = dict.fromkeys(note for each in opened.values() for note in each.notes)
+    errors = dict.fromkeys(printable(str(error)) for each in opened.values() for error in each.bad)
+    listed = [*notes, *(f"skipped: {error}" for error in islice(errors, MOST_ERRORS))]
+    if len(errors) > MOST_ERRORS:
+        listed.append(f"skipped: {len(errors) - MOST_ERRORS:,} more")
+    if listed:
+        yield "".join(f"{line}\n" for line in listed)
     of_each = (torch.nonzero(data.labels == label).flatten().tolist() for label in range(len(data.classes)))
     views = [data_view(data, i) for of_class in of_each for i in of_class[:per_class]]
     page = Path(out) / f"{name}.html"

@@ -9,16 +9,17 @@ from numpy.typing import NDArray
 
 from .errors import Refusal
 from .formats.contents import Array, Contents, Extras, Rows
-from .frame import BLOCK, in_unit_sphere, middle_and_half_extent, rotated_y_up_to_z_up
+from .frame import BLOCK, bounds, in_unit_sphere, lossless_type, middle_and_half_extent, rotated_y_up_to_z_up
 from .sampling import draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 Chosen = slice | NDArray[np.integer]
+SOME_ROWS = 10_000  # drawn to see whether most rows are copies of one
 
 
 class PointCloud(NamedTuple):
     """The N points of one file, in the library's frame (z up, right-handed), and what belongs to each of them."""
 
-    points: NDArray[Any]  # (N, 3) float32, or float64 where `read_cloud` was asked for that; in the file's unit
+    points: NDArray[Any]  # (N, 3) float32, or float64 where that would lose the shape or was asked for; file's unit
     normals: NDArray[np.float32] | None  # (N, 3), of length 1 or 0
     colors: NDArray[np.float32] | None  # (N, 3), red, green and blue in [0, 1]
     labels: NDArray[np.int64] | None  # (N,)
@@ -38,7 +39,7 @@ class PointCloud(NamedTuple):
         Raises:
             ValueError: there are no normals, or all points are equal.
         """
-        points = in_unit_sphere(self.points)
+        points = in_unit_sphere(self.points).astype(np.float32, copy=False)
         if not normals:
             return np.ascontiguousarray(points.T)
         if self.normals is None:
@@ -55,20 +56,22 @@ class Drawing(NamedTuple):
     normalize: bool
     precise: bool
     mapped: bool = False  # all rows of a table that is mapped stay there
+    any_zeros: bool = False  # rows of zeros count, however many, as those of a mesh's vertices do
 
 
 def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
-    """The points of a file, in its own frame.
+    """The points of a file, in its own frame, and notes of the rows that are left out.
 
     Raises:
-        Refusal: no finite point or face, too few points, or coordinates too large for float32.
+        Refusal: no finite point or face, nothing but zeros, too few points, or coordinates too large for float32.
     """
     whole: Any = contents.vertices
     is_mesh = contents.faces is not None
-    finite = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
+    valid, zeros = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
-        contents = _without_zeros(contents)
-        rows = drawn_rows(finite, drawing.num_points, drawing.generator, drawing.repeat)
+        valid, notes = _valid_rows(whole, valid, 0 if drawing.any_zeros else zeros)
+        contents = _without_zeros(contents._replace(notes=(*contents.notes, *notes)))
+        rows = drawn_rows(valid, drawing.num_points, drawing.generator, drawing.repeat)
         if not isinstance(rows, slice):
             columns = contents._asdict().items()
             drawn: dict[str, Any] = {
@@ -79,20 +82,23 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
             return PointCloud(
                 contents.vertices, None, contents.colors, contents.labels, contents.intensity, contents.notes
             )
-    if drawing.normalize and finite.any():
-        middle, half = middle_and_half_extent(whole if finite.all() else whole[finite])
-        contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
     dtype = np.float64 if drawing.precise else np.float32
-    return _sampled(contents, drawing, extras, dtype) if is_mesh else _as_cloud(contents, dtype)
+    if drawing.normalize and valid.any():
+        middle, half = middle_and_half_extent(np.stack(bounds(whole, valid)))
+        contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
+    elif not (is_mesh or drawing.precise):
+        dtype = lossless_type(whole, valid)
+    return _sampled(contents, drawing, extras) if is_mesh else _as_cloud(contents, dtype)
+        contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
 
 
-def drawn_rows(finite: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool) -> Chosen:
-    """`count` of the finite rows, or all; with `repeat` always shuffled, so that any of them are a fair sample."""
-    there = int(finite.sum())
+def drawn_rows(valid: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool) -> Chosen:
+    """`count` of the valid rows, or all; with `repeat` always shuffled, so that any of them are a fair sample."""
+    there = int(valid.sum())
     if not there:
         raise Refusal("has no point whose coordinates are finite")
     if count is None or (count == there and not repeat):
-        return slice(None) if finite.all() else np.flatnonzero(finite)
+        return slice(None) if valid.all() else np.flatnonzero(valid)
     if count > there and not repeat:
         raise Refusal(f"has {there} points, fewer than num_points={count}")
     rows = np.empty(count, np.int64)  # at once, so that a count beyond the memory fails before anything is drawn
@@ -100,15 +106,49 @@ def drawn_rows(finite: NDArray[np.bool_], count: int | None, generator: np.rando
         shuffled = np.arange(there, dtype=np.int32 if there < 2**31 else np.int64)
         generator.shuffle(shuffled)
         rows[start : start + there] = shuffled[: count - start]
-    return rows if finite.all() else np.flatnonzero(finite)[rows]
+    return rows if valid.all() else np.flatnonzero(valid)[rows]
 
 
-def _finite_rows(vertices: Array, dtype: type[np.floating]) -> NDArray[np.bool_]:
-    """(N,) whether all coordinates of a row are finite in this type."""
-    finite = np.empty(len(vertices), bool)
+def _finite_rows(vertices: Array, dtype: type[np.floating]) -> tuple[NDArray[np.bool_], int]:
+    """(N,) whether all coordinates of a row are finite in this type, and how many rows are zeros."""
+    finite, zeros = np.empty(len(vertices), bool), 0
     for start in range(0, len(vertices), BLOCK):
-        finite[start : start + BLOCK] = np.isfinite(vertices[start : start + BLOCK].astype(dtype, copy=False)).all(1)
-    return finite
+        block = vertices[start : start + BLOCK]
+        finite[start : start + BLOCK] = np.isfinite(block.astype(dtype, copy=False)).all(1)
+        zeros += int((~block.any(1)).sum())
+    return finite, zeros
+
+
+def _valid_rows(vertices: Array, finite: NDArray[np.bool_], zeros: int) -> tuple[NDArray[np.bool_], list[str]]:
+    """(N,) the rows that count as points, and notes of the others.
+
+    Zeros that repeat are what depth cameras and scanners write where they measured nothing.
+    """
+    notes = list[str]()
+    if wrong := len(finite) - int(finite.sum()):
+        notes.append(f"{wrong:,} row{'s that are' if wrong > 1 else ' that is'} not finite left out")
+    if zeros > 1:
+        notes.append(f"{zeros:,} rows of zeros left out")
+        for start in range(0, len(vertices), BLOCK):
+            finite[start : start + BLOCK] &= vertices[start : start + BLOCK].any(1)
+        if not finite.any():
+            raise Refusal("holds no point but rows of zeros")
+    return finite, notes + _copies(vertices, finite)
+
+
+def _copies(vertices: Array, valid: NDArray[np.bool_]) -> list[str]:
+    """A note if more than half of the valid rows are one point."""
+    count, size = int(valid.sum()), len(valid)
+    some = np.random.default_rng(0).integers(size, size=SOME_ROWS) if size > SOME_ROWS else np.arange(size)
+    drawn = vertices[some[valid[some]]]
+    if count < 2 or not len(drawn):
+        return []
+    likeliest = np.partition(drawn, len(drawn) // 2, axis=0)[len(drawn) // 2]  # if more than half are one, this one
+    if (drawn == likeliest).all(1).mean() < 0.4:
+        return []
+    same = sum(int((vertices[i : i + BLOCK] == likeliest).all(1).sum()) for i in range(0, size, BLOCK))
+    place = ", ".join(f"{float(coordinate):.7g}" for coordinate in likeliest)
+    return [f"{same:,} of {count:,} points are copies of one, ({place})"] if same > count / 2 else []
 
 
 def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
@@ -124,7 +164,7 @@ def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
     )
 
 
-def _sampled(mesh: Contents, drawing: Drawing, extras: Extras, dtype: type[np.floating]) -> PointCloud:
+def _sampled(mesh: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     """Points drawn from a mesh by area, each with its face's normal if those are wanted; what vertices have is mixed by
     their nearness, but the label is the nearest one's."""
     mesh = _finite_mesh(mesh)
@@ -135,8 +175,11 @@ def _sampled(mesh: Contents, drawing: Drawing, extras: Extras, dtype: type[np.fl
     except ValueError as error:
         raise Refusal(str(error)) from error
     corners, notes = mesh.faces[face], mesh.notes
-    points = interpolate(mesh.vertices, corners, weights, dtype)
-    if not _finite_rows(points, np.float32).all():
+    points = interpolate(mesh.vertices, corners, weights, np.float64)
+    with np.errstate(over="ignore"):  # too large becomes infinite
+        kept = drawing.precise or not (drawing.normalize or lossless_type(points) is np.float32)
+        points = points.astype(np.float64 if kept else np.float32)
+    if not _finite_rows(points, np.float32)[0].all():
         raise Refusal("has coordinates too large for 32 bits")
     normals = normals_of_faces(mesh.vertices, corners) if "normals" in extras else None
     colors = labels = intensity = None

@@ -15,6 +15,7 @@ Rows = NDArray[Any]
 UPS = (None, "z", "y")  # what `up=` may be; None: what the format or the data set says
 Y_UP_SUFFIXES = (".glb", ".gltf")  # their standard says so; all else is taken as z up
 BLOCK = 1 << 16  # points processed together, so that temporary arrays stay small
+LEAST_SHARE = 1e-6  # of a cloud's longest side: differences between its points are right to that
 
 
 def check_up(up: str | None) -> None:
@@ -76,16 +77,22 @@ def centre_and_radius(points: Rows) -> tuple[Rows, Rows]:
     return centre, radius[..., None, None]
 
 
-def bounds(points: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def bounds(
+    points: Any, valid: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The lowest and the highest corner of a bounding box, (3,) each; not finite where a point is not.
 
     Args:
         points: (N, 3), an array or `Rows`, looked at block by block.
+        valid: (N,), which of them count, at least one; None for all.
     """
     corners = []
     for start in range(0, len(points), BLOCK):
         block = points[start : start + BLOCK]
-        corners.append((block.min(0), block.max(0)))
+        if valid is not None:
+            block = block[valid[start : start + BLOCK]]
+        if len(block):
+            corners.append((block.min(0), block.max(0)))
     low, high = np.array(corners, np.float64).swapaxes(0, 1)
     return low.min(0), high.max(0)
 
@@ -95,3 +102,17 @@ def middle_and_half_extent(vertices: Rows) -> tuple[NDArray[np.float64], float]:
     low, high = bounds(vertices)
     middle = low / 2 + high / 2
     return middle, float(np.max([middle - low, high - middle])) or 1.0
+
+
+def lossless_type(points: Any, valid: NDArray[np.bool_] | None = None) -> type[np.floating]:
+    """The type for finite points (N, 3), the valid ones: float32, or float64 where that would lose their shape.
+
+    It would where the distance of two points could change by more than 1e-6 of the longest side of the bounding box,
+    since the cloud is far from the origin, as at survey coordinates. Types that float32 holds exactly stay in it.
+    """
+    if not len(points) or (isinstance(points, np.ndarray) and np.can_cast(points.dtype, np.float32)):
+        return np.float32
+    low, high = bounds(points, valid)
+    lost = np.maximum(np.abs(low), np.abs(high)).max() * np.finfo(np.float32).eps  # two points, half of it each
+    side = (high - low).max()
+    return np.float64 if 0 < side * LEAST_SHARE < lost else np.float32

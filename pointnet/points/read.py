@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pointnet.names import did_you_mean_path
+
 from .cloud import Drawing, cloud_from, vertices_of
 from .cloud import PointCloud as PointCloud
 from .converters import CONVERTERS
@@ -105,7 +107,7 @@ def read_cloud(
             float64, so that a survey's easting of half a million metres does not cost the shape its digits.
         extras: what else is wanted, of "normals", "colors", "labels" and "intensity"; the rest is None and takes no
             memory.
-        precise: coordinates as float64, with all digits that the file has.
+        precise: coordinates as float64 in any case, with all digits that the file has.
         mesh_points: N of a mesh where `num_points` is None.
         vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces, with
             the normals, colours, labels and intensity of the vertices themselves.
@@ -115,7 +117,10 @@ def read_cloud(
             z, nx, ny, nz, r, g, b, label and intensity, and _ for one to skip; a list, or joined by commas. None: by
             their names, else by their numbers (`formats.columns.recognised`), which `notes` then says.
 
-    Rows of a cloud and faces of a mesh whose coordinates are not finite are skipped.
+    Rows of a cloud and faces of a mesh whose coordinates are not finite are skipped, and so are rows of zeros of a
+    cloud, if there are several: points that were not measured. The cloud's notes count them. Coordinates are float32,
+    or float64 where that would move points against each other by more than 1e-6 of the cloud's longest side, as at
+    survey coordinates.
 
     Raises:
         PointCloudFileError: the file is missing, damaged, of an unknown kind, empty, or a cloud of fewer points.
@@ -125,12 +130,14 @@ def read_cloud(
     check_drawing(num_points, up)
     with file_errors(path):
         contents = contents_of(path, extras, by_hand)
+        is_mesh = contents.faces is not None
         if vertices:
             contents = vertices_of(contents)
-        elif contents.faces is not None:
+        elif is_mesh:
             num_points = num_points or mesh_points
         axis = up_of(path, up)
-        drawing = Drawing(num_points, generator, repeat, normalize, precise, mapped and axis == "z" and not normalize)
+        mapped = mapped and axis == "z" and not normalize
+        drawing = Drawing(num_points, generator, repeat, normalize, precise, mapped, any_zeros=is_mesh)
         return cloud_from(contents, drawing, extras).in_library_frame(axis)
 
 
@@ -153,7 +160,8 @@ def cloud_of(
     drawing = Drawing(num_points, np.random.default_rng(seed), repeat, normalize, precise)
     if rows.ndim != 2 or rows.shape[1] not in (3, 6) or not len(rows) or rows.dtype.kind not in "fiu":
         wanted = "numbers (N, 3), or (N, 6) with normals"
-        raise ValueError(f"points must be {wanted}, got {rows.dtype} {tuple(rows.shape)}")
+        several = "; give several clouds as a list" if rows.ndim == 3 else ""
+        raise ValueError(f"points must be {wanted}, got {rows.dtype} {tuple(rows.shape)}{several}")
     contents = Contents(rows[:, :3], normals=rows[:, 3:] if rows.shape[1] == 6 else None)
     try:
         with np.errstate(all="ignore"):
@@ -176,8 +184,8 @@ def read_points(
     normals: bool = False,
     up: str | None = None,
     columns: str | Iterable[str] | None = None,
-) -> NDArray[np.float32]:
-    """`read_cloud`'s points alone, (N, 3), or with their normals, (N, 6).
+) -> NDArray[Any]:
+    """`read_cloud`'s points alone, (N, 3) float32 or float64, or with their normals, (N, 6).
 
     Raises:
         PointCloudFileError: as `read_cloud`, or normals are asked for and the file has none.
@@ -243,13 +251,15 @@ def checked_labels(path: Path, what: str, labels: Array, count: int) -> NDArray[
 
 def contents_of(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = ()) -> Contents:
     """What a file's parser makes of it; raises whatever that raises, so call it within `file_errors`."""
+    if not os.path.lexists(path):
+        raise Refusal(f"no such file{did_you_mean_path(path)}")
+    check_file(path)
     suffix = path.suffix.lower()
     if suffix in CONVERTERS:
         raise Refusal(f"{suffix.lstrip('.').upper()} is not read; {CONVERTERS[suffix]}")
     if suffix not in SUFFIXES:
         known = ", ".join(kind.lstrip(".").upper() for kind in SUFFIXES)
         raise Refusal(f"its suffix must be one of {known}, got {path.suffix or 'none'}")
-    check_file(path)
     if columns and suffix not in TABLES:
         raise Refusal(f"names its own columns; columns can be given for {', '.join(TABLES)}")
     contents = TABLES[suffix](path, extras, columns) if columns else PARSERS[suffix](path, extras)

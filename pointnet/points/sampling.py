@@ -1,6 +1,7 @@
 """Points drawn from surfaces, uniformly by area."""
 
 import hashlib
+import math
 import os
 from typing import Any
 
@@ -8,9 +9,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from .frame import middle_and_half_extent
+
 KEPT = 4096  # points drawn from each file; training resamples them, and another num_points draws no file again
 # Faces whose areas are computed at once, so that temporary arrays stay small, however large the mesh.
 BLOCK = 1 << 15
+FAR = 16  # from the origin, in half the longest side of the box
 
 
 def seed_of(name: str) -> int:
@@ -55,9 +59,8 @@ def interpolate(
 
 def normals_of_faces(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float32]:
     """Unit normals (F, 3) of triangles, counter-clockwise seen from outside; 0 where a triangle has no area."""
-    corners = vertices[faces].astype(np.float64)
-    corners = corners / (np.abs(corners).max(initial=0) or 1.0)
-    return unit_or_zero(crossed(corners.reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3)))
+    corners = _scaled(vertices[faces].reshape(-1, 3))
+    return unit_or_zero(crossed(corners, np.arange(3 * len(faces)).reshape(-1, 3)))
 
 
 def unit_or_zero(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -71,10 +74,20 @@ def unit_or_zero(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
 def _doubled_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float64]:
     """Twice the area of each face, times one factor common to all: (F,)."""
-    # In a unit in which products neither overflow nor underflow.
-    vertices = vertices.astype(np.float64) / (float(np.abs(vertices).max(initial=0)) or 1.0)
+    vertices = _scaled(vertices)
     blocks = [crossed(vertices, faces[i : i + BLOCK]) for i in range(0, len(faces), BLOCK)]
     return np.concatenate([np.sqrt(np.einsum("ij,ij->i", block, block)) for block in blocks] or [np.empty(0)])
+
+
+def _scaled(vertices: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Vertices in a unit in which products neither overflow nor underflow.
+
+    Far from the origin it is a power of two, so that no digit is lost: faces have the sides that they have near it.
+    """
+    unit = float(np.abs(vertices).max(initial=0)) or 1.0
+    if len(vertices) and unit > FAR * middle_and_half_extent(vertices)[1]:
+        unit = math.ldexp(1.0, math.frexp(unit)[1] - 1)
+    return vertices.astype(np.float64) / unit
 
 
 def crossed(vertices: NDArray[np.float64], faces: NDArray[np.integer]) -> NDArray[np.float64]:

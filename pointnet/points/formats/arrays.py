@@ -109,8 +109,16 @@ def _as_rows(array: Array, name: str, width: int = 3) -> Array:
     if array.dtype.kind not in "fiub":
         raise Refusal(f"{name} must be numbers, got {str(array.dtype)[:40]}")
     if array.ndim != 2 or not width <= array.shape[1] <= MOST_COLUMNS:
-        raise Refusal(f"{name} must be (N, {width}) or a little wider, got {array.shape}")
+        raise Refusal(f"{name} must be (N, {width}) or a little wider, got {array.shape}{_if_many(array.shape)}")
     return array
+
+
+def _if_many(shape: tuple[int, ...]) -> str:
+    """What to do with an array of several clouds (S, N, 3 or more)."""
+    if len(shape) != 3 or not 3 <= shape[2] <= MOST_COLUMNS:
+        return ""
+    wanted = "give the set's name and folder (--dataset and --root of train and evaluate; show NAME --root)"
+    return f": {shape[0]:,} clouds, as in a file of a data set; {wanted}, or save one of them as NPY"
 
 
 def _npy(data: bytes) -> Array:

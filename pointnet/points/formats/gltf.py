@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Refusal
-from ..frame import BLOCK
+from ..frame import BLOCK, lossless_type
 from .columns import as_unit_colors
 from .contents import EXTRAS, Array, Contents, Extras, most_bytes
 from .polygons import check_indices
@@ -27,7 +27,7 @@ TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: 
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
 # A piece beside its numbers, a vertex with its colour and normal, and a corner of a face, as they are held below.
-PIECE_BYTES, VERTEX_BYTES, CORNER_BYTES = 1200, 36, 8
+PIECE_BYTES, VERTEX_BYTES, CORNER_BYTES = 1200, 48, 8
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
@@ -86,8 +86,9 @@ class _Scene:
             raise Refusal("has no triangles or points in its scene")
         first = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
         faces = [piece.faces + start for piece, start in zip(meshes, first, strict=False) if piece.faces is not None]
+        vertices = np.concatenate([piece.vertices for piece in pieces])
         return Contents(
-            np.concatenate([piece.vertices for piece in pieces]),
+            vertices.astype(lossless_type(vertices)),
             np.concatenate(faces) if faces else None,
             normals=_joined([piece.normals for piece in pieces]),
             colors=_joined([piece.colors for piece in pieces]),
@@ -221,9 +222,9 @@ def _pose(node: dict[str, Any]) -> Array:
     return pose
 
 
-def _moved(vertices: Array, pose: Array) -> NDArray[np.float32]:
-    """Vertices (V, 3) transformed by the pose (4, 4), in float64, block by block."""
-    placed = np.empty(vertices.shape, np.float32)
+def _moved(vertices: Array, pose: Array) -> NDArray[np.float64]:
+    """Vertices (V, 3) transformed by the pose (4, 4), block by block."""
+    placed = np.empty(vertices.shape, np.float64)
     for start in range(0, len(vertices), BLOCK):
         block = slice(start, start + BLOCK)
         placed[block] = vertices[block].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
