@@ -24,6 +24,11 @@ def did_you_mean_path(path: str | os.PathLike[str]) -> str:
         return ""
 
 
+def no_folder(path: str | os.PathLike[str]) -> str:
+    """Why a path is no folder."""
+    return "is a file, not a folder" if os.path.lexists(path) else "no such folder"
+
+
 def printable(text: str) -> str:
     """The same text for one line of a terminal: � for each character that cannot be printed, such as a line break."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)

@@ -1,6 +1,7 @@
 """python -m pointnet: each command as a user calls it, and what it says of a wrong word."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -100,6 +101,25 @@ def test_help_and_a_wrong_word_load_no_torch_and_a_command_only_its_own_modules(
         (["show", "shapes", "x.off"], "error: 'shapes' is a data set; show it alone"),
         (["convert", ""], "error: .: has no suffix to remove; --out must name the folder to write"),
         (["report", "nowhere"], "error: nowhere: no such folder; a report is of a run folder"),
+        (["report", f"{SAMPLES}/files/cup.npy"], "cup.npy: is a file, not a folder; a report is of a run folder"),
+        (
+            ["evaluate", f"{SAMPLES}/files/cup.npy"],
+            "cup.npy: is a file; give the folder of a model: a run folder holds",
+        ),
+        (["show", "modelnet10", "--root", "no"], "no: no such folder; --root must name the set's folder or its parent"),
+        (["show", "modelnet10", "--root", "."], "holds no ModelNet10: looked for modelnet40_ply_hdf5_2048/ or"),
+        (["show", "modelnet40", "--root", "."], "holds no ModelNet40: looked for modelnet40_ply_hdf5_2048/ or"),
+        (["show", "folder", "--root", f"{SAMPLES}/files/cup.npy"], "cup.npy: is a file, not a folder; --root must"),
+        (
+            ["evaluate", "pointnet_modelnet40", "--dataset", "s3dis"],
+            "the data set s3dis is not for the task classification, only shapes, modelnet40",
+        ),
+        (["train", "--dataset", "shapenetpart"], "obj_only, folder; it is for the task part"),
+        (
+            ["train", "--dataset", "folder", "--root", "none"],
+            "none: no such folder; --root must name one with a folder",
+        ),
+        (["train", "--config", "."], ".: is a folder, not a settings file"),
     ],
 )
 def test_a_wrong_word_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words, message):
@@ -125,3 +145,29 @@ def test_ctrl_c_is_exit_code_130(capsys, monkeypatch):
     monkeypatch.setattr(command_line, "command_parser", stop)
     assert command_line.main(["export", "x"]) == 130
     assert capsys.readouterr().err == "\nstopped\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "pointnet", "--help"],
+        ["train.py", "--help_all"],
+        ["-m", "pointnet", "show", f"{SAMPLES}/files", "--out", "{out}"],
+    ],
+)
+def test_a_reader_that_goes_ends_a_command_without_a_word(tmp_path, words):
+    reading, writing = os.pipe()
+    os.close(reading)  # as head does once it has its lines
+    command = [sys.executable, *(word.format(out=tmp_path) for word in words)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_output_that_cannot_be_written_is_one_line(tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pointnet", "predict", "--help"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0 or (done.returncode, len(done.stderr.splitlines())) == (2, 1)

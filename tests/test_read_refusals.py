@@ -176,7 +176,22 @@ REFUSED = [
     ("a.npz", npz_of(points=npy_of(np.zeros((4, 3))), labels=npy_of(np.zeros(5))), "holds 4 points but 5 labels"),
     ("a.h5", "<html>404</html>", "is not a readable HDF5 file (damaged, cut short or of another format)"),
     ("a.h5", hdf5_of(stuff=[1]), "holds no array named points, xyz, pos, data, only 'stuff'"),
-    ("a.h5", hdf5_of(data=np.zeros((2, 8, 3))), "points must be (N, 3) or a little wider, got (2, 8, 3)"),
+    (
+        "a.h5",
+        hdf5_of(data=np.zeros((2, 8, 3))),
+        "points must be (N, 3) or a little wider, got (2, 8, 3): 2 clouds, as in",
+    ),
+    (
+        "a.h5",
+        hdf5_of(data=np.zeros((2, 8, 9)), label=np.zeros((2, 8))),
+        "2 clouds, as in a file of a data set; give the",
+    ),
+    (
+        "a.npz",
+        npz_of(points=npy_of(np.zeros((1200, 3, 8)))),
+        "got (1200, 3, 8): 1,200 clouds, as in a file of a data set",
+    ),
+    ("a.npy", npy_of(np.zeros((2, 8, 3))), "or save one of them as NPY"),
     ("a.h5", hdf5_of(points=h5py.ExternalLink("b.h5", "a")), "'points' is a link, which is not followed"),
     ("a.h5", hdf5_bomb(), "data set 'points' takes 120000000 bytes, more than its file may declare"),
     ("a.h5", hdf5_with_a_plugin(), "data set 'points' is packed with filter 32015, which is not read"),
@@ -203,9 +218,16 @@ def test_what_cannot_be_used_is_one_line_with_the_path_and_the_reason(tmp_path, 
 def test_what_is_no_file_is_refused_in_one_line_whatever_its_name(tmp_path):
     with pytest.raises(PointCloudFileError, match=r"nowhere\\nb.off: no such file$"):
         read_points(tmp_path / "nowhere\nb.off")
-    (tmp_path / "folder.off").mkdir()
-    with pytest.raises(PointCloudFileError, match="is a folder, not a file"):
-        read_points(tmp_path / "folder.off")
+    for name in ("folder.off", "folder"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(PointCloudFileError, match="is a folder, not a file$"):
+            read_points(tmp_path / name)
+    for missing, near in (("scna.las", "scan.las"), ("other/room.e57", "others")):  # whatever its suffix
+        (tmp_path / near).write_bytes(b"points")
+        with pytest.raises(PointCloudFileError, match=rf"{missing}: no such file; did you mean '{near}'\?$"):
+            read_points(tmp_path / missing)
+    with pytest.raises(PointCloudFileError, match=r"tables\.xls: no such file$"):
+        read_points(tmp_path / "tables.xls")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """ShapeNetPart in both of its layouts: which shapes, parts and points; frame and splits."""
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -257,3 +258,64 @@ def test_the_real_shapes_stand_along_z(real_parts, upper, lower):
     difference = torch.stack([above - below for above, below in zip(*heights, strict=True)]).nanmean(0)
     assert difference.argmax() == 2
     assert difference[2] > 0.2
+
+
+def older(text: Path, root: Path) -> Path:
+    """The same shapes in the older layout: points and parts in files of their own, parts counted from 1."""
+    folder = root / "shapenetcore_partanno_segmentation_benchmark_v0"
+    shutil.copytree(text / "train_test_split", folder / "train_test_split")
+    shutil.copy(text / "synsetoffset2category.txt", folder)
+    for path in text.glob("*/*.txt"):
+        table, within = np.loadtxt(path), folder / path.parent.name
+        first = PUBLISHED_LABELS[PUBLISHED[path.parent.name]][0] if path.parent.name in PUBLISHED else 1
+        for inner in ("points", "points_label"):
+            (within / inner).mkdir(parents=True, exist_ok=True)
+        np.savetxt(within / "points" / f"{path.stem}.pts", table[:, :3], fmt="%.5f")
+        np.savetxt(within / "points_label" / f"{path.stem}.seg", table[:, 6] - first + 1, fmt="%d")
+    return folder
+
+
+def test_the_older_layout_holds_the_same_shapes_and_parts(text, tmp_path):
+    folder = older(text, tmp_path / "v0")
+    for split in SPLITS:
+        data = ShapeNetPart(tmp_path / "v0", split, 8)
+        wanted = ShapeNetPart(text, split, 8)
+        assert data.part_names == wanted.part_names
+        assert torch.equal(data.labels, wanted.labels)
+        listing = json.loads((folder / "train_test_split" / f"shuffled_{split}_file_list.json").read_text())
+        for i, name in enumerate(listing):
+            assert same_points(data, i, text / f"{name.removeprefix('shape_data/')}.txt")
+    with pytest.raises(PointCloudFileError, match=r"\.pts: has no normals; shapenetcore_.*_v0_normal has them"):
+        ShapeNetPart(folder, "train", 8, normals=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("points_label/train0.seg", "1\n2\n", "must have a part for each point, got 2 for 40"),
+        ("points_label/train0.seg", "0\n" * 40, "parts must be whole numbers from 0 to 49, got -1"),
+        ("points_label/train0.seg", None, r"train0\.seg: no such file; 1 of 48 listed are missing"),
+        ("points/train0.pts", "1 2\n" * 40, "must have 3 numbers a row, got 2"),
+        ("points/train0.pts", None, r"train0\.pts: no such file; 1 of 48 listed are missing"),
+    ],
+)
+def test_a_damaged_shape_of_the_older_layout_is_refused(text, tmp_path, name, content, message):
+    folder = older(text, tmp_path / "v0")
+    path = folder / "02691156" / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(PointCloudFileError, match=message):
+        ShapeNetPart(folder, "train", 8)
+
+
+def test_parts_that_change_are_read_again(text, tmp_path):
+    folder = older(text, tmp_path / "v0")
+    assert len(ShapeNetPart(folder, "train", 8)[-1][1].unique()) > 1
+    for path in folder.glob("*/points_label/*.seg"):
+        path.write_text("1\n" * len(path.read_text().split()) + "\n")
+    assert all(len(ShapeNetPart(folder, "train", 8)[i][1].unique()) == 1 for i in range(16))
+
+
+def test_a_set_of_ones_own_in_the_older_layout_has_the_parts_that_occur(own, tmp_path):
+    data, wanted = ShapeNetPart(older(own, tmp_path / "v0"), "train", 8), ShapeNetPart(own, "train", 8)
+    assert (data.classes, data.part_names) == (wanted.classes, wanted.part_names)
+    assert torch.equal(data.parts_of, wanted.parts_of)

@@ -4,12 +4,12 @@ import json
 import sys
 from argparse import Namespace
 
-from pointnet.datasets import DATASETS_OF, open_dataset
+from pointnet.datasets.catalog import check_dataset, open_dataset
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.evaluate import check_same_classes, evaluate
 from pointnet.evaluation.tasks import task_of
 from pointnet.models import load_model
-from pointnet.names import check_name, printable
+from pointnet.names import printable
 
 
 def run(flags: Namespace) -> int:
@@ -19,7 +19,7 @@ def run(flags: Namespace) -> int:
     keep_freed_memory()
     model = load_model(flags.run)
     task = task_of(model)
-    check_name("dataset", flags.dataset, DATASETS_OF[task.name])
+    check_dataset(flags.dataset, task.name)
     points, normals = model.preprocessing["num_points"], model.preprocessing.get("normals", False)
     where = flags.dataset, flags.root, flags.split
     data = open_dataset(*where, points, normals, download=flags.download, task=task.name, columns=flags.columns)

@@ -136,6 +136,7 @@ def show(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("what", nargs="+", help=f"a data set ({DATA_SETS}), or files and folders of points")
     add("--root", default="data", help="the folder that holds the data set")
+    add("--download", action="store_true", help="download the data set if it is missing")
     add("--split", default="both", help="train, test or both")
     add("--num_points", **WHOLE, help="points of each cloud (default: 1,024; of files all, and 1,024 of a mesh)")
     add("--per_class", **WHOLE, default=1, help="samples of each class")

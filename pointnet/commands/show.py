@@ -14,7 +14,7 @@ def run(flags: Namespace) -> int:
     known = list(dict.fromkeys(name for names in DATASETS_OF.values() for name in names))
     if len(flags.what) == 1 and flags.what[0] in known:
         count = 1024 if flags.num_points is None else flags.num_points
-        how = flags.root, flags.split, count, flags.per_class, flags.out, flags.columns or ""
+        how = flags.root, flags.split, count, flags.per_class, flags.out, flags.columns or "", flags.download
         for text in show_data(flags.what[0], *how):
             print(text, flush=True)
         return 0

@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 
 from pointnet.files import AnyPath
+from pointnet.names import check_name
 from pointnet.points.read import DatasetNotFoundError
 
 from .clouds import LabelledClouds
@@ -70,8 +71,7 @@ def open_dataset(
         ValueError: the set has no normals or is not for this task, or there is no such task.
     """
     check_one_of("task", task, tuple(DATASETS_OF))
-    if name not in DATASETS_OF[task]:
-        raise ValueError(f"the data set {name} is not for the task {task}, only {', '.join(DATASETS_OF[task])}")
+    check_dataset(name, task)
     known = signature(DATASETS_OF[task][name]).parameters
     if normals and "normals" not in known:
         raise ValueError(f"the data set {name} has no normals")
@@ -95,3 +95,12 @@ def open_dataset(
         return open_split()
     except DatasetNotFoundError as error:
         raise DatasetNotFoundError(folder, "is not the whole set; remove it, and --download fetches it anew") from error
+
+
+def check_dataset(name: str, task: str) -> None:
+    """Raises ValueError unless the task has a data set of this name."""
+    tasks = [each for each, known in DATASETS_OF.items() if name in known]
+    if tasks and task not in tasks:
+        known = f"the data set {name} is not for the task {task}, only {', '.join(DATASETS_OF[task])}"
+        raise ValueError(f"{known}; it is for the task {' or '.join(tasks)}")
+    check_name("dataset", name, DATASETS_OF[task])

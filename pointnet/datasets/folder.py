@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
-from pointnet.names import printable
+from pointnet.names import no_folder, printable
 from pointnet.points.frame import check_up
 from pointnet.points.read import (
     SUFFIXES,
@@ -127,7 +127,8 @@ def sample_file(
 def _find_files(root: Path, test_fraction: float, seed: int) -> tuple[list[str], dict[Path, tuple[str, str]]]:
     """The classes, and the class and split of each file, class by class."""
     if not root.is_dir():
-        raise DatasetNotFoundError(root, "no such folder; --root must name one with a folder of files for each class")
+        wanted = "--root must name one with a folder of files for each class"
+        raise DatasetNotFoundError(root, f"{no_folder(root)}; {wanted}")
     by_split = any(_known(folder) for folder in _folders(root / "train"))  # root/train/<class>/<files>
     if by_split:
         classes = sorted({folder.name for name in SPLITS for folder in _folders(root / name) if _known(folder)})
@@ -169,7 +170,8 @@ def _passed_over(root: Path) -> list[str]:
     suffixes = Counter(suffix for *_, name in inner if (suffix := Path(name).suffix.lower()) not in SUFFIXES)
     if not suffixes:
         return []
-    shown = [f"{count:,} {printable(suffix) or 'without'}" for suffix, count in suffixes.most_common(MOST_SUFFIXES)]
+    ranked = sorted(suffixes.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = [f"{count:,} {printable(suffix) or 'without'}" for suffix, count in ranked[:MOST_SUFFIXES]]
     more = f" and {len(suffixes) - len(shown)} more kinds" if len(suffixes) > len(shown) else ""
     return [f"{suffixes.total():,} files passed over, since their suffix is not read: {', '.join(shown)}{more}"]
 

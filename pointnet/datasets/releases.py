@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
+from pointnet.names import no_folder
 from pointnet.points.frame import rotated_y_up_to_z_up, swapped_y_and_z
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, checked_labels, read_hdf5
 
@@ -55,13 +56,13 @@ def find_release(
     check_one_of("form", form, (None, *forms))
     root = Path(root)
     if not root.is_dir():
-        raise DatasetNotFoundError(root, f"no such folder; --root must name the set's folder or its parent{source}")
+        raise DatasetNotFoundError(root, f"{no_folder(root)}; --root must name the set's folder or its parent{source}")
     wanted = list(forms.values()) if form is None else [forms[form]]
     for kind in wanted:
         for folder in (root, *(path for names in (*kind.names, "*/") for path in sorted(root.glob(names)))):
             if all(any(folder.glob(mark)) for mark in kind.marks):
                 return folder, kind.read
-    names = " or ".join(f"{kind.names[0]}/" for kind in wanted)
+    names = " or ".join(f"{name if name in kind.names else kind.names[0]}/" for kind in wanted)
     raise DatasetNotFoundError(root, f"holds no {name}: looked for {names}, here and one folder down{source}")
 
 

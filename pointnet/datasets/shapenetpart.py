@@ -1,5 +1,6 @@
 """ShapeNet's part annotations (Yi et al., *A Scalable Active Framework for Region Annotation*, SIGGRAPH Asia 2016)."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -136,7 +137,8 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
     num_parts = 1 + max((label for _, _, label in parts), default=MOST_PARTS - 1)
     shape = (7 if normals else 4, max(num_points, KEPT))
     sampler = partial(_read_shape, count=shape[1], num_parts=num_parts, up=up, normals=normals)
-    cached = cached_clouds(files, sampler, shape, f"parts below {num_parts}, up={up}, version 1", folder).strict()
+    settings = f"parts below {num_parts}, up={up}, version 1{_status([_parts_of(file) for file in files])}"
+    cached = cached_clouds(files, sampler, shape, settings, folder).strict()
     labels = [categories[_folder_of(file)] for file in files]
     row_of = {file: row for row, file in enumerate(files)}
     rows = [row_of[file] for split in splits for file in listed[split]]
@@ -165,11 +167,24 @@ def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) 
 
 def _older_rows(path: Path) -> NDArray[np.float64]:
     """The rows of a shape of the older layout, x y z 0 0 0 part."""
-    points, parts = read_table(path, 3), read_table(path.parents[1] / "points_label" / f"{path.stem}.seg", 1)
+    points, parts = read_table(path, 3), read_table(_parts_of(path), 1)
     if len(points) != len(parts):
         raise PointCloudFileError(path, f"must have a part for each point, got {len(parts)} for {len(points)}")
     first = next((label for category, _, label in PUBLISHED_PARTS if category == PUBLISHED.get(_folder_of(path))), 1)
     return np.hstack([points, np.zeros_like(points), parts - 1 + first])
+
+
+def _parts_of(file: Path) -> Path:
+    """The file that holds a shape's parts."""
+    return file.parents[1] / "points_label" / f"{file.stem}.seg" if file.suffix == OLDER else file
+
+
+def _status(files: Sequence[Path]) -> str:
+    """What changes when one of the files with parts alone does: the cache knows the others."""
+    files = [file for file in files if file.parent.name == "points_label"]
+    releases.check_files_exist(files)
+    status = repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    return f", {hashlib.sha256(status.encode()).hexdigest()}" if files else ""
 
 
 def _folder_of(file: Path) -> str:

@@ -45,6 +45,8 @@ def find_folder(name: AnyPath, hub: bool = False, revision: str | None = None) -
         names = ", ".join(shipped()) or "none"
         wanted = f"a run folder holds {CONFIG_FILE} and {WEIGHTS_FILE}; shipped weights: {names}"
         near = "" if found else did_you_mean(name, shipped()) or did_you_mean_path(folder)
+        if os.path.isfile(folder):
+            raise ValueError(f"{folder}: is a file; give the folder of a model: {wanted}")
         raise ValueError(f"{folder / CONFIG_FILE}: no model here; {wanted}{near}")
     return folder
 

@@ -8,7 +8,7 @@ from pointnet.evaluation.analysis import analyse
 from pointnet.evaluation.evaluate import check_same_classes
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier, load_model
-from pointnet.names import did_you_mean_path
+from pointnet.names import did_you_mean_path, no_folder
 from pointnet.training.fit import training_parts
 from pointnet.training.run_folder import is_finished, read_config, read_metrics, read_result, seed_folders
 
@@ -64,7 +64,8 @@ def read_run(path: AnyPath) -> TrainedRun:
     """
     path = Path(path)
     if not path.is_dir():
-        raise ValueError(f"{path}: no such folder; a report is of a run folder{did_you_mean_path(path)}")
+        near = "" if path.exists() else did_you_mean_path(path)
+        raise ValueError(f"{path}: {no_folder(path)}; a report is of a run folder{near}")
     within, beside = seed_folders(path), seed_folders(path.resolve().parent)
     seeds = within or (beside if path.resolve() in beside.values() else {})
     finished = {seed: read_result(folder) for seed, folder in seeds.items() if is_finished(folder)}

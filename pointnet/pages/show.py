@@ -55,6 +55,7 @@ def show_data(
     per_class: int = 1,
     out: AnyPath = "show",
     columns: str = "",
+    download: bool = False,
 ) -> Iterator[str]:
     """Yields the contents of a data set as text, then writes samples of each class to `out/<name>.html`.
 
@@ -66,6 +67,7 @@ def show_data(
         per_class: samples of each class, the first ones.
         out: the folder for the page.
         columns: of the files of the data set folder, as in `read_cloud`.
+        download: download the data set where it is missing and allowed.
 
     Raises:
         ValueError: an argument outside the values above, or a data set that cannot be read.
@@ -76,7 +78,8 @@ def show_data(
     if per_class < 1:
         raise ValueError(f"per_class must be at least 1, got {per_class}")
     task = next((task for task, known in DATASETS_OF.items() if name in known), "classification")
-    opened = {each: open_dataset(name, root, each, num_points, task=task, columns=columns) for each in SPLITS[split]}
+    how = {"task": task, "columns": columns, "download": download}
+    opened = {each: open_dataset(name, root, each, num_points, **how) for each in SPLITS[split]}
     first, data = next(iter(opened.items()))
     total = sum(map(len, opened.values()))
     title = f"{name}: {len(data.classes)} classes, {total:,} clouds of {num_points:,} points"

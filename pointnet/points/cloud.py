@@ -89,7 +89,6 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     elif not (is_mesh or drawing.precise):
         dtype = lossless_type(whole, valid)
     return _sampled(contents, drawing, extras) if is_mesh else _as_cloud(contents, dtype)
-        contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
 
 
 def drawn_rows(valid: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool) -> Chosen:

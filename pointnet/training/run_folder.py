@@ -72,7 +72,8 @@ def read_settings(path: AnyPath) -> tuple[TrainConfig, list[int]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such settings file{did_you_mean_path(path)}")
+        reason = "is a folder, not a settings file" if path.is_dir() else "no such settings file"
+        raise ValueError(f"{path}: {reason}{'' if path.is_dir() else did_you_mean_path(path)}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):

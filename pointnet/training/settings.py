@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pointnet.datasets import DATASETS_OF
+from pointnet.datasets.catalog import check_dataset
 from pointnet.evaluation.tasks import TASKS
 from pointnet.names import check_name, did_you_mean
 
@@ -136,7 +136,7 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
         super().__post_init__()
         if self.task != "classification" and self.teacher:
             raise ValueError(f"teacher is for the task classification, not {self.task}; leave it out")
-        check_name("dataset", self.dataset, DATASETS_OF[self.task])
+        check_dataset(self.dataset, self.task)
         check_name("model", self.model, TASKS[self.task].networks)
 
     @property

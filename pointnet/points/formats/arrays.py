@@ -114,8 +114,8 @@ def _as_rows(array: Array, name: str, width: int = 3) -> Array:
 
 
 def _if_many(shape: tuple[int, ...]) -> str:
-    """What to do with an array of several clouds (S, N, 3 or more)."""
-    if len(shape) != 3 or not 3 <= shape[2] <= MOST_COLUMNS:
+    """What to do with an array of several clouds, (S, N, 3 or more) or (S, 3 or more, N)."""
+    if len(shape) != 3 or not 3 <= min(shape[1:]) <= MOST_COLUMNS:
         return ""
     wanted = "give the set's name and folder (--dataset and --root of train and evaluate; show NAME --root)"
     return f": {shape[0]:,} clouds, as in a file of a data set; {wanted}, or save one of them as NPY"
