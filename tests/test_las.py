@@ -150,7 +150,7 @@ def test_what_a_las_leaves_out_is_said(tmp_path):
     behind = bytearray(las_new() + bytes(99))
     struct.pack_into("<QI", behind, 235, len(behind) - 99, 1)  # extended records
     assert notes_of(tmp_path, bytes(behind)) == ()
-    black = las_header(4) + las_records(np.ones((4, 3), int), np.zeros((4, 3), int), np.zeros(4, int))
+    black = las_header(4) + las_records(np.arange(12).reshape(4, 3), np.zeros((4, 3), int), np.zeros(4, int))
     assert notes_of(tmp_path, black) == ("colours are all 0, left out",)
     cloud = read_cloud(tmp_path / "a.las")
     assert (cloud.colors, cloud.labels.tolist()) == (None, [0, 0, 0, 0])

@@ -77,9 +77,7 @@ def centre_and_radius(points: Rows) -> tuple[Rows, Rows]:
     return centre, radius[..., None, None]
 
 
-def bounds(
-    points: Any, valid: NDArray[np.bool_] | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def bounds(points: Any, valid: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The lowest and the highest corner of a bounding box, (3,) each; not finite where a point is not.
 
     Args:
