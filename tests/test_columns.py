@@ -114,7 +114,8 @@ def test_a_first_column_that_counts_the_rows_is_skipped_and_this_is_said(tmp_pat
 def test_however_a_table_is_written_its_points_are_the_same(tmp_path, text, right):
     cloud = read_cloud(written(tmp_path, "a.txt", text))
     assert cloud.points.tolist() == ([[1.5, 2, 3], [4, 5.5, 6]] if right else [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
-    assert not right or len(cloud.notes) == text.startswith(("0,1,2", "0;1;2"))
+    notes = [note for note in cloud.notes if "not finite" not in note]
+    assert not right or len(notes) == text.startswith(("0,1,2", "0;1;2"))
     if not right:
         assert cloud.notes == ("its first line, 0 1 2, taken as a point, since all others are whole numbers too",)
 

@@ -78,8 +78,10 @@ def show_data(
     if per_class < 1:
         raise ValueError(f"per_class must be at least 1, got {per_class}")
     task = next((task for task, known in DATASETS_OF.items() if name in known), "classification")
-    how = {"task": task, "columns": columns, "download": download}
-    opened = {each: open_dataset(name, root, each, num_points, **how) for each in SPLITS[split]}
+    opened = {
+        each: open_dataset(name, root, each, num_points, download=download, task=task, columns=columns)
+        for each in SPLITS[split]
+    }
     first, data = next(iter(opened.items()))
     total = sum(map(len, opened.values()))
     title = f"{name}: {len(data.classes)} classes, {total:,} clouds of {num_points:,} points"

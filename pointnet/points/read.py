@@ -251,9 +251,11 @@ def checked_labels(path: Path, what: str, labels: Array, count: int) -> NDArray[
 
 def contents_of(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = ()) -> Contents:
     """What a file's parser makes of it; raises whatever that raises, so call it within `file_errors`."""
-    if not os.path.lexists(path):
-        raise Refusal(f"no such file{did_you_mean_path(path)}")
-    check_file(path)
+    try:
+        check_file(path)
+    except Refusal as refusal:
+        near = "" if os.path.lexists(path) else did_you_mean_path(path)
+        raise Refusal(f"{refusal}{near}") from refusal
     suffix = path.suffix.lower()
     if suffix in CONVERTERS:
         raise Refusal(f"{suffix.lstrip('.').upper()} is not read; {CONVERTERS[suffix]}")
