@@ -22,7 +22,7 @@ import numpy as np
 from numpy.random import Generator
 
 from pointnet.points import read as points
-from tests.whole_files import FORMATS, WITHIN
+from tests.whole_files import BESIDE, FORMATS, WITHIN
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 10  # a mutant
@@ -232,6 +232,10 @@ def outcome_of(kind: str, path: Path) -> str:
     return f"gave columns {wrong}" if wrong else "read" if len(cloud.points) else "gave no points"
 
 
+def beside(path: Path) -> list[str]:
+    return [str(path.resolve().parent / name) for name in BESIDE]
+
+
 def virtual_memory() -> int:
     status = Path("/proc/self/statm")
     return int(status.read_text().split()[0]) * resource.getpagesize() if status.exists() else 1 << 40
@@ -243,6 +247,8 @@ def main(kind: str, first: int, last: int) -> None:
     opened: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"mutant{suffix}"
+        for name, make in BESIDE.items():
+            (Path(folder) / name).write_bytes(make())
         for maker in makers:  # what is imported or set up once is no mutant's doing
             path.write_bytes(maker())
             assert outcome_of(kind, path) == "read", outcome_of(kind, path)
@@ -258,7 +264,8 @@ def _limited(kind: str, path: Path, data: bytes, opened: list[str]) -> str:
     signal.alarm(SECONDS)  # nobody handles it: the process dies, wherever it hangs
     opened.clear()
     outcome = outcome_of(kind, path)
-    others = {name for name in opened if not name.isdigit()} - {str(path), *(UNPACKING if kind == "LAZ" else ())}
+    allowed = {"LAZ": UNPACKING, "GLB": beside(path), "GLTF": beside(path)}.get(kind, ())
+    others = {name for name in opened if not name.isdigit()} - {str(path), *allowed}
     signal.alarm(0)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     return f"opened {others}" if others else outcome

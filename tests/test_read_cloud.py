@@ -92,6 +92,8 @@ def test_the_suffix_may_be_written_in_any_case(tmp_path):
 def test_what_is_not_wanted_is_left_out_and_the_rest_is_as_it_is(tmp_path, extras):
     kinds = [form for kind, form in whole_files.FORMATS.items() if kind not in ("PART", "ROOM", "BLOCKS")]
     made = [(f"{maker.__name__}{suffix}", maker) for suffix, makers in kinds for maker in makers]
+    for name, make in whole_files.BESIDE.items():
+        written(tmp_path, name, make())
     files = [written(tmp_path, name, maker()) for name, maker in made]
     left_out = 0
     for path in [*files, *sorted(FILES.iterdir())]:

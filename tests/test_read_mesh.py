@@ -8,7 +8,7 @@ import pytest
 import trimesh
 
 from pointnet.datasets.solids import rotated
-from pointnet.points.read import contents_of, read_cloud, read_points
+from pointnet.points.read import PointCloudFileError, contents_of, read_cloud, read_points
 from tests import whole_files
 from tests.helpers import SHARED_DATA
 from tests.whole_files import FILES, LIST, TRIANGLE, XYZ, ply, written
@@ -55,6 +55,7 @@ def test_colours_of_corners_are_mixed_and_those_of_faces_are_kept(tmp_path):
         "NOFF\n3 1 0\n0 0 0 0 0 1\n1 0 0 0 0 1\n0 1 0 0 0 1\n3 0 1 2\n",
         "STOFF\n3 1 0\n0 0 0 .5 .5\n1 0 0 .5 .5\n0 1 0 .5 .5\n3 0 1 2 255 255 0 0\n",
         f"OFF\n3 3 0\n{TRIANGLE}2 0 1\n1 2\n3 0 1 2\n",
+        f"\ufeffOFF\n3 1 0\n{TRIANGLE}3 0 1 2\n",
     ],
 )
 def test_off_is_read_however_it_is_laid_out(tmp_path, text):
@@ -221,6 +222,65 @@ def test_the_labelled_mesh_that_people_bring():
     nearest = ((drawn.points[:, None] - corners.points) ** 2).sum(2).argmin(1)
     assert (drawn.labels == nearest).mean() > 0.9, "but for those that are nearer to a corner of another face"
     assert drawn.colors is not None
+
+
+FACET = "facet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\n"
+FACETS = FACET + FACET.replace("0 0 0", "1 1 0")
+
+
+def binary_stl(header: bytes, after: bytes = b"") -> bytes:
+    corners = np.array([[(0, 0, 0), (1, 0, 0), (0, 1, 0)], [(1, 1, 0), (1, 0, 0), (0, 1, 0)]], "<f4")
+    records = b"".join(bytes(12) + three.tobytes() + bytes(2) for three in corners)
+    return header.ljust(80) + (2).to_bytes(4, "little") + records + after
+
+
+STL = {
+    "plain": f"solid a\n{FACETS}endsolid a\n",
+    "no name": f"solid\n{FACETS}endsolid",
+    "end solid": f"solid a\n{FACETS}end solid a\n",
+    "a name of words": f"solid two words\n{FACETS}endsolid two words",
+    "a long name": f"solid {'x ' * 5000}\n{FACETS}endsolid {'x ' * 5000}\n",
+    "a name with vertex": f"solid vertex 1 facet\n{FACETS}endsolid vertex 1 facet\n",
+    "a name with endsolid": f"solid the endsolid solid\n{FACETS}endsolid the endsolid solid\n",
+    "a name with endfacet": f"solid endfacet endloop\n{FACETS}endsolid endfacet endloop\n",
+    "upper case": f"solid a\n{FACETS}endsolid a\n".upper(),
+    "CRLF": f"solid a\n{FACETS}endsolid a\n".replace("\n", "\r\n"),
+    "CR": f"solid a\n{FACETS}endsolid a\n".replace("\n", "\r"),
+    "a mark": f"\ufeffsolid a\n{FACETS}endsolid a\n",
+    "tabs and blank lines": f"\n\tsolid a\n\n{FACETS}\tendsolid a\n\n\n".replace(" ", "\t"),
+    "two solids": f"solid a\n{FACET}endsolid a\nsolid vertex\n{FACETS[len(FACET) :]}endsolid vertex\n",
+    "one line": f"solid a {FACETS}endsolid a".replace("\n", " "),
+    "two solids on a line": f"solid a {FACET}endsolid a solid b {FACETS[len(FACET) :]}endsolid b".replace("\n", " "),
+    "binary": binary_stl(b"made"),
+    "binary that begins with solid": binary_stl(b"solid facet normal endsolid"),
+    "binary with bytes behind": binary_stl(b"made", b"\r\n and more"),
+    "binary that begins with solid and has bytes behind": binary_stl(b"solid", b"endsolid\n"),
+}
+
+
+@pytest.mark.parametrize("name", STL)
+def test_stl_is_read_however_it_is_written(tmp_path, name):
+    cloud, contents = (read(written(tmp_path, "a.stl", STL[name])) for read in (read_cloud, contents_of))
+    wanted = [[(0, 0, 0), (1, 0, 0), (0, 1, 0)], [(1, 1, 0), (1, 0, 0), (0, 1, 0)]]
+    assert contents.vertices[contents.faces].tolist() == np.array(wanted).tolist()
+    behind = {"binary with bytes behind": 11, "binary that begins with solid and has bytes behind": 9}.get(name)
+    assert cloud.notes == ((f"bytes after the last triangle left out: {behind}",) if behind else ())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (STL["plain"][:-12], "is cut short: it does not end with endsolid"),
+        (STL["plain"][:-60], "is cut short: it does not end with endsolid"),
+        (STL["two solids"][:-20], "is cut short: it does not end with endsolid"),
+        (f"solid a endsolid\n{FACETS}", "is cut short: it does not end with endsolid"),
+        (STL["binary that begins with solid"][:-1], "declares 2 triangles of 50 bytes after its header, holds 1.98"),
+        (STL["plain"].replace("vertex 1 1 0\n", "vertex 1 1 0\n" * 4), "three vertices a triangle, got 9 in 2 facets"),
+    ],
+)
+def test_an_stl_that_is_not_whole_is_refused(tmp_path, content, reason):
+    with pytest.raises(PointCloudFileError, match=reason):
+        read_cloud(written(tmp_path, "a.stl", content))
 
 
 @pytest.mark.parametrize("kind", ["ply", "off", "obj", "npy"])

@@ -137,7 +137,7 @@ REFUSED = [
     ("a.stl", "solid a\nendsolid\n".ljust(90), "holds no triangle"),
     ("a.glb", b"PK\3\4" + bytes(40), r"does not begin with glTF, but with 'PK\x03\x04'"),
     ("a.glb", whole_files.glb()[:-20], "must be of version 2 and whole, got version 2 and "),
-    ("a.gltf", gltf(buffers=[{"uri": "far.bin"}]), "bytes in another file, which is not opened: 'far.bin'"),
+    ("a.gltf", gltf(buffers=[{"uri": "far.bin"}]), "needs the file 'far.bin' beside it, which is not there"),
     ("a.gltf", gltf(), "accessor 0 declares 40 rows, more than its buffer holds"),
     ("a.gltf", gltf(asset={"version": "1.0"}), "is not glTF 2"),
     ("a.gltf", gltf(nodes=[{"children": [1]}, {"children": [0]}]), "has two parents, or is its own descendant"),
@@ -332,6 +332,6 @@ def test_no_file_but_the_one_named_is_opened(tmp_path):
     assert done.returncode == 0, done.stderr
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert outcomes[:3] == [1024, 1024, 1024]
-    assert all("in another file, which is not opened: 'secret.bin'" in outcome for outcome in outcomes[3:5])
+    assert all("needs the file 'secret.bin' beside it, which is not there" in outcome for outcome in outcomes[3:5])
     assert "'points' is a link, which is not followed" in outcomes[5]
     assert all("stored in other files, which are not opened" in outcome for outcome in outcomes[6:])

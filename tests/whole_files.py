@@ -75,6 +75,28 @@ def ply_polygons() -> bytes:
     return ply_header("binary_little_endian", 2).encode() + attributes().tobytes() + polygons
 
 
+def ply_lists(text: bool = False) -> bytes:
+    """With a list of another length at each vertex."""
+    lists = [list(range(i % 3)) for i in range(40)]
+    names = "property list uchar short near\nproperty uchar label\n"
+    header = f"element vertex 40\nproperty float x\n{names}property float y\nproperty float z\nelement face 1\n{LIST}"
+    if text:
+        lines = (
+            f"{x:g} {' '.join(map(str, [len(near), *near]))} 7 {y:g} {z:g}\n"
+            for (x, y, z), near in zip(vertices(), lists, strict=True)
+        )
+        return ply(header, ("".join(lines) + "6 0 1 2 3 4 5\n").encode())
+    body = b"".join(
+        row[:1].tobytes() + bytes([len(near)]) + np.array(near, "<i2").tobytes() + b"\7" + row[1:].tobytes()
+        for row, near in zip(vertices(), lists, strict=True)
+    )
+    return ply(header, body + b"\6" + np.arange(6, dtype="<i4").tobytes(), "binary_little_endian")
+
+
+def ply_lists_text() -> bytes:
+    return ply_lists(text=True)
+
+
 def ply_cloud() -> bytes:
     return ply_header("binary_little_endian", 0).encode() + attributes().tobytes()
 
@@ -96,6 +118,10 @@ def stl_text() -> bytes:
         for corners in vertices()[triangles()]
     )
     return f"solid made\n{facets}endsolid made\n".encode()
+
+
+def stl_trailing() -> bytes:
+    return b"solid" + stl_bytes()[5:] + b"more"
 
 
 def gltf_tree(uri: str | None) -> tuple[dict[str, Any], bytes]:
@@ -125,6 +151,10 @@ def gltf() -> bytes:
     binary = gltf_tree(None)[1]
     uri = "data:application/octet-stream;base64," + base64.b64encode(binary).decode()
     return json.dumps(gltf_tree(uri)[0]).encode()
+
+
+def gltf_beside() -> bytes:
+    return json.dumps(gltf_tree("a.bin")[0]).encode()
 
 
 def as_glb(text: bytes, binary: bytes) -> bytes:
@@ -257,11 +287,11 @@ def blocks() -> bytes:
 # Format -> suffix and what makes its whole files, in turn.
 FORMATS: dict[str, tuple[str, tuple[Callable[[], bytes], ...]]] = {
     "OFF": (".off", (off, off_polygons)),
-    "PLY": (".ply", (ply_text, ply_bytes, ply_polygons, ply_cloud)),
+    "PLY": (".ply", (ply_text, ply_bytes, ply_polygons, ply_lists, ply_lists_text, ply_cloud)),
     "OBJ": (".obj", (obj,)),
-    "STL": (".stl", (stl_bytes, stl_text)),
+    "STL": (".stl", (stl_bytes, stl_text, stl_trailing)),
     "GLB": (".glb", (glb,)),
-    "GLTF": (".gltf", (gltf,)),
+    "GLTF": (".gltf", (gltf, gltf_beside)),
     "PCD": (".pcd", (pcd_text, pcd_bytes, pcd_compressed)),
     "XYZ": (".xyz", (text,)),
     "CSV": (".csv", (text_named,)),
@@ -275,6 +305,9 @@ FORMATS: dict[str, tuple[str, tuple[Callable[[], bytes], ...]]] = {
     "ROOM": (".npy", (room,)),
     "BLOCKS": (".h5", (blocks,)),
 }
+
+# Files that others need beside them.
+BESIDE: dict[str, Callable[[], bytes]] = {"a.bin": lambda: gltf_tree(None)[1]}
 
 # Where lengths and checksums around it would hide nearly every change: what is within, and what packs it soundly again.
 WITHIN: dict[str, tuple[Callable[[], bytes], Callable[[bytes], bytes]]] = {

@@ -34,6 +34,7 @@ from .formats.obj import parse_obj
 from .formats.off import parse_off
 from .formats.pcd import parse_pcd
 from .formats.ply import parse_ply
+from .formats.scan import MARK
 from .formats.stl import parse_stl
 from .formats.text import parse_table, parse_text
 from .frame import check_up, up_of
@@ -44,8 +45,8 @@ Parser = Callable[[Path, Extras], Contents]
 
 
 def _whole(parse: Callable[..., Contents]) -> Callable[..., Contents]:
-    """A parser that gets the bytes of the whole file at once."""
-    return lambda path, *wanted: parse(path.read_bytes(), *wanted)
+    """A parser that gets the bytes of the whole file at once, without a mark of UTF-8."""
+    return lambda path, *wanted: parse(path.read_bytes().removeprefix(MARK), *wanted)
 
 
 PARSERS: dict[str, Parser] = {
@@ -53,8 +54,8 @@ PARSERS: dict[str, Parser] = {
     ".ply": _whole(parse_ply),
     ".obj": _whole(parse_obj),
     ".stl": _whole(parse_stl),
-    ".glb": _whole(parse_glb),
-    ".gltf": _whole(parse_gltf),
+    ".glb": parse_glb,
+    ".gltf": parse_gltf,
     ".pcd": _whole(parse_pcd),
     **dict.fromkeys((".xyz", ".txt", ".csv", ".pts", ".asc"), parse_text),
     ".xyzrgb": partial(parse_text, usual=("x", "y", "z", "r", "g", "b")),
@@ -93,7 +94,7 @@ def read_cloud(
     Args:
         path: a file whose suffix says its format, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5,
             LAS, LAZ, BIN (KITTI), or text (XYZ, TXT, CSV, PTS, ASC, XYZRGB, XYZN). No other file is opened, whatever
-            this one refers to.
+            this one refers to, but the buffers of a GLB or GLTF in its own folder.
         num_points: N. From a mesh, that many points are drawn uniformly by area, with the normals of their faces, the
             colours and intensity between those of the corners, and the label of the nearest corner; None:
             `mesh_points`. Of a cloud, that many rows are drawn without replacement, or all are returned in order

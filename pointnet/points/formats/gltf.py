@@ -1,6 +1,6 @@
 """glTF 2.0, as JSON (GLTF) or with its bytes behind that (GLB): the triangles or points of its scene, nodes posed.
 
-Only bytes within the file are read: what a `uri` names is never opened; textures and materials are skipped.
+Bytes are read from the file and from buffers in its folder (`beside`); textures and materials are skipped.
 Source: Khronos' glTF 2.0 specification.
 """
 
@@ -8,6 +8,7 @@ import base64
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 
 from ..errors import Refusal
 from ..frame import BLOCK, lossless_type
+from .beside import Folder
 from .columns import as_unit_colors
 from .contents import EXTRAS, Array, Contents, Extras, most_bytes
 from .polygons import check_indices
-from .scan import quoted
+from .scan import MARK, quoted
 
 JSON, BINARY = 0x4E4F534A, 0x004E4942
 # JSON takes far more memory than its text, so its values are counted before they are made.
@@ -31,8 +33,9 @@ PIECE_BYTES, VERTEX_BYTES, CORNER_BYTES = 1200, 48, 8
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
-def parse_glb(data: bytes, extras: Extras = EXTRAS) -> Contents:
+def parse_glb(path: Path, extras: Extras = EXTRAS) -> Contents:
     """A GLB file's scene, in its own frame (y up)."""
+    data = path.read_bytes()
     if data[:4] != b"glTF":
         raise Refusal(f"does not begin with glTF, but with {quoted(data[:4])}")
     version, length = (int.from_bytes(data[i : i + 4], "little") for i in (4, 8))
@@ -48,50 +51,62 @@ def parse_glb(data: bytes, extras: Extras = EXTRAS) -> Contents:
         at += 8 + size
     if JSON not in chunks:
         raise Refusal("has no JSON chunk")
-    return _Scene(bytes(chunks[JSON]), chunks.get(BINARY), len(data)).contents(extras)
+    return _Scene(bytes(chunks[JSON]), chunks.get(BINARY), len(data), Folder(path.parent)).contents(extras)
 
 
-def parse_gltf(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """A glTF file's scene, in its own frame (y up); its bytes must be within it, as `data:` URIs."""
-    return _Scene(data, None, len(data)).contents(extras)
+def parse_gltf(path: Path, extras: Extras = EXTRAS) -> Contents:
+    """A glTF file's scene, in its own frame (y up); its bytes are within it, as `data:` URIs, or beside it."""
+    data = path.read_bytes()
+    return _Scene(data, None, len(data), Folder(path.parent)).contents(extras)
 
 
 class _Scene:
     """The tree a glTF file describes, and the bytes it refers to."""
 
-    def __init__(self, text: bytes, binary: memoryview | None, file_size: int):
+    def __init__(self, text: bytes, binary: memoryview | None, file_size: int, folder: Folder):
         if sum(text.count(mark) for mark in b"{[,") > MOST_VALUES:
             raise Refusal(f"describes more than {MOST_VALUES} things in its JSON")
-        self.tree: dict[str, Any] = json.loads(text.decode("utf-8"))
+        self.tree: dict[str, Any] = json.loads(text.removeprefix(MARK).decode("utf-8"))
         if not isinstance(self.tree, dict) or str(self.tree.get("asset", {}).get("version", ""))[:2] != "2.":
             raise Refusal("is not glTF 2")
         if packed := set(PACKED) & set(self.tree.get("extensionsRequired", [])):
             raise Refusal(f"is compressed with {min(packed)}, which is not read")
-        self.binary = binary
-        self.limit = most_bytes(file_size)
+        self.binary, self.folder = binary, folder
+        self.file_size = file_size
         self.buffers: dict[int, bytes] = {}
 
     def contents(self, extras: Extras) -> Contents:
         """The whole scene as one mesh or, without a triangle, as one cloud."""
-        needed, placed = 0, list[tuple[dict[str, Any], Array]]()
+        needed, placed, notes = 0, list[tuple[dict[str, Any], Array]](), list[str]()
         for primitive, pose in self._placed():
+            if primitive.get("mode", TRIANGLES) not in (POINTS, TRIANGLES, STRIP, FAN):
+                notes = ["lines left out"]
+                continue
             placed.append((primitive, pose))
             needed += self._bytes(primitive)
-            if needed > self.limit:  # a scene may repeat its meshes
+            if needed > most_bytes(self.file_size + self.folder.size):  # a scene may repeat its meshes
                 raise Refusal(f"its scene takes {needed} bytes, more than a file of its size may ask for")
         pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]
         meshes = [piece for piece in pieces if piece.faces is not None]
+        if meshes and len(meshes) < len(pieces):
+            notes.append("points beside the triangles left out")
         pieces = meshes or pieces
         if not pieces:
             raise Refusal("has no triangles or points in its scene")
         first = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
         faces = [piece.faces + start for piece, start in zip(meshes, first, strict=False) if piece.faces is not None]
         vertices = np.concatenate([piece.vertices for piece in pieces])
+        colors, has_colors = [piece.colors for piece in pieces], [piece.colors is not None for piece in pieces]
+        if any(has_colors) and not all(has_colors):
+            notes.append("colors left out, since some of its meshes have none")
+        elif "colors" in extras and not any(has_colors) and self.tree.get("textures"):
+            notes.append("textures are not read, so there are no colors")
         return Contents(
             vertices.astype(lossless_type(vertices)),
             np.concatenate(faces) if faces else None,
             normals=_joined([piece.normals for piece in pieces]),
-            colors=_joined([piece.colors for piece in pieces]),
+            colors=_joined(colors),
+            notes=tuple(notes),
         )
 
     def _item(self, name: str, index: object) -> dict[str, Any]:
@@ -113,9 +128,7 @@ class _Scene:
             pose = above @ _pose(node)
             waiting += [(child, pose) for child in node.get("children", [])]
             if "mesh" in node:
-                for primitive in self._item("meshes", node["mesh"])["primitives"]:
-                    if primitive.get("mode", TRIANGLES) in (POINTS, TRIANGLES, STRIP, FAN):
-                        yield primitive, pose
+                yield from ((primitive, pose) for primitive in self._item("meshes", node["mesh"])["primitives"])
         if not self.tree.get("nodes"):
             for mesh in self.tree.get("meshes", []):
                 yield from ((primitive, np.eye(4)) for primitive in mesh["primitives"])
@@ -128,6 +141,7 @@ class _Scene:
         return [index for index in range(len(nodes)) if index not in children]
 
     def _bytes(self, primitive: dict[str, Any]) -> int:
+        self._view(primitive["attributes"]["POSITION"])  # which opens its buffer
         vertices = self._count(primitive["attributes"]["POSITION"])
         corners = self._count(primitive["indices"]) if "indices" in primitive else vertices
         strip = 3 if primitive.get("mode", TRIANGLES) in (STRIP, FAN) else 1
@@ -172,10 +186,7 @@ class _Scene:
         count, width, kind = self._count(index), WIDTHS[accessor["type"]], np.dtype(TYPES[accessor["componentType"]])
         if width not in widths:
             raise Refusal(f"accessor {index} must be of {widths[0]} numbers a row, got {accessor['type']}")
-        if "sparse" in accessor or "bufferView" not in accessor:
-            raise Refusal(f"accessor {index} is sparse or without data, which is not read")
-        view = self._item("bufferViews", accessor["bufferView"])
-        data = self._buffer(view["buffer"])
+        view, data = self._view(index)
         row = width * kind.itemsize
         stride = view.get("byteStride", row)
         offset, inner = view.get("byteOffset", 0), accessor.get("byteOffset", 0)
@@ -187,17 +198,26 @@ class _Scene:
             return rows
         return np.maximum(rows.astype(np.float32) / np.iinfo(kind).max, -1)
 
+    def _view(self, index: object) -> tuple[dict[str, Any], bytes | memoryview]:
+        """Where an accessor's rows are: the view, and its buffer's bytes."""
+        accessor = self._item("accessors", index)
+        if "sparse" in accessor or "bufferView" not in accessor:
+            raise Refusal(f"accessor {index} is sparse or without data, which is not read")
+        view = self._item("bufferViews", accessor["bufferView"])
+        return view, self._buffer(view["buffer"])
+
     def _buffer(self, index: int) -> bytes | memoryview:
         if index in self.buffers:
             return self.buffers[index]
-        uri = self._item("buffers", index).get("uri")
+        buffer = self._item("buffers", index)
+        uri = buffer.get("uri")
         if uri is None and index == 0 and self.binary is not None:
             return self.binary
         if uri is None:
             raise Refusal(f"buffer {index} has no bytes")
         kind, _, packed = str(uri).partition(",")
         if not kind.startswith("data:"):
-            raise Refusal(f"keeps its bytes in another file, which is not opened: {quoted(str(uri))}")
+            return self.folder.bytes_of(str(uri), buffer.get("byteLength"))
         if not kind.endswith(";base64"):
             raise Refusal(f"has a buffer that is not base64, but {quoted(kind)}")
         self.buffers[index] = base64.b64decode(packed)

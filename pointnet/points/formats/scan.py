@@ -11,6 +11,7 @@ from .contents import Array
 
 BLOCK = 1 << 18
 LONGEST_LINE = 1_000_000
+MARK = b"\xef\xbb\xbf"  # some editors begin a UTF-8 file with it
 # How Windows wrote numbers that are not finite.
 NOT_FINITE = re.compile(rb"[-+]?\d[.,]#(?:IND|QNAN|SNAN|INF|IO|QO|SO|J|R)\d*\b|[-+]?nan\(\w*\)", re.IGNORECASE)
 

@@ -1,4 +1,4 @@
-"""STL: a header of 80 bytes, F, and F records of 50 bytes; or text from `solid` to `endsolid`.
+"""STL: a header of 80 bytes, F, and F records of 50 bytes; or text from `solid` to `endsolid`, or several of these.
 
 Source: 3D Systems' StereoLithography Interface Specification, as collected on fabbers.com.
 """
@@ -9,39 +9,57 @@ import numpy as np
 
 from ..errors import Refusal
 from .contents import EXTRAS, Array, Contents, Extras
-from .scan import blocks_of_lines, numbers
+from .scan import blocks_of_lines, numbers, unix_lines
 
 HEADER = 84
 RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+# What begins and what ends a solid (group 1), up to its first facet: a name may hold any word.
+NAME = re.compile(
+    rb"(?:^|(?<=endfacet))[ \t]*(end[ \t]*)?solid\b.*?(?=\bfacet[ \t]+normal[ \t]+(?:[-+.\d]|nan|inf)|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
 VERTEX = re.compile(rb"\bvertex[ \t]+([^ \t\n]+[ \t]+[^ \t\n]+[ \t]+[^ \t\n]+)", re.IGNORECASE)
 
 
 def parse_stl(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An STL file's triangles, three vertices each. The length tells binary from text: both may begin with `solid`."""
+    """An STL file's triangles, three vertices each. Both kinds may begin with `solid`; bytes that are 0 tell binary."""
     declared = int.from_bytes(data[80:HEADER], "little")
     there = (len(data) - HEADER) / RECORD.itemsize
-    if len(data) >= HEADER and declared == there:
+    is_text = data.lstrip()[:5].lower() == b"solid" and b"\0" not in data[: HEADER + 20 * RECORD.itemsize]
+    notes = list[str]()
+    if is_text and declared != there:
+        corners = _text_corners(unix_lines(data))
+    elif len(data) >= HEADER and declared <= there:
         corners = np.frombuffer(data, RECORD, declared, HEADER)["corners"].reshape(-1, 3)
-    elif data.lstrip()[:5].lower() == b"solid":
-        corners = _text_corners(data)
+        if rest := len(data) - HEADER - declared * RECORD.itemsize:
+            notes.append(f"bytes after the last triangle left out: {rest}")
     else:
         raise Refusal(f"declares {declared} triangles of 50 bytes after its header, holds {max(there, 0):g}")
     if not len(corners):
         raise Refusal("holds no triangle")
-    return Contents(corners, np.arange(len(corners)).reshape(-1, 3))
+    return Contents(corners, np.arange(len(corners)).reshape(-1, 3), notes=tuple(notes))
 
 
 def _text_corners(data: bytes) -> Array:
     """The vertices of an STL text: (3 F, 3)."""
-    if b"endsolid" not in data[-1000:].lower():
-        raise Refusal("is cut short: it does not end with endsolid")
-    blocks = []
+    blocks, words, facets, is_closed = list[Array](), 0, 0, False
     for block in blocks_of_lines(data):
-        found = VERTEX.findall(block)
-        if len(found) != block.lower().count(b"vertex"):
-            raise Refusal("has a vertex without three numbers")
+        lower, end = block.lower(), -1
+        if b"solid" in lower:
+            end = max((name.end() for name in NAME.finditer(block) if name[1]), default=-1)
+            is_closed, block = is_closed or end >= 0, NAME.sub(b"", block)
+        if lower.rfind(b"vertex") > end:
+            is_closed = False
+        found, lower = VERTEX.findall(block), block.lower()
+        words += lower.count(b"vertex")
         blocks.append(numbers(b"\n".join(found)).reshape(len(found), 3))
+        facets += lower.count(b"endfacet")
+    if not is_closed:
+        raise Refusal("is cut short: it does not end with endsolid")
     corners = np.concatenate(blocks)
-    if len(corners) % 3:
-        raise Refusal(f"must have three vertices a triangle, got {len(corners)}")
+    if len(corners) != words:
+        raise Refusal("has a vertex without three numbers")
+    if len(corners) % 3 or (facets and len(corners) != 3 * facets):
+        facets_too = f" in {facets} facets" if facets else ""
+        raise Refusal(f"must have three vertices a triangle, got {len(corners)}{facets_too}")
     return corners

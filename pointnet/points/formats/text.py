@@ -17,14 +17,13 @@ from ..errors import Refusal
 from .columns import FLAG, SKIPPED, from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras
 from .names import check_count, counting, places
-from .scan import NOT_FINITE, quoted, unix_lines
+from .scan import MARK, NOT_FINITE, quoted, unix_lines
 
 LONGEST_LINE = 100_000
 BLOCK = 1 << 14  # rows parsed at once
 QUOTES, DECIMAL_COMMAS = bytes.maketrans(b'"', b" "), bytes.maketrans(b',"', b". ")
 WITH_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
 QUOTED_COMMA = re.compile(rb'"\s*([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)\s*"')
-MARK = b"\xef\xbb\xbf"  # some editors begin a UTF-8 file with it
 
 
 class Opening(NamedTuple):

@@ -1,0 +1,106 @@
+"""glTF: its buffers lie in its folder, and no other file is opened."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointnet.points.read import PointCloudFileError, read_cloud, read_points
+from tests import whole_files
+from tests.helpers import SHARED_DATA
+from tests.whole_files import written
+
+
+def beside(tmp_path, uri: str, as_glb: bool = False) -> tuple[bytes, Path]:
+    """A glTF of two buffers, of which the second is named so, in a folder of its own."""
+    tree, binary = whole_files.gltf_tree(uri)
+    folder = tmp_path / "scenes"
+    folder.mkdir(exist_ok=True)
+    tree["buffers"].insert(0, {"byteLength": 480, "uri": "first.bin"})
+    for view in tree["bufferViews"][1:]:
+        view["buffer"] = 1
+    written(folder, "first.bin", binary[:480] + b"more")
+    text = json.dumps(tree).encode()
+    return binary, written(folder, "a.glb" if as_glb else "a.gltf", whole_files.as_glb(text, b"") if as_glb else text)
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("a.bin", "a.bin"),
+        ("./a.bin", "a.bin"),
+        ("below/a%20b.bin", "below/a b.bin"),
+        ("caf%C3%A9%23.bin", "café#.bin"),
+        ("né.bin", "né.bin"),
+    ],
+)
+@pytest.mark.parametrize("as_glb", [False, True])
+def test_buffers_beside_a_gltf_are_its_bytes(tmp_path, uri, name, as_glb):
+    binary, path = beside(tmp_path, uri, as_glb)
+    (path.parent / name).parent.mkdir(exist_ok=True)
+    written(path.parent, name, binary)
+    whole = read_cloud(written(tmp_path, "a.gltf", whole_files.gltf()), 500)
+    for one, other in zip(read_cloud(path, 500), whole, strict=True):
+        assert np.array_equal(one, other)
+
+
+OUTSIDE = "keeps its bytes outside its folder, where no file is opened: "
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("gone.bin", "needs the file 'gone.bin' beside it, which is not there"),
+        ("below", "needs the file 'below' beside it, which is not there"),
+        ("short.bin", "its buffer 'short.bin' holds 3 bytes, not the '1000' that it declares"),
+        ("inside.bin", None),
+        *(
+            (uri, OUTSIDE)
+            for uri in ("../out.bin", "below/../../out.bin", "%2e%2e/out.bin", "..%2Fout.bin", "link.bin")
+        ),
+        *((uri, OUTSIDE) for uri in ("..\\out.bin", "..%5cout.bin", "/out.bin", "\\out.bin", "link/out.bin")),
+        *((uri, OUTSIDE) for uri in ("C:out.bin", "c:\\out.bin", "file:out.bin", "http://localhost/out.bin", "a%00b")),
+    ],
+)
+def test_nothing_outside_the_folder_of_a_gltf_is_opened(tmp_path, uri, reason):
+    binary, path = beside(tmp_path, uri)
+    folder = path.parent
+    (folder / "below").mkdir()
+    for name in ("out.bin", "scenes/short.bin", "scenes/real.bin", "scenes/..\\out.bin", "scenes/C:out.bin"):
+        written(tmp_path, name, b"few" if "short" in name else binary)
+    (folder / "link.bin").symlink_to(tmp_path / "out.bin")
+    (folder / "link").symlink_to(tmp_path)
+    (folder / "inside.bin").symlink_to(folder / "real.bin")
+    if reason is None:
+        assert len(read_cloud(path).points) == 1024
+        return
+    with pytest.raises(PointCloudFileError) as caught:
+        read_cloud(path)
+    assert str(caught.value).startswith(f"{path}: {reason}")
+
+
+def test_what_of_a_scene_is_not_taken_is_said(tmp_path):
+    tree, binary = whole_files.gltf_tree(None)
+    plain = {"attributes": {"POSITION": 0}, "indices": 1}
+    tree["meshes"][0]["primitives"] += [plain, plain | {"mode": 0}, plain | {"mode": 1}]
+    cloud = read_cloud(written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), binary)))
+    lost = (
+        "lines left out",
+        "points beside the triangles left out",
+        "colors left out, since some of its meshes have none",
+    )
+    assert cloud.notes == lost
+    tree["meshes"][0]["primitives"] = [plain]
+    tree["textures"] = [{}]
+    cloud = read_cloud(written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), binary)))
+    assert cloud.notes == ("textures are not read, so there are no colors",)
+
+
+def test_the_scene_that_people_bring():
+    path = SHARED_DATA / "cases" / "b.gltf"
+    if not path.is_file():
+        pytest.skip(f"needs {path}")
+    points = read_points(path, 4000)
+    assert np.allclose(np.ptp(points, axis=0), [1, 3, 2], atol=0.01)
+    assert (np.isclose(np.abs(points), [0.5, 1.5, 1], atol=1e-6).sum(1) >= 1).all()
