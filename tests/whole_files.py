@@ -75,26 +75,16 @@ def ply_polygons() -> bytes:
     return ply_header("binary_little_endian", 2).encode() + attributes().tobytes() + polygons
 
 
-def ply_lists(text: bool = False) -> bytes:
+def ply_lists() -> bytes:
     """With a list of another length at each vertex."""
-    lists = [list(range(i % 3)) for i in range(40)]
     names = "property list uchar short near\nproperty uchar label\n"
     header = f"element vertex 40\nproperty float x\n{names}property float y\nproperty float z\nelement face 1\n{LIST}"
-    if text:
-        lines = (
-            f"{x:g} {' '.join(map(str, [len(near), *near]))} 7 {y:g} {z:g}\n"
-            for (x, y, z), near in zip(vertices(), lists, strict=True)
-        )
-        return ply(header, ("".join(lines) + "6 0 1 2 3 4 5\n").encode())
-    body = b"".join(
-        row[:1].tobytes() + bytes([len(near)]) + np.array(near, "<i2").tobytes() + b"\7" + row[1:].tobytes()
-        for row, near in zip(vertices(), lists, strict=True)
+    rows = (
+        (row[:1].tobytes(), bytes([i % 3, *[0] * (i % 3 * 2), 7]), row[1:].tobytes())
+        for i, row in enumerate(vertices())
     )
-    return ply(header, body + b"\6" + np.arange(6, dtype="<i4").tobytes(), "binary_little_endian")
-
-
-def ply_lists_text() -> bytes:
-    return ply_lists(text=True)
+    body = b"".join(b"".join(row) for row in rows) + b"\6" + np.arange(6, dtype="<i4").tobytes()
+    return ply(header, body, "binary_little_endian")
 
 
 def ply_cloud() -> bytes:
@@ -287,7 +277,7 @@ def blocks() -> bytes:
 # Format -> suffix and what makes its whole files, in turn.
 FORMATS: dict[str, tuple[str, tuple[Callable[[], bytes], ...]]] = {
     "OFF": (".off", (off, off_polygons)),
-    "PLY": (".ply", (ply_text, ply_bytes, ply_polygons, ply_lists, ply_lists_text, ply_cloud)),
+    "PLY": (".ply", (ply_text, ply_bytes, ply_polygons, ply_lists, ply_cloud)),
     "OBJ": (".obj", (obj,)),
     "STL": (".stl", (stl_bytes, stl_text, stl_trailing)),
     "GLB": (".glb", (glb,)),
