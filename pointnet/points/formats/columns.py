@@ -12,7 +12,8 @@ from .names import left_out, places
 
 SOME_ROWS = 10_000  # evenly spaced; how many different values a column has is counted in these
 BLOCK = 1 << 14  # rows looked at together
-FEW, SMALL = 64, 20  # at most so many different labels in a cloud; whole numbers up to this are labels anyway
+FEW = 64  # different labels in a cloud, at most; whole numbers to this are labels too if any occurs twice,
+SMALL = 20  # and to this if none does
 MOST_BESIDE = 8  # columns of one kind that may be colours and more; of more they are some features
 THREES = {"points": ("x", "y", "z"), "normals": ("nx", "ny", "nz"), "colors": ("r", "g", "b")}
 SINGLES = {"labels": "label", "intensity": "intensity"}
@@ -77,6 +78,7 @@ def from_table(rows: Array, extras: Extras = EXTRAS, names: Sequence[str] = (), 
     """
     notes: tuple[str, ...] = ()
     if not names:
+        rows = rows if extras else rows[:, :4]  # one more than points, in case the first counts the rows
         found = recognised(rows, extras, is_pts)
         names = found.names
         if found.is_guess or (len(names) > 3 and set(extras) >= set(EXTRAS)):
@@ -108,7 +110,8 @@ class Column(NamedTuple):
     @property
     def is_label(self) -> bool:
         """Whether it has few different whole numbers, from -1 on."""
-        return self.whole and self.low >= -1 and (self.high <= SMALL or self.values <= min(FEW, self.rows / 4))
+        most = SMALL if self.values == self.rows else FEW
+        return self.whole and self.low >= -1 and (self.high <= most or self.values <= min(FEW, self.rows / 4))
 
     @property
     def is_full(self) -> bool:
@@ -168,15 +171,14 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
 def _described(rows: Array) -> list[Column]:
     low, high, whole = np.full(rows.shape[1], np.inf), np.full(rows.shape[1], -np.inf), np.full(rows.shape[1], True)
     for start in range(0, len(rows), BLOCK):
-        block = _finite(rows[start : start + BLOCK])
-        low = np.fmin(low, np.fmin.reduce(block, axis=0, initial=np.inf))
-        high = np.fmax(high, np.fmax.reduce(block, axis=0, initial=-np.inf))
-        whole &= ((block == np.rint(block)) | np.isnan(block)).all(0)
-    some = _finite(rows[:: len(rows) // SOME_ROWS + 1])
-    values = [_different(column[~np.isnan(column)]) for column in some.T]
-    return [
-        Column(*found, len(some)) for found in zip(low.tolist(), high.tolist(), whole.tolist(), values, strict=True)
-    ]
+        block = _finite_columns(rows[start : start + BLOCK])
+        low = np.fmin(low, np.fmin.reduce(block, axis=1, initial=np.inf))
+        high = np.fmax(high, np.fmax.reduce(block, axis=1, initial=-np.inf))
+        whole &= ((block == np.rint(block)) | np.isnan(block)).all(1)
+    some = _finite_columns(rows[:: len(rows) // SOME_ROWS + 1])
+    values = [_different(column[~np.isnan(column)]) for column in some]
+    found = zip(low.tolist(), high.tolist(), whole.tolist(), values, strict=True)
+    return [Column(*each, some.shape[1]) for each in found]
 
 
 def _different(column: Array) -> int:
@@ -185,12 +187,14 @@ def _different(column: Array) -> int:
     return int((ordered[1:] != ordered[:-1]).sum()) + bool(len(ordered))
 
 
-def _finite(rows: Array) -> NDArray[np.float64]:
-    """A copy of the rows with finite coordinates; what else is not finite is NaN."""
-    rows = rows.astype(np.float64)
-    rows = rows[np.isfinite(rows[:, :3]).all(1)]
-    rows[~np.isfinite(rows)] = np.nan
-    return rows
+def _finite_columns(rows: Array) -> NDArray[np.float64]:
+    """A copy of the columns (K, n), of rows with finite coordinates; what else is not finite is NaN."""
+    columns = np.array(rows.T, np.float64, order="C")
+    finite = np.isfinite(columns)
+    if not finite.all():
+        columns[~finite] = np.nan
+        columns = columns[:, finite[:3].all(0)]
+    return columns
 
 
 def _free(names: Sequence[str]) -> list[int]:
@@ -252,11 +256,11 @@ def _ends_colors(columns: Sequence[Column]) -> bool:
 
 def _go_together(four: Array) -> bool:
     """Whether the first three of four columns are correlated much more than the last three, as colours are."""
-    some = _finite(four[:: len(four) // SOME_ROWS + 1])
-    if len(some) < 3:
+    some = _finite_columns(four[:: len(four) // SOME_ROWS + 1])
+    if some.shape[1] < 3:
         return False
-    related = np.nan_to_num(np.asarray(np.corrcoef(some.T)))
-    return bool(related[0, 1] + related[0, 2] > related[3, 1] + related[3, 2] + 0.3 + 9 / np.sqrt(len(some)))
+    related = np.nan_to_num(np.asarray(np.corrcoef(some)))
+    return bool(related[0, 1] + related[0, 2] > related[3, 1] + related[3, 2] + 0.3 + 9 / np.sqrt(some.shape[1]))
 
 
 def _name_the_rest(columns: Sequence[Column], names: list[str]) -> None:

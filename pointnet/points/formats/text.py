@@ -21,6 +21,7 @@ from .scan import MARK, NOT_FINITE, quoted, unix_lines
 
 LONGEST_LINE = 100_000
 BLOCK = 1 << 14  # rows parsed at once
+BYTES = 1 << 16  # of lines that are cleaned at once
 QUOTES, DECIMAL_COMMAS = bytes.maketrans(b'"', b" "), bytes.maketrans(b',"', b". ")
 WITH_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
 QUOTED_COMMA = re.compile(rb'"\s*([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)\s*"')
@@ -165,18 +166,19 @@ def _is_number(word: bytes) -> bool:
     return True
 
 
-def _cleaned(lines: Iterable[bytes], opening: Opening, counts: list[int]) -> Iterator[bytes]:
+def _cleaned(file: BinaryIO, opening: Opening, counts: list[int]) -> Iterator[bytes]:
     """The lines that are not blank, as `np.loadtxt` reads them; a later number of points goes to the counts, if any."""
     table = QUOTES if opening.separator == "," else DECIMAL_COMMAS
-    for line in lines:
-        if b"#" in line or b"(" in line:
-            line = NOT_FINITE.sub(b"nan", line)
+    while block := file.read(BYTES) + file.readline():
+        if b"#" in block or b"(" in block:
+            block = NOT_FINITE.sub(b"nan", block)
         if opening.decimal_commas:
-            line = QUOTED_COMMA.sub(rb"\1.\2", line)
-        if counts and line.strip().isdigit():
-            counts.append(int(line))
-        elif not line.isspace():
-            yield line.translate(table)
+            block = QUOTED_COMMA.sub(rb"\1.\2", block)
+        lines = [line for line in block.translate(table).split(b"\n") if line.strip()]
+        if counts:
+            counts += [int(line) for line in lines if line.strip().isdigit()]
+            lines = [line for line in lines if not line.strip().isdigit()]
+        yield from lines
 
 
 def _without_counts(rows: Array, opening: Opening) -> tuple[Array, tuple[str, ...]]:
