@@ -175,6 +175,8 @@ def test_a_mesh_is_sampled_and_rotated_for_the_network_alone(model):
         assert (len(found.labels), found.up, found.file) == (300, up, file)
     assert len(label_points(CHAIR, model).labels) == 4096
     assert_says(sofa, shares_of(model, in_unit_sphere(sofa.points[:, [0, 2, 1]] * (1, -1, 1))))
+    vertices = label_points(CHAIR, model, vertices=True)
+    assert np.array_equal(vertices.points, read_cloud(CHAIR, vertices=True, precise=True).points)
     points = read_points(STOOL)
     y_up = points[:, [0, 2, 1]] * np.float32([1, 1, -1])
     lying = label_points(y_up, model, up="y")

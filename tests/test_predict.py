@@ -159,6 +159,17 @@ def test_up_turns_what_has_y_up_into_the_weights_frame(tmp_path, model):
     assert abs(probabilities([predict(glb, model)]) - probabilities([predict(glb, model, up="z")])).max() > 1e-3
 
 
+def test_the_vertices_of_a_mesh_are_its_points_where_that_is_wanted(tmp_path, model, folder, capsys):
+    points = np.random.default_rng(0).integers(-9, 9, (128, 3))
+    path = tmp_path / "a.off"
+    path.write_text("OFF\n128 1 0\n" + "".join(f"{x} {y} {z}\n" for x, y, z in points) + "3 0 1 2\n")
+    wanted, found = predict(points, model).probabilities, predict(path, model, vertices=True).probabilities
+    assert found == pytest.approx(wanted, abs=1e-5)
+    assert predict(path, model).probabilities != pytest.approx(wanted, abs=1e-2)
+    assert command_line.main(["predict", str(path), "--model", folder, "--vertices", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["probability"] == pytest.approx(max(wanted.values()), abs=1e-5)
+
+
 def test_any_rotation_is_the_mean_over_twelve_and_blind_to_them(model):
     points = read_points(STOOL)
     voted = [predict(points, model, any_rotation=True)]

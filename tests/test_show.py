@@ -138,6 +138,13 @@ def test_up_turns_the_files(tmp_path):
     np.testing.assert_allclose(as_y, as_z[:, [0, 2, 1]] * (1, -1, 1), atol=2e-4)
 
 
+def test_the_vertices_of_a_mesh_are_shown_where_that_is_wanted(capsys, tmp_path):
+    assert command_line.main(["show", str(CHAIR), "--vertices", "--out", str(tmp_path)]) == 0
+    count = int(CHAIR.read_text().split()[1])
+    assert f"{count:,} points  " in capsys.readouterr().out
+    assert len(views_of(tmp_path / "chair.html")[0]["points"]) == 3 * count
+
+
 def test_a_large_cloud_is_thinned_and_a_long_list_is_cut_and_both_are_said(capsys, tmp_path, monkeypatch):
     for module in (show, viewer):
         monkeypatch.setattr(module, "MOST_POINTS", 500)

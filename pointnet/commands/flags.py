@@ -30,6 +30,7 @@ DATA_SETS = (
     "s3dis, s3dis_area1 to s3dis_area6"
 )
 RUN = "a run folder, or the name of shipped weights"
+VERTICES = "take the vertices of a mesh as its points, in place of points drawn from its faces"
 COLUMNS = "the columns of text, NPY and NPZ without names: of x,y,z,nx,ny,nz,r,g,b,label,intensity, and _ to skip one"
 
 
@@ -103,6 +104,7 @@ def predict(parser: ArgumentParser) -> None:
     text = "points used of each file (default: as in training; for parts 4,096; for rooms all, and 100,000 of a mesh)"
     add("--num_points", **WHOLE, help=text)
     add("--columns", metavar="X,Y,...", help=COLUMNS)
+    add("--vertices", action="store_true", help=VERTICES)
     add("--out", help="for parts and rooms: the folder of the PLY files and the page (default: labels)")
     add("--json", action="store_true", help="print a JSON list with one object per file")
     add_threads(parser)
@@ -142,6 +144,7 @@ def show(parser: ArgumentParser) -> None:
     add("--per_class", **WHOLE, default=1, help="samples of each class")
     add("--up", help="the up axis of the files, y or z (default: by the file format)")
     add("--columns", metavar="X,Y,...", help=COLUMNS)
+    add("--vertices", action="store_true", help=VERTICES)
     add("--out", default="show", help="the folder of the page")
 
 

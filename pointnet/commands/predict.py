@@ -53,9 +53,8 @@ def run(flags: Namespace) -> int:
 
 def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model expects, then the class of each file."""
-    predictions = predict_each(
-        files, cast(PointNetClassifier, model), flags.up, flags.any_rotation, flags.num_points, flags.columns
-    )
+    how = flags.up, flags.any_rotation, flags.num_points, flags.columns, flags.vertices
+    predictions = predict_each(files, cast(PointNetClassifier, model), *how)
     name, count = flags.model or DEFAULTS["classification"], flags.num_points or model.preprocessing["num_points"]
     expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
     yield f"{name}: {len(model.classes)} classes; takes {expected}; {threads}", None
@@ -73,7 +72,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
 def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model labels, then the labels of each file, which are written as a PLY, then the page."""
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
-    how = flags.category, flags.up, flags.num_points, True, flags.columns
+    how = flags.category, flags.up, flags.num_points, True, flags.columns, flags.vertices
     clouds = label_each(files, cast(Segmenter, model), *how)
     classes, categories = len(model.classes), model.preprocessing.get("categories", ())
     labels = f"{classes} parts of {len(categories)} categories" if categories else f"{classes} classes"

@@ -26,7 +26,7 @@ def run(flags: Namespace) -> int:
             raise ValueError(f"'{word}' is neither a data set nor a file{near} (data sets: {', '.join(known)})")
     code = 0
     paths = [Path(word) for word in flags.what]
-    for found in show_files(paths, flags.num_points, flags.up, flags.out, flags.columns):
+    for found in show_files(paths, flags.num_points, flags.up, flags.out, flags.columns, flags.vertices):
         is_error = isinstance(found, PointCloudFileError)
         print(printable(str(found)), file=sys.stderr if is_error else sys.stdout, flush=True)
         code |= is_error

@@ -109,6 +109,7 @@ def label_points(
     up: str | None = None,
     num_points: int | None = None,
     columns: str | Iterable[str] | None = None,
+    vertices: bool = False,
 ) -> LabelledCloud | list[LabelledCloud]:
     """The labels of all points of a file or an array; a list for several, or for a folder.
 
@@ -126,13 +127,15 @@ def label_points(
             the file's name, and how many are drawn from a mesh; None for 4,096. It sees all points of a smaller cloud,
             as in evaluation.
         columns: the names of the columns of files that are tables, as in `read_cloud`.
+        vertices: label the vertices of a mesh, in place of points drawn from its faces.
 
     Raises:
         PointCloudFileError: a file that cannot be read, or a room without colours, the first of several.
         ValueError: an array or an argument outside the values above, or no such model.
     """
     segmenter = cast(Segmenter, as_model(model, "part", "scene"))
-    return answers_of(source, lambda sources: label_each(sources, segmenter, category, up, num_points, columns=columns))
+    how = segmenter, category, up, num_points, False, columns, vertices
+    return answers_of(source, lambda sources: label_each(sources, *how))
 
 
 def label_each(
@@ -143,6 +146,7 @@ def label_each(
     num_points: int | None,
     mapped: bool = False,
     columns: str | Iterable[str] | None = None,
+    vertices: bool = False,
 ) -> Iterator[LabelledCloud | PointCloudFileError]:
     """The labelled cloud of each source, in order, or the error of its file; one file is read at a time.
 
@@ -175,7 +179,8 @@ def label_each(
             return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes, cloud.notes)
 
         # Not rotated on reading: the labelled points are as in the file.
-        of_files = {"extras": extras, "mesh_points": count, "columns": by_hand, "mapped": mapped and axis == "z"}
+        of_files = {"extras": extras, "mesh_points": count, "columns": by_hand, "vertices": vertices}
+        of_files["mapped"] = mapped and axis == "z"
         return from_source(source, answer, of_files, up="z", precise=True)
 
     return map(labelled, sources)

@@ -75,6 +75,7 @@ def predict(
     any_rotation: bool = False,
     num_points: int | None = None,
     columns: str | Iterable[str] | None = None,
+    vertices: bool = False,
 ) -> Prediction | list[Prediction]:
     """The prediction for a file or an array of points; a list for several, or for a folder.
 
@@ -89,13 +90,15 @@ def predict(
             anywhere.
         num_points: how many points of each cloud the network sees; None for as many as in training. They are drawn as
             in training on files, seeded by the file's name, and repeated where a cloud has fewer.
+        vertices: take the vertices of a mesh as its points, in place of points drawn from its faces.
 
     Raises:
         PointCloudFileError: a file that cannot be read, the first of several.
         ValueError: an array or an argument outside the values above, or no such model.
     """
     classifier = cast(PointNetClassifier, as_model(model, "classification"))
-    return answers_of(source, lambda sources: predict_each(sources, classifier, up, any_rotation, num_points, columns))
+    how = classifier, up, any_rotation, num_points, columns, vertices
+    return answers_of(source, lambda sources: predict_each(sources, *how))
 
 
 def predict_each(
@@ -105,6 +108,7 @@ def predict_each(
     any_rotation: bool,
     num_points: int | None,
     columns: str | Iterable[str] | None = None,
+    vertices: bool = False,
 ) -> Iterator[Prediction | PointCloudFileError]:
     """The prediction for each source, in order, or the error of its file; one batch is read at a time.
 
@@ -114,7 +118,8 @@ def predict_each(
     count = model.preprocessing["num_points"] if num_points is None else num_points
     check_drawing(count, up)
     normals, network = takes_normals(model), model.fold()
-    of_files = {"extras": ("normals",) if normals else (), "columns": named_by_hand(columns)}
+    extras = ("normals",) if normals else ()
+    of_files = {"extras": extras, "columns": named_by_hand(columns), "vertices": vertices}
     drawing = {"num_points": max(count, KEPT), "up": up, "repeat": True, "normalize": True}
 
     def channels(cloud: PointCloud, seed: int) -> tuple[NDArray[np.float32], tuple[str, ...]]:

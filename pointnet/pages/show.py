@@ -140,6 +140,7 @@ def show_files(
     up: str | None = None,
     out: AnyPath = "show",
     columns: str | Iterable[str] | None = None,
+    vertices: bool = False,
 ) -> Iterator[str | PointCloudFileError]:
     """Yields a line for each file and each note on it, or its error, then writes the clouds to a page.
 
@@ -149,6 +150,7 @@ def show_files(
         up: the files' axis that points up, "y" or "z"; None: as known of the format.
         out: the folder for `files.html`, which is named after the file or folder if there is only one.
         columns: the names of the columns of tables, as in `read_cloud`.
+        vertices: the vertices of a mesh, in place of samples.
 
     Raises:
         ValueError: no file of points in the folders, or an argument outside the values above.
@@ -160,7 +162,7 @@ def show_files(
     views, readable, width = list[View](), 0, max(len(str(file)) for file in files)
     for file in files:
         try:
-            cloud = read_cloud(file, num_points, up=up, mapped=True, columns=by_hand)
+            cloud = read_cloud(file, num_points, up=up, mapped=True, columns=by_hand, vertices=vertices)
         except PointCloudFileError as error:
             yield error
             continue
