@@ -53,6 +53,7 @@ def test_a_benchmark_checks_equality_and_prints_its_table(module, flags, row, in
     [
         ("epoch", "--clouds 8 --batch_size 4", r"\| \+ freed memory kept, as in `train.py` \| [\d.]+ \| [\d,]+ \|"),
         ("loaded", "--batch_size 2 --num_points 64", r"\| a busy process \| sleeping \| [\d.]+ \| [\d.]+ \|"),
+        ("scene", "--las 300 --labelled 200 --width 0.1", r"(?s)show: .* MiB of its own.*predict: .* MiB of its own"),
         ("fuzz", "--mutants 5 --formats NPY", r"\| NPY \| 5 \| \d \| \d \|\nNo crash"),
     ],
 )

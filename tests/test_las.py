@@ -125,6 +125,7 @@ REFUSED = [
     (one_point(_94=("<H", 100)), "declares a header of 100 bytes and points from 227 on, holds 253 bytes"),
     (one_point(_96=("<I", 2**31)), "declares a header of 227 bytes and points from 2147483648 on, holds 253 bytes"),
     (one_point(_104=("B", 11)), "declares points of format 11 in 26 bytes, which is not known"),
+    (one_point(_104=("B", 66)), "declares points of format 66 in 26 bytes, which is not known"),
     (one_point(_105=("<H", 25)), "declares points of format 2 in 25 bytes, which is not known"),
     (one_point(_131=("<d", 0.0)), "must scale coordinates by finite numbers but 0, got [0.0, 0.001, 0.001]"),
     (one_point(_155=("<d", float("nan"))), "must scale coordinates by finite numbers but 0"),
@@ -147,6 +148,10 @@ def test_what_a_las_leaves_out_is_said(tmp_path):
     assert notes_of(tmp_path, las() + bytes(52)) == ("52 bytes after the last declared point left out", eight)
     dark = las_header(1) + las_records(np.ones((1, 3), int), np.array([[256, 0, 9]]), np.zeros(1, int))
     assert notes_of(tmp_path, dark) == ()
+    old = bytearray(las_new())
+    struct.pack_into("<I", old, 107, 40)  # the count where older versions have it, and alone
+    struct.pack_into("<Q", old, 247, 0)
+    assert len(read_points(written(tmp_path, "a.las", bytes(old)))) == 40
     behind = bytearray(las_new() + bytes(99))
     struct.pack_into("<QI", behind, 235, len(behind) - 99, 1)  # extended records
     assert notes_of(tmp_path, bytes(behind)) == ()

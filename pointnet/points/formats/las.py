@@ -89,7 +89,7 @@ def _header(file: BinaryIO, size: int) -> Header:
         raise Refusal(f"declares a header of {length} bytes and points from {start} on, holds {size} bytes")
     if is_new:
         count = struct.unpack_from("<Q", data, 247)[0] or count
-    packed, kind = bool(kind & PACKED), kind & ~(PACKED | PACKED >> 1)
+    packed, kind = bool(kind & PACKED), kind & ~PACKED
     if kind >= len(RECORDS) or record < RECORDS[kind]:
         raise Refusal(f"declares points of format {kind} in {record} bytes, which is not known")
     scale, offset = np.array(numbers).reshape(2, 3)
