@@ -20,6 +20,13 @@ def with_one(rows: np.ndarray, column: int, value: float) -> np.ndarray:
     return changed
 
 
+def either_way() -> np.ndarray:
+    """KITTI's rows that may be read in fives, too: every fifth number is whole."""
+    numbers = np.abs(SCAN[:5]).reshape(-1)
+    numbers[4::5] = 1
+    return numbers.reshape(-1, 4)
+
+
 @pytest.mark.parametrize(
     ("rows", "notes"),
     [
@@ -29,6 +36,8 @@ def with_one(rows: np.ndarray, column: int, value: float) -> np.ndarray:
         (RINGED, RINGS),  # no multiple of 16 bytes
         (RINGED[:40], RINGS),
         (RINGED[:40] * np.float32([1, 1, 1, 0, 1]), RINGS),
+        (np.abs(RINGED[:40]), RINGS),  # which may be read in fours, too
+        (either_way(), ()),
     ],
 )
 def test_a_scan_has_four_numbers_a_row_or_five_with_a_ring(tmp_path, rows, notes):
@@ -66,6 +75,8 @@ NO_SCAN = "holds numbers that are no scan's x y z intensity in float32 (KITTI)"
         (with_one(SCAN, 0, 1e6)[:39].tobytes(), NO_SCAN),
         (np.full((8, 4), np.nan, "<f4").tobytes(), NO_SCAN),
         (with_one(RINGED, 4, 0.5).tobytes(), NO_SCAN),
+        (with_one(RINGED, 4, 256).tobytes(), NO_SCAN),
+        (np.rint(RINGED).tobytes(), NO_SCAN),
         (b"PK\3\4" + bytes(60), NO_SCAN),
     ],
 )
