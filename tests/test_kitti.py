@@ -51,7 +51,7 @@ def test_rows_of_a_scan_that_are_not_finite_are_skipped_and_labels_beside_it_are
     path = written(tmp_path, "0.bin", with_one(SCAN, 1, np.nan).tobytes())
     assert np.array_equal(read_points(path), SCAN[1:, :3])
     written(tmp_path, "0.label", bytes(160))
-    assert read_cloud(path).notes == ("labels in 0.label are not read: no file but this one is",)
+    assert read_cloud(path).notes[0] == "labels in 0.label are not read: no file but this one is"
     (tmp_path / "velodyne").mkdir()
     (tmp_path / "labels").mkdir()
     written(tmp_path / "labels", "1.label", bytes(160))
