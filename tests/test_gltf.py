@@ -88,13 +88,13 @@ def test_what_of_a_scene_is_not_taken_is_said(tmp_path):
     lost = (
         "lines left out",
         "points beside the triangles left out",
-        "colors left out, since some of its meshes have none",
+        "colours left out, since some of its meshes have none",
     )
     assert cloud.notes == lost
     tree["meshes"][0]["primitives"] = [plain]
     tree["textures"] = [{}]
     cloud = read_cloud(written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), binary)))
-    assert cloud.notes == ("textures are not read, so there are no colors",)
+    assert cloud.notes == ("textures are not read, so there are no colours",)
 
 
 def test_the_scene_that_people_bring():

@@ -209,7 +209,7 @@ def test_faces_of_mixed_sizes_keep_their_colours_and_labels(tmp_path, binary):
     cloud, high = read_cloud(path), read_cloud(path).points[:, 2] == 5
     assert np.array_equal(cloud.colors, np.where(high[:, None], [0, 0, 1], [1, 0, 0]))
     assert np.array_equal(cloud.labels, np.where(high, 3, 8))
-    assert read_cloud(path, vertices=True).notes == ("colors of faces left out", "labels of faces left out")
+    assert read_cloud(path, vertices=True).notes == ("colours of faces left out", "labels of faces left out")
 
 
 def test_the_labelled_mesh_that_people_bring():
@@ -222,6 +222,18 @@ def test_the_labelled_mesh_that_people_bring():
     nearest = ((drawn.points[:, None] - corners.points) ** 2).sum(2).argmin(1)
     assert (drawn.labels == nearest).mean() > 0.9, "but for those that are nearer to a corner of another face"
     assert drawn.colors is not None
+
+
+def test_vertices_of_an_obj_have_the_mean_of_the_normals_that_faces_give_them(tmp_path):
+    lines = whole_files.rows(SQUARE, "v ") + "vn 0 0 1\nvn 0 1 0\nvn 1 0 0\n"
+    cloud = read_cloud(written(tmp_path, "a.obj", f"{lines}f 1//1 2/7/1 3//2\nf 1//1 3//1 4//3\n"), vertices=True)
+    assert np.allclose(cloud.normals, [[0, 0, 1], [0, 0, 1], [0, 0.5**0.5, 0.5**0.5], [1, 0, 0]])
+    for faces in ("f 1//1 2 3//2\n", "f 1//1 2//9 3//2\n", "f 1/1 2/1 3/1\n", "f 1//1 2//-1 3//2\n"):
+        cloud = read_cloud(written(tmp_path, "b.obj", f"{lines}f 1//1 3//1 4//3\n{faces}"), vertices=True)
+        assert cloud.normals is None, faces
+    materials = f"mtllib a.mtl\n{lines}usemtl b\nf 1 2 3\n"
+    notes = read_cloud(written(tmp_path, "c.obj", materials)).notes
+    assert notes == ("materials are not read, so there are no colours",)
 
 
 FACET = "facet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\n"

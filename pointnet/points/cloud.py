@@ -220,7 +220,7 @@ def _finite_mesh(mesh: Contents) -> Contents:
 
 def vertices_of(mesh: Contents) -> Contents:
     """The vertices of a mesh as a cloud; a cloud as it is."""
-    of_faces = {"colors": mesh.face_colors, "labels": mesh.face_labels}
+    of_faces = {"colours": mesh.face_colors, "labels": mesh.face_labels}
     notes = tuple(f"{name} of faces left out" for name, values in of_faces.items() if values is not None)
     return mesh._replace(faces=None, face_colors=None, face_labels=None, notes=(*mesh.notes, *notes))
 

@@ -98,9 +98,9 @@ class _Scene:
         vertices = np.concatenate([piece.vertices for piece in pieces])
         colors, has_colors = [piece.colors for piece in pieces], [piece.colors is not None for piece in pieces]
         if any(has_colors) and not all(has_colors):
-            notes.append("colors left out, since some of its meshes have none")
+            notes.append("colours left out, since some of its meshes have none")
         elif "colors" in extras and not any(has_colors) and self.tree.get("textures"):
-            notes.append("textures are not read, so there are no colors")
+            notes.append("textures are not read, so there are no colours")
         return Contents(
             vertices.astype(lossless_type(vertices)),
             np.concatenate(faces) if faces else None,

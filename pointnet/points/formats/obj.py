@@ -1,8 +1,9 @@
-"""OBJ: `v` lines, and `f` lines that name them. Materials (`mtllib`), texture coordinates and groups are skipped.
+"""OBJ: `v` and `vn` lines, and `f` lines that name them. Materials (`mtllib`), textures and groups are skipped.
 
 Source: Wavefront's Advanced Visualizer manual, appendix B1; colours after xyz as MeshLab and others write them.
 """
 
+import contextlib
 import re
 
 import numpy as np
@@ -16,14 +17,16 @@ from .scan import blocks_of_lines, numbers, quoted, unix_lines, words_per_line
 VERTEX = re.compile(rb"^[ \t]*v[ \t]+(.*)", re.MULTILINE)
 NORMAL = re.compile(rb"^[ \t]*vn[ \t]+(.*)", re.MULTILINE)
 FACE = re.compile(rb"^[ \t]*f[ \t]+(.*)", re.MULTILINE)
+NAMED = re.compile(rb"-?\d+/-?\d*/")  # what precedes the normal of a corner
+NONE = np.empty((0, 3))
 KIND = re.compile(rb"^[ \t]*([vf])[ \t]", re.MULTILINE)
 
 
 def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An OBJ file's vertices and triangles; polygons are cut into fans."""
+    """An OBJ file's vertices and triangles; a vertex has the mean of the normals that faces give it."""
     data = re.sub(rb"\\\r?\n", b" ", unix_lines(data))
     points, count = bytearray(), 0  # a bytearray grows in place
-    normals, colors, corners, sizes = [], [], [], []
+    normals, colors, corners, sizes, named = [], [], [], [], []
     for block in blocks_of_lines(data):
         if b"#" in block:
             block = re.sub(rb"#.*", b"", block)
@@ -33,20 +36,24 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
             colors.append(vertices[:, 3:6])
         if "normals" in extras:
             normals.append(_rows(NORMAL.findall(block), "normal")[:, :3])
-        block_corners, block_sizes = _faces(block, count)
+        block_corners, block_sizes, names = _faces(block, count, "normals" in extras)
         corners.append(block_corners)
         sizes.append(block_sizes)
+        named.append(names)
         count += len(vertices)
     if not count:
         raise Refusal("holds no vertices")
     contents = Contents(np.frombuffer(points).reshape(count, 3))
     if colors and min(block.shape[1] for block in colors) == 3:  # a fourth number alone is a weight
         contents = contents._replace(colors=as_unit_colors(np.concatenate(colors)))
-    all_corners = np.concatenate(corners)
-    if len(all_corners):
-        return with_faces(contents, Polygons(all_corners, np.concatenate(sizes)), counted_from=1)
-    matched = sum(map(len, normals)) == count
-    return contents._replace(normals=np.concatenate(normals)) if matched else contents
+    if "colors" in extras and contents.colors is None and b"\nusemtl" in data:
+        contents = contents._replace(notes=("materials are not read, so there are no colours",))
+    polygons, all_normals = Polygons(np.concatenate(corners), np.concatenate(sizes)), np.concatenate(normals or [NONE])
+    if len(polygons.corners):
+        names = np.concatenate(named)
+        contents = contents._replace(normals=_of_vertices(all_normals, names, polygons.corners, count))
+        return with_faces(contents, polygons, counted_from=1)
+    return contents._replace(normals=all_normals) if len(all_normals) == count else contents
 
 
 def _rows(lines: list[bytes], kind: str) -> Array:
@@ -62,8 +69,17 @@ def _rows(lines: list[bytes], kind: str) -> Array:
     return numbers(text).reshape(len(lines), -1)
 
 
-def _faces(block: bytes, before: int) -> tuple[Array, Array]:
-    """The polygons of a block that `before` vertices precede: corners counted from 0, and sizes."""
+def _of_vertices(normals: Array, names: Array, corners: Array, count: int) -> Array | None:
+    """(V, 3) the sum of the normals that the corners of faces name for each vertex; None unless all name one."""
+    named = len(names) == len(corners) and len(normals) and names.min() >= 1 and names.max() <= len(normals)
+    if not named or corners.max() >= count:
+        return None
+    return np.stack([np.bincount(corners, axis[names - 1], count) for axis in normals.T], axis=1)
+
+
+def _faces(block: bytes, before: int, normals: bool) -> tuple[Array, Array, Array]:
+    """The polygons of a block that `before` vertices precede: corners counted from 0, and sizes; if wanted, and if all
+    name one, the normals of the corners, counted from 1."""
     lines = FACE.findall(block)
     text = b"".join(line + b"\n" for line in lines)
     sizes = words_per_line(text)
@@ -78,4 +94,8 @@ def _faces(block: bytes, before: int) -> tuple[Array, Array]:
         if (wrong := corners + there < 0).any():
             raise Refusal(f"a face names vertex {corners[wrong][0]}, but {there[wrong][0]} vertices precede it")
         corners = np.where(corners < 0, corners + 1 + there, corners)
-    return corners - 1, sizes
+    names = np.empty(0, np.int32)
+    if normals and text.count(b"/") == 2 * len(corners):
+        with contextlib.suppress(Refusal):
+            names = numbers(NAMED.sub(b"", text), np.int64).astype(np.int32)
+    return corners - 1, sizes, names
