@@ -11,7 +11,7 @@ import trimesh
 from pointnet import __main__ as command_line
 from pointnet.datasets import LabelledClouds, MeshFolder, PointCloudFileError, open_dataset, read_points
 from pointnet.datasets.folder import KEPT, sample_file
-from tests.helpers import QUICK
+from tests.helpers import QUICK, error_of
 
 FILES = Path(__file__).parents[1] / "data" / "samples" / "files"
 
@@ -129,7 +129,7 @@ def test_every_format_is_read_and_others_are_not_looked_at(tmp_path):
     assert data.classes == ("thing",)
     assert {file.name for file in data.files} == {file.name for file in FILES.iterdir()}
     assert data.bad == []
-    assert data.notes == ["2 files passed over, since their suffix is not read: 1 .md, 1 .png"]
+    assert data.notes == ["2 files passed over for the suffix: 1 .md, 1 .png"]
     cloud = data.points[[file.suffix for file in data.files].index(".npy")]
     released = torch.from_numpy(read_points(FILES / "cup.npy")).T
     assert len(torch.unique(cloud[:, :1024], dim=1).T) == 1024  # each once, before any comes again
@@ -205,14 +205,14 @@ def test_the_columns_of_tables_may_be_named_by_hand(tmp_path):
         MeshFolder(tmp_path, columns="x,y,z,red")
 
 
-def test_files_that_are_passed_over_are_one_line_however_many_they_are(tmp_path, capsys):
+def test_files_that_are_passed_over_are_one_line_however_many_they_are(tmp_path, capsys, monkeypatch):
     root = write_meshes(tmp_path / "own", count=3)
     (root / "README").write_text("not in a class")
     (root / "tree").mkdir()
     for i, suffix in enumerate((".fls", ".FLS", ".e57", ".a", ".b", ".c", "", ".d", ".fls")):
         (root / "tree" / f"{i}{suffix}").touch()
     (root / "ball" / ".DS_Store").touch()
-    line = "9 files passed over, since their suffix is not read: 3 .fls, 1 without, 1 .a, 1 .b, 1 .c and 2 more kinds"
+    line = "9 files passed over for the suffix: 3 .fls, 1 without, 1 .a, 1 .b, 1 .c and 2 more kinds"
     (root / "box" / "box_0.off").write_text("OFF\n")
     assert MeshFolder(root).notes == MeshFolder(root, "test").notes == [line]
     words = ["--dataset", "folder", "--root", str(root), *QUICK, "--out", str(tmp_path / "run")]
@@ -224,6 +224,14 @@ def test_files_that_are_passed_over_are_one_line_however_many_they_are(tmp_path,
     printed = capsys.readouterr().out
     assert printed.count(line) == 1
     assert printed.count("skipped: ") == 1
+    for command in ("show", "predict"):
+        monkeypatch.chdir(tmp_path)
+        assert command_line.main([command, str(root)]) == 1
+        printed = capsys.readouterr()
+        assert f"{root}: 10 files passed over for the suffix: 3 .fls, 2 without, 1 .a" in "".join(printed)
     shutil.copytree(root / "tree", tmp_path / "only" / "tree")
-    with pytest.raises(PointCloudFileError, match="; wanted root/<class>/<files>; 9 files passed over, since"):
+    for command in ("show", "predict"):
+        line = error_of(capsys, command_line.main, [command, str(tmp_path / "only")])
+        assert "holds no file of points; 9 files passed over for the suffix: 3 .fls" in line
+    with pytest.raises(PointCloudFileError, match="; wanted root/<class>/<files>; 9 files passed over for"):
         MeshFolder(tmp_path / "only")

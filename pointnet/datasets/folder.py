@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
-from pointnet.names import no_folder, printable
+from pointnet.names import no_folder
 from pointnet.points.frame import check_up
 from pointnet.points.read import (
     SUFFIXES,
@@ -21,6 +20,7 @@ from pointnet.points.read import (
     PointCloudFileError,
     files_in,
     named_by_hand,
+    passed_over,
     read_cloud,
     readable,
 )
@@ -31,7 +31,6 @@ from .clouds import LabelledClouds
 from .releases import check_num_points, check_one_of, errors_name
 
 MOST_POINTS = 1_000_000
-MOST_SUFFIXES = 5  # that a line names
 SPLITS = ("train", "test")
 UNSEEN = "not looked at: files are wanted in root/<class>/, or train/ and test/ in or above that"
 
@@ -97,7 +96,7 @@ class MeshFolder(LabelledClouds):
         super().__init__(torch.from_numpy(cached.points), labels, classes, num_points)
         self.files = cached.files
         self.bad = bad
-        self.notes = _passed_over(folder)
+        self.notes = passed_over(folder, 2)
 
 
 def sample_files(
@@ -136,7 +135,7 @@ def _find_files(root: Path, test_fraction: float, seed: int) -> tuple[list[str],
         classes = [folder.name for folder in _folders(root) if _known(folder) or _has_split(folder)]
     if not classes:
         known = " ".join(SUFFIXES)
-        wanted = "; ".join(["wanted root/<class>/<files>", *_passed_over(root)])
+        wanted = "; ".join(["wanted root/<class>/<files>", *passed_over(root, 2)])
         raise DatasetNotFoundError(root, f"holds no folder with files to read ({known}); {wanted}")
     unsplit = {name: _known(root / name) for name in classes if not by_split and not _has_split(root / name)}
     test = _test_files(root, unsplit, test_fraction, seed)
@@ -161,19 +160,6 @@ def _has_split(folder: Path) -> bool:
 def _known(folder: Path) -> list[Path]:
     """The files of a folder that have a suffix we read, in order of name."""
     return readable(file for file in folder.iterdir() if file.name[0] != ".") if folder.is_dir() else []
-
-
-def _passed_over(root: Path) -> list[str]:
-    """A line with the number of files in the folders whose suffix is not read, and the commonest suffixes."""
-    names = (path.relative_to(root).parts for path in root.rglob("*") if path.is_file())
-    inner = [parts for parts in names if len(parts) > 1 and not any(part.startswith(".") for part in parts)]
-    suffixes = Counter(suffix for *_, name in inner if (suffix := Path(name).suffix.lower()) not in SUFFIXES)
-    if not suffixes:
-        return []
-    ranked = sorted(suffixes.items(), key=lambda pair: (-pair[1], pair[0]))
-    shown = [f"{count:,} {printable(suffix) or 'without'}" for suffix, count in ranked[:MOST_SUFFIXES]]
-    more = f" and {len(suffixes) - len(shown)} more kinds" if len(suffixes) > len(shown) else ""
-    return [f"{suffixes.total():,} files passed over, since their suffix is not read: {', '.join(shown)}{more}"]
 
 
 def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pointnet.evaluation.tasks import PREPROCESSING, task_of
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, PointNetModel, load_model, shipped
-from pointnet.points.read import PointCloud, PointCloudFileError, cloud_of, files_in, read_cloud
+from pointnet.points.read import PointCloud, PointCloudFileError, cloud_of, files_in, passed_over, read_cloud
 from pointnet.points.sampling import seed_of
 
 T = TypeVar("T")
@@ -82,7 +82,9 @@ def find_files(words: Sequence[str]) -> list[Path]:
         matches = sorted(glob.glob(word, recursive=True)) if is_pattern else [word]
         found = [file for match in matches for file in files_in(Path(match))]
         if not found:
-            raise ValueError(f"{word}: holds no file of points" if matches else f"{word}: matches no file")
+            over = [line for match in matches if os.path.isdir(match) for line in passed_over(Path(match))]
+            empty = "; ".join([f"{word}: holds no file of points", *over])
+            raise ValueError(empty if matches else f"{word}: matches no file")
         files |= dict.fromkeys(found)
     return list(files)
 

@@ -13,7 +13,7 @@ from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_
 from pointnet.files import AnyPath
 from pointnet.names import printable
 from pointnet.points.frame import bounds
-from pointnet.points.read import EXTRAS, PointCloudFileError, files_in, named_by_hand, read_cloud
+from pointnet.points.read import EXTRAS, PointCloudFileError, files_in, named_by_hand, passed_over, read_cloud
 
 from .viewer import MOST_CLOUDS, MOST_POINTS, View, file_view, write_page
 
@@ -142,7 +142,8 @@ def show_files(
     columns: str | Iterable[str] | None = None,
     vertices: bool = False,
 ) -> Iterator[str | PointCloudFileError]:
-    """Yields a line for each file and each note on it, or its error, then writes the clouds to a page.
+    """Yields a line for each file and each note on it, or its error, then writes the clouds to a page. A line before
+    them counts the files of a folder that are passed over for their suffix.
 
     Args:
         paths: files and folders; a folder stands for all files of points below it.
@@ -157,8 +158,10 @@ def show_files(
         OSError: the page cannot be written.
     """
     files, by_hand = [file for path in paths for file in files_in(path)], named_by_hand(columns)
+    over = {path: passed_over(path) for path in paths if path.is_dir()}
     if not files:
-        raise ValueError(f"{paths[0]}: holds no file of points")
+        raise ValueError("; ".join([f"{paths[0]}: holds no file of points", *over.get(paths[0], [])]))
+    yield from (f"{path}: {line}" for path, lines in over.items() for line in lines)
     views, readable, width = list[View](), 0, max(len(str(file)) for file in files)
     for file in files:
         try:

@@ -4,6 +4,7 @@ Whatever a file holds, and whatever goes wrong inside a parser or a library, a c
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointnet.names import did_you_mean_path
+from pointnet.names import did_you_mean_path, printable
 
 from .cloud import Drawing, cloud_from, vertices_of
 from .cloud import PointCloud as PointCloud
@@ -40,6 +41,7 @@ from .formats.text import parse_table, parse_text
 from .frame import check_up, up_of
 
 NUM_POINTS = 1024  # drawn from a mesh by default
+MOST_SUFFIXES = 5  # that a line names
 
 Parser = Callable[[Path, Extras], Contents]
 
@@ -213,6 +215,24 @@ def readable(files: Iterable[Path]) -> list[Path]:
     known = sorted(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
     with_buffers = {file.parent for file in known if file.suffix.lower() == ".gltf"}
     return [file for file in known if file.suffix.lower() != ".bin" or file.parent not in with_buffers]
+
+
+def passed_over(root: Path, depth: int = 1) -> list[str]:
+    """A line with the number of files in a folder whose suffix is not read, and the commonest suffixes; or none.
+
+    Args:
+        depth: 1 counts all files below the folder, 2 those in folders below it.
+    """
+    names = [path.relative_to(root).parts for path in root.rglob("*") if path.is_file()]
+    shown = [parts for parts in names if len(parts) >= depth and not any(part[0] == "." for part in parts)]
+    suffixes = Counter(suffix for *_, name in shown if (suffix := Path(name).suffix.lower()) not in SUFFIXES)
+    if not suffixes:
+        return []
+    ranked = sorted(suffixes.items(), key=lambda pair: (-pair[1], pair[0]))
+    kinds = [f"{count:,} {printable(suffix) or 'without'}" for suffix, count in ranked[:MOST_SUFFIXES]]
+    more = f" and {len(ranked) - len(kinds)} more kinds" if len(ranked) > len(kinds) else ""
+    total = suffixes.total()
+    return [f"{total:,} file{'s' * (total > 1)} passed over for the suffix: {', '.join(kinds)}{more}"]
 
 
 def read_table(path: str | os.PathLike[str], columns: int, mended: bytes | None = None) -> Array:
