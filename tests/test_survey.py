@@ -88,7 +88,7 @@ def test_a_cloud_far_away_keeps_its_differences_to_a_millionth_of_its_size(tmp_p
     size = np.ptp(rows, axis=0).max()
     assert np.abs((points - points[0]) - (rows - rows[0])).max() <= 1e-6 * size
     some = read_points(path, 100, seed=3)
-    assert {row.tobytes() for row in some} <= {row.tobytes() for row in points}
+    assert {row.tobytes() for row in (*some, *read_points(path, 1))} <= {row.tobytes() for row in points}
     near = read_points(written(tmp_path, name, CLOUDS[name](stool())))
     assert near.dtype == np.float32
     assert np.abs(near - stool()).max() <= 1e-6 * size
@@ -179,6 +179,24 @@ def test_faces_are_drawn_by_the_same_areas_wherever_the_mesh_is():
     crossed = np.cross(sides[:, 1], sides[:, 2])
     wanted = crossed / np.linalg.norm(crossed, axis=1, keepdims=True)
     np.testing.assert_allclose(normals_of_faces(vertices + FAR, faces), wanted, atol=1e-6)
+
+
+def test_the_smallest_faces_keep_their_normals_far_away():
+    corners = np.random.default_rng(0).integers(-9, 10, (300, 3)) * GRID
+    faces = np.arange(300).reshape(-1, 3)
+    near, away = (normals_of_faces(corners + far, faces) for far in (0, FAR))
+    np.testing.assert_allclose(away, near, atol=1e-6)
+    drawn = [draw_on_surface(corners + far, faces, 5000, np.random.default_rng(0))[0] for far in (0, FAR)]
+    assert np.array_equal(*drawn)
+
+
+def test_what_is_left_out_does_not_make_a_cloud_wide(tmp_path):
+    rows = np.vstack([np.zeros((2, 3)), stool() + FAR, [[np.nan, 0, 0]]])
+    points = read_points(written(tmp_path, "a.npy", npy_of(rows)))
+    assert points.dtype == np.float64
+    assert np.array_equal(points, stool() + FAR)
+    lone = f"OFF\n4 1 0\n9000 0 0\n{whole_files.TRIANGLE}3 1 2 3\n"  # a vertex of no face
+    assert read_cloud(written(tmp_path, "a.off", lone), normalize=True).points.dtype == np.float32
 
 
 def test_an_answer_does_not_depend_on_where_the_cloud_is(tmp_path):
