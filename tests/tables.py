@@ -59,6 +59,7 @@ TABLES = {
     "colours, normals": ([RGB, UNIT], "r,g,b,nx,ny,nz"),
     "colours, normals, label": ([RGB, UNIT, LABEL], "r,g,b,nx,ny,nz,label"),
     "intensity, colours, normals": ([BYTE_INTENSITY, RGB, UNIT], "intensity,r,g,b,nx,ny,nz"),
+    "normals of few": ([UNIT * (np.arange(COUNT) < COUNT / 4)[:, None]], "_,_,_"),
     "velocities": ([XYZ[::-1]], "_,_,_"),
     "time": ([1.6e9 + XYZ[:, :1]], "_"),
     "intensity, time": ([SMALL_INTENSITY, 1.6e9 + XYZ[:, :1]], "intensity,_"),

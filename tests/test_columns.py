@@ -46,11 +46,30 @@ def test_columns_without_names_are_known_by_their_numbers(tmp_path, name):
 def test_the_whole_table_decides(tmp_path):
     rows = np.hstack([np.resize(XYZ, (30_001, 3)), np.resize(RGB, (30_001, 3)) % 2])
     for value, has in ((1, True), (200, True), (0.5, True), (-1, False), (70_000, False)):
-        rows[15_001, 4] = value  # which no even choice of a few rows meets
+        rows[25_001, 4] = value  # which no even choice of a few rows meets
         assert (read_cloud(written(tmp_path, "a.npy", npy_of(rows))).colors is not None) == has, value
     normals = np.resize(UNIT, (30_001, 3))
-    normals[15_001] = 0.9
+    normals[25_001] = 0.9
     assert read_cloud(written(tmp_path, "a.npy", npy_of(np.hstack([rows[:, :3], normals])))).normals is None
+
+
+@pytest.mark.parametrize(
+    ("behind", "taken"),
+    [
+        ("90 200 0 255, 8 10 90 3, 9 77 20 100", "intensity,r,g,b"),
+        ("200 0 255 39, 10 90 3 39, 77 20 100 2", "r,g,b,label"),
+        ("200 0 255 1, 10 90 3 2, 77 20 100 3", "r,g,b,label"),
+        ("200 0 255 255, 10 90 3 255, 77 20 100 255", "r,g,b,_"),
+        ("39, 39, 2", "label"),
+        ("39, 40, 2", "intensity"),
+        ("1, 2, 3", "label"),
+        ("90 200 0 255 39, 8 10 90 3 39, 9 77 20 100 2", "intensity,r,g,b,label"),
+    ],
+)
+def test_few_rows_are_told_too(tmp_path, behind, taken):
+    rows = zip(("5 2 3", "1 0.5 7", "1 9 8"), behind.split(","), strict=True)
+    path = written(tmp_path, "a.txt", "\n".join(" ".join(row) for row in rows))
+    assert read_cloud(path).notes == (f"columns taken as x,y,z,{taken}",)
 
 
 def test_colours_that_go_together_are_told_from_an_intensity_behind_them(tmp_path):

@@ -59,10 +59,9 @@ def _side_by_side(columns: list[Array]) -> Array:
 
 def _unpacked(column: Array) -> Array:
     """Red, green and blue (N, 3) of 0xAARRGGBB, a whole number or the bits of a float."""
-    native = column.astype(column.dtype.newbyteorder("="))
-    if native.dtype.kind == "f" and not (_are_whole(native) and (native > 255).any()):
-        native = native.astype(np.float32).view(np.uint32)
-    number = native.astype(np.int64)
+    if column.dtype.kind == "f" and not (_are_whole(column) and (column > 255).any()):
+        column = column.astype(np.float32).view(np.uint32)
+    number = column.astype(np.int64)
     return np.stack([(number >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)], axis=1)
 
 
@@ -109,7 +108,7 @@ class Column(NamedTuple):
 
     @property
     def is_label(self) -> bool:
-        """Whether it has few different whole numbers, from -1 on."""
+        """Whether it has whole numbers from -1 on, few different or small ones."""
         most = SMALL if self.values == self.rows else FEW
         return self.whole and self.low >= -1 and (self.high <= most or self.values <= min(FEW, self.rows / 4))
 
@@ -135,10 +134,10 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
 
     1. nx ny nz: the first three that have length 1 (a minority may be 0).
     2. r g b: the first three of the surest kind that is there: whole numbers to 255; numbers to 1; whole numbers to
-       65535; numbers to 255. Four of a kind are r g b label if the last is a label (few different whole numbers),
-       else intensity r g b, unless the first three go together much better than the last three. Of five or more a
-       label must be the fourth, or the fifth behind an intensity; or they are threes, of which the first counts. More
-       than eight that are not threes are no colours.
+       65535; numbers to 255. Four of a kind are r g b label if the last is a label (`Column.is_label`), else intensity
+       r g b, unless the first three go together much better than the last three. Of five or more a label must be the
+       fourth, or the fifth behind an intensity; or they are threes, of which the first counts. More than eight that
+       are not threes are no colours.
     3. The column before r g b is intensity. One behind them that is the same, and full, in all rows is the opacity.
     4. One or two that are left are a label, an intensity, both, or a label and an instance, which is skipped.
 

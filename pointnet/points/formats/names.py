@@ -118,7 +118,9 @@ def counting(names: Sequence[str]) -> int | None:
     `0,1,2` is what pandas writes of a table without names, `,0,1,2` with its index; R calls columns V1, V2, V3.
     """
     skipped = int(len(names) > 3 and _spelled(names[0])[0] in UNNAMED and not names[0].strip(' "').isdigit())
-    found = [re.fullmatch(r"\W*([a-z_ .:-]{0,20}?)(\d{1,3})\W*", name.lower()) for name in names[skipped:]]
+    found = [
+        re.fullmatch(r"\W*([a-z_ .:-]{0,20}?)(\d{1,3})\W*", name[:LONGEST_NAME].lower()) for name in names[skipped:]
+    ]
     words = [(match[1], int(match[2])) for match in found if match]
     if len(words) < 3 or len(words) < len(found):
         return None
