@@ -104,3 +104,11 @@ def test_the_scene_that_people_bring():
     points = read_points(path, 4000)
     assert np.allclose(np.ptp(points, axis=0), [1, 3, 2], atol=0.01)
     assert (np.isclose(np.abs(points), [0.5, 1.5, 1], atol=1e-6).sum(1) >= 1).all()
+
+
+def test_a_buffer_ends_where_the_gltf_says(tmp_path):
+    binary, path = beside(tmp_path, "a.bin")
+    written(path.parent, "a.bin", binary)
+    path.write_text(path.read_text().replace('"byteLength": 1000', '"byteLength": 900'))
+    with pytest.raises(PointCloudFileError, match="accessor 2 declares 40 rows, more than its buffer holds"):
+        read_cloud(path)

@@ -214,16 +214,19 @@ def _byte_lists(body: bytes, at: int, element: Element, kept: int | None) -> tup
         sum(prop.kind.itemsize for prop in element.properties[start:end] if not prop.length)
         for start, end in pairwise([0, *lists, None])
     ]
+    parts, last = [*zip(lists, between, strict=False)], between[-1]
     # Rows of different lengths: each begins where the one before ends, so they are visited one by one.
     for row in range(element.rows):
-        for i, width in zip(lists, between, strict=False):
-            scalars += body[at : at + width]
+        for i, width in parts:
+            if width:
+                scalars += body[at : at + width]
             start, size, at = _span(body, at + width, element.properties[i], row, element.name)
             if i == kept:
                 sizes[row] = size
                 corners += body[start:at]
-        scalars += body[at : at + between[-1]]
-        at += between[-1]
+        if last:
+            scalars += body[at : at + last]
+            at += last
     if at > len(body):
         raise Refusal(f"is cut short in {quoted(element.name)[1:-1]} {element.rows - 1}")
     table = np.frombuffer(scalars, [(name, prop.kind) for name, prop in named]) if named else None
