@@ -99,7 +99,8 @@ def test_more_points_than_memory_holds_are_refused_before_any_is_drawn():
 
 def test_rows_that_belong_together_stay_together(tmp_path):
     table = np.hstack([whole_files.vertices(), np.arange(40)[:, None]])
-    cloud = read_cloud(written(tmp_path, "a.xyz", whole_files.rows(table)), num_points=30, seed=2)
+    path = written(tmp_path, "a.xyz", whole_files.rows(table))
+    cloud = read_cloud(path, num_points=30, seed=2, columns="x,y,z,label")
     assert np.allclose(cloud.points, whole_files.vertices()[cloud.labels], atol=1e-5)
 
 
