@@ -273,13 +273,13 @@ def test_the_commands_train_and_measure_ones_own_files(task, tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f"\n{TASKS[task].summary(test)}\n")
     if task != "classification":
         wrong = ["evaluate", str(out), "--dataset", "modelnet40"]
-        assert "no dataset 'modelnet40'" in error_of(capsys, command_line.main, wrong)
+        assert "the data set modelnet40 is not for the task" in error_of(capsys, command_line.main, wrong)
 
 
 def test_what_segmentation_cannot_do_is_one_line(capsys):
     for words, message in (
         (["--task", "scene", "--teacher", "x"], "teacher is for the task classification, not scene"),
-        (["--task", "part", "--dataset", "modelnet40"], "no dataset 'modelnet40' (known: shapes, shapenetpart)"),
+        (["--task", "part", "--dataset", "modelnet40"], "not for the task part, only shapes, shapenetpart"),
         (["--task", "scene", "--dataset", "s3dis_area7"], "did you mean 's3dis_area"),
         (["--task", "part", "--model", "pointnet_part"], "no model 'pointnet_part'; did you mean 'pointnet'?"),
     ):

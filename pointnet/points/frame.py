@@ -87,7 +87,7 @@ def bounds(points: Any, valid: NDArray[np.bool_] | None = None) -> tuple[NDArray
     corners = []
     for start in range(0, len(points), BLOCK):
         block = points[start : start + BLOCK]
-        if valid is not None:
+        if valid is not None and not valid[start : start + BLOCK].all():
             block = block[valid[start : start + BLOCK]]
         if len(block):
             # A column at a time: numpy takes ten times as long for all three at once.
