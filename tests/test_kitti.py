@@ -87,12 +87,10 @@ def test_a_bin_that_is_no_scan_is_refused(tmp_path, content, reason):
     assert str(caught.value) == f"{path}: {reason}"
 
 
-def test_a_bin_beside_a_gltf_is_its_buffer(tmp_path):
-    scans = [written(tmp_path, f"{i}.bin", kitti()) for i in range(2)]
-    (tmp_path / "model").mkdir()
-    model = written(tmp_path / "model", "a.gltf", whole_files.gltf())
-    written(tmp_path / "model", "a.bin", kitti())
-    assert files_in(tmp_path) == [*scans, model]
+def test_a_bin_that_a_gltf_names_is_its_buffer(tmp_path):
+    scans = [written(tmp_path, f"{name}.bin", kitti()) for name in ("a b", "scan")]
+    model = written(tmp_path, "a.gltf", b'{"buffers": [{"uri": "a%20b.bin"}]}')
+    assert files_in(tmp_path) == [model, scans[1]]
 
 
 def test_the_case_has_its_right_values():

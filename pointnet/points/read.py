@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,10 +212,14 @@ def files_in(path: Path) -> list[Path]:
 
 
 def readable(files: Iterable[Path]) -> list[Path]:
-    """Those files that have a suffix we read, sorted; a BIN beside a GLTF is its buffer, and left out."""
+    """Those files that have a suffix we read, sorted; a BIN that a GLTF beside it names is its buffer, and left out."""
     known = sorted(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
-    with_buffers = {file.parent for file in known if file.suffix.lower() == ".gltf"}
-    return [file for file in known if file.suffix.lower() != ".bin" or file.parent not in with_buffers]
+    bins = {file for file in known if file.suffix.lower() == ".bin"}
+    beside = {file.parent for file in bins}
+    for gltf in (file for file in known if file.suffix.lower() == ".gltf" and file.parent in beside):
+        text = unquote(gltf.read_bytes().decode("utf-8", "replace"))
+        bins -= {file for file in bins if file.parent == gltf.parent and file.name in text}
+    return [file for file in known if file.suffix.lower() != ".bin" or file in bins]
 
 
 def passed_over(root: Path, depth: int = 1) -> list[str]:
