@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from pointnet.points.read import PointCloudFileError, files_in, read_cloud, read_points
-from tests import whole_files
 from tests.helpers import SHARED_DATA
 from tests.las_files import kitti, nuscenes
 from tests.whole_files import written
