@@ -151,6 +151,7 @@ def test_ctrl_c_is_exit_code_130(capsys, monkeypatch):
     "words",
     [
         ["-m", "pointnet", "--help"],
+        ["-c", "import signal; del signal.SIGPIPE; from pointnet.__main__ import main; exit(main(['--help']))"],
         ["train.py", "--help_all"],
         ["-m", "pointnet", "show", f"{SAMPLES}/files", "--out", "{out}"],
     ],

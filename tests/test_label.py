@@ -154,6 +154,13 @@ def test_neither_place_nor_scale_of_the_points_matters_and_no_digit_of_them_is_l
             assert np.array_equal(read_cloud(tmp_path / "new" / "far.ply", precise=True).points, changed)
 
 
+def test_an_array_keeps_its_rows_of_zeros_and_a_file_does_not(model, tmp_path):
+    points = np.vstack([np.zeros((3, 3)), read_points(STOOL)])
+    assert np.array_equal(label_points(points, model).points, points)
+    np.save(tmp_path / "a.npy", points)
+    assert len(label_points(tmp_path / "a.npy", model).labels) == len(points) - 3
+
+
 def test_the_ply_holds_points_labels_and_the_colours_of_the_page(model, tmp_path):
     points = read_points(STOOL)  # float32
     found = label_points(points, model)

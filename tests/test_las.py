@@ -16,6 +16,7 @@ from pointnet.inference import label
 from pointnet.inference.label import label_each
 from pointnet.inference.scenes import label_scene
 from pointnet.points.formats import las as reader
+from pointnet.points.formats import unpack_laz
 from pointnet.points.frame import bounds
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from pointnet.points.sampling import seed_of
@@ -173,7 +174,8 @@ def test_a_laz_that_is_damaged_greedy_or_slow_is_one_line(tmp_path, monkeypatch)
             whole[: len(whole) // 2 + 100],
             "(damaged, cut short or packed in a way that is not known): LazrsError",
         ),
-        (whole[:107] + b"\xff\xff\xff\x7f" + whole[111:], "declares 2147483647 points of 26 bytes, packed into"),
+        (whole[:107] + b"\xff\xff\xff\x7f" + whole[111:], "2147483647 points of 26 bytes, packed into"),
+        (whole[:107] + b"\xff\xff\xff\x7f" + whole[111:], "more than is allowed here"),
         (whole[:105] + b"\x1b" + whole[106:], "not known): ValueError: its records are of 27 bytes, but 26 are packed"),
     ):
         path.write_bytes(content)
@@ -223,8 +225,32 @@ def test_the_rows_of_a_las_may_stay_in_the_file(tmp_path):
     some = np.random.default_rng(1).integers(0, 500_000, 99)
     for name in ("points", "colors", "labels", "intensity"):
         assert np.array_equal(getattr(mapped, name)[some], getattr(whole, name)[some]), name
+        assert getattr(mapped, name)[:9].dtype == getattr(whole, name).dtype
     for changed in ({"up": "y"}, {"normalize": True}, {"num_points": 9}):
         assert isinstance(read_cloud(path, mapped=True, **changed).points, np.ndarray)
+
+
+@pytest.mark.parametrize("zeros", [[0, 1], [5, 9, 10, 11, 69_999], [*range(2, 70_000, 3)]])
+def test_rows_of_zeros_of_a_las_that_stays_in_its_file_are_left_out(tmp_path, zeros):
+    xyz = np.random.default_rng(0).integers(1, 3001, (70_000, 3))
+    xyz[zeros] = 0
+    records = las_records(xyz, xyz % 256, np.arange(70_000) % 13)
+    path = written(tmp_path, "a.las", las_header(70_000) + records)
+    whole, mapped = read_cloud(path, precise=True), read_cloud(path, mapped=True)
+    assert not isinstance(mapped.points, np.ndarray)
+    assert mapped.notes == whole.notes
+    assert len(mapped.points) == len(whole.points) == 70_000 - len(zeros)
+    some = np.random.default_rng(1).integers(0, len(whole.points), 99)
+    for name in ("points", "colors", "labels", "intensity"):
+        found, wanted = getattr(mapped, name), getattr(whole, name)
+        assert np.array_equal(found.astype(wanted.dtype), wanted), name
+        assert np.array_equal(found[some], wanted[some]), name
+
+
+def test_a_system_that_refuses_a_limit_of_memory_unpacks_without(monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "setrlimit", lambda *given: int("macOS: current limit exceeds maximum limit"))
+    unpack_laz.limit_memory(10**9)
 
 
 def test_a_las_is_labelled_and_shown_as_the_same_points_in_arrays(tmp_path, capsys, monkeypatch):

@@ -71,6 +71,7 @@ def test_rows_and_faces_that_are_not_finite_are_left_out(tmp_path):
     assert cloud.points.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert cloud.labels.tolist() == [0, 2]
     points = read_points(written(tmp_path, "a.off", f"OFF\n4 2 0\n{TRIANGLE}nan 1 1\n3 0 1 2\n3 0 1 3\n"))
+    assert read_cloud(tmp_path / "a.off").notes == ("1 face with coordinates that are not finite left out",)
     assert (points[:, 2] == 0).all()
 
 

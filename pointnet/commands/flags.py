@@ -4,7 +4,6 @@ Every error of the parser is one line on stderr, with the nearest known word for
 """
 
 import os
-import signal
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter
 from collections.abc import Callable, Sequence
@@ -14,8 +13,11 @@ from typing import Any, NoReturn
 from pointnet.names import did_you_mean, printable
 
 PROG = "python -m pointnet"
-EXIT_CODES = "exit codes: 0 done; 1 done, except for files that cannot be read; 2 refused, in one line; 130 stopped"
-REFUSED = 2  # an exit code
+EXIT_CODES = (
+    "exit codes: 0 done; 1 done, except for files that cannot be read; 2 refused, in one line; 130 stopped; "
+    "141 nobody reads the output"
+)
+REFUSED, NO_READER = 2, 141  # exit codes; 128 + SIGPIPE, which Windows does not have
 COMMANDS = {
     "train": "train a network on a data set",
     "predict": "classify files of points, or label their points",
@@ -184,7 +186,7 @@ FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, expor
 
 
 def quiet_without_reader(main: Callable[..., int]) -> Callable[..., int]:
-    """The same command, but with exit code 141 and no word where the reader of its output has gone, as of `| head`."""
+    """The same command, but with NO_READER and no word where the reader of its output has gone, as of `| head`."""
 
     @wraps(main)
     def wrapped(*words: Any) -> int:
@@ -197,7 +199,7 @@ def quiet_without_reader(main: Callable[..., int]) -> Callable[..., int]:
                     sys.stdout.flush()
             return code
         except BrokenPipeError:
-            code = 128 + signal.SIGPIPE
+            code = NO_READER
         except OSError as error:  # a full disk
             if code != REFUSED:
                 print(f"{PROG}: error: {one_line(error)}", file=sys.stderr)

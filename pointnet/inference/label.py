@@ -36,8 +36,9 @@ class LabelledCloud:
 
     Args:
         file: the file of the cloud; None for an array.
-        points: (N, 3) float64, as in the file, without those that are not finite; of a mesh, the points drawn. From
-            `label_each(mapped=True)` they may be `Rows`, which are still in the file.
+        points: (N, 3) float64, as in the file, without those that are not finite, or zeros if there are several; of
+            an array without those that are not finite; of a mesh, the points drawn. From `label_each(mapped=True)`
+            they may be `Rows`, which are still in the file.
         up: the up axis of the points, "z" or "y".
         labels: (N,) int64, indices into `names`.
         probability: (N,) float32, of that label.
@@ -116,7 +117,8 @@ def label_points(
     Args:
         source: a file of any format that `read_points` reads, a folder of them, or, for parts, an array (N, 3), with
             normals (N, 6); or a list of these. A cloud may have any number of points; a mesh is sampled by area. A
-            room must be in metres and have colours (`label_scene` takes arrays).
+            room must be in metres and have colours (`label_scene` takes arrays). Rows of zeros of a file are left out,
+            if there are several; those of an array are labelled too, so that labels are in its rows' order.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights
             for parts.
         category: the category of the objects, one of `model.preprocessing["categories"]`; points get the labels of its

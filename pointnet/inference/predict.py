@@ -81,7 +81,8 @@ def predict(
 
     Args:
         source: a file of any format that `read_points` reads, a folder of them, or an array (N, 3), with normals
-            (N, 6); or a list of these. A mesh is sampled by area.
+            (N, 6); or a list of these. A mesh is sampled by area. Rows of zeros of a file are left out, if there are
+            several; those of an array count.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights of
             ModelNet40. For a model that labels points, use `label_points`.
         up: the up axis of the source, "z" or "y"; points are rotated to the frame of the weights (z up). None: y for

@@ -52,9 +52,10 @@ def label_scene(
     for name, array in (("points", points), ("colors", colors)):
         if array.ndim != 2 or array.shape != (len(points), 3) or not len(array):
             raise ValueError(f"{name} must be ({len(points)}, 3) with at least one, got {array.shape}")
-        if not np.isfinite(bounds(array)).all():
-            raise ValueError(f"{name} must be finite, got a number that is not")
     low, high = bounds(points)
+    for name, corners in (("points", (low, high)), ("colors", bounds(colors))):
+        if not np.isfinite(corners).all():
+            raise ValueError(f"{name} must be finite, got a number that is not")
     width, depth, _ = extent = (high - low).astype(np.float32)
     if extent.max() > WIDEST:
         raise ValueError(f"must be a scene in metres, at most {WIDEST:,} of them, got {extent.max():,.0f}")

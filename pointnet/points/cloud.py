@@ -55,8 +55,8 @@ class Drawing(NamedTuple):
     repeat: bool
     normalize: bool
     precise: bool
-    mapped: bool = False  # all rows of a table that is mapped stay there
-    any_zeros: bool = False  # rows of zeros count, however many, as those of a mesh's vertices do
+    mapped: bool = False  # the rows of a table that is mapped stay there
+    any_zeros: bool = False  # rows of zeros count, however many, as those of arrays and of a mesh's vertices do
 
 
 def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
@@ -70,7 +70,9 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     valid, zeros = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
         valid, notes = _valid_rows(whole, valid, 0 if drawing.any_zeros else zeros)
-        contents = _without_zeros(contents._replace(notes=(*contents.notes, *notes)))
+        contents = _without_zero_normals(contents._replace(notes=(*contents.notes, *notes)))
+        if drawing.mapped and isinstance(whole, Rows):
+            return _mapped(contents, np.flatnonzero(~valid))
         rows = drawn_rows(valid, drawing.num_points, drawing.generator, drawing.repeat)
         if not isinstance(rows, slice):
             columns = contents._asdict().items()
@@ -78,10 +80,6 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
                 name: column[rows] for name, column in columns if isinstance(column, np.ndarray | Rows)
             }
             contents = contents._replace(**drawn)
-        elif drawing.mapped and isinstance(whole, Rows):
-            return PointCloud(
-                contents.vertices, None, contents.colors, contents.labels, contents.intensity, contents.notes
-            )
     dtype = np.float64 if drawing.precise else np.float32
     if drawing.normalize and valid.any():
         middle, half = middle_and_half_extent(np.stack(bounds(whole, valid)))
@@ -151,6 +149,17 @@ def _copies(vertices: Array, valid: NDArray[np.bool_]) -> list[str]:
     return [f"{same:,} of {count:,} points are copies of one, ({place})"] if same > count / 2 else []
 
 
+def _mapped(contents: Contents, left_out: NDArray[np.int64]) -> PointCloud:
+    """A cloud whose rows, but for these, stay in the file and get the types of the library when they are taken."""
+
+    def rows(name: str, dtype: type[np.generic]) -> Any:
+        column = getattr(contents, name)
+        return None if column is None else Rows(column, lambda taken: taken.astype(dtype, copy=False), left_out)
+
+    points, colors, labels = rows("vertices", np.float64), rows("colors", np.float32), rows("labels", np.int64)
+    return PointCloud(points, None, colors, labels, rows("intensity", np.float32), contents.notes)
+
+
 def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
     """A cloud in the types of the library, its coordinates in this one."""
     normals, colors, labels = contents.normals, contents.colors, contents.labels
@@ -175,10 +184,10 @@ def _sampled(mesh: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     except ValueError as error:
         raise Refusal(str(error)) from error
     corners, notes = mesh.faces[face], mesh.notes
-    points = interpolate(mesh.vertices, corners, weights, np.float64)
+    drawn = interpolate(mesh.vertices, corners, weights, np.float64)
     with np.errstate(over="ignore"):  # too large becomes infinite
-        kept = drawing.precise or not (drawing.normalize or lossless_type(points) is np.float32)
-        points = points.astype(np.float64 if kept else np.float32)
+        kept = drawing.precise or not (drawing.normalize or lossless_type(drawn) is np.float32)
+        points = drawn.astype(np.float64 if kept else np.float32)
     if not _finite_rows(points, np.float32)[0].all():
         raise Refusal("has coordinates too large for 32 bits")
     normals = normals_of_faces(mesh.vertices, corners) if "normals" in extras else None
@@ -188,8 +197,7 @@ def _sampled(mesh: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     elif mesh.face_colors is not None:
         colors = mesh.face_colors[face].astype(np.float32)
     if mesh.labels is not None:
-        legs = mesh.vertices[corners] - interpolate(mesh.vertices, corners, weights, np.float64)[:, None]
-        nearest = np.linalg.norm(legs, axis=2).argmin(1)[:, None]
+        nearest = np.linalg.norm(mesh.vertices[corners] - drawn[:, None], axis=2).argmin(1)[:, None]
         labels = mesh.labels[np.take_along_axis(corners, nearest, axis=1)[:, 0]].astype(np.int64)
         notes += ("each drawn point has the label of the nearest corner of its face",)
     elif mesh.face_labels is not None:
@@ -210,9 +218,9 @@ def _finite_mesh(mesh: Contents) -> Contents:
         raise Refusal("has no face with coordinates that are finite")
     of_faces = {name: getattr(mesh, name) for name in ("faces", "face_colors", "face_labels")}
     if not kept.all():
-        mesh = mesh._replace(
-            notes=(*mesh.notes, f"faces with coordinates that are not finite left out: {(~kept).sum()}")
-        )
+        wrong = int((~kept).sum())
+        note = f"{wrong:,} face{'s' * (wrong > 1)} with coordinates that are not finite left out"
+        mesh = mesh._replace(notes=(*mesh.notes, note))
     return mesh._replace(
         vertices=np.where(finite[:, None], mesh.vertices, 0),
         **{name: values[kept] for name, values in of_faces.items() if values is not None},
@@ -226,7 +234,7 @@ def vertices_of(mesh: Contents) -> Contents:
     return mesh._replace(faces=None, face_colors=None, face_labels=None, notes=(*mesh.notes, *notes))
 
 
-def _without_zeros(contents: Contents) -> Contents:
+def _without_zero_normals(contents: Contents) -> Contents:
     """A cloud whose normals are all 0, or not finite, has none."""
     normals = contents.normals
     if not isinstance(normals, np.ndarray):
@@ -234,4 +242,4 @@ def _without_zeros(contents: Contents) -> Contents:
     blocks = (normals[start : start + BLOCK] for start in range(0, len(normals), BLOCK))
     if any(np.any(np.isfinite(block) & (block != 0)) for block in blocks):
         return contents
-    return contents._replace(normals=None, notes=(*contents.notes, "normals are all zero, so they are left out"))
+    return contents._replace(normals=None, notes=(*contents.notes, "normals are all 0 or not finite, left out"))

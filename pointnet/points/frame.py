@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[Any]
+Points = NDArray[Any]
 
 UPS = (None, "z", "y")  # what `up=` may be; None: what the format or the data set says
 Y_UP_SUFFIXES = (".glb", ".gltf")  # their standard says so; all else is taken as z up
@@ -29,14 +29,14 @@ def up_of(path: Path, up: str | None = None) -> str:
     return up or ("y" if path.suffix.lower() in Y_UP_SUFFIXES else "z")
 
 
-def rotated_y_up_to_z_up(rows: Rows) -> Rows:
+def rotated_y_up_to_z_up(rows: Points) -> Points:
     """Rows of a right-handed frame with y up, rotated by a quarter about x: (x, y, z) -> (x, -z, y)."""
     rotated = swapped_y_and_z(rows)
     np.negative(rotated[..., 1::3], out=rotated[..., 1::3])
     return rotated
 
 
-def swapped_y_and_z(rows: Rows) -> Rows:
+def swapped_y_and_z(rows: Points) -> Points:
     """Rows mirrored, (x, y, z) -> (x, z, y): what brings ModelNet40's HDF5 and resampled text into the mesh frame."""
     swapped = np.empty_like(rows)  # in the memory order of the input, unlike rows[..., order]
     for to, of in enumerate((0, 2, 1)):
@@ -44,7 +44,7 @@ def swapped_y_and_z(rows: Rows) -> Rows:
     return swapped
 
 
-def in_unit_sphere(points: Rows) -> Rows:
+def in_unit_sphere(points: Points) -> Points:
     """Clouds (..., N, 3) of floats, each with its mean at the origin and its farthest point at distance 1.
 
     Raises:
@@ -56,7 +56,7 @@ def in_unit_sphere(points: Rows) -> Rows:
     return points
 
 
-def centre_and_radius(points: Rows) -> tuple[Rows, Rows]:
+def centre_and_radius(points: Points) -> tuple[Points, Points]:
     """The mean of each cloud (..., N, 3) and the distance of its farthest point from it: (..., 1, 3), (..., 1, 1).
 
     The mean is summed in float64; both have the type of the points.
@@ -68,7 +68,7 @@ def centre_and_radius(points: Rows) -> tuple[Rows, Rows]:
         centre = points.mean(-2, keepdims=True, dtype=np.float64).astype(points.dtype)
         blocks = (points[..., start : start + BLOCK, :] for start in range(0, points.shape[-2], BLOCK))
         farthest = [np.linalg.norm(block - centre, axis=-1).max(-1) for block in blocks]
-    radius: Rows = np.max(farthest, axis=0)
+    radius: Points = np.max(farthest, axis=0)
     if not ((radius > 0) & (radius < np.inf)).all():
         broken = np.argwhere(~((radius > 0) & (radius < np.inf)))[0]
         cloud = f"cloud {', '.join(map(str, broken))} " if len(broken) else ""
@@ -96,7 +96,7 @@ def bounds(points: Any, valid: NDArray[np.bool_] | None = None) -> tuple[NDArray
     return low.min(0), high.max(0)
 
 
-def middle_and_half_extent(vertices: Rows) -> tuple[NDArray[np.float64], float]:
+def middle_and_half_extent(vertices: Points) -> tuple[NDArray[np.float64], float]:
     """The middle of a bounding box (3,), and half its longest side, or 1 where that is 0; no overflow on the way."""
     low, high = bounds(vertices)
     middle = low / 2 + high / 2

@@ -115,8 +115,9 @@ def read_cloud(
         mesh_points: N of a mesh where `num_points` is None.
         vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces, with
             the normals, colours, labels and intensity of the vertices themselves.
-        mapped: leave the rows of a LAS or LAZ in the file, if all are wanted and its up axis is z: points (float64),
-            colors, labels and intensity are then `Rows`, which are converted when they are indexed, and take no memory.
+        mapped: leave the rows of a LAS or LAZ in the file, if `num_points` is None and its up axis is z: points
+            (float64), colors, labels and intensity are then `Rows`, which are converted to the types of `PointCloud`
+            when they are indexed, and take no memory.
         columns: the names of all columns of a text, NPY or NPZ, in order, where they have none or wrong ones: of x, y,
             z, nx, ny, nz, r, g, b, label and intensity, and _ for one to skip; a list, or joined by commas. None: by
             their names, else by their numbers (`formats.columns.recognised`), which `notes` then says.
@@ -140,7 +141,7 @@ def read_cloud(
         elif is_mesh:
             num_points = num_points or mesh_points
         axis = up_of(path, up)
-        mapped = mapped and axis == "z" and not normalize
+        mapped = mapped and axis == "z" and num_points is None and not normalize
         drawing = Drawing(num_points, generator, repeat, normalize, precise, mapped, any_zeros=is_mesh)
         return cloud_from(contents, drawing, extras).in_library_frame(axis)
 
@@ -156,12 +157,14 @@ def cloud_of(
 ) -> PointCloud:
     """The cloud that `read_cloud` gives for a file of these rows: points (N, 3), or points and normals (N, 6).
 
+    But rows of zeros stay, however many, so that the cloud's rows are the caller's.
+
     Raises:
         ValueError: rows of another shape or not of numbers, or that `read_cloud` would refuse in a file; an argument
             outside `read_cloud`'s.
     """
     check_drawing(num_points, up)
-    drawing = Drawing(num_points, np.random.default_rng(seed), repeat, normalize, precise)
+    drawing = Drawing(num_points, np.random.default_rng(seed), repeat, normalize, precise, any_zeros=True)
     if rows.ndim != 2 or rows.shape[1] not in (3, 6) or not len(rows) or rows.dtype.kind not in "fiu":
         wanted = "numbers (N, 3), or (N, 6) with normals"
         several = "; give several clouds as a list" if rows.ndim == 3 else ""

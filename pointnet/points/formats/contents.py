@@ -12,6 +12,7 @@ Array = NDArray[Any]
 Extras = Collection[str]
 EXTRAS = ("normals", "colors", "labels", "intensity")
 BLOCK = 1 << 16  # rows looked at together, so that temporary arrays stay small
+NONE = np.empty(0, np.int64)
 
 
 class Rows:
@@ -22,16 +23,21 @@ class Rows:
     Args:
         raw: the rows as they are in the file, mapped into memory, or other `Rows`.
         converted: what some of them mean; it keeps their number.
+        left_out: which of the raw rows do not count, in order.
     """
 
-    def __init__(self, raw: Any, converted: Callable[[Array], Array]):
+    def __init__(self, raw: Any, converted: Callable[[Array], Array], left_out: NDArray[np.int64] = NONE):
         self.raw, self.converted = raw, converted
-        self.shape, self.ndim = raw.shape, raw.ndim
+        self.shape, self.ndim = (len(raw) - len(left_out), *raw.shape[1:]), raw.ndim
+        self.before = left_out - np.arange(len(left_out))  # how many rows are kept before each that is left out
 
     def __len__(self) -> int:
-        return len(self.raw)
+        return int(self.shape[0])
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> Array:
+        if len(self.before):
+            rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+            rows = rows + np.searchsorted(self.before, rows, "right")
         return self.converted(self.raw[rows])
 
     def astype(self, dtype: DTypeLike) -> Array:

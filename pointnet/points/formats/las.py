@@ -100,11 +100,11 @@ def _header(file: BinaryIO, size: int) -> Header:
     if packed:
         laszip = _laszip(file, length, start)
         if count > MOST_POINTS + POINTS_OF_A_BYTE * size or count * record > MOST_BYTES + BYTES_OF_A_BYTE * size:
-            raise Refusal(f"declares {count} points of {record} bytes, packed into {there}, which cannot be")
+            raise Refusal(f"declares {count} points of {record} bytes, packed into {there}, more than is allowed here")
     elif count * record > there or (not count and there >= record):
         raise Refusal(f"declares {count} points of {record} bytes, holds {there} bytes of them")
     elif there - count * record >= record and not _has_more(data, minor):
-        notes = (f"{there - count * record} bytes after the last declared point left out",)
+        notes = (f"{there - count * record:,} bytes after the last declared point left out",)
     return Header(packed, kind, record, count, start, scale, offset, laszip, notes)
 
 

@@ -32,7 +32,7 @@ def parse_stl(data: bytes, extras: Extras = EXTRAS) -> Contents:
     elif len(data) >= HEADER and declared <= there:
         corners = np.frombuffer(data, RECORD, declared, HEADER)["corners"].reshape(-1, 3)
         if rest := len(data) - HEADER - declared * RECORD.itemsize:
-            notes.append(f"bytes after the last triangle left out: {rest}")
+            notes.append(f"{rest:,} byte{'s' * (rest > 1)} after the last triangle left out")
     else:
         raise Refusal(f"declares {declared} triangles of 50 bytes after its header, holds {max(there, 0):g}")
     if not len(corners):

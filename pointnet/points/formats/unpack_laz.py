@@ -39,11 +39,12 @@ def limit_memory(size: int) -> None:
     """Lets this process take no more memory than that, where the system can do so."""
     try:
         import resource
-    except ImportError:
+
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    except (ImportError, ValueError, OSError):  # Windows has no limits, and macOS refuses this one
         return
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 if __name__ == "__main__":
