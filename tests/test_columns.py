@@ -136,7 +136,22 @@ def test_however_a_table_is_written_its_points_are_the_same(tmp_path, text, righ
     notes = [note for note in cloud.notes if "not finite" not in note]
     assert not right or len(notes) == text.startswith(("0,1,2", "0;1;2"))
     if not right:
-        assert cloud.notes == ("its first line, 0 1 2, taken as a point, since all others are whole numbers too",)
+        assert cloud.notes == ("its first line, 0 1 2, taken as a point, since all coordinates are whole numbers",)
+
+
+def test_a_first_row_that_only_looks_like_a_header_stays_a_point(tmp_path):
+    path = written(tmp_path, "a.pts", "3\n0 1 2\n0.5 .1 .2\n.3 .4 .5\n")
+    assert read_points(path).tolist() == np.float32([[0, 1, 2], [0.5, 0.1, 0.2], [0.3, 0.4, 0.5]]).tolist()
+    voxels = "0 1 2 3\n5 4 2 3\n5 4 3 0\n"
+    assert read_cloud(written(tmp_path, "a.txt", voxels)).labels.tolist() == [3, 3, 0]
+    for text, columns, count in (
+        (voxels, None, 3),
+        (voxels, "x,y,z,label", 3),
+        ("0 1 2 3\n4 1 2 3.5\n4 3 3 4\n", "label,x,y,z", 2),
+    ):
+        path = written(tmp_path, "a.txt", text)
+        for extras in ((), ("labels",)):
+            assert len(read_cloud(path, columns=columns, extras=extras).points) == count, (columns, extras)
 
 
 def test_numbers_that_are_not_finite_are_so_in_every_text(tmp_path):

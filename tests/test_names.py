@@ -11,7 +11,7 @@ from pointnet.points.formats.names import counting, places
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files
 from tests.helpers import error_of
-from tests.tables import COUNT, LABEL, RGB, SMALL_INTENSITY, UNIT, XYZ, assert_holds, text_of
+from tests.tables import BYTE_INTENSITY, COUNT, LABEL, RGB, SMALL_INTENSITY, UNIT, XYZ, assert_holds, text_of
 from tests.whole_files import npy_of, pcd, ply, written
 
 NAMES = [
@@ -183,6 +183,20 @@ def test_names_by_hand_win_over_all_else(tmp_path):
     with pytest.raises(PointCloudFileError, match="names its own columns; columns can be given for .xyz, .txt"):
         read_points(whole_files.FILES / "chair.off", columns="x,y,z")
     assert np.allclose(read_points(written(tmp_path, "a.npz", npz(points=XYZ)), columns="z,y,x"), XYZ[:, ::-1])
+    words = written(tmp_path, "a.txt", "x y z label\n1 2 3 chair\n4 5 6 chair\n")
+    with pytest.raises(PointCloudFileError, match="'1 2 3 chair' has no number for label"):
+        read_points(words, columns="x,y,z,label")
+    fields = np.zeros(2, [(name, "f4") for name in "xyz"])
+    for name, content in (("b.npy", npy_of(fields)), ("b.npz", npz(x=XYZ[:, 0], y=XYZ[:, 1], z=XYZ[:, 2]))):
+        with pytest.raises(PointCloudFileError, match="has names of its own, 'x, y, z'; leave out --columns"):
+            read_points(written(tmp_path, name, content), columns="z,y,x")
+
+
+def test_only_extras_without_an_array_of_their_own_are_looked_for_in_the_columns_of_the_points(tmp_path):
+    rows = np.hstack([XYZ, BYTE_INTENSITY, RGB, BYTE_INTENSITY[::-1]])
+    cloud = read_cloud(written(tmp_path, "a.npz", npz(points=rows, colors=RGB.astype(np.uint8))))
+    assert np.allclose(cloud.colors * 255, RGB)
+    assert cloud.notes == ("columns taken as x,y,z,_,_,_,_,_",)
 
 
 def test_commands_say_what_was_taken_for_what_and_take_columns(capsys, tmp_path):

@@ -163,7 +163,7 @@ REFUSED = [
     ("a.pcd", pcd(DATA="binary"), "declares 2 points of 12 bytes, holds 12 bytes of them"),
     ("a.pcd", pcd(DATA="xml"), "DATA must be ascii, binary or binary_compressed, got 'xml'"),
     ("a.pcd", pcd(SIZE="4 4 3"), "TYPE and SIZE must be I or U of 1, 2, 4 or 8, or F of 4 or 8, got 'F3'"),
-    ("a.pcd", pcd(COUNT="1 1 9000000"), "declares 9000002 values a point"),
+    ("a.pcd", pcd(COUNT="1 1 9000000"), "declares 9000002 values per point"),
     ("a.pcd", pcd(DATA="binary_compressed"), "declares 2 points of 12 bytes, but "),
     ("a.npy", npy_of(np.array([{"a": 1}], object)), "holds Python objects, which are not loaded"),
     ("a.npy", npy_claim("(1000000000, 3)"), "declares an array of (1000000000, 3), 12000000000 bytes, but holds 64"),

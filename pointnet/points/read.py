@@ -44,7 +44,9 @@ from .frame import check_up, up_of
 NUM_POINTS = 1024  # drawn from a mesh by default
 MOST_SUFFIXES = 5  # that a line names
 
-Parser = Callable[[Path, Extras], Contents]
+TEXTS = (".xyz", ".txt", ".csv", ".pts", ".asc")
+# The formats of tables, whose columns may be named by hand: these parsers take the names as a third argument.
+TABLES = (*TEXTS, ".xyzrgb", ".xyzn", ".npy", ".npz")
 
 
 def _whole(parse: Callable[..., Contents]) -> Callable[..., Contents]:
@@ -52,7 +54,7 @@ def _whole(parse: Callable[..., Contents]) -> Callable[..., Contents]:
     return lambda path, *wanted: parse(path.read_bytes().removeprefix(MARK), *wanted)
 
 
-PARSERS: dict[str, Parser] = {
+PARSERS: dict[str, Callable[..., Contents]] = {
     ".off": _whole(parse_off),
     ".ply": _whole(parse_ply),
     ".obj": _whole(parse_obj),
@@ -60,7 +62,7 @@ PARSERS: dict[str, Parser] = {
     ".glb": parse_glb,
     ".gltf": parse_gltf,
     ".pcd": _whole(parse_pcd),
-    **dict.fromkeys((".xyz", ".txt", ".csv", ".pts", ".asc"), parse_text),
+    **dict.fromkeys(TEXTS, parse_text),
     ".xyzrgb": partial(parse_text, usual=("x", "y", "z", "r", "g", "b")),
     ".xyzn": partial(parse_text, usual=("x", "y", "z", "nx", "ny", "nz")),
     ".npy": _whole(parse_npy),
@@ -70,12 +72,6 @@ PARSERS: dict[str, Parser] = {
     ".bin": parse_bin,
 }
 SUFFIXES = tuple(PARSERS)
-# The formats of tables, whose columns may be named by hand: these parsers take the names as a third argument.
-TABLES: dict[str, Callable[..., Contents]] = {
-    **dict.fromkeys((".xyz", ".txt", ".csv", ".pts", ".asc", ".xyzrgb", ".xyzn"), parse_text),
-    ".npy": _whole(parse_npy),
-    ".npz": _whole(parse_npz),
-}
 
 
 def read_cloud(
@@ -293,7 +289,7 @@ def contents_of(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = ()
         raise Refusal(f"its suffix must be one of {known}, got {path.suffix or 'none'}")
     if columns and suffix not in TABLES:
         raise Refusal(f"names its own columns; columns can be given for {', '.join(TABLES)}")
-    contents = TABLES[suffix](path, extras, columns) if columns else PARSERS[suffix](path, extras)
+    contents = PARSERS[suffix](path, extras, *([columns] if columns else []))
     if not len(contents.vertices):
         raise Refusal("holds no points")
     return contents

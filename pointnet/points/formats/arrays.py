@@ -3,7 +3,7 @@
 import io
 import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -66,10 +66,11 @@ def from_arrays(
     names = array_names(there, extras)
     if "points" not in names:
         if found := known_columns(there, extras):
+            _check_unnamed(columns, there)
             return from_named({name: read(name).reshape(-1) for name in there if name in found}, extras, there)
         held = ", ".join(map(ascii, sorted(there)[:8])) or "nothing"
         raise Refusal(f"holds no array named {', '.join(NAMES_OF_POINTS)}, only {held[:200]}")
-    contents = _from_array(read(names["points"]), "points", extras, columns)
+    contents = _from_array(read(names["points"]), "points", extras, columns, names)
     count, notes, parts = len(contents.vertices), contents.notes, {}
     for what, width in WIDTHS.items():
         if what not in names:
@@ -87,21 +88,28 @@ def from_arrays(
     return contents._replace(notes=own.notes, **{what: getattr(own, what) for what in parts})
 
 
-def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str]) -> Contents:
-    """Contents of one array: a table, or structured."""
+def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str], beside: Extras = ()) -> Contents:
+    """Contents of one array: a table, or structured; extras `beside` it have arrays of their own."""
     if not array.dtype.names:
         rows = _as_rows(array, name)
         if columns:
             check_count(columns, rows.shape[1])
-        return from_table(rows, extras, columns)
+        return from_table(rows, extras, columns, beside=beside)
     fields = {field: array[field] for field in array.dtype.names}
     if not known_columns(fields) and "points" in array_names(fields):
-        return from_arrays(list(fields), fields.__getitem__, extras)
+        return from_arrays(list(fields), fields.__getitem__, extras, columns)
+    _check_unnamed(columns, fields)
     single = {field: column.reshape(-1) for field, column in fields.items() if column.ndim == array.ndim}
     numbers = {field: column for field, column in single.items() if column.dtype.kind in "fiub"}
     contents = from_named(numbers, extras, numbers)
     others = left_out(list(fields), [i for i, field in enumerate(fields) if field in numbers])
     return contents._replace(notes=(*contents.notes, *(f"{note}, not numbers" for note in others)))
+
+
+def _check_unnamed(columns: Sequence[str], names: Iterable[str]) -> None:
+    """Raises Refusal where columns are named by hand, but have names of their own."""
+    if columns:
+        raise Refusal(f"has names of its own, {quoted(', '.join(names))}; leave out --columns (columns= in Python)")
 
 
 def _as_rows(array: Array, name: str, width: int = 3) -> Array:

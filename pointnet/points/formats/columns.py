@@ -8,16 +8,13 @@ from numpy.typing import NDArray
 
 from ..errors import Refusal
 from .contents import EXTRAS, Array, Contents, Extras
-from .names import left_out, places
+from .names import COLUMNS, SKIPPED, left_out, places
 
 SOME_ROWS = 10_000  # evenly spaced; how many different values a column has is counted in these
 BLOCK = 1 << 14  # rows looked at together
 FEW = 64  # different labels in a cloud, at most; whole numbers to this are labels too if any occurs twice,
 SMALL = 20  # and to this if none does
 MOST_BESIDE = 8  # columns of one kind that may be colours and more; of more they are some features
-THREES = {"points": ("x", "y", "z"), "normals": ("nx", "ny", "nz"), "colors": ("r", "g", "b")}
-SINGLES = {"labels": "label", "intensity": "intensity"}
-SKIPPED = "_"
 FULL = (1, 255, 65535)  # the largest number of a colour
 FLAG = "name the columns with --columns (columns= in Python), such as x,y,z,intensity,r,g,b,_"
 
@@ -26,8 +23,8 @@ def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Ite
     """Contents from named columns, each (N,).
 
     Args:
-        every: the names of all columns of the file, those too that were not read; None: those of `columns`. What is not
-            used is mentioned in a note, if all extras are wanted.
+        every: the names of all columns of the file, including those that were not read; None: those of `columns`.
+            What is not used is mentioned in a note, if all extras are wanted.
 
     Raises:
         Refusal: no x, y and z.
@@ -65,28 +62,32 @@ def _unpacked(column: Array) -> Array:
     return np.stack([(number >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)], axis=1)
 
 
-def from_table(rows: Array, extras: Extras = EXTRAS, names: Sequence[str] = (), is_pts: bool = False) -> Contents:
+def from_table(
+    rows: Array, extras: Extras = EXTRAS, names: Sequence[str] = (), is_pts: bool = False, beside: Extras = ()
+) -> Contents:
     """Contents from a table (N, K), whose columns are named by hand or recognised by their numbers.
 
     Args:
-        names: by hand, one for each column, of `BY_HAND`, or "_" to skip it; none: `recognised`.
+        names: by hand, one for each column, of `COLUMNS`, or "_" to skip it; none: `recognised`.
         is_pts: of seven columns the fourth is an intensity, and colours follow.
+        beside: extras that are elsewhere in the file, and not looked for here.
 
     Raises:
-        Refusal: fewer than 3 columns, or it cannot be told which are colours and those are wanted.
+        Refusal: fewer than 3 columns, or colours are wanted and it is not clear which they are.
     """
     notes: tuple[str, ...] = ()
+    are_all = set(extras) >= set(EXTRAS)
+    extras = [what for what in extras if what not in beside]
     if not names:
         rows = rows if extras else rows[:, :4]  # one more than points, in case the first counts the rows
         found = recognised(rows, extras, is_pts)
         names = found.names
-        if found.is_guess or (len(names) > 3 and set(extras) >= set(EXTRAS)):
+        if found.is_guess or (len(names) > 3 and are_all):
             notes = (f"columns taken as {','.join(names)}",)
     parts = {}
     for what in ("points", *extras):
-        three = THREES.get(what, (SINGLES.get(what, ""),))
-        if three[0] in names:
-            parts[what] = _side_by_side([rows[:, names.index(name)] for name in three])
+        if COLUMNS[what][0] in names:
+            parts[what] = _side_by_side([rows[:, names.index(name)] for name in COLUMNS[what]])
     return from_parts(parts, notes)
 
 
@@ -142,7 +143,7 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     4. One or two that are left are a label, an intensity, both, or a label and an instance, which is skipped.
 
     Raises:
-        Refusal: fewer than 3 columns; or colours are wanted, and it cannot be told which columns they are.
+        Refusal: fewer than 3 columns; or colours are wanted, and it is not clear which columns they are.
     """
     width = rows.shape[1]
     if width < 3:
@@ -155,14 +156,14 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
         names = [SKIPPED, *names[:-1]]
     for i in _free(names):
         if _are_normals(rows[:, i : i + 3], columns[i : i + 3]):
-            names[i : i + 3] = THREES["normals"]
+            names[i : i + 3] = COLUMNS["normals"]
             break
     colors, is_sure = _colors(rows, columns, names, is_pts)
     if colors is not None:
-        names[colors : colors + 3] = THREES["colors"]
+        names[colors : colors + 3] = COLUMNS["colors"]
         is_guess |= not is_sure and "colors" in extras
     elif not is_sure and "colors" in extras:
-        raise Refusal(f"has {width} columns, and it cannot be told which of them are colours; {FLAG}")
+        raise Refusal(f"has {width} columns, and it is not clear which of them are colours; {FLAG}")
     _name_the_rest(columns, names)
     return Recognised(names, is_guess)
 

@@ -10,6 +10,15 @@ from .scan import quoted
 
 LONGEST_NAME = 60  # longer than any name that is known
 MOST_LISTED = 6  # names in a note
+# The plain names of columns, as by hand.
+COLUMNS = {
+    "points": ("x", "y", "z"),
+    "normals": ("nx", "ny", "nz"),
+    "colors": ("r", "g", "b"),
+    "labels": ("label",),
+    "intensity": ("intensity",),
+}
+SKIPPED = "_"
 UNIT = re.compile(r"(?<![a-z])(?:in|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{][^)\]}]*[^)\]}\d][^)\]}]*[)\]}]")
 # Patterns of a name's letters in lower case, without units: "Pos. X [m]" is posx, "Points:0" is points and 0.
 POINT = "(?:points?|pts?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p)"
@@ -19,7 +28,7 @@ NORMAL = "(?:vertex|points?|field)?(?:n|norm|normals?)(?:xyz)?"
 COLOR = "(?:colou?rs?|rgba?)"
 TINT = f"(?:{COLOR}|diffuse|scalar|field|vertex|point)*"
 # Columns that come in threes; the group in each pattern says which of three a column is.
-THREES = {
+THREE_PATTERNS = {
     "points": (f"{AROUND}([xyz]){AROUND}", "(easting|northing|elevation|height|altitude)"),
     "normals": (f"{NORMAL}([xyz])", "([xyz])normals?"),
     "colors": (f"{TINT}(r|g|b|red|green|blue)(?:f|float|channel|value|u?int|byte)?",),
@@ -41,7 +50,7 @@ LABEL = (
     "pid",
 )
 INTENSITY = ("intens(?:ity|ities)?", "refl(?:ectance|ectivity)?", "remission", "strength", "amplitude", "i")
-SINGLES = {
+SINGLE_PATTERNS = {
     "labels": tuple(f"(?:scalar|field|vertex|point)?{each}" for each in LABEL[:-1]),
     "intensity": tuple(f"(?:scalar|field|laser)?{each}" for each in INTENSITY),
 }
@@ -70,7 +79,7 @@ def places(names: Sequence[str], extras: Extras = EXTRAS) -> Places:
     spelled = [_spelled(name) for name in names]
     found: Places = {}
     for what in ("points", *extras):
-        if group := _three(spelled, what) if what in THREES else _single(spelled, SINGLES[what]):
+        if group := _three(spelled, what) if what in THREE_PATTERNS else _single(spelled, SINGLE_PATTERNS[what]):
             found[what] = group
     if "colors" in extras and "colors" not in found and (packed := _single(spelled, ("rgba?",))):
         found["packed"] = packed
@@ -130,7 +139,7 @@ def counting(names: Sequence[str]) -> int | None:
 
 
 def named_by_hand(columns: str | Iterable[str] | None) -> tuple[str, ...]:
-    """The names in `columns=`, of `BY_HAND`; none for None or "".
+    """The names in `columns=`, of `COLUMNS` or "_"; none for None or "".
 
     Raises:
         ValueError: another name, one twice, or no x, y and z.
@@ -138,19 +147,17 @@ def named_by_hand(columns: str | Iterable[str] | None) -> tuple[str, ...]:
     if isinstance(columns, str):
         columns = columns.split(",") if columns else ()
     words = [word.strip() for word in columns or ()]
-    names = [word for word in words if word != "_"]
-    if unknown := [name for name in names if name not in BY_HAND]:
-        raise ValueError(f"no column '{unknown[0]}' (known: {', '.join(BY_HAND)}, and _ for one to skip)")
+    names = [word for word in words if word != SKIPPED]
+    known = [name for group in COLUMNS.values() for name in group]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"no column '{unknown[0]}' (known: {', '.join(known)}, and _ for one to skip)")
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"columns names {twice[0]} twice")
-    for three in (("x", "y", "z"), ("nx", "ny", "nz"), ("r", "g", "b")):
-        there = [name for name in three if name in names]
-        if words and len(there) < (3 if three[0] == "x" else 3 * bool(there)):
-            raise ValueError(f"columns must name {', '.join(three)}, got {','.join(words)}")
+    for what, group in COLUMNS.items():
+        there = [name for name in group if name in names]
+        if words and len(there) < len(group) and (there or what == "points"):
+            raise ValueError(f"columns must name {', '.join(group)}, got {','.join(words)}")
     return tuple(words)
-
-
-BY_HAND = ("x", "y", "z", "nx", "ny", "nz", "r", "g", "b", "label", "intensity")
 
 
 def check_count(names: Sequence[str], count: int) -> None:
@@ -160,7 +167,7 @@ def check_count(names: Sequence[str], count: int) -> None:
 
 
 def _spelled(name: str) -> tuple[str, str]:
-    """A name's letters in lower case, and the digit that it ends with, if that is no longer number."""
+    """A name's letters in lower case, and the digit that it ends with, unless it ends a longer number."""
     text = UNIT.sub("", name[:LONGEST_NAME].lower())
     digit = re.search(r"(?<!\d)\d(?=\W*$)", text)
     return re.sub(r"[^a-z]", "", text), digit[0] if digit else ""
@@ -170,7 +177,7 @@ def _three(spelled: Sequence[tuple[str, str]], what: str) -> tuple[int, ...] | N
     """The places of three columns whose names differ in nothing but the axis; x, y and z themselves come first."""
     groups: dict[tuple[str, ...], dict[int, int]] = {}
     for place, (letters, digit) in enumerate(spelled):
-        for i, pattern in enumerate(THREES[what]):
+        for i, pattern in enumerate(THREE_PATTERNS[what]):
             if match := re.fullmatch(pattern, letters):
                 stem = (letters[: match.start(1)], letters[match.end(1) :], *("other",) * i)
                 groups.setdefault(stem, {}).setdefault(WHICH[match[1]], place)

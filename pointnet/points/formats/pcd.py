@@ -83,7 +83,7 @@ def _fields(header: Header) -> Fields:
     if unknown := set(kinds) - TYPES:
         raise Refusal(f"TYPE and SIZE must be I or U of 1, 2, 4 or 8, or F of 4 or 8, got {quoted(min(unknown))}")
     if sum(counts) > MOST_VALUES:
-        raise Refusal(f"declares {sum(counts)} values a point")
+        raise Refusal(f"declares {sum(counts)} values per point")
     fields = zip(names, kinds, counts, strict=True)
     return [(name, np.dtype((f"<{kind.lower()}", (count,)))) for name, kind, count in fields]
 

@@ -14,9 +14,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import Refusal
-from .columns import FLAG, SKIPPED, from_named, from_table
+from .columns import FLAG, from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras
-from .names import check_count, counting, places
+from .names import SKIPPED, check_count, counting, places
 from .scan import MARK, NOT_FINITE, quoted, unix_lines
 
 LONGEST_LINE = 100_000
@@ -64,7 +64,7 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
         names = opening.names or (usual if len(usual) == opening.width else [])
         wanted = opening.columns
         if names:
-            wanted = sorted({place for group in places(names, extras).values() for place in group})
+            wanted = list(dict.fromkeys(place for group in places(names, extras).values() for place in group))
         source.seek(opening.start)
         counts = [] if opening.declared is None else [opening.declared]
         lines = _cleaned(source, opening, counts)
@@ -84,6 +84,7 @@ def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
     """What precedes the points, from the current position of the file."""
     header = b""
     declared: int | None = None
+    skipped = ""
     start = file.tell()
     while line := file.readline(LONGEST_LINE):
         line = NOT_FINITE.sub(b"nan", line)
@@ -100,14 +101,17 @@ def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
                 check_count(by_hand, len(full))
             elif names and not places(names):
                 names, columns = [], list(range(counting(names) or 0, len(full)))
-            counts = not header and all(numbers) and counting(full) == 0
+            counts = not header and declared is None and all(numbers) and counting(full) == 0
             return Opening(
                 start, separator, bool(QUOTED_COMMA.search(line)), len(full), names, columns, declared, counts
             )
+        elif by_hand and len(fields) == len(by_hand) and any(numbers) and not skipped:
+            missing = [name for n, name in zip(numbers, by_hand, strict=True) if not n and name != SKIPPED]
+            skipped = f"{quoted(line.strip())} has no number for {', '.join(missing)}"
         elif line.strip() and not header and not by_hand:
             header = line if _names(line) else b""
         start = file.tell()
-    raise Refusal("holds no points")
+    raise Refusal(skipped or "holds no points")
 
 
 def _is_row(numbers: Sequence[bool], words: Sequence[str], has_header: bool, by_hand: Sequence[str]) -> bool:
@@ -182,13 +186,16 @@ def _cleaned(file: BinaryIO, opening: Opening, counts: list[int]) -> Iterator[by
 
 
 def _without_counts(rows: Array, opening: Opening) -> tuple[Array, tuple[str, ...]]:
-    """The rows without a first one that counts the columns, as pandas writes a table without names."""
+    """The rows without a first one that counts the columns, as pandas writes a table without names.
+
+    Where the first three columns, the coordinates, hold nothing but whole numbers, it stays a point.
+    """
     if not opening.counts or len(rows) < 2:
         return rows, ()
     line = f"its first line, {' '.join(map(str, range(opening.width)))},"
-    blocks = (rows[start : start + BLOCK] for start in range(1, len(rows), BLOCK))
-    if opening.width == 3 and all((block == np.rint(block)).all() for block in blocks):
-        return rows, (f"{line} taken as a point, since all others are whole numbers too",)
+    blocks = (rows[start : start + BLOCK, :3] for start in range(1, len(rows), BLOCK))
+    if all((block == np.rint(block)).all() for block in blocks):
+        return rows, (f"{line} taken as a point, since all coordinates are whole numbers",)
     return rows[1:], (f"{line} taken as a header that counts the columns",)
 
 
