@@ -150,9 +150,9 @@ def test_ctrl_c_is_exit_code_130(capsys, monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
-        ["-m", "pointnet", "--help"],
+        pytest.param(["-m", "pointnet", "--help"], marks=pytest.mark.slow),
         ["-c", "import signal; del signal.SIGPIPE; from pointnet.__main__ import main; exit(main(['--help']))"],
-        ["train.py", "--help_all"],
+        pytest.param(["train.py", "--help_all"], marks=pytest.mark.slow),
         ["-m", "pointnet", "show", f"{SAMPLES}/files", "--out", "{out}"],
     ],
 )

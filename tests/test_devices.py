@@ -73,8 +73,8 @@ atexit.register(lambda: print("policy", os.environ.get("OMP_WAIT_POLICY"), file=
     ("entry", "given", "policy"),
     [
         (["train.py", "--help"], {}, "PASSIVE"),
-        (["-m", "pointnet", "predict", "missing.off"], {}, "PASSIVE"),
-        (["train.py", "--help"], {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        pytest.param(["-m", "pointnet", "predict", "missing.off"], {}, "PASSIVE", marks=pytest.mark.slow),
+        pytest.param(["train.py", "--help"], {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", marks=pytest.mark.slow),
         (["-m", "pointnet", "--help"], {"GOMP_SPINCOUNT": "9"}, "None"),
     ],
 )

@@ -66,6 +66,7 @@ def command(*words) -> list[str]:
     return [sys.executable, "train.py", *ON_SAMPLES, *words]
 
 
+@pytest.mark.slow
 def test_output_in_a_file_has_a_line_an_epoch_and_no_bars(tmp_path):
     with (tmp_path / "log").open("w") as log:
         done = subprocess.run(
