@@ -55,7 +55,7 @@ MODELNET = [
     (edit_hdf5(SHAPES, label=np.zeros((4, 1), int)), "must have a label for each shape, got 3 and 4"),
     (edit_hdf5(SHAPES, label=np.array([[0], [1], [9]])), "labels must be whole numbers from 0 to 2, got 9"),
     (edit_hdf5(SHAPES, data=np.full((3, 8, 3), 1e39)), "shape 0 holds a number that is not finite"),
-    (edit_hdf5(SHAPES, data=np.zeros((3, 4, 3), np.float32)), "has 4 points a shape, fewer than num_points=8"),
+    (edit_hdf5(SHAPES, data=np.zeros((3, 4, 3), np.float32)), "has 4 points per shape, fewer than num_points=8"),
     (edit_hdf5(SHAPES, data=np.full((3, 8, 3), b"x")), "'data' must be a data set of numbers"),
     (edit_hdf5(SHAPES, data=h5py.Empty("f4")), "'data' must be a data set of numbers"),
     (a_group, "'data' must be a data set of numbers"),
@@ -170,7 +170,7 @@ PART_HDF5 = [
     (edit_hdf5(SHAPES, pid=IDS[:, 1:]), r"data set 'pid' must be \(32, 32\), got \(32, 31\)"),
     (edit_hdf5(SHAPES, pid=IDS.astype(int) + 50), "'pid' must be whole numbers from 0 to 49, got 50"),
     (edit_hdf5(SHAPES, label=np.full((32, 1), 16)), "labels must be whole numbers from 0 to 15, got 16"),
-    (edit_hdf5(SHAPES, data=np.zeros((32, 9, 3)), pid=IDS[:, :9]), "must have 32 points a shape, .*, got 9"),
+    (edit_hdf5(SHAPES, data=np.zeros((32, 9, 3)), pid=IDS[:, :9]), "must have 32 points per shape, .*, got 9"),
     (edit_hdf5(SHAPES, pid=h5py.ExternalLink("ply_data_train0.h5", "pid")), "'pid' is a link, which is not followed"),
 ]
 

@@ -229,6 +229,9 @@ def test_files_that_are_passed_over_are_one_line_however_many_they_are(tmp_path,
         assert command_line.main([command, str(root)]) == 1
         printed = capsys.readouterr()
         assert f"{root}: 10 files passed over for the suffix: 3 .fls, 2 without, 1 .a" in "".join(printed)
+    command_line.main(["predict", f"{tmp_path}/ow*", f"{root}/*"])
+    printed = capsys.readouterr().err
+    assert printed.count("passed over") == printed.count(f"{root}: 10 files passed over for the suffix: 3 .fls") == 1
     shutil.copytree(root / "tree", tmp_path / "only" / "tree")
     for command in ("show", "predict"):
         line = error_of(capsys, command_line.main, [command, str(tmp_path / "only")])

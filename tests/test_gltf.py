@@ -106,6 +106,28 @@ def test_the_scene_that_people_bring():
     assert (np.isclose(np.abs(points), [0.5, 1.5, 1], atol=1e-6).sum(1) >= 1).all()
 
 
+@pytest.mark.parametrize("kind", ["points", "triangles"])
+def test_the_limit_of_a_scene_counts_all_buffers(tmp_path, kind):
+    count = 6_000_000 if kind == "points" else 1_100_000
+    columns = [np.zeros((count, 3), "<f4"), np.zeros(6 * count if kind == "triangles" else 0, "<u4")]
+    columns[0][:3] = np.eye(3)
+    columns[1][:3] = np.arange(3)[: len(columns[1])]
+    for i, column in enumerate(columns):
+        written(tmp_path, f"{i}.bin", column.tobytes())
+    primitive = {"attributes": {"POSITION": 0}} | ({"mode": 0} if kind == "points" else {"indices": 1})
+    tree = {
+        "asset": {"version": "2.0"},
+        "meshes": [{"primitives": [primitive]}],
+        "buffers": [{"uri": f"{i}.bin", "byteLength": part.nbytes} for i, part in enumerate(columns)],
+        "bufferViews": [{"buffer": i, "byteLength": part.nbytes} for i, part in enumerate(columns)],
+        "accessors": [
+            {"bufferView": 0, "count": count, "type": "VEC3", "componentType": 5126},
+            {"bufferView": 1, "count": columns[1].size, "type": "SCALAR", "componentType": 5125},
+        ],
+    }
+    assert len(read_cloud(written(tmp_path, "a.gltf", json.dumps(tree).encode()), 10, repeat=True).points) == 10
+
+
 def test_a_buffer_ends_where_the_gltf_says(tmp_path):
     binary, path = beside(tmp_path, "a.bin")
     written(path.parent, "a.bin", binary)

@@ -50,12 +50,12 @@ def test_rows_of_a_scan_that_are_not_finite_are_skipped_and_labels_beside_it_are
     path = written(tmp_path, "0.bin", with_one(SCAN, 1, np.nan).tobytes())
     assert np.array_equal(read_points(path), SCAN[1:, :3])
     written(tmp_path, "0.label", bytes(160))
-    assert read_cloud(path).notes[0] == "labels in 0.label are not read: no file but this one is"
+    assert read_cloud(path).notes[0] == "labels in 0.label are not read"
     (tmp_path / "velodyne").mkdir()
     (tmp_path / "labels").mkdir()
     written(tmp_path / "labels", "1.label", bytes(160))
     cloud = read_cloud(written(tmp_path / "velodyne", "1.bin", SCAN.tobytes()))
-    assert cloud.notes == ("labels in 1.label are not read: no file but this one is",)
+    assert cloud.notes == ("labels in 1.label are not read",)
 
 
 NO_SCAN = "holds numbers that are no scan's x y z intensity in float32 (KITTI)"
@@ -87,9 +87,17 @@ def test_a_bin_that_is_no_scan_is_refused(tmp_path, content, reason):
 
 
 def test_a_bin_that_a_gltf_names_is_its_buffer(tmp_path):
-    scans = [written(tmp_path, f"{name}.bin", kitti()) for name in ("a b", "scan")]
-    model = written(tmp_path, "a.gltf", b'{"buffers": [{"uri": "a%20b.bin"}]}')
-    assert files_in(tmp_path) == [model, scans[1]]
+    for name in ("1", "a b", "below/b", "scene_1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        written(tmp_path, f"{name}.bin", kitti())
+    models = {
+        "a.gltf": b'{"buffers": [{"uri": "a%20b.bin"}, {"uri": "./below/b.bin"}, {}], "name": "1.bin"}',
+        "b.gltf": b'{"buffers": [{"uri": "scene_1.bin"}]}',
+        "c.gltf": b"{",
+        "d.gltf": b'{"buffers": [{"uri": "%00"}]}',
+    }
+    paths = [written(tmp_path, name, text) for name, text in models.items()]
+    assert files_in(tmp_path) == [tmp_path / "1.bin", *paths]
 
 
 def test_the_case_has_its_right_values():

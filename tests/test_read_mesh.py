@@ -224,14 +224,19 @@ def test_the_labelled_mesh_that_people_bring():
     assert drawn.colors is not None
 
 
-def test_vertices_of_an_obj_have_the_mean_of_the_normals_that_faces_give_them(tmp_path):
+def test_vertices_of_an_obj_have_the_sum_of_the_normals_that_faces_give_them(tmp_path):
     lines = whole_files.rows(SQUARE, "v ") + "vn 0 0 1\nvn 0 1 0\nvn 1 0 0\n"
     cloud = read_cloud(written(tmp_path, "a.obj", f"{lines}f 1//1 2/7/1 3//2\nf 1//1 3//1 4//3\n"), vertices=True)
     assert np.allclose(cloud.normals, [[0, 0, 1], [0, 0, 1], [0, 0.5**0.5, 0.5**0.5], [1, 0, 0]])
-    for faces in ("f 1//1 2 3//2\n", "f 1//1 2//9 3//2\n", "f 1/1 2/1 3/1\n", "f 1//1 2//-1 3//2\n"):
+    back = f"{lines}f -4//-3 2//-3 -2//-2\nvn 0 0 1\nf -4//-4 3//-4 -1//-2\n"
+    assert np.allclose(read_cloud(written(tmp_path, "d.obj", back), vertices=True).normals, cloud.normals)
+    lost = "normals of vertices left out, since "
+    for faces in ("f 1//1 2 3//2\n", "f 1//1 2//9 3//2\n", "f 1/1 2/1 3/1\n", "f 1//1 2//-4 3//2\n"):
         cloud = read_cloud(written(tmp_path, "b.obj", f"{lines}f 1//1 3//1 4//3\n{faces}"), vertices=True)
         assert cloud.normals is None, faces
-    materials = f"mtllib a.mtl\n{lines}usemtl b\nf 1 2 3\n"
+        assert cloud.notes == (f"{lost}not every corner of a face names one",)
+    assert read_cloud(written(tmp_path, "e.obj", lines)).notes == (f"{lost}there are 3 for 4 vertices",)
+    materials = f"mtllib a.mtl\n{whole_files.rows(SQUARE, 'v ')}usemtl b\nf 1 2 3\n"
     notes = read_cloud(written(tmp_path, "c.obj", materials)).notes
     assert notes == ("materials are not read, so there are no colours",)
 
@@ -287,7 +292,10 @@ def test_stl_is_read_however_it_is_written(tmp_path, name):
         (STL["two solids"][:-20], "is cut short: it does not end with endsolid"),
         (f"solid a endsolid\n{FACETS}", "is cut short: it does not end with endsolid"),
         (STL["binary that begins with solid"][:-1], "declares 2 triangles of 50 bytes after its header, holds 1.98"),
-        (STL["plain"].replace("vertex 1 1 0\n", "vertex 1 1 0\n" * 4), "three vertices a triangle, got 9 in 2 facets"),
+        (
+            STL["plain"].replace("vertex 1 1 0\n", "vertex 1 1 0\n" * 4),
+            "three vertices per triangle, got 9 in 2 facets",
+        ),
     ],
 )
 def test_an_stl_that_is_not_whole_is_refused(tmp_path, content, reason):

@@ -133,7 +133,7 @@ REFUSED = [
     ("a.stl", bytes(80) + (7).to_bytes(4, "little") + bytes(50), "declares 7 triangles of 50 bytes after its header"),
     ("a.stl", "solid a\nvertex 0 0 0\n", "is cut short: it does not end with endsolid"),
     ("a.stl", "solid a\nvertex 0 0 0\nvertex 0 0\nendsolid\n", "has a vertex without three numbers"),
-    ("a.stl", "solid a\nvertex 0 0 0\nvertex 0 0 1\nendsolid\n", "must have three vertices a triangle, got 2"),
+    ("a.stl", "solid a\nvertex 0 0 0\nvertex 0 0 1\nendsolid\n", "must have three vertices per triangle, got 2"),
     ("a.stl", "solid a\nendsolid\n".ljust(90), "holds no triangle"),
     ("a.glb", b"PK\3\4" + bytes(40), r"does not begin with glTF, but with 'PK\x03\x04'"),
     ("a.glb", whole_files.glb()[:-20], "must be of version 2 and whole, got version 2 and "),

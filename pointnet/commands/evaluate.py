@@ -9,7 +9,6 @@ from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.evaluate import check_same_classes, evaluate
 from pointnet.evaluation.tasks import task_of
 from pointnet.models import load_model
-from pointnet.names import printable
 
 
 def run(flags: Namespace) -> int:
@@ -27,10 +26,8 @@ def run(flags: Namespace) -> int:
     if not flags.json:
         print(threads, flush=True)
     scores = evaluate(model.to(device), data, device, votes=flags.votes)
-    for note in data.notes:
-        print(note, file=sys.stderr)
-    for error in data.bad:
-        print(f"skipped: {printable(str(error))}", file=sys.stderr)
+    for line in data.left_out():
+        print(line, file=sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)
     print(json.dumps(scores) if flags.json else task.summary(scores))

@@ -186,7 +186,7 @@ FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, expor
 
 
 def quiet_without_reader(main: Callable[..., int]) -> Callable[..., int]:
-    """The same command, but with NO_READER and no word where the reader of its output has gone, as of `| head`."""
+    """The same command, but with exit code NO_READER and no message if the reader closed the pipe, as `| head` does."""
 
     @wraps(main)
     def wrapped(*words: Any) -> int:

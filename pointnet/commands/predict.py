@@ -11,13 +11,13 @@ from typing import Any, cast
 
 from pointnet.devices import use_threads
 from pointnet.evaluation.tasks import PREPROCESSING, TASKS, task_of
-from pointnet.inference.inputs import as_model, find_files
+from pointnet.inference.inputs import as_model, find_files, lines_of_folders
 from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
 from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel
 from pointnet.names import check_name, printable
 from pointnet.pages.viewer import MOST_CLOUDS, View, file_view, write_page
-from pointnet.points.read import PointCloud, PointCloudFileError, passed_over
+from pointnet.points.read import PointCloud, PointCloudFileError
 
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
@@ -37,9 +37,8 @@ def run(flags: Namespace) -> int:
     for flag, tasks in ONLY_FOR.items():
         if getattr(flags, flag) and task not in tasks:
             raise ValueError(f"--{flag} is for the task {' or '.join(tasks)}, not {task}")
-    for folder in filter(os.path.isdir, flags.files):
-        for line in passed_over(Path(folder)):
-            print(printable(f"{folder}: {line}"), file=sys.stderr)
+    for line in lines_of_folders(flags.files):
+        print(printable(line), file=sys.stderr)
     code, answers, answer = 0, [], classified if task == "classification" else labelled
     for found in answer(flags, files, model, threads):
         if isinstance(found, PointCloudFileError):

@@ -4,7 +4,6 @@ import sys
 from argparse import Namespace
 
 from pointnet.devices import keep_freed_memory, use_threads
-from pointnet.names import printable
 from pointnet.pages.report import write_report
 from pointnet.pages.report_sections import SPLIT_NAMES
 
@@ -18,10 +17,8 @@ def run(flags: Namespace) -> int:
     if analysis is None:
         print(f"nothing evaluated: {report.missing}", file=sys.stderr)
     else:
-        for note in analysis.data.notes:
-            print(note, file=sys.stderr)
-        for error in analysis.data.bad:
-            print(f"skipped: {printable(str(error))}", file=sys.stderr)
+        for line in analysis.data.left_out():
+            print(line, file=sys.stderr)
         scores = analysis.confusion.result()
         right = f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right"
         print(f"{right}, {scores['mean_class_accuracy']:.2%} mean over classes; {threads}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pointnet.names import printable
 from pointnet.points.read import PointCloudFileError
 
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
@@ -56,6 +57,10 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     def channels(self) -> int:
         """C."""
         return self._stored.shape[1]
+
+    def left_out(self) -> list[str]:
+        """`notes` and `bad` as lines to print."""
+        return [*self.notes, *(f"skipped: {printable(str(error))}" for error in self.bad)]
 
     def __len__(self) -> int:
         return len(self.labels)

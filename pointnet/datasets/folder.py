@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -128,22 +128,22 @@ def _find_files(root: Path, test_fraction: float, seed: int) -> tuple[list[str],
     if not root.is_dir():
         wanted = "--root must name one with a folder of files for each class"
         raise DatasetNotFoundError(root, f"{no_folder(root)}; {wanted}")
-    by_split = any(_known(folder) for folder in _folders(root / "train"))  # root/train/<class>/<files>
+    known = cache(_known)
+    by_split = any(known(folder) for folder in _folders(root / "train"))  # root/train/<class>/<files>
     if by_split:
-        classes = sorted({folder.name for name in SPLITS for folder in _folders(root / name) if _known(folder)})
+        classes = sorted({folder.name for name in SPLITS for folder in _folders(root / name) if known(folder)})
     else:
-        classes = [folder.name for folder in _folders(root) if _known(folder) or _has_split(folder)]
+        classes = [folder.name for folder in _folders(root) if known(folder) or _has_split(folder)]
     if not classes:
-        known = " ".join(SUFFIXES)
         wanted = "; ".join(["wanted root/<class>/<files>", *passed_over(root, 2)])
-        raise DatasetNotFoundError(root, f"holds no folder with files to read ({known}); {wanted}")
-    unsplit = {name: _known(root / name) for name in classes if not by_split and not _has_split(root / name)}
+        raise DatasetNotFoundError(root, f"holds no folder with files to read ({' '.join(SUFFIXES)}); {wanted}")
+    unsplit = {name: known(root / name) for name in classes if not by_split and not _has_split(root / name)}
     test = _test_files(root, unsplit, test_fraction, seed)
     found: dict[Path, tuple[str, str]] = {}
     for name, split in product(classes, SPLITS):
-        files = _known(root / split / name if by_split else root / name / split)
-        files += [file for file in unsplit.get(name, []) if (file in test) == (split == "test")]
-        found |= dict.fromkeys(files, (name, split))
+        files = known(root / split / name if by_split else root / name / split)
+        drawn = [file for file in unsplit.get(name, []) if (file in test) == (split == "test")]
+        found |= dict.fromkeys([*files, *drawn], (name, split))
     return classes, found
 
 

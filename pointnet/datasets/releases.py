@@ -114,7 +114,7 @@ def read_labelled_hdf5(
     if len(points) != len(labels):
         raise PointCloudFileError(path, f"must have a label for each shape, got {len(points)} and {len(labels)}")
     if points.shape[1] < num_points:
-        raise PointCloudFileError(path, f"has {points.shape[1]} points a shape, fewer than num_points={num_points}")
+        raise PointCloudFileError(path, f"has {points.shape[1]} points per shape, fewer than num_points={num_points}")
     for normal in others:
         if normal.shape != points.shape:
             raise PointCloudFileError(path, f"must have a normal for each point, got {normal.shape} and {points.shape}")

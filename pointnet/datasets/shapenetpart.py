@@ -205,7 +205,7 @@ def _read_hdf5_data(folder: Path, splits: Sequence[str], num_points: int, up: st
         for path in releases.listed_files(folder / f"{split}_hdf5_file_list.txt", f"ply_data_{split}*.h5"):
             points, of_category = releases.read_labelled_hdf5(path, len(names), num_points, normals, whole=True)
             if clouds and clouds[0].shape[2] != points.shape[1]:
-                wanted = f"{clouds[0].shape[2]} points a shape, as the others have"
+                wanted = f"{clouds[0].shape[2]} points per shape, as the others have"
                 raise PointCloudFileError(path, f"must have {wanted}, got {points.shape[1]}")
             ids = checked_labels(path, "'pid'", read_hdf5(path, {"pid": points.shape[:2]})[0], num_parts)
             clouds.append(np.concatenate([releases.to_channels(points, up), ids[:, None]], 1, dtype=np.float32))

@@ -78,8 +78,7 @@ def find_files(words: Sequence[str]) -> list[Path]:
     for word in words:
         if not word:
             raise ValueError("a file's name must not be empty")
-        is_pattern = glob.has_magic(word) and not os.path.exists(word)
-        matches = sorted(glob.glob(word, recursive=True)) if is_pattern else [word]
+        matches = _matches(word)
         found = [file for match in matches for file in files_in(Path(match))]
         if not found:
             over = [line for match in matches if os.path.isdir(match) for line in passed_over(Path(match))]
@@ -87,6 +86,18 @@ def find_files(words: Sequence[str]) -> list[Path]:
             raise ValueError(empty if matches else f"{word}: matches no file")
         files |= dict.fromkeys(found)
     return list(files)
+
+
+def lines_of_folders(words: Sequence[str]) -> list[str]:
+    """Lines about the files that were passed over in the folders among what words of the command line name."""
+    folders = {Path(match): None for word in words for match in _matches(word) if os.path.isdir(match)}
+    outer = [folder for folder in folders if folders.keys().isdisjoint(folder.parents)]
+    return [f"{folder}: {line}" for folder in outer for line in passed_over(folder)]
+
+
+def _matches(word: str) -> list[str]:
+    is_pattern = glob.has_magic(word) and not os.path.exists(word)
+    return sorted(glob.glob(word, recursive=True)) if is_pattern else [word]
 
 
 def path_of(source: Source) -> Path | None:

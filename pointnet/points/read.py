@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from .formats.arrays import parse_npy, parse_npy_table, parse_npz
 from .formats.contents import EXTRAS as EXTRAS
 from .formats.contents import Array, Contents, Extras
 from .formats.contents import Rows as Rows
-from .formats.gltf import parse_glb, parse_gltf
+from .formats.gltf import buffers_of, parse_glb, parse_gltf
 from .formats.hdf5 import parse_hdf5
 from .formats.hdf5 import read_hdf5 as read_hdf5
 from .formats.kitti import parse_bin
@@ -211,14 +210,12 @@ def files_in(path: Path) -> list[Path]:
 
 
 def readable(files: Iterable[Path]) -> list[Path]:
-    """Those files that have a suffix we read, sorted; a BIN that a GLTF beside it names is its buffer, and left out."""
-    known = sorted(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
-    bins = {file for file in known if file.suffix.lower() == ".bin"}
-    beside = {file.parent for file in bins}
-    for gltf in (file for file in known if file.suffix.lower() == ".gltf" and file.parent in beside):
-        text = unquote(gltf.read_bytes().decode("utf-8", "replace"))
-        bins -= {file for file in bins if file.parent == gltf.parent and file.name in text}
-    return [file for file in known if file.suffix.lower() != ".bin" or file in bins]
+    """Those files that have a suffix we read, sorted; a BIN that a GLTF of them names is its buffer, and left out."""
+    known = sorted(file for file in files if file.suffix.lower() in SUFFIXES and os.path.isfile(file))
+    bins, gltfs = ([file for file in known if file.suffix.lower() == suffix] for suffix in (".bin", ".gltf"))
+    named = {buffer for gltf in gltfs for buffer in buffers_of(gltf)} if bins else set()
+    buffers = {file for file in bins if named and file.resolve() in named}
+    return [file for file in known if file not in buffers]
 
 
 def passed_over(root: Path, depth: int = 1) -> list[str]:

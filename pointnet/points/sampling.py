@@ -82,7 +82,8 @@ def _doubled_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -
 def _scaled(vertices: NDArray[np.floating]) -> NDArray[np.float64]:
     """Vertices in a unit in which products neither overflow nor underflow.
 
-    Far from the origin it is a power of two, so that no digit is lost: faces have the sides that they have near it.
+    Far from the origin it is a power of two: no digit is lost, and faces have the sides that they have near it.
+    Near it any unit is exact enough, and the largest coordinate stays, so that the same points as ever are drawn.
     """
     unit = float(np.abs(vertices).max(initial=0)) or 1.0
     if len(vertices) and unit > FAR * middle_and_half_extent(vertices)[1]:

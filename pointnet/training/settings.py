@@ -130,7 +130,7 @@ class RunSettings(Settings):
 
 @dataclass(frozen=True)
 class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSettings, DataSettings):
-    """How a network is trained: all groups as one flat dataclass (its fields begin with the last group's)."""
+    """How a network is trained: all groups as one flat dataclass, the fields of the last group first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

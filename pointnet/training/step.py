@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -129,30 +130,26 @@ class Stopwatch:
 
     def __init__(self, device: torch.device):
         self.on_gpu = device.type == "cuda"
-        self.laps: list[tuple[str, float | torch.cuda.Event]] = []
+        self.laps: list[tuple[str, Any]] = []  # each with its end: an event on a GPU, else a time in seconds
 
     def start(self) -> None:
+        """The first lap begins now."""
         self.lap("")
 
     def lap(self, name: str) -> None:
         """The time since the last lap belongs to `name`."""
+        now: Any = torch.cuda.Event(enable_timing=True) if self.on_gpu else time.perf_counter()
         if self.on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.laps.append((name, event))
-        else:
-            self.laps.append((name, time.perf_counter()))
+            now.record()
+        self.laps.append((name, now))
 
     def stop(self) -> dict[str, float]:
         """Seconds by name, since the start."""
         if self.on_gpu:
             torch.cuda.synchronize()
         seconds: dict[str, float] = {}
-        for (_, before), (name, now) in zip(self.laps, self.laps[1:], strict=False):
-            if isinstance(now, float) and isinstance(before, float):
-                passed = now - before
-            else:
-                passed = before.elapsed_time(now) / 1000  # type: ignore[union-attr, arg-type]
+        for (_, before), (name, now) in pairwise(self.laps):
+            passed = before.elapsed_time(now) / 1000 if self.on_gpu else now - before
             seconds[name] = seconds.get(name, 0.0) + passed
         self.laps = []
         return seconds

@@ -8,13 +8,15 @@ import base64
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import Refusal
+from ..errors import PointCloudFileError, Refusal, file_errors
 from ..frame import BLOCK, lossless_type
 from .beside import Folder
 from .columns import as_unit_colors
@@ -28,8 +30,8 @@ MOST_VALUES = 500_000
 TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
-# A piece beside its numbers, a vertex with its colour and normal, and a corner of a face, as they are held below.
-PIECE_BYTES, VERTEX_BYTES, CORNER_BYTES = 1200, 48, 8
+# A piece beside its numbers, a vertex, its colour or normal, and a corner of a face, as they are held below.
+PIECE_BYTES, VERTEX_BYTES, EXTRA_BYTES, CORNER_BYTES = 1200, 24, 12, 8
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
@@ -60,14 +62,30 @@ def parse_gltf(path: Path, extras: Extras = EXTRAS) -> Contents:
     return _Scene(data, None, len(data), Folder(path.parent)).contents(extras)
 
 
+def buffers_of(path: Path) -> frozenset[Path]:
+    """The files that a glTF names as its buffers, with no link left in their paths; none if it cannot be read."""
+    with suppress(PointCloudFileError), file_errors(path):
+        uris = [str(buffer.get("uri", "data:")) for buffer in _tree(path.read_bytes()).get("buffers", [])]
+        return frozenset((path.parent / unquote(uri)).resolve() for uri in uris if not uri.startswith("data:"))
+    return frozenset()
+
+
+def _tree(text: bytes) -> dict[str, Any]:
+    """What the JSON of a glTF says."""
+    if sum(text.count(mark) for mark in b"{[,") > MOST_VALUES:
+        raise Refusal(f"describes more than {MOST_VALUES} things in its JSON")
+    tree = json.loads(text.removeprefix(MARK).decode("utf-8"))
+    if not isinstance(tree, dict):
+        raise Refusal("is not glTF 2")
+    return tree
+
+
 class _Scene:
     """The tree a glTF file describes, and the bytes it refers to."""
 
     def __init__(self, text: bytes, binary: memoryview | None, file_size: int, folder: Folder):
-        if sum(text.count(mark) for mark in b"{[,") > MOST_VALUES:
-            raise Refusal(f"describes more than {MOST_VALUES} things in its JSON")
-        self.tree: dict[str, Any] = json.loads(text.removeprefix(MARK).decode("utf-8"))
-        if not isinstance(self.tree, dict) or str(self.tree.get("asset", {}).get("version", ""))[:2] != "2.":
+        self.tree = _tree(text)
+        if str(self.tree.get("asset", {}).get("version", ""))[:2] != "2.":
             raise Refusal("is not glTF 2")
         if packed := set(PACKED) & set(self.tree.get("extensionsRequired", [])):
             raise Refusal(f"is compressed with {min(packed)}, which is not read")
@@ -83,7 +101,7 @@ class _Scene:
                 notes = ["lines left out"]
                 continue
             placed.append((primitive, pose))
-            needed += self._bytes(primitive)
+            needed += self._bytes(primitive, extras)
             if needed > most_bytes(self.file_size + self.folder.size):  # a scene may repeat its meshes
                 raise Refusal(f"its scene takes {needed} bytes, more than a file of its size may ask for")
         pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]
@@ -140,28 +158,38 @@ class _Scene:
         children = {child for node in nodes for child in node.get("children", [])}
         return [index for index in range(len(nodes)) if index not in children]
 
-    def _bytes(self, primitive: dict[str, Any]) -> int:
-        self._view(primitive["attributes"]["POSITION"])  # which opens its buffer
-        vertices = self._count(primitive["attributes"]["POSITION"])
-        corners = self._count(primitive["indices"]) if "indices" in primitive else vertices
-        strip = 3 if primitive.get("mode", TRIANGLES) in (STRIP, FAN) else 1
-        return PIECE_BYTES + vertices * VERTEX_BYTES + strip * corners * CORNER_BYTES
+    def _accessors(self, primitive: dict[str, Any], extras: Extras) -> dict[str, Any]:
+        """The accessors that are read of a primitive: of its positions, normals, colours and corners."""
+        attributes, mode = primitive["attributes"], primitive.get("mode", TRIANGLES)
+        used, vertices = {"vertices": attributes["POSITION"]}, self._count(attributes["POSITION"])
+        for what, name in (("normals", "NORMAL"), ("colors", "COLOR_0")):
+            if what in extras and name in attributes and self._count(attributes[name]) == vertices:
+                used[what] = attributes[name]
+        if mode != POINTS and "indices" in primitive:
+            used["corners"] = primitive["indices"]
+        return used
+
+    def _bytes(self, primitive: dict[str, Any], extras: Extras) -> int:
+        """What a primitive takes; the buffers that it needs are opened, so that the limit counts them."""
+        used, mode = self._accessors(primitive, extras), primitive.get("mode", TRIANGLES)
+        for index in used.values():
+            self._view(index)
+        vertices = self._count(used["vertices"])
+        corners = 0 if mode == POINTS else self._count(used.get("corners", used["vertices"]))
+        strip = 3 if mode in (STRIP, FAN) else 1
+        each = VERTEX_BYTES + EXTRA_BYTES * (("normals" in used) + ("colors" in used))
+        return PIECE_BYTES + vertices * each + strip * corners * CORNER_BYTES
 
     def _piece(self, primitive: dict[str, Any], pose: Array, extras: Extras) -> Contents:
         """A primitive, as posed by one node."""
-        attributes, mode = primitive["attributes"], primitive.get("mode", TRIANGLES)
-        vertices = self._accessor(attributes["POSITION"], 3)
-        normals, colors = (
-            self._accessor(attributes[name], 3, 4)
-            if what in extras and name in attributes and self._count(attributes[name]) == len(vertices)
-            else None
-            for what, name in (("normals", "NORMAL"), ("colors", "COLOR_0"))
-        )
+        used, mode = self._accessors(primitive, extras), primitive.get("mode", TRIANGLES)
+        vertices = self._accessor(used["vertices"], 3)
+        normals, colors = (self._accessor(used[name], 3, 4) if name in used else None for name in ("normals", "colors"))
         faces, is_mirrored = None, np.linalg.det(pose[:3, :3]) < 0
         if mode != POINTS:
             corners = np.arange(len(vertices))
-            if "indices" in primitive:
-                corners = self._accessor(primitive["indices"], 1)[:, 0]
+            if "corners" in used:
+                corners = self._accessor(used["corners"], 1)[:, 0]
             faces = _triangles(corners, mode)
             check_indices(faces, len(vertices))
             if is_mirrored:  # keeps corners counter-clockwise, seen from outside

@@ -35,7 +35,7 @@ def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
     notes = ("rows of five numbers, taken as x y z intensity ring (nuScenes); rings left out",) * (width == NUSCENES)
     near = (path.with_suffix(".label"), path.parent.parent / "labels" / f"{path.stem}.label")
     if labels := next((file for file in near if "labels" in extras and file.is_file()), None):
-        notes += (f"labels in {labels.name} are not read: no file but this one is",)
+        notes += (f"labels in {labels.name} are not read",)
     rows = scans[width]
     return Contents(rows[:, :3], intensity=rows[:, 3] if "intensity" in extras else None, notes=notes)
 

@@ -33,7 +33,7 @@ LASZIP, LONGEST_LASZIP = (b"laszip encoded", 22204), 1000
 # The most points and bytes that a LAZ may unpack to, and how many more for each of its own bytes.
 MOST_POINTS, POINTS_OF_A_BYTE = 2_000_000, 1
 MOST_BYTES, BYTES_OF_A_BYTE = 100_000_000, 100
-SECONDS, POINTS_PER_SECOND = 20, 100_000  # for unpacking: lazrs does some millions a second
+SECONDS, POINTS_PER_SECOND = 20, 100_000  # for unpacking: lazrs does some millions per second
 LARGEST = float(np.finfo(np.float32).max)
 
 

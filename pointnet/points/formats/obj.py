@@ -19,13 +19,13 @@ NORMAL = re.compile(rb"^[ \t]*vn[ \t]+(.*)", re.MULTILINE)
 FACE = re.compile(rb"^[ \t]*f[ \t]+(.*)", re.MULTILINE)
 NAMED = re.compile(rb"-?\d+/-?\d*/")  # what precedes the normal of a corner
 NONE = np.empty((0, 3))
-KIND = re.compile(rb"^[ \t]*([vf])[ \t]", re.MULTILINE)
+KIND = re.compile(rb"^[ \t]*(vn?|f)[ \t]", re.MULTILINE)
 
 
 def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
-    """An OBJ file's vertices and triangles; a vertex has the mean of the normals that faces give it."""
+    """An OBJ file's vertices and triangles; a vertex has the sum of the normals that faces give it."""
     data = re.sub(rb"\\\r?\n", b" ", unix_lines(data))
-    points, count = bytearray(), 0  # a bytearray grows in place
+    points, count, given = bytearray(), 0, 0  # a bytearray grows in place
     normals, colors, corners, sizes, named = [], [], [], [], []
     for block in blocks_of_lines(data):
         if b"#" in block:
@@ -36,11 +36,12 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
             colors.append(vertices[:, 3:6])
         if "normals" in extras:
             normals.append(_rows(NORMAL.findall(block), "normal")[:, :3])
-        block_corners, block_sizes, names = _faces(block, count, "normals" in extras)
+        block_corners, block_sizes, names = _faces(block, count, given, "normals" in extras)
         corners.append(block_corners)
         sizes.append(block_sizes)
         named.append(names)
         count += len(vertices)
+        given += len(normals[-1]) if normals else 0
     if not count:
         raise Refusal("holds no vertices")
     contents = Contents(np.frombuffer(points).reshape(count, 3))
@@ -49,11 +50,16 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
     if "colors" in extras and contents.colors is None and b"\nusemtl" in data:
         contents = contents._replace(notes=("materials are not read, so there are no colours",))
     polygons, all_normals = Polygons(np.concatenate(corners), np.concatenate(sizes)), np.concatenate(normals or [NONE])
-    if len(polygons.corners):
-        names = np.concatenate(named)
-        contents = contents._replace(normals=_of_vertices(all_normals, names, polygons.corners, count))
-        return with_faces(contents, polygons, counted_from=1)
-    return contents._replace(normals=all_normals) if len(all_normals) == count else contents
+    is_mesh = len(polygons.corners) > 0
+    if is_mesh:
+        of_vertices = _of_vertices(all_normals, np.concatenate(named), polygons.corners, count)
+    else:
+        of_vertices = all_normals if given == count else None
+    if given and of_vertices is None:
+        why = "not every corner of a face names one" if is_mesh else f"there are {given} for {count} vertices"
+        contents = contents._replace(notes=(*contents.notes, f"normals of vertices left out, since {why}"))
+    contents = contents._replace(normals=of_vertices)
+    return with_faces(contents, polygons, counted_from=1) if is_mesh else contents
 
 
 def _rows(lines: list[bytes], kind: str) -> Array:
@@ -77,9 +83,9 @@ def _of_vertices(normals: Array, names: Array, corners: Array, count: int) -> Ar
     return np.stack([np.bincount(corners, axis[names - 1], count) for axis in normals.T], axis=1)
 
 
-def _faces(block: bytes, before: int, normals: bool) -> tuple[Array, Array, Array]:
-    """The polygons of a block that `before` vertices precede: corners counted from 0, and sizes; if wanted, and if all
-    name one, the normals of the corners, counted from 1."""
+def _faces(block: bytes, before: int, given: int, normals: bool) -> tuple[Array, Array, Array]:
+    """The polygons of a block that `before` vertices and `given` normals precede: corners counted from 0, and sizes; if
+    wanted, and if all name one, the normals of the corners, counted from 1 (0: one that cannot be)."""
     lines = FACE.findall(block)
     text = b"".join(line + b"\n" for line in lines)
     sizes = words_per_line(text)
@@ -88,14 +94,21 @@ def _faces(block: bytes, before: int, normals: bool) -> tuple[Array, Array, Arra
         raise Refusal("has a face whose corners do not begin with a vertex")
     if (corners == 0).any():
         raise Refusal("a face names vertex 0, but OBJ counts from 1")
-    if (corners < 0).any():  # counted back from the latest vertex at that line
+
+    def latest(kind: bytes, before: int) -> Array:  # how many there are at a corner's line, which negatives count from
         kinds = np.array(KIND.findall(block))
-        there = np.repeat(before + np.cumsum(kinds == b"v")[kinds == b"f"], sizes)
+        return np.repeat(before + np.cumsum(kinds == kind)[kinds == b"f"], sizes)
+
+    if (corners < 0).any():
+        there = latest(b"v", before)
         if (wrong := corners + there < 0).any():
             raise Refusal(f"a face names vertex {corners[wrong][0]}, but {there[wrong][0]} vertices precede it")
         corners = np.where(corners < 0, corners + 1 + there, corners)
     names = np.empty(0, np.int32)
     if normals and text.count(b"/") == 2 * len(corners):
         with contextlib.suppress(Refusal):
-            names = numbers(NAMED.sub(b"", text), np.int64).astype(np.int32)
+            names = numbers(NAMED.sub(b"", text), np.int64)
+            if len(names) == len(corners) and (names < 0).any():
+                names = np.where(names < 0, names + 1 + latest(b"vn", given), names)
+            names = names.clip(0, np.iinfo(np.int32).max).astype(np.int32)
     return corners - 1, sizes, names

@@ -61,5 +61,5 @@ def _text_corners(data: bytes) -> Array:
         raise Refusal("has a vertex without three numbers")
     if len(corners) % 3 or (facets and len(corners) != 3 * facets):
         facets_too = f" in {facets} facets" if facets else ""
-        raise Refusal(f"must have three vertices a triangle, got {len(corners)}{facets_too}")
+        raise Refusal(f"must have three vertices per triangle, got {len(corners)}{facets_too}")
     return corners
