@@ -267,7 +267,7 @@ def older(text: Path, root: Path) -> Path:
     shutil.copy(text / "synsetoffset2category.txt", folder)
     for path in text.glob("*/*.txt"):
         table, within = np.loadtxt(path), folder / path.parent.name
-        first = PUBLISHED_LABELS[PUBLISHED[path.parent.name]][0] if path.parent.name in PUBLISHED else 1
+        first = PUBLISHED_LABELS[PUBLISHED[path.parent.name]][0] if path.parent.name in PUBLISHED else 0
         for inner in ("points", "points_label"):
             (within / inner).mkdir(parents=True, exist_ok=True)
         np.savetxt(within / "points" / f"{path.stem}.pts", table[:, :3], fmt="%.5f")
@@ -275,7 +275,7 @@ def older(text: Path, root: Path) -> Path:
     return folder
 
 
-def test_the_older_layout_holds_the_same_shapes_and_parts(text, tmp_path):
+def test_the_older_layout_holds_the_same_shapes_and_parts(text, tmp_path, monkeypatch):
     folder = older(text, tmp_path / "v0")
     for split in SPLITS:
         data = ShapeNetPart(tmp_path / "v0", split, 8)
@@ -285,6 +285,7 @@ def test_the_older_layout_holds_the_same_shapes_and_parts(text, tmp_path):
         listing = json.loads((folder / "train_test_split" / f"shuffled_{split}_file_list.json").read_text())
         for i, name in enumerate(listing):
             assert same_points(data, i, text / f"{name.removeprefix('shape_data/')}.txt")
+    monkeypatch.setattr(module, "cached_clouds", None)  # no file is read
     with pytest.raises(PointCloudFileError, match=r"\.pts: has no normals; shapenetcore_.*_v0_normal has them"):
         ShapeNetPart(folder, "train", 8, normals=True)
 
@@ -293,7 +294,8 @@ def test_the_older_layout_holds_the_same_shapes_and_parts(text, tmp_path):
     ("name", "content", "message"),
     [
         ("points_label/train0.seg", "1\n2\n", "must have a part for each point, got 2 for 40"),
-        ("points_label/train0.seg", "0\n" * 40, "parts must be whole numbers from 0 to 49, got -1"),
+        ("points_label/train1.seg", "1\n0\n" * 20, r"parts in train1\.seg must be whole numbers from 1 to 2, got 0"),
+        ("points_label/train1.seg", "2\n3\n" * 20, r"parts in train1\.seg must be whole numbers from 1 to 2, got 3"),
         ("points_label/train0.seg", None, r"train0\.seg: no such file; 1 of 48 listed are missing"),
         ("points/train0.pts", "1 2\n" * 40, "must have 3 numbers a row, got 2"),
         ("points/train0.pts", None, r"train0\.pts: no such file; 1 of 48 listed are missing"),
@@ -301,7 +303,7 @@ def test_the_older_layout_holds_the_same_shapes_and_parts(text, tmp_path):
 )
 def test_a_damaged_shape_of_the_older_layout_is_refused(text, tmp_path, name, content, message):
     folder = older(text, tmp_path / "v0")
-    path = folder / "02691156" / name
+    path = folder / ("02773838" if "train1" in name else "02691156") / name
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(PointCloudFileError, match=message):
         ShapeNetPart(folder, "train", 8)
@@ -315,7 +317,17 @@ def test_parts_that_change_are_read_again(text, tmp_path):
     assert all(len(ShapeNetPart(folder, "train", 8)[i][1].unique()) == 1 for i in range(16))
 
 
-def test_a_set_of_ones_own_in_the_older_layout_has_the_parts_that_occur(own, tmp_path):
-    data, wanted = ShapeNetPart(older(own, tmp_path / "v0"), "train", 8), ShapeNetPart(own, "train", 8)
-    assert (data.classes, data.part_names) == (wanted.classes, wanted.part_names)
-    assert torch.equal(data.parts_of, wanted.parts_of)
+def test_a_set_of_ones_own_in_the_older_layout_says_its_parts_in_parts_json(own, tmp_path):
+    folder = older(own, tmp_path / "v0")
+    with pytest.raises(PointCloudFileError, match=r"parts\.json: cannot be read"):
+        ShapeNetPart(folder, "train", 8)
+    for shift in (0, 3):  # and what changes in it is read again
+        parts = {"Tree": {"trunk": 1, "crown": 0}, "Park bench": {"leg": 4 + shift, "seat": 2, "back": 3}}
+        (folder / "parts.json").write_text(json.dumps(parts))
+        data, wanted = ShapeNetPart(folder, "train", 8), ShapeNetPart(own, "train", 8)
+        assert data.part_names[:4] == ("Tree/crown", "Tree/trunk", "Park bench/seat", "Park bench/back")
+        for category, labels in (("Park bench", [2, 3, 4 + shift]), ("Tree", [0, 1])):
+            row = data.classes.index(category)
+            found, counted = (each.parts[each.labels == row].ravel().bincount() for each in (data, wanted))
+            assert found.nonzero()[:, 0].tolist() == labels
+            assert torch.equal(found[labels], counted)

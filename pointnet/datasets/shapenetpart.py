@@ -65,7 +65,8 @@ class ShapeNetPart(LabelledPoints):
         num_points: N, the first points of each shape.
         form: "text", `shapenetcore_partanno_segmentation_benchmark_v0_normal`: all points of each shape, with normals;
             read once and cached; or the older `shapenetcore_partanno_segmentation_benchmark_v0`, without normals:
-            `points/*.pts`, and the parts, counted from 1 in each category, in `points_label/*.seg`. "hdf5",
+            `points/*.pts`, and the parts, counted from 1 in each category, in `points_label/*.seg`; categories of
+            one's own then need parts.json, whose labels of a category, in order, are those of its parts. "hdf5",
             `hdf5_data` of PointNet's part_seg: 2,048 points of each. None finds one, in that order.
         up: the files' up axis, "z", or "y" (rotated by 90° about x); None: y, as in both releases.
         normals: adds three channels, the normals; only the text of `..._normal` has them.
@@ -132,12 +133,16 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
     listed = {split: _read_listing(folder, split, folders, split in splits) for split in ("train", "val", "test")}
     files = list(dict.fromkeys(file for part in listed.values() for file in part))
     releases.check_files_exist(files)
-    own = folder / "parts.json"
-    parts = PUBLISHED_PARTS if categories is PUBLISHED else _read_parts(own, folders) if own.is_file() else []
+    older, own = [file for file in files if file.suffix == OLDER], folder / "parts.json"
+    if older and normals:
+        raise PointCloudFileError(older[0], f"has no normals; {FORMS['text'].names[0]} has them")
+    has_parts = older or own.is_file()
+    parts = PUBLISHED_PARTS if categories is PUBLISHED else _read_parts(own, folders) if has_parts else []
     num_parts = 1 + max((label for _, _, label in parts), default=MOST_PARTS - 1)
     shape = (7 if normals else 4, max(num_points, KEPT))
-    sampler = partial(_read_shape, count=shape[1], num_parts=num_parts, up=up, normals=normals)
-    settings = f"parts below {num_parts}, up={up}, version 1{_status([_parts_of(file) for file in files])}"
+    own_labels = {key: sorted({part[2] for part in parts if part[0] == name}) for key, name in categories.items()}
+    sampler = partial(_read_shape, count=shape[1], num_parts=num_parts, own_labels=own_labels, up=up, normals=normals)
+    settings = f"parts below {num_parts}, up={up}, version 1{_status(older, own_labels)}"
     cached = cached_clouds(files, sampler, shape, settings, folder).strict()
     labels = [categories[_folder_of(file)] for file in files]
     row_of = {file: row for row, file in enumerate(files)}
@@ -149,11 +154,13 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
     return cached.points, labels, [file in val for file in files], rows, list(categories.values()), parts
 
 
-def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) -> NDArray[np.float32]:
+def _read_shape(
+    path: Path, count: int, num_parts: int, own_labels: Mapping[str, Sequence[int]], up: str, normals: bool
+) -> NDArray[np.float32]:
     """One file of rows x y z nx ny nz part, centred and in the unit sphere: (4 or 7, count)."""
-    if path.suffix == OLDER and normals:
-        raise PointCloudFileError(path, f"has no normals; {FORMS['text'].names[0]} has them")
-    rows = _older_rows(path) if path.suffix == OLDER else read_table(path, 7).astype(np.float64, copy=False)
+    is_older = path.suffix == OLDER
+    rows = _older_rows(path, own_labels[_folder_of(path)]) if is_older else read_table(path, 7)
+    rows = rows.astype(np.float64, copy=False)
     releases.check_finite(path, "row", rows, first=1)
     labels = checked_labels(path, "parts", rows[:, 6], num_parts)
     with releases.errors_name(path):
@@ -165,25 +172,25 @@ def _read_shape(path: Path, count: int, num_parts: int, up: str, normals: bool) 
     return draw_labelled(channels, labels, count, np.random.default_rng(seed_of(path.name)))
 
 
-def _older_rows(path: Path) -> NDArray[np.float64]:
-    """The rows of a shape of the older layout, x y z 0 0 0 part."""
+def _older_rows(path: Path, own_labels: Sequence[int]) -> NDArray[Any]:
+    """The rows of a shape of the older layout, x y z 0 0 0 part; in the file its parts count from 1, in this order."""
     points, parts = read_table(path, 3), read_table(_parts_of(path), 1)
     if len(points) != len(parts):
         raise PointCloudFileError(path, f"must have a part for each point, got {len(parts)} for {len(points)}")
-    first = next((label for category, _, label in PUBLISHED_PARTS if category == PUBLISHED.get(_folder_of(path))), 1)
-    return np.hstack([points, np.zeros_like(points), parts - 1 + first])
+    counted = checked_labels(path, f"parts in {_parts_of(path).name}", parts, len(own_labels), first=1)
+    return np.hstack([points, np.zeros_like(points), np.array(own_labels)[counted - 1]])
 
 
 def _parts_of(file: Path) -> Path:
-    """The file that holds a shape's parts."""
-    return file.parents[1] / "points_label" / f"{file.stem}.seg" if file.suffix == OLDER else file
+    """The file that holds the parts of a shape of the older layout."""
+    return file.parents[1] / "points_label" / f"{file.stem}.seg"
 
 
-def _status(files: Sequence[Path]) -> str:
-    """What changes when one of the files with parts alone does: the cache knows the others."""
-    files = [file for file in files if file.parent.name == "points_label"]
+def _status(older: Sequence[Path], own_labels: Mapping[str, Sequence[int]]) -> str:
+    """What changes when a file with parts, or what they mean, does: the cache knows the files with points."""
+    files = [_parts_of(file) for file in older]
     releases.check_files_exist(files)
-    status = repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    status = repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files] + [own_labels])
     return f", {hashlib.sha256(status.encode()).hexdigest()}" if files else ""
 
 

@@ -258,15 +258,15 @@ def read_table(path: str | os.PathLike[str], columns: int, mended: bytes | None 
         return table
 
 
-def checked_labels(path: Path, what: str, labels: Array, count: int) -> NDArray[np.int64]:
+def checked_labels(path: Path, what: str, labels: Array, count: int, first: int = 0) -> NDArray[np.int64]:
     """Labels from a file, of any type and shape, as int64.
 
     Raises:
-        PointCloudFileError: they are not whole numbers from 0 to below `count`.
+        PointCloudFileError: they are not whole numbers, `count` of them from the `first` on.
     """
-    right = (labels >= 0) & (labels < count) & (labels == np.rint(labels))
+    right = (labels >= first) & (labels < first + count) & (labels == np.rint(labels))
     if not right.all():
-        reason = f"{what} must be whole numbers from 0 to {count - 1}, got {labels[~right][0]:g}"
+        reason = f"{what} must be whole numbers from {first} to {first + count - 1}, got {labels[~right][0]:g}"
         raise PointCloudFileError(path, reason)
     return labels.astype(np.int64)
 
