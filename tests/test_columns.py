@@ -211,3 +211,31 @@ def test_the_cases_are_read_right():
     assert len(read_points(CASES / "pandas.csv")) == 1024
     for name in ("paraview.csv", "units.csv"):
         np.testing.assert_allclose(read_points(CASES / name)[0], FIRST, rtol=1e-6)
+
+
+def packed_of(colors: np.ndarray) -> np.ndarray:
+    return colors.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32) | np.uint32(0xFF000000)
+
+
+def text_with_packed(points: np.ndarray, packed: np.ndarray) -> bytes:
+    rows = [f"{x:.6f},{y:.6f},{z:.6f},{number}" for (x, y, z), number in zip(points, packed, strict=True)]
+    return "\n".join(["x,y,z,rgb", *rows]).encode()
+
+
+def test_a_packed_colour_is_its_bits_or_its_number_whatever_its_opacity(tmp_path):
+    points, colors = np.random.default_rng(0).random((40, 3)), np.random.default_rng(1).integers(0, 256, (40, 3))
+    packed = packed_of(colors)
+    signed = written(tmp_path, "a.csv", text_with_packed(points, packed.view(np.int32)))
+    blue = written(tmp_path, "b.csv", text_with_packed(points, colors[:, 2]))
+    lost = written(tmp_path, "c.csv", text_with_packed(points, packed.view(np.float32)))
+    np.testing.assert_allclose(read_cloud(signed).colors, colors / 255, atol=1e-6)
+    np.testing.assert_allclose(read_cloud(blue).colors, colors / 255 * [0, 0, 1], atol=1e-6)
+    cloud = read_cloud(lost)
+    assert cloud.colors is None
+    assert "written as NaN" in cloud.notes[0]
+
+
+def test_colours_from_minus_one_to_one_are_moved(tmp_path):
+    colors = np.random.default_rng(1).integers(0, 256, (40, 3))
+    np.savez(tmp_path / "a.npz", coords=np.ones((40, 3)) * colors, colors=colors / 127.5 - 1)
+    np.testing.assert_allclose(read_cloud(tmp_path / "a.npz").colors, colors / 255, atol=1e-6)

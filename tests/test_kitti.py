@@ -86,6 +86,13 @@ def test_a_bin_that_is_no_scan_is_refused(tmp_path, content, reason):
     assert str(caught.value) == f"{path}: {reason}"
 
 
+@pytest.mark.parametrize("width", [3, 7, 64])
+def test_rows_of_another_width_are_no_scan(tmp_path, width):
+    rows = np.random.default_rng(0).random((1024, width)).astype("<f4")
+    with pytest.raises(PointCloudFileError, match="distributed alike"):
+        read_cloud(written(tmp_path, "a.bin", rows.tobytes()))
+
+
 def test_a_bin_that_a_gltf_names_is_its_buffer(tmp_path):
     for name in ("1", "a b", "below/b", "scene_1"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

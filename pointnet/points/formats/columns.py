@@ -16,6 +16,7 @@ FEW = 64  # different labels in a cloud, at most; whole numbers to this are labe
 SMALL = 20  # and to this if none does
 MOST_BESIDE = 8  # columns of one kind that may be colours and more; of more they are some features
 FULL = (1, 255, 65535)  # the largest number of a colour
+PLAIN_NAN = 0x7FC00000  # the bits of a NaN that was read from text
 FLAG = "name the columns with --columns (columns= in Python), such as x,y,z,intensity,r,g,b,_"
 
 
@@ -35,11 +36,12 @@ def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Ite
         raise Refusal(f"names no columns x, y and z, only {', '.join(sorted(names)[:8]) or 'none'}")
     packed = found.pop("packed", None)
     parts = {what: _side_by_side([columns[names[i]] for i in group]) for what, group in found.items()}
+    notes: tuple[str, ...] = ()
     if packed:
-        parts["colors"] = _unpacked(columns[names[packed[0]]])
-    notes = (
-        left_out(every, [i for group in places(every).values() for i in group]) if set(extras) >= set(EXTRAS) else ()
-    )
+        colors, notes = _unpacked(columns[names[packed[0]]])
+        parts |= {} if colors is None else {"colors": colors}
+    if set(extras) >= set(EXTRAS):
+        notes += left_out(every, [i for group in places(every).values() for i in group])
     return from_parts(parts, notes)
 
 
@@ -54,12 +56,17 @@ def _side_by_side(columns: list[Array]) -> Array:
     return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
 
 
-def _unpacked(column: Array) -> Array:
-    """Red, green and blue (N, 3) of 0xAARRGGBB, a whole number or the bits of a float."""
-    if column.dtype.kind == "f" and not (_are_whole(column) and (column > 255).any()):
+def _unpacked(column: Array) -> tuple[Array | None, tuple[str, ...]]:
+    """Red, green and blue (N, 3) of 0xAARRGGBB, the bits of a float32 or a whole number, and notes.
+
+    Bits with the opacity 255 are a NaN, of which a text keeps nothing.
+    """
+    if column.dtype == np.float32 or not _are_whole(column):
         column = column.astype(np.float32).view(np.uint32)
+        if (lost := int((column == PLAIN_NAN).sum())) and (column != 0).any():
+            return None, (f"colours left out: {lost:,} of them were written as NaN",)
     number = column.astype(np.int64)
-    return np.stack([(number >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)], axis=1)
+    return np.stack([(number >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)], axis=1), ()
 
 
 def from_table(
@@ -321,13 +328,15 @@ def _are_whole(column: Array) -> bool:
 
 
 def as_unit_colors(colors: Array) -> Array:
-    """(n, 3 or more), in [0, 1], in 0..255 or in 0..65535 -> (n, 3) float32 in [0, 1].
+    """(n, 3 or more), in [0, 1], [-1, 1], 0..255 or 0..65535 -> (n, 3) float32 in [0, 1].
 
-    Bytes are of 255. Of other numbers the largest tells; integers are never of 1.
+    Bytes are of 255. Of other numbers the least and the largest decide; integers are never of 1.
     """
     rgb = np.asarray(colors[:, :3])
     scaled = np.nan_to_num(rgb.astype(np.float32))
     highest = 1 if rgb.dtype == np.uint8 or not rgb.size else float(scaled.max())
     if rgb.dtype.kind in "iu" or highest > 1.01:
         scaled /= np.float32(65535 if highest > 256 else 255)
+    elif rgb.size and -1.01 <= scaled.min() < -0.01:
+        scaled = (scaled + np.float32(1)) / np.float32(2)
     return np.clip(scaled, 0, 1)

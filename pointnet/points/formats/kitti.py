@@ -14,6 +14,7 @@ KITTI, NUSCENES = 4, 5  # numbers of a point
 FARTHEST, STRONGEST = 1e5, 65535  # metres from the scanner, and the largest intensity
 SMALLEST = 1e-20  # bytes of another kind are numbers below it, seldom exactly 0
 MOST_RINGS = 256
+SOME_ROWS, FEWEST = 2000, 100  # rows whose distribution is compared
 
 
 def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
@@ -30,6 +31,8 @@ def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
     scans = {width: rows for width in widths if _is_scan(rows := numbers.reshape(-1, width))}
     if not scans:
         raise Refusal("holds numbers that are no scan's x y z intensity in float32 (KITTI)")
+    if all(_are_alike(rows[:, :KITTI]) for rows in scans.values()):
+        raise Refusal("holds rows whose four numbers are distributed alike, so they are no x y z intensity (KITTI)")
     # Where both fit, what has intensities up to 1 is KITTI's.
     width = KITTI if KITTI in scans and (len(scans) == 1 or np.nanmax(scans[KITTI][:, 3]) <= 1) else max(scans)
     notes = ("rows of five numbers, taken as x y z intensity ring (nuScenes); rings left out",) * (width == NUSCENES)
@@ -38,6 +41,15 @@ def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
         notes += (f"labels in {labels.name} are not read",)
     rows = scans[width]
     return Contents(rows[:, :3], intensity=rows[:, 3] if "intensity" in extras else None, notes=notes)
+
+
+def _are_alike(rows: Array) -> bool:
+    """Whether all columns have the distribution of the first, as rows of another width have: Kolmogorov and Smirnov's
+    test at 1 per cent, of some rows."""
+    some = np.sort(rows[:: len(rows) // SOME_ROWS + 1], axis=0)
+    shares = [np.searchsorted(column, some[:, 0], "right") / len(some) for column in some.T]
+    farthest = max(np.abs(share - shares[0]).max() for share in shares)
+    return len(some) >= FEWEST and bool(farthest < 1.63 * np.sqrt(2 / len(some)))
 
 
 def _is_scan(rows: Array) -> bool:
