@@ -66,13 +66,35 @@ def test_the_whole_table_decides(tmp_path):
         ("90 200 0 255 39, 8 10 90 3 39, 9 77 20 100 2", "intensity,r,g,b,label"),
     ],
 )
-def test_few_rows_are_told_too(tmp_path, behind, taken):
+def test_few_rows_are_recognised_too(tmp_path, behind, taken):
     rows = zip(("5 2 3", "1 0.5 7", "1 9 8"), behind.split(","), strict=True)
     path = written(tmp_path, "a.txt", "\n".join(" ".join(row) for row in rows))
     assert read_cloud(path).notes == (f"columns taken as x,y,z,{taken}",)
 
 
-def test_colours_that_go_together_are_told_from_an_intensity_behind_them(tmp_path):
+def test_an_intensity_a_dim_blue_and_a_label_are_taken_for_each_other_nowhere(tmp_path):
+    xyz, byte, shade = RNG.normal(size=(3000, 3)), RNG.integers(0, 256, (3000, 1)), RNG.random((3000, 1))
+    brick = (shade * [200, 120, 55] + RNG.random((3000, 3)) * [50, 30, 9]).round()
+    tint, label = np.hstack([byte, 0 * byte, 0 * byte]), RNG.integers(0, 10, (3000, 1))
+    for table, taken in (
+        ([byte, brick], "intensity,r,g,b"),
+        ([byte, brick, label], "intensity,r,g,b,label"),
+        ([byte, brick.round(-1) // 10 * 4], "intensity,r,g,b"),
+        ([brick, label], "r,g,b,label"),
+        ([tint, 0 * byte], "intensity,r,g,b"),
+        ([tint, label], ""),
+        ([byte, RNG.integers(0, [256, 256, 65], (3000, 3))], ""),
+        ([brick[:, :1], brick], ""),
+    ):
+        path = written(tmp_path, "a.npy", npy_of(np.hstack([xyz, *table]).astype(float)))
+        if taken:
+            assert read_cloud(path).notes == (f"columns taken as x,y,z,{taken}",)
+        else:
+            with pytest.raises(PointCloudFileError, match="it is not clear which of them are colours; name the col"):
+                read_cloud(path)
+
+
+def test_colours_that_go_together_are_distinguished_from_an_intensity_behind_them(tmp_path):
     grey = RNG.integers(0, 200, (3000, 1))
     rgb, xyz = grey + RNG.integers(0, 50, (3000, 3)), RNG.normal(size=(3000, 3))
     intensity = RNG.integers(0, 256, (3000, 1))
@@ -82,7 +104,7 @@ def test_colours_that_go_together_are_told_from_an_intensity_behind_them(tmp_pat
         assert np.array_equal(cloud.intensity, intensity[:, 0])
 
 
-def test_what_cannot_be_told_is_refused_with_the_flag_that_settles_it(tmp_path):
+def test_what_is_not_clear_is_refused_with_the_flag_that_settles_it(tmp_path):
     rows = np.hstack([XYZ, BYTE_INTENSITY, RGB, BYTE_INTENSITY[::-1]])
     path = written(tmp_path, "a.txt", text_of(rows))
     with pytest.raises(PointCloudFileError, match=r"has 8 columns, .*colours; name the columns with --columns"):

@@ -125,6 +125,11 @@ class Column(NamedTuple):
         """Whether it may be the opacity of a colour: the same largest value in every row."""
         return self.low == self.high and self.high in FULL
 
+    @property
+    def is_no_color(self) -> bool:
+        """Whether it is rather a label or an opacity behind colours of its kind."""
+        return self.is_label or self.is_full
+
 
 # What three columns side by side must be to be colours, the surest first, and whether nothing else is likely.
 KINDS: tuple[tuple[Callable[[Sequence[Column]], bool], bool], ...] = (
@@ -142,10 +147,11 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
 
     1. nx ny nz: the first three that have length 1 (a minority may be 0).
     2. r g b: the first three of the surest kind that is there: whole numbers to 255; numbers to 1; whole numbers to
-       65535; numbers to 255. Four of a kind are r g b label if the last is a label (`Column.is_label`), else intensity
-       r g b, unless the first three go together much better than the last three. Of five or more a label must be the
-       fourth, or the fifth behind an intensity; or they are threes, of which the first counts. More than eight that
-       are not threes are no colours.
+       65535; numbers to 255. Of four of a kind those three that are correlated clearly better. If neither are, they
+       are intensity r g b; but where the last may be a label (`Column.is_label`), r g b label if it has few numbers,
+       and nothing speaks for an intensity before the colours, else they are refused. Of five or more a label must be
+       the fourth, or the fifth behind an intensity; or they are threes, of which the first counts. More than eight
+       that are not threes are no colours.
     3. The column before r g b is intensity. One behind them that is the same, and full, in all rows is the opacity.
     4. One or two that are left are a label, an intensity, both, or a label and an instance, which is skipped.
 
@@ -243,31 +249,37 @@ def _colors(rows: Array, columns: Sequence[Column], names: Sequence[str], is_pts
         return None, True
     first = starts[0]
     stop = first + 3 + next((k for k, i in enumerate(starts[1:]) if i != first + k + 1), len(starts) - 1)
-    end = next((i for i in range(first + 3, stop) if _ends_colors(columns[first : i + 1])), stop)
-    if end - first == 3:
-        is_plain = stop == end and (_highest(columns[first:stop]) > SMALL or not columns[first].whole)
-        return first, is_plain and is_likely
-    if end - first == 4:
-        return first + (not _go_together(rows[:, first : first + 4])), False
+    if stop < len(names) and names[stop] == SKIPPED and _highest(columns[first + 1 : stop + 1]) == 0:
+        stop += 1  # an intensity, and black
+    if stop - first == 3:
+        return first, is_likely and (_highest(columns[first:stop]) > SMALL or not columns[first].whole)
+    end = next((i for i in range(first + 3, stop) if columns[i].is_no_color), stop)
+    behind = _colors_of_four(rows[:, first : first + 4], columns[first : first + 4])
+    if behind == 1 and end == first + 3:
+        end = next((i for i in range(end + 1, stop) if columns[i].is_no_color), stop)
+    if behind is not None and end - first in (3, 4):
+        return first + behind, False
     if end == stop and (stop - first) % 3 == 0:
         return first, False
     return None, not is_likely or stop - first > MOST_BESIDE
 
 
-def _ends_colors(columns: Sequence[Column]) -> bool:
-    """Whether the last of these columns of one kind is no colour, but a label or an opacity."""
-    *before, last = columns
-    painted = columns[0].values > 2 * max(column.values for column in columns[1:])  # intensities, and a few colours
-    return (last.is_label or last.is_full) and not (len(before) == 3 and painted)
-
-
-def _go_together(four: Array) -> bool:
-    """Whether the first three of four columns are correlated much more than the last three, as colours are."""
-    some = _finite_columns(four[:: len(four) // SOME_ROWS + 1])
-    if some.shape[1] < 3:
-        return False
-    related = np.nan_to_num(np.asarray(np.corrcoef(some)))
-    return bool(related[0, 1] + related[0, 2] > related[3, 1] + related[3, 2] + 0.3 + 9 / np.sqrt(some.shape[1]))
+def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
+    """Which three of four columns of one kind are colours: 0, the first, or 1, the last; None: it is not clear."""
+    some = _finite_columns(rows[:: len(rows) // SOME_ROWS + 1])
+    related, margin = np.zeros((4, 4)), np.inf
+    if some.shape[1] > 2:
+        related, margin = np.nan_to_num(np.asarray(np.corrcoef(some))), 0.3 + 9 / np.sqrt(some.shape[1])
+    first, last = related[0, 1:3].sum(), related[3, 1:3].sum()
+    if abs(first - last) > margin:
+        return int(last > first)
+    *_, end = four
+    if not end.is_no_color:
+        return 1
+    if four[0].values > 2 * max(column.values for column in four[1:]):  # an intensity and few colours, or one tint
+        return 1 if all(c.low == c.high for c in four[1:]) and (end.high > SMALL or _highest(four[1:]) == 0) else None
+    is_short = end.is_full or end.high <= SMALL or end.values <= min(SMALL, end.rows * 2 / 3)
+    return 0 if is_short and max(last, 2 * related[1, 2] - first) <= margin else None
 
 
 def _name_the_rest(columns: Sequence[Column], names: list[str]) -> None:
