@@ -322,3 +322,16 @@ def test_normals_that_are_all_zero_are_none(tmp_path, kind):
         written(tmp_path, "b.npy", whole_files.npy_of(np.rec.fromarrays(one.T, names="x y z nx ny nz".split()))), 1
     )
     assert (cloud.normals is not None, cloud.notes) == (True, ())
+
+
+def test_an_off_of_meshlab_has_the_colour_before_the_normal_and_what_no_word_names_is_said(tmp_path):
+    corners, faces = "0 0 0 255 0 0 255 0 0 1\n1 0 0 0 255 0 255 0 0 1\n0 1 0 0 0 255 255 0 0 1\n", "3 0 1 2\n"
+    cloud = read_cloud(written(tmp_path, "a.off", f"NCOFF\n3 1 0\n{corners}{faces}".encode()), vertices=True)
+    assert np.array_equal(cloud.colors, np.eye(3))
+    assert np.array_equal(cloud.normals, [[0, 0, 1]] * 3)
+    plain = read_cloud(written(tmp_path, "b.off", f"OFF\n3 1 0\n{corners}{faces}".encode()))
+    assert plain.notes == ("7 more numbers per vertex left out, which the first word does not name",)
+    some = f"OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n{faces.strip()} 255 0 0\n{faces}"
+    assert read_cloud(written(tmp_path, "c.off", some.encode())).notes == (
+        "colours of faces left out: not every face has one",
+    )

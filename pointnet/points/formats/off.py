@@ -1,6 +1,7 @@
 """OFF: the meshes of ModelNet and of the Princeton benchmarks. The one parser here that is optimised for speed.
 
-    OFF                     or [ST][C][N]OFF: normals (N), colours (C), texture coordinates (ST) beside the vertices
+    OFF                     or [ST][C][N]OFF: normals (N), colours (C), texture coordinates (ST) beside the vertices;
+                            MeshLab's NCOFF has the colour, of four numbers, before the normal
     V F E                   on the same line too, or glued to the word: OFF2258 2436 0
     x y z                   V lines
     n i_1 ... i_n [r g b]   F lines: polygons of any size, with or without a colour
@@ -16,7 +17,7 @@ from .contents import EXTRAS, Contents, Extras
 from .polygons import polygons_of_text, with_faces
 from .scan import numbers_of_lines, quoted, unix_lines
 
-MAGIC = re.compile(rb"\s*(ST)?(C)?(N)?(4|4n|n)?OFF(\s*BINARY)?", re.IGNORECASE)
+MAGIC = re.compile(rb"\s*((?:ST|C|N)*)(4n?)?OFF(\s*BINARY)?", re.IGNORECASE)
 COUNTS = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+-?\d+)?[ \t\r]*(?:\n|$)")
 
 
@@ -25,31 +26,38 @@ def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
     if b"#" in data:
         data = re.sub(rb"#[^\n\r]*", b"", data)
     data = unix_lines(data)
-    has_colors, has_normals, num_vertices, num_faces, start = _header(data)
+    letters, num_vertices, num_faces, start = _header(data)
+    has_colors, has_normals = b"C" in letters, b"N" in letters
+    color_first = has_colors and has_normals and letters.index(b"N") < letters.index(b"C")
     rows, end = numbers_of_lines(data, start, num_vertices)
     # On a vertex's line: x y z, then a normal, then a colour, then anything else.
     width, rest = divmod(rows.size, num_vertices)
-    least = 3 + 3 * has_normals + 3 * has_colors
+    least = 3 + 3 * has_normals + 3 * has_colors + color_first
     if rest or width < least:
         wanted = f"{num_vertices} vertices of at least {least} numbers, a line each"
         raise Refusal(f"declares {wanted}; those lines hold {rows.size} numbers")
     rows = rows.reshape(num_vertices, width)
-    normals = rows[:, 3:6] if has_normals and "normals" in extras else None
-    colors = as_unit_colors(rows[:, least - 3 : least]) if has_colors and "colors" in extras else None
-    contents = Contents(rows[:, :3], normals=normals, colors=colors)
+    normal, color = (7, 3) if color_first else (3, least - 3)
+    normals = rows[:, normal : normal + 3] if has_normals and "normals" in extras else None
+    colors = as_unit_colors(rows[:, color : color + 3]) if has_colors and "colors" in extras else None
+    more = width - least - (has_colors and not color_first and width == least + 1)  # the opacity
+    notes = (f"{more} more numbers per vertex left out, which the first word does not name",) if more else ()
+    contents = Contents(rows[:, :3], normals=normals, colors=colors, notes=notes)
     if not num_faces:
         return contents
     polygons = polygons_of_text(data[end:], num_faces)
-    is_color = polygons.others is not None and polygons.others.shape[1] in (3, 4) and "colors" in extras
-    return with_faces(contents, polygons, polygons.others if is_color else None)
+    is_color = polygons.others is not None and polygons.others.shape[1] in (3, 4)
+    if polygons.is_mixed:
+        contents = contents._replace(notes=(*notes, "colours of faces left out: not every face has one"))
+    return with_faces(contents, polygons, polygons.others if is_color and "colors" in extras else None)
 
 
-def _header(data: bytes) -> tuple[bool, bool, int, int, int]:
-    """Whether vertices have colours, and normals; the numbers of vertices and of faces; where the body begins."""
+def _header(data: bytes) -> tuple[bytes, int, int, int]:
+    """What vertices have, as letters; the numbers of vertices and of faces; where the body begins."""
     magic = MAGIC.match(data)
     if not magic:
         raise Refusal(f"does not begin with OFF, but with {quoted(data[:20].strip())}")
-    _, colors, normals, dimension, binary = magic.groups()
+    letters, dimension, binary = magic.groups()
     if dimension or binary:
         raise Refusal("is OFF of a variant that is not read (binary, or not of three dimensions)")
     counts = COUNTS.match(data, magic.end())
@@ -63,4 +71,4 @@ def _header(data: bytes) -> tuple[bool, bool, int, int, int]:
     for name, count, least in (("vertices", num_vertices, len("0 0 0\n")), ("faces", num_faces, 2)):
         if count * least > len(data) - start + 1:
             raise Refusal(f"declares {count} {name}, more than the file holds")
-    return bool(colors), bool(normals), num_vertices, num_faces, start
+    return letters.upper().replace(b"ST", b""), num_vertices, num_faces, start

@@ -27,6 +27,7 @@ class Polygons(NamedTuple):
     corners: Array  # vertex indices, one polygon after another
     sizes: Array  # (P,)
     others: Array | None = None  # (P, K) the other numbers of each, where all have the same count
+    is_mixed: bool = False  # whether they have not
 
 
 def polygons_of_text(text: bytes, count: int) -> Polygons:
@@ -45,7 +46,7 @@ def polygons_of_text(text: bytes, count: int) -> Polygons:
         raise Refusal(f"declares {count} faces, holds {len(sizes)} lines of them")
     others = [block.others for block in blocks if block.others is not None]
     alike = len(others) == len(blocks) and len({len(rows.T) for rows in others}) == 1
-    return Polygons(corners, sizes, np.concatenate(others) if alike else None)
+    return Polygons(corners, sizes, np.concatenate(others) if alike else None, not alike)
 
 
 def _polygons_of_block(text: bytes) -> Polygons:
