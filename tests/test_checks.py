@@ -78,7 +78,7 @@ def test_a_profile_adds_up_and_leaves_nothing(tmp_path, monkeypatch):
     ("flags", "wanted"),
     [
         (["--dry_run"], "dry run: trained, stopped, resumed, measured and loaded"),
-        (["--profile"], "a step of 16 clouds"),
+        pytest.param(["--profile"], "a step of 16 clouds", marks=pytest.mark.slow),
         (["--overfit_batches", "2"], "not tested: the network was trained to overfit 2 batches"),
     ],
 )

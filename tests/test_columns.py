@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pointnet.points.formats.columns import as_unit_colors
+from pointnet.points.formats.values import as_unit_colors
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files
 from tests.helpers import SHARED_DATA

@@ -134,3 +134,21 @@ def test_a_buffer_ends_where_the_gltf_says(tmp_path):
     path.write_text(path.read_text().replace('"byteLength": 1000', '"byteLength": 900'))
     with pytest.raises(PointCloudFileError, match="accessor 2 declares 40 rows, more than its buffer holds"):
         read_cloud(path)
+
+
+def test_what_moves_or_repeats_a_mesh_is_applied_or_said(tmp_path):
+    def changed(**node) -> Path:
+        tree = json.loads(whole_files.gltf())
+        tree["nodes"] = [{"mesh": 0, "translation": [100, 0, 0], **node}]
+        tree["scenes"] = [{"nodes": [0]}]
+        return written(tmp_path, "a.gltf", json.dumps(tree).encode())
+
+    plain = read_cloud(changed(), vertices=True)
+    bent = read_cloud(changed(skin=0), vertices=True)
+    np.testing.assert_allclose(plain.points[:, 0] - bent.points[:, 0], 100, atol=1e-4)
+    assert bent.notes == ("bones and morphs are not applied: meshes are in their pose at rest",)
+    copied = read_cloud(changed(extensions={"EXT_mesh_gpu_instancing": {}}))
+    assert copied.notes == ("copies by EXT_mesh_gpu_instancing left out",)
+    tree = json.loads(whole_files.gltf()) | {"extensionsRequired": ["KHR_materials_unlit", "FOO_bar"]}
+    with pytest.raises(PointCloudFileError, match="needs the extension 'FOO_bar', which is not read"):
+        read_cloud(written(tmp_path, "b.gltf", json.dumps(tree).encode()))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointnet.points.formats.columns import as_unit_colors
+from pointnet.points.formats.values import as_unit_colors
 from pointnet.points.frame import rotated_y_up_to_z_up
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files

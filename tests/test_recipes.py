@@ -93,7 +93,9 @@ def test_the_papers_recipe_is_the_published_protocol():
     assert config.val_fraction > 0
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("paper_") else []) for name in RECIPES]
+)
 def test_a_recipe_trains_and_comes_back_from_its_file(name, tmp_path):
     config = RECIPES[name]
     few = two_shapes(per_class=4) if config.task == "classification" else halves(config.task, 4, 32)

@@ -207,6 +207,7 @@ def test_an_unknown_name_is_one_line_that_lists_the_known(weights, capsys, tmp_p
     assert "did you mean" not in error_of(capsys, command_line.main, ["evaluate", "runs"])
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_shipped_weights(tmp_path):
     pytest.importorskip("hatchling", reason="needs hatchling, of the extra dev")
     for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ..errors import Refusal
 from .contents import EXTRAS, Array, Contents, Extras
 from .names import COLUMNS, SKIPPED, left_out, places
+from .values import as_labels, as_unit_colors, unpacked_colors
 
 SOME_ROWS = 10_000  # evenly spaced; how many different values a column has is counted in these
 BLOCK = 1 << 14  # rows looked at together
@@ -16,7 +17,6 @@ FEW = 64  # different labels in a cloud, at most; whole numbers to this are labe
 SMALL = 20  # and to this if none does
 MOST_BESIDE = 8  # columns of one kind that may be colours and more; of more they are some features
 FULL = (1, 255, 65535)  # the largest number of a colour
-PLAIN_NAN = 0x7FC00000  # the bits of a NaN that was read from text
 FLAG = "name the columns with --columns (columns= in Python), such as x,y,z,intensity,r,g,b,_"
 
 
@@ -38,7 +38,7 @@ def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Ite
     parts = {what: _side_by_side([columns[names[i]] for i in group]) for what, group in found.items()}
     notes: tuple[str, ...] = ()
     if packed:
-        colors, notes = _unpacked(columns[names[packed[0]]])
+        colors, notes = unpacked_colors(columns[names[packed[0]]])
         parts |= {} if colors is None else {"colors": colors}
     if set(extras) >= set(EXTRAS):
         notes += left_out(every, [i for group in places(every).values() for i in group])
@@ -54,19 +54,6 @@ def _side_by_side(columns: list[Array]) -> Array:
         return np.stack(columns, axis=1)
     shape, strides = (*first.shape, len(columns)), (*first.strides, *steps)
     return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
-
-
-def _unpacked(column: Array) -> tuple[Array | None, tuple[str, ...]]:
-    """Red, green and blue (N, 3) of 0xAARRGGBB, the bits of a float32 or a whole number, and notes.
-
-    Bits with the opacity 255 are a NaN, of which a text keeps nothing.
-    """
-    if column.dtype == np.float32 or not _are_whole(column):
-        column = column.astype(np.float32).view(np.uint32)
-        if (lost := int((column == PLAIN_NAN).sum())) and (column != 0).any():
-            return None, (f"colours left out: {lost:,} of them were written as NaN",)
-    number = column.astype(np.int64)
-    return np.stack([(number >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)], axis=1), ()
 
 
 def from_table(
@@ -269,7 +256,8 @@ def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
     some = _finite_columns(rows[:: len(rows) // SOME_ROWS + 1])
     related, margin = np.zeros((4, 4)), np.inf
     if some.shape[1] > 2:
-        related, margin = np.nan_to_num(np.asarray(np.corrcoef(some))), 0.3 + 9 / np.sqrt(some.shape[1])
+        with np.errstate(invalid="ignore", divide="ignore"):  # of a column of one number
+            related, margin = np.nan_to_num(np.asarray(np.corrcoef(some))), 0.3 + 9 / np.sqrt(some.shape[1])
     first, last = related[0, 1:3].sum(), related[3, 1:3].sum()
     if abs(first - last) > margin:
         return int(last > first)
@@ -324,31 +312,3 @@ def from_parts(parts: Mapping[str, Array], notes: Iterable[str] = ()) -> Content
         intensity=None if intensity is None else intensity[:, 0],
         notes=notes,
     )
-
-
-def as_labels(column: Array) -> NDArray[np.int64] | None:
-    """(N,) as int64, −1 where there is none (NaN), or None where they are not whole numbers."""
-    if column.dtype.kind in "iub":
-        return column.astype(np.int64)
-    missing = np.isnan(column)
-    column = np.where(missing, -1, column) if missing.any() and not missing.all() else column
-    return column.astype(np.int64) if _are_whole(column) else None
-
-
-def _are_whole(column: Array) -> bool:
-    return bool(np.isfinite(column).all() and (np.abs(column) < 2**53).all() and (column == np.rint(column)).all())
-
-
-def as_unit_colors(colors: Array) -> Array:
-    """(n, 3 or more), in [0, 1], [-1, 1], 0..255 or 0..65535 -> (n, 3) float32 in [0, 1].
-
-    Bytes are of 255. Of other numbers the least and the largest decide; integers are never of 1.
-    """
-    rgb = np.asarray(colors[:, :3])
-    scaled = np.nan_to_num(rgb.astype(np.float32))
-    highest = 1 if rgb.dtype == np.uint8 or not rgb.size else float(scaled.max())
-    if rgb.dtype.kind in "iu" or highest > 1.01:
-        scaled /= np.float32(65535 if highest > 256 else 255)
-    elif rgb.size and -1.01 <= scaled.min() < -0.01:
-        scaled = (scaled + np.float32(1)) / np.float32(2)
-    return np.clip(scaled, 0, 1)

@@ -7,6 +7,7 @@ Source: Khronos' glTF 2.0 specification.
 import base64
 import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 from ..errors import PointCloudFileError, Refusal, file_errors
 from ..frame import BLOCK, lossless_type
 from .beside import Folder
-from .columns import as_unit_colors
 from .contents import EXTRAS, Array, Contents, Extras, most_bytes
 from .polygons import check_indices
 from .scan import MARK, quoted
+from .values import as_unit_colors
 
 JSON, BINARY = 0x4E4F534A, 0x004E4942
 # JSON takes far more memory than its text, so its values are counted before they are made.
@@ -32,6 +33,11 @@ WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "M
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
 # A piece beside its numbers, a vertex, its colour or normal, and a corner of a face, as they are held below.
 PIECE_BYTES, VERTEX_BYTES, EXTRA_BYTES, CORNER_BYTES = 1200, 24, 12, 8
+# What a required extension may be about without changing where points are.
+HARMLESS = re.compile(
+    "KHR_(materials|texture|lights|mesh_quantization|xmp)|EXT_(texture|lights|mesh_features|structural)"
+)
+COPIES = "EXT_mesh_gpu_instancing"
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
@@ -89,6 +95,9 @@ class _Scene:
             raise Refusal("is not glTF 2")
         if packed := set(PACKED) & set(self.tree.get("extensionsRequired", [])):
             raise Refusal(f"is compressed with {min(packed)}, which is not read")
+        if unknown := [name for name in self.tree.get("extensionsRequired", []) if not HARMLESS.match(str(name))]:
+            raise Refusal(f"needs the extension {quoted(str(unknown[0]))}, which is not read")
+        self.is_posed = self.is_copied = False  # whether nodes were met that bend or repeat their mesh
         self.binary, self.folder = binary, folder
         self.file_size = file_size
         self.buffers: dict[int, bytes] = {}
@@ -104,6 +113,8 @@ class _Scene:
             needed += self._bytes(primitive, extras)
             if needed > most_bytes(self.file_size + self.folder.size):  # a scene may repeat its meshes
                 raise Refusal(f"its scene takes {needed} bytes, more than a file of its size may ask for")
+        notes += ["bones and morphs are not applied: meshes are in their pose at rest"] * self.is_posed
+        notes += [f"copies by {COPIES} left out"] * self.is_copied
         pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]
         meshes = [piece for piece in pieces if piece.faces is not None]
         if meshes and len(meshes) < len(pieces):
@@ -144,8 +155,11 @@ class _Scene:
                 raise Refusal(f"node {index} has two parents, or is its own descendant")
             met.add(index)
             pose = above @ _pose(node)
+            self.is_posed |= "skin" in node or "weights" in node
+            self.is_copied |= COPIES in node.get("extensions", {})
             waiting += [(child, pose) for child in node.get("children", [])]
             if "mesh" in node:
+                pose = np.eye(4) if "skin" in node else pose  # as the standard says: its joints move it
                 yield from ((primitive, pose) for primitive in self._item("meshes", node["mesh"])["primitives"])
         if not self.tree.get("nodes"):
             for mesh in self.tree.get("meshes", []):

@@ -9,10 +9,10 @@ import re
 import numpy as np
 
 from ..errors import Refusal
-from .columns import as_unit_colors
 from .contents import EXTRAS, Array, Contents, Extras
 from .polygons import Polygons, with_faces
 from .scan import blocks_of_lines, numbers, quoted, unix_lines, words_per_line
+from .values import as_unit_colors
 
 VERTEX = re.compile(rb"^[ \t]*v[ \t]+(.*)", re.MULTILINE)
 NORMAL = re.compile(rb"^[ \t]*vn[ \t]+(.*)", re.MULTILINE)

@@ -12,10 +12,10 @@ Source: Geomview's manual, "OFF files"; the glued counts are ModelNet's own.
 import re
 
 from ..errors import Refusal
-from .columns import as_unit_colors
 from .contents import EXTRAS, Contents, Extras
 from .polygons import polygons_of_text, with_faces
 from .scan import numbers_of_lines, quoted, unix_lines
+from .values import as_unit_colors
 
 MAGIC = re.compile(rb"\s*((?:ST|C|N)*)(4n?)?OFF(\s*BINARY)?", re.IGNORECASE)
 COUNTS = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+-?\d+)?[ \t\r]*(?:\n|$)")

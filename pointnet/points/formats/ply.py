@@ -11,12 +11,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import Refusal
-from .columns import as_labels, from_named
+from .columns import from_named
 from .contents import EXTRAS, Array, Contents, Extras
 from .ears import runs
 from .names import array_names, first_of_each, known_columns, left_out
 from .polygons import Polygons, polygons_of_text, whole_corners, with_faces
 from .scan import blocks_of_lines, columns_of_lines, end_of_lines, numbers, quoted, unix_lines, words_per_line
+from .values import as_labels
 
 LONGEST_HEADER = 1 << 20
 MOST_PROPERTIES = 1000

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from ..errors import Refusal
 from ..sampling import crossed
-from .columns import as_unit_colors
 from .contents import Array, Contents
 from .ears import cut_ears, runs
 from .scan import blocks_of_lines, numbers, words_per_line
+from .values import as_unit_colors
 
 Indices = NDArray[np.int64]
 

@@ -1,0 +1,49 @@
+"""Labels and colours as files write them, in the types and ranges of the library."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contents import Array
+
+PLAIN_NAN = 0x7FC00000  # the bits of a NaN that was read from text
+
+
+def unpacked_colors(column: Array) -> tuple[Array | None, tuple[str, ...]]:
+    """Red, green and blue (N, 3) of 0xAARRGGBB, the bits of a float32 or a whole number, and notes.
+
+    Bits with the opacity 255 are a NaN, of which a text keeps nothing.
+    """
+    if column.dtype == np.float32 or not are_whole(column):
+        column = column.astype(np.float32).view(np.uint32)
+        if (lost := int((column == PLAIN_NAN).sum())) and (column != 0).any():
+            return None, (f"colours left out: {lost:,} of them were written as NaN",)
+    number = column.astype(np.int64)
+    return np.stack([(number >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)], axis=1), ()
+
+
+def as_labels(column: Array) -> NDArray[np.int64] | None:
+    """(N,) as int64, −1 where there is none (NaN), or None where they are not whole numbers."""
+    if column.dtype.kind in "iub":
+        return column.astype(np.int64)
+    missing = np.isnan(column)
+    column = np.where(missing, -1, column) if missing.any() and not missing.all() else column
+    return column.astype(np.int64) if are_whole(column) else None
+
+
+def are_whole(column: Array) -> bool:
+    return bool(np.isfinite(column).all() and (np.abs(column) < 2**53).all() and (column == np.rint(column)).all())
+
+
+def as_unit_colors(colors: Array) -> Array:
+    """(n, 3 or more), in [0, 1], [-1, 1], 0..255 or 0..65535 -> (n, 3) float32 in [0, 1].
+
+    Bytes are of 255. Of other numbers the least and the largest decide; integers are never of 1.
+    """
+    rgb = np.asarray(colors[:, :3])
+    scaled = np.nan_to_num(rgb.astype(np.float32))
+    highest = 1 if rgb.dtype == np.uint8 or not rgb.size else float(scaled.max())
+    if rgb.dtype.kind in "iu" or highest > 1.01:
+        scaled /= np.float32(65535 if highest > 256 else 255)
+    elif rgb.size and -1.01 <= scaled.min() < -0.01:
+        scaled = (scaled + np.float32(1)) / np.float32(2)
+    return np.clip(scaled, 0, 1)
