@@ -136,9 +136,8 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     2. r g b: the first three of the surest kind that is there: whole numbers to 255; numbers to 1; whole numbers to
        65535; numbers to 255. Of four of a kind those three that are correlated clearly better. If neither are, they
        are intensity r g b; but where the last may be a label (`Column.is_label`), r g b label if it has few numbers,
-       and nothing speaks for an intensity before the colours, else they are refused. Of five or more a label must be
-       the fourth, or the fifth behind an intensity; or they are threes, of which the first counts. More than eight
-       that are not threes are no colours.
+       and nothing speaks for an intensity in front, else they are refused. Of five or more a label is the fourth, or
+       the fifth behind an intensity; or they are threes: the first counts; others of more than eight are no colours.
     3. The column before r g b is intensity. One behind them that is the same, and full, in all rows is the opacity.
     4. One or two that are left are a label, an intensity, both, or a label and an instance, which is skipped.
 
@@ -240,10 +239,8 @@ def _colors(rows: Array, columns: Sequence[Column], names: Sequence[str], is_pts
         stop += 1  # an intensity, and black
     if stop - first == 3:
         return first, is_likely and (_highest(columns[first:stop]) > SMALL or not columns[first].whole)
-    end = next((i for i in range(first + 3, stop) if columns[i].is_no_color), stop)
     behind = _colors_of_four(rows[:, first : first + 4], columns[first : first + 4])
-    if behind == 1 and end == first + 3:
-        end = next((i for i in range(end + 1, stop) if columns[i].is_no_color), stop)
+    end = next((i for i in range(first + 3 + (behind or 0), stop) if columns[i].is_no_color), stop)
     if behind is not None and end - first in (3, 4):
         return first + behind, False
     if end == stop and (stop - first) % 3 == 0:
@@ -261,8 +258,7 @@ def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
     first, last = related[0, 1:3].sum(), related[3, 1:3].sum()
     if abs(first - last) > margin:
         return int(last > first)
-    *_, end = four
-    if not end.is_no_color:
+    if not (end := four[3]).is_no_color:
         return 1
     if four[0].values > 2 * max(column.values for column in four[1:]):  # an intensity and few colours, or one tint
         return 1 if all(c.low == c.high for c in four[1:]) and (end.high > SMALL or _highest(four[1:]) == 0) else None
