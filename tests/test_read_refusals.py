@@ -155,7 +155,7 @@ REFUSED = [
     ("a.xyz", "1 2 3\n".encode("utf-16"), "is not text of one byte a letter"),
     ("a.pts", "3\n1 2 3\n4 5 6\n", "declares 3 points, holds 2"),
     ("a.csv", "x,y,z\n0,10,20,30\n", "names 3 columns, but its first row has 4"),
-    ("a.csv", "x,y,z,r,g,b\n10,20,,1,2,3\n", "could not convert string '' to float64 at row 0, column 3"),
+    ("a.csv", "x,y,z,r,g,b\n10,20,,1,2,3\n", "has no point whose coordinates are finite"),
     ("a.xyz", "nan nan nan\n", "has no point whose coordinates are finite"),
     ("a.pcd", b"VERSION 0.7\n", "has no FIELDS in its header"),
     ("a.pcd", pcd(POINTS="3"), "declares 3 points, but WIDTH x HEIGHT is 2"),

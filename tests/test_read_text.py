@@ -85,3 +85,21 @@ def test_text_is_the_same_however_many_lines_are_read_at_once(tmp_path, monkeypa
         for extras in ((), ("normals", "colors", "labels")):
             with pytest.raises(PointCloudFileError, match=reason):
                 read_cloud(written(tmp_path, name, text), extras=extras)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('name,x,y,z\noak,1,2,3\n"lot, 7",5,6,9\n', [[1, 2, 3], [5, 6, 9]]),
+        ('x,y,z,name\n1,2,3,"a, b"\n5,6,7,c\n', [[1, 2, 3], [5, 6, 7]]),
+        ('x;y;z;note\n1,5;2;3;ok\n5;6;7;"a;5"\n', [[1.5, 2, 3], [5, 6, 7]]),
+        ("x,y,z,i\n1,2,3,\n,,,\n4,5,6,0.5\n", [[1, 2, 3], [4, 5, 6]]),
+    ],
+)
+def test_words_in_quotes_are_one_cell_and_empty_cells_are_nan(tmp_path, text, wanted):
+    assert np.array_equal(read_points(written(tmp_path, "a.csv", text.encode())), wanted)
+
+
+def test_a_row_with_a_cell_too_many_is_refused(tmp_path):
+    with pytest.raises(PointCloudFileError, match="has a row of 5 columns, not 4: '9,4,5,6,7'"):
+        read_points(written(tmp_path, "a.csv", b"name,x,y,z\noak,1,2,3\n9,4,5,6,7\n"))

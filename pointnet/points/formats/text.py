@@ -25,6 +25,7 @@ BYTES = 1 << 16  # of lines that are cleaned at once
 QUOTES, DECIMAL_COMMAS = bytes.maketrans(b'"', b" "), bytes.maketrans(b',"', b". ")
 WITH_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
 QUOTED_COMMA = re.compile(rb'"\s*([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)\s*"')
+IN_QUOTES = re.compile(rb'"[^"\n]*"')
 
 
 class Opening(NamedTuple):
@@ -130,7 +131,7 @@ def _row(line: bytes, has_names: bool) -> tuple[str | None, list[bytes]]:
     cells = line.split(b"\t") if b"\t" in line else line.split()
     is_decimal = b";" in line or any(WITH_COMMA.fullmatch(cell.strip()) for cell in cells if len(cells) > 1)
     for mark, table in ((b";", DECIMAL_COMMAS), (b",", QUOTES), (b"\t", DECIMAL_COMMAS), (b"|", DECIMAL_COMMAS)):
-        fields = [field.strip() for field in line.translate(table).split(mark)]
+        fields = [field.strip() for field in _quoted_apart(line, mark).translate(table).split(mark)]
         # Tabs beside spaces, or several in a row, count as spaces.
         is_separator = not is_decimal if mark == b"," else has_names and fields == words if mark == b"\t" else True
         if len(fields) > 1 and is_separator:
@@ -170,6 +171,23 @@ def _is_number(word: bytes) -> bool:
     return True
 
 
+def _quoted_apart(text: bytes, separator: bytes) -> bytes:
+    """The text without the separators that are in quotes, and belong to a word."""
+    return IN_QUOTES.sub(lambda word: word[0].replace(separator, b" "), text) if b'"' in text else text
+
+
+def _filled(lines: list[bytes], separator: bytes, width: int) -> list[bytes]:
+    """The lines with NaN in the cells that are empty. Refusal where one has another number of cells."""
+    filled = []
+    for line in lines:
+        cells = line.split(separator)
+        if len(cells) != width and not (len(cells) == width + 1 and not cells[-1].strip()) and b"#" not in line:
+            raise Refusal(f"has a row of {len(cells)} columns, not {width}: {quoted(line.strip())}")
+        empty = any(not cell or cell.isspace() for cell in cells[:width])
+        filled.append(separator.join(cell if cell.strip() else b"nan" for cell in cells) if empty else line)
+    return filled
+
+
 def _cleaned(file: BinaryIO, opening: Opening, counts: list[int]) -> Iterator[bytes]:
     """The lines that are not blank, as `np.loadtxt` reads them; a later number of points goes to the counts, if any."""
     table = QUOTES if opening.separator == "," else DECIMAL_COMMAS
@@ -178,11 +196,14 @@ def _cleaned(file: BinaryIO, opening: Opening, counts: list[int]) -> Iterator[by
             block = NOT_FINITE.sub(b"nan", block)
         if opening.decimal_commas:
             block = QUOTED_COMMA.sub(rb"\1.\2", block)
+        if opening.separator:
+            block = _quoted_apart(block, opening.separator.encode())
         lines = [line for line in block.translate(table).split(b"\n") if line.strip()]
         if counts:
             counts += [int(line) for line in lines if line.strip().isdigit()]
             lines = [line for line in lines if not line.strip().isdigit()]
-        yield from lines
+        width = len(opening.names) or opening.width
+        yield from _filled(lines, opening.separator.encode(), width) if opening.separator else lines
 
 
 def _without_counts(rows: Array, opening: Opening) -> tuple[Array, tuple[str, ...]]:
