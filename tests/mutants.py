@@ -42,7 +42,7 @@ def read(kind: str, path: Path) -> Any:
     from pointnet.datasets import s3dis, shapenetpart  # with torch, which a child for one of the others need not load
 
     if kind == "PART":
-        shape = shapenetpart._read_shape(path, 60, 50, "y", normals=True)
+        shape = shapenetpart._read_shape(path, 60, 50, {}, "y", normals=True)
         return points.PointCloud(shape[:3].T, shape[3:6].T, None, shape[6].astype(np.int64))
     if kind == "ROOM":
         s3dis._cut(path)
