@@ -182,7 +182,7 @@ def test_what_vertices_have_is_taken_to_points_and_vertices_are_to_be_had(tmp_pa
     assert np.array_equal(cloud.intensity, SQUARE_LABELS / 2)
     assert np.allclose(cloud.colors * 255, np.stack([SQUARE_SHADES, SQUARE_SHADES, 0 * SQUARE_SHADES], 1))
     assert np.allclose(cloud.normals, [0, 0.6, 0.8])
-    assert cloud.notes == ("left out: around", "left out: element strip")
+    assert cloud.notes == ("left out: around", "left out: element strip", "left out: uv of faces")
     drawn = read_cloud(path, 500)
     nearest = ((drawn.points[:, None] - SQUARE) ** 2).sum(2)
     assert np.array_equal(drawn.labels, SQUARE_LABELS[nearest.argmin(1)])
@@ -236,7 +236,7 @@ def test_vertices_of_an_obj_have_the_sum_of_the_normals_that_faces_give_them(tmp
         assert cloud.normals is None, faces
         assert cloud.notes == (f"{lost}not every corner of a face names one",)
     assert read_cloud(written(tmp_path, "e.obj", lines)).notes == (f"{lost}there are 3 for 4 vertices",)
-    materials = f"mtllib a.mtl\n{whole_files.rows(SQUARE, 'v ')}usemtl b\nf 1 2 3\n"
+    materials = f"mtllib a.mtl\n{whole_files.rows(SQUARE, 'v ')}usemtl b\nf 1 2 3 4\n"
     notes = read_cloud(written(tmp_path, "c.obj", materials)).notes
     assert notes == ("materials are not read, so there are no colours",)
 

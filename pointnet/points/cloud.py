@@ -156,8 +156,8 @@ def _mapped(contents: Contents, left_out: NDArray[np.int64]) -> PointCloud:
         column = getattr(contents, name)
         return None if column is None else Rows(column, lambda taken: taken.astype(dtype, copy=False), left_out)
 
-    points, colors, labels = rows("vertices", np.float64), rows("colors", np.float32), rows("labels", np.int64)
-    return PointCloud(points, None, colors, labels, rows("intensity", np.float32), contents.notes)
+    points, normals, colors = rows("vertices", np.float64), rows("normals", np.float32), rows("colors", np.float32)
+    return PointCloud(points, normals, colors, rows("labels", np.int64), rows("intensity", np.float32), contents.notes)
 
 
 def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
@@ -165,7 +165,7 @@ def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
     normals, colors, labels = contents.normals, contents.colors, contents.labels
     return PointCloud(
         contents.vertices.astype(dtype),
-        None if normals is None else unit_or_zero(normals),
+        None if normals is None else unit_or_zero(normals[:]),
         None if colors is None else colors.astype(np.float32),
         None if labels is None else labels.astype(np.int64),
         None if contents.intensity is None else contents.intensity.astype(np.float32),

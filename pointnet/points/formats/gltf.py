@@ -1,6 +1,6 @@
 """glTF 2.0, as JSON (GLTF) or with its bytes behind that (GLB): the triangles or points of its scene, nodes posed.
 
-Bytes are read from the file and from buffers in its folder (`beside`); textures and materials are skipped.
+Bytes are read from the file and from buffers in its folder (`beside`); of materials only their plain colour is read.
 Source: Khronos' glTF 2.0 specification.
 """
 
@@ -98,6 +98,8 @@ class _Scene:
         if unknown := [name for name in self.tree.get("extensionsRequired", []) if not HARMLESS.match(str(name))]:
             raise Refusal(f"needs the extension {quoted(str(unknown[0]))}, which is not read")
         self.is_posed = self.is_copied = False  # whether nodes were met that bend or repeat their mesh
+        materials = [material.get("pbrMetallicRoughness", {}) for material in self.tree.get("materials", [])]
+        self.is_tinted = any("baseColorFactor" in described for described in materials)
         self.binary, self.folder = binary, folder
         self.file_size = file_size
         self.buffers: dict[int, bytes] = {}
@@ -191,7 +193,7 @@ class _Scene:
         vertices = self._count(used["vertices"])
         corners = 0 if mode == POINTS else self._count(used.get("corners", used["vertices"]))
         strip = 3 if mode in (STRIP, FAN) else 1
-        each = VERTEX_BYTES + EXTRA_BYTES * (("normals" in used) + ("colors" in used))
+        each = VERTEX_BYTES + EXTRA_BYTES * (("normals" in used) + ("colors" in used or self.is_tinted))
         return PIECE_BYTES + vertices * each + strip * corners * CORNER_BYTES
 
     def _piece(self, primitive: dict[str, Any], pose: Array, extras: Extras) -> Contents:
@@ -213,7 +215,19 @@ class _Scene:
             a, b, c = pose[:3, :3]
             cofactors = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
             normals = (normals[:, :3] @ (-cofactors if is_mirrored else cofactors).T).astype(np.float32)
-        return Contents(_moved(vertices, pose), faces, normals, None if colors is None else as_unit_colors(colors))
+        if colors is not None:
+            colors = as_unit_colors(colors)
+        elif "colors" in extras and (factor := self._factor(primitive)) is not None:
+            colors = np.broadcast_to(as_unit_colors(np.array([factor], np.float64)), vertices.shape)
+        return Contents(_moved(vertices, pose), faces, normals, colors)
+
+    def _factor(self, primitive: dict[str, Any]) -> list[float] | None:
+        """The colour of a primitive's material, white where others have one; None where it has a texture."""
+        if not self.is_tinted:
+            return None
+        material = self._item("materials", primitive["material"]) if "material" in primitive else {}
+        described = material.get("pbrMetallicRoughness", {})
+        return None if "baseColorTexture" in described else described.get("baseColorFactor", [1.0, 1.0, 1.0])
 
     def _count(self, index: object) -> int:
         """An accessor's rows, as it declares them."""

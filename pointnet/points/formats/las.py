@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -19,7 +20,9 @@ import numpy as np
 from pointnet.extras import MissingExtraError
 
 from ..errors import Refusal
+from ..sampling import unit_or_zero
 from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows
+from .names import left_out, places
 from .scan import quoted
 
 HEADER = struct.Struct("<4s20xBB68xHIIBHI20x3d3d")  # of version 1.0, from the signature to the offsets of coordinates
@@ -27,14 +30,44 @@ FIRST_SIZE, NEW_SIZE = 227, 375  # bytes of a header before version 1.4, and of 
 RECORDS = (20, 28, 26, 34, 57, 63, 30, 36, 38, 59, 67)  # the least bytes of a point, by format
 COLORS = {2: 20, 3: 28, 5: 28, 7: 30, 8: 30, 10: 30}  # where red, green and blue are, in the formats that have them
 NEW_FORMAT = 6  # from here on a class has a byte of its own
+# What is not used of a point: name, bytes, and formats.
+OTHERS = (
+    ("returns", 14, 15, range(11)),
+    ("flags", 15, 16, range(11)),
+    ("scan_angle", 16, 17, range(6)),
+    ("scan_angle", 18, 20, range(6, 11)),
+    ("user_data", 17, 18, range(11)),
+    ("point_source", 18, 20, range(6)),
+    ("point_source", 20, 22, range(6, 11)),
+    ("gps_time", 20, 28, (1, 3, 4, 5)),
+    ("gps_time", 22, 30, range(6, 11)),
+    ("nir", 36, 38, (8, 10)),
+    ("waveforms", 28, 57, (4,)),
+    ("waveforms", 34, 63, (5,)),
+    ("waveforms", 30, 59, (9,)),
+    ("waveforms", 38, 67, (10,)),
+)
 PACKED = 0x80  # the bit of the format that says LAZ
 DESCRIPTION = struct.Struct("<2x16sHH32x")  # of a variable-length record
 LASZIP, LONGEST_LASZIP = (b"laszip encoded", 22204), 1000
+EXTRA_BYTES, EXTRA = (b"LASF_Spec", 4), struct.Struct("<2xBB32s156x")  # one of the dimensions behind a format's own
+TYPES = ("u1", "i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")  # of them, from 1 on; then twos and threes
+MOST_EXTRA = 100
+SCALED = 8 | 16  # the bits that say so
 # The most points and bytes that a LAZ may unpack to, and how many more for each of its own bytes.
 MOST_POINTS, POINTS_OF_A_BYTE = 2_000_000, 1
 MOST_BYTES, BYTES_OF_A_BYTE = 100_000_000, 100
 SECONDS, POINTS_PER_SECOND = 20, 100_000  # for unpacking: lazrs does some millions per second
 LARGEST = float(np.finfo(np.float32).max)
+
+
+class Dimension(NamedTuple):
+    """What extra bytes of a point are."""
+
+    name: str
+    start: int
+    stop: int
+    kind: str  # "" where it is more than a plain number
 
 
 class Header(NamedTuple):
@@ -49,20 +82,33 @@ class Header(NamedTuple):
     offset: Array  # (3,)
     laszip: bytes  # how the points are packed; empty for LAS
     notes: tuple[str, ...]
+    extra: list[Dimension]  # what is behind the numbers of the format
+    normals: list[Dimension]  # those of them that are, or none
 
 
 def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
-    """A file's points; classification as labels, intensity, and colours of 8 or 16 bits. The suffix does not matter."""
+    """A file's points; classification as labels, intensity, colours of 8 or 16 bits, normals of extra bytes, and a note
+    of what else some points hold. The suffix does not matter."""
     with path.open("rb") as file:
         header = _header(file, path.stat().st_size)
         records = _unpacked(path, header) if header.packed else _mapped(file, header, header.start)
-    scale, offset, notes, colors = header.scale, header.offset, header.notes, None
+    scale, offset, notes, colors, has_normals = header.scale, header.offset, header.notes, None, False
     if "colors" in extras and header.kind in COLORS:
         colors, more = _colors(records["rgb"])
         notes += more
     labels, bits = records["class"], 255 if header.kind >= NEW_FORMAT else 31
+    if "normals" in extras:
+        held = np.bitwise_or.reduce(records["bytes"][:: len(records) // BLOCK + 1], axis=0)  # (R,) of some records
+        if header.kind < NEW_FORMAT:
+            held[15] &= 255 - bits  # the class
+        has_normals = any(held[each.start : each.stop].any() for each in header.normals)
+        if set(extras) >= set(EXTRAS):
+            others = [Dimension(name, start, stop, "") for name, start, stop, kinds in OTHERS if header.kind in kinds]
+            others += [each for each in header.extra if each not in header.normals]
+            notes += left_out([each.name for each in others if held[each.start : each.stop].any()], ())
     return Contents(
         cast(Array, Rows(records["xyz"], lambda xyz: xyz * scale + offset)),
+        normals=cast(Array, Rows(records["normals"], unit_or_zero)) if has_normals else None,
         colors=colors,
         labels=cast(Array, Rows(labels, lambda byte: byte & bits)) if "labels" in extras else None,
         intensity=records["intensity"] if "intensity" in extras else None,
@@ -98,14 +144,17 @@ def _header(file: BinaryIO, size: int) -> Header:
         raise Refusal(f"must scale coordinates by finite numbers but 0, got {scale.tolist()} and {offset.tolist()}")
     there, notes, laszip = size - start, tuple[str, ...](), b""
     if packed:
-        laszip = _laszip(file, length, start)
+        laszip = _described(file, length, start, LASZIP, LONGEST_LASZIP)
+        if not laszip:
+            raise Refusal("is packed, but has no record that says how")
         if count > MOST_POINTS + POINTS_OF_A_BYTE * size or count * record > MOST_BYTES + BYTES_OF_A_BYTE * size:
             raise Refusal(f"declares {count} points of {record} bytes, packed into {there}, more than is allowed here")
     elif count * record > there or (not count and there >= record):
         raise Refusal(f"declares {count} points of {record} bytes, holds {there} bytes of them")
     elif there - count * record >= record and not _has_more(data, minor):
         notes = (f"{there - count * record:,} bytes after the last declared point left out",)
-    return Header(packed, kind, record, count, start, scale, offset, laszip, notes)
+    extra = _extra(_described(file, length, start, EXTRA_BYTES, MOST_EXTRA * EXTRA.size), RECORDS[kind], record)
+    return Header(packed, kind, record, count, start, scale, offset, laszip, notes, extra, _normals(extra))
 
 
 def _has_more(data: bytes, minor: int) -> bool:
@@ -113,26 +162,52 @@ def _has_more(data: bytes, minor: int) -> bool:
     return minor >= 3 and any(struct.unpack_from("<Q", data, at)[0] for at in ((227, 235) if minor >= 4 else (227,)))
 
 
-def _laszip(file: BinaryIO, at: int, end: int) -> bytes:
-    """The record, among those between a header and the points, that says how the points are packed."""
+def _described(file: BinaryIO, at: int, end: int, wanted: tuple[bytes, int], longest: int) -> bytes:
+    """The record of this name and number among those between a header and the points; empty if there is none."""
     while at + DESCRIPTION.size <= end:
         file.seek(at)
         user, number, length = DESCRIPTION.unpack(file.read(DESCRIPTION.size))
-        if (user.rstrip(b"\0"), number) == LASZIP and length <= LONGEST_LASZIP:
+        if (user.rstrip(b"\0"), number) == wanted and length <= longest:
             return file.read(length)
         at += DESCRIPTION.size + length
-    raise Refusal("is packed, but has no record that says how")
+    return b""
+
+
+def _extra(described: bytes, at: int, record: int) -> list[Dimension]:
+    """The dimensions of the bytes of a record from `at` on."""
+    found = list[Dimension]()
+    for number, options, name in EXTRA.iter_unpack(described[: len(described) // EXTRA.size * EXTRA.size]):
+        kind = TYPES[(number - 1) % len(TYPES)] if number else "u1"
+        count = (number - 1) // len(TYPES) + 1 if number else options
+        stop = at + count * np.dtype(kind).itemsize
+        if stop > record:
+            break
+        is_plain = count == 1 and number and not options & SCALED
+        found.append(Dimension(name.split(b"\0")[0].decode("latin-1"), at, stop, kind if is_plain else ""))
+        at = stop
+    return [*found, Dimension("extra bytes", at, record, "")]
+
+
+def _normals(extra: list[Dimension]) -> list[Dimension]:
+    """Three dimensions that are named as normals and stand side by side as plain numbers of one type, or none."""
+    names = ["x", "y", "z", *(each.name for each in extra)]  # as `places` wants them
+    three = [extra[place - 3] for place in places(names, ("normals",)).get("normals", ())]
+    are_one = all(a.stop == b.start and a.kind == b.kind != "" for a, b in pairwise(three))
+    return three if are_one else []
 
 
 def _mapped(file: BinaryIO | Any, header: Header, start: int) -> Array:
-    """(N,) records of xyz, intensity, class and, where the format has them, colours."""
+    """(N,) records of xyz, intensity, class, all their bytes and, where there are, colours and normals."""
     fields: dict[str, tuple[Any, int]] = {
         "xyz": (("<i4", 3), 0),
         "intensity": ("<u2", 12),
         "class": ("u1", 16 if header.kind >= NEW_FORMAT else 15),
+        "bytes": (("u1", header.record), 0),
     }
     if header.kind in COLORS:
         fields["rgb"] = (("<u2", 3), COLORS[header.kind])
+    if header.normals:
+        fields["normals"] = ((header.normals[0].kind, 3), header.normals[0].start)
     formats, offsets = zip(*fields.values(), strict=True)
     kind = np.dtype({"names": [*fields], "formats": formats, "offsets": offsets, "itemsize": header.record})
     if not header.points:

@@ -1,6 +1,7 @@
-"""OBJ: `v` and `vn` lines, and `f` lines that name them. Materials (`mtllib`), textures and groups are skipped.
+"""OBJ: `v` and `vn` lines, and `f` lines that name them. Materials, textures, lines and groups are skipped.
 
-Source: Wavefront's Advanced Visualizer manual, appendix B1; colours after xyz as MeshLab and others write them.
+Source: Wavefront's Advanced Visualizer manual, appendix B1; colours after xyz as MeshLab and others write them,
+or in comments `#MRGB` of hexadecimal MMRRGGBB as ZBrush does.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ VERTEX = re.compile(rb"^[ \t]*v[ \t]+(.*)", re.MULTILINE)
 NORMAL = re.compile(rb"^[ \t]*vn[ \t]+(.*)", re.MULTILINE)
 FACE = re.compile(rb"^[ \t]*f[ \t]+(.*)", re.MULTILINE)
 NAMED = re.compile(rb"-?\d+/-?\d*/")  # what precedes the normal of a corner
+MATERIAL = re.compile(rb"^[ \t]*(?:usemtl|mtllib)\b", re.MULTILINE)
+PAINT = re.compile(rb"^#MRGB[ \t]+([0-9a-fA-F]+)", re.MULTILINE)
 NONE = np.empty((0, 3))
 KIND = re.compile(rb"^[ \t]*(vn?|f)[ \t]", re.MULTILINE)
 
@@ -25,54 +28,65 @@ KIND = re.compile(rb"^[ \t]*(vn?|f)[ \t]", re.MULTILINE)
 def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """An OBJ file's vertices and triangles; a vertex has the sum of the normals that faces give it."""
     data = re.sub(rb"\\\r?\n", b" ", unix_lines(data))
-    points, count, given = bytearray(), 0, 0  # a bytearray grows in place
-    normals, colors, corners, sizes, named = [], [], [], [], []
+    points, paint, count, given, colored = bytearray(), bytearray(), 0, 0, 0  # a bytearray grows in place
+    normals, colors, corners, sizes, named = [NONE], [NONE], [], [], []
     for block in blocks_of_lines(data):
         if b"#" in block:
+            paint += b"".join(PAINT.findall(block))
             block = re.sub(rb"#.*", b"", block)
-        vertices = _rows(VERTEX.findall(block), "vertex")
+        vertices, with_color = _rows(VERTEX.findall(block), "vertex")
         points += vertices[:, :3].tobytes()
-        if len(vertices) and "colors" in extras:
+        if "colors" in extras and with_color:
             colors.append(vertices[:, 3:6])
+            colored += with_color
         if "normals" in extras:
-            normals.append(_rows(NORMAL.findall(block), "normal")[:, :3])
+            normals.append(_rows(NORMAL.findall(block), "normal")[0][:, :3])
         block_corners, block_sizes, names = _faces(block, count, given, "normals" in extras)
         corners.append(block_corners)
         sizes.append(block_sizes)
         named.append(names)
         count += len(vertices)
-        given += len(normals[-1]) if normals else 0
+        given += len(normals[-1])
     if not count:
         raise Refusal("holds no vertices")
     contents = Contents(np.frombuffer(points).reshape(count, 3))
-    if colors and min(block.shape[1] for block in colors) == 3:  # a fourth number alone is a weight
+    if colored == count:  # a fourth number alone is a weight
         contents = contents._replace(colors=as_unit_colors(np.concatenate(colors)))
-    if "colors" in extras and contents.colors is None and b"\nusemtl" in data:
-        contents = contents._replace(notes=("materials are not read, so there are no colours",))
-    polygons, all_normals = Polygons(np.concatenate(corners), np.concatenate(sizes)), np.concatenate(normals or [NONE])
+    elif "colors" in extras:
+        contents = _painted(contents, paint, colored, MATERIAL.search(data) is not None)
+    polygons = Polygons(np.concatenate(corners), np.concatenate(sizes))
     is_mesh = len(polygons.corners) > 0
-    if is_mesh:
-        of_vertices = _of_vertices(all_normals, np.concatenate(named), polygons.corners, count)
+    if given:
+        contents = _with_normals(contents, np.concatenate(normals), np.concatenate(named), polygons.corners)
+    return with_faces(contents, polygons, extras, counted_from=1) if is_mesh else contents
+
+
+def _painted(contents: Contents, paint: bytearray, colored: int, has_materials: bool) -> Contents:
+    """Contents with ZBrush's colours, or with a note of the colours that are lost."""
+    count = len(contents.vertices)
+    if len(paint) == 8 * count:
+        mask_and_color = np.frombuffer(bytes.fromhex(paint.decode()), np.uint8).reshape(count, 4)
+        return contents._replace(colors=as_unit_colors(mask_and_color[:, 1:]))
+    if paint or colored:
+        note = f"colours left out, since there are {colored or len(paint) // 8:,} for {count:,} vertices"
+        return contents._replace(notes=(note,))
+    return contents._replace(notes=("materials are not read, so there are no colours",) * has_materials)
+
+
+def _with_normals(contents: Contents, normals: Array, names: Array, corners: Array) -> Contents:
+    """Contents with normals of vertices: of a mesh the sum of those that the corners of its faces name, if all name
+    one, of a cloud the normals in order; or with a note of their loss."""
+    count, given = len(contents.vertices), len(normals)
+    if not len(corners):
+        if given == count:
+            return contents._replace(normals=normals)
+        why = f"there are {given} for {count} vertices"
+    elif len(names) == len(corners) and 1 <= names.min() <= names.max() <= given and corners.max() < count:
+        columns = [np.bincount(corners, axis[names - 1], count) for axis in normals.T]
+        return contents._replace(normals=np.stack(columns, axis=1))
     else:
-        of_vertices = all_normals if given == count else None
-    if given and of_vertices is None:
-        why = "not every corner of a face names one" if is_mesh else f"there are {given} for {count} vertices"
-        contents = contents._replace(notes=(*contents.notes, f"normals of vertices left out, since {why}"))
-    contents = contents._replace(normals=of_vertices)
-    return with_faces(contents, polygons, counted_from=1) if is_mesh else contents
-
-
-def _rows(lines: list[bytes], kind: str) -> Array:
-    """The numbers of these lines: (n, K), K at least 3; 3 where the lines differ in length."""
-    text = b"".join(line + b"\n" for line in lines)
-    widths = words_per_line(text)
-    if not lines:
-        return np.empty((0, 3))
-    if widths.min() < 3:
-        raise Refusal(f"has a {kind} of fewer than three numbers: {quoted(lines[int(widths.argmin())].strip())}")
-    if widths.min() < widths.max():
-        text = b"\n".join(b" ".join(line.split()[:3]) for line in lines)
-    return numbers(text).reshape(len(lines), -1)
+        why = "not every corner of a face names one"
+    return contents._replace(notes=(*contents.notes, f"normals of vertices left out, since {why}"))
 
 
 def _of_vertices(normals: Array, names: Array, corners: Array, count: int) -> Array | None:
@@ -81,6 +95,21 @@ def _of_vertices(normals: Array, names: Array, corners: Array, count: int) -> Ar
     if not named or corners.max() >= count:
         return None
     return np.stack([np.bincount(corners, axis[names - 1], count) for axis in normals.T], axis=1)
+
+
+def _rows(lines: list[bytes], kind: str) -> tuple[Array, int]:
+    """The numbers of these lines: (n, K), K at least 3, and 3 or 6 where the lines differ in length; and how many of
+    them have six."""
+    text = b"".join(line + b"\n" for line in lines)
+    widths = words_per_line(text)
+    if not lines:
+        return NONE, 0
+    if widths.min() < 3:
+        raise Refusal(f"has a {kind} of fewer than three numbers: {quoted(lines[int(widths.argmin())].strip())}")
+    if widths.min() < widths.max():
+        width = 6 if widths.min() >= 6 else 3
+        text = b"\n".join(b" ".join(line.split()[:width]) for line in lines)
+    return numbers(text).reshape(len(lines), -1), int((widths >= 6).sum())
 
 
 def _faces(block: bytes, before: int, given: int, normals: bool) -> tuple[Array, Array, Array]:

@@ -49,7 +49,7 @@ def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
     is_color = polygons.others is not None and polygons.others.shape[1] in (3, 4)
     if polygons.is_mixed:
         contents = contents._replace(notes=(*notes, "colours of faces left out: not every face has one"))
-    return with_faces(contents, polygons, polygons.others if is_color and "colors" in extras else None)
+    return with_faces(contents, polygons, extras, polygons.others if is_color and "colors" in extras else None)
 
 
 def _header(data: bytes) -> tuple[bytes, int, int, int]:

@@ -18,6 +18,7 @@ LONGEST_HEADER = 100_000
 MOST_VALUES = 10_000  # per point
 TYPES = {f"{kind}{size}" for kind in "IU" for size in (1, 2, 4, 8)} | {"F4", "F8"}
 PACKED_COLORS = ("rgb", "rgba")
+ROTATION = 3  # w of a viewpoint x y z w qx qy qz: if all others are 0, nothing moves
 Header = dict[str, list[str]]
 Columns = dict[str, Array]
 # Names, and the types of what a point has of each: arrays (values,). Only fields of one value are columns.
@@ -38,7 +39,12 @@ def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
         columns = _from_compressed(data[start:], count, fields, most_bytes(len(data)))
     else:
         raise Refusal(f"DATA must be ascii, binary or binary_compressed, got {quoted(encoding)}")
-    return from_named(columns, extras, [name for name, _ in fields])
+    contents = from_named(columns, extras, [name for name, _ in fields])
+    viewpoint = header.get("VIEWPOINT", [])
+    if all(not word.strip("+-0.") for i, word in enumerate(viewpoint) if i != ROTATION):
+        return contents
+    note = f"points are in the sensor's frame, as in the file: VIEWPOINT {quoted(' '.join(viewpoint))} is not applied"
+    return contents._replace(notes=(*contents.notes, note))
 
 
 def _header(data: bytes) -> tuple[Header, int]:

@@ -14,7 +14,7 @@ from ..errors import Refusal
 from .columns import from_named
 from .contents import EXTRAS, Array, Contents, Extras
 from .ears import runs
-from .names import array_names, first_of_each, known_columns, left_out
+from .names import first_of_each, known_columns, left_out, places
 from .polygons import Polygons, polygons_of_text, whole_corners, with_faces
 from .scan import blocks_of_lines, columns_of_lines, end_of_lines, numbers, quoted, unix_lines, words_per_line
 from .values import as_labels
@@ -26,7 +26,7 @@ TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4"
 TYPES |= {"float": "f4", "double": "f8"}
 TYPES |= {np.dtype(kind).name: kind for kind in (*TYPES.values(), "i8", "u8")}  # "int8", "float32"
 END = re.compile(rb"[\r\n][ \t]*end_header[ \t]*(\r\n|\n|\r)")
-CORNERS = ("vertex_indices", "vertex_index")
+CORNERS = ("vertex_indices", "vertex_index", "vertex_indexes")
 
 
 class Property(NamedTuple):
@@ -58,28 +58,36 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
         order, elements, at = _header(data)
     _check_size(elements, len(data) - at, order == "=")
     needed = [i for i, element in enumerate(elements) if element.name in ("vertex", "face") and element.rows]
-    contents, faces = None, Table({})
+    contents, faces, of_faces = None, Table({}), list[str]()
     for element in elements[: max(needed, default=-1) + 1]:
         names = [prop.name for prop in element.properties] if element.name == "vertex" else []
         table, at = _rows(data, at, element, order, known_columns(names, extras) or names)
         if element.name == "vertex":
             contents = from_named(table.columns, extras, names)
         elif element.name == "face" and element.rows:
-            faces = table
+            faces, of_faces = table, [prop.name for prop in element.properties]
     if contents is None or not len(contents.vertices):
         raise Refusal("holds no vertices")
     others = [element.name for element in elements if element.rows and element.name not in ("vertex", "face")]
     contents = contents._replace(notes=(*contents.notes, *left_out([f"element {name}" for name in others], ())))
     if faces.polygons is None:
         return contents
-    rgb = [faces.columns[name] for name in ("red", "green", "blue") if name in faces.columns]
-    label = array_names(faces.columns, ("labels",)).get("labels") if "labels" in extras else None
-    return with_faces(
-        contents,
-        faces.polygons,
-        np.stack(rgb, axis=1) if len(rgb) == 3 and "colors" in extras else None,
-        None if label is None else as_labels(faces.columns[label]),
-    )
+    colors, labels, notes = _of_faces(of_faces, faces.columns, extras)
+    return with_faces(contents._replace(notes=contents.notes + notes), faces.polygons, extras, colors, labels)
+
+
+def _of_faces(names: list[str], columns: Scalars, extras: Extras) -> tuple[Array | None, Array | None, tuple[str, ...]]:
+    """Colours (P, 3) and labels (P,) of faces, named as those of vertices may be, and a note of what is left out."""
+    every = ["x", "y", "z", *names]  # as `places` wants them
+    values, used = dict[str, Array](), [0, 1, 2, *(i for i, name in enumerate(every) if name in CORNERS)]
+    for what, group in places(every, ("colors", "labels")).items():
+        if columns.keys() >= {every[i] for i in group}:
+            values[what] = np.stack([columns[every[i]] for i in group], axis=1)
+            used += group
+    notes = left_out(every, used) if set(extras) >= set(EXTRAS) else ()
+    colors = values["colors"] if "colors" in values and "colors" in extras else None
+    labels = as_labels(values["labels"][:, 0]) if "labels" in values and "labels" in extras else None
+    return colors, labels, tuple(f"{note} of faces" for note in notes)
 
 
 def _header(data: bytes) -> tuple[str, list[Element], int]:
@@ -151,7 +159,7 @@ def _rows(body: bytes, at: int, element: Element, order: str, known: Collection[
 def _typed(properties: Iterable[Property], columns: Iterable[Array]) -> Scalars:
     """Columns of a text in the types of their properties, by name; decimals stay float64."""
     pairs = zip(properties, columns, strict=True)
-    return first_of_each((prop.name, c if prop.kind.kind == "f" else c.astype(prop.kind)) for prop, c in pairs)
+    return first_of_each((p.name, c if p.kind.kind == "f" else c.astype(np.int64).astype(p.kind)) for p, c in pairs)
 
 
 def _corner_list(element: Element) -> int:

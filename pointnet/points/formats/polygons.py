@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..errors import Refusal
 from ..sampling import crossed
-from .contents import Array, Contents
+from .contents import EXTRAS, Array, Contents, Extras
 from .ears import cut_ears, runs
 from .scan import blocks_of_lines, numbers, words_per_line
 from .values import as_unit_colors
@@ -78,11 +78,14 @@ def whole_corners(values: Array) -> Indices:
 def with_faces(
     contents: Contents,
     polygons: Polygons,
+    extras: Extras,
     colors: Array | None = None,
     labels: Array | None = None,
     counted_from: int = 0,
 ) -> Contents:
     """Contents with polygons cut into triangles; `colors` (P, 3 or more) and `labels` (P,) are those of the polygons.
+
+    If all extras are wanted, a note counts the vertices in no triangle, on which no point is drawn.
 
     Raises:
         Refusal: as `check_indices`.
@@ -92,6 +95,10 @@ def with_faces(
     colors = None if colors is None else as_unit_colors(colors)
     if polygon is not None:
         colors, labels = (None if values is None else values[polygon] for values in (colors, labels))
+    if set(extras) >= set(EXTRAS):
+        is_loose = np.ones(len(contents.vertices), bool)
+        is_loose[faces] = False
+        notes += (f"vertices that are in no face: {is_loose.sum():,}",) * bool(is_loose.any())
     notes = (*contents.notes, *notes)
     return contents._replace(faces=faces, face_colors=colors, face_labels=labels, notes=notes)
 

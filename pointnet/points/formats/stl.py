@@ -1,6 +1,7 @@
 """STL: a header of 80 bytes, F, and F records of 50 bytes; or text from `solid` to `endsolid`, or several of these.
 
-Source: 3D Systems' StereoLithography Interface Specification, as collected on fabbers.com.
+Source: 3D Systems' StereoLithography Interface Specification, as collected on fabbers.com; colours as on Wikipedia,
+"STL (file format)", and as MeshLab writes them.
 """
 
 import re
@@ -13,6 +14,7 @@ from .scan import blocks_of_lines, numbers, unix_lines
 
 HEADER = 84
 RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+VALID, MAGICS = 0x8000, b"COLOR="
 # What begins and what ends a solid (group 1), up to its first facet: a name may hold any word.
 NAME = re.compile(
     rb"(?:^|(?<=endfacet))[ \t]*(end[ \t]*)?solid\b.*?(?=\bfacet[ \t]+normal[ \t]+(?:[-+.\d]|nan|inf)|$)",
@@ -26,18 +28,36 @@ def parse_stl(data: bytes, extras: Extras = EXTRAS) -> Contents:
     declared = int.from_bytes(data[80:HEADER], "little")
     there = (len(data) - HEADER) / RECORD.itemsize
     is_text = data.lstrip()[:5].lower() == b"solid" and b"\0" not in data[: HEADER + 20 * RECORD.itemsize]
-    notes = list[str]()
+    notes, colors = list[str](), None
     if is_text and declared != there:
         corners = _text_corners(unix_lines(data))
     elif len(data) >= HEADER and declared <= there:
-        corners = np.frombuffer(data, RECORD, declared, HEADER)["corners"].reshape(-1, 3)
+        records = np.frombuffer(data, RECORD, declared, HEADER)
+        corners = records["corners"].reshape(-1, 3)
+        colors = _colors(records["attribute"], data[:HEADER]) if "colors" in extras else None
+        if "colors" in extras and colors is None and records["attribute"].any():
+            notes.append("attributes of triangles left out: not all are colours")
         if rest := len(data) - HEADER - declared * RECORD.itemsize:
             notes.append(f"{rest:,} byte{'s' * (rest > 1)} after the last triangle left out")
     else:
         raise Refusal(f"declares {declared} triangles of 50 bytes after its header, holds {max(there, 0):g}")
     if not len(corners):
         raise Refusal("holds no triangle")
-    return Contents(corners, np.arange(len(corners)).reshape(-1, 3), notes=tuple(notes))
+    return Contents(corners, np.arange(len(corners)).reshape(-1, 3), face_colors=colors, notes=tuple(notes))
+
+
+def _colors(attributes: Array, header: bytes) -> Array | None:
+    """(F, 3) from 15 bits of each triangle, if all have a colour.
+
+    VisCAM and SolidView set the bit VALID and begin with blue. Magics has the colour of the whole in the header and
+    begins with red; a triangle of VALID alone, or all of 0, have that of the whole.
+    """
+    fifths = np.stack([attributes >> shift & 31 for shift in (10, 5, 0)], axis=1).astype(np.float32) / np.float32(31)
+    whole = header.partition(MAGICS)[2][:3]
+    if len(whole) == 3:
+        is_own = (attributes != VALID) & attributes.any()
+        return np.where(is_own[:, None], fifths[:, ::-1], np.frombuffer(whole, np.uint8) / np.float32(255))
+    return fifths if (attributes & VALID).all() else None
 
 
 def _text_corners(data: bytes) -> Array:

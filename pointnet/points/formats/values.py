@@ -40,6 +40,8 @@ def as_unit_colors(colors: Array) -> Array:
     Bytes are of 255. Of other numbers the least and the largest decide; integers are never of 1.
     """
     rgb = np.asarray(colors[:, :3])
+    if rgb.dtype == np.int8:  # "char" where "uchar" is meant
+        rgb = rgb.view(np.uint8)
     scaled = np.nan_to_num(rgb.astype(np.float32))
     highest = 1 if rgb.dtype == np.uint8 or not rgb.size else float(scaled.max())
     if rgb.dtype.kind in "iu" or highest > 1.01:
