@@ -15,6 +15,10 @@ LABEL = RNG.integers(0, 13, (COUNT, 1)).astype(float)
 RAW_LABEL = RNG.choice([0.0, 10, 40, 252], (COUNT, 1))
 INSTANCE = RNG.integers(0, 90, (COUNT, 1)).astype(float)
 ONES = np.ones((COUNT, 1))
+ROW = np.arange(COUNT)[:, None]
+PURE = np.eye(3)[ROW[:, 0] % 3]
+RETURNS = np.sort(np.random.default_rng(1).integers(1, 6, (COUNT, 2)), axis=1).astype(float)
+RETURNS[0] = 1  # of how many, behind which of them
 
 # What stands behind x y z, and what it is: names as for --columns.
 TABLES = {
@@ -59,6 +63,25 @@ TABLES = {
     "colours, normals": ([RGB, UNIT], "r,g,b,nx,ny,nz"),
     "colours, normals, label": ([RGB, UNIT, LABEL], "r,g,b,nx,ny,nz,label"),
     "intensity, colours, normals": ([BYTE_INTENSITY, RGB, UNIT], "intensity,r,g,b,nx,ny,nz"),
+    "white": ([ONES * (1, 1, 1)], "r,g,b"),
+    "pure colours": ([PURE], "r,g,b"),
+    "pure colours, label": ([PURE, LABEL], "r,g,b,label"),
+    "normals of a corner, colours": ([PURE, RGB], "nx,ny,nz,r,g,b"),
+    "normals of a floor": ([ONES * (0, 0, 1)], "nx,ny,nz"),
+    "homogeneous": ([ONES], "_"),
+    "colours, label with -100": ([RGB, np.where(LABEL == 3, -100, LABEL % 7)], "r,g,b,label"),
+    "intensity, return, label": ([BYTE_INTENSITY, RETURNS[:, :1], LABEL], "intensity,_,label"),
+    "16 bit intensity, return, label": ([BYTE_INTENSITY * 257, RETURNS[:, :1], LABEL], "intensity,_,label"),
+    "intensity of fractions, return, label": ([SMALL_INTENSITY, RETURNS[:, 1:], LABEL], "intensity,_,label"),
+    "intensity of few, no return, label": ([RAW_LABEL, 0 * ONES, LABEL], "intensity,_,label"),
+    "intensity, returns, label": ([BYTE_INTENSITY, RETURNS, LABEL], "intensity,_,_,label"),
+    "intensity of few, returns, label": ([RAW_LABEL, RETURNS, LABEL], "intensity,_,_,label"),
+    "two labels from 1": ([LABEL + 1, LABEL[::-1] + 1], "label,_"),
+    "returns, label": ([RETURNS, LABEL], "_,_,label"),
+    "returns, colours": ([RETURNS, RGB], "_,_,r,g,b"),
+    "intensity, ring, time": ([BYTE_INTENSITY, LABEL, ROW * 1e-5], "intensity,_,_"),
+    "intensity of fractions, ring, time": ([SMALL_INTENSITY, LABEL, ROW * 1e-5], "intensity,_,_"),
+    "intensity, time, label": ([BYTE_INTENSITY, 3e5 + RNG.random((COUNT, 1)), LABEL], "intensity,_,label"),
     "normals of few": ([UNIT * (np.arange(COUNT) < COUNT / 4)[:, None]], "_,_,_"),
     "velocities": ([XYZ[::-1]], "_,_,_"),
     "time": ([1.6e9 + XYZ[:, :1]], "_"),

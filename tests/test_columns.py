@@ -13,8 +13,10 @@ from tests.tables import (
     LABEL,
     NEGATIVE,
     ONES,
+    RETURNS,
     RGB,
     RNG,
+    ROW,
     SMALL_INTENSITY,
     TABLES,
     UNIT,
@@ -124,6 +126,61 @@ def test_a_first_column_that_counts_the_rows_is_skipped_and_this_is_said(tmp_pat
         assert bare.notes == ("columns taken as _,x,y,z",)
 
 
+EAST_NORTH = np.array([694_385.0, 4_835_123.0])
+WEEK, MAP, XY = 3e5 + ROW * 0.1, XYZ + np.append(EAST_NORTH, 0), XYZ[:, :2]
+PIXELS = np.hstack([ROW // 8 + 3, ROW % 8])
+
+
+@pytest.mark.parametrize(
+    ("table", "taken"),
+    [
+        ([PIXELS, XYZ, RGB], "_,_,x,y,z,r,g,b"),
+        ([PIXELS[:, ::-1], XYZ, BYTE_INTENSITY], "_,_,x,y,z,intensity"),
+        ([PIXELS, XYZ[:, 2:], UNIT], "x,y,z,nx,ny,nz"),
+        ([PIXELS, XYZ[:, 2:], RGB / 255], "x,y,z,r,g,b"),
+        ([PIXELS + EAST_NORTH, XYZ[:, 2:], SMALL_INTENSITY, XY[:, :1]], "x,y,z,intensity,_"),
+        ([1.3e9 + ROW[::-1], XYZ], "_,x,y,z"),
+        ([1.3e9 + ROW, MAP, RGB], "_,x,y,z,r,g,b"),
+        ([WEEK, XYZ, SMALL_INTENSITY], ""),
+        ([WEEK, MAP, RGB], ""),
+        ([ROW, XY, SMALL_INTENSITY], ""),
+        ([ROW, XY, LABEL, RGB], ""),
+        ([ROW, XY, 0 * ONES, RGB], "_,x,y,z,r,g,b"),
+        ([ROW + 1, MAP], "_,x,y,z"),
+        ([MAP[MAP[:, 0].argsort()], SMALL_INTENSITY], "x,y,z,intensity"),
+    ],
+)
+def test_columns_before_x_that_are_no_coordinates_are_skipped_or_refused(tmp_path, table, taken):
+    rows = np.hstack(table)
+    for path in (written(tmp_path, "a.txt", text_of(rows)), written(tmp_path, "a.npy", npy_of(rows))):
+        if not taken:
+            for extras in ((), ("colors",)):
+                with pytest.raises(PointCloudFileError, match="the first is x, or .*; name the columns with --columns"):
+                    read_cloud(path, extras=extras)
+            continue
+        places = [taken.split(",").index(axis) for axis in "xyz"]
+        assert read_cloud(path).notes == (f"columns taken as {taken}",)
+        for cloud in (read_cloud(path), read_cloud(path, extras=())):
+            np.testing.assert_allclose(cloud.points, rows[:, places], rtol=1e-6)
+
+
+def test_small_numbers_are_no_colours_and_refused_where_they_might_be(tmp_path):
+    few = np.random.default_rng(2).integers(0, 8, (COUNT, 3))
+    for table, taken in (
+        ([few], ""),
+        ([few, LABEL], ""),
+        ([few * 2, SMALL_INTENSITY], ""),
+        ([BYTE_INTENSITY, few], "intensity,_,_,label"),
+        ([few % 2], "r,g,b"),
+    ):
+        path = written(tmp_path, "a.txt", text_of(np.hstack([XYZ, *table])))
+        if taken:
+            assert read_cloud(path).notes == (f"columns taken as x,y,z,{taken}",)
+        else:
+            with pytest.raises(PointCloudFileError, match="not clear which of them are colours; name the columns"):
+                read_cloud(path)
+
+
 @pytest.mark.parametrize(
     ("text", "right"),
     [
@@ -185,9 +242,25 @@ def test_numbers_that_are_not_finite_are_so_in_every_text(tmp_path):
 
 
 def test_colours_are_scaled_by_their_largest_number():
-    for most, given in ((65535, np.uint16), (65535, np.float64), (255, np.uint16), (255, np.int64), (1, np.float32)):
-        colors = as_unit_colors(np.array([[most, 0, most]]).astype(given))
-        assert colors.tolist() == [[1, 0, 1]], (most, given)
+    for most in (1, 255, 1023, 4095, 65535):
+        for given in (np.uint16, np.int64, ">f8", np.float32)[2 * (most == 1) :]:
+            colors = as_unit_colors(np.array([[most, 0, most]]).astype(given))
+            assert colors.tolist() == [[1, 0, 1]], (most, given)
+
+
+@pytest.mark.parametrize(("bits", "note"), [(8, 0), (10, "10 bits"), (12, "12 bits"), (16, 0)])
+def test_colours_of_10_and_12_bits_are_taken_as_such_and_this_is_said(tmp_path, bits, note):
+    colors, said = (
+        np.minimum(RGB * 2 ** (bits - 8), 2**bits - 1),
+        f"colours never exceed {2**bits - 1}, taken as {note}",
+    )
+    for name, content, taken in (
+        ("a.txt", text_of(np.hstack([XYZ, colors])), ("columns taken as x,y,z,r,g,b",)),
+        ("a.csv", "x,y,z,r,g,b\n" + text_of(np.hstack([XYZ, colors]), ","), ()),
+    ):
+        cloud = read_cloud(written(tmp_path, name, content))
+        np.testing.assert_allclose(cloud.colors, colors / (2**bits - 1) if note else RGB / 255, atol=4e-3)
+        assert cloud.notes == (*taken, *[said] * bool(note))
 
 
 def test_the_suffix_names_the_columns(tmp_path):
@@ -209,6 +282,9 @@ def test_the_seven_columns_of_pts_are_known_with_and_without_a_count(tmp_path, c
             cloud = read_cloud(written(tmp_path, "a.pts", count + text_of(rows)))
             assert_holds(cloud, {"intensity": intensity[:, 0], "colors": rgb / 255})
             assert not read_cloud(tmp_path / "a.pts", extras=("colors",)).notes
+    survey = np.hstack([XYZ, BYTE_INTENSITY, RETURNS, LABEL])
+    wanted = {"intensity": BYTE_INTENSITY[:, 0], "labels": LABEL[:, 0]}
+    assert_holds(read_cloud(written(tmp_path, "c.pts", count + text_of(survey))), wanted)
     labelled = np.hstack([XYZ, UNIT, LABEL])
     assert_holds(
         read_cloud(written(tmp_path, "b.pts", count + text_of(labelled))), {"normals": UNIT, "labels": LABEL[:, 0]}

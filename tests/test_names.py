@@ -11,7 +11,7 @@ from pointnet.points.formats.names import counting, places
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files
 from tests.helpers import error_of
-from tests.tables import BYTE_INTENSITY, COUNT, LABEL, RGB, SMALL_INTENSITY, UNIT, XYZ, assert_holds, text_of
+from tests.tables import BYTE_INTENSITY, COUNT, LABEL, RGB, RNG, SMALL_INTENSITY, UNIT, XYZ, assert_holds, text_of
 from tests.whole_files import npy_of, pcd, ply, written
 
 NAMES = [
@@ -34,6 +34,15 @@ NAMES = [
     ("x,y,z,Scalar_Label", "points labels"),
     ("x,y,z,vertex_red,vertex_green,vertex_blue", "points colors"),
     ("Easting,Northing,Elevation", "points"),
+    ("X,Y,Z,I,J,K", "points normals"),
+    ("x,y,z,nx,ny,nz,i", "points normals intensity"),
+    ("pos_x,pos_y,pos_z,col_r,col_g,col_b,label_id", "points colors labels"),
+    ("P[x],P[y],P[z],Cd[r],Cd[g],Cd[b],N[x],N[y],N[z]", "points colors normals"),
+    ("X;Y;Z;Reflection".replace(";", ","), "points intensity"),
+    ("x,y,z,Intensit\u00e4t", "points intensity"),
+    ("x,y,z,Intensit\u00c3\u00a4t", "points intensity"),
+    ("x [m],y [m],z [m],point_labels", "points labels"),
+    ("x,y,z,col0,col1,col2", "points"),
     ("a,b,c", ""),
     ("x,y", ""),
 ]
@@ -77,11 +86,41 @@ def test_of_two_columns_of_one_name_the_first_counts_in_every_format(tmp_path, k
 
 
 def test_names_that_are_not_used_are_listed_where_all_is_wanted(tmp_path):
-    names = ["x", "y", "z", "alpha", *(f"feature {letter}" for letter in "abcdefgh")]
-    path = written(tmp_path, "a.csv", ",".join(names) + "\n" + ",".join("1" * len(names)) + "\n")
-    (note,) = read_cloud(path).notes
-    assert note == "left out: " + ", ".join(f"feature {letter}" for letter in "abcdef") + " and 2 more"
+    for stem, listed, more in (("feature ", "abcdefghijkl", " and 2 more"), ("feature" * 4, "abcde", " and 9 more")):
+        names = ["x", "y", "z", "alpha", *(stem + letter for letter in "abcdefghijklmn")]
+        path = written(tmp_path, "a.csv", ",".join(names) + "\n" + ",".join("1" * len(names)) + "\n")
+        (note,) = read_cloud(path).notes
+        assert note == "left out: " + ", ".join(stem + letter for letter in listed) + more
     assert read_cloud(path, extras=("colors",)).notes == ()
+
+
+@pytest.mark.parametrize("kind", ["csv", "ply", "npy"])
+def test_of_a_label_and_a_class_the_one_with_few_different_numbers_counts(tmp_path, kind):
+    many, few = RNG.permutation(200)[:, None], RNG.integers(0, 9, (200, 1))
+    for label, classes, taken, left in ((many, few, "class", "label"), (few, many, "label", "class")):
+        rows = np.hstack([RNG.normal(size=(200, 3)), label, classes])
+        names = ["x", "y", "z", "label", "class"]
+        content = ",".join(names) + "\n" + text_of(rows, ",")
+        if kind == "ply":
+            content = ply(
+                "element vertex 200\n" + "".join(f"property float {n}\n" for n in names), text_of(rows).encode()
+            )
+        elif kind == "npy":
+            content = npy_of(np.rec.fromarrays(rows.T, names=names))
+        cloud = read_cloud(written(tmp_path, f"a.{kind}", content))
+        assert cloud.labels.tolist() == few[:, 0].tolist()
+        said = f"{taken} taken as label, since {left} has more than 64 different numbers"
+        assert cloud.notes == (*[said] * (taken == "class"), f"left out: {left}")
+
+
+def test_i_j_and_k_are_a_normal_unless_they_are_longer_than_1(tmp_path):
+    cloud = read_cloud(written(tmp_path, "a.csv", "X,Y,Z,I,J,K\n" + text_of(np.hstack([XYZ, UNIT]), ",")))
+    assert_holds(cloud, {"normals": UNIT})
+    assert cloud.notes == ()
+    for extras in (("intensity",), ("normals", "intensity")):
+        cloud = read_cloud(written(tmp_path, "b.csv", "X,Y,Z,I,J,K\n1,2,3,0,5,1\n4,5,6,0,0,1\n"), extras=extras)
+        assert (cloud.normals, cloud.intensity) == (None, None)
+    assert read_cloud(tmp_path / "b.csv").notes == ("left out: I, J, K",)
 
 
 def npz(**arrays: np.ndarray) -> bytes:
@@ -106,7 +145,13 @@ ARRAYS = {
     "columns": {"X": XYZ[:, 0], "Y": XYZ[:, 1], "Z": XYZ[:, 2], "intensity": SMALL_INTENSITY[:, 0]},
     "a table": {"points": np.hstack([XYZ, RGB, LABEL])},
     "one label of all": {"data": XYZ, "label": np.array([[3]])},
+    "labels of points": {"points": XYZ, "point_labels": LABEL[:, 0]},
+    "a mask": {"points": XYZ, "pts_semantic_mask": LABEL[:, 0].astype(int)},
+    "one label, and those of points": {"data": XYZ, "label": np.array([3]), "seg": LABEL[:, 0]},
 }
+
+
+LABELS = {"segment", "semantic_gt", "Labels", "point_labels", "pts_semantic_mask", "seg"}
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -117,13 +162,14 @@ def test_arrays_are_known_by_their_names(tmp_path, made, name):
     has = {
         "normals": UNIT if {"normals", "normal"} & set(arrays) else None,
         "colors": RGB / 255 if {"color", "Colors"} & set(arrays) or name == "a table" else None,
-        "labels": LABEL[:, 0] if {"segment", "semantic_gt", "Labels"} & set(arrays) or name == "a table" else None,
+        "labels": LABEL[:, 0] if LABELS & set(arrays) or name == "a table" else None,
         "intensity": SMALL_INTENSITY[:, 0] if {"strength", "intensity"} & set(arrays) else None,
     }
     assert_holds(cloud, {what: part for what, part in has.items() if part is not None})
     assert cloud.notes == {
         "a table": ("columns taken as x,y,z,r,g,b,label",),
         "one label of all": ("left out: label, one for all points",),
+        "one label, and those of points": ("left out: label, one for all points",),
     }.get(name, ())
 
 
@@ -148,7 +194,26 @@ def test_structured_arrays_are_read_alike_from_npy_and_npz(tmp_path):
             np.testing.assert_allclose(cloud.points, points, rtol=1e-6)
             np.testing.assert_allclose(cloud.colors * 255, colors, atol=1e-3)
             assert (cloud.labels is None) == (array is packed)
-            assert cloud.notes == (("left out: class, not numbers",) if array is with_words else ())
+            assert cloud.notes == (("left out: class",) if array is with_words else ())
+
+
+def test_labels_of_words_are_left_out(tmp_path):
+    words = np.array(["tree", "car"] * (COUNT // 2))
+    table = np.zeros(COUNT, [("x", "f4"), ("y", "f4"), ("z", "f4"), ("class", "U4"), ("name", "S2")])
+    for i, name in enumerate("xyz"):
+        table[name] = XYZ[:, i]
+    table["class"] = words
+    for name, content, more in (
+        ("a.npy", npy_of(table), ["left out: name"]),
+        ("a.npz", npz(points=XYZ, labels=words, sem=words), []),
+    ):
+        cloud = read_cloud(written(tmp_path, name, content))
+        assert_holds(cloud, {})
+        assert list(cloud.notes) == [*more, "labels left out: they are words"]
+        assert read_cloud(tmp_path / name, extras=("colors",)).notes == ()
+    both = read_cloud(written(tmp_path, "b.npz", npz(points=XYZ, labels=words, sem=LABEL)))
+    assert_holds(both, {"labels": LABEL[:, 0]})
+    assert both.notes == ("left out: labels",)
 
 
 def test_a_packed_colour_of_a_text_is_unpacked(tmp_path):

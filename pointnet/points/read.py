@@ -115,7 +115,7 @@ def read_cloud(
             when they are indexed, and take no memory.
         columns: the names of all columns of a text, NPY or NPZ, in order, where they have none or wrong ones: of x, y,
             z, nx, ny, nz, r, g, b, label and intensity, and _ for one to skip; a list, or joined by commas. None: by
-            their names, else by their numbers (`formats.columns.recognised`), which `notes` then says.
+            their names, else by their numbers (`formats.by_numbers.recognised`), which `notes` then says.
 
     Rows of a cloud and faces of a mesh whose coordinates are not finite are skipped, and so are rows of zeros of a
     cloud, if there are several: points that were not measured. The cloud's notes count them. Coordinates are float32,

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import Refusal
 from .columns import from_named, from_parts, from_table
 from .contents import EXTRAS, Array, Contents, Extras, most_bytes
-from .names import array_names, check_count, known_columns, left_out
+from .names import MOST_ROWS, array_names, check_count, known_columns, left_out
 from .scan import quoted
 
 MOST_COLUMNS = 100
@@ -70,22 +70,38 @@ def from_arrays(
             return from_named({name: read(name).reshape(-1) for name in there if name in found}, extras, there)
         held = ", ".join(map(ascii, sorted(there)[:8])) or "nothing"
         raise Refusal(f"holds no array named {', '.join(NAMES_OF_POINTS)}, only {held[:200]}")
-    contents = _from_array(read(names["points"]), "points", extras, columns, names)
-    count, notes, parts = len(contents.vertices), contents.notes, {}
-    for what, width in WIDTHS.items():
-        if what not in names:
-            continue
-        array = read(names[what])
-        if width == 1 and array.size == 1 < count:  # such as the class of the object
-            notes = (*notes, f"left out: {names[what]}, one for all points")
-            continue
-        parts[what] = _as_rows(array.reshape(-1, 1) if width == 1 else array, what, width)[:, :width]
-        if len(parts[what]) != count:
-            raise Refusal(f"holds {count} points but {len(parts[what])} {what}")
+    points, *_ = names.pop("points")
+    contents = _from_array(read(points), "points", extras, columns, names)
+    notes, parts, used = contents.notes, dict[str, Array](), [points]
+    for what, likely in names.items():
+        part, some, known = _part(likely, read, what, len(contents.vertices))
+        notes, used = (*notes, *some), used + known
+        parts |= {} if part is None else {what: part}
     if set(extras) >= set(EXTRAS):
-        notes += left_out(there, [there.index(name) for name in names.values()])
+        notes += left_out(there, [there.index(name) for name in used])
     own = from_parts({"points": contents.vertices, **parts}, notes)
     return contents._replace(notes=own.notes, **{what: getattr(own, what) for what in parts})
+
+
+def _part(
+    names: Sequence[str], read: Callable[[str], Array], what: str, count: int
+) -> tuple[Array | None, tuple[str, ...], list[str]]:
+    """The first of these arrays that has a row for each point, notes, and the names that need no other note."""
+    width, notes, known, words, misfit = WIDTHS[what], tuple[str, ...](), list[str](), list[str](), ""
+    for name in names:
+        array = read(name)
+        if array.dtype.kind in "SU":
+            words.append(name)
+        elif width == 1 and array.size == 1 < count:  # such as the class of the object
+            notes, known = (*notes, f"left out: {name}, one for all points"), [*known, name]
+        else:
+            rows = _as_rows(array.reshape(-1, 1) if width == 1 else array, what, width)[:, :width]
+            if len(rows) == count:
+                return rows, notes, [*known, name]
+            misfit = misfit or f"holds {count} points but {len(rows)} {what}"
+    if misfit:
+        raise Refusal(misfit)
+    return None, (*notes, *[f"{what} left out: they are words"] * bool(words)), known + words
 
 
 def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str], beside: Extras = ()) -> Contents:
@@ -101,9 +117,10 @@ def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str],
     _check_unnamed(columns, fields)
     single = {field: column.reshape(-1) for field, column in fields.items() if column.ndim == array.ndim}
     numbers = {field: column for field, column in single.items() if column.dtype.kind in "fiub"}
-    contents = from_named(numbers, extras, numbers)
-    others = left_out(list(fields), [i for i, field in enumerate(fields) if field in numbers])
-    return contents._replace(notes=(*contents.notes, *(f"{note}, not numbers" for note in others)))
+    labels = known_columns(fields, ("labels",)) - known_columns(fields, ())
+    is_words = "labels" in extras and bool(labels) and not labels & numbers.keys()
+    contents = from_named(numbers, extras, [field for field in fields if not (is_words and field in labels)])
+    return contents._replace(notes=(*contents.notes, *("labels left out: they are words",) * is_words))
 
 
 def _check_unnamed(columns: Sequence[str], names: Iterable[str]) -> None:
@@ -116,17 +133,24 @@ def _as_rows(array: Array, name: str, width: int = 3) -> Array:
     """An array of numbers as (N, K), K at least `width`."""
     if array.dtype.kind not in "fiub":
         raise Refusal(f"{name} must be numbers, got {str(array.dtype)[:40]}")
-    if array.ndim != 2 or not width <= array.shape[1] <= MOST_COLUMNS:
-        raise Refusal(f"{name} must be (N, {width}) or a little wider, got {array.shape}{_if_many(array.shape)}")
+    rows, wide = array.shape if array.ndim == 2 else (0, 0)
+    if not width <= wide <= MOST_COLUMNS or rows < wide > MOST_ROWS:
+        raise Refusal(f"{name} must be (N, {width}) or a little wider, got {array.shape}{_what_to_do(array.shape)}")
     return array
 
 
-def _if_many(shape: tuple[int, ...]) -> str:
-    """What to do with an array of several clouds, (S, N, 3 or more) or (S, 3 or more, N)."""
+def _what_to_do(shape: tuple[int, ...]) -> str:
+    """With an array that is transposed, or has several clouds, (S, N, 3 or more) or (S, 3 or more, N), or pixels."""
+    if len(shape) == 2 and 3 <= shape[0] <= MOST_ROWS:
+        return "; give array.T if it is transposed"
     if len(shape) != 3 or not 3 <= min(shape[1:]) <= MOST_COLUMNS:
         return ""
+    is_last = shape[2] <= min(MOST_ROWS, shape[1])
+    if shape[0] == 1:
+        return f"; save {f'array.reshape(-1, {shape[2]})' if is_last else 'array[0].T'}"
     wanted = "give the set's name and folder (--dataset and --root of train and evaluate; show NAME --root)"
-    return f": {shape[0]:,} clouds, as in a file of a data set; {wanted}, or save one of them as NPY"
+    many = f": {shape[0]:,} clouds, as in a file of a data set; {wanted}, or save one of them as NPY"
+    return f"{many}; if it is one cloud, save array.reshape(-1, {shape[2]})" if is_last else many
 
 
 def _npy(data: bytes) -> Array:

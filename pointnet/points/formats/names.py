@@ -9,7 +9,10 @@ from .contents import EXTRAS, Extras
 from .scan import quoted
 
 LONGEST_NAME = 60  # longer than any name that is known
-MOST_LISTED = 6  # names in a note
+MOST_LISTED = 12  # names in a note,
+LONGEST_LIST = 150  # and their letters
+FLAG = "name the columns with --columns (columns= in Python), such as x,y,z,intensity,r,g,b,_"
+MOST_ROWS = 16  # of a table that looks transposed
 # The plain names of columns, as by hand.
 COLUMNS = {
     "points": ("x", "y", "z"),
@@ -19,27 +22,29 @@ COLUMNS = {
     "intensity": ("intensity",),
 }
 SKIPPED = "_"
-UNIT = re.compile(r"(?<![a-z])(?:in|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{][^)\]}]*[^)\]}\d][^)\]}]*[)\]}]")
-# Patterns of a name's letters in lower case, without units: "Pos. X [m]" is posx, "Points:0" is points and 0.
+UNIT = re.compile(
+    r"(?<![a-z])(?:in|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{](?![xyzrgb][)\]}])[^)\]}]*[^)\]}\d][^)\]}]*[)\]}]"
+)
+# Patterns of a name's letters in lower case, without units: "Pos. X [m]" is posx, "P[x]" px, "Points:0" points and 0.
 POINT = "(?:points?|pts?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p)"
 PLACE = "cart(?:esian)?|world|local|global|map|grid|lidar|cent(?:er|re|roid)|axis|field|scalar|values?|utm"
 AROUND = f"(?:{POINT}|{PLACE})*"
 NORMAL = "(?:vertex|points?|field)?(?:n|norm|normals?)(?:xyz)?"
 COLOR = "(?:colou?rs?|rgba?)"
-TINT = f"(?:{COLOR}|diffuse|scalar|field|vertex|point)*"
+TINT = f"(?:{COLOR}|col|cd|diffuse|scalar|field|vertex|point)*"
 # Columns that come in threes; the group in each pattern says which of three a column is.
 THREE_PATTERNS = {
     "points": (f"{AROUND}([xyz]){AROUND}", "(easting|northing|elevation|height|altitude)"),
-    "normals": (f"{NORMAL}([xyz])", "([xyz])normals?"),
+    "normals": (f"{NORMAL}([xyz])", "([xyz])normals?", "([ijk])"),
     "colors": (f"{TINT}(r|g|b|red|green|blue)(?:f|float|channel|value|u?int|byte)?",),
 }
 WHICH = {"x": 0, "y": 1, "z": 2, "r": 0, "g": 1, "b": 2, "red": 0, "green": 1, "blue": 2}
-WHICH |= {"easting": 0, "northing": 1, "elevation": 2, "height": 2, "altitude": 2}
+WHICH |= {"i": 0, "j": 1, "k": 2, "easting": 0, "northing": 1, "elevation": 2, "height": 2, "altitude": 2}
 NUMBERED = {"points": f"{AROUND}{POINT}{AROUND}", "normals": NORMAL, "colors": f"{TINT}{COLOR}"}  # then 0, 1, 2
 # Columns and arrays that come alone, in order of preference.
 LABEL = (
-    "labels?",
-    "(?:sem|semantics?)(?:class|cls|labels?|ids?|gt|seg|segmentation)?",
+    "labels?(?:ids?)?",
+    "(?:sem|semantics?)(?:class|cls|labels?|ids?|gt|seg|segmentation|mask)?",
     "(?:class(?:es|ification)?|cls|category)(?:labels?|ids?)?",
     "parts?(?:labels?|ids?)?",
     "seg(?:ment(?:s|ation)?)?(?:labels?|ids?|gt)?",
@@ -49,20 +54,28 @@ LABEL = (
     "pred(?:ict(?:ion|ed))?s?(?:labels?|class)?",
     "pid",
 )
-INTENSITY = ("intens(?:ity|ities)?", "refl(?:ectance|ectivity)?", "remission", "strength", "amplitude", "i")
+INTENSITY = (
+    "intens(?:it(?:y|ies|a?e?t|e)?|idad)?",
+    "refl(?:ectance|ectivity|ection)?",
+    "remission",
+    "strength",
+    "amplitude",
+    "i",
+)
+OWNER = "(?:scalar|field|vertex|points?|pts?)?"
 SINGLE_PATTERNS = {
-    "labels": tuple(f"(?:scalar|field|vertex|point)?{each}" for each in LABEL[:-1]),
+    "labels": tuple(f"{OWNER}{each}" for each in LABEL[:-1]),
     "intensity": tuple(f"(?:scalar|field|laser)?{each}" for each in INTENSITY),
 }
 # Whole arrays: HDF5 data sets and members of an NPZ.
 ARRAYS = {
     "points": (
         *("points?", "xyzs?", "pos", "positions?", "coor", "coords?", "coordinates?", "(?:point)?clouds?", "pts"),
-        *("pc[dl]?", "data", "vert(?:ice)?s", "vertex", "arr"),
+        *("pc[dl]?", "data", "vert(?:ice)?s", "vertex", "locs?", "arr"),
     ),
     "normals": (f"{NORMAL}",),
     "colors": (f"(?:vertex|point)?{COLOR}", "rgbs"),
-    "labels": LABEL,
+    "labels": (*SINGLE_PATTERNS["labels"], LABEL[-1]),
     "intensity": INTENSITY,
 }
 UNNAMED = ("", "index", "id", "unnamed", "row", "rowid", "rownames")  # of a column that numbers the rows
@@ -74,15 +87,16 @@ Places = dict[str, tuple[int, ...]]
 def places(names: Sequence[str], extras: Extras = EXTRAS) -> Places:
     """The places of the columns of the points, and of the wanted extras that are there; {} without x, y and z.
 
-    Of two columns of one name the first counts. "packed" is the place of a column that holds a whole colour.
+    Of two columns of one name the first counts. Of labels all names, the likeliest first. "packed" is the place of a
+    column that holds a whole colour.
     """
     spelled = [_spelled(name) for name in names]
     found: Places = {}
     for what in ("points", *extras):
         if group := _three(spelled, what) if what in THREE_PATTERNS else _single(spelled, SINGLE_PATTERNS[what]):
-            found[what] = group
+            found[what] = group if what != "intensity" else group[:1]
     if "colors" in extras and "colors" not in found and (packed := _single(spelled, ("rgba?",))):
-        found["packed"] = packed
+        found["packed"] = packed[:1]
     return found if "points" in found else {}
 
 
@@ -92,14 +106,15 @@ def known_columns(names: Iterable[str], extras: Extras = EXTRAS) -> set[str]:
     return {names[place] for group in places(names, extras).values() for place in group}
 
 
-def array_names(there: Collection[str], extras: Extras = EXTRAS) -> dict[str, str]:
-    """The names of the arrays of the points and of the wanted extras, of those that are there."""
+def array_names(there: Collection[str], extras: Extras = EXTRAS) -> dict[str, list[str]]:
+    """The names of arrays that may be the points and each of the wanted extras, of those that are there; the
+    likeliest first."""
     letters = {name: _spelled(name)[0] for name in there}
     found = {}
     for what in ("points", *extras):
         fitting = (name for pattern in ARRAYS[what] for name in there if re.fullmatch(pattern, letters[name]))
-        if name := next(fitting, None):
-            found[what] = name
+        if names := list(dict.fromkeys(fitting)):
+            found[what] = names
     return found
 
 
@@ -117,8 +132,11 @@ def left_out(names: Sequence[str], used: Iterable[int]) -> tuple[str, ...]:
     others = [name for i, name in enumerate(names) if i not in used and _spelled(name)[0] not in NEVER_MISSED]
     if not others:
         return ()
-    more = f" and {len(others) - MOST_LISTED} more" if len(others) > MOST_LISTED else ""
-    return (f"left out: {', '.join(quoted(name.strip())[1:-1] for name in others[:MOST_LISTED])}{more}",)
+    listed = [quoted(name.strip())[1:-1] for name in others[:MOST_LISTED]]
+    while len(listed) > 1 and sum(map(len, listed)) > LONGEST_LIST:
+        listed.pop()
+    more = f" and {len(others) - len(listed)} more" if len(others) > len(listed) else ""
+    return (f"left out: {', '.join(listed)}{more}",)
 
 
 def counting(names: Sequence[str]) -> int | None:
@@ -160,6 +178,13 @@ def named_by_hand(columns: str | Iterable[str] | None) -> tuple[str, ...]:
     return tuple(words)
 
 
+def check_shape(rows: int, columns: int) -> None:
+    """Raises Refusal where a table is wide and short, as one that is transposed is."""
+    if rows < columns > MOST_ROWS:
+        hint = "; give array.T if it is transposed" if 3 <= rows <= MOST_ROWS else ""
+        raise Refusal(f"is no table of points, with {rows} rows and {columns} columns{hint}")
+
+
 def check_count(names: Sequence[str], count: int) -> None:
     """Raises Refusal where a table has another count of columns than are named by hand."""
     if len(names) != count:
@@ -185,16 +210,17 @@ def _three(spelled: Sequence[tuple[str, str]], what: str) -> tuple[int, ...] | N
         else:
             if digit and re.fullmatch(NUMBERED[what], letters):
                 groups.setdefault((letters,), {}).setdefault(int(digit), place)
-    for _, group in sorted(groups.items(), key=lambda pair: pair[0] != ("", "")):
+    for _, group in sorted(groups.items(), key=lambda pair: (pair[0] != ("", ""), pair[0].count("other"))):
         for wanted in ((0, 1, 2), (1, 2, 3)):
             if group.keys() >= set(wanted):
                 return tuple(group[which] for which in wanted)
     return None
 
 
-def _single(spelled: Sequence[tuple[str, str]], patterns: Iterable[str]) -> tuple[int, ...] | None:
-    for pattern in patterns:
-        for place, (letters, _) in enumerate(spelled):
-            if re.fullmatch(pattern, letters):
-                return (place,)
-    return None
+def _single(spelled: Sequence[tuple[str, str]], patterns: Iterable[str]) -> tuple[int, ...]:
+    """The places of the columns whose names fit, the first of each name, in the order of the patterns."""
+    there = first_of_each((letters, place) for place, (letters, _) in enumerate(spelled))
+    if {"i", "j", "k"} <= there.keys():
+        del there["i"]  # a normal, no intensity
+    found = (place for pattern in patterns for letters, place in there.items() if re.fullmatch(pattern, letters))
+    return tuple(dict.fromkeys(found))

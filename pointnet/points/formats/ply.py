@@ -81,6 +81,7 @@ def _of_faces(names: list[str], columns: Scalars, extras: Extras) -> tuple[Array
     every = ["x", "y", "z", *names]  # as `places` wants them
     values, used = dict[str, Array](), [0, 1, 2, *(i for i, name in enumerate(every) if name in CORNERS)]
     for what, group in places(every, ("colors", "labels")).items():
+        group = group[: 1 if what == "labels" else 3]
         if columns.keys() >= {every[i] for i in group}:
             values[what] = np.stack([columns[every[i]] for i in group], axis=1)
             used += group

@@ -14,9 +14,10 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import Refusal
-from .columns import FLAG, from_named, from_table
+from .by_numbers import ENOUGH
+from .columns import from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras
-from .names import SKIPPED, check_count, counting, places
+from .names import FLAG, SKIPPED, check_count, check_shape, counting, places
 from .scan import MARK, NOT_FINITE, quoted, unix_lines
 
 LONGEST_LINE = 100_000
@@ -69,13 +70,14 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
         source.seek(opening.start)
         counts = [] if opening.declared is None else [opening.declared]
         lines = _cleaned(source, opening, counts)
-        rows = _table(lines, opening.separator, wanted, comments="#", most=None if names or extras else 4)
+        rows = _table(lines, opening.separator, wanted, comments="#", most=None if names or extras else ENOUGH)
     rows, notes = _without_counts(rows, opening)
     if counts and sum(counts) != len(rows):
         raise Refusal(f"declares {sum(counts)} points, holds {len(rows)}")
     if names:
         contents = from_named({names[i]: rows[:, k] for k, i in enumerate(wanted)}, extras, names)
     else:
+        check_shape(len(rows), opening.width)
         is_pts = opening.declared is not None or path.suffix.lower() == ".pts"
         contents = from_table(rows, extras, is_pts=is_pts)
     return contents._replace(notes=(*notes, *contents.notes))

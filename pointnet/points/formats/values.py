@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from .contents import Array
 
 PLAIN_NAN = 0x7FC00000  # the bits of a NaN that was read from text
+FULL = (1, 255, 1023, 4095, 65535)  # the largest number of a colour
 
 
 def unpacked_colors(column: Array) -> tuple[Array | None, tuple[str, ...]]:
@@ -35,7 +36,7 @@ def are_whole(column: Array) -> bool:
 
 
 def as_unit_colors(colors: Array) -> Array:
-    """(n, 3 or more), in [0, 1], [-1, 1], 0..255 or 0..65535 -> (n, 3) float32 in [0, 1].
+    """(n, 3 or more), in [0, 1], [-1, 1] or from 0 to 255, 1023, 4095, 65535 -> (n, 3) float32 in [0, 1].
 
     Bytes are of 255. Of other numbers the least and the largest decide; integers are never of 1.
     """
@@ -45,7 +46,18 @@ def as_unit_colors(colors: Array) -> Array:
     scaled = np.nan_to_num(rgb.astype(np.float32))
     highest = 1 if rgb.dtype == np.uint8 or not rgb.size else float(scaled.max())
     if rgb.dtype.kind in "iu" or highest > 1.01:
-        scaled /= np.float32(65535 if highest > 256 else 255)
+        scaled /= np.float32(_full(highest))
     elif rgb.size and -1.01 <= scaled.min() < -0.01:
         scaled = (scaled + np.float32(1)) / np.float32(2)
     return np.clip(scaled, 0, 1)
+
+
+def depth_note(colors: Array) -> tuple[str, ...]:
+    """Says that colours were taken to be of 10 or 12 bits, by their largest number alone."""
+    full = _full(float(np.nan_to_num(colors).max())) if colors.size and colors.dtype != np.uint8 else 0
+    return (f"colours never exceed {full}, taken as {full.bit_length()} bits",) if full in (1023, 4095) else ()
+
+
+def _full(highest: float) -> int:
+    """The smallest number of `FULL` that colours to this number may have, from 255 on."""
+    return 255 if highest <= 256 else next((full for full in FULL[2:] if highest <= full), FULL[-1])
