@@ -49,7 +49,8 @@ def claim(shape: tuple[int, ...], **settings):
 
 MODELNET = [
     (without(SHAPES), f"{SHAPES}: no such file"),
-    (write(SHAPES, "<html>404</html>"), f"{SHAPES}: is not a readable HDF5 file"),
+    (write(SHAPES, "404: not found"), f"{SHAPES}: is not a readable HDF5 file"),
+    (write(SHAPES, "<html>404</html>"), f"{SHAPES}: is a web page, not the file"),
     (edit_hdf5(SHAPES, data=None), r"has no data set 'data'; it holds \['label'\]"),
     (edit_hdf5(SHAPES, data=np.zeros((3, 8, 2))), r"data set 'data' must be \(any, any, 3\), got \(3, 8, 2\)"),
     (edit_hdf5(SHAPES, label=np.zeros((4, 1), int)), "must have a label for each shape, got 3 and 4"),
@@ -112,7 +113,7 @@ OBJECTS = [
     (no_objects, "Annotations: holds no text of an object"),
     (write(OBJECT, ""), "Annotations: chair_1.txt is empty"),
     (write(OBJECT, "1 2 3 4 5 6 7\n"), "Annotations: chair_1.txt must have 6 numbers a row, got 7"),
-    (write(OBJECT, "1 2 3 4 5 six\n"), "chair_1.txt is not a table of numbers: could not convert"),
+    (write(OBJECT, "1 2 3 4 5 six\n"), "chair_1.txt line 1 has 'six' in column 6, not a number"),
     (write(OBJECT, "1 2 3 4 5 666\n"), "Annotations: .*colours must be 0 to 255, got 0 to 666"),
     (write(OBJECT, "1 2 inf 4 5 6\n"), "Annotations: .*point 1 holds a number that is not finite"),
 ]
@@ -140,7 +141,7 @@ PART_TEXTS = [
     (without(SHAPE), f"{SHAPE}: no such file; 1 of 6 listed are missing"),
     (write(SHAPE, ""), f"{SHAPE}: is empty"),
     (write(SHAPE, "1 2 3 0\n"), f"{SHAPE}: must have 7 numbers a row, got 4"),
-    (write(SHAPE, "1 2 3 0 0 1 leg\n"), f"{SHAPE}: is not a table of numbers: could not convert"),
+    (write(SHAPE, "1 2 3 0 0 1 leg\n"), f"{SHAPE}: line 1 has 'leg' in column 7, not a number"),
     (write(SHAPE, "1 2 3 0 0 1 0\n1 nan 3 0 0 1 0\n"), f"{SHAPE}: row 2 holds a number that is not finite"),
     (write(SHAPE, "1 2 3 0 0 1 1.5\n"), f"{SHAPE}: {WHOLE}, got 1.5"),
     (write(SHAPE, "1e308 2 3 0 0 1 0\n-1e308 2 3 0 0 1 0\n"), f"{SHAPE}: is too wide to scale"),

@@ -278,3 +278,12 @@ def test_names_for_the_classes_must_be_as_many(saved, tmp_path, capsys):
     assert "must be UTF-8 text" in error_of(capsys, command_line.main, [*words, str(names)])
     assert "nowhere.txt" in error_of(capsys, command_line.main, [*words, "nowhere.txt"])
     assert not (tmp_path / "x").exists()
+
+
+def test_files_of_points_are_no_weights(tmp_path, capsys):
+    chair = tmp_path / "chair.off"
+    chair.write_text("OFF\n")
+    for path in (chair, tmp_path):
+        line = error_of(capsys, command_line.main, ["convert", str(path), "--out", str(tmp_path / "x")])
+        assert f"{path}: " in line
+        assert "show and predict take files of points" in line

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from pointnet.points.formats.values import as_unit_colors
 from pointnet.points.frame import rotated_y_up_to_z_up
-from pointnet.points.read import PointCloudFileError, read_cloud, read_points
+from pointnet.points.read import SUFFIXES, PointCloudFileError, read_cloud, read_points
 from tests import whole_files
 from tests.helpers import SHARED_DATA
 from tests.whole_files import FILES, TRIANGLE, npy_of, ply, written
@@ -108,6 +109,40 @@ def test_what_is_not_wanted_is_left_out_and_the_rest_is_as_it_is(tmp_path, extra
     assert left_out > 10
 
 
+POINTS, LABELS = np.arange(12.0).reshape(4, 3), np.array([3, 1, 2, 0])
+TABLE = np.zeros(4, [("x", "f4"), ("y", ">f8"), ("z", "f4"), ("label", "u2"), ("kind", "S4")])
+NESTED = np.zeros(4, [("label", "i8"), ("pos", "f4", 3), ("name", h5py.string_dtype())])
+TABLE["x"], TABLE["y"], TABLE["z"] = POINTS.T
+TABLE["label"] = NESTED["label"] = LABELS
+NESTED["pos"], NESTED["name"] = POINTS, "oak"
+
+
+@pytest.mark.parametrize("group", ["", "scan/"])
+@pytest.mark.parametrize(
+    ("arrays", "note"),
+    [
+        ({"points": POINTS, "label": LABELS}, ""),
+        ({"points": POINTS, "label": LABELS, "name": "oak", "kinds": ["a", "b"]}, "left out: kinds, name, not numbers"),
+        ({"x": POINTS[:, 0], "y": POINTS[:, 1], "z": POINTS[:, 2], "label": LABELS}, ""),
+        ({"points": TABLE}, "left out: kind, not numbers"),
+        ({"trees": TABLE}, "left out: kind, not numbers"),
+        ({"cloud": NESTED}, "left out: name, not numbers"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else ",".join(value),
+)
+def test_hdf5_has_data_sets_or_a_table_in_the_file_or_in_one_group(tmp_path, group, arrays, note):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, array in arrays.items():
+            file[group + name] = array
+    cloud = read_cloud(tmp_path / "a.h5")
+    assert np.array_equal(cloud.points, POINTS)
+    assert np.array_equal(cloud.labels, LABELS)
+    assert cloud.notes == ((note,) if note else ())
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["about/when"] = 2024
+    assert any(each.startswith("left out: about") for each in read_cloud(tmp_path / "a.h5").notes)
+
+
 def test_precise_keeps_every_digit_of_a_coordinate(tmp_path):
     rows = np.array([[5e5 + 1 / 3, 4e6 + 1 / 7, 1 / 9], [-1e-9, 1e30, 3.0], [1e300, 0, 0]])
     np.save(tmp_path / "far.npy", rows)
@@ -181,3 +216,15 @@ def test_the_resampled_text_has_normals_and_the_part_files_labels(shared):
         cloud = read_cloud(path)
         assert cloud.points.shape == cloud.normals.shape == (2500, 3)
         assert cloud.labels.min() >= 0
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".foo"])
+def test_what_came_in_place_of_a_file_is_named(tmp_path, suffix):
+    for content, reason in (
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS.*; get it with git lfs pull$"),
+        ("\n<!DOCTYPE html>\n<title>404</title>", "is a web page, .*; download it again$"),
+        ("\ufeff<HTML lang='en'>", "is a web page, .*; download it again$"),
+        ("<?xml version='1.0'?><Error>", "is a web page, .*; download it again$"),
+    ):
+        with pytest.raises(PointCloudFileError, match=reason):
+            read_cloud(written(tmp_path, f"a{suffix}", content))

@@ -1,5 +1,7 @@
 """Text: columns by their names or by their numbers, whatever separates them."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from pointnet.points.formats import scan as scan_module
 from pointnet.points.formats import text as text_module
 from pointnet.points.formats.scan import numbers_of_lines
-from pointnet.points.read import PointCloudFileError, read_cloud, read_points
+from pointnet.points.read import EXTRAS, PointCloudFileError, read_cloud, read_points
 from tests import whole_files
 from tests.whole_files import written
 
@@ -72,15 +74,15 @@ def test_lines_are_counted_without_the_blank_ones_in_blocks_of_any_size(rows, en
     assert [int(word) for word in rest] == [number for row in rows[len(taken) :] for number in row]
 
 
-@pytest.mark.parametrize("block", [1, 3, 1000])
+@pytest.mark.parametrize("block", [1, 300, 1 << 16])
 def test_text_is_the_same_however_many_lines_are_read_at_once(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(text_module, "BLOCK", block)
+    monkeypatch.setattr(text_module, "BYTES", block)
     rows = np.random.default_rng(0).normal(size=(10, 6))
     path = written(tmp_path, "a.txt", "# a comment\n" + whole_files.rows(rows) + "\n\n")
     np.testing.assert_allclose(read_points(path), rows[:, :3], rtol=1e-5)
     for name, text, reason in (
-        ("b.txt", whole_files.rows(rows) + "1 2 3\n", "the number of columns changed from 6 to 3 at row 11"),
-        ("c.txt", whole_files.rows(rows[:, :3]) + "1 2 x\n", "could not convert string 'x' to float64 at row 10"),
+        ("b.txt", whole_files.rows(rows) + "1 2 3\n", "line 11 has 3 columns, not 6: '1 2 3'"),
+        ("c.txt", whole_files.rows(rows[:, :3]) + "1 2 x\n", "line 11 has 'x' in column 3, not a number"),
     ):
         for extras in ((), ("normals", "colors", "labels")):
             with pytest.raises(PointCloudFileError, match=reason):
@@ -100,6 +102,96 @@ def test_words_in_quotes_are_one_cell_and_empty_cells_are_nan(tmp_path, text, wa
     assert np.array_equal(read_points(written(tmp_path, "a.csv", text.encode())), wanted)
 
 
-def test_a_row_with_a_cell_too_many_is_refused(tmp_path):
-    with pytest.raises(PointCloudFileError, match="has a row of 5 columns, not 4: '9,4,5,6,7'"):
-        read_points(written(tmp_path, "a.csv", b"name,x,y,z\noak,1,2,3\n9,4,5,6,7\n"))
+MISSING = ["", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "NaN", "nan", "-", "1.#QNAN"]
+
+
+@pytest.mark.parametrize("word", MISSING)
+@pytest.mark.parametrize("separator", [" ", ",", ";", "\t", "|"])
+def test_cells_without_a_value_are_nan_and_labels_minus_one(tmp_path, word, separator):
+    word = word or ('""' if separator.isspace() else "")
+    rows = [["1.5", "2", "3", "4"], ["5", "6", "7", word], [word, word, word, "9"], ["8", "9.5", "1", "2"]]
+    for header in (["x", "y", "z", "label"], []):
+        text = "".join(separator.join(row) + "\n" for row in [header, *rows] if row)
+        cloud = read_cloud(written(tmp_path, "a.csv", text))
+        assert cloud.points.tolist() == [[1.5, 2, 3], [5, 6, 7], [8, 9.5, 1]]
+        assert cloud.labels.tolist() == [4, -1, 2]
+        assert cloud.notes[-1] == "1 row that is not finite left out"
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "note"),
+    [
+        ("x,y,z,class\n1,2,3,tree\n4,5,6,car\n", None, "left out: class, not numbers"),
+        ("x,y,z,class\n1,2,3,\n4,5,6,car\n", None, "left out: class, not numbers"),
+        ("x y z class\n1 2 3 tree\n4 5 6 7\n", None, "left out: class, not numbers"),
+        ("class;class_id;x;y;z\ncar;7;1,0;2;3\ntree;8;4;5;6\n", [7, 8], "left out: class, not numbers"),
+        ('name x y z label\n"big tree" 1 2 3 7\noak 4 5 6 8\n', [7, 8], "left out: name, not numbers"),
+        ("name\tx\ty\tz\tlabel\nbig tree\t1\t2\t3\t7\noak\t4\t5\t6\t8\n", [7, 8], "left out: name, not numbers"),
+        ("x,y,z,tag,label\n1,2,3,#a,7\n4,5,6,#b,8\n", [7, 8], "left out: tag, not numbers"),
+        ("1 2 3 tree\n4 5 6 car\n", None, "left out: column 4, not numbers"),
+        ("1,2,3,tree,7\n4,5,6,car,8\n", [7, 8], "left out: column 4, not numbers"),
+        ("x,y,z,label\n1,2,3,True\n4,5,6,false\n", [1, 0], None),
+        ("1 2 3 FALSE\n4 5 6 TRUE\n", [0, 1], None),
+    ],
+)
+def test_columns_of_words_are_left_out_with_a_note(tmp_path, text, labels, note):
+    cloud = read_cloud(written(tmp_path, "a.csv", text))
+    assert cloud.points.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert (labels if cloud.labels is None else cloud.labels.tolist()) == labels
+    assert note is None or note in cloud.notes
+
+
+@pytest.mark.parametrize("mark", ["#", "##", "//", "%", "%%", "!", ";", "; "])
+@pytest.mark.parametrize("separator", [" ", ",", "\t"])
+def test_comments_of_every_style_are_skipped_and_may_name_the_columns(tmp_path, mark, separator):
+    names, rows = separator.join(["label", "z", "y", "x"]), [[7, 3, 2, 1], [8, 6, 5, 4]]
+    first, last = (separator.join(map(str, row)) for row in rows)
+    comments = f"{mark} made by 3 of us\n", f"{mark}{names}\n", f"{mark}{first}\n", f"{mark} end\n"
+    text = "{0}{1}{2}{first}\n{2}{3}{2}{last}\n{3}".format(*comments, first=first, last=last)
+    cloud = read_cloud(written(tmp_path, "a.txt", text))
+    assert cloud.points.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert cloud.labels.tolist() == [7, 8]
+    unnamed = read_cloud(written(tmp_path, "b.txt", f"{comments[0]}{first}\n{comments[2]}{last}\n"))
+    assert unnamed.points.tolist() == [[7, 3, 2], [8, 6, 5]]
+
+
+@pytest.mark.parametrize(
+    ("text", "x", "note"),
+    [
+        ("1,234,567.25\t2,345\t3\n1,234,568.25\t2\t3\n", [1234567.25, 1234568.25], ""),
+        ('"1,234.5","2,345","3"\n"2,234.5","2","3"\n', [1234.5, 2234.5], ""),
+        ("1,234,567;2,345;3\n7;2,345;3\n", [1234567, 7], ""),
+        ("1,234 2,345 0,5\n2,345 2 3\n", [1.234, 2.345], ""),
+        ("1234,567 2,345 3\n1,234 2 3\n", [1234.567, 1.234], ""),
+        ("1,234\t2,345\t3.25\n2,345\t2\t3\n", [1234, 2345], "numbers such as 1,234 taken as 1234"),
+        ("1,234\t2,345\t3\n2,345\t2\t3\n", [1.234, 2.345], "numbers such as 1,234 taken as 1.234"),
+        ("sep=;\r\nx;y;z\r\n1,5;2;3\r\n2,5;2;3\r\n", [1.5, 2.5], ""),
+        ("1.5,2,3\r\r\n4,5,6\r\r\n", [1.5, 4], ""),
+        ("1.5 2 3\r\n4 5 6\r7 8 9\n", [1.5, 4, 7], ""),
+    ],
+)
+def test_commas_between_thousands_and_lines_of_any_ending(tmp_path, text, x, note):
+    cloud = read_cloud(written(tmp_path, "a.txt", text), precise=True)
+    assert cloud.points[:, 0].tolist() == x
+    assert cloud.notes == ((note,) if note else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x y z label\n1 2 3 4\n\n5 6 7 8 9\n", "line 4 has 5 columns, not 4: '5 6 7 8 9'"),
+        ("x y z\n1 2 3\n5 6\n", "line 3 has 2 columns, not 3: '5 6'"),
+        ("1 2 3\n4 5 6 7\n", "line 2 has 4 columns, not 3: '4 5 6 7'"),
+        ("# a\n\n1;2;3;4\n\n# b\n5;6;7\n", "line 6 has 3 columns, not 4: '5;6;7'"),
+        ("1 2 3\n" * 30_000 + "1 2 three\n", "line 30001 has 'three' in column 3, not a number"),
+        ("x,y,z,label\n1,2,3,4\n4,5,6,tree\n", "line 3 has 'tree' in column 4, not a number"),
+        ("1 2 3\n" * 30_000 + "1,234 2 3\n", "line 30001 has '1,234' in column 1, not a number"),
+        ("1.234.567,25;2;3\n", "line 1 has '1.234.567,25' in column 1, not a number"),
+        (b"1 2 3 4\n1\xa02 3 4 5\n", r"line 2 has '1\xa02' in column 1, not a number"),
+        ("1 2 3 " * 20_000, "line 1 is longer than 100,000 characters"),
+    ],
+)
+def test_a_line_that_is_no_row_is_refused_with_its_number_in_the_file(tmp_path, text, reason):
+    for extras in (("labels",), EXTRAS):
+        with pytest.raises(PointCloudFileError, match=f": {re.escape(reason)}$"):
+            read_cloud(written(tmp_path, "a.txt", text), extras=extras)

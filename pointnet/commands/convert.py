@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pointnet.models.ports import load_port
 from pointnet.names import printable
+from pointnet.points.read import SUFFIXES
 
 
 def run(flags: Namespace) -> int:
@@ -19,7 +20,13 @@ def run(flags: Namespace) -> int:
         lines = Path(flags.classes).read_text(encoding="utf-8").splitlines() if flags.classes else []
     except UnicodeDecodeError as error:
         raise ValueError(f"{flags.classes}: must be UTF-8 text, one class name a line") from error
-    model = load_port(file, [line.strip() for line in lines if line.strip()], flags.up)
+    try:
+        model = load_port(file, [line.strip() for line in lines if line.strip()], flags.up)
+    except ValueError as error:
+        if not (file.is_dir() or file.suffix.lower() in SUFFIXES):
+            raise
+        wanted = "convert takes the weights of another PointNet; show and predict take files of points, and folders"
+        raise ValueError(f"{error}; {wanted}") from error
     model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{out}/: a model of {len(model.classes)} classes, {parameters:,} parameters; it takes points with z up")

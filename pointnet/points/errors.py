@@ -9,6 +9,12 @@ from pathlib import Path
 import numpy as np
 
 LONGEST_REASON = 300
+PAGE = "is a web page, not the file that should be here; download it again"
+# What servers send and Git stores in place of a file, by how it begins in lower case.
+IN_PLACE_OF_FILES = {
+    b"version https://git-lfs": "is a pointer to a file in Git LFS, not the file; get it with git lfs pull",
+    **dict.fromkeys((b"<!doctype html", b"<html", b"<?xml"), PAGE),
+}
 
 
 class PointCloudFileError(ValueError):
@@ -49,11 +55,16 @@ def file_errors(path: Path) -> Iterator[None]:
 
 
 def check_file(path: Path) -> None:
-    """Raises Refusal unless there is a file at this path that holds something."""
+    """Raises Refusal unless there is a file at this path that holds something, and not what came in its place."""
     if not path.is_file():
         raise Refusal("is a folder, not a file" if path.is_dir() else "no such file")
     if path.stat().st_size == 0:
         raise Refusal("is empty")
+    with path.open("rb") as file:
+        head = file.read(LONGEST_REASON).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for begins, what in IN_PLACE_OF_FILES.items():
+        if head.startswith(begins):
+            raise Refusal(what)
 
 
 def _reason(error: Exception, path: Path) -> str:

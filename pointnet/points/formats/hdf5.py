@@ -12,6 +12,8 @@ import numpy as np
 from ..errors import Refusal, check_file, file_errors
 from .arrays import from_arrays
 from .contents import EXTRAS, Contents, Extras, most_bytes
+from .names import array_names, known_columns, left_out
+from .scan import quoted
 
 Shape = tuple[int | None, ...]
 # The most bytes that deflate, the tightest of HDF5's usual filters, can make of one.
@@ -38,7 +40,9 @@ def read_hdf5(
 
 
 def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
-    """One cloud of an HDF5 file: its data sets with names that `array_names` knows.
+    """One cloud of an HDF5 file: data sets with names that `array_names` knows, or one table with names of columns.
+
+    They are in the file itself, or in the only one of its groups that holds points.
 
     Raises:
         PointCloudFileError: as `read_hdf5`, no data set named like points, or larger than a file of this size may
@@ -46,14 +50,63 @@ def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
     """
     limit = most_bytes(path.stat().st_size)
     with _opened(path) as file:
+        group, beside = _group_of_points(file)
+        arrays = _arrays(group)
+        words = [name for name in group if name not in arrays.values()]
 
         def read(name: str) -> np.ndarray:
             nonlocal limit
-            array = _read_array(file, name, limit=limit)
+            name = arrays.get(name, name)
+            array = _read_array(group, name, limit=limit, kinds="fiubV")
             limit -= array.nbytes
+            words.extend(field for field in group[name].dtype.names or () if field not in (array.dtype.names or ()))
             return array
 
-        return from_arrays(list(file), read, extras)
+        contents = from_arrays(list(arrays or group), read, extras)
+        notes = (*left_out(beside, ()), *(f"{note}, not numbers" for note in left_out(words, ())))
+        return contents._replace(notes=(*contents.notes, *notes)) if set(extras) >= set(EXTRAS) else contents
+
+
+def _group_of_points(file: Any) -> tuple[Any, list[str]]:
+    """The file itself, or the only one of its groups with points where it has none, and the names beside that."""
+    groups = [name for name in file if _is_hard(file, name) and _holds_points(_arrays(file[name]))]
+    if not groups or _holds_points(_arrays(file)):
+        return file, []
+    if len(groups) > 1:
+        raise Refusal(f"holds points in the groups {quoted(', '.join(groups))}; save one of them in a file of its own")
+    return file[groups[0]], [name for name in file if name != groups[0]]
+
+
+def _arrays(group: Any) -> dict[str, str]:
+    """The data sets of numbers and the links in a group, by their names; of no other, a lone table is "points"."""
+    import h5py
+
+    if not isinstance(group, h5py.Group):
+        return {}
+    hard = {name: group[name] for name in group if _is_hard(group, name)}
+    others = {name for name, array in hard.items() if not isinstance(array, h5py.Dataset) or not _numbers(array.dtype)}
+    arrays = {name: name for name in group if name not in others}
+    tables = [name for name in arrays if name in hard and hard[name].dtype.names]
+    if len(tables) == 1 and not _holds_points(arrays):
+        arrays = {"points" if name == tables[0] else name: name for name in arrays}
+    return arrays
+
+
+def _holds_points(arrays: Mapping[str, str]) -> bool:
+    return bool(array_names(arrays, ()) or known_columns(arrays, ()))
+
+
+def _is_hard(group: Any, name: str) -> bool:
+    import h5py
+
+    return isinstance(group.get(name, getlink=True), h5py.HardLink)
+
+
+def _numbers(dtype: np.dtype) -> list[str]:
+    """The fields of a table that are numbers; of an array of numbers its type, and nothing of another."""
+    if dtype.names is None:
+        return [str(dtype)] if dtype.kind in "fiub" else []
+    return [name for name in dtype.names if dtype[name].base.kind in "fiub"]
 
 
 @contextmanager
@@ -67,7 +120,12 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _read_array(
-    file: Any, name: str, wanted: Shape | None = None, rows: int | None = None, limit: int | None = None
+    file: Any,
+    name: str,
+    wanted: Shape | None = None,
+    rows: int | None = None,
+    limit: int | None = None,
+    kinds: str = "fiub",
 ) -> np.ndarray:
     """The data set of this name, once it is certain that its numbers are in the file and have the wanted shape."""
     import h5py
@@ -78,7 +136,7 @@ def _read_array(
     if not isinstance(link, h5py.HardLink):
         raise Refusal(f"'{name}' is a link, which is not followed")
     array = file[name]
-    if not isinstance(array, h5py.Dataset) or array.shape is None or array.dtype.kind not in "fiu":
+    if not isinstance(array, h5py.Dataset) or array.shape is None or array.dtype.kind not in kinds:
         raise Refusal(f"'{name}' must be a data set of numbers")
     if array.external is not None or array.is_virtual:
         raise Refusal(f"data set '{name}' is stored in other files, which are not opened")
@@ -96,4 +154,6 @@ def _read_array(
     needed = max(array.size, math.prod(array.chunks or ())) * array.dtype.itemsize
     if limit is not None and needed > limit:
         raise Refusal(f"data set '{name}' takes {needed} bytes, more than its file may declare")
-    return np.asarray(array[(slice(None), slice(rows)) if array.ndim > 1 else ()])
+    if array.dtype.names:  # other fields may be words of any length, stored elsewhere in the file
+        array = array.fields(_numbers(array.dtype))
+    return np.asarray(array[(slice(None), slice(rows)) if len(array.shape) > 1 else ()])

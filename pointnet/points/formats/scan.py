@@ -12,8 +12,8 @@ from .contents import Array
 BLOCK = 1 << 18
 LONGEST_LINE = 1_000_000
 MARK = b"\xef\xbb\xbf"  # some editors begin a UTF-8 file with it
-# How Windows wrote numbers that are not finite.
-NOT_FINITE = re.compile(rb"[-+]?\d[.,]#(?:IND|QNAN|SNAN|INF|IO|QO|SO|J|R)\d*\b|[-+]?nan\(\w*\)", re.IGNORECASE)
+# How Windows writes numbers that are not finite, and spreadsheets those that are missing.
+NOT_FINITE = re.compile(rb"[-+]?\d[.,]#(?:IND|QNAN|SNAN|INF|IO|QO|SO|J|R)\d*\b|[-+]?nan\(\w*\)|#N/?A\b", re.IGNORECASE)
 
 
 def numbers(text: bytes, dtype: type[np.generic] = np.float64) -> Array:
@@ -121,6 +121,14 @@ def words_per_line(text: bytes) -> Array:
     begins[1:] &= ~letters[:-1]
     lines = _starts_of_lines(text)
     return np.add.reduceat(begins, lines, dtype=np.int64) if len(lines) else np.empty(0, int)
+
+
+def cells_per_line(text: bytes, separator: str | None) -> Array:
+    """How many cells each line has, (L,): its words, or one more than its separators."""
+    if separator is None:
+        return words_per_line(text)
+    marks = np.frombuffer(text, np.uint8) == ord(separator)
+    return np.add.reduceat(marks, _starts_of_lines(text), dtype=np.int64) + 1
 
 
 def _starts_of_lines(text: bytes) -> Array:

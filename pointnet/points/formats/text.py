@@ -1,13 +1,14 @@
 """Text, one point per line: XYZ, TXT, CSV, PTS, ASC, as scanners, CloudCompare and the point-cloud data sets write it.
 
 Numbers are separated by spaces, tabs, commas, semicolons or bars; where commas do not separate, they are decimal
-points. The first line may name the columns (`x,y,z,nx,ny,nz`, `//X Y Z R G B`) or count them (`0,1,2`), or give the
-number of points (PTS).
+points, or stand between thousands. The first lines may name the columns (`x,y,z,nx,ny,nz`, `//X Y Z R G B`) or count
+them (`0,1,2`), or give the number of points (PTS). Lines are read in blocks: by NumPy where all are alike, else one by
+one.
 """
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -17,38 +18,50 @@ from ..errors import Refusal
 from .by_numbers import ENOUGH
 from .columns import from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras
-from .names import FLAG, SKIPPED, check_count, check_shape, counting, places
-from .scan import MARK, NOT_FINITE, quoted, unix_lines
+from .names import FLAG, SKIPPED, check_count, check_shape, counting, left_out, places
+from .scan import MARK, NOT_FINITE, cells_per_line, quoted, unix_lines
 
 LONGEST_LINE = 100_000
-BLOCK = 1 << 14  # rows parsed at once
-BYTES = 1 << 16  # of lines that are cleaned at once
-QUOTES, DECIMAL_COMMAS = bytes.maketrans(b'"', b" "), bytes.maketrans(b',"', b". ")
-WITH_COMMA = re.compile(rb"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
-QUOTED_COMMA = re.compile(rb'"\s*([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)\s*"')
-IN_QUOTES = re.compile(rb'"[^"\n]*"')
+BLOCK = 1 << 14  # rows looked at together
+BYTES = 1 << 16  # of lines that are read together
+# A line that begins so is no row; behind a semicolon there is no other, which would separate cells.
+COMMENT = re.compile(rb'^[ \t]*(?:#|//|%|!|"?sep=|;(?=[^;\n]*$))', re.IGNORECASE | re.MULTILINE)
+COUNT = re.compile(rb"\s*\d{1,18}\s*")
+# Numbers with commas, which are decimal points, or stand between thousands, or may be either.
+DECIMAL = rb"[-+]?(?:(?:\d{4,}|0\d*),\d+|\d+,(?:\d{1,2}|\d{4,}))(?:[eE][-+]?\d+)?"
+THOUSANDS = rb"[-+]?\d{1,3}(?:(?:,\d{3})+\.\d*|(?:,\d{3}){2,})"
+WITH_COMMA = re.compile(rb"%b|%b|[-+]?\d{1,3},\d{3}(?:[eE][-+]?\d+)?" % (DECIMAL, THOUSANDS))
+IN_QUOTES = re.compile(rb'"([^"\n]*)"')
+WORDS = {
+    **dict.fromkeys((b"", b"-", b"nan", b"na", b"n/a", b"<na>", b"null", b"none"), np.nan),
+    b"true": 1.0,
+    b"false": 0.0,
+}
 
 
 class Opening(NamedTuple):
     """What precedes the points of a text, and how they are written."""
 
     start: int  # the byte where the rows begin
-    separator: str | None  # of the fields; None: spaces and tabs
-    decimal_commas: bool  # in quotes, where commas separate too
+    line: int  # its number, from 1
+    separator: str | None  # of the cells; None: spaces and tabs
+    cells: int  # of the first row, with an empty one where it ends with a separator
     width: int  # of a row
     names: list[str]  # of the columns; none if there is no header
-    columns: list[int]  # to read; none: all
+    columns: list[int]  # that may be read: all, or without the one that numbers the rows
     declared: int | None  # the number of points
     counts: bool = False  # whether the first row counts the columns: 0 1 2
+    comma: bytes = b","  # what stands for a comma in a number
 
 
 def parse_table(data: bytes) -> Array:
     """A text of nothing but numbers and spaces, the same count on each line: (N, K)."""
-    return _table(io.BytesIO(data), None, [], comments=None)
+    width = len(next((line for line in io.BytesIO(data) if not line.isspace()), b"").split())
+    return _table(io.BytesIO(data), Opening(0, 1, None, width, width, [], [], None), range(width), [])
 
 
 def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (), usual: Sequence[str] = ()) -> Contents:
-    """A text's points; columns are known by the names in its first line, else recognised by `recognised`.
+    """A text's points; columns are known by the names in its first lines, else recognised by `recognised`.
 
     Args:
         columns: the names of the columns, by hand; those in the file do not count.
@@ -59,19 +72,28 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
         if b"\0" in head:
             raise Refusal("is not text of one byte a letter; save it as UTF-8")
         source: BinaryIO = file
-        if b"\r" in head and b"\n" not in head:
+        if re.search(rb"\r[^\n]", head):
             source = io.BytesIO(unix_lines(head + file.read()))
         source.seek(len(MARK) if head.startswith(MARK) else 0)
         opening = _opening(source, columns)
-        names = opening.names or (usual if len(usual) == opening.width else [])
-        wanted = opening.columns
+        source.seek(opening.start)
+        some = source.read(LONGEST_LINE)
+        opening, notes = _with_commas(some, opening)
+        words = _of_words(some, opening)
+        names = opening.names or list(usual if len(usual) == opening.width else [])
+        if words and set(extras) >= set(EXTRAS):
+            known = names or [f"column {i + 1}" for i in range(opening.width)]
+            notes += [f"{note}, not numbers" for note in left_out(known, set(range(opening.width)) - words)]
+        names = ["" if i in words else name for i, name in enumerate(names)]
+        wanted = [i for i in opening.columns if i not in words]
         if names:
             wanted = list(dict.fromkeys(place for group in places(names, extras).values() for place in group))
-        source.seek(opening.start)
+        elif not extras:
+            wanted = wanted[:ENOUGH]
         counts = [] if opening.declared is None else [opening.declared]
-        lines = _cleaned(source, opening, counts)
-        rows = _table(lines, opening.separator, wanted, comments="#", most=None if names or extras else ENOUGH)
-    rows, notes = _without_counts(rows, opening)
+        source.seek(opening.start)
+        rows = _table(source, opening, wanted, counts)
+    rows, of_counts = _without_counts(rows, opening)
     if counts and sum(counts) != len(rows):
         raise Refusal(f"declares {sum(counts)} points, holds {len(rows)}")
     if names:
@@ -80,132 +102,221 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
         check_shape(len(rows), opening.width)
         is_pts = opening.declared is not None or path.suffix.lower() == ".pts"
         contents = from_table(rows, extras, is_pts=is_pts)
-    return contents._replace(notes=(*notes, *contents.notes))
+    return contents._replace(notes=(*notes, *of_counts, *contents.notes))
 
 
 def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
     """What precedes the points, from the current position of the file."""
-    header = b""
+    headers = list[bytes]()
     declared: int | None = None
     skipped = ""
-    start = file.tell()
+    start, number = file.tell(), 0
     while line := file.readline(LONGEST_LINE):
-        line = NOT_FINITE.sub(b"nan", line)
-        separator, fields = _row(line, bool(header or by_hand))
-        numbers = [_is_number(field) for field in fields]
-        words = [field.decode("latin-1") for field in fields]
-        if len(fields) == 1 and declared is None and fields[0].isdigit() and len(fields[0]) < 19:
-            declared = int(fields[0])
-        elif fields and _is_row(numbers, words, bool(header), by_hand):
-            full = words if fields[-1] else words[:-1]  # rows may end with a separator
-            names = list(by_hand) or _names_of(header, (len(full), len(words)))
-            columns = list(range(len(full))) if full != words else []
+        number += 1
+        if len(line) == LONGEST_LINE and line[-1:] != b"\n":
+            raise Refusal(f"line {number} is longer than {LONGEST_LINE:,} characters")
+        widths = {(mark, len(names)) for header in headers for mark, names in _names(header)}
+        separator, cells = _row(line, widths, bool(headers or by_hand))
+        if declared is None and COUNT.fullmatch(line):
+            declared = int(line)
+        elif cells and _is_row(cells, bool(headers), by_hand):
+            words = [cell.decode("latin-1") for cell in cells]
+            full = words if cells[-1] else words[:-1]  # rows may end with a separator
+            names = list(by_hand) or _names_of(headers, (len(full), len(words)))
+            columns = list(range(len(full)))
             if by_hand:
                 check_count(by_hand, len(full))
             elif names and not places(names):
-                names, columns = [], list(range(counting(names) or 0, len(full)))
-            counts = not header and declared is None and all(numbers) and counting(full) == 0
-            return Opening(
-                start, separator, bool(QUOTED_COMMA.search(line)), len(full), names, columns, declared, counts
-            )
-        elif by_hand and len(fields) == len(by_hand) and any(numbers) and not skipped:
-            missing = [name for n, name in zip(numbers, by_hand, strict=True) if not n and name != SKIPPED]
+                names, columns = [], columns[counting(names) or 0 :]
+            counts, width = not headers and declared is None and counting(full) == 0, len(names) or len(full)
+            return Opening(start, number, separator, len(words), width, names, columns, declared, counts)
+        elif by_hand and len(cells) == len(by_hand) and any(map(_is_number, cells)) and not skipped:
+            pairs = zip(cells, by_hand, strict=True)
+            missing = [name for cell, name in pairs if name != SKIPPED and not _is_number(cell)]
             skipped = f"{quoted(line.strip())} has no number for {', '.join(missing)}"
-        elif line.strip() and not header and not by_hand:
-            header = line if _names(line) else b""
+        elif line.strip() and not by_hand and (not headers or COMMENT.match(line)):
+            headers += [line] if _names(line) else []
         start = file.tell()
     raise Refusal(skipped or "holds no points")
 
 
-def _is_row(numbers: Sequence[bool], words: Sequence[str], has_header: bool, by_hand: Sequence[str]) -> bool:
-    """Whether a line is one of the rows, by which of its words are numbers."""
+def _is_row(cells: Sequence[bytes], has_header: bool, by_hand: Sequence[str]) -> bool:
+    """Whether a line is one of the rows, by which of its cells are numbers."""
     if by_hand:
-        return counting(words) != 1 and all(n for n, name in zip(numbers, by_hand, strict=False) if name != SKIPPED)
-    return any(numbers) if has_header else all(numbers[:3])
+        pairs = zip(cells, by_hand, strict=False)
+        are_numbers = all(_is_number(cell) for cell, name in pairs if name != SKIPPED)
+        return are_numbers and counting([cell.decode("latin-1") for cell in cells]) != 1
+    if has_header:
+        return any(_is_number(cell) and WORDS.get(cell.lower()) is None for cell in cells)
+    return all(_is_number(cell) and cell not in (b"", b"-") for cell in cells[:3])
 
 
-def _row(line: bytes, has_names: bool) -> tuple[str | None, list[bytes]]:
-    """The separator and the fields of a line; a comment has no fields."""
-    line = QUOTED_COMMA.sub(rb"\1.\2", line).partition(b"#")[0].strip(b" \r\n")
-    if line.startswith(b"//"):
+def _row(line: bytes, widths: set[tuple[str | None, int]], has_names: bool) -> tuple[str | None, list[bytes]]:
+    """The separator and the cells of a line; a comment has none."""
+    line = NOT_FINITE.sub(b"nan", line)
+    if COMMENT.match(line):
         return None, []
-    words = line.translate(DECIMAL_COMMAS).split()
+    if b"#" in line and len(_separated(line, widths, has_names)[1]) not in {width for _, width in widths}:
+        line = line.partition(b"#")[0]
+    return _separated(line, widths, has_names)
+
+
+def _separated(line: bytes, widths: set[tuple[str | None, int]], has_names: bool) -> tuple[str | None, list[bytes]]:
+    line = line.strip(b" \r\n")
+    words = _split(_plain(line, None, b"."), None)
     cells = line.split(b"\t") if b"\t" in line else line.split()
     is_decimal = b";" in line or any(WITH_COMMA.fullmatch(cell.strip()) for cell in cells if len(cells) > 1)
-    for mark, table in ((b";", DECIMAL_COMMAS), (b",", QUOTES), (b"\t", DECIMAL_COMMAS), (b"|", DECIMAL_COMMAS)):
-        fields = [field.strip() for field in _quoted_apart(line, mark).translate(table).split(mark)]
+    for mark in (";", ",", "\t", "|"):
+        fields = _split(_plain(line, mark, b"."), mark)
         # Tabs beside spaces, or several in a row, count as spaces.
-        is_separator = not is_decimal if mark == b"," else has_names and fields == words if mark == b"\t" else True
+        is_tab = has_names and (fields == words or (mark, len(fields)) in widths)
+        is_separator = not is_decimal if mark == "," else is_tab if mark == "\t" else True
         if len(fields) > 1 and is_separator:
-            return mark.decode(), fields
+            return mark, fields
     return None, words
 
 
-def _names(line: bytes) -> list[list[str]]:
+def _names(line: bytes) -> list[tuple[str | None, list[str]]]:
     """The columns that a line names or counts, one reading for each separator in it; none if it is only a comment."""
     text = line.decode("latin-1").rstrip("\r\n")
-    bare = text.strip().removeprefix("#").removeprefix("//") if text.strip().startswith(("#", "//")) else text
+    bare = text.strip().lstrip("#/%!;") if COMMENT.match(line) else text
     there = [mark for mark in (";", ",", "\t", "|") if mark in bare]
-    readings = [[word.strip(' "') for word in bare.split(mark)] for mark in there]
-    readings.append([word.strip('"') for word in re.sub(r"[(\[][^)\]\d]*[)\]]", "", bare).split()])
-    if found := [names for names in readings if places(names) or counting(names) is not None]:
+    words = [word.strip('"') for word in re.sub(r"[(\[][^)\]\d]*[)\]]", "", bare).split()]
+    readings = [*((mark, [word.strip(' "') for word in bare.split(mark)]) for mark in there), (None, words)]
+    if found := [(mark, names) for mark, names in readings if places(names) or counting(names) is not None]:
         return found
-    if bare != text:
+    if COMMENT.match(line):
         return []
-    hint = f"; {FLAG}" if any(len(names) > 2 for names in readings) else ""
+    hint = f"; {FLAG}" if any(len(names) > 2 for _, names in readings) else ""
     raise Refusal(f"begins with {quoted(text.strip())}, neither numbers nor names of columns with x, y and z{hint}")
 
 
-def _names_of(header: bytes, widths: tuple[int, ...]) -> list[str]:
-    """The names in a header, one for each column; none if there is no header, or it is only a comment."""
-    readings = _names(header) if header else []
-    fitting = [names for names in readings if len(names) in widths]
-    if readings and not fitting and not header.strip().startswith((b"#", b"//")):
-        raise Refusal(f"names {len(readings[0])} columns, but its first row has {widths[0]}")
-    return fitting[0] if fitting else []
+def _names_of(headers: Sequence[bytes], widths: tuple[int, ...]) -> list[str]:
+    """The names in the last header that has one for each column; none if all others are comments."""
+    for header in reversed(headers):
+        readings = [names for _, names in _names(header)]
+        if fitting := [names for names in readings if len(names) in widths]:
+            return fitting[0]
+        if not COMMENT.match(header):
+            raise Refusal(f"names {len(readings[0])} columns, but its first row has {widths[0]}")
+    return []
 
 
-def _is_number(word: bytes) -> bool:
+def _with_commas(lines: bytes, opening: Opening) -> tuple[Opening, list[str]]:
+    """What commas in numbers mean, by the first lines, and a note if they might mean either.
+
+    With no comma in a number there, a later one is refused.
+    """
+    cells = IN_QUOTES.findall(lines) if opening.separator == "," else re.split(rb'[\s;|"]+', lines)
+    found = [cell for cell in map(bytes.strip, cells) if b"," in cell and WITH_COMMA.fullmatch(cell)]
+    if any(re.fullmatch(DECIMAL, cell) for cell in found):
+        return opening._replace(comma=b"."), []
+    if any(re.fullmatch(THOUSANDS, cell) for cell in found):
+        return opening._replace(comma=b""), []
+    comma = b"" if re.search(rb"\d\.\d", lines) else b"."
+    notes = [f"numbers such as {cell.decode()} taken as {cell.replace(b',', comma).decode()}" for cell in found[:1]]
+    return opening._replace(comma=comma) if found else opening, notes
+
+
+def _of_words(lines: bytes, opening: Opening) -> set[int]:
+    """The columns whose first cell that holds something is a word; those of the coordinates are read nevertheless."""
+    words, unknown = set[int](), set(range(opening.width)) - set(places(opening.names, ()).get("points", (0, 1, 2)))
+    for line in _plain(lines, opening.separator, opening.comma).split(b"\n"):
+        cells = _split(line, opening.separator)
+        if len(cells) < opening.width or COMMENT.match(line):
+            continue
+        known = {i for i in unknown if (value := _number(cells[i])) is None or value == value}
+        words |= {i for i in known if _number(cells[i]) is None}
+        unknown -= known
+        if not unknown:
+            break
+    return words
+
+
+def _is_number(cell: bytes) -> bool:
+    """Whether a cell is a number or says that there is none; points may stand for commas between thousands."""
+    return _number(cell.replace(b".", b"", cell.count(b".") - 1)) is not None
+
+
+def _number(cell: bytes) -> float | None:
+    """A cell's number, NaN for one that is missing, or None for a word."""
     try:
-        float(word)
+        return None if b"_" in cell else float(cell)
     except ValueError:
-        return False
-    return True
+        return WORDS.get(cell.lower())
 
 
-def _quoted_apart(text: bytes, separator: bytes) -> bytes:
-    """The text without the separators that are in quotes, and belong to a word."""
-    return IN_QUOTES.sub(lambda word: word[0].replace(separator, b" "), text) if b'"' in text else text
+def _plain(lines: bytes, separator: str | None, comma: bytes) -> bytes:
+    """The lines with numbers as Python writes them, and words without quotes and separators."""
+    if b"#" in lines or b"(" in lines:
+        lines = NOT_FINITE.sub(b"nan", lines)
+    if b'"' in lines:
+        mark = (separator or " ").encode()
+
+        def bare(quotes: re.Match[bytes]) -> bytes:
+            word = quotes[1].strip()
+            return word.replace(b",", comma) if WITH_COMMA.fullmatch(word) else word.replace(mark, b"_") or b"-"
+
+        lines = IN_QUOTES.sub(bare, lines).replace(b'"', b" ")
+    return (lines if separator == "," else lines.replace(b",", comma)).replace(b"\r", b" ")
 
 
-def _filled(lines: list[bytes], separator: bytes, width: int) -> list[bytes]:
-    """The lines with NaN in the cells that are empty. Refusal where one has another number of cells."""
-    filled = []
-    for line in lines:
-        cells = line.split(separator)
-        if len(cells) != width and not (len(cells) == width + 1 and not cells[-1].strip()) and b"#" not in line:
-            raise Refusal(f"has a row of {len(cells)} columns, not {width}: {quoted(line.strip())}")
-        empty = any(not cell or cell.isspace() for cell in cells[:width])
-        filled.append(separator.join(cell if cell.strip() else b"nan" for cell in cells) if empty else line)
-    return filled
+def _split(line: bytes, separator: str | None) -> list[bytes]:
+    return [cell.strip() for cell in line.split(separator.encode())] if separator else line.split()
 
 
-def _cleaned(file: BinaryIO, opening: Opening, counts: list[int]) -> Iterator[bytes]:
-    """The lines that are not blank, as `np.loadtxt` reads them; a later number of points goes to the counts, if any."""
-    table = QUOTES if opening.separator == "," else DECIMAL_COMMAS
+def _table(file: BinaryIO, opening: Opening, wanted: Sequence[int], counts: list[int]) -> Array:
+    """The numbers of these columns, from the current position of the file: (N, K).
+
+    Later numbers of points are added to the counts, if there are any.
+    """
+    found, line = bytearray(), opening.line  # a bytearray grows in place
     while block := file.read(BYTES) + file.readline():
-        if b"#" in block or b"(" in block:
-            block = NOT_FINITE.sub(b"nan", block)
-        if opening.decimal_commas:
-            block = QUOTED_COMMA.sub(rb"\1.\2", block)
-        if opening.separator:
-            block = _quoted_apart(block, opening.separator.encode())
-        lines = [line for line in block.translate(table).split(b"\n") if line.strip()]
-        if counts:
-            counts += [int(line) for line in lines if line.strip().isdigit()]
-            lines = [line for line in lines if not line.strip().isdigit()]
-        width = len(opening.names) or opening.width
-        yield from _filled(lines, opening.separator.encode(), width) if opening.separator else lines
+        lines = _plain(block, opening.separator, opening.comma)
+        rows = _alike(lines, opening, wanted)
+        found += (_one_by_one(lines, line, opening, wanted, counts) if rows is None else rows).tobytes()
+        line += block.count(b"\n")
+    return np.frombuffer(found).reshape(-1, len(wanted)) if found else np.empty((0, 3))
+
+
+def _alike(lines: bytes, opening: Opening, wanted: Sequence[int]) -> Array | None:
+    """The numbers of lines that are rows or blank, or None if any is something else."""
+    cells = cells_per_line(lines, opening.separator)
+    if not ((cells == opening.cells) | (cells <= 1)).all() or (0 not in wanted and COMMENT.search(lines)):
+        return None
+    rows = [line for line in lines.split(b"\n") if line.strip()]
+    try:
+        return np.loadtxt(rows, float, None, opening.separator, usecols=wanted, ndmin=2, encoding="ascii")
+    except ValueError:
+        return None
+
+
+def _one_by_one(lines: bytes, first: int, opening: Opening, wanted: Sequence[int], counts: list[int]) -> Array:
+    """The numbers of lines, whose first has this number in the file.
+
+    Raises:
+        Refusal: one has another number of cells, or a word.
+    """
+    rows = list[Sequence[float | None]]()
+    for number, line in enumerate(lines.split(b"\n"), first):
+        if not line.strip() or COMMENT.match(line):
+            continue
+        if counts and COUNT.fullmatch(line):
+            counts.append(int(line))
+            continue
+        for text in (line, line.partition(b"#")[0]):
+            cells = _split(text, opening.separator)
+            fits = len(cells) == opening.width or (len(cells) == opening.width + 1 and not cells[-1])
+            values = [_number(cells[i]) for i in wanted] if fits else [None]
+            if None not in values:
+                break
+        else:
+            if not fits:
+                raise Refusal(f"line {number} has {len(cells)} columns, not {opening.width}: {quoted(line.strip())}")
+            wrong = wanted[values.index(None)]
+            raise Refusal(f"line {number} has {quoted(cells[wrong])} in column {wrong + 1}, not a number")
+        rows.append(values)
+    return np.array(rows, float).reshape(len(rows), len(wanted))
 
 
 def _without_counts(rows: Array, opening: Opening) -> tuple[Array, tuple[str, ...]]:
@@ -220,25 +331,3 @@ def _without_counts(rows: Array, opening: Opening) -> tuple[Array, tuple[str, ..
     if all((block == np.rint(block)).all() for block in blocks):
         return rows, (f"{line} taken as a point, since all coordinates are whole numbers",)
     return rows[1:], (f"{line} taken as a header that counts the columns",)
-
-
-def _table(
-    lines: Iterable[bytes], separator: str | None, columns: list[int], comments: str | None, most: int | None = None
-) -> Array:
-    """The numbers of these columns (of all, if the list is empty), and of those the first `most`: (N, K)."""
-    found, width, rows = bytearray(), 0, 0  # a bytearray grows in place
-    try:
-        while True:
-            block = np.loadtxt(
-                lines, float, comments, separator, usecols=columns or None, ndmin=2, encoding="latin-1", max_rows=BLOCK
-            )
-            if rows and len(block) and block.shape[1] != width:
-                raise ValueError(f"the number of columns changed from {width} to {block.shape[1]} at row 1")
-            width = block.shape[1] if len(block) else width
-            found += block[:, :most].tobytes()
-            rows += len(block)
-            if len(block) < BLOCK:
-                return np.frombuffer(found).reshape(rows, -1) if rows else np.empty((0, 3))
-    except ValueError as error:
-        reason = re.sub(r"(?<=at row )\d+", lambda row: str(int(row[0]) + rows), str(error).split(";")[0])
-        raise Refusal(f"is not a table of numbers: {reason}") from error
