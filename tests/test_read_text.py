@@ -156,6 +156,19 @@ def test_comments_of_every_style_are_skipped_and_may_name_the_columns(tmp_path, 
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "1 2 3 # a, b\n4 5 6# c\n",
+        "1,2,3 # a\n4,5,6,# b, c\n",
+        "x;y;z;i\n1;2;3;0,5 # a\n4;5;6;0,5\n",
+        "id,x,y,z\n7,1,2,3\n#8,9,9,9\n  ;8,9,9,9\n9,4,5,6\n",
+    ],
+)
+def test_comments_behind_rows_and_rows_that_are_comments_do_not_count(tmp_path, text):
+    assert read_points(written(tmp_path, "a.txt", text)).tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
     ("text", "x", "note"),
     [
         ("1,234,567.25\t2,345\t3\n1,234,568.25\t2\t3\n", [1234567.25, 1234568.25], ""),
