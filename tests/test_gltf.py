@@ -83,11 +83,13 @@ def test_nothing_outside_the_folder_of_a_gltf_is_opened(tmp_path, uri, reason):
 def test_what_of_a_scene_is_not_taken_is_said(tmp_path):
     tree, binary = whole_files.gltf_tree(None)
     plain = {"attributes": {"POSITION": 0}, "indices": 1}
-    tree["meshes"][0]["primitives"] += [plain, plain | {"mode": 0}, plain | {"mode": 1}]
+    lit = {"attributes": {"POSITION": 0, "NORMAL": 0}}
+    tree["meshes"][0]["primitives"] += [plain, lit, plain | {"mode": 0}, plain | {"mode": 1}]
     cloud = read_cloud(written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), binary)))
     lost = (
         "lines left out",
         "points beside the triangles left out",
+        "normals of vertices left out, since some of its meshes have none",
         "colours left out, since some of its meshes have none",
     )
     assert cloud.notes == lost

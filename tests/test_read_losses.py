@@ -195,7 +195,7 @@ NORMAL_FIELDS = dict(zip(("NormalX", "NormalY", "NormalZ"), NORMALS.T, strict=Tr
 THREE = dict.fromkeys(NORMAL_FIELDS, "f4")
 LAS = {
     "nothing": (3, {}, {}, None, ()),
-    "zeros": (3, {"height": "f8"}, {"gps_time": 0}, None, ()),
+    "zeros": (3, {"height": "f8"}, {"gps_time": 0, "classification": 7}, None, ()),
     "time and returns": (1, {}, {"gps_time": np.arange(9), "number_of_returns": 1}, None, ("returns, gps_time",)),
     "much": (
         7,

@@ -127,17 +127,16 @@ class _Scene:
         first = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
         faces = [piece.faces + start for piece, start in zip(meshes, first, strict=False) if piece.faces is not None]
         vertices = np.concatenate([piece.vertices for piece in pieces])
-        colors, has_colors = [piece.colors for piece in pieces], [piece.colors is not None for piece in pieces]
-        if any(has_colors) and not all(has_colors):
-            notes.append("colours left out, since some of its meshes have none")
-        elif "colors" in extras and not any(has_colors) and self.tree.get("textures"):
-            notes.append("textures are not read, so there are no colours")
+        normals, more = _joined([piece.normals for piece in pieces], "normals of vertices")
+        colors, lost = _joined([piece.colors for piece in pieces], "colours")
+        if "colors" in extras and colors is None and not lost and self.tree.get("textures"):
+            lost = ("textures are not read, so there are no colours",)
         return Contents(
             vertices.astype(lossless_type(vertices)),
             np.concatenate(faces) if faces else None,
-            normals=_joined([piece.normals for piece in pieces]),
-            colors=_joined(colors),
-            notes=tuple(notes),
+            normals=normals,
+            colors=colors,
+            notes=(*notes, *more, *lost),
         )
 
     def _item(self, name: str, index: object) -> dict[str, Any]:
@@ -319,7 +318,9 @@ def _triangles(corners: Array, mode: int) -> Array:
     return faces
 
 
-def _joined(columns: list[Array | None]) -> Array | None:
-    """The columns of all pieces, if every piece has one; else None."""
+def _joined(columns: list[Array | None], what: str) -> tuple[Array | None, tuple[str, ...]]:
+    """The columns of all pieces, if every piece has one; else None, and a note if some have."""
     there = [column for column in columns if column is not None]
-    return np.concatenate(there) if len(there) == len(columns) else None
+    if len(there) == len(columns):
+        return np.concatenate(there), ()
+    return None, (f"{what} left out, since some of its meshes have none",) * bool(there)

@@ -89,14 +89,6 @@ def _with_normals(contents: Contents, normals: Array, names: Array, corners: Arr
     return contents._replace(notes=(*contents.notes, f"normals of vertices left out, since {why}"))
 
 
-def _of_vertices(normals: Array, names: Array, corners: Array, count: int) -> Array | None:
-    """(V, 3) the sum of the normals that the corners of faces name for each vertex; None unless all name one."""
-    named = len(names) == len(corners) and len(normals) and names.min() >= 1 and names.max() <= len(normals)
-    if not named or corners.max() >= count:
-        return None
-    return np.stack([np.bincount(corners, axis[names - 1], count) for axis in normals.T], axis=1)
-
-
 def _rows(lines: list[bytes], kind: str) -> tuple[Array, int]:
     """The numbers of these lines: (n, K), K at least 3, and 3 or 6 where the lines differ in length; and how many of
     them have six."""

@@ -5,7 +5,6 @@ Source: Greg Turk's "The PLY Polygon File Format", 1994.
 
 import re
 from collections.abc import Collection, Iterable
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -139,22 +138,22 @@ def _rows(body: bytes, at: int, element: Element, order: str, known: Collection[
     if not element.rows:
         return Table({}), at
     kept = _corner_list(element) if element.name == "face" else None
+    if order != "=":
+        return _uniform_bytes(body, at, element, kept) or _bytes(body, at, element, kept)
     if any(prop.length for prop in element.properties):
-        return (_text_lists if order == "=" else _byte_lists)(body, at, element, kept)
-    if order == "=":
-        width = len(element.properties)
-        places = [i for i, prop in enumerate(element.properties) if prop.name in known]
-        values, total, end = columns_of_lines(body, at, element.rows, width, places)
-        if total != element.rows * width:
-            wanted = f"{element.rows} of element {quoted(element.name)} with {width} numbers, a line each"
-            raise Refusal(f"declares {wanted}; those lines hold {total} numbers")
-        return Table(_typed((element.properties[i] for i in places), values.T)), end
-    row = np.dtype([(f"{i}", prop.kind) for i, prop in enumerate(element.properties)])
-    end = at + element.rows * row.itemsize
-    if end > len(body):
-        raise Refusal(f"is cut short in its element {quoted(element.name)}")
-    table = np.frombuffer(body, row, element.rows, at)
-    return Table(first_of_each((prop.name, table[f"{i}"]) for i, prop in enumerate(element.properties))), end
+        return _text_lists(body, at, element, kept)
+    width = len(element.properties)
+    places = [i for i, prop in enumerate(element.properties) if prop.name in known]
+    values, total, end = columns_of_lines(body, at, element.rows, width, places)
+    if total != element.rows * width:
+        wanted = f"{element.rows} of element {quoted(element.name)} with {width} numbers, a line each"
+        raise Refusal(f"declares {wanted}; those lines hold {total} numbers")
+    return Table(_typed((element.properties[i] for i in places), values.T)), end
+
+
+def _columns(element: Element, table: Array) -> Scalars:
+    """The properties that are no lists, by name, of a table whose fields are their numbers."""
+    return first_of_each((prop.name, table[f"{i}"]) for i, prop in enumerate(element.properties) if not prop.length)
 
 
 def _typed(properties: Iterable[Property], columns: Iterable[Array]) -> Scalars:
@@ -202,8 +201,9 @@ def _text_block(text: bytes, element: Element, kept: int | None) -> tuple[Array,
             at = at + 1
             continue
         length, left = values[at], end - at - 1
-        if not ((length >= 0) & (length <= left) & (length == np.rint(length))).all():
-            wrong = int(np.argmin((length >= 0) & (length <= left) & (length == np.rint(length))))
+        fits = (length >= 0) & (length <= left) & (length == np.rint(length))
+        if not fits.all():
+            wrong = int(np.argmin(fits))
             raise Refusal(f"a list declares {length[wrong]:g} numbers, and {left[wrong]} follow on its line")
         length = length.astype(np.int64)
         if i == kept:
@@ -212,38 +212,24 @@ def _text_block(text: bytes, element: Element, kept: int | None) -> tuple[Array,
     return np.array(columns).reshape(len(columns), len(words)), sizes, corners
 
 
-def _byte_lists(body: bytes, at: int, element: Element, kept: int | None) -> tuple[Table, int]:
-    """The rows of an element with lists; of the lists only the one at `kept` is read."""
-    if uniform := _uniform_lists(body, at, element, kept):
-        return uniform
+def _bytes(body: bytes, at: int, element: Element, kept: int | None) -> tuple[Table, int]:
+    """The rows of an element; of its lists only the one at `kept` is read.
+
+    Each row begins where the one before ends, so they are visited one by one.
+    """
     sizes, corners, scalars = np.empty(element.rows, np.int64), bytearray(), bytearray()
-    named = [(f"{i}", prop) for i, prop in enumerate(element.properties) if not prop.length]
-    lists = [i for i, prop in enumerate(element.properties) if prop.length]
-    # The bytes between the lists, and behind the last.
-    between = [
-        sum(prop.kind.itemsize for prop in element.properties[start:end] if not prop.length)
-        for start, end in pairwise([0, *lists, None])
-    ]
-    parts, last = [*zip(lists, between, strict=False)], between[-1]
-    # Rows of different lengths: each begins where the one before ends, so they are visited one by one.
     for row in range(element.rows):
-        for i, width in parts:
-            if width:
-                scalars += body[at : at + width]
-            start, size, at = _span(body, at + width, element.properties[i], row, element.name)
+        for i, prop in enumerate(element.properties):
+            start, size, at = _span(body, at, prop, row, element.name)
             if i == kept:
                 sizes[row] = size
                 corners += body[start:at]
-        if last:
-            scalars += body[at : at + last]
-            at += last
-    if at > len(body):
-        raise Refusal(f"is cut short in {quoted(element.name)[1:-1]} {element.rows - 1}")
-    table = np.frombuffer(scalars, [(name, prop.kind) for name, prop in named]) if named else None
-    columns = first_of_each((prop.name, table[name]) for name, prop in named) if table is not None else {}
-    if kept is None:
-        return Table(columns), at
-    return Table(columns, Polygons(np.frombuffer(corners, element.properties[kept].kind), sizes)), at
+            elif not prop.length:
+                scalars += body[start:at]
+    fields = [(f"{i}", prop.kind) for i, prop in enumerate(element.properties) if not prop.length]
+    columns = _columns(element, np.frombuffer(scalars, fields)) if fields else {}
+    polygons = Polygons(np.frombuffer(corners, element.properties[kept].kind), sizes) if kept is not None else None
+    return Table(columns, polygons), at
 
 
 def _span(body: bytes, at: int, prop: Property, row: int, element: str) -> tuple[int, int, int]:
@@ -259,8 +245,8 @@ def _span(body: bytes, at: int, prop: Property, row: int, element: str) -> tuple
     return start, size, end
 
 
-def _uniform_lists(body: bytes, at: int, element: Element, kept: int | None) -> tuple[Table, int] | None:
-    """The rows, if all have list lengths like the first; otherwise None."""
+def _uniform_bytes(body: bytes, at: int, element: Element, kept: int | None) -> tuple[Table, int] | None:
+    """The rows, if all have lists as long as those of the first, or none; otherwise None."""
     fields, end = list[tuple[str, np.dtype[np.generic], tuple[int, ...]]](), at
     for i, prop in enumerate(element.properties):
         _, size, end = _span(body, end, prop, 0, element.name)
@@ -275,8 +261,6 @@ def _uniform_lists(body: bytes, at: int, element: Element, kept: int | None) -> 
     lengths = [table[name] for name, _, _ in fields if name.startswith("length")]
     if any((length != length[0]).any() for length in lengths):
         return None
-    scalars = ((prop.name, table[f"{i}"]) for i, prop in enumerate(element.properties) if not prop.length)
-    if kept is None:
-        return Table(first_of_each(scalars)), end
-    corners = table[f"{kept}"]
-    return Table(first_of_each(scalars), Polygons(corners.reshape(-1), np.full(element.rows, corners.shape[1]))), end
+    corners = table[f"{kept}"] if kept is not None else None
+    polygons = None if corners is None else Polygons(corners.reshape(-1), np.full(element.rows, corners.shape[1]))
+    return Table(_columns(element, table), polygons), end
