@@ -51,6 +51,18 @@ def las_new() -> bytes:
     return las(7, 4, 65535)
 
 
+def las_extra() -> bytes:
+    """With a normal and another number behind those of its format."""
+    names = (b"NormalX", b"NormalY", b"NormalZ", b"height")
+    described = b"".join(bytes([0, 0, 9, 0]) + name.ljust(188, b"\0") for name in names)
+    between = struct.pack("<2x16sHH32x", b"LASF_Spec", 4, len(described)) + described
+    header = bytearray(las_header(40, 2, 2, SIZES[2] + 16))
+    struct.pack_into("<I", header, 96, len(header) + len(between))
+    records = np.frombuffer(las()[len(header) :], np.uint8).reshape(40, -1)
+    extra = np.random.default_rng(5).normal(size=(40, 4)).astype("<f4")
+    return bytes(header) + between + np.hstack([records, extra.view(np.uint8)]).tobytes()
+
+
 @lru_cache
 def laz(kind: int = 2) -> bytes:
     import laspy

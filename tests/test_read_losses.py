@@ -40,6 +40,8 @@ OBJ = {
     "a comment": (f"#MRGBA is not hexadecimal\n# mtllib\n{PLAIN}", False, None),
     "a library": (f"mtllib a.mtl\n{PLAIN}", False, MATERIALS),
     "a material": (f"{PLAIN}\tusemtl a\r\n", False, MATERIALS),
+    "lines": (f"{PLAIN} l 1 2 3\n", False, "lines, curves and curved surfaces left out"),
+    "a curved surface": (f"{PLAIN}surf 0 1 0 1 1 2 3 4\n", False, "lines, curves and curved surfaces left out"),
     "a material and colours": (f"mtllib a.mtl\n{COLORED}usemtl a\n", True, None),
 }
 
@@ -92,6 +94,18 @@ def test_other_properties_of_faces_and_vertices_in_no_face_are_said(tmp_path):
     assert read_cloud(path, extras=("normals",)).notes == ()
     for name, text in (("a.off", f"OFF\n4 1 0\n{rows(SQUARE)}3 0 1 2\n"), ("a.obj", f"{PLAIN}f 1 2 3\n")):
         assert read_cloud(written(tmp_path, name, text)).notes == ("vertices that are in no face: 1",)
+    colored = f"COFF\n4 2 0\n{rows(np.hstack([SQUARE, SHADES]))}3 0 1 2 9 9 9\n3 0 2 3 8 8 8\n"
+    cloud = read_cloud(written(tmp_path, "c.off", colored))
+    assert cloud.notes == ("colours of faces left out, since vertices have some",)
+    assert cloud.colors.max() > 0.5
+    counted = read_cloud(written(tmp_path, "d.off", f"OFF\n4 2 0\n{rows(SQUARE)}3 0 1 2 9\n3 0 2 3 8\n"))
+    assert (counted.colors, counted.notes) == (None, ("1 more numbers per face left out, which are no colour",))
+    label = "property int label\n"
+    both = f"element vertex 4\n{XYZ}{label}element face 1\n{LIST}{label}"
+    labelled = ply(both, f"{rows(np.c_[SQUARE, 1:5])}4 0 1 2 3 9\n".encode())
+    cloud = read_cloud(written(tmp_path, "e.ply", labelled))
+    assert set(cloud.labels) == {1, 2, 3, 4}
+    assert cloud.notes[0] == "labels of faces left out, since vertices have some"
     short = ply(
         f"element vertex 4\n{XYZ}element face 2\n{LIST}property uchar r\nproperty uchar g\nproperty uchar b\n",
         f"{rows(SQUARE)}3 0 1 2 9 9 9\n3 0 2 3\n".encode(),

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tests.las_files import HAS_LASPY, kitti, las, las_new, laz, laz_new, nuscenes
+from tests.las_files import HAS_LASPY, kitti, las, las_extra, las_new, laz, laz_new, nuscenes
 
 FILES = Path(__file__).parents[1] / "data" / "samples" / "files"  # one shape in each common format
 
@@ -93,7 +93,9 @@ def ply_cloud() -> bytes:
 
 def obj() -> bytes:
     faces = "".join(f"f {a}/1/1 {b}//2 {c}\n" for a, b, c in triangles() + 1)
-    return f"# made\nmtllib a.mtl\n{rows(vertices(), 'v ')}{rows(vertices(), 'vn ')}{faces}f -1 -2 -3 -4\n".encode()
+    return f"# made\nmtllib a.mtl\n{rows(vertices(), 'v ')}{rows(vertices(), 'vn ')}{faces}f -1 -2 -3 -4\n".encode() + (
+        b"#MRGB " + b"ff8040c0" * 40
+    )
 
 
 def stl_bytes() -> bytes:
@@ -111,7 +113,7 @@ def stl_text() -> bytes:
 
 
 def stl_trailing() -> bytes:
-    return b"solid" + stl_bytes()[5:] + b"more"
+    return b"solid COLOR=1234" + stl_bytes()[16:] + b"more"
 
 
 def gltf_tree(uri: str | None) -> tuple[dict[str, Any], bytes]:
@@ -144,7 +146,9 @@ def gltf() -> bytes:
 
 
 def gltf_beside() -> bytes:
-    return json.dumps(gltf_tree("a.bin")[0]).encode()
+    tree = gltf_tree("a.bin")[0] | {"materials": [{"pbrMetallicRoughness": {"baseColorFactor": [0, 1, 0, 1]}}]}
+    tree["meshes"][0]["primitives"] = [{"attributes": {"POSITION": 0}, "indices": 1, "material": 0}]
+    return json.dumps(tree).encode()
 
 
 def as_glb(text: bytes, binary: bytes) -> bytes:
@@ -288,7 +292,7 @@ FORMATS: dict[str, tuple[str, tuple[Callable[[], bytes], ...]]] = {
     "NPY": (".npy", (npy,)),
     "NPZ": (".npz", (npz, npz_plain)),
     "HDF5": (".h5", (hdf5, hdf5_packed)),
-    "LAS": (".las", (las, las_new)),
+    "LAS": (".las", (las, las_new, las_extra)),
     **({"LAZ": (".laz", (laz, laz_new))} if HAS_LASPY else {}),
     "BIN": (".bin", (kitti, nuscenes)),
     "PART": (".txt", (part,)),

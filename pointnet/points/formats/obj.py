@@ -20,6 +20,7 @@ NORMAL = re.compile(rb"^[ \t]*vn[ \t]+(.*)", re.MULTILINE)
 FACE = re.compile(rb"^[ \t]*f[ \t]+(.*)", re.MULTILINE)
 NAMED = re.compile(rb"-?\d+/-?\d*/")  # what precedes the normal of a corner
 MATERIAL = re.compile(rb"^[ \t]*(?:usemtl|mtllib)\b", re.MULTILINE)
+CURVE = re.compile(rb"^[ \t]*(?:l|curv2?|surf)[ \t]", re.MULTILINE)
 PAINT = re.compile(rb"^#MRGB[ \t]+([0-9a-fA-F]+)", re.MULTILINE)
 NONE = np.empty((0, 3))
 KIND = re.compile(rb"^[ \t]*(vn?|f)[ \t]", re.MULTILINE)
@@ -56,6 +57,8 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
         contents = _painted(contents, paint, colored, MATERIAL.search(data) is not None)
     polygons = Polygons(np.concatenate(corners), np.concatenate(sizes))
     is_mesh = len(polygons.corners) > 0
+    if CURVE.search(data):
+        contents = contents._replace(notes=(*contents.notes, "lines, curves and curved surfaces left out"))
     if given:
         contents = _with_normals(contents, np.concatenate(normals), np.concatenate(named), polygons.corners)
     return with_faces(contents, polygons, extras, counted_from=1) if is_mesh else contents

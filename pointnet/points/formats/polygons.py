@@ -85,13 +85,18 @@ def with_faces(
 ) -> Contents:
     """Contents with polygons cut into triangles; `colors` (P, 3 or more) and `labels` (P,) are those of the polygons.
 
-    If all extras are wanted, a note counts the vertices in no triangle, on which no point is drawn.
+    What vertices have of them counts, which a note says; and if all extras are wanted, one counts the vertices in no
+    triangle, on which no point is drawn.
 
     Raises:
         Refusal: as `check_indices`.
     """
     check_indices(polygons.corners, len(contents.vertices), counted_from)
     faces, polygon, notes = triangles_of(polygons, contents.vertices)
+    if contents.colors is not None and colors is not None:
+        colors, notes = None, (*notes, "colours of faces left out, since vertices have some")
+    if contents.labels is not None and labels is not None:
+        labels, notes = None, (*notes, "labels of faces left out, since vertices have some")
     colors = None if colors is None else as_unit_colors(colors)
     if polygon is not None:
         colors, labels = (None if values is None else values[polygon] for values in (colors, labels))
