@@ -81,6 +81,8 @@ TABLES = {
     "returns, colours": ([RETURNS, RGB], "_,_,r,g,b"),
     "intensity, ring, time": ([BYTE_INTENSITY, LABEL, ROW * 1e-5], "intensity,_,_"),
     "intensity of fractions, ring, time": ([SMALL_INTENSITY, LABEL, ROW * 1e-5], "intensity,_,_"),
+    "intensity, time, colours": ([BYTE_INTENSITY, 3e5 + XYZ[:, :1], RGB], "intensity,_,r,g,b"),
+    "time, intensity, label": ([3e5 + XYZ[:, :1], BYTE_INTENSITY, LABEL], "_,intensity,label"),
     "intensity, time, label": ([BYTE_INTENSITY, 3e5 + RNG.random((COUNT, 1)), LABEL], "intensity,_,label"),
     "normals of few": ([UNIT * (np.arange(COUNT) < COUNT / 4)[:, None]], "_,_,_"),
     "velocities": ([XYZ[::-1]], "_,_,_"),

@@ -194,7 +194,7 @@ def test_structured_arrays_are_read_alike_from_npy_and_npz(tmp_path):
             np.testing.assert_allclose(cloud.points, points, rtol=1e-6)
             np.testing.assert_allclose(cloud.colors * 255, colors, atol=1e-3)
             assert (cloud.labels is None) == (array is packed)
-            assert cloud.notes == (("left out: class",) if array is with_words else ())
+            assert cloud.notes == (("left out: class, not numbers",) if array is with_words else ())
 
 
 def test_labels_of_words_are_left_out(tmp_path):
@@ -204,16 +204,16 @@ def test_labels_of_words_are_left_out(tmp_path):
         table[name] = XYZ[:, i]
     table["class"] = words
     for name, content, more in (
-        ("a.npy", npy_of(table), ["left out: name"]),
-        ("a.npz", npz(points=XYZ, labels=words, sem=words), []),
+        ("a.npy", npy_of(table), ["left out: class, name, not numbers"]),
+        ("a.npz", npz(points=XYZ, labels=words, name=words), ["left out: labels, not numbers", "left out: name"]),
     ):
         cloud = read_cloud(written(tmp_path, name, content))
         assert_holds(cloud, {})
-        assert list(cloud.notes) == [*more, "labels left out: they are words"]
+        assert list(cloud.notes) == more
         assert read_cloud(tmp_path / name, extras=("colors",)).notes == ()
     both = read_cloud(written(tmp_path, "b.npz", npz(points=XYZ, labels=words, sem=LABEL)))
     assert_holds(both, {"labels": LABEL[:, 0]})
-    assert both.notes == ("left out: labels",)
+    assert both.notes == ("left out: labels, not numbers",)
 
 
 def test_a_packed_colour_of_a_text_is_unpacked(tmp_path):

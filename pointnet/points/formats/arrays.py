@@ -87,11 +87,11 @@ def _part(
     names: Sequence[str], read: Callable[[str], Array], what: str, count: int
 ) -> tuple[Array | None, tuple[str, ...], list[str]]:
     """The first of these arrays that has a row for each point, notes, and the names that need no other note."""
-    width, notes, known, words, misfit = WIDTHS[what], tuple[str, ...](), list[str](), list[str](), ""
+    width, notes, known, misfit = WIDTHS[what], tuple[str, ...](), list[str](), ""
     for name in names:
         array = read(name)
         if array.dtype.kind in "SU":
-            words.append(name)
+            notes, known = (*notes, f"left out: {name}, not numbers"), [*known, name]
         elif width == 1 and array.size == 1 < count:  # such as the class of the object
             notes, known = (*notes, f"left out: {name}, one for all points"), [*known, name]
         else:
@@ -101,7 +101,7 @@ def _part(
             misfit = misfit or f"holds {count} points but {len(rows)} {what}"
     if misfit:
         raise Refusal(misfit)
-    return None, (*notes, *[f"{what} left out: they are words"] * bool(words)), known + words
+    return None, notes, known
 
 
 def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str], beside: Extras = ()) -> Contents:
@@ -117,10 +117,10 @@ def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str],
     _check_unnamed(columns, fields)
     single = {field: column.reshape(-1) for field, column in fields.items() if column.ndim == array.ndim}
     numbers = {field: column for field, column in single.items() if column.dtype.kind in "fiub"}
-    labels = known_columns(fields, ("labels",)) - known_columns(fields, ())
-    is_words = "labels" in extras and bool(labels) and not labels & numbers.keys()
-    contents = from_named(numbers, extras, [field for field in fields if not (is_words and field in labels)])
-    return contents._replace(notes=(*contents.notes, *("labels left out: they are words",) * is_words))
+    contents = from_named(numbers, extras, numbers)
+    are_all = set(extras) >= set(EXTRAS)
+    others = left_out(list(fields), [i for i, field in enumerate(fields) if field in numbers or not are_all])
+    return contents._replace(notes=(*contents.notes, *(f"{note}, not numbers" for note in others)))
 
 
 def _check_unnamed(columns: Sequence[str], names: Iterable[str]) -> None:

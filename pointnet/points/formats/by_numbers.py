@@ -48,12 +48,18 @@ class Column(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        return self.whole and self.low >= 0 and self.high <= SMALL
+        """Whether it has small numbers, some of them twice, as counts and labels are."""
+        return self.whole and self.low >= 0 and self.high <= SMALL and self.values < self.rows
+
+    @property
+    def is_intensity(self) -> bool:
+        """Whether it may be an intensity, and no time."""
+        return -65536 < self.low <= self.high < 65536
 
     @property
     def is_measure(self) -> bool:
-        """Whether it may be an intensity: no count, no time."""
-        return -65536 < self.low <= self.high < 65536 and not self.rises and not self.is_small
+        """Whether it may be an intensity, and no count either."""
+        return self.is_intensity and not self.rises and not self.is_small
 
     @property
     def is_full(self) -> bool:
@@ -196,21 +202,24 @@ def _before_x(rows: Array, columns: Sequence[Column]) -> int:
         return 1
     if _counts_rows(rows, columns):
         is_fraction = 0 <= fourth.low < fourth.high <= 1 and max(y, z) > 1.01
-        if is_fraction or (fourth.whole and fourth.low < fourth.high and not any(c.whole for c in columns[1:3])):
+        are_whole = columns[1].whole == columns[2].whole and fourth.whole
+        if is_fraction or (are_whole and fourth.low < fourth.high):
             raise Refusal(f"has {len(columns)} columns, and the first is x, or counts the rows; {FLAG}")
         return 1
     is_map = min(c.low for c in columns[1:3]) > 1e5 and last < 1e4  # easting, northing, elevation
-    if first.rises and len(rows) > 2 and (is_map or first.low > 1e3 * max(y, z, last, 1)):
+    if first.rises and len(rows) > 2 and (is_map or first.low > 50 * max(y, z, last, 100)):
         raise Refusal(f"has {len(columns)} columns, and the first is x, or a time; {FLAG}")
     return 2 * _are_pixels(rows, columns)
 
 
 def _counts_rows(rows: Array, columns: Sequence[Column]) -> bool:
-    """Whether column 0 is 0, 1, 2 … or 1, 2, 3 …, and what follows are not all whole numbers too."""
+    """Whether column 0 is 0, 1, 2 … or 1, 2, 3 …, and what follows are not a few rows of whole numbers too."""
     first = columns[0]
     if not (len(rows) > 2 and first.low in (0, 1) and first.high == first.low + len(rows) - 1):
         return False
-    return not all(c.whole for c in columns[1:4]) and bool((rows[:, 0] == np.arange(len(rows)) + first.low).all())
+    if len(rows) <= MOST_ROWS and all(c.whole for c in columns[1:4]):
+        return False
+    return bool((rows[:, 0] == np.arange(len(rows)) + first.low).all())
 
 
 def _are_pixels(rows: Array, columns: Sequence[Column]) -> bool:
@@ -307,10 +316,12 @@ def _name_the_rest(columns: Sequence[Column], names: list[str]) -> None:
         else:
             groups.append([i])
     for group in groups:
+        is_before = names[group[-1] + 1 :][:1] in (["r"], [RETURN])
+        group = [i for i in group if columns[i].is_intensity or columns[i].is_label] or group  # without times
         first = columns[group[0]]
         if len(columns) == 4 and first.low == first.high == 1 and first.rows > 1:
             continue  # homogeneous coordinates
-        if names[group[-1] + 1 :][:1] in (["r"], [RETURN]):
+        if is_before:
             names[group.pop()] = "intensity"
         elif (
             len(group) > 2
@@ -327,7 +338,7 @@ def _name_the_rest(columns: Sequence[Column], names: list[str]) -> None:
                 names[i] = "label"
             elif "label" in names[group[0] : i] and columns[i].whole:
                 continue  # an instance
-            elif "intensity" not in names and len(group) < 3 and -65536 < columns[i].low <= columns[i].high < 65536:
+            elif "intensity" not in names and len(group) < 3 and columns[i].is_intensity:
                 names[i] = "intensity"
 
 
