@@ -280,7 +280,7 @@ def test_the_suffix_names_the_columns(tmp_path):
 
 @pytest.mark.parametrize("count", ["", "40\n"])
 def test_the_seven_columns_of_pts_are_known_with_and_without_a_count(tmp_path, count):
-    for intensity in (SMALL_INTENSITY, BYTE_INTENSITY, NEGATIVE, 0 * ONES):
+    for intensity in (SMALL_INTENSITY, BYTE_INTENSITY, NEGATIVE, LABEL, 0 * ONES):
         for rgb in (RGB, RGB % 10):  # dark colours look like labels
             rows = np.hstack([XYZ, intensity, rgb])
             cloud = read_cloud(written(tmp_path, "a.pts", count + text_of(rows)))

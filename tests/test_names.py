@@ -60,6 +60,7 @@ def test_a_name_is_known_however_it_is_spelled(names, has):
 def test_a_very_long_name_is_not_known_and_the_plainest_names_win():
     assert places(["point" * 20_000 + axis for axis in "xyz"]) == {}
     assert places(["x_world", "y_world", "z_world", "z", "y", "x"])["points"] == (5, 4, 3)
+    assert places(["x", "y", "z", "i", "j", "k", "nx", "ny", "nz"])["normals"] == (6, 7, 8)
 
 
 @pytest.mark.parametrize("kind", ["text.ply", "binary.ply", "text.pcd", "binary.pcd", "csv", "tab.txt"])

@@ -266,3 +266,11 @@ def test_extra_bytes_that_nothing_describes_are_said(tmp_path, damage):
     header[96:100] = (227 + len(between)).to_bytes(4, "little")
     path = written(tmp_path, "a.las", bytes(header) + between + bytes(26) + b"\0\0\1\0")
     assert read_cloud(path).notes == ("colours are all 0, left out", "left out: extra bytes")
+
+
+def test_colours_of_faces_of_10_bits_are_taken_as_such_and_this_is_said(tmp_path):
+    kinds = "".join(f"property ushort {name}\n" for name in ("red", "green", "blue"))
+    header = f"element vertex 3\n{XYZ}element face 1\n{LIST}{kinds}"
+    cloud = read_cloud(written(tmp_path, "a.ply", ply(header, b"0 0 0\n1 0 0\n0 1 0\n3 0 1 2 1023 0 0\n")))
+    assert cloud.colors.tolist() == [[1, 0, 0]] * len(cloud.points)
+    assert cloud.notes == ("colours never exceed 1023, taken as 10 bits",)

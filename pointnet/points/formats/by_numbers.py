@@ -107,8 +107,8 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
        be a label (`Column.is_label`), r g b label if it has few numbers, and nothing speaks for an intensity in front,
        else they are refused. Of five or more a label is the fourth, or the fifth behind an intensity; or they are
        threes: the first counts; others of more than eight are no colours.
-    4. The column before r g b or the returns is intensity. One behind r g b that is the same, and full, in all rows is
-       the opacity. A column of 1 and no other is skipped.
+    4. The column before r g b or the returns is an intensity, or a label of small numbers. One behind r g b that is the
+       same, and full, in all rows is the opacity. A column of 1 and no other is skipped.
     5. One or two that are left are a label, an intensity, both, or a label and an instance, which is skipped; of more,
        without colours, the first is an intensity and the last a label, if the others are labels or times.
 
@@ -139,7 +139,7 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
         is_guess |= not is_sure and "colors" in extras
     elif not is_sure and "colors" in extras:
         raise Refusal(f"has {width} columns, and it is not clear which of them are colours; {FLAG}")
-    _name_the_rest(columns, names)
+    _name_the_rest(columns, names, is_pts)
     return Recognised([SKIPPED if name == RETURN else name for name in names], is_guess)
 
 
@@ -306,7 +306,7 @@ def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
     return 0 if is_short and max(last, 2 * related[1, 2] - first) <= margin else None
 
 
-def _name_the_rest(columns: Sequence[Column], names: list[str]) -> None:
+def _name_the_rest(columns: Sequence[Column], names: list[str], is_pts: bool) -> None:
     """Names the columns that are left, group by group: intensity and label."""
     begin, colors = names.index("z") + 1, names.index("r") if "r" in names else None
     groups: list[list[int]] = []
@@ -322,7 +322,9 @@ def _name_the_rest(columns: Sequence[Column], names: list[str]) -> None:
         if len(columns) == 4 and first.low == first.high == 1 and first.rows > 1:
             continue  # homogeneous coordinates
         if is_before:
-            names[group.pop()] = "intensity"
+            before = columns[i := group.pop()]
+            name = "label" if before.is_small and before.low < before.high and not is_pts else "intensity"
+            names[i] = SKIPPED if name in names else name
         elif (
             len(group) > 2
             and colors is None

@@ -11,7 +11,7 @@ from ..sampling import crossed
 from .contents import EXTRAS, Array, Contents, Extras
 from .ears import cut_ears, runs
 from .scan import blocks_of_lines, numbers, words_per_line
-from .values import as_unit_colors
+from .values import as_unit_colors, depth_note
 
 Indices = NDArray[np.int64]
 
@@ -97,7 +97,8 @@ def with_faces(
         colors, notes = None, (*notes, "colours of faces left out, since vertices have some")
     if contents.labels is not None and labels is not None:
         labels, notes = None, (*notes, "labels of faces left out, since vertices have some")
-    colors = None if colors is None else as_unit_colors(colors)
+    if colors is not None:
+        colors, notes = as_unit_colors(colors), (*notes, *depth_note(colors))
     if polygon is not None:
         colors, labels = (None if values is None else values[polygon] for values in (colors, labels))
     if set(extras) >= set(EXTRAS):
