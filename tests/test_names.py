@@ -249,9 +249,9 @@ def test_names_by_hand_win_over_all_else(tmp_path):
     with pytest.raises(PointCloudFileError, match="names its own columns; columns can be given for .xyz, .txt"):
         read_points(whole_files.FILES / "chair.off", columns="x,y,z")
     assert np.allclose(read_points(written(tmp_path, "a.npz", npz(points=XYZ)), columns="z,y,x"), XYZ[:, ::-1])
-    words = written(tmp_path, "a.txt", "x y z label\n1 2 3 chair\n4 5 6 chair\n")
-    with pytest.raises(PointCloudFileError, match="'1 2 3 chair' has no number for label"):
-        read_points(words, columns="x,y,z,label")
+    words = written(tmp_path, "a.txt", "x y z label\n1 2 3 chair\n4 5 6 7\n")
+    with pytest.raises(PointCloudFileError, match="line 2 has 'chair' in column 4, not a number"):
+        read_cloud(words, columns="x,y,z,label")
     fields = np.zeros(2, [(name, "f4") for name in "xyz"])
     for name, content in (("b.npy", npy_of(fields)), ("b.npz", npz(x=XYZ[:, 0], y=XYZ[:, 1], z=XYZ[:, 2]))):
         with pytest.raises(PointCloudFileError, match="has names of its own, 'x, y, z'; leave out --columns"):

@@ -18,7 +18,7 @@ from ..errors import Refusal
 from .by_numbers import ENOUGH
 from .columns import from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras
-from .names import FLAG, SKIPPED, check_count, check_shape, counting, left_out, places
+from .names import COLUMNS, FLAG, SKIPPED, check_count, check_shape, counting, left_out, places
 from .scan import MARK, NOT_FINITE, cells_per_line, quoted, unix_lines
 
 LONGEST_LINE = 100_000
@@ -33,7 +33,7 @@ THOUSANDS = rb"[-+]?\d{1,3}(?:(?:,\d{3})+\.\d*|(?:,\d{3}){2,})"
 WITH_COMMA = re.compile(rb"%b|%b|[-+]?\d{1,3},\d{3}(?:[eE][-+]?\d+)?" % (DECIMAL, THOUSANDS))
 IN_QUOTES = re.compile(rb'"([^"\n]*)"')
 WORDS = {
-    **dict.fromkeys((b"", b"-", b"nan", b"na", b"n/a", b"<na>", b"null", b"none"), np.nan),
+    **dict.fromkeys((b"", b"-", b"na", b"n/a", b"<na>", b"null", b"none"), np.nan),
     b"true": 1.0,
     b"false": 0.0,
 }
@@ -79,7 +79,7 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
         source.seek(opening.start)
         some = source.read(LONGEST_LINE)
         opening, notes = _with_commas(some, opening)
-        words = _of_words(some, opening)
+        words = _of_words(some, opening) - {i for i, name in enumerate(columns) if name != SKIPPED}
         names = opening.names or list(usual if len(usual) == opening.width else [])
         if words and set(extras) >= set(EXTRAS):
             known = names or [f"column {i + 1}" for i in range(opening.width)]
@@ -109,7 +109,6 @@ def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
     """What precedes the points, from the current position of the file."""
     headers = list[bytes]()
     declared: int | None = None
-    skipped = ""
     start, number = file.tell(), 0
     while line := file.readline(LONGEST_LINE):
         number += 1
@@ -130,25 +129,20 @@ def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
                 names, columns = [], columns[counting(names) or 0 :]
             counts, width = not headers and declared is None and counting(full) == 0, len(names) or len(full)
             return Opening(start, number, separator, len(words), width, names, columns, declared, counts)
-        elif by_hand and len(cells) == len(by_hand) and any(map(_is_number, cells)) and not skipped:
-            pairs = zip(cells, by_hand, strict=True)
-            missing = [name for cell, name in pairs if name != SKIPPED and not _is_number(cell)]
-            skipped = f"{quoted(line.strip())} has no number for {', '.join(missing)}"
         elif line.strip() and not by_hand and (not headers or COMMENT.match(line)):
             headers += [line] if _names(line) else []
         start = file.tell()
-    raise Refusal(skipped or "holds no points")
+    raise Refusal("holds no points")
 
 
 def _is_row(cells: Sequence[bytes], has_header: bool, by_hand: Sequence[str]) -> bool:
-    """Whether a line is one of the rows, by which of its cells are numbers."""
+    """Whether a line is one of the rows, by which of its cells are numbers, or words for one that is missing."""
+    known = [_is_number(cell) and cell not in (b"", b"-") for cell in cells]
+    numbers = [is_known and cell.lower() not in WORDS for is_known, cell in zip(known, cells, strict=True)]
     if by_hand:
-        pairs = zip(cells, by_hand, strict=False)
-        are_numbers = all(_is_number(cell) for cell, name in pairs if name != SKIPPED)
-        return are_numbers and counting([cell.decode("latin-1") for cell in cells]) != 1
-    if has_header:
-        return any(_is_number(cell) and WORDS.get(cell.lower()) is None for cell in cells)
-    return all(_is_number(cell) and cell not in (b"", b"-") for cell in cells[:3])
+        axes = [number for number, name in zip(numbers, by_hand, strict=False) if name in COLUMNS["points"]]
+        return sum(axes) > 1 and counting([cell.decode("latin-1") for cell in cells]) != 1
+    return any(numbers) or all(known) if has_header else all(known[:3])
 
 
 def _row(line: bytes, widths: set[tuple[str | None, int]], has_names: bool) -> tuple[str | None, list[bytes]]:
