@@ -102,7 +102,8 @@ def test_words_in_quotes_are_one_cell_and_empty_cells_are_nan(tmp_path, text, wa
     assert np.array_equal(read_points(written(tmp_path, "a.csv", text.encode())), wanted)
 
 
-MISSING = ["", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "NaN", "nan", "-", "1.#QNAN"]
+MISSING = ["", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "NaN", "nan", "-", "?", "1.#QNAN"]
+MISSING += ["#DIV/0!", "#VALUE!"]
 
 
 @pytest.mark.parametrize("word", MISSING)

@@ -13,7 +13,7 @@ PAGE = "is a web page, not the file that should be here; download it again"
 # What servers send and Git stores in place of a file, by how it begins in lower case.
 IN_PLACE_OF_FILES = {
     b"version https://git-lfs": "is a pointer to a file in Git LFS, not the file; get it with git lfs pull",
-    **dict.fromkeys((b"<!doctype html", b"<html", b"<?xml"), PAGE),
+    **dict.fromkeys((b"<!", b"<html", b"<?xml"), PAGE),
 }
 
 

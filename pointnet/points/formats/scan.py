@@ -12,8 +12,12 @@ from .contents import Array
 BLOCK = 1 << 18
 LONGEST_LINE = 1_000_000
 MARK = b"\xef\xbb\xbf"  # some editors begin a UTF-8 file with it
-# How Windows writes numbers that are not finite, and spreadsheets those that are missing.
-NOT_FINITE = re.compile(rb"[-+]?\d[.,]#(?:IND|QNAN|SNAN|INF|IO|QO|SO|J|R)\d*\b|[-+]?nan\(\w*\)|#N/?A\b", re.IGNORECASE)
+# How Windows writes numbers that are not finite, and spreadsheets those that are missing or wrong.
+NOT_FINITE = re.compile(
+    rb"[-+]?\d[.,]#(?:IND|QNAN|SNAN|INF|IO|QO|SO|J|R)\d*\b|[-+]?nan\(\w*\)"
+    rb"|#(?:N/?A\b|DIV/0!|VALUE!|NUM!|REF!|NULL!|NAME\?)",
+    re.IGNORECASE,
+)
 
 
 def numbers(text: bytes, dtype: type[np.generic] = np.float64) -> Array:

@@ -33,7 +33,7 @@ THOUSANDS = rb"[-+]?\d{1,3}(?:(?:,\d{3})+\.\d*|(?:,\d{3}){2,})"
 WITH_COMMA = re.compile(rb"%b|%b|[-+]?\d{1,3},\d{3}(?:[eE][-+]?\d+)?" % (DECIMAL, THOUSANDS))
 IN_QUOTES = re.compile(rb'"([^"\n]*)"')
 WORDS = {
-    **dict.fromkeys((b"", b"-", b"na", b"n/a", b"<na>", b"null", b"none"), np.nan),
+    **dict.fromkeys((b"", b"-", b"--", b"?", b".", b"na", b"n/a", b"<na>", b"null", b"none"), np.nan),
     b"true": 1.0,
     b"false": 0.0,
 }
