@@ -158,7 +158,7 @@ def _row(line: bytes, widths: set[tuple[str | None, int]], has_names: bool) -> t
 def _separated(line: bytes, widths: set[tuple[str | None, int]], has_names: bool) -> tuple[str | None, list[bytes]]:
     line = line.strip(b" \r\n")
     words = _split(_plain(line, None, b"."), None)
-    cells = line.split(b"\t") if b"\t" in line else line.split()
+    cells = re.split(rb"[\t|]", line) if b"\t" in line or b"|" in line else line.split()
     is_decimal = b";" in line or any(WITH_COMMA.fullmatch(cell.strip()) for cell in cells if len(cells) > 1)
     for mark in (";", ",", "\t", "|"):
         fields = _split(_plain(line, mark, b"."), mark)
