@@ -216,7 +216,7 @@ LAS = {
         {},
         {"user_data": 1, "point_source_id": 2, "scan_angle": 3, "withheld": 1, "gps_time": -1.0, "return_number": 2},
         None,
-        ("returns, flags, scan_angle, user_data, point_source, gps_time",),
+        ("returns, flags, user_data, scan_angle, point_source, gps_time",),
     ),
     "old flags": (0, {}, {"synthetic": [1] + [0] * 8, "scan_angle_rank": -5}, None, ("flags, scan_angle",)),
     "infrared": (8, {}, {"nir": 9}, None, ("nir",)),

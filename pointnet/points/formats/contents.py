@@ -64,6 +64,10 @@ class Contents(NamedTuple):
     face_labels: Array | None = None  # (F,)
     notes: tuple[str, ...] = ()  # short sentences: what was guessed, skipped or left out
 
+    def noted(self, *notes: str) -> "Contents":
+        """These contents with more notes."""
+        return self._replace(notes=(*self.notes, *notes))
+
 
 def most_bytes(file_size: int) -> int:
     """The most bytes that the arrays of a file of this size may declare, all together.

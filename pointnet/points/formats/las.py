@@ -32,21 +32,12 @@ COLORS = {2: 20, 3: 28, 5: 28, 7: 30, 8: 30, 10: 30}  # where red, green and blu
 NEW_FORMAT = 6  # from here on a class has a byte of its own
 # What is not used of a point: name, bytes, and formats.
 OTHERS = (
-    ("returns", 14, 15, range(11)),
-    ("flags", 15, 16, range(11)),
-    ("scan_angle", 16, 17, range(6)),
-    ("scan_angle", 18, 20, range(6, 11)),
-    ("user_data", 17, 18, range(11)),
-    ("point_source", 18, 20, range(6)),
-    ("point_source", 20, 22, range(6, 11)),
-    ("gps_time", 20, 28, (1, 3, 4, 5)),
-    ("gps_time", 22, 30, range(6, 11)),
-    ("nir", 36, 38, (8, 10)),
-    ("waveforms", 28, 57, (4,)),
-    ("waveforms", 34, 63, (5,)),
-    ("waveforms", 30, 59, (9,)),
+    ("returns", 14, 15, range(11)), ("flags", 15, 16, range(11)), ("user_data", 17, 18, range(11)),
+    ("scan_angle", 16, 17, range(6)), ("point_source", 18, 20, range(6)), ("gps_time", 20, 28, (1, 3, 4, 5)),
+    ("scan_angle", 18, 20, range(6, 11)), ("point_source", 20, 22, range(6, 11)), ("gps_time", 22, 30, range(6, 11)),
+    ("nir", 36, 38, (8, 10)), ("waveforms", 28, 57, (4,)), ("waveforms", 34, 63, (5,)), ("waveforms", 30, 59, (9,)),
     ("waveforms", 38, 67, (10,)),
-)
+)  # fmt: skip
 PACKED = 0x80  # the bit of the format that says LAZ
 DESCRIPTION = struct.Struct("<2x16sHH32x")  # of a variable-length record
 LASZIP, LONGEST_LASZIP = (b"laszip encoded", 22204), 1000

@@ -58,7 +58,7 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
     polygons = Polygons(np.concatenate(corners), np.concatenate(sizes))
     is_mesh = len(polygons.corners) > 0
     if CURVE.search(data):
-        contents = contents._replace(notes=(*contents.notes, "lines, curves and curved surfaces left out"))
+        contents = contents.noted("lines, curves and curved surfaces left out")
     if given:
         contents = _with_normals(contents, np.concatenate(normals), np.concatenate(named), polygons.corners)
     return with_faces(contents, polygons, extras, counted_from=1) if is_mesh else contents
@@ -71,9 +71,10 @@ def _painted(contents: Contents, paint: bytearray, colored: int, has_materials: 
         mask_and_color = np.frombuffer(bytes.fromhex(paint.decode()), np.uint8).reshape(count, 4)
         return contents._replace(colors=as_unit_colors(mask_and_color[:, 1:]))
     if paint or colored:
-        note = f"colours left out, since there are {colored or len(paint) // 8:,} for {count:,} vertices"
-        return contents._replace(notes=(note,))
-    return contents._replace(notes=("materials are not read, so there are no colours",) * has_materials)
+        return contents.noted(
+            f"colours left out, since there are {colored or len(paint) // 8:,} for {count:,} vertices"
+        )
+    return contents.noted(*["materials are not read, so there are no colours"] * has_materials)
 
 
 def _with_normals(contents: Contents, normals: Array, names: Array, corners: Array) -> Contents:
@@ -89,7 +90,7 @@ def _with_normals(contents: Contents, normals: Array, names: Array, corners: Arr
         return contents._replace(normals=np.stack(columns, axis=1))
     else:
         why = "not every corner of a face names one"
-    return contents._replace(notes=(*contents.notes, f"normals of vertices left out, since {why}"))
+    return contents.noted(f"normals of vertices left out, since {why}")
 
 
 def _rows(lines: list[bytes], kind: str) -> tuple[Array, int]:

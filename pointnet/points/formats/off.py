@@ -47,12 +47,11 @@ def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
         return contents
     polygons = polygons_of_text(data[end:], num_faces)
     more = 0 if polygons.others is None else polygons.others.shape[1]
-    is_color = more in (3, 4)
     if polygons.is_mixed:
-        contents = contents._replace(notes=(*notes, "colours of faces left out: not every face has one"))
-    elif more and not is_color:
-        contents = contents._replace(notes=(*notes, f"{more} more numbers per face left out, which are no colour"))
-    return with_faces(contents, polygons, extras, polygons.others if is_color and "colors" in extras else None)
+        contents = contents.noted("colours of faces left out: not every face has one")
+    elif more not in (0, 3, 4):
+        contents = contents.noted(f"{more} more numbers per face left out, which are no colour")
+    return with_faces(contents, polygons, extras, polygons.others if more in (3, 4) and "colors" in extras else None)
 
 
 def _header(data: bytes) -> tuple[bytes, int, int, int]:

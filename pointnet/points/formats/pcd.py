@@ -43,8 +43,8 @@ def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
     viewpoint = header.get("VIEWPOINT", [])
     if all(not word.strip("+-0.") for i, word in enumerate(viewpoint) if i != ROTATION):
         return contents
-    note = f"points are in the sensor's frame, as in the file: VIEWPOINT {quoted(' '.join(viewpoint))} is not applied"
-    return contents._replace(notes=(*contents.notes, note))
+    given = quoted(" ".join(viewpoint))
+    return contents.noted(f"points are in the sensor's frame, as in the file: VIEWPOINT {given} is not applied")
 
 
 def _header(data: bytes) -> tuple[Header, int]:
@@ -103,8 +103,7 @@ def _from_text(text: bytes, start: int, count: int, fields: Fields) -> Columns:
     if values.size != count * width or beyond:
         there = values.size + numbers(beyond).size
         raise Refusal(f"declares {count} points of {width} values, a line each, holds {there} values")
-    values = values.reshape(count, width)
-    columns, at = Columns(), 0
+    values, columns, at = values.reshape(count, width), Columns(), 0
     for name, kind in fields:
         if kind.shape == ONE:
             stays = kind.base.kind == "f" and name not in PACKED_COLORS

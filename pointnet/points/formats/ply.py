@@ -68,11 +68,11 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
     if contents is None or not len(contents.vertices):
         raise Refusal("holds no vertices")
     others = [element.name for element in elements if element.rows and element.name not in ("vertex", "face")]
-    contents = contents._replace(notes=(*contents.notes, *left_out([f"element {name}" for name in others], ())))
+    contents = contents.noted(*left_out([f"element {name}" for name in others], ()))
     if faces.polygons is None:
         return contents
     colors, labels, notes = _of_faces(of_faces, faces.columns, extras)
-    return with_faces(contents._replace(notes=contents.notes + notes), faces.polygons, extras, colors, labels)
+    return with_faces(contents.noted(*notes), faces.polygons, extras, colors, labels)
 
 
 def _of_faces(names: list[str], columns: Scalars, extras: Extras) -> tuple[Array | None, Array | None, tuple[str, ...]]:

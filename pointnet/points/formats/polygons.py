@@ -105,8 +105,7 @@ def with_faces(
         is_loose = np.ones(len(contents.vertices), bool)
         is_loose[faces] = False
         notes += (f"vertices that are in no face: {is_loose.sum():,}",) * bool(is_loose.any())
-    notes = (*contents.notes, *notes)
-    return contents._replace(faces=faces, face_colors=colors, face_labels=labels, notes=notes)
+    return contents._replace(faces=faces, face_colors=colors, face_labels=labels).noted(*notes)
 
 
 def triangles_of(polygons: Polygons, vertices: Array) -> tuple[Indices, Indices | None, tuple[str, ...]]:
