@@ -34,7 +34,7 @@ def parse_stl(data: bytes, extras: Extras = EXTRAS) -> Contents:
     elif len(data) >= HEADER and declared <= there:
         records = np.frombuffer(data, RECORD, declared, HEADER)
         corners = records["corners"].reshape(-1, 3)
-        colors = _colors(records["attribute"], data[:HEADER]) if "colors" in extras else None
+        colors = _colors(records["attribute"], data[:80]) if "colors" in extras else None
         if "colors" in extras and colors is None and records["attribute"].any():
             notes.append("attributes of triangles left out: not all are colours")
         if rest := len(data) - HEADER - declared * RECORD.itemsize:
