@@ -109,7 +109,7 @@ MISSING += ["#DIV/0!", "#VALUE!"]
 @pytest.mark.parametrize("word", MISSING)
 @pytest.mark.parametrize("separator", [" ", ",", ";", "\t", "|"])
 def test_cells_without_a_value_are_nan_and_labels_minus_one(tmp_path, word, separator):
-    word = word or ('""' if separator.isspace() else "")
+    word = word or ('""' if separator == " " else "")
     rows = [["1.5", "2", "3", "4"], ["5", "6", "7", word], [word, word, word, "9"], ["8", "9.5", "1", "2"]]
     for header in (["x", "y", "z", "label"], []):
         text = "".join(separator.join(row) + "\n" for row in [header, *rows] if row)
@@ -204,6 +204,7 @@ def test_commas_between_thousands_and_lines_of_any_ending(tmp_path, text, x, not
         ("1.234.567,25;2;3\n", "line 1 has '1.234.567,25' in column 1, not a number"),
         (b"1 2 3 4\n1\xa02 3 4 5\n", r"line 2 has '1\xa02' in column 1, not a number"),
         ("1 2 3 " * 20_000, "line 1 is longer than 100,000 characters"),
+        ("1 2 3\n" * 9 + "1 2 3 " * 40_000, "line 10 is longer than 100,000 characters"),
     ],
 )
 def test_a_line_that_is_no_row_is_refused_with_its_number_in_the_file(tmp_path, text, reason):

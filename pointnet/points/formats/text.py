@@ -112,8 +112,7 @@ def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
     start, number = file.tell(), 0
     while line := file.readline(LONGEST_LINE):
         number += 1
-        if len(line) == LONGEST_LINE and line[-1:] != b"\n":
-            raise Refusal(f"line {number} is longer than {LONGEST_LINE:,} characters")
+        _check_length(line, number)
         widths = {(mark, len(names)) for header in headers for mark, names in _names(header)}
         separator, cells = _row(line, widths, bool(headers or by_hand))
         if declared is None and COUNT.fullmatch(line):
@@ -265,12 +264,18 @@ def _table(file: BinaryIO, opening: Opening, wanted: Sequence[int], counts: list
     Later numbers of points are added to the counts, if there are any.
     """
     found, line = bytearray(), opening.line  # a bytearray grows in place
-    while block := file.read(BYTES) + file.readline():
+    while block := file.read(BYTES) + (rest := file.readline(LONGEST_LINE)):
+        _check_length(rest, line + block.count(b"\n"))
         lines = _plain(block, opening.separator, opening.comma)
         rows = _alike(lines, opening, wanted)
         found += (_one_by_one(lines, line, opening, wanted, counts) if rows is None else rows).tobytes()
         line += block.count(b"\n")
     return np.frombuffer(found).reshape(-1, len(wanted)) if found else np.empty((0, 3))
+
+
+def _check_length(line: bytes, number: int) -> None:
+    if len(line) == LONGEST_LINE and line[-1:] != b"\n":
+        raise Refusal(f"line {number} is longer than {LONGEST_LINE:,} characters")
 
 
 def _alike(lines: bytes, opening: Opening, wanted: Sequence[int]) -> Array | None:
@@ -300,6 +305,8 @@ def _one_by_one(lines: bytes, first: int, opening: Opening, wanted: Sequence[int
             continue
         for text in (line, line.partition(b"#")[0]):
             cells = _split(text, opening.separator)
+            if opening.separator is None and len(cells) < opening.width == text.count(b"\t") + 1:
+                cells = _split(text, "\t")  # some are empty
             fits = len(cells) == opening.width or (len(cells) == opening.width + 1 and not cells[-1])
             values = [_number(cells[i]) for i in wanted] if fits else [None]
             if None not in values:
