@@ -81,6 +81,17 @@ TABLES = {
     "two labels from 1": ([LABEL + 1, LABEL[::-1] + 1], "label,_"),
     "returns, label": ([RETURNS, LABEL], "_,_,label"),
     "returns, colours": ([RETURNS, RGB], "_,_,r,g,b"),
+    "intensity, return, label, colours": ([BYTE_INTENSITY, RETURNS[:, :1], LABEL, RGB], "intensity,_,label,r,g,b"),
+    "the same in 16 bits": ([BYTE_INTENSITY * 257, RETURNS[:, :1], LABEL, RGB * 257], "intensity,_,label,r,g,b"),
+    "intensity, return, label, time, colours": (
+        [BYTE_INTENSITY, RETURNS[:, :1], LABEL, 3e5 + XYZ[:, :1], RGB],
+        "intensity,_,label,_,r,g,b",
+    ),
+    "intensity, return, angle, time, colours": (
+        [BYTE_INTENSITY, RETURNS[:, :1], NEGATIVE, 3e5 + XYZ[:, :1], RGB],
+        "_,_,_,_,r,g,b",
+    ),
+    "intensity, ring, time in any order": ([BYTE_INTENSITY, LABEL, SMALL_INTENSITY / 10], "intensity,_,_"),
     "intensity, ring, time": ([BYTE_INTENSITY, LABEL, ROW * 1e-5], "intensity,_,_"),
     "intensity of fractions, ring, time": ([SMALL_INTENSITY, LABEL, ROW * 1e-5], "intensity,_,_"),
     "intensity, time, colours": ([BYTE_INTENSITY, 3e5 + XYZ[:, :1], RGB], "intensity,_,r,g,b"),

@@ -4,18 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import Refusal
+from .column import BLOCK, SMALL, SOME_ROWS, Column, described, finite_columns, highest
 from .contents import EXTRAS, Array, Extras
 from .names import COLUMNS, FLAG, MOST_ROWS, SKIPPED
 from .values import FULL
 
-SOME_ROWS = 10_000  # evenly spaced; how many different values a column has is counted in these
-BLOCK = 1 << 14  # rows looked at together
-FEW = 64  # different labels in a cloud, at most; whole numbers to this are labels too if any occurs twice,
-SMALL = 20  # and to this if none does; colours are larger
-IGNORED = -100  # a label that some give to points without one
 MOST_BESIDE = 8  # columns of one kind that may be colours and more; of more they are some features
 MOST_RETURNS = 15  # of one pulse of a scanner
 FARTHEST = 1e8  # more than any coordinate; times since 1970 or 1980 are beyond
@@ -30,50 +25,8 @@ class Recognised(NamedTuple):
     is_guess: bool
 
 
-class Column(NamedTuple):
-    """What is known of a column by its finite numbers in rows with finite coordinates."""
-
-    low: float
-    high: float
-    whole: bool  # all are whole numbers
-    values: int  # how many different ones there are in some rows
-    rows: int  # how many rows those are
-    rises: bool  # from row to row, or stays; not the same in all
-
-    @property
-    def is_label(self) -> bool:
-        """Whether it has whole numbers from -1 on, few different or small ones; -100 may be one of the few."""
-        most, is_few = SMALL if self.values == self.rows else FEW, self.values <= min(FEW, self.rows / 4)
-        return self.whole and (is_few if self.low == IGNORED else self.low >= -1 and (self.high <= most or is_few))
-
-    @property
-    def is_small(self) -> bool:
-        """Whether it has small numbers, some of them twice, as counts and labels are."""
-        return self.whole and self.low >= 0 and self.high <= SMALL and self.values < self.rows
-
-    @property
-    def is_intensity(self) -> bool:
-        """Whether it may be an intensity, and no time."""
-        return -65536 < self.low <= self.high < 65536
-
-    @property
-    def is_measure(self) -> bool:
-        """Whether it may be an intensity, and no count either."""
-        return self.is_intensity and not self.rises and not self.is_small
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it may be the opacity of a colour: the same largest value in every row."""
-        return self.low == self.high and self.high in FULL
-
-    @property
-    def is_no_color(self) -> bool:
-        """Whether it is rather a label or an opacity behind colours of its kind."""
-        return self.is_label or self.is_full
-
-
 def _are_bytes(three: Sequence[Column]) -> bool:
-    return all(c.whole and c.low >= 0 and c.high <= 255 for c in three) and _highest(three) > 1 and not _count(three)
+    return all(c.whole and c.low >= 0 and c.high <= 255 for c in three) and highest(three) > 1 and not _count(three)
 
 
 def _are_words(three: Sequence[Column]) -> bool:
@@ -82,7 +35,7 @@ def _are_words(three: Sequence[Column]) -> bool:
 
 def _count(three: Sequence[Column]) -> bool:
     """Whether the last two are small numbers, such as that of a return and a label, but not both zero."""
-    return all(c.is_small for c in three[1:]) and _highest(three[1:]) > 0
+    return all(c.is_small for c in three[1:]) and highest(three[1:]) > 0
 
 
 # What three columns side by side must be to be colours, the surest first, and whether nothing else is likely.
@@ -121,7 +74,7 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     names = ["x", "y", "z", *[SKIPPED] * (width - 3)]
     if width == 3:
         return Recognised(names, False)
-    columns = _described(rows)
+    columns = described(rows)
     skipped = _before_x(rows, columns)
     is_guess, names = skipped > 0, [*[SKIPPED] * skipped, *names[: width - skipped]]
     for i in _free(names):
@@ -141,46 +94,6 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
         raise Refusal(f"has {width} columns, and it is not clear which of them are colours; {FLAG}")
     _name_the_rest(columns, names, is_pts)
     return Recognised([SKIPPED if name == RETURN else name for name in names], is_guess)
-
-
-def _described(rows: Array) -> list[Column]:
-    low, high, whole = np.full(rows.shape[1], np.inf), np.full(rows.shape[1], -np.inf), np.full(rows.shape[1], True)
-    last, rises = high, whole.copy()
-    for start in range(0, len(rows), BLOCK):
-        block = _finite_columns(rows[start : start + BLOCK])
-        low = np.fmin(low, np.fmin.reduce(block, axis=1, initial=np.inf))
-        high = np.fmax(high, np.fmax.reduce(block, axis=1, initial=-np.inf))
-        whole &= ((block == np.rint(block)) | np.isnan(block)).all(1)
-        if block.shape[1]:
-            rises &= (block[:, 1:] >= block[:, :-1]).all(1) & ~(last > block[:, 0])
-            last = block[:, -1]
-    some = _finite_columns(rows[:: len(rows) // SOME_ROWS + 1])
-    values = [_different(column[~np.isnan(column)]) for column in some]
-    rises &= low < high
-    found = zip(low.tolist(), high.tolist(), whole.tolist(), values, rises.tolist(), strict=True)
-    return [Column(*each[:4], some.shape[1], each[4]) for each in found]
-
-
-def has_few(column: Array) -> bool:
-    """Whether a column has few different numbers, as far as some rows tell."""
-    some = column[:: len(column) // SOME_ROWS + 1]
-    return _different(some[some == some]) <= FEW
-
-
-def _different(column: Array) -> int:
-    """How many different numbers there are; `np.unique` would load numpy.ma."""
-    ordered = np.sort(column)
-    return int((ordered[1:] != ordered[:-1]).sum()) + bool(len(ordered))
-
-
-def _finite_columns(rows: Array) -> NDArray[np.float64]:
-    """A copy of the columns (K, n), of rows with finite coordinates; what else is not finite is NaN."""
-    columns = np.array(rows.T, np.float64, order="C")
-    finite = np.isfinite(columns)
-    if not finite.all():
-        columns[~finite] = np.nan
-        columns = columns[:, finite[:3].all(0)]
-    return columns
 
 
 def _free(names: Sequence[str]) -> list[int]:
@@ -206,10 +119,16 @@ def _before_x(rows: Array, columns: Sequence[Column]) -> int:
         if is_fraction or (are_whole and fourth.low < fourth.high):
             raise Refusal(f"has {len(columns)} columns, and the first is x, or counts the rows; {FLAG}")
         return 1
+    if len(rows) > MOST_ROWS and first.whole and first.values == first.rows and not any(c.whole for c in columns[1:4]):
+        raise Refusal(f"has {len(columns)} columns, and the first is x, or a number of the row; {FLAG}")
     is_map = min(c.low for c in columns[1:3]) > 1e5 and last < 1e4  # easting, northing, elevation
     if first.rises and len(rows) > 2 and (is_map or first.low > 50 * max(y, z, last, 100)):
         raise Refusal(f"has {len(columns)} columns, and the first is x, or a time; {FLAG}")
-    return 2 * _are_pixels(rows, columns)
+    if not _are_pixels(rows, columns):
+        return 0
+    if not any(c.rises for c in columns[:2]):
+        raise Refusal(f"has {len(columns)} columns, and the first two are x and y, or a pixel's row and column; {FLAG}")
+    return 2
 
 
 def _counts_rows(rows: Array, columns: Sequence[Column]) -> bool:
@@ -224,7 +143,7 @@ def _counts_rows(rows: Array, columns: Sequence[Column]) -> bool:
 
 def _are_pixels(rows: Array, columns: Sequence[Column]) -> bool:
     """Whether two columns that number rows and columns precede x y z, and not a normal or colours follow x y z."""
-    if not (len(rows) > MOST_ROWS and any(c.rises for c in columns[:2]) and len(columns) > 4):
+    if len(rows) <= MOST_ROWS or len(columns) < 5:
         return False
     if not all(c.whole and 0 <= c.low < c.high <= 65535 for c in columns[:2]) or any(c.whole for c in columns[2:5]):
         return False
@@ -276,9 +195,11 @@ def _colors(rows: Array, columns: Sequence[Column], names: Sequence[str], is_pts
     first = starts[0]
     stop = first + 3 + next((k for k, i in enumerate(starts[1:]) if i != first + k + 1), len(starts) - 1)
     if stop < len(names) and names[stop] == SKIPPED and columns[stop].is_small:
-        stop += _highest(columns[first + 1 : stop]) == 0  # perhaps an intensity, and black
+        stop += highest(columns[first + 1 : stop]) == 0  # perhaps an intensity, and black
+    while stop - first > 4 and columns[first].is_small and highest(columns[first:stop]) > SMALL:
+        first += 1  # counts, and a label, before colours
     if stop - first == 3:
-        return first, is_likely and (_highest(columns[first:stop]) > SMALL or not columns[first].whole)
+        return first, is_likely and (highest(columns[first:stop]) > SMALL or not columns[first].whole)
     behind = _colors_of_four(rows[:, first : first + 4], columns[first : first + 4])
     end = next((i for i in range(first + 3 + (behind or 0), stop) if columns[i].is_no_color), stop)
     if behind is not None and end - first in (3, 4):
@@ -290,7 +211,7 @@ def _colors(rows: Array, columns: Sequence[Column], names: Sequence[str], is_pts
 
 def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
     """Which three of four columns of one kind are colours: 0, the first, or 1, the last; None: it is not clear."""
-    some = _finite_columns(rows[:: len(rows) // SOME_ROWS + 1])
+    some = finite_columns(rows[:: len(rows) // SOME_ROWS + 1])
     related, margin = np.zeros((4, 4)), np.inf
     if some.shape[1] > 2:
         with np.errstate(invalid="ignore", divide="ignore"):  # of a column of one number
@@ -301,7 +222,7 @@ def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
     if not (end := four[3]).is_no_color:
         return 1
     if four[0].values > 2 * max(column.values for column in four[1:]):  # an intensity and few colours, or one tint
-        return 1 if all(c.low == c.high for c in four[1:]) and (end.high > SMALL or _highest(four[1:]) == 0) else None
+        return 1 if all(c.low == c.high for c in four[1:]) and (end.high > SMALL or highest(four[1:]) == 0) else None
     is_short = end.is_full or end.high <= SMALL or end.values <= min(SMALL, end.rows * 2 / 3)
     return 0 if is_short and max(last, 2 * related[1, 2] - first) <= margin else None
 
@@ -316,25 +237,22 @@ def _name_the_rest(columns: Sequence[Column], names: list[str], is_pts: bool) ->
         else:
             groups.append([i])
     for group in groups:
-        is_before = names[group[-1] + 1 :][:1] in (["r"], [RETURN])
+        is_before, last = names[group[-1] + 1 :][:1] in (["r"], [RETURN]), group[-1]
         group = [i for i in group if columns[i].is_intensity or columns[i].is_label] or group  # without times
         first = columns[group[0]]
         if len(columns) == 4 and first.low == first.high == 1 and first.rows > 1:
             continue  # homogeneous coordinates
-        if is_before:
+        if is_before and (group[-1] == last or len(group) == 1):
             before = columns[i := group.pop()]
             name = "label" if before.is_small and before.low < before.high and not is_pts else "intensity"
             names[i] = SKIPPED if name in names else name
-        elif (
-            len(group) > 2
-            and colors is None
-            and first.is_measure
-            and not any(columns[i].is_measure and not columns[i].is_label for i in group[1:])
-        ):
-            names[group[0]], group = "intensity", group[-1:]
         elif colors is not None and group[0] == colors + 3 and first.is_full:
-            full = next(most for most in FULL if _highest(columns[colors : colors + 3]) <= most)
+            full = next(most for most in FULL if highest(columns[colors : colors + 3]) <= most)
             group = group[first.high == full :]
+        others = [columns[i] for i in group[1:]]
+        is_alone = not any(c.is_measure and not c.is_label and c.whole == first.whole for c in others)
+        if len(others) > 1 and (colors is None or is_before) and first.is_measure and is_alone:
+            names[group[0]], group = SKIPPED if "intensity" in names else "intensity", group[-1:]
         for i in group if len(group) < 3 else group[: group[0] > begin]:
             if "label" not in names and columns[i].is_label:
                 names[i] = "label"
@@ -342,7 +260,3 @@ def _name_the_rest(columns: Sequence[Column], names: list[str], is_pts: bool) ->
                 continue  # an instance
             elif "intensity" not in names and len(group) < 3 and columns[i].is_intensity:
                 names[i] = "intensity"
-
-
-def _highest(columns: Sequence[Column]) -> float:
-    return max(column.high for column in columns)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..errors import Refusal
-from .by_numbers import ENOUGH, FEW, has_few, recognised
+from .by_numbers import ENOUGH, recognised
+from .column import FEW, has_few
 from .contents import EXTRAS, Array, Contents, Extras
 from .names import COLUMNS, left_out, places
 from .values import as_labels, as_unit_colors, depth_note, unpacked_colors
