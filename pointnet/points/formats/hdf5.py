@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,16 @@ def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
 
 def _group_of_points(file: Any) -> tuple[Any, list[str]]:
     """The file itself, or the only one of its groups with points where it has none, and the names beside that."""
-    groups = [name for name in file if _is_hard(file, name) and _holds_points(_arrays(file[name]))]
-    if not groups or _holds_points(_arrays(file)):
+    if _holds_points(_arrays(file)):
         return file, []
+    groups = [name for name in file if _is_hard(file, name) and _holds_points(_arrays(file[name]))]
     if len(groups) > 1:
         raise Refusal(f"holds points in the groups {quoted(', '.join(groups))}; save one of them in a file of its own")
-    return file[groups[0]], [name for name in file if name != groups[0]]
+    return (file[groups[0]], [name for name in file if name != groups[0]]) if groups else (file, [])
 
 
 def _arrays(group: Any) -> dict[str, str]:
-    """The data sets of numbers and the links in a group, by their names; of no other, a lone table is "points"."""
+    """The data sets of numbers and the links in a group, by their names; without others, a table is "points"."""
     import h5py
 
     if not isinstance(group, h5py.Group):
@@ -86,14 +86,14 @@ def _arrays(group: Any) -> dict[str, str]:
     hard = {name: group[name] for name in group if _is_hard(group, name)}
     others = {name for name, array in hard.items() if not isinstance(array, h5py.Dataset) or not _numbers(array.dtype)}
     arrays = {name: name for name in group if name not in others}
-    tables = [name for name in arrays if name in hard and hard[name].dtype.names]
+    tables = [name for name in arrays if name in hard and _holds_points(hard[name].dtype.names or ())]
     if len(tables) == 1 and not _holds_points(arrays):
         arrays = {"points" if name == tables[0] else name: name for name in arrays}
     return arrays
 
 
-def _holds_points(arrays: Mapping[str, str]) -> bool:
-    return bool(array_names(arrays, ()) or known_columns(arrays, ()))
+def _holds_points(names: Collection[str]) -> bool:
+    return bool(array_names(names, ()) or known_columns(names, ()))
 
 
 def _is_hard(group: Any, name: str) -> bool:
