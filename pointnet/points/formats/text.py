@@ -200,8 +200,10 @@ def _with_commas(lines: bytes, opening: Opening) -> tuple[Opening, list[str]]:
 
     With no comma in a number there, a later one is refused.
     """
+    if b"," not in lines:
+        return opening, []
     cells = IN_QUOTES.findall(lines) if opening.separator == "," else re.split(rb'[\s;|"]+', lines)
-    found = [cell for cell in map(bytes.strip, cells) if b"," in cell and WITH_COMMA.fullmatch(cell)]
+    found = [cell for cell in map(bytes.strip, cells) if WITH_COMMA.fullmatch(cell)]
     if any(re.fullmatch(DECIMAL, cell) for cell in found):
         return opening._replace(comma=b"."), []
     if any(re.fullmatch(THOUSANDS, cell) for cell in found):
