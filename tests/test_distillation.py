@@ -55,13 +55,13 @@ def test_a_sure_teacher_gives_cross_entropy():
 
 
 def test_the_teacher_is_the_mean_of_what_the_trained_networks_say(teachers):
-    teacher = Teacher(teachers, ["disc", "rod"], False, CPU)
+    teacher = Teacher(teachers, ["disc", "rod"], ("x", "y", "z"), CPU)
     x = two_shapes(seed=3).points
     wanted = torch.stack([(load_model(name)(x) / 3).softmax(1) for name in teachers]).mean(0)
     said = teacher.probabilities(x, 3.0)
     torch.testing.assert_close(said, wanted)
     assert not said.requires_grad
-    first, second = (Teacher([name], ["disc", "rod"], False, CPU) for name in teachers)
+    first, second = (Teacher([name], ["disc", "rod"], ("x", "y", "z"), CPU) for name in teachers)
     assert len({teacher.digest, first.digest, second.digest}) == 3
     assert (first.probabilities(x, 3.0) - said).abs().max() > 1e-3
 
@@ -72,7 +72,7 @@ def test_a_steps_loss_is_shared_between_labels_and_teacher(teachers):
     x, labels = data.points[:8], data.labels[:8]
     loss, logits, finite = run.step(x, labels)
     assert finite
-    wanted = distillation_loss(logits, Teacher(teachers, data.classes, False, CPU).probabilities(x, 4.0), 4.0)
+    wanted = distillation_loss(logits, Teacher(teachers, data.classes, ("x", "y", "z"), CPU).probabilities(x, 4.0), 4.0)
     assert wanted > 0.01
     torch.testing.assert_close(loss, 0.7 * F.cross_entropy(logits, labels, label_smoothing=0.1) + 0.3 * wanted)
 
@@ -134,12 +134,16 @@ def test_a_teacher_that_cannot_be_is_one_clear_line(tmp_path, teachers):
     renamed = LabelledClouds(data.points, data.labels, ["disc", "stick"])
     shutil.copytree(teachers[0], tmp_path / "normals")
     config = json.loads((tmp_path / "normals" / "config.json").read_text())
-    config["preprocessing"]["normals"] = True
+    config["preprocessing"]["channels"] = ["x", "y", "z", "nx", "ny", "nz"]
     (tmp_path / "normals" / "config.json").write_text(json.dumps(config))
     for names, clouds, message in (
         ((str(tmp_path / "nobody"),), data, "no model here"),
         ((teachers[0],), renamed, f"teacher {teachers[0]}: its classes are not those of the data set"),
-        ((teachers[0], str(tmp_path / "normals")), data, "must take points without normals, as the student, got one"),
+        (
+            (teachers[0], str(tmp_path / "normals")),
+            data,
+            "the model takes 3 channels per point, not x, y, z, nx, ny, nz",
+        ),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             fit(tiny(tmp_path / "run", teacher=names), clouds, log=quiet)

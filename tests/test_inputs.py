@@ -57,7 +57,7 @@ def test_a_wrong_argument_is_a_value_error(model, settings, message):
     [
         ({"frame": "y up"}, "the model expects points of frame 'y up', known here is 'z up, right-handed'"),
         ({"normalization": "none"}, "the model expects points of normalization 'none'"),
-        ({"normals": True}, "the model takes 3 channels per point, known here are 3, and 6 with normals"),
+        ({"normals": True}, "the model takes 3 channels per point, not x, y, z, nx, ny, nz"),
     ],
 )
 def test_weights_that_expect_other_points_are_refused(change, message):

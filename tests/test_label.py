@@ -308,7 +308,7 @@ def test_the_page_stands_upright_and_the_ply_as_the_file_does(folders, tmp_path)
     ("words", "message"),
     [
         (["--task", "scene"], "part is for the task part, not scene"),
-        (["--any_rotation"], "--any_rotation is for the task classification, not part"),
+        (["--votes", "12"], "--votes is for the task classification, not part"),
         (["--model", "pointnet_shapes", "--category", "table"], "--category is for the task part, not classification"),
         (["--model", "pointnet_shapes", "--out", "x"], "--out is for the task part or scene, not classification"),
         (["--model", "pointnet_shapes", "--task", "part"], "pointnet_shapes is for the task classification, not part"),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pointnet import __main__ as command_line
 from pointnet import load_model
 from pointnet.datasets import ModelNet
-from pointnet.evaluation.tasks import PREPROCESSING
+from pointnet.evaluation.contract import Contract
 from pointnet.models.ports import load_port
 from tests.helpers import SAMPLES, error_of
 
@@ -176,7 +176,10 @@ def test_weights_of_y_up_clouds_take_the_librarys_frame(tmp_path):
         x = torch.randn(2, channels, 60)
         model = load_port(tmp_path / "x.pth", up="y")
         assert_same(model, port, x, theirs=x[:, order])
-        assert model.preprocessing == PREPROCESSING | {"num_points": 1024, "normals": channels == 6}
+        contract = Contract.of(model)
+        assert (contract.num_points, contract.centre, contract.scale) == (1024, True, "unit sphere")
+        assert len(contract.channels) == channels
+        assert contract.normals == (channels == 6)
     with pytest.raises(ValueError, match="up must be y or z, got 'x'"):
         load_port(tmp_path / "x.pth", up="x")
 

@@ -170,28 +170,28 @@ def test_the_vertices_of_a_mesh_are_its_points_where_that_is_wanted(tmp_path, mo
     assert json.loads(capsys.readouterr().out)[0]["probability"] == pytest.approx(max(wanted.values()), abs=1e-5)
 
 
-def test_any_rotation_is_the_mean_over_twelve_and_blind_to_them(model):
+def test_votes_are_the_mean_over_even_rotations_and_blind_to_them(model):
     points = read_points(STOOL)
-    voted = [predict(points, model, any_rotation=True)]
+    voted = [predict(points, model, votes=12)]
     singles = probabilities([predict(rotated(points, 30 * step), model) for step in range(12)])
     np.testing.assert_allclose(probabilities(voted)[0], singles.mean(0), atol=1e-4)
     assert singles.std(0).max() > 1e-3
-    assert_alike([predict(rotated(points, 90), model, any_rotation=True)], voted)
+    assert_alike([predict(rotated(points, 90), model, votes=12)], voted)
 
 
 def test_normals_are_rotated_with_the_points():
     model = small(normals=True)
     rows = np.hstack([read_points(STOOL), np.full((1024, 3), 3**-0.5, np.float32)])
     spun = np.hstack([rotated(rows[:, :3], 30), rotated(rows[:, 3:], 30)])
-    assert_alike([predict(spun, model, any_rotation=True)], [predict(rows, model, any_rotation=True)])
+    assert_alike([predict(spun, model, votes=12)], [predict(rows, model, votes=12)])
 
 
 def test_weights_that_take_normals_get_those_of_meshes_and_refuse_what_has_none():
     model = small(normals=True)
     assert predict(CHAIR, model).class_name in CLASSES
-    with pytest.raises(PointCloudFileError, match="stool.xyz: has no normals"):
+    with pytest.raises(PointCloudFileError, match="stool.xyz: has no normals, which the model was taught with"):
         predict(STOOL, model)
-    with pytest.raises(ValueError, match=r"^points \(9, 3\): has no normals$"):
+    with pytest.raises(ValueError, match=r"^points \(9, 3\): has no normals, which the model was taught with$"):
         predict(np.eye(9)[:, :3], model)
 
 
@@ -261,10 +261,10 @@ def test_each_file_is_a_line_and_one_that_cannot_be_read_is_a_line_on_stderr(cap
 
 def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
     arguments = ["predict", str(STOOL), "nowhere.ply", str(CHAIR), "--json", "--model", folder]
-    assert command_line.main([*arguments, "--any_rotation", "--up", "y", "--num_points", "99"]) == 1
+    assert command_line.main([*arguments, "--votes", "12", "--up", "y", "--num_points", "99"]) == 1
     printed = capsys.readouterr()
     answers = json.loads(printed.out)
-    wanted = predict([STOOL, CHAIR], model, up="y", any_rotation=True, num_points=99)
+    wanted = predict([STOOL, CHAIR], model, up="y", votes=12, num_points=99)
     for answer, prediction in zip(answers, wanted, strict=True):
         assert answer == {
             "file": str(prediction.file),
@@ -282,7 +282,7 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
     [
         ([], "the following arguments are required: FILE"),
         ([""], "a file's name must not be empty"),
-        ([str(CHAIR), "--any_rotations"], "did you mean '--any_rotation'?"),
+        ([str(CHAIR), "--vote"], "did you mean '--votes'?"),
         ([str(ROOT / "pointnet" / "ops")], "holds no file of points"),
     ],
 )

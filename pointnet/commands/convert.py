@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+from pointnet.evaluation.contract import Contract
 from pointnet.models.ports import load_port
 from pointnet.names import printable
 from pointnet.points.read import SUFFIXES
@@ -27,6 +28,7 @@ def run(flags: Namespace) -> int:
             raise
         wanted = "convert takes the weights of another PointNet; show and predict take files of points, and folders"
         raise ValueError(f"{error}; {wanted}") from error
+    model.preprocessing = Contract.of(model).as_json()
     model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{out}/: a model of {len(model.classes)} classes, {parameters:,} parameters; it takes points with z up")

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from pointnet.datasets.catalog import check_dataset, open_dataset
 from pointnet.devices import find_device, keep_freed_memory, use_threads
+from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_same_classes, evaluate
 from pointnet.evaluation.tasks import task_of
 from pointnet.models import load_model
@@ -19,9 +20,18 @@ def run(flags: Namespace) -> int:
     model = load_model(flags.run)
     task = task_of(model)
     check_dataset(flags.dataset, task.name)
-    points, normals = model.preprocessing["num_points"], model.preprocessing.get("normals", False)
-    where = flags.dataset, flags.root, flags.split
-    data = open_dataset(*where, points, normals, download=flags.download, task=task.name, columns=flags.columns)
+    contract = Contract.of(model)
+    data = open_dataset(
+        flags.dataset,
+        flags.root,
+        flags.split,
+        contract.num_points,
+        "normals" in contract.features,
+        download=flags.download,
+        task=task.name,
+        columns=flags.columns or contract.columns,
+        up=contract.up or "" if flags.dataset in ("folder", "shapenetpart") else "",
+    )
     check_same_classes(model, data, flags.run, f"{flags.dataset} in {flags.root}")
     if not flags.json:
         print(threads, flush=True)

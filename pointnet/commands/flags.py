@@ -101,8 +101,11 @@ def predict(parser: ArgumentParser) -> None:
     add("--task", help="classification, part (of an object) or scene (a room in metres, with colours)")
     add("--model", help=f"{RUN} (default: pointnet_modelnet40; with --task part: pointnet_shapes_part)")
     add("--category", help="for parts: the category of the objects, by its name in the data set; labels get better")
-    add("--up", help="the up axis of the files, y or z (default: by the file format); points are rotated if it is y")
-    add("--any_rotation", action="store_true", help="average over 12 rotations; for weights trained with --rotate 180")
+    add(
+        "--up",
+        help="the up axis of the files, z, y, or auto: the surer (default: by their format, or as in training)",
+    )
+    add("--votes", **WHOLE, help="average over so many rotations about the up axis (the paper: 12; default: 1)")
     text = "points used of each file (default: as in training; for parts 4,096; for rooms all, and 100,000 of a mesh)"
     add("--num_points", **WHOLE, help=text)
     add("--columns", metavar="X,Y,...", help=COLUMNS)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pointnet.devices import use_threads
-from pointnet.evaluation.tasks import PREPROCESSING, TASKS, task_of
+from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.tasks import TASKS, task_of
 from pointnet.inference.inputs import as_model, find_files, lines_of_folders
 from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
@@ -22,7 +23,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
 # The flags that not every task has.
-ONLY_FOR = {"category": ("part",), "any_rotation": ("classification",), "out": ("part", "scene")}
+ONLY_FOR = {"category": ("part",), "votes": ("classification",), "out": ("part", "scene")}
 # Lines to print, each with a JSON object if it is about a file, and errors of files.
 Lines = Iterator[tuple[str, dict[str, Any] | None] | PointCloudFileError]
 
@@ -55,10 +56,10 @@ def run(flags: Namespace) -> int:
 
 def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model expects, then the class of each file."""
-    how = flags.up, flags.any_rotation, flags.num_points, flags.columns, flags.vertices
+    how = flags.up, flags.votes or 1, flags.num_points, flags.columns, flags.vertices
     predictions = predict_each(files, cast(PointNetClassifier, model), *how)
-    name, count = flags.model or DEFAULTS["classification"], flags.num_points or model.preprocessing["num_points"]
-    expected = f"{count:,} points of each file, {', '.join(PREPROCESSING.values())}"
+    name, contract = flags.model or DEFAULTS["classification"], Contract.of(model)
+    expected = f"{flags.num_points or contract.num_points:,} points of each file, {contract}"
     yield f"{name}: {len(model.classes)} classes; takes {expected}; {threads}", None
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
     for found in predictions:
@@ -76,7 +77,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
     how = flags.category, flags.up, flags.num_points, True, flags.columns, flags.vertices
     clouds = label_each(files, cast(Segmenter, model), *how)
-    classes, categories = len(model.classes), model.preprocessing.get("categories", ())
+    classes, categories = len(model.classes), Contract.of(model).categories
     labels = f"{classes} parts of {len(categories)} categories" if categories else f"{classes} classes"
     if categories and flags.category:
         labels = f"the parts of {flags.category}"

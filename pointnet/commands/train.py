@@ -81,7 +81,7 @@ def train(command: Command) -> None:
         resume = resume or (restart_count() > 0 and began_here(command))
         if not command.seeds and run_folder.seed_folders(config.out):
             raise ValueError(f"{config.out}: holds runs of several seeds; choose another --out")
-    how = (config.num_points, config.normals, config.strict, config.download, config.task, config.columns)
+    how = (config.num_points, config.normals, config.strict, config.download, config.task, config.columns, config.up)
     with world.together(), world.one_by_one():  # what cannot work is refused first
         find_device(config.device)
         if config.tensorboard:

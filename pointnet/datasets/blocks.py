@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pointnet.points.frame import BLOCK
 
 POINTS = 4096  # of a block, in the published data
-CHANNELS = 9
+CHANNEL_NAMES = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")
+CHANNELS = len(CHANNEL_NAMES)
 SIDE, STRIDE = 1.0, 0.5  # of the blocks, in metres: a block is two by two cells
 WIDEST = 1000  # metres; a wider room is probably not in metres
 

@@ -22,9 +22,11 @@ from .shapenetpart import ShapeNetPart
 from .shapes import Shapes, shape_parts
 
 
-def _shapenetpart(root: AnyPath, split: str, num_points: int, normals: bool = False) -> ShapeNetPart:
+def _shapenetpart(
+    root: AnyPath, split: str, num_points: int, normals: bool = False, up: str | None = None
+) -> ShapeNetPart:
     """ "train" is all that is not for testing, as training wants it; `split_validation` holds "val" out."""
-    return ShapeNetPart(root, "trainval" if split == "train" else split, num_points, normals=normals)
+    return ShapeNetPart(root, "trainval" if split == "train" else split, num_points, normals=normals, up=up)
 
 
 # The data sets of each task, by name. Each takes root, split and num_points, and some normals or strict.
@@ -56,6 +58,7 @@ def open_dataset(
     download: bool = False,
     task: str = "classification",
     columns: str = "",
+    up: str = "",
 ) -> LabelledClouds:
     """One split of a data set in `DATASETS_OF[task]`; `LabelledPoints` for the tasks "part" and "scene".
 
@@ -64,6 +67,7 @@ def open_dataset(
         strict: a file that cannot be read is an error; else a set of many files lists it in `.bad`.
         download: download the set if it is not found and offered.
         columns: the names of the columns of files that are tables, as in `read_cloud`; for the data set folder.
+        up: the up axis of its files, "z" or "y"; "": as known of them.
 
     Raises:
         PointCloudFileError: the set is missing (and not to be downloaded) or damaged.
@@ -77,7 +81,9 @@ def open_dataset(
         raise ValueError(f"the data set {name} has no normals")
     if columns and "columns" not in known:
         raise ValueError(f"the data set {name} has columns of its own; --columns is for the data set folder")
-    wanted = {"normals": normals, "strict": strict, "columns": columns}
+    if up and "up" not in known:
+        raise ValueError(f"the up axis of the data set {name} is known; leave out --up")
+    wanted = {"normals": normals, "strict": strict, "columns": columns, "up": up or None}
     chosen = {option: value for option, value in wanted.items() if option in known}
     open_split = partial(DATASETS_OF[task][name], root=root, split=split, num_points=num_points, **chosen)
     archive = DOWNLOADS.get(name)

@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 from pointnet.names import printable
 from pointnet.points.read import PointCloudFileError
 
+# What the unit of clouds may be.
+UNIT_SPHERE, AS_GIVEN, IN_BLOCKS = "unit sphere", "as given", "blocks of a metre"
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 
 
@@ -31,7 +33,15 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
     once, `data.batch(indices)` some of it, with all K. `data.files` are the clouds' files, if each comes from one;
     `data.bad` are the errors of files that could not be read, `data.notes` lines about files that were not tried.
+
+    What a network learns of its input beside the points (`evaluation.contract`), None where the numbers tell it, and
+    free to be set: `data.channel_names`, such as ("x", "y", "z", "r", "g", "b"); `data.scale`, "unit sphere",
+    or "as given" where units matter; `data.up`, how files whose format does not say were turned, "z" or "y".
     """
+
+    channel_names: tuple[str, ...] | None = None
+    scale: str | None = None
+    up: str | None = None
 
     def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str], num_points: int | None = None):
         if points.dim() != 3 or labels.shape != points.shape[:1]:

@@ -94,7 +94,7 @@ class MeshFolder(LabelledClouds):
             raise PointCloudFileError(folder, f"its {split} split holds no file that can be read{reason}")
         labels = torch.tensor([label_of[file] for file in cached.files])
         super().__init__(torch.from_numpy(cached.points), labels, classes, num_points)
-        self.files = cached.files
+        self.up, self.files = up, cached.files
         self.bad = bad
         self.notes = passed_over(folder, 2)
 

@@ -70,6 +70,7 @@ class ModelNet(LabelledClouds):
             raise PointCloudFileError(folder, f"its {split} split holds no shape of ModelNet{num_classes}")
         labels = torch.tensor([classes.index(name) for name in names])
         super().__init__(torch.from_numpy(points), labels, classes, num_points)
+        self.up = up
 
 
 Names = tuple[str, ...]

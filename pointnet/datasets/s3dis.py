@@ -15,9 +15,9 @@ from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels
 from pointnet.points.sampling import seed_of
 
 from . import releases
-from .blocks import CHANNELS, POINTS, WIDEST, Cells, block_channels
+from .blocks import CHANNEL_NAMES, CHANNELS, POINTS, WIDEST, Cells, block_channels
 from .cache import cached_clouds
-from .clouds import LabelledPoints, draw_labelled
+from .clouds import IN_BLOCKS, LabelledPoints, draw_labelled
 
 # In the published order of the labels.
 CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())
@@ -74,6 +74,7 @@ class S3DIS(LabelledPoints):
             raise PointCloudFileError(folder, f"its {split} split holds no block, with {area} for testing")
         labels = torch.tensor([names.index(room) for room in rooms])
         super().__init__(torch.from_numpy(points), labels, names, CLASSES, num_points=num_points)
+        self.channel_names, self.scale = CHANNEL_NAMES, IN_BLOCKS
         self.room_files = files
         self.keep(torch.tensor(rows))
 

@@ -110,6 +110,7 @@ class ShapeNetPart(LabelledPoints):
         in_order = [part_names.get(label, str(label)) for label in range(parts_of.shape[1])]
         labels = torch.tensor([categories.index(name) for name in names])
         super().__init__(torch.from_numpy(points), labels, categories, in_order, parts_of, num_points)
+        self.up = up or "y"
         self.validation = torch.tensor(validation)
         self.keep(torch.tensor(rows))
 

@@ -14,7 +14,6 @@ from pointnet.models.segmentation import PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS, 
 
 from .metrics import ConfusionMatrix, PartScores, SceneScores
 
-PREPROCESSING = {"frame": "z up, right-handed", "normalization": "centred, in the unit sphere"}
 Examples = tuple[Tensor, Tensor | None, Tensor, Tensor]  # see `Task.examples`
 
 
@@ -48,9 +47,9 @@ class Task:
         """The arguments of a network for this data."""
         return {"num_classes": len(self.class_names(data)), "in_channels": data.channels}
 
-    def preprocessing(self, data: LabelledClouds) -> dict[str, Any]:
-        """How the data was prepared, which the weights will expect of any input."""
-        return dict(PREPROCESSING)
+    def categories(self, data: LabelledClouds) -> tuple[str, ...]:
+        """What the network's second input may be; none if it has no such input."""
+        return ()
 
     def check(self, data: LabelledClouds) -> None:
         """Raises ValueError, in one line, unless a network can learn from the data."""
@@ -122,8 +121,8 @@ class PartSegmentation(Task):
             "parts_of": [row.nonzero()[:, 0].tolist() or list(range(len(names))) for row in parts_of],
         }
 
-    def preprocessing(self, data: LabelledClouds) -> dict[str, Any]:
-        return PREPROCESSING | {"categories": list(data.classes)}
+    def categories(self, data: LabelledClouds) -> tuple[str, ...]:
+        return data.classes
 
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
         points, parts, valid = split_parts(points)
@@ -142,10 +141,6 @@ class SceneSegmentation(Task):
     head_widths = SCENE_HEAD_WIDTHS
     titles = SceneScores.titles
     unit = "points"
-
-    def preprocessing(self, data: LabelledClouds) -> dict[str, Any]:
-        blocks = "in blocks of a metre: xyz from its middle and floor, rgb, xyz as a share of the room"
-        return PREPROCESSING | {"normalization": blocks}
 
     def scores(self, data: LabelledClouds, device: torch.device | str) -> SceneScores:
         return SceneScores(len(self.class_names(data)), device)

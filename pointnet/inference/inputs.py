@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointnet.evaluation.tasks import PREPROCESSING, task_of
+from pointnet.evaluation.tasks import task_of
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, PointNetModel, load_model, shipped
 from pointnet.points.read import PointCloud, PointCloudFileError, cloud_of, files_in, passed_over, read_cloud
@@ -37,18 +37,6 @@ def as_model(model: AnyPath | PointNetModel | None, *tasks: str) -> PointNetMode
     if (task := task_of(model).name) not in tasks:
         raise ValueError(f"{name} is for the task {task}, not {' or '.join(tasks)}")
     return model
-
-
-def takes_normals(model: PointNetModel) -> bool:
-    """Whether the model takes normals with the points. ValueError if it expects what the library does not make."""
-    expected, channels = model.preprocessing, model.arguments["in_channels"]
-    for name, known in PREPROCESSING.items():
-        if expected.get(name, known) != known:
-            raise ValueError(f"the model expects points of {name} '{expected[name]}', known here is '{known}'")
-    normals = bool(expected.get("normals", False))
-    if channels != (6 if normals else 3):
-        raise ValueError(f"the model takes {channels} channels per point, known here are 3, and 6 with normals")
-    return normals
 
 
 def answers_of(source: Sources, answer_each: Callable[[Sequence[Source]], Iterable[T | PointCloudFileError]]) -> Any:
@@ -106,14 +94,18 @@ def path_of(source: Source) -> Path | None:
 
 
 def from_source(
-    source: Source, use: Callable[[PointCloud, int], T], of_files: Mapping[str, Any], **drawing: Any
+    source: Source,
+    use: Callable[[PointCloud, int], T],
+    of_files: Mapping[str, Any],
+    of_arrays: Mapping[str, Any],
+    **drawing: Any,
 ) -> T | PointCloudFileError:
     """What `use` makes of a source's cloud and seed (made from the file's name; 0 for an array), or a file's error.
 
     Args:
         use: raises ValueError with a reason if it refuses the cloud.
-        of_files: arguments of `read_cloud` that arrays do not need.
-        drawing: arguments of `read_cloud` and `cloud_of`.
+        of_files, of_arrays: arguments of `read_cloud` and of `cloud_of`.
+        drawing: arguments of both.
 
     Raises:
         ValueError: an array that is no cloud, or that `use` refuses.
@@ -121,7 +113,7 @@ def from_source(
     path = path_of(source)
     if path is None:
         rows = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
-        cloud = cloud_of(rows, **drawing)
+        cloud = cloud_of(rows, **of_arrays, **drawing)
         try:
             return use(cloud, 0)
         except ValueError as error:

@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pointnet.evaluation.contract import Contract
 from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.names import check_name, printable
 from pointnet.points.colours import label_colours
-from pointnet.points.frame import BLOCK, centre_and_radius, up_of
+from pointnet.points.frame import BLOCK, up_of
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing, named_by_hand
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, from_source, path_of, takes_normals
+from .inputs import Source, Sources, answers_of, as_model, from_source, path_of
 from .scenes import LabelledScene, label_scene
 
 CHUNK = 8192  # points that are scored together
@@ -122,8 +123,8 @@ def label_points(
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights
             for parts.
         category: the category of the objects, one of `model.preprocessing["categories"]`; points get the labels of its
-            parts only. None: unknown, and points get labels of any category. Those are less certain, and mostly wrong
-            from a network that was always given the category in training (`--unknown_category 0`).
+            parts only. None: unknown, and points get labels of any category, which are less certain; a network that
+            was told the category of each object in training (`--unknown_category 0`) refuses that.
         up: as in `predict`.
         num_points: how many points of an object the network sees before it labels all, drawn with a seed made from
             the file's name, and how many are drawn from a mesh; None for 4,096. It sees all points of a smaller cloud,
@@ -159,61 +160,59 @@ def label_each(
         ValueError: an array or an argument that `label_points` refuses.
     """
     check_drawing(num_points, up)
+    contract = Contract.of(model)
     if isinstance(model, PointNetPartSegmenter):
-        count, mapped, extras = num_points or KEPT, False, ("normals",) if takes_normals(model) else ()
-        label = _part_labels(model, category, count)
+        count, mapped = num_points or KEPT, False
+        label = _part_labels(model, contract, category, count)
     else:
-        count, extras = num_points or ROOM_POINTS, ("colors",)
+        count = num_points or ROOM_POINTS
         label = partial(_label_room, model)
         if category is not None:
             raise ValueError(f"a room has no category, got '{category}'")
         if any(path_of(source) is None for source in sources):
             raise ValueError("arrays of a room, points and colours, are for pointnet.inference.scenes.label_scene")
 
-    by_hand = named_by_hand(columns)
+    of_arrays = {"columns": contract.channels}
+    by_hand = named_by_hand(columns or contract.columns)
 
     def labelled(source: Source) -> LabelledCloud | PointCloudFileError:
         path = path_of(source)
-        axis = (up or "z") if path is None else up_of(path, up)
+        axis = (up or "z") if path is None else up_of(path, up or contract.up)
 
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
             labels, probability = label(cloud.in_library_frame(axis), seed)
             return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes, cloud.notes)
 
         # Not rotated on reading: the labelled points are as in the file.
-        of_files = {"extras": extras, "mesh_points": count, "columns": by_hand, "vertices": vertices}
+        of_files = {"extras": contract.features, "mesh_points": count, "columns": by_hand, "vertices": vertices}
         of_files["mapped"] = mapped and axis == "z"
-        return from_source(source, answer, of_files, up="z", precise=True)
+        return from_source(source, answer, of_files, of_arrays, up="z", precise=True)
 
     return map(labelled, sources)
 
 
-def _part_labels(model: PointNetPartSegmenter, category: str | None, count: int) -> Label:
+def _part_labels(model: PointNetPartSegmenter, contract: Contract, category: str | None, count: int) -> Label:
     """A function that labels all points of an object, by what the network sees of `count` of them."""
-    categories = model.preprocessing.get("categories", ())
+    categories = contract.categories
     if category is not None:
         check_name("category", category, categories)
-    normals, network, device = takes_normals(model), model.fold(), next(model.parameters()).device
+    elif contract.needs_category:
+        raise ValueError(f"the model was told each object's category; give --category, one of {', '.join(categories)}")
+    network, device = model.fold(), next(model.parameters()).device
     kind = None if category is None else torch.tensor([categories.index(category)], device=device)
 
     def label(cloud: PointCloud, seed: int) -> LabelledScene:
-        points, size = cloud.points, len(cloud.points)
-        if normals and cloud.normals is None:
-            raise ValueError("has no normals")
-        centre, radius = centre_and_radius(points)
+        size, rows_of = len(cloud.points), contract.channels_of(cloud)
 
         def channels(rows: slice | NDArray[np.int64]) -> Tensor:
-            seen: NDArray[np.floating] = (points[rows] - centre) / radius
-            if normals and cloud.normals is not None:
-                seen = np.hstack([seen, cloud.normals[rows]])
-            return torch.from_numpy(seen.T.astype(np.float32))[None].to(device)
+            return torch.from_numpy(rows_of(rows))[None].to(device)
 
         drawn = np.random.default_rng(seed).choice(size, count, replace=False) if size > count else slice(None)
         chunks = [slice(start, start + CHUNK) for start in range(0, size, CHUNK)]
         labels, probability = np.empty(size, np.int64), np.empty(size, np.float32)
         scored = network.label_chunks(channels(drawn), map(channels, chunks), kind)
         for chunk, logits in zip(chunks, scored, strict=True):
-            likeliest = network.restrict(logits, kind)[0].softmax(0).max(0)
+            likeliest = (network.restrict(logits, kind)[0] / contract.temperature).softmax(0).max(0)
             labels[chunk], probability[chunk] = likeliest.indices.cpu(), likeliest.values.cpu()
         return LabelledScene(labels, probability)
 

@@ -9,16 +9,19 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from pointnet.datasets.clouds import UNIT_SPHERE
+from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import vote
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing, named_by_hand
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, from_source, path_of, takes_normals
+from .inputs import Source, Sources, answers_of, as_model, from_source, path_of
 
-VOTES = 12  # rotations about the up axis, as Qi et al. 2017 vote over
+AUTO = "auto"  # the up axis whose answer is surer
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
 
 
@@ -72,7 +75,7 @@ def predict(
     source: Sources,
     model: AnyPath | PointNetClassifier | None = None,
     up: str | None = None,
-    any_rotation: bool = False,
+    votes: int = 1,
     num_points: int | None = None,
     columns: str | Iterable[str] | None = None,
     vertices: bool = False,
@@ -81,24 +84,25 @@ def predict(
 
     Args:
         source: a file of any format that `read_points` reads, a folder of them, or an array (N, 3), with normals
-            (N, 6); or a list of these. A mesh is sampled by area. Rows of zeros of a file are left out, if there are
-            several; those of an array count.
+            (N, 6), or with the channels that the model takes; or a list of these. A mesh is sampled by area. Rows of
+            zeros of a file are left out, if there are several; those of an array count.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights of
             ModelNet40. For a model that labels points, use `label_points`.
-        up: the up axis of the source, "z" or "y"; points are rotated to the frame of the weights (z up). None: y for
-            GLB and glTF, as their standard says, and z for all others.
-        any_rotation: average the probabilities over 12 even rotations about the up axis, for clouds that may face
-            anywhere.
+        up: the up axis of the source, "z" or "y"; points are rotated to the frame of the weights (z up). "auto": the
+            one whose answer is surer. None: y for GLB and glTF, as their standard says, and for all others as in
+            training, which is z for the shipped weights; a note says so where the other's answer is clearly surer.
+        votes: average the probabilities over so many even rotations about the up axis (Qi et al. 2017: 12).
         num_points: how many points of each cloud the network sees; None for as many as in training. They are drawn as
             in training on files, seeded by the file's name, and repeated where a cloud has fewer.
+        columns: the names of the columns of files that are tables, as in `read_cloud`; None: as in training.
         vertices: take the vertices of a mesh as its points, in place of points drawn from its faces.
 
     Raises:
-        PointCloudFileError: a file that cannot be read, the first of several.
+        PointCloudFileError: a file that cannot be read or lacks what the model takes, the first of several.
         ValueError: an array or an argument outside the values above, or no such model.
     """
     classifier = cast(PointNetClassifier, as_model(model, "classification"))
-    how = classifier, up, any_rotation, num_points, columns, vertices
+    how = classifier, up, votes, num_points, columns, vertices
     return answers_of(source, lambda sources: predict_each(sources, *how))
 
 
@@ -106,7 +110,7 @@ def predict_each(
     sources: Sequence[Source],
     model: PointNetClassifier,
     up: str | None,
-    any_rotation: bool,
+    votes: int,
     num_points: int | None,
     columns: str | Iterable[str] | None = None,
     vertices: bool = False,
@@ -116,25 +120,34 @@ def predict_each(
     Raises:
         ValueError: an array or an argument that `predict` refuses.
     """
-    count = model.preprocessing["num_points"] if num_points is None else num_points
-    check_drawing(count, up)
-    normals, network = takes_normals(model), model.fold()
-    extras = ("normals",) if normals else ()
-    of_files = {"extras": extras, "columns": named_by_hand(columns), "vertices": vertices}
-    drawing = {"num_points": max(count, KEPT), "up": up, "repeat": True, "normalize": True}
+    contract, network = Contract.of(model), model.fold()
+    count = contract.num_points if num_points is None else num_points
+    check_drawing(count, None if up == AUTO else up)
+    if votes < 1:
+        raise ValueError(f"votes must be at least 1, got {votes}")
+    axis = None if up == AUTO else up
+    of_files = {"extras": contract.features, "vertices": vertices, "up": axis or contract.up}
+    of_files["columns"] = named_by_hand(columns or contract.columns)
+    of_arrays = {"columns": contract.channels, "up": axis}
+    drawing = {"num_points": max(count, KEPT), "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
 
     def channels(cloud: PointCloud, seed: int) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        return cloud.unit_sphere_channels(normals)[:, :count], cloud.notes
+        return contract.channels_of(cloud)(slice(count)), cloud.notes
+
+    def scored(x: Tensor) -> Tensor:
+        """The probabilities (B, classes) of clouds (B, C, N)."""
+
+        def logits(rotated: Tensor) -> Tensor:
+            return network.classify_chunks(rotated.split(-(-BATCH_POINTS // len(x)), 2)) / contract.temperature
+
+        return vote(logits, x.to(network.logits.weight.device), votes, contract.normals).exp().cpu()
 
     def answers(batch: Sequence[Source]) -> Iterator[Prediction | PointCloudFileError]:
-        clouds = [from_source(source, channels, of_files, **drawing) for source in batch]
+        clouds = [from_source(source, channels, of_files, of_arrays, **drawing) for source in batch]
         readable = [cloud for cloud in clouds if not isinstance(cloud, PointCloudFileError)]
         rows: list[list[float]] = []
         if readable:
-            x = torch.from_numpy(np.stack([rows for rows, _ in readable])).to(network.logits.weight.device)
-            chunk, votes = -(-BATCH_POINTS // len(x)), VOTES if any_rotation else 1
-            logs = vote(lambda rotated: network.classify_chunks(rotated.split(chunk, 2)), x, votes, normals)
-            rows = logs.exp().tolist()
+            rows = scored(torch.from_numpy(np.stack([rows for rows, _ in readable]))).tolist()
         scores = iter(rows)
         for source, cloud in zip(batch, clouds, strict=True):
             if isinstance(cloud, PointCloudFileError):

@@ -60,11 +60,14 @@ def load_port(path: AnyPath, classes: Sequence[str] = (), up: str = "z") -> Poin
     if up == "y":
         _exchange_y_and_z(model)
     model.classes = tuple(classes) or tuple(f"class {label}" for label in range(model.num_outputs))
+    count = model.arguments["in_channels"]
+    others = ("nx", "ny", "nz") if count == 6 else [f"channel {i}" for i in range(3, count)]
     model.preprocessing = {
         "frame": "z up, right-handed",
-        "normalization": "centred, in the unit sphere",
         "num_points": NUM_POINTS,
-        "normals": model.arguments["in_channels"] == 6,
+        "channels": ["x", "y", "z", *others],
+        "centre": True,
+        "scale": "unit sphere",
     }
     return model.eval()
 

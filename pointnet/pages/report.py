@@ -92,7 +92,7 @@ def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tu
     config, tested = run.config, bool(run.result and run.result["test"])
     root = config.root if root is None else root
     split = "test" if tested else "train"
-    how = config.num_points, config.normals, config.strict, download, config.task, config.columns
+    how = config.num_points, config.normals, config.strict, download, config.task, config.columns, config.up
     data = open_dataset(config.dataset, root, split, *how)
     check_same_classes(run.model, data, run.path, f"{config.dataset} in {root}")
     held_out = data if tested else training_parts(data, config)[1]

@@ -30,6 +30,7 @@ from .formats.hdf5 import parse_hdf5
 from .formats.hdf5 import read_hdf5 as read_hdf5
 from .formats.kitti import parse_bin
 from .formats.las import parse_las
+from .formats.names import COLUMNS
 from .formats.names import named_by_hand as named_by_hand
 from .formats.obj import parse_obj
 from .formats.off import parse_off
@@ -149,10 +150,14 @@ def cloud_of(
     repeat: bool = False,
     normalize: bool = False,
     precise: bool = False,
+    columns: Sequence[str] = (),
 ) -> PointCloud:
     """The cloud that `read_cloud` gives for a file of these rows: points (N, 3), or points and normals (N, 6).
 
     But rows of zeros stay, however many, so that the cloud's rows are the caller's.
+
+    Args:
+        columns: of rows (N, K) the names of K columns, x, y and z first; colours are taken as they are.
 
     Raises:
         ValueError: rows of another shape or not of numbers, or that `read_cloud` would refuse in a file; an argument
@@ -160,11 +165,18 @@ def cloud_of(
     """
     check_drawing(num_points, up)
     drawing = Drawing(num_points, np.random.default_rng(seed), repeat, normalize, precise, any_zeros=True)
-    if rows.ndim != 2 or rows.shape[1] not in (3, 6) or not len(rows) or rows.dtype.kind not in "fiu":
+    width = rows.shape[1] if rows.ndim == 2 else 0
+    names = tuple(columns) if len(columns) == width else ("x", "y", "z", "nx", "ny", "nz")[:width]
+    if width not in (3, 6, len(columns)) or not len(rows) or rows.dtype.kind not in "fiu":
         wanted = "numbers (N, 3), or (N, 6) with normals"
         several = "; give several clouds as a list" if rows.ndim == 3 else ""
         raise ValueError(f"points must be {wanted}, got {rows.dtype} {tuple(rows.shape)}{several}")
-    contents = Contents(rows[:, :3], normals=rows[:, 3:] if rows.shape[1] == 6 else None)
+    parts: dict[str, Any] = {}
+    for what, group in COLUMNS.items():
+        if group[0] in names:
+            at = names.index(group[0])
+            parts[what] = rows[:, at : at + len(group)] if len(group) > 1 else rows[:, at]
+    contents = Contents(parts.pop("points"), **parts)
     try:
         with np.errstate(all="ignore"):
             return cloud_from(contents, drawing, EXTRAS).in_library_frame(up or "z")

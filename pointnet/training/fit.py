@@ -9,6 +9,7 @@ from typing import Any
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.devices import deterministic_algorithms, environment, find_device
+from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model
@@ -85,7 +86,7 @@ def open_run(config: TrainConfig, train: LabelledClouds, resume: bool, world: Wo
         if len(set(world.gather(run.identity["data"]))) > 1:
             raise ValueError("the processes of the run do not have the same data; all need the same --root")
         if world.writes and not resume:
-            create_run_folder(out, config, train)
+            create_run_folder(out, config, train, run.contract)
     with world.together():
         if not world.writes and not (out / CONFIG).exists():
             reason = f"rank {world.rank} does not see it; the processes of a run need a folder they share"
@@ -168,13 +169,12 @@ def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) ->
         raise ValueError(f"a step has {smallest} clouds, and {needed}")
 
 
-def create_run_folder(out: Path, config: TrainConfig, train: LabelledClouds) -> None:
+def create_run_folder(out: Path, config: TrainConfig, train: LabelledClouds, contract: Contract) -> None:
     """Creates the folder with all that is known before the first step: settings, and how to build the model."""
     out.mkdir(parents=True, exist_ok=True)
     task = TASKS[config.task]
-    preprocessing = task.preprocessing(train) | {"num_points": config.num_points, "normals": config.normals}
     described = {"arguments": model_arguments(config, train), "classes": task.class_names(train)}
-    save_config(out, model=config.network, **described, preprocessing=preprocessing)
+    save_config(out, model=config.network, **described, preprocessing=contract.as_json())
     write_config(out, config)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointnet.evaluation.contract import Contract
 from pointnet.models import PointNetPartSegmenter, load_model
 
 from .settings import LossSettings
@@ -71,23 +72,23 @@ class Teacher:
 
     Args:
         names: one or more names or folders, as `load_model` takes them.
-        classes, normals: the student's; each network must have the same.
+        classes, channels: the student's; each network must have the same.
         device: where the networks run, in eval mode and folded.
 
     `digest` is a hash of the weights, which tells teachers apart. ValueError, naming it, for a network that is not
     there, or is for other classes or channels.
     """
 
-    def __init__(self, names: Sequence[str], classes: Sequence[str], normals: bool, device: torch.device):
+    def __init__(self, names: Sequence[str], classes: Sequence[str], channels: Sequence[str], device: torch.device):
         digest = hashlib.sha256()
         self.networks = []
         for name in names:
             network = load_model(name)
             if network.classes != tuple(classes):
                 raise ValueError(f"teacher {name}: its classes are not those of the data set")
-            if network.preprocessing.get("normals", False) != normals:
-                wanted, got = ("with", "without") if normals else ("without", "with")
-                raise ValueError(f"teacher {name}: must take points {wanted} normals, as the student, got one {got}")
+            if (taught := Contract.of(network).channels) != tuple(channels):
+                got = f"{', '.join(channels)}, as the student, got {', '.join(taught)}"
+                raise ValueError(f"teacher {name}: must take the channels {got}")
             for tensor in network.state_dict().values():
                 digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
             self.networks.append(network.fold().to(device))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pointnet.datasets import LabelledClouds
+from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.evaluation.tasks import TASKS
 from pointnet.layers import synchronize_norms
 from pointnet.layers.tnet import TNET_WIDTHS
@@ -28,6 +29,19 @@ def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]
         "tnet_widths": [scaled(widths, config.tnet_width) for widths in TNET_WIDTHS],
         "dropout": config.dropout,
     }
+
+
+def contract_of(config: TrainConfig, data: LabelledClouds) -> Contract:
+    """The contract of the network of a run on this data."""
+    categories = TASKS[config.task].categories(data)
+    return contract_of_data(
+        data,
+        num_points=config.num_points,
+        columns=config.columns,
+        rotations=config.rotate,
+        categories=categories,
+        needs_category=bool(categories) and config.unknown_category == 0,
+    )
 
 
 def scaled(widths: Sequence[int], share: float) -> list[int]:

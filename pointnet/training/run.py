@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import random_subset
+from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.models import PointNetModel
 from pointnet.models.weights import save_weights
@@ -24,7 +25,7 @@ from .augment import augment, hide_categories
 from .checkpoint import load_checkpoint, save_checkpoint
 from .loader import Batch, Loader, count_batches, cut_batches, make_loader
 from .losses import Teacher
-from .network import make_model
+from .network import contract_of, make_model
 from .optimizer import MovingAverage, make_optimizer, make_schedule
 from .run_folder import CHECKPOINT, write_metrics
 from .settings import TrainConfig
@@ -63,6 +64,7 @@ class Run:
     device: torch.device
     world: World
     train: LabelledClouds
+    contract: Contract
     loader: Loader
     step: Step
     generator: torch.Generator
@@ -79,8 +81,9 @@ class Run:
         """A new run. ValueError for a teacher that does not fit."""
         if device.index is not None:  # streams, events and graphs belong to the current device
             torch.cuda.set_device(device)
+        contract = contract_of(config, train)
         with world.together():  # first, as building a network draws random numbers
-            teacher = Teacher(config.teacher, train.classes, config.normals, device) if config.teacher else None
+            teacher = Teacher(config.teacher, train.classes, contract.channels, device) if config.teacher else None
             loader = make_loader(train, device, config.feed)
         torch.manual_seed(config.seed)
         model = make_model(config, train, device, world)
@@ -97,7 +100,8 @@ class Run:
             "device": device.type, "samples": len(train), "data": fingerprint(train), "processes": world.size,
             "teacher": teacher and teacher.digest,
         }  # fmt: skip
-        return cls(config, device, world, train, loader, step, torch.Generator(device).manual_seed(seed), identity)
+        generator = torch.Generator(device).manual_seed(seed)
+        return cls(config, device, world, train, contract, loader, step, generator, identity)
 
     @property
     def task(self) -> Task:
@@ -137,7 +141,7 @@ class Run:
         config, generator = self.config, self.generator
         x = random_subset(points, config.points_in_epoch(self.epoch), generator)
         if not config.overfit_batches:
-            x = augment(x, config, config.normals, generator)
+            x = augment(x, config, self.contract.normals, generator)
         x, category, labels, _ = self.task.examples(x, labels)
         if category is not None and not config.overfit_batches:
             category = hide_categories(category, config.unknown_category, generator)

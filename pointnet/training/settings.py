@@ -41,6 +41,7 @@ class DataSettings(Settings):
     columns: str = setting(
         "", "the columns of tables in --dataset folder, such as x,y,z,intensity,_; see predict --help"
     )
+    up: Literal["", "z", "y"] = setting("", "the up axis of the files of --dataset; empty: as known of them")
     download: bool = setting(False, "download a missing data set; ModelNet only, 415 MiB")
     num_points: int = setting(1024, "points per cloud; in evaluation, and in the late epochs of training", 1)
     val_fraction: float = setting(0.1, "share of each class held out to choose the epoch; 0 keeps the last", 0, 0.9)

@@ -1,0 +1,183 @@
+"""The contract of a model: what it was taught of its input, and the one way by which a cloud is brought into it.
+
+Training writes it from the data it really saw, `config.json` keeps it as `preprocessing`, and everything that hands
+points to a model goes through `Contract.channels_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pointnet.datasets import LabelledClouds
+from pointnet.datasets.blocks import CHANNEL_NAMES
+from pointnet.datasets.clouds import AS_GIVEN, IN_BLOCKS, UNIT_SPHERE
+from pointnet.models import PointNetModel
+from pointnet.points.formats.names import COLUMNS
+from pointnet.points.frame import centre_and_radius
+from pointnet.points.read import PointCloud
+
+FRAME = "z up, right-handed"  # the library's, of all that a network sees
+XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
+# What a cloud may have beside its points: attributes of `PointCloud`, and how people call them.
+FEATURES = {"normals": "normals", "colors": "colours", "intensity": "intensity"}
+BATCH = 256  # clouds that are measured together
+Rows = slice | NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model was taught of its input.
+
+    Args:
+        num_points: points of a cloud.
+        channels: the names of the input's channels.
+        up: how the files of training were turned, `up=` of `read_cloud`: "z", "y", or None, by their format.
+        columns: the names of the columns of tables that training was given, joined by commas; "" for none.
+        centre: whether the mean of a cloud was at the origin.
+        scale: "unit sphere": a cloud's farthest point was at distance 1; "as given": units that matter; or, of scenes,
+            "blocks of a metre".
+        rotations: clouds were rotated at random about the up axis, by up to so many degrees; 0: they all faced the way
+            of their set.
+        categories: of a network for parts: what its second input may be.
+        needs_category: whether the category was told for each object that it saw.
+        temperature: divides the logits, so that the probabilities are as often right as they say.
+    """
+
+    num_points: int
+    channels: tuple[str, ...] = XYZ
+    up: str | None = None
+    columns: str = ""
+    centre: bool = True
+    scale: str = UNIT_SPHERE
+    rotations: float = 0.0
+    categories: tuple[str, ...] = ()
+    needs_category: bool = False
+    temperature: float = 1.0
+
+    @classmethod
+    def of(cls, model: PointNetModel) -> Contract:
+        """The contract that a model carries, or that an older folder implied.
+
+        Raises:
+            ValueError: it expects what this library cannot make; the message names it.
+        """
+        held = dict(model.preprocessing)
+        if (frame := held.pop("frame", FRAME)) != FRAME:
+            raise ValueError(f"the model expects points of frame '{frame}', known here is '{FRAME}'")
+        held = held if "scale" in held else _of_older(held, model.arguments["in_channels"])
+        known = {name: held[name] for name in cls.__dataclass_fields__ if name in held}
+        fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+        contract = cls(**fields)
+        if contract.scale not in (UNIT_SPHERE, AS_GIVEN, IN_BLOCKS):
+            raise ValueError(f"the model expects points of scale '{contract.scale}', which is not known here")
+        if len(contract.channels) != model.arguments["in_channels"]:
+            channels = ", ".join(contract.channels)
+            raise ValueError(f"the model takes {model.arguments['in_channels']} channels per point, not {channels}")
+        return contract
+
+    def as_json(self) -> dict[str, Any]:
+        """As `model.preprocessing` and `config.json` have it."""
+        return {"frame": FRAME, **asdict(self), "channels": [*self.channels], "categories": [*self.categories]}
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What is needed of a cloud beside its points: attributes of `PointCloud`, the `extras` of `read_cloud`."""
+        return tuple(name for name in FEATURES if set(COLUMNS[name]) <= set(self.channels))
+
+    @property
+    def normals(self) -> bool:
+        """Whether channels 3 to 5 are normals, which turn with the points."""
+        return self.channels[3:6] == NORMALS
+
+    def channels_of(self, cloud: PointCloud) -> Callable[[Rows], NDArray[np.float32]]:
+        """The one way into the contract: a function that gives a cloud's chosen rows as (C, n), as in training.
+
+        Raises:
+            ValueError: the cloud lacks a channel, has no extent, or the model was taught channels without known names.
+        """
+        columns = {name: (cloud.points, i) for i, name in enumerate(XYZ)}
+        for feature in self.features:
+            values = getattr(cloud, feature)
+            if values is None:
+                raise ValueError(f"has no {FEATURES[feature]}, which the model was taught with")
+            wide = values.reshape(len(values), -1)
+            columns |= {name: (wide, i) for i, name in enumerate(COLUMNS[feature])}
+        if unknown := [name for name in self.channels if name not in columns]:
+            raise ValueError(f"the model was taught a channel '{unknown[0]}', which no file gives")
+        centre, radius = self._frame_of(cloud.points)
+
+        def channels(rows: Rows) -> NDArray[np.float32]:
+            seen = (cloud.points[rows] - centre) / radius
+            others = (columns[name] for name in self.channels[3:])
+            together = [*seen.T, *(values[rows, i] for values, i in others)]
+            return np.stack(together).astype(np.float32)
+
+        return channels
+
+    def _frame_of(self, points: NDArray[np.floating]) -> tuple[Any, Any]:
+        """What is taken from points, and what they are then divided by, in their type."""
+        if self.scale == UNIT_SPHERE:
+            return centre_and_radius(points)
+        kind = points.dtype.type
+        centre = points.mean(0, keepdims=True, dtype=np.float64).astype(kind) if self.centre else kind(0)
+        return centre, kind(1)
+
+    def __str__(self) -> str:
+        """In one line, for people."""
+        if self.scale == UNIT_SPHERE:
+            how = "centred, in the unit sphere"
+        elif self.scale == IN_BLOCKS:
+            how = "in metres"
+        else:
+            how = f"{'centred' if self.centre else 'where they are'}, in the units of the training set"
+        return ", ".join([FRAME, how, *(f"with {FEATURES[name]}" for name in self.features)])
+
+
+def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
+    """The contract of a network that is trained on this data: what the data says of itself, else what its clouds tell.
+
+    Args:
+        fields: of `Contract`, all that clouds do not tell.
+    """
+    channels, scale, centre = _measured(data)
+    return Contract(channels=channels, up=data.up, centre=centre, scale=scale, **fields)
+
+
+def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
+    """The channels, the scale and whether the clouds are centred, from the numbers of all clouds."""
+    if data.channel_names and data.scale in (UNIT_SPHERE, IN_BLOCKS):
+        return data.channel_names, data.scale, data.scale == UNIT_SPHERE
+    means, radii, lengths = [], [], []
+    for rows in torch.arange(len(data)).split(BATCH):
+        points = data.batch(rows)[0].double()
+        points = points[points.isfinite().flatten(1).all(1)]
+        means.append(points[:, :3].mean(2).norm(dim=1))
+        radii.append(points[:, :3].norm(dim=1).amax(1))
+        if data.channels == 6:
+            lengths.append((points[:, 3:6].norm(dim=1) - 1).abs().amax(1))
+    mean, radius = torch.cat(means), torch.cat(radii)
+    # Of points that were scaled and then drawn from, the mean is not exactly 0, nor the radius 1.
+    in_sphere = bool(((radius > 0.8) & (radius < 1.1)).all()) and abs(float(radius.median()) - 1) < 0.05
+    in_sphere &= float(mean.median()) < 0.1
+    are_normals = bool(lengths) and float(torch.cat(lengths).median()) < 0.01
+    names = data.channel_names or (*XYZ, *(NORMALS if are_normals else ()))
+    names = (*names, *(f"channel {i}" for i in range(len(names), data.channels)))
+    scale = data.scale or (UNIT_SPHERE if in_sphere else AS_GIVEN)
+    return names, scale, scale == UNIT_SPHERE or bool((mean <= 1e-3 * radius).all())
+
+
+def _of_older(held: Mapping[str, Any], in_channels: int) -> dict[str, Any]:
+    """What `preprocessing` implied before it named channels and scale."""
+    known = "centred, in the unit sphere"
+    in_blocks = in_channels == len(CHANNEL_NAMES)
+    if not in_blocks and (normalization := held.get("normalization", known)) != known:
+        raise ValueError(f"the model expects points of normalization '{normalization}', known here is '{known}'")
+    channels = (*XYZ, *NORMALS) if held.get("normals", False) else XYZ
+    here = {"channels": CHANNEL_NAMES, "scale": IN_BLOCKS} if in_blocks else {"channels": channels}
+    return {"num_points": held["num_points"], "categories": held.get("categories", ()), **here}

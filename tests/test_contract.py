@@ -1,0 +1,168 @@
+"""The contract: what training's evaluation answers for a sample, `predict` and `label_points` answer for its file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pointnet import PointNetClassifier, PointNetSegmenter, load_model, predict
+from pointnet.datasets import LabelledClouds, MeshFolder, ShapeNetPart
+from pointnet.evaluation.contract import Contract, contract_of_data
+from pointnet.inference.label import label_points
+from pointnet.points.read import PointCloudFileError
+from pointnet.training import TrainConfig, fit
+from tests.helpers import OWN, SMALL, described, quiet, write_text
+
+COLUMNS = "x,y,z,nx,ny,nz"
+XYZ = ("x", "y", "z")
+
+
+def write_clouds(root: Path, suffix: str = ".xyz", extra: int = 0, size: float = 70.0) -> Path:
+    """A folder of two classes, slabs and poles of 40 to 90 points anywhere, with so many more columns."""
+    generator = np.random.default_rng(0)
+    for name, shape in (("slab", (1, 2, 0.1)), ("pole", (0.1, 0.2, 2))):
+        (root / name).mkdir(parents=True)
+        for i in range(6):
+            count = int(generator.integers(40, 90))
+            points = (generator.random((count, 3)) * shape + generator.normal(size=3)) * size
+            more = generator.normal(size=(count, extra))
+            if extra == 3:
+                more /= np.linalg.norm(more, axis=1, keepdims=True)
+            np.savetxt(root / name / f"{i}{suffix}", np.hstack([points, more]), fmt="%.7f")
+    return root
+
+
+def trained(data, out: Path, **settings):
+    """The model of a run of one epoch."""
+    config = TrainConfig(
+        epochs=1, batch_size=4, num_points=32, early_points=0, width=0.1, input_transform=False,
+        feature_transform=False, val_fraction=0.25, device="cpu", out=str(out), **settings,
+    )  # fmt: skip
+    fit(config, data, log=quiet)
+    return load_model(out)
+
+
+def evaluated(model, data, i: int, category=None) -> torch.Tensor:
+    """The probabilities that evaluation sees for a sample."""
+    cloud = data[i][0][None]
+    with torch.no_grad():
+        logits = model(cloud) if category is None else model.restrict(model(cloud, category), category)
+    return (logits[0] / Contract.of(model).temperature).softmax(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "extra", "contract"),
+    [
+        ({}, 0, {"channels": XYZ, "up": None, "scale": "unit sphere"}),
+        ({"up": "y"}, 0, {"up": "y"}),
+        ({"normals": True}, 3, {"channels": (*XYZ, "nx", "ny", "nz")}),
+        ({"normals": True, "columns": "nx,ny,nz,x,y,z"}, 3, {"columns": "nx,ny,nz,x,y,z"}),
+        ({"up": "y", "normals": True}, 3, {"up": "y"}),
+    ],
+    ids=["z up", "y up", "normals", "columns by hand", "normals, y up"],
+)
+def test_a_file_of_the_training_set_is_answered_as_in_evaluation(tmp_path, options, extra, contract):
+    data = MeshFolder(write_clouds(tmp_path / "set", extra=extra), num_points=32, **options)
+    named = {name: value for name, value in options.items() if name != "up"}
+    model = trained(data, tmp_path / "run", **named)
+    taught = Contract.of(model)
+    assert {name: getattr(taught, name) for name in contract} == contract
+    assert taught.centre
+    for i, file in enumerate(data.files):
+        answer = predict(file, tmp_path / "run")
+        wanted = evaluated(model, data, i)
+        found = torch.tensor([answer.probabilities[name] for name in model.classes])
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "move"), [(1, 0), (250, 0), (250, 900)])
+def test_arrays_are_taken_as_training_saw_them(tmp_path, size, move):
+    """Boxes that differ in nothing but their size: only a network that sees units can tell them apart."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(24, 3, 40, generator=generator)
+    x -= x.mean(2, keepdim=True)
+    x /= x.norm(dim=1).amax(1)[:, None, None]
+    if size > 1:
+        x *= torch.where(torch.arange(24) < 12, size, 2 * size)[:, None, None]
+    data = LabelledClouds(x + move, (torch.arange(24) >= 12).long(), ["small", "large"], 32)
+    model = trained(data, tmp_path / "run", scale=1.0, shift=0.0)
+    taught = Contract.of(model)
+    assert (taught.centre, taught.scale) == (move == 0, "unit sphere" if size == 1 else "as given")
+    for i in range(24):
+        whole = data.points[i].T.numpy()
+        with torch.no_grad():
+            wanted = model(data.points[i][None]).softmax(1)[0]
+        answer = predict(whole, tmp_path / "run", num_points=40)
+        found = torch.tensor([answer.probabilities[name] for name in model.classes])
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_what_the_caller_says_counts_before_what_the_numbers_tell():
+    x = torch.randn(4, 6, 40)
+    data = LabelledClouds(x / x.norm(dim=1).amax(1)[:, None, None], torch.tensor([0, 1, 0, 1]), ["a", "b"])
+    told = contract_of_data(data, num_points=40)
+    assert told.channels == (*XYZ, "channel 3", "channel 4", "channel 5")
+    data.channel_names, data.scale, data.up = (*XYZ, "r", "g", "b"), "as given", "y"
+    said = contract_of_data(data, num_points=40)
+    assert (said.channels, said.scale, said.up) == ((*XYZ, "r", "g", "b"), "as given", "y")
+    assert said.features == ("colors",)
+
+
+def test_a_part_of_a_file_of_the_training_set_is_labelled_as_in_evaluation(tmp_path):
+    write_text(tmp_path, OWN, {"Tree": [0, 1], "Park bench": [0, 1, 2]}, sizes=(40, 30, 64))
+    data = ShapeNetPart(tmp_path, "train", num_points=64)
+    model = trained(ShapeNetPart(tmp_path, "trainval", num_points=32), tmp_path / "run", task="part")
+    assert Contract.of(model).up == "y"
+    assert Contract.of(model).needs_category
+    (folder,) = tmp_path.glob("shapenetcore*")
+    for seed, synset in enumerate(OWN):
+        category = torch.tensor([data.classes.index(OWN[synset])])
+        file = folder / synset / f"train{seed}.txt"
+        found = label_points(file, tmp_path / "run", category=OWN[synset])
+        own = np.loadtxt(file)[:, :3]
+        turned = own[:, [0, 2, 1]] * (1, -1, 1)
+        centred = turned - turned.mean(0)
+        seen = torch.from_numpy((centred / np.linalg.norm(centred, axis=1).max()).T.astype(np.float32))[None]
+        with torch.no_grad():
+            wanted = model.restrict(model(seen, category), category)[0].softmax(0)
+        assert (found.labels == wanted.argmax(0).numpy()).mean() > 0.99
+        np.testing.assert_allclose(found.probability, wanted.amax(0).numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match="the model was told each object's category; give --category, one of Tree"):
+        label_points(file, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("held", "implied"),
+    [
+        ({"frame": "z up, right-handed", "normalization": "centred, in the unit sphere", "normals": False}, {}),
+        ({"categories": ["chair", "table"], "normals": False}, {"categories": ("chair", "table")}),
+        ({}, {"channels": XYZ, "centre": True, "scale": "unit sphere", "temperature": 1.0, "needs_category": False}),
+    ],
+)
+def test_an_older_folder_has_the_contract_that_it_implied(held, implied):
+    model = described(PointNetClassifier(3, **SMALL))
+    model.preprocessing = {"num_points": 32, **held}
+    contract = Contract.of(model)
+    assert contract == Contract(**{"num_points": 32, "channels": XYZ, **implied})
+    model.preprocessing = contract.as_json()
+    assert Contract.of(model) == contract
+    rooms = PointNetSegmenter(3, **SMALL)
+    rooms.preprocessing = {"num_points": 64}
+    assert Contract.of(rooms).scale == "blocks of a metre"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": [*XYZ, "r", "g", "b"]}, "has no colours, which the model was taught with"),
+        ({"channels": [*XYZ, "nx", "ny", "nz"]}, "has no normals, which the model was taught with"),
+        ({"channels": [*XYZ, "a", "b", "c"]}, "the model was taught a channel 'a', which no file gives"),
+    ],
+)
+def test_a_contract_that_a_file_cannot_meet_is_one_line_that_names_what_is_missing(tmp_path, change, message):
+    np.savetxt(tmp_path / "a.xyz", np.random.default_rng(0).random((50, 3)))
+    model = described(PointNetClassifier(3, in_channels=6, **SMALL))
+    model.preprocessing = Contract(32).as_json() | change
+    with pytest.raises(PointCloudFileError, match=f"a.xyz: {message}"):
+        predict(tmp_path / "a.xyz", model)
