@@ -1,0 +1,180 @@
+"""How far an answer of a classifier can be trusted: calibrated probabilities, and whether an input is familiar.
+
+Both are measured once, on the validation split when training is over, and kept in the model's contract.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pointnet.datasets import LabelledClouds
+from pointnet.datasets.clouds import spread
+from pointnet.models import PointNetClassifier
+
+BATCH = 32
+BINS = 15  # of the calibration error
+LEAST_CLOUDS = 40  # of validation, fewer of which tell nothing
+TEMPERATURES = torch.logspace(-1.0, 0.7, 86, dtype=torch.float64)  # 0.1 to 5, each 1.05 times the last
+PER_CLASS = 25  # clouds of training, on average, that tell what is usual
+PASSING = 0.95  # share of validation that is familiar, at least
+EVEN_CHANCE = 0.5  # the probability below which no answer is sure
+LEAST_POINTS = 64  # different ones
+LOOKED_AT = 256  # points of a cloud whose neighbours are looked at
+NEIGHBOURS = 10
+
+# What is measured of a cloud and its logits, and what it means if it is larger than in nearly all of validation.
+UNUSUAL = {
+    "distance": "unlike the shapes of the training set",
+    "energy": "unlike the shapes of the training set",
+    "filled": "its points fill space, as noise does",
+    "dense": "its points are crowded in few places",
+    "flat": "all its points are in a plane",
+    "thin": "all its points are on a line",
+}
+
+
+class Familiar(NamedTuple):
+    """What a classifier of K classes was shown, and how far from that validation goes.
+
+    Args:
+        means: (K, K), the mean logits of each class.
+        precision: (K, K), the inverse of the logits' covariance within a class.
+        limits: the largest usual value of each of `UNUSUAL`.
+    """
+
+    means: Tensor
+    precision: Tensor
+    limits: dict[str, float]
+
+    @classmethod
+    def from_json(cls, held: Any) -> Familiar:
+        """ValueError unless it is what `as_json` gives."""
+        try:
+            means, precision = (torch.tensor(held[name], dtype=torch.float64) for name in ("means", "precision"))
+            limits = {name: float(held["limits"][name]) for name in UNUSUAL}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the model's 'familiar' is damaged: {error}") from error
+        if not (means.dim() == 2 and means.shape == precision.shape == (len(means), len(means))):
+            raise ValueError(f"the model's 'familiar' is damaged: {tuple(means.shape)}, {tuple(precision.shape)}")
+        return cls(means, precision, limits)
+
+    def as_json(self) -> dict[str, Any]:
+        def rounded(matrix: Tensor) -> list[list[float]]:
+            return [[float(f"{value:.5g}") for value in row] for row in matrix.tolist()]
+
+        return {"means": rounded(self.means), "precision": rounded(self.precision), "limits": self.limits}
+
+    def reasons(self, x: Tensor, logits: Tensor) -> list[list[str]]:
+        """What is unusual about each of B clouds (B, C, N), with logits (B, K) of temperature 1."""
+        limits = torch.tensor([self.limits[name] for name in UNUSUAL], dtype=torch.float64)
+        over = (measures(x, logits, self.means, self.precision) > limits).tolist()
+        found = [dict.fromkeys(why for why, is_over in zip(UNUSUAL.values(), row, strict=True) if is_over) for row in over]
+        return [[*each] for each in found]
+
+
+def measures(x: Tensor, logits: Tensor, means: Tensor, precision: Tensor) -> Tensor:
+    """Each of `UNUSUAL`, of B clouds (B, C, N) with these logits (B, K): (B, 6) float64.
+
+    distance: of the logits from their class's mean (Mahalanobis; Lee et al., 2018). energy: minus the log of the sum of
+    their exponentials (Liu et al., 2020). The others are of the points, and do not depend on the cloud's size.
+    """
+    logits, xyz = logits.double().cpu(), x[:, :3].double().cpu()
+    gap = logits - means[logits.argmax(1)]
+    centred = xyz - xyz.mean(2, keepdim=True)
+    along = torch.linalg.eigvalsh(centred @ centred.transpose(1, 2)).clamp(min=0).sqrt()  # ascending
+    along = along / along[:, 2:].clamp(min=1e-12)
+    near = torch.tensor([_neighbourhoods(cloud) for cloud in xyz / xyz.flatten(1).norm(dim=1)[:, None, None]])
+    return torch.stack(
+        [
+            ((gap @ precision) * gap).sum(1).clamp(min=0).sqrt(),
+            -logits.logsumexp(1),
+            near[:, 0],
+            -near[:, 1],
+            -along[:, 0],
+            -along[:, 1],
+        ],
+        1,
+    )
+
+
+def _neighbourhoods(points: Tensor) -> tuple[float, float]:
+    """Of the neighbours of a point (3, N), the medians: how far they are from being in a plane, 0 to 1; and the
+    distance of the nearest, times the root of how many different points there are, as it shrinks on a surface."""
+    places = points.T.unique(dim=0)
+    if len(places) <= NEIGHBOURS:
+        return 0.0, 0.0
+    some = places[torch.linspace(0, len(places) - 1, min(len(places), LOOKED_AT)).long()]
+    apart, nearest = torch.cdist(some, places, compute_mode="donot_use_mm_for_euclid_dist").topk(
+        NEIGHBOURS + 1, largest=False
+    )
+    around = places[nearest]
+    around = around - around.mean(1, keepdim=True)
+    along = torch.linalg.eigvalsh(around.transpose(1, 2) @ around).clamp(min=0)
+    filled = (along[:, 0] / along[:, 1].clamp(min=1e-300)).median()
+    return float(filled), float(apart[:, 1].median()) * len(places) ** 0.5
+
+
+@torch.no_grad()
+def best_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature at which logits (S, K) are least surprised by labels (S,) (Guo et al., 2017)."""
+    losses = [F.cross_entropy(logits.double() / temperature, labels) for temperature in TEMPERATURES]
+    return float(TEMPERATURES[int(torch.stack(losses).argmin())])
+
+
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
+    """The expected calibration error of S answers: over `BINS` even bins of confidence, the mean difference between it
+    and the share that is right, weighted by their answers (Guo et al., 2017, equation 3)."""
+    bins = (confidence.double() * BINS).ceil().long().clamp(1, BINS) - 1
+    sums = torch.zeros(2, BINS, dtype=torch.float64)
+    sums[0].index_add_(0, bins, confidence.double())
+    sums[1].index_add_(0, bins, right.double())
+    return float((sums[0] - sums[1]).abs().sum() / len(right))
+
+
+@torch.no_grad()
+def measure_trust(
+    model: PointNetClassifier, train: LabelledClouds, val: LabelledClouds, num_points: int, device: torch.device
+) -> tuple[float, Familiar | None]:
+    """The temperature of a trained network, and what it was shown; 1 and None where validation is too small to tell."""
+    if len(val) < LEAST_CLOUDS:
+        return 1.0, None
+    network = model.to(device).fold()
+    shown = spread(train, PER_CLASS * len(train.classes))
+    logits = torch.cat([network(x.to(device)).double().cpu() for x in _clouds(shown, num_points)])
+    means, precision = _within_classes(logits, shown.labels, len(train.classes))
+    scores, values = [], []
+    for x in _clouds(val, num_points):
+        scores.append(network(x.to(device)).double().cpu())
+        values.append(measures(x, scores[-1], means, precision))
+    limits = _limits(torch.cat(values))
+    familiar = Familiar(means, precision, dict(zip(UNUSUAL, limits.tolist(), strict=True)))
+    return best_temperature(torch.cat(scores), val.labels), familiar
+
+
+def _clouds(data: LabelledClouds, num_points: int) -> list[Tensor]:
+    return [data.batch(rows)[0][:, :, :num_points] for rows in torch.arange(len(data)).split(BATCH)]
+
+
+def _within_classes(logits: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The mean logits of each class, and the inverse of their covariance within a class."""
+    counts = torch.bincount(labels, minlength=classes).double()
+    sums = torch.zeros(classes, classes, dtype=torch.float64).index_add_(0, labels, logits)
+    means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], logits.mean(0))
+    gap = logits - means[labels]
+    covariance = gap.T @ gap / len(gap)
+    covariance += 1e-3 * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(classes, dtype=torch.float64)
+    return means, torch.linalg.inv(covariance)
+
+
+def _limits(values: Tensor) -> Tensor:
+    """The limits (M,), as many of S values (S, M) beyond each, of which all are kept by `PASSING` of them at least."""
+    ordered = values.sort(0).values
+    for beyond in range(len(values)):
+        limits = ordered[len(values) - 1 - beyond]
+        if (values <= limits).all(1).double().mean() < PASSING:
+            return ordered[len(values) - beyond]
+    return limits
