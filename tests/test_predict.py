@@ -14,7 +14,7 @@ import torch
 from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
-from pointnet.inference import predict as module
+from pointnet.inference import judge as module
 from pointnet.inference.predict import Prediction
 from pointnet.models import DEFAULTS
 from pointnet.points.read import cloud_of
@@ -131,7 +131,7 @@ def test_a_cloud_of_any_size_is_streamed_and_gives_what_it_gives_whole(model, mo
         "classify_chunks",
         lambda self, chunks, real=PointNetClassifier.classify_chunks: seen.append(len(chunks)) or real(self, chunks),
     )
-    prediction = predict(rows, model, num_points=9000)
+    prediction = predict(rows, model, "z", num_points=9000)
     channels = cloud_of(rows, 9000, repeat=True, normalize=True).unit_sphere_channels(False)
     whole = model(torch.from_numpy(channels)[None]).softmax(1)
     np.testing.assert_allclose(probabilities([prediction]), whole, atol=1e-4)
@@ -272,7 +272,9 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
             "probability": pytest.approx(prediction.probability, abs=1e-6),
             "runner_up": prediction.runner_up,
             "runner_up_probability": pytest.approx(prediction.runner_up_probability, abs=1e-6),
-            "notes": [],
+            "sure": prediction.sure,
+            "up": "y",
+            "notes": [*prediction.notes],
         }
     assert printed.err == "nowhere.ply: no such file\n"
 

@@ -47,6 +47,7 @@ class Contract:
         categories: of a network for parts: what its second input may be.
         needs_category: whether the category was told for each object that it saw.
         temperature: divides the logits, so that the probabilities are as often right as they say.
+        familiar: of a classifier, what it was shown (`evaluation.trust.Familiar.as_json`); None: not measured.
     """
 
     num_points: int
@@ -59,6 +60,7 @@ class Contract:
     categories: tuple[str, ...] = ()
     needs_category: bool = False
     temperature: float = 1.0
+    familiar: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, model: PointNetModel) -> Contract:

@@ -72,7 +72,9 @@ class Familiar(NamedTuple):
         """What is unusual about each of B clouds (B, C, N), with logits (B, K) of temperature 1."""
         limits = torch.tensor([self.limits[name] for name in UNUSUAL], dtype=torch.float64)
         over = (measures(x, logits, self.means, self.precision) > limits).tolist()
-        found = [dict.fromkeys(why for why, is_over in zip(UNUSUAL.values(), row, strict=True) if is_over) for row in over]
+        found = [
+            dict.fromkeys(why for why, is_over in zip(UNUSUAL.values(), row, strict=True) if is_over) for row in over
+        ]
         return [[*each] for each in found]
 
 
@@ -150,7 +152,7 @@ def measure_trust(
     for x in _clouds(val, num_points):
         scores.append(network(x.to(device)).double().cpu())
         values.append(measures(x, scores[-1], means, precision))
-    limits = _limits(torch.cat(values))
+    limits = limits_of(torch.cat(values))
     familiar = Familiar(means, precision, dict(zip(UNUSUAL, limits.tolist(), strict=True)))
     return best_temperature(torch.cat(scores), val.labels), familiar
 
@@ -170,7 +172,7 @@ def _within_classes(logits: Tensor, labels: Tensor, classes: int) -> tuple[Tenso
     return means, torch.linalg.inv(covariance)
 
 
-def _limits(values: Tensor) -> Tensor:
+def limits_of(values: Tensor) -> Tensor:
     """The limits (M,), as many of S values (S, M) beyond each, of which all are kept by `PASSING` of them at least."""
     ordered = values.sort(0).values
     for beyond in range(len(values)):

@@ -1,28 +1,29 @@
-"""The class of each file or array of points: how probable it is, and the runner-up."""
+"""The class of each file or array of points: how probable it is, the runner-up, and whether that is sure."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pointnet.datasets.clouds import UNIT_SPHERE
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.evaluate import vote
+from pointnet.evaluation.trust import EVEN_CHANCE, LEAST_POINTS
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
+from pointnet.points.frame import Y_UP_SUFFIXES, up_of
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing, named_by_hand
 from pointnet.points.sampling import KEPT
 
 from .inputs import Source, Sources, answers_of, as_model, from_source, path_of
+from .judge import Judge, Opinion, clouds_together, with_other_up
 
 AUTO = "auto"  # the up axis whose answer is surer
-BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,20 @@ class Prediction:
 
     Args:
         file: the file of the cloud; None for an array.
-        probabilities: by class name, the most probable first; their sum is 1.
-        notes: what of the file was guessed or left out, in short sentences.
+        probabilities: by class name, the most probable first; their sum is 1. Of models that training calibrated (all
+            that had a validation split) they are as often right as they say.
+        sure: whether the most probable class has at least an even chance, there are enough points, and the cloud is
+            like those that the model was taught and tested on.
+        notes: short sentences: what of the file was guessed or left out, why the answer is not sure, and whether the
+            other up axis would give a surer one.
+        up: the up axis of the cloud, "z" or "y", as it was taken.
     """
 
     file: Path | None
     probabilities: dict[str, float]
+    sure: bool = True
     notes: tuple[str, ...] = ()
+    up: str = "z"
 
     @property
     def class_name(self) -> str:
@@ -67,6 +75,8 @@ class Prediction:
             "probability": self.probability,
             "runner_up": self.runner_up,
             "runner_up_probability": self.runner_up_probability,
+            "sure": self.sure,
+            "up": self.up,
             "notes": [*self.notes],
         }
 
@@ -120,41 +130,69 @@ def predict_each(
     Raises:
         ValueError: an array or an argument that `predict` refuses.
     """
-    contract, network = Contract.of(model), model.fold()
+    contract = Contract.of(model)
     count = contract.num_points if num_points is None else num_points
     check_drawing(count, None if up == AUTO else up)
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
+    judge = Judge(model, contract, votes)
+    by_hand = named_by_hand(columns or contract.columns)
     axis = None if up == AUTO else up
-    of_files = {"extras": contract.features, "vertices": vertices, "up": axis or contract.up}
-    of_files["columns"] = named_by_hand(columns or contract.columns)
+    of_files = {"extras": contract.features, "vertices": vertices, "columns": by_hand, "up": axis or contract.up}
     of_arrays = {"columns": contract.channels, "up": axis}
     drawing = {"num_points": max(count, KEPT), "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
 
-    def channels(cloud: PointCloud, seed: int) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        return contract.channels_of(cloud)(slice(count)), cloud.notes
-
-    def scored(x: Tensor) -> Tensor:
-        """The probabilities (B, classes) of clouds (B, C, N)."""
-
-        def logits(rotated: Tensor) -> Tensor:
-            return network.classify_chunks(rotated.split(-(-BATCH_POINTS // len(x)), 2)) / contract.temperature
-
-        return vote(logits, x.to(network.logits.weight.device), votes, contract.normals).exp().cpu()
+    def seen(cloud: PointCloud, seed: int) -> Seen:
+        return Seen(contract.channels_of(cloud)(slice(count)), len(np.unique(cloud.points, axis=0)), cloud.notes)
 
     def answers(batch: Sequence[Source]) -> Iterator[Prediction | PointCloudFileError]:
-        clouds = [from_source(source, channels, of_files, of_arrays, **drawing) for source in batch]
-        readable = [cloud for cloud in clouds if not isinstance(cloud, PointCloudFileError)]
-        rows: list[list[float]] = []
-        if readable:
-            rows = scored(torch.from_numpy(np.stack([rows for rows, _ in readable]))).tolist()
-        scores = iter(rows)
-        for source, cloud in zip(batch, clouds, strict=True):
+        clouds = [from_source(source, seen, of_files, of_arrays, **drawing) for source in batch]
+        ups = [(axis or "z") if path is None else up_of(path, axis or contract.up) for path in map(path_of, batch)]
+        there = [
+            (cloud, up) for cloud, up in zip(clouds, ups, strict=True) if not isinstance(cloud, PointCloudFileError)
+        ]
+        first = iter(judge.opinions([cloud.channels for cloud, _ in there]))
+        # Where neither the caller nor the format says which axis is up, the other is asked too.
+        open_ups = [] if axis else [with_other_up(cloud.channels, taken, contract.normals) for cloud, taken in there]
+        other = iter(judge.opinions(open_ups))
+        for source, cloud, taken in zip(batch, clouds, ups, strict=True):
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
-            else:
-                ranked = sorted(zip(model.classes, next(scores), strict=True), key=lambda pair: -pair[1])
-                yield Prediction(path_of(source), dict(ranked), cloud[1])
+                continue
+            path, own, turned = path_of(source), next(first), next(other, None)
+            if path is not None and path.suffix.lower() in Y_UP_SUFFIXES:
+                turned = None
+            yield answer(path, cloud, taken, own, turned, up == AUTO, model.classes)
 
-    size = max(1, BATCH_POINTS // count)
+    size = clouds_together(count)
     return chain.from_iterable(answers(sources[start : start + size]) for start in range(0, len(sources), size))
+
+
+def answer(
+    path: Path | None, cloud: Seen, up: str, first: Opinion, other: Opinion | None, auto: bool, classes: Sequence[str]
+) -> Prediction:
+    """The prediction from what the model says of a cloud, and of the same with the other axis up."""
+    notes, turned = cloud.notes, "y" if up == "z" else "z"
+    if other is not None and auto and other.rank > first.rank:
+        first, up = other, turned
+        notes += (f"taken with {turned} up, which is surer",)
+    elif other is not None and not auto and other.is_clearly_surer_than(first):
+        name, share = classes[other.label], other.probability
+        notes += (f"with {turned} up it would be {name} {share:.1%}, which is surer: --up {turned}",)
+    reasons = list(first.reasons)
+    if cloud.places < LEAST_POINTS:
+        reasons = [f"only {cloud.places} different points"]
+    elif first.probability < EVEN_CHANCE:
+        reasons.append("no class has an even chance")
+    if reasons:
+        notes += (f"unsure: {'; '.join(reasons)}",)
+    ranked = sorted(zip(classes, first.probabilities, strict=True), key=lambda pair: -pair[1])
+    return Prediction(path, dict(ranked), not reasons, notes, up)
+
+
+class Seen(NamedTuple):
+    """What a network is given of a cloud."""
+
+    channels: NDArray[np.float32]  # (C, N)
+    places: int  # different points
+    notes: tuple[str, ...]

@@ -1,5 +1,6 @@
 """The training loop: epochs of a run, the best one chosen on validation, and everything saved on the way."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -12,7 +13,8 @@ from pointnet.devices import deterministic_algorithms, environment, find_device
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
-from pointnet.models import load_model
+from pointnet.evaluation.trust import measure_trust
+from pointnet.models import PointNetClassifier, load_model
 from pointnet.models.weights import save_config
 from pointnet.world import World
 
@@ -141,6 +143,11 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
     }
     with world.together():
         best = load_model(config.out).to(run.device)
+        if world.writes and isinstance(best, PointNetClassifier):
+            temperature, familiar = measure_trust(best, run.train, val, config.num_points, run.device)
+            held = familiar and familiar.as_json()
+            contract = dataclasses.replace(run.contract, temperature=temperature, familiar=held)
+            describe_model(config, Path(config.out), run.train, contract)
     if len(val) and isinstance(val, LabelledPoints):  # all points now
         scores = evaluate(best, val, run.device, check, world)
         result["val"] = {name: scores[name] for name in run.task.titles}
@@ -172,10 +179,14 @@ def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) ->
 def create_run_folder(out: Path, config: TrainConfig, train: LabelledClouds, contract: Contract) -> None:
     """Creates the folder with all that is known before the first step: settings, and how to build the model."""
     out.mkdir(parents=True, exist_ok=True)
-    task = TASKS[config.task]
-    described = {"arguments": model_arguments(config, train), "classes": task.class_names(train)}
-    save_config(out, model=config.network, **described, preprocessing=contract.as_json())
+    describe_model(config, out, train, contract)
     write_config(out, config)
+
+
+def describe_model(config: TrainConfig, out: Path, train: LabelledClouds, contract: Contract) -> None:
+    """Writes `config.json`: how to build the model, its classes, and its contract."""
+    described = {"arguments": model_arguments(config, train), "classes": TASKS[config.task].class_names(train)}
+    save_config(out, model=config.network, **described, preprocessing=contract.as_json())
 
 
 def discard(line: str) -> None:

@@ -1,0 +1,85 @@
+"""What a classifier says of clouds: probabilities, and what is unusual about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.evaluate import vote
+from pointnet.evaluation.trust import EVEN_CHANCE, Familiar
+from pointnet.models import PointNetClassifier
+from pointnet.points.frame import rotated_y_up_to_z_up
+
+BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
+CLEARLY = 0.2  # by so much more probable is an answer that is mentioned for it
+
+
+class Opinion(NamedTuple):
+    """What a network says of one cloud."""
+
+    probabilities: list[float]  # by class
+    reasons: list[str]  # what is unusual about the cloud
+
+    @property
+    def label(self) -> int:
+        return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
+
+    @property
+    def probability(self) -> float:
+        return self.probabilities[self.label]
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Larger for a surer one."""
+        return not self.reasons, self.probability
+
+    def is_clearly_surer_than(self, other: Opinion) -> bool:
+        margin = CLEARLY if bool(self.reasons) == bool(other.reasons) else 0.0
+        is_sure = not self.reasons and self.probability >= EVEN_CHANCE
+        return is_sure and self.probability >= other.probability + margin
+
+
+class Judge:
+    """A classifier with its contract, and what it says of clouds that are in it."""
+
+    def __init__(self, model: PointNetClassifier, contract: Contract, votes: int):
+        self.network, self.contract, self.votes = model.fold(), contract, votes
+        self.familiar = None if contract.familiar is None else Familiar.from_json(contract.familiar)
+
+    def opinions(self, clouds: Sequence[NDArray[np.float32]]) -> list[Opinion]:
+        """Of clouds (C, N) of one size."""
+        if not clouds:
+            return []
+        x = torch.from_numpy(np.stack(clouds)).to(self.network.logits.weight.device)
+        heat, normals = self.contract.temperature, self.contract.normals
+        chunk = -(-BATCH_POINTS // len(x))
+
+        def scores(rotated: Tensor) -> Tensor:
+            return self.network.classify_chunks(rotated.split(chunk, 2))
+
+        logits = scores(x)
+        logs = (logits / heat).log_softmax(1)
+        if self.votes > 1:
+            logs = vote(lambda rotated: scores(rotated) / heat, x, self.votes, normals)
+        reasons = [list[str]() for _ in x] if self.familiar is None else self.familiar.reasons(x, logits)
+        return [Opinion(*each) for each in zip(logs.exp().tolist(), reasons, strict=True)]
+
+
+def clouds_together(count: int) -> int:
+    """How many clouds of so many points are read and judged at once."""
+    return max(1, BATCH_POINTS // count)
+
+
+def with_other_up(channels: NDArray[np.float32], up: str, normals: bool) -> NDArray[np.float32]:
+    """A cloud (C, N) that was taken with this axis up, "z" or "y", as if it had been taken with the other."""
+    width = 6 if normals else 3
+    turned = rotated_y_up_to_z_up(channels[:width].T)
+    if up == "y":  # the way back
+        turned[:, [axis for axis in range(width) if axis % 3]] *= -1
+    return np.vstack([turned.T, channels[width:]])

@@ -1,0 +1,166 @@
+"""How far an answer can be trusted: calibration, what is unusual about a cloud, and what `predict` says of it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pointnet import load_model, predict
+from pointnet.datasets import LabelledClouds
+from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.trust import UNUSUAL, Familiar, best_temperature, calibration_error, limits_of, measures
+from pointnet.inference.judge import Opinion
+from pointnet.training import TrainConfig, fit
+from tests.helpers import quiet
+
+NAMES = list(UNUSUAL)
+
+
+def shell(count: int, generator: np.random.Generator, stretch=(1.0, 1.0, 1.0)) -> np.ndarray:
+    points = generator.normal(size=(count, 3))
+    return points / np.linalg.norm(points, axis=1, keepdims=True) * stretch
+
+
+def solids(per_class: int = 80, points: int = 256) -> LabelledClouds:
+    """Discs and rods, hollow, in the unit sphere, each of another stretch."""
+    generator = np.random.default_rng(0)
+    clouds = []
+    for stretch in ((1, 1, 0.3), (0.3, 0.3, 1)):
+        for _ in range(per_class):
+            cloud = shell(points, generator, np.array(stretch) * generator.uniform(0.7, 1.3, 3))
+            cloud -= cloud.mean(0)
+            clouds.append(cloud.T / np.linalg.norm(cloud, axis=1).max())
+    x = torch.tensor(np.array(clouds), dtype=torch.float32)
+    return LabelledClouds(x, torch.arange(2).repeat_interleave(per_class), ["disc", "rod"])
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A run on solids, whose validation split is large enough to tell what is usual."""
+    out = tmp_path_factory.mktemp("runs") / "solids"
+    config = TrainConfig(
+        epochs=6, batch_size=16, num_points=256, early_points=0, width=0.1, input_transform=False,
+        feature_transform=False, val_fraction=0.3, device="cpu", out=str(out),
+    )  # fmt: skip
+    fit(config, solids(), log=quiet)
+    return out
+
+
+def test_the_temperature_undoes_what_logits_were_multiplied_by():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20_000, 5, generator=generator, dtype=torch.float64) * 2
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    for factor in (0.5, 1.0, 3.0):
+        assert best_temperature(logits * factor, labels) == pytest.approx(factor, rel=0.06)
+
+
+def test_the_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
+    confidence = torch.tensor([0.9] * 10 + [0.6] * 30)
+    right = torch.tensor([True] * 7 + [False] * 3 + [True] * 18 + [False] * 12)
+    assert calibration_error(confidence, right) == pytest.approx(0.25 * 0.2 + 0.75 * 0.0)
+    assert calibration_error(torch.ones(4), torch.tensor([True, True, True, False])) == pytest.approx(0.25)
+    assert calibration_error(torch.zeros(4), torch.tensor([False] * 4)) == 0
+
+
+def measured(points: np.ndarray) -> dict[str, float]:
+    x = torch.tensor(points.T[None], dtype=torch.float32)
+    values = measures(
+        x, torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double(), torch.eye(2).double()
+    )
+    return dict(zip(NAMES, values[0].tolist(), strict=True))
+
+
+def test_what_is_measured_of_a_cloud_is_by_hand_and_without_scale():
+    generator = np.random.default_rng(0)
+    surface, noise = measured(shell(1024, generator)), measured(generator.normal(size=(1024, 3)))
+    plane = measured(np.c_[generator.random((1024, 2)), np.zeros(1024)])
+    line = measured(np.outer(generator.random(1024), [1, 2, 3]))
+    spots = measured(generator.normal(size=(1024, 3)) * 1e-3 + generator.integers(0, 2, (1024, 3)))
+    assert surface["distance"] == pytest.approx(2)
+    assert surface["energy"] == pytest.approx(-np.log(np.exp(1) + np.exp(3)))
+    assert surface["filled"] < 0.1 < 0.4 < noise["filled"]
+    assert plane["flat"] == pytest.approx(0, abs=1e-6)
+    assert plane["thin"] < -0.5
+    assert line["thin"] == pytest.approx(0, abs=1e-6)
+    assert spots["dense"] > 5 * surface["dense"]
+    for points in (generator.normal(size=(300, 3)), shell(300, generator)):
+        assert measured(points * 1000) == pytest.approx(measured(points), rel=1e-3)
+    few = measured(np.eye(3).repeat(100, 0))
+    assert few["dense"] == few["filled"] == 0
+
+
+def test_limits_keep_all_but_a_twentieth_and_weigh_each_measure_alike():
+    values = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.arange(1, 7)
+    limits = limits_of(values)
+    beyond = values > limits
+    assert 0.95 <= (~beyond).all(1).double().mean() < 0.953
+    assert len(beyond.sum(0).unique()) == 1
+    assert (limits_of(values[:3]) == values[:3].amax(0)).all()
+
+
+def test_training_measures_trust_and_the_folder_keeps_it(taught):
+    contract = Contract.of(load_model(taught))
+    assert contract.temperature != 1
+    familiar = Familiar.from_json(json.loads(json.dumps(contract.familiar)))
+    assert familiar.means.shape == familiar.precision.shape == (2, 2)
+    generator = np.random.default_rng(9)
+    answers = predict([shell(256, generator, (1, 0.9, 0.3)), shell(256, generator, (0.3, 0.3, 1.1))], taught, up="z")
+    assert [answer.class_name for answer in answers] == ["disc", "rod"]
+    assert all(answer.sure and not answer.notes for answer in answers), answers
+
+
+@pytest.mark.parametrize(
+    ("junk", "reason"),
+    [
+        (lambda generator: np.c_[generator.random((400, 2)), np.zeros(400)], "all its points are in a plane"),
+        (lambda generator: np.outer(generator.random(400), [1, 2, 3]), "all its points are on a line"),
+        (lambda generator: generator.normal(size=(400, 3)), "its points fill space, as noise does"),
+        (lambda generator: generator.normal(size=(5, 3)), "only 5 different points"),
+        (lambda generator: np.eye(3), "only 3 different points"),
+    ],
+)
+def test_junk_is_unsure_and_the_reason_is_said(taught, junk, reason):
+    answer = predict(junk(np.random.default_rng(0)), taught, up="z")
+    assert not answer.sure
+    assert answer.notes[-1].startswith("unsure: ")
+    assert reason in answer.notes[-1]
+
+
+def test_a_cloud_that_lies_is_told_from_one_that_stands(taught):
+    """A rod whose file has y up is a rod, and as a disc it would be of another class."""
+    generator = np.random.default_rng(1)
+    standing = [shell(256, generator, (0.3, 0.3, 1)) for _ in range(5)]
+    noted = []
+    lying = [cloud[:, [0, 2, 1]] * (1, 1, -1) for cloud in standing]
+    for cloud, fallen in zip(standing, lying, strict=True):
+        wanted = predict(cloud, taught)
+        assert (wanted.up, wanted.notes) == ("z", ())
+        found = predict(fallen, taught, up="auto")
+        assert (found.class_name, found.up) == ("rod", "y")
+        assert "taken with y up, which is surer" in found.notes
+        assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
+        plain = predict(fallen, taught)
+        assert plain.up == "z"
+        noted.append("with y up it would be rod 100.0%, which is surer: --up y" in plain.notes)
+        assert not any("up it would" in note for note in predict(fallen, taught, up="z").notes)
+    assert any(noted)  # of others a disc on its edge is as sure
+
+
+def test_an_answer_is_clearly_surer_by_probability_or_since_the_other_is_unusual():
+    usual, odd = Opinion([0.7, 0.3], []), Opinion([0.8, 0.2], ["flat"])
+    assert usual.label == 0
+    assert usual.rank > odd.rank
+    assert Opinion([0.9, 0.1], []).is_clearly_surer_than(usual)
+    assert not Opinion([0.85, 0.15], []).is_clearly_surer_than(usual)
+    assert not odd.is_clearly_surer_than(Opinion([0.1, 0.1], []))
+    assert not Opinion([0.4, 0.3], []).is_clearly_surer_than(Opinion([0.1, 0.1], ["flat"]))
+    assert Opinion([0.9, 0.1], []).is_clearly_surer_than(odd)
+
+
+@pytest.mark.parametrize("damage", [{"means": [[1.0]]}, {"limits": {}}, {"precision": "many"}])
+def test_a_damaged_measure_of_trust_is_one_line(taught, damage):
+    model = load_model(taught)
+    model.preprocessing["familiar"] |= damage
+    with pytest.raises(ValueError, match="the model's 'familiar' is damaged"):
+        predict(np.eye(9)[:, :3], model)
