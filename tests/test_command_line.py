@@ -6,7 +6,7 @@ from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.training.run_folder import read_config
 from pointnet.training.settings import FIELDS, TrainConfig
-from tests.helpers import ON_SAMPLES, SAMPLES, error_of
+from tests.helpers import ON_SAMPLES, error_of
 
 
 def test_training_ends_with_where_everything_is_and_what_to_run_next(sample_run, capsys, tmp_path):
@@ -17,7 +17,7 @@ def test_training_ends_with_where_everything_is_and_what_to_run_next(sample_run,
         assert name in printed
     wanted = f"""next: python -m pointnet report {out}
       python -m pointnet predict FILE --model {out}
-      python -m pointnet evaluate {out} --dataset modelnet40 --root {SAMPLES}
+      python -m pointnet evaluate {out}
 """
     assert printed.endswith(wanted)
     assert (out / "model.safetensors").read_bytes() == (sample_run / "model.safetensors").read_bytes()

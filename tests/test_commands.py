@@ -35,7 +35,7 @@ def test_evaluate_repeats_the_number_of_the_run_exactly(sample_run, capsys):
     wanted = json.loads((sample_run / "result.json").read_text())["test"]
     assert {name: scores[name] for name in wanted} == wanted
     assert command_line.main(words) == 0
-    threads, line = capsys.readouterr().out.splitlines()
+    threads, *_, line = capsys.readouterr().out.splitlines()
     assert re.match(r"\d+ threads? on \d+ free core", threads)
     assert f"{wanted['overall_accuracy']:.2%} overall" in line
     assert command_line.main([*words, "--json", "--split", "train"]) == 0

@@ -225,7 +225,7 @@ def test_settings_environment_and_commands_are_those_of_the_run(tested, splits):
     again, evaluated, reported = map(shlex.split, page.listings[1].splitlines())
     assert again[:2] == ["python", "train.py"]
     assert parse_command(again[2:]).config == dataclasses.replace(read_run(tested).config, out="runs/again")
-    assert evaluated == "python -m pointnet evaluate runs/again --dataset shapes --root data".split()
+    assert evaluated == "python -m pointnet evaluate runs/again".split()
     assert reported == "python -m pointnet report runs/again".split()
 
 

@@ -69,12 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(model: PointNetModel, test: LabelledClouds) -> dict[str, Any]:
     """Contents of `scores.json`: the data's fingerprint, the scores on it, the first score of each class, the logits
     on the samples."""
-    of_class = (evaluate(model, test.subset((test.labels == k).nonzero()[:, 0])) for k in range(len(test.classes)))
+    scores = evaluate(model, test, by_class=True)
+    of_class = scores.pop("of_class")
     return {
         "data": fingerprint(test),
-        **{name: value for name, value in evaluate(model, test).items() if name != "loss"},
+        **{name: value for name, value in scores.items() if name != "loss"},
         **({"unknown_category": without_category(model, test)} if isinstance(model, PointNetPartSegmenter) else {}),
-        "of_class": [next(value for name, value in scores.items() if name != "loss") for scores in of_class],
+        "of_class": [*of_class.values()],
         "samples": on_samples(model).double().round(decimals=5).tolist(),
     }
 

@@ -3,13 +3,23 @@
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from pointnet.datasets.catalog import check_dataset, open_dataset
+from pointnet.datasets import LabelledClouds
+from pointnet.datasets.catalog import DATASETS_OF, check_dataset, open_dataset
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.evaluate import check_same_classes, evaluate
-from pointnet.evaluation.tasks import task_of
-from pointnet.models import load_model
+from pointnet.evaluation.evaluate import check_taught, evaluate
+from pointnet.evaluation.tasks import Task, task_of
+from pointnet.inference.judge import Judge, Trust
+from pointnet.models import PointNetClassifier, load_model
+from pointnet.names import printable
+from pointnet.training.run_folder import CONFIG, read_config
+
+WIDTH = 79  # of the table
 
 
 def run(flags: Namespace) -> int:
@@ -18,27 +28,65 @@ def run(flags: Namespace) -> int:
     threads = use_threads(flags.threads)
     keep_freed_memory()
     model = load_model(flags.run)
-    task = task_of(model)
-    check_dataset(flags.dataset, task.name)
-    contract = Contract.of(model)
-    data = open_dataset(
-        flags.dataset,
-        flags.root,
-        flags.split,
-        contract.num_points,
-        "normals" in contract.features,
-        download=flags.download,
-        task=task.name,
-        columns=flags.columns or contract.columns,
-        up=contract.up or "" if flags.dataset in ("folder", "shapenetpart") else "",
-    )
-    check_same_classes(model, data, flags.run, f"{flags.dataset} in {flags.root}")
+    task, contract = task_of(model), Contract.of(model)
+    if flags.rotate and task.name == "scene":
+        raise ValueError("blocks of rooms have shares of the room's sides, which cannot be rotated; leave out --rotate")
+    data, where = open_data(flags, task, contract)
+    check_taught(model, data, flags.run, where)
     if not flags.json:
         print(threads, flush=True)
-    scores = evaluate(model.to(device), data, device, votes=flags.votes)
+    model.to(device)
+    score = partial(evaluate, model, data, device, votes=flags.votes, contract=contract)
+    if isinstance(model, PointNetClassifier):
+        trust = Trust(Judge(model, contract, flags.votes))
+        scores = score(by_class=True, look=trust.look) | trust.result()
+    else:
+        scores = score(by_class=True)
+    for degrees in flags.rotate:
+        rotated = score(degrees=degrees)
+        scores.setdefault("rotated", {})[str(degrees)] = rotated[task.chooser]
     for line in data.left_out():
         print(line, file=sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)
-    print(json.dumps(scores) if flags.json else task.summary(scores))
+    print(json.dumps(scores) if flags.json else text_of(scores, task))
     return 0
+
+
+def open_data(flags: Namespace, task: Task, contract: Contract) -> tuple[LabelledClouds, str]:
+    """The split to score a model on, of the data set that the flags name, else of the run's own; and where it is.
+
+    Raises:
+        ValueError: there is neither, or no such data set.
+        OSError: it cannot be read.
+    """
+    name, root, normals, columns, up = flags.dataset, "data", "normals" in contract.features, contract.columns, ""
+    if name is None:
+        if not (Path(flags.run) / CONFIG).is_file():
+            known = [each for each in DATASETS_OF[task.name] if each in Path(flags.run).name.split("_")]  # shipped
+            wanted = f"--dataset {known[0] if known else 'NAME'} --root FOLDER"
+            raise ValueError(f"{flags.run}: its folder does not say what it was trained on; name it: {wanted}")
+        config = read_config(flags.run)
+        name, root, normals, columns, up = config.dataset, config.root, config.normals, config.columns, config.up
+    elif name in ("folder", "shapenetpart"):
+        up = contract.up or ""
+    check_dataset(name, task.name)
+    root = flags.root or root
+    how = {"download": flags.download, "task": task.name, "columns": flags.columns or columns, "up": flags.up or up}
+    data = open_dataset(name, root, flags.split, contract.num_points, normals, **how)
+    return data, f"{name} in {root}"
+
+
+def text_of(scores: Mapping[str, Any], task: Task) -> str:
+    """The scores as lines: those of each class in columns, those by angle, and last all in one."""
+    width = max(len(printable(name)) for name in scores["of_class"])
+    cells = [f"{printable(name):{width}}  {share:6.1%}" for name, share in scores["of_class"].items()]
+    across = max(1, (WIDTH + 3) // (width + 11))
+    rows = ("   ".join(cells[start : start + across]) for start in range(0, len(cells), across))
+    lines = [f"{task.of_class}:", *rows]
+    title = next(iter(task.titles.values()))
+    lines += [f"rotated by {degrees}°: {share:.2%} {title}" for degrees, share in scores.get("rotated", {}).items()]
+    trust = ""
+    if "sure" in scores:
+        trust = f"; calibration error {scores['calibration_error']:.2%}, {scores['sure']:.1%} sure"
+    return "\n".join([*lines, f"{task.summary(scores)}{trust}"])

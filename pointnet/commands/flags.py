@@ -118,12 +118,14 @@ def predict(parser: ArgumentParser) -> None:
 def evaluate(parser: ArgumentParser) -> None:
     """Score a trained model on one split of a data set."""
     parser.add_argument("run", help=RUN)
-    parser.add_argument("--dataset", default="shapes", help=DATA_SETS)
-    add_data(parser, "data")
+    parser.add_argument("--dataset", help=f"{DATA_SETS} (default: the run's own)")
+    add_data(parser, "as in training; with --dataset: data")
     parser.add_argument("--split", default="test", help="test or train")
-    parser.add_argument(
-        "--columns", metavar="X,Y,...", default="", help="those of tables in --dataset folder, as in training"
-    )
+    text = "those of tables in --dataset folder (default: as in training)"
+    parser.add_argument("--columns", metavar="X,Y,...", default="", help=text)
+    parser.add_argument("--up", default="", help="the up axis of the files, y or z (default: as in training)")
+    text = "score objects also with all clouds rotated about the up axis by each of these angles, such as 0 45 90 180"
+    parser.add_argument("--rotate", type=whole_number, nargs="+", default=[], metavar="DEGREES", help=text)
     text = "rotations about the up axis to vote over (the paper: 12); for weights trained with --rotate 180"
     parser.add_argument("--votes", **WHOLE, default=1, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -135,7 +137,7 @@ def report(parser: ArgumentParser) -> None:
     evaluated on the test split if the run was, else on validation."""
     parser.add_argument("run", help="a run folder, or the folder of runs with several seeds")
     parser.add_argument("--out", help="the folder of the page (default: report in the run folder)")
-    add_data(parser, None)
+    add_data(parser, "as in training")
 
 
 def show(parser: ArgumentParser) -> None:
@@ -171,10 +173,9 @@ def convert(parser: ArgumentParser) -> None:
     parser.add_argument("--up", default="z", help="the up axis in training: z, or y as in ModelNet's HDF5 and text")
 
 
-def add_data(parser: ArgumentParser, root: str | None) -> None:
-    """Adds where a data set is, and what computes."""
-    default = "" if root else " (default: as in training)"
-    parser.add_argument("--root", default=root, help=f"the folder that holds the data set{default}")
+def add_data(parser: ArgumentParser, default: str) -> None:
+    """Adds where a data set is, by default as this text says, and what computes."""
+    parser.add_argument("--root", help=f"the folder that holds the data set (default: {default})")
     parser.add_argument("--download", action="store_true", help="download the data set if it is missing")
     parser.add_argument("--device", default="auto", help="auto (CUDA if available), cpu, cuda or cuda:N")
     add_threads(parser)

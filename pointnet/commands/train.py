@@ -178,8 +178,8 @@ def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result,
 def folder_and_next(config: TrainConfig, files: Mapping[str, str], run: str) -> str:
     """The files of the folder, and what to do with the run in `run`; a report is of a classifier only, of all seeds."""
     listed = [f"{config.out}/", *(f"  {name:30}   {text}" for name, text in files.items())]
-    run, out, root = (shlex.quote(path) for path in (run, config.out, config.root))
-    commands = [f"evaluate {run} --dataset {config.dataset} --root {root}"]
+    run, out = shlex.quote(run), shlex.quote(config.out)
+    commands = [f"evaluate {run}"]
     if config.task == "classification":
         commands = [f"report {out}", f"predict FILE --model {run}", *commands]
     following = "\n      ".join(f"python -m pointnet {command}" for command in commands)

@@ -27,7 +27,7 @@ from pointnet.points.read import (
 from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, cached_clouds, read_note, write_note
-from .clouds import LabelledClouds
+from .clouds import UNIT_SPHERE, LabelledClouds
 from .releases import check_num_points, check_one_of, errors_name
 
 MOST_POINTS = 1_000_000
@@ -61,6 +61,8 @@ class MeshFolder(LabelledClouds):
             file that cannot be read.
         ValueError: an argument has none of the values above.
     """
+
+    scale = UNIT_SPHERE
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from pointnet.points.read import PointCloudFileError, read_points
 
 from . import releases
 from .cache import cached_clouds
-from .clouds import LabelledClouds
+from .clouds import UNIT_SPHERE, LabelledClouds
 from .folder import sample_files
 
 MODELNET40 = tuple(
@@ -48,6 +48,8 @@ class ModelNet(LabelledClouds):
             shape, or holds too few points or none of the classes.
         ValueError: an argument has none of the values above.
     """
+
+    scale = UNIT_SPHERE
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ import torch
 from pointnet.files import AnyPath
 from pointnet.points.frame import in_unit_sphere
 
-from .clouds import LabelledClouds
+from .clouds import UNIT_SPHERE, LabelledClouds
 from .releases import Form, check_num_points, check_one_of, errors_name, find_release, read_labelled_hdf5, to_channels
 
 # In the published order of the labels.
@@ -38,6 +38,8 @@ class ScanObjectNN(LabelledClouds):
             holds too few points, wrong labels, or a cloud without extent.
         ValueError: an argument has none of the values above.
     """
+
+    scale = UNIT_SPHERE
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from pointnet.points.sampling import seed_of, unit_or_zero
 
 from . import releases
 from .cache import cached_clouds
-from .clouds import LabelledPoints, draw_labelled
+from .clouds import UNIT_SPHERE, LabelledPoints, draw_labelled
 
 # Folder, category and parts in the order of the published labels: 16 categories, 50 parts. The release numbers the
 # parts and does not name them; these are the names in common use.
@@ -85,6 +85,8 @@ class ShapeNetPart(LabelledPoints):
         PointCloudFileError: `root` holds nothing of the set, or a file of it is missing, damaged, or not as above.
         ValueError: an argument has none of the values above.
     """
+
+    scale = UNIT_SPHERE
 
     def __init__(
         self,

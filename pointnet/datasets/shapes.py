@@ -19,7 +19,7 @@ from torch import Tensor
 from pointnet.files import write_atomically
 from pointnet.points.frame import in_unit_sphere
 
-from .clouds import LabelledClouds, LabelledPoints
+from .clouds import UNIT_SPHERE, LabelledClouds, LabelledPoints
 from .releases import check_num_points, check_one_of
 from .shape_classes import BUILDERS, PART_NAMES, make_shape
 
@@ -46,6 +46,8 @@ class Shapes(LabelledClouds):
     Raises:
         ValueError: another split or number of points.
     """
+
+    scale = UNIT_SPHERE
 
     def __init__(self, root: str | os.PathLike[str] = "data", split: str = "train", num_points: int = 1024):
         check_one_of("split", split, tuple(COUNTS))

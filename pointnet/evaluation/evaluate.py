@@ -1,7 +1,9 @@
 """How good a network is on a data set: the metrics of its task over every sample."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +13,29 @@ from pointnet.datasets.transforms import rotation
 from pointnet.models import PointNetModel
 from pointnet.world import World
 
+from .contract import Contract, contract_of_data
 from .tasks import task_of
 
 EVALUATION_BATCH = 32
 
 
-def check_same_classes(model: PointNetModel, data: LabelledClouds, run: object, where: str) -> None:
-    """Raises ValueError, in one line, unless the model has the classes of the data, in their order."""
-    names = task_of(model).class_names(data)
-    if names != model.classes:
-        other = sorted(set(names) ^ set(model.classes))
-        which = f"'{other[0]}' is in one alone" if other else "they are in another order"
-        raise ValueError(f"{run}: its classes are not those of {where}: {which}")
+def check_taught(model: PointNetModel, data: LabelledClouds, run: object, where: str) -> None:
+    """Raises ValueError, in one line, unless the data is what the model was taught: classes and categories, in their
+    order, channels and scale."""
+    task, contract = task_of(model), Contract.of(model)
+    kinds = [("classes", model.classes, task.class_names(data))]
+    kinds += [("categories", contract.categories, task.categories(data))] if contract.categories else []
+    for kind, own, names in kinds:
+        if names != own:
+            other = sorted(set(names) ^ set(own))
+            which = f"'{other[0]}' is in one alone" if other else "they are in another order"
+            raise ValueError(f"{run}: its {kind} are not those of {where}: {which}")
+    found = contract_of_data(data, num_points=contract.num_points)
+    if found.channels != contract.channels:
+        taught, has = (", ".join(each.channels) for each in (contract, found))
+        raise ValueError(f"{run}: it was taught points of {taught}; {where} has {has}")
+    if found.scale != contract.scale:
+        raise ValueError(f"{run}: it was taught clouds of scale '{contract.scale}'; {where} has '{found.scale}'")
 
 
 @torch.no_grad()
@@ -34,7 +47,11 @@ def evaluate(
     world: World = World(),  # noqa: B008  # it is immutable
     votes: int = 1,
     num_points: int | None = None,
-) -> dict[str, float | int]:
+    contract: Contract | None = None,
+    degrees: float = 0.0,
+    by_class: bool = False,
+    look: Callable[[Tensor, Tensor, Tensor, Tensor], None] = lambda *batch: None,
+) -> dict[str, Any]:
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
     Args:
@@ -44,40 +61,63 @@ def evaluate(
             least 1, else ValueError. Useful where training rotated the clouds too.
         num_points: of each cloud the first so many; None for all that the task evaluates. Segmentation evaluates all
             points that are stored, each of them once.
+        contract: the model's, which says what turns with the points, and has the temperature of the probabilities;
+            None: six channels have normals, and the temperature is 1.
+        degrees: all clouds are rotated about the up axis by so much.
+        by_class: add "of_class", the accuracy or IoU of each class that occurs (of parts, of each category) by name.
+        look: called with each batch: its points with all that are stored, logits of temperature 1, logarithms of
+            probabilities, and labels.
     """
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
-    was_training = model.training
-    model.eval()
     task = task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores = task.scores(data, device)
+    normals, temperature = (data.channels == 6, 1.0) if contract is None else (contract.normals, contract.temperature)
     loss, labels = torch.zeros(2, dtype=torch.float64, device=device)
-    try:
+    with _evaluating(model):
         for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
             rows = batch.tensor_split(world.size)[world.rank]
             if len(rows):
                 points, clouds = (each.to(device) for each in data.batch(rows))
                 x, category, true, valid = task.examples(points[:, :, :count], clouds)
+                x = rotation(x, degrees, normals) if degrees else x
                 more = () if category is None else (category,)
-                logs = vote(model, x, votes, data.channels == 6, *more)
+                logits, logs = vote(model, x, votes, normals, temperature, *more)
+                look(points, logits, logs, true)
                 scores.update(task.predict(model, logs, category), true, valid, *more)
                 loss -= torch.where(valid, logs.gather(1, true.unsqueeze(1)).squeeze(1), 0.0).sum(dtype=torch.float64)
                 labels += valid.sum()
             after_batch()
-    finally:
-        model.train(was_training)
     for tensor in (*scores.sums, loss, labels):
         world.add_up([tensor])
-    return {"loss": float(loss / labels), **scores.result()}
+    shares = zip(task.categories(data) or task.class_names(data), scores.of_class().tolist(), strict=True)
+    of_class = {name: share for name, share in shares if not math.isnan(share)}
+    return {"loss": float(loss / labels), **scores.result(), **({"of_class": of_class} if by_class else {})}
 
 
-def vote(model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, *category: Tensor) -> Tensor:
-    """The logarithms of the mean probabilities over so many rotations of x (B, C, N), the first by 0 degrees.
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The model is in eval mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
-    -> (B, classes) or (B, classes, N). category (B,): for a network that takes it.
+
+def vote(
+    model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, temperature: float, *category: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The logits of x (B, C, N), and the logarithms of the mean probabilities over so many rotations of it, the first
+    by 0 degrees.
+
+    -> (B, classes) or (B, classes, N), twice. category (B,): for a network that takes it.
     """
-    logs = model(x, *category).log_softmax(1)
+    logits = model(x, *category)
+    logs = (logits / temperature).log_softmax(1)
     for number in range(1, votes):
-        logs = logs.logaddexp(model(rotation(x, 360 * number / votes, normals), *category).log_softmax(1))
-    return logs - math.log(votes)
+        rotated = model(rotation(x, 360 * number / votes, normals), *category)
+        logs = logs.logaddexp((rotated / temperature).log_softmax(1))
+    return logits, logs - math.log(votes)

@@ -34,6 +34,11 @@ class ConfusionMatrix:
             "count": int(of_class.sum()),
         }
 
+    def of_class(self) -> Tensor:
+        """The accuracy of each class (classes,); NaN of one that does not occur."""
+        counts = self.counts.cpu().double()
+        return counts.diagonal() / counts.sum(1)
+
 
 class SceneScores(ConfusionMatrix):
     """Metrics of scene segmentation, over all points of a split as if they were one scene."""
@@ -48,8 +53,12 @@ class SceneScores(ConfusionMatrix):
 
         The IoU of a class: points that have it and are predicted to, over points that have it or are predicted to.
         """
-        iou, found = intersection_over_union(self.counts.cpu().double()), super().result()
+        iou, found = self.of_class(), super().result()
         return {"mean_class_iou": float(iou.nanmean()), "point_accuracy": found.pop("overall_accuracy"), **found}
+
+    def of_class(self) -> Tensor:
+        """The IoU of each class (classes,); NaN of one that neither occurs nor is predicted."""
+        return intersection_over_union(self.counts.cpu().double())
 
 
 class PartScores:
@@ -90,10 +99,14 @@ class PartScores:
         of shapes; fractions in [0, 1]."""
         return {
             "instance_miou": float(self.iou.sum() / self.shapes.sum()),
-            "class_miou": float((self.iou / self.shapes).nanmean()),
+            "class_miou": float(self.of_class().nanmean()),
             "point_accuracy": float(self.points[0].double() / self.points[1]),
             "count": int(self.shapes.sum()),
         }
+
+    def of_class(self) -> Tensor:
+        """The mean IoU of each category's shapes (categories,); NaN of one without shapes."""
+        return (self.iou / self.shapes).cpu()
 
 
 def pair_counts(predicted: Tensor, true: Tensor, valid: Tensor | None, size: int, clouds: int = 1) -> Tensor:

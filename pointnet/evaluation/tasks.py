@@ -25,6 +25,7 @@ class Task:
     widths, head_widths: of the published layers.
     titles: metric -> how people call it; the first metric chooses the epoch.
     unit: what the metrics' count counts.
+    of_class: what is measured of each class.
     """
 
     name: ClassVar[str]
@@ -33,6 +34,7 @@ class Task:
     head_widths: ClassVar[Sequence[int]]
     titles: ClassVar[Mapping[str, str]]
     unit: ClassVar[str]
+    of_class: ClassVar[str]
 
     @property
     def chooser(self) -> str:
@@ -90,6 +92,7 @@ class Classification(Task):
     head_widths = CLASSIFIER_HEAD_WIDTHS
     titles = ConfusionMatrix.titles
     unit = "shapes"
+    of_class = "accuracy of each class"
 
     def check(self, data: LabelledClouds) -> None:
         present = data.labels.unique()
@@ -110,6 +113,7 @@ class PartSegmentation(Task):
     head_widths = PART_HEAD_WIDTHS
     titles = PartScores.titles
     unit = "shapes"
+    of_class = "mIoU of each category"
 
     def arguments(self, data: LabelledClouds) -> dict[str, Any]:
         names, parts_of = self.class_names(data), cast(LabelledPoints, data).parts_of
@@ -141,6 +145,7 @@ class SceneSegmentation(Task):
     head_widths = SCENE_HEAD_WIDTHS
     titles = SceneScores.titles
     unit = "points"
+    of_class = "IoU of each class"
 
     def scores(self, data: LabelledClouds, device: torch.device | str) -> SceneScores:
         return SceneScores(len(self.class_names(data)), device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import vote
-from pointnet.evaluation.trust import EVEN_CHANCE, Familiar
+from pointnet.evaluation.trust import EVEN_CHANCE, LEAST_POINTS, Familiar, calibration_error
 from pointnet.models import PointNetClassifier
 from pointnet.points.frame import rotated_y_up_to_z_up
 
@@ -39,6 +39,12 @@ class Opinion(NamedTuple):
         """Larger for a surer one."""
         return not self.reasons, self.probability
 
+    def doubts(self, places: int) -> list[str]:
+        """Why the answer is not sure, of a cloud with so many different points; empty where it is."""
+        if places < LEAST_POINTS:
+            return [f"only {places} different points"]
+        return [*self.reasons, *(["no class has an even chance"] if self.probability < EVEN_CHANCE else [])]
+
     def is_clearly_surer_than(self, other: Opinion) -> bool:
         margin = CLEARLY if bool(self.reasons) == bool(other.reasons) else 0.0
         is_sure = not self.reasons and self.probability >= EVEN_CHANCE
@@ -57,18 +63,38 @@ class Judge:
         if not clouds:
             return []
         x = torch.from_numpy(np.stack(clouds)).to(self.network.logits.weight.device)
-        heat, normals = self.contract.temperature, self.contract.normals
         chunk = -(-BATCH_POINTS // len(x))
 
         def scores(rotated: Tensor) -> Tensor:
             return self.network.classify_chunks(rotated.split(chunk, 2))
 
-        logits = scores(x)
-        logs = (logits / heat).log_softmax(1)
-        if self.votes > 1:
-            logs = vote(lambda rotated: scores(rotated) / heat, x, self.votes, normals)
+        return self.opinions_of(x, *vote(scores, x, self.votes, self.contract.normals, self.contract.temperature))
+
+    def opinions_of(self, x: Tensor, logits: Tensor, logs: Tensor) -> list[Opinion]:
+        """Of clouds (B, C, N), from their logits of temperature 1 and the logarithms of their probabilities."""
         reasons = [list[str]() for _ in x] if self.familiar is None else self.familiar.reasons(x, logits)
         return [Opinion(*each) for each in zip(logs.exp().tolist(), reasons, strict=True)]
+
+
+class Trust:
+    """How far a judge's answers on a whole split can be trusted."""
+
+    def __init__(self, judge: Judge):
+        self.judge = judge
+        self.probability, self.right, self.sure = list[float](), list[bool](), list[bool]()
+
+    def look(self, points: Tensor, logits: Tensor, logs: Tensor, labels: Tensor) -> None:
+        """Adds a batch, as `evaluate` shows it."""
+        opinions = self.judge.opinions_of(points[:, :, : self.judge.contract.num_points], logits, logs)
+        for cloud, opinion, label in zip(points.numpy(force=True), opinions, labels.tolist(), strict=True):
+            self.probability.append(opinion.probability)
+            self.right.append(opinion.label == label)
+            self.sure.append(not opinion.doubts(len(np.unique(cloud[:3], axis=1).T)))
+
+    def result(self) -> dict[str, float]:
+        """The expected calibration error, and the share of answers that are sure."""
+        error = calibration_error(torch.tensor(self.probability), torch.tensor(self.right))
+        return {"calibration_error": error, "sure": sum(self.sure) / len(self.sure)}
 
 
 def clouds_together(count: int) -> int:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pointnet.datasets.clouds import UNIT_SPHERE
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.trust import EVEN_CHANCE, LEAST_POINTS
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
 from pointnet.points.frame import Y_UP_SUFFIXES, up_of
@@ -179,11 +178,7 @@ def answer(
     elif other is not None and not auto and other.is_clearly_surer_than(first):
         name, share = classes[other.label], other.probability
         notes += (f"with {turned} up it would be {name} {share:.1%}, which is surer: --up {turned}",)
-    reasons = list(first.reasons)
-    if cloud.places < LEAST_POINTS:
-        reasons = [f"only {cloud.places} different points"]
-    elif first.probability < EVEN_CHANCE:
-        reasons.append("no class has an even chance")
+    reasons = first.doubts(cloud.places)
     if reasons:
         notes += (f"unsure: {'; '.join(reasons)}",)
     ranked = sorted(zip(classes, first.probabilities, strict=True), key=lambda pair: -pair[1])

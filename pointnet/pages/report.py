@@ -5,7 +5,7 @@ from pathlib import Path
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.devices import find_device
 from pointnet.evaluation.analysis import analyse
-from pointnet.evaluation.evaluate import check_same_classes
+from pointnet.evaluation.evaluate import check_taught
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier, load_model
 from pointnet.names import did_you_mean_path, no_folder
@@ -94,7 +94,7 @@ def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tu
     split = "test" if tested else "train"
     how = config.num_points, config.normals, config.strict, download, config.task, config.columns, config.up
     data = open_dataset(config.dataset, root, split, *how)
-    check_same_classes(run.model, data, run.path, f"{config.dataset} in {root}")
+    check_taught(run.model, data, run.path, f"{config.dataset} in {root}")
     held_out = data if tested else training_parts(data, config)[1]
     if not len(held_out):
         raise ValueError(f"{run.path}: the run held out no validation split, and did not open the test split")

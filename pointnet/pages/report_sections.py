@@ -218,8 +218,7 @@ def _commands(report: Report) -> str:
     run, config = report.run, report.run.config
     commands = [["python", "train.py", *to_flags(dataclasses.replace(config, out="runs/again"))]]
     if report.split == "test":
-        where = ["--dataset", config.dataset, "--root", config.root]
-        commands.append(["python", "-m", "pointnet", "evaluate", "runs/again", *where])
+        commands.append(["python", "-m", "pointnet", "evaluate", "runs/again"])
     commands.append(["python", "-m", "pointnet", "report", "runs/again"])
     lines = "\n".join(shlex.join(words) for words in commands)
     digest = hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest()

@@ -1,0 +1,205 @@
+"""python -m pointnet evaluate: it counts what `predict` and `label_points` answer, on the data of the run."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pointnet import PointNetClassifier, load_model, predict
+from pointnet import __main__ as command_line
+from pointnet.datasets import LabelledClouds, MeshFolder, ShapeNetPart
+from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.evaluate import check_taught, evaluate
+from pointnet.evaluation.tasks import TASKS
+from pointnet.evaluation.trust import calibration_error
+from pointnet.inference.label import label_points
+from pointnet.models import MODELS
+from pointnet.training import fit
+from tests.helpers import CLASSES, OWN, SMALL, described, error_of, halves, quiet, tiny, trained_looking, write_text
+
+FEW = {"epochs": 2, "batch_size": 16, "num_points": 64, "early_points": 0, "val_fraction": 0.5, "rotate": 10.0}
+
+
+def write_clouds(root: Path) -> Path:
+    """A folder of two classes, y up, whose files are of slabs and poles; one in six is in the wrong class."""
+    generator = np.random.default_rng(0)
+    shapes = {"slab": (1, 0.2, 1.5), "pole": (0.2, 1.5, 0.3)}
+    for name in shapes:
+        (root / name).mkdir(parents=True)
+        for i in range(60):
+            other = next(each for each in shapes if (each == name) == (i % 6 > 0))
+            points = generator.normal(size=(90, 3))
+            points *= np.array(shapes[other]) * generator.uniform(0.5, 1.5, 3) / np.linalg.norm(points, axis=1)[:, None]
+            np.savetxt(root / name / f"{i}.xyz", points, fmt="%.5f")
+    return root
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    """A run on a folder of files with y up, calibrated, told what is usual."""
+    place = tmp_path_factory.mktemp("own")
+    config = tiny(place / "run", dataset="folder", root=str(write_clouds(place / "set")), up="y", **FEW)
+    fit(config, MeshFolder(place / "set", num_points=64, up="y"), log=quiet)
+    return place / "run"
+
+
+def scores_of(capsys, *words: object) -> dict:
+    assert command_line.main(["evaluate", *map(str, words), "--device", "cpu", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_evaluate_counts_what_predict_answers_for_the_files(own, capsys, votes):
+    found = scores_of(capsys, own, "--votes", votes)
+    data = MeshFolder(own.parent / "set", "test", num_points=64, up="y")
+    answers = predict(data.files, own, votes=votes)
+    true = np.array([data.classes[label] for label in data.labels])
+    right = np.array([answer.class_name for answer in answers]) == true
+    assert found["of_class"] == {name: right[true == name].mean() for name in ("pole", "slab")}
+    assert found["overall_accuracy"] == pytest.approx(right.mean())
+    assert found["count"] == len(answers) == 24
+    assert found["sure"] == np.mean([answer.sure for answer in answers])
+    assert Contract.of(load_model(own)).temperature != 1
+    confidence = torch.tensor([answer.probability for answer in answers])
+    assert found["calibration_error"] == pytest.approx(calibration_error(confidence, torch.from_numpy(right)), abs=1e-4)
+    assert 0.5 < found["overall_accuracy"] < 1
+    assert 0 < found["sure"] < 1
+
+
+def test_the_data_of_the_run_is_meant_unless_other_is_named(own, capsys, tmp_path):
+    wanted = scores_of(capsys, own)
+    data = MeshFolder(own.parent / "set", "test", num_points=64, up="y")
+    assert wanted["loss"] == evaluate(load_model(own), data, contract=Contract.of(load_model(own)))["loss"]
+    root = own.parent / "set"
+    assert scores_of(capsys, own, "--dataset", "folder", "--root", root) == wanted
+    assert scores_of(capsys, own, "--split", "train")["count"] == 96
+    assert scores_of(capsys, own, "--up", "z")["loss"] != wanted["loss"]
+    moved = shutil.copytree(root, tmp_path / "moved")
+    assert scores_of(capsys, own, "--root", moved) == wanted
+    line = error_of(capsys, command_line.main, ["evaluate", str(own), "--root", str(tmp_path / "none")])
+    assert f"{tmp_path}/none: no such folder; --root must name" in line
+    line = error_of(capsys, command_line.main, ["evaluate", str(own), "--columns", "x,y,z,r"])
+    assert "columns" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("pointnet_modelnet40", "modelnet40"), ("pointnet_shapes", "shapes"), ("pointnet_shapes_part", "shapes")],
+)
+def test_weights_without_a_run_ask_for_the_data_set(capsys, tmp_path, name, wanted):
+    line = error_of(capsys, command_line.main, ["evaluate", name])
+    said = "its folder does not say what it was trained on; name it: --dataset"
+    assert line.endswith(f"error: {name}: {said} {wanted} --root FOLDER")
+    load_model(name).save_pretrained(tmp_path / "x")
+    assert f"{said} NAME --root FOLDER" in error_of(capsys, command_line.main, ["evaluate", str(tmp_path / "x")])
+
+
+def test_a_category_has_the_iou_of_the_labels_that_label_points_gives(tmp_path, capsys):
+    write_text(tmp_path, OWN, {"Tree": [0, 1], "Park bench": [0, 1, 2]}, sizes=(40, 30, 64))
+    data = ShapeNetPart(tmp_path, "test", num_points=32)
+    config = tiny(tmp_path / "run", task="part", dataset="shapenetpart", root=str(tmp_path), epochs=1)
+    fit(config, ShapeNetPart(tmp_path, "trainval", num_points=32), log=quiet)
+    found = scores_of(capsys, tmp_path / "run")
+    (folder,) = tmp_path.glob("shapenetcore*")
+    wanted = {}
+    for seed, (synset, category) in enumerate(OWN.items()):
+        file = folder / synset / f"test{seed}.txt"
+        labelled = label_points(file, tmp_path / "run", category=category)
+        parts = data.parts_of[data.classes.index(category)].nonzero()[:, 0]
+        true, of_points = np.loadtxt(file)[:, 6].astype(int) + int(parts[0]), labelled.labels
+        each = [((true == k) & (of_points == k)).sum() / max(1, ((true == k) | (of_points == k)).sum()) for k in parts]
+        wanted[category] = np.mean(each)
+    assert found["of_class"] == pytest.approx(wanted)
+    assert found["class_miou"] == pytest.approx(np.mean([*wanted.values()]))
+    assert 0 < found["class_miou"] < 1
+    assert "sure" not in found
+
+
+def test_a_class_of_a_scene_has_the_iou_of_all_its_points():
+    data = halves("scene")
+    model = MODELS["pointnet_scene"](**TASKS["scene"].arguments(data), **SMALL).eval()
+    found = evaluate(model, data, by_class=True)
+    own = data.parts[:, :32]
+    with torch.no_grad():
+        labels = model(data.points[:, :, :32]).argmax(1)
+    wanted = {name: float(((labels == k) & (own == k)).sum() / ((labels == k) | (own == k)).sum())
+              for k, name in enumerate(data.part_names)}  # fmt: skip
+    assert found["of_class"] == pytest.approx(wanted)
+    assert found["mean_class_iou"] == pytest.approx(np.mean([*wanted.values()]))
+
+
+def clouds(channels: int = 3, size: float = 1.0) -> LabelledClouds:
+    x = torch.randn(6, channels, 40, generator=torch.Generator().manual_seed(0))
+    x[:, :3] -= x[:, :3].mean(2, keepdim=True)
+    x[:, :3] *= size / x[:, :3].norm(dim=1).amax(1)[:, None, None]
+    return LabelledClouds(x, torch.arange(6) % 3, CLASSES)
+
+
+@pytest.mark.parametrize("normals", [True, False])
+def test_rotated_clouds_are_rotated_about_up_with_their_normals_alone(normals):
+    data, turn = clouds(6), torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    rotated = clouds(6)
+    x = data.points
+    rotated.points[:] = torch.cat([turn @ x[:, :3], turn @ x[:, 3:] if normals else x[:, 3:]], 1)
+    model = trained_looking(PointNetClassifier(3, in_channels=6, **SMALL), torch.float32)
+    contract = Contract(40, (*"xyz", *(("nx", "ny", "nz") if normals else "rgb")), temperature=2.0)
+    found = evaluate(model, data, contract=contract, degrees=90)
+    assert found == pytest.approx(evaluate(model, rotated, contract=contract), rel=1e-6)
+    assert found["loss"] != pytest.approx(evaluate(model, data, contract=contract)["loss"], rel=1e-4)
+    assert found["loss"] != pytest.approx(evaluate(model, data, degrees=90)["loss"], rel=1e-4)
+
+
+def test_the_answers_are_a_table_and_a_line(own, capsys):
+    found = scores_of(capsys, own, "--rotate", 0, 45)
+    assert found["rotated"]["0"] == found["overall_accuracy"]
+    assert command_line.main(["evaluate", str(own), "--device", "cpu", "--rotate", "0", "45"]) == 0
+    _, heading, table, *angles, line = capsys.readouterr().out.splitlines()
+    assert heading == "accuracy of each class:"
+    assert table == f"pole  {found['of_class']['pole']:6.1%}   slab  {found['of_class']['slab']:6.1%}"
+    assert angles == [f"rotated by {angle}°: {share:.2%} overall" for angle, share in found["rotated"].items()]
+    assert line.endswith(f"24 shapes; calibration error {found['calibration_error']:.2%}, {found['sure']:.1%} sure")
+
+
+@pytest.mark.parametrize(
+    ("held", "data", "message"),
+    [
+        ({"scale": "as given"}, clouds(), "it was taught clouds of scale 'as given'; my set has 'unit sphere'"),
+        ({}, clouds(size=70), "it was taught clouds of scale 'unit sphere'; my set has 'as given'"),
+        (
+            {"channels": ["x", "y", "z", "nx", "ny", "nz"]},
+            clouds(),
+            "it was taught points of x, y, z, nx, ny, nz; my set has x, y, z",
+        ),
+        ({}, clouds(6), "it was taught points of x, y, z; my set has x, y, z, channel 3"),
+    ],
+)
+def test_data_that_the_model_was_not_taught_is_one_line_that_says_what(held, data, message):
+    contract = Contract(32).as_json() | held
+    model = described(PointNetClassifier(3, in_channels=len(contract["channels"]), **SMALL))
+    model.preprocessing = contract
+    with pytest.raises(ValueError, match=re.escape(f"runs/x: {message}")):
+        check_taught(model, data, "runs/x", "my set")
+
+
+def test_categories_are_those_of_the_data_in_their_order():
+    data = halves("part")
+    model = MODELS["pointnet_part"](**TASKS["part"].arguments(data), widths=[[4], [4]], head_widths=[4])
+    model.classes = data.part_names
+    model.preprocessing = Contract(32, (*"xyz", "channel 3"), categories=("plate", "rod")).as_json()
+    data.channel_names, data.scale = (*"xyz", "channel 3"), "unit sphere"
+    check_taught(model, data, "runs/x", "my set")
+    model.preprocessing["categories"] = ["rod", "plate"]
+    with pytest.raises(ValueError, match="runs/x: its categories are not those of my set: they are in another order"):
+        check_taught(model, data, "runs/x", "my set")
+
+
+def test_rooms_are_not_rotated(capsys, tmp_path):
+    model = MODELS["pointnet_scene"](num_classes=3, in_channels=9, **SMALL)
+    model.classes, model.preprocessing = CLASSES, {"num_points": 32}
+    model.save_pretrained(tmp_path / "x")
+    line = error_of(capsys, command_line.main, ["evaluate", str(tmp_path / "x"), "--rotate", "90"])
+    assert "leave out --rotate" in line
