@@ -42,7 +42,7 @@ def run(flags: Namespace) -> int:
         scores = score(by_class=True, look=trust.look) | trust.result()
     else:
         scores = score(by_class=True)
-    for degrees in flags.rotate:
+    for degrees in flags.rotate or ():
         rotated = score(degrees=degrees)
         scores.setdefault("rotated", {})[str(degrees)] = rotated[task.chooser]
     for line in data.left_out():

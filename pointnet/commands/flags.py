@@ -125,7 +125,7 @@ def evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("--columns", metavar="X,Y,...", default="", help=text)
     parser.add_argument("--up", default="", help="the up axis of the files, y or z (default: as in training)")
     text = "score objects also with all clouds rotated about the up axis by each of these angles, such as 0 45 90 180"
-    parser.add_argument("--rotate", type=whole_number, nargs="+", default=[], metavar="DEGREES", help=text)
+    parser.add_argument("--rotate", type=whole_number, nargs="+", metavar="DEGREES", help=text)
     text = "rotations about the up axis to vote over (the paper: 12); for weights trained with --rotate 180"
     parser.add_argument("--votes", **WHOLE, default=1, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
