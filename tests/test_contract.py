@@ -104,9 +104,16 @@ def test_what_the_caller_says_counts_before_what_the_numbers_tell():
     told = contract_of_data(data, num_points=40)
     assert told.channels == (*XYZ, "channel 3", "channel 4", "channel 5")
     data.channel_names, data.scale, data.up = (*XYZ, "r", "g", "b"), "as given", "y"
-    said = contract_of_data(data, num_points=40)
+    with_colors = LabelledClouds(data.points.clamp(0, 1), data.labels, data.classes)
+    with_colors.channel_names, with_colors.scale, with_colors.up = data.channel_names, data.scale, data.up
+    said = contract_of_data(with_colors, num_points=40)
     assert (said.channels, said.scale, said.up) == ((*XYZ, "r", "g", "b"), "as given", "y")
     assert said.features == ("colors",)
+    with pytest.raises(ValueError, match=r"colours must be in \[0, 1\], as files give them, got -"):
+        contract_of_data(data, num_points=40)
+    data.channel_names = XYZ
+    with pytest.raises(ValueError, match="channel_names must name 6 channels, got x, y, z"):
+        contract_of_data(data, num_points=40)
 
 
 def test_a_part_of_a_file_of_the_training_set_is_labelled_as_in_evaluation(tmp_path):

@@ -6,13 +6,14 @@ points to a model goes through `Contract.channels_of`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
@@ -146,7 +147,13 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
 
     Args:
         fields: of `Contract`, all that clouds do not tell.
+
+    Raises:
+        ValueError: `data.channel_names` are not as many as its channels, or colours are not in [0, 1], as files give
+            them.
     """
+    if data.channel_names and len(data.channel_names) != data.channels:
+        raise ValueError(f"channel_names must name {data.channels} channels, got {', '.join(data.channel_names)}")
     channels, scale, centre = _measured(data)
     return Contract(channels=channels, up=data.up, centre=centre, scale=scale, **fields)
 
@@ -161,6 +168,7 @@ def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
         points = points[points.isfinite().flatten(1).all(1)]
         means.append(points[:, :3].mean(2).norm(dim=1))
         radii.append(points[:, :3].norm(dim=1).amax(1))
+        _check_colors(points, data.channel_names or ())
         if data.channels == 6:
             lengths.append((points[:, 3:6].norm(dim=1) - 1).abs().amax(1))
     mean, radius = torch.cat(means), torch.cat(radii)
@@ -172,6 +180,13 @@ def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
     names = (*names, *(f"channel {i}" for i in range(len(names), data.channels)))
     scale = data.scale or (UNIT_SPHERE if in_sphere else AS_GIVEN)
     return names, scale, scale == UNIT_SPHERE or bool((mean <= 1e-3 * radius).all())
+
+
+def _check_colors(points: Tensor, names: Sequence[str]) -> None:
+    colors = [names.index(name) for name in COLUMNS["colors"] if name in names]
+    if colors and len(points) and not 0 <= points[:, colors].min() <= points[:, colors].max() <= 1:
+        low, high = float(points[:, colors].min()), float(points[:, colors].max())
+        raise ValueError(f"colours must be in [0, 1], as files give them, got {low:g} to {high:g}")
 
 
 def _of_older(held: Mapping[str, Any], in_channels: int) -> dict[str, Any]:

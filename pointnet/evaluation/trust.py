@@ -19,7 +19,7 @@ BATCH = 32
 BINS = 15  # of the calibration error
 LEAST_CLOUDS = 40  # of validation, fewer of which tell nothing
 TEMPERATURES = torch.logspace(-1.0, 0.7, 86, dtype=torch.float64)  # 0.1 to 5, each 1.05 times the last
-PER_CLASS = 25  # clouds of training, on average, that tell what is usual
+PER_CLASS = 20  # clouds of training, on average, that tell what is usual
 PASSING = 0.95  # share of validation that is familiar, at least
 EVEN_CHANCE = 0.5  # the probability below which no answer is sure
 LEAST_POINTS = 64  # different ones
