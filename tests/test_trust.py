@@ -158,6 +158,13 @@ def test_an_answer_is_clearly_surer_by_probability_or_since_the_other_is_unusual
     assert Opinion([0.9, 0.1], []).is_clearly_surer_than(odd)
 
 
+def test_an_answer_is_doubted_for_few_points_what_is_unusual_and_less_than_an_even_chance():
+    assert Opinion([0.5, 0.3, 0.2], []).doubts(64) == []
+    assert Opinion([0.49, 0.3, 0.21], []).doubts(64) == ["no class has an even chance"]
+    assert Opinion([0.4, 0.3, 0.3], ["flat"]).doubts(64) == ["flat", "no class has an even chance"]
+    assert Opinion([0.9, 0.1], ["flat"]).doubts(63) == ["only 63 different points"]
+
+
 @pytest.mark.parametrize("damage", [{"means": [[1.0]]}, {"limits": {}}, {"precision": "many"}])
 def test_a_damaged_measure_of_trust_is_one_line(taught, damage):
     model = load_model(taught)
