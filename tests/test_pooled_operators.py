@@ -7,9 +7,9 @@ import torch
 import torch.nn.utils.prune
 from torch import nn
 
-from pointnet import SharedMLP
+from pointnet import PointNetClassifier, SharedMLP
 from pointnet.ops.masked import point_mask
-from pointnet.ops.pooled import pooled
+from tests.helpers import trained_looking
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -84,8 +84,47 @@ def test_subclasses_and_hooks_take_the_definition():
     torch.testing.assert_close(pruned.max_pool(x), pruned(x).max(2).values)
 
 
-def test_gradients_of_gradients_are_refused_clearly():
-    x = torch.randn(2, 3, 6, requires_grad=True)
-    gradient = torch.autograd.grad(pooled(x, torch.randn(4, 3), None, None, None).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="extremes_backward"):
-        torch.autograd.grad(gradient[0].sum(), x)
+@pytest.mark.parametrize("lengths", [None, torch.tensor([6, 3])], ids=["whole", "padded"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_gradients_of_gradients_are_those_of_the_definition(activation, training, lengths):
+    mlp = trained_looking(SharedMLP([3, 4, 5], activation=activation)).train(training)
+    x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *mlp.parameters()]
+
+    def second(y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+        return torch.autograd.grad(sum(each.square().sum() for each in first), inputs)
+
+    padding = torch.arange(6) >= (x.new_tensor([6, 6]) if lengths is None else lengths)[:, None, None]
+    wanted = second(mlp(x, lengths=lengths).masked_fill(padding, -torch.inf).max(2).values)
+    for got, right in zip(second(mlp.max_pool(x, lengths=lengths)), wanted, strict=True):
+        torch.testing.assert_close(got, right, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_classifier_has_gradients_of_gradients(training):
+    model = PointNetClassifier(3, widths=((4,), (5,)), tnet_widths=((4, 5), (4,)), head_widths=(4,), dropout=0.0)
+    trained_looking(model).train(training)
+    x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: model(x).square(), x, nondet_tol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_traced_classifier_is_the_model_at_any_size_and_holds_no_operator_of_this_library(folded):
+    model = trained_looking(PointNetClassifier(3, widths=((4,), (8,)), tnet_widths=((4, 5), (4,)), head_widths=(4,)))
+    traced = torch.jit.trace(model.fold() if folded else model, torch.randn(2, 3, 20, dtype=torch.float64))
+    assert not [node.kind() for node in traced.inlined_graph.nodes() if not node.kind().startswith(("aten", "prim"))]
+    for clouds, points in ((1, 1), (3, 2000), (5, 64)):
+        x = torch.randn(clouds, 3, points, dtype=torch.float64)
+        torch.testing.assert_close(traced(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_jit_script_is_refused_in_one_line_that_says_what_to_use():
+    mlp = SharedMLP([3, 4, 5])
+    for model in (mlp, mlp.to_linear(), PointNetClassifier(3), PointNetClassifier(3).fold()):
+        with pytest.raises(TypeError, match=r"^torch.jit.script is not supported; use torch.jit.trace, or python -m "):
+            torch.jit.script(model)

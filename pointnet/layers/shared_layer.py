@@ -22,11 +22,18 @@ HALF = (torch.float16, torch.bfloat16)
 Context = Tensor | Sequence[Tensor] | None
 
 
+def refuse_script(module: nn.Module) -> nn.Module:
+    """What `torch.jit.script` calls first: its language lacks what the layers are written in."""
+    raise TypeError("torch.jit.script is not supported; use torch.jit.trace, or python -m pointnet export")
+
+
 class SharedLayer(nn.Module):
     """One layer of a shared MLP, (B, C, N) -> (B, D, N): kernel-1 convolution, norm, activation, dropout.
 
     Each but the convolution may be None.
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self, conv: nn.Conv1d, norm: Norm = None, activation: nn.Module | None = None, dropout: nn.Dropout | None = None
@@ -75,7 +82,8 @@ class SharedLayer(nn.Module):
         """The max over the points of each cloud: (B, C, N) -> (B, D)."""
         self.check(x, context, transform)
         fast = context is None and transform is None and self.is_poolable()
-        if not fast or torch.compiler.is_exporting():  # an exported graph holds standard operators only
+        # An exported or traced graph holds standard operators only.
+        if not fast or torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             y = fill_padding(self(x, context, mask, transform), mask, -torch.inf)
             return y.amax(2) if torch.compiler.is_exporting() else y.max(2).values
         return pooled(x, self.conv.weight.squeeze(2), self.conv.bias, self.norm, self.activation, mask)
@@ -138,6 +146,8 @@ class SharedLayer(nn.Module):
 
 class BatchNormLast(nn.Module):
     """Batch norm of (..., D) over all leading dimensions; `norm` itself reads (B, N, D) as N channels."""
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(self, norm: nn.BatchNorm1d):
         super().__init__()

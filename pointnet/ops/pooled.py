@@ -106,8 +106,7 @@ def _normalize(z: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, norm: 
             count, point_mean, scatter = moments_over_ranks(group, count, point_mean, scatter)
         w = weight.double()
         mean = w @ point_mean
-        fixed = w.detach()  # the scatter is symmetric, so the gradient of w is twice the product that is there already
-        squares = ((fixed @ scatter) * (2 * w - fixed)).sum(1).clamp(min=0)
+        squares = ((w @ scatter) * w).sum(1).clamp(min=0)
         if group is not None and not narrow:
             count, mean, squares = moments_over_ranks(group, count, mean, squares)
         check_count(count, x)
@@ -277,8 +276,12 @@ def _backward_of_moments(ctx: Any, grad_mean: Tensor, grad_scatter: Tensor) -> t
     return fill_padding(grad_x, mask).to(x.dtype), None
 
 
-def _refuse(ctx: object, *grads: Tensor) -> None:
-    raise RuntimeError("pointnet::extremes_backward has no backward: gradients of gradients are not supported")
+def _backward_of_extremes_backward(ctx: Any, grad_x: Tensor, grad_weight: Tensor) -> tuple[Tensor | None, ...]:
+    """Both gradients are linear in grad, the winners' points and their weights: here each meets the other two."""
+    grad, x, weight, winners = ctx.saved_tensors
+    of_grad = _values_at(winners, grad_x, weight) + _values_at(winners, x, grad_weight)
+    of_x = torch.ops.pointnet.extremes_backward(grad, x, grad_weight, winners)[0]
+    return of_grad, of_x, torch.ops.pointnet.extremes_backward(grad, grad_x, weight, winners)[1], None
 
 
 # Not `torch.library.custom_op`: its first call imports torch._dynamo, 2 s in each process that predicts.
@@ -288,7 +291,8 @@ for schema, function, fake, backward, save in (
      lambda ctx, grad, _: (*torch.ops.pointnet.extremes_backward(grad, *ctx.saved_tensors), None, None),
      lambda ctx, inputs, output: ctx.save_for_backward(*inputs[:2], output[1])),
     ("extremes_backward(Tensor grad, Tensor x, Tensor weight, Tensor winners) -> (Tensor, Tensor)", _extremes_backward,
-     lambda grad, x, weight, winners: (torch.empty_like(x), torch.empty_like(weight)), _refuse, None),
+     lambda grad, x, weight, winners: (torch.empty_like(x), torch.empty_like(weight)),
+     _backward_of_extremes_backward, lambda ctx, inputs, output: ctx.save_for_backward(*inputs)),
     ("moments(Tensor x, Tensor? mask) -> (Tensor, Tensor)", _moments, _fake_moments, _backward_of_moments,
      lambda ctx, inputs, output: ctx.save_for_backward(*inputs, output[0])),
 ):  # fmt: skip
