@@ -3,13 +3,14 @@
 from argparse import Namespace
 from pathlib import Path
 
-from pointnet.inference.export import SIZES, SUFFIXES, TOLERANCE, export_model
+from pointnet.inference.cases import kinds_of
+from pointnet.inference.export import SIZES, SUFFIXES, TOLERANCE, export_model, what_it_takes
 from pointnet.models import load_model
 from pointnet.names import check_name
 
 
 def run(flags: Namespace) -> int:
-    """Writes the file, into the run folder unless --out says where; prints its size and its largest error."""
+    """Writes the file, into the run folder unless --out says where; prints what it takes and what was compared."""
     check_name("format", flags.format, SUFFIXES)
     model, folder = load_model(flags.run), Path(flags.run)
     stem = folder / "model" if folder.is_dir() else folder
@@ -17,5 +18,11 @@ def run(flags: Namespace) -> int:
     largest = export_model(model, path, flags.format)
     sizes = ", ".join(f"({clouds}, {points:,})" for clouds, points in SIZES)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, for any number of clouds and points")
+    print(f"it takes {what_it_takes(model)}")
+    solids = len(kinds_of(model))
     print(f"its logits at {sizes} differ from the model's by at most {largest:.0e} ({TOLERANCE:.0e} allowed)")
+    if solids:
+        print(f"its answers for {solids} solids are those of the library, by the same logits")
+    else:
+        print("its answers were not compared: no file of points has the model's channels")
     return 0

@@ -73,6 +73,8 @@ class Contract:
         held = dict(model.preprocessing)
         if (frame := held.pop("frame", FRAME)) != FRAME:
             raise ValueError(f"the model expects points of frame '{frame}', known here is '{FRAME}'")
+        if "num_points" not in held:
+            raise ValueError("the model does not say what it was taught of its input: preprocessing has no num_points")
         held = held if "scale" in held else _of_older(held, model.arguments["in_channels"])
         known = {name: held[name] for name in cls.__dataclass_fields__ if name in held}
         fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}

@@ -1,7 +1,7 @@
 """A trained model as one file that runs without this library: ONNX, or PyTorch's own exported program.
 
-The file holds the folded model (identity 8), for any number of clouds and points. Before it is written, its content is
-run and compared with the model.
+The file holds the folded model (identity 8), for any number of clouds and points, and the model's contract. Before it
+is written, its content is run and compared with the model, and with what the library answers for whole clouds.
 """
 
 import copy
@@ -12,72 +12,137 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim
 
+from pointnet.evaluation.contract import Contract
 from pointnet.extras import MissingExtraError
 from pointnet.files import AnyPath, write_atomically
-from pointnet.models import PointNetModel
+from pointnet.models import PointNetModel, PointNetPartSegmenter
+
+from .cases import Case, cases_of
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}  # by format
 SIZES = ((1, 1), (1, 50), (7, 2048), (32, 1024))  # (B, N) at which the file is compared with the model
 TOLERANCE = 1e-4  # of a logit, or of the largest logit if that is above 1
-INPUT, OUTPUT = "points", "logits"
+INPUTS, OUTPUT = ("points", "category"), "logits"
 METADATA_FILE = "metadata.json"  # within a .pt2
 
 
 def export_model(model: PointNetModel, path: AnyPath, format: str = "onnx") -> float:
     """Writes `model` in eval mode: points (B, C, N) float32 -> its logits, for any B and N above 0.
 
-    The logits are (B, num_classes), or (B, num_classes, N) for a segmenter; a network for parts takes no category in
-    the file. The file also holds `classes` (a JSON list, in the order of the logits) and `model.preprocessing`: as ONNX
-    metadata, or in the extra file `metadata.json` of a .pt2, which `torch.export.load` reads.
+    The logits are (B, num_classes), or (B, num_classes, N) for a segmenter. A file for parts takes a second input,
+    category (B,) int64, -1 where it is not known; its logits are -inf for parts that a category does not have, as
+    `label_points` takes them. The file also holds `classes`, in the order of the logits, and all of the model's
+    contract (`Contract.as_json`), each as JSON: as ONNX metadata, or in the extra file `metadata.json` of a .pt2, which
+    `torch.export.load` reads. The softmax of the logits divided by `temperature` are the library's probabilities.
 
-    Returns the largest error of the file's logits at `SIZES`, in the unit of `TOLERANCE`.
+    Returns the largest error of the file's logits at `SIZES` and for solids, in the unit of `TOLERANCE`. For solids
+    (`cases.SOLIDS`, of a network for parts each category) its answers are the library's too.
 
     Args:
         format: "onnx" (standard operators only), or "torch" for a .pt2 (PyTorch's own operators only).
 
     Raises:
-        ValueError: an unknown format; or the file's logits are not the model's, and nothing is written.
+        ValueError: an unknown format, or a model without a contract; or the file's logits or answers are not the
+            model's, and nothing is written.
         MissingExtraError: the packages of the extra `export` are not installed.
         OSError: the file cannot be written.
     """
     if format not in SUFFIXES:
         raise ValueError(f"format must be {' or '.join(SUFFIXES)}, got '{format}'")
-    path, reference = Path(path), copy.deepcopy(model).cpu().float().eval()
+    path, reference, contract = Path(path), copy.deepcopy(model).cpu().float().eval(), Contract.of(model)
     to_content, to_runner = {"onnx": (_to_onnx, _run_onnx), "torch": (_to_torch, _run_torch)}[format]
-    items = {"classes": list(model.classes), **model.preprocessing}
-    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in items.items()}
-    generator, errors = torch.Generator().manual_seed(0), []
+    items = {"classes": list(model.classes), **contract.as_json()}
     with _quiet():
-        content = to_content(reference, metadata)
-        run = to_runner(content)
-        for clouds, points in SIZES:
-            x = 2 * torch.rand(clouds, model.arguments["in_channels"], points, generator=generator) - 1
+        content = to_content(reference, {name: json.dumps(value) for name, value in items.items()})
+        run, whole, largest = to_runner(content), _asked(reference), 0.0
+        for case in chain(_drawn(reference), cases_of(reference)):
             with torch.no_grad():
-                wanted, got = reference(x), run(x)
-            scale = max(1.0, float(wanted.abs().max()))
-            errors.append(float((got - wanted).abs().max()) / scale if got.shape == wanted.shape else float("inf"))
-            if not errors[-1] <= TOLERANCE:
-                raise ValueError(f"{path}: not written: at ({clouds}, {points}) its logits are off by {errors[-1]:.1e}")
+                wanted, got = whole(*case.inputs), run(*case.inputs)
+            error, wrong = _errors(case, wanted, got, contract.temperature)
+            size = "({}, {})".format(*case.inputs[0].shape[::2])
+            if not error <= TOLERANCE:
+                raise ValueError(f"{path}: not written: at {size} its logits are off by {error:.1e}")
+            if wrong:
+                raise ValueError(f"{path}: not written: at {size} its answer is not the library's")
+            largest = max(largest, error)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
-    return max(errors)
+    return largest
 
 
-def _example(model: PointNetModel) -> tuple[tuple[Tensor], Any]:
-    """Points to trace with, and which of their sizes may vary; a size of 1 would be taken as fixed."""
-    return (torch.zeros(2, model.arguments["in_channels"], 16),), ({0: Dim("batch"), 2: Dim("points")},)
+def what_it_takes(model: PointNetModel) -> str:
+    """The inputs of the exported file, in one line."""
+    contract = Contract.of(model)
+    line = f"points (B, {len(contract.channels)}, N) float32: {', '.join(contract.channels)}; {contract}"
+    if isinstance(model, PointNetPartSegmenter):
+        unknown = "" if contract.needs_category else ", or -1 where it is not known"
+        line += f"; category (B,) int64: 0 to {model.num_categories - 1}{unknown}"
+    return line
+
+
+def _drawn(model: PointNetModel) -> Iterator[Case]:
+    """Random numbers at each of `SIZES`, and categories in turn."""
+    generator = torch.Generator().manual_seed(0)
+    for clouds, points in SIZES:
+        x = 2 * torch.rand(clouds, model.arguments["in_channels"], points, generator=generator) - 1
+        if isinstance(model, PointNetPartSegmenter):
+            yield Case((x, torch.arange(clouds) % (model.num_categories + 1) - 1))
+        else:
+            yield Case((x,))
+
+
+def _errors(case: Case, wanted: Tensor, got: Tensor, temperature: float) -> tuple[float, bool]:
+    """The largest error of the logits that are not -inf, and whether the library answers otherwise.
+
+    Labels may differ where two are as probable within the error that is allowed.
+    """
+    there = wanted != -torch.inf
+    if got.shape != wanted.shape or not torch.equal(got != -torch.inf, there):
+        return float("inf"), True
+    scale = max(1.0, float(wanted[there].abs().max()))
+    error = float((got - wanted)[there].abs().max()) / scale
+    if case.labels is None or case.probability is None:
+        return error, False
+    shares = (got / temperature).softmax(1)
+    of_label = shares.gather(1, case.labels.unsqueeze(1)).squeeze(1)
+    off = torch.maximum((of_label - case.probability).abs(), shares.amax(1) - of_label)
+    return error, not float(off.max()) <= TOLERANCE * scale / temperature
+
+
+class _Parts(nn.Module):
+    """A network for parts as it is asked: the logits of the category's parts."""
+
+    def __init__(self, network: PointNetPartSegmenter):
+        super().__init__()
+        self.network = network
+
+    def forward(self, points: Tensor, category: Tensor) -> Tensor:
+        return self.network.restrict(self.network(points, category), category)
+
+
+def _asked(model: PointNetModel) -> nn.Module:
+    return _Parts(model) if isinstance(model, PointNetPartSegmenter) else model
+
+
+def _example(model: PointNetModel) -> tuple[tuple[Tensor, ...], Any]:
+    """Inputs to trace with, and which of their sizes may vary; a size of 1 would be taken as fixed."""
+    points, batch = torch.zeros(2, model.arguments["in_channels"], 16), Dim("batch")
+    inputs, sizes = (points, torch.zeros(2, dtype=torch.int64)), ({0: batch, 2: Dim("points")}, {0: batch})
+    count = 2 if isinstance(model, PointNetPartSegmenter) else 1
+    return inputs[:count], sizes[:count]
 
 
 def _to_torch(model: PointNetModel, metadata: Mapping[str, str]) -> bytes:
-    points, sizes = _example(model)
-    program, stream = torch.export.export(model.fold(), points, dynamic_shapes=sizes), io.BytesIO()
+    inputs, sizes = _example(model)
+    program, stream = torch.export.export(_asked(model.fold()), inputs, dynamic_shapes=sizes), io.BytesIO()
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names folders of this machine
         if getattr(node.target, "namespace", "aten") != "aten":
@@ -86,7 +151,7 @@ def _to_torch(model: PointNetModel, metadata: Mapping[str, str]) -> bytes:
     return stream.getvalue()
 
 
-def _run_torch(content: bytes) -> Callable[[Tensor], Tensor]:
+def _run_torch(content: bytes) -> Callable[..., Tensor]:
     return torch.export.load(io.BytesIO(content)).module()
 
 
@@ -94,9 +159,10 @@ def _to_onnx(model: PointNetModel, metadata: Mapping[str, str]) -> bytes:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError("exporting to ONNX", package, "export")
-    points, sizes = _example(model)
+    inputs, sizes = _example(model)
+    names = INPUTS[: len(inputs)]
     program = torch.onnx.export(
-        model.fold(), points, dynamic_shapes=sizes, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+        _asked(model.fold()), inputs, dynamic_shapes=sizes, input_names=names, output_names=[OUTPUT], verbose=False
     )
     assert program is not None  # only the older exporter returns None
     proto = program.model_proto
@@ -110,11 +176,16 @@ def _to_onnx(model: PointNetModel, metadata: Mapping[str, str]) -> bytes:
     return proto.SerializeToString()
 
 
-def _run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
+def _run_onnx(content: bytes) -> Callable[..., Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run([OUTPUT], {INPUT: x.numpy()})[0])
+
+    def run(*inputs: Tensor) -> Tensor:
+        given = dict(zip(INPUTS, (each.numpy() for each in inputs), strict=False))
+        return torch.from_numpy(session.run([OUTPUT], given)[0])
+
+    return run
 
 
 @contextmanager

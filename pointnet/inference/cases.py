@@ -1,0 +1,102 @@
+"""Clouds on which an exported network is compared with the library, and what the library answers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pointnet.datasets.blocks import CHANNEL_NAMES, block_channels
+from pointnet.datasets.clouds import UNIT_SPHERE
+from pointnet.datasets.shape_classes import make_shape
+from pointnet.datasets.shapes import shape_generator
+from pointnet.evaluation.contract import XYZ, Contract
+from pointnet.models import PointNetClassifier, PointNetModel, PointNetPartSegmenter, PointNetSegmenter
+from pointnet.points.formats.names import COLUMNS
+from pointnet.points.read import cloud_of
+from pointnet.points.sampling import KEPT, draw_on_surface, interpolate, normals_of_faces
+
+from .label import label_points
+from .predict import Prediction, predict
+from .scenes import label_scene
+
+SOLIDS = ("chair", "bottle", "lamp", "table", "cup", "sofa", "vase", "stool")  # of `datasets.shape_classes`
+POINTS = 512  # of an object or a scene whose points are labelled
+WIDTH = 0.9  # metres, of a scene that is one block
+
+
+class Case(NamedTuple):
+    """What a network is given, and for some what the library answers.
+
+    Args:
+        inputs: points (B, C, N), and of networks for parts category (B,).
+        labels, probability: of one cloud or of its points: (1,) or (1, N).
+    """
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor | None = None
+    probability: Tensor | None = None
+
+
+def kinds_of(model: PointNetModel) -> list[tuple[str, int]]:
+    """The solid and the category (-1: not known) of each case; none if no cloud can have the model's channels."""
+    contract = Contract.of(model)
+    if isinstance(model, PointNetSegmenter):
+        return [(name, -1) for name in SOLIDS[:2] if contract.channels == CHANNEL_NAMES]
+    if not {name for group in COLUMNS.values() for name in group}.issuperset(contract.channels):
+        return []
+    if not isinstance(model, PointNetPartSegmenter):
+        return [(name, -1) for name in SOLIDS]
+    categories = [*range(len(contract.categories)), *([] if contract.needs_category else [-1])]
+    return [(SOLIDS[i % len(SOLIDS)], category) for i, category in enumerate(categories)]
+
+
+def cases_of(model: PointNetModel) -> Iterator[Case]:
+    """Each of `kinds_of`, with the answer of `predict`, `label_points` or `label_scene`."""
+    contract = Contract.of(model)
+    for name, category in kinds_of(model):
+        if isinstance(model, PointNetSegmenter):
+            yield _scene(model, name)
+        elif isinstance(model, PointNetPartSegmenter):
+            rows = _rows(name, contract.channels, POINTS)
+            known = None if category < 0 else contract.categories[category]
+            x = contract.channels_of(cloud_of(rows, precise=True, columns=contract.channels))(slice(None))
+            yield _case(x, label_points(rows, model, category=known), torch.tensor([category]))
+        elif isinstance(model, PointNetClassifier):
+            size = max(contract.num_points, KEPT)
+            rows = _rows(name, contract.channels, size)
+            drawing: Any = {"num_points": size, "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
+            cloud, answer = cloud_of(rows, columns=contract.channels, **drawing), cast(Prediction, predict(rows, model))
+            x = contract.channels_of(cloud)(slice(contract.num_points))
+            label, probability = model.classes.index(answer.class_name), answer.probability
+            yield Case((torch.from_numpy(x)[None],), torch.tensor([label]), torch.tensor([probability]))
+
+
+def _case(channels: NDArray[np.float32], answer: Any, *category: Tensor) -> Case:
+    labels, probability = torch.from_numpy(answer.labels), torch.from_numpy(answer.probability)
+    return Case((torch.from_numpy(channels)[None], *category), labels[None], probability[None])
+
+
+def _scene(model: PointNetSegmenter, name: str) -> Case:
+    """A solid in the space of one block, as a scene."""
+    rows = _rows(name, (*XYZ, "r", "g", "b"), POINTS)
+    rows[:, :3] *= WIDTH / np.ptp(rows[:, :3], axis=0).max()
+    points, colors = np.hsplit(rows, 2)
+    moved = (points - points.min(0)).astype(np.float32)
+    x = block_channels(moved, colors.astype(np.float32), np.ptp(points, axis=0).astype(np.float32)).T
+    return _case(np.ascontiguousarray(x), label_scene(model, points, colors))
+
+
+def _rows(name: str, channels: tuple[str, ...], count: int) -> NDArray[np.float64]:
+    """Points drawn from a solid off the origin, with these channels: (count, C)."""
+    generator = shape_generator("export", name, 0)
+    mesh, _ = make_shape(name, generator)
+    face, weights = draw_on_surface(mesh.vertices, mesh.faces, count, generator)
+    points = 2 * interpolate(mesh.vertices, mesh.faces[face], weights, np.float64) + (3, -2, 5)
+    normals = normals_of_faces(mesh.vertices, mesh.faces[face])
+    known = dict(zip((*XYZ, *COLUMNS["normals"]), (*points.T, *normals.T), strict=True))
+    return np.stack([known[name] if name in known else generator.random(count) for name in channels], 1)
