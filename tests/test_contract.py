@@ -173,3 +173,11 @@ def test_a_contract_that_a_file_cannot_meet_is_one_line_that_names_what_is_missi
     model.preprocessing = Contract(32).as_json() | change
     with pytest.raises(PointCloudFileError, match=f"a.xyz: {message}"):
         predict(tmp_path / "a.xyz", model)
+
+
+@pytest.mark.parametrize(
+    ("rotations", "words"),
+    [(0.0, "facing as its training set does"), (45.0, "set does within 45°"), (180.0, "facing any way about up")],
+)
+def test_a_contract_says_how_clouds_faced(rotations, words):
+    assert str(Contract(10, rotations=rotations)).endswith(words)

@@ -1,18 +1,20 @@
 """On a CUDA device: the same answers as on the CPU, epochs that never wait for it, and runs that repeat."""
 
 import copy
+import json
 
 import pytest
 import torch
 from torch import nn
 
 from pointnet import PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, critical_points
+from pointnet.__main__ import main
 from pointnet.ops.masked import point_mask
 from pointnet.ops.pooled import pooled, pooled_definition
 from pointnet.training import fit, graph
 from pointnet.training.run import Run
 from pointnet.world import World
-from tests.helpers import assert_ends_as, fit_in_two, quiet, tiny, trained_looking, two_shapes
+from tests.helpers import SAMPLES, assert_ends_as, fit_in_two, quiet, tiny, trained_looking, two_shapes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DATA = two_shapes(per_class=6)
@@ -108,3 +110,30 @@ def test_a_compiled_run_on_a_gpu_learns_as_the_eager_one(tmp_path):
         config = tiny(tmp_path / str(compiled), device="cuda", compile=compiled, epochs=2, dropout=0.0)
         fit(config, DATA, log=quiet, after_epoch=lambda metrics, seen=seen: seen.append(metrics["train_loss"]))
     assert losses[True] == pytest.approx(losses[False], rel=1e-3)
+
+
+def test_the_commands_answers_on_the_gpu_are_those_of_the_cpu(capsys, tmp_path):
+    for task in ("classification", "part"):
+        said = []
+        for device in ("cpu", "cuda"):
+            assert (
+                main(
+                    [
+                        "predict",
+                        f"{SAMPLES}/files",
+                        "--task",
+                        task,
+                        "--device",
+                        device,
+                        "--out",
+                        str(tmp_path),
+                        "--json",
+                    ]
+                )
+                == 0
+            )
+            said.append(json.loads(capsys.readouterr().out))
+        for one, other in zip(*said, strict=True):
+            name = "probability" if task == "classification" else "mean_probability"
+            assert one.get("class") == other.get("class")
+            assert one[name] == pytest.approx(other[name], abs=1e-3)

@@ -191,6 +191,20 @@ def test_a_mesh_is_sampled_and_rotated_for_the_network_alone(model):
     assert np.array_equal(lying.points, y_up)
 
 
+def test_few_points_and_an_unknown_category_are_said(model, tmp_path):
+    few = np.random.default_rng(0).normal(size=(63, 3)).repeat(3, 0)
+    found = label_points([few, few[2:4], np.vstack([few, few + 1]).repeat(2, 0)], model, "chair")
+    assert [each.notes for each in found] == [("only 63 different points",), ("only 2 different points",), ()]
+    found = label_points(STOOL, model)
+    shares = {"chair": np.isin(found.labels, (0, 1, 2)).mean(), "table": np.isin(found.labels, (3, 4)).mean()}
+    words = ", ".join(f"{name} {share:.1%}" for name, share in sorted(shares.items(), key=lambda each: -each[1]))
+    assert found.notes == (f"category unknown: labels are of {words}",)
+    assert found.as_json()["notes"] == [*found.notes]
+    room = make_room(200)
+    np.save(tmp_path / "room.npy", room[:10])
+    assert label_points(tmp_path / "room.npy", scene_model()).notes[-1] == "only 10 different points"
+
+
 def test_shares_are_those_of_the_points_the_largest_first(model):
     found = label_points(STOOL, model)
     counts = {name: int((found.labels == i).sum()) for i, name in enumerate(PARTS)}
@@ -310,7 +324,7 @@ def test_the_page_stands_upright_and_the_ply_as_the_file_does(folders, tmp_path)
         (["--task", "scene"], "part is for the task part, not scene"),
         (["--votes", "12"], "--votes is for the task classification, not part"),
         (["--model", "pointnet_shapes", "--category", "table"], "--category is for the task part, not classification"),
-        (["--model", "pointnet_shapes", "--out", "x"], "--out is for the task part or scene, not classification"),
+        (["--top", "3"], "--top is for the task classification, not part"),
         (["--model", "pointnet_shapes", "--task", "part"], "pointnet_shapes is for the task classification, not part"),
     ],
 )

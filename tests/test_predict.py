@@ -246,14 +246,17 @@ def test_each_file_is_a_line_and_one_that_cannot_be_read_is_a_line_on_stderr(cap
     assert command_line.main(["predict", str(CHAIR), str(broken), missing, str(STOOL), "--model", folder]) == 1
     printed = capsys.readouterr()
     header, *lines = printed.out.splitlines()
-    expected = "200 points of each file, z up, right-handed, centred, in the unit sphere"
-    assert header.startswith(f"{folder}: 3 classes; takes {expected}; ")
+    expected = (
+        "200 points of each file, z up, right-handed, centred, in the unit sphere, facing as its training set does"
+    )
+    assert header.startswith(f"{folder}: 3 classes; takes {expected}; probabilities not calibrated; ")
     wanted = predict([CHAIR, STOOL], load_model(folder))
     assert len(lines) == 2
     for line, prediction in zip(lines, wanted, strict=True):
         first, then = line.split(", then ")
         assert first.split() == [str(prediction.file), prediction.class_name, f"{prediction.probability:.1%}"]
-        assert then == f"{prediction.runner_up} {prediction.runner_up_probability:.1%}"
+        unsure = "" if prediction.sure else "   unsure"
+        assert then == f"{prediction.runner_up} {prediction.runner_up_probability:.1%}{unsure}"
     first, second = printed.err.splitlines()
     assert "line\\nbreak�[31m.off: " in first
     assert second.endswith("chiar.off: no such file; did you mean 'chair.off'?")
@@ -286,6 +289,9 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
         ([""], "a file's name must not be empty"),
         ([str(CHAIR), "--vote"], "did you mean '--votes'?"),
         ([str(ROOT / "pointnet" / "ops")], "holds no file of points"),
+        ([str(CHAIR), "--device", "cuda:99"], "device 'cuda:99' is not there: "),
+        ([str(CHAIR), "--top", "0"], "top must be at least 1, got 0"),
+        ([str(CHAIR), "--votes", "0"], "votes must be at least 1, got 0"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(capsys, folder, words, message):

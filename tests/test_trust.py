@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from pointnet import load_model, predict
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import UNUSUAL, Familiar, best_temperature, calibration_error, limits_of, measures
-from pointnet.inference.judge import Opinion
+from pointnet.inference.judge import Judge, Opinion
+from pointnet.inference.predict import predict_each
 from pointnet.training import TrainConfig, fit
 from tests.helpers import quiet
 
@@ -127,7 +129,7 @@ def test_junk_is_unsure_and_the_reason_is_said(taught, junk, reason):
     assert reason in answer.notes[-1]
 
 
-def test_a_cloud_that_lies_is_told_from_one_that_stands(taught):
+def test_a_cloud_that_lies_is_told_from_one_that_stands(taught, tmp_path):
     """A rod whose file has y up is a rod, and as a disc it would be of another class."""
     generator = np.random.default_rng(1)
     standing = [shell(256, generator, (0.3, 0.3, 1)) for _ in range(5)]
@@ -140,11 +142,35 @@ def test_a_cloud_that_lies_is_told_from_one_that_stands(taught):
         assert (found.class_name, found.up) == ("rod", "y")
         assert "taken with y up, which is surer" in found.notes
         assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
+        of_page = [next(predict_each([each], load_model(taught), "auto", 1, None))[1] for each in (cloud, fallen)]
+        np.testing.assert_allclose(*of_page, atol=1e-5)
         plain = predict(fallen, taught)
         assert plain.up == "z"
         noted.append("with y up it would be rod 100.0%, which is surer: --up y" in plain.notes)
         assert not any("up it would" in note for note in predict(fallen, taught, up="z").notes)
     assert any(noted)  # of others a disc on its edge is as sure
+    trimesh.PointCloud(standing[0]).export(tmp_path / "lying.glb")  # whose format says that y is up
+    for up in (None, "auto"):
+        found = predict(tmp_path / "lying.glb", taught, up=up)
+        assert found.up == "y"
+        assert not any(" up" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("up", [None, "auto"])
+def test_the_other_up_is_asked_only_where_it_can_matter(taught, monkeypatch, up):
+    generator = np.random.default_rng(2)
+    clouds = [shell(256, generator, (0.3, 0.3, z)) for z in (0.2, 0.3, 0.35, 0.4, 1)]
+    clouds += [clouds[-1][:, [0, 2, 1]], generator.normal(size=(256, 3))]
+    asked, opinions = [], Judge.opinions
+    monkeypatch.setattr(Judge, "opinions", lambda judge, some: asked.append(len(some)) or opinions(judge, some))
+    found = predict(clouds, taught, up=up)
+    monkeypatch.setattr(Opinion, "is_settled", False)
+    always = predict(clouds, taught, up=up)
+    assert asked[1] < len(clouds) if up is None else asked[1] == len(clouds)
+    assert asked[::2] == [len(clouds)] * 2
+    assert asked[3] == len(clouds)
+    for one, other in zip(found, always, strict=True):
+        assert (one.class_name, one.up, one.sure, one.notes) == (other.class_name, other.up, other.sure, other.notes)
 
 
 def test_an_answer_is_clearly_surer_by_probability_or_since_the_other_is_unusual():

@@ -53,6 +53,13 @@ def test_the_page_holds_the_labels_colours_and_critical_points_of_the_points(tmp
         write_page(tmp_path / "other.html", [View("broken", np.full((5, 3), np.nan))], "t")
 
 
+def test_what_is_said_of_a_cloud_is_on_the_page(tmp_path):
+    said = View("one", np.eye(3), answer="chair 43.1%", notes=("then sofa 20.0%", "unsure: </script>"), sure=False)
+    one, plain = written(tmp_path / "page.html", [said, View("two", np.eye(3))], "t").views()
+    assert (one["answer"], one["notes"], one["unsure"]) == (said.answer, [*said.notes], True)
+    assert not {"answer", "notes", "unsure"} & set(plain)
+
+
 def test_a_label_has_the_colour_of_the_page_everywhere_and_any_integer_has_one(tmp_path):
     page = written(tmp_path / "page.html", [View("cloud", np.eye(3))], "t")
     (script,) = (text for text in page.texts.values() if "const PALETTE" in text)
@@ -87,7 +94,8 @@ def test_names_are_text_whatever_they_say(tmp_path, clouds):
 def test_a_browser_draws_the_page_without_complaint(tmp_path, rng, flags):
     cube = rng.uniform(-1, 1, size=(800, 3))
     views = [View(name, cube, labels=np.arange(800) % 3, label_names=HOSTILE[:3]) for name in HOSTILE]
-    write_page(tmp_path / "page.html", [*views, View("lit", cube, critical=cube[:, 2] > 0)], "a title")
+    said = View("said", cube, answer=HOSTILE[0], notes=HOSTILE, sure=False)
+    write_page(tmp_path / "page.html", [*views, said, View("lit", cube, critical=cube[:, 2] > 0)], "a title")
     seen = visit(tmp_path / "page.html", tmp_path, (1000, 800), "#2", *flags)
     assert seen.console == []
     assert seen.requests == []

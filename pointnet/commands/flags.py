@@ -87,9 +87,10 @@ def command_parser() -> OneLineParser:
 
 
 def predict(parser: ArgumentParser) -> None:
-    """Classify files of points: each line has a file's class, its probability, and the runner-up. Meshes are sampled by
-    area; points are centred and scaled as in training. A network for parts or rooms labels every point instead: each
-    line has the share of each label, the labelled points are written as a coloured PLY, and one page shows all clouds.
+    """Classify files of points: each line has a file's class, its probability, and the runner-up, and "unsure" where
+    it cannot be trusted. Meshes are sampled by area; points are centred and scaled as in training. A network for
+    parts or rooms labels every point instead: each line has the share of each label, the labelled points are written as
+    a coloured PLY, and one page shows all clouds.
     Files that cannot be read are reported on stderr."""
     parser.epilog = (
         f"examples: {PROG} predict chair.off scans/ 'meshes/*.glb' --model runs/mine; "
@@ -106,13 +107,15 @@ def predict(parser: ArgumentParser) -> None:
         help="the up axis of the files, z, y, or auto: the surer (default: by their format, or as in training)",
     )
     add("--votes", **WHOLE, help="average over so many rotations about the up axis (the paper: 12; default: 1)")
+    add("--top", **WHOLE, help="give so many of the most probable classes (default: the first and the runner-up)")
     text = "points used of each file (default: as in training; for parts 4,096; for rooms all, and 100,000 of a mesh)"
     add("--num_points", **WHOLE, help=text)
     add("--columns", metavar="X,Y,...", help=COLUMNS)
     add("--vertices", action="store_true", help=VERTICES)
-    add("--out", help="for parts and rooms: the folder of the PLY files and the page (default: labels)")
+    text = "the folder of a page of the clouds and answers (default: none), or of the PLY files and the page (labels)"
+    add("--out", help=text)
     add("--json", action="store_true", help="print a JSON list with one object per file")
-    add_threads(parser)
+    add_device(parser)
 
 
 def evaluate(parser: ArgumentParser) -> None:
@@ -177,11 +180,11 @@ def add_data(parser: ArgumentParser, default: str) -> None:
     """Adds where a data set is, by default as this text says, and what computes."""
     parser.add_argument("--root", help=f"the folder that holds the data set (default: {default})")
     parser.add_argument("--download", action="store_true", help="download the data set if it is missing")
+    add_device(parser)
+
+
+def add_device(parser: ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (CUDA if available), cpu, cuda or cuda:N")
-    add_threads(parser)
-
-
-def add_threads(parser: ArgumentParser) -> None:
     text = "CPU threads; 0 for OMP_NUM_THREADS if it is set, else as many as there are free cores"
     parser.add_argument("--threads", **WHOLE, default=0, help=text)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from pointnet.devices import use_threads
+from pointnet.devices import find_device, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, task_of
 from pointnet.inference.inputs import as_model, find_files, lines_of_folders
@@ -23,7 +23,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
 # The flags that not every task has.
-ONLY_FOR = {"category": ("part",), "votes": ("classification",), "out": ("part", "scene")}
+ONLY_FOR = {"category": ("part",), "votes": ("classification",), "top": ("classification",)}
 # Lines to print, each with a JSON object if it is about a file, and errors of files.
 Lines = Iterator[tuple[str, dict[str, Any] | None] | PointCloudFileError]
 
@@ -32,16 +32,18 @@ def run(flags: Namespace) -> int:
     """Prints a line for each file; one that cannot be read is a line on stderr, and makes the exit code 1."""
     if flags.task is not None:
         check_name("task", flags.task, TASKS)
-    threads = use_threads(flags.threads)
+    if flags.top is not None and flags.top < 1:
+        raise ValueError(f"top must be at least 1, got {flags.top}")
+    device, threads = find_device(flags.device), use_threads(flags.threads)
     files, model = find_files(flags.files), as_model(flags.model, *([flags.task] if flags.task else TASKS))
     task = task_of(model).name
     for flag, tasks in ONLY_FOR.items():
-        if getattr(flags, flag) and task not in tasks:
+        if getattr(flags, flag) is not None and task not in tasks:
             raise ValueError(f"--{flag} is for the task {' or '.join(tasks)}, not {task}")
     for line in lines_of_folders(flags.files):
         print(printable(line), file=sys.stderr)
     code, answers, answer = 0, [], classified if task == "classification" else labelled
-    for found in answer(flags, files, model, threads):
+    for found in answer(flags, files, model.to(device), threads):
         if isinstance(found, PointCloudFileError):
             code = 1
             print(printable(str(found)), file=sys.stderr, flush=True)
@@ -55,21 +57,32 @@ def run(flags: Namespace) -> int:
 
 
 def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
-    """What the model expects, then the class of each file."""
-    how = flags.up, flags.votes or 1, flags.num_points, flags.columns, flags.vertices
+    """What the model expects, then the class of each file, then the page if it is asked for."""
+    how = flags.up, 1 if flags.votes is None else flags.votes, flags.num_points, flags.columns, flags.vertices
     predictions = predict_each(files, cast(PointNetClassifier, model), *how)
     name, contract = flags.model or DEFAULTS["classification"], Contract.of(model)
     expected = f"{flags.num_points or contract.num_points:,} points of each file, {contract}"
-    yield f"{name}: {len(model.classes)} classes; takes {expected}; {threads}", None
+    calibrated = "" if contract.is_calibrated else "not "
+    known = f"{name}: {len(model.classes)} classes; takes {expected}; probabilities {calibrated}calibrated"
+    yield f"{known}; {threads}", None
+    views, count = list[View](), 0
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
-    for found in predictions:
-        if isinstance(found, PointCloudFileError):
-            yield found
+    for shown, each in zip(output_names(files), predictions, strict=True):
+        if isinstance(each, PointCloudFileError):
+            yield each
             continue
-        then = f", then {found.runner_up} {found.runner_up_probability:.1%}" if found.runner_up else ""
-        text = f"{found.file!s:{file_width}}  {found.class_name:{class_width}} {found.probability:6.1%}{then}"
-        yield text, found.as_json()
+        (found, points), count = each, count + 1
+        (first, share), *others = found.most_probable(flags.top or 2)
+        then = f", then {', '.join(f'{other} {less:.1%}' for other, less in others)}" if others else ""
+        unsure = "" if found.sure else "   unsure"
+        text = f"{found.file!s:{file_width}}  {first:{class_width}} {share:6.1%}{then}{unsure}"
+        yield text, found.as_json(flags.top)
         yield from ((f"    {note}", None) for note in found.notes)
+        if flags.out and len(views) < MOST_CLOUDS:
+            notes = [*([then.removeprefix(", ")] if then else []), *found.notes]
+            view = file_view(os.path.basename(shown), PointCloud(points, None, None, None), notes=notes)
+            views.append(view._replace(answer=f"{first} {share:.1%}", sure=found.sure))
+    yield from page_of(Path(flags.out or FOLDER) / "classes.html", views, count, known)
 
 
 def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
@@ -99,12 +112,17 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
         count += 1
         if len(views) < MOST_CLOUDS:
             cloud = PointCloud(found.points, None, None, found.labels).in_library_frame(found.up)
-            views.append(file_view(os.path.basename(name), cloud, found.names))
+            views.append(file_view(os.path.basename(name), cloud, found.names, found.notes))
+    yield from page_of(out / f"{kind}.html", views, count, f"Points are labelled by {labels}.")
+
+
+def page_of(page: Path, views: Sequence[View], count: int, notes: str) -> Lines:
+    """Writes a page of the first of so many clouds, if there are any, and says so."""
     if views:
         title = views[0].name if count == 1 else f"{count:,} clouds"
         first = f"The first {len(views)}. " if len(views) < count else ""
-        write_page(out / f"{kind}.html", views, title, f"{first}Points are labelled by {labels}.")
-        yield f"wrote {out / f'{kind}.html'}", None
+        write_page(page, views, title, first + notes)
+        yield f"wrote {page}", None
 
 
 def output_names(files: Sequence[Path]) -> list[str]:

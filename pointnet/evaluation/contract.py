@@ -96,6 +96,11 @@ class Contract:
         return tuple(name for name in FEATURES if set(COLUMNS[name]) <= set(self.channels))
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether the temperature was measured."""
+        return self.temperature != 1 or self.familiar is not None
+
+    @property
     def normals(self) -> bool:
         """Whether channels 3 to 5 are normals, which turn with the points."""
         return self.channels[3:6] == NORMALS
@@ -141,7 +146,15 @@ class Contract:
             how = "in metres"
         else:
             how = f"{'centred' if self.centre else 'where they are'}, in the units of the training set"
-        return ", ".join([FRAME, how, *(f"with {FEATURES[name]}" for name in self.features)])
+        return ", ".join([FRAME, how, self.facing, *(f"with {FEATURES[name]}" for name in self.features)])
+
+    @property
+    def facing(self) -> str:
+        """How the clouds of training faced, in words."""
+        if self.rotations >= 180:
+            return "facing any way about up"
+        within = f" within {self.rotations:g}°" if self.rotations else ""
+        return f"facing as its training set does{within}"
 
 
 def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:

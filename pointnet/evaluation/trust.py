@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import spread
 from pointnet.models import PointNetClassifier
+from pointnet.points.read import Rows
 
 BATCH = 32
 BINS = 15  # of the calibration error
@@ -103,16 +106,24 @@ def measures(x: Tensor, logits: Tensor, means: Tensor, precision: Tensor) -> Ten
     )
 
 
+def few_points(points: NDArray[np.floating] | Rows) -> str | None:
+    """What is to be said of points (N, 3) of which fewer than `LEAST_POINTS` are different; None of others."""
+    places, block = np.empty((0, 3)), 4 * LEAST_POINTS
+    for start in range(0, len(points), block):
+        places = np.unique(np.vstack([places, points[start : start + block]]), axis=0)
+        if len(places) >= LEAST_POINTS:
+            return None
+    return f"only {len(places)} different points"
+
+
 def _neighbourhoods(points: Tensor) -> tuple[float, float]:
     """Of the neighbours of a point (3, N), the medians: how far they are from being in a plane, 0 to 1; and the
     distance of the nearest, times the root of how many different points there are, as it shrinks on a surface."""
-    places = points.T.unique(dim=0)
+    places = torch.from_numpy(np.unique(points.T.numpy(), axis=0))  # torch's own takes thrice as long
     if len(places) <= NEIGHBOURS:
         return 0.0, 0.0
     some = places[torch.linspace(0, len(places) - 1, min(len(places), LOOKED_AT)).long()]
-    apart, nearest = torch.cdist(some, places, compute_mode="donot_use_mm_for_euclid_dist").topk(
-        NEIGHBOURS + 1, largest=False
-    )
+    apart, nearest = torch.cdist(some, places).topk(NEIGHBOURS + 1, largest=False)
     around = places[nearest]
     around = around - around.mean(1, keepdim=True)
     along = torch.linalg.eigvalsh(around.transpose(1, 2) @ around).clamp(min=0)

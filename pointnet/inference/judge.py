@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import vote
-from pointnet.evaluation.trust import EVEN_CHANCE, LEAST_POINTS, Familiar, calibration_error
+from pointnet.evaluation.trust import EVEN_CHANCE, Familiar, calibration_error, few_points
 from pointnet.models import PointNetClassifier
 from pointnet.points.frame import rotated_y_up_to_z_up
 
@@ -39,11 +39,16 @@ class Opinion(NamedTuple):
         """Larger for a surer one."""
         return not self.reasons, self.probability
 
-    def doubts(self, places: int) -> list[str]:
-        """Why the answer is not sure, of a cloud with so many different points; empty where it is."""
-        if places < LEAST_POINTS:
-            return [f"only {places} different points"]
+    def doubts(self, few: str | None) -> list[str]:
+        """Why the answer is not sure, of a cloud of which `few_points` says this; empty where it is."""
+        if few is not None:
+            return [few]
         return [*self.reasons, *(["no class has an even chance"] if self.probability < EVEN_CHANCE else [])]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no other can be clearly surer."""
+        return not self.reasons and self.probability > 1 - CLEARLY
 
     def is_clearly_surer_than(self, other: Opinion) -> bool:
         margin = CLEARLY if bool(self.reasons) == bool(other.reasons) else 0.0
@@ -89,7 +94,7 @@ class Trust:
         for cloud, opinion, label in zip(points.numpy(force=True), opinions, labels.tolist(), strict=True):
             self.probability.append(opinion.probability)
             self.right.append(opinion.label == label)
-            self.sure.append(not opinion.doubts(len(np.unique(cloud[:3], axis=1).T)))
+            self.sure.append(not opinion.doubts(few_points(cloud[:3].T)))
 
     def result(self) -> dict[str, float]:
         """The expected calibration error, and the share of answers that are sure."""

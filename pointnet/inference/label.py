@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.trust import few_points
 from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
 from pointnet.names import check_name, printable
@@ -44,7 +45,8 @@ class LabelledCloud:
         labels: (N,) int64, indices into `names`.
         probability: (N,) float32, of that label.
         names: the names of the labels; the model's classes.
-        notes: what of the file was guessed or left out, in short sentences.
+        notes: what of the file was guessed or left out, in short sentences; whether there are few points; and of which
+            categories the labels are, if the object's is not known.
     """
 
     file: Path | None
@@ -181,7 +183,9 @@ def label_each(
 
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
             labels, probability = label(cloud.in_library_frame(axis), seed)
-            return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes, cloud.notes)
+            said = few_points(cloud.points), None if category else _guess(labels, model, contract.categories)
+            notes = *cloud.notes, *(note for note in said if note)
+            return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes, notes)
 
         # Not rotated on reading: the labelled points are as in the file.
         of_files = {"extras": contract.features, "mesh_points": count, "columns": by_hand, "vertices": vertices}
@@ -217,6 +221,17 @@ def _part_labels(model: PointNetPartSegmenter, contract: Contract, category: str
         return LabelledScene(labels, probability)
 
     return label
+
+
+def _guess(labels: NDArray[np.int64], model: Segmenter, categories: Sequence[str]) -> str | None:
+    """Of which categories the labels are, if there are several."""
+    parts_of = getattr(model, "parts_of", None)
+    if not parts_of or len(categories) < 2:
+        return None
+    counts = np.bincount(labels, minlength=len(model.classes)) / len(labels)
+    shares = {name: float(counts[parts].sum()) for name, parts in zip(categories, parts_of, strict=True)}
+    likely = [f"{name} {share:.1%}" for name, share in sorted(shares.items(), key=lambda each: -each[1]) if share]
+    return f"category unknown: labels are of {', '.join(likely[:3])}"
 
 
 def _label_room(model: PointNetSegmenter, cloud: PointCloud, seed: int) -> LabelledScene:

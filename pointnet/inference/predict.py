@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from pointnet.datasets.clouds import UNIT_SPHERE
 from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.trust import few_points
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import Y_UP_SUFFIXES, up_of
+from pointnet.points.frame import Y_UP_SUFFIXES, Points, up_of
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing, named_by_hand
 from pointnet.points.sampling import KEPT
 
@@ -66,14 +67,20 @@ class Prediction:
         """The probability of `runner_up`; 0 if there is none."""
         return self.probabilities.get(self.runner_up or "", 0.0)
 
-    def as_json(self) -> dict[str, Any]:
-        """The object that `python -m pointnet predict --json` prints for it."""
+    def most_probable(self, top: int) -> list[tuple[str, float]]:
+        """So many classes with their probabilities, the most probable first."""
+        return [*self.probabilities.items()][:top]
+
+    def as_json(self, top: int | None = None) -> dict[str, Any]:
+        """The object that `python -m pointnet predict --json` prints for it, with so many classes for `--top`."""
+        classes = [{"class": name, "probability": share} for name, share in self.most_probable(top or 0)]
         return {
             "file": None if self.file is None else str(self.file),
             "class": self.class_name,
             "probability": self.probability,
             "runner_up": self.runner_up,
             "runner_up_probability": self.runner_up_probability,
+            **({} if top is None else {"classes": classes}),
             "sure": self.sure,
             "up": self.up,
             "notes": [*self.notes],
@@ -112,7 +119,12 @@ def predict(
     """
     classifier = cast(PointNetClassifier, as_model(model, "classification"))
     how = classifier, up, votes, num_points, columns, vertices
-    return answers_of(source, lambda sources: predict_each(sources, *how))
+
+    def answers(sources: Sequence[Source]) -> Iterator[Prediction | PointCloudFileError]:
+        found = predict_each(sources, *how)
+        return (each if isinstance(each, PointCloudFileError) else each[0] for each in found)
+
+    return answers_of(source, answers)
 
 
 def predict_each(
@@ -123,8 +135,9 @@ def predict_each(
     num_points: int | None,
     columns: str | Iterable[str] | None = None,
     vertices: bool = False,
-) -> Iterator[Prediction | PointCloudFileError]:
-    """The prediction for each source, in order, or the error of its file; one batch is read at a time.
+) -> Iterator[tuple[Prediction, Points] | PointCloudFileError]:
+    """The prediction for each source and the points (N, 3) that the network saw, in order, or the error of its file;
+    one batch is read at a time.
 
     Raises:
         ValueError: an array or an argument that `predict` refuses.
@@ -142,26 +155,24 @@ def predict_each(
     drawing = {"num_points": max(count, KEPT), "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
 
     def seen(cloud: PointCloud, seed: int) -> Seen:
-        return Seen(contract.channels_of(cloud)(slice(count)), len(np.unique(cloud.points, axis=0)), cloud.notes)
+        return Seen(contract.channels_of(cloud)(slice(count)), few_points(cloud.points), cloud.notes)
 
-    def answers(batch: Sequence[Source]) -> Iterator[Prediction | PointCloudFileError]:
+    def answers(batch: Sequence[Source]) -> Iterator[tuple[Prediction, Points] | PointCloudFileError]:
         clouds = [from_source(source, seen, of_files, of_arrays, **drawing) for source in batch]
-        ups = [(axis or "z") if path is None else up_of(path, axis or contract.up) for path in map(path_of, batch)]
-        there = [
-            (cloud, up) for cloud, up in zip(clouds, ups, strict=True) if not isinstance(cloud, PointCloudFileError)
-        ]
-        first = iter(judge.opinions([cloud.channels for cloud, _ in there]))
-        # Where neither the caller nor the format says which axis is up, the other is asked too.
-        open_ups = [] if axis else [with_other_up(cloud.channels, taken, contract.normals) for cloud, taken in there]
-        other = iter(judge.opinions(open_ups))
-        for source, cloud, taken in zip(batch, clouds, ups, strict=True):
+        paths = [*map(path_of, batch)]
+        ups = [(axis or "z") if path is None else up_of(path, axis or contract.up) for path in paths]
+        there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
+        first = dict(zip(there, judge.opinions([cloud.channels for cloud in there.values()]), strict=True))
+        # Where neither the caller nor the format says which axis is up, the other is asked too, if that can matter.
+        open_ups = [i for i in there if not (axis or says_up(paths[i]) or (up != AUTO and first[i].is_settled))]
+        turned = {i: with_other_up(there[i].channels, ups[i], contract.normals) for i in open_ups}
+        other = dict(zip(turned, judge.opinions([*turned.values()]), strict=True))
+        for i, cloud in enumerate(clouds):
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
                 continue
-            path, own, turned = path_of(source), next(first), next(other, None)
-            if path is not None and path.suffix.lower() in Y_UP_SUFFIXES:
-                turned = None
-            yield answer(path, cloud, taken, own, turned, up == AUTO, model.classes)
+            found = answer(paths[i], cloud, ups[i], first[i], other.get(i), up == AUTO, model.classes)
+            yield found, (cloud.channels if found.up == ups[i] else turned[i])[:3].T
 
     size = clouds_together(count)
     return chain.from_iterable(answers(sources[start : start + size]) for start in range(0, len(sources), size))
@@ -178,16 +189,21 @@ def answer(
     elif other is not None and not auto and other.is_clearly_surer_than(first):
         name, share = classes[other.label], other.probability
         notes += (f"with {turned} up it would be {name} {share:.1%}, which is surer: --up {turned}",)
-    reasons = first.doubts(cloud.places)
+    reasons = first.doubts(cloud.few)
     if reasons:
         notes += (f"unsure: {'; '.join(reasons)}",)
     ranked = sorted(zip(classes, first.probabilities, strict=True), key=lambda pair: -pair[1])
     return Prediction(path, dict(ranked), not reasons, notes, up)
 
 
+def says_up(path: Path | None) -> bool:
+    """Whether a file's format says which axis is up."""
+    return path is not None and path.suffix.lower() in Y_UP_SUFFIXES
+
+
 class Seen(NamedTuple):
     """What a network is given of a cloud."""
 
     channels: NDArray[np.float32]  # (C, N)
-    places: int  # different points
+    few: str | None  # as `few_points` has it
     notes: tuple[str, ...]

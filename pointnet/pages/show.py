@@ -178,7 +178,7 @@ def show_files(
         yield from (f"    {note}" for note in cloud.notes)
         readable += 1
         if len(views) < MOST_CLOUDS:
-            views.append(file_view(file.name, cloud))
+            views.append(file_view(file.name, cloud, notes=cloud.notes))
     if views:
         stem = paths[0].resolve().stem if len(paths) == 1 else "files"
         page = Path(out) / f"{stem}.html"

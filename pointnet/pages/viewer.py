@@ -29,7 +29,7 @@ LEAST_SPREAD = 1e-300  # below it no digit is rounded away
 class View(NamedTuple):
     """One cloud of a page, coloured by its labels, else by its colors, else by height.
 
-    name, the caption, and label_names may be any text; a label beyond its names is shown as its number.
+    name, the caption, label_names, answer and notes may be any text; a label beyond its names is shown as its number.
     """
 
     name: str
@@ -38,9 +38,12 @@ class View(NamedTuple):
     label_names: Sequence[str] = ()
     colors: NDArray[Any] | None = None  # (N, 3), red, green and blue from 0 to 1
     critical: NDArray[Any] | None = None  # (N,) bool; these points stand out and the others fade
+    answer: str = ""  # what is said of the cloud, also beneath its thumbnail
+    notes: Sequence[str] = ()  # lines beneath that
+    sure: bool = True  # else the answer is marked
 
 
-def file_view(name: str, cloud: PointCloud, label_names: Sequence[str] = ()) -> View:
+def file_view(name: str, cloud: PointCloud, label_names: Sequence[str] = (), notes: Sequence[str] = ()) -> View:
     """A cloud of a file, thinned to `MOST_POINTS`."""
     count = len(cloud.points)
     kept: slice | NDArray[np.int64] = slice(None)
@@ -48,7 +51,7 @@ def file_view(name: str, cloud: PointCloud, label_names: Sequence[str] = ()) -> 
         name += f" ({MOST_POINTS:,} of {count:,} points)"
         kept = np.sort(np.random.default_rng(0).choice(count, MOST_POINTS, replace=False))
     labels, colors = (None if column is None else column[kept] for column in (cloud.labels, cloud.colors))
-    return View(name, cloud.points[kept], labels, label_names, colors)
+    return View(name, cloud.points[kept], labels, label_names, colors, notes=notes)
 
 
 def write_page(path: AnyPath, views: Sequence[View], title: str, notes: str = "") -> None:
@@ -97,6 +100,8 @@ def _view_data(view: View) -> dict[str, Any]:
     if spread >= LEAST_SPREAD:  # along the widest axis, however far the origin is
         points = np.round(points, DIGITS - math.floor(math.log10(spread)))
     data: dict[str, Any] = {"name": view.name, "points": points.reshape(-1).tolist()}
+    if view.answer or view.notes:
+        data |= {"answer": view.answer, "notes": [*view.notes], "unsure": not view.sure}
     if view.labels is not None:
         data["labels"] = view.labels[finite].tolist()
         known = range(len(view.label_names))
