@@ -22,7 +22,7 @@ def run(flags: Namespace) -> int:
     solids = len(kinds_of(model))
     print(f"its logits at {sizes} differ from the model's by at most {largest:.0e} ({TOLERANCE:.0e} allowed)")
     if solids:
-        print(f"its answers for {solids} solids are those of the library, by the same logits")
+        print(f"for {solids} solids it answers as the library does: the same labels, logits within {TOLERANCE:.0e}")
     else:
         print("its answers were not compared: no file of points has the model's channels")
     return 0
