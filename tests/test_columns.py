@@ -293,10 +293,10 @@ def test_the_seven_columns_of_pts_are_known_with_and_without_a_count(tmp_path, c
     survey = np.hstack([XYZ, BYTE_INTENSITY, RETURNS, LABEL])
     wanted = {"intensity": BYTE_INTENSITY[:, 0], "labels": LABEL[:, 0]}
     assert_holds(read_cloud(written(tmp_path, "c.pts", count + text_of(survey))), wanted)
-    labelled = np.hstack([XYZ, UNIT, LABEL])
-    assert_holds(
-        read_cloud(written(tmp_path, "b.pts", count + text_of(labelled))), {"normals": UNIT, "labels": LABEL[:, 0]}
-    )
+    for behind, what in ((UNIT, {"normals": UNIT}), (RGB, {"colors": RGB / 255})):
+        labelled = text_of(np.hstack([XYZ, behind, LABEL]))
+        for name in ("b.pts", "b.txt"):
+            assert_holds(read_cloud(written(tmp_path, name, count + labelled)), {**what, "labels": LABEL[:, 0]})
 
 
 CASES = SHARED_DATA / "cases"

@@ -31,6 +31,8 @@ NAMES = [
     ("x,y,z,r,g,b,sem_class", "points colors labels"),
     ("x,y,z,semantic_label,reflectance", "points labels intensity"),
     ("x,y,z,objectId", "points labels"),
+    ("x,y,z,sem_class_id,lidar_intensity", "points labels intensity"),
+    ("X,Y,Z,scalar_Nx,scalar_Ny,scalar_Nz,Scalar_field_Intensity", "points normals intensity"),
     ("x,y,z,Scalar_Label", "points labels"),
     ("x,y,z,vertex_red,vertex_green,vertex_blue", "points colors"),
     ("Easting,Northing,Elevation", "points"),
@@ -140,6 +142,7 @@ def hdf5(**arrays: np.ndarray) -> bytes:
 
 ARRAYS = {
     "positions": {"positions": XYZ, "normals": UNIT},
+    "locations": {"location": XYZ, "norms": UNIT},
     "pointcept": {"coord": XYZ, "color": RGB.astype(np.uint8), "normal": UNIT, "segment": LABEL.astype(int)},
     "coords": {"coords": XYZ, "semantic_gt": LABEL[:, 0], "strength": SMALL_INTENSITY},
     "capitals": {"Points": XYZ, "Colors": RGB / 255, "Labels": LABEL},
@@ -161,7 +164,7 @@ def test_arrays_are_known_by_their_names(tmp_path, made, name):
     arrays = ARRAYS[name]
     cloud = read_cloud(written(tmp_path, "a.npz" if made is npz else "a.h5", made(**arrays)))
     has = {
-        "normals": UNIT if {"normals", "normal"} & set(arrays) else None,
+        "normals": UNIT if {"normals", "normal", "norms"} & set(arrays) else None,
         "colors": RGB / 255 if {"color", "Colors"} & set(arrays) or name == "a table" else None,
         "labels": LABEL[:, 0] if LABELS & set(arrays) or name == "a table" else None,
         "intensity": SMALL_INTENSITY[:, 0] if {"strength", "intensity"} & set(arrays) else None,
@@ -190,7 +193,12 @@ def test_structured_arrays_are_read_alike_from_npy_and_npz(tmp_path):
         (nested, XYZ, RGB),
         (packed, XYZ, RGB),
     ):
-        for name, content in (("a.npy", npy_of(array)), ("a.npz", npz(arr_0=array)), ("b.npz", npz(points=array))):
+        for name, content in (
+            ("a.npy", npy_of(array)),
+            ("a.npz", npz(arr_0=array)),
+            ("b.npz", npz(points=array)),
+            ("c.npz", npz(scan=array)),
+        ):
             cloud = read_cloud(written(tmp_path, name, content))
             np.testing.assert_allclose(cloud.points, points, rtol=1e-6)
             np.testing.assert_allclose(cloud.colors * 255, colors, atol=1e-3)

@@ -185,7 +185,8 @@ def _are_normals(rows: Array, columns: Sequence[Column]) -> bool:
 def _colors(rows: Array, columns: Sequence[Column], names: Sequence[str], is_pts: bool) -> tuple[int | None, bool]:
     """Where red, green and blue begin (None: nowhere), and whether that is sure."""
     free = _free(names)
-    if is_pts and len(names) == 7 and 4 in free and all(0 <= c.low <= c.high <= 65535 for c in columns[4:7]):
+    are_pts = is_pts and len(names) == 7 and 4 in free and not _are_labelled(rows[:, 3:7], columns[3:7])
+    if are_pts and all(0 <= c.low <= c.high <= 65535 for c in columns[4:7]):
         return 4, True
     fitting = (([i for i in free if kind(columns[i : i + 3])], is_likely) for kind, is_likely in KINDS)
     starts, is_likely = next(((starts, is_likely) for starts, is_likely in fitting if starts), ([], False))
@@ -225,6 +226,12 @@ def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
         return 1 if all(c.low == c.high for c in four[1:]) and (end.high > SMALL or highest(four[1:]) == 0) else None
     is_short = end.is_full or end.high <= SMALL or end.values <= min(SMALL, end.rows * 2 / 3)
     return 0 if is_short and max(last, 2 * related[1, 2] - first) <= margin else None
+
+
+def _are_labelled(rows: Array, four: Sequence[Column]) -> bool:
+    """Whether four columns are bright bytes and different small numbers that do not go with them."""
+    is_label = four[3].is_small and four[3].low < four[3].high and min(c.high for c in four[:3]) > SMALL
+    return is_label and _are_bytes(four[:3]) and _colors_of_four(rows, four) == 0
 
 
 def _name_the_rest(columns: Sequence[Column], names: list[str], is_pts: bool) -> None:

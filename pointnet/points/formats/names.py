@@ -29,7 +29,7 @@ UNIT = re.compile(
 POINT = "(?:points?|pts?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p)"
 PLACE = "cart(?:esian)?|world|local|global|map|grid|lidar|cent(?:er|re|roid)|axis|field|scalar|values?|utm"
 AROUND = f"(?:{POINT}|{PLACE})*"
-NORMAL = "(?:vertex|points?|field)?(?:n|norm|normals?)(?:xyz)?"
+NORMAL = "(?:vertex|points?|scalar|field)*(?:n|norms?|normals?)(?:xyz)?"
 COLOR = "(?:colou?rs?|rgba?)"
 TINT = f"(?:{COLOR}|col|cd|diffuse|scalar|field|vertex|point)*"
 # Columns that come in threes; the group in each pattern says which of three a column is.
@@ -44,7 +44,7 @@ NUMBERED = {"points": f"{AROUND}{POINT}{AROUND}", "normals": NORMAL, "colors": f
 # Columns and arrays that come alone, in order of preference.
 LABEL = (
     "labels?(?:ids?)?",
-    "(?:sem|semantics?)(?:class|cls|labels?|ids?|gt|seg|segmentation|mask)?",
+    "(?:sem|semantics?)(?:class|cls|labels?|ids?|gt|seg|segmentation|mask){0,2}",
     "(?:class(?:es|ification)?|cls|category)(?:labels?|ids?)?",
     "parts?(?:labels?|ids?)?",
     "seg(?:ment(?:s|ation)?)?(?:labels?|ids?|gt)?",
@@ -62,16 +62,16 @@ INTENSITY = (
     "amplitude",
     "i",
 )
-OWNER = "(?:scalar|field|vertex|points?|pts?)?"
+OWNER = "(?:scalar|field|vertex|points?|pts?)*"
 SINGLE_PATTERNS = {
     "labels": tuple(f"{OWNER}{each}" for each in LABEL[:-1]),
-    "intensity": tuple(f"(?:scalar|field|laser)?{each}" for each in INTENSITY),
+    "intensity": tuple(f"(?:scalar|field|laser|lidar|points?)*{each}" for each in INTENSITY),
 }
 # Whole arrays: HDF5 data sets and members of an NPZ.
 ARRAYS = {
     "points": (
         *("points?", "xyzs?", "pos", "positions?", "coor", "coords?", "coordinates?", "(?:point)?clouds?", "pts"),
-        *("pc[dl]?", "data", "vert(?:ice)?s", "vertex", "locs?", "arr"),
+        *("pc[dl]?", "data", "vert(?:ice)?s", "vertex", "loc(?:ation)?s?", "arr"),
     ),
     "normals": (f"{NORMAL}",),
     "colors": (f"(?:vertex|point)?{COLOR}", "rgbs"),
