@@ -133,7 +133,8 @@ def test_a_cloud_that_lies_is_told_from_one_that_stands(taught, tmp_path):
     """A rod whose file has y up is a rod, and as a disc it would be of another class."""
     generator = np.random.default_rng(1)
     standing = [shell(256, generator, (0.3, 0.3, 1)) for _ in range(5)]
-    noted = []
+    noted, eager = [], load_model(taught)
+    eager.preprocessing["familiar"]["other_up"] = 0.0
     lying = [cloud[:, [0, 2, 1]] * (1, 1, -1) for cloud in standing]
     for cloud, fallen in zip(standing, lying, strict=True):
         wanted = predict(cloud, taught)
@@ -144,11 +145,11 @@ def test_a_cloud_that_lies_is_told_from_one_that_stands(taught, tmp_path):
         assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
         of_page = [next(predict_each([each], load_model(taught), "auto", 1, None))[1] for each in (cloud, fallen)]
         np.testing.assert_allclose(*of_page, atol=1e-5)
-        plain = predict(fallen, taught)
+        plain = predict(fallen, eager)
         assert plain.up == "z"
         noted.append("with y up it would be rod 100.0%, which is surer: --up y" in plain.notes)
         assert not any("up it would" in note for note in predict(fallen, taught, up="z").notes)
-    assert any(noted)  # of others a disc on its edge is as sure
+    assert any(noted)  # others are settled
     trimesh.PointCloud(standing[0]).export(tmp_path / "lying.glb")  # whose format says that y is up
     for up in (None, "auto"):
         found = predict(tmp_path / "lying.glb", taught, up=up)
@@ -173,22 +174,23 @@ def test_the_other_up_is_asked_only_where_it_can_matter(taught, monkeypatch, up)
         assert (one.class_name, one.up, one.sure, one.notes) == (other.class_name, other.up, other.sure, other.notes)
 
 
-def test_an_answer_is_clearly_surer_by_probability_or_since_the_other_is_unusual():
-    usual, odd = Opinion([0.7, 0.3], []), Opinion([0.8, 0.2], ["flat"])
-    assert usual.label == 0
-    assert usual.rank > odd.rank
-    assert Opinion([0.9, 0.1], []).is_clearly_surer_than(usual)
-    assert not Opinion([0.85, 0.15], []).is_clearly_surer_than(usual)
-    assert not odd.is_clearly_surer_than(Opinion([0.1, 0.1], []))
-    assert not Opinion([0.4, 0.3], []).is_clearly_surer_than(Opinion([0.1, 0.1], ["flat"]))
-    assert Opinion([0.9, 0.1], []).is_clearly_surer_than(odd)
+def test_the_surer_of_two_up_axes_has_the_lower_energy():
+    own, other = Opinion([0.7, 0.3], [], -2.0), Opinion([0.4, 0.6], [], -2.5)
+    assert (own.label, other.label) == (0, 1)
+    assert other.is_surer_than(own)
+    assert other.is_surer_than(own, 0.4)
+    assert not other.is_surer_than(own, 0.6)
+    assert not own.is_surer_than(other)
+    assert Opinion([0.9, 0.1], [], -2.0).is_settled
+    assert not own.is_settled
+    assert not Opinion([0.9, 0.1], ["flat"], -2.0).is_settled
 
 
 def test_an_answer_is_doubted_for_few_points_what_is_unusual_and_less_than_an_even_chance():
-    assert Opinion([0.5, 0.3, 0.2], []).doubts(64) == []
-    assert Opinion([0.49, 0.3, 0.21], []).doubts(64) == ["no class has an even chance"]
-    assert Opinion([0.4, 0.3, 0.3], ["flat"]).doubts(64) == ["flat", "no class has an even chance"]
-    assert Opinion([0.9, 0.1], ["flat"]).doubts(63) == ["only 63 different points"]
+    assert Opinion([0.5, 0.3, 0.2], [], 0.0).doubts(None) == []
+    assert Opinion([0.49, 0.3, 0.21], [], 0.0).doubts(None) == ["no class has an even chance"]
+    assert Opinion([0.4, 0.3, 0.3], ["flat"], 0.0).doubts(None) == ["flat", "no class has an even chance"]
+    assert Opinion([0.9, 0.1], ["flat"], 0.0).doubts("only 63 different points") == ["only 63 different points"]
 
 
 @pytest.mark.parametrize("damage", [{"means": [[1.0]]}, {"limits": {}}, {"precision": "many"}])

@@ -5,6 +5,7 @@ Both are measured once, on the validation split when training is over, and kept 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ from torch.nn import functional as F
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import spread
 from pointnet.models import PointNetClassifier
+from pointnet.points.frame import with_other_up
 from pointnet.points.read import Rows
+
+from .contract import Contract
 
 BATCH = 32
 BINS = 15  # of the calibration error
@@ -47,11 +51,13 @@ class Familiar(NamedTuple):
         means: (K, K), the mean logits of each class.
         precision: (K, K), the inverse of the logits' covariance within a class.
         limits: the largest usual value of each of `UNUSUAL`.
+        other_up: by so much a cloud's energy is usually lower with the other axis up, at most.
     """
 
     means: Tensor
     precision: Tensor
     limits: dict[str, float]
+    other_up: float
 
     @classmethod
     def from_json(cls, held: Any) -> Familiar:
@@ -59,17 +65,18 @@ class Familiar(NamedTuple):
         try:
             means, precision = (torch.tensor(held[name], dtype=torch.float64) for name in ("means", "precision"))
             limits = {name: float(held["limits"][name]) for name in UNUSUAL}
+            other_up = float(held["other_up"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the model's 'familiar' is damaged: {error}") from error
         if not (means.dim() == 2 and means.shape == precision.shape == (len(means), len(means))):
             raise ValueError(f"the model's 'familiar' is damaged: {tuple(means.shape)}, {tuple(precision.shape)}")
-        return cls(means, precision, limits)
+        return cls(means, precision, limits, other_up)
 
     def as_json(self) -> dict[str, Any]:
         def rounded(matrix: Tensor) -> list[list[float]]:
             return [[float(f"{value:.5g}") for value in row] for row in matrix.tolist()]
 
-        return {"means": rounded(self.means), "precision": rounded(self.precision), "limits": self.limits}
+        return self._asdict() | {"means": rounded(self.means), "precision": rounded(self.precision)}
 
     def reasons(self, x: Tensor, logits: Tensor) -> list[list[str]]:
         """What is unusual about each of B clouds (B, C, N), with logits (B, K) of temperature 1."""
@@ -150,26 +157,33 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
 
 @torch.no_grad()
 def measure_trust(
-    model: PointNetClassifier, train: LabelledClouds, val: LabelledClouds, num_points: int, device: torch.device
+    model: PointNetClassifier, contract: Contract, train: LabelledClouds, val: LabelledClouds, device: torch.device
 ) -> tuple[float, Familiar | None]:
     """The temperature of a trained network, and what it was shown; 1 and None where validation is too small to tell."""
     if len(val) < LEAST_CLOUDS:
         return 1.0, None
     network = model.to(device).fold()
+
+    def scores(x: Tensor) -> Tensor:
+        return network(x.to(device)).double().cpu()
+
+    def clouds(data: LabelledClouds) -> Iterator[Tensor]:
+        return (data.batch(rows)[0][:, :, : contract.num_points] for rows in torch.arange(len(data)).split(BATCH))
+
     shown = spread(train, PER_CLASS * len(train.classes))
-    logits = torch.cat([network(x.to(device)).double().cpu() for x in _clouds(shown, num_points)])
+    logits = torch.cat([scores(x) for x in clouds(shown)])
     means, precision = _within_classes(logits, shown.labels, len(train.classes))
-    scores, values = [], []
-    for x in _clouds(val, num_points):
-        scores.append(network(x.to(device)).double().cpu())
-        values.append(measures(x, scores[-1], means, precision))
-    limits = limits_of(torch.cat(values))
-    familiar = Familiar(means, precision, dict(zip(UNUSUAL, limits.tolist(), strict=True)))
-    return best_temperature(torch.cat(scores), val.labels), familiar
-
-
-def _clouds(data: LabelledClouds, num_points: int) -> list[Tensor]:
-    return [data.batch(rows)[0][:, :, :num_points] for rows in torch.arange(len(data)).split(BATCH)]
+    of_val, turned, values = [], [], []
+    for x in clouds(val):
+        of_val.append(scores(x))
+        values.append(measures(x, of_val[-1], means, precision))
+        others = [with_other_up(cloud, contract.up or "z", contract.normals) for cloud in x.numpy()]
+        turned.append(scores(torch.from_numpy(np.stack(others))))
+    logits, limits = torch.cat(of_val), limits_of(torch.cat(values)).tolist()
+    lower = torch.cat(turned).logsumexp(1) - logits.logsumexp(1)
+    other_up = max(float(lower.quantile(PASSING)), 0.0)
+    familiar = Familiar(means, precision, dict(zip(UNUSUAL, limits, strict=True)), other_up)
+    return best_temperature(logits, val.labels), familiar
 
 
 def _within_classes(logits: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

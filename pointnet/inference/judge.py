@@ -14,10 +14,9 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import vote
 from pointnet.evaluation.trust import EVEN_CHANCE, Familiar, calibration_error, few_points
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import rotated_y_up_to_z_up
 
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
-CLEARLY = 0.2  # by so much more probable is an answer that is mentioned for it
+SETTLED = 0.8  # from this probability on, no usual cloud is asked for with the other axis up
 
 
 class Opinion(NamedTuple):
@@ -25,6 +24,7 @@ class Opinion(NamedTuple):
 
     probabilities: list[float]  # by class
     reasons: list[str]  # what is unusual about the cloud
+    energy: float  # the lower, the more like the shapes of the training set
 
     @property
     def label(self) -> int:
@@ -33,11 +33,6 @@ class Opinion(NamedTuple):
     @property
     def probability(self) -> float:
         return self.probabilities[self.label]
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Larger for a surer one."""
-        return not self.reasons, self.probability
 
     def doubts(self, few: str | None) -> list[str]:
         """Why the answer is not sure, of a cloud of which `few_points` says this; empty where it is."""
@@ -48,12 +43,11 @@ class Opinion(NamedTuple):
     @property
     def is_settled(self) -> bool:
         """Whether no other can be clearly surer."""
-        return not self.reasons and self.probability > 1 - CLEARLY
+        return not self.reasons and self.probability > SETTLED
 
-    def is_clearly_surer_than(self, other: Opinion) -> bool:
-        margin = CLEARLY if bool(self.reasons) == bool(other.reasons) else 0.0
-        is_sure = not self.reasons and self.probability >= EVEN_CHANCE
-        return is_sure and self.probability >= other.probability + margin
+    def is_surer_than(self, other: Opinion, margin: float = 0.0) -> bool:
+        """By its energy, of the same cloud with the other axis up."""
+        return other.energy - self.energy > margin
 
 
 class Judge:
@@ -62,6 +56,7 @@ class Judge:
     def __init__(self, model: PointNetClassifier, contract: Contract, votes: int):
         self.network, self.contract, self.votes = model.fold(), contract, votes
         self.familiar = None if contract.familiar is None else Familiar.from_json(contract.familiar)
+        self.clearly = self.familiar.other_up if self.familiar else float("inf")  # of energies, see `is_surer_than`
 
     def opinions(self, clouds: Sequence[NDArray[np.float32]]) -> list[Opinion]:
         """Of clouds (C, N) of one size."""
@@ -78,7 +73,8 @@ class Judge:
     def opinions_of(self, x: Tensor, logits: Tensor, logs: Tensor) -> list[Opinion]:
         """Of clouds (B, C, N), from their logits of temperature 1 and the logarithms of their probabilities."""
         reasons = [list[str]() for _ in x] if self.familiar is None else self.familiar.reasons(x, logits)
-        return [Opinion(*each) for each in zip(logs.exp().tolist(), reasons, strict=True)]
+        energies = (-logits.logsumexp(1)).tolist()
+        return [Opinion(*each) for each in zip(logs.exp().tolist(), reasons, energies, strict=True)]
 
 
 class Trust:
@@ -105,12 +101,3 @@ class Trust:
 def clouds_together(count: int) -> int:
     """How many clouds of so many points are read and judged at once."""
     return max(1, BATCH_POINTS // count)
-
-
-def with_other_up(channels: NDArray[np.float32], up: str, normals: bool) -> NDArray[np.float32]:
-    """A cloud (C, N) that was taken with this axis up, "z" or "y", as if it had been taken with the other."""
-    width = 6 if normals else 3
-    turned = rotated_y_up_to_z_up(channels[:width].T)
-    if up == "y":  # the way back
-        turned[:, [axis for axis in range(width) if axis % 3]] *= -1
-    return np.vstack([turned.T, channels[width:]])

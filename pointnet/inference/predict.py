@@ -16,12 +16,12 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import few_points
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import Y_UP_SUFFIXES, Points, up_of
+from pointnet.points.frame import Y_UP_SUFFIXES, Points, up_of, with_other_up
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing, named_by_hand
 from pointnet.points.sampling import KEPT
 
 from .inputs import Source, Sources, answers_of, as_model, from_source, path_of
-from .judge import Judge, Opinion, clouds_together, with_other_up
+from .judge import Judge, Opinion, clouds_together
 
 AUTO = "auto"  # the up axis whose answer is surer
 
@@ -171,7 +171,9 @@ def predict_each(
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
                 continue
-            found = answer(paths[i], cloud, ups[i], first[i], other.get(i), up == AUTO, model.classes)
+            found = answer(
+                paths[i], cloud, ups[i], first[i], other.get(i), None if up == AUTO else judge.clearly, model
+            )
             yield found, (cloud.channels if found.up == ups[i] else turned[i])[:3].T
 
     size = clouds_together(count)
@@ -179,20 +181,28 @@ def predict_each(
 
 
 def answer(
-    path: Path | None, cloud: Seen, up: str, first: Opinion, other: Opinion | None, auto: bool, classes: Sequence[str]
+    path: Path | None,
+    cloud: Seen,
+    up: str,
+    first: Opinion,
+    other: Opinion | None,
+    clearly: float | None,
+    model: PointNetClassifier,
 ) -> Prediction:
-    """The prediction from what the model says of a cloud, and of the same with the other axis up."""
+    """The prediction from what the model says of a cloud, and of the same with the other axis up: the surer one where
+    `clearly` is None, else the first, with a note if the other is surer by more than that."""
     notes, turned = cloud.notes, "y" if up == "z" else "z"
-    if other is not None and auto and other.rank > first.rank:
-        first, up = other, turned
-        notes += (f"taken with {turned} up, which is surer",)
-    elif other is not None and not auto and other.is_clearly_surer_than(first):
-        name, share = classes[other.label], other.probability
-        notes += (f"with {turned} up it would be {name} {share:.1%}, which is surer: --up {turned}",)
+    if other is not None and other.is_surer_than(first, clearly or 0.0):
+        if clearly is None:
+            first, up = other, turned
+            notes += (f"taken with {turned} up, which is surer",)
+        else:
+            name, share = model.classes[other.label], other.probability
+            notes += (f"with {turned} up it would be {name} {share:.1%}, which is surer: --up {turned}",)
     reasons = first.doubts(cloud.few)
     if reasons:
         notes += (f"unsure: {'; '.join(reasons)}",)
-    ranked = sorted(zip(classes, first.probabilities, strict=True), key=lambda pair: -pair[1])
+    ranked = sorted(zip(model.classes, first.probabilities, strict=True), key=lambda pair: -pair[1])
     return Prediction(path, dict(ranked), not reasons, notes, up)
 
 

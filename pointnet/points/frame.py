@@ -44,6 +44,15 @@ def swapped_y_and_z(rows: Points) -> Points:
     return swapped
 
 
+def with_other_up(channels: Points, up: str, normals: bool) -> Points:
+    """A cloud (C, N) that was taken with this axis up, "z" or "y", as if it had been taken with the other."""
+    width = 6 if normals else 3
+    turned = rotated_y_up_to_z_up(channels[:width].T)
+    if up == "y":  # the way back
+        turned[:, [axis for axis in range(width) if axis % 3]] *= -1
+    return np.vstack([turned.T, channels[width:]])
+
+
 def in_unit_sphere(points: Points) -> Points:
     """Clouds (..., N, 3) of floats, each with its mean at the origin and its farthest point at distance 1.
 

@@ -144,7 +144,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
     with world.together():
         best = load_model(config.out).to(run.device)
         if world.writes and isinstance(best, PointNetClassifier):
-            temperature, familiar = measure_trust(best, run.train, val, config.num_points, run.device)
+            temperature, familiar = measure_trust(best, run.contract, run.train, val, run.device)
             held = familiar and familiar.as_json()
             contract = dataclasses.replace(run.contract, temperature=temperature, familiar=held)
             describe_model(config, Path(config.out), run.train, contract)
