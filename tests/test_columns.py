@@ -297,6 +297,9 @@ def test_the_seven_columns_of_pts_are_known_with_and_without_a_count(tmp_path, c
         labelled = text_of(np.hstack([XYZ, behind, LABEL]))
         for name in ("b.pts", "b.txt"):
             assert_holds(read_cloud(written(tmp_path, name, count + labelled)), {**what, "labels": LABEL[:, 0]})
+    few = text_of(np.column_stack([XYZ, RGB, np.arange(COUNT)])[:6])  # labels that are all different
+    cloud = read_cloud(written(tmp_path, "d.pts", f"6\n{few}" if count else few))
+    assert_holds(cloud, {"colors": RGB[:6] / 255, "labels": np.arange(6)}, XYZ[:6])
 
 
 CASES = SHARED_DATA / "cases"

@@ -229,9 +229,11 @@ def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
 
 
 def _are_labelled(rows: Array, four: Sequence[Column]) -> bool:
-    """Whether four columns are bright bytes and different small numbers that do not go with them."""
-    is_label = four[3].is_small and four[3].low < four[3].high and min(c.high for c in four[:3]) > SMALL
-    return is_label and _are_bytes(four[:3]) and _colors_of_four(rows, four) == 0
+    """Whether four columns are bright bytes and different labels that do not go with them."""
+    differ = four[3].is_label and four[3].low < four[3].high
+    return (
+        differ and _are_bytes(four[:3]) and min(c.high for c in four[:3]) > SMALL and _colors_of_four(rows, four) == 0
+    )
 
 
 def _name_the_rest(columns: Sequence[Column], names: list[str], is_pts: bool) -> None:
