@@ -47,7 +47,10 @@ def parse_npz(data: bytes, extras: Extras = EXTRAS, columns: Sequence[str] = ())
             limit -= len(unpacked)
             return _npy(unpacked)
 
-        return from_arrays(list(reversed(members)), read, extras, columns)
+        names = list(reversed(members))
+        if len(names) == 1 and not array_names(names) and (only := read(names[0])).dtype.names:
+            return _from_array(only, names[0], extras, columns)
+        return from_arrays(names, read, extras, columns)
 
 
 def from_arrays(
@@ -68,8 +71,6 @@ def from_arrays(
         if found := known_columns(there, extras):
             _check_unnamed(columns, there)
             return from_named({name: read(name).reshape(-1) for name in there if name in found}, extras, there)
-        if len(there) == 1 and (only := read(there[0])).dtype.names:
-            return _from_array(only, there[0], extras, columns)
         held = ", ".join(map(ascii, sorted(there)[:8])) or "nothing"
         raise Refusal(f"holds no array named {', '.join(NAMES_OF_POINTS)}, only {held[:200]}")
     points, *_ = names.pop("points")
