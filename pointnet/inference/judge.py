@@ -16,6 +16,7 @@ from pointnet.evaluation.trust import EVEN_CHANCE, Familiar, calibration_error, 
 from pointnet.models import PointNetClassifier
 
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
+AUTO = "auto"  # the up axis whose answer is surer
 SETTLED = 0.8  # from this probability on, no usual cloud is asked for with the other axis up
 
 
@@ -57,6 +58,10 @@ class Judge:
         self.network, self.contract, self.votes = model.fold(), contract, votes
         self.familiar = None if contract.familiar is None else Familiar.from_json(contract.familiar)
         self.clearly = self.familiar.other_up if self.familiar else float("inf")  # of energies, see `is_surer_than`
+
+    def may_turn(self, opinion: Opinion, up: str | None) -> bool:
+        """Whether the other axis may matter for a cloud whose `up=` of `predict` is this."""
+        return up == AUTO or (up is None and self.familiar is not None and not opinion.is_settled)
 
     def opinions(self, clouds: Sequence[NDArray[np.float32]]) -> list[Opinion]:
         """Of clouds (C, N) of one size."""

@@ -21,9 +21,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing,
 from pointnet.points.sampling import KEPT
 
 from .inputs import Source, Sources, answers_of, as_model, from_source, path_of
-from .judge import Judge, Opinion, clouds_together
-
-AUTO = "auto"  # the up axis whose answer is surer
+from .judge import AUTO, Judge, Opinion, clouds_together
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def predict_each(
         there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
         first = dict(zip(there, judge.opinions([cloud.channels for cloud in there.values()]), strict=True))
         # Where neither the caller nor the format says which axis is up, the other is asked too, if that can matter.
-        open_ups = [i for i in there if not (axis or says_up(paths[i]) or (up != AUTO and first[i].is_settled))]
+        open_ups = [i for i in there if not says_up(paths[i]) and judge.may_turn(first[i], up)]
         turned = {i: with_other_up(there[i].channels, ups[i], contract.normals) for i in open_ups}
         other = dict(zip(turned, judge.opinions([*turned.values()]), strict=True))
         for i, cloud in enumerate(clouds):
