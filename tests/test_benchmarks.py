@@ -25,6 +25,7 @@ BENCHMARKS = [
     ("scene", "--points 100", r"100 points, .* points/s; at most [\d,]+ MiB over"),
     ("segmentation", "--part 2x16 --scene 2x16", r"\| kept \| scene \| step \| ours \| [\d.]+ \|"),
 ]
+LONG = ("data", "memory", "segmentation")  # to run, even in small
 
 
 @pytest.fixture
@@ -40,7 +41,10 @@ def in_small(monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(("module", "flags", "row"), BENCHMARKS, ids=[module for module, *_ in BENCHMARKS])
+@pytest.mark.parametrize(
+    ("module", "flags", "row"),
+    [pytest.param(*each, id=each[0], marks=[pytest.mark.slow] * (each[0] in LONG)) for each in BENCHMARKS],
+)
 def test_a_benchmark_checks_equality_and_prints_its_table(module, flags, row, in_small, capsys):
     importlib.import_module(f"benchmarks.{module}").main(["--rounds", "1", "--threads", "1", *flags.split()])
     printed = capsys.readouterr().out

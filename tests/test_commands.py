@@ -153,7 +153,7 @@ def test_ctrl_c_is_exit_code_130(capsys, monkeypatch):
         pytest.param(["-m", "pointnet", "--help"], marks=pytest.mark.slow),
         ["-c", "import signal; del signal.SIGPIPE; from pointnet.__main__ import main; exit(main(['--help']))"],
         pytest.param(["train.py", "--help_all"], marks=pytest.mark.slow),
-        ["-m", "pointnet", "show", f"{SAMPLES}/files", "--out", "{out}"],
+        pytest.param(["-m", "pointnet", "show", f"{SAMPLES}/files", "--out", "{out}"], marks=pytest.mark.slow),
     ],
 )
 def test_a_reader_that_goes_ends_a_command_without_a_word(tmp_path, words):

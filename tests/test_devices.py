@@ -75,7 +75,7 @@ atexit.register(lambda: print("policy", os.environ.get("OMP_WAIT_POLICY"), file=
         (["train.py", "--help"], {}, "PASSIVE"),
         pytest.param(["-m", "pointnet", "predict", "missing.off"], {}, "PASSIVE", marks=pytest.mark.slow),
         pytest.param(["train.py", "--help"], {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", marks=pytest.mark.slow),
-        (["-m", "pointnet", "--help"], {"GOMP_SPINCOUNT": "9"}, "None"),
+        pytest.param(["-m", "pointnet", "--help"], {"GOMP_SPINCOUNT": "9"}, "None", marks=pytest.mark.slow),
     ],
 )
 def test_programs_let_threads_sleep_before_torch_is_loaded_unless_the_user_says_how(tmp_path, entry, given, policy):

@@ -174,6 +174,7 @@ def test_an_exported_classifier_answers_for_a_file_as_predict_does(exported, mod
         assert abs(answer.probability - other) > 0.01, "up makes no difference"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_exported_network_for_parts_answers_for_a_file_as_label_points_does(tmp_path, format):
     need(format)

@@ -10,7 +10,7 @@ from tests.mutants import mutant, outcome_of, read_mutants
 from tests.whole_files import FORMATS
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_mutant_is_read_or_refused(kind, count):
     report = read_mutants(kind, count)

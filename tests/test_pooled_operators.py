@@ -13,7 +13,7 @@ from tests.helpers import trained_looking
 
 
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 def test_the_operators_are_well_formed(masked, dtype):
     x = torch.randn(2, 3, 6, dtype=dtype, requires_grad=True)
     weight = torch.randn(4, 3, dtype=dtype, requires_grad=True)

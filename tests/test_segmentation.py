@@ -66,6 +66,7 @@ def test_permuting_the_points_permutes_the_logits(kind, transforms):
     torch.testing.assert_close(model(x[:, :, order]), model(x)[:, :, order], rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_exports_with_dynamic_batch_and_points(kind):
     model = make(kind, False).float()

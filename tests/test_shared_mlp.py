@@ -89,8 +89,8 @@ def test_it_can_be_copied_and_pickled():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("with_lengths", [True, False])
+@pytest.mark.parametrize("training", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.parametrize("with_lengths", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_it_compiles_in_one_piece(training, with_lengths):
     torch.compiler.reset()
     mlp = SharedMLP([3, 8, 4]).train(training)

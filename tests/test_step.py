@@ -161,6 +161,7 @@ def test_the_points_are_left_as_they_are_unless_augmented_with_their_normals():
     assert not torch.equal(moved[:, :3], x)
 
 
+@pytest.mark.slow
 def test_compiled_it_learns_the_same(monkeypatch):
     """One graph, no break; the compiler's own kernels are left out, as they take most of a minute to make."""
     compiled = []

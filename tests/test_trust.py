@@ -7,6 +7,7 @@ import pytest
 import torch
 import trimesh
 
+from benchmarks import trust as benchmark
 from pointnet import load_model, predict
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import Contract
@@ -199,3 +200,24 @@ def test_a_damaged_measure_of_trust_is_one_line(taught, damage):
     model.preprocessing["familiar"] |= damage
     with pytest.raises(ValueError, match="the model's 'familiar' is damaged"):
         predict(np.eye(9)[:, :3], model)
+
+
+def test_the_benchmark_tells_junk_from_shapes(taught, monkeypatch, capsys):
+    monkeypatch.setattr(
+        benchmark, "open_dataset", lambda name, root, split, count: solids(40 if split == "test" else 200)
+    )
+    monkeypatch.setattr(benchmark, "EACH", 4)
+    benchmark.main([str(taught)])
+    lines = capsys.readouterr().out.splitlines()
+    figures = {line[:26].strip(): line[26:].split() for line in lines[1:-2]}
+    columns = lines[0].split()
+    assert float(figures["a line"][columns.index("thin")]) == float(figures["a plane"][columns.index("flat")]) == 1
+    assert figures["five points"][-1] == figures["a line"][-1] == "100%"
+    assert int(figures["test"][-1].rstrip("%")) < 30
+    assert lines[-1].startswith("test: 100.00% right, calibration error 0.0")
+
+
+def test_the_area_under_the_curve_is_the_share_of_pairs_in_order():
+    usual, other = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0])
+    pairs = [(b > a) + 0.5 * (b == a) for a in usual for b in other]
+    assert benchmark.auroc(usual, other) == pytest.approx(np.mean(pairs))

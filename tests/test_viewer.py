@@ -107,6 +107,7 @@ def test_a_browser_draws_the_page_without_complaint(tmp_path, rng, flags):
             assert near.sum() > 100, colour
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_keys_turn_the_scene_and_bring_it_back(tmp_path, rng):
     views = [View("one", rng.uniform(-1, 1, size=(300, 3))), View("two", rng.normal(size=(300, 3)))]
