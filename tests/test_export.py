@@ -40,7 +40,7 @@ def model() -> PointNetClassifier:
     return network
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+@pytest.fixture(scope="module", params=[pytest.param("onnx", marks=pytest.mark.slow), "torch"])
 def exported(request, model, tmp_path_factory):
     """(the format, the file, what `export_model` returned)."""
     need(request.param)

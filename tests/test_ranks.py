@@ -20,6 +20,7 @@ from tests.helpers import ROOT
 from tests.ranks import CASES, MUTATIONS, RANKS, SINGLE, TRAINED, Case, classifier, network, run, train
 
 SECONDS = 60  # a hang fails
+pytestmark = pytest.mark.slow  # two processes of PyTorch are started
 
 
 @pytest.fixture(scope="module")

@@ -152,6 +152,7 @@ def test_a_second_signal_acts_at_once_and_another_thread_takes_none(interrupts):
     assert inside == [signal.getsignal(signal.SIGINT)]
 
 
+@pytest.mark.slow
 def test_the_command_saves_says_how_to_go_on_and_ends_with_the_signals_code(tmp_path):
     out = Path("runs", "modelnet40-1")  # as --out is where it is not given
     command = [sys.executable, ROOT / "train.py", "--dataset", "modelnet40", "--root", ROOT / "data" / "samples"]

@@ -147,6 +147,7 @@ def wait_for_epochs(out: Path, count: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_other_which_says_so_in_one_line(tmp_path):
     first, second = start_pair(*command(tmp_path / "run", 2000))
     wait_for_epochs(tmp_path / "run", 1, first)
