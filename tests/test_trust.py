@@ -11,7 +11,15 @@ from benchmarks import trust as benchmark
 from pointnet import load_model, predict
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.trust import UNUSUAL, Familiar, best_temperature, calibration_error, limits_of, measures
+from pointnet.evaluation.trust import (
+    UNUSUAL,
+    Familiar,
+    best_temperature,
+    calibration_error,
+    limits_of,
+    measure_trust,
+    measures,
+)
 from pointnet.inference.judge import Judge, Opinion
 from pointnet.inference.predict import predict_each
 from pointnet.training import TrainConfig, fit
@@ -192,6 +200,20 @@ def test_an_answer_is_doubted_for_few_points_what_is_unusual_and_less_than_an_ev
     assert Opinion([0.49, 0.3, 0.21], [], 0.0).doubts(None) == ["no class has an even chance"]
     assert Opinion([0.4, 0.3, 0.3], ["flat"], 0.0).doubts(None) == ["flat", "no class has an even chance"]
     assert Opinion([0.9, 0.1], ["flat"], 0.0).doubts("only 63 different points") == ["only 63 different points"]
+
+
+def test_clouds_that_are_not_finite_are_left_out_of_what_is_measured(taught):
+    model, data, broken = load_model(taught), solids(40), solids(40)
+    broken.points[::4, 0, 5] = float("nan")
+    kept = torch.arange(80) % 4 > 0
+    contract, cpu = Contract.of(model), torch.device("cpu")
+    wanted = measure_trust(model, contract, data, data.subset(kept.nonzero()[:, 0]), cpu)
+    found = measure_trust(model, contract, data, broken, cpu)
+    assert found[0] == wanted[0]
+    assert found[1].limits == wanted[1].limits
+    torch.nn.init.constant_(model.logits.bias, float("nan"))
+    assert measure_trust(model, contract, data, data, cpu) == (1.0, None)
+    assert measure_trust(model, contract, data, data.subset(torch.arange(39)), cpu) == (1.0, None)
 
 
 @pytest.mark.parametrize("damage", [{"means": [[1.0]]}, {"limits": {}}, {"precision": "many"}])

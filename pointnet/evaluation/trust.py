@@ -99,7 +99,9 @@ def measures(x: Tensor, logits: Tensor, means: Tensor, precision: Tensor) -> Ten
     centred = xyz - xyz.mean(2, keepdim=True)
     along = torch.linalg.eigvalsh(centred @ centred.transpose(1, 2)).clamp(min=0).sqrt()  # ascending
     along = along / along[:, 2:].clamp(min=1e-12)
-    near = torch.tensor([_neighbourhoods(cloud) for cloud in xyz / xyz.flatten(1).norm(dim=1)[:, None, None]])
+    near = torch.tensor(
+        [_neighbourhoods(cloud) for cloud in xyz / xyz.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]]
+    )
     return torch.stack(
         [
             ((gap @ precision) * gap).sum(1).clamp(min=0).sqrt(),
@@ -160,7 +162,8 @@ def measure_trust(
     model: PointNetClassifier, contract: Contract, train: LabelledClouds, val: LabelledClouds, device: torch.device
 ) -> tuple[float, Familiar | None]:
     """The temperature of a trained network, and what it was shown; 1 and None where validation is too small to tell."""
-    if len(val) < LEAST_CLOUDS:
+    shown, val = (_finite(data) for data in (spread(train, PER_CLASS * len(train.classes)), val))
+    if len(val) < LEAST_CLOUDS or not len(shown):
         return 1.0, None
     network = model.to(device).fold()
 
@@ -170,8 +173,9 @@ def measure_trust(
     def clouds(data: LabelledClouds) -> Iterator[Tensor]:
         return (data.batch(rows)[0][:, :, : contract.num_points] for rows in torch.arange(len(data)).split(BATCH))
 
-    shown = spread(train, PER_CLASS * len(train.classes))
     logits = torch.cat([scores(x) for x in clouds(shown)])
+    if not logits.isfinite().all():  # training has failed
+        return 1.0, None
     means, precision = _within_classes(logits, shown.labels, len(train.classes))
     of_val, turned, values = [], [], []
     for x in clouds(val):
@@ -184,6 +188,12 @@ def measure_trust(
     other_up = max(float(lower.quantile(PASSING)), 0.0)
     familiar = Familiar(means, precision, dict(zip(UNUSUAL, limits, strict=True)), other_up)
     return best_temperature(logits, val.labels), familiar
+
+
+def _finite(data: LabelledClouds) -> LabelledClouds:
+    """The clouds without a number that is not finite, which training skips too."""
+    kept = [data.batch(rows)[0].isfinite().flatten(1).all(1) for rows in torch.arange(len(data)).split(BATCH)]
+    return data.subset(torch.cat(kept).nonzero()[:, 0]) if kept else data
 
 
 def _within_classes(logits: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
