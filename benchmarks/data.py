@@ -103,13 +103,13 @@ def meshes_to_points(root: Path, folder: Path, repeat: int) -> None:
 
     def ours(name: str = "few") -> None:
         shutil.rmtree(folder / name / ".cache", ignore_errors=True)
-        sample_files(counts[name], folder / name, KEPT, normals=False, up=None)
+        sample_files(counts[name], folder / name, KEPT)
 
     print(f"\n| {len(counts['few']):,} meshes to {KEPT:,} points | s | meshes/s | times faster |\n|-|-|-|-|")
     seconds = side_by_side({"trimesh, load and sample": by_trimesh, "ours, into the cache": ours}, 3)
-    seconds["ours, from the cache"] = side_by_side(
-        {"": lambda: sample_files(counts["few"], folder / "few", KEPT, normals=False, up=None)}, 3
-    )[""]
+    seconds["ours, from the cache"] = side_by_side({"": lambda: sample_files(counts["few"], folder / "few", KEPT)}, 3)[
+        ""
+    ]
     for name, taken in seconds.items():
         faster = seconds["trimesh, load and sample"] / taken
         print(f"| {name} | {taken:.2f} | {len(counts['few']) / taken:,.0f} | {faster:.1f} |", flush=True)

@@ -175,7 +175,7 @@ def test_meshes_are_sampled_by_area_from_their_files_name(samples):
     assert data.num_points == 64 < data.points.shape[2]
     path = samples / "ModelNet40" / "bottle" / "train" / "bottle_0001.off"
     assert path.read_text().startswith("OFF") and "\n" not in path.read_text()[:5]  # noqa: PT018
-    np.testing.assert_array_equal(data.points[0], sample_file(path, data.points.shape[2], normals=True))
+    np.testing.assert_array_equal(data.points[0], sample_file(path, data.points.shape[2], ("normals",)))
     path.write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n")
     with pytest.raises(PointCloudFileError, match=r"bottle_0001.off: a face names vertex 7"):
         ModelNet(samples, form="off")

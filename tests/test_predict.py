@@ -17,6 +17,7 @@ from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
 from pointnet.inference import judge as module
 from pointnet.inference.predict import Prediction
 from pointnet.models import DEFAULTS
+from pointnet.points.features import unit_sphere_channels
 from pointnet.points.read import cloud_of
 from tests.helpers import CLASSES, ROOT, described, error_of
 
@@ -132,7 +133,7 @@ def test_a_cloud_of_any_size_is_streamed_and_gives_what_it_gives_whole(model, mo
         lambda self, chunks, real=PointNetClassifier.classify_chunks: seen.append(len(chunks)) or real(self, chunks),
     )
     prediction = predict(rows, model, "z", num_points=9000)
-    channels = cloud_of(rows, 9000, repeat=True, normalize=True).unit_sphere_channels(False)
+    channels = unit_sphere_channels(cloud_of(rows, 9000, repeat=True, normalize=True))
     whole = model(torch.from_numpy(channels)[None]).softmax(1)
     np.testing.assert_allclose(probabilities([prediction]), whole, atol=1e-4)
     assert seen == [9]

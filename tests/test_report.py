@@ -30,7 +30,7 @@ def splits(monkeypatch) -> dict:
     """Two shapes in place of a data set, by split, and in "opened" the splits that were opened."""
     found = {"train": two_shapes(per_class=8), "test": two_shapes(per_class=6, seed=1), "opened": []}
 
-    def open_two(name, root, split, *options):
+    def open_two(name, root, split, **options):
         found["opened"].append(split)
         return found[split]
 

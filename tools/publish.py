@@ -50,10 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     config = read_config(args.run)
     result = read_result(args.run)
-    train, test = (
-        open_dataset(config.dataset, config.root, split, config.num_points, normals=config.normals, task=config.task)
-        for split in ("train", "test")
-    )
+    train, test = (open_dataset(config.dataset, config.root, split, **config.opening) for split in ("train", "test"))
     folder = WEIGHTS / args.name
     shutil.rmtree(folder, ignore_errors=True)
     load_model(args.run).save_pretrained(folder, half=True, notes="")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pointnet.datasets import LabelledClouds
+from pointnet.datasets.blocks import CHANNEL_NAMES
 from pointnet.datasets.catalog import DATASETS_OF, check_dataset, open_dataset
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.contract import Contract
@@ -60,20 +61,22 @@ def open_data(flags: Namespace, task: Task, contract: Contract) -> tuple[Labelle
         ValueError: there is neither, or no such data set.
         OSError: it cannot be read.
     """
-    name, root, normals, columns, up = flags.dataset, "data", "normals" in contract.features, contract.columns, ""
+    name, root, columns, up = flags.dataset, "data", contract.columns, ""
     if name is None:
         if not (Path(flags.run) / CONFIG).is_file():
             known = [each for each in DATASETS_OF[task.name] if each in Path(flags.run).name.split("_")]  # shipped
             wanted = f"--dataset {known[0] if known else 'NAME'} --root FOLDER"
             raise ValueError(f"{flags.run}: its folder does not say what it was trained on; name it: {wanted}")
         config = read_config(flags.run)
-        name, root, normals, columns, up = config.dataset, config.root, config.normals, config.columns, config.up
+        name, root, columns, up = config.dataset, config.root, config.columns, config.up
     elif name in ("folder", "shapenetpart"):
         up = contract.up or ""
     check_dataset(name, task.name)
     root = flags.root or root
     how = {"download": flags.download, "task": task.name, "columns": flags.columns or columns, "up": flags.up or up}
-    data = open_dataset(name, root, flags.split, contract.num_points, normals, **how)
+    features = () if contract.channels == CHANNEL_NAMES else contract.features  # those of S3DIS are its own
+    how |= {"features": features, "intensity": contract.intensity}
+    data = open_dataset(name, root, flags.split, contract.num_points, **how)
     return data, f"{name} in {root}"
 
 

@@ -81,13 +81,12 @@ def train(command: Command) -> None:
         resume = resume or (restart_count() > 0 and began_here(command))
         if not command.seeds and run_folder.seed_folders(config.out):
             raise ValueError(f"{config.out}: holds runs of several seeds; choose another --out")
-    how = (config.num_points, config.normals, config.strict, config.download, config.task, config.columns, config.up)
     with world.together(), world.one_by_one():  # what cannot work is refused first
         find_device(config.device)
         if config.tensorboard:
             check_tensorboard()
-        training = open_dataset(config.dataset, config.root, "train", *how)
-        test = open_dataset(config.dataset, config.root, "test", *how) if config.test else None
+        training = open_dataset(config.dataset, config.root, "train", **config.opening)
+        test = open_dataset(config.dataset, config.root, "test", **config.opening) if config.test else None
     opened = [data for data in (training, test) if data is not None]
     skipped = list(dict.fromkeys(str(error) for data in opened for error in data.bad))
     for note in dict.fromkeys(note for data in opened for note in data.notes):

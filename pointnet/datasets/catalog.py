@@ -1,13 +1,15 @@
 """Data sets by name."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from pointnet.files import AnyPath
 from pointnet.names import check_name
+from pointnet.points.features import WORDS, Range, feature_names
 from pointnet.points.read import DatasetNotFoundError
 
 from .clouds import LabelledClouds
@@ -59,32 +61,30 @@ def open_dataset(
     task: str = "classification",
     columns: str = "",
     up: str = "",
+    features: str | Sequence[str] = "",
+    intensity: Range | None = None,
 ) -> LabelledClouds:
     """One split of a data set in `DATASETS_OF[task]`; `LabelledPoints` for the tasks "part" and "scene".
 
     Args:
-        normals: adds three channels, the normals.
+        normals: adds three channels, the normals, as "normals" in `features` does.
         strict: a file that cannot be read is an error; else a set of many files lists it in `.bad`.
         download: download the set if it is not found and offered.
         columns: the names of the columns of files that are tables, as in `read_cloud`; for the data set folder.
         up: the up axis of its files, "z" or "y"; "": as known of them.
+        features: channels beside x y z: of "normals", "rgb" and "intensity", as a list or joined by commas; all for the
+            data set folder, normals for some others. S3DIS has nine channels of its own, and takes none.
+        intensity: what becomes 0 and 1 of it; None: by the training split.
 
     Raises:
         PointCloudFileError: the set is missing (and not to be downloaded) or damaged.
         DownloadError, MissingExtraError: the download fails.
-        ValueError: the set has no normals or is not for this task, or there is no such task.
+        ValueError: the set has not these features or is not for this task, or there is no such task.
     """
     check_one_of("task", task, tuple(DATASETS_OF))
     check_dataset(name, task)
-    known = signature(DATASETS_OF[task][name]).parameters
-    if normals and "normals" not in known:
-        raise ValueError(f"the data set {name} has no normals")
-    if columns and "columns" not in known:
-        raise ValueError(f"the data set {name} has columns of its own; --columns is for the data set folder")
-    if up and "up" not in known:
-        raise ValueError(f"the up axis of the data set {name} is known; leave out --up")
-    wanted = {"normals": normals, "strict": strict, "columns": columns, "up": up or None}
-    chosen = {option: value for option, value in wanted.items() if option in known}
+    options = {"strict": strict, "columns": columns, "up": up or None, "intensity": intensity}
+    chosen = _chosen(name, task, options, feature_names(features, normals))
     open_split = partial(DATASETS_OF[task][name], root=root, split=split, num_points=num_points, **chosen)
     archive = DOWNLOADS.get(name)
     try:
@@ -101,6 +101,20 @@ def open_dataset(
         return open_split()
     except DatasetNotFoundError as error:
         raise DatasetNotFoundError(folder, "is not the whole set; remove it, and --download fetches it anew") from error
+
+
+def _chosen(name: str, task: str, options: dict[str, Any], features: Sequence[str]) -> dict[str, Any]:
+    """Those of the options that a data set has, and its features; ValueError where one is wanted that it has not."""
+    known = signature(DATASETS_OF[task][name]).parameters
+    if "features" not in known and (missing := [each for each in features if each not in known]):
+        own = " to choose: its nine channels are its own" if task == "scene" else ""
+        raise ValueError(f"the data set {name} has no {WORDS[missing[0]]}{own}")
+    if options["columns"] and "columns" not in known:
+        raise ValueError(f"the data set {name} has columns of its own; --columns is for the data set folder")
+    if options["up"] and "up" not in known:
+        raise ValueError(f"the up axis of the data set {name} is known; leave out --up")
+    options |= {"features": features} if "features" in known else {"normals": "normals" in features}
+    return {option: value for option, value in options.items() if option in known}
 
 
 def check_dataset(name: str, task: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pointnet.names import printable
+from pointnet.points.features import Range, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloudFileError
 
 # What the unit of clouds may be.
@@ -36,12 +37,14 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     What a network learns of its input beside the points (`evaluation.contract`), None where the numbers tell it, and
     free to be set: `data.channel_names`, such as ("x", "y", "z", "r", "g", "b"); `data.scale`, "unit sphere",
-    or "as given" where units matter; `data.up`, how files whose format does not say were turned, "z" or "y".
+    or "as given" where units matter; `data.up`, how files whose format does not say were turned, "z" or "y";
+    `data.intensity`, the two intensities of the stored points that everybody gets as 0 and 1, None for all as stored.
     """
 
     channel_names: tuple[str, ...] | None = None
     scale: str | None = None
     up: str | None = None
+    intensity: Range | None = None
 
     def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str], num_points: int | None = None):
         if points.dim() != 3 or labels.shape != points.shape[:1]:
@@ -61,12 +64,23 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     @property
     def points(self) -> Tensor:
         """(S, C, K)."""
-        return self._stored if self._rows is None else self._stored[self._rows]
+        return self._taken(slice(None) if self._rows is None else self._rows)
 
     @property
     def channels(self) -> int:
         """C."""
         return self._stored.shape[1]
+
+    def scale_intensity(self, ends: Range | None, training: NDArray[np.float32]) -> None:
+        """Makes 0 and 1 of these intensities; None: of the `intensity_range` of the training split, (S, C, K).
+
+        Notes it where the intensity is the same everywhere.
+        """
+        assert self.channel_names is not None
+        values = (training if len(training) else self._stored.numpy())[:, self.channel_names.index("intensity")]
+        self.intensity = ends or intensity_range(values)
+        if (values == values[0, 0]).all():
+            self.notes.append(f"intensity is {values[0, 0]:g} at every point of the training split: it tells nothing")
 
     def left_out(self) -> list[str]:
         """`notes` and `bad` as lines to print."""
@@ -77,11 +91,20 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         row = index if self._rows is None else int(self._rows[index])
-        return self._stored[row][:, : self.num_points], int(self.labels[index])
+        return self._taken(row)[:, : self.num_points], int(self.labels[index])
 
     def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """The clouds at `indices` (B,), with all their points, and their labels: (B, C, K), (B,)."""
-        return self._stored[indices if self._rows is None else self._rows[indices]], self.labels[indices]
+        return self._taken(indices if self._rows is None else self._rows[indices]), self.labels[indices]
+
+    def _taken(self, stored: Tensor | slice | int) -> Tensor:
+        """Clouds by their place among the stored ones, a copy of them where their intensity is scaled."""
+        clouds = self._stored[stored]
+        if self.intensity is None or self.channel_names is None:
+            return clouds
+        at, clouds = self.channel_names.index("intensity"), clouds.clone()
+        clouds[..., at, :] = scaled_intensity(clouds[..., at, :], self.intensity)
+        return clouds
 
     def subset(self: Clouds, indices: Tensor) -> Clouds:
         """The clouds at `indices` (S',), in that order, with the same classes; nothing is copied."""

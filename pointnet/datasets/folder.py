@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.names import no_folder
+from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
 from pointnet.points.frame import check_up
 from pointnet.points.read import (
     SUFFIXES,
@@ -47,14 +48,18 @@ class MeshFolder(LabelledClouds):
             class by class. The choice is kept in the cache: files that are added or removed later never move another.
         split: "train" or "test".
         num_points: N, at most a million.
-        normals: adds three channels, the normals (a mesh's are its faces').
+        normals: adds three channels, the normals (a mesh's are its faces'); as "normals" in `features` does.
         up: "z", "y", or None for what the format says (z; y for GLB and glTF).
         test_fraction: the share of each class in the test split, where the folders do not say.
         seed: of that split.
         strict: a file that cannot be read is an error; else it is listed in `data.bad`.
         columns: the names of the columns of files that are tables, as in `read_cloud`; of other files it is an error.
+        features: channels beside x y z, of "normals", "rgb" (in [0, 1]) and "intensity", in this order; a list, or
+            joined by commas. A file that lacks one cannot be read.
+        intensity: what becomes 0 and 1 of the intensity; None: by the clouds of the training split, as
+            `points.features.intensity_range` has it, whichever split is opened.
 
-    `data.notes` says how many files were passed over for their suffix.
+    `data.notes` says how many files were passed over for their suffix, and whether intensity tells nothing.
 
     Raises:
         PointCloudFileError: no folder, no class with files, or no file that can be read; with `strict` also the first
@@ -75,6 +80,8 @@ class MeshFolder(LabelledClouds):
         seed: int = 0,
         strict: bool = False,
         columns: str | Sequence[str] | None = None,
+        features: str | Sequence[str] = "",
+        intensity: Range | None = None,
     ):
         check_one_of("split", split, SPLITS)
         check_up(up)
@@ -83,46 +90,57 @@ class MeshFolder(LabelledClouds):
             raise ValueError(f"test_fraction must be in [0, 1), got {test_fraction}")
         folder = Path(root)
         classes, found = _find_files(folder, test_fraction, seed)
-        label_of = {file: classes.index(name) for file, (name, its_split) in found.items() if its_split == split}
-        if not label_of:
+        by_split = {each: [file for file, (_, its) in found.items() if its == each] for each in SPLITS}
+        if not by_split[split]:
             wanted = "a class needs two files or more, or train/ and test/ of its own"
             raise PointCloudFileError(folder, f"has no file for its {split} split: {wanted}")
-        cached = sample_files(list(label_of), folder, num_points, normals, up, named_by_hand(columns))
+        chosen = feature_names(features, normals)
+        how = folder, num_points, chosen, up, named_by_hand(columns)
+        cached = sample_files(by_split[split], *how)
         bad = [*cached.bad, *(PointCloudFileError(file, UNSEEN) for file in files_in(folder) if file not in found)]
         if strict and bad:
             raise bad[0]
         if not cached.files:
             reason = f": {bad[0]}" if bad else ""
             raise PointCloudFileError(folder, f"its {split} split holds no file that can be read{reason}")
-        labels = torch.tensor([label_of[file] for file in cached.files])
+        labels = torch.tensor([classes.index(found[file][0]) for file in cached.files])
         super().__init__(torch.from_numpy(cached.points), labels, classes, num_points)
         self.up, self.files = up, cached.files
         self.bad = bad
         self.notes = passed_over(folder, 2)
+        self.channel_names = channel_names(chosen)
+        if "intensity" in chosen:
+            training = split if intensity or not by_split["train"] else "train"
+            self.scale_intensity(intensity, sample_files(by_split[training], *how).points)
 
 
 def sample_files(
-    files: Sequence[Path], root: Path, num_points: int, normals: bool, up: str | None, columns: Sequence[str] = ()
+    files: Sequence[Path],
+    root: Path,
+    num_points: int,
+    features: Sequence[str] = (),
+    up: str | None = None,
+    columns: Sequence[str] = (),
 ) -> CachedClouds:
-    """Files of any format as clouds in the unit sphere, (S, 3 or 6, K), K >= num_points; made once, on all cores."""
-    shape = (6 if normals else 3, max(num_points, KEPT))
-    sampler = partial(sample_file, count=shape[1], normals=normals, up=up, columns=columns)
+    """Files of any format as clouds in the unit sphere, (S, C, K), K >= num_points; made once, on all cores."""
+    shape = (len(channel_names(features)), max(num_points, KEPT))
+    sampler = partial(sample_file, count=shape[1], features=features, up=up, columns=columns)
     named = f", columns {','.join(columns)}" if columns else ""
+    named += f", with {features}" if set(features) - {"normals"} else ""
     return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 3{named}", root)
 
 
 def sample_file(
-    path: Path, count: int, normals: bool = False, up: str | None = None, columns: Sequence[str] = ()
+    path: Path, count: int, features: Sequence[str] = (), up: str | None = None, columns: Sequence[str] = ()
 ) -> NDArray[np.float32]:
-    """One file as `count` points, centred and scaled to the unit sphere, the same each time: (3 or 6, count).
+    """One file as `count` points, centred and scaled to the unit sphere, the same each time: (C, count).
 
     Raises:
-        PointCloudFileError: as `read_points`, or it has no normals, or all its points are one.
+        PointCloudFileError: as `read_points`, or it lacks a feature, or all its points are one.
     """
-    extras = ("normals",) if normals else ()
-    cloud = read_cloud(path, count, seed_of(path.name), up, True, True, extras, columns=columns)
+    cloud = read_cloud(path, count, seed_of(path.name), up, True, True, features, columns=columns)
     with errors_name(path):
-        return cloud.unit_sphere_channels(normals)
+        return unit_sphere_channels(cloud, features)
 
 
 def _find_files(root: Path, test_fraction: float, seed: int) -> tuple[list[str], dict[Path, tuple[str, str]]]:

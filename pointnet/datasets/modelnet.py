@@ -110,7 +110,7 @@ def _read_text(folder: Path, split: str, classes: Names, num_points: int, up: st
 
 def _read_off(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> Clouds:
     files = [file for name in classes for file in sorted((folder / name / split).glob("*.off"))]
-    cached = sample_files(files, folder, num_points, normals, up).strict()
+    cached = sample_files(files, folder, num_points, ("normals",) if normals else (), up).strict()
     return cached.points, [file.parent.parent.name for file in files]
 
 

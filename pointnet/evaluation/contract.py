@@ -19,14 +19,13 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
 from pointnet.datasets.clouds import AS_GIVEN, IN_BLOCKS, UNIT_SPHERE
 from pointnet.models import PointNetModel
+from pointnet.points.features import FEATURES, SOME_POINTS, Range, channel_names, features_of
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.frame import centre_and_radius
 from pointnet.points.read import PointCloud
 
 FRAME = "z up, right-handed"  # the library's, of all that a network sees
 XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
-# What a cloud may have beside its points: attributes of `PointCloud`, and how people call them.
-FEATURES = {"normals": "normals", "colors": "colours", "intensity": "intensity"}
 BATCH = 256  # clouds that are measured together
 Rows = slice | NDArray[np.int64]
 
@@ -37,7 +36,9 @@ class Contract:
 
     Args:
         num_points: points of a cloud.
-        channels: the names of the input's channels.
+        channels: the names of the input's channels. Colours are in [0, 1], as `read_cloud` has them.
+        intensity: the two intensities of files that are 0 and 1 to the network (`points.features.scaled_intensity`);
+            None: they are as in the file.
         up: how the files of training were turned, `up=` of `read_cloud`: "z", "y", or None, by their format.
         columns: the names of the columns of tables that training was given, joined by commas; "" for none.
         centre: whether the mean of a cloud was at the origin.
@@ -53,6 +54,7 @@ class Contract:
 
     num_points: int
     channels: tuple[str, ...] = XYZ
+    intensity: Range | None = None
     up: str | None = None
     columns: str = ""
     centre: bool = True
@@ -111,24 +113,28 @@ class Contract:
         Raises:
             ValueError: the cloud lacks a channel, has no extent, or the model was taught channels without known names.
         """
-        columns = {name: (cloud.points, i) for i, name in enumerate(XYZ)}
-        for feature in self.features:
-            values = getattr(cloud, feature)
-            if values is None:
-                raise ValueError(f"has no {FEATURES[feature]}, which the model was taught with")
-            wide = values.reshape(len(values), -1)
-            columns |= {name: (wide, i) for i, name in enumerate(COLUMNS[feature])}
-        if unknown := [name for name in self.channels if name not in columns]:
+        features_of_rows = features_of(cloud, self.features, self.intensity, ", which the model was taught with")
+        there = channel_names(self.features)
+        if unknown := [name for name in self.channels if name not in there]:
             raise ValueError(f"the model was taught a channel '{unknown[0]}', which no file gives")
+        order = [there.index(name) - len(XYZ) for name in self.channels[len(XYZ) :]]
         centre, radius = self._frame_of(cloud.points)
 
         def channels(rows: Rows) -> NDArray[np.float32]:
             seen = (cloud.points[rows] - centre) / radius
-            others = (columns[name] for name in self.channels[3:])
-            together = [*seen.T, *(values[rows, i] for values, i in others)]
-            return np.stack(together).astype(np.float32)
+            return np.vstack([seen.T.astype(np.float32), features_of_rows(rows)[:, order].T])
 
         return channels
+
+    def notes_of(self, cloud: PointCloud) -> tuple[str, ...]:
+        """A short sentence if most intensities of a cloud are none that the model was taught with."""
+        if self.intensity is None or cloud.intensity is None:
+            return ()
+        some = cloud.intensity[:: len(cloud.intensity) // SOME_POINTS + 1]
+        low, high = self.intensity
+        if 2 * int(((some < low) | (some > high)).sum()) <= len(some):
+            return ()
+        return (f"intensity is {some.min():g} to {some.max():g}, and was {low:g} to {high:g} in training",)
 
     def _frame_of(self, points: NDArray[np.floating]) -> tuple[Any, Any]:
         """What is taken from points, and what they are then divided by, in their type."""
@@ -146,7 +152,12 @@ class Contract:
             how = "in metres"
         else:
             how = f"{'centred' if self.centre else 'where they are'}, in the units of the training set"
-        return ", ".join([FRAME, how, self.facing, *(f"with {FEATURES[name]}" for name in self.features)])
+        return ", ".join([FRAME, how, self.facing, *(f"with {self._called(name)}" for name in self.features)])
+
+    def _called(self, feature: str) -> str:
+        """A feature in words, with its scale where a file has another."""
+        scaled = feature == "intensity" and self.intensity
+        return f"{FEATURES[feature]}{' ({:g} to {:g} become 0 to 1)'.format(*scaled) if scaled else ''}"
 
     @property
     def facing(self) -> str:
@@ -170,7 +181,7 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
     if data.channel_names and len(data.channel_names) != data.channels:
         raise ValueError(f"channel_names must name {data.channels} channels, got {', '.join(data.channel_names)}")
     channels, scale, centre = _measured(data)
-    return Contract(channels=channels, up=data.up, centre=centre, scale=scale, **fields)
+    return Contract(channels=channels, intensity=data.intensity, up=data.up, centre=centre, scale=scale, **fields)
 
 
 def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:

@@ -13,7 +13,7 @@ from pointnet.datasets.transforms import rotation
 from pointnet.models import PointNetModel
 from pointnet.world import World
 
-from .contract import Contract, contract_of_data
+from .contract import NORMALS, Contract, contract_of_data
 from .tasks import task_of
 
 EVALUATION_BATCH = 32
@@ -36,6 +36,9 @@ def check_taught(model: PointNetModel, data: LabelledClouds, run: object, where:
         raise ValueError(f"{run}: it was taught points of {taught}; {where} has {has}")
     if found.scale != contract.scale:
         raise ValueError(f"{run}: it was taught clouds of scale '{contract.scale}'; {where} has '{found.scale}'")
+    if found.intensity != contract.intensity:
+        scales = contract.intensity, found.intensity
+        raise ValueError(f"{run}: its intensity from 0 to 1 is {scales[0]} in files; in {where} it is {scales[1]}")
 
 
 @torch.no_grad()
@@ -62,7 +65,7 @@ def evaluate(
         num_points: of each cloud the first so many; None for all that the task evaluates. Segmentation evaluates all
             points that are stored, each of them once.
         contract: the model's, which says what turns with the points, and has the temperature of the probabilities;
-            None: six channels have normals, and the temperature is 1.
+            None: six channels that `data` does not name have normals, and the temperature is 1.
         degrees: all clouds are rotated about the up axis by so much.
         by_class: add "of_class", the accuracy or IoU of each class that occurs (of parts, of each category) by name.
         look: called with each batch: its points with all that are stored, logits of temperature 1, logarithms of
@@ -73,7 +76,8 @@ def evaluate(
     task = task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores = task.scores(data, device)
-    normals, temperature = (data.channels == 6, 1.0) if contract is None else (contract.normals, contract.temperature)
+    normals = data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
+    normals, temperature = (normals, 1.0) if contract is None else (contract.normals, contract.temperature)
     loss, labels = torch.zeros(2, dtype=torch.float64, device=device)
     with _evaluating(model):
         for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):

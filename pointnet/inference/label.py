@@ -184,7 +184,7 @@ def label_each(
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
             labels, probability = label(cloud.in_library_frame(axis), seed)
             said = few_points(cloud.points), None if category else _guess(labels, model, contract.categories)
-            notes = *cloud.notes, *(note for note in said if note)
+            notes = *cloud.notes, *contract.notes_of(cloud), *(note for note in said if note)
             return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes, notes)
 
         # Not rotated on reading: the labelled points are as in the file.

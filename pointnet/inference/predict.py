@@ -153,7 +153,11 @@ def predict_each(
     drawing = {"num_points": max(count, KEPT), "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
 
     def seen(cloud: PointCloud, seed: int) -> Seen:
-        return Seen(contract.channels_of(cloud)(slice(count)), few_points(cloud.points), cloud.notes)
+        return Seen(
+            contract.channels_of(cloud)(slice(count)),
+            few_points(cloud.points),
+            (*cloud.notes, *contract.notes_of(cloud)),
+        )
 
     def answers(batch: Sequence[Source]) -> Iterator[tuple[Prediction, Points] | PointCloudFileError]:
         clouds = [from_source(source, seen, of_files, of_arrays, **drawing) for source in batch]

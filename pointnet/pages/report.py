@@ -5,10 +5,12 @@ from pathlib import Path
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.devices import find_device
 from pointnet.evaluation.analysis import analyse
+from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier, load_model
 from pointnet.names import did_you_mean_path, no_folder
+from pointnet.points.features import FEATURES
 from pointnet.training.fit import training_parts
 from pointnet.training.run_folder import is_finished, read_config, read_metrics, read_result, seed_folders
 
@@ -50,7 +52,8 @@ def write_report(
     path, config, model, seeds = found.path.resolve(), found.config, found.model, len(found.seeds)
     title = path.name if seeds < 2 else f"{path.parent.name}, seed {config.seed} of {seeds} seeds"
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    points = f"{config.num_points:,} points per cloud{', with normals' if config.normals else ''}"
+    with_features = ", ".join(f"with {FEATURES[name]}" for name in Contract.of(model).features)
+    points = f"{config.num_points:,} points per cloud{with_features and ', '}{with_features}"
     notes = f"PointNet, {parameters:,} parameters, on {config.dataset}: {len(model.classes)} classes, {points}"
     write_html(page, title, notes, body)
     return report
@@ -92,8 +95,8 @@ def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tu
     config, tested = run.config, bool(run.result and run.result["test"])
     root = config.root if root is None else root
     split = "test" if tested else "train"
-    how = config.num_points, config.normals, config.strict, download, config.task, config.columns, config.up
-    data = open_dataset(config.dataset, root, split, *how)
+    how = config.opening | {"download": download, "intensity": Contract.of(run.model).intensity}
+    data = open_dataset(config.dataset, root, split, **how)
     check_taught(run.model, data, run.path, f"{config.dataset} in {root}")
     held_out = data if tested else training_parts(data, config)[1]
     if not len(held_out):

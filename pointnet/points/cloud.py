@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .errors import Refusal
 from .formats.contents import Array, Contents, Extras, Rows
-from .frame import BLOCK, bounds, in_unit_sphere, lossless_type, middle_and_half_extent, rotated_y_up_to_z_up
+from .frame import BLOCK, bounds, lossless_type, middle_and_half_extent, rotated_y_up_to_z_up
 from .sampling import draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 Chosen = slice | NDArray[np.integer]
@@ -32,19 +32,6 @@ class PointCloud(NamedTuple):
             return self
         normals = None if self.normals is None else rotated_y_up_to_z_up(self.normals)
         return self._replace(points=rotated_y_up_to_z_up(self.points), normals=normals)
-
-    def unit_sphere_channels(self, normals: bool) -> NDArray[np.float32]:
-        """The points in the unit sphere, and the normals if wanted, as a network takes them: (3, N) or (6, N).
-
-        Raises:
-            ValueError: there are no normals, or all points are equal.
-        """
-        points = in_unit_sphere(self.points).astype(np.float32, copy=False)
-        if not normals:
-            return np.ascontiguousarray(points.T)
-        if self.normals is None:
-            raise ValueError("has no normals")
-        return np.ascontiguousarray(np.hstack([points, self.normals]).T)
 
 
 class Drawing(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pointnet.datasets.catalog import check_dataset
 from pointnet.evaluation.tasks import TASKS
 from pointnet.names import check_name, did_you_mean
+from pointnet.points.features import WORDS, feature_names
 
 
 def setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -36,7 +37,8 @@ class DataSettings(Settings):
     task: Literal["classification", "part", "scene"] = setting("classification", "label clouds, or points")
     dataset: str = setting("shapes", "shapes, modelnet40, scanobjectnn, folder (yours) ...; a wrong name lists all")
     root: str = setting("data", "the folder that holds the data set")
-    normals: bool = setting(False, "add the normals as three more channels (shapes has none)")
+    features: str = setting("", "channels beside x y z, of normals,rgb,intensity; needs files that have them")
+    normals: bool = setting(False, "short for --features normals, and may stand beside others")
     strict: bool = setting(False, "stop at a file of --dataset folder that cannot be read; else skip and list it")
     columns: str = setting(
         "", "the columns of tables in --dataset folder, such as x,y,z,intensity,_; see predict --help"
@@ -47,6 +49,12 @@ class DataSettings(Settings):
     val_fraction: float = setting(0.1, "share of each class held out to choose the epoch; 0 keeps the last", 0, 0.9)
     test: bool = setting(True, "evaluate the chosen epoch on the test split; false while you search for settings")
     feed: Literal["auto", "resident", "stream"] = setting("auto", "where clouds are: on the device, or streamed")
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """The arguments of `open_dataset` beside the name, the root and the split."""
+        names = ("num_points", "features", "normals", "strict", "download", "task", "columns", "up")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,8 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        words = [WORDS[name] for name in feature_names(self.features)]
+        object.__setattr__(self, "features", ",".join(words))  # in one order, however they were typed
         if self.task != "classification" and self.teacher:
             raise ValueError(f"teacher is for the task classification, not {self.task}; leave it out")
         check_dataset(self.dataset, self.task)

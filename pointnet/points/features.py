@@ -1,0 +1,99 @@
+"""What points have beside their places, as channels of a network: names, order and scale; the one place for them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointnet.names import check_name
+
+from .cloud import PointCloud
+from .formats.names import COLUMNS
+from .frame import in_unit_sphere
+
+# Attributes of `PointCloud` in the order of their channels: how people call them, and the word of --features.
+FEATURES = {"normals": "normals", "colors": "colours", "intensity": "intensity"}
+WORDS = {"normals": "normals", "colors": "rgb", "intensity": "intensity"}
+FARTHEST = 10.0  # a scaled intensity is cut at this, to either side
+ENDS = (0.01, 0.99)  # of all intensities, these shares are below what becomes 0, and below what becomes 1
+SOME_POINTS = 256  # of a cloud, whose points are in random order, that are looked at
+Range = tuple[float, float]
+
+
+def feature_names(features: str | Iterable[str], normals: bool = False) -> tuple[str, ...]:
+    """The `FEATURES` that are named by words of --features, joined by commas or as a list, each once, in their order.
+
+    Raises:
+        ValueError: another word.
+    """
+    words = [word.strip() for word in (features.split(",") if isinstance(features, str) else features)]
+    attributes = {word: name for name, word in WORDS.items()}
+    for word in filter(None, words):
+        check_name("feature", word, attributes.keys() | FEATURES.keys() if word in FEATURES else attributes)
+    wanted = {attributes.get(word, word) for word in words} | ({"normals"} if normals else set())
+    return tuple(name for name in FEATURES if name in wanted)
+
+
+def channel_names(features: Sequence[str]) -> tuple[str, ...]:
+    """The names of a network's channels: x, y, z, and those of the features."""
+    return tuple(name for group in ("points", *features) for name in COLUMNS[group])
+
+
+def features_of(
+    cloud: PointCloud, features: Sequence[str], intensity: Range | None = None, taught: str = ""
+) -> Callable[[Any], NDArray[np.float32]]:
+    """A function that gives the features of rows of a cloud, (n, F) float32; colours are in [0, 1].
+
+    Args:
+        intensity: what becomes 0 and 1, as `scaled_intensity` has it; None: intensity is as in the file.
+        taught: the end of the message, who wants them.
+
+    Raises:
+        ValueError: the cloud lacks one; or, when rows are taken, one is not finite.
+    """
+    for name in features:
+        if getattr(cloud, name) is None:
+            raise ValueError(f"has no {FEATURES[name]}{taught}")
+
+    def of_rows(rows: Any) -> NDArray[np.float32]:
+        columns = []
+        for name in features:
+            taken = np.asarray(getattr(cloud, name)[rows], np.float32)
+            if not np.isfinite(taken).all():
+                raise ValueError(f"has {FEATURES[name]} with numbers that are not finite")
+            taken = scaled_intensity(taken, intensity) if name == "intensity" and intensity else taken
+            columns.append(taken.reshape(len(taken), -1))
+        count = len(range(*rows.indices(len(cloud.points)))) if isinstance(rows, slice) else len(rows)
+        return np.hstack([np.empty((count, 0), np.float32), *columns])
+
+    return of_rows
+
+
+def unit_sphere_channels(cloud: PointCloud, features: Sequence[str] = ()) -> NDArray[np.float32]:
+    """The points in the unit sphere, and their features as in the file: (C, N) float32.
+
+    Raises:
+        ValueError: the cloud lacks a feature, or one is not finite, or all its points are equal.
+    """
+    of_rows = features_of(cloud, features)
+    points = in_unit_sphere(cloud.points).astype(np.float32, copy=False)
+    return np.ascontiguousarray(np.hstack([points, of_rows(slice(None))]).T)
+
+
+def scaled_intensity(values: Any, ends: Range) -> Any:
+    """Intensities, an array or a tensor of float32, so that the two ends become 0 and 1; cut at `FARTHEST`."""
+    low, high = ends
+    return ((values - low) / (high - low)).clip(-FARTHEST, FARTHEST)
+
+
+def intensity_range(values: NDArray[np.float32]) -> Range:
+    """The ends for `scaled_intensity` of clouds (S, K): all but the least and the greatest hundredth is between them.
+
+    Where that is one number, they are the least and the greatest, and one apart if these are equal too.
+    """
+    some = np.sort(values[:, :SOME_POINTS], axis=None)
+    low, high = (float(some[round(share * (len(some) - 1))]) for share in ENDS)
+    if low == high:
+        low, high = float(some[0]), float(some[-1])
+    return low, high if high > low else low + 1
