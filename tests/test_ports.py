@@ -7,8 +7,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from pointnet import __main__ as command_line
 from pointnet import load_model
@@ -16,76 +14,7 @@ from pointnet.datasets import ModelNet
 from pointnet.evaluation.contract import Contract
 from pointnet.models.ports import load_port
 from tests.helpers import SAMPLES, error_of
-
-# The ports' network, by their names, written down anew.
-
-
-class PortTNet(nn.Module):
-    def __init__(self, channels: int, k: int):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv1d(channels, 64, 1), nn.BatchNorm1d(64)
-        self.conv2, self.bn2 = nn.Conv1d(64, 128, 1), nn.BatchNorm1d(128)
-        self.conv3, self.bn3 = nn.Conv1d(128, 1024, 1), nn.BatchNorm1d(1024)
-        self.fc1, self.bn4 = nn.Linear(1024, 512), nn.BatchNorm1d(512)
-        self.fc2, self.bn5 = nn.Linear(512, 256), nn.BatchNorm1d(256)
-        self.fc3, self.k = nn.Linear(256, k * k), k
-
-    def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        x = F.relu(self.bn3(self.conv3(x)))
-        x = torch.max(x, 2, keepdim=True)[0].view(-1, 1024)
-        x = F.relu(self.bn4(self.fc1(x)))
-        x = F.relu(self.bn5(self.fc2(x)))
-        identity = torch.eye(self.k, dtype=x.dtype).view(1, -1).repeat(len(x), 1)
-        return (self.fc3(x) + identity).view(-1, self.k, self.k)
-
-
-class PortEncoder(nn.Module):
-    def __init__(self, channels: int, feature_transform: bool):
-        super().__init__()
-        self.stn = PortTNet(channels, 3)
-        self.conv1, self.bn1 = nn.Conv1d(channels, 64, 1), nn.BatchNorm1d(64)
-        self.conv2, self.bn2 = nn.Conv1d(64, 128, 1), nn.BatchNorm1d(128)
-        self.conv3, self.bn3 = nn.Conv1d(128, 1024, 1), nn.BatchNorm1d(1024)
-        if feature_transform:
-            self.fstn = PortTNet(64, 64)
-
-    def forward(self, x):
-        turned = torch.bmm(x.transpose(2, 1)[:, :, :3], self.stn(x))
-        x = torch.cat([turned, x.transpose(2, 1)[:, :, 3:]], 2).transpose(2, 1)
-        x = F.relu(self.bn1(self.conv1(x)))
-        if hasattr(self, "fstn"):
-            x = torch.bmm(x.transpose(2, 1), self.fstn(x)).transpose(2, 1)
-        x = F.relu(self.bn2(self.conv2(x)))
-        return torch.max(self.bn3(self.conv3(x)), 2)[0]
-
-
-class PortClassifier(nn.Module):
-    def __init__(self, k: int = 40, channels: int = 3, feature_transform: bool = True):
-        super().__init__()
-        self.feat = PortEncoder(channels, feature_transform)
-        self.fc1, self.bn1 = nn.Linear(1024, 512), nn.BatchNorm1d(512)
-        self.fc2, self.bn2 = nn.Linear(512, 256), nn.BatchNorm1d(256)
-        self.fc3, self.dropout = nn.Linear(256, k), nn.Dropout(0.4)
-
-    def forward(self, x):
-        x = F.relu(self.bn1(self.fc1(self.feat(x))))
-        x = F.relu(self.bn2(self.dropout(self.fc2(x))))
-        return F.log_softmax(self.fc3(x), dim=1)
-
-
-def trained(network: nn.Module, channels: int = 3) -> nn.Module:
-    """With statistics of its points, as after training, and both signs of the norms' scales."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            nn.init.normal_(module.weight, 1, 0.5)
-            nn.init.normal_(module.bias, 0, 0.3)
-            module.momentum = 0.5
-    with torch.no_grad():
-        for _ in range(3):
-            network.train()(torch.randn(16, channels, 40))
-    return network.eval()
+from tests.ports import PortClassifier, trained
 
 
 @pytest.fixture(scope="module")
@@ -227,14 +156,13 @@ class Malice:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state | {"conv4.weight": torch.zeros(13, 128, 1)}, "holds a network that segments"),
-        (lambda state: {"sa1.mlp_convs.0.weight": torch.zeros(64, 6, 1, 1)}, r"holds a PointNet\+\+"),
-        (lambda state: {"layer1.weight": torch.zeros(3)}, "not the classifier of a known port: no 'fc3.bias'"),
-        (lambda state: state | {"feat.conv4.weight": torch.zeros(3)}, "no classifier of theirs has feat.conv4.weight"),
+        (lambda state: state | {"conv4.weight": torch.zeros(13, 128, 1)}, "no network of theirs has conv4.weight"),
+        (lambda state: {"layer1.weight": torch.zeros(3)}, "not a PointNet of a known port: its encoder has 0 shared"),
+        (lambda state: state | {"feat.conv4.weight": torch.zeros(3)}, "its encoder has 4 shared layers"),
         (lambda state: state | {"fc1.weight": torch.zeros(512, 2048)}, "size mismatch for head.0.weight"),
-        (lambda state: state | {"feat.stn.fc3.bias": torch.zeros(8)}, "not the classifier of a known port"),
+        (lambda state: state | {"feat.stn.fc3.bias": torch.zeros(8)}, "not a PointNet of a known port"),
         (lambda state: list(state.values()), "holds no state dict"),
-        (lambda state: trained(PortClassifier()), "holds tests.test_ports.PortClassifier, which is code"),
+        (lambda state: trained(PortClassifier()), "holds tests.ports.PortClassifier, which is code"),
     ],
 )
 def test_another_network_is_one_clear_line(port, tmp_path, capsys, change, message):

@@ -1,9 +1,19 @@
 """`python -m pointnet convert`: the weights of another PyTorch PointNet as a model folder."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
+from pointnet.datasets.clouds import UNIT_SPHERE
+from pointnet.datasets.shapenetpart import SHAPENETPART
 from pointnet.evaluation.contract import Contract
+from pointnet.models import (
+    PointNetClassifier,
+    PointNetEmbedder,
+    PointNetModel,
+    PointNetPartSegmenter,
+    PointNetSegmenter,
+)
 from pointnet.models.ports import load_port
 from pointnet.names import printable
 from pointnet.points.read import SUFFIXES
@@ -22,7 +32,8 @@ def run(flags: Namespace) -> int:
     except UnicodeDecodeError as error:
         raise ValueError(f"{flags.classes}: must be UTF-8 text, one class name a line") from error
     try:
-        model = load_port(file, [line.strip() for line in lines if line.strip()], flags.up)
+        classes = [line.strip() for line in lines if line.strip()]
+        model = load_port(file, classes, flags.up, dict(SHAPENETPART.values()))
     except ValueError as error:
         if not (file.is_dir() or file.suffix.lower() in SUFFIXES):
             raise
@@ -30,10 +41,32 @@ def run(flags: Namespace) -> int:
         raise ValueError(f"{error}; {wanted}") from error
     model.preprocessing = Contract.of(model).as_json()
     model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
-    parameters = sum(p.numel() for p in model.parameters())
-    print(f"{out}/: a model of {len(model.classes)} classes, {parameters:,} parameters; it takes points with z up")
-    if flags.up == "z":
-        print("if it was trained on clouds with y up, as ModelNet's HDF5 and text have, convert it with --up y")
-    if not flags.classes:
-        print(f"its classes are named '{model.classes[0]}' and so on; --classes NAMES.txt gives their names")
+    print("\n".join([f"{out}/: {what_it_is(model)}", *what_was_taken(model, flags)]))
     return 0
+
+
+def what_it_is(model: PointNetModel) -> str:
+    """The network, its input and its size."""
+    contract = Contract.of(model)
+    count, categories = len(model.classes), len(contract.categories)
+    kinds = {
+        PointNetClassifier: f"a model of {count} classes",
+        PointNetPartSegmenter: f"a model of {count} parts of {f'{categories} categories' if categories else 'objects'}",
+        PointNetSegmenter: f"a model of {count} classes of points in scenes",
+        PointNetEmbedder: "an encoder alone, without classes",
+    }
+    parameters = sum(p.numel() for p in model.parameters())
+    return f"{kinds[type(model)]}, {parameters:,} parameters; it takes {', '.join(contract.channels)}, with z up"
+
+
+def what_was_taken(model: PointNetModel, flags: Namespace) -> Iterator[str]:
+    """Lines about what the file does not say and was supposed."""
+    contract = Contract.of(model)
+    if flags.up == "z" and contract.scale == UNIT_SPHERE:
+        known = "ModelNet's HDF5 and text, and ShapeNetPart, have"
+        yield f"if it was trained on clouds with y up, as {known}, convert it with --up y"
+    if contract.categories:
+        yield f"it must be told each object's category, in this order: {', '.join(contract.categories)}"
+    if model.classes and not flags.classes:
+        names = f"'{model.classes[0]}' and so on"
+        yield f"its classes are named {names}; --classes NAMES.txt gives their names"

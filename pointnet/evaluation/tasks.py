@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
-from pointnet.models import MODELS, PointNetPartSegmenter
+from pointnet.models import MODELS, PointNetEmbedder, PointNetPartSegmenter
 from pointnet.models.encoder import ENCODER_WIDTHS
 from pointnet.models.pointnet import CLASSIFIER_HEAD_WIDTHS
 from pointnet.models.segmentation import PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS, SCENE_HEAD_WIDTHS
@@ -163,6 +163,12 @@ def titles_of(names: Collection[str], prefix: str = "") -> Mapping[str, str]:
 
 
 def task_of(model: nn.Module) -> Task:
-    """The task of a network of `MODELS`; classification for any other module."""
+    """The task of a network of `MODELS`; classification for any other module.
+
+    Raises:
+        ValueError: an encoder alone.
+    """
+    if isinstance(model, PointNetEmbedder):
+        raise ValueError("the model is an encoder alone, which gives features and no classes or labels")
     kinds = ((MODELS[name], task) for task in TASKS.values() for name in task.networks.values())
     return next((task for kind, task in kinds if isinstance(model, kind)), TASKS["classification"])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.tasks import task_of
 from pointnet.extras import MissingExtraError
 from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PointNetModel, PointNetPartSegmenter
@@ -50,13 +51,14 @@ def export_model(model: PointNetModel, path: AnyPath, format: str = "onnx") -> f
         format: "onnx" (standard operators only), or "torch" for a .pt2 (PyTorch's own operators only).
 
     Raises:
-        ValueError: an unknown format, or a model without a contract; or the file's logits or answers are not the
-            model's, and nothing is written.
+        ValueError: an unknown format, or a model without a contract or logits; or the file's logits or answers are not
+            the model's, and nothing is written.
         MissingExtraError: the packages of the extra `export` are not installed.
         OSError: the file cannot be written.
     """
     if format not in SUFFIXES:
         raise ValueError(f"format must be {' or '.join(SUFFIXES)}, got '{format}'")
+    task_of(model)  # an encoder alone has no logits
     path, reference, contract = Path(path), copy.deepcopy(model).cpu().float().eval(), Contract.of(model)
     to_content, to_runner = {"onnx": (_to_onnx, _run_onnx), "torch": (_to_torch, _run_torch)}[format]
     items = {"classes": list(model.classes), **contract.as_json()}

@@ -84,8 +84,7 @@ class SharedLayer(nn.Module):
         fast = context is None and transform is None and self.is_poolable()
         # An exported or traced graph holds standard operators only.
         if not fast or torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-            y = fill_padding(self(x, context, mask, transform), mask, -torch.inf)
-            return y.amax(2) if torch.compiler.is_exporting() else y.max(2).values
+            return max_of_points(self(x, context, mask, transform), mask)
         return pooled(x, self.conv.weight.squeeze(2), self.conv.bias, self.norm, self.activation, mask)
 
     def winners(self, x: Tensor, mask: Mask = None, transform: Transform = None) -> Tensor:
@@ -158,6 +157,12 @@ class BatchNormLast(nn.Module):
         alone = group_of(self.norm) is None
         y = self.norm(rows) if alone else batch_norm(rows.unsqueeze(2), self.norm).squeeze(2)
         return y.reshape(x.shape)
+
+
+def max_of_points(y: Tensor, mask: Mask = None) -> Tensor:
+    """The largest value of each channel over the points that exist, by definition: (B, D, N) -> (B, D)."""
+    y = fill_padding(y, mask, -torch.inf)
+    return y.amax(2) if torch.compiler.is_exporting() else y.max(2).values
 
 
 def as_sequence(context: Context) -> Sequence[Tensor]:

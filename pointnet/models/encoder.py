@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from pointnet.layers.folding import fold_norms
+from pointnet.layers.shared_layer import max_of_points
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS, TNet, orthogonality_loss
 from pointnet.ops.aligned import Transform
@@ -85,7 +86,8 @@ class PointNetEncoder(nn.Module):
         """(B, C, N) -> all that a head may want.
 
         Args:
-            keep: the layers whose outputs it wants, the first being 1.
+            keep: the layers whose outputs it wants, the first being 1. If the pooled one is among them, its output
+                exists whole.
             of: the encoding of the whole clouds, where x holds only some of their points: its feature and its matrices
                 are taken, and none is computed from x.
         """
@@ -105,7 +107,11 @@ class PointNetEncoder(nn.Module):
                 x, transform = layer(x, mask=mask, transform=transform), None
                 if next(numbers) in keep:
                     per_point.append(x)
-        feature = of.feature if of else last.max_pool(x, mask=mask, transform=transform)
+        if next(numbers) in keep:
+            per_point.append(last(x, mask=mask, transform=transform))
+            feature = of.feature if of else max_of_points(per_point[-1], mask)
+        else:
+            feature = of.feature if of else last.max_pool(x, mask=mask, transform=transform)
         return Encoding(feature, Transforms(*transforms), tuple(per_point))
 
     fold = fold_norms  # a copy for inference: `encoder.fold()`
@@ -131,3 +137,28 @@ class PointNetModel(Pretrained):
         if transforms.feature is None:
             return next(self.parameters()).new_zeros(())
         return self.regularization_weight * orthogonality_loss(transforms.feature)
+
+
+class PointNetEmbedder(PointNetModel, name="pointnet_encoder"):
+    """A cloud's feature and no more, such as an encoder that was trained elsewhere: (B, C, N) -> (B, 1024).
+
+    It has no logits and is of no task; a network for one can begin with its encoder. Arguments: see `PointNetEncoder`.
+    """
+
+    num_outputs = 0
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        input_transform: bool = True,
+        feature_transform: bool = True,
+        widths: Sequence[Sequence[int]] = ENCODER_WIDTHS,
+        last_activation: bool = True,
+        tnet_widths: Sequence[Sequence[int]] = TNET_WIDTHS,
+    ):
+        transforms = input_transform, feature_transform
+        super().__init__(PointNetEncoder(in_channels, *transforms, widths, last_activation, tnet_widths))
+
+    def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
+        """As of `PointNetEncoder`."""
+        return self.encoder(x, lengths, return_transforms)

@@ -170,7 +170,7 @@ def _undescribed(model: Pretrained) -> str:
 def _model_card(model: Pretrained, notes: str) -> str:
     """A model card in the Hugging Face Hub's layout: YAML between two lines of dashes, then Markdown."""
     kind, channels = type(model).__name__, model.arguments["in_channels"]
-    scores = f"(B, {model.num_outputs}, N)" if model.scores_each_point else f"(B, {model.num_outputs})"
+    scores = f"(B, {model.num_outputs}, N)" if model.scores_each_point else f"(B, {model.num_outputs or 'features'})"
     told = {
         name: value for name, value in model.preprocessing.items() if value not in (None, "", []) and name != "familiar"
     }
@@ -191,13 +191,13 @@ PointNet (Qi, Su, Mo, Guibas, CVPR 2017) with {sum(p.numel() for p in model.para
 from pointnet import {kind}
 
 model = {kind}.from_pretrained("...")  # this folder, or its name on the Hub
-logits = model(points)  # (B, {channels}, N) float32 -> {scores}
+{"logits" if model.num_outputs else "features"} = model(points)  # (B, {channels}, N) float32 -> {scores}
 ```
 
 It expects of points:
 
 {expected}
 
-Its classes, in the order of the logits: {", ".join(model.classes)}.
+Its classes, in the order of the logits: {", ".join(model.classes) or "none, it is an encoder alone"}.
 """
     return f"{card}\n{notes}\n" if notes else card

@@ -20,6 +20,7 @@ from .encoder import ENCODER_WIDTHS, Encoding, Output, PointNetEncoder, PointNet
 # As published: of the part encoder before and after its feature transform, and of the heads' hidden layers.
 PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS = ((64, 128, 128), (512, 2048)), (256, 256, 128)
 SCENE_HEAD_WIDTHS = (512, 256, 128, 128)
+HEAD_TAKES = ("published", "released", "aligned")
 Category = Tensor | None  # (B,) int64, the category of each object; -1 where it is not known; None: of none
 
 
@@ -53,15 +54,18 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
     for all categories. 7,843,387 parameters at 50 parts and 16 categories.
 
     The authors' released code is another graph: T-Nets of other widths; the head also takes the pooled layer's 2,048
-    channels, but not the aligned ones, and has dropout; a second head classifies the category.
+    channels, but not the aligned ones (`head_takes="released"`), and has dropout; a second head classifies the
+    category.
 
     Args:
         num_parts: how many parts, those of all categories together.
         num_categories: how many object categories.
-        in_channels, input_transform, feature_transform, widths, tnet_widths: see `PointNetEncoder`.
+        in_channels, input_transform, feature_transform, widths, tnet_widths, last_activation: see `PointNetEncoder`.
         parts_of: for each category the numbers of its parts, for `restrict`; None: any part may be of any category.
         dropout, head_widths: of the hidden layers of the head; no dropout as published.
         regularization_weight: see `PointNetModel`.
+        head_takes: per point, beside the cloud's feature and the category: "published", as above; "released", the
+            outputs of all five layers; "aligned", the aligned channels alone, as `PointNetSegmenter` and popular ports.
     """
 
     def __init__(
@@ -77,14 +81,22 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         widths: Sequence[Sequence[int]] = PART_ENCODER_WIDTHS,
         head_widths: Sequence[int] = PART_HEAD_WIDTHS,
         tnet_widths: Sequence[Sequence[int]] = TNET_WIDTHS,
+        last_activation: bool = True,
+        head_takes: str = HEAD_TAKES[0],
     ):
+        if head_takes not in HEAD_TAKES:
+            raise ValueError(f"head_takes must be {', '.join(HEAD_TAKES)}, got {head_takes!r}")
         for name, value in (("num_parts", num_parts), ("num_categories", num_categories)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, tnet_widths=tnet_widths)
-        given = widths[0][-1] + sum(map(sum, widths)) + num_categories
-        super().__init__(encoder, [given, *head_widths, num_parts], dropout, regularization_weight)
-        self.num_categories = num_categories
+        transforms = input_transform, feature_transform
+        encoder = PointNetEncoder(in_channels, *transforms, widths, last_activation, tnet_widths)
+        aligned, pooled = widths[0][-1], widths[1][-1]
+        every = sum(map(sum, widths))
+        given = {"published": aligned + every - pooled, "released": every, "aligned": aligned}[head_takes]
+        layers = [given + pooled + num_categories, *head_widths, num_parts]
+        super().__init__(encoder, layers, dropout, regularization_weight)
+        self.num_categories, self.head_takes = num_categories, head_takes
         self.parts_of = None if parts_of is None else [list(parts) for parts in parts_of]
         if parts_of is not None and len(parts_of) != num_categories:
             raise ValueError(f"parts_of must have a list for each of {num_categories} categories, got {len(parts_of)}")
@@ -128,14 +140,19 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
 
     @property
     def _kept(self) -> range:
-        """The layers whose outputs the head takes: all but the pooled one."""
-        return range(1, len(self.encoder.mlp1) + len(self.encoder.mlp2))
+        """The layers whose outputs the head takes; as published all but the pooled one."""
+        aligned, pooled = len(self.encoder.mlp1), len(self.encoder.mlp1) + len(self.encoder.mlp2)
+        first = aligned if self.head_takes == "aligned" else 1
+        return range(first, {"published": pooled, "released": pooled + 1, "aligned": aligned + 1}[self.head_takes])
 
     def _score(self, encoding: Encoding, category: Category, lengths: Lengths = None) -> Tensor:
         feature, transforms, per_point = encoding
-        context = [*per_point, feature, self._one_hot(category, feature)]
-        aligned = per_point[len(self.encoder.mlp1) - 1]  # by the transform that the head is given
-        return self.logits(self.head(aligned, context, lengths, transforms.feature), lengths=lengths)
+        x, *rest = per_point
+        transform = None if self.head_takes == "released" else transforms.feature
+        if self.head_takes == "published":
+            x, rest = per_point[len(self.encoder.mlp1) - 1], [*per_point]  # x by the transform that the head is given
+        context = [*rest, feature, self._one_hot(category, feature)]
+        return self.logits(self.head(x, context, lengths, transform), lengths=lengths)
 
     def restrict(self, logits: Tensor, category: Category) -> Tensor:
         """The logits (B, num_parts, N), -inf for parts that the object's category (B,) does not have.
@@ -172,7 +189,7 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
 
     Args:
         num_classes: how many classes.
-        in_channels, input_transform, feature_transform, widths, tnet_widths: see `PointNetEncoder`.
+        in_channels, input_transform, feature_transform, widths, tnet_widths, last_activation: see `PointNetEncoder`.
         dropout, head_widths, regularization_weight: as of `PointNetPartSegmenter`.
     """
 
@@ -187,10 +204,12 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
         widths: Sequence[Sequence[int]] = ENCODER_WIDTHS,
         head_widths: Sequence[int] = SCENE_HEAD_WIDTHS,
         tnet_widths: Sequence[Sequence[int]] = TNET_WIDTHS,
+        last_activation: bool = True,
     ):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        encoder = PointNetEncoder(in_channels, input_transform, feature_transform, widths, tnet_widths=tnet_widths)
+        transforms = input_transform, feature_transform
+        encoder = PointNetEncoder(in_channels, *transforms, widths, last_activation, tnet_widths)
         given = widths[0][-1] + widths[1][-1]
         super().__init__(encoder, [given, *head_widths, num_classes], dropout, regularization_weight)
 

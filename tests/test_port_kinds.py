@@ -1,0 +1,237 @@
+"""Networks of other ports, kinds and names, read as models of ours that compute the same."""
+
+import re
+from argparse import Namespace
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pointnet import __main__ as command_line
+from pointnet import label_points, load_model
+from pointnet.evaluation.contract import Contract
+from pointnet.inference.scenes import label_scene
+from pointnet.models import PointNetEmbedder, PointNetPartSegmenter, PointNetSegmenter
+from pointnet.models.ports import load_port
+from tests.helpers import ROOT, SAMPLES, error_of
+from tests.ports import FiveLayers, Learning3d, OfDGCNN, PortClassifier, PortDense, PortEncoder, PortParts, trained
+
+PARTS = {"desk": ("top", "leg", "drawer"), "jar": ("lid", "body")}
+
+
+def one_hot(category, count=16):
+    return F.one_hot(category, count).float().unsqueeze(1)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    torch.manual_seed(0)
+    return trained(PortParts(), 6, (one_hot(torch.arange(16)),))
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    torch.manual_seed(0)
+    return trained(PortDense(), 9)
+
+
+def saved(network, path, wrap=lambda state: state):
+    torch.save(wrap(network.state_dict()), path)
+    return path
+
+
+@torch.no_grad()
+def assert_labels_the_same(model, port, x, *inputs, theirs=None):
+    category = [one.argmax(2).squeeze(1) for one in inputs]
+    for network in (model, model.fold()):
+        ours = network(x, *category).log_softmax(1).transpose(1, 2)
+        torch.testing.assert_close(ours, port(x if theirs is None else theirs, *inputs), rtol=0, atol=1e-5)
+
+
+def test_yanx27s_network_for_parts_becomes_ours(parts, tmp_path):
+    model = load_port(saved(parts, tmp_path / "x.pth"))
+    assert (type(model), model.num_categories, model.num_outputs) == (PointNetPartSegmenter, 16, 50)
+    category = torch.tensor([3, 15])
+    for count in (1, 2, 50):
+        assert_labels_the_same(model, parts, torch.randn(2, 6, count), one_hot(category))
+    x = torch.randn(2, 6, 300)
+    whole = model(x, category)
+    chunks = torch.cat([*model.label_chunks(x, x.split(70, 2), category)], 2)
+    torch.testing.assert_close(chunks, whole, rtol=0, atol=1e-4)
+    padded = torch.cat([x, torch.full((2, 6, 9), torch.nan)], 2)
+    logits = model(padded, category, lengths=torch.tensor([300, 300]))
+    torch.testing.assert_close(logits[:, :, :300], whole, rtol=0, atol=1e-4)
+    assert not logits[:, :, 300:].any()
+    assert model.preprocessing["needs_category"]
+    assert model.parts_of is None
+
+
+def test_parts_of_named_categories_are_known_and_of_other_numbers_are_not(tmp_path):
+    port = trained(PortParts(5, 3, 2), 3, (one_hot(torch.arange(2).repeat(8), 2),))
+    path = saved(port, tmp_path / "x.pth")
+    model = load_port(path, parts=PARTS)
+    assert model.parts_of == [[0, 1, 2], [3, 4]]
+    assert model.classes == ("desk/top", "desk/leg", "desk/drawer", "jar/lid", "jar/body")
+    assert Contract.of(model).categories == ("desk", "jar")
+    x = torch.randn(2, 3, 60)
+    model = load_port(path, up="y", parts=PARTS)
+    assert_labels_the_same(model, port, x, one_hot(torch.tensor([1, 0]), 2), theirs=x[:, [0, 2, 1]])
+    other = load_port(path, list("abcde"), parts={"desk": ("top", "leg"), "jar": ("lid",)})
+    assert (other.parts_of, other.classes) == (None, tuple("abcde"))
+    assert Contract.of(other).categories == ("category 0", "category 1")
+
+
+def test_yanx27s_network_for_scenes_becomes_ours_and_labels_a_scene(scenes, tmp_path):
+    model = load_port(saved(scenes, tmp_path / "x.pth"))
+    assert type(model) is PointNetSegmenter
+    for count in (1, 2, 300):
+        assert_labels_the_same(model, scenes, torch.randn(2, 9, count))
+    contract = Contract.of(model)
+    assert (contract.num_points, contract.scale) == (4096, "blocks of a metre")
+    assert label_scene(
+        model, np.random.default_rng(0).random((50, 3)), np.random.default_rng(0).random((50, 3))
+    ).labels.shape == (50,)
+    with pytest.raises(ValueError, match="x.pth: is a network of scenes, which have z up; leave out --up y"):
+        load_port(tmp_path / "x.pth", up="y")
+
+
+@pytest.mark.parametrize("feature_transform", [True, False])
+@pytest.mark.parametrize("up", ["z", "y"])
+def test_fxia22s_dense_classifier_is_one_of_parts_without_a_category(tmp_path, feature_transform, up):
+    port = trained(PortDense(4, 3, feature_transform), 3)
+    model = load_port(saved(port, tmp_path / "x.pth"), up=up)
+    assert (type(model), model.num_categories) == (PointNetPartSegmenter, 1)
+    x = torch.randn(2, 3, 300)
+    theirs = x if up == "z" else x[:, [0, 2, 1]]
+    assert_labels_the_same(model, port, x, theirs=theirs)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, torch.tensor([0, -1])), model(x), rtol=0, atol=1e-5)
+    assert label_points(np.random.default_rng(0).random((30, 3)), model).labels.shape == (30,)
+
+
+@pytest.mark.parametrize("port", [Learning3d(7), Learning3d(7, use_bn=False), OfDGCNN(7)], ids=["3d", "plain", "dgcnn"])
+def test_classifiers_of_five_layers_with_other_names_become_ours(tmp_path, port):
+    port = trained(port)
+    model = load_port(saved(port, tmp_path / "x.t7", lambda state: {"epoch": 3, "model": state, "optimizer": {}}))
+    assert model.encoder.mlp2[-1].activation is not None, "theirs have a ReLU before the max"
+    for count in (1, 2, 300):
+        x = torch.randn(3, 3, count)
+        with torch.no_grad():
+            torch.testing.assert_close(model(x), port(x), rtol=0, atol=1e-5)
+            torch.testing.assert_close(model.fold()(x), port(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [PortEncoder(3, True), PortEncoder(6, False), FiveLayers(), FiveLayers(False)])
+def test_an_encoder_alone_becomes_one_that_gives_its_features(tmp_path, network, capsys):
+    channels = network.conv1.in_channels
+    port = trained(network, channels)
+    model = load_port(saved(port, tmp_path / "x.pth"))
+    x = torch.randn(2, channels, 200)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), port(x), rtol=0, atol=1e-5)
+    assert type(model) is PointNetEmbedder
+    assert command_line.main(["convert", str(tmp_path / "x.pth")]) == 0
+    assert "an encoder alone, without classes" in capsys.readouterr().out
+    loaded = PointNetEmbedder.from_pretrained(tmp_path / "x")
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+    assert "(B, features)" in (tmp_path / "x" / "README.md").read_text()
+    for words in (
+        ["predict", f"{SAMPLES}/files/chair.off", "--model"],
+        ["evaluate", "--dataset", "shapes"],
+        ["export"],
+    ):
+        line = error_of(capsys, command_line.main, [*words, str(tmp_path / "x")])
+        assert "an encoder alone, which gives features and no classes or labels" in line
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: {"model": state, "args": Namespace(lr=1), "best": np.float64(0.9)},
+    lambda state: OrderedDict((f"module.{name}", value) for name, value in state.items()),
+    lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
+    lambda state: {"net": {f"module._orig_mod.{name}": value for name, value in state.items()}},
+], ids=["model", "DataParallel", "Lightning", "compiled"])  # fmt: skip
+def test_wrappers_of_the_state_dict_are_seen_through(scenes, tmp_path, wrap):
+    assert_labels_the_same(load_port(saved(scenes, tmp_path / "x.pth", wrap)), scenes, torch.randn(2, 9, 20))
+
+
+def test_convert_says_what_it_took_and_the_folder_labels(parts, tmp_path, capsys):
+    path = saved(parts, tmp_path / "best.pth")
+    assert command_line.main(["convert", str(path), "--up", "y"]) == 0
+    printed = capsys.readouterr().out
+    assert "50 parts of 16 categories" in printed
+    assert "it takes x, y, z, nx, ny, nz, with z up" in printed
+    assert "told each object's category, in this order: Airplane, Bag, Cap" in printed
+    assert "'Airplane/body' and so on" in printed
+    model = load_model(tmp_path / "best")
+    rows = np.random.default_rng(0).random((40, 6))
+    answer = label_points(rows, model, category="Mug")
+    assert {answer.names[i] for i in answer.labels} <= {"Mug/handle", "Mug/body"}
+    with pytest.raises(ValueError, match="give --category, one of Airplane"):
+        label_points(rows, model)
+
+
+def test_the_commands_of_the_page_convert_and_predict(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").partition("## Weights of another")[2]
+    convert, predict = (line.split()[3:] for line in re.findall(r"^python -m pointnet .*", text, re.MULTILINE)[:2])
+    saved(trained(PortClassifier(2)), tmp_path / "best_model.pth")
+    (tmp_path / "names.txt").write_text("desk\njar\n")
+    (tmp_path / "scans").symlink_to(f"{SAMPLES}/files")
+    assert command_line.main(convert) == command_line.main(predict) == 0
+    assert "theirs: 2 classes" in capsys.readouterr().out
+
+
+def zeros(*names, dims=3):
+    return {name: torch.zeros((2,) * dims) for name in names}
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (zeros("sa1.mlp_convs.0.weight"), "a PointNet++"),
+    (zeros("sa1.conv_blocks.0.0.weight"), "a PointNet++"),
+    (zeros("module.SA_modules.0.mlps.0.layer0.conv.weight"), "a PointNet++"),
+    (zeros("conv1.0.weight", "bn1.weight", dims=4), "a DGCNN"),
+    ({"model": zeros("encoder.encoder.0.0.convs.0.0.weight")}, "a PointNeXt"),
+    (zeros("pre_blocks_list.0.operation.0.net1.0.weight"), "a PointMLP"),
+    (zeros("pt_last.sa1.q_conv.weight"), "a transformer of points"),
+    (zeros("encoder.mlp1.layers.0.conv.weight"), "this library's own network"),
+    ({"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}, "that of an optimizer"),
+    ({"epoch": 3, "loss": 0.5}, "holds no state dict, tensors by their names, but epoch, loss"),
+    (zeros("conv1.weight", "conv2.weight", "conv3.weight"), "do not tell whether a ReLU"),
+    (zeros("feature_model.conv1.weight"), "a feature_model of theirs has five layers"),
+    (zeros("backbone.layer1.weight"), "its first tensors are backbone.layer1.weight"),
+], ids=str)  # fmt: skip
+def test_what_is_not_known_is_called_by_what_it_is(tmp_path, capsys, content, message):
+    path = tmp_path / "x.pth"
+    torch.save(content, path)
+    line = error_of(capsys, command_line.main, ["convert", str(path)])
+    assert f"{path}: " in line
+    assert message in line
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_program_and_t_nets_of_two_widths_are_refused_by_name(tmp_path):
+    torch.jit.save(torch.jit.trace(nn.ReLU(), torch.zeros(1)), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="holds a TorchScript program; only weights are read"):
+        load_port(tmp_path / "x.pt")
+    state = PortClassifier(3).state_dict()
+    narrow = {"feat.fstn.fc1.weight": torch.zeros(128, 1024)}
+    torch.save(state | narrow, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"its T-Nets have different widths, .*512, 256.* and .*128, 256"):
+        load_port(tmp_path / "x.pth")
+
+
+def test_t_nets_of_other_widths_are_taken_as_they_are(tmp_path):
+    port = PortClassifier(3)
+    for tnet in (port.feat.stn, port.feat.fstn):
+        tnet.fc1, tnet.bn4 = nn.Linear(1024, 96), nn.BatchNorm1d(96)
+        tnet.fc2, tnet.bn5 = nn.Linear(96, 40), nn.BatchNorm1d(40)
+        tnet.fc3 = nn.Linear(40, tnet.k * tnet.k)
+    port = trained(port)
+    model, x = load_port(saved(port, tmp_path / "x.pth")), torch.randn(2, 3, 50)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x).log_softmax(1), port(x), rtol=0, atol=1e-5)
