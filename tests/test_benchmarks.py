@@ -10,10 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import common, data, inference, memory, scene, segmentation
+from benchmarks import common, data, finetune, inference, memory, scene, segmentation
+from pointnet import PointNetClassifier
 from pointnet.commands import train
-from pointnet.training.run_folder import read_metrics
-from tests.helpers import ON_SAMPLES, ROOT, SAMPLES, error_of, metrics_line, write_metrics
+from pointnet.training.run_folder import read_config, read_metrics
+from tests.helpers import (
+    ON_SAMPLES,
+    OWN,
+    ROOT,
+    SAMPLES,
+    SMALL,
+    described,
+    error_of,
+    metrics_line,
+    write_metrics,
+    write_text,
+)
 from tools import ablation
 
 BENCHMARKS = [
@@ -49,6 +61,22 @@ def test_a_benchmark_checks_equality_and_prints_its_table(module, flags, row, in
     importlib.import_module(f"benchmarks.{module}").main(["--rounds", "1", "--threads", "1", *flags.split()])
     printed = capsys.readouterr().out
     assert re.search(row, printed), printed
+
+
+def test_the_fine_tuning_table_is_of_runs_on_sets_that_it_makes(tmp_path, capsys):
+    root = write_text(tmp_path, OWN, {"Tree": [0, 1], "Park bench": [0, 1, 2]}, sizes=(40, 40, 40))
+    (root / "synsetoffset2category.txt").write_text("Tree\t01\nBench\t02\n")
+    described(PointNetClassifier(3, **SMALL)).save_pretrained(tmp_path / "weights")
+    words = ["--root", str(root), "--init", str(tmp_path / "weights"), "--files", "2", "--seeds", "0", "1"]
+    words += ["--out", str(tmp_path / "runs"), "--epochs", "1", "--val_fraction", "0.5", "--num_points", "16"]
+    finetune.main(words)
+    said = capsys.readouterr().out
+    assert re.search(r"\| 2 \| [\d.]+ ± [\d.]+% \| \d+ \| [\d.]+ ± [\d.]+% \| \d+ \| [\d.]+ ± [\d.]+% \| \d+ \|", said)
+    made = tmp_path / "runs" / "2-files-0" / "data"
+    assert {split: len([*(made / split).rglob("*.txt")]) for split in ("train", "test")} == {"train": 4, "test": 2}
+    assert read_config(tmp_path / "runs" / "2-files-1" / "encoder-frozen").freeze
+    with pytest.raises(SystemExit, match="Tree has 3 files; 3 to train on leave none to test"):
+        finetune.main([*words, "--files", "3"])
 
 
 @pytest.mark.slow

@@ -15,8 +15,9 @@ from pointnet.models import load_model
 from pointnet.training import TrainConfig, fit, run
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.fit import create_run_folder
-from pointnet.training.network import contract_of
+from pointnet.training.run import Run
 from pointnet.training.run_folder import read_metrics
+from pointnet.world import World
 from tests.helpers import assert_ends_as, assert_equal_states, quiet, tiny, two_shapes, weights
 
 DATA, TEST = two_shapes(per_class=8), two_shapes(per_class=8, seed=1)
@@ -70,7 +71,7 @@ def test_a_run_stopped_between_its_writes_ends_as_the_unbroken_one(finished, tmp
 
 def test_a_run_stopped_before_its_first_checkpoint_can_be_started_again(tmp_path):
     config = tiny(tmp_path / "run", epochs=1)
-    create_run_folder(tmp_path / "run", config, DATA, contract_of(config, DATA))
+    create_run_folder(Run.start(config, DATA, find_device("cpu"), World()))
     fit(config, DATA, log=quiet)
     assert (tmp_path / "run" / "result.json").exists()
 

@@ -31,6 +31,7 @@ DATA_SETS = (
     "shapes, modelnet40, modelnet10, scanobjectnn, scanobjectnn_obj_bg, scanobjectnn_obj_only, folder, shapenetpart, "
     "s3dis, s3dis_area1 to s3dis_area6"
 )
+STARTS = ("--pretrained", "--weights", "--checkpoint", "--finetune", "--ckpt")  # what others call --init
 RUN = "a run folder, or the name of shipped weights"
 VERTICES = "take the vertices of a mesh as its points, in place of points drawn from its faces"
 COLUMNS = "the columns of text, NPY and NPZ without names: of x,y,z,nx,ny,nz,r,g,b,label,intensity, and _ to skip one"
@@ -47,7 +48,9 @@ class OneLineParser(ArgumentParser):
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             flag = next((word.split("=")[0] for word in unknown if word.startswith("--")), "")
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(flag, self._option_string_actions)}")
+            known = self._option_string_actions
+            hint = "; did you mean '--init'?" if flag in STARTS and "--init" in known else did_you_mean(flag, known)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from pointnet.evaluation.contract import Contract
+from pointnet.models import load_model
 from pointnet.names import check_name
-from pointnet.training.recipes import RECIPES, defaults_of
+from pointnet.training.recipes import INHERITED, RECIPES, defaults_of
 from pointnet.training.run_folder import CONFIG, read_settings
 from pointnet.training.settings import FIELDS, GROUPS, MAY_CHANGE, TYPES, TrainConfig, read_value, with_values
 
 from .flags import OneLineParser, one_line, whole_number
 
+OF_ENCODER = ("width", "tnet_width", "input_transform", "feature_transform")  # settings that --init takes the place of
 PREVIEWS = ("dry_run", "profile")  # checks before the run, in its place
 # The settings that --help shows; --help_all shows the others too.
-USUAL = "task dataset root download num_points model epochs batch_size lr seed device threads out".split()
+USUAL = "task dataset root download num_points model init freeze epochs batch_size lr seed device threads out".split()
 
 
 class Command(NamedTuple):
@@ -107,13 +110,26 @@ def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:
     if "config" in given:
         config, seeds = read_settings(given["config"])
         return config, given.get("seeds", seeds)
-    config = defaults_of(read_value("task", given.get("task", TrainConfig.task)), given.get("dataset", "shapes"))
+    init = given.get("init", "")
+    config = defaults_of(read_value("task", given.get("task", TrainConfig.task)), given.get("dataset", "shapes"), init)
     if "recipe" in given:
         check_name("recipe", given["recipe"], RECIPES)
         config = RECIPES[given["recipe"]]
         if given.get("task", config.task) != config.task:
             raise ValueError(f"the recipe {given['recipe']} is for --task {config.task}, got {given['task']}")
+    if init or config.init:
+        config = as_taught(config, init or config.init, given)
     return config, given.get("seeds", [])
+
+
+def as_taught(config: TrainConfig, init: str, given: Mapping[str, Any]) -> TrainConfig:
+    """The settings with those that trained weights bring: points per cloud, and how files of one's own are read."""
+    if taken := [name for name in OF_ENCODER if name in given]:
+        raise ValueError(f"--{taken[0]} is of a new encoder; that of --init has its own; leave it out")
+    contract = Contract.of(load_model(init))
+    own_files = (contract.up or "", contract.columns) if given.get("dataset") == "folder" else ()
+    values: dict[str, Any] = dict(zip(INHERITED, (contract.num_points, *own_files), strict=False))
+    return dataclasses.replace(config, init=init, **values)
 
 
 def resumed(given: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:

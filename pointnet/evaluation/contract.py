@@ -107,6 +107,18 @@ class Contract:
         """Whether channels 3 to 5 are normals, which turn with the points."""
         return self.channels[3:6] == NORMALS
 
+    def check_met(self, found: Contract, name: object, where: str) -> None:
+        """Raises ValueError, in one line, unless data, with this contract, has the channels and scales that were
+        taught; it names the model and where the data is."""
+        if found.channels != self.channels:
+            taught, has = (", ".join(each.channels) for each in (self, found))
+            raise ValueError(f"{name}: it was taught points of {taught}; {where} has {has}")
+        if found.scale != self.scale:
+            raise ValueError(f"{name}: it was taught clouds of scale '{self.scale}'; {where} has '{found.scale}'")
+        if found.intensity != self.intensity:
+            scales = self.intensity, found.intensity
+            raise ValueError(f"{name}: its intensity from 0 to 1 is {scales[0]} in files; in {where} it is {scales[1]}")
+
     def channels_of(self, cloud: PointCloud) -> Callable[[Rows], NDArray[np.float32]]:
         """The one way into the contract: a function that gives a cloud's chosen rows as (C, n), as in training.
 

@@ -30,15 +30,7 @@ def check_taught(model: PointNetModel, data: LabelledClouds, run: object, where:
             other = sorted(set(names) ^ set(own))
             which = f"'{other[0]}' is in one alone" if other else "they are in another order"
             raise ValueError(f"{run}: its {kind} are not those of {where}: {which}")
-    found = contract_of_data(data, num_points=contract.num_points)
-    if found.channels != contract.channels:
-        taught, has = (", ".join(each.channels) for each in (contract, found))
-        raise ValueError(f"{run}: it was taught points of {taught}; {where} has {has}")
-    if found.scale != contract.scale:
-        raise ValueError(f"{run}: it was taught clouds of scale '{contract.scale}'; {where} has '{found.scale}'")
-    if found.intensity != contract.intensity:
-        scales = contract.intensity, found.intensity
-        raise ValueError(f"{run}: its intensity from 0 to 1 is {scales[0]} in files; in {where} it is {scales[1]}")
+    contract.check_met(contract_of_data(data, num_points=contract.num_points), run, where)
 
 
 @torch.no_grad()

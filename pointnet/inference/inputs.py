@@ -36,6 +36,8 @@ def as_model(model: AnyPath | PointNetModel | None, *tasks: str) -> PointNetMode
         model = load_model(name)
     if (task := task_of(model).name) not in tasks:
         raise ValueError(f"{name} is for the task {task}, not {' or '.join(tasks)}")
+    if not model.classes:
+        raise ValueError(f"{name} has no names for its {model.num_outputs} classes; train it, then set model.classes")
     return model
 
 

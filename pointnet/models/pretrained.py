@@ -50,6 +50,10 @@ class Pretrained(nn.Module):
         """The number of logits of a cloud, or of each point."""
         raise NotImplementedError
 
+    def arguments_for(self, num_outputs: int) -> dict[str, Any]:
+        """The arguments of the same network with another number of outputs."""
+        return {**self.arguments, "num_classes": num_outputs}
+
     def save_pretrained(self, folder: AnyPath, half: bool = False, notes: str = "") -> None:
         """Writes a model folder: `model.safetensors`, `config.json` with its sha256, and a model card, `README.md`.
 
@@ -79,25 +83,26 @@ class Pretrained(nn.Module):
         weights.save_config(folder, model=self.model_name, **described, sha256=sha256)
 
     @classmethod
-    def from_pretrained(cls: type[M], name: AnyPath, revision: str | None = None) -> M:
+    def from_pretrained(cls: type[M], name: AnyPath, revision: str | None = None, num_classes: int | None = None) -> M:
         """The model of a folder, of shipped weights, or of the Hugging Face Hub; in eval mode, on the CPU.
 
         Args:
             name: a folder, a name that `load_model` knows, or else `owner/name` on the Hub, which is downloaded once
                 to the Hub's own cache.
             revision: a branch, tag or commit on the Hub.
+            num_classes: of the same network with a new last layer, as of `load_model`.
 
         Raises:
             ValueError: no such model, one of another class, or damaged; the message names it.
             ImportError: it would have to come from the Hub, and the extra `hub` is not installed.
         """
-        model = load_folder(name, hub=True, revision=revision)
+        model = load_folder(name, hub=True, revision=revision, num_classes=num_classes)
         if not isinstance(model, cls):
             raise ValueError(f"{os.fspath(name)}: holds a {type(model).__name__}, not a {cls.__name__}")
         return model
 
 
-def load_folder(name: AnyPath, hub: bool = False, revision: str | None = None) -> Any:
+def load_folder(name: AnyPath, hub: bool = False, revision: str | None = None, num_classes: int | None = None) -> Any:
     """As `load_model`; with `hub` also from the Hugging Face Hub, as `Pretrained.from_pretrained`."""
     folder = weights.find_folder(name, hub, revision)
     config = weights.read_config(folder)
@@ -115,7 +120,27 @@ def load_folder(name: AnyPath, hub: bool = False, revision: str | None = None) -
         path = folder / weights.WEIGHTS_FILE
         raise ValueError(f"{path}: does not fit the model in {weights.CONFIG_FILE}: {reason}")
     model.load_state_dict(state, assign=True)
-    return model.eval()
+    return (model if num_classes is None else _with_new_last_layer(model, num_classes)).eval()
+
+
+def _with_new_last_layer(model: Pretrained, num_outputs: int) -> Pretrained:
+    """The same network, but for its last layer, `logits`: untrained, from torch's global random numbers.
+
+    It keeps what it was taught of its input, but neither classes nor what was measured of its answers.
+    """
+    if type(num_outputs) is not int or num_outputs < 1:
+        raise ValueError(f"num_classes must be a whole number of at least 1, got {num_outputs!r}")
+    new = _build(model.model_name, model.arguments_for(num_outputs))
+    last = getattr(new, "logits", None)
+    if not isinstance(last, nn.Module):
+        raise ValueError(f"num_classes: {type(model).__name__} has no last layer called `logits` to replace")
+    for module in last.to_empty(device="cpu").modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+    kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("logits.")}
+    new.load_state_dict(kept, strict=False, assign=True)
+    new.preprocessing = {k: value for k, value in model.preprocessing.items() if k not in ("temperature", "familiar")}
+    return new
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:

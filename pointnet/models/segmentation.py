@@ -6,6 +6,7 @@ weight, the feature once per cloud (identity 5), the points not yet multiplied b
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,6 +105,9 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
             if not parts or any(not 0 <= part < num_parts for part in parts):
                 wanted = f"one or more numbers below {num_parts}"
                 raise ValueError(f"parts_of category {each} must be {wanted}, got {parts}")
+
+    def arguments_for(self, num_outputs: int) -> dict[str, Any]:
+        return {**self.arguments, "num_parts": num_outputs, "parts_of": None}
 
     def forward(
         self, x: Tensor, category: Category = None, lengths: Lengths = None, return_transforms: bool = False

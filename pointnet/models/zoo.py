@@ -9,12 +9,16 @@ from .pretrained import load_folder
 DEFAULTS = {"classification": "pointnet_modelnet40", "part": "pointnet_shapes_part"}
 
 
-def load_model(path: AnyPath) -> PointNetModel:
+def load_model(path: AnyPath, num_classes: int | None = None) -> PointNetModel:
     """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
 
     It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.
 
+    Args:
+        num_classes: replace the last layer by an untrained one of so many classes (or parts), drawn from torch's global
+            random numbers as that of any new network; `.classes` are empty then, until you name them.
+
     Raises:
         ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
     """
-    return load_folder(path)
+    return load_folder(path, num_classes=num_classes)

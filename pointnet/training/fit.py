@@ -19,7 +19,6 @@ from pointnet.models.weights import save_config
 from pointnet.world import World
 
 from .loader import count_batches
-from .network import model_arguments
 from .run import Run
 from .run_folder import CHECKPOINT, CONFIG, Result, check_free, write_config, write_result
 from .settings import TrainConfig
@@ -62,6 +61,8 @@ def fit(
     device = f"{run.device}, {world.size} processes" if world.size > 1 else run.device
     samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
     log(f"{samples}; {device}, {config.precision}; {config.out}/")
+    if run.origin and not resume:
+        log(run.origin)
     with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
         for metrics in train_epochs(run, val, check, log):
             with world.together():
@@ -88,7 +89,7 @@ def open_run(config: TrainConfig, train: LabelledClouds, resume: bool, world: Wo
         if len(set(world.gather(run.identity["data"]))) > 1:
             raise ValueError("the processes of the run do not have the same data; all need the same --root")
         if world.writes and not resume:
-            create_run_folder(out, config, train, run.contract)
+            create_run_folder(run)
     with world.together():
         if not world.writes and not (out / CONFIG).exists():
             reason = f"rank {world.rank} does not see it; the processes of a run need a folder they share"
@@ -147,7 +148,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
             temperature, familiar = measure_trust(best, run.contract, run.train, val, run.device)
             held = familiar and familiar.as_json()
             contract = dataclasses.replace(run.contract, temperature=temperature, familiar=held)
-            describe_model(config, Path(config.out), run.train, contract)
+            describe_model(run, contract)
     if len(val) and isinstance(val, LabelledPoints):  # all points now
         scores = evaluate(best, val, run.device, check, world)
         result["val"] = {name: scores[name] for name in run.task.titles}
@@ -176,17 +177,17 @@ def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) ->
         raise ValueError(f"a step has {smallest} clouds, and {needed}")
 
 
-def create_run_folder(out: Path, config: TrainConfig, train: LabelledClouds, contract: Contract) -> None:
+def create_run_folder(run: Run) -> None:
     """Creates the folder with all that is known before the first step: settings, and how to build the model."""
-    out.mkdir(parents=True, exist_ok=True)
-    describe_model(config, out, train, contract)
-    write_config(out, config)
+    Path(run.config.out).mkdir(parents=True, exist_ok=True)
+    describe_model(run, run.contract)
+    write_config(run.config.out, run.config)
 
 
-def describe_model(config: TrainConfig, out: Path, train: LabelledClouds, contract: Contract) -> None:
+def describe_model(run: Run, contract: Contract) -> None:
     """Writes `config.json`: how to build the model, its classes, and its contract."""
-    described = {"arguments": model_arguments(config, train), "classes": TASKS[config.task].class_names(train)}
-    save_config(out, model=config.network, **described, preprocessing=contract.as_json())
+    described = {"arguments": run.step.model.arguments, "classes": run.task.class_names(run.train)}
+    save_config(run.config.out, model=run.config.network, **described, preprocessing=contract.as_json())
 
 
 def discard(line: str) -> None:

@@ -1,19 +1,69 @@
-"""The network of a run, from the settings and the data."""
+"""The network of a run, from the settings and the data, and the weights that it starts from."""
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
+from torch import nn
 
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.evaluation.tasks import TASKS
 from pointnet.layers import synchronize_norms
 from pointnet.layers.tnet import TNET_WIDTHS
-from pointnet.models import MODELS, PointNetModel
+from pointnet.models import MODELS, PointNetModel, load_model
+from pointnet.models.weights import digest
 from pointnet.world import World
 
 from .settings import TrainConfig
+
+ENCODER_ARGUMENTS = ("input_transform", "feature_transform", "widths", "last_activation", "tnet_widths")
+PARTS = {"encoder": "encoder", "head": "head", "logits": "last layer"}  # of a network, and how people call them
+
+
+class StartingWeights:
+    """A trained network that a run starts from: its encoder, and of a network of the same kind also the head.
+
+    Args:
+        name: a run folder, or the name of shipped weights.
+        kind: the run's network.
+        contract: of the run; its clouds must have the channels and the scale that the weights were taught.
+
+    `digest` is a hash of the weights, `line` says what the run took. ValueError, naming the weights, where there
+    are none or they do not suit.
+    """
+
+    def __init__(self, name: str, kind: type[PointNetModel], contract: Contract):
+        self.name, self.network, self.kind = name, load_model(name), kind
+        if not isinstance(self.network, PointNetModel):
+            raise ValueError(f"init {name}: {type(self.network).__name__} has no encoder to start from")
+        self.taught = Contract.of(self.network)
+        self.taught.check_met(contract, f"init {name}", "the data set")
+        self.same_kind = type(self.network) is kind and self.taught.categories == contract.categories
+        self.digest = digest(self.network.state_dict())[:16]
+        known = signature(kind).parameters
+        if "last_activation" not in known and not self.network.arguments.get("last_activation", True):
+            raise ValueError(f"init {name}: its encoder has no ReLU before the max, which {kind.__name__} needs")
+        wanted = {*ENCODER_ARGUMENTS, *(["head_widths"] if self.same_kind else [])}
+        # With these a network of this kind has the same encoder and, where it is taken, the same head.
+        self.arguments = {key: value for key, value in self.network.arguments.items() if key in wanted & {*known}}
+
+    def put_into(self, model: PointNetModel, classes: Sequence[str], freeze: bool) -> None:
+        """Copies what fits into a network made with `arguments`; the last layer only if it is for the same classes.
+        `freeze` leaves the encoder without gradients."""
+        last = self.network.classes == tuple(classes)
+        taken = ["encoder", *(["head", *(["logits"] if last else [])] if self.same_kind else [])]
+        for part in taken:  # in order: where there is no dropout, the layers of a head have other numbers
+            mine, given = (network.get_submodule(part).state_dict().values() for network in (model, self.network))
+            for tensor, new in zip(mine, given, strict=True):
+                tensor.copy_(new)
+        model.encoder.requires_grad_(not freeze)
+        names = [PARTS[part] for part in taken]
+        new = [words for words in PARTS.values() if words not in names] or ["nothing"]
+        names[0] += " (frozen)" if freeze else ""
+        said = f"{', '.join(names)} taken, {', '.join(new)} new"
+        self.line = f"weights of {self.name}: {said}; they were taught clouds {self.taught}"
 
 
 def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]:
@@ -49,8 +99,22 @@ def scaled(widths: Sequence[int], share: float) -> list[int]:
     return [max(8, 8 * round(width * share / 8)) for width in widths]
 
 
-def make_model(config: TrainConfig, data: LabelledClouds, device: torch.device, world: World) -> PointNetModel:
-    """An untrained network, the same on every process of the world."""
-    model = synchronize_norms(MODELS[config.network](**model_arguments(config, data)).to(device))
+def make_model(
+    config: TrainConfig, data: LabelledClouds, device: torch.device, world: World, start: StartingWeights | None = None
+) -> PointNetModel:
+    """A network, the same on every process of the world: untrained, but for what it takes from `start`."""
+    arguments = model_arguments(config, data) | (start.arguments if start else {})
+    model = synchronize_norms(MODELS[config.network](**arguments).to(device))
+    if start:
+        start.put_into(model, TASKS[config.task].class_names(data), config.freeze)
     world.take_from_first(list(model.state_dict().values()))
     return model
+
+
+def set_training(model: nn.Module) -> None:
+    """Training mode; eval for a part that is frozen, so that its running statistics stay."""
+    model.train()
+    for part in model.children():
+        learns = [p.requires_grad for p in part.parameters()]
+        if learns and not any(learns):
+            part.eval()

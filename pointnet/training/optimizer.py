@@ -1,7 +1,9 @@
 """The optimizer, the learning rate by the step, and the moving average of the weights."""
 
 import copy
+import itertools
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,12 +15,16 @@ from .settings import Optimization
 
 
 def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
-    """An optimizer that decays matrices only: no norms, no biases."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    """An optimizer of all that is not frozen. It decays matrices only: no norms, no biases. Where `trunk_lr` is not 1
+    the encoder has a learning rate of its own, in the last groups."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    encoder = getattr(model, "encoder", None) if settings.trunk_lr != 1 else None
+    trunk = set() if encoder is None else {id(p) for p in encoder.parameters()}
+    groups: list[dict[str, Any]] = []
+    for of_trunk, decays in itertools.product((False, True), (True, False)):
+        those = [p for p in parameters if (id(p) in trunk, p.dim() > 1) == (of_trunk, decays)]
+        rate = settings.lr * (settings.trunk_lr if of_trunk else 1.0)
+        groups += [{"params": those, "lr": rate, "weight_decay": settings.weight_decay * decays}] if those else []
     # Fused: one pass over the weights, and it skips a step by a flag on the device, without a sync.
     if settings.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, settings.lr, momentum=0.9, fused=True)
@@ -33,7 +39,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: Optimization, step
     """The learning rate of each of a run's steps."""
     if settings.schedule == "onecycle":
         # One step more than the run has: the schedule also advances after the last step.
-        return OneCycleLR(optimizer, settings.lr, total_steps=steps + 1)
+        return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps + 1)
     warm = round(settings.warmup * steps)
 
     def factor(step: int) -> float:

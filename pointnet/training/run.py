@@ -17,7 +17,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import random_subset
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, Task
-from pointnet.models import PointNetModel
+from pointnet.models import MODELS, PointNetModel
 from pointnet.models.weights import save_weights
 from pointnet.world import World
 
@@ -25,7 +25,7 @@ from .augment import augment, hide_categories
 from .checkpoint import load_checkpoint, save_checkpoint
 from .loader import Batch, Loader, count_batches, cut_batches, make_loader
 from .losses import Teacher
-from .network import contract_of, make_model
+from .network import StartingWeights, contract_of, make_model, set_training
 from .optimizer import MovingAverage, make_optimizer, make_schedule
 from .run_folder import CHECKPOINT, write_metrics
 from .settings import TrainConfig
@@ -68,6 +68,7 @@ class Run:
     loader: Loader
     step: Step
     generator: torch.Generator
+    origin: str  # a line about the weights that it began with; empty for new ones
     identity: dict[str, Any]  # what a run must share with a checkpoint to go on from it
     # What changes, beside the state of model, optimizer, schedule and random numbers.
     epoch: int = 0  # epochs done
@@ -84,9 +85,10 @@ class Run:
         contract = contract_of(config, train)
         with world.together():  # first, as building a network draws random numbers
             teacher = Teacher(config.teacher, train.classes, contract.channels, device) if config.teacher else None
+            start = StartingWeights(config.init, MODELS[config.network], contract) if config.init else None
             loader = make_loader(train, device, config.feed)
         torch.manual_seed(config.seed)
-        model = make_model(config, train, device, world)
+        model = make_model(config, train, device, world, start)
         average = MovingAverage(model, config.ema) if config.ema else None
         optimizer = make_optimizer(model, config)
         schedule = make_schedule(optimizer, config, config.epochs * count_batches(len(train), config.batch_size))
@@ -98,10 +100,11 @@ class Run:
         step = Step(config, model, forward, optimizer, schedule, average, teacher, world, Stopwatch(device))
         identity = {
             "device": device.type, "samples": len(train), "data": fingerprint(train), "processes": world.size,
-            "teacher": teacher and teacher.digest,
+            "teacher": teacher and teacher.digest, "init": start and start.digest,
         }  # fmt: skip
         generator = torch.Generator(device).manual_seed(seed)
-        return cls(config, device, world, train, contract, loader, step, generator, identity)
+        origin = start.line if start else ""
+        return cls(config, device, world, train, contract, loader, step, generator, origin, identity)
 
     @property
     def task(self) -> Task:
@@ -115,7 +118,7 @@ class Run:
     def steps(self) -> Generator[None, None, None]:
         """Trains the steps of the epoch that are not done yet; yields after each. Close it before using the run."""
         config, model = self.config, self.step.model
-        model.train()
+        set_training(model)
         self.step.set_norm_momentum(config.norm_momentum_in_epoch(self.epoch))
         if self.progress is None:
             self.progress = Progress.begin(len(self.train), config.seed, self.epoch, self.device)

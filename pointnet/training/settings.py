@@ -62,6 +62,10 @@ class ModelSettings(Settings):
     """Which network is trained."""
 
     model: str = setting("pointnet", "the network's name")
+    init: str = setting(
+        "", "start from the weights of a run folder or a shipped name; the encoder's widths and T-Nets are then theirs"
+    )
+    freeze: bool = setting(False, "keep the encoder of --init as it is; only the rest is trained, which is faster")
     width: float = setting(1.0, "width of shared layers and head, relative to the published; multiples of 8", 0.01, 16)
     tnet_width: float = setting(1.0, "width of the T-Nets, relative to the published; multiples of 8", 0.01, 16)
     dropout: float = setting(0.3, "dropout after each hidden layer of the head", 0, 0.99)
@@ -80,6 +84,7 @@ class Optimization(Settings):
     early_share: float = setting(0.8, "share of the epochs, from the first, that are early", 0, 1)
     optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "sgd has momentum 0.9; norms and biases never decay")
     lr: float = setting(2e-3, "the highest learning rate", 0)
+    trunk_lr: float = setting(1.0, "learning rate of the encoder of --init, as a share of --lr", 0, 1)
     weight_decay: float = setting(0.05, "decay of the weights; adam and sgd add it to the gradient", 0)
     schedule: Literal["cosine", "onecycle", "step", "constant"] = setting("onecycle", "course of the learning rate")
     decay_epochs: int = setting(20, "epochs between two decays, of the step schedule and of batch norm's momentum", 1)
@@ -147,6 +152,9 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
         object.__setattr__(self, "features", ",".join(words))  # in one order, however they were typed
         if self.task != "classification" and self.teacher:
             raise ValueError(f"teacher is for the task classification, not {self.task}; leave it out")
+        if not self.init and (self.freeze or self.trunk_lr != 1):
+            given = "freeze" if self.freeze else f"trunk_lr {self.trunk_lr}"
+            raise ValueError(f"{given} is for the encoder of trained weights; name them: --init")
         check_dataset(self.dataset, self.task)
         check_name("model", self.model, TASKS[self.task].networks)
 
@@ -168,7 +176,7 @@ GROUPS: dict[str, type[Settings]] = {
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 TYPES: dict[str, Any] = get_type_hints(TrainConfig)
 # What a resumed run may be given anew: where things are, and what does not change the result.
-MAY_CHANGE = ("out", "root", "download", "feed", "teacher", "device", "threads", "tensorboard")
+MAY_CHANGE = ("out", "root", "download", "feed", "init", "teacher", "device", "threads", "tensorboard")
 
 WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", tuple: "a list of words"}
 READERS: dict[Any, Any] = {int: int, float: float, bool: lambda word: {"true": True, "false": False}[word.lower()]}
