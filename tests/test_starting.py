@@ -40,6 +40,7 @@ from tests.helpers import (
     weights,
 )
 
+TASKED = ("pointnet", "pointnet_part", "pointnet_scene")
 WITH_TNETS = {"input_transform": True, "feature_transform": True}
 
 
@@ -77,7 +78,7 @@ def same(one: PointNetModel, other: PointNetModel, name: str) -> bool:
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", TASKED)
 def test_another_number_of_classes_is_the_same_network_with_a_new_last_layer(tmp_path, kind):
     model = described(MODELS[kind](3, **SMALL))
     model.preprocessing |= {"temperature": 1.5, "familiar": {"limits": {}}, "channels": ["x", "y", "z"]}
@@ -255,13 +256,15 @@ def test_clouds_unlike_those_that_the_weights_were_taught_are_refused_in_one_lin
     assert not (tmp_path / "run").exists()
 
 
-def test_an_encoder_that_another_task_cannot_have_is_refused(tmp_path):
-    model = described(MODELS["pointnet"](3, **SMALL, in_channels=4, last_activation=False))
-    model.preprocessing = {"num_points": 32, "channels": ["x", "y", "z", "channel 3"], "scale": "as given"}
+def test_an_encoder_alone_is_taken_and_has_no_last_layer_to_replace(tmp_path):
+    model = described(MODELS["pointnet_encoder"](**SMALL, last_activation=False))
+    model.classes = ()
     model.save_pretrained(tmp_path)
-    started(with_label_channel(halves("part", 4)), init=str(tmp_path))
-    with pytest.raises(ValueError, match="no ReLU before the max, which PointNetPartSegmenter needs"):
-        Run.start(small("x", "part", init=str(tmp_path)), halves("part", 4), torch.device("cpu"), _world())
+    run = started(two_shapes(), init=str(tmp_path))
+    assert same(run.step.model, model, "encoder")
+    assert run.origin.startswith(f"weights of {tmp_path}: encoder taken, head, last layer new")
+    with pytest.raises(ValueError, match="PointNetEmbedder has no last layer called `logits` to replace"):
+        load_model(tmp_path, num_classes=5)
 
 
 def test_only_what_has_weights_of_its_own_is_put_into_eval(trained):

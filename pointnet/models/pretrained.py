@@ -130,11 +130,10 @@ def _with_new_last_layer(model: Pretrained, num_outputs: int) -> Pretrained:
     """
     if type(num_outputs) is not int or num_outputs < 1:
         raise ValueError(f"num_classes must be a whole number of at least 1, got {num_outputs!r}")
-    new = _build(model.model_name, model.arguments_for(num_outputs))
-    last = getattr(new, "logits", None)
-    if not isinstance(last, nn.Module):
+    if not isinstance(getattr(model, "logits", None), nn.Module):
         raise ValueError(f"num_classes: {type(model).__name__} has no last layer called `logits` to replace")
-    for module in last.to_empty(device="cpu").modules():
+    new = _build(model.model_name, model.arguments_for(num_outputs))
+    for module in new.get_submodule("logits").to_empty(device="cpu").modules():
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
     kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("logits.")}

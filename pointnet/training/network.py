@@ -1,7 +1,6 @@
 """The network of a run, from the settings and the data, and the weights that it starts from."""
 
 from collections.abc import Sequence
-from inspect import signature
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from pointnet.world import World
 from .settings import TrainConfig
 
 ENCODER_ARGUMENTS = ("input_transform", "feature_transform", "widths", "last_activation", "tnet_widths")
+HEAD_ARGUMENTS = ("head_widths", "head_takes")
 PARTS = {"encoder": "encoder", "head": "head", "logits": "last layer"}  # of a network, and how people call them
 
 
@@ -35,19 +35,16 @@ class StartingWeights:
     """
 
     def __init__(self, name: str, kind: type[PointNetModel], contract: Contract):
-        self.name, self.network, self.kind = name, load_model(name), kind
+        self.name, self.network = name, load_model(name)
         if not isinstance(self.network, PointNetModel):
             raise ValueError(f"init {name}: {type(self.network).__name__} has no encoder to start from")
         self.taught = Contract.of(self.network)
         self.taught.check_met(contract, f"init {name}", "the data set")
         self.same_kind = type(self.network) is kind and self.taught.categories == contract.categories
         self.digest = digest(self.network.state_dict())[:16]
-        known = signature(kind).parameters
-        if "last_activation" not in known and not self.network.arguments.get("last_activation", True):
-            raise ValueError(f"init {name}: its encoder has no ReLU before the max, which {kind.__name__} needs")
-        wanted = {*ENCODER_ARGUMENTS, *(["head_widths"] if self.same_kind else [])}
         # With these a network of this kind has the same encoder and, where it is taken, the same head.
-        self.arguments = {key: value for key, value in self.network.arguments.items() if key in wanted & {*known}}
+        wanted = {*ENCODER_ARGUMENTS, *(HEAD_ARGUMENTS if self.same_kind else [])}
+        self.arguments = {key: value for key, value in self.network.arguments.items() if key in wanted}
 
     def put_into(self, model: PointNetModel, classes: Sequence[str], freeze: bool) -> None:
         """Copies what fits into a network made with `arguments`; the last layer only if it is for the same classes.
