@@ -2,10 +2,11 @@
 
 import copy
 import dataclasses
-import json
 import re
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from pointnet import load_model, predict
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.evaluation.contract import Contract
 from pointnet.models import MODELS, PointNetModel, shipped
 from pointnet.training import TrainConfig, fit
 from pointnet.training.network import set_training
@@ -24,6 +26,7 @@ from pointnet.training.run_folder import read_config, read_metrics
 from pointnet.world import World
 from tests.helpers import (
     ON_SAMPLES,
+    QUICK,
     ROOT,
     SMALL,
     assert_ends_as,
@@ -277,6 +280,31 @@ def test_only_what_has_weights_of_its_own_is_put_into_eval(trained):
     assert all(part.training for part in (model, *model.head.modules(), model.logits))
 
 
+def with_intensity(folder: Path) -> str:
+    """The folder of weights that were taught intensities from 100 to 300, in tables that have y up."""
+    model = described(MODELS["pointnet"](3, **SMALL, in_channels=4))
+    model.preprocessing = {"num_points": 32, "channels": ["x", "y", "z", "intensity"], "intensity": [100.0, 300.0]}
+    model.preprocessing |= {"scale": "unit sphere", "up": "y", "columns": "x,y,z,intensity"}
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def test_files_are_read_as_those_that_the_weights_were_taught_to_the_scale_of_intensity(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    for name in ("dark", "bright"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(5):
+            np.savetxt(tmp_path / "data" / name / f"{i}.txt", generator.uniform(0, 900, (40, 4)))
+    words = [*QUICK[: QUICK.index("--width")], "--dataset", "folder", "--root", str(tmp_path / "data")]
+    weights = with_intensity(tmp_path / "weights")
+    assert train.main([*words, "--init", weights, "--out", str(tmp_path / "run")]) == 0
+    given, kept = (Contract.of(load_model(folder)) for folder in (weights, tmp_path / "run"))
+    for name in ("channels", "intensity", "up", "columns", "scale"):
+        assert getattr(kept, name) == getattr(given, name), name
+    own = error_of(capsys, train.main, [*words, "--init", weights, "--features", "", "--out", str(tmp_path / "no")])
+    assert "it was taught points of x, y, z, intensity; the data set has x, y, z" in own
+
+
 def test_init_begins_with_its_own_recipe_and_with_the_points_and_files_of_the_weights(tmp_path, trained, capsys):
     recipe = RECIPES["finetune"]
     assert recipe.init in shipped()
@@ -288,14 +316,12 @@ def test_init_begins_with_its_own_recipe_and_with_the_points_and_files_of_the_we
     assert parse_command([*words, "--num_points", "64"]).config == dataclasses.replace(one, num_points=64)
     parts = parse_command(["--task", "part", "--init", trained]).config
     assert parts == dataclasses.replace(RECIPES["part"], init=trained, num_points=32)
-    shutil.copytree(trained, tmp_path / "y")
-    held = json.loads((tmp_path / "y" / "config.json").read_text())
-    held["preprocessing"] |= {"up": "y", "columns": "x,y,z,_"}
-    (tmp_path / "y" / "config.json").write_text(json.dumps(held))
-    turned = parse_command(["--init", str(tmp_path / "y"), "--dataset", "folder"]).config
-    assert (turned.up, turned.columns) == ("y", "x,y,z,_")
-    assert parse_command(["--init", str(tmp_path / "y"), "--dataset", "modelnet40"]).config.up == ""
-    given = parse_command(["--init", str(tmp_path / "y"), "--dataset", "folder", "--up", "z", "--columns", ""]).config
+    y = with_intensity(tmp_path / "y")
+    turned = parse_command(["--init", y, "--dataset", "folder"]).config
+    assert (turned.up, turned.columns, turned.features) == ("y", "x,y,z,intensity", "intensity")
+    other = parse_command(["--init", y, "--dataset", "modelnet40"]).config
+    assert (other.up, other.columns, other.features) == ("", "", "")
+    given = parse_command(["--init", y, "--dataset", "folder", "--up", "z", "--columns", ""]).config
     assert (given.up, given.columns) == ("z", "")
     for config in (one, turned, given, parts):
         assert parse_command(to_flags(config)).config == config

@@ -25,7 +25,7 @@ from pointnet.training.tensorboard import ScalarLog, check_tensorboard
 from pointnet.world import AgreedError, World, is_lost_process, joined_world, launched_by_torchrun, restart_count
 
 from .flags import one_line, quiet_without_reader
-from .train_flags import Command, parse_command
+from .train_flags import Command, parse_command, taught_by
 
 
 @quiet_without_reader
@@ -85,8 +85,9 @@ def train(command: Command) -> None:
         find_device(config.device)
         if config.tensorboard:
             check_tensorboard()
-        training = open_dataset(config.dataset, config.root, "train", **config.opening)
-        test = open_dataset(config.dataset, config.root, "test", **config.opening) if config.test else None
+        opening = config.opening | ({"intensity": taught_by(config.init).intensity} if config.init else {})
+        training = open_dataset(config.dataset, config.root, "train", **opening)
+        test = open_dataset(config.dataset, config.root, "test", **opening) if config.test else None
     opened = [data for data in (training, test) if data is not None]
     skipped = list(dict.fromkeys(str(error) for data in opened for error in data.bad))
     for note in dict.fromkeys(note for data in opened for note in data.notes):

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pointnet.evaluation.contract import Contract
 from pointnet.models import load_model
 from pointnet.names import check_name
-from pointnet.training.recipes import INHERITED, RECIPES, defaults_of
+from pointnet.points.features import WORDS
+from pointnet.training.recipes import RECIPES, defaults_of
 from pointnet.training.run_folder import CONFIG, read_settings
 from pointnet.training.settings import FIELDS, GROUPS, MAY_CHANGE, TYPES, TrainConfig, read_value, with_values
 
@@ -126,10 +127,17 @@ def as_taught(config: TrainConfig, init: str, given: Mapping[str, Any]) -> Train
     """The settings with those that trained weights bring: points per cloud, and how files of one's own are read."""
     if taken := [name for name in OF_ENCODER if name in given]:
         raise ValueError(f"--{taken[0]} is of a new encoder; that of --init has its own; leave it out")
-    contract = Contract.of(load_model(init))
-    own_files = (contract.up or "", contract.columns) if given.get("dataset") == "folder" else ()
-    values: dict[str, Any] = dict(zip(INHERITED, (contract.num_points, *own_files), strict=False))
+    contract = taught_by(init)
+    values: dict[str, Any] = {"num_points": contract.num_points}
+    if given.get("dataset") == "folder":
+        features = ",".join(WORDS[name] for name in contract.features)
+        values |= {"features": features, "up": contract.up or "", "columns": contract.columns}
     return dataclasses.replace(config, init=init, **values)
+
+
+def taught_by(init: str) -> Contract:
+    """What trained weights were taught of their input."""
+    return Contract.of(load_model(init))
 
 
 def resumed(given: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:
