@@ -8,12 +8,15 @@ import sys
 
 import pytest
 
+import pointnet
 from pointnet import __main__ as command_line
-from pointnet.commands.flags import COMMANDS, FLAGS
+from pointnet.commands.flags import COMMANDS, FLAGS, OneLineParser
+from pointnet.commands.train_flags import training_parser
 from pointnet.datasets import DATASETS_OF
 from pointnet.inference.label import ROOM_POINTS
 from pointnet.models import DEFAULTS
 from pointnet.points.sampling import KEPT
+from pointnet.training.settings import FIELDS
 from tests.helpers import ROOT, SAMPLES, error_of
 
 
@@ -84,6 +87,42 @@ def test_help_and_a_wrong_word_load_no_torch_and_a_command_only_its_own_modules(
     code, *modules = done.stdout.split()
     assert code == "2"
     assert not {"torch", "numpy", "pointnet.training", "pointnet.commands.train"} & set(modules)
+
+
+# Flags.
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_the_words_of_a_flag_are_joined_by_either_sign(command):
+    parser = OneLineParser()
+    FLAGS[command](parser)
+    for flag, action in parser._option_string_actions.items():
+        value = [] if action.nargs == 0 else ["1"]
+        if "_" in flag:
+            assert parser.parse_args(["x", flag, *value]) == parser.parse_args(["x", flag.replace("_", "-"), *value])
+
+
+def test_the_words_of_a_setting_are_joined_by_either_sign():
+    for name in FIELDS:
+        flag = f"--{name}"
+        both = [training_parser().parse_args([each, "1"]) for each in (flag, flag.replace("_", "-"))]
+        assert both[0] == both[1] == training_parser().parse_args([f"{flag.replace('_', '-')}=1"]), name
+    words = ["--batch-size", "7", "--input-transform=false", "--out", "a-b", "--help-all-of-it"]
+    assert vars(training_parser().parse_args(words[:-1])) == {
+        "batch_size": "7",
+        "input_transform": "false",
+        "out": "a-b",
+    }
+    with pytest.raises(SystemExit):
+        training_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["train", "--version"]])
+def test_the_version_is_printed(capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main(words)
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"pointnet-shared-mlp {pointnet.__version__}, Python 3.")
 
 
 # Wrong words.

@@ -207,20 +207,6 @@ def test_an_unknown_name_is_one_line_that_lists_the_known(weights, capsys, tmp_p
     assert "did you mean" not in error_of(capsys, command_line.main, ["evaluate", "runs"])
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_shipped_weights(tmp_path):
-    pytest.importorskip("hatchling", reason="needs hatchling, of the extra dev")
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "pointnet", tmp_path / "pointnet", ignore=shutil.ignore_patterns("__pycache__"))
-    small().save_pretrained(tmp_path / "pointnet" / "models" / "weights" / "pointnet_small")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "out"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "out").iterdir()
-    shutil.unpack_archive(wheel, tmp_path / "unpacked", "zip")
-    load_model(tmp_path / "unpacked" / "pointnet" / "models" / "weights" / "pointnet_small")
-
-
 # The Hub.
 
 

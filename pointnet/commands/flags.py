@@ -4,18 +4,21 @@ Every error of the parser is one line on stderr, with the nearest known word for
 """
 
 import os
+import platform
 import sys
-from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter, _ArgumentGroup
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, NoReturn
 
+from pointnet import __version__
 from pointnet.names import did_you_mean, printable
 
-PROG = "python -m pointnet"
+PROG = "python -m pointnet"  # works wherever the library does; the script `pointnet` and it are the same
+VERSION = f"pointnet-shared-mlp {__version__}, Python {platform.python_version()}"
 EXIT_CODES = (
     "exit codes: 0 done; 1 done, except for files that cannot be read; 2 refused, in one line; 130 stopped; "
-    "141 nobody reads the output"
+    "141 nobody reads the output. The words of a flag may be joined by - or _"
 )
 REFUSED, NO_READER = 2, 141  # exit codes; 128 + SIGPIPE, which Windows does not have
 COMMANDS = {
@@ -38,20 +41,31 @@ COLUMNS = "the columns of text, NPY and NPZ without names: of x,y,z,nx,ny,nz,r,g
 
 
 class OneLineParser(ArgumentParser):
-    """An `ArgumentParser` without abbreviations, whose errors are one line each, with exit code 2."""
+    """An `ArgumentParser` without abbreviations, whose errors are one line each, with exit code 2.
+
+    A flag may be written with - or _ between its words.
+    """
 
     def __init__(self, **settings: Any):
         super().__init__(**{"allow_abbrev": False, "formatter_class": HelpWithDefaults, **settings})
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """All words must be known; the error names the flag that is nearest to an unknown one."""
-        parsed, unknown = super().parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else args
+        parsed, unknown = super().parse_known_args(list(map(self._as_known, words)), namespace)
         if unknown:
             flag = next((word.split("=")[0] for word in unknown if word.startswith("--")), "")
             known = self._option_string_actions
             hint = "; did you mean '--init'?" if flag in STARTS and "--init" in known else did_you_mean(flag, known)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return parsed, unknown
+
+    def _as_known(self, word: str) -> str:
+        """A flag with _ where it was written with -, if that is known; any other word as it is."""
+        flag, equals, value = word.partition("=")
+        other = f"--{flag[2:].replace('-', '_')}"
+        known = self._option_string_actions
+        return f"{other}{equals}{value}" if flag[:2] == "--" and flag not in known and other in known else word
 
     def error(self, message: str) -> NoReturn:
         line = printable(" ".join(message.removeprefix("argument ").splitlines()))
@@ -74,12 +88,17 @@ def whole_number(word: str) -> int:
         raise ArgumentTypeError(f"must be a whole number, got '{word}'") from error
 
 
+def add_version(parser: ArgumentParser | _ArgumentGroup) -> None:
+    parser.add_argument("--version", action="version", version=VERSION, help="print the version")
+
+
 WHOLE: dict[str, Any] = {"type": whole_number, "metavar": "N"}
 
 
 def command_parser() -> OneLineParser:
     """The parser of all commands; `train` is only listed, since its flags are made from the settings of training."""
     parser = OneLineParser(prog=PROG, description="Train and use networks on point clouds.", epilog=EXIT_CODES)
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text)

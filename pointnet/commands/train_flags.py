@@ -14,7 +14,7 @@ from pointnet.training.recipes import RECIPES, defaults_of
 from pointnet.training.run_folder import CONFIG, read_settings
 from pointnet.training.settings import FIELDS, GROUPS, MAY_CHANGE, TYPES, TrainConfig, read_value, with_values
 
-from .flags import OneLineParser, one_line, whole_number
+from .flags import OneLineParser, add_version, one_line, whole_number
 
 OF_ENCODER = ("width", "tnet_width", "input_transform", "feature_transform")  # settings that --init takes the place of
 PREVIEWS = ("dry_run", "profile")  # checks before the run, in its place
@@ -51,6 +51,7 @@ def training_parser(prog: str = "train.py", all_flags: bool = False) -> OneLineP
     start.add_argument("--profile", action="store_true", help="measure where the time of a step goes")
     start.add_argument("-h", "--help", action="help", help="explain the usual flags")
     start.add_argument("--help_all", action="store_true", help="explain all flags")
+    add_version(start)
     for title, group in GROUPS.items():
         flags = parser.add_argument_group(title)
         for field in dataclasses.fields(group):
