@@ -2,14 +2,17 @@
 
 python -m benchmarks.trust pointnet_modelnet40_upright --root ../shared/data/modelnet40_dev
     [--unknown ../shared/data/psb_parts_dev]
+python -m benchmarks.trust runs/held_out --root ../shared/data/modelnet40_dev --recipe fast --hold_out chair lamp sofa
 
 For each kind of input: the area under the ROC curve (1: told apart in every case, 0.5: not at all) of the probability,
 of each measure of `pointnet.evaluation.trust`, and of all measures together (the largest share of validation that is
-below); then the share of answers that are unsure, as `predict` says. `--unknown` names a set of parts, whose
-categories that the network does not know are shapes of classes held out of training.
+below); then the share of answers that are unsure, as `predict` says. `--hold_out` first trains a network without some
+classes, and then asks it about them. `--unknown` names a set of parts, and asks about those of its categories that are
+not among the network's classes.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -19,12 +22,15 @@ from torch import Tensor
 
 from benchmarks.scene import make_hall
 from pointnet import PointNetClassifier, load_model
-from pointnet.datasets import ShapeNetPart, open_dataset, split_validation
+from pointnet.datasets import LabelledClouds, ShapeNetPart, open_dataset, split_validation
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import EVEN_CHANCE, LEAST_POINTS, UNUSUAL, Familiar, calibration_error, measures
 from pointnet.points.frame import in_unit_sphere
+from pointnet.training import fit
+from pointnet.training.recipes import RECIPES
 
 EACH = 40  # inputs of a kind
+POINTS = 1024  # of a cloud in training
 Make = Callable[[np.random.Generator, int], NDArray[np.floating]]
 
 
@@ -104,35 +110,59 @@ class Judged:
         return np.max(shares, 0)
 
 
+def of_classes(data: LabelledClouds, names: Sequence[str]) -> LabelledClouds:
+    """The clouds of these classes alone."""
+    labels = torch.tensor([names.index(name) if name in names else -1 for name in data.classes])[data.labels]
+    rows = (labels >= 0).nonzero()[:, 0]
+    return LabelledClouds(data.batch(rows)[0], labels[rows], names, data.num_points)
+
+
+def others_than(names: Sequence[str], root: str, count: int) -> Tensor:
+    """The clouds of a set of parts whose category has none of these names."""
+    sets = [ShapeNetPart(root, split, count) for split in ("train", "val", "test")]
+    known = {name.lower() for name in (*names, "human", "mug", "glasses")}
+    each = (data[i] for data in sets for i in range(len(data)))
+    return torch.stack([x for x, _, label in each if sets[0].classes[label].lower() not in known])
+
+
+def inputs_of(test: Tensor, count: int) -> dict[str, Tensor]:
+    """Clouds (S, 3, count) by kind: of the test split, junk, and the test split's in other frames."""
+    generator, kinds = np.random.default_rng(0), {"test": test}
+    for name, make in JUNK.items():
+        kinds[name] = torch.cat([as_input(make(generator, count), count, generator) for _ in range(EACH)])
+    for name, order in (("lying on their back", [0, 2, 1]), ("upside down", [0, 1, 2])):
+        turned = test[::10, order].clone()
+        turned[:, 1:] *= torch.tensor([[1.0], [-1.0]]) if order[1] == 2 else -1
+        kinds[name] = turned
+    return kinds
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("model")
+    parser.add_argument("model", help="a name or a run; with --hold_out the folder to train in")
     parser.add_argument("--dataset", default="modelnet40")
     parser.add_argument("--root", default="data")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the run, which chose its validation split")
     parser.add_argument("--unknown", help="a set of parts, some of whose categories are not among the classes")
+    parser.add_argument("--hold_out", nargs="+", default=[], help="train a network without these classes")
+    parser.add_argument("--recipe", default="fast", help="how it is trained")
     flags = parser.parse_args(arguments)
+    train, test = (open_dataset(flags.dataset, flags.root, split, POINTS) for split in ("train", "test"))
+    held_out = torch.cat([of_classes(data, flags.hold_out).points for data in (train, test)])
+    if flags.hold_out:
+        kept = [name for name in train.classes if name not in flags.hold_out]
+        train, test = of_classes(train, kept), of_classes(test, kept)
+        config = dataclasses.replace(RECIPES[flags.recipe], dataset=flags.dataset, seed=flags.seed, out=flags.model)
+        fit(config, train)
     model = load_model(flags.model)
     assert isinstance(model, PointNetClassifier)
     contract, network = Contract.of(model), model.fold()
-    generator, count = np.random.default_rng(0), contract.num_points
-    train, test = (open_dataset(flags.dataset, flags.root, split, count) for split in ("train", "test"))
-    _, val = split_validation(train, flags.seed)
-    usual = Judged(network, contract, val.batch(slice(None))[0][:, :, :count])
-    kinds = {"test": test.batch(slice(None))[0][:, :, :count]}
-    for name, make in JUNK.items():
-        kinds[name] = torch.cat([as_input(make(generator, count), count, generator) for _ in range(EACH)])
-    for name, order in (("lying on their back", [0, 2, 1]), ("upside down", [0, 1, 2])):
-        turned = kinds["test"][::10, order].clone()
-        turned[:, 1:] *= torch.tensor([[1.0], [-1.0]]) if order[1] == 2 else -1
-        kinds[name] = turned
-    if flags.unknown:
-        parts = [ShapeNetPart(flags.unknown, split, count) for split in ("train", "val", "test")]
-        known = {name.lower() for name in (*train.classes, "human", "mug", "glasses")}
-        each = (data[i] for data in parts for i in range(len(data)))
-        chosen = [x for x, _, label in each if parts[0].classes[label].lower() not in known]
-        kinds["classes it was not taught"] = torch.stack(chosen)
+    count, (_, val) = contract.num_points, split_validation(train, flags.seed)
+    usual = Judged(network, contract, val.points[:, :, :count])
+    kinds = inputs_of(test.points[:, :, :count], count)
+    kinds |= {"classes held out": held_out[:, :, :count]} if flags.hold_out else {}
+    kinds |= {"other categories": others_than(train.classes, flags.unknown, count)} if flags.unknown else {}
     names = ["probability", *UNUSUAL]
     print(f"{'':26}{''.join(f'{name:>13}' for name in (*names, 'together', 'unsure'))}")
     for kind, x in kinds.items():

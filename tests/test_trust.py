@@ -23,7 +23,7 @@ from pointnet.evaluation.trust import (
 from pointnet.inference.judge import Judge, Opinion
 from pointnet.inference.predict import predict_each
 from pointnet.training import TrainConfig, fit
-from tests.helpers import quiet
+from tests.helpers import quiet, tiny
 
 NAMES = list(UNUSUAL)
 
@@ -237,6 +237,17 @@ def test_the_benchmark_tells_junk_from_shapes(taught, monkeypatch, capsys):
     assert figures["five points"][-1] == figures["a line"][-1] == "100%"
     assert int(figures["test"][-1].rstrip("%")) < 30
     assert lines[-1].startswith("test: 100.00% right, calibration error 0.0")
+
+
+def test_the_benchmark_asks_about_classes_that_were_held_out(tmp_path, monkeypatch, capsys):
+    x = solids(300).points
+    data = LabelledClouds(x, torch.arange(len(x)) % 3, ["a", "b", "c"])
+    monkeypatch.setattr(benchmark, "open_dataset", lambda name, root, split, count: data)
+    monkeypatch.setattr(benchmark, "EACH", 2)
+    monkeypatch.setitem(benchmark.RECIPES, "tiny", tiny(tmp_path / "run", num_points=256, epochs=1))
+    benchmark.main([str(tmp_path / "run"), "--dataset", "shapes", "--recipe", "tiny", "--hold_out", "b"])
+    assert load_model(tmp_path / "run").classes == ("a", "c")
+    assert "classes held out" in capsys.readouterr().out
 
 
 def test_the_area_under_the_curve_is_the_share_of_pairs_in_order():

@@ -1,10 +1,14 @@
 """Copies the network of a training run to the weights that come with the library, and measures it as shipped.
 
-    python -m tools.publish runs/modelnet40 pointnet_modelnet40
+    python -m tools.publish runs/modelnet40 pointnet_modelnet40 [--twin runs/twin]
 
 Matrices are stored in half precision, and the stored network is measured: on the test split, once, with one vote, and
 its logits on `data/samples` (for parts, their mean over the points). Both are written to `scores.json` beside the
 weights, for `tests/test_weights.py` to reproduce, and the scores to the model card.
+
+A network that was trained on all shapes has no validation to be calibrated on. `--twin` names a run of the same
+settings that kept a validation split: its temperature and its limits of what is usual are taken, and the card says what
+the twin reaches.
 """
 
 import argparse
@@ -18,17 +22,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointnet.datasets import LabelledClouds, ModelNet, open_dataset, split_parts
+from pointnet.commands.evaluate import all_scores
+from pointnet.datasets import LabelledClouds, ModelNet, open_dataset, split_parts, split_validation
 from pointnet.devices import keep_freed_memory
-from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS
-from pointnet.models import WEIGHTS, PointNetModel, PointNetPartSegmenter, load_model
+from pointnet.evaluation.trust import measure_trust
+from pointnet.models import WEIGHTS, PointNetClassifier, PointNetModel, PointNetPartSegmenter, load_model
 from pointnet.training import TrainConfig
 from pointnet.training.recipes import to_flags
 from pointnet.training.run import fingerprint
 from pointnet.training.run_folder import read_config, read_result
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+ANGLES = (0, 45, 90, 180)  # by which the test split is rotated about the up axis
+USE = "## Intended use"
 SOURCES = {
     "modelnet40": "ModelNet40 (Wu et al., CVPR 2015), as 1,024 points per shape",
     "shapes": "Shapes, the data set that this library makes (16 classes of furniture and vessels)",
@@ -45,28 +53,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("name", help="the name of the weights")
+    parser.add_argument("--twin", type=Path, help="a run of the same settings with a validation split")
     parser.add_argument("--note", default="", help="a sentence for the card on how the settings were chosen")
     args = parser.parse_args(arguments)
     keep_freed_memory()
-    config = read_config(args.run)
-    result = read_result(args.run)
+    config, result, model = read_config(args.run), read_result(args.run), load_model(args.run)
     train, test = (open_dataset(config.dataset, config.root, split, **config.opening) for split in ("train", "test"))
+    if args.twin:
+        take_trust(model, args.twin, train)
     folder = WEIGHTS / args.name
     shutil.rmtree(folder, ignore_errors=True)
-    load_model(args.run).save_pretrained(folder, half=True, notes="")
-    scores = measure(load_model(folder), test)
+    model.save_pretrained(folder, half=True, notes="")
+    model = load_model(folder)
+    scores = measure(model, test)
     (folder / "scores.json").write_text(json.dumps(scores) + "\n")
     (folder / "README.md").unlink()
-    load_model(folder).save_pretrained(folder, half=True, notes=card(config, result, scores, train, test, args.note))
+    notes = card(config, result, scores, train, test, args.note)
+    if isinstance(model, PointNetClassifier):
+        trust = trust_section(model, scores, args.run, args.twin, train, test)
+        notes = notes.replace(USE, trust + USE)
+    model.save_pretrained(folder, half=True, notes=notes)
     print((folder / "README.md").read_text())
     print(f"{folder}: {(folder / 'model.safetensors').stat().st_size / 1e6:.2f} MB")
     return 0
 
 
+def take_trust(model: PointNetModel, twin: Path, train: LabelledClouds) -> None:
+    """Gives a classifier the twin's temperature and limits, with the class means of its own logits."""
+    taught = load_model(twin).preprocessing
+    assert isinstance(model, PointNetClassifier)
+    shown = measure_trust(model, Contract.of(model), train, train, torch.device("cpu"))[1]
+    assert shown is not None
+    own = {name: shown.as_json()[name] for name in ("means", "precision")}
+    contract = Contract.of(model).as_json() | {"temperature": taught["temperature"]}
+    model.preprocessing = contract | {"familiar": taught["familiar"] | own}
+
+
+def trust_section(
+    model: PointNetClassifier,
+    scores: dict[str, Any],
+    run: Path,
+    twin: Path | None,
+    train: LabelledClouds,
+    test: LabelledClouds,
+) -> str:
+    """The part of the card on how sure the answers are, and how they depend on the way a shape faces."""
+    config, kind, opening = read_config(twin or run), "", ""
+    if twin is not None:
+        model, kind = load_model(twin), "twin, "
+        scores = all_scores(model, test, rotations=ANGLES)
+        opening = f"""These weights have seen all shapes. So their temperature and their limits, and the figures here,
+are those of a twin: the same settings and `--val_fraction {config.val_fraction}`.
+
+"""
+    learned, val = split_validation(train, config.seed, config.val_fraction)
+    judged = {f"{kind}test, {len(test):,} shapes": scores}
+    if len(val):
+        title = f"{kind}validation, {len(val):,} shapes, beside {len(learned):,} of training"
+        judged = {title: all_scores(model, val)} | judged
+    columns = ("overall_accuracy", "calibration_error", "sure")
+    rows = [[name, *(f"{each[column]:.2%}" for column in columns)] for name, each in judged.items()]
+    rotated = [[f"{kind}test", *(f"{share:.2%}" for share in scores["rotated"].values())]]
+    temperature = f"{Contract.of(model).temperature:.3g}"
+    return f"""## How sure
+
+{opening}Probabilities are softmax(logits / {temperature}), as fits validation best. An answer is sure if its class has
+at least an even chance and the cloud is not unusual beside validation.
+
+{markdown(["", "overall", "calibration error", "sure"], rows)}
+
+Overall accuracy with all shapes rotated about the up axis:
+
+{markdown(["", *(f"{degrees}°" for degrees in ANGLES)], rotated)}
+
+"""
+
+
 def measure(model: PointNetModel, test: LabelledClouds) -> dict[str, Any]:
     """Contents of `scores.json`: the data's fingerprint, the scores on it, the first score of each class, the logits
     on the samples."""
-    scores = evaluate(model, test, by_class=True)
+    scores = all_scores(model, test, rotations=ANGLES if isinstance(model, PointNetClassifier) else ())
     of_class = scores.pop("of_class")
     return {
         "data": fingerprint(test),
@@ -150,7 +216,7 @@ Measured on these weights, with matrices in half precision.{caution}{category}
 
 {markdown([kind, f"test, {next(iter(titles.values()))}"], of_class)}
 
-## Intended use
+{USE}
 
 To try the library, to compare with, to start from. It knows single, whole, upright shapes of these {kinds}, and answers
 with one of its names for any input. It was not trained on pieces of shapes, scans with clutter or shapes lying down.

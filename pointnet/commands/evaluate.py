@@ -3,10 +3,12 @@
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
@@ -16,7 +18,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught, evaluate
 from pointnet.evaluation.tasks import Task, task_of
 from pointnet.inference.judge import Judge, Trust
-from pointnet.models import PointNetClassifier, load_model
+from pointnet.models import PointNetClassifier, PointNetModel, load_model
 from pointnet.names import printable
 from pointnet.training.run_folder import CONFIG, read_config
 
@@ -36,22 +38,37 @@ def run(flags: Namespace) -> int:
     check_taught(model, data, flags.run, where)
     if not flags.json:
         print(threads, flush=True)
-    model.to(device)
-    score = partial(evaluate, model, data, device, votes=flags.votes, contract=contract)
-    if isinstance(model, PointNetClassifier):
-        trust = Trust(Judge(model, contract, flags.votes))
-        scores = score(by_class=True, look=trust.look) | trust.result()
-    else:
-        scores = score(by_class=True)
-    for degrees in flags.rotate or ():
-        rotated = score(degrees=degrees)
-        scores.setdefault("rotated", {})[str(degrees)] = rotated[task.chooser]
+    scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
     for line in data.left_out():
         print(line, file=sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)
     print(json.dumps(scores) if flags.json else text_of(scores, task))
     return 0
+
+
+def all_scores(
+    model: PointNetModel,
+    data: LabelledClouds,
+    device: torch.device | str = "cpu",
+    votes: int = 1,
+    rotations: Sequence[int] = (),
+) -> dict[str, Any]:
+    """As `evaluate` with "of_class"; of a classifier also what `Trust` gives.
+
+    Where there are `rotations`, "rotated" has the task's first metric with all clouds rotated about the up axis by each
+    of these angles, in degrees.
+    """
+    task, contract = task_of(model), Contract.of(model)
+    score = partial(evaluate, model, data, device, votes=votes, contract=contract)
+    if isinstance(model, PointNetClassifier):
+        trust = Trust(Judge(model, contract, votes))
+        scores = score(by_class=True, look=trust.look) | trust.result()
+    else:
+        scores = score(by_class=True)
+    if rotations:
+        scores["rotated"] = {str(degrees): score(degrees=degrees)[task.chooser] for degrees in rotations}
+    return scores
 
 
 def open_data(flags: Namespace, task: Task, contract: Contract) -> tuple[LabelledClouds, str]:
