@@ -8,6 +8,7 @@ import torch
 import trimesh
 
 from benchmarks import trust as benchmark
+from pointnet import __main__ as command_line
 from pointnet import load_model, predict
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import Contract
@@ -20,7 +21,7 @@ from pointnet.evaluation.trust import (
     measure_trust,
     measures,
 )
-from pointnet.inference.judge import Judge, Opinion
+from pointnet.inference.judge import Opinion
 from pointnet.inference.predict import predict_each
 from pointnet.training import TrainConfig, fit
 from tests.helpers import quiet, tiny
@@ -142,7 +143,7 @@ def test_a_cloud_that_lies_is_told_from_one_that_stands(taught, tmp_path):
     """A rod whose file has y up is a rod, and as a disc it would be of another class."""
     generator = np.random.default_rng(1)
     standing = [shell(256, generator, (0.3, 0.3, 1)) for _ in range(5)]
-    noted, eager = [], load_model(taught)
+    eager = load_model(taught)
     eager.preprocessing["familiar"]["other_up"] = 0.0
     lying = [cloud[:, [0, 2, 1]] * (1, 1, -1) for cloud in standing]
     for cloud, fallen in zip(standing, lying, strict=True):
@@ -155,10 +156,9 @@ def test_a_cloud_that_lies_is_told_from_one_that_stands(taught, tmp_path):
         of_page = [next(predict_each([each], load_model(taught), "auto", 1, None))[1] for each in (cloud, fallen)]
         np.testing.assert_allclose(*of_page, atol=1e-5)
         plain = predict(fallen, eager)
-        assert plain.up == "z"
-        noted.append("with y up it would be rod 100.0%, which is surer: --up y" in plain.notes)
+        assert (plain.up, plain.surer_up) == ("z", "y")
+        assert any(note.startswith("with y up it would be rod 100.0%, which is surer: --up y") for note in plain.notes)
         assert not any("up it would" in note for note in predict(fallen, taught, up="z").notes)
-    assert any(noted)  # others are settled
     trimesh.PointCloud(standing[0]).export(tmp_path / "lying.glb")  # whose format says that y is up
     for up in (None, "auto"):
         found = predict(tmp_path / "lying.glb", taught, up=up)
@@ -166,21 +166,18 @@ def test_a_cloud_that_lies_is_told_from_one_that_stands(taught, tmp_path):
         assert not any(" up" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("up", [None, "auto"])
-def test_the_other_up_is_asked_only_where_it_can_matter(taught, monkeypatch, up):
-    generator = np.random.default_rng(2)
-    clouds = [shell(256, generator, (0.3, 0.3, z)) for z in (0.2, 0.3, 0.35, 0.4, 1)]
-    clouds += [clouds[-1][:, [0, 2, 1]], generator.normal(size=(256, 3))]
-    asked, opinions = [], Judge.opinions
-    monkeypatch.setattr(Judge, "opinions", lambda judge, some: asked.append(len(some)) or opinions(judge, some))
-    found = predict(clouds, taught, up=up)
-    monkeypatch.setattr(Opinion, "is_settled", False)
-    always = predict(clouds, taught, up=up)
-    assert asked[1] < len(clouds) if up is None else asked[1] == len(clouds)
-    assert asked[::2] == [len(clouds)] * 2
-    assert asked[3] == len(clouds)
-    for one, other in zip(found, always, strict=True):
-        assert (one.class_name, one.up, one.sure, one.notes) == (other.class_name, other.up, other.sure, other.notes)
+def test_a_line_says_where_most_files_would_be_surer_with_the_other_axis_up(taught, tmp_path, capsys):
+    generator = np.random.default_rng(3)
+    rods = [shell(256, generator, (0.3, 0.3, 1)) for _ in range(3)]
+    eager = load_model(taught)
+    eager.preprocessing["familiar"]["other_up"] = 0.0
+    eager.save_pretrained(tmp_path / "eager")
+    for i, cloud in enumerate(rods):
+        np.save(tmp_path / f"standing{i}.npy", cloud)
+        np.save(tmp_path / f"lying{i}.npy", cloud[:, [0, 2, 1]])
+    for kind, is_said in (("lying", True), ("standing", False)):
+        assert command_line.main(["predict", str(tmp_path / f"{kind}*"), "--model", str(tmp_path / "eager")]) == 0
+        assert ("answers would be surer with y up: --up y" in capsys.readouterr().out) == is_said
 
 
 def test_the_surer_of_two_up_axes_has_the_lower_energy():
@@ -190,9 +187,6 @@ def test_the_surer_of_two_up_axes_has_the_lower_energy():
     assert other.is_surer_than(own, 0.4)
     assert not other.is_surer_than(own, 0.6)
     assert not own.is_surer_than(other)
-    assert Opinion([0.9, 0.1], [], -2.0).is_settled
-    assert not own.is_settled
-    assert not Opinion([0.9, 0.1], ["flat"], -2.0).is_settled
 
 
 def test_an_answer_is_doubted_for_few_points_what_is_unusual_and_less_than_an_even_chance():

@@ -122,7 +122,7 @@ def predict(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
     add("--task", help="classification, part (of an object) or scene (a room in metres, with colours)")
-    add("--model", help=f"{RUN} (default: pointnet_modelnet40; with --task part: pointnet_shapes_part)")
+    add("--model", help=f"{RUN} (default: pointnet_modelnet40_upright; with --task part: pointnet_shapes_part)")
     add("--category", help="for parts: the category of the objects, by its name in the data set; labels get better")
     add(
         "--up",

@@ -65,7 +65,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
     calibrated = "" if contract.is_calibrated else "not "
     known = f"{name}: {len(model.classes)} classes; takes {expected}; probabilities {calibrated}calibrated"
     yield f"{known}; {threads}", None
-    views, count = list[View](), 0
+    views, count, surer = list[View](), 0, Counter[str | None]()
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
     for shown, each in zip(output_names(files), predictions, strict=True):
         if isinstance(each, PointCloudFileError):
@@ -78,10 +78,14 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
         text = f"{found.file!s:{file_width}}  {first:{class_width}} {share:6.1%}{then}{unsure}"
         yield text, found.as_json(flags.top)
         yield from ((f"    {note}", None) for note in found.notes)
+        surer[found.surer_up] += 1
         if flags.out and len(views) < MOST_CLOUDS:
             notes = [*([then.removeprefix(", ")] if then else []), *found.notes]
             view = file_view(os.path.basename(shown), PointCloud(points, None, None, None), notes=notes)
             views.append(view._replace(answer=f"{first} {share:.1%}", sure=found.sure))
+    axis, often = surer.most_common(1)[0] if surer else (None, 0)
+    if axis is not None and 2 * often > count > 1:
+        yield f"{often} of {count} answers would be surer with {axis} up: --up {axis}", None
     yield from page_of(Path(flags.out or FOLDER) / "classes.html", views, count, known)
 
 

@@ -17,7 +17,6 @@ from pointnet.models import PointNetClassifier
 
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
 AUTO = "auto"  # the up axis whose answer is surer
-SETTLED = 0.8  # from this probability on, no usual cloud is asked for with the other axis up
 
 
 class Opinion(NamedTuple):
@@ -41,11 +40,6 @@ class Opinion(NamedTuple):
             return [few]
         return [*self.reasons, *(["no class has an even chance"] if self.probability < EVEN_CHANCE else [])]
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether no other can be clearly surer."""
-        return not self.reasons and self.probability > SETTLED
-
     def is_surer_than(self, other: Opinion, margin: float = 0.0) -> bool:
         """By its energy, of the same cloud with the other axis up."""
         return other.energy - self.energy > margin
@@ -59,9 +53,9 @@ class Judge:
         self.familiar = None if contract.familiar is None else Familiar.from_json(contract.familiar)
         self.clearly = self.familiar.other_up if self.familiar else float("inf")  # of energies, see `is_surer_than`
 
-    def may_turn(self, opinion: Opinion, up: str | None) -> bool:
-        """Whether the other axis may matter for a cloud whose `up=` of `predict` is this."""
-        return up == AUTO or (up is None and self.familiar is not None and not opinion.is_settled)
+    def asks_both(self, up: str | None) -> bool:
+        """Whether clouds whose `up=` of `predict` is this are also asked for with the other axis up."""
+        return up == AUTO or (up is None and self.familiar is not None)
 
     def opinions(self, clouds: Sequence[NDArray[np.float32]]) -> list[Opinion]:
         """Of clouds (C, N) of one size."""

@@ -37,6 +37,7 @@ class Prediction:
         notes: short sentences: what of the file was guessed or left out, why the answer is not sure, and whether the
             other up axis would give a surer one.
         up: the up axis of the cloud, "z" or "y", as it was taken.
+        surer_up: the other axis, where its answer is clearly surer; else None.
     """
 
     file: Path | None
@@ -44,6 +45,7 @@ class Prediction:
     sure: bool = True
     notes: tuple[str, ...] = ()
     up: str = "z"
+    surer_up: str | None = None
 
     @property
     def class_name(self) -> str:
@@ -165,8 +167,8 @@ def predict_each(
         ups = [(axis or "z") if path is None else up_of(path, axis or contract.up) for path in paths]
         there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
         first = dict(zip(there, judge.opinions([cloud.channels for cloud in there.values()]), strict=True))
-        # Where neither the caller nor the format says which axis is up, the other is asked too, if that can matter.
-        open_ups = [i for i in there if not says_up(paths[i]) and judge.may_turn(first[i], up)]
+        # Where neither the caller nor the format says which axis is up, the other is asked too.
+        open_ups = [i for i in there if not says_up(paths[i]) and judge.asks_both(up)]
         turned = {i: with_other_up(there[i].channels, ups[i], contract.normals) for i in open_ups}
         other = dict(zip(turned, judge.opinions([*turned.values()]), strict=True))
         for i, cloud in enumerate(clouds):
@@ -193,19 +195,19 @@ def answer(
 ) -> Prediction:
     """The prediction from what the model says of a cloud, and of the same with the other axis up: the surer one where
     `clearly` is None, else the first, with a note if the other is surer by more than that."""
-    notes, turned = cloud.notes, "y" if up == "z" else "z"
+    notes, turned, surer_up = cloud.notes, "y" if up == "z" else "z", None
     if other is not None and other.is_surer_than(first, clearly or 0.0):
         if clearly is None:
             first, up = other, turned
             notes += (f"taken with {turned} up, which is surer",)
         else:
-            name, share = model.classes[other.label], other.probability
+            name, share, surer_up = model.classes[other.label], other.probability, turned
             notes += (f"with {turned} up it would be {name} {share:.1%}, which is surer: --up {turned}",)
     reasons = first.doubts(cloud.few)
     if reasons:
         notes += (f"unsure: {'; '.join(reasons)}",)
     ranked = sorted(zip(model.classes, first.probabilities, strict=True), key=lambda pair: -pair[1])
-    return Prediction(path, dict(ranked), not reasons, notes, up)
+    return Prediction(path, dict(ranked), not reasons, notes, up, surer_up)
 
 
 def says_up(path: Path | None) -> bool:

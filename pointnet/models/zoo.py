@@ -6,7 +6,7 @@ from .encoder import PointNetModel
 from .pretrained import load_folder
 
 # The shipped weights that predict where no model is named, by task.
-DEFAULTS = {"classification": "pointnet_modelnet40", "part": "pointnet_shapes_part"}
+DEFAULTS = {"classification": "pointnet_modelnet40_upright", "part": "pointnet_shapes_part"}
 
 
 def load_model(path: AnyPath, num_classes: int | None = None) -> PointNetModel:
