@@ -29,7 +29,8 @@ RECIPES["paper"] = TrainConfig(
 RECIPES["modern"] = TrainConfig(epochs=150, early_share=0.85, tnet_width=0.25, ema=0.999)
 
 # For objects that face any way, as files of one's own do: as `modern`, 100 epochs, each shape rotated about the up axis
-# by any angle. UPRIGHT_FIGURES
+# by any angle. On that split it reached 89.93 % overall on test with seed 0, one vote, and 89.20 to 89.93 % with all
+# shapes rotated by 45 to 180 degrees. The record is modelnet40_dev_upright_seed0 in docs/records.
 RECIPES["upright"] = dataclasses.replace(RECIPES["modern"], epochs=100, rotate=180.0)
 
 # For time: as `modern`, 24 epochs.
