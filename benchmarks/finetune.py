@@ -4,8 +4,8 @@ python -m benchmarks.finetune --root ../shared/data/psb_parts_dev
 
 The categories of a set in ShapeNetPart's text layout are the classes. Of each, n files are drawn by the seed to train
 on, a fifth of which choose the epoch; all others are the test split. Each run is `train.py` on such a folder. The
-table has the mean and standard deviation over the seeds, and the mean seconds of a run. Called again, it keeps finished
-runs.
+table has the mean and standard deviation over the seeds, and the mean seconds of CPU time of a run, which other work on
+the machine changes little. Called again, it keeps finished runs.
 
     --files     how many files of a class (psb_parts_dev has 16, so 13 is the most that leaves three to test)
     --init      the weights
@@ -14,7 +14,9 @@ runs.
 
 import argparse
 import random
+import shutil
 import statistics
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -23,7 +25,7 @@ from benchmarks.common import machine
 from pointnet.commands import train
 from pointnet.devices import use_threads
 from pointnet.names import no_folder
-from pointnet.training.run_folder import is_finished, read_result
+from pointnet.training.run_folder import read_result
 from pointnet.training.seeds import percent
 
 # The files are y up, face any way, and hold x y z nx ny nz part.
@@ -55,16 +57,18 @@ def make_set(root: Path, out: Path, count: int, seed: int) -> Path:
     return out
 
 
-def trained(words: Sequence[str], out: Path) -> dict[str, float]:
-    """The test accuracy and the seconds of a run, made now or before."""
-    if not is_finished(out):
-        begun = ["--resume"] if (out / "checkpoint.pt").exists() else words
-        with open(f"{out}.log", "a", encoding="utf-8") as log, redirect_stdout(log):
-            code = train.main([*begun, "--out", str(out)])
+def trained(words: Sequence[str], out: Path) -> tuple[float, float]:
+    """The test accuracy of a run, made now or before, and its seconds of CPU time."""
+    seconds = out / "cpu_seconds.txt"
+    if not seconds.is_file():
+        shutil.rmtree(out, ignore_errors=True)  # it was stopped, and its time with it
+        before = time.process_time()
+        with open(f"{out}.log", "w", encoding="utf-8") as log, redirect_stdout(log):
+            code = train.main([*words, "--out", str(out)])
         if code:
             raise SystemExit(code)
-    result = read_result(out)
-    return {"accuracy": result["test"]["overall_accuracy"], "seconds": result["seconds"]}
+        seconds.write_text(f"{time.process_time() - before:.1f}\n")
+    return read_result(out)["test"]["overall_accuracy"], float(seconds.read_text())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,10 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for seed in flags.seeds:
                 where = ["--root", str(sets[n, seed]), "--seed", str(seed), "--threads", str(flags.threads)]
                 runs.append(trained([*chosen, *DATA, *where, *more], folders[n, seed] / way.replace(" ", "-")))
-            accuracies = [run["accuracy"] for run in runs]
+            accuracies, seconds = zip(*runs, strict=True)
             spread = statistics.stdev(accuracies) if len(runs) > 1 else None
-            cells.append(percent(statistics.fmean(accuracies), spread))
-            cells.append(f"{statistics.fmean(run['seconds'] for run in runs):.0f}")
+            cells += [percent(statistics.fmean(accuracies), spread), f"{statistics.fmean(seconds):.0f}"]
         print(f"| {n} | {' | '.join(cells)} |", flush=True)
 
 

@@ -284,7 +284,7 @@ def with_intensity(folder: Path) -> str:
     """The folder of weights that were taught intensities from 100 to 300, in tables that have y up."""
     model = described(MODELS["pointnet"](3, **SMALL, in_channels=4))
     model.preprocessing = {"num_points": 32, "channels": ["x", "y", "z", "intensity"], "intensity": [100.0, 300.0]}
-    model.preprocessing |= {"scale": "unit sphere", "up": "y", "columns": "x,y,z,intensity"}
+    model.preprocessing |= {"scale": "unit sphere", "up": "y", "columns": "x,y,z,intensity", "rotations": 90.0}
     model.save_pretrained(folder)
     return str(folder)
 
@@ -299,7 +299,7 @@ def test_files_are_read_as_those_that_the_weights_were_taught_to_the_scale_of_in
     weights = with_intensity(tmp_path / "weights")
     assert train.main([*words, "--init", weights, "--out", str(tmp_path / "run")]) == 0
     given, kept = (Contract.of(load_model(folder)) for folder in (weights, tmp_path / "run"))
-    for name in ("channels", "intensity", "up", "columns", "scale"):
+    for name in ("channels", "intensity", "up", "columns", "scale", "rotations"):
         assert getattr(kept, name) == getattr(given, name), name
     own = error_of(capsys, train.main, [*words, "--init", weights, "--features", "", "--out", str(tmp_path / "no")])
     assert "it was taught points of x, y, z, intensity; the data set has x, y, z" in own
@@ -319,6 +319,7 @@ def test_init_begins_with_its_own_recipe_and_with_the_points_and_files_of_the_we
     y = with_intensity(tmp_path / "y")
     turned = parse_command(["--init", y, "--dataset", "folder"]).config
     assert (turned.up, turned.columns, turned.features) == ("y", "x,y,z,intensity", "intensity")
+    assert (turned.rotate, parse_command(["--init", y, "--rotate", "9"]).config.rotate) == (90.0, 9.0)
     other = parse_command(["--init", y, "--dataset", "modelnet40"]).config
     assert (other.up, other.columns, other.features) == ("", "", "")
     given = parse_command(["--init", y, "--dataset", "folder", "--up", "z", "--columns", ""]).config

@@ -129,7 +129,7 @@ def as_taught(config: TrainConfig, init: str, given: Mapping[str, Any]) -> Train
     if taken := [name for name in OF_ENCODER if name in given]:
         raise ValueError(f"--{taken[0]} is of a new encoder; that of --init has its own; leave it out")
     contract = taught_by(init)
-    values: dict[str, Any] = {"num_points": contract.num_points}
+    values: dict[str, Any] = {"num_points": contract.num_points, "rotate": max(config.rotate, contract.rotations)}
     if given.get("dataset") == "folder":
         features = ",".join(WORDS[name] for name in contract.features)
         values |= {"features": features, "up": contract.up or "", "columns": contract.columns}

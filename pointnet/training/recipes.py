@@ -5,7 +5,8 @@ import dataclasses
 from .settings import FIELDS, TrainConfig
 
 RECIPES: dict[str, TrainConfig] = {}
-INHERITED = ("num_points", "features", "up", "columns")  # what --init takes from the weights where no flag gives it
+# What --init takes from the weights where no flag gives it.
+INHERITED = ("num_points", "rotate", "features", "up", "columns")
 
 # The published protocol: Qi et al. 2017 and its supplement, section C, with the figures of the released code.
 # Adam from 1e-3, times 0.7 every 20 epochs (the supplement says halved), 250 epochs of batches of 32; batch norm's
