@@ -24,6 +24,7 @@ from pathlib import Path
 from benchmarks.common import machine
 from pointnet.commands import train
 from pointnet.devices import use_threads
+from pointnet.models import DEFAULTS
 from pointnet.names import no_folder
 from pointnet.training.run_folder import read_result
 from pointnet.training.seeds import percent
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/finetune"))
     parser.add_argument("--files", type=int, nargs="+", default=[5, 10, 13])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--init", default="pointnet_modelnet40")
+    parser.add_argument("--init", default=DEFAULTS["classification"])
     parser.add_argument("--set_only", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     flags, more = parser.parse_known_args(arguments)

@@ -309,7 +309,7 @@ def test_init_begins_with_its_own_recipe_and_with_the_points_and_files_of_the_we
     recipe = RECIPES["finetune"]
     assert recipe.init in shipped()
     assert 0 < recipe.trunk_lr < 1
-    assert parse_command(["--recipe", "finetune"]).config == recipe
+    assert parse_command(["--recipe", "finetune"]).config == dataclasses.replace(recipe, rotate=180.0)
     one = dataclasses.replace(recipe, init=trained, dataset="folder")
     words = ["--init", trained, "--dataset", "folder"]
     assert parse_command(words).config == dataclasses.replace(one, num_points=32)
