@@ -102,12 +102,14 @@ def test_what_is_measured_of_a_cloud_is_by_hand_and_without_scale():
     assert few["dense"] == few["filled"] == 0
 
 
-def test_limits_keep_all_but_a_twentieth_and_weigh_each_measure_alike():
+def test_limits_keep_all_but_a_twentieth_and_weigh_each_measure_by_its_share():
     values = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.arange(1, 7)
     limits = limits_of(values)
     beyond = values > limits
     assert 0.95 <= (~beyond).all(1).double().mean() < 0.953
-    assert len(beyond.sum(0).unique()) == 1
+    of_logits, of_points = beyond.sum(0).split([2, 4])
+    assert len(of_logits.unique()) == len(of_points.unique()) == 1
+    assert int(of_points[0]) == int(of_logits[0]) // 5 > 0
     assert (limits_of(values[:3]) == values[:3].amax(0)).all()
 
 

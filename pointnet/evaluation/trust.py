@@ -42,6 +42,9 @@ UNUSUAL = {
     "flat": "all its points are in a plane",
     "thin": "all its points are on a line",
 }
+# How many of validation may be beyond each, relative to each other: what is measured of the points finds junk that is
+# far beyond any shape, and what is measured of the logits finds objects that are nearly like those of training.
+SHARES = torch.tensor([1.0, 1.0, 0.2, 0.2, 0.2, 0.2])
 
 
 class Familiar(NamedTuple):
@@ -207,11 +210,15 @@ def _within_classes(logits: Tensor, labels: Tensor, classes: int) -> tuple[Tenso
     return means, torch.linalg.inv(covariance)
 
 
-def limits_of(values: Tensor) -> Tensor:
-    """The limits (M,), as many of S values (S, M) beyond each, of which all are kept by `PASSING` of them at least."""
-    ordered = values.sort(0).values
-    for beyond in range(len(values)):
-        limits = ordered[len(values) - 1 - beyond]
+def limits_of(values: Tensor, shares: Tensor = SHARES) -> Tensor:
+    """Limits (M,) such that at least `PASSING` of S rows (S, M) are within all of them.
+
+    As many rows are beyond each limit as `shares` (M,) say, relative to each other.
+    """
+    ordered, found = values.sort(0).values, values.max(0).values
+    for beyond in range(1, len(values)):
+        limits = ordered.gather(0, (len(values) - 1 - (beyond * shares).long())[None])[0]
         if (values <= limits).all(1).double().mean() < PASSING:
-            return ordered[len(values) - beyond]
-    return limits
+            break
+        found = limits
+    return found
