@@ -21,6 +21,7 @@ from pointnet.names import did_you_mean, did_you_mean_path
 
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*\n\s*\]")  # a list of numbers over several lines, which becomes one line
 # What else may be there, by how it begins: what torch.save and pickle write, what a clone without Git LFS has.
 OTHER_KINDS = {
     rb"PK|\x80[\x02-\x05]": "a pickle, which may hold code and is not opened; see python -m pointnet convert",
@@ -68,7 +69,8 @@ def _fetch(name: str, revision: str | None) -> Path:
 def save_config(folder: AnyPath, **config: Any) -> None:
     """Writes `config.json`: model, its name in `MODELS`; arguments; classes; preprocessing, what it expects of points;
     and for a folder that is shared sha256, of its weights file."""
-    write_atomically(Path(folder) / CONFIG_FILE, json.dumps(config, indent=2).encode())
+    text = NUMBERS.sub(lambda found: " ".join(found[0].split()), json.dumps(config, indent=2))
+    write_atomically(Path(folder) / CONFIG_FILE, text.encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
