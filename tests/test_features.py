@@ -101,7 +101,7 @@ def test_intensity_has_the_scale_of_the_training_split_in_every_split(tmp_path):
     torch.testing.assert_close(other.points[:, 6], test._stored[:, 6] / 1000)
     fit(tiny(tmp_path / "run", epochs=1), train, log=quiet)
     check_taught(load_model(tmp_path / "run"), test, "run", "the set")
-    with pytest.raises(ValueError, match=r"run: its intensity from 0 to 1 is \(3\d\d\d"):
+    with pytest.raises(ValueError, match=r"run: its intensity is scaled by \(3\d\d\d"):
         check_taught(load_model(tmp_path / "run"), other, "run", "the set")
 
 

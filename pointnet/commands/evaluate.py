@@ -32,7 +32,7 @@ def run(flags: Namespace) -> int:
     keep_freed_memory()
     model = load_model(flags.run)
     task, contract = task_of(model), Contract.of(model)
-    if flags.rotate and task.name == "scene":
+    if flags.rotate and contract.channels == CHANNEL_NAMES:
         raise ValueError("blocks of rooms have shares of the room's sides, which cannot be rotated; leave out --rotate")
     data, where = open_data(flags, task, contract)
     check_taught(model, data, flags.run, where)
@@ -86,13 +86,13 @@ def open_data(flags: Namespace, task: Task, contract: Contract) -> tuple[Labelle
             raise ValueError(f"{flags.run}: its folder does not say what it was trained on; name it: {wanted}")
         config = read_config(flags.run)
         name, root, columns, up = config.dataset, config.root, config.columns, config.up
-    elif name in ("folder", "shapenetpart"):
+    elif name in ("folder", "parts", "scenes", "shapenetpart"):
         up = contract.up or ""
     check_dataset(name, task.name)
     root = flags.root or root
     how = {"download": flags.download, "task": task.name, "columns": flags.columns or columns, "up": flags.up or up}
     features = () if contract.channels == CHANNEL_NAMES else contract.features  # those of S3DIS are its own
-    how |= {"features": features, "intensity": contract.intensity}
+    how |= {"features": features, "intensity": contract.intensity, "block": contract.block}
     data = open_dataset(name, root, flags.split, contract.num_points, **how)
     return data, f"{name} in {root}"
 

@@ -32,7 +32,7 @@ COMMANDS = {
 }
 DATA_SETS = (
     "shapes, modelnet40, modelnet10, scanobjectnn, scanobjectnn_obj_bg, scanobjectnn_obj_only, folder, shapenetpart, "
-    "s3dis, s3dis_area1 to s3dis_area6"
+    "parts, s3dis, s3dis_area1 to s3dis_area6, scenes"
 )
 STARTS = ("--pretrained", "--weights", "--checkpoint", "--finetune", "--ckpt")  # what others call --init
 RUN = "a run folder, or the name of shipped weights"
@@ -121,7 +121,7 @@ def predict(parser: ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
-    add("--task", help="classification, part (of an object) or scene (a room in metres, with colours)")
+    add("--task", help="classification, part (of an object) or scene (a room or another scan)")
     add("--model", help=f"{RUN} (default: pointnet_modelnet40_upright; with --task part: pointnet_shapes_part)")
     add("--category", help="for parts: the category of the objects, by its name in the data set; labels get better")
     add(
@@ -146,7 +146,7 @@ def evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset", help=f"{DATA_SETS} (default: the run's own)")
     add_data(parser, "as in training; with --dataset: data")
     parser.add_argument("--split", default="test", help="test or train")
-    text = "those of tables in --dataset folder (default: as in training)"
+    text = "those of tables of your own files (default: as in training)"
     parser.add_argument("--columns", metavar="X,Y,...", default="", help=text)
     parser.add_argument("--up", default="", help="the up axis of the files, y or z (default: as in training)")
     text = "score objects also with all clouds rotated about the up axis by each of these angles, such as 0 45 90 180"

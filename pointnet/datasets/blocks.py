@@ -1,23 +1,31 @@
-"""Rooms cut into blocks of a metre by a metre, one every half metre, as networks of scenes take them."""
+"""Scenes cut into square blocks, one every half side, as networks of scenes take them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pointnet.points.frame import BLOCK
+
+from .clouds import draw_labelled
 
 POINTS = 4096  # of a block, in the published data
 CHANNEL_NAMES = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")
 CHANNELS = len(CHANNEL_NAMES)
-SIDE, STRIDE = 1.0, 0.5  # of the blocks, in metres: a block is two by two cells
-WIDEST = 1000  # metres; a wider room is probably not in metres
+SIDE, STRIDE = 1.0, 0.5  # of the published blocks, in metres: a block is two by two cells
+WIDEST = 1000  # blocks; a wider scene is probably in another unit
+FEWEST = 100  # points; a block of fewer is dropped
+MESH_POINTS = 100_000  # drawn from the mesh of a scene
 
 
 class Cells(NamedTuple):
-    """Points by the square cells of `STRIDE` that they are in, row by row; a block is two by two cells."""
+    """Points by the square cells of half a block's side that they are in, row by row; a block is two by two cells."""
 
     order: NDArray[np.integer]  # (N,), the points
     starts: NDArray[np.int64]  # where in it those of each cell begin, and N
@@ -25,14 +33,14 @@ class Cells(NamedTuple):
     along: int  # blocks in y
 
     @classmethod
-    def of(cls, points: Any) -> Cells:
+    def of(cls, points: Any, side: float = SIDE) -> Cells:
         """Of points (N, 3), an array or `Rows` of float32 from 0 upwards. They are looked at block by block."""
-        blocks = range(0, len(points), BLOCK)
+        blocks, stride = range(0, len(points), BLOCK), side / 2
         widest = np.max([points[start : start + BLOCK][:, :2].max(0) for start in blocks], axis=0)
-        across, along = np.maximum(np.ceil((widest - SIDE) / STRIDE).astype(int) + 1, 1).tolist()
+        across, along = np.maximum(np.ceil((widest - side) / stride).astype(int) + 1, 1).tolist()
 
         def cells_of(start: int) -> NDArray[np.int64]:
-            at = (points[start : start + BLOCK][:, :2] / STRIDE).astype(int)
+            at = (points[start : start + BLOCK][:, :2] / stride).astype(int)
             return np.minimum(at, (across, along)) @ (along + 1, 1)
 
         counts = np.zeros((across + 1) * (along + 1), np.int64)
@@ -61,17 +69,69 @@ class Cells(NamedTuple):
 
     def counts(self) -> NDArray[np.int64]:
         """(across, along), how many points each block has."""
-        grid = np.diff(self.starts).reshape(self.across + 1, self.along + 1)
+        grid = self.grid()
         return grid[:-1, :-1] + grid[1:, :-1] + grid[:-1, 1:] + grid[1:, 1:]
+
+    def grid(self) -> NDArray[np.int64]:
+        """(across + 1, along + 1), how many points each cell has."""
+        return np.diff(self.starts).reshape(self.across + 1, self.along + 1)
+
+
+def check_extent(extent: NDArray[np.floating], side: float, hint: str) -> None:
+    """Raises ValueError, which ends with the hint, where a scene is wider than `WIDEST` blocks."""
+    if extent.max() > WIDEST * side:
+        got = f"{extent.max() / side:,.0f} of them"
+        raise ValueError(f"must be at most {WIDEST:,} blocks of {side:g} wide, got {got}; {hint}")
 
 
 def block_channels(
-    points: NDArray[np.float32], colors: NDArray[np.float32], extent: NDArray[np.float32]
+    points: NDArray[np.float32],
+    features: NDArray[np.float32],
+    extent: NDArray[np.float32],
+    side: float = SIDE,
+    shares: bool = True,
 ) -> NDArray[np.float32]:
-    """The nine channels of a block's points: (n, 3), (n, 3), and how far the room reaches (3,) -> (n, CHANNELS).
+    """The channels of a block's points: (n, 3), (n, F), how far the scene reaches (3,) -> (n, 3 + F, or 6 + F).
+
+    x and y are from the middle of the block, z from the scene's lowest point, in sides of a block; then the features;
+    then x, y and z as shares of the scene's extent, if these are wanted. With colours these are the published nine.
 
     The middle of a block is half a side beyond the least x and y of its points; z stays. Source: PointNet,
     sem_seg/indoor3d_util.py, room2blocks_plus_normalized (which takes the least of the points drawn, not of all).
     """
-    middle = np.append(points[:, :2].min(0) + np.float32(SIDE / 2), np.float32(0))
-    return np.hstack([points - middle, colors, points / np.where(extent > 0, extent, 1)], dtype=np.float32)
+    middle = np.append(points[:, :2].min(0) + np.float32(side / 2), np.float32(0))
+    of_scene = [points / np.where(extent > 0, extent, 1)] if shares else []
+    return np.hstack([(points - middle) / np.float32(side), features, *of_scene], dtype=np.float32)
+
+
+def cut_blocks(
+    points: Any,
+    features: Callable[[NDArray[np.integer]], NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    cells: Cells,
+    corners: NDArray[np.integer],
+    shape: tuple[int, int],
+    generator: Generator,
+    **how: Any,
+) -> NDArray[np.float32]:
+    """The blocks at these corners (n, 2) as `LabelledPoints` has them: -> (n, *shape), shape (C + 1, K).
+
+    Args:
+        points: (N, 3) from 0 upwards, an array or `Rows`.
+        features: gives those of rows of the points.
+        how: the extent, and what else `block_channels` takes.
+    """
+    blocks = np.empty((len(corners), *shape), np.float32)
+    for block, (i, j) in zip(blocks, corners, strict=True):
+        rows = np.concatenate([cells.order[part] for part in cells.block(i, j)])
+        channels = block_channels(points[rows], features(rows), **how)
+        block[:] = draw_labelled(channels, labels[rows], shape[1], generator)
+    return blocks
+
+
+def held_out_scenes(of_block: Tensor, seed: int, fraction: float) -> Tensor:
+    """(S,) bool, the blocks of some scenes, never of all, given the scene of each (S,): blocks of one overlap."""
+    scenes = of_block.unique()
+    count = min(max(round(len(scenes) * fraction), fraction > 0), len(scenes) - 1)
+    chosen = torch.randperm(len(scenes), generator=torch.Generator().manual_seed(seed))[:count]
+    return torch.isin(of_block, scenes[chosen])

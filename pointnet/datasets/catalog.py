@@ -17,6 +17,8 @@ from .download import ARCHIVES
 from .download import download as fetch
 from .folder import MeshFolder
 from .modelnet import ModelNet
+from .own_parts import PartFolder
+from .own_scenes import SceneFolder
 from .releases import check_one_of
 from .s3dis import S3DIS
 from .scanobjectnn import ScanObjectNN
@@ -42,8 +44,12 @@ DATASETS_OF: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
         "scanobjectnn_obj_only": partial(ScanObjectNN, variant="objects", background=False),
         "folder": MeshFolder,
     },
-    "part": {"shapes": shape_parts, "shapenetpart": _shapenetpart},
-    "scene": {"s3dis": S3DIS, **{f"s3dis_area{i}": partial(S3DIS, area=f"Area_{i}") for i in range(1, 7)}},
+    "part": {"shapes": shape_parts, "shapenetpart": _shapenetpart, "parts": PartFolder},
+    "scene": {
+        "s3dis": S3DIS,
+        **{f"s3dis_area{i}": partial(S3DIS, area=f"Area_{i}") for i in range(1, 7)},
+        "scenes": SceneFolder,
+    },
 }
 
 # What --download fetches. ModelNet10 is read from the same HDF5 release as ModelNet40.
@@ -63,6 +69,7 @@ def open_dataset(
     up: str = "",
     features: str | Sequence[str] = "",
     intensity: Range | None = None,
+    block: float = 1.0,
 ) -> LabelledClouds:
     """One split of a data set in `DATASETS_OF[task]`; `LabelledPoints` for the tasks "part" and "scene".
 
@@ -70,11 +77,12 @@ def open_dataset(
         normals: adds three channels, the normals, as "normals" in `features` does.
         strict: a file that cannot be read is an error; else a set of many files lists it in `.bad`.
         download: download the set if it is not found and offered.
-        columns: the names of the columns of files that are tables, as in `read_cloud`; for the data set folder.
+        columns: the names of the columns of files that are tables, as in `read_cloud`; for folder, parts and scenes.
         up: the up axis of its files, "z" or "y"; "": as known of them.
-        features: channels beside x y z: of "normals", "rgb" and "intensity", as a list or joined by commas; all for the
-            data set folder, normals for some others. S3DIS has nine channels of its own, and takes none.
+        features: channels beside x y z: of "normals", "rgb" and "intensity", as a list or joined by commas; all for
+            folder, parts and scenes, normals for some others. S3DIS has nine channels of its own, and takes none.
         intensity: what becomes 0 and 1 of it; None: by the training split.
+        block: the side of the blocks of the data set scenes, in the unit of its files.
 
     Raises:
         PointCloudFileError: the set is missing (and not to be downloaded) or damaged.
@@ -83,7 +91,7 @@ def open_dataset(
     """
     check_one_of("task", task, tuple(DATASETS_OF))
     check_dataset(name, task)
-    options = {"strict": strict, "columns": columns, "up": up or None, "intensity": intensity}
+    options = {"strict": strict, "columns": columns, "up": up or None, "intensity": intensity, "block": block}
     chosen = _chosen(name, task, options, feature_names(features, normals))
     open_split = partial(DATASETS_OF[task][name], root=root, split=split, num_points=num_points, **chosen)
     archive = DOWNLOADS.get(name)
@@ -110,7 +118,7 @@ def _chosen(name: str, task: str, options: dict[str, Any], features: Sequence[st
         own = " to choose: its nine channels are its own" if task == "scene" else ""
         raise ValueError(f"the data set {name} has no {WORDS[missing[0]]}{own}")
     if options["columns"] and "columns" not in known:
-        raise ValueError(f"the data set {name} has columns of its own; --columns is for the data set folder")
+        raise ValueError(f"the data set {name} has columns of its own; --columns is for folder, parts and scenes")
     if options["up"] and "up" not in known:
         raise ValueError(f"the up axis of the data set {name} is known; leave out --up")
     options |= {"features": features} if "features" in known else {"normals": "normals" in features}

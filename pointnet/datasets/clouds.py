@@ -17,7 +17,7 @@ from pointnet.points.features import Range, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloudFileError
 
 # What the unit of clouds may be.
-UNIT_SPHERE, AS_GIVEN, IN_BLOCKS = "unit sphere", "as given", "blocks of a metre"
+UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS = "unit sphere", "as given", "blocks of a metre", "blocks"
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 
 
@@ -34,17 +34,22 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
     once, `data.batch(indices)` some of it, with all K. `data.files` are the clouds' files, if each comes from one;
     `data.bad` are the errors of files that could not be read, `data.notes` lines about files that were not tried.
+    `data.validation` (S,) bool are clouds of the set's own validation split, None or none where it has no such split.
 
     What a network learns of its input beside the points (`evaluation.contract`), None where the numbers tell it, and
     free to be set: `data.channel_names`, such as ("x", "y", "z", "r", "g", "b"); `data.scale`, "unit sphere",
     or "as given" where units matter; `data.up`, how files whose format does not say were turned, "z" or "y";
-    `data.intensity`, the two intensities of the stored points that everybody gets as 0 and 1, None for all as stored.
+    `data.intensity`, the two intensities of the stored points that everybody gets as 0 and 1, None for all as stored;
+    `data.block`, the side of blocks; `data.label_numbers`, the numbers of points' labels in files, () for 0, 1, 2 ...
     """
 
     channel_names: tuple[str, ...] | None = None
     scale: str | None = None
     up: str | None = None
     intensity: Range | None = None
+    block: float = 1.0
+    label_numbers: tuple[int, ...] = ()
+    validation: Tensor | None = None
 
     def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str], num_points: int | None = None):
         if points.dim() != 3 or labels.shape != points.shape[:1]:
@@ -71,13 +76,11 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         """C."""
         return self._stored.shape[1]
 
-    def scale_intensity(self, ends: Range | None, training: NDArray[np.float32]) -> None:
-        """Makes 0 and 1 of these intensities; None: of the `intensity_range` of the training split, (S, C, K).
+    def scale_intensity(self, ends: Range | None, values: NDArray[np.float32]) -> None:
+        """Makes 0 and 1 of these two intensities; None: by the stored ones of the training split, (S, K).
 
-        Notes it where the intensity is the same everywhere.
+        Notes it where they are the same everywhere.
         """
-        assert self.channel_names is not None
-        values = (training if len(training) else self._stored.numpy())[:, self.channel_names.index("intensity")]
         self.intensity = ends or intensity_range(values)
         if (values == values[0, 0]).all():
             self.notes.append(f"intensity is {values[0, 0]:g} at every point of the training split: it tells nothing")
@@ -117,6 +120,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         self._rows = indices if self._rows is None else self._rows[indices]
         self.labels = self.labels[indices]
         self.files = [self.files[i] for i in indices.tolist()] if self.files else []
+        self.validation = None if self.validation is None else self.validation[indices]
 
     def name_of(self, index: int) -> str:
         """How to find the cloud: its file, or else its number in the whole data set, of which this may be a subset."""
@@ -224,7 +228,8 @@ def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Cl
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be in [0, 1), got {fraction}")
-    held_out = data.held_out(seed, fraction)
+    own = data.validation if fraction and data.validation is not None and data.validation.any() else None
+    held_out = data.held_out(seed, fraction) if own is None else own
     return data.subset((~held_out).nonzero().squeeze(1)), data.subset(held_out.nonzero().squeeze(1))
 
 

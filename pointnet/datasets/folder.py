@@ -1,10 +1,7 @@
 """A folder of anyone's meshes and clouds, one subfolder per class."""
 
-import hashlib
-import os
 from collections.abc import Sequence
-from functools import cache, partial
-from itertools import product
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
-from pointnet.names import no_folder
 from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
-from pointnet.points.frame import check_up
-from pointnet.points.read import (
-    SUFFIXES,
-    DatasetNotFoundError,
-    PointCloudFileError,
-    files_in,
-    named_by_hand,
-    passed_over,
-    read_cloud,
-    readable,
-)
+from pointnet.points.read import named_by_hand, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
-from .cache import CachedClouds, cached_clouds, read_note, write_note
+from .cache import CachedClouds, cached_clouds
 from .clouds import UNIT_SPHERE, LabelledClouds
-from .releases import check_num_points, check_one_of, errors_name
-
-MOST_POINTS = 1_000_000
-SPLITS = ("train", "test")
-UNSEEN = "not looked at: files are wanted in root/<class>/, or train/ and test/ in or above that"
+from .own_files import own_files
+from .releases import errors_name
 
 
 class MeshFolder(LabelledClouds):
@@ -44,9 +27,10 @@ class MeshFolder(LabelledClouds):
 
     Args:
         root: holds one folder per class, with the files or with `train/` and `test/`, which hold the files; or holds
-            `train/` and `test/`, each with one folder per class. Without such a split the seed chooses the test split,
-            class by class. The choice is kept in the cache: files that are added or removed later never move another.
-        split: "train" or "test".
+            `train/` and `test/`, each with one folder per class. Beside them `val/` may hold files of the training
+            split for validation. Without such a split the seed chooses the test split, class by class. The choice is
+            kept in the cache: files that are added or removed later never move another.
+        split: "train" (with `val/`, which `split_validation` holds out) or "test".
         num_points: N, at most a million.
         normals: adds three channels, the normals (a mesh's are its faces'); as "normals" in `features` does.
         up: "z", "y", or None for what the format says (z; y for GLB and glTF).
@@ -83,35 +67,19 @@ class MeshFolder(LabelledClouds):
         features: str | Sequence[str] = "",
         intensity: Range | None = None,
     ):
-        check_one_of("split", split, SPLITS)
-        check_up(up)
-        check_num_points(num_points, MOST_POINTS)
-        if not 0 <= test_fraction < 1:
-            raise ValueError(f"test_fraction must be in [0, 1), got {test_fraction}")
-        folder = Path(root)
-        classes, found = _find_files(folder, test_fraction, seed)
-        by_split = {each: [file for file, (_, its) in found.items() if its == each] for each in SPLITS}
-        if not by_split[split]:
-            wanted = "a class needs two files or more, or train/ and test/ of its own"
-            raise PointCloudFileError(folder, f"has no file for its {split} split: {wanted}")
+        files = own_files(Path(root), split, num_points, up, test_fraction, seed)
         chosen = feature_names(features, normals)
-        how = folder, num_points, chosen, up, named_by_hand(columns)
-        cached = sample_files(by_split[split], *how)
-        bad = [*cached.bad, *(PointCloudFileError(file, UNSEEN) for file in files_in(folder) if file not in found)]
-        if strict and bad:
-            raise bad[0]
-        if not cached.files:
-            reason = f": {bad[0]}" if bad else ""
-            raise PointCloudFileError(folder, f"its {split} split holds no file that can be read{reason}")
-        labels = torch.tensor([classes.index(found[file][0]) for file in cached.files])
-        super().__init__(torch.from_numpy(cached.points), labels, classes, num_points)
-        self.up, self.files = up, cached.files
-        self.bad = bad
-        self.notes = passed_over(folder, 2)
-        self.channel_names = channel_names(chosen)
+        how = files.root, num_points, chosen, up, named_by_hand(columns)
+        cached = sample_files(files.of(split), *how)
+        bad = files.bad(cached, split, strict)
+        labels = torch.tensor(files.labels(cached.files))
+        super().__init__(torch.from_numpy(cached.points), labels, files.classes, num_points)
+        self.up, self.files, self.channel_names = up, cached.files, channel_names(chosen)
+        self.bad, self.notes = bad, files.notes
+        self.validation = torch.tensor(files.in_validation(cached.files))
         if "intensity" in chosen:
-            training = split if intensity or not by_split["train"] else "train"
-            self.scale_intensity(intensity, sample_files(by_split[training], *how).points)
+            training = split if intensity or not files.of("train") else "train"
+            self.scale_intensity(intensity, sample_files(files.of(training), *how).points[:, -1])
 
 
 def sample_files(
@@ -141,64 +109,3 @@ def sample_file(
     cloud = read_cloud(path, count, seed_of(path.name), up, True, True, features, columns=columns)
     with errors_name(path):
         return unit_sphere_channels(cloud, features)
-
-
-def _find_files(root: Path, test_fraction: float, seed: int) -> tuple[list[str], dict[Path, tuple[str, str]]]:
-    """The classes, and the class and split of each file, class by class."""
-    if not root.is_dir():
-        wanted = "--root must name one with a folder of files for each class"
-        raise DatasetNotFoundError(root, f"{no_folder(root)}; {wanted}")
-    known = cache(_known)
-    by_split = any(known(folder) for folder in _folders(root / "train"))  # root/train/<class>/<files>
-    if by_split:
-        classes = sorted({folder.name for name in SPLITS for folder in _folders(root / name) if known(folder)})
-    else:
-        classes = [folder.name for folder in _folders(root) if known(folder) or _has_split(folder)]
-    if not classes:
-        wanted = "; ".join(["wanted root/<class>/<files>", *passed_over(root, 2)])
-        raise DatasetNotFoundError(root, f"holds no folder with files to read ({' '.join(SUFFIXES)}); {wanted}")
-    unsplit = {name: known(root / name) for name in classes if not by_split and not _has_split(root / name)}
-    test = _test_files(root, unsplit, test_fraction, seed)
-    found: dict[Path, tuple[str, str]] = {}
-    for name, split in product(classes, SPLITS):
-        files = known(root / split / name if by_split else root / name / split)
-        drawn = [file for file in unsplit.get(name, []) if (file in test) == (split == "test")]
-        found |= dict.fromkeys([*files, *drawn], (name, split))
-    return classes, found
-
-
-def _folders(root: Path) -> list[Path]:
-    if not root.is_dir():
-        return []
-    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _has_split(folder: Path) -> bool:
-    return any((folder / split).is_dir() for split in SPLITS)
-
-
-def _known(folder: Path) -> list[Path]:
-    """The files of a folder that have a suffix we read, in order of name."""
-    return readable(file for file in folder.iterdir() if file.name[0] != ".") if folder.is_dir() else []
-
-
-def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:
-    """The test split of classes without one: unchanged for known files; of new ones enough are chosen at random."""
-    settings = f"-{seed}-{fraction:g}"
-    known = read_note(root, "split", settings)
-    before = dict(known)
-    for found in files.values():
-        names = {_name(file, root): file for file in found}
-        wanted = round(len(names) * fraction)
-        if fraction and len(names) > 1:
-            wanted = max(1, min(wanted, len(names) - 1))
-        new = sorted(names.keys() - known.keys(), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-        missing = wanted - sum(bool(known.get(name)) for name in names)
-        known |= {name: i < missing for i, name in enumerate(new)}
-    if known != before:  # if it cannot be written, the same files give the same choice
-        write_note(known, root, "split", settings)
-    return {file for found in files.values() for file in found if known[_name(file, root)]}
-
-
-def _name(file: Path, root: Path) -> str:
-    return os.fsencode(file.relative_to(root)).decode(errors="backslashreplace")

@@ -15,15 +15,14 @@ from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels
 from pointnet.points.sampling import seed_of
 
 from . import releases
-from .blocks import CHANNEL_NAMES, CHANNELS, POINTS, WIDEST, Cells, block_channels
+from .blocks import CHANNEL_NAMES, CHANNELS, FEWEST, POINTS, WIDEST, Cells, cut_blocks, held_out_scenes
 from .cache import cached_clouds
-from .clouds import IN_BLOCKS, LabelledPoints, draw_labelled
+from .clouds import IN_BLOCKS, LabelledPoints
 
 # In the published order of the labels.
 CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())
 
 BLOCK = (CHANNELS + 1, POINTS)  # the shape of one, with the labels of its points
-FEWEST = 100  # points; a block of fewer is dropped
 MOST_BLOCKS = 2000  # of a room: 328 MB
 # The text has a few bytes that lost their sixth bit: "103.0\x100000" is 103.000000, "185\x00187" two numbers.
 MENDED = bytes(byte | 0x20 if byte < 0x20 and byte not in b"\t\n\r" else byte for byte in range(256))
@@ -80,10 +79,7 @@ class S3DIS(LabelledPoints):
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the blocks that `split_validation` gives to validation: those of some rooms, never of all."""
-        rooms = self.labels.unique()
-        count = min(max(round(len(rooms) * fraction), fraction > 0), len(rooms) - 1)
-        chosen = torch.randperm(len(rooms), generator=torch.Generator().manual_seed(seed))[:count]
-        return torch.isin(self.labels, rooms[chosen])
+        return held_out_scenes(self.labels, seed, fraction)
 
 
 # Of one form: blocks (S, CHANNELS + 1, POINTS), the room of each, the names of all rooms, the split's rooms as files.
@@ -157,12 +153,7 @@ def room_blocks(room: PointCloud, generator: Generator) -> NDArray[np.float32]:
     corners = np.argwhere(cells.counts() >= FEWEST)
     if len(corners) > MOST_BLOCKS:
         raise ValueError(f"must cut into at most {MOST_BLOCKS} blocks, got {len(corners)}")
-    blocks = np.empty((len(corners), *BLOCK), np.float32)
-    for block, (i, j) in zip(blocks, corners, strict=True):
-        rows = np.concatenate([cells.order[part] for part in cells.block(i, j)])
-        channels = block_channels(room.points[rows], colors[rows], extent)
-        block[:] = draw_labelled(channels, labels[rows], POINTS, generator)
-    return blocks
+    return cut_blocks(room.points, colors.__getitem__, labels, cells, corners, BLOCK, generator, extent=extent)
 
 
 def _read_hdf5_blocks(folder: Path, split: str, area: str) -> Blocks:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pointnet.files import AnyPath
 from pointnet.points.formats.scan import quoted
@@ -64,10 +63,11 @@ class ShapeNetPart(LabelledPoints):
         split: "train", "val" or "test", as released, or "trainval", both, where `split_validation` holds "val" out.
         num_points: N, the first points of each shape.
         form: "text", `shapenetcore_partanno_segmentation_benchmark_v0_normal`: all points of each shape, with normals;
-            read once and cached; or the older `shapenetcore_partanno_segmentation_benchmark_v0`, without normals:
-            `points/*.pts`, and the parts, counted from 1 in each category, in `points_label/*.seg`; categories of
-            one's own then need parts.json, whose labels of a category, in order, are those of its parts. "hdf5",
-            `hdf5_data` of PointNet's part_seg: 2,048 points of each. None finds one, in that order.
+            read once and cached (a row may also have 4 numbers, x y z part); or the older
+            `shapenetcore_partanno_segmentation_benchmark_v0`, without normals: `points/*.pts`, and the parts, counted
+            from 1 in each category, in `points_label/*.seg`; categories of one's own then need parts.json, whose labels
+            of a category, in order, are those of its parts. "hdf5", `hdf5_data` of PointNet's part_seg: 2,048 points of
+            each. None finds one, in that order.
         up: the files' up axis, "z", or "y" (rotated by 90° about x); None: y, as in both releases.
         normals: adds three channels, the normals; only the text of `..._normal` has them.
 
@@ -116,14 +116,6 @@ class ShapeNetPart(LabelledPoints):
         self.validation = torch.tensor(validation)
         self.keep(torch.tensor(rows))
 
-    def keep(self, indices: Tensor) -> None:
-        super().keep(indices)
-        self.validation = self.validation[indices]
-
-    def held_out(self, seed: int, fraction: float) -> Tensor:
-        """(S,) bool, what `split_validation` gives to validation: the set's own split "val", if it is here."""
-        return self.validation if fraction and self.validation.any() else super().held_out(seed, fraction)
-
 
 # Of one form: shapes (S, C + 1, K), the category of each, whether it is in "val", which rows are in the split, the
 # categories, and the parts.
@@ -145,7 +137,7 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
     shape = (7 if normals else 4, max(num_points, KEPT))
     own_labels = {key: sorted({part[2] for part in parts if part[0] == name}) for key, name in categories.items()}
     sampler = partial(_read_shape, count=shape[1], num_parts=num_parts, own_labels=own_labels, up=up, normals=normals)
-    settings = f"parts below {num_parts}, up={up}, version 1{_status(older, own_labels)}"
+    settings = f"parts below {num_parts}, up={up}, version 2{_status(older, own_labels)}"
     cached = cached_clouds(files, sampler, shape, settings, folder).strict()
     labels = [categories[_folder_of(file)] for file in files]
     row_of = {file: row for row, file in enumerate(files)}
@@ -160,12 +152,14 @@ def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, no
 def _read_shape(
     path: Path, count: int, num_parts: int, own_labels: Mapping[str, Sequence[int]], up: str, normals: bool
 ) -> NDArray[np.float32]:
-    """One file of rows x y z nx ny nz part, centred and in the unit sphere: (4 or 7, count)."""
+    """One file of rows x y z nx ny nz part or x y z part, centred and in the unit sphere: (4 or 7, count)."""
     is_older = path.suffix == OLDER
-    rows = _older_rows(path, own_labels[_folder_of(path)]) if is_older else read_table(path, 7)
+    rows = _older_rows(path, own_labels[_folder_of(path)]) if is_older else read_table(path, (7, 4))
     rows = rows.astype(np.float64, copy=False)
     releases.check_finite(path, "row", rows, first=1)
-    labels = checked_labels(path, "parts", rows[:, 6], num_parts)
+    labels = checked_labels(path, "parts", rows[:, -1], num_parts)
+    if normals and rows.shape[1] == 4:
+        raise PointCloudFileError(path, "has no normals: 4 numbers a row")
     with releases.errors_name(path):
         points = in_unit_sphere(rows[:, :3])
     channels = np.hstack([points, unit_or_zero(rows[:, 3:6])]) if normals else points

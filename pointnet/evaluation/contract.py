@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
-from pointnet.datasets.clouds import AS_GIVEN, IN_BLOCKS, UNIT_SPHERE
+from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
 from pointnet.models import PointNetModel
 from pointnet.points.features import FEATURES, SOME_POINTS, Range, channel_names, features_of
 from pointnet.points.formats.names import COLUMNS
@@ -43,7 +43,9 @@ class Contract:
         columns: the names of the columns of tables that training was given, joined by commas; "" for none.
         centre: whether the mean of a cloud was at the origin.
         scale: "unit sphere": a cloud's farthest point was at distance 1; "as given": units that matter; or, of scenes,
-            "blocks of a metre".
+            "blocks of a metre" (S3DIS) or "blocks" of any size.
+        block: the side of blocks, which is 1 to the network, in the unit of files.
+        label_numbers: of a network that labels points, what files had for its classes; () for 0, 1, 2 ...
         rotations: clouds were rotated at random about the up axis, by up to so many degrees; 0: they all faced the way
             of their set.
         categories: of a network for parts: what its second input may be.
@@ -59,6 +61,8 @@ class Contract:
     columns: str = ""
     centre: bool = True
     scale: str = UNIT_SPHERE
+    block: float = 1.0
+    label_numbers: tuple[int, ...] = ()
     rotations: float = 0.0
     categories: tuple[str, ...] = ()
     needs_category: bool = False
@@ -81,7 +85,7 @@ class Contract:
         known = {name: held[name] for name in cls.__dataclass_fields__ if name in held}
         fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
         contract = cls(**fields)
-        if contract.scale not in (UNIT_SPHERE, AS_GIVEN, IN_BLOCKS):
+        if contract.scale not in (UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS):
             raise ValueError(f"the model expects points of scale '{contract.scale}', which is not known here")
         if len(contract.channels) != model.arguments["in_channels"]:
             channels = ", ".join(contract.channels)
@@ -90,7 +94,8 @@ class Contract:
 
     def as_json(self) -> dict[str, Any]:
         """As `model.preprocessing` and `config.json` have it."""
-        return {"frame": FRAME, **asdict(self), "channels": [*self.channels], "categories": [*self.categories]}
+        held = {name: [*value] if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"frame": FRAME, **held}
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -115,9 +120,10 @@ class Contract:
             raise ValueError(f"{name}: it was taught points of {taught}; {where} has {has}")
         if found.scale != self.scale:
             raise ValueError(f"{name}: it was taught clouds of scale '{self.scale}'; {where} has '{found.scale}'")
-        if found.intensity != self.intensity:
-            scales = self.intensity, found.intensity
-            raise ValueError(f"{name}: its intensity from 0 to 1 is {scales[0]} in files; in {where} it is {scales[1]}")
+        for what in ("intensity", "block"):
+            own, other = getattr(self, what), getattr(found, what)
+            if own != other:
+                raise ValueError(f"{name}: its {what} is scaled by {own}, that of {where} by {other}")
 
     def channels_of(self, cloud: PointCloud) -> Callable[[Rows], NDArray[np.float32]]:
         """The one way into the contract: a function that gives a cloud's chosen rows as (C, n), as in training.
@@ -162,6 +168,8 @@ class Contract:
             how = "centred, in the unit sphere"
         elif self.scale == IN_BLOCKS:
             how = "in metres"
+        elif self.scale == BLOCKS:
+            how = f"in blocks of {self.block:g}"
         else:
             how = f"{'centred' if self.centre else 'where they are'}, in the units of the training set"
         return ", ".join([FRAME, how, self.facing, *(f"with {self._called(name)}" for name in self.features)])
@@ -193,12 +201,18 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
     if data.channel_names and len(data.channel_names) != data.channels:
         raise ValueError(f"channel_names must name {data.channels} channels, got {', '.join(data.channel_names)}")
     channels, scale, centre = _measured(data)
-    return Contract(channels=channels, intensity=data.intensity, up=data.up, centre=centre, scale=scale, **fields)
+    of_data: dict[str, Any] = {
+        "intensity": data.intensity,
+        "up": data.up,
+        "block": data.block,
+        "label_numbers": data.label_numbers,
+    }
+    return Contract(channels=channels, centre=centre, scale=scale, **of_data, **fields)
 
 
 def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
     """The channels, the scale and whether the clouds are centred, from the numbers of all clouds."""
-    if data.channel_names and data.scale in (UNIT_SPHERE, IN_BLOCKS):
+    if data.channel_names and data.scale in (UNIT_SPHERE, IN_BLOCKS, BLOCKS):
         return data.channel_names, data.scale, data.scale == UNIT_SPHERE
     means, radii, lengths = [], [], []
     for rows in torch.arange(len(data)).split(BATCH):

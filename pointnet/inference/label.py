@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pointnet.datasets.blocks import CHANNEL_NAMES, MESH_POINTS
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import few_points
 from pointnet.files import AnyPath, write_atomically
@@ -23,10 +24,9 @@ from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing,
 from pointnet.points.sampling import KEPT
 
 from .inputs import Source, Sources, answers_of, as_model, from_source, path_of
-from .scenes import LabelledScene, label_scene
+from .scenes import LabelledScene, label_blocks
 
 CHUNK = 8192  # points that are scored together
-ROOM_POINTS = 100_000  # drawn from the mesh of a room
 
 Segmenter = PointNetPartSegmenter | PointNetSegmenter
 Label = Callable[[PointCloud, int], LabelledScene]  # from a cloud with z up, and a seed
@@ -45,6 +45,7 @@ class LabelledCloud:
         labels: (N,) int64, indices into `names`.
         probability: (N,) float32, of that label.
         names: the names of the labels; the model's classes.
+        numbers: of the labels in files, as the training set had them; () for 0, 1, 2 ...
         notes: what of the file was guessed or left out, in short sentences; whether there are few points; and of which
             categories the labels are, if the object's is not known.
     """
@@ -56,6 +57,7 @@ class LabelledCloud:
     probability: NDArray[np.float32]
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
 
     @property
     def shares(self) -> dict[str, float]:
@@ -76,7 +78,7 @@ class LabelledCloud:
     def write_ply(self, path: AnyPath) -> None:
         """Writes points, colours by label, and labels as a binary PLY, and creates the folder.
 
-        Coordinates are float if that is exact, else double. Comments name the labels.
+        Coordinates are float if that is exact, else double. Labels are `numbers`; comments name them.
 
         Raises:
             OSError: the file cannot be written.
@@ -84,10 +86,11 @@ class LabelledCloud:
         blocks = [slice(start, start + BLOCK) for start in range(0, len(self.points), BLOCK)]
         is_single = all((block == block.astype(np.float32)).all() for block in map(self.points.__getitem__, blocks))
         names = (printable(name).encode("ascii", "backslashreplace").decode() for name in self.names)
+        numbers = np.array(self.numbers or range(len(self.names)), np.int64)
         header = [
             "ply",
             "format binary_little_endian 1.0",
-            *(f"comment label {i} is {name}" for i, name in enumerate(names)),
+            *(f"comment label {number} is {name}" for number, name in zip(numbers, names, strict=True)),
             f"element vertex {len(self.points)}",
             *(f"property {'float' if is_single else 'double'} {axis}" for axis in "xyz"),
             *(f"property uchar {colour}" for colour in ("red", "green", "blue")),
@@ -99,7 +102,7 @@ class LabelledCloud:
         def rows_of(block: slice) -> bytes:
             labels = self.labels[block]
             rows = np.empty(len(labels), kind)
-            rows["xyz"], rows["rgb"], rows["label"] = self.points[block], label_colours(labels), labels
+            rows["xyz"], rows["rgb"], rows["label"] = self.points[block], label_colours(labels), numbers[labels]
             return rows.tobytes()
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -119,9 +122,10 @@ def label_points(
 
     Args:
         source: a file of any format that `read_points` reads, a folder of them, or, for parts, an array (N, 3), with
-            normals (N, 6); or a list of these. A cloud may have any number of points; a mesh is sampled by area. A
-            room must be in metres and have colours (`label_scene` takes arrays). Rows of zeros of a file are left out,
-            if there are several; those of an array are labelled too, so that labels are in its rows' order.
+            normals (N, 6), or with the channels that the model takes; or a list of these. A cloud may have any number
+            of points; a mesh is sampled by area. A room of S3DIS must be in metres and have colours (`label_scene`
+            takes arrays), another scan what its model was taught. Rows of zeros of a file are left out, if there are
+            several; those of an array are labelled too, so that labels are in its rows' order.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights
             for parts.
         category: the category of the objects, one of `model.preprocessing["categories"]`; points get the labels of its
@@ -167,11 +171,11 @@ def label_each(
         count, mapped = num_points or KEPT, False
         label = _part_labels(model, contract, category, count)
     else:
-        count = num_points or ROOM_POINTS
-        label = partial(_label_room, model)
+        count = num_points or MESH_POINTS
+        label = partial(label_blocks, model)
         if category is not None:
             raise ValueError(f"a room has no category, got '{category}'")
-        if any(path_of(source) is None for source in sources):
+        if contract.channels == CHANNEL_NAMES and any(path_of(source) is None for source in sources):
             raise ValueError("arrays of a room, points and colours, are for pointnet.inference.scenes.label_scene")
 
     of_arrays = {"columns": contract.channels}
@@ -185,7 +189,8 @@ def label_each(
             labels, probability = label(cloud.in_library_frame(axis), seed)
             said = few_points(cloud.points), None if category else _guess(labels, model, contract.categories)
             notes = *cloud.notes, *contract.notes_of(cloud), *(note for note in said if note)
-            return LabelledCloud(path, cloud.points, axis, labels, probability, model.classes, notes)
+            how = axis, labels, probability, model.classes, notes, contract.label_numbers
+            return LabelledCloud(path, cloud.points, *how)
 
         # Not rotated on reading: the labelled points are as in the file.
         of_files = {"extras": contract.features, "mesh_points": count, "columns": by_hand, "vertices": vertices}
@@ -232,9 +237,3 @@ def _guess(labels: NDArray[np.int64], model: Segmenter, categories: Sequence[str
     shares = {name: float(counts[parts].sum()) for name, parts in zip(categories, parts_of, strict=True)}
     likely = [f"{name} {share:.1%}" for name, share in sorted(shares.items(), key=lambda each: -each[1]) if share]
     return f"category unknown: labels are of {', '.join(likely[:3])}"
-
-
-def _label_room(model: PointNetSegmenter, cloud: PointCloud, seed: int) -> LabelledScene:
-    if cloud.colors is None:
-        raise ValueError("has no colours, which a room needs: x y z and red green blue per point")
-    return label_scene(model, cloud.points, cloud.colors, seed)

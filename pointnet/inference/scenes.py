@@ -1,6 +1,6 @@
 """Scenes of any size: the label of a point is the mean over all blocks that hold it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,16 +8,18 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from pointnet.datasets.blocks import CHANNELS, POINTS, WIDEST, Cells, block_channels
+from pointnet.datasets.blocks import CHANNEL_NAMES, CHANNELS, POINTS, Cells, block_channels, check_extent
 from pointnet.datasets.clouds import pad_clouds
+from pointnet.evaluation.contract import Contract
 from pointnet.models import PointNetSegmenter
+from pointnet.points.features import features_of
 from pointnet.points.frame import bounds
-from pointnet.points.read import Rows
+from pointnet.points.read import PointCloud, Rows
 
 BATCH = 8 * POINTS  # points that go through the network at once
 
 Array = NDArray[Any]
-Sample = tuple[NDArray[np.int64], NDArray[np.float32]]  # places of n points in the order of cells; (n, CHANNELS)
+Sample = tuple[NDArray[np.int64], NDArray[np.float32]]  # places of n points in the order of cells; (n, C)
 
 
 class LabelledScene(NamedTuple):
@@ -31,12 +33,7 @@ class LabelledScene(NamedTuple):
 def label_scene(
     model: PointNetSegmenter, points: NDArray[np.floating] | Rows, colors: NDArray[np.floating] | Rows, seed: int = 0
 ) -> LabelledScene:
-    """The labels of all points of a scene, any number N of them.
-
-    The scene is cut as in training, into blocks of a metre by a metre, one every half metre, so that up to four blocks
-    hold a point. Each block votes for the labels of its points; the probabilities are averaged. A block of more points
-    than in training is divided at random into as few samples as possible. Votes are held for two rows of cells only.
-    Beside points, colours and the result it takes 4 bytes per point.
+    """The labels of all points of a scene, any number N of them, by a network of S3DIS's channels: `label_blocks`.
 
     Args:
         points: (N, 3), xyz in metres, z up, with any origin; an array or `Rows`.
@@ -52,23 +49,45 @@ def label_scene(
     for name, array in (("points", points), ("colors", colors)):
         if array.ndim != 2 or array.shape != (len(points), 3) or not len(array):
             raise ValueError(f"{name} must be ({len(points)}, 3) with at least one, got {array.shape}")
-    low, high = bounds(points)
-    for name, corners in (("points", (low, high)), ("colors", bounds(colors))):
-        if not np.isfinite(corners).all():
+        if not np.isfinite(bounds(array)).all():
             raise ValueError(f"{name} must be finite, got a number that is not")
+    arrays: Any = points, None, colors, None
+    return label_blocks(model, PointCloud(*arrays), seed)
+
+
+@torch.no_grad()
+def label_blocks(model: PointNetSegmenter, cloud: PointCloud, seed: int = 0) -> LabelledScene:
+    """The labels of all points of a cloud of any size, z up, whose points and features may be `Rows`.
+
+    The scene is cut as in training, into blocks of the contract's side, one every half side, so that up to four blocks
+    hold a point. Each block votes for the labels of its points; the probabilities are averaged. A block of more points
+    than in training is divided at random into as few samples as possible. Votes are held for two rows of cells only.
+    Beside the cloud and the result it takes 4 bytes per point.
+
+    Raises:
+        ValueError: the cloud lacks what the model was taught with, or is wider than a thousand blocks.
+    """
+    contract, points = Contract.of(model), cloud.points
+    features = features_of(cloud, contract.features, contract.intensity, ", which the model was taught with")
+    low, high = bounds(points)
     width, depth, _ = extent = (high - low).astype(np.float32)
-    if extent.max() > WIDEST:
-        raise ValueError(f"must be a scene in metres, at most {WIDEST:,} of them, got {extent.max():,.0f}")
+    check_extent(extent, contract.block, "is it in the unit of the training set?")
     moved = Rows(points, lambda rows: (rows - low).astype(np.float32))
     # Rows of cells run along y. They are short, and so are the votes, if the longer side is x.
-    cells = Cells.of(moved if width >= depth else Rows(moved, lambda rows: rows[:, [1, 0, 2]]))
-    network, most = model.fold(), int(model.preprocessing.get("num_points", POINTS))
+    cells = Cells.of(moved if width >= depth else Rows(moved, lambda rows: rows[:, [1, 0, 2]]), contract.block)
+    network = model.fold()
+    shares = contract.channels == CHANNEL_NAMES
+
+    def channels_of(rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        return block_channels(moved[rows], features(rows), extent, contract.block, shares)
+
     labels, probability = np.empty(len(points), np.int64), np.empty(len(points), np.float32)
     votes = np.zeros((0, model.num_outputs + 1), np.float32)  # the sum of probabilities, and the number of blocks
     for i in range(cells.across):
         first, done, end = cells.row(i), cells.row(i + 1), cells.row(i + 2)
         votes = np.concatenate([votes, np.zeros((end - first - len(votes), votes.shape[1]), np.float32)])
-        for at, probabilities in _scores(network, _batches(_samples(moved, colors, extent, cells, i, most, seed))):
+        samples = _samples(channels_of, cells, i, contract.num_points, seed)
+        for at, probabilities in _scores(network, _batches(samples)):
             votes[at - first, :-1] += probabilities
             votes[at - first, -1] += 1
         if i == cells.across - 1:
@@ -80,14 +99,13 @@ def label_scene(
 
 
 def _samples(
-    points: Rows, colors: Array | Rows, extent: Array, cells: Cells, i: int, most: int, seed: int
+    channels_of: Callable[[Array], NDArray[np.float32]], cells: Cells, i: int, most: int, seed: int
 ) -> Iterator[Sample]:
     """The blocks of row i, each divided into samples of at most `most` points."""
     for j in range(cells.along):
         at = np.concatenate([np.arange(part.start, part.stop) for part in cells.block(i, j)])
         if len(at):
-            rows = cells.order[at]
-            channels = block_channels(points[rows], colors[rows].astype(np.float32), extent)
+            channels = channels_of(cells.order[at])
             shuffled = np.random.default_rng([seed, i, j]).permutation(len(at))
             for sample in np.array_split(shuffled, -(-len(at) // most)):
                 yield at[sample], channels[sample]

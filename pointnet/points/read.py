@@ -248,10 +248,11 @@ def passed_over(root: Path, depth: int = 1) -> list[str]:
     return [f"{total:,} file{'s' * (total > 1)} passed over for the suffix: {', '.join(kinds)}{more}"]
 
 
-def read_table(path: str | os.PathLike[str], columns: int, mended: bytes | None = None) -> Array:
+def read_table(path: str | os.PathLike[str], columns: int | Sequence[int], mended: bytes | None = None) -> Array:
     """The rows of an NPY file or a text of exactly so many numbers each; no column is guessed: (N, columns).
 
     Args:
+        columns: how many numbers a row may have.
         mended: a translation table for the bytes of a text (`bytes.maketrans`); None: as they are.
 
     Raises:
@@ -265,8 +266,9 @@ def read_table(path: str | os.PathLike[str], columns: int, mended: bytes | None 
         table = parse_table(data.translate(mended) if mended else data) if is_text else parse_npy_table(data)
         if not table.size:
             raise Refusal("holds no points")
-        if table.shape[1] != columns:
-            raise Refusal(f"must have {columns} numbers a row, got {table.shape[1]}")
+        allowed = [columns] if isinstance(columns, int) else columns
+        if table.shape[1] not in allowed:
+            raise Refusal(f"must have {' or '.join(map(str, allowed))} numbers a row, got {table.shape[1]}")
         return table
 
 

@@ -35,15 +35,16 @@ class DataSettings(Settings):
     """Which clouds a network is trained on, and how they are read."""
 
     task: Literal["classification", "part", "scene"] = setting("classification", "label clouds, or points")
-    dataset: str = setting("shapes", "shapes, modelnet40, scanobjectnn, folder (yours) ...; a wrong name lists all")
+    dataset: str = setting("shapes", "shapes, modelnet40, folder, parts, scenes (yours) ...; a wrong name lists all")
     root: str = setting("data", "the folder that holds the data set")
     features: str = setting("", "channels beside x y z, of normals,rgb,intensity; needs files that have them")
     normals: bool = setting(False, "short for --features normals, and may stand beside others")
-    strict: bool = setting(False, "stop at a file of --dataset folder that cannot be read; else skip and list it")
+    strict: bool = setting(False, "stop at a file of your own that cannot be read; else skip and list it")
     columns: str = setting(
-        "", "the columns of tables in --dataset folder, such as x,y,z,intensity,_; see predict --help"
+        "", "the columns of tables in --dataset folder, parts or scenes, such as x,y,z,intensity,_; see predict --help"
     )
     up: Literal["", "z", "y"] = setting("", "the up axis of the files of --dataset; empty: as known of them")
+    block: float = setting(1.0, "side of the blocks that --dataset scenes is cut into, in the unit of its files", 1e-9)
     download: bool = setting(False, "download a missing data set; ModelNet only, 415 MiB")
     num_points: int = setting(1024, "points per cloud; in evaluation, and in the late epochs of training", 1)
     val_fraction: float = setting(0.1, "share of each class held out to choose the epoch; 0 keeps the last", 0, 0.9)
@@ -53,7 +54,7 @@ class DataSettings(Settings):
     @property
     def opening(self) -> dict[str, Any]:
         """The arguments of `open_dataset` beside the name, the root and the split."""
-        names = ("num_points", "features", "normals", "strict", "download", "task", "columns", "up")
+        names = ("num_points", "features", "normals", "strict", "download", "task", "columns", "up", "block")
         return {name: getattr(self, name) for name in names}
 
 

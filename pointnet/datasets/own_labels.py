@@ -1,0 +1,188 @@
+"""The labels of points of one's own files: numbers in the files, names in a text, indices in a network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pointnet.points.features import SOME_POINTS, Range, channel_names
+from pointnet.points.formats.scan import quoted
+from pointnet.points.read import PointCloud, PointCloudFileError
+
+from .cache import Sampler, cached_clouds
+from .clouds import LabelledPoints
+from .own_files import OwnFiles
+from .releases import read_lines
+
+NONE = 2**24 - 1  # stands for no label in stored clouds; float32 holds every whole number up to it
+MOST_LABELS = 256  # different ones in a set that has no names for them
+
+
+class Labels(NamedTuple):
+    """The labels of a set, in the order of a network's classes."""
+
+    numbers: tuple[int, ...]  # as files have them, ascending
+    names: tuple[str, ...]
+
+    @classmethod
+    def named_in(cls, path: Path) -> Labels | None:
+        """Those that a text names, a line each: of label 0, 1, 2 ..., or each after its number; None: no such file.
+
+        Raises:
+            PointCloudFileError: it cannot be read, or has a name or a number twice, or is empty.
+        """
+        if not path.is_file():
+            return None
+        lines = read_lines(path)
+        matches = [re.fullmatch(r"(\d+)[\s,:]+(\S.*)", line) for line in lines]
+        numbered = [(int(match[1]), match[2]) for match in matches if match]
+        found = sorted(numbered if len(numbered) == len(lines) else enumerate(lines))
+        words = [(str(number), name) for number, name in found]
+        for what, values in zip(("number", "name"), zip(*words, strict=True), strict=False):
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise PointCloudFileError(path, f"has the {what} {quoted(twice[0])} twice")
+        if not found:
+            raise PointCloudFileError(path, "names no label; a name is wanted in each line")
+        return cls(*zip(*found, strict=True))
+
+    @property
+    def has_own_numbers(self) -> bool:
+        """Whether a label's number is not its place."""
+        return self.numbers != tuple(range(len(self.numbers)))
+
+
+def labels_of(cloud: PointCloud) -> NDArray[np.int64]:
+    """The labels of a cloud's points, `NONE` for a negative one.
+
+    Raises:
+        ValueError: it has none, or they are too large.
+    """
+    if cloud.labels is None:
+        raise ValueError("has no labels: a label for each point is wanted, as a column or property 'label'")
+    labels = cloud.labels[:]
+    if labels.max() < 0:
+        raise ValueError(f"has no labelled point: all labels are negative, such as {labels[0]}")
+    if labels.max() >= NONE:
+        raise ValueError(f"has labels of {labels.max():,}; at most {NONE - 1:,} can be told apart")
+    return np.where(labels < 0, NONE, labels)
+
+
+class OwnPoints(LabelledPoints):
+    """Clouds of one's own files with a label for each point: what sets of parts and of scenes share.
+
+    All files of all splits are sampled, so that each split has the same labels, and the clouds of one are kept.
+
+    Args:
+        files: of the set.
+        split: "train" or "test".
+        sampler: makes of a file one cloud or several, (C + 1, K), with labels by `labels_of`.
+        shape: (C + 1, K).
+        settings: whatever else its result depends on.
+        names: the file that may name labels.
+        features: of the channels.
+        by_file: a cloud's class is the name of its file, which may have any label; else its folder, whose clouds have
+            the labels that occur.
+        strict, num_points, up, intensity: as of the sets.
+    """
+
+    def __init__(
+        self,
+        files: OwnFiles,
+        split: str,
+        sampler: Sampler,
+        shape: tuple[int, int],
+        settings: str,
+        names: str,
+        features: Sequence[str],
+        by_file: bool,
+        strict: bool,
+        num_points: int,
+        up: str | None,
+        intensity: Range | None,
+    ):
+        cached = cached_clouds(list(files.found), sampler, shape, settings, files.root)
+        placed = place_labels(cached.points, cached.files, files.root / names)
+        bad = files.bad(cached, split, strict, placed.bad)
+        classes, labels = files.classes, torch.tensor(files.labels(cached.files))
+        if by_file:
+            classes = [file.relative_to(files.root).as_posix() for file in files.found]
+            place = {file: i for i, file in enumerate(files.found)}
+            labels = torch.tensor([place[file] for file in cached.files])
+        parts_of = torch.full((len(classes), len(placed.labels.names)), by_file)
+        for row in placed.rows:
+            there = cached.points[row, -1]
+            parts_of[labels[row], torch.from_numpy(np.unique(there[there >= 0])).long()] = True
+        super().__init__(torch.from_numpy(cached.points), labels, classes, placed.labels.names, parts_of, num_points)
+        self.up, self.files, self.channel_names = up, cached.files, channel_names(features)
+        self.bad, self.notes = bad, [*files.notes, *placed.notes]
+        self.validation = torch.tensor(files.in_validation(cached.files))
+        self.label_numbers = placed.labels.numbers if placed.labels.has_own_numbers else ()
+        of_train, of_split = (set(files.of(each)) for each in ("train", split))
+        if "intensity" in features:
+            rows = [row for row in placed.rows if cached.files[row] in of_train] or placed.rows
+            self.scale_intensity(intensity, cached.points[:, -2][rows, :SOME_POINTS])
+        self.keep(torch.tensor([row for row in placed.rows if cached.files[row] in of_split]))
+
+
+class Labelled(NamedTuple):
+    """Clouds whose labels are places among `labels`."""
+
+    labels: Labels
+    bad: dict[Path, PointCloudFileError]  # files with another label than the named ones
+    rows: list[int]  # the clouds of other files that have a labelled point
+    notes: list[str]
+
+
+def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path) -> Labelled:
+    """Changes the labels in stored clouds (S, C + 1, K) from numbers to places, in memory alone.
+
+    Points without a label are replaced by others of their cloud, as `LabelledPoints` has repeated points.
+
+    Args:
+        files: the file of each cloud.
+        names: the text of `Labels.named_in`; without it every number that occurs is a label, and its own name.
+
+    Raises:
+        PointCloudFileError: too many labels for classes, or `names` cannot be read.
+    """
+    named = Labels.named_in(names)
+    met = [np.unique(_numbers(cloud[-1])) for cloud in clouds]
+    there = sorted({int(number) for each in met for number in each} - {NONE})
+    if named is None and len(there) > MOST_LABELS:
+        reason = f"its points have {len(there):,} different labels, which are no classes; if they are, name them"
+        raise PointCloudFileError(names.parent, f"{reason} in {names.name}")
+    labels = named or Labels(tuple(there), tuple(map(str, there)))
+    bad: dict[Path, PointCloudFileError] = {}
+    rows, without, total = [], 0, 0
+    for row, (cloud, numbers, file) in enumerate(zip(clouds, met, files, strict=True)):
+        if unknown := sorted(set(map(int, numbers)) - {*labels.numbers, NONE}):
+            known = ", ".join(map(str, labels.numbers[:8])) + (" ..." if len(labels.numbers) > 8 else "")
+            bad[file] = PointCloudFileError(file, f"has label {unknown[0]}, which {names.name} does not name ({known})")
+            continue
+        own = cloud[-1] >= 0
+        unlabelled = (cloud[-1] == NONE) & own
+        without, total = without + int(unlabelled.sum()), total + int(own.sum())
+        if numbers[-1] == NONE:
+            kept = np.flatnonzero(own & ~unlabelled)
+            if not len(kept):
+                continue
+            cloud[:] = cloud[:, np.resize(kept, cloud.shape[1])]
+            own = np.arange(cloud.shape[1]) < len(kept)
+        if labels.has_own_numbers or numbers[-1] == NONE:
+            places = np.searchsorted(labels.numbers, _numbers(cloud[-1]))
+            cloud[-1] = np.where(own, places, -1 - places)
+        rows.append(row)
+    share = f"{without / max(total, 1):.1%} of the points have no label (a negative one), and are left out"
+    return Labelled(labels, bad, [row for row in rows if files[row] not in bad], [share] if without else [])
+
+
+def _numbers(stored: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The labels of own and of repeated points, as files have them."""
+    numbers = stored.astype(np.int64)
+    return np.where(numbers < 0, -1 - numbers, numbers)
