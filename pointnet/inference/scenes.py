@@ -71,12 +71,12 @@ def label_blocks(model: PointNetSegmenter, cloud: PointCloud, seed: int = 0) -> 
     features = features_of(cloud, contract.features, contract.intensity, ", which the model was taught with")
     low, high = bounds(points)
     width, depth, _ = extent = (high - low).astype(np.float32)
-    check_extent(extent, contract.block, "is it in the unit of the training set?")
+    shares = contract.channels == CHANNEL_NAMES
+    check_extent(extent, contract.block, "is it in metres?" if shares else "is it in the unit of the training set?")
     moved = Rows(points, lambda rows: (rows - low).astype(np.float32))
     # Rows of cells run along y. They are short, and so are the votes, if the longer side is x.
     cells = Cells.of(moved if width >= depth else Rows(moved, lambda rows: rows[:, [1, 0, 2]]), contract.block)
     network = model.fold()
-    shares = contract.channels == CHANNEL_NAMES
 
     def channels_of(rows: NDArray[np.integer]) -> NDArray[np.float32]:
         return block_channels(moved[rows], features(rows), extent, contract.block, shares)

@@ -1,0 +1,72 @@
+"""The commands of docs/labels.md, run on easy files: a new file comes back labelled right, with its own numbers.
+
+To be quick, training takes small steps of few points (`QUICKLY`); the page's own settings wait for --slow.
+"""
+
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from pointnet import __main__ as command_line
+from pointnet.commands import train
+from pointnet.points.read import read_cloud
+from tests.helpers import ROOT
+from tests.own_points import make_object, make_yard, save, write_objects, write_yards
+
+PAGE = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
+SCANS, OBJECTS = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)]
+QUICKLY = (
+    "--batch_size 4 --num_points 512 --early_points 128 --lr 0.01 --input_transform false --feature_transform false"
+)
+CLASSES = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)[0]
+
+
+def run(lines: list[str], capsys, *more: str) -> dict:
+    """Runs the three lines of the page; returns the scores of the second."""
+    scores = {}
+    for line in lines:
+        words = shlex.split(line)
+        if words[1] == "train.py":
+            assert train.main([*words[2:], "--device", "cpu", *more]) == 0
+        else:
+            as_json = ["--json"] if words[3] == "evaluate" else []
+            capsys.readouterr()
+            assert command_line.main([*words[3:], *as_json, "--device", "cpu"]) == 0
+            scores = json.loads(capsys.readouterr().out) if as_json else scores
+    return scores
+
+
+FORMS = [shlex.split(f"{QUICKLY} --epochs 16"), pytest.param([], marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("more", FORMS, ids=["quick", "as on the page"])
+def test_a_scan_comes_back_labelled(tmp_path, monkeypatch, capsys, more):
+    monkeypatch.chdir(tmp_path)
+    write_yards(tmp_path / "my_scans", 6, size=3000)
+    (tmp_path / "my_scans" / "classes.txt").write_text(CLASSES)
+    rows = make_yard(99, 3000)
+    save(tmp_path / "new_scan.txt", rows[:, :3], "X Y Z")
+    scores = run(SCANS, capsys, *more)
+    assert {name: share > 0.8 for name, share in scores["of_class"].items()} == {
+        "ground": True, "building": True, "pole": True,
+    }  # fmt: skip
+    found = read_cloud(tmp_path / "labelled" / "new_scan.txt.scene.ply", precise=True)
+    np.testing.assert_allclose(found.points, rows[:, :3], atol=1e-6)
+    assert (found.labels == rows[:, 4]).mean() >= 0.95
+    assert (tmp_path / "labelled" / "scene.html").exists()
+
+
+@pytest.mark.parametrize("more", FORMS, ids=["quick", "as on the page"])
+def test_an_object_comes_back_with_its_parts(tmp_path, monkeypatch, capsys, more):
+    monkeypatch.chdir(tmp_path)
+    write_objects(tmp_path / "my_objects", count=10)
+    rows = make_object("pin", 99)
+    save(tmp_path / "new_pin.ply", rows[:, :3], "x y z")
+    scores = run(OBJECTS, capsys, *more)
+    assert {name: share > 0.9 for name, share in scores["of_class"].items()} == {"pin": True, "table": True}
+    found = read_cloud(tmp_path / "labelled" / "new_pin.ply.parts.ply", precise=True)
+    assert (found.labels == rows[:, 3]).mean() >= 0.95
+    assert set(found.labels.tolist()) <= {0, 1, 3}

@@ -1,0 +1,255 @@
+"""Labelled files of one's own as parts and as scenes: what is read, named, split, cut, trained on and labelled."""
+
+import numpy as np
+import pytest
+import torch
+
+from pointnet import label_points, load_model
+from pointnet.datasets import PointCloudFileError, open_dataset, split_parts, split_validation
+from pointnet.datasets.own_parts import PartFolder
+from pointnet.datasets.own_scenes import SceneFolder
+from pointnet.evaluation.contract import Contract
+from pointnet.points.read import read_cloud
+from pointnet.training import fit
+from tests.helpers import quiet, small
+from tests.own_points import CLASSES, FLOOR, POLE, WALL, make_object, make_yard, save, write_objects, write_yards
+
+
+def own_points(data, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of one cloud its own points (n, C) and their labels (n,)."""
+    points, parts, own = (each[0] for each in split_parts(data.batch(torch.tensor([i]))[0]))
+    return points.T[own].numpy(), parts[own].numpy()
+
+
+def in_order(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    rows = np.column_stack([points, labels])
+    return rows[np.lexsort(rows.round(3).T)]
+
+
+# Parts.
+
+
+def test_every_point_of_a_labelled_file_is_there_once_with_its_label_in_the_unit_sphere(tmp_path):
+    data = PartFolder(write_objects(tmp_path), num_points=32)
+    assert data.classes == ("pin", "table")
+    assert data.part_names == ("0", "1", "3")
+    assert data.label_numbers == (0, 1, 3)
+    assert data.parts_of.tolist() == [[True, True, False], [True, False, True]]
+    assert {file.suffix for file in data.files} == {".txt", ".npy", ".ply"}
+    assert data[0][0].shape == (3, 32)
+    assert data.bad == []
+    for i, file in enumerate(data.files):
+        rows = make_object(file.parent.name, int(file.stem))
+        points = rows[:, :3] - rows[:, :3].mean(0)
+        points /= np.linalg.norm(points, axis=1).max()
+        found = in_order(*own_points(data, i))
+        np.testing.assert_allclose(found, in_order(points, np.searchsorted((0, 1, 3), rows[:, 3])), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text", ["stick\nball\nnothing\nplate\n", "0 stick\n3 plate\n1 ball\n", "0: stick\n1, ball\n3:plate\n"]
+)
+def test_a_text_names_the_labels_by_line_or_by_number(tmp_path, text):
+    root = write_objects(tmp_path)
+    (root / "parts.txt").write_text(text)
+    data = open_dataset("parts", root, "train", 32, task="part")
+    by_line = text.startswith("stick")
+    assert data.part_names == (("stick", "ball", "nothing", "plate") if by_line else ("stick", "ball", "plate"))
+    assert data.label_numbers == (() if by_line else (0, 1, 3))
+    assert [data.part_names[i] for i in data.parts_of[1].nonzero()[:, 0]] == ["stick", "plate"]
+
+
+def test_what_labels_cannot_be_is_one_line_that_names_it(tmp_path):
+    root = write_objects(tmp_path)
+    for text, message in (
+        ("stick\nball\n", r"table.*: has label 3, which parts.txt does not name \(0, 1\)"),
+        ("stick\nstick\n", "parts.txt: has the name 'stick' twice"),
+        ("0 stick\n0 ball\n", "parts.txt: has the number '0' twice"),
+        ("\n", "parts.txt: names no label"),
+    ):
+        (root / "parts.txt").write_text(text)
+        with pytest.raises(PointCloudFileError, match=message):
+            raise PartFolder(root, num_points=32).bad[-1]
+    (root / "parts.txt").unlink()
+    save(root / "pin" / "bare.txt", make_object("pin", 9)[:, :3])
+    save(root / "pin" / "none.ply", make_object("pin", 9) * (1, 1, 1, 0) - (0, 0, 0, 1), "x y z label")
+    data = PartFolder(root, num_points=32, test_fraction=0)
+    assert [str(error).partition(str(root))[2] for error in data.bad] == [
+        "/pin/bare.txt: has no labels: a label for each point is wanted, as a column or property 'label'",
+        "/pin/none.ply: has no labelled point: all labels are negative, such as -1",
+    ]
+    with pytest.raises(PointCloudFileError, match="bare.txt: has no labels"):
+        PartFolder(root, num_points=32, test_fraction=0, strict=True)
+    rows = make_object("pin", 0, 4000)
+    rows[:, 3] = np.arange(4000)
+    save(root / "pin" / "instances.ply", rows, "x y z label")
+    with pytest.raises(
+        PointCloudFileError, match="have 4,000 different labels, which are no classes; if they are, name"
+    ):
+        PartFolder(root, num_points=32)
+
+
+def test_points_without_a_label_are_left_out_and_counted(tmp_path):
+    rows = make_object("pin", 0)
+    rows[:50, 3] = -1
+    save(tmp_path / "pin" / "a.ply", rows, "x y z label")
+    save(tmp_path / "pin" / "b.ply", make_object("pin", 1), "x y z label")
+    data = PartFolder(tmp_path, num_points=32, test_fraction=0)
+    assert data.notes == ["12.5% of the points have no label (a negative one), and are left out"]
+    assert data.part_names == ("0", "1")
+    points, labels = own_points(data, 0)
+    centred = rows[:, :3] - rows[:, :3].mean(0)  # of all points, as a new file is seen
+    wanted = in_order((centred / np.linalg.norm(centred, axis=1).max())[50:], rows[50:, 3])
+    np.testing.assert_allclose(in_order(points, labels), wanted, atol=1e-5)
+
+
+def test_folders_are_the_split_and_val_is_for_validation(tmp_path):
+    for within in ("train", "val", "test"):
+        write_objects(tmp_path / "a", count=2, within=within)
+        write_objects(tmp_path / "b" / within, count=2)
+    for root in (tmp_path / "a", tmp_path / "b"):
+        data, test = (PartFolder(root, split, 32) for split in ("train", "test"))
+        assert (len(data), len(test)) == (8, 4)
+        train, val = split_validation(data, seed=0, fraction=0.1)
+        assert {("val" in str(file.relative_to(root))) for file in val.files} == {True}
+        assert {("val" in str(file.relative_to(root))) for file in train.files} == {False}
+        assert len(split_validation(data, seed=0, fraction=0)[1]) == 0
+
+
+def test_one_category_needs_no_folder(tmp_path):
+    write_objects(tmp_path, ("pin",), count=5)
+    alone = PartFolder(tmp_path, num_points=32)
+    flat = PartFolder(tmp_path / "pin", num_points=32)
+    assert alone.classes == flat.classes == ("pin",)
+    assert len(flat) == 4
+    assert torch.equal(flat.points[:1].sort(2)[0], PartFolder(tmp_path / "pin", num_points=32).points[:1].sort(2)[0])
+    assert flat.part_names == ("0", "1")
+
+
+@pytest.mark.parametrize("options", [{}, {"up": "y"}, {"features": "intensity", "columns": "x,y,z,intensity,label"}])
+def test_a_file_of_ones_own_is_labelled_as_in_evaluation(tmp_path, options):
+    for i in range(4):
+        rows = make_object("pin", i)
+        more = [np.random.default_rng(i).integers(0, 999, len(rows))] if options.get("features") else []
+        save(tmp_path / "set" / "pin" / f"{i}.txt", np.column_stack([rows[:, :3], *more, rows[:, 3]]))
+    data = PartFolder(tmp_path / "set", num_points=32, **options)
+    columns = options.get("columns", "")
+    fit(small(tmp_path / "run", "part", dataset="parts", epochs=1, columns=columns), data, log=quiet)
+    model = load_model(tmp_path / "run")
+    contract = Contract.of(model)
+    assert (contract.up, contract.intensity) == (options.get("up"), data.intensity)
+    for i, file in enumerate(data.files):
+        found = label_points(file, model, category="pin")
+        x, _, own = split_parts(data.batch(torch.tensor([i]))[0])
+        with torch.no_grad():
+            kind = torch.tensor([0])
+            wanted = model.restrict(model(x, kind), kind)[0].softmax(0).amax(0)[own[0]]
+        np.testing.assert_allclose(np.sort(found.probability), np.sort(wanted.numpy()), atol=1e-5)
+
+
+# Scenes.
+
+
+@pytest.mark.parametrize(("side", "features"), [(1.0, ""), (2.5, "intensity")])
+def test_a_scan_is_cut_into_blocks_of_any_side(tmp_path, side, features):
+    root = write_yards(tmp_path, 2, size=3000)
+    data = SceneFolder(root, test_fraction=0, num_points=64, features=features, block=side)
+    assert data.part_names == ("floor", "wall", "pole")
+    assert data.label_numbers == (FLOOR, WALL, POLE)
+    assert data.channel_names == ("x", "y", "z", *filter(None, [features]))
+    assert data.classes == ("yard_0.txt", "yard_1.txt")
+    assert data.bad == []
+    low_high, at = data.intensity, 0
+    for seed in range(2):
+        rows = make_yard(seed, 3000).round(6)
+        xyz = (rows[:, :3] - rows[:, :3].min(0)).astype(np.float32)
+        last = np.maximum(np.ceil((xyz.max(0)[:2] - np.float32(side)) / (side / 2)).astype(int), 0)
+        cells = np.minimum((xyz[:, :2] / (side / 2)).astype(int), last + 1)
+        for corner in np.ndindex(*(last + 1)):
+            inside = ((cells >= corner) & (cells <= np.add(corner, 1))).all(1)
+            if inside.sum() < 100:
+                continue
+            middle = np.append(xyz[inside, :2].min(0) + side / 2, 0)
+            wanted = (xyz[inside] - middle) / side
+            if features:
+                scaled = (rows[inside, 3:4] - low_high[0]) / (low_high[1] - low_high[0])
+                wanted = np.hstack([wanted, scaled])
+            labels = np.searchsorted((FLOOR, WALL, POLE), rows[inside, 4])
+            assert data.labels[at] == seed
+            np.testing.assert_allclose(in_order(*own_points(data, at)), in_order(wanted, labels), atol=1e-4)
+            at += 1
+    assert at == len(data)
+
+
+def test_whole_scans_are_held_out(tmp_path):
+    data = SceneFolder(write_yards(tmp_path / "a", 5, size=1500), num_points=64, block=2)
+    test = SceneFolder(tmp_path / "a", "test", num_points=64, block=2)
+    assert len(set(data.files)) == 4
+    assert len(set(test.files)) == 1
+    assert not set(data.files) & set(test.files)
+    train, val = split_validation(data, seed=0, fraction=0.1)
+    assert len(set(val.files)) == 1
+    assert not set(train.files) & set(val.files)
+    for within in ("train", "val", "test"):
+        write_yards(tmp_path / "b" / within, 1, seed=len(within), size=1500)
+    (tmp_path / "b" / "classes.txt").write_text(CLASSES)
+    for file in (tmp_path / "b").glob("*/classes.txt"):
+        file.unlink()
+    data = SceneFolder(tmp_path / "b", num_points=64, block=2)
+    assert data.classes == ("train/yard_0.txt", "val/yard_0.txt", "test/yard_0.txt")
+    _, val = split_validation(data, seed=0, fraction=0.5)
+    assert {file.parent.name for file in val.files} == {"val"}
+    with pytest.raises(PointCloudFileError, match="has no file for its test split: a set needs two files or more"):
+        SceneFolder(tmp_path / "b" / "val", "test")
+
+
+def test_a_wrong_size_of_block_is_said_with_what_to_do(tmp_path):
+    write_yards(tmp_path, 2, size=1500)
+    for side, message in (
+        (0.1, r"has fewer than 100 points or more in a block of 0\.1 by 0\.1 for most of its points; give a larger"),
+        (0.001, r"must be at most 1,000 blocks of 0\.001 wide, got \d,\d\d\d of them; give a larger --block"),
+    ):
+        with pytest.raises(PointCloudFileError, match=message):
+            SceneFolder(tmp_path, block=side)
+    with pytest.raises(ValueError, match="block must be a size above 0, in the unit of the files, got 0"):
+        SceneFolder(tmp_path, block=0)
+    data = SceneFolder(tmp_path, block=50, test_fraction=0)
+    assert data.notes == ["each file is one block of 50, of 4,096 points; a smaller --block has more"]
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(tmp_path, unit):
+    root = write_yards(tmp_path / "set", 3, unit=unit, size=1500)
+    data = SceneFolder(root, num_points=64, features="intensity", block=2 * unit)
+    settings = {"dataset": "scenes", "num_points": 2000, "early_points": 0, "epochs": 1}
+    fit(small(tmp_path / "run", "scene", **settings | {"num_points": 64}), data, log=quiet)
+    model = load_model(tmp_path / "run")
+    contract = Contract.of(model)
+    assert (contract.block, contract.scale, contract.channels) == (2 * unit, "blocks", ("x", "y", "z", "intensity"))
+    assert contract.label_numbers == (FLOOR, WALL, POLE)
+    model.preprocessing = contract.as_json() | {"num_points": 5000}  # each block whole
+    file = data.files[0]
+    found = label_points(file, model)
+    votes = {}
+    whole = SceneFolder(root, num_points=4096, features="intensity", block=2 * unit)
+    for i in (whole.labels == whole.labels[0]).nonzero()[:, 0].tolist():
+        x, _, own = split_parts(whole.batch(torch.tensor([i]))[0])
+        with torch.no_grad():
+            shares = model(x[:, :, own[0]]).softmax(1)[0].T
+        for intensity, share in zip(x[0, 3, own[0]].tolist(), shares.numpy(), strict=True):
+            votes.setdefault(round(intensity, 4), []).append(share)
+    rows = read_cloud(file)
+    low, high = contract.intensity
+    alone = [k for k, value in enumerate(rows.intensity) if (rows.intensity == value).sum() == 1]
+    assert len(alone) > 20
+    for k in alone:
+        wanted = np.mean(votes[round(float((rows.intensity[k] - low) / (high - low)), 4)], axis=0)
+        assert found.probability[k] == pytest.approx(wanted.max(), abs=1e-4)
+    found.write_ply(tmp_path / "labelled.ply")
+    written = read_cloud(tmp_path / "labelled.ply", precise=True)
+    assert np.array_equal(written.labels, np.array(contract.label_numbers)[found.labels])
+    assert f"comment label {POLE} is pole" in (tmp_path / "labelled.ply").read_bytes()[:600].decode("latin-1")
+    array = np.column_stack([rows.points, rows.intensity])
+    assert (label_points(array, model).labels == found.labels).mean() > 0.99
+    with pytest.raises(ValueError, match="has no intensity, which the model was taught with"):
+        label_points(array[:, :3], model)
