@@ -61,7 +61,9 @@ def test_the_readmes_two_commands_install_with_the_constraints():
     assert installs[1].endswith("python -m pytest")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/tour.md", "docs/extending.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/training.md", "docs/tour.md", "docs/extending.md", "docs/labels.md"]
+)
 def test_every_flag_a_page_prints_exists(page, capsys):
     known = {"train.py": flags_of(capsys, parse_command, "--help_all")}
     known |= {f"pointnet {name}": flags_of(capsys, command_line.main, name, "--help") for name in FLAGS}

@@ -130,9 +130,9 @@ def as_taught(config: TrainConfig, init: str, given: Mapping[str, Any]) -> Train
         raise ValueError(f"--{taken[0]} is of a new encoder; that of --init has its own; leave it out")
     contract = taught_by(init)
     values: dict[str, Any] = {"num_points": contract.num_points, "rotate": max(config.rotate, contract.rotations)}
-    if given.get("dataset") == "folder":
+    if given.get("dataset") in ("folder", "parts", "scenes"):
         features = ",".join(WORDS[name] for name in contract.features)
-        values |= {"features": features, "up": contract.up or "", "columns": contract.columns}
+        values |= {"features": features, "up": contract.up or "", "columns": contract.columns, "block": contract.block}
     return dataclasses.replace(config, init=init, **values)
 
 

@@ -125,6 +125,11 @@ class Contract:
             if own != other:
                 raise ValueError(f"{name}: its {what} is scaled by {own}, that of {where} by {other}")
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether scenes were cut into blocks whose channels files give: S3DIS's, or x y z and features."""
+        return self.scale in (IN_BLOCKS, BLOCKS) and self.channels in (CHANNEL_NAMES, channel_names(self.features))
+
     def channels_of(self, cloud: PointCloud) -> Callable[[Rows], NDArray[np.float32]]:
         """The one way into the contract: a function that gives a cloud's chosen rows as (C, n), as in training.
 

@@ -16,17 +16,18 @@ from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_generator
 from pointnet.evaluation.contract import XYZ, Contract
 from pointnet.models import PointNetClassifier, PointNetModel, PointNetPartSegmenter, PointNetSegmenter
+from pointnet.points.features import channel_names, features_of
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.read import cloud_of
 from pointnet.points.sampling import KEPT, draw_on_surface, interpolate, normals_of_faces
 
 from .label import label_points
 from .predict import Prediction, predict
-from .scenes import label_scene
+from .scenes import label_blocks
 
 SOLIDS = ("chair", "bottle", "lamp", "table", "cup", "sofa", "vase", "stool")  # of `datasets.shape_classes`
 POINTS = 512  # of an object or a scene whose points are labelled
-WIDTH = 0.9  # metres, of a scene that is one block
+WIDTH = 0.9  # blocks, of a scene that is one block
 
 
 class Case(NamedTuple):
@@ -46,7 +47,7 @@ def kinds_of(model: PointNetModel) -> list[tuple[str, int]]:
     """The solid and the category (-1: not known) of each case; none if no cloud can have the model's channels."""
     contract = Contract.of(model)
     if isinstance(model, PointNetSegmenter):
-        return [(name, -1) for name in SOLIDS[:2] if contract.channels == CHANNEL_NAMES]
+        return [(name, -1) for name in SOLIDS[:2] if contract.in_blocks]
     if not {name for group in COLUMNS.values() for name in group}.issuperset(contract.channels):
         return []
     if not isinstance(model, PointNetPartSegmenter):
@@ -56,11 +57,11 @@ def kinds_of(model: PointNetModel) -> list[tuple[str, int]]:
 
 
 def cases_of(model: PointNetModel) -> Iterator[Case]:
-    """Each of `kinds_of`, with the answer of `predict`, `label_points` or `label_scene`."""
+    """Each of `kinds_of`, with the answer of `predict`, `label_points` or `label_blocks`."""
     contract = Contract.of(model)
     for name, category in kinds_of(model):
         if isinstance(model, PointNetSegmenter):
-            yield _scene(model, name)
+            yield _scene(model, contract, name)
         elif isinstance(model, PointNetPartSegmenter):
             rows = _rows(name, contract.channels, POINTS)
             known = None if category < 0 else contract.categories[category]
@@ -81,14 +82,17 @@ def _case(channels: NDArray[np.float32], answer: Any, *category: Tensor) -> Case
     return Case((torch.from_numpy(channels)[None], *category), labels[None], probability[None])
 
 
-def _scene(model: PointNetSegmenter, name: str) -> Case:
+def _scene(model: PointNetSegmenter, contract: Contract, name: str) -> Case:
     """A solid in the space of one block, as a scene."""
-    rows = _rows(name, (*XYZ, "r", "g", "b"), POINTS)
-    rows[:, :3] *= WIDTH / np.ptp(rows[:, :3], axis=0).max()
-    points, colors = np.hsplit(rows, 2)
-    moved = (points - points.min(0)).astype(np.float32)
-    x = block_channels(moved, colors.astype(np.float32), np.ptp(points, axis=0).astype(np.float32)).T
-    return _case(np.ascontiguousarray(x), label_scene(model, points, colors))
+    columns = channel_names(contract.features)
+    rows = _rows(name, columns, POINTS)
+    rows[:, :3] *= WIDTH * contract.block / np.ptp(rows[:, :3], axis=0).max()
+    cloud = cloud_of(rows, precise=True, columns=columns)
+    moved, extent = (cloud.points - cloud.points.min(0)).astype(np.float32), np.ptp(cloud.points, axis=0)
+    features = features_of(cloud, contract.features, contract.intensity)(slice(None))
+    shares = contract.channels == CHANNEL_NAMES
+    x = block_channels(moved, features, extent.astype(np.float32), contract.block, shares).T
+    return _case(np.ascontiguousarray(x), label_blocks(model, cloud))
 
 
 def _rows(name: str, channels: tuple[str, ...], count: int) -> NDArray[np.float64]:

@@ -65,9 +65,15 @@ def label_blocks(model: PointNetSegmenter, cloud: PointCloud, seed: int = 0) -> 
     Beside the cloud and the result it takes 4 bytes per point.
 
     Raises:
-        ValueError: the cloud lacks what the model was taught with, or is wider than a thousand blocks.
+        ValueError: a network that was not taught blocks; or the cloud lacks what it was taught with, or is wider than a
+            thousand blocks.
     """
     contract, points = Contract.of(model), cloud.points
+    if not contract.in_blocks:
+        channels = ", ".join(contract.channels)
+        raise ValueError(
+            f"scenes need a network that was taught blocks of scenes, got one of {channels}, {contract.scale}"
+        )
     features = features_of(cloud, contract.features, contract.intensity, ", which the model was taught with")
     low, high = bounds(points)
     width, depth, _ = extent = (high - low).astype(np.float32)
