@@ -140,7 +140,7 @@ WHOLE = "parts must be whole numbers from 0 to 9999"
 PART_TEXTS = [
     (without(SHAPE), f"{SHAPE}: no such file; 1 of 6 listed are missing"),
     (write(SHAPE, ""), f"{SHAPE}: is empty"),
-    (write(SHAPE, "1 2 3 0\n"), f"{SHAPE}: must have 7 numbers a row, got 4"),
+    (write(SHAPE, "1 2 3 0 5\n"), f"{SHAPE}: must have 7 or 4 numbers a row, got 5"),
     (write(SHAPE, "1 2 3 0 0 1 leg\n"), f"{SHAPE}: line 1 has 'leg' in column 7, not a number"),
     (write(SHAPE, "1 2 3 0 0 1 0\n1 nan 3 0 0 1 0\n"), f"{SHAPE}: row 2 holds a number that is not finite"),
     (write(SHAPE, "1 2 3 0 0 1 1.5\n"), f"{SHAPE}: {WHOLE}, got 1.5"),

@@ -9,6 +9,7 @@ from pointnet.datasets import PointCloudFileError, open_dataset, split_parts, sp
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract
+from pointnet.inference.cases import cases_of
 from pointnet.points.read import read_cloud
 from pointnet.training import fit
 from tests.helpers import quiet, small
@@ -87,6 +88,14 @@ def test_what_labels_cannot_be_is_one_line_that_names_it(tmp_path):
         PointCloudFileError, match="have 4,000 different labels, which are no classes; if they are, name"
     ):
         PartFolder(root, num_points=32)
+
+
+def test_one_label_is_nothing_to_learn(tmp_path):
+    save(tmp_path / "set" / "pin" / "0.txt", make_object("pin", 0) * (1, 1, 1, 0))
+    save(tmp_path / "set" / "pin" / "1.txt", make_object("pin", 1) * (1, 1, 1, 0))
+    data = PartFolder(tmp_path / "set", num_points=32, test_fraction=0)
+    with pytest.raises(ValueError, match="points need two different labels or more to be told apart, got only '0'"):
+        fit(small(tmp_path / "run", "part", dataset="parts"), data, log=quiet)
 
 
 def test_points_without_a_label_are_left_out_and_counted(tmp_path):
@@ -221,8 +230,8 @@ def test_a_wrong_size_of_block_is_said_with_what_to_do(tmp_path):
 def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(tmp_path, unit):
     root = write_yards(tmp_path / "set", 3, unit=unit, size=1500)
     data = SceneFolder(root, num_points=64, features="intensity", block=2 * unit)
-    settings = {"dataset": "scenes", "num_points": 2000, "early_points": 0, "epochs": 1}
-    fit(small(tmp_path / "run", "scene", **settings | {"num_points": 64}), data, log=quiet)
+    settings = {"dataset": "scenes", "num_points": 64, "early_points": 0, "epochs": 1}
+    fit(small(tmp_path / "run", "scene", **settings), data, log=quiet)
     model = load_model(tmp_path / "run")
     contract = Contract.of(model)
     assert (contract.block, contract.scale, contract.channels) == (2 * unit, "blocks", ("x", "y", "z", "intensity"))
@@ -249,6 +258,10 @@ def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(t
     written = read_cloud(tmp_path / "labelled.ply", precise=True)
     assert np.array_equal(written.labels, np.array(contract.label_numbers)[found.labels])
     assert f"comment label {POLE} is pole" in (tmp_path / "labelled.ply").read_bytes()[:600].decode("latin-1")
+    for case in cases_of(model):  # that an exported file is held to
+        with torch.no_grad():
+            shares = model(*case.inputs).softmax(1)
+        torch.testing.assert_close(shares.amax(1), case.probability, atol=1e-4, rtol=0)
     array = np.column_stack([rows.points, rows.intensity])
     assert (label_points(array, model).labels == found.labels).mean() > 0.99
     with pytest.raises(ValueError, match="has no intensity, which the model was taught with"):

@@ -116,6 +116,18 @@ def test_up_and_normals(text):
     np.testing.assert_allclose(as_is.points[0, 3:].T, expected, atol=1e-4)
 
 
+def test_rows_without_normals_are_the_same_shapes(text):
+    wanted = ShapeNetPart(text, "train", 8)
+    for file in text.glob("*/*.txt"):
+        words = (line.split() for line in file.read_text().splitlines())
+        file.write_text("".join(f"{' '.join([*row[:3], row[6]])}\n" for row in words))
+    found = ShapeNetPart(text, "train", 8)
+    assert torch.equal(found.points, wanted.points)
+    assert torch.equal(found.parts, wanted.parts)
+    with pytest.raises(PointCloudFileError, match="has no normals: 4 numbers a row"):
+        ShapeNetPart(text, "train", 8, normals=True)
+
+
 def test_the_splits_are_the_released_ones_and_validation_is_the_sets_own(text):
     train, val, test, both = (ShapeNetPart(text, split, 8) for split in (*SPLITS, "trainval"))
     assert torch.equal(both.points, torch.cat([train.points, val.points]))
