@@ -12,7 +12,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.inference.cases import cases_of
 from pointnet.points.read import read_cloud
 from pointnet.training import fit
-from tests.helpers import quiet, small
+from tests.helpers import SHARED_DATA, quiet, small
 from tests.own_points import CLASSES, FLOOR, POLE, WALL, make_object, make_yard, save, write_objects, write_yards
 
 
@@ -131,8 +131,27 @@ def test_one_category_needs_no_folder(tmp_path):
     flat = PartFolder(tmp_path / "pin", num_points=32)
     assert alone.classes == flat.classes == ("pin",)
     assert len(flat) == 4
+    (tmp_path / "notes.txt").write_text("1 2 3\n")  # does not make the root a category
+    assert PartFolder(tmp_path, num_points=32).classes == ("pin",)
     assert torch.equal(flat.points[:1].sort(2)[0], PartFolder(tmp_path / "pin", num_points=32).points[:1].sort(2)[0])
     assert flat.part_names == ("0", "1")
+
+
+def test_real_shapes_with_normals_are_read_whole(tmp_path):
+    folder = SHARED_DATA / "psb_parts_dev" / "00000001"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}")
+    for file in sorted(folder.iterdir())[:3]:
+        (tmp_path / file.name).symlink_to(file)
+    data = PartFolder(tmp_path, num_points=64, normals=True, up="y", test_fraction=0)
+    assert (len(data), data.part_names) == (3, ("0", "1", "2", "3", "4"))
+    for i, file in enumerate(data.files):
+        rows = np.loadtxt(file)
+        x, y, z = (rows[:, :3] - rows[:, :3].mean(0)).T
+        points = np.column_stack([x, -z, y]) / np.sqrt(x**2 + y**2 + z**2).max()
+        normals = rows[:, [3, 5, 4]] * (1, -1, 1) / np.linalg.norm(rows[:, 3:6], axis=1, keepdims=True)
+        found = in_order(*own_points(data, i))
+        np.testing.assert_allclose(found, in_order(np.hstack([points, normals]), rows[:, 6]), atol=2e-3)
 
 
 @pytest.mark.parametrize("options", [{}, {"up": "y"}, {"features": "intensity", "columns": "x,y,z,intensity,label"}])

@@ -76,7 +76,7 @@ def own_files(
 
     Args:
         flat: there are no folders of classes: files are in the root, or in train/, val/ and test/ in it; None: that is
-            so where files are there. The one class then has the root's name.
+            so where no folder of a class is found. The one class then has the root's name.
 
     Raises:
         DatasetNotFoundError: no folder, or no class with files.
@@ -93,7 +93,9 @@ def own_files(
         raise DatasetNotFoundError(root, f"{no_folder(root)}; --root must name {wanted}")
     known = cache(_known)
     if flat is None:
-        flat = any(known(folder) for folder in (root, *(root / each for each in SPLITS)))
+        within = [folder for each in SPLITS for folder in _folders(root / each)]
+        folders = [folder for folder in _folders(root) if folder.name not in SPLITS]
+        flat = not any(known(folder) or _has_split(folder) for folder in (*folders, *within))
     files = OwnFiles(root, *_find_files(root, known, test_fraction, seed, flat), flat)
     if not files.of(split):
         what = "a set" if flat else "a class"
