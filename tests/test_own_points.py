@@ -150,8 +150,9 @@ def test_real_shapes_with_normals_are_read_whole(tmp_path):
         x, y, z = (rows[:, :3] - rows[:, :3].mean(0)).T
         points = np.column_stack([x, -z, y]) / np.sqrt(x**2 + y**2 + z**2).max()
         normals = rows[:, [3, 5, 4]] * (1, -1, 1) / np.linalg.norm(rows[:, 3:6], axis=1, keepdims=True)
-        found = in_order(*own_points(data, i))
-        np.testing.assert_allclose(found, in_order(np.hstack([points, normals]), rows[:, 6]), atol=2e-3)
+        found, wanted = np.column_stack(own_points(data, i)), np.column_stack([points, normals, rows[:, 6]])
+        found, wanted = (table[np.lexsort(table[:, 2::-1].T)] for table in (found, wanted))  # by x, then y, then z
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"up": "y"}, {"features": "intensity", "columns": "x,y,z,intensity,label"}])
