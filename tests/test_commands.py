@@ -13,7 +13,7 @@ from pointnet import __main__ as command_line
 from pointnet.commands.flags import COMMANDS, FLAGS, OneLineParser
 from pointnet.commands.train_flags import training_parser
 from pointnet.datasets import DATASETS_OF
-from pointnet.inference.label import ROOM_POINTS
+from pointnet.datasets.blocks import MESH_POINTS
 from pointnet.models import DEFAULTS
 from pointnet.points.sampling import KEPT
 from pointnet.training.settings import FIELDS
@@ -75,7 +75,7 @@ def test_help_names_every_command_and_the_exit_codes(capsys):
 
 def test_the_defaults_that_help_names_are_those_of_the_library(capsys):
     printed = help_of(capsys, "predict")
-    assert all(text in printed for text in (*DEFAULTS.values(), f"parts {KEPT:,}", f"{ROOM_POINTS:,} of a mesh"))
+    assert all(text in printed for text in (*DEFAULTS.values(), f"parts {KEPT:,}", f"{MESH_POINTS:,} of a mesh"))
     printed = help_of(capsys, "evaluate")
     names = {name for known in DATASETS_OF.values() for name in known}
     assert {name for name in names if name not in printed} == {f"s3dis_area{i}" for i in (2, 3, 4, 5)}
