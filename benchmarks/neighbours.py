@@ -1,0 +1,105 @@
+"""Time of sampling, balls and nearest neighbours, against their definitions and what else does the same exactly.
+
+python -m benchmarks.neighbours [--device cuda] [--clouds 32] [--num_points 1024]
+
+The floor of nearest neighbours is the product that gives their distances, one cloud at a time, into kept memory.
+`fpsample` is timed where it is installed.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.common import machine, parser, side_by_side
+from pointnet.devices import keep_freed_memory
+from pointnet.ops import neighbours as ops
+
+BIG = 10_000  # points of the cloud that is sampled from alone
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = parser(__doc__ or "")
+    flags.add_argument("--clouds", type=int, default=32)
+    flags.add_argument("--num_points", type=int, default=1024)
+    args = flags.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    torch.manual_seed(0)
+    points = on_sphere(args.clouds, args.num_points, args.device)
+    print(f"{machine(args.device)}; {args.clouds} x {args.num_points:,} points; indices equal; ms")
+    print("| what | of | ms | times ours |\n|-|-|-|-|")
+    for what, functions in jobs(points).items():
+        times = side_by_side(functions, args.rounds, args.device)
+        for name, seconds in times.items():
+            print(f"| {what} | {name} | {seconds * 1e3:.2f} | {seconds / times['ours']:.2f} |")
+
+
+def on_sphere(clouds: int, size: int, device: str) -> Tensor:
+    """Points on unit spheres, as surfaces are: no plane of a matrix product is 0."""
+    return F.normalize(torch.randn(clouds, 3, size, device=device), dim=1)
+
+
+def jobs(points: Tensor) -> dict[str, dict[str, Callable[[], Any]]]:
+    """By title, what is timed side by side; raises AssertionError unless all find the same."""
+    size, count = points.shape[2], max(1, points.shape[2] // 2)
+    centres = ops.gather(points, ops.farthest_point_sampling(points, count))
+    first = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+    few, many = min(20, size), min(32, size)
+    found: dict[str, dict[str, Callable[[], Any]]] = {
+        f"sampling, {size:,} to {count:,}": {
+            "ours": lambda: ops.farthest_point_sampling(points, count),
+            "the definition": lambda: ops.farthest_definition(points, count, None, first),
+        },
+        f"balls of 0.2 about {count:,}, K = {many}": {
+            "ours": lambda: ops.ball_query(points, centres, 0.2, many),
+            "the definition": lambda: ops.ball_definition(points, centres, 0.2, many, None),
+        },
+        f"nearest, K = {few}": {
+            "ours": lambda: ops.knn(points, few),
+            "`topk` of the products": lambda: topk(points, few),
+            "the products alone": products(points),
+        },
+    }
+    for functions in found.values():
+        ours, other = (function() for function in list(functions.values())[:2])
+        same = (ours == other).float().mean().item()
+        assert same > 0.999, f"{same:.2%} of the indices are the same"  # near-ties of products differ in rounding
+    return found | {f"sampling, {BIG:,} to 1,024": samplers(on_sphere(1, BIG, str(points.device)))}
+
+
+def samplers(cloud: Tensor) -> dict[str, Callable[[], Any]]:
+    functions: dict[str, Callable[[], Any]] = {"ours": lambda: ops.farthest_point_sampling(cloud, 1024)}
+    if find_spec("fpsample"):
+        import fpsample
+
+        rows = cloud[0].T.contiguous().cpu().numpy()
+        functions["fpsample"] = lambda: fpsample.fps_sampling(rows, 1024, start_idx=0)
+        functions["fpsample, buckets"] = lambda: fpsample.bucket_fps_kdline_sampling(rows, 1024, h=7, start_idx=0)
+        assert (functions["ours"]()[0].cpu().numpy() == functions["fpsample"]()).mean() > 0.99
+    return functions
+
+
+def topk(points: Tensor, count: int) -> Tensor:
+    """As DGCNN's code finds them."""
+    inner = -2 * points.transpose(1, 2) @ points
+    squares = points.square().sum(1, keepdim=True)
+    return (-squares - inner - squares.transpose(1, 2)).topk(count, 2).indices
+
+
+def products(points: Tensor) -> Callable[[], None]:
+    rows, size = points.transpose(1, 2).contiguous(), points.shape[2]
+    kept = points.new_empty(size, size)
+
+    def multiply() -> None:
+        for row, cloud in zip(rows, points, strict=True):
+            torch.mm(row, cloud, out=kept)
+
+    return multiply
+
+
+if __name__ == "__main__":
+    main()

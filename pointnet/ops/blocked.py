@@ -1,0 +1,209 @@
+"""Distances by blocks: the fast twins of the definitions in `neighbours.py`, on a CPU and on any device.
+
+On a CPU a block stays in a core's cache, and NumPy does what PyTorch's operators do slowly there: small steps, finding
+what is True, sorting and partitioning short rows. On other devices nothing waits for the device.
+"""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .masked import Lengths, Mask, fill_padding, point_mask
+
+# Distances that are computed at a time on a CPU: 1 MiB of float32 stays in a core's cache. A GPU needs more work.
+BLOCK = {"cpu": 2**18}
+FARTHEST_BLOCK = 2**15  # points that are sampled from together, for each of which some eight numbers are at hand
+
+
+def squared_distances(points: Tensor, queries: Tensor) -> Tensor:
+    """(B, C, N), (B, C, S) -> (B, S, N): squared differences, summed in the order of the channels."""
+    total = (queries[:, 0, :, None] - points[:, 0, None]).square_()
+    for channel in range(1, points.shape[1]):
+        total += (queries[:, channel, :, None] - points[:, channel, None]).square_()
+    return total
+
+
+def filled(points: Tensor, lengths: Lengths) -> tuple[Tensor, Mask]:
+    """The points with 0 where none exists, and where they exist."""
+    mask = None if lengths is None else point_mask(lengths, points)
+    return fill_padding(points, mask), mask
+
+
+def padded_by_first(found: Tensor, neighbours: int, size: int) -> Tensor:
+    """(B, S, up to K) -> (B, S, K): what is missing, or is `size`, becomes the first; a first that is, 0."""
+    found = F.pad(found, (0, neighbours - found.shape[2]), value=size)
+    first = found[:, :, :1]
+    return found.where(found < size, first.where(first < size, 0))
+
+
+def only_existing(found: Tensor, neighbours: int, points: Tensor, lengths: Lengths) -> Tensor:
+    """(B, S, up to K) -> (B, S, K), where slots beyond the number of points repeat the first."""
+    found = F.pad(found, (0, neighbours - found.shape[2]))
+    sizes = points.new_full((1,), points.shape[2], dtype=torch.int64) if lengths is None else lengths.to(points.device)
+    slots = torch.arange(neighbours, device=points.device)
+    return found.where(slots < sizes[:, None, None], found[:, :, :1])
+
+
+def farthest_on_cpu(points: Tensor, count: int, lengths: Lengths, first: Tensor) -> Tensor:
+    """In NumPy, whose calls cost a third of PyTorch's and whose argmax is vectorised: a step is eight small calls."""
+    clouds, channels, size = points.shape
+    if bool(((first < 0) | (first >= (size if lengths is None else lengths))).any()):
+        raise ValueError(f"first must be indices of points that exist, got {first.tolist()}")
+    taken = np.empty((count, clouds), np.int64)
+    step = max(1, FARTHEST_BLOCK // size)
+    for start in range(0, clouds, step):
+        some = slice(start, start + step)
+        present, mask = filled(points[some], None if lengths is None else lengths[some])
+        planes = present.transpose(0, 1).contiguous().numpy()
+        nearest = np.full(planes.shape[1:], np.inf, planes.dtype)
+        if mask is not None:
+            nearest[~mask[:, 0].numpy()] = -1
+        rows, offsets = planes.reshape(channels, -1), np.arange(len(nearest)) * size
+        squares, distance, latest = np.empty_like(planes), np.empty_like(nearest), first[some].numpy()
+        for at in range(count):
+            taken[at, some] = latest
+            np.subtract(planes, rows.take(latest + offsets, 1)[:, :, None], out=squares)
+            np.multiply(squares, squares, out=squares)
+            summed = squares[0]
+            for plane in squares[1:]:
+                summed = np.add(summed, plane, out=distance)
+            np.minimum(nearest, summed, out=nearest)
+            latest = nearest.argmax(1)
+    return torch.from_numpy(taken.T.copy())
+
+
+def balls(points: Tensor, centres: Tensor, radius: float, neighbours: int, lengths: Lengths) -> Tensor:
+    """On any device: the k-th point of a ball is where the count of points inside first reaches k."""
+    points, mask = filled(points, lengths)
+    limit, size = _square_below(radius, points.dtype), points.shape[2]
+    wanted = torch.arange(1, neighbours + 1, dtype=torch.int32, device=points.device)
+    found = torch.empty(*centres.shape[::2], neighbours, dtype=torch.int64, device=points.device)
+    for clouds, some in _blocks(points, centres.shape[2]):
+        inside = squared_distances(points[clouds], centres[clouds, :, some]) < limit
+        inside = inside if mask is None else inside & mask[clouds]
+        counts = inside.cumsum(2, dtype=torch.int32)
+        each = wanted.expand(*counts.shape[:2], -1).contiguous()
+        found[clouds, some] = torch.searchsorted(counts, each)
+    return padded_by_first(found, neighbours, size)
+
+
+def balls_on_cpu(points: Tensor, centres: Tensor, radius: float, neighbours: int, lengths: Lengths) -> Tensor:
+    points, mask = filled(points, lengths)
+    limit, size = _square_below(radius, points.dtype), points.shape[2]
+    found = np.empty((*centres.shape[::2], neighbours), np.int64)
+    for clouds, some in _blocks(points, centres.shape[2]):
+        inside = squared_distances(points[clouds], centres[clouds, :, some]) < limit
+        inside = inside if mask is None else inside & mask[clouds]
+        rows = inside.flatten(0, 1).numpy()
+        places, there = _places_of(rows, neighbours)
+        columns = np.where(there, places - np.arange(len(rows))[:, None] * size, size)
+        found[clouds, some] = columns.reshape(*inside.shape[:2], -1)
+    return padded_by_first(torch.from_numpy(found), neighbours, size)
+
+
+def _square_below(radius: float, dtype: torch.dtype) -> float:
+    """The least number whose root reaches the radius: `root < radius` without a root, to the last bit."""
+    wanted = torch.tensor(radius, dtype=dtype).numpy()
+    limit = wanted * wanted
+    while np.sqrt(limit) < wanted:
+        limit = np.nextafter(limit, limit + 1)
+    while np.sqrt(np.nextafter(limit, limit * 0)) >= wanted:
+        limit = np.nextafter(limit, limit * 0)
+    return float(limit)
+
+
+def _places_of(chosen: np.ndarray, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Where each row of (R, N) is True: -> places (R, W) in R * N, in order, and which of them are there.
+
+    W is `most`, or the largest count of a row.
+    """
+    rows, size = chosen.shape
+    flat = np.flatnonzero(chosen)
+    starts = np.searchsorted(flat, np.arange(rows + 1) * size)
+    slots = starts[:-1, None] + np.arange(np.diff(starts).max(initial=1) if most is None else most)
+    places = flat.take(slots, mode="clip") if len(flat) else np.zeros_like(slots)
+    return places, slots < starts[1:, None]
+
+
+def nearest(points: Tensor, queries: Tensor, neighbours: int, lengths: Lengths) -> Tensor:
+    """On any device: in single precision the K lowest keys, which are distances that end in their column."""
+    table, rows = _factors(points, queries, lengths)
+    kept = min(neighbours, points.shape[2])
+    found = torch.empty(*queries.shape[::2], kept, dtype=torch.int64, device=points.device)
+    for clouds, some in _blocks(points, queries.shape[2]):
+        distances = rows[clouds, some] @ table[clouds]
+        if distances.dtype == torch.float32:
+            columns = torch.arange(points.shape[2], device=points.device)
+            keys = (_ordered(distances.view(torch.int32)).long() << 32) + columns
+            found[clouds, some] = keys.topk(kept, largest=False).values & 0xFFFFFFFF
+        else:
+            found[clouds, some] = distances.sort(dim=2, stable=True).indices[:, :, :kept]
+    return only_existing(found, neighbours, points, lengths)
+
+
+def nearest_on_cpu(points: Tensor, queries: Tensor, neighbours: int, lengths: Lengths) -> Tensor:
+    """No row is sorted, only what may be among its K nearest: all that is as near as the K-th nearest *run* of points.
+
+    The least of each run takes one pass; K of them at least are within the K-th least, and hardly more points than K.
+    """
+    runs = 2 ** max(5, (4 * neighbours - 1).bit_length())
+    size = points.shape[2] if points.shape[2] < 2 * runs else -(-points.shape[2] // runs) * runs
+    table, rows = _factors(points, queries, lengths, size)
+    kept = min(neighbours, points.shape[2])
+    found = np.empty((*queries.shape[::2], kept), np.int64)
+    step = max(1, min(queries.shape[2], BLOCK["cpu"] // size))
+    block = table.new_empty(step, size)
+    for cloud, first in itertools.product(range(len(points)), range(0, queries.shape[2], step)):
+        some = rows[cloud, first : first + step]
+        distances = torch.mm(some, table[cloud], out=block[: len(some)])
+        least = distances if size < 2 * runs else distances.unflatten(1, (-1, runs)).amin(1)
+        limits = np.partition(least.numpy(), kept - 1, 1)[:, kept - 1, None]
+        found[cloud, first : first + step] = _lowest(distances.numpy(), limits, kept)
+    return only_existing(torch.from_numpy(found), neighbours, points, lengths)
+
+
+def _factors(points: Tensor, queries: Tensor, lengths: Lengths, size: int = 0) -> tuple[Tensor, Tensor]:
+    """Two factors whose product is |y|^2 - 2xy: (B, C + 1, N), (B, S, C + 1), about each cloud's first point.
+
+    What is not there, up to `size` columns, is infinitely far from everything.
+    """
+    origin = points[:, :, :1]
+    table, mask = filled(points - origin, lengths)
+    squares = table.square().sum(1, keepdim=True)
+    squares = squares if mask is None else squares.masked_fill(~mask, torch.inf)
+    missing = max(size - points.shape[2], 0)
+    table = torch.cat([F.pad(table, (0, missing)), F.pad(squares, (0, missing), value=torch.inf)], 1)
+    return table, F.pad(-2 * (queries - origin).transpose(1, 2), (0, 1), value=1.0)
+
+
+def _lowest(values: np.ndarray, limits: np.ndarray, count: int) -> np.ndarray:
+    """The columns of the lowest values of each row of (R, N), none of them above its limit: -> (R, count)."""
+    places, there = _places_of(values <= limits)
+    chosen = np.where(there, values.ravel().take(places), np.inf).astype(values.dtype, copy=False)
+    if values.dtype == np.float32:
+        keys = (_ordered(chosen.view(np.int32)).astype(np.int64) << 32) + places
+        keys.sort(1)
+        places = keys[:, :count] & 0xFFFFFFFF
+    else:
+        places = np.take_along_axis(places, chosen.argsort(1, kind="stable")[:, :count], 1)
+    return places - np.arange(len(values))[:, None] * values.shape[1]
+
+
+def _ordered(bits: Any) -> Any:
+    """The bits of float32 numbers, as int32 that are ordered as the numbers are."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _blocks(points: Tensor, queries: int) -> list[tuple[slice, slice]]:
+    """Clouds and queries whose distances to the points (B, C, N) fill a block."""
+    most = max(1, BLOCK.get(points.device.type, 2**24) // points.shape[2])
+    step = max(1, most // queries)
+    return [
+        (slice(cloud, cloud + step), slice(first, first + most))
+        for cloud in range(0, points.shape[0], step)
+        for first in range(0, queries, most)
+    ]
