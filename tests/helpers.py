@@ -193,9 +193,10 @@ def two_shapes(per_class: int = 24, points: int = 32, seed: int = 0) -> Labelled
 def tiny(out, **changes) -> TrainConfig:
     """Settings of a short run that learns; a network of an eighth of the widths."""
     settings = {
-        "epochs": 4, "batch_size": 3, "num_points": 32, "early_points": 16, "early_share": 0.5, "device": "cpu",
-        "scale": 1.1, "shift": 0.05, "val_fraction": 0.25, "input_transform": False, "feature_transform": False,
-        "width": 0.125, "tnet_width": 0.125, "lr": 0.01, "norm_momentum": 0.5, "out": str(out),
+        "epochs": 4, "min_steps": 1, "batch_size": 3, "num_points": 32, "early_points": 16, "early_share": 0.5,
+        "device": "cpu", "scale": 1.1, "shift": 0.05, "val_fraction": 0.25, "input_transform": False,
+        "feature_transform": False, "width": 0.125, "tnet_width": 0.125, "lr": 0.01, "norm_momentum": 0.5,
+        "out": str(out),
     }  # fmt: skip
     return TrainConfig(**(settings | changes))
 

@@ -29,9 +29,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_validation_is_a_tenth_of_each_class_and_shares_no_cloud_with_training():
-    data = clouds([100, 40, 9, 1])
+    data = clouds([100, 40, 9, 2, 1])
     train, val = split_validation(data, seed=3)
-    assert torch.bincount(val.labels, minlength=4).tolist() == [10, 4, 1, 0]
+    assert torch.bincount(val.labels, minlength=5).tolist() == [10, 4, 1, 1, 0]  # one of each class that has two
     assert len(train) + len(val) == len(data)
     both = torch.cat([train.points, val.points]).flatten(1)
     assert len(both.unique(dim=0)) == len(data)
@@ -44,6 +44,7 @@ def test_no_class_gives_its_last_cloud_to_validation():
     train, val = split_validation(clouds([2, 1]), seed=0, fraction=0.9)
     assert torch.bincount(train.labels).tolist() == [1, 1]
     assert len(val) == 1
+    assert len(split_validation(clouds([9, 2]), seed=0, fraction=0.0)[1]) == 0
     with pytest.raises(ValueError, match=r"fraction must be in \[0, 1\), got 1"):
         split_validation(clouds([2]), seed=0, fraction=1)
 
@@ -226,6 +227,71 @@ def test_points_and_parts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"parts_of must be \(classes, parts\), \(1, 2\), got \(2, 2\)"):
         LabelledPoints(data.batch(slice(None))[0], data.labels, ["a"], ["b", "c"], torch.ones(2, 2, dtype=torch.bool))
     assert LabelledPoints(torch.zeros(1, 4, 2), torch.zeros(1), ["a"], ["b", "c"]).parts_of.all()
+
+
+def test_arrays_and_other_numbers_are_the_tensors_they_stand_for(tmp_path):
+    """Also big-endian, read-only and memory-mapped ones; a tensor, or a mapped float32 array, is not copied."""
+    x, y = torch.randn(4, 3, 5), torch.tensor([0, 1, 1, 0])
+    np.save(tmp_path / "x.npy", x.numpy())
+    mapped, fixed = np.load(tmp_path / "x.npy", mmap_mode="r"), x.numpy().copy()
+    fixed.flags.writeable = False
+    for points in (x, x.double(), x.numpy(), x.double().numpy(), x.numpy().astype(">f4"), mapped, fixed, x.tolist()):
+        for labels in (
+            y,
+            y.int(),
+            y.double(),
+            y.bool(),
+            y.numpy().astype(np.uint8),
+            y.numpy().astype(">i2"),
+            y.tolist(),
+        ):
+            data = LabelledClouds(points, labels, ["a", "b"])
+            assert (data.points.dtype, data.labels.dtype) == (torch.float32, torch.int64)
+            assert torch.equal(data.points, x)
+            assert torch.equal(data.labels, y)
+    assert np.shares_memory(LabelledClouds(mapped, y, ["a", "b"]).points.numpy(), mapped)
+    assert LabelledClouds(x, y, ["a", "b"]).points.data_ptr() == x.data_ptr()
+
+
+FAR = torch.randn(4, 3, 50, dtype=torch.float64) + 5e6
+
+
+@pytest.mark.parametrize(
+    ("points", "labels", "message"),
+    [
+        (torch.randn(4, 50, 3), [0, 1, 1, 0], r"\(S, C, K\), got \(4, 50, 3\); points go last: transpose it"),
+        (torch.randn(4, 3, 5), [1, 2, 2, 1], "labels must be 0 to 1, indices into the names, got 1 to 2; subtract 1"),
+        (torch.randn(4, 3, 5), [0, 1, 2, 3], "labels must be 0 to 1, indices into the names, got 0 to 3$"),
+        (torch.randn(4, 3, 5), [0, 1, -1, 0], "got -1 to 1$"),
+        (torch.randn(4, 3, 5), [0, 0.5, 1, 0], "labels must be whole numbers, got 0.5"),
+        (torch.randn(4, 3, 5), [0, np.nan, 1, 0], "labels must be whole numbers, got nan"),
+        (torch.randn(4, 3, 5), ["a", "b", "b", "a"], "labels must be a tensor or an array of numbers: can't convert"),
+        ([[[1], [2]], [[1]]], [0, 1], "points must be a tensor or an array of numbers: "),
+        (FAR, [0, 1, 1, 0], r"cloud 0 is 5e\+06 away and .* wide; centre each"),
+        (torch.randn(4, 3, 5), [[0, 1]] * 4, r"with labels \(S,\), got \(4, 3, 5\) and \(4, 2\)"),
+    ],
+    ids=range(10),
+)
+def test_what_is_no_labelled_cloud_is_one_line(points, labels, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        LabelledClouds(points, labels, ["a", "b"])
+    assert "\n" not in str(caught.value)
+    if points is FAR:
+        assert LabelledClouds(points - points.mean(2, keepdim=True), labels, ["a", "b"]).points.abs().max() < 10
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([1, 2, 2], "the labels of points must be 0 to 1, indices into the names, got 1 to 2; subtract 1"),
+        ([0, 1, -4], "got 0 to 3$"),  # -1 - 3 marks a repeated point
+        ([0, 1, 0.5], "the labels of points must be whole numbers, got 0.5"),
+    ],
+)
+def test_labels_of_points_that_are_no_parts_are_one_line(parts, message):
+    points = torch.cat([torch.randn(2, 3, 3), torch.tensor(parts).float().expand(2, 1, 3)], 1)
+    with pytest.raises(ValueError, match=message):
+        LabelledPoints(points, torch.tensor([0, 0]), ["chair"], ["seat", "leg"])
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)

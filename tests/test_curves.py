@@ -1,6 +1,7 @@
 """The curves of a run show what metrics.jsonl holds, and stand in its folder at the end."""
 
 import json
+import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from unittest.mock import Mock
@@ -65,7 +66,8 @@ def test_the_metric_of_another_task_has_its_name():
     [
         ([(0.5, 1.0), (0.7, 1.0), (0.6, 0.1)], 2),
         ([(0.5, 1.0), (0.7, 0.9), (0.7, 0.8)], 3),  # alike: the lower loss
-        ([(0.7, 0.8), (0.7, 0.8), (0.7, 0.8)], 1),  # alike in both: the first
+        ([(0.7, 0.8), (0.7, 0.8), (0.6, 0.8)], 2),  # alike in both: the later
+        ([(0.7, math.nan), (0.7, 0.8), (0.7, math.nan)], 2),
     ],
 )
 def test_the_chosen_epoch_is_chosen_as_the_loop_does(val, wanted):

@@ -129,7 +129,8 @@ def test_every_format_is_read_and_others_are_not_looked_at(tmp_path):
     assert data.classes == ("thing",)
     assert {file.name for file in data.files} == {file.name for file in FILES.iterdir()}
     assert data.bad == []
-    assert data.notes == ["2 files passed over for the suffix: 1 .md, 1 .png"]
+    empty = "no class, as there is no file to read: empty"
+    assert data.notes == ["2 files passed over for the suffix: 1 .md, 1 .png", empty]
     cloud = data.points[[file.suffix for file in data.files].index(".npy")]
     released = torch.from_numpy(read_points(FILES / "cup.npy")).T
     assert len(torch.unique(cloud[:, :1024], dim=1).T) == 1024  # each once, before any comes again
@@ -214,7 +215,8 @@ def test_files_that_are_passed_over_are_one_line_however_many_they_are(tmp_path,
     (root / "ball" / ".DS_Store").touch()
     line = "9 files passed over for the suffix: 3 .fls, 1 without, 1 .a, 1 .b, 1 .c and 2 more kinds"
     (root / "box" / "box_0.off").write_text("OFF\n")
-    assert MeshFolder(root).notes == MeshFolder(root, "test").notes == [line]
+    empty = "no class, as there is no file to read: tree"
+    assert MeshFolder(root).notes == MeshFolder(root, "test").notes == [line, empty]
     words = ["--dataset", "folder", "--root", str(root), *QUICK, "--out", str(tmp_path / "run")]
     assert command_line.main(["train", *words]) == 0
     assert capsys.readouterr().out.count(line) == 1

@@ -1,5 +1,6 @@
 """Batches: the same ones from either loader, every sample once, and no thread left behind."""
 
+import math
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -7,11 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pointnet import devices
 from pointnet.datasets import LabelledClouds
 from pointnet.training import loader
-from pointnet.training.loader import ResidentLoader, StreamedLoader, count_batches, cut_batches, make_loader
+from pointnet.training.loader import (
+    ResidentLoader,
+    StreamedLoader,
+    count_batches,
+    count_steps,
+    cut_batches,
+    cut_epoch,
+    make_loader,
+)
 
 CPU = torch.device("cpu")
 LOADERS = pytest.mark.parametrize("make", [ResidentLoader, StreamedLoader])
@@ -98,6 +109,21 @@ def test_ranks_share_every_batch_and_take_each_sample_once(samples, batch_size, 
         assert max(sizes) - min(sizes) <= 1
     whole = cut_batches(order, batch_size)
     assert [torch.cat(parts).tolist() for parts in zip(*shares, strict=True)] == [batch.tolist() for batch in whole]
+
+
+@given(st.integers(2, 90), st.integers(2, 40), st.integers(1, 30), st.integers(1, 3))
+def test_an_epoch_is_a_pass_and_as_much_of_further_ones_as_its_steps_ask(samples, batch_size, least, ranks):
+    one, steps = count_batches(samples, batch_size), count_steps(samples, batch_size, least)
+    assert steps == max(one, least)
+    passes = [torch.randperm(samples) for _ in range(math.ceil(steps / one))]
+    batches = cut_epoch(passes, batch_size, least)
+    assert len(batches) == steps
+    for order, start in zip(passes, range(0, steps, one), strict=True):
+        mine = torch.cat(batches[start : start + one])
+        assert torch.equal(mine, order[: len(mine)])
+        assert len(mine) == samples or start + one > steps  # whole, but the last
+    shares = [cut_epoch(passes, batch_size, least, rank, ranks) for rank in range(ranks)]
+    assert [torch.cat(parts).tolist() for parts in zip(*shares, strict=True)] == [batch.tolist() for batch in batches]
 
 
 def test_the_last_batch_is_never_a_single_cloud():

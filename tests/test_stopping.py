@@ -105,6 +105,7 @@ def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on(unbroken
 
 OPTIONS = {
     "published": {"optimizer": "adam", "schedule": "step", "decay_epochs": 1, "norm_decay_rate": 0.5, "rotate": 180.0},
+    "repeated": {"min_steps": 7, "class_weights": "balanced"},
     "taught": {"teacher": ("one", "two"), "distill": 0.7, "point_dropout": 0.5, "mirror": True},
 }
 
@@ -118,7 +119,7 @@ def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one
             fit(tiny(name, epochs=1, seed=seed, input_transform=bool(seed)), DATA, log=quiet)
     fit(config, DATA, log=quiet)
     config = dataclasses.replace(config, out=str(tmp_path / "run"))
-    fit_until_stopped(config, 3, monkeypatch)
+    fit_until_stopped(config, STEPS + 1 if config.min_steps > 1 else 3, monkeypatch)
     torch.manual_seed(7)
     fit(config, DATA, resume=True, log=quiet)
     assert_ends_as(tmp_path / "run", tmp_path / "unbroken")

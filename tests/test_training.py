@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+from pointnet.commands import train
 from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.devices import find_device
 from pointnet.evaluation.evaluate import evaluate
@@ -16,9 +17,19 @@ from pointnet.training import TrainConfig, fit, run
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.fit import create_run_folder
 from pointnet.training.run import Run
-from pointnet.training.run_folder import read_metrics
+from pointnet.training.run_folder import read_config, read_metrics
 from pointnet.world import World
-from tests.helpers import assert_ends_as, assert_equal_states, quiet, tiny, two_shapes, weights
+from tests.helpers import (
+    QUICK,
+    SAMPLES,
+    assert_ends_as,
+    assert_equal_states,
+    error_of,
+    quiet,
+    tiny,
+    two_shapes,
+    weights,
+)
 
 DATA, TEST = two_shapes(per_class=8), two_shapes(per_class=8, seed=1)
 
@@ -159,6 +170,39 @@ def test_a_taken_or_missing_run_folder_is_one_clear_line(finished, tmp_path):
         fit(finished[1], DATA, log=quiet)
     with pytest.raises(ValueError, match="checkpoint.pt: no checkpoint to resume from"):
         fit(tiny(tmp_path / "nothing"), DATA, resume=True, log=quiet)
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "constant"}, {"schedule": "step", "decay_epochs": 1, "min_steps": 6}])
+def test_a_run_that_goes_on_to_more_epochs_is_the_run_of_that_many(tmp_path, changes):
+    changes |= {"early_points": 0, "optimizer": "adam", "ema": 0.9}
+    fit(tiny(tmp_path / "whole", epochs=4, **changes), DATA, log=quiet)
+    fit(tiny(tmp_path / "run", epochs=2, **changes), DATA, log=quiet)
+    torch.manual_seed(5)
+    fit(tiny(tmp_path / "run", epochs=4, **changes), DATA, resume=True, log=quiet)
+    assert_ends_as(tmp_path / "run", tmp_path / "whole")
+    assert len(read_metrics(tmp_path / "run")) == read_config(tmp_path / "run").epochs == 4
+
+
+def test_other_epochs_that_cannot_be_are_one_line(tmp_path):
+    fit(tiny(tmp_path / "cycle", epochs=2), DATA, log=quiet)
+    line = "--epochs 4 differs from the run's own 2; resume cannot change it, as --schedule onecycle was made for that"
+    with pytest.raises(ValueError, match=line):
+        fit(tiny(tmp_path / "cycle", epochs=4), DATA, resume=True, log=quiet)
+    fit(tiny(tmp_path / "run", epochs=2, schedule="constant"), DATA, log=quiet)
+    with pytest.raises(ValueError, match="--epochs 1 is less than the 2 that are done"):
+        fit(tiny(tmp_path / "run", epochs=1, schedule="constant"), DATA, resume=True, log=quiet)
+    assert read_config(tmp_path / "run").epochs == read_config(tmp_path / "cycle").epochs == 2
+
+
+def test_the_command_goes_on_to_more_epochs_of_all_seeds(tmp_path, capsys):
+    out = str(tmp_path / "runs")
+    words = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--min_steps", "1"]
+    assert train.main([*words, "--seeds", "0", "1", "--schedule", "constant", "--out", out]) == 0
+    assert train.main(["--resume", "--out", out, "--epochs", "2"]) == 0
+    assert [len(read_metrics(tmp_path / "runs" / f"seed-{seed}")) for seed in (0, 1)] == [2, 2]
+    assert read_config(tmp_path / "runs").epochs == 2
+    line = error_of(capsys, train.main, ["--resume", "--out", out, "--epochs", "1"])
+    assert "--epochs 1 is less than the 2 that are done" in line
 
 
 SWAPPED = LabelledClouds(DATA.points, 1 - DATA.labels, DATA.classes)

@@ -31,7 +31,16 @@ from pointnet.world import AgreedError, World, joined_world
 from tests.helpers import ROOT, assert_ends_as, halves, quiet, tiny, two_shapes
 
 TRAINED = ["classification", "part"]
-EXACT = {"epochs": 2, "batch_size": 5, "optimizer": "sgd", "lr": 0.02, "clip": 1.0, "ema": 0.9, "val_fraction": 0.2}
+EXACT = {
+    "epochs": 2,
+    "min_steps": 5,
+    "batch_size": 5,
+    "optimizer": "sgd",
+    "lr": 0.02,
+    "clip": 1.0,
+    "ema": 0.9,
+    "val_fraction": 0.2,
+}
 NOTHING_RANDOM = {"scale": 1.0, "shift": 0.0, "jitter": 0.0, "early_points": 0, "dropout": 0.0}
 
 

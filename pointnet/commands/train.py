@@ -143,8 +143,9 @@ def summary(config: TrainConfig, result: Result, call: str) -> str:
         tested = "the test split was not opened"
     else:
         tested = f"test: {TASKS[config.task].summary(result['test'])}"
-    val, chooser = result["val"], TASKS[config.task].chooser
-    chosen = f"chosen on validation ({val[chooser]:.2%} there)" if val else "the last"
+    val, chooser = result["val"], config.chooser
+    metric = f" {TASKS[config.task].titles[chooser]}" if config.choose_by else ""
+    chosen = f"chosen on validation ({val[chooser]:.2%}{metric} there)" if val else "the last"
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result["shares"].items())
     files = {
         "model.safetensors, config.json": f'the model: pointnet.load_model("{config.out}")',

@@ -11,7 +11,7 @@ from pointnet.models import load_model
 from pointnet.names import check_name
 from pointnet.points.features import WORDS
 from pointnet.training.recipes import RECIPES, defaults_of
-from pointnet.training.run_folder import CONFIG, read_settings
+from pointnet.training.run_folder import CONFIG, check_epochs, read_settings, seed_folders
 from pointnet.training.settings import FIELDS, GROUPS, MAY_CHANGE, TYPES, TrainConfig, read_value, with_values
 
 from .flags import OneLineParser, add_version, one_line, whole_number
@@ -79,7 +79,7 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
 
     The settings begin as those of --recipe, of the file --config, or as the defaults of the task and the data set.
     Flags win over them. With --resume they are those of the run in --out; a flag may repeat one, and change those in
-    `MAY_CHANGE`. Seeds may be added to those of the run.
+    `MAY_CHANGE` and, where the schedule allows it, the epochs. Seeds may be added to those of the run.
     """
     parser = training_parser(prog)
     given = vars(parser.parse_args(words))
@@ -153,7 +153,10 @@ def resumed(given: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[TrainC
     config, saved = read_settings(Path(out) / CONFIG)
     for name, word in values.items():
         value, was = read_value(name, word), getattr(config, name)
-        if value != was and name not in MAY_CHANGE:
+        if name == "epochs" and value != was:
+            for folder in seed_folders(out).values() or [out]:
+                check_epochs(folder, value)
+        elif value != was and name not in MAY_CHANGE:
             raise ValueError(f"--{name} {value} differs from the run's own {was}; resume cannot change it")
     seeds = given.get("seeds", saved)
     if seeds and not saved:

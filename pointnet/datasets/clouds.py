@@ -1,9 +1,10 @@
 """Labelled clouds of one size, whose points may have labels too: what every data set here is; splits and batches."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from pointnet.points.read import PointCloudFileError
 
 # What the unit of clouds may be.
 UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS = "unit sphere", "as given", "blocks of a metre", "blocks"
+MOST_CHANNELS = 12  # of a point; more of them than points: the points are transposed
+MOST_LOST = 1e-3  # share of a cloud's width that its points may move in float32
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 
 
@@ -26,10 +29,14 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     Args:
         points: (S, C, K) float32, in memory or memory-mapped; the first three channels are xyz in the library's frame
-            (z up, right-handed). K may be more than N: training draws from all K.
-        labels: (S,) int64, indices into `classes`.
+            (z up, right-handed). K may be more than N: training draws from all K. Arrays and other numbers are
+            converted.
+        labels: (S,) int64, indices into `classes`; arrays and other whole numbers are converted.
         classes: the class names, in label order.
         num_points: N; None for K.
+
+    Raises:
+        ValueError: another shape, labels that are no indices, or points so far from the origin that float32 loses them.
 
     `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
     once, `data.batch(indices)` some of it, with all K. `data.files` are the clouds' files, if each comes from one;
@@ -51,10 +58,21 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     label_numbers: tuple[int, ...] = ()
     validation: Tensor | None = None
 
-    def __init__(self, points: Tensor, labels: Tensor, classes: Sequence[str], num_points: int | None = None):
+    def __init__(
+        self,
+        points: Tensor | NDArray[Any],
+        labels: Tensor | NDArray[Any],
+        classes: Sequence[str],
+        num_points: int | None = None,
+    ):
+        points, labels = as_tensor("points", points), as_tensor("labels", labels)
         if points.dim() != 3 or labels.shape != points.shape[:1]:
             got = f"{tuple(points.shape)} and {tuple(labels.shape)}"
             raise ValueError(f"points must be (S, C, K) with labels (S,), got {got}")
+        if points.shape[2] <= MOST_CHANNELS < points.shape[1]:
+            got = f"{tuple(points.shape)}; points go last: transpose it, with points.swapaxes(1, 2)"
+            raise ValueError(f"points must be (S, C, K), got {got}")
+        points, labels = as_floats(points), as_indices("labels", labels, len(classes))
         self.num_points = points.shape[2] if num_points is None else num_points
         if not 1 <= self.num_points <= points.shape[2]:
             raise ValueError(f"num_points must be 1 to {points.shape[2]}, got {num_points}")
@@ -134,7 +152,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         chosen = torch.zeros(len(self), dtype=torch.bool)
         for label in self.labels.unique().tolist():
             members = (self.labels == label).nonzero().squeeze(1)
-            count = min(round(len(members) * fraction), len(members) - 1)
+            count = min(max(round(len(members) * fraction), fraction > 0), len(members) - 1)
             chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
         return chosen
 
@@ -158,8 +176,8 @@ class LabelledPoints(LabelledClouds):
 
     def __init__(
         self,
-        points: Tensor,
-        labels: Tensor,
+        points: Tensor | NDArray[Any],
+        labels: Tensor | NDArray[Any],
         classes: Sequence[str],
         part_names: Sequence[str],
         parts_of: Tensor | None = None,
@@ -171,6 +189,9 @@ class LabelledPoints(LabelledClouds):
         self.parts_of = torch.ones(wanted, dtype=torch.bool) if parts_of is None else parts_of
         if self.parts_of.shape != wanted:
             raise ValueError(f"parts_of must be (classes, parts), {wanted}, got {tuple(self.parts_of.shape)}")
+        if type(self) is LabelledPoints:  # a data set that is read from files has checked its own
+            stored = self._stored[:, -1]
+            as_indices("the labels of points", torch.where(stored < 0, -1 - stored, stored), len(self.part_names))
 
     @property
     def points(self) -> Tensor:
@@ -222,15 +243,54 @@ def draw_labelled(
 def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Clouds, Clouds]:
     """Splits a training set in two: -> (train, validation).
 
-    Each class gives `fraction` of its clouds, rounded, and never its last one. A data set with a validation split of
-    its own gives that instead, and one of rooms gives whole rooms (`held_out`). The same seed gives the same split, and
-    a fraction of 0 holds nothing out.
+    Each class gives `fraction` of its clouds, rounded, but at least one, and never its last one. A data set with a
+    validation split of its own gives that instead, and one of rooms gives whole rooms (`held_out`). The same seed gives
+    the same split, and a fraction of 0 holds nothing out.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be in [0, 1), got {fraction}")
     own = data.validation if fraction and data.validation is not None and data.validation.any() else None
     held_out = data.held_out(seed, fraction) if own is None else own
     return data.subset((~held_out).nonzero().squeeze(1)), data.subset(held_out.nonzero().squeeze(1))
+
+
+def as_tensor(name: str, values: Any) -> Tensor:
+    """A tensor, an array or a list as a tensor, without a copy where there can be none. ValueError, with the name."""
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of memory-mapped files that cannot be written; nothing here writes
+            return torch.from_numpy(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a tensor or an array of numbers: {error}".splitlines()[0]) from error
+
+
+def as_floats(points: Tensor) -> Tensor:
+    """Clouds (S, C, K) of any numbers in PyTorch's default type, float32. ValueError where that loses one's shape."""
+    kind = torch.get_default_dtype()
+    if points.dtype != kind and points.numel():
+        xyz = points[:, :3].double()
+        away, side = xyz.abs().amax((1, 2)), (xyz.amax(2) - xyz.amin(2)).amax(1)
+        if (lost := ((side > 0) & (away * torch.finfo(kind).eps > side * MOST_LOST)).nonzero()).numel():
+            i = int(lost[0])
+            where = f"cloud {i} is {float(away[i]):g} away and {float(side[i]):g} wide"
+            raise ValueError(f"points must be near the origin, to keep their shape in {kind}: {where}; centre each")
+    return points.to(kind)
+
+
+def as_indices(name: str, labels: Tensor, count: int) -> Tensor:
+    """Labels as int64. ValueError, with the name, unless they are whole numbers from 0 to below `count`."""
+    if labels.is_floating_point() and bool((labels != labels.round()).any()):
+        raise ValueError(f"{name} must be whole numbers, got {float(labels[labels != labels.round()][0]):g}")
+    labels = labels.long()
+    low, high = map(int, labels.aminmax()) if labels.numel() else (0, count - 1)
+    if low < 0 or high >= count:
+        hint = "; subtract 1" if low >= 1 and high == count else ""
+        raise ValueError(f"{name} must be 0 to {count - 1}, indices into the names, got {low} to {high}{hint}")
+    return labels
 
 
 def spread(data: Clouds, count: int) -> Clouds:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from pointnet.names import no_folder
+from pointnet.names import no_folder, printable
 from pointnet.points.frame import check_up
 from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, passed_over, readable
 
@@ -65,8 +65,12 @@ class OwnFiles(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """How many files were passed over for their suffix."""
-        return passed_over(self.root, 1 if self.is_flat else 2)
+        """How many files were passed over for their suffix, and which folders hold none to read."""
+        places = [] if self.is_flat else [self.root, *(self.root / split for split in SPLITS)]
+        folders = {folder.name for place in places for folder in _folders(place)}.difference(self.classes, SPLITS)
+        empty = ", ".join(map(printable, sorted(folders)))
+        passed = passed_over(self.root, 1 if self.is_flat else 2)
+        return [*passed, *([f"no class, as there is no file to read: {empty}"] if empty else [])]
 
 
 def own_files(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pointnet.files import AnyPath, write_atomically
 from pointnet.names import printable
-from pointnet.training.run_folder import CURVES, Line, chooser, chosen_epoch, read_metrics
+from pointnet.training.run_folder import CONFIG, CURVES, Line, chooser, chosen_epoch, read_config, read_metrics
 
 from .charts import Chart, Curve, picture
 
@@ -19,17 +19,18 @@ def draw_curves(folder: AnyPath) -> Path:
     """
     lines = read_metrics(folder)
     path = Path(folder) / CURVES
-    svg = picture(printable(Path(folder).resolve().name), headline(lines), training_charts(lines))
+    by = read_config(folder).choose_by if (Path(folder) / CONFIG).exists() else ""
+    svg = picture(printable(Path(folder).resolve().name), headline(lines, by), training_charts(lines, by))
     write_atomically(path, svg.encode())
     return path
 
 
-def training_charts(lines: Sequence[Line]) -> list[Chart]:
+def training_charts(lines: Sequence[Line], choose_by: str = "") -> list[Chart]:
     """Loss and accuracy on training and validation, learning rate and points per cloud, all by the epoch.
 
-    A dotted line marks the epoch that the run keeps.
+    A dotted line marks the epoch that the run keeps, by the setting `choose_by`.
     """
-    kept, (val, title) = chosen_epoch(lines), chooser(lines)
+    kept, (val, title) = chosen_epoch(lines, choose_by), chooser(lines, choose_by)
     accuracy = "accuracy, %" if title == "overall" else f"accuracy in training and {title} on validation, %"
 
     def pair(title: str, train: str, val: str, scale: int) -> Chart:
@@ -50,9 +51,9 @@ def training_charts(lines: Sequence[Line]) -> list[Chart]:
     ]
 
 
-def headline(lines: Sequence[Line]) -> str:
+def headline(lines: Sequence[Line], choose_by: str = "") -> str:
     """The number of epochs, which one the run keeps, and why."""
-    kept, (name, title) = chosen_epoch(lines), chooser(lines)
+    kept, (name, title) = chosen_epoch(lines, choose_by), chooser(lines, choose_by)
     score = next(line for line in lines if line["epoch"] == kept).get(name)
     metric = "accuracy" if title == "overall" else title
     reason = "the last" if score is None else f"the best on validation, {score:.2%} {metric}"

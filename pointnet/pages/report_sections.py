@@ -16,7 +16,7 @@ from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
 from pointnet.evaluation.metrics import ConfusionMatrix
 from pointnet.models import PointNetClassifier
 from pointnet.training.recipes import to_flags
-from pointnet.training.run_folder import CONFIG, Result, chosen_epoch
+from pointnet.training.run_folder import CONFIG, Result, chooser, chosen_epoch
 from pointnet.training.seeds import seeds_rows, summarize
 from pointnet.training.settings import TrainConfig
 
@@ -54,7 +54,8 @@ class Report(NamedTuple):
 
 def sections(report: Report, device: torch.device) -> dict[str, str]:
     """The HTML of each section of a report, by its heading."""
-    charts, headed = training_charts(report.run.lines), escape(headline(report.run.lines))
+    told = report.run.lines, report.run.config.choose_by
+    charts, headed = training_charts(*told), escape(headline(*told))
     figures = "".join(chart.figure() for chart in charts)
     training = f'<p>{headed}.</p>{legend(charts[0].curves)}<div class="charts">{figures}</div>'
     found = {"Result": _result(report), "Training": training}
@@ -81,9 +82,11 @@ def _result(report: Report) -> str:
         for split, name in SPLIT_NAMES.items():
             if result and result[split]:
                 tiles.append((f"{result[split]['overall_accuracy']:.2%}", f"right on {name}, as the run reported"))
-    kept = chosen_epoch(run.lines)
-    val = next(line for line in run.lines if line["epoch"] == kept).get("val_overall_accuracy")
-    reason = "the last" if val is None else f"the best on validation, {val:.2%}"
+    told = run.lines, run.config.choose_by
+    kept, (name, title) = chosen_epoch(*told), chooser(*told)
+    val = next(line for line in run.lines if line["epoch"] == kept).get(name)
+    metric = "" if title == "overall" else f" {title}"
+    reason = "the last" if val is None else f"the best on validation, {val:.2%}{metric}"
     tiles.append((f"{kept} of {len(run.lines)}", f"epoch kept, {reason}"))
     if result and "seconds" in result:
         tiles.append((_duration(result["seconds"]), f"of training, {result['samples_per_second']:,.0f} clouds/s"))

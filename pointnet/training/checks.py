@@ -20,10 +20,11 @@ from pointnet.evaluation.evaluate import EVALUATION_BATCH
 from pointnet.world import World
 
 from .fit import check_trainable, discard, fit, open_run, train_epochs, training_parts
-from .loader import count_batches
+from .loader import count_batches, count_steps
 from .run import Progress, Run
 from .run_folder import check_free
 from .settings import TrainConfig
+from .small_sets import lines_on_data
 from .stopping import signals_deferred
 
 WARM_UP, MEASURED, RECORDED = 5, 10, 3  # steps
@@ -49,7 +50,10 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
     held_out = 0.5 if config.val_fraction else 0.0
     few = spread(train, config.batch_size * (4 if held_out else 2))
     few_tests = None if test is None else spread(test, EVALUATION_BATCH)
-    short = dataclasses.replace(config, out=folder, epochs=4, early_share=0.5, skip_limit=0, val_fraction=held_out)
+    repeated = count_batches(len(training_parts(train, config)[0]), config.batch_size) < config.min_steps
+    short = dataclasses.replace(
+        config, out=folder, epochs=4, early_share=0.5, skip_limit=0, val_fraction=held_out, min_steps=1 + 2 * repeated
+    )
     try:
         with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
             run, val = open_run(short, few, False, world)
@@ -60,14 +64,18 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
             shutil.rmtree(folder, ignore_errors=True)
     early, late = epochs[1], epochs[3]
     seconds = (1 / early["samples_per_second"], 1 / late["samples_per_second"])
-    return forecast(config, train, *seconds, validation=late["evaluation_seconds"] / max(len(val), 1))
+    time = forecast(config, train, *seconds, validation=late["evaluation_seconds"] / max(len(val), 1))
+    return "\n".join([*lines_on_data(config, *training_parts(train, config)), time])
 
 
 def forecast(config: TrainConfig, train: LabelledClouds, early: float, late: float, validation: float) -> str:
     """How long the run should take, from seconds per cloud."""
-    samples, validated = map(len, training_parts(train, config))
+    parts = training_parts(train, config)
+    samples, validated = map(len, parts)
+    batches = count_batches(samples, config.batch_size)
+    clouds = samples * count_steps(samples, config.batch_size, config.min_steps) / batches  # of an epoch
     late_epochs = sum(config.points_in_epoch(epoch) == config.num_points for epoch in range(config.epochs))
-    seconds = samples * ((config.epochs - late_epochs) * early + late_epochs * late)
+    seconds = clouds * ((config.epochs - late_epochs) * early + late_epochs * late)
     seconds += config.epochs * validated * validation
     minutes = f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
     time = f"{seconds:.0f} s" if seconds < 120 else minutes
@@ -75,7 +83,7 @@ def forecast(config: TrainConfig, train: LabelledClouds, early: float, late: flo
     memory = f", in {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB of the device" if on_gpu else ""
     return (
         f"dry run: trained, stopped, resumed, measured and loaded, on a few clouds. {config.epochs} epochs of "
-        f"{samples:,.0f} clouds should train in about {time}{memory}"
+        f"{clouds:,.0f} clouds should train in about {time}{memory}"
     )
 
 

@@ -20,8 +20,9 @@ from pointnet.world import World
 
 from .loader import count_batches
 from .run import Run
-from .run_folder import CHECKPOINT, CONFIG, Result, check_free, write_config, write_result
+from .run_folder import CHECKPOINT, CONFIG, Result, check_epochs, check_free, read_config, write_config, write_result
 from .settings import TrainConfig
+from .small_sets import lines_on_data, lines_on_result
 from .stopping import Stopped, signals_deferred
 
 Log = Callable[[str], None]
@@ -37,15 +38,18 @@ def fit(
 ) -> Result:
     """Trains `config.model` on `train` and writes the run folder `config.out`; returns the content of `result.json`.
 
-    A validation split is held out from `train`; the epoch that is best on it, by the first metric of the task, is kept
-    (the last epoch where `config.val_fraction` is 0). `test` is evaluated once, at the end, with that epoch's weights.
+    A validation split is held out from `train`; the epoch that is best on it, by `config.chooser`, then by its loss,
+    then the later one, is kept (the last epoch where `config.val_fraction` is 0). `test` is evaluated once, at the end,
+    with that epoch's weights. An epoch has `config.min_steps` steps at least: fewer clouds are repeated, and norms take
+    their statistics over all of them before an epoch is evaluated.
 
     Within a process group every process calls it, with the same arguments and an `out` that all of them see; they train
     one model with the whole batch, and rank 0 writes and logs.
 
     Args:
-        resume: go on with the run in `config.out` from where it was saved; it ends as if it had never stopped.
-        log: called with one line per epoch.
+        resume: go on with the run in `config.out` from where it was saved; it ends as if it had never stopped. It may
+            have other `config.epochs` if its schedule does not depend on their number.
+        log: called with one line per epoch, and with lines on data that are too few to learn from or to judge by.
         after_epoch: called with each line of `metrics.jsonl` once the epoch is safe on disk.
 
     Raises:
@@ -57,18 +61,25 @@ def fit(
     """
     world = World.current()
     log = log if world.writes else discard
+    with world.together():
+        check_data(config, train, test)
     run, val = open_run(config, train, resume, world)
     device = f"{run.device}, {world.size} processes" if world.size > 1 else run.device
     samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
     log(f"{samples}; {device}, {config.precision}; {config.out}/")
     if run.origin and not resume:
         log(run.origin)
+    for line in lines_on_data(config, run.train, val):
+        log(line)
     with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
         for metrics in train_epochs(run, val, check, log):
             with world.together():
                 if after_epoch is not None:
                     after_epoch(metrics)
         result = final_result(run, val, test, check)
+    chosen = run.history[result["selected_epoch"] - 1]
+    for line in lines_on_result(config, val, run.history[-1], chosen):
+        log(line)
     with world.together():
         if world.writes:
             write_result(config.out, result)
@@ -84,6 +95,8 @@ def open_run(config: TrainConfig, train: LabelledClouds, resume: bool, world: Wo
         check_trainable(train, config, world)
         if not resume:
             check_free(out)
+        elif begun := (out / CONFIG).is_file():
+            check_epochs(out, config.epochs)
     run = Run.start(config, train, device, world)
     with world.together():
         if len(set(world.gather(run.identity["data"]))) > 1:
@@ -96,6 +109,8 @@ def open_run(config: TrainConfig, train: LabelledClouds, resume: bool, world: Wo
             raise ValueError(f"{out}: {reason}")
         if resume:
             run.restore(out / CHECKPOINT)
+            if world.writes and begun:
+                write_config(out, dataclasses.replace(read_config(out), epochs=config.epochs))
     return run, val
 
 
@@ -109,6 +124,7 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             with closing(run.steps()) as steps:
                 for _ in steps:
                     check()
+            run.calibrate(check)
             started = time.perf_counter()
             # Validation repeats every epoch, so it takes no more points of a cloud than training does.
             count = run.config.num_points
@@ -132,12 +148,13 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
     config, world = run.config, run.world
     parts = dict.fromkeys(name for epoch in run.history for name in epoch if name.endswith("_seconds"))
     seconds = {name: sum(epoch.get(name, 0.0) for epoch in run.history) for name in parts}
+    clouds = len(run.history) * len(run.train) * run.passes
     result: Result = {
         "test": None,
         "val": run.best.get("val"),
         "selected_epoch": run.best["epoch"],
         "seconds": round(run.seconds, 3),
-        "samples_per_second": round(len(run.history) * len(run.train) / sum(e["seconds"] for e in run.history), 1),
+        "samples_per_second": round(clouds / sum(epoch["seconds"] for epoch in run.history), 1),
         # Of the run's time; the rest to 1 was writing files.
         "shares": {name.removesuffix("_seconds"): round(s / run.seconds, 4) for name, s in seconds.items() if s},
         "environment": environment(run.device) | {"processes": world.size},
@@ -164,6 +181,21 @@ def training_parts(train: LabelledClouds, config: TrainConfig) -> tuple[Labelled
     if config.overfit_batches:
         train = val = spread(train, config.overfit_batches * config.batch_size)
     return train, val
+
+
+def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | None) -> None:
+    """Raises ValueError, in one line, unless `train` and `test` are data sets, of the same classes and channels."""
+    task = TASKS[config.task]
+    for name, data in (("train", train), ("test", test)):
+        kind = LabelledClouds if config.task == "classification" else LabelledPoints
+        if not isinstance(data, kind) and not (data is None and name == "test"):
+            made = f"{kind.__name__}(points, labels, ...) makes one"
+            raise ValueError(f"{name} must be a {kind.__name__}, got {type(data).__name__}; {made}")
+    if test is not None:
+        ours, others = ((task.class_names(data), task.categories(data), data.channels) for data in (train, test))
+        if ours != others:
+            what = "channels" if ours[:2] == others[:2] else "classes"
+            raise ValueError(f"test must have the {what} of train, in their order")
 
 
 def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) -> None:
@@ -215,7 +247,7 @@ def epoch_line(metrics: Mapping[str, Any], run: Run) -> str:
     config = run.config
     points_left = sum(config.points_in_epoch(epoch) for epoch in range(run.epoch, config.epochs))
     minutes_left = metrics["seconds"] * points_left / metrics["num_points"] / 60
-    val = metrics.get(f"val_{run.task.chooser}")
+    val = metrics.get(f"val_{config.chooser}")
     kept = "*" if run.best["epoch"] == run.epoch else " "
     validated = "" if val is None else f"val {val:.4f}{kept}  "
     return (

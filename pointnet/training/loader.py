@@ -73,6 +73,17 @@ def cut_batches(order: Tensor, batch_size: int, rank: int = 0, ranks: int = 1) -
     return [batch.tensor_split(ranks)[rank] for batch in batches]
 
 
+def cut_epoch(passes: Sequence[Tensor], batch_size: int, least: int, rank: int = 0, ranks: int = 1) -> list[Tensor]:
+    """The batches of an epoch: those of the first pass (S,), and of further ones until there are `least`."""
+    batches = [batch for order in passes for batch in cut_batches(order, batch_size, rank, ranks)]
+    return batches[: count_steps(len(passes[0]), batch_size, least)]
+
+
+def count_steps(samples: int, batch_size: int, least: int) -> int:
+    """The steps of an epoch: a pass over the samples, repeated where it has fewer than `least` batches."""
+    return max(count_batches(samples, batch_size), least)
+
+
 def count_batches(samples: int, batch_size: int) -> int:
     """How many even batches of about `batch_size`, never of one cloud: batch norm cannot train on one."""
     return max(1, min(math.ceil(samples / batch_size), samples // 2))

@@ -8,37 +8,69 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
 from pointnet.evaluation.contract import Contract
 from pointnet.models import PointNetPartSegmenter, load_model
 
 from .settings import LossSettings
 
+BLOCK = 256  # clouds whose labels are counted together
+
 
 def label_loss(
-    settings: LossSettings, model: nn.Module, logits: Tensor, labels: Tensor, category: Tensor | None
+    settings: LossSettings,
+    model: nn.Module,
+    logits: Tensor,
+    labels: Tensor,
+    category: Tensor | None,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """The mean loss over the labels (B,) or (B, N), from logits (B, K) or (B, K, N); category (B,) of objects."""
+    """The mean loss over the labels (B,) or (B, N), from logits (B, K) or (B, K, N); category (B,) of objects.
+
+    weights (K,): the loss of a label is multiplied by that of its class. Smoothing spreads evenly, whatever they are.
+    """
+    smoothing = settings.label_smoothing
     if labels.dim() == 1:
-        return F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+        if weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return (weights[labels] * F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")).mean()
     if settings.restrict and category is not None:
         logits = cast(PointNetPartSegmenter, model).restrict(logits, category)
-    loss = point_loss(logits, labels, settings.label_smoothing)
+    loss = point_loss(logits, labels, smoothing, weights)
     if settings.overlap and category is not None:
         loss = torch.lerp(loss, 1 - soft_iou(logits, labels), settings.overlap)
     return loss
 
 
-def point_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each point's logits (B, K, N) with its label (B, N), the mean over all points.
+def balanced_weights(data: LabelledClouds) -> Tensor:
+    """The weight of each class (K,) by which all classes count alike: labels / (classes that occur * its labels).
+
+    0 for a class that does not occur. Labels are those of clouds, or of points, each counted once. Source:
+    scikit-learn's `class_weight="balanced"`.
+    """
+    classes = data.part_names if isinstance(data, LabelledPoints) else data.classes
+    counts = torch.zeros(len(classes), dtype=torch.int64)
+    for rows in torch.arange(len(data)).split(BLOCK):
+        labels = data.labels[rows]
+        if isinstance(data, LabelledPoints):
+            _, parts, own = split_parts(data.batch(rows)[0])
+            labels = parts[own]
+        counts += torch.bincount(labels, minlength=len(counts))
+    return torch.where(counts > 0, counts.sum() / (counts.count_nonzero() * counts), 0.0).float()
+
+
+def point_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of each point's logits (B, K, N) with its label (B, N), the mean over all points, each times the
+    weight of its label (K,) where there are any.
 
     Classes whose logit is -inf are left out, from the smoothed target too. Unlike
     `torch.nn.functional.cross_entropy` of these shapes it has a deterministic gradient on a GPU.
     """
-    logs = logits.log_softmax(1)
-    loss = -logs.gather(1, labels.unsqueeze(1)).mean()
+    logs, scale = logits.log_softmax(1), 1.0 if weights is None else weights[labels]
+    loss = -(logs.gather(1, labels.unsqueeze(1)).squeeze(1) * scale).mean()
     if smoothing:
         finite = logits > -torch.inf
-        evenly = -(torch.where(finite, logs, 0.0).sum(1) / finite.sum(1)).mean()
+        evenly = -(torch.where(finite, logs, 0.0).sum(1) / finite.sum(1) * scale).mean()
         loss = torch.lerp(loss, evenly, smoothing)
     return loss
 

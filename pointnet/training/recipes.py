@@ -21,7 +21,7 @@ RECIPES["paper"] = TrainConfig(
     epochs=250, batch_size=32, num_points=1024, early_points=0, val_fraction=0.1,
     optimizer="adam", lr=1e-3, weight_decay=0.0, schedule="step", decay_epochs=20, decay_rate=0.7,
     norm_momentum=0.5, norm_decay_rate=0.5, regularization_weight=0.016, label_smoothing=0.0,
-    scale=1.0, shift=0.0, rotate=180.0, jitter=0.01,
+    scale=1.0, shift=0.0, rotate=180.0, jitter=0.01, min_steps=1,
 )  # fmt: skip
 
 # For accuracy: 150 epochs, T-Nets of a quarter of their widths, averaged weights.
@@ -54,9 +54,10 @@ RECIPES["finetune"] = TrainConfig(
 # For parts of objects, the defaults of `--task part`: a quarter of the widths, no augmentation.
 # On Shapes it reached 90.29 % instance mIoU on test (one seed), in 214 s on two cores of an AMD EPYC (Zen 5). On
 # psb_parts_dev, with `--width 0.5`, 64.28 ± 0.48 %, and with `--normals` too 69.97 ± 0.68 %, over three seeds of 96 s
-# on one core each. What else was tried, and the logs: docs/records/README.md.
+# on one core each; an epoch has 12 steps there, which smaller sets are repeated for. What else was tried, and the logs:
+# docs/records/README.md.
 RECIPES["part"] = TrainConfig(
-    task="part", epochs=48, batch_size=16, num_points=1024, early_points=256, early_share=0.92, lr=4e-3,
+    task="part", epochs=48, min_steps=12, batch_size=16, num_points=1024, early_points=256, early_share=0.92, lr=4e-3,
     width=0.25, tnet_width=0.25, dropout=0.0, label_smoothing=0.0, overlap=0.5, scale=1.0, shift=0.0,
 )  # fmt: skip
 

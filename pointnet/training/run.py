@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
@@ -23,11 +25,11 @@ from pointnet.world import World
 
 from .augment import augment, hide_categories
 from .checkpoint import load_checkpoint, save_checkpoint
-from .loader import Batch, Loader, count_batches, cut_batches, make_loader
-from .losses import Teacher
+from .loader import Batch, Loader, count_batches, count_steps, cut_batches, cut_epoch, make_loader
+from .losses import Teacher, balanced_weights
 from .network import StartingWeights, contract_of, make_model, set_training
 from .optimizer import MovingAverage, make_optimizer, make_schedule
-from .run_folder import CHECKPOINT, write_metrics
+from .run_folder import CHECKPOINT, score_of, write_metrics
 from .settings import TrainConfig
 from .step import Step, Stopwatch
 
@@ -38,7 +40,7 @@ RANKS_APART = 1_000_003  # between the seeds of two processes of a run
 class Progress:
     """One epoch of S samples: its order, and the sums of a process's steps, on the device so that no step waits."""
 
-    order: Tensor  # (S,)
+    order: Tensor  # (passes * S,)
     broken: Tensor  # (S,) bool, samples with points that are not finite
     loss_sum: Tensor  # over labels
     right: Tensor  # labels predicted right
@@ -48,9 +50,10 @@ class Progress:
     position: int = 0  # steps done
 
     @classmethod
-    def begin(cls, samples: int, seed: int, epoch: int, device: torch.device) -> Progress:
+    def begin(cls, samples: int, seed: int, epoch: int, device: torch.device, passes: int = 1) -> Progress:
         """An epoch whose order depends on seed and epoch alone: the same for all processes and all other settings."""
-        order = torch.randperm(samples, generator=torch.Generator().manual_seed((seed << 20) + epoch))
+        generator = torch.Generator().manual_seed((seed << 20) + epoch)
+        order = torch.cat([torch.randperm(samples, generator=generator) for _ in range(passes)])
         broken = torch.zeros(samples, dtype=torch.bool, device=device)
         right, seen, skipped = torch.zeros(3, dtype=torch.int64, device=device).unbind()
         return cls(order.to(device), broken, torch.zeros((), device=device), right.clone(), seen.clone(), skipped)
@@ -91,16 +94,18 @@ class Run:
         model = make_model(config, train, device, world, start)
         average = MovingAverage(model, config.ema) if config.ema else None
         optimizer = make_optimizer(model, config)
-        schedule = make_schedule(optimizer, config, config.epochs * count_batches(len(train), config.batch_size))
+        steps = count_steps(len(train), config.batch_size, config.min_steps)
+        schedule = make_schedule(optimizer, config, config.epochs * steps)
         seed = config.seed + RANKS_APART * world.rank
         if world.rank:
             torch.manual_seed(seed)
         # Batches have few sizes, so each is compiled for itself.
         forward = torch.compile(model, dynamic=False) if config.compile else model
-        step = Step(config, model, forward, optimizer, schedule, average, teacher, world, Stopwatch(device))
+        weights = balanced_weights(train).to(device) if config.class_weights == "balanced" else None
+        step = Step(config, model, forward, optimizer, schedule, average, teacher, weights, world, Stopwatch(device))
         identity = {
             "device": device.type, "samples": len(train), "data": fingerprint(train), "processes": world.size,
-            "teacher": teacher and teacher.digest, "init": start and start.digest,
+            "teacher": teacher and teacher.digest, "init": start and start.digest, "steps_per_epoch": steps,
         }  # fmt: skip
         generator = torch.Generator(device).manual_seed(seed)
         origin = start.line if start else ""
@@ -115,16 +120,23 @@ class Run:
         """The network that is evaluated and kept: the moving average, or the model where there is none."""
         return self.step.average.model if self.step.average else self.step.model
 
+    @property
+    def passes(self) -> float:
+        """How often an epoch goes over the training split: once, or more often where that is too few steps."""
+        return self.identity["steps_per_epoch"] / count_batches(len(self.train), self.config.batch_size)
+
     def steps(self) -> Generator[None, None, None]:
         """Trains the steps of the epoch that are not done yet; yields after each. Close it before using the run."""
         config, model = self.config, self.step.model
         set_training(model)
         self.step.set_norm_momentum(config.norm_momentum_in_epoch(self.epoch))
         if self.progress is None:
-            self.progress = Progress.begin(len(self.train), config.seed, self.epoch, self.device)
+            passes = math.ceil(self.passes)
+            self.progress = Progress.begin(len(self.train), config.seed, self.epoch, self.device, passes)
         progress = self.progress
-        batches = cut_batches(progress.order, config.batch_size)[progress.position :]
-        shares = cut_batches(progress.order, config.batch_size, self.world.rank, self.world.size)[progress.position :]
+        how = progress.order.split(len(self.train)), config.batch_size, config.min_steps
+        batches = cut_epoch(*how)[progress.position :]
+        shares = cut_epoch(*how, self.world.rank, self.world.size)[progress.position :]
         title = f"epoch {self.epoch + 1}/{config.epochs}" if self.world.writes else ""
         watch = self.step.watch
         try:
@@ -157,6 +169,36 @@ class Run:
         progress.loss_sum += torch.where(finite, loss * labels.numel(), 0.0)
         progress.right += torch.where(finite, (predicted == labels).sum(), 0)
 
+    @torch.no_grad()
+    def calibrate(self, check: Callable[[], None]) -> None:
+        """Gives the evaluated network's norms the statistics of the training split, as evaluation would see it.
+
+        Only where epochs are short, as there running statistics lag behind the weights. `check` may raise, to stop.
+        """
+        if self.passes == 1:
+            return
+        assert self.progress is not None
+        pairs = zip(self.evaluated.modules(), self.step.model.modules(), strict=True)
+        norms = {norm: norm.momentum for norm, own in pairs if isinstance(norm, _BatchNorm) and own.training}
+        model, watch, broken = self.evaluated.eval(), self.step.watch, self.progress.broken.int()
+        self.world.add_up([broken])
+        order = self.progress.order[: len(self.train)]
+        shares = cut_batches(order[broken[order] == 0], self.config.batch_size, self.world.rank, self.world.size)
+        watch.start()
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.train().momentum = None  # the mean over all batches
+            for points, labels in self.loader.batches(shares):
+                x, category, _, _ = self.task.examples(points[:, :, : self.config.num_points], labels)
+                model(x, *(() if category is None else (category,)))
+                check()
+        finally:
+            for norm, momentum in norms.items():
+                norm.eval().momentum = momentum
+            watch.lap("calibration")
+            self.progress.seconds |= watch.stop()
+
     def end_epoch(self) -> dict[str, Any]:
         """The metrics of the epoch, whose steps are all done; the first time that the host reads its sums."""
         assert self.progress is not None
@@ -176,7 +218,7 @@ class Run:
             "train_loss": loss_sum / max(seen, 1),
             "train_accuracy": right / max(seen, 1),
             "seconds": round(seconds, 3),
-            "samples_per_second": round(len(self.train) / seconds, 1),
+            "samples_per_second": round(len(self.train) * self.passes / seconds, 1),
             **{f"{name}_seconds": round(value, 3) for name, value in progress.seconds.items()},
         }
         if skipped:
@@ -186,7 +228,7 @@ class Run:
 
     def finish_epoch(self, metrics: dict[str, Any]) -> None:
         """Saves the weights if they are the best so far, then metrics and checkpoint."""
-        score = (metrics.get(f"val_{self.task.chooser}", self.epoch), -metrics.get("val_loss", 0.0))
+        score = score_of(metrics, f"val_{self.config.chooser}")
         better = not self.best or score > tuple(self.best["score"])
         if better:
             val = {name: metrics[f"val_{name}"] for name in self.task.titles if f"val_{name}" in metrics}
@@ -223,7 +265,8 @@ class Run:
 
     def restore(self, path: Path) -> None:
         """Restores the state saved at `path`. ValueError, in one line, if it is of another run."""
-        state = load_checkpoint(path)
+        passed_once = {"steps_per_epoch": count_batches(len(self.train), self.config.batch_size)}
+        state = passed_once | load_checkpoint(path)  # older ones do not say
         for name, now in self.identity.items():
             if state.get(name) != now:
                 raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")

@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,24 +109,43 @@ def read_metrics(out: AnyPath) -> list[dict[str, Any]]:
     return lines
 
 
-def chooser(lines: Sequence[Line]) -> tuple[str, str]:
+def chooser(lines: Sequence[Line], choose_by: str = "") -> tuple[str, str]:
     """The validation metric that selects the epoch, as its name in `metrics.jsonl` and its title."""
     try:
-        name, title = next(iter(titles_of({name for line in lines for name in line}, "val_").items()))
+        titles = titles_of({name for line in lines for name in line}, "val_")
     except KeyError:  # there is no validation split
         return "val_overall_accuracy", "overall"
-    return f"val_{name}", title
+    name = choose_by or next(iter(titles))
+    return f"val_{name}", titles[name]
 
 
-def chosen_epoch(lines: Sequence[Line]) -> int:
-    """The epoch that a run keeps: the first of the best on validation, or the last where there is none."""
-    name, _ = chooser(lines)
-    best = max(lines, key=lambda line: (line.get(name, line["epoch"]), -line.get("val_loss", 0.0)))
-    return int(best["epoch"])
+def score_of(line: Line, name: str) -> tuple[float, float, int]:
+    """What epochs are compared by: this metric of validation, then its loss, then which is later."""
+    loss = line.get("val_loss", 0.0)
+    return line.get(name, line["epoch"]), -math.inf if math.isnan(loss) else -loss, line["epoch"]
 
 
-def is_finished(out: AnyPath) -> bool:
-    return (Path(out) / RESULT).is_file()
+def chosen_epoch(lines: Sequence[Line], choose_by: str = "") -> int:
+    """The epoch that a run keeps: the best on validation, or the last where there is none."""
+    name, _ = chooser(lines, choose_by)
+    return int(max(lines, key=lambda line: score_of(line, name))["epoch"])
+
+
+def check_epochs(out: AnyPath, epochs: int) -> None:
+    """Raises ValueError unless the run in a folder can end after so many epochs in place of its own number."""
+    was = read_config(out)
+    done = len(read_metrics(out)) if (Path(out) / METRICS).is_file() else 0
+    if epochs != was.epochs and was.schedule in ("onecycle", "cosine"):
+        differs = f"--epochs {epochs} differs from the run's own {was.epochs}; resume cannot change it"
+        raise ValueError(f"{differs}, as --schedule {was.schedule} was made for that number; start a new run")
+    if epochs < done:
+        raise ValueError(f"--epochs {epochs} is less than the {done} that are done; resume cannot take them back")
+
+
+def is_finished(out: AnyPath, epochs: int | None = None) -> bool:
+    """Whether the run has its result; with `epochs`, that of so many, as a finished run may go on to more."""
+    goes_on = epochs is not None and (Path(out) / CONFIG).is_file() and read_config(out).epochs != epochs
+    return (Path(out) / RESULT).is_file() and not goes_on
 
 
 def write_result(out: AnyPath, result: Result) -> None:

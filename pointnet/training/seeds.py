@@ -28,7 +28,7 @@ def run_seeds(
     Args:
         seeds: each of them once.
         run: trains once and returns what its `result.json` holds, as `fit` does.
-        resume: keep the seeds that have a result, go on with the one that was stopped, begin the others.
+        resume: keep the seeds that have a result of so many epochs, go on with those that were stopped, begin others.
         log: is given a line before each seed.
 
     Raises:
@@ -44,7 +44,7 @@ def run_seeds(
     results = {}
     for count, seed in enumerate(seeds, 1):
         folder = seed_folder(out, seed)
-        finished = resume and run_folder.is_finished(folder)
+        finished = resume and run_folder.is_finished(folder, config.epochs)
         log(f"\nseed {seed}, {count} of {len(seeds)}{': finished before' if finished else ''}")
         one = dataclasses.replace(config, seed=seed, out=str(folder))
         try:

@@ -48,6 +48,7 @@ class DataSettings(Settings):
     download: bool = setting(False, "download a missing data set; ModelNet only, 415 MiB")
     num_points: int = setting(1024, "points per cloud; in evaluation, and in the late epochs of training", 1)
     val_fraction: float = setting(0.1, "share of each class held out to choose the epoch; 0 keeps the last", 0, 0.9)
+    choose_by: str = setting("", "the metric that chooses the epoch, such as mean_class_accuracy; empty: the first")
     test: bool = setting(True, "evaluate the chosen epoch on the test split; false while you search for settings")
     feed: Literal["auto", "resident", "stream"] = setting("auto", "where clouds are: on the device, or streamed")
 
@@ -80,6 +81,7 @@ class Optimization(Settings):
     """How long a network is trained, and by which optimizer."""
 
     epochs: int = setting(20, "passes over the training split", 1)
+    min_steps: int = setting(20, "fewest steps of an epoch; a set that is too small for them is repeated", 1)
     batch_size: int = setting(32, "clouds per step; an epoch is cut into batches of nearly equal size", 2)
     early_points: int = setting(256, "points per cloud in early epochs, drawn anew each step; 0 for num_points", 0)
     early_share: float = setting(0.8, "share of the epochs, from the first, that are early", 0, 1)
@@ -110,6 +112,9 @@ class LossSettings(Settings):
     label_smoothing: float = setting(0.2, "share of the target spread over all classes", 0, 1)
     restrict: bool = setting(True, "parts: only those of the object's category count in the loss; false for all")
     unknown_category: float = setting(0.0, "parts: share of objects whose category is hidden from the network", 0, 1)
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "balanced: a rare class counts as much as a common one"
+    )
     overlap: float = setting(0.0, "parts: weight of the soft IoU loss; the rest is cross-entropy", 0, 1)
     teacher: tuple[str, ...] = setting((), "run folders to distil from, of the same classes; their mean is learned")
     distill: float = setting(0.5, "weight of the distillation loss; the rest is the loss of the labels", 0, 1)
@@ -158,11 +163,18 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
             raise ValueError(f"{given} is for the encoder of trained weights; name them: --init")
         check_dataset(self.dataset, self.task)
         check_name("model", self.model, TASKS[self.task].networks)
+        if self.choose_by:
+            check_name("metric", self.choose_by, TASKS[self.task].titles)
 
     @property
     def network(self) -> str:
         """The zoo's name of the network."""
         return TASKS[self.task].networks[self.model]
+
+    @property
+    def chooser(self) -> str:
+        """The metric that the epoch is chosen by, on validation."""
+        return self.choose_by or TASKS[self.task].chooser
 
     def points_in_epoch(self, epoch: int) -> int:
         """Points per cloud in training, in the epoch of this index (from 0)."""

@@ -44,6 +44,7 @@ class Step:
         forward: the model, or its compiled form.
         average: None for no moving average.
         teacher: None to learn from labels alone.
+        class_weights: (classes,), of the loss of each class; None for 1.
     """
 
     config: TrainConfig
@@ -53,6 +54,7 @@ class Step:
     schedule: torch.optim.lr_scheduler.LRScheduler
     average: MovingAverage | None
     teacher: Teacher | None
+    class_weights: Tensor | None
     world: World
     watch: Stopwatch
 
@@ -110,7 +112,7 @@ class Step:
             logits, transforms = self.forward(*inputs, return_transforms=True)
             taught = None if self.teacher is None else self.teacher.probabilities(x, config.temperature)
         logits = logits.float()
-        loss = label_loss(config, self.model, logits, labels, category)
+        loss = label_loss(config, self.model, logits, labels, category, self.class_weights)
         if taught is not None:
             loss = torch.lerp(loss, distillation_loss(logits, taught, config.temperature), config.distill)
         return loss + self.model.regularization(transforms), logits

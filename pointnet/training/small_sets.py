@@ -1,0 +1,70 @@
+"""What is said of sets that are too small or too uneven to learn from, or to judge by: lines, each with what to do."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.evaluation.tasks import TASKS, Task
+from pointnet.evaluation.trust import LEAST_CLOUDS
+from pointnet.names import printable
+
+from .settings import TrainConfig
+
+FEW = 8  # clouds of a class to learn from: what ten files leave where a fifth of them is for testing
+SHOWN = 5  # classes in a line
+LEARNED = 0.95  # accuracy in training
+
+
+def lines_on_data(config: TrainConfig, train: LabelledClouds, val: LabelledClouds) -> list[str]:
+    """Lines on classes with few clouds, one or none, and on a validation split that cannot tell epochs apart."""
+    if config.overfit_batches:
+        return []
+    lines = []
+    if config.task != "scene":  # there a cloud has points of many classes
+        both = torch.cat([train.labels, val.labels])
+        counts = torch.bincount(both, minlength=len(train.classes)).tolist()
+        of_class = dict(zip(train.classes, counts, strict=True))
+        if few := [f"{name} {n}" for name, n in of_class.items() if 1 < n < FEW]:
+            what = f"fewer than {FEW} clouds to learn from"
+            lines.append(f"{what}: {shown(few)}. More files help most, then --init, or --rotate and --jitter")
+        if one := [name for name, n in of_class.items() if n == 1]:
+            lines.append(f"a single cloud to learn from: {shown(one)}. None is left to validate on; add files")
+        if empty := [name for name, n in of_class.items() if n == 0]:
+            lines.append(f"no cloud to learn from: {shown(empty)}. It will never be answered; add files or remove it")
+    if 0 < len(val) < LEAST_CLOUDS:
+        cannot = f"{len(val)} clouds to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
+        lines.append(f"{cannot}. See --seeds 0 1 2 for chance, --val_fraction 0.3, or 0 to keep the last epoch")
+    return lines
+
+
+def shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(printable, names[:SHOWN])) + more
+
+
+def lines_on_result(
+    config: TrainConfig, val: LabelledClouds, last: Mapping[str, Any], chosen: Mapping[str, Any]
+) -> list[str]:
+    """A line if the last epoch trained near 100 %, and validation is at chance even in the chosen one."""
+    task = TASKS[config.task]
+    name = next(name for name in ("overall_accuracy", "point_accuracy") if name in task.titles)
+    accuracy = chosen.get(f"val_{name}")
+    if accuracy is None or last["train_accuracy"] < LEARNED:
+        return []
+    chance = accuracy_by_chance(task, val)
+    if accuracy > chance + math.sqrt(chance * (1 - chance) / len(val)):
+        return []
+    found = f"training reaches {last['train_accuracy']:.0%}, but validation only {accuracy:.0%}, as guessing would"
+    return [f"{found}: are its clouds like those of training, labelled, up and scaled alike? python -m pointnet show"]
+
+
+def accuracy_by_chance(task: Task, data: LabelledClouds) -> float:
+    """The accuracy of one answer for all: the commonest label; of parts, that of each category."""
+    if not isinstance(data, LabelledPoints):
+        return float(data.labels.bincount().max()) / len(data)
+    parts, groups = data.parts, data.labels if task.categories(data) else torch.zeros_like(data.labels)
+    right = sum(int(parts[groups == group].flatten().bincount().max()) for group in groups.unique())
+    return right / parts.numel()
