@@ -36,7 +36,7 @@ def write_clouds(root: Path, suffix: str = ".xyz", extra: int = 0, size: float =
 def trained(data, out: Path, **settings):
     """The model of a run of one epoch."""
     config = TrainConfig(
-        epochs=1, batch_size=4, num_points=32, early_points=0, width=0.1, input_transform=False,
+        epochs=1, min_steps=1, batch_size=4, num_points=32, early_points=0, width=0.1, input_transform=False,
         feature_transform=False, val_fraction=0.25, device="cpu", out=str(out), **settings,
     )  # fmt: skip
     fit(config, data, log=quiet)

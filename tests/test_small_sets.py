@@ -39,7 +39,7 @@ DATA, TEST = two_shapes(per_class=8), two_shapes(per_class=8, seed=1)
 
 def train_epoch(run) -> int:
     with closing(run.steps()) as steps:
-        return sum(1 for _ in steps)
+        return len([*steps])
 
 
 def norms_of(model) -> list[torch.nn.BatchNorm1d]:
@@ -178,8 +178,8 @@ def test_with_balanced_weights_the_loss_is_the_mean_of_the_classes_own(smoothing
     weights, logits = balanced_weights(data), torch.randn(10, 2)
     torch.testing.assert_close(weights, torch.tensor([10 / (2 * 9), 10 / (2 * 1)]))
     each = F.cross_entropy(logits, data.labels, label_smoothing=smoothing, reduction="none")
-    found = label_loss(config, None, logits, data.labels, None, weights)
-    torch.testing.assert_close(found, (each[:9].mean() + each[9:].mean()) / 2)
+    wanted = (each[:9].mean() + each[9:].mean()) / 2
+    torch.testing.assert_close(label_loss(config, None, logits, data.labels, None, weights), wanted)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -262,8 +262,7 @@ def test_training_at_its_best_and_validation_at_chance_is_said():
 def test_a_run_and_a_dry_run_say_it(tmp_path, monkeypatch):
     data = DATA.subset(torch.tensor([0, 1, 2, 3, 4, 5, 8]))
     lines, wanted = [], "a single cloud to learn from: rod. "
-    module = sys.modules["pointnet.training.fit"]
-    monkeypatch.setattr(module, "lines_on_result", lambda *given: ["as guessing would"])
+    monkeypatch.setattr(sys.modules["pointnet.training.fit"], "lines_on_result", lambda *given: ["as guessing would"])
     fit(tiny(tmp_path / "run", epochs=1), data, log=lines.append)
     assert any(line.startswith(wanted) for line in lines[:3])
     assert lines[-1] == "as guessing would"
@@ -325,8 +324,7 @@ def test_three_easy_classes_of_ten_files_are_learned_by_the_readmes_command(tmp_
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path / "my_meshes", box=10, ball=10, rod=10)
     for seed in range(1 if more else 3):
-        words = [*readmes_words(), *more, "--seed", str(seed), "--out", f"run{seed}"]
-        assert command.main(words) == 0
+        assert command.main([*readmes_words(), *more, "--seed", str(seed), "--out", f"run{seed}"]) == 0
         result = read_result(tmp_path / f"run{seed}")
         assert result["test"]["overall_accuracy"] >= 0.95, seed
         assert result["test"]["count"] == 6
