@@ -1,9 +1,10 @@
-"""Time of sampling, balls and nearest neighbours, against their definitions and what else does the same exactly.
+"""Time of sampling, balls, nearest neighbours and the max over them, against definitions and what else is exact.
 
 python -m benchmarks.neighbours [--device cuda] [--clouds 32] [--num_points 1024]
 
 The floor of nearest neighbours is the product that gives their distances, one cloud at a time, into kept memory.
-`fpsample` is timed where it is installed.
+`fpsample` is timed where it is installed. A max over neighbours is timed forward and backward, with batch norm and
+ReLU.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +12,14 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.common import machine, parser, side_by_side
 from pointnet.devices import keep_freed_memory
 from pointnet.ops import neighbours as ops
+from pointnet.ops.edges import edges_definition, pooled_edges
+from pointnet.ops.groups import groups_definition, pooled_groups
 
 BIG = 10_000  # points of the cloud that is sampled from alone
 
@@ -30,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     points = on_sphere(args.clouds, args.num_points, args.device)
-    print(f"{machine(args.device)}; {args.clouds} x {args.num_points:,} points; indices equal; ms")
+    print(f"{machine(args.device)}; {args.clouds} x {args.num_points:,} points; all equal; ms")
     print("| what | of | ms | times ours |\n|-|-|-|-|")
-    for what, functions in jobs(points).items():
+    for what, functions in (jobs(points) | layers(points)).items():
         times = side_by_side(functions, args.rounds, args.device)
         for name, seconds in times.items():
             print(f"| {what} | {name} | {seconds * 1e3:.2f} | {seconds / times['ours']:.2f} |")
@@ -81,6 +84,44 @@ def samplers(cloud: Tensor) -> dict[str, Callable[[], Any]]:
         functions["fpsample, buckets"] = lambda: fpsample.bucket_fps_kdline_sampling(rows, 1024, h=7, start_idx=0)
         assert (functions["ours"]()[0].cpu().numpy() == functions["fpsample"]()).mean() > 0.99
     return functions
+
+
+def layers(points: Tensor, channels: int = 64) -> dict[str, dict[str, Callable[[], Any]]]:
+    """A layer of edges and the last layer of groups, each against its definition; AssertionError unless they agree."""
+    clouds, _, size = points.shape
+    nearest = ops.knn(points, min(20, size))
+    balls = ops.ball_query(points, points[:, :, : max(1, size // 2)], 0.2, min(32, size))
+    device = points.device
+    a, b = (torch.randn(clouds, channels, size, device=device).requires_grad_() for _ in range(2))
+    rows = torch.randn(*balls.shape, channels, device=device)
+    x = rows.permute(0, 3, 1, 2).requires_grad_()
+    weight = (torch.randn(2 * channels, channels, device=device) / 8).requires_grad_()
+    norms = [nn.BatchNorm1d(n, device=device) for n in (channels, 2 * channels)]
+
+    def edges(function: Callable[..., Tensor]) -> Callable[[], tuple[Tensor, ...]]:
+        return lambda: step(function(a, b, nearest, norms[0], nn.ReLU()), (a, b))
+
+    def groups(function: Callable[..., Tensor]) -> Callable[[], tuple[Tensor, ...]]:
+        return lambda: step(function(x, weight, None, norms[1], nn.ReLU()), (x, weight))
+
+    found: dict[str, dict[str, Callable[[], Any]]] = {
+        f"edges, K = {nearest.shape[2]}, {channels} channels": {
+            "ours": edges(pooled_edges), "the definition": edges(edges_definition),
+        },
+        f"groups, {balls.shape[1]} of {balls.shape[2]}, {channels} to {2 * channels} channels": {
+            "ours": groups(pooled_groups), "the definition": groups(groups_definition),
+        },
+    }  # fmt: skip
+    for functions in found.values():
+        for mine, theirs in zip(*(function() for function in functions.values()), strict=True):
+            off = ((mine - theirs).norm() / theirs.norm()).item()
+            assert off < 1e-2, f"{off:.1e} of the norm is different"  # near-ties have another winner in float32
+    return found
+
+
+def step(y: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The output, and the gradients of a sum of its squares."""
+    return y.detach(), *torch.autograd.grad(y.square().sum(), inputs)
 
 
 def topk(points: Tensor, count: int) -> Tensor:

@@ -38,6 +38,26 @@ HOSTILE = (
     "<!--",
     "é漢\n",
 )
+# What a pooled layer can change places with.
+ACTIVATIONS = {
+    "none": None,
+    "relu": nn.ReLU(),
+    "leaky_relu": nn.LeakyReLU(0.2),
+    "elu": nn.ELU(),
+    "tanh": nn.Tanh(),
+    "gelu": nn.GELU(),
+    "silu": nn.SiLU(),
+    "mish": nn.Mish(),
+    "hardswish": nn.Hardswish(),
+}
+NORMS = {
+    "none": lambda d: None,
+    "batch": nn.BatchNorm1d,
+    "cumulative": lambda d: nn.BatchNorm1d(d, momentum=None),
+    "without running statistics": lambda d: nn.BatchNorm1d(d, track_running_stats=False),
+    "not affine": lambda d: nn.BatchNorm1d(d, affine=False),
+    "eval": lambda d: nn.BatchNorm1d(d).eval(),
+}
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -11,27 +11,7 @@ from torch import Tensor, nn
 from pointnet import SharedMLP
 from pointnet.ops.masked import point_mask
 from pointnet.ops.pooled import extremes, moments, pooled, pooled_definition
-from tests.helpers import Largest
-
-ACTIVATIONS = {
-    "none": None,
-    "relu": nn.ReLU(),
-    "leaky_relu": nn.LeakyReLU(0.2),
-    "elu": nn.ELU(),
-    "tanh": nn.Tanh(),
-    "gelu": nn.GELU(),
-    "silu": nn.SiLU(),
-    "mish": nn.Mish(),
-    "hardswish": nn.Hardswish(),
-}
-NORMS = {
-    "none": lambda d: None,
-    "batch": nn.BatchNorm1d,
-    "cumulative": lambda d: nn.BatchNorm1d(d, momentum=None),
-    "without running statistics": lambda d: nn.BatchNorm1d(d, track_running_stats=False),
-    "not affine": lambda d: nn.BatchNorm1d(d, affine=False),
-    "eval": lambda d: nn.BatchNorm1d(d).eval(),
-}
+from tests.helpers import ACTIVATIONS, NORMS, Largest
 
 
 class Problem:

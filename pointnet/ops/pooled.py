@@ -10,6 +10,8 @@ What lies between them and the result is (B, D), (D, C) or (C, C) and plain PyTo
 the analytic backward, from the gradients of these two.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 from .masked import Mask, batch_norm, fill_padding, update_running_statistics
 from .ranks import check_count, group_of, moments_over_ranks
 
+Function = Callable[..., Any]
 Norm = nn.BatchNorm1d | None
 Activation = nn.Module | None
 # f(max y) = max f(y).
@@ -65,11 +68,11 @@ def pooled(
         norm: batch norm of z, in training, eval or frozen; or None.
         activation: one that `is_poolable`.
     """
-    rising, both = _signs(weight, norm), type(activation) in FALLING_THEN_RISING
+    rising, both = signs(weight, norm), type(activation) in FALLING_THEN_RISING
     z = extremes(x, rising.unsqueeze(1) * weight, mask, both) * rising
     if bias is not None:
         z = z + bias
-    y = z if norm is None else _normalize(z, x, weight, bias, norm, mask)
+    y = z if norm is None else normalize(z, norm, partial(_moments_of_linear, x, weight, bias, norm, mask))
     if activation is not None:
         y = activation(y)
     return y.amax(0)
@@ -77,48 +80,58 @@ def pooled(
 
 def pooled_winners(x: Tensor, weight: Tensor, norm: Norm, activation: Activation, mask: Mask = None) -> Tensor:
     """The points `pooled` takes its values from: (B, C, N) -> (B, D), or (B, 2 D) where either end may win."""
-    rising, both = _signs(weight, norm), type(activation) in FALLING_THEN_RISING
+    rising, both = signs(weight, norm), type(activation) in FALLING_THEN_RISING
     return torch.ops.pointnet.extremes(x, rising.unsqueeze(1) * weight, mask, both)[1].transpose(0, 1).flatten(1)
 
 
-def _signs(weight: Tensor, norm: Norm) -> Tensor:
-    """(D,) of 1 where the norm is rising in z, -1 where it falls; a scale of 0 counts as rising."""
+def signs(channels: Tensor, norm: Norm) -> Tensor:
+    """(D,) of 1 where the norm is rising in z, -1 where it falls, for D channels; a scale of 0 counts as rising."""
     if norm is None or norm.weight is None:
-        return weight.new_ones(len(weight))
-    return (norm.weight.detach() >= 0).to(weight.dtype) * 2 - 1
+        return channels.new_ones(len(channels))
+    return (norm.weight.detach() >= 0).to(channels.dtype) * 2 - 1
 
 
-def _normalize(z: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d, mask: Mask) -> Tensor:
-    """What `norm` makes of some values z (..., D) of W x + b, with the statistics of all of them.
+def normalize(z: Tensor, norm: nn.BatchNorm1d, moments_of_all: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """What `norm` makes of some values z (..., D), with the statistics of all of them.
 
-    Over several ranks, either the moments of x or those of W x travel, whichever are fewer numbers: C * C + C + 1 or
-    2 D + 1 forward, and as many back.
+    `moments_of_all` gives their count, mean (D,) and sum of squares about it (D,), over all ranks. It is called where
+    the norm takes the statistics of its batch.
     """
     if not norm.training and norm.running_mean is not None:
         assert norm.running_var is not None
         mean, variance = norm.running_mean, norm.running_var
     else:
-        group, narrow = group_of(norm), x.shape[1] * (x.shape[1] + 1) <= 2 * len(weight)
-        full = x.new_full((), x.shape[0] * x.shape[2], dtype=torch.float64)
-        count = full if mask is None else mask.sum().double()
-        point_mean, scatter = moments(x, mask)
-        if group is not None and narrow:
-            count, point_mean, scatter = moments_over_ranks(group, count, point_mean, scatter)
-        w = weight.double()
-        mean = w @ point_mean
-        squares = ((w @ scatter) * w).sum(1).clamp(min=0)
-        if group is not None and not narrow:
-            count, mean, squares = moments_over_ranks(group, count, mean, squares)
-        check_count(count, x)
+        count, mean, squares = moments_of_all()
         variance = squares / count
-        if bias is not None:
-            mean = mean + bias
         if norm.training and norm.track_running_stats:
             update_running_statistics(norm, mean, variance, count)
     y = (z - mean.to(z.dtype)) * (variance + norm.eps).rsqrt().to(z.dtype)
     if norm.weight is not None:
         y = y * norm.weight
     return y if norm.bias is None else y + norm.bias
+
+
+def _moments_of_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d, mask: Mask
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and squares of W x + b over all points of all ranks.
+
+    Over several ranks, either the moments of x or those of W x travel, whichever are fewer numbers: C * C + C + 1 or
+    2 D + 1 forward, and as many back.
+    """
+    group, narrow = group_of(norm), x.shape[1] * (x.shape[1] + 1) <= 2 * len(weight)
+    full = x.new_full((), x.shape[0] * x.shape[2], dtype=torch.float64)
+    count = full if mask is None else mask.sum().double()
+    point_mean, scatter = moments(x, mask)
+    if group is not None and narrow:
+        count, point_mean, scatter = moments_over_ranks(group, count, point_mean, scatter)
+    w = weight.double()
+    mean = w @ point_mean
+    squares = ((w @ scatter) * w).sum(1).clamp(min=0)
+    if group is not None and not narrow:
+        count, mean, squares = moments_over_ranks(group, count, mean, squares)
+    check_count(count, x)
+    return count, mean if bias is None else mean + bias, squares
 
 
 def extremes(x: Tensor, weight: Tensor, mask: Mask = None, both: bool = False) -> Tensor:
@@ -286,18 +299,28 @@ def _backward_of_extremes_backward(ctx: Any, grad_x: Tensor, grad_weight: Tensor
 
 # Not `torch.library.custom_op`: its first call imports torch._dynamo, 2 s in each process that predicts.
 OPERATORS = torch.library.Library("pointnet", "DEF")
-for schema, function, fake, backward, save in (
-    ("extremes(Tensor x, Tensor weight, Tensor? mask, bool both) -> (Tensor, Tensor)", _extremes, _fake_extremes,
-     lambda ctx, grad, _: (*torch.ops.pointnet.extremes_backward(grad, *ctx.saved_tensors), None, None),
-     lambda ctx, inputs, output: ctx.save_for_backward(*inputs[:2], output[1])),
-    ("extremes_backward(Tensor grad, Tensor x, Tensor weight, Tensor winners) -> (Tensor, Tensor)", _extremes_backward,
-     lambda grad, x, weight, winners: (torch.empty_like(x), torch.empty_like(weight)),
-     _backward_of_extremes_backward, lambda ctx, inputs, output: ctx.save_for_backward(*inputs)),
-    ("moments(Tensor x, Tensor? mask) -> (Tensor, Tensor)", _moments, _fake_moments, _backward_of_moments,
-     lambda ctx, inputs, output: ctx.save_for_backward(*inputs, output[0])),
-):  # fmt: skip
+
+
+def register(schema: str, function: Function, fake: Function, backward: Function, save: Function) -> None:
+    """Defines an operator of this library, for all devices: what it computes, shapes, and its gradient."""
     OPERATORS.define(schema)
     name = schema.partition("(")[0]
     OPERATORS.impl(name, function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pointnet::{name}", fake, lib=OPERATORS)
     torch.library.register_autograd(f"pointnet::{name}", backward, setup_context=save, lib=OPERATORS)
+
+
+register(
+    "extremes(Tensor x, Tensor weight, Tensor? mask, bool both) -> (Tensor, Tensor)", _extremes, _fake_extremes,
+    lambda ctx, grad, _: (*torch.ops.pointnet.extremes_backward(grad, *ctx.saved_tensors), None, None),
+    lambda ctx, inputs, output: ctx.save_for_backward(*inputs[:2], output[1]),
+)  # fmt: skip
+register(
+    "extremes_backward(Tensor grad, Tensor x, Tensor weight, Tensor winners) -> (Tensor, Tensor)", _extremes_backward,
+    lambda grad, x, weight, winners: (torch.empty_like(x), torch.empty_like(weight)),
+    _backward_of_extremes_backward, lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)  # fmt: skip
+register(
+    "moments(Tensor x, Tensor? mask) -> (Tensor, Tensor)", _moments, _fake_moments, _backward_of_moments,
+    lambda ctx, inputs, output: ctx.save_for_backward(*inputs, output[0]),
+)  # fmt: skip

@@ -1,0 +1,193 @@
+"""linear -> norm -> activation -> max over the K points of each group, without its (B, D, S, K) output (identity 11).
+
+A group is a small cloud, so this is `pooled` once more, for clouds so small that a product's rows are what is fast: the
+points of a group are K rows of (B * S * K, C). `groups_definition` says what is computed. A block of z = W x is in the
+cache while its extremes, sums and squares are taken, and is gone then. The points that `ball_query` repeats are points
+of the group: they count in statistics, and the first of them wins.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .edges import first_of, refuse_second, save_nothing, slot_type
+from .masked import batch_norm
+from .pooled import FALLING_THEN_RISING, Activation, Norm, normalize, register, signs
+from .ranks import check_count, group_of, moments_over_ranks
+
+# Rows whose z are computed at a time: on a CPU (ROWS, D) floats stay in a core's cache; a GPU needs more work.
+ROWS = {"cpu": 2048}
+
+
+def groups_definition(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation) -> Tensor:
+    """max_k activation(norm(W x_sk + b)): (B, C, S, K), (D, C), (D,) -> (B, D, S)."""
+    z = F.conv1d(x.flatten(2), weight.unsqueeze(2), bias)
+    if norm is not None:
+        z = batch_norm(z, norm)
+    y = z if activation is None else activation(z)
+    return y.unflatten(2, x.shape[2:]).max(3).values
+
+
+def pooled_groups(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation) -> Tensor:
+    """`groups_definition` by identity 11: equal in value, running statistics and, where the winner is unique, gradient;
+    on ties the first of the group wins.
+
+    Args:
+        x: (B, C, S, K); fastest where stored as rows, (B, S, K, C) permuted, which is `torch.channels_last`.
+        weight, bias: (D, C), (D,) or None.
+        norm: batch norm of z, in training, eval or frozen; or None.
+        activation: one that `is_poolable`.
+    """
+    clouds, channels, centres, most = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    rising, both = signs(weight, norm), type(activation) in FALLING_THEN_RISING
+    batch = norm is not None and (norm.training or norm.running_mean is None)
+    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    turned = rising.unsqueeze(1) * weight
+    z, _, mean, squares, *_ = torch.ops.pointnet.group_extremes(rows, turned, most, both, batch, learns)
+    z, mean = z * rising, mean * rising
+    if bias is not None:
+        z, mean = z + bias, mean + bias
+    y = z if norm is None else normalize(z, norm, lambda: _over_ranks(norm, rows, mean, squares))
+    if activation is not None:
+        y = activation(y)
+    return (y.amax(0) if both else y.squeeze(0)).unflatten(0, (clouds, centres)).transpose(1, 2)
+
+
+def _over_ranks(norm: Norm, rows: Tensor, mean: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and squares of all ranks' rows."""
+    count = rows.new_full((), len(rows), dtype=torch.float64)
+    group = None if norm is None else group_of(norm)
+    if group is not None:
+        count, mean, squares = moments_over_ranks(group, count, mean, squares)
+    check_count(count, rows.T.unsqueeze(0))
+    return count, mean, squares
+
+
+def _group_extremes(
+    rows: Tensor, weight: Tensor, size: int, both: bool, batch: bool, learns: bool
+) -> tuple[Tensor, ...]:
+    """-> values (1 or 2, G, D); which point of its group won, the same of small integers; mean and squares (D,) of z in
+    float64; a guess of the mean point (C,), and what it lacks (C,). Without `learns` or `batch` theirs are nothing."""
+    groups, channels, out = len(rows) // size, rows.shape[1], len(weight)
+    near = rows.mean(0, dtype=weight.dtype) if batch else weight.new_zeros(channels)
+    near = near.to(rows.dtype)
+    values = weight.new_empty(1 + both, groups, out)
+    slots = torch.empty(values.shape if learns else (0,), dtype=slot_type(size), device=rows.device)
+    lack, total, squares = (weight.new_zeros(n, dtype=torch.float64) for n in (channels, out, out))
+    kernel, step = weight.to(rows.dtype), _step(rows, size)
+    for first in range(0, groups, step):
+        some = slice(first, first + step)
+        x = rows[first * size : (first + step) * size]
+        x = x - near if batch else x
+        z = torch.mm(x, kernel.T).to(weight.dtype).unflatten(0, (-1, size))
+        if batch:
+            lack += x.sum(0).double()
+            total += z.sum(1).sum(0, dtype=torch.float64)
+            squares += _squares(z).sum(0, dtype=torch.float64)
+        for plane in range(1 + both):
+            best = values[plane, some]
+            (torch.amin if plane else torch.amax)(z, 1, out=best)
+            if learns:
+                slots[plane, some] = first_of(z, best)
+    offset = weight.double() @ near.double()
+    if batch:
+        values += offset.to(weight.dtype)
+    count = max(len(rows), 1)
+    squares = (squares - total.square() / count).clamp(min=0)
+    return values, slots, offset + total / count, squares, near.to(weight.dtype), lack / count
+
+
+def _step(rows: Tensor, size: int) -> int:
+    """Groups that are worked on together."""
+    return max(1, ROWS.get(rows.device.type, 2**18) // size)
+
+
+def _squares(z: Tensor) -> Tensor:
+    """The sum of squares of each group: (G, K, D) -> (G, D)."""
+    if z.device.type != "cpu":
+        return z.square().sum(1)
+    return torch.from_numpy(np.einsum("gkd,gkd->gd", z.numpy(), z.numpy()))  # without the squares in memory
+
+
+def _group_extremes_backward(
+    grad: Tensor, grad_mean: Tensor, grad_squares: Tensor, rows: Tensor, weight: Tensor, slots: Tensor, near: Tensor,
+    lack: Tensor, size: int, batch: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Identity 4: the winners' gradient, and an affine map of x for that of the mean, g, and of the squares, h."""
+    kind, count, step = weight.dtype, len(rows), _step(rows, size)
+    grad_rows = torch.empty_like(rows, dtype=kind)
+    double = 2 * grad_squares.unsqueeze(1) * weight
+    affine = weight.double().T @ double
+    constant, affine = (grad_mean @ weight.double() / count - lack @ affine).to(kind), affine.to(kind)
+    scatter, grad_weight = lack.new_zeros(len(lack), len(lack)), torch.zeros_like(weight)
+    for first in range(0, len(slots[0]), step):
+        block = slice(first * size, (first + step) * size)
+        x = rows[block].to(kind)
+        x = x - near if batch else x
+        target = grad_rows[block]
+        if batch:
+            torch.addmm(constant, x, affine, out=target)
+            scatter += x.T @ x
+        else:
+            target.zero_()
+        for of_plane, slot in zip(grad[:, first : first + step], slots[:, first : first + step], strict=True):
+            target += to_winners(of_plane, slot, weight, size)
+            winners = slot.long() + torch.arange(0, len(x), size, device=x.device).unsqueeze(1)
+            share = of_plane.T.contiguous()
+            grad_weight += F.embedding_bag(winners.T.contiguous(), x, mode="sum", per_sample_weights=share)
+    if batch:
+        scatter -= count * lack.outer(lack)
+        whole = grad.sum((0, 1), dtype=torch.float64) + grad_mean
+        grad_weight += (grad_mean.outer(lack) + whole.outer(near.double()) + double @ scatter).to(kind)
+    return grad_rows.to(rows.dtype), grad_weight
+
+
+def to_winners(grad: Tensor, slots: Tensor, weight: Tensor, size: int) -> Tensor:
+    """The sum of g W_d over the channels d that a point won: (G, D), (G, D), (D, C) -> (G * K, C)."""
+    groups = len(grad)
+    if grad.device.type != "cpu":
+        sparse = grad.new_zeros(groups, size, len(weight)).scatter_(1, slots.long().unsqueeze(1), grad.unsqueeze(1))
+        return sparse.flatten(0, 1) @ weight
+    # By winner, so that each is a sum of a few rows of W: the product above is of zeros, but for one in K.
+    winners = (slots.numpy() + np.arange(0, groups * size, size)[:, None]).ravel()
+    order = torch.from_numpy(winners.astype(np.uint16 if groups * size <= 2**16 else np.int64).argsort(kind="stable"))
+    ends = np.bincount(winners, minlength=groups * size).cumsum()
+    starts, share = torch.from_numpy(np.append(0, ends[:-1])), grad.flatten().index_select(0, order)
+    return F.embedding_bag(order % len(weight), weight, starts, mode="sum", per_sample_weights=share)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    rows, weight, ctx.size, _, ctx.batch, _ = inputs
+    ctx.mark_non_differentiable(output[1], *output[4:])
+    ctx.save_for_backward(rows, weight, output[1], *output[4:])
+
+
+def _backward(
+    ctx: Any, grad: Tensor, _: Tensor, grad_mean: Tensor, grad_squares: Tensor, *__: Tensor
+) -> tuple[Tensor | None, ...]:
+    given = (grad, grad_mean, grad_squares, *ctx.saved_tensors, ctx.size, ctx.batch)
+    return *torch.ops.pointnet.group_extremes_backward(*given), None, None, None, None
+
+
+def _fake(rows: Tensor, weight: Tensor, size: int, both: bool, batch: bool, learns: bool) -> tuple[Tensor, ...]:
+    values, double = weight.new_empty(1 + both, len(rows) // size, len(weight)), torch.float64
+    slots = weight.new_empty(values.shape if learns else (0,), dtype=slot_type(size))
+    mean, near = weight.new_empty(len(weight), dtype=double), weight.new_empty(rows.shape[1])
+    return values, slots, mean, torch.empty_like(mean), near, torch.empty_like(near, dtype=double)
+
+
+register(
+    "group_extremes(Tensor rows, Tensor weight, int size, bool both, bool batch, bool learns)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _group_extremes, _fake, _backward, _save,
+)  # fmt: skip
+register(
+    "group_extremes_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor rows, Tensor weight,"
+    " Tensor slots, Tensor near, Tensor lack, int size, bool batch) -> (Tensor, Tensor)",
+    _group_extremes_backward, lambda *given: (torch.empty_like(given[3]), torch.empty_like(given[4])),
+    refuse_second, save_nothing,
+)  # fmt: skip
