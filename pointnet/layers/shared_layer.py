@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.ops.aligned import Transform, align, fold_transform
-from pointnet.ops.masked import Mask, batch_norm, fill_padding
+from pointnet.ops.masked import Mask, batch_norm, fill_padding, has_hooks
 from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
 from pointnet.ops.ranks import MARK, Ranks, group_of
 
@@ -61,7 +61,7 @@ class SharedLayer(nn.Module):
     def project(self, x: Tensor, context: Context = None, transform: Transform = None) -> Tensor:
         """The linear map alone: (B, C, N) -> (B, D, N)."""
         extra = [each if each.dim() == 3 else each.unsqueeze(2) for each in as_sequence(context)]
-        if self.conv._forward_hooks or self.conv._forward_pre_hooks:  # they run only if it is called: by definition
+        if has_hooks(self.conv):  # they run only if it is called: by definition
             aligned = x if transform is None else align(x, transform)
             return self.conv(torch.cat([aligned, *(each.expand(-1, -1, x.shape[2]) for each in extra)], 1))
         if not extra and transform is None:
@@ -96,12 +96,12 @@ class SharedLayer(nn.Module):
 
     def is_poolable(self) -> bool:
         """Whether the max can be taken before the norm and the activation."""
-        return self.dropout is None and is_poolable(self.norm, self.activation) and not self.has_hooks()
+        fast = self.dropout is None and is_poolable(self.norm, self.activation)
+        return fast and not has_hooks(self) and not self.has_hooks()
 
     def has_hooks(self) -> bool:
         """Whether a hook reads or changes the inputs or outputs of the layer's modules."""
-        modules = (self.conv, self.norm, self.activation)
-        return any(each is not None and (each._forward_hooks or each._forward_pre_hooks) for each in modules)
+        return any(each is not None and has_hooks(each) for each in (self.conv, self.norm, self.activation))
 
     def check(self, x: Tensor, context: Context = None, transform: Transform = None) -> None:
         """Raises ValueError (shapes) or TypeError (dtypes) for what the layer cannot take, in one line."""

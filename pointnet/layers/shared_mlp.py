@@ -10,9 +10,9 @@ from typing import cast, overload
 from torch import Tensor, nn
 
 from pointnet.ops.aligned import Transform
-from pointnet.ops.masked import Lengths, Mask, fill_padding, point_mask
+from pointnet.ops.masked import Lengths, Mask, fill_padding, has_hooks, point_mask
 
-from .shared_layer import BatchNormLast, Context, SharedLayer, as_sequence
+from .shared_layer import BatchNormLast, Context, SharedLayer, as_sequence, max_of_points
 from .views import linear_to_conv1d
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -103,6 +103,9 @@ class SharedMLP(nn.Module):
         statistics and, where the winner is unique, gradient; but the last layer's (B, D, N) is never held
         (identities 2 to 4, see `pointnet.ops.pooled`). Arguments and errors are those of `forward`.
         """
+        if has_hooks(self):  # they run only if it is called: by definition
+            mask = None if lengths is None else point_mask(lengths, x)
+            return max_of_points(self(x, context, lengths, transform), mask)
         return self[-1].max_pool(*self._to_last(x, context, lengths, transform))
 
     def winners(self, x: Tensor, lengths: Lengths = None, transform: Transform = None) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from pointnet.ops.masked import Lengths
+from pointnet.ops.masked import Lengths, warn_of_hooks
 
 from .encoder import PointNetEncoder, PointNetModel
 
@@ -78,5 +78,7 @@ def check_points_are_independent(model: nn.Module) -> None:
     if model.training:
         raise ValueError("this needs a network in eval mode; call model.eval() first")
     for name, module in model.named_modules():
+        if module is model or isinstance(module, PointNetEncoder):
+            warn_of_hooks(module, "its layers are called on a part of the points at a time")
         if isinstance(module, nn.BatchNorm1d) and (module.training or module.running_mean is None):
             raise ValueError(f"{name} takes its statistics from the batch, so no point is independent of the others")

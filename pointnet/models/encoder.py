@@ -13,7 +13,7 @@ from pointnet.layers.shared_layer import max_of_points
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS, TNet, orthogonality_loss
 from pointnet.ops.aligned import Transform
-from pointnet.ops.masked import Lengths, fill_padding, point_mask
+from pointnet.ops.masked import Lengths, fill_padding, point_mask, warn_of_hooks
 
 from .pretrained import Pretrained
 
@@ -75,10 +75,21 @@ class PointNetEncoder(nn.Module):
         self.mlp1 = SharedMLP([in_channels, *before])
         self.mlp2 = SharedMLP([before[-1], *after], last_activation=last_activation)
 
-    def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
-        """(B, C, N) -> (B, 1024), and the T-Nets' matrices if asked for; lengths as of `SharedMLP.forward`."""
-        feature, transforms, _ = self.encode(x, lengths)
-        return (feature, transforms) if return_transforms else feature
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Lengths = None,
+        return_transforms: bool = False,
+        keep: Collection[int] | None = None,
+    ) -> Output | Encoding:
+        """(B, C, N) -> (B, 1024), and the T-Nets' matrices if asked for; lengths as of `SharedMLP.forward`.
+
+        With `keep` it returns all that `encode` does.
+        """
+        encoding = self.encode(x, lengths, keep or ())
+        if keep is not None:
+            return encoding
+        return encoding[:2] if return_transforms else encoding.feature
 
     def encode(
         self, x: Tensor, lengths: Lengths = None, keep: Collection[int] = (), of: Encoding | None = None
@@ -92,6 +103,8 @@ class PointNetEncoder(nn.Module):
                 are taken, and none is computed from x.
         """
         self.mlp1[0].check(x)
+        for mlp in (self.mlp1, self.mlp2):
+            warn_of_hooks(mlp, "the encoder calls its layers one by one; hook those")
         mask = None if lengths is None else point_mask(lengths, x)
         x = fill_padding(x, mask)
         transforms: list[Tensor | None] = []

@@ -119,7 +119,7 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
                 it is known of no object.
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The logits of the rest are 0.
         """
-        encoding = self.encoder.encode(x, lengths, keep=self._kept)
+        encoding = self.encoder(x, lengths, keep=self._kept)
         logits = self._score(encoding, category, lengths)
         return (logits, encoding.transforms) if return_transforms else logits
 
@@ -219,6 +219,6 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
 
     def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
         """As `PointNetPartSegmenter.forward`, without a category: (B, C, N) -> (B, num_classes, N) logits."""
-        feature, transforms, (x,) = self.encoder.encode(x, lengths, keep=[len(self.encoder.mlp1)])
+        feature, transforms, (x,) = self.encoder(x, lengths, keep=[len(self.encoder.mlp1)])
         logits = self.logits(self.head(x, feature, lengths, transforms.feature), lengths=lengths)
         return (logits, transforms) if return_transforms else logits

@@ -4,6 +4,8 @@ Padding may hold anything, NaN included. It is filled, never multiplied, away: 0
 gradient alike. Nothing here waits for the device, so lengths are checked where batches are made (`pad_clouds`).
 """
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,18 @@ def fill_padding(points: Tensor, mask: Mask, value: float = 0.0) -> Tensor:
     return points if mask is None else points.masked_fill(~mask, value)
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something reads or changes what the module takes or gives; that runs only when the module is called."""
+    m = module
+    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
+
+
+def warn_of_hooks(module: nn.Module, reason: str) -> None:
+    """Says in one line that the module is not called, if it has hooks."""
+    if has_hooks(module):
+        warnings.warn(f"hooks on this {type(module).__name__} do not run: {reason}", stacklevel=2)
+
+
 def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Mask = None) -> Tensor:
     """What `norm` makes of z (B, D, N) when the points outside `mask` (B, 1, N) do not exist -> (B, D, N).
 
@@ -43,6 +57,7 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Mask = None) -> Tensor:
     group = group_of(norm)
     if (mask is None and group is None) or not (norm.training or norm.running_mean is None):
         return norm(z)
+    warn_of_hooks(norm, "the statistics of padded or shared batches are taken without it")
     values = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
     count = values.new_full((), z.shape[0] * z.shape[2]) if mask is None else mask.sum().to(values.dtype)
     total = fill_padding(values, mask).sum((0, 2))
