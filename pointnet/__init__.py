@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .inference.embed import embed
     from .inference.label import label_points
     from .inference.predict import predict
     from .layers import SharedMLP, TNet, orthogonality_loss
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["PointNetClassifier", "PointNetEncoder", "PointNetPartSegmenter", "PointNetSegmenter", "SharedMLP", "TNet"]
-__all__ += ["critical_points", "label_points", "load_model", "orthogonality_loss", "predict"]
-_HOMES = {"label_points": "inference.label", "predict": "inference.predict"}
+__all__ += ["critical_points", "embed", "label_points", "load_model", "orthogonality_loss", "predict"]
+_HOMES = {"embed": "inference.embed", "label_points": "inference.label", "predict": "inference.predict"}
 _HOMES |= dict.fromkeys(("SharedMLP", "TNet", "orthogonality_loss"), "layers")  # the others are of models
 
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -61,8 +61,8 @@ def all_scores(
     """
     task, contract = task_of(model), Contract.of(model)
     score = partial(evaluate, model, data, device, votes=votes, contract=contract)
-    if isinstance(model, PointNetClassifier):
-        trust = Trust(Judge(model, contract, votes))
+    if task.name == "classification":
+        trust = Trust(Judge(cast(PointNetClassifier, model), contract, votes))
         scores = score(by_class=True, look=trust.look) | trust.result()
     else:
         scores = score(by_class=True)

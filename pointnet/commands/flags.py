@@ -29,6 +29,7 @@ COMMANDS = {
     "show": "describe a data set or files, and draw samples",
     "export": "write a trained model as ONNX or as a PyTorch program",
     "convert": "read the weights of another PyTorch PointNet",
+    "embed": "write the features of files of points",
 }
 DATA_SETS = (
     "shapes, modelnet40, modelnet10, scanobjectnn, scanobjectnn_obj_bg, scanobjectnn_obj_only, folder, shapenetpart, "
@@ -199,6 +200,21 @@ def convert(parser: ArgumentParser) -> None:
     parser.add_argument("--up", default="z", help="the up axis in training: z, or y as in ModelNet's HDF5 and text")
 
 
+def embed(parser: ArgumentParser) -> None:
+    """Write what a network makes of files of points as one NPZ: "files" (S,), "feature" (S, 1024), the encoder's, and
+    "hidden" (S, 256), of a classifier's last hidden layer. Files are read as predict reads them; those that cannot be
+    read are reported on stderr."""
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
+    add("--out", required=True, metavar="NPZ", help="the file to write")
+    add("--model", help=f"{RUN} (default: pointnet_modelnet40_upright)")
+    add("--up", help="the up axis of the files, z or y (default: by their format, or as in training)")
+    add("--num_points", **WHOLE, help="points used of each file (default: as in training)")
+    add("--columns", metavar="X,Y,...", help=COLUMNS)
+    add("--vertices", action="store_true", help=VERTICES)
+    add_device(parser)
+
+
 def add_data(parser: ArgumentParser, default: str) -> None:
     """Adds where a data set is, by default as this text says, and what computes."""
     parser.add_argument("--root", help=f"the folder that holds the data set (default: {default})")
@@ -212,7 +228,7 @@ def add_device(parser: ArgumentParser) -> None:
     parser.add_argument("--threads", **WHOLE, default=0, help=text)
 
 
-FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert)}
+FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert, embed)}
 
 
 def quiet_without_reader(main: Callable[..., int]) -> Callable[..., int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pointnet.points.read import PointCloud, PointCloudFileError, read_cloud, read_points
 
-    from .catalog import DATASETS_OF, open_dataset
+    from .catalog import DATASETS_OF, open_dataset, register_dataset
     from .clouds import LabelledClouds, LabelledPoints, pad_clouds, split_parts, split_validation
     from .folder import MeshFolder
     from .modelnet import ModelNet
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DATASETS_OF", "S3DIS", "MeshFolder", "ModelNet", "ScanObjectNN", "ShapeNetPart", "Shapes", "open_dataset"]
 __all__ += ["LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"]
+__all__ += ["register_dataset"]
 __all__ += ["PointCloud", "PointCloudFileError", "read_cloud", "read_points"]
 _CLOUDS = {"LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"}
 _POINTS = {"PointCloud", "PointCloudFileError", "read_cloud", "read_points"}

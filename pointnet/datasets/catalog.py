@@ -56,6 +56,29 @@ DATASETS_OF: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
 DOWNLOADS = {"modelnet40": ARCHIVES["modelnet40"], "modelnet10": ARCHIVES["modelnet40"]}
 
 
+LIBRARYS = frozenset(name for names in DATASETS_OF.values() for name in names)
+
+
+def register_dataset(name: str, open_split: Callable[..., LabelledClouds], task: str = "classification") -> None:
+    """Makes a data set of one's own known to `--dataset NAME` of the task, in the process that registers it.
+
+    `open_split(root=..., split="train" or "test", num_points=...)` opens a split, as `LabelledClouds`, or for a task
+    that labels points as `LabelledPoints`. It may also take `normals`, `features`, `columns`, `up`, `strict` and
+    `intensity`, which are those of `open_dataset`; the flags of what it does not take are refused.
+
+    Raises:
+        ValueError: no such task, not such a function, or a name that the library uses itself.
+    """
+    check_name("task", task, DATASETS_OF)
+    if name in LIBRARYS:
+        raise ValueError(f"there is a data set '{name}' already; choose another name")
+    if not callable(open_split):
+        raise ValueError(f"the data set '{name}' must be opened by a function, got {open_split!r}")
+    if missing := {"root", "split", "num_points"} - set(signature(open_split).parameters):
+        raise ValueError(f"what opens the data set '{name}' must take {', '.join(sorted(missing))}")
+    DATASETS_OF[task][name] = open_split
+
+
 def open_dataset(
     name: str,
     root: AnyPath,

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
 from pointnet.models import MODELS, PointNetEmbedder, PointNetPartSegmenter
 from pointnet.models.encoder import ENCODER_WIDTHS
+from pointnet.models.own import own_network
 from pointnet.models.pointnet import CLASSIFIER_HEAD_WIDTHS
 from pointnet.models.segmentation import PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS, SCENE_HEAD_WIDTHS
+from pointnet.names import check_name
 
 from .metrics import ConfusionMatrix, PartScores, SceneScores
 
@@ -29,7 +31,7 @@ class Task:
     """
 
     name: ClassVar[str]
-    networks: ClassVar[Mapping[str, str]]
+    networks: ClassVar[dict[str, str]]
     widths: ClassVar[Sequence[Sequence[int]]]
     head_widths: ClassVar[Sequence[int]]
     titles: ClassVar[Mapping[str, str]]
@@ -75,7 +77,7 @@ class Task:
 
     def predict(self, model: nn.Module, logits: Tensor, category: Tensor | None) -> Tensor:
         """Predicted labels, (B,) or (B, N); as published, parts are among those of the object's category."""
-        if category is not None:
+        if category is not None and hasattr(model, "restrict"):
             logits = cast(PointNetPartSegmenter, model).restrict(logits, category)
         return logits.argmax(1)
 
@@ -89,7 +91,7 @@ class Classification(Task):
     """One label for a cloud."""
 
     name = "classification"
-    networks: ClassVar[Mapping[str, str]] = {"pointnet": "pointnet"}
+    networks: ClassVar[dict[str, str]] = {"pointnet": "pointnet"}
     widths = ENCODER_WIDTHS
     head_widths = CLASSIFIER_HEAD_WIDTHS
     titles = ConfusionMatrix.titles
@@ -110,7 +112,7 @@ class PartSegmentation(Task):
     """One label for each point of an object whose category is known."""
 
     name = "part"
-    networks: ClassVar[Mapping[str, str]] = {"pointnet": "pointnet_part"}
+    networks: ClassVar[dict[str, str]] = {"pointnet": "pointnet_part"}
     widths = PART_ENCODER_WIDTHS
     head_widths = PART_HEAD_WIDTHS
     titles = PartScores.titles
@@ -142,7 +144,7 @@ class SceneSegmentation(Task):
     """One label for each point of a scene."""
 
     name = "scene"
-    networks: ClassVar[Mapping[str, str]] = {"pointnet": "pointnet_scene"}
+    networks: ClassVar[dict[str, str]] = {"pointnet": "pointnet_scene"}
     widths = ENCODER_WIDTHS
     head_widths = SCENE_HEAD_WIDTHS
     titles = SceneScores.titles
@@ -162,6 +164,23 @@ def titles_of(names: Collection[str], prefix: str = "") -> Mapping[str, str]:
         if all(f"{prefix}{name}" in names for name in task.titles):
             return task.titles
     raise KeyError("metrics of no task")
+
+
+def register_model(name: str, kind: type[nn.Module], task: str = "classification") -> None:
+    """Makes a class of networks of one's own known: to `--model NAME` of the task, and to `load_model` of its runs.
+
+    `kind(num_classes=..., in_channels=...)` makes one, which maps (B, C, N) -> (B, num_classes), or for a task that
+    labels points (B, num_classes, N). For parts the first argument is `num_parts`, and the network takes a second
+    input, category (B,). The constructor may also have `num_categories` and `parts_of` of `PointNetPartSegmenter`, and
+    settings of a network: `widths`, `head_widths`, `tnet_widths`, `dropout`, `input_transform`, `feature_transform`.
+    A name is known to the process that registers it.
+
+    Raises:
+        ValueError: no such task, no such class, or a name that the library uses itself.
+    """
+    check_name("task", task, TASKS)
+    own_network(name, kind, "num_parts" if task == "part" else "num_classes")
+    TASKS[task].networks[name] = name
 
 
 def task_of(model: nn.Module) -> Task:

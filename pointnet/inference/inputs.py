@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pointnet.evaluation.tasks import task_of
 from pointnet.files import AnyPath
-from pointnet.models import DEFAULTS, PointNetModel, load_model, shipped
+from pointnet.models import DEFAULTS, load_model, shipped
+from pointnet.models.pretrained import Pretrained
 from pointnet.points.read import PointCloud, PointCloudFileError, cloud_of, files_in, passed_over, read_cloud
 from pointnet.points.sampling import seed_of
 
@@ -21,14 +22,17 @@ Source = AnyPath | NDArray[Any] | Tensor
 Sources = Source | list[Any] | tuple[Any, ...]
 
 
-def as_model(model: AnyPath | PointNetModel | None, *tasks: str) -> PointNetModel:
+def as_model(model: Any, *tasks: str) -> Any:
     """The model itself, the one of this name or folder, or for None the shipped one of the first task.
 
     Raises:
         ValueError: there is none, or it was trained for another task than these.
     """
     name = "the model"
-    if not isinstance(model, PointNetModel):
+    if isinstance(model, nn.Module) and not isinstance(model, Pretrained):
+        kind = type(model).__name__
+        raise ValueError(f"a {kind} is not known here; register_model makes it known, and load_model loads it")
+    if not isinstance(model, Pretrained):
         name = os.fspath(model or DEFAULTS.get(tasks[0], ""))
         if model is None and name not in shipped():
             wanted = "give --model, a run folder that train.py made"

@@ -61,7 +61,7 @@ class Judge:
         """Of clouds (C, N) of one size."""
         if not clouds:
             return []
-        x = torch.from_numpy(np.stack(clouds)).to(self.network.logits.weight.device)
+        x = torch.from_numpy(np.stack(clouds)).to(next(self.network.parameters()).device)
         chunk = -(-BATCH_POINTS // len(x))
 
         def scores(rotated: Tensor) -> Tensor:

@@ -165,6 +165,8 @@ def label_each(
     Raises:
         ValueError: an array or an argument that `label_points` refuses.
     """
+    if not isinstance(model, Segmenter):
+        raise ValueError(f"a {type(model).__name__} is of your own; files are labelled by the library's networks alone")
     check_drawing(num_points, up)
     contract = Contract.of(model)
     if isinstance(model, PointNetPartSegmenter):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -148,21 +148,11 @@ def predict_each(
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
     judge = Judge(model, contract, votes)
-    by_hand = named_by_hand(columns or contract.columns)
     axis = None if up == AUTO else up
-    of_files = {"extras": contract.features, "vertices": vertices, "columns": by_hand, "up": axis or contract.up}
-    of_arrays = {"columns": contract.channels, "up": axis}
-    drawing = {"num_points": max(count, KEPT), "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
-
-    def seen(cloud: PointCloud, seed: int) -> Seen:
-        return Seen(
-            contract.channels_of(cloud)(slice(count)),
-            few_points(cloud.points),
-            (*cloud.notes, *contract.notes_of(cloud)),
-        )
+    read = reader(contract, axis, count, columns, vertices)
 
     def answers(batch: Sequence[Source]) -> Iterator[tuple[Prediction, Points] | PointCloudFileError]:
-        clouds = [from_source(source, seen, of_files, of_arrays, **drawing) for source in batch]
+        clouds = [read(source) for source in batch]
         paths = [*map(path_of, batch)]
         ups = [(axis or "z") if path is None else up_of(path, axis or contract.up) for path in paths]
         there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
@@ -221,3 +211,19 @@ class Seen(NamedTuple):
     channels: NDArray[np.float32]  # (C, N)
     few: str | None  # as `few_points` has it
     notes: tuple[str, ...]
+
+
+def reader(
+    contract: Contract, up: str | None, count: int, columns: str | Iterable[str] | None, vertices: bool
+) -> Callable[[Source], Seen | PointCloudFileError]:
+    """A function that brings a source into the contract, with so many points, or gives the error of its file."""
+    by_hand = named_by_hand(columns or contract.columns)
+    of_files = {"extras": contract.features, "vertices": vertices, "columns": by_hand, "up": up or contract.up}
+    of_arrays = {"columns": contract.channels, "up": up}
+    drawing = {"num_points": max(count, KEPT), "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
+
+    def seen(cloud: PointCloud, seed: int) -> Seen:
+        notes = *cloud.notes, *contract.notes_of(cloud)
+        return Seen(contract.channels_of(cloud)(slice(count)), few_points(cloud.points), notes)
+
+    return lambda source: from_source(source, seen, of_files, of_arrays, **drawing)

@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -29,6 +30,7 @@ class Pretrained(nn.Module):
 
     model_name: ClassVar[str] = ""  # in `MODELS`
     scores_each_point: ClassVar[bool] = False  # logits (B, num_outputs, N) in place of (B, num_outputs)
+    built_on_meta: ClassVar[bool] = True  # for loading it can be built without memory for its numbers
     classes: tuple[str, ...] = ()
     preprocessing: dict[str, Any]
     arguments: dict[str, Any]
@@ -102,15 +104,23 @@ class Pretrained(nn.Module):
         return model
 
 
-def load_folder(name: AnyPath, hub: bool = False, revision: str | None = None, num_classes: int | None = None) -> Any:
+def load_folder(
+    name: AnyPath,
+    hub: bool = False,
+    revision: str | None = None,
+    num_classes: int | None = None,
+    model: Any = None,
+) -> Any:
     """As `load_model`; with `hub` also from the Hugging Face Hub, as `Pretrained.from_pretrained`."""
     folder = weights.find_folder(name, hub, revision)
     config = weights.read_config(folder)
     state = weights.read_weights(folder, config.get("sha256"))
     try:
-        model = _build(config["model"], config["arguments"])
+        model = _build(config["model"], config["arguments"]) if model is None else model
+        if not isinstance(model, Pretrained):
+            model.arguments = dict(config["arguments"])
         model.classes, model.preprocessing = tuple(config["classes"]), dict(config["preprocessing"])
-        if reason := _undescribed(model):
+        if reason := _undescribed(model) if isinstance(model, Pretrained) else "":
             raise ValueError(reason)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         said = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
@@ -162,10 +172,11 @@ def _plain(value: Any) -> Any:
 
 
 def _build(name: str, arguments: Mapping[str, Any]) -> Pretrained:
-    """The network, without memory for its numbers and without drawing any."""
+    """The network; if it allows that, without memory for its numbers and without drawing any."""
     if name not in list(MODELS):  # of a list, since what a config holds may not be hashable
-        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
-    with torch.device("meta"):
+        own = "register_model makes one of your own known, load_model(..., model=...) fills it"
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}; {own}")
+    with torch.device("meta") if MODELS[name].built_on_meta else nullcontext():
         return MODELS[name](**arguments)
 
 

@@ -1,15 +1,18 @@
 """Trained models by name."""
 
+from typing import Any
+
+from torch import nn
+
 from pointnet.files import AnyPath
 
-from .encoder import PointNetModel
 from .pretrained import load_folder
 
 # The shipped weights that predict where no model is named, by task.
 DEFAULTS = {"classification": "pointnet_modelnet40_upright", "part": "pointnet_shapes_part"}
 
 
-def load_model(path: AnyPath, num_classes: int | None = None) -> PointNetModel:
+def load_model(path: AnyPath, num_classes: int | None = None, model: nn.Module | None = None) -> Any:
     """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
 
     It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.
@@ -17,8 +20,10 @@ def load_model(path: AnyPath, num_classes: int | None = None) -> PointNetModel:
     Args:
         num_classes: replace the last layer by an untrained one of so many classes (or parts), drawn from torch's global
             random numbers as that of any new network; `.classes` are empty then, until you name them.
+        model: a network of your own that `fit(model=...)` trained: it gets the weights, `.classes` and
+            `.preprocessing`, and is returned.
 
     Raises:
         ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
     """
-    return load_folder(path, num_classes=num_classes)
+    return load_folder(path, num_classes=num_classes, model=model)

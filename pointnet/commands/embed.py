@@ -1,0 +1,48 @@
+"""`python -m pointnet embed`: the features of files, as one NPZ."""
+
+import io
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointnet.devices import find_device, use_threads
+from pointnet.files import write_atomically
+from pointnet.inference.embed import Embedding, embed_each, with_encoder
+from pointnet.inference.inputs import find_files, lines_of_folders
+from pointnet.names import printable
+from pointnet.points.read import PointCloudFileError
+
+
+def run(flags: Namespace) -> int:
+    """Writes the features; a file that cannot be read is a line on stderr, and makes the exit code 1."""
+    out = Path(flags.out)
+    if out.suffix != ".npz":
+        raise ValueError(f"{out}: --out must end in .npz")
+    device, threads = find_device(flags.device), use_threads(flags.threads)
+    files, model = find_files(flags.files), with_encoder(flags.model).to(device)
+    found = list[Embedding]()
+    for line in lines_of_folders(flags.files):
+        print(printable(line), file=sys.stderr)
+    for each in embed_each(files, model, flags.up, flags.num_points, flags.columns, flags.vertices):
+        if isinstance(each, PointCloudFileError):
+            print(printable(str(each)), file=sys.stderr, flush=True)
+            continue
+        found.append(each)
+        for note in each.notes:
+            print(printable(f"{each.file}: {note}"), file=sys.stderr, flush=True)
+    if not found:
+        raise ValueError(f"{out}: not written: no file could be read")
+    arrays: dict[str, Any] = {
+        "files": np.array([str(each.file) for each in found]),
+        "feature": np.stack([each.feature for each in found]),
+        "hidden": np.stack([each.hidden for each in found]),
+    }
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, stream.getvalue())
+    print(f"wrote {out}: {', '.join(f'{name} {array.shape}' for name, array in arrays.items())}; {threads}")
+    return 0 if len(found) == len(files) else 1

@@ -1,0 +1,108 @@
+"""Features of files or arrays of points: the encoder's, and those of the last hidden layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pointnet.evaluation.contract import Contract
+from pointnet.files import AnyPath
+from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, load_model, pool_chunks
+from pointnet.points.read import PointCloudFileError, check_drawing
+
+from .inputs import Source, Sources, answers_of, path_of
+from .judge import BATCH_POINTS, clouds_together
+from .predict import reader
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """What a network makes of one cloud, as numbers.
+
+    Args:
+        file: the file of the cloud; None for an array.
+        feature: the encoder's, (1024,) float32 as published.
+        hidden: of the last hidden layer of a classifier, (256,) float32 as published; (0,) of any other network.
+        notes: what of the file was guessed or left out, in short sentences.
+    """
+
+    file: Path | None
+    feature: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+    notes: tuple[str, ...]
+
+
+def embed(
+    source: Sources,
+    model: AnyPath | PointNetModel | None = None,
+    up: str | None = None,
+    num_points: int | None = None,
+    columns: str | Iterable[str] | None = None,
+    vertices: bool = False,
+) -> Embedding | list[Embedding]:
+    """The features of a file or an array of points; a list for several, or for a folder.
+
+    Arguments are those of `predict`; any network with an encoder has features, but one of scenes, whose blocks are not
+    whole clouds. Clouds are brought into its contract as `predict` does, and take part with as many points.
+
+    Raises:
+        PointCloudFileError: a file that cannot be read or lacks what the model takes, the first of several.
+        ValueError: an array or an argument that `predict` refuses, or no such model, or one without an encoder.
+    """
+    network = with_encoder(model)
+    return answers_of(source, lambda sources: embed_each(sources, network, up, num_points, columns, vertices))
+
+
+def with_encoder(model: AnyPath | PointNetModel | None) -> PointNetModel:
+    """The model itself, or the one of this name or folder; None: the shipped one that classifies. ValueError if it has
+    no encoder of whole clouds."""
+    network = model if isinstance(model, torch.nn.Module) else load_model(model or DEFAULTS["classification"])
+    if not isinstance(network, PointNetModel):
+        raise ValueError(f"a {type(network).__name__} has no encoder whose features could be taken")
+    return network
+
+
+@torch.no_grad()
+def embed_each(
+    sources: Sequence[Source],
+    model: PointNetModel,
+    up: str | None,
+    num_points: int | None,
+    columns: str | Iterable[str] | None = None,
+    vertices: bool = False,
+) -> Iterator[Embedding | PointCloudFileError]:
+    """The features of each source, in order, or the error of its file; one batch is read at a time.
+
+    Raises:
+        ValueError: an array or an argument that `embed` refuses.
+    """
+    contract, network = Contract.of(model), model.fold()
+    count = contract.num_points if num_points is None else num_points
+    check_drawing(count, up)
+    read, size, device = (
+        reader(contract, up, count, columns, vertices),
+        clouds_together(count),
+        next(model.parameters()),
+    )
+    for start in range(0, len(sources), size):
+        batch = sources[start : start + size]
+        clouds = [read(source) for source in batch]
+        whole = [cloud.channels for cloud in clouds if not isinstance(cloud, PointCloudFileError)]
+        rows: Iterator[Any] = iter(())
+        if whole:
+            x = torch.from_numpy(np.stack(whole)).to(device)
+            pooled = pool_chunks(network.encoder, x.split(-(-BATCH_POINTS // len(x)), 2))
+            last = network.head(pooled) if isinstance(network, PointNetClassifier) else pooled[:, :0]
+            rows = zip(*(each.float().cpu().numpy() for each in (pooled, last)), strict=True)
+        for source, cloud in zip(batch, clouds, strict=True):
+            if isinstance(cloud, PointCloudFileError):
+                yield cloud
+            else:
+                feature, hidden = next(rows)
+                yield Embedding(path_of(source), feature, hidden, cloud.notes)

@@ -1,0 +1,65 @@
+"""Networks of one's own: what the library asks of a network, mixed into any class of modules."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .pretrained import MODELS, Pretrained
+
+S = TypeVar("S", bound="OwnNetwork")
+OUTPUTS = ("num_classes", "num_parts")  # an argument of the constructor: how many logits
+
+
+class OwnNetwork(Pretrained):
+    """A network that the library did not write. Its state dict is as it was before."""
+
+    built_on_meta = False  # it may compute with numbers when it is built
+
+    @property
+    def num_outputs(self) -> int:
+        return int(next(self.arguments[name] for name in OUTPUTS if name in self.arguments))
+
+    def fold(self: S) -> S:
+        """A copy in eval mode; nothing of it is folded."""
+        return copy.deepcopy(self).eval()
+
+    @torch.no_grad()
+    def classify_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
+        """The logits of whole clouds, given in chunks; all are in memory."""
+        logits: Tensor = self(torch.cat([*chunks], 2))
+        return logits
+
+
+def own_network(name: str, kind: type[nn.Module], outputs: str) -> type[Any]:
+    """The class that `MODELS` knows by this name from now on: `kind`, as an `OwnNetwork` unless it is a `Pretrained`.
+
+    Args:
+        outputs: the argument of its constructor that says how many logits it has.
+
+    Raises:
+        ValueError: not a class of modules, a constructor without that argument and `in_channels`, or a name that the
+            library uses itself.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ValueError(f"the network '{name}' must be a class of nn.Module, got {kind!r}")
+    if missing := {outputs, "in_channels"} - set(inspect.signature(kind).parameters):
+        raise ValueError(f"{kind.__name__}, the network '{name}', must take {' and '.join(sorted(missing))}")
+    known = MODELS.get(name)
+    if known not in (None, kind) and not issubclass(known, OwnNetwork):
+        raise ValueError(f"there is a network '{name}' already; choose another name")
+    if issubclass(kind, Pretrained):
+        MODELS[name], kind.model_name = kind, name
+        return kind
+    init: Any = kind.__init__
+
+    @functools.wraps(init)
+    def of_both(self: OwnNetwork, *given: Any, **named: Any) -> None:
+        self.preprocessing = {}
+        init(self, *given, **named)
+
+    return type(kind.__name__, (kind, OwnNetwork), {"__init__": of_both, "__module__": kind.__module__}, name=name)

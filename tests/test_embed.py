@@ -1,0 +1,66 @@
+"""Features of files and arrays: embed() and python -m pointnet embed."""
+
+import numpy as np
+import pytest
+import torch
+
+from pointnet import PointNetClassifier, PointNetSegmenter, embed, load_model
+from pointnet import __main__ as command_line
+from pointnet.models import PointNetEmbedder
+from tests.helpers import SAMPLES, described, error_of
+
+FILES = f"{SAMPLES}/files"
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return described(PointNetClassifier(3, widths=((8,), (16, 24)), head_widths=(12, 6), input_transform=False))
+
+
+def test_the_features_are_those_that_the_logits_are_made_of(model):
+    cloud = np.random.default_rng(0).normal(size=(40, 3))
+    found = embed(cloud, model, num_points=40)
+    assert (found.file, found.feature.shape, found.hidden.shape) == (None, (24,), (6,))
+    unit = cloud - cloud.mean(0)
+    x = torch.from_numpy((unit / np.linalg.norm(unit, axis=1).max()).T[None]).float()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found.feature), model.encoder(x)[0], rtol=1e-4, atol=1e-5)
+        logits = model.logits(torch.from_numpy(found.hidden))
+        torch.testing.assert_close(logits, model(x)[0], rtol=1e-4, atol=1e-5)
+    several = embed([cloud, 2 * cloud + 5], model, num_points=40)
+    np.testing.assert_allclose(several[1].feature, found.feature, atol=1e-4)  # moved and scaled: the same cloud
+
+
+def test_an_encoder_alone_has_features_and_a_network_of_scenes_has_none_of_whole_clouds(model):
+    alone = PointNetEmbedder(widths=((8,), (16, 24)), input_transform=False)
+    alone.preprocessing = dict(model.preprocessing)
+    assert embed(np.eye(3), alone.eval()).hidden.shape == (0,)
+    scenes = PointNetSegmenter(3, 9, widths=((8,), (16,)))
+    channels = ["x", "y", "z", "r", "g", "b", "x share", "y share", "z share"]
+    scenes.preprocessing = {"num_points": 9, "channels": channels, "scale": "blocks of a metre", "centre": False}
+    with pytest.raises(ValueError, match="taught a channel 'x share', which no file gives"):
+        embed(np.random.default_rng(0).random((20, 9)), scenes.eval())
+    with pytest.raises(ValueError, match="a Linear has no encoder whose features could be taken"):
+        embed(np.eye(3), torch.nn.Linear(3, 3))
+
+
+def test_the_command_writes_one_npz_and_reports_what_it_cannot_read(model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "run")
+    (tmp_path / "broken.off").write_text("OFF")
+    out = tmp_path / "new" / "emb.npz"
+    words = ["embed", FILES, str(tmp_path / "broken.off"), "--model", str(tmp_path / "run"), "--out", str(out)]
+    assert command_line.main(words) == 1
+    printed = capsys.readouterr()
+    assert "broken.off: " in printed.err
+    assert f"wrote {out}: files (" in printed.out
+    with np.load(out) as held:
+        files, feature, hidden = held["files"], held["feature"], held["hidden"]
+    assert (feature.shape, hidden.shape) == ((len(files), 24), (len(files), 6))
+    again = embed(files[0], load_model(tmp_path / "run"))
+    np.testing.assert_allclose(again.feature, feature[0], atol=1e-5)
+    assert len({tuple(row) for row in feature.round(4).tolist()}) == len(files)
+    line = error_of(capsys, command_line.main, ["embed", FILES, "--out", str(tmp_path / "x.npy")])
+    assert line.endswith("x.npy: --out must end in .npz")
+    assert command_line.main(["embed", str(tmp_path / "broken.off"), "--out", str(tmp_path / "x.npz")]) == 2
+    assert "x.npz: not written: no file could be read" in capsys.readouterr().err
