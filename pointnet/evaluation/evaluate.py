@@ -14,7 +14,7 @@ from pointnet.models import PointNetModel
 from pointnet.world import World
 
 from .contract import NORMALS, Contract, contract_of_data
-from .tasks import task_of
+from .tasks import Task, task_of
 
 EVALUATION_BATCH = 32
 
@@ -46,6 +46,7 @@ def evaluate(
     degrees: float = 0.0,
     by_class: bool = False,
     look: Callable[[Tensor, Tensor, Tensor, Tensor], None] = lambda *batch: None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
@@ -62,10 +63,11 @@ def evaluate(
         by_class: add "of_class", the accuracy or IoU of each class that occurs (of parts, of each category) by name.
         look: called with each batch: its points with all that are stored, logits of temperature 1, logarithms of
             probabilities, and labels.
+        task: what a network of one's own is for, if it does not classify clouds.
     """
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
-    task = task_of(model)
+    task = task or task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores = task.scores(data, device)
     normals = data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS

@@ -168,7 +168,7 @@ def measure_trust(
     shown, val = (_finite(data) for data in (spread(train, PER_CLASS * len(train.classes)), val))
     if len(val) < LEAST_CLOUDS or not len(shown):
         return 1.0, None
-    network = model.to(device).fold()
+    network = model.to(device).fold() if hasattr(model, "fold") else model.to(device)
 
     def scores(x: Tensor) -> Tensor:
         return network(x.to(device)).double().cpu()

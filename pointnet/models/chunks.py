@@ -9,6 +9,8 @@ from pointnet.ops.masked import Lengths, warn_of_hooks
 
 from .encoder import PointNetEncoder, PointNetModel
 
+CHUNKED = "its layers are called on a part of the points at a time"  # why its hooks do not run
+
 
 @torch.no_grad()
 def pool_chunks(encoder: PointNetEncoder, chunks: Iterable[Tensor]) -> Tensor:
@@ -79,6 +81,6 @@ def check_points_are_independent(model: nn.Module) -> None:
         raise ValueError("this needs a network in eval mode; call model.eval() first")
     for name, module in model.named_modules():
         if module is model or isinstance(module, PointNetEncoder):
-            warn_of_hooks(module, "its layers are called on a part of the points at a time")
+            warn_of_hooks(module, CHUNKED)
         if isinstance(module, nn.BatchNorm1d) and (module.training or module.running_mean is None):
             raise ValueError(f"{name} takes its statistics from the batch, so no point is independent of the others")

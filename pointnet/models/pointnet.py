@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS
-from pointnet.ops.masked import Lengths
+from pointnet.ops.masked import Lengths, warn_of_hooks
 
-from .chunks import pool_chunks
+from .chunks import CHUNKED, pool_chunks
 from .encoder import ENCODER_WIDTHS, Output, PointNetEncoder, PointNetModel
 
 CLASSIFIER_HEAD_WIDTHS = (512, 256)  # as published: of the hidden layers
@@ -64,4 +64,5 @@ class PointNetClassifier(PointNetModel, name="pointnet"):
     @torch.no_grad()
     def classify_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
         """The logits (B, num_classes) of clouds of any size, given in chunks as to `pool_chunks`."""
+        warn_of_hooks(self, CHUNKED)
         return self.logits(self.head(pool_chunks(self.encoder, chunks)))

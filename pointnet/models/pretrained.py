@@ -109,14 +109,14 @@ def load_folder(
     hub: bool = False,
     revision: str | None = None,
     num_classes: int | None = None,
-    model: Any = None,
+    own: nn.Module | None = None,
 ) -> Any:
     """As `load_model`; with `hub` also from the Hugging Face Hub, as `Pretrained.from_pretrained`."""
     folder = weights.find_folder(name, hub, revision)
     config = weights.read_config(folder)
     state = weights.read_weights(folder, config.get("sha256"))
     try:
-        model = _build(config["model"], config["arguments"]) if model is None else model
+        model: Any = _build(config["model"], config["arguments"]) if own is None else own
         if not isinstance(model, Pretrained):
             model.arguments = dict(config["arguments"])
         model.classes, model.preprocessing = tuple(config["classes"]), dict(config["preprocessing"])
@@ -129,7 +129,7 @@ def load_folder(
     if reason := weights.misfit(state, model.state_dict()):
         path = folder / weights.WEIGHTS_FILE
         raise ValueError(f"{path}: does not fit the model in {weights.CONFIG_FILE}: {reason}")
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(state, assign=own is None)
     return (model if num_classes is None else _with_new_last_layer(model, num_classes)).eval()
 
 

@@ -26,4 +26,4 @@ def load_model(path: AnyPath, num_classes: int | None = None, model: nn.Module |
     Raises:
         ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
     """
-    return load_folder(path, num_classes=num_classes, model=model)
+    return load_folder(path, num_classes=num_classes, own=model)

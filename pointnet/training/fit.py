@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.devices import deterministic_algorithms, environment, find_device
@@ -14,11 +16,12 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
 from pointnet.evaluation.trust import measure_trust
-from pointnet.models import PointNetClassifier, load_model
+from pointnet.models import load_model
 from pointnet.models.weights import save_config
 from pointnet.world import World
 
 from .loader import count_batches
+from .network import OF_NETWORK, Loss, Own, is_own
 from .run import Run
 from .run_folder import CHECKPOINT, CONFIG, Result, check_epochs, check_free, read_config, write_config, write_result
 from .settings import TrainConfig
@@ -35,8 +38,11 @@ def fit(
     resume: bool = False,
     log: Log = print,
     after_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+    model: nn.Module | None = None,
+    loss: Loss | None = None,
 ) -> Result:
-    """Trains `config.model` on `train` and writes the run folder `config.out`; returns the content of `result.json`.
+    """Trains `config.model`, or a network of your own, on `train` and writes the run folder `config.out`; returns the
+    content of `result.json`.
 
     A validation split is held out from `train`; the epoch that is best on it, by `config.chooser`, then by its loss,
     then the later one, is kept (the last epoch where `config.val_fraction` is 0). `test` is evaluated once, at the end,
@@ -51,10 +57,15 @@ def fit(
             have other `config.epochs` if its schedule does not depend on their number.
         log: called with one line per epoch, and with lines on data that are too few to learn from or to judge by.
         after_epoch: called with each line of `metrics.jsonl` once the epoch is safe on disk.
+        model: a network of your own in place of the settings', (B, C, N) -> logits (B, K), or (B, K, N) where the task
+            labels points; for parts it also takes category (B,). It is trained where it is, and ends with the weights
+            of the chosen epoch. `load_model(out, model=...)` gives them to a new one, and so does `resume`.
+        loss: your own, of logits and labels, their mean, in place of the settings'.
 
     Raises:
-        ValueError: data that cannot train a network, a run folder that is taken, or missing with `resume`, more skipped
-            steps than `config.skip_limit`, or more processes than a batch has clouds.
+        ValueError: data that cannot train a network, a `model` whose logits are not as above, a run folder that is
+            taken, or missing with `resume`, more skipped steps than `config.skip_limit`, or more processes than a
+            batch has clouds.
         Stopped: SIGTERM or SIGINT came; the run is saved as it was between two steps.
         OSError: the run folder cannot be written; the last checkpoint is still good.
         AgreedError: in place of the others, where several processes train: one of them had such an error.
@@ -63,13 +74,12 @@ def fit(
     log = log if world.writes else discard
     with world.together():
         check_data(config, train, test)
-    run, val = open_run(config, train, resume, world)
+    run, val = open_run(config, train, resume, world, Own(model, loss))
     device = f"{run.device}, {world.size} processes" if world.size > 1 else run.device
     samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
     log(f"{samples}; {device}, {config.precision}; {config.out}/")
-    if run.origin and not resume:
-        log(run.origin)
-    for line in lines_on_data(config, run.train, val):
+    of_network = [] if resume else [run.origin, *lines_on_own(run)]
+    for line in filter(None, [*of_network, *lines_on_data(config, run.train, val)]):
         log(line)
     with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
         for metrics in train_epochs(run, val, check, log):
@@ -86,7 +96,13 @@ def fit(
     return result
 
 
-def open_run(config: TrainConfig, train: LabelledClouds, resume: bool, world: World) -> tuple[Run, LabelledClouds]:
+def open_run(
+    config: TrainConfig,
+    train: LabelledClouds,
+    resume: bool,
+    world: World,
+    own: Own = Own(),  # noqa: B008  # it is immutable
+) -> tuple[Run, LabelledClouds]:
     """The run of these settings, new or resumed, and its validation split."""
     out = Path(config.out)
     with world.together():
@@ -97,7 +113,7 @@ def open_run(config: TrainConfig, train: LabelledClouds, resume: bool, world: Wo
             check_free(out)
         elif begun := (out / CONFIG).is_file():
             check_epochs(out, config.epochs)
-    run = Run.start(config, train, device, world)
+    run = Run.start(config, train, device, world, own)
     with world.together():
         if len(set(world.gather(run.identity["data"]))) > 1:
             raise ValueError("the processes of the run do not have the same data; all need the same --root")
@@ -128,7 +144,11 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             started = time.perf_counter()
             # Validation repeats every epoch, so it takes no more points of a cloud than training does.
             count = run.config.num_points
-            scores = evaluate(run.evaluated, val, run.device, check, run.world, num_points=count) if len(val) else {}
+            scores = (
+                evaluate(run.evaluated, val, run.device, check, run.world, num_points=count, task=run.task)
+                if len(val)
+                else {}
+            )
             validated = time.perf_counter() - started if len(val) else 0.0
         except Stopped:
             run.save()
@@ -160,17 +180,17 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
         "environment": environment(run.device) | {"processes": world.size},
     }
     with world.together():
-        best = load_model(config.out).to(run.device)
-        if world.writes and isinstance(best, PointNetClassifier):
+        best = load_model(config.out, model=run.own.model).to(run.device)
+        if world.writes and run.task.name == "classification":
             temperature, familiar = measure_trust(best, run.contract, run.train, val, run.device)
             held = familiar and familiar.as_json()
             contract = dataclasses.replace(run.contract, temperature=temperature, familiar=held)
             describe_model(run, contract)
     if len(val) and isinstance(val, LabelledPoints):  # all points now
-        scores = evaluate(best, val, run.device, check, world)
+        scores = evaluate(best, val, run.device, check, world, task=run.task)
         result["val"] = {name: scores[name] for name in run.task.titles}
     if test is not None and not config.overfit_batches:
-        scores = evaluate(best, test, run.device, check, world)
+        scores = evaluate(best, test, run.device, check, world, task=run.task)
         result["test"] = {name: value for name, value in scores.items() if name != "loss"}
     return result
 
@@ -218,8 +238,23 @@ def create_run_folder(run: Run) -> None:
 
 def describe_model(run: Run, contract: Contract) -> None:
     """Writes `config.json`: how to build the model, its classes, and its contract."""
-    described = {"arguments": run.step.model.arguments, "classes": run.task.class_names(run.train)}
-    save_config(run.config.out, model=run.config.network, **described, preprocessing=contract.as_json())
+    name, arguments = run.own.name, {"in_channels": run.train.channels}
+    if name is None:
+        name, arguments = run.config.network, run.step.model.arguments
+    described = {"arguments": arguments, "classes": run.task.class_names(run.train)}
+    save_config(run.config.out, model=name, **described, preprocessing=contract.as_json())
+
+
+def lines_on_own(run: Run) -> Iterator[str]:
+    """Lines on a network and a loss of one's own: which settings change nothing, and how the network is loaded."""
+    model, out = run.step.model, run.config.out
+    if is_own(model):
+        taken = getattr(model, "arguments", {})
+        idle = ", ".join(name for name in OF_NETWORK if name not in taken)
+        again = f'load_model("{out}", model={run.own.name}(...))' if run.own.name else "register_model, then load_model"
+        yield f"a network of your own, {type(model).__name__}: {idle} change nothing; it is loaded by {again}"
+    if run.own.loss is not None:
+        yield "a loss of your own: those of the settings change nothing, but for distillation"
 
 
 def discard(line: str) -> None:

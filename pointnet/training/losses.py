@@ -34,7 +34,7 @@ def label_loss(
         if weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=smoothing)
         return (weights[labels] * F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")).mean()
-    if settings.restrict and category is not None:
+    if settings.restrict and category is not None and hasattr(model, "restrict"):
         logits = cast(PointNetPartSegmenter, model).restrict(logits, category)
     loss = point_loss(logits, labels, smoothing, weights)
     if settings.overlap and category is not None:

@@ -1,14 +1,15 @@
 """The network of a run, from the settings and the data, and the weights that it starts from."""
 
-from collections.abc import Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import Contract, contract_of_data
-from pointnet.evaluation.tasks import TASKS
+from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.layers import synchronize_norms
 from pointnet.layers.tnet import TNET_WIDTHS
 from pointnet.models import MODELS, PointNetModel, load_model
@@ -20,6 +21,23 @@ from .settings import TrainConfig
 ENCODER_ARGUMENTS = ("input_transform", "feature_transform", "widths", "last_activation", "tnet_widths")
 HEAD_ARGUMENTS = ("head_widths", "head_takes")
 PARTS = {"encoder": "encoder", "head": "head", "logits": "last layer"}  # of a network, and how people call them
+
+
+# Settings of a network, some of which one's own may not take.
+OF_NETWORK = ("input_transform", "feature_transform", "widths", "head_widths", "tnet_widths", "dropout")
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Own(NamedTuple):
+    """A network and a loss of one's own that a run trains, as of `fit`; None: those of its settings."""
+
+    model: nn.Module | None = None
+    loss: Loss | None = None
+
+    @property
+    def name(self) -> str | None:
+        """Of the network's class."""
+        return None if self.model is None else type(self.model).__name__
 
 
 class StartingWeights:
@@ -66,7 +84,7 @@ class StartingWeights:
 def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]:
     """The arguments of `MODELS[config.network]` for this data."""
     task = TASKS[config.task]
-    return {
+    arguments = {
         **task.arguments(data),
         "input_transform": config.input_transform,
         "feature_transform": config.feature_transform,
@@ -76,6 +94,8 @@ def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]
         "tnet_widths": [scaled(widths, config.tnet_width) for widths in TNET_WIDTHS],
         "dropout": config.dropout,
     }
+    taken = inspect.signature(MODELS[config.network]).parameters  # a network of one's own may take fewer
+    return {name: value for name, value in arguments.items() if name in taken}
 
 
 def contract_of(config: TrainConfig, data: LabelledClouds) -> Contract:
@@ -97,15 +117,53 @@ def scaled(widths: Sequence[int], share: float) -> list[int]:
 
 
 def make_model(
-    config: TrainConfig, data: LabelledClouds, device: torch.device, world: World, start: StartingWeights | None = None
-) -> PointNetModel:
-    """A network, the same on every process of the world: untrained, but for what it takes from `start`."""
-    arguments = model_arguments(config, data) | (start.arguments if start else {})
-    model = synchronize_norms(MODELS[config.network](**arguments).to(device))
+    config: TrainConfig,
+    data: LabelledClouds,
+    device: torch.device,
+    world: World,
+    start: StartingWeights | None = None,
+    own: nn.Module | None = None,
+) -> Any:
+    """A network, the same on every process of the world: untrained, but for what it takes from `start`; or `own`."""
+    if own is None:
+        arguments = model_arguments(config, data) | (start.arguments if start else {})
+        own = MODELS[config.network](**arguments)
+    model: Any = own.to(device)
+    if is_own(model):
+        check_scores(model, TASKS[config.task], data, device)
+    if world.size > 1 or not is_own(model):
+        synchronize_norms(model)
     if start:
         start.put_into(model, TASKS[config.task].class_names(data), config.freeze)
     world.take_from_first(list(model.state_dict().values()))
     return model
+
+
+def is_own(model: nn.Module) -> bool:
+    """Whether the library did not write the network."""
+    return type(model).__module__.partition(".")[0] != __name__.partition(".")[0]
+
+
+@torch.no_grad()
+def check_scores(model: nn.Module, task: Task, data: LabelledClouds, device: torch.device) -> None:
+    """Raises ValueError, in one line, unless the network scores each class, for two clouds of the data in eval mode."""
+    name, training = type(model).__name__, model.training
+    points, clouds = (each.to(device) for each in data.batch(torch.arange(min(2, len(data)))))
+    x, category, labels, _ = task.examples(points[:, :, : data.num_points], clouds)
+    given = (x,) if category is None else (x, category)
+    shapes = " and ".join(str(tuple(each.shape)) for each in given)
+    try:
+        logits = model.eval()(*given)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{name} does not take {shapes}: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        model.train(training)
+    wanted = (len(x), len(task.class_names(data)), *labels.shape[1:])
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if got != wanted:
+        raise ValueError(f"{name} must make {wanted} logits of {shapes}, got {got}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{name} has no parameter to train")
 
 
 def set_training(model: nn.Module) -> None:

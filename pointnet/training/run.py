@@ -19,7 +19,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import random_subset
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, Task
-from pointnet.models import MODELS, PointNetModel
+from pointnet.models import MODELS
 from pointnet.models.weights import save_weights
 from pointnet.world import World
 
@@ -27,7 +27,7 @@ from .augment import augment, hide_categories
 from .checkpoint import load_checkpoint, save_checkpoint
 from .loader import Batch, Loader, count_batches, count_steps, cut_batches, cut_epoch, make_loader
 from .losses import Teacher, balanced_weights
-from .network import StartingWeights, contract_of, make_model, set_training
+from .network import Own, StartingWeights, contract_of, make_model, set_training
 from .optimizer import MovingAverage, make_optimizer, make_schedule
 from .run_folder import CHECKPOINT, score_of, write_metrics
 from .settings import TrainConfig
@@ -72,6 +72,7 @@ class Run:
     step: Step
     generator: torch.Generator
     origin: str  # a line about the weights that it began with; empty for new ones
+    own: Own
     identity: dict[str, Any]  # what a run must share with a checkpoint to go on from it
     # What changes, beside the state of model, optimizer, schedule and random numbers.
     epoch: int = 0  # epochs done
@@ -81,8 +82,15 @@ class Run:
     progress: Progress | None = None  # None between two epochs
 
     @classmethod
-    def start(cls, config: TrainConfig, train: LabelledClouds, device: torch.device, world: World) -> Run:
-        """A new run. ValueError for a teacher that does not fit."""
+    def start(
+        cls,
+        config: TrainConfig,
+        train: LabelledClouds,
+        device: torch.device,
+        world: World,
+        own: Own = Own(),  # noqa: B008  # it is immutable
+    ) -> Run:
+        """A new run. ValueError for a teacher or a network of one's own that does not fit."""
         if device.index is not None:  # streams, events and graphs belong to the current device
             torch.cuda.set_device(device)
         contract = contract_of(config, train)
@@ -91,7 +99,7 @@ class Run:
             start = StartingWeights(config.init, MODELS[config.network], contract) if config.init else None
             loader = make_loader(train, device, config.feed)
         torch.manual_seed(config.seed)
-        model = make_model(config, train, device, world, start)
+        model = make_model(config, train, device, world, start, own.model)
         average = MovingAverage(model, config.ema) if config.ema else None
         optimizer = make_optimizer(model, config)
         steps = count_steps(len(train), config.batch_size, config.min_steps)
@@ -102,21 +110,23 @@ class Run:
         # Batches have few sizes, so each is compiled for itself.
         forward = torch.compile(model, dynamic=False) if config.compile else model
         weights = balanced_weights(train).to(device) if config.class_weights == "balanced" else None
-        step = Step(config, model, forward, optimizer, schedule, average, teacher, weights, world, Stopwatch(device))
+        watch = Stopwatch(device)
+        step = Step(config, model, forward, optimizer, schedule, average, teacher, weights, world, watch, own.loss)
         identity = {
             "device": device.type, "samples": len(train), "data": fingerprint(train), "processes": world.size,
             "teacher": teacher and teacher.digest, "init": start and start.digest, "steps_per_epoch": steps,
+            "network": own.name,
         }  # fmt: skip
         generator = torch.Generator(device).manual_seed(seed)
         origin = start.line if start else ""
-        return cls(config, device, world, train, contract, loader, step, generator, origin, identity)
+        return cls(config, device, world, train, contract, loader, step, generator, origin, own, identity)
 
     @property
     def task(self) -> Task:
         return TASKS[self.config.task]
 
     @property
-    def evaluated(self) -> PointNetModel:
+    def evaluated(self) -> Any:
         """The network that is evaluated and kept: the moving average, or the model where there is none."""
         return self.step.average.model if self.step.average else self.step.model
 

@@ -16,6 +16,7 @@ from pointnet.world import World
 
 from .graph import GraphedGradients
 from .losses import Teacher, distillation_loss, label_loss
+from .network import Loss, is_own
 from .optimizer import MovingAverage
 from .settings import TrainConfig
 
@@ -45,10 +46,11 @@ class Step:
         average: None for no moving average.
         teacher: None to learn from labels alone.
         class_weights: (classes,), of the loss of each class; None for 1.
+        own_loss: of logits and labels, in place of that of the settings.
     """
 
     config: TrainConfig
-    model: PointNetModel
+    model: Any
     forward: Callable[..., Any]
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
@@ -57,14 +59,18 @@ class Step:
     class_weights: Tensor | None
     world: World
     watch: Stopwatch
+    own_loss: Loss | None = None
 
     def __post_init__(self) -> None:
-        # One process alone: what ranks send each other is not recorded.
+        # One process alone: what ranks send each other is not recorded, nor what others wrote, which may do anything.
         on_gpu = next(self.model.parameters()).is_cuda and self.world.size == 1
+        on_gpu &= self.own_loss is None and not is_own(self.model)
         self.graphed = GraphedGradients(self._gradients, list(self.model.parameters())) if on_gpu else None
 
     def set_norm_momentum(self, momentum: float) -> None:
         """Sets the momentum of every batch norm. Recorded graphs hold the one they were recorded with."""
+        if is_own(self.model) and momentum == TrainConfig.norm_momentum:  # it keeps its own
+            return
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm1d) and module.momentum != momentum:
                 module.momentum = momentum
@@ -109,13 +115,19 @@ class Step:
         """The loss () of these clouds, and the logits in float32."""
         config, inputs = self.config, (x,) if category is None else (x, category)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits, transforms = self.forward(*inputs, return_transforms=True)
+            if isinstance(self.model, PointNetModel):
+                logits, transforms = self.forward(*inputs, return_transforms=True)
+            else:
+                logits, transforms = self.forward(*inputs), None
             taught = None if self.teacher is None else self.teacher.probabilities(x, config.temperature)
         logits = logits.float()
-        loss = label_loss(config, self.model, logits, labels, category, self.class_weights)
+        if self.own_loss is None:
+            loss = label_loss(config, self.model, logits, labels, category, self.class_weights)
+        elif (loss := self.own_loss(logits, labels)).dim():
+            raise ValueError(f"loss must give one number, the mean over the labels, got {tuple(loss.shape)}")
         if taught is not None:
             loss = torch.lerp(loss, distillation_loss(logits, taught, config.temperature), config.distill)
-        return loss + self.model.regularization(transforms), logits
+        return loss if transforms is None else loss + self.model.regularization(transforms), logits
 
     def _finish_gradients(self, loss: Tensor) -> Tensor:
         """Sums gradients and loss over the processes, clips the gradients; -> whether all of them are finite, ()."""
