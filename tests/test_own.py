@@ -74,7 +74,8 @@ def test_fit_trains_any_module_with_any_loss_and_its_folder_gives_it_back(tmp_pa
         seen.append((tuple(logits.shape[1:]), labels.dtype))
         return F.multi_margin_loss(logits, labels)
 
-    result = fit(tiny(tmp_path), data, two_shapes(seed=1), log=lines.append, model=model, loss=loss)
+    config = tiny(tmp_path, norm_momentum=0.1)
+    result = fit(config, data, two_shapes(seed=1), log=lines.append, model=model, loss=loss)
     assert result["test"]["overall_accuracy"] > 0.9
     assert set(seen) == {((2,), torch.int64)}
     assert any(
@@ -212,7 +213,7 @@ def test_a_registered_data_set_is_trained_on_and_its_runs_are_evaluated(tmp_path
     assert command_line.main(["show", "solids", "--out", str(tmp_path / "show"), "--num_points", "32"]) == 0
     capsys.readouterr()
     line = error_of(capsys, command_line.main, ["train", *words, "--features", "rgb"])
-    assert "the data set solids has no colours" in line
+    assert "the data set solids has no rgb" in line
     assert "the data set solids has columns of its own" in error_of(
         capsys, command_line.main, ["train", *words, "--columns", "x,y,z"]
     )
