@@ -96,10 +96,17 @@ def test_help_and_a_wrong_word_load_no_torch_and_a_command_only_its_own_modules(
 def test_the_words_of_a_flag_are_joined_by_either_sign(command):
     parser = OneLineParser()
     FLAGS[command](parser)
+    needed = [
+        word
+        for each in parser._actions
+        if each.required and each.option_strings
+        for word in (*each.option_strings, "y")
+    ]
     for flag, action in parser._option_string_actions.items():
         value = [] if action.nargs == 0 else ["1"]
         if "_" in flag:
-            assert parser.parse_args(["x", flag, *value]) == parser.parse_args(["x", flag.replace("_", "-"), *value])
+            words = [["x", *needed, each, *value] for each in (flag, flag.replace("_", "-"))]
+            assert parser.parse_args(words[0]) == parser.parse_args(words[1])
 
 
 def test_the_words_of_a_setting_are_joined_by_either_sign():

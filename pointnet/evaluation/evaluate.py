@@ -65,8 +65,6 @@ def evaluate(
             probabilities, and labels.
         task: what a network of one's own is for, if it does not classify clouds.
     """
-    if votes < 1:
-        raise ValueError(f"votes must be at least 1, got {votes}")
     task = task or task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores = task.scores(data, device)
@@ -113,6 +111,8 @@ def vote(
 
     -> (B, classes) or (B, classes, N), twice. category (B,): for a network that takes it.
     """
+    if votes < 1:
+        raise ValueError(f"votes must be at least 1, got {votes}")
     logits = model(x, *category)
     logs = (logits / temperature).log_softmax(1)
     for number in range(1, votes):
