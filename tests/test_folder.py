@@ -9,7 +9,14 @@ import torch
 import trimesh
 
 from pointnet import __main__ as command_line
-from pointnet.datasets import LabelledClouds, MeshFolder, PointCloudFileError, open_dataset, read_points
+from pointnet.datasets import (
+    LabelledClouds,
+    MeshFolder,
+    PointCloudFileError,
+    open_dataset,
+    read_points,
+    split_validation,
+)
 from pointnet.datasets.folder import KEPT, sample_file
 from tests.helpers import QUICK, error_of
 
@@ -86,6 +93,10 @@ def test_folders_named_train_and_test_are_the_split_above_the_classes_or_in_them
         assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
         assert test.labels.tolist() == [1, 1]
         assert train.classes == test.classes == ("ball", "box")
+    write_meshes(above / "val", ("ball",), count=2)
+    rest, held_out = split_validation(MeshFolder(above), seed=0, fraction=0.1)
+    assert {file.parents[1].name for file in held_out.files} == {"val"}
+    assert rest.files == MeshFolder(above).files[:3] + MeshFolder(above).files[5:]
 
 
 def test_files_elsewhere_are_told_not_passed_over(tmp_path):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .clouds import LabelledClouds, LabelledPoints, pad_clouds, split_parts, split_validation
     from .folder import MeshFolder
     from .modelnet import ModelNet
+    from .own_parts import PartFolder
+    from .own_scenes import SceneFolder
     from .s3dis import S3DIS
     from .scanobjectnn import ScanObjectNN
     from .shapenetpart import ShapeNetPart
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DATASETS_OF", "S3DIS", "MeshFolder", "ModelNet", "ScanObjectNN", "ShapeNetPart", "Shapes", "open_dataset"]
 __all__ += ["LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"]
-__all__ += ["register_dataset"]
+__all__ += ["PartFolder", "SceneFolder", "register_dataset"]
 __all__ += ["PointCloud", "PointCloudFileError", "read_cloud", "read_points"]
 _CLOUDS = {"LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"}
 _POINTS = {"PointCloud", "PointCloudFileError", "read_cloud", "read_points"}
