@@ -179,6 +179,16 @@ def test_a_file_of_ones_own_is_labelled_as_in_evaluation(tmp_path, options):
 # Scenes.
 
 
+def assert_cases_are_answered(model) -> None:
+    """That an exported file, which is held to them, can answer as the library does."""
+    cases = list(cases_of(model))
+    assert len(cases) == 2
+    for case in cases:
+        with torch.no_grad():
+            shares = model(*case.inputs).softmax(1)
+        torch.testing.assert_close(shares.amax(1), case.probability, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(("side", "features"), [(1.0, ""), (2.5, "intensity")])
 def test_a_scan_is_cut_into_blocks_of_any_side(tmp_path, side, features):
     root = write_yards(tmp_path, 2, size=3000)
@@ -256,6 +266,7 @@ def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(t
     contract = Contract.of(model)
     assert (contract.block, contract.scale, contract.channels) == (2 * unit, "blocks", ("x", "y", "z", "intensity"))
     assert contract.label_numbers == (FLOOR, WALL, POLE)
+    assert_cases_are_answered(model)
     model.preprocessing = contract.as_json() | {"num_points": 5000}  # each block whole
     file = data.files[0]
     found = label_points(file, model)
@@ -278,10 +289,7 @@ def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(t
     written = read_cloud(tmp_path / "labelled.ply", precise=True)
     assert np.array_equal(written.labels, np.array(contract.label_numbers)[found.labels])
     assert f"comment label {POLE} is pole" in (tmp_path / "labelled.ply").read_bytes()[:600].decode("latin-1")
-    for case in cases_of(model):  # that an exported file is held to
-        with torch.no_grad():
-            shares = model(*case.inputs).softmax(1)
-        torch.testing.assert_close(shares.amax(1), case.probability, atol=1e-4, rtol=0)
+    assert_cases_are_answered(model)
     array = np.column_stack([rows.points, rows.intensity])
     assert (label_points(array, model).labels == found.labels).mean() > 0.99
     with pytest.raises(ValueError, match="has no intensity, which the model was taught with"):

@@ -85,7 +85,7 @@ def _case(channels: NDArray[np.float32], answer: Any, *category: Tensor) -> Case
 def _scene(model: PointNetSegmenter, contract: Contract, name: str) -> Case:
     """A solid in the space of one block, as a scene."""
     columns = channel_names(contract.features)
-    rows = _rows(name, columns, POINTS)
+    rows = _rows(name, columns, min(POINTS, contract.num_points))  # of more, a block is divided
     rows[:, :3] *= WIDTH * contract.block / np.ptp(rows[:, :3], axis=0).max()
     cloud = cloud_of(rows, precise=True, columns=columns)
     moved, extent = (cloud.points - cloud.points.min(0)).astype(np.float32), np.ptp(cloud.points, axis=0)
