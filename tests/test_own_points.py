@@ -104,12 +104,21 @@ def test_points_without_a_label_are_left_out_and_counted(tmp_path):
     save(tmp_path / "pin" / "a.ply", rows, "x y z label")
     save(tmp_path / "pin" / "b.ply", make_object("pin", 1), "x y z label")
     data = PartFolder(tmp_path, num_points=32, test_fraction=0)
-    assert data.notes == ["12.5% of the points have no label (a negative one), and are left out"]
+    assert data.notes == ["12.5% of the points drawn have no label (a negative one), and are left out"]
     assert data.part_names == ("0", "1")
     points, labels = own_points(data, 0)
     centred = rows[:, :3] - rows[:, :3].mean(0)  # of all points, as a new file is seen
     wanted = in_order((centred / np.linalg.norm(centred, axis=1).max())[50:], rows[50:, 3])
     np.testing.assert_allclose(in_order(points, labels), wanted, atol=1e-5)
+
+
+def test_of_a_large_cloud_the_labelled_points_are_drawn_first(tmp_path):
+    rows = make_object("pin", 0, 9000)
+    rows[100:, 3] = -1
+    save(tmp_path / "pin" / "a.ply", rows, "x y z label")
+    save(tmp_path / "pin" / "b.ply", make_object("pin", 1), "x y z label")
+    data = PartFolder(tmp_path, num_points=32, test_fraction=0)
+    assert len(own_points(data, 0)[0]) == 100
 
 
 def test_folders_are_the_split_and_val_is_for_validation(tmp_path):
@@ -245,7 +254,7 @@ def test_whole_scans_are_held_out(tmp_path):
 def test_a_wrong_size_of_block_is_said_with_what_to_do(tmp_path):
     write_yards(tmp_path, 2, size=1500)
     for side, message in (
-        (0.1, r"has fewer than 100 points or more in a block of 0\.1 by 0\.1 for most of its points; give a larger"),
+        (0.1, r"has most of its points in blocks of 0\.1 that have fewer than 100 points; give a larger"),
         (0.001, r"must be at most 1,000 blocks of 0\.001 wide, got \d,\d\d\d of them; give a larger --block"),
     ):
         with pytest.raises(PointCloudFileError, match=message):

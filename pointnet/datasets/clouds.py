@@ -21,6 +21,7 @@ from pointnet.points.read import PointCloudFileError
 UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS = "unit sphere", "as given", "blocks of a metre", "blocks"
 MOST_CHANNELS = 12  # of a point; more of them than points: the points are transposed
 MOST_LOST = 1e-3  # share of a cloud's width that its points may move in float32
+UNLABELLED = 2**24 - 1  # as the label of a stored point: it has none; float32 holds every whole number up to it
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 
 
@@ -230,10 +231,13 @@ def draw_labelled(
 ) -> NDArray[np.float32]:
     """A cloud's n points (n, C) and their labels (n,), as `LabelledPoints` has them: -> (C + 1, count).
 
-    In random order, so that the first of them are a fair sample; no point is repeated before all are in.
+    In random order, so that the first of them are a fair sample, but those of label `UNLABELLED` come last; no point is
+    repeated before all are in.
     """
     there = len(channels)
-    rows = np.concatenate([generator.permutation(there) for _ in range(-(-count // there))])[:count]
+    rows = np.concatenate([generator.permutation(there) for _ in range(-(-count // there))])
+    rows[:there] = rows[np.argsort(labels[rows[:there]] == UNLABELLED, kind="stable")]
+    rows = rows[:count]
     drawn = np.empty((channels.shape[1] + 1, count), np.float32)
     drawn[:-1] = channels[rows].T
     drawn[-1] = np.where(np.arange(count) < there, labels[rows], -1 - labels[rows])

@@ -16,11 +16,10 @@ from pointnet.points.formats.scan import quoted
 from pointnet.points.read import PointCloud, PointCloudFileError
 
 from .cache import Sampler, cached_clouds
-from .clouds import LabelledPoints
+from .clouds import UNLABELLED, LabelledPoints
 from .own_files import OwnFiles
 from .releases import read_lines
 
-NONE = 2**24 - 1  # stands for no label in stored clouds; float32 holds every whole number up to it
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
 
@@ -58,7 +57,7 @@ class Labels(NamedTuple):
 
 
 def labels_of(cloud: PointCloud) -> NDArray[np.int64]:
-    """The labels of a cloud's points, `NONE` for a negative one.
+    """The labels of a cloud's points, `UNLABELLED` for a negative one.
 
     Raises:
         ValueError: it has none, or they are too large.
@@ -68,9 +67,9 @@ def labels_of(cloud: PointCloud) -> NDArray[np.int64]:
     labels = cloud.labels[:]
     if labels.max() < 0:
         raise ValueError(f"has no labelled point: all labels are negative, such as {labels[0]}")
-    if labels.max() >= NONE:
-        raise ValueError(f"has labels of {labels.max():,}; at most {NONE - 1:,} can be told apart")
-    return np.where(labels < 0, NONE, labels)
+    if labels.max() >= UNLABELLED:
+        raise ValueError(f"has labels of {labels.max():,}; at most {UNLABELLED - 1:,} can be told apart")
+    return np.where(labels < 0, UNLABELLED, labels)
 
 
 class OwnPoints(LabelledPoints):
@@ -153,7 +152,7 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     """
     named = Labels.named_in(names)
     met = [np.unique(_numbers(cloud[-1])) for cloud in clouds]
-    there = sorted({int(number) for each in met for number in each} - {NONE})
+    there = sorted({int(number) for each in met for number in each} - {UNLABELLED})
     if named is None and len(there) > MOST_LABELS:
         reason = f"its points have {len(there):,} different labels, which are no classes; if they are, name them"
         raise PointCloudFileError(names.parent, f"{reason} in {names.name}")
@@ -161,24 +160,26 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     bad: dict[Path, PointCloudFileError] = {}
     rows, without, total = [], 0, 0
     for row, (cloud, numbers, file) in enumerate(zip(clouds, met, files, strict=True)):
-        if unknown := sorted(set(map(int, numbers)) - {*labels.numbers, NONE}):
+        if unknown := sorted(set(map(int, numbers)) - {*labels.numbers, UNLABELLED}):
             known = ", ".join(map(str, labels.numbers[:8])) + (" ..." if len(labels.numbers) > 8 else "")
             bad[file] = PointCloudFileError(file, f"has label {unknown[0]}, which {names.name} does not name ({known})")
             continue
         own = cloud[-1] >= 0
-        unlabelled = (cloud[-1] == NONE) & own
+        unlabelled = (cloud[-1] == UNLABELLED) & own
         without, total = without + int(unlabelled.sum()), total + int(own.sum())
-        if numbers[-1] == NONE:
+        if numbers[-1] == UNLABELLED:
             kept = np.flatnonzero(own & ~unlabelled)
             if not len(kept):
                 continue
             cloud[:] = cloud[:, np.resize(kept, cloud.shape[1])]
             own = np.arange(cloud.shape[1]) < len(kept)
-        if labels.has_own_numbers or numbers[-1] == NONE:
+        if labels.has_own_numbers or numbers[-1] == UNLABELLED:
             places = np.searchsorted(labels.numbers, _numbers(cloud[-1]))
             cloud[-1] = np.where(own, places, -1 - places)
         rows.append(row)
-    share = f"{without / max(total, 1):.1%} of the points have no label (a negative one), and are left out"
+    for file in set(files) - bad.keys() - {files[row] for row in rows}:
+        bad[file] = PointCloudFileError(file, "none of the points that were drawn has a label")
+    share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one), and are left out"
     return Labelled(labels, bad, [row for row in rows if files[row] not in bad], [share] if without else [])
 
 

@@ -122,8 +122,8 @@ def scene_blocks(
     for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
         held[i : i + dense.shape[0], j : j + dense.shape[1]] |= dense
     if 2 * grid[held].sum() < len(points):
-        wanted = f"{FEWEST} points or more in a block of {side:g} by {side:g}"
-        raise ValueError(f"has fewer than {wanted} for most of its points; give a larger --block")
+        few = f"of {side:g} that have fewer than {FEWEST} points"
+        raise ValueError(f"has most of its points in blocks {few}; give a larger --block")
     corners = np.argwhere(dense)
     if len(corners) > MOST_BLOCKS:
         corners = corners[np.sort(generator.permutation(len(corners))[:MOST_BLOCKS])]
