@@ -63,8 +63,8 @@ def register_dataset(name: str, open_split: Callable[..., LabelledClouds], task:
     """Makes a data set of one's own known to `--dataset NAME` of the task, in the process that registers it.
 
     `open_split(root=..., split="train" or "test", num_points=...)` opens a split, as `LabelledClouds`, or for a task
-    that labels points as `LabelledPoints`. It may also take `normals`, `features`, `columns`, `up`, `strict` and
-    `intensity`, which are those of `open_dataset`; the flags of what it does not take are refused.
+    that labels points as `LabelledPoints`. It may also take `normals`, `features`, `columns`, `up`, `strict`,
+    `intensity` and `block`, which are those of `open_dataset`; the flags of what it does not take are refused.
 
     Raises:
         ValueError: no such task, not such a function, or a name that the library uses itself.
@@ -138,7 +138,7 @@ def _chosen(name: str, task: str, options: dict[str, Any], features: Sequence[st
     """Those of the options that a data set has, and its features; ValueError where one is wanted that it has not."""
     known = signature(DATASETS_OF[task][name]).parameters
     if "features" not in known and (missing := [each for each in features if each not in known]):
-        own = " to choose: its nine channels are its own" if task == "scene" else ""
+        own = " to choose: its nine channels are its own" if name.startswith("s3dis") else ""
         raise ValueError(f"the data set {name} has no {WORDS[missing[0]]}{own}")
     if options["columns"] and "columns" not in known:
         raise ValueError(f"the data set {name} has columns of its own; --columns is for folder, parts and scenes")
