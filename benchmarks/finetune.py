@@ -10,6 +10,7 @@ the machine changes little. Called again, it keeps finished runs.
     --files     how many files of a class (psb_parts_dev has 16, so 13 is the most that leaves three to test)
     --init      the weights
     --set_only  make the folders and stop, to compare settings on validation (`python -m tools.ablation`)
+    others      flags of `train.py` for every run, such as --num_points 512 --early_points 128, to be quick
 """
 
 import argparse
@@ -32,7 +33,7 @@ from pointnet.training.seeds import percent
 # The files are y up, face any way, and hold x y z nx ny nz part.
 DATA = "--dataset folder --up y --columns x,y,z,_,_,_,_ --rotate 180".split()
 WAYS = {
-    "from scratch": "--val_fraction 0.2".split(),
+    "from scratch": "--tnet_width 0.25 --epochs 20 --early_share 0.95 --val_fraction 0.2".split(),
     "encoder frozen": ["--init", "{init}", "--freeze"],
     "whole": ["--init", "{init}"],
 }

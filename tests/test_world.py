@@ -30,7 +30,7 @@ from pointnet.training.run_folder import write_config
 from pointnet.world import AgreedError, World, joined_world
 from tests.helpers import ROOT, assert_ends_as, halves, quiet, tiny, two_shapes
 
-TRAINED = ["classification", "part"]
+TRAINED = {"classification": "classification", "part": "part", "frozen": "classification"}  # runs and their tasks
 EXACT = {
     "epochs": 2,
     "min_steps": 5,
@@ -44,15 +44,17 @@ EXACT = {
 NOTHING_RANDOM = {"scale": 1.0, "shift": 0.0, "jitter": 0.0, "early_points": 0, "dropout": 0.0}
 
 
-def fit_exactly(out: Path, task: str = "classification") -> dict:
-    """Trains with nothing random but the order; in float64 but for the loss, so that roundings stay small."""
+def fit_exactly(out: Path, name: str, folder: Path) -> dict:
+    """Trains with nothing random but the order; in float64 but for the loss, so that roundings stay small. A frozen
+    encoder is that of the classifier in the folder."""
+    task, start = TRAINED[name], {"init": str(folder / "classification"), "freeze": True} if name == "frozen" else {}
     make = two_shapes if task == "classification" else partial(halves, task, points=32)
     module = sys.modules["pointnet.training.fit"]
     torch.set_default_dtype(torch.float64)
     try:
         data = make(per_class=8), make(per_class=8, seed=1)
         with patch.object(module, "load_model", lambda folder: load_model(folder).double()):
-            return fit(tiny(out, task=task, **EXACT, **NOTHING_RANDOM), *data, log=quiet)
+            return fit(tiny(out, task=task, **EXACT, **NOTHING_RANDOM, **start), *data, log=quiet)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -60,7 +62,7 @@ def fit_exactly(out: Path, task: str = "classification") -> dict:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with joined_world("cpu") as world:
-        results = {task: fit_exactly(folder / task, task) for task in TRAINED}
+        results = {name: fit_exactly(folder / name, name, folder) for name in TRAINED}
         errors = []
         for failing in (0, 1):
             try:
@@ -108,23 +110,23 @@ def pair(tmp_path_factory):
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("task", TRAINED)
-def test_two_processes_end_with_the_weights_of_one_with_the_same_batches(pair, tmp_path, task):
+@pytest.mark.parametrize("name", TRAINED)
+def test_two_processes_end_with_the_weights_of_one_with_the_same_batches(pair, tmp_path, name):
     folder, (first, second) = pair
     assert first["world"] == [0, 2]
     assert second["world"] == [1, 2]
-    result = fit_exactly(tmp_path / "one", task)
-    assert first["results"][task]["test"] == second["results"][task]["test"]
-    chooser = TASKS[task].chooser
-    for split, name in (("test", "count"), ("test", chooser), ("val", chooser)):
-        assert first["results"][task][split][name] == pytest.approx(result[split][name], rel=1e-12)
-    one, two = (load_checkpoint(run / "checkpoint.pt") for run in (tmp_path / "one", folder / task))
+    result = fit_exactly(tmp_path / "one", name, folder)
+    assert first["results"][name]["test"] == second["results"][name]["test"]
+    chooser = TASKS[TRAINED[name]].chooser
+    for split, key in (("test", "count"), ("test", chooser), ("val", chooser)):
+        assert first["results"][name][split][key] == pytest.approx(result[split][key], rel=1e-12)
+    one, two = (load_checkpoint(run / "checkpoint.pt") for run in (tmp_path / "one", folder / name))
     for state in ("model", "averaged"):
-        for name, wanted in one[state].items():
-            torch.testing.assert_close(two[state][name], wanted, rtol=1e-5, atol=1e-6, msg=name)
+        for key, wanted in one[state].items():
+            torch.testing.assert_close(two[state][key], wanted, rtol=1e-5, atol=1e-6, msg=key)
     for line, other in zip(one["history"], two["history"], strict=True):
-        for name in ("train_loss", "train_accuracy", f"val_{chooser}", "val_loss"):
-            assert other[name] == pytest.approx(line[name], rel=1e-5)
+        for key in ("train_loss", "train_accuracy", f"val_{chooser}", "val_loss"):
+            assert other[key] == pytest.approx(line[key], rel=1e-5)
 
 
 def test_what_fails_on_one_fails_on_all_in_the_same_words(pair):

@@ -48,7 +48,7 @@ RECIPES["shapes"] = TrainConfig(tnet_width=0.25, epochs=16)
 
 # For few files of one's own, the defaults of `--init`: from shipped weights, the encoder at a tenth of the rate.
 RECIPES["finetune"] = TrainConfig(
-    init=DEFAULTS["classification"], epochs=12, batch_size=16, early_share=0.95, val_fraction=0.2, trunk_lr=0.1,
+    init=DEFAULTS["classification"], epochs=10, early_share=0.95, val_fraction=0.2, trunk_lr=0.1,
 )  # fmt: skip
 
 # For parts of objects, the defaults of `--task part`: a quarter of the widths, no augmentation.
