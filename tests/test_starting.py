@@ -18,7 +18,7 @@ from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.evaluation.contract import Contract
 from pointnet.models import MODELS, PointNetModel, shipped
 from pointnet.training import TrainConfig, fit
-from pointnet.training.network import set_training
+from pointnet.training.network import StartingWeights, set_training
 from pointnet.training.optimizer import make_optimizer, make_schedule
 from pointnet.training.recipes import RECIPES, to_flags
 from pointnet.training.run import Run
@@ -268,6 +268,21 @@ def test_an_encoder_alone_is_taken_and_has_no_last_layer_to_replace(tmp_path):
     assert run.origin.startswith(f"weights of {tmp_path}: encoder taken, head, last layer new")
     with pytest.raises(ValueError, match="PointNetEmbedder has no last layer called `logits` to replace"):
         load_model(tmp_path, num_classes=5)
+
+
+def test_a_network_of_ones_own_takes_no_encoder(tmp_path, trained):
+    class Net(torch.nn.Module):
+        def __init__(self, num_classes: int):
+            super().__init__()
+            self.last = torch.nn.Linear(3, num_classes)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(x.amax(2))
+
+    with pytest.raises(ValueError, match="init is for a network that is made here; load weights into your model"):
+        fit(tiny(tmp_path, init=trained), two_shapes(), log=quiet, model=Net(2))
+    with pytest.raises(ValueError, match=f"init {trained}: Net cannot take its encoder; load weights into it"):
+        StartingWeights(trained, Net, Contract(32))
 
 
 def test_only_what_has_weights_of_its_own_is_put_into_eval(trained):

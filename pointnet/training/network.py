@@ -45,17 +45,19 @@ class StartingWeights:
 
     Args:
         name: a run folder, or the name of shipped weights.
-        kind: the run's network.
+        kind: the run's network, one of the library's or one that is made with an encoder like theirs.
         contract: of the run; its clouds must have the channels and the scale that the weights were taught.
 
     `digest` is a hash of the weights, `line` says what the run took. ValueError, naming the weights, where there
     are none or they do not suit.
     """
 
-    def __init__(self, name: str, kind: type[PointNetModel], contract: Contract):
+    def __init__(self, name: str, kind: type[nn.Module], contract: Contract):
         self.name, self.network = name, load_model(name)
         if not isinstance(self.network, PointNetModel):
             raise ValueError(f"init {name}: {type(self.network).__name__} has no encoder to start from")
+        if not (issubclass(kind, PointNetModel) and {*ENCODER_ARGUMENTS} <= {*inspect.signature(kind).parameters}):
+            raise ValueError(f"init {name}: {kind.__name__} cannot take its encoder; load weights into it in Python")
         self.taught = Contract.of(self.network)
         self.taught.check_met(contract, f"init {name}", "the data set")
         self.same_kind = type(self.network) is kind and self.taught.categories == contract.categories
