@@ -265,6 +265,8 @@ def test_the_commands_train_and_measure_ones_own_files(task, tmp_path, capsys):
     printed = capsys.readouterr().out
     test = json.loads((out / "result.json").read_text())["test"]
     assert f"test: {TASKS[task].summary(test)}" in printed
+    told = " --category NAME" if task == "part" else ""
+    assert f"python -m pointnet predict FILE --model {out}{told}\n" in printed
     if task == "classification":
         assert "\n1 file skipped; listed at the end\n" in printed
         assert "broken.off: declares 9 vertices" in printed

@@ -180,8 +180,9 @@ def folder_and_next(config: TrainConfig, files: Mapping[str, str], run: str) -> 
     """The files of the folder, and what to do with the run in `run`; a report is of a classifier only, of all seeds."""
     listed = [f"{config.out}/", *(f"  {name:30}   {text}" for name, text in files.items())]
     run, out = shlex.quote(run), shlex.quote(config.out)
-    commands = [f"evaluate {run}"]
+    told = " --category NAME" if config.task == "part" and not config.unknown_category else ""
+    commands = [f"predict FILE --model {run}{told}", f"evaluate {run}"]
     if config.task == "classification":
-        commands = [f"report {out}", f"predict FILE --model {run}", *commands]
+        commands = [f"report {out}", *commands]
     following = "\n      ".join(f"python -m pointnet {command}" for command in commands)
     return "\n".join([*listed, "", f"next: {following}"])
