@@ -77,7 +77,8 @@ def add_setting(flags: argparse._ArgumentGroup, name: str, all_flags: bool) -> N
 def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") -> Command:
     """The words of a command line, or those that the program was called with -> what they ask for.
 
-    The settings begin as those of --recipe, of the file --config, or as the defaults of the task and the data set.
+    The settings begin as those of --recipe, of the file --config, or as the defaults of the model, the task and the
+    data set.
     Flags win over them. With --resume they are those of the run in --out; a flag may repeat one, and change those in
     `MAY_CHANGE` and, where the schedule allows it, the epochs. Seeds may be added to those of the run.
     """
@@ -112,8 +113,8 @@ def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:
     if "config" in given:
         config, seeds = read_settings(given["config"])
         return config, given.get("seeds", seeds)
-    init = given.get("init", "")
-    config = defaults_of(read_value("task", given.get("task", TrainConfig.task)), given.get("dataset", "shapes"), init)
+    init, task = given.get("init", ""), read_value("task", given.get("task", TrainConfig.task))
+    config = defaults_of(task, given.get("dataset", "shapes"), init, given.get("model", TrainConfig.model))
     if "recipe" in given:
         check_name("recipe", given["recipe"], RECIPES)
         config = RECIPES[given["recipe"]]

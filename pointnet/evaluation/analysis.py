@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
-from pointnet.models import PointNetClassifier, critical_points
+from pointnet.models import PointNetModel, Pretrained, critical_points
 
 from .evaluate import EVALUATION_BATCH
 from .metrics import ConfusionMatrix
@@ -24,9 +24,9 @@ class Analysis(NamedTuple):
 
     data: LabelledClouds
     probabilities: Tensor  # (S, classes)
-    critical: Tensor  # (S, N) bool
+    critical: Tensor | None  # (S, N) bool; None of a network whose points see each other, which has none
     changed: int  # answers that differ when only the critical points are left
-    dropped: dict[str, list[float]]  # accuracy with each of SHARES dropped, by order
+    dropped: dict[str, list[float]]  # accuracy with each of SHARES dropped, by order, if only at random
 
     @property
     def predicted(self) -> Tensor:
@@ -48,31 +48,34 @@ class Analysis(NamedTuple):
 
 
 @torch.no_grad()
-def analyse(model: PointNetClassifier, data: LabelledClouds, device: torch.device | str = "cpu") -> Analysis:
+def analyse(model: Pretrained, data: LabelledClouds, device: torch.device | str = "cpu") -> Analysis:
     """The analysis of a classifier on all clouds of a data set, in one pass."""
     folded = model.to(device).fold()
     generator = torch.Generator().manual_seed(0)
     probabilities, critical, changed = [], [], 0
-    right = {order: [0] * len(SHARES) for order in ORDERS}
+    right = {order: [0] * len(SHARES) for order in (ORDERS if isinstance(model, PointNetModel) else ORDERS[:1])}
     for rows in tqdm(torch.arange(len(data)).split(EVALUATION_BATCH), desc="analysing", leave=False, disable=None):
         points, labels = data.batch(rows)
         x, labels = points[:, :, : data.num_points].to(device), labels.to(device)
-        marked, logits = critical_points(folded, x), folded(x)
-        counts = marked.sum(1)
-        alone = _take(x, marked.byte().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())])
-        changed += int((folded(alone, lengths=counts).argmax(1) != logits.argmax(1)).sum())
-        chance = torch.rand(marked.shape, generator=generator).to(device)
-        for order, rank in zip(ORDERS, (chance, chance + ~marked, chance + marked), strict=True):
+        logits, chance, most = folded(x), torch.rand(len(x), data.num_points, generator=generator).to(device), 0
+        ranks = [chance]
+        if isinstance(folded, PointNetModel):
+            marked = critical_points(folded, x)
+            counts, ranks = marked.sum(1), [chance, chance + ~marked, chance + marked]
+            most = int(counts.max())
+            alone = _take(x, marked.byte().argsort(dim=1, descending=True, stable=True)[:, :most])
+            changed += int((folded(alone, lengths=counts).argmax(1) != logits.argmax(1)).sum())
+            critical.append(marked.cpu())
+        for order, rank in zip(right, ranks, strict=True):
             leaving = rank.argsort(1)
-            enough = int(counts.max()) if order == "critical last" else data.num_points  # points that change nothing
+            enough = most if order == "critical last" else data.num_points  # points that change nothing
             for i, share in enumerate(SHARES):
                 kept = leaving[:, min(round(share * data.num_points), data.num_points - 1) :]
                 left = logits if kept.shape[1] >= enough else folded(_take(x, kept))
                 right[order][i] += int((left.argmax(1) == labels).sum())
         probabilities.append(logits.softmax(1).cpu())
-        critical.append(marked.cpu())
     dropped = {order: [count / len(data) for count in counts] for order, counts in right.items()}
-    return Analysis(data, torch.cat(probabilities), torch.cat(critical), changed, dropped)
+    return Analysis(data, torch.cat(probabilities), torch.cat(critical) if critical else None, changed, dropped)
 
 
 def _take(x: Tensor, indices: Tensor) -> Tensor:

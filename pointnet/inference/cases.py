@@ -15,7 +15,8 @@ from pointnet.datasets.clouds import UNIT_SPHERE
 from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_generator
 from pointnet.evaluation.contract import XYZ, Contract
-from pointnet.models import PointNetClassifier, PointNetModel, PointNetPartSegmenter, PointNetSegmenter
+from pointnet.evaluation.tasks import task_of
+from pointnet.models import PointNetModel, PointNetPartSegmenter, PointNetSegmenter
 from pointnet.points.features import channel_names, features_of
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.read import cloud_of
@@ -67,7 +68,7 @@ def cases_of(model: PointNetModel) -> Iterator[Case]:
             known = None if category < 0 else contract.categories[category]
             x = contract.channels_of(cloud_of(rows, precise=True, columns=contract.channels))(slice(None))
             yield _case(x, label_points(rows, model, category=known), torch.tensor([category]))
-        elif isinstance(model, PointNetClassifier):
+        elif task_of(model).name == "classification":
             size = max(contract.num_points, KEPT)
             rows = _rows(name, contract.channels, size)
             drawing: Any = {"num_points": size, "repeat": True, "normalize": contract.scale == UNIT_SPHERE}

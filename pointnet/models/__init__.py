@@ -8,6 +8,7 @@ from .encoder import PointNetModel as PointNetModel
 from .encoder import Transforms as Transforms
 from .pointnet import PointNetClassifier as PointNetClassifier
 from .pretrained import MODELS as MODELS
+from .pretrained import Pretrained as Pretrained
 from .segmentation import PointNetPartSegmenter as PointNetPartSegmenter
 from .segmentation import PointNetSegmenter as PointNetSegmenter
 from .weights import WEIGHTS as WEIGHTS

@@ -143,8 +143,6 @@ class PointNetModel(Pretrained):
         self.regularization_weight = regularization_weight
         self.encoder = encoder
 
-    fold = fold_norms  # a copy for inference: `model.fold()`
-
     def regularization(self, transforms: Transforms) -> Tensor:
         """The weighted orthogonality loss of the feature transform, float32; 0 without one."""
         if transforms.feature is None:

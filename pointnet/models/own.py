@@ -3,11 +3,9 @@
 import copy
 import functools
 import inspect
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .pretrained import MODELS, Pretrained
 
@@ -27,12 +25,6 @@ class OwnNetwork(Pretrained):
     def fold(self: S) -> S:
         """A copy in eval mode; nothing of it is folded."""
         return copy.deepcopy(self).eval()
-
-    @torch.no_grad()
-    def classify_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
-        """The logits of whole clouds, given in chunks; all are in memory."""
-        logits: Tensor = self(torch.cat([*chunks], 2))
-        return logits
 
 
 def own_network(name: str, kind: type[nn.Module], outputs: str) -> type[Any]:

@@ -3,15 +3,16 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pointnet.files import AnyPath, write_atomically
+from pointnet.layers.folding import fold_norms
 
 from . import weights
 
@@ -51,6 +52,14 @@ class Pretrained(nn.Module):
     def num_outputs(self) -> int:
         """The number of logits of a cloud, or of each point."""
         raise NotImplementedError
+
+    fold = fold_norms  # a copy for inference: `model.fold()`
+
+    @torch.no_grad()
+    def classify_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
+        """The logits of whole clouds, given in chunks (B, C, N_i); all are in memory."""
+        logits: Tensor = self(torch.cat([*chunks], 2))
+        return logits
 
     def arguments_for(self, num_outputs: int) -> dict[str, Any]:
         """The arguments of the same network with another number of outputs."""

@@ -7,8 +7,9 @@ from pointnet.devices import find_device
 from pointnet.evaluation.analysis import analyse
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught
+from pointnet.evaluation.tasks import task_of
 from pointnet.files import AnyPath
-from pointnet.models import PointNetClassifier, load_model
+from pointnet.models import load_model
 from pointnet.names import did_you_mean_path, no_folder
 from pointnet.points.features import FEATURES
 from pointnet.training.fit import training_parts
@@ -77,7 +78,7 @@ def read_run(path: AnyPath) -> TrainedRun:
     lines, config = read_metrics(path), read_config(path)
     result = read_result(path) if is_finished(path) else None
     model = load_model(path)
-    if not isinstance(model, PointNetClassifier):
+    if task_of(model).name != "classification":
         wanted = f"a report is of a classifier, got a {type(model).__name__}"
         raise ValueError(f"{path}: {wanted}; python -m pointnet evaluate scores it, and predict shows its answers")
     return TrainedRun(path, config, lines, result, finished, model)

@@ -14,7 +14,7 @@ import torch
 from pointnet.devices import environment
 from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
 from pointnet.evaluation.metrics import ConfusionMatrix
-from pointnet.models import PointNetClassifier
+from pointnet.models import Pretrained
 from pointnet.training.recipes import to_flags
 from pointnet.training.run_folder import CONFIG, Result, chooser, chosen_epoch
 from pointnet.training.seeds import seeds_rows, summarize
@@ -39,7 +39,7 @@ class TrainedRun(NamedTuple):
     lines: list[dict[str, Any]]  # of metrics.jsonl
     result: Result | None  # None where the run is not finished
     seeds: dict[int, Result]  # by seed, those of the runs beside it and its own; empty where it is alone
-    model: PointNetClassifier
+    model: Pretrained
 
 
 class Report(NamedTuple):
@@ -166,15 +166,18 @@ def _mistakes(analysis: Analysis, split: str) -> str:
     text = (
         f"{len(worst):,} of {total:,} {split} shapes are wrong. Shown are the {len(shown)} whose true class got the "
         "lowest probability: true class → predicted class, and the probabilities of the predicted and of the true "
-        "class. Highlighted are the critical points, those that won a max of the network; the answer depends on them "
-        "alone."
+        "class."
     )
+    if analysis.critical is not None:
+        text += " Highlighted are the critical points, those that won a max of the network; the answer depends on them "
+        text += "alone."
     views, data = [], analysis.data
     for index in shown.tolist():
         probabilities, true, predicted = analysis.probabilities[index], data.labels[index], analysis.predicted[index]
         shares = f"{probabilities[predicted]:.0%}, not {probabilities[true]:.0%}"
         name = f"{data.classes[true]} → {data.classes[predicted]}: {shares} ({data.name_of(index)})"
-        views.append(View(name, data[index][0][:3].T.numpy(), critical=analysis.critical[index].numpy()))
+        critical = None if analysis.critical is None else analysis.critical[index].numpy()
+        views.append(View(name, data[index][0][:3].T.numpy(), critical=critical))
     return f"<p>{text}</p>{viewer(views)}"
 
 
@@ -182,19 +185,22 @@ def _dropped(analysis: Analysis, split: str) -> str:
     """Accuracy with points dropped: Qi et al. 2017, figure 6 and section 5.3."""
     shares = [100 * share for share in SHARES]
     curves = [
-        Curve(order, shares, [100 * accuracy for accuracy in analysis.dropped[order]], style)
-        for order, style in STYLES.items()
+        Curve(order, shares, [100 * accuracy for accuracy in found], STYLES[order])
+        for order, found in analysis.dropped.items()
     ]
     chart = Chart("accuracy, %", curves, "points dropped, %", (0, 100), (0, 100)).figure()
-    critical, clouds = analysis.critical.float().mean(1), len(analysis.data)
     text = (
-        f"The network was evaluated again with points of each {split} shape dropped (as in Qi et al. 2017, figure 6). "
-        f"Of a cloud, {critical.mean():.0%} of the points are critical, from {critical.min():.0%} to "
-        f"{critical.max():.0%}. With all other points dropped, {analysis.changed:,} of {clouds:,} answers change."
+        f"The network was evaluated again with points of each {split} shape dropped (as in Qi et al. 2017, figure 6)."
     )
-    rows = [["dropped", *ORDERS]]
+    if analysis.critical is not None:
+        critical, clouds = analysis.critical.float().mean(1), len(analysis.data)
+        text += (
+            f" Of a cloud, {critical.mean():.0%} of the points are critical, from {critical.min():.0%} to "
+            f"{critical.max():.0%}. With all other points dropped, {analysis.changed:,} of {clouds:,} answers change."
+        )
+    rows = [["dropped", *analysis.dropped]]
     for i, share in enumerate(SHARES):
-        rows.append([f"{100 * share:.3g}%", *(f"{analysis.dropped[order][i]:.2%}" for order in ORDERS)])
+        rows.append([f"{100 * share:.3g}%", *(f"{found[i]:.2%}" for found in analysis.dropped.values())])
     return f'<p>{text}</p><div class="charts"><div>{legend(curves)}{chart}</div>{table(rows, "figures")}</div>'
 
 

@@ -16,7 +16,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
 from pointnet.evaluation.trust import measure_trust
-from pointnet.models import load_model
+from pointnet.models import PointNetModel, load_model
 from pointnet.models.weights import save_config
 from pointnet.world import World
 
@@ -78,7 +78,7 @@ def fit(
     device = f"{run.device}, {world.size} processes" if world.size > 1 else run.device
     samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
     log(f"{samples}; {device}, {config.precision}; {config.out}/")
-    of_network = [] if resume else [run.origin, *lines_on_own(run)]
+    of_network = [] if resume else [run.origin, *lines_on_network(run)]
     for line in filter(None, [*of_network, *lines_on_data(config, run.train, val)]):
         log(line)
     with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
@@ -245,14 +245,16 @@ def describe_model(run: Run, contract: Contract) -> None:
     save_config(run.config.out, model=name, **described, preprocessing=contract.as_json())
 
 
-def lines_on_own(run: Run) -> Iterator[str]:
-    """Lines on a network and a loss of one's own: which settings change nothing, and how the network is loaded."""
+def lines_on_network(run: Run) -> Iterator[str]:
+    """Lines on a network or a loss that is not PointNet's: which settings change nothing, and how it is loaded."""
     model, out = run.step.model, run.config.out
+    taken = getattr(model, "arguments", {})
+    idle = ", ".join(name for name in OF_NETWORK if name not in taken)
     if is_own(model):
-        taken = getattr(model, "arguments", {})
-        idle = ", ".join(name for name in OF_NETWORK if name not in taken)
         again = f'load_model("{out}", model={run.own.name}(...))' if run.own.name else "register_model, then load_model"
         yield f"a network of your own, {type(model).__name__}: {idle} change nothing; it is loaded by {again}"
+    elif not isinstance(model, PointNetModel):
+        yield f"{run.config.model}: {idle} change nothing"
     if run.own.loss is not None:
         yield "a loss of your own: those of the settings change nothing, but for distillation"
 

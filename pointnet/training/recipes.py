@@ -89,17 +89,19 @@ RECIPES["paper_scene"] = dataclasses.replace(
 )  # fmt: skip
 
 
-def defaults_of(task: str, dataset: str, init: str = "") -> TrainConfig:
-    """The settings that training begins with: the recipe of the task's name, `shapes` to classify Shapes, or none; to
-    classify with the weights `init`, `finetune`."""
+def defaults_of(task: str, dataset: str, init: str = "", model: str = TrainConfig.model) -> TrainConfig:
+    """The settings that training begins with: the recipe of the model's name; else that of the task's name, `shapes` to
+    classify Shapes, or none; to classify with the weights `init`, `finetune`."""
     names = {"classification": "finetune" if init else "shapes" if dataset == "shapes" else ""}
-    return dataclasses.replace(RECIPES.get(names.get(task, task), TrainConfig()), init=init)
+    name = model if model in RECIPES and RECIPES[model].task == task else names.get(task, task)
+    return dataclasses.replace(RECIPES.get(name, TrainConfig()), init=init)
 
 
 def to_flags(config: TrainConfig) -> list[str]:
     """The flags of `train.py` that give these settings."""
-    defaults = defaults_of(config.task, config.dataset, config.init)
+    defaults = defaults_of(config.task, config.dataset, config.init, config.model)
     words = [] if config.task == TrainConfig.task else ["--task", config.task]
+    words += ["--model", config.model] if defaults.model == config.model != TrainConfig.model else []
     for name in FIELDS:
         value = getattr(config, name)
         if value != getattr(defaults, name) or (config.init and name in ("init", *INHERITED)):
