@@ -18,7 +18,7 @@ from torch import Tensor
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
-from pointnet.models import PointNetModel
+from pointnet.models import Pretrained
 from pointnet.points.features import FEATURES, SOME_POINTS, Range, channel_names, features_of
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.frame import centre_and_radius
@@ -70,7 +70,7 @@ class Contract:
     familiar: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, model: PointNetModel) -> Contract:
+    def of(cls, model: Pretrained) -> Contract:
         """The contract that a model carries, or that an older folder implied.
 
         Raises:

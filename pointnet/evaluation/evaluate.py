@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.transforms import rotation
-from pointnet.models import PointNetModel
+from pointnet.models import Pretrained
 from pointnet.world import World
 
 from .contract import NORMALS, Contract, contract_of_data
@@ -19,7 +19,7 @@ from .tasks import Task, task_of
 EVALUATION_BATCH = 32
 
 
-def check_taught(model: PointNetModel, data: LabelledClouds, run: object, where: str) -> None:
+def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: str) -> None:
     """Raises ValueError, in one line, unless the data is what the model was taught: classes and categories, in their
     order, channels and scale."""
     task, contract = task_of(model), Contract.of(model)

@@ -72,7 +72,10 @@ def cases_of(model: PointNetModel) -> Iterator[Case]:
             size = max(contract.num_points, KEPT)
             rows = _rows(name, contract.channels, size)
             drawing: Any = {"num_points": size, "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
-            cloud, answer = cloud_of(rows, columns=contract.channels, **drawing), cast(Prediction, predict(rows, model))
+            cloud, answer = (
+                cloud_of(rows, columns=contract.channels, **drawing),
+                cast(Prediction, predict(rows, cast(Any, model))),
+            )
             x = contract.channels_of(cloud)(slice(contract.num_points))
             label, probability = model.classes.index(answer.class_name), answer.probability
             yield Case((torch.from_numpy(x)[None],), torch.tensor([label]), torch.tensor([probability]))
