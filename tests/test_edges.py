@@ -185,11 +185,13 @@ def test_rows_are_added_to_their_targets(size):
     torch.testing.assert_close(rows_summed(rows, targets, size), wanted)
 
 
-def test_winners_get_the_sum_of_the_weights_of_what_they_won():
-    grad, slots = torch.randn(6, 9, dtype=torch.float64), torch.randint(4, (6, 9), dtype=torch.uint8)
+@pytest.mark.parametrize("size", [24, 70_000])
+def test_winners_get_the_sum_of_the_weights_of_what_they_won(size):
+    grad, winners = torch.randn(6, 9, dtype=torch.float64), torch.randint(size // 6, (6, 9), dtype=torch.int32)
+    winners += torch.arange(0, size // 6 * 6, size // 6, dtype=torch.int32).unsqueeze(1)
     weight = torch.randn(9, 5, dtype=torch.float64)
-    sparse = grad.new_zeros(6, 4, 9).scatter_(1, slots.long().unsqueeze(1), grad.unsqueeze(1))
-    torch.testing.assert_close(to_winners(grad, slots, weight, 4), sparse.flatten(0, 1) @ weight)
+    sparse = grad.new_zeros(size, 9).scatter_(0, winners.long(), grad)
+    torch.testing.assert_close(to_winners(grad, winners, weight, size), sparse @ weight)
 
 
 @pytest.mark.parametrize("make", [Edges, Groups])

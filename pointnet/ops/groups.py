@@ -72,33 +72,34 @@ def _group_extremes(
 ) -> tuple[Tensor, ...]:
     """-> values (1 or 2, G, D); which point of its group won, the same of small integers; mean and squares (D,) of z in
     float64; a guess of the mean point (C,), and what it lacks (C,). Without `learns` or `batch` theirs are nothing."""
-    groups, channels, out = len(rows) // size, rows.shape[1], len(weight)
-    near = rows.mean(0, dtype=weight.dtype) if batch else weight.new_zeros(channels)
-    near = near.to(rows.dtype)
+    groups, out, count, step = len(rows) // size, len(weight), max(len(rows), 1), _step(rows, size)
+    # Any guess near the data will do: about it nothing cancels in the squares.
+    near = rows[: step * size].mean(0) if batch else rows.new_zeros(rows.shape[1])
     values = weight.new_empty(1 + both, groups, out)
     slots = torch.empty(values.shape if learns else (0,), dtype=slot_type(size), device=rows.device)
-    lack, total, squares = (weight.new_zeros(n, dtype=torch.float64) for n in (channels, out, out))
-    kernel, step = weight.to(rows.dtype), _step(rows, size)
+    lack, squares = (weight.new_zeros(n, dtype=torch.float64) for n in (rows.shape[1], out))
+    kernel = weight.to(rows.dtype).T
+    kept_x, kept_z = (rows.new_empty(min(step, groups) * size, n) for n in (rows.shape[1], out))
     for first in range(0, groups, step):
         some = slice(first, first + step)
         x = rows[first * size : (first + step) * size]
-        x = x - near if batch else x
-        z = torch.mm(x, kernel.T).to(weight.dtype).unflatten(0, (-1, size))
         if batch:
+            x = torch.sub(x, near, out=kept_x[: len(x)])
             lack += x.sum(0).double()
-            total += z.sum(1).sum(0, dtype=torch.float64)
+        z = torch.mm(x, kernel, out=kept_z[: len(x)]).to(weight.dtype).unflatten(0, (-1, size))
+        if batch:
             squares += _squares(z).sum(0, dtype=torch.float64)
         for plane in range(1 + both):
             best = values[plane, some]
             (torch.amin if plane else torch.amax)(z, 1, out=best)
             if learns:
                 slots[plane, some] = first_of(z, best)
-    offset = weight.double() @ near.double()
+    near, lack, double = near.to(weight.dtype), lack / count, weight.double()
+    shift = double @ lack
     if batch:
-        values += offset.to(weight.dtype)
-    count = max(len(rows), 1)
-    squares = (squares - total.square() / count).clamp(min=0)
-    return values, slots, offset + total / count, squares, near.to(weight.dtype), lack / count
+        values += (double @ near.double()).to(weight.dtype)
+    squares = (squares - count * shift.square()).clamp(min=0)
+    return values, slots, double @ near.double() + shift, squares, near, lack
 
 
 def _step(rows: Tensor, size: int) -> int:
@@ -124,21 +125,23 @@ def _group_extremes_backward(
     affine = weight.double().T @ double
     constant, affine = (grad_mean @ weight.double() / count - lack @ affine).to(kind), affine.to(kind)
     scatter, grad_weight = lack.new_zeros(len(lack), len(lack)), torch.zeros_like(weight)
+    firsts = torch.arange(0, step * size, size, dtype=torch.int32, device=rows.device).unsqueeze(1)
     for first in range(0, len(slots[0]), step):
         block = slice(first * size, (first + step) * size)
         x = rows[block].to(kind)
         x = x - near if batch else x
         target = grad_rows[block]
         if batch:
-            torch.addmm(constant, x, affine, out=target)
             scatter += x.T @ x
-        else:
-            target.zero_()
-        for of_plane, slot in zip(grad[:, first : first + step], slots[:, first : first + step], strict=True):
-            target += to_winners(of_plane, slot, weight, size)
-            winners = slot.long() + torch.arange(0, len(x), size, device=x.device).unsqueeze(1)
+        winners = slots[:, first : first + step].int()
+        winners += firsts[: winners.shape[1]]
+        for plane, of_plane in enumerate(grad[:, first : first + step]):
+            won = to_winners(of_plane, winners[plane], weight, len(x))
+            torch.add(won, target if plane else constant, out=target)
             share = of_plane.T.contiguous()
-            grad_weight += F.embedding_bag(winners.T.contiguous(), x, mode="sum", per_sample_weights=share)
+            grad_weight += F.embedding_bag(winners[plane].T.contiguous(), x, mode="sum", per_sample_weights=share)
+        if batch:
+            target.addmm_(x, affine)
     if batch:
         scatter -= count * lack.outer(lack)
         whole = grad.sum((0, 1), dtype=torch.float64) + grad_mean
@@ -146,18 +149,18 @@ def _group_extremes_backward(
     return grad_rows.to(rows.dtype), grad_weight
 
 
-def to_winners(grad: Tensor, slots: Tensor, weight: Tensor, size: int) -> Tensor:
-    """The sum of g W_d over the channels d that a point won: (G, D), (G, D), (D, C) -> (G * K, C)."""
-    groups = len(grad)
+def to_winners(grad: Tensor, winners: Tensor, weight: Tensor, size: int) -> Tensor:
+    """The sum of g W_d over the channels d that a row won: (G, D), (G, D) rows below `size`, (D, C) -> (size, C)."""
     if grad.device.type != "cpu":
-        sparse = grad.new_zeros(groups, size, len(weight)).scatter_(1, slots.long().unsqueeze(1), grad.unsqueeze(1))
-        return sparse.flatten(0, 1) @ weight
+        sparse = grad.new_zeros(size, len(weight)).scatter_(0, winners.long(), grad)
+        return sparse @ weight
     # By winner, so that each is a sum of a few rows of W: the product above is of zeros, but for one in K.
-    winners = (slots.numpy() + np.arange(0, groups * size, size)[:, None]).ravel()
-    order = torch.from_numpy(winners.astype(np.uint16 if groups * size <= 2**16 else np.int64).argsort(kind="stable"))
-    ends = np.bincount(winners, minlength=groups * size).cumsum()
-    starts, share = torch.from_numpy(np.append(0, ends[:-1])), grad.flatten().index_select(0, order)
-    return F.embedding_bag(order % len(weight), weight, starts, mode="sum", per_sample_weights=share)
+    rows = winners.flatten().numpy()
+    order = rows.astype(np.uint16 if size <= 2**16 else np.int32).argsort(kind="stable")
+    channels = torch.arange(len(weight)).repeat(len(grad)).index_select(0, torch.from_numpy(order))
+    ends = np.bincount(rows, minlength=size).cumsum()
+    starts, share = torch.from_numpy(np.append(0, ends[:-1])), grad.flatten().index_select(0, torch.from_numpy(order))
+    return F.embedding_bag(channels, weight, starts, mode="sum", per_sample_weights=share)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
