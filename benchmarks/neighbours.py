@@ -61,17 +61,22 @@ def jobs(points: Tensor) -> dict[str, dict[str, Callable[[], Any]]]:
             "ours": lambda: ops.ball_query(points, centres, 0.2, many),
             "the definition": lambda: ops.ball_definition(points, centres, 0.2, many, None),
         },
-        f"nearest, K = {few}": {
-            "ours": lambda: ops.knn(points, few),
-            "`topk` of the products": lambda: topk(points, few),
-            "the products alone": products(points),
-        },
+        f"nearest, K = {few}": searches(points, few),
+        f"nearest of 64 channels, K = {few}": searches(torch.randn(len(points), 64, size, device=points.device), few),
     }
     for functions in found.values():
         ours, other = (function() for function in list(functions.values())[:2])
         same = (ours == other).float().mean().item()
         assert same > 0.999, f"{same:.2%} of the indices are the same"  # near-ties of products differ in rounding
     return found | {f"sampling, {BIG:,} to 1,024": samplers(on_sphere(1, BIG, str(points.device)))}
+
+
+def searches(points: Tensor, count: int) -> dict[str, Callable[[], Any]]:
+    return {
+        "ours": lambda: ops.knn(points, count),
+        "`topk` of the products": lambda: topk(points, count),
+        "the products alone": products(points),
+    }
 
 
 def samplers(cloud: Tensor) -> dict[str, Callable[[], Any]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pointnet.ops import edges, groups
 from pointnet.ops.edges import edge_extremes, edge_moments, edges_definition, first_of, pooled_edges, rows_summed
-from pointnet.ops.groups import groups_definition, pooled_groups, to_winners
+from pointnet.ops.groups import grouped, groups_definition, pooled_groups, to_winners
 from pointnet.ops.masked import point_mask
 from pointnet.ops.neighbours import gather
 from tests.helpers import ACTIVATIONS, NORMS, Largest
@@ -185,6 +185,16 @@ def test_rows_are_added_to_their_targets(size):
     torch.testing.assert_close(rows_summed(rows, targets, size), wanted)
 
 
+def test_grouped_is_gather_stored_as_rows_in_value_and_both_gradients():
+    x, indices = torch.randn(2, 3, 9, dtype=torch.float64, requires_grad=True), torch.randint(9, (2, 5, 4))
+    direction = torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    values = [function(x, indices) for function in (grouped, gather)]
+    assert torch.equal(*values)
+    assert values[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(*(torch.autograd.grad((y * direction).sum(), x) for y in values))
+    assert torch.autograd.gradgradcheck(lambda x: grouped(x, indices).square(), x)
+
+
 @pytest.mark.parametrize("size", [24, 70_000])
 def test_winners_get_the_sum_of_the_weights_of_what_they_won(size):
     grad, winners = torch.randn(6, 9, dtype=torch.float64), torch.randint(size // 6, (6, 9), dtype=torch.int32)
@@ -275,6 +285,8 @@ def test_the_operators_are_well_formed(batch):
         ("edge_extremes", (b, indices, torch.ones(5).double(), batch, True)),
         ("edge_moments", (a, b, indices, mask if batch else None)),
         ("group_extremes", (rows, weight, 4, batch, batch, True)),
+        ("rows_taken", (b.mT, indices.flatten(1))),
+        ("rows_given", (b.mT, indices.flatten(1)[:, :30], 30)),
     ):
         tests = ("test_schema", "test_autograd_registration", "test_faketensor")
         torch.library.opcheck(getattr(torch.ops.pointnet, name).default, inputs, test_utils=tests)

@@ -13,13 +13,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .edges import first_of, refuse_second, save_nothing, slot_type
+from .edges import first_of, refuse_second, rows_summed, save_nothing, slot_type
 from .masked import batch_norm
 from .pooled import FALLING_THEN_RISING, Activation, Norm, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Rows whose z are computed at a time: on a CPU (ROWS, D) floats stay in a core's cache; a GPU needs more work.
 ROWS = {"cpu": 2048}
+
+
+def grouped(x: Tensor, neighbours: Tensor) -> Tensor:
+    """The points of each group: (B, C, N), (B, S, K) -> (B, C, S, K), equal to `gather`, stored as rows.
+
+    That is what `pooled_groups` is fastest on, and its gradient is a sum of rows.
+    """
+    rows = torch.ops.pointnet.rows_taken(x.transpose(1, 2), neighbours.flatten(1))
+    return rows.unflatten(1, neighbours.shape[1:]).permute(0, 3, 1, 2)
 
 
 def groups_definition(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation) -> Tensor:
@@ -163,6 +172,19 @@ def to_winners(grad: Tensor, winners: Tensor, weight: Tensor, size: int) -> Tens
     return F.embedding_bag(channels, weight, starts, mode="sum", per_sample_weights=share)
 
 
+def _rows_taken(rows: Tensor, indices: Tensor) -> Tensor:
+    """(B, N, C), (B, E) -> (B, E, C)."""
+    taken = rows.new_empty(*indices.shape, rows.shape[2])
+    for cloud, flat in enumerate(indices):
+        torch.index_select(rows[cloud].contiguous(), 0, flat, out=taken[cloud])
+    return taken
+
+
+def _rows_given(rows: Tensor, indices: Tensor, size: int) -> Tensor:
+    """`_rows_taken` transposed: (B, E, C), (B, E) below `size` -> (B, size, C)."""
+    return torch.stack([rows_summed(*each, size) for each in zip(rows, indices.unsqueeze(2), strict=True)])
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     rows, weight, ctx.size, _, ctx.batch, _ = inputs
     ctx.mark_non_differentiable(output[1], *output[4:])
@@ -183,6 +205,21 @@ def _fake(rows: Tensor, weight: Tensor, size: int, both: bool, batch: bool, lear
     return values, slots, mean, torch.empty_like(mean), near, torch.empty_like(near, dtype=double)
 
 
+def _save_indices(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.size = inputs[0].shape[1]
+    ctx.save_for_backward(inputs[1])
+
+
+register(
+    "rows_taken(Tensor rows, Tensor indices) -> Tensor",
+    _rows_taken, lambda rows, indices: rows.new_empty(*indices.shape, rows.shape[2]),
+    lambda ctx, grad: (torch.ops.pointnet.rows_given(grad, *ctx.saved_tensors, ctx.size), None), _save_indices,
+)  # fmt: skip
+register(
+    "rows_given(Tensor rows, Tensor indices, int size) -> Tensor",
+    _rows_given, lambda rows, indices, size: rows.new_empty(len(rows), size, rows.shape[2]),
+    lambda ctx, grad: (torch.ops.pointnet.rows_taken(grad, *ctx.saved_tensors), None, None), _save_indices,
+)  # fmt: skip
 register(
     "group_extremes(Tensor rows, Tensor weight, int size, bool both, bool batch, bool learns)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
