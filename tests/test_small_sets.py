@@ -17,6 +17,7 @@ from pointnet.datasets import split_validation
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import PointNetPartSegmenter, load_model
 from pointnet.training import TrainConfig, fit
+from pointnet.training import run as run_module
 from pointnet.training.checks import dry_run
 from pointnet.training.losses import balanced_weights, label_loss
 from pointnet.training.run_folder import read_result
@@ -101,7 +102,7 @@ def test_norms_are_measured_on_the_training_split_as_evaluation_sees_it(ema):
         assert_equal_states(run.step.model.state_dict(), trained)
 
 
-def test_broken_clouds_and_frozen_norms_are_left_out_of_it():
+def test_broken_clouds_and_frozen_norms_are_left_out_of_it_and_a_few_batches_do(monkeypatch):
     data = two_shapes(per_class=8)
     data.points[[3, 12], 0, 7] = torch.nan
     run = started(data, min_steps=8, batch_size=8)
@@ -113,6 +114,10 @@ def test_broken_clouds_and_frozen_norms_are_left_out_of_it():
     assert torch.equal(frozen.running_mean, kept)
     assert all(norm.running_mean.isfinite().all() for norm in others)
     assert all(int(norm.num_batches_tracked) == 2 for norm in others)
+    monkeypatch.setattr(run_module, "CALIBRATING", 1)
+    run.step.model.train()
+    run.calibrate(lambda: None)
+    assert all(int(norm.num_batches_tracked) == 1 for norm in others)
 
 
 def test_a_repeated_run_stopped_in_validation_ends_as_the_unbroken_one(tmp_path, monkeypatch):
@@ -267,19 +272,6 @@ def test_a_run_and_a_dry_run_say_it(tmp_path, monkeypatch):
     assert any(line.startswith(wanted) for line in lines[:3])
     assert lines[-1] == "as guessing would"
     assert wanted in dry_run(tiny(tmp_path / "dry", min_steps=20), data)
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "message"),
-    [
-        ([1, 2], None, r"train must be a LabelledClouds, got list; LabelledClouds\(points, labels, ...\) makes one"),
-        (DATA, (1,), "test must be a LabelledClouds, got tuple"),
-        (DATA, of_counts(2, 2), "test must have the classes of train, in their order"),
-    ],
-)
-def test_what_is_no_data_set_is_one_line(tmp_path, train, test, message):
-    with pytest.raises(ValueError, match=message):
-        fit(tiny(tmp_path), train, test, log=quiet)
 
 
 # Ten files a class, as the README has it.

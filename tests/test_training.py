@@ -151,6 +151,23 @@ def test_data_that_cannot_train_a_classifier_is_one_clear_line(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ([1, 2], None, r"train must be a LabelledClouds, got list; LabelledClouds\(points, labels, ...\) makes one"),
+        (DATA, (1,), "test must be a LabelledClouds, got tuple"),
+        (
+            DATA,
+            LabelledClouds(DATA.points, DATA.labels, ["disc", "stick"]),
+            "test must have the classes of train, in their order",
+        ),
+    ],
+)
+def test_what_is_no_data_set_is_one_line(tmp_path, train, test, message):
+    with pytest.raises(ValueError, match=message):
+        fit(tiny(tmp_path), train, test, log=quiet)
+
+
 def test_skipped_steps_are_logged_and_too_many_end_the_run(tmp_path):
     data = LabelledClouds(DATA.points.clone(), DATA.labels, DATA.classes)
     data.points[[3, 12], 0, 7] = torch.nan

@@ -34,6 +34,7 @@ from .settings import TrainConfig
 from .step import Step, Stopwatch
 
 RANKS_APART = 1_000_003  # between the seeds of two processes of a run
+CALIBRATING = 8  # batches that norms are measured on, at most
 
 
 @dataclass
@@ -183,9 +184,10 @@ class Run:
 
     @torch.no_grad()
     def calibrate(self, check: Callable[[], None]) -> None:
-        """Gives the evaluated network's norms the statistics of the training split, as evaluation would see it.
+        """Gives the evaluated network's norms the statistics of training clouds as evaluation would see them.
 
         Only where epochs are short, as there running statistics lag behind the weights. `check` may raise, to stop.
+        Source: "precise batch norm", Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3.
         """
         if self.passes == 1:
             return
@@ -201,7 +203,7 @@ class Run:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.train().momentum = None  # the mean over all batches
-            for points, labels in self.loader.batches(shares):
+            for points, labels in self.loader.batches(shares[:CALIBRATING]):
                 x, category, _, _ = self.task.examples(points[:, :, : self.config.num_points], labels)
                 model(x, *(() if category is None else (category,)))
                 check()
