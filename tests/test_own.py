@@ -110,6 +110,26 @@ def test_a_stopped_run_of_ones_own_network_ends_as_an_unbroken_one(tmp_path):
         fit(tiny(tmp_path / "b"), two_shapes(), log=quiet, resume=True)
 
 
+def test_a_network_of_the_library_that_fit_is_given_is_rebuilt_from_its_folder(tmp_path):
+    model, lines = PointNetClassifier(2, 3, False, False, widths=((8,), (16,)), head_widths=(4,)), []
+    fit(tiny(tmp_path, epochs=1), two_shapes(), log=lines.append, model=model)
+    again = load_model(tmp_path)
+    assert again.arguments == model.arguments
+    assert_equal_states(again.state_dict(), model.state_dict())
+    assert any(line.endswith(f'it is loaded by load_model("{tmp_path}")') for line in lines)
+    with pytest.raises(ValueError, match=r"PointNetClassifier must make \(2, 2\) logits of .*, got \(2, 40\)"):
+        fit(tiny(tmp_path / "x"), two_shapes(), log=quiet, model=PointNetClassifier())
+
+
+def test_trained_weights_to_start_from_are_not_for_ones_own_network(tmp_path):
+    fit(tiny(tmp_path / "a", epochs=1), two_shapes(), log=quiet)
+    register_model("max", Max)
+    for given in ({"model": new()}, {}):
+        config = tiny(tmp_path / "b", init=str(tmp_path / "a"), **({} if given else {"model": "max"}))
+        with pytest.raises(ValueError, match=r"init .*/a: Max is of your own and begins with its own weights"):
+            fit(config, two_shapes(), log=quiet, **given)
+
+
 @pytest.mark.parametrize("task", ["part", "scene"])
 def test_fit_trains_a_module_that_labels_points(tmp_path, task):
     data = halves(task)

@@ -1,17 +1,24 @@
 """Trained models by name."""
 
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from torch import nn
 
 from pointnet.files import AnyPath
 
+from .encoder import PointNetModel
 from .pretrained import load_folder
+
+M = TypeVar("M", bound=nn.Module)
 
 # The shipped weights that predict where no model is named, by task.
 DEFAULTS = {"classification": "pointnet_modelnet40_upright", "part": "pointnet_shapes_part"}
 
 
+@overload
+def load_model(path: AnyPath, num_classes: int | None = None) -> PointNetModel: ...
+@overload
+def load_model(path: AnyPath, num_classes: int | None = None, *, model: M | None) -> M: ...
 def load_model(path: AnyPath, num_classes: int | None = None, model: nn.Module | None = None) -> Any:
     """The model of a run folder, or of shipped weights by their name; in eval mode, in float32, on the CPU.
 

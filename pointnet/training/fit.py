@@ -17,6 +17,7 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
 from pointnet.evaluation.trust import measure_trust
 from pointnet.models import PointNetModel, load_model
+from pointnet.models.pretrained import Pretrained
 from pointnet.models.weights import save_config
 from pointnet.world import World
 
@@ -180,7 +181,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
         "environment": environment(run.device) | {"processes": world.size},
     }
     with world.together():
-        best = load_model(config.out, model=run.own.model).to(run.device)
+        best: Any = load_model(config.out, model=run.own.model).to(run.device)
         if world.writes and run.task.name == "classification":
             temperature, familiar = measure_trust(best, run.contract, run.train, val, run.device)
             held = familiar and familiar.as_json()
@@ -238,21 +239,27 @@ def create_run_folder(run: Run) -> None:
 
 def describe_model(run: Run, contract: Contract) -> None:
     """Writes `config.json`: how to build the model, its classes, and its contract."""
-    name, arguments = run.own.name, {"in_channels": run.train.channels}
-    if name is None:
-        name, arguments = run.config.network, run.step.model.arguments
+    model: Any = run.step.model
+    name, arguments = type(model).__name__, {"in_channels": run.train.channels}
+    if has_name(model):
+        name, arguments = model.model_name, model.arguments
     described = {"arguments": arguments, "classes": run.task.class_names(run.train)}
     save_config(run.config.out, model=name, **described, preprocessing=contract.as_json())
 
 
+def has_name(model: nn.Module) -> bool:
+    """Whether `load_model` can build the network."""
+    return isinstance(model, Pretrained) and bool(model.model_name)
+
+
 def lines_on_network(run: Run) -> Iterator[str]:
     """Lines on a network or a loss that is not PointNet's: which settings change nothing, and how it is loaded."""
-    model, out = run.step.model, run.config.out
-    taken = getattr(model, "arguments", {})
+    model, kind = run.step.model, type(run.step.model).__name__
+    taken = getattr(model, "arguments", {}) if run.own.model is None else {}
     idle = ", ".join(name for name in OF_NETWORK if name not in taken)
-    if is_own(model):
-        again = f'load_model("{out}", model={run.own.name}(...))' if run.own.name else "register_model, then load_model"
-        yield f"a network of your own, {type(model).__name__}: {idle} change nothing; it is loaded by {again}"
+    if run.own.model is not None or is_own(model):
+        again = f'load_model("{run.config.out}"{"" if has_name(model) else f", model={kind}(...)"})'
+        yield f"a network of your own, {kind}: {idle} change nothing; it is loaded by {again}"
     elif not isinstance(model, PointNetModel):
         yield f"{run.config.model}: {idle} change nothing"
     if run.own.loss is not None:
