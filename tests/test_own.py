@@ -69,6 +69,7 @@ def new(seed: int = 3) -> Max:
 
 def test_fit_trains_any_module_with_any_loss_and_its_folder_gives_it_back(tmp_path):
     data, lines, seen, model = two_shapes(), [], [], new()
+    weight = model.cloud[1].weight
 
     def loss(logits, labels):
         seen.append((tuple(logits.shape[1:]), labels.dtype))
@@ -82,6 +83,7 @@ def test_fit_trains_any_module_with_any_loss_and_its_folder_gives_it_back(tmp_pa
         "a network of your own, Max: " in line and f'load_model("{tmp_path}", model=Max(' in line for line in lines
     )
     assert any(line.startswith("a loss of your own: ") for line in lines)
+    assert model.cloud[1].weight is weight, "a caller may hold its parameters"
     again = load_model(tmp_path, model=Max())
     assert_equal_states(again.state_dict(), model.state_dict())
     assert (again.classes, again.training) == (("disc", "rod"), False)
