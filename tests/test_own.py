@@ -123,15 +123,6 @@ def test_a_network_of_the_library_that_fit_is_given_is_rebuilt_from_its_folder(t
         fit(tiny(tmp_path / "x"), two_shapes(), log=quiet, model=PointNetClassifier())
 
 
-def test_trained_weights_to_start_from_are_not_for_ones_own_network(tmp_path):
-    fit(tiny(tmp_path / "a", epochs=1), two_shapes(), log=quiet)
-    register_model("max", Max)
-    for given in ({"model": new()}, {}):
-        config = tiny(tmp_path / "b", init=str(tmp_path / "a"), **({} if given else {"model": "max"}))
-        with pytest.raises(ValueError, match=r"init .*/a: Max is of your own and begins with its own weights"):
-            fit(config, two_shapes(), log=quiet, **given)
-
-
 @pytest.mark.parametrize("task", ["part", "scene"])
 def test_fit_trains_a_module_that_labels_points(tmp_path, task):
     data = halves(task)

@@ -127,11 +127,8 @@ def make_model(
     own: nn.Module | None = None,
 ) -> Any:
     """A network, the same on every process of the world: untrained, but for what it takes from `start`; or `own`."""
-    kind = MODELS[config.network] if own is None else type(own)
-    if start and (own is not None or is_own(kind)):
-        raise ValueError(f"init {start.name}: {kind.__name__} is of your own and begins with its own weights")
     arguments = model_arguments(config, data) | (start.arguments if start else {})
-    model: Any = (kind(**arguments) if own is None else own).to(device)
+    model: Any = (MODELS[config.network](**arguments) if own is None else own).to(device)
     if own is not None or is_own(model):
         check_scores(model, TASKS[config.task], data, device)
     if world.size > 1 or not is_own(model):
@@ -142,10 +139,9 @@ def make_model(
     return model
 
 
-def is_own(model: nn.Module | type[nn.Module]) -> bool:
-    """Whether the library did not write the network, or the class."""
-    kind = model if isinstance(model, type) else type(model)
-    return kind.__module__.partition(".")[0] != __name__.partition(".")[0]
+def is_own(model: nn.Module) -> bool:
+    """Whether the library did not write the network."""
+    return type(model).__module__.partition(".")[0] != __name__.partition(".")[0]
 
 
 @torch.no_grad()
