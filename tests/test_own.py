@@ -172,8 +172,7 @@ def test_a_registered_network_is_trained_evaluated_asked_and_loaded_by_its_name(
     assert predict(f"{SAMPLES}/files/chair.off", model).class_name in model.classes
     model.save_pretrained(tmp_path / "y")
     assert_equal_states(load_model(tmp_path / "y").state_dict(), model.state_dict())
-    line = error_of(capsys, command_line.main, ["report", str(out)])
-    assert "a report is of a classifier, got a Max" in line
+    assert command_line.main(["report", str(out)]) == 0
     code = "import sys; from pointnet.__main__ import main; sys.exit(main(sys.argv[1:]))"
     elsewhere = [sys.executable, "-c", code, "evaluate", str(out)]
     done = subprocess.run(elsewhere, cwd=ROOT, capture_output=True, text=True, check=False)

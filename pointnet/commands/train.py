@@ -13,7 +13,6 @@ from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.tasks import TASKS
 from pointnet.extras import MissingExtraError
-from pointnet.models import MODELS, PointNetClassifier
 from pointnet.names import printable
 from pointnet.pages.curves import draw_curves
 from pointnet.training import Stopped, fit, run_folder
@@ -178,12 +177,12 @@ def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result,
 
 
 def folder_and_next(config: TrainConfig, files: Mapping[str, str], run: str) -> str:
-    """The files of the folder, and what to do with the run in `run`; a report, of all seeds, is of our classifier."""
+    """The files of the folder, and what to do with the run in `run`; a report is of a classifier only, of all seeds."""
     listed = [f"{config.out}/", *(f"  {name:30}   {text}" for name, text in files.items())]
     run, out = shlex.quote(run), shlex.quote(config.out)
     told = " --category NAME" if config.task == "part" and not config.unknown_category else ""
     commands = [f"predict FILE --model {run}{told}", f"evaluate {run}"]
-    if issubclass(MODELS[config.network], PointNetClassifier):
+    if config.task == "classification":
         commands = [f"report {out}", *commands]
     following = "\n      ".join(f"python -m pointnet {command}" for command in commands)
     return "\n".join([*listed, "", f"next: {following}"])
