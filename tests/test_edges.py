@@ -300,6 +300,23 @@ def test_under_autocast_both_stay_near_their_definitions():
             torch.testing.assert_close(got[name].float(), wanted[name].float(), rtol=0.05, atol=0.1)
 
 
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_traced_graph_holds_standard_operators():
+    indices, weight = torch.randint(9, (2, 5, 4)), torch.randn(3, 3)
+    norm = nn.BatchNorm1d(3).eval().requires_grad_(False)
+
+    def both(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        groups = pooled_groups(grouped(b, indices), weight, None, norm, nn.ReLU())
+        return pooled_edges(a, b, indices, norm, nn.ReLU()), groups
+
+    inputs = torch.randn(2, 3, 5), torch.randn(2, 3, 9)
+    traced = torch.jit.trace(both, inputs)
+    assert not [node.kind() for node in traced.inlined_graph.nodes() if not node.kind().startswith(("aten", "prim"))]
+    for got, wanted in zip(traced(*inputs), both(*inputs), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
 def test_one_pair_has_no_variance_to_train_with():
     with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
         pooled_edges(torch.ones(1, 2, 1), torch.ones(1, 2, 1), torch.zeros(1, 1, 1).long(), nn.BatchNorm1d(2), None)

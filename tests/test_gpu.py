@@ -9,7 +9,10 @@ from torch import nn
 
 from pointnet import PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, critical_points
 from pointnet.__main__ import main
+from pointnet.ops.edges import pooled_edges
+from pointnet.ops.groups import grouped, pooled_groups
 from pointnet.ops.masked import point_mask
+from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, knn
 from pointnet.ops.pooled import pooled, pooled_definition
 from pointnet.training import fit, graph
 from pointnet.training.run import Run
@@ -48,6 +51,33 @@ def test_the_pooled_layer_on_a_gpu_errs_no_more_than_twice_its_definition(clouds
     for wanted, plain, ours in zip(truth, definition, fast, strict=True):
         size = wanted.abs().max()
         assert (ours - wanted).abs().max() <= 2 * (plain - wanted).abs().max() + 1e-5 * size
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
+def test_neighbours_and_maxima_over_them_are_the_cpu_s_and_never_wait():
+    def find(points, lengths, weight, norm):
+        centres = gather(points, farthest_point_sampling(points, 16, lengths))
+        balls, nearest = ball_query(points, centres, 1.5, 8, lengths), knn(points, 8, centres, lengths)
+        edges = pooled_edges(centres, points, nearest, norm, nn.ReLU())
+        groups = pooled_groups(grouped(points, balls), weight, None, norm, nn.GELU())
+        gradients = torch.autograd.grad((edges * groups).sum(), (points, weight))
+        return centres, balls, nearest, edges, groups, *gradients
+
+    torch.manual_seed(0)
+    points = (2 * torch.randn(3, 3, 500, dtype=torch.float64)).round()  # with ties and copies, which float32 holds
+    weight, lengths = torch.randn(3, 3, dtype=torch.float64), torch.tensor([500, 20, 100])
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
+        results = []
+        for device in ("cpu", "cuda", "cuda"):  # the first call on a GPU loads kernels
+            inputs = [each.to(device, dtype).requires_grad_() for each in (points, weight)]
+            given = (inputs[0], lengths.to(device), inputs[1], nn.BatchNorm1d(3).to(device, dtype))
+            torch.cuda.set_sync_debug_mode("error" if results[1:] else "default")
+            try:
+                results.append(find(*given))
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        for got, wanted in zip(results[2], results[0], strict=True):
+            torch.testing.assert_close(got.cpu(), wanted, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(

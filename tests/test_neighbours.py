@@ -178,6 +178,14 @@ def test_interpolation_is_its_definition_in_value_and_gradient(size, ragged):
     torch.testing.assert_close(level, torch.ones_like(level))
 
 
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_cloud_of_few_points_is_interpolated_between_those_it_has(length):
+    points, features, queries = torch.randn(1, 3, 9), torch.randn(1, 4, 9), torch.randn(1, 3, 20)
+    padded = interpolate(features, points, queries, torch.tensor([length]))
+    alone = interpolate(features[:, :, :length], points[:, :, :length], queries)
+    torch.testing.assert_close(padded, alone)
+
+
 def test_weights_are_one_over_squared_distances():
     points = torch.tensor([[[1.0, -2.0, 4.0, 9.0], [0, 0, 0, 0], [0, 0, 0, 0]]])
     value = interpolate(torch.tensor([[[1.0, 10.0, 100.0, 1e6]]]), points, torch.zeros(1, 3, 1))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .masked import Mask, batch_norm, fill_padding
 from .neighbours import gather
-from .pooled import FALLING_THEN_RISING, Activation, Norm, normalize, register, signs
+from .pooled import FALLING_THEN_RISING, Activation, Norm, makes_a_graph, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Gathered numbers that are at hand at a time: on a CPU they stay in a core's cache; a GPU needs more work.
@@ -54,6 +54,8 @@ def pooled_edges(
         activation: one that `is_poolable`.
         mask: (B, 1, S), where a centre exists; what lies elsewhere may be anything.
     """
+    if makes_a_graph():
+        return edges_definition(a, b, neighbours, norm, activation, mask)
     single = torch.promote_types(a.dtype, torch.float32)
     a, b = fill_padding(a, mask).to(single), b.to(single)
     both = type(activation) in FALLING_THEN_RISING

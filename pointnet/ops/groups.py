@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from .edges import first_of, refuse_second, rows_summed, save_nothing, slot_type
 from .masked import batch_norm
-from .pooled import FALLING_THEN_RISING, Activation, Norm, normalize, register, signs
+from .neighbours import gather
+from .pooled import FALLING_THEN_RISING, Activation, Norm, makes_a_graph, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Rows whose z are computed at a time: on a CPU (ROWS, D) floats stay in a core's cache; a GPU needs more work.
@@ -27,6 +28,8 @@ def grouped(x: Tensor, neighbours: Tensor) -> Tensor:
 
     That is what `pooled_groups` is fastest on, and its gradient is a sum of rows.
     """
+    if makes_a_graph():
+        return gather(x, neighbours)
     rows = torch.ops.pointnet.rows_taken(x.transpose(1, 2), neighbours.flatten(1))
     return rows.unflatten(1, neighbours.shape[1:]).permute(0, 3, 1, 2)
 
@@ -50,6 +53,8 @@ def pooled_groups(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, ac
         norm: batch norm of z, in training, eval or frozen; or None.
         activation: one that `is_poolable`.
     """
+    if makes_a_graph():
+        return groups_definition(x, weight, bias, norm, activation)
     clouds, channels, centres, most = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
     rising, both = signs(weight, norm), type(activation) in FALLING_THEN_RISING

@@ -27,7 +27,7 @@ from .blocked import (
     squared_distances,
 )  # fmt: skip
 from .masked import Lengths, fill_padding, point_mask
-from .pooled import OPERATORS
+from .pooled import OPERATORS, makes_a_graph
 
 First = Tensor | int | None
 
@@ -62,7 +62,7 @@ def farthest_point_sampling(points: Tensor, count: int, lengths: Lengths = None,
     if first.shape != (clouds,) or first.dtype != torch.int64:
         raise ValueError(f"first must be ({clouds},) int64, one per cloud, got {tuple(first.shape)} {first.dtype}")
     fast = torch.ops.pointnet.farthest_point_sampling
-    return (farthest_definition if _as_definition() else fast)(points, count, lengths, first)
+    return (farthest_definition if makes_a_graph() else fast)(points, count, lengths, first)
 
 
 def farthest_definition(points: Tensor, count: int, lengths: Lengths, first: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def ball_query(points: Tensor, centres: Tensor, radius: float, neighbours: int, 
     if not radius > 0:
         raise ValueError(f"radius must be above 0, got {radius}")
     fast = torch.ops.pointnet.ball_query
-    return (ball_definition if _as_definition() else fast)(points, centres, radius, neighbours, lengths)
+    return (ball_definition if makes_a_graph() else fast)(points, centres, radius, neighbours, lengths)
 
 
 def ball_definition(points: Tensor, centres: Tensor, radius: float, neighbours: int, lengths: Lengths) -> Tensor:
@@ -132,7 +132,7 @@ def knn(points: Tensor, neighbours: int, queries: Tensor | None = None, lengths:
         points = fill_padding(points, point_mask(lengths, points))
     queries = points if queries is None else _checked_queries(points, queries, "queries")
     fast = torch.ops.pointnet.knn
-    return (knn_definition if _as_definition() else fast)(points, queries, neighbours, lengths)
+    return (knn_definition if makes_a_graph() else fast)(points, queries, neighbours, lengths)
 
 
 def knn_definition(points: Tensor, queries: Tensor, neighbours: int, lengths: Lengths) -> Tensor:
@@ -206,11 +206,6 @@ def _checked_queries(points: Tensor, queries: Tensor, name: str) -> Tensor:
         wanted = f"({points.shape[0]}, {points.shape[1]}, S) as the points are"
         raise ValueError(f"{name} must be {wanted}, got {tuple(queries.shape)}")
     return queries.detach().to(points.dtype)
-
-
-def _as_definition() -> bool:
-    """Whether a graph of standard operators is being made."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def _indices(points: Tensor, *shape: int) -> Tensor:
