@@ -53,7 +53,7 @@ def fit_exactly(out: Path, name: str, folder: Path) -> dict:
     torch.set_default_dtype(torch.float64)
     try:
         data = make(per_class=8), make(per_class=8, seed=1)
-        with patch.object(module, "load_model", lambda folder: load_model(folder).double()):
+        with patch.object(module, "load_model", lambda folder, **how: load_model(folder, **how).double()):
             return fit(tiny(out, task=task, **EXACT, **NOTHING_RANDOM, **start), *data, log=quiet)
     finally:
         torch.set_default_dtype(torch.float32)
