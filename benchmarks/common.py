@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pointnet import PointNetClassifier, TNet
 from pointnet.devices import processor
-from tests.textbook import TextbookPointNet
+from tests.textbook import TextbookPointNet, share_weights
 
 Ours = TypeVar("Ours", bound=nn.Module)
 Textbook = TypeVar("Textbook", bound=nn.Module)
@@ -126,10 +126,6 @@ def make_alike(ours: Ours, textbook: Textbook, device: str = "cpu") -> tuple[Our
             module.p = 0.0
     share_weights(ours, textbook)
     return ours.to(device), textbook.to(device)
-
-
-def share_weights(ours: nn.Module, textbook: nn.Module) -> None:
-    textbook.load_state_dict(dict(zip(textbook.state_dict(), ours.state_dict().values(), strict=True)))
 
 
 def loss_of(model: nn.Module, x: Tensor, labels: Tensor, *more: Tensor) -> Tensor:

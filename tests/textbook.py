@@ -1,4 +1,4 @@
-"""PointNet's classifier as everybody writes it: the independent oracle, and the baseline of the benchmarks.
+"""PointNet and PointNet++ as everybody writes them: the independent oracle, and the baseline of the benchmarks.
 
 It imports nothing of the package. Its parameters stand in the same order as the package's, so that one state dict
 fits both, entry by entry.
@@ -58,10 +58,16 @@ class TextbookPointNet(nn.Module):
         return self.logits(self.head(feature)), turn, align
 
 
+def share_weights(model: nn.Module, textbook: nn.Module) -> None:
+    """Gives the textbook's network the weights of the package's, whose kernels may have fewer dimensions of size 1."""
+    pairs = zip(textbook.state_dict().items(), model.state_dict().values(), strict=True)
+    textbook.load_state_dict({name: given.view_as(own) for (name, own), given in pairs})
+
+
 def with_state_of(model: nn.Module, textbook: nn.Module) -> nn.Module:
     """The textbook's network with the weights and the mode of the package's, in float64, where nothing is dropped."""
     textbook = textbook.double()
-    textbook.load_state_dict(dict(zip(textbook.state_dict(), model.state_dict().values(), strict=True)))
+    share_weights(model, textbook)
     for module in textbook.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -116,3 +122,69 @@ class TextbookSegmenter(TextbookPointNet):
         turned, feature, turn, align = self.features(x)
         wide = torch.cat([turned, repeat(feature, x.shape[2])], 1)
         return self.logits(self.head(wide)), turn, align
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared, as most ports expand them: (B, S, 3), (B, N, 3) -> (B, S, N)."""
+    return a.square().sum(2, keepdim=True) - 2 * a @ b.transpose(1, 2) + b.square().sum(2).unsqueeze(1)
+
+
+def farthest(xyz: Tensor, count: int) -> Tensor:
+    """(B, N, 3) -> (B, S) indices; it begins at 0."""
+    batch = torch.arange(len(xyz), device=xyz.device)
+    nearest = torch.full(xyz.shape[:2], 1e10, dtype=xyz.dtype, device=xyz.device)
+    taken, latest = [], torch.zeros_like(batch)
+    for _ in range(count):
+        taken.append(latest)
+        distance = (xyz - xyz[batch, latest].unsqueeze(1)).square().sum(2)
+        nearest = torch.where(distance < nearest, distance, nearest)
+        latest = nearest.max(1)[1]
+    return torch.stack(taken, 1)
+
+
+def balls(radius: float, count: int, xyz: Tensor, centres: Tensor) -> Tensor:
+    """(B, S, K) indices: the first in a ball, the first of all again where there are fewer."""
+    index = torch.arange(xyz.shape[1], device=xyz.device).repeat(*centres.shape[:2], 1)
+    index[distances(centres, xyz) > radius**2] = xyz.shape[1]
+    index = index.sort(2)[0][:, :, :count]
+    return torch.where(index == xyz.shape[1], index[:, :, :1], index)
+
+
+def taken(x: Tensor, index: Tensor) -> Tensor:
+    """(B, N, C), (B, S) or (B, S, K) -> (B, S, C) or (B, S, K, C)."""
+    return x[torch.arange(len(x), device=x.device).view(-1, *[1] * (index.dim() - 1)), index]
+
+
+def pair_layers(widths: list[int]) -> nn.Sequential:
+    layers = [
+        nn.Sequential(nn.Conv2d(c, d, 1, bias=False), nn.BatchNorm2d(d), nn.ReLU())
+        for c, d in zip(widths, widths[1:], strict=False)
+    ]
+    return nn.Sequential(*layers)
+
+
+class TextbookPointNet2(nn.Module):
+    """PointNet++ for classes, with one or several scales; levels are (centres, [(radius, K, widths), ...])."""
+
+    def __init__(self, num_classes: int, levels: list, last: list[int], head: list[int], in_channels: int = 3):
+        super().__init__()
+        self.levels, channels, mlps = levels, in_channels - 3, []
+        for _, scales in levels:
+            mlps.append(nn.ModuleList(pair_layers([3 + channels, *widths]) for _, _, widths in scales))
+            channels = sum(widths[-1] for _, _, widths in scales)
+        mlps.append(pair_layers([3 + channels, *last]))
+        self.mlps = nn.ModuleList(mlps)
+        self.head = nn.Sequential(dense_layer(last[-1], head[0], 0.5), dense_layer(head[0], head[1], 0.5))
+        self.logits = nn.Linear(head[1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        xyz, points = x[:, :3].transpose(1, 2), x[:, 3:].transpose(1, 2)
+        for (count, scales), mlps in zip(self.levels, self.mlps, strict=False):
+            centres, found = taken(xyz, farthest(xyz, count)), []
+            for (radius, most, _), mlp in zip(scales, mlps, strict=True):
+                index = balls(radius, most, xyz, centres)
+                groups = torch.cat([taken(xyz, index) - centres.unsqueeze(2), taken(points, index)], 3)
+                found.append(torch.max(mlp(groups.permute(0, 3, 2, 1)), 2)[0])
+            xyz, points = centres, torch.cat(found, 1).transpose(1, 2)
+        whole = torch.cat([xyz, points], 2).transpose(1, 2).unsqueeze(2)
+        return self.logits(self.head(torch.max(self.mlps[-1](whole), 3)[0].flatten(1)))

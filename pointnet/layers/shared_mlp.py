@@ -197,6 +197,11 @@ class SharedMLP(nn.Module):
         return cast(SharedLayer, self.layers[index])
 
 
+def scaled(widths: Sequence[int], share: float) -> list[int]:
+    """That share of the widths, in multiples of 8: other widths run slower than their size suggests."""
+    return [max(8, 8 * round(width * share / 8)) for width in widths]
+
+
 class Elementwise(nn.Module):
     """A function of one number, applied to each: (...) -> (...)."""
 

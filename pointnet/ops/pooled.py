@@ -102,18 +102,26 @@ def normalize(z: Tensor, norm: nn.BatchNorm1d, moments_of_all: Callable[[], tupl
     `moments_of_all` gives their count, mean (D,) and sum of squares about it (D,), over all ranks. It is called where
     the norm takes the statistics of its batch.
     """
-    if not norm.training and norm.running_mean is not None:
-        assert norm.running_var is not None
-        mean, variance = norm.running_mean, norm.running_var
-    else:
-        count, mean, squares = moments_of_all()
-        variance = squares / count
-        if norm.training and norm.track_running_stats:
-            update_running_statistics(norm, mean, variance, count)
+    mean, variance = statistics(norm, moments_of_all)
     y = (z - mean.to(z.dtype)) * (variance + norm.eps).rsqrt().to(z.dtype)
     if norm.weight is not None:
         y = y * norm.weight
     return y if norm.bias is None else y + norm.bias
+
+
+def statistics(
+    norm: nn.BatchNorm1d, moments_of_all: Callable[[], tuple[Tensor, Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """The mean and variance (D,) that `norm` goes by; if they are of `moments_of_all`, as of `normalize`, its running
+    statistics follow."""
+    if not norm.training and norm.running_mean is not None:
+        assert norm.running_var is not None
+        return norm.running_mean, norm.running_var
+    count, mean, squares = moments_of_all()
+    variance = squares / count
+    if norm.training and norm.track_running_stats:
+        update_running_statistics(norm, mean, variance, count)
+    return mean, variance
 
 
 def _moments_of_linear(

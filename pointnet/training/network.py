@@ -11,6 +11,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.layers import synchronize_norms
+from pointnet.layers.shared_mlp import scaled
 from pointnet.layers.tnet import TNET_WIDTHS
 from pointnet.models import MODELS, PointNetModel, load_model
 from pointnet.models.weights import digest
@@ -111,11 +112,6 @@ def contract_of(config: TrainConfig, data: LabelledClouds) -> Contract:
         categories=categories,
         needs_category=bool(categories) and config.unknown_category == 0,
     )
-
-
-def scaled(widths: Sequence[int], share: float) -> list[int]:
-    """That share of the widths, in multiples of 8: other widths run slower than their size suggests."""
-    return [max(8, 8 * round(width * share / 8)) for width in widths]
 
 
 def make_model(

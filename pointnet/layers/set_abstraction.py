@@ -1,0 +1,199 @@
+"""PointNet++'s two layers: a small PointNet at each centre, and features carried back to the points (Qi, Yi, Su,
+Guibas, NIPS 2017, sections 3.2 to 3.4; released code: github.com/charlesq34/pointnet2, utils/pointnet_util.py)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointnet.ops.edges import edge_moments, pooled_edges
+from pointnet.ops.groups import pooled_groups
+from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
+from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate
+from pointnet.ops.relative import affine_of, pairs_linear, rectified
+
+from .shared_layer import SharedLayer, refuse_script
+from .shared_mlp import SharedMLP
+
+Features = Tensor | None  # (B, C, N), beside the coordinates; None where C is 0
+ROWS = {"cpu": 2048}  # pairs that go through all layers together where nothing is learned, so that they stay in a cache
+
+
+class SetAbstraction(nn.Module):
+    """Features of neighbourhoods: points (B, 3, N), features (B, C, N) -> centres (B, 3, S), features (B, D, S).
+
+    Farthest point sampling, which begins at the first point, takes the centres. About each a ball takes its first K
+    points; a shared MLP sees their coordinates relative to the centre and their features, and the max over the K is
+    the centre's feature. With several radii each has an MLP of its own, and D is the sum of their widths (MSG). Without
+    centres all points are one neighbourhood, about the origin: S = 1.
+
+    The first linear map runs once per point and once per centre (identity 7), and the last layer's output over all
+    pairs is never held (identity 11). Where the MLPs hold what that does not know (hooks, other activations, dropout),
+    and where a graph is exported, each neighbourhood is a cloud of K points for `SharedMLP.max_pool`: the definition.
+
+    Which point comes first decides which points are centres, so permuting the others changes nothing but the choice
+    among balls with more than K points, which take those that come first.
+
+    Args:
+        in_channels: C, without the coordinates.
+        widths: of each MLP's layers; the first takes 3 + C channels, coordinates first.
+        centres: S; None: all points are one neighbourhood, and there is one MLP.
+        radii, neighbours: of the balls, and K, for each MLP.
+
+    Raises:
+        ValueError: numbers of radii, neighbours and MLPs that differ.
+    """
+
+    __prepare_scriptable__ = refuse_script
+
+    def __init__(
+        self,
+        in_channels: int,
+        widths: Sequence[Sequence[int]],
+        centres: int | None = None,
+        radii: Sequence[float] = (),
+        neighbours: Sequence[int] = (),
+    ):
+        super().__init__()
+        scales = 0 if centres is None else len(widths)
+        if not widths or (centres is None and len(widths) > 1) or not len(radii) == len(neighbours) == scales:
+            got = f"{len(radii)} radii, {len(neighbours)} numbers of neighbours and {len(widths)} MLPs"
+            raise ValueError(f"each MLP must have a radius and a number of neighbours, without centres one none; {got}")
+        self.centres, self.radii, self.neighbours = centres, tuple(radii), tuple(neighbours)
+        self.mlps = nn.ModuleList(SharedMLP([3 + in_channels, *each]) for each in widths)
+
+    @property
+    def out_channels(self) -> int:
+        """D."""
+        return sum(mlp[-1].conv.out_channels for mlp in self._mlps)
+
+    @property
+    def _mlps(self) -> list[SharedMLP]:
+        return [mlp for mlp in self.mlps if isinstance(mlp, SharedMLP)]
+
+    def forward(self, points: Tensor, features: Features = None, lengths: Lengths = None) -> tuple[Tensor, Tensor]:
+        """(B, 3, N), (B, C, N) -> (B, 3, S), (B, D, S); only the first lengths[b] points of cloud b exist."""
+        if points.dim() != 3 or points.shape[1] != 3:
+            raise ValueError(f"points must be (B, 3, N), got {tuple(points.shape)}")
+        if self.centres is None:
+            x = points if features is None else torch.cat([points, features], 1)
+            return points.new_zeros(len(points), 3, 1), self._mlps[0].max_pool(x, lengths=lengths).unsqueeze(2)
+        if lengths is not None:
+            mask = point_mask(lengths, points)
+            points = fill_padding(points, mask)
+            features = None if features is None else fill_padding(features, mask)
+        centres = gather(points, farthest_point_sampling(points, self.centres, lengths))
+        found = []
+        for mlp, radius, most in zip(self._mlps, self.radii, self.neighbours, strict=True):
+            neighbours = ball_query(points, centres, radius, most, lengths)
+            pool = pooled_neighbourhoods if is_fast(mlp) else neighbourhoods_definition
+            found.append(pool(mlp, points, features, centres, neighbours))
+        return centres, found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def neighbourhoods_definition(
+    mlp: SharedMLP, points: Tensor, features: Features, centres: Tensor, neighbours: Tensor
+) -> Tensor:
+    """max_k mlp([p_j - c_i; f_j]), j = neighbours[i, k]: (B, 3, N), (B, C, N), (B, 3, S), (B, S, K) -> (B, D, S)."""
+    clouds, some, most = neighbours.shape
+    groups = gather(points, neighbours) - centres.unsqueeze(3)
+    if features is not None:
+        groups = torch.cat([groups, gather(features, neighbours)], 1)
+    small_clouds = groups.transpose(1, 2).reshape(clouds * some, -1, most)
+    return mlp.max_pool(small_clouds).unflatten(0, (clouds, some)).transpose(1, 2)
+
+
+def pooled_neighbourhoods(
+    mlp: SharedMLP, points: Tensor, features: Features, centres: Tensor, neighbours: Tensor
+) -> Tensor:
+    """`neighbourhoods_definition` by identities 7 and 11, of an MLP that `is_fast`."""
+    mlp[0].check(points if features is None else torch.cat([points[:, :, :1], features[:, :, :1]], 1))
+    with torch.autocast(points.device.type, enabled=False):  # differences of near coordinates want their digits
+        kind = mlp[0].conv.weight.dtype
+        # Nothing but differences of coordinates counts, and near the origin they lose no digits.
+        origin = centres.detach().mean(2, keepdim=True)
+        rows = (points - origin).transpose(1, 2)
+        if features is not None:
+            rows = torch.cat([rows, features.to(kind).transpose(1, 2)], 2)
+        weight = mlp[0].conv.weight.squeeze(2)
+        of_points = F.linear(rows, weight)
+        of_centres = F.linear((centres - origin).transpose(1, 2), -weight[:, :3], mlp[0].conv.bias)
+        if len(mlp) == 1:
+            tables = of_centres.transpose(1, 2), of_points.transpose(1, 2)
+            return pooled_edges(*tables, neighbours, mlp[0].norm, mlp[0].activation)
+
+        def moments() -> tuple[Tensor, Tensor]:
+            return edge_moments(of_centres.transpose(1, 2), of_points.transpose(1, 2), neighbours)
+
+        mean, gain, shift = affine_of(mlp[0].norm, None, neighbours.numel(), of_points, moments)
+        of_centres, of_points = (of_centres - mean) * gain + shift, of_points * gain
+        if torch.is_grad_enabled() or _takes_statistics(mlp):
+            return _pooled_pairs(mlp, of_centres, of_points, neighbours)
+        step = max(1, ROWS.get(points.device.type, neighbours.numel()) // neighbours.shape[2])
+        clouds = zip(of_centres.split(1), of_points.split(1), neighbours.split(1), strict=True)
+        return torch.cat([
+            torch.cat([
+                _pooled_pairs(mlp, some, b, near)
+                for some, near in zip(a.split(step, 1), indices.split(step, 1), strict=True)
+            ], 2)
+            for a, b, indices in clouds
+        ])  # fmt: skip
+
+
+def _pooled_pairs(mlp: SharedMLP, a: Tensor, b: Tensor, neighbours: Tensor) -> Tensor:
+    """The layers after the first, for what it makes of pairs, relu(a_i + b_j): (B, S, D), (B, N, D) -> (B, E, S)."""
+    _, *middle, last = mlp
+    if not middle:
+        rows = (a.unsqueeze(2) + gather(b.transpose(1, 2), neighbours).permute(0, 2, 3, 1)).relu_().flatten(0, 2)
+    for layer in middle[:1]:
+        batch = layer.norm is not None and (layer.norm.training or layer.norm.running_mean is None)
+        z, mean, squares = pairs_linear(a, b, neighbours, layer.conv.weight.squeeze(2), batch)
+        rows = rectified(z, *affine_of(layer.norm, layer.conv.bias, len(z), z, lambda: (mean, squares)))
+    for layer in middle[1:]:
+        rows = layer(rows.T.unsqueeze(0)).squeeze(0).T
+    x = rows.view(*neighbours.shape, -1).permute(0, 3, 1, 2)
+    return pooled_groups(x, last.conv.weight.squeeze(2), last.conv.bias, last.norm, last.activation)
+
+
+def is_fast(mlp: SharedMLP) -> bool:
+    """Whether `pooled_neighbourhoods` knows what the layers hold, and no graph of standard operators is made."""
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return False
+    return not has_hooks(mlp) and all(map(_is_plain, list(mlp)[:-1])) and mlp[-1].is_poolable()
+
+
+def _is_plain(layer: SharedLayer) -> bool:
+    """Whether a layer is a linear map, batch norm or none, and ReLU."""
+    return layer.is_poolable() and type(layer.activation) is nn.ReLU
+
+
+def _takes_statistics(mlp: SharedMLP) -> bool:
+    norms = [layer.norm for layer in mlp if layer.norm is not None]
+    return any(norm.training or norm.running_mean is None for norm in norms)
+
+
+class FeaturePropagation(nn.Module):
+    """Features of centres carried back to the points: (B, D, S) -> (B, E, N), section 3.4.
+
+    Each point gets the mean of its three nearest centres' features, weighted by 1 / squared distance, beside the
+    features that it has; a shared MLP sees both, the interpolated ones first.
+
+    Args:
+        in_channels: D + C, of the centres' features and of the points' own.
+        widths: of the MLP's layers; E is the last.
+    """
+
+    __prepare_scriptable__ = refuse_script
+
+    def __init__(self, in_channels: int, widths: Sequence[int]):
+        super().__init__()
+        self.mlp = SharedMLP([in_channels, *widths])
+
+    def forward(
+        self, points: Tensor, features: Features, centres: Tensor, of_centres: Tensor, lengths: Lengths = None
+    ) -> Tensor:
+        """(B, 3, N), (B, C, N) or None, (B, 3, S), (B, D, S) -> (B, E, N), 0 where no point exists."""
+        if lengths is not None:
+            points = fill_padding(points, point_mask(lengths, points))
+        return self.mlp(interpolate(of_centres, centres, points), features, lengths)

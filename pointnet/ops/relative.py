@@ -1,0 +1,224 @@
+"""The first two layers of a small network at each centre: act(norm(a_i + b_j)), and its next linear map.
+
+The first linear map of a relative neighbourhood splits, W [p_j - c_i; f_j] = a_i + b_j with a_i = -W_p c_i and
+b_j = W_p p_j + W_f f_j (identity 7): it runs once per point and once per centre, not once per pair. Its batch norm is
+affine and goes into both tables, whose statistics over all pairs are `edges.edge_moments`. So what is left of the first
+layer is a gathered row, a sum and a ReLU, and its output need not be kept: it is made again in the backward pass.
+
+Rows are pairs, (B * S * K, D), the K of a centre in turn. A block of them is in the cache while it is worked on.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .edges import refuse_second, save_nothing
+from .neighbours import gather
+from .pooled import Norm, register, statistics
+from .ranks import check_count, group_of, moments_over_ranks
+
+# Rows that are worked on together: on a CPU a block of floats stays in a core's cache; a GPU needs more work.
+ROWS = {"cpu": 2048}
+Block = tuple[int, slice, slice]  # a cloud, some of its centres, and their rows
+
+
+def pairs_definition(a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of z = W relu(a_i + b_j), j = neighbours[i, k]: (B, S, D), (B, N, D), (B, S, K), (E, D) -> z (B * S * K, E),
+    and over all pairs its mean and the sum of squares about it, (E,) each in float64."""
+    gathered = gather(b.transpose(1, 2), neighbours).permute(0, 2, 3, 1)
+    z = (a.unsqueeze(2) + gathered).relu().flatten(0, 2) @ weight.T
+    mean = z.double().mean(0)
+    return z, mean, (z.double() - mean).square().sum(0)
+
+
+def pairs_linear(
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, moments: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`pairs_definition` in blocks; without `moments` mean and squares are not computed."""
+    return torch.ops.pointnet.pairs_linear(a, b, neighbours, weight, moments)
+
+
+def affine_of(
+    norm: Norm, bias: Tensor | None, count: int, like: Tensor, moments: Callable[[], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the norm makes of z + bias, as (z - mean) * gain + shift: -> (D,) each, of the dtype of `like`.
+
+    Args:
+        count, moments: where the norm takes statistics, of so many z; gives their mean and squares about it, (D,).
+    """
+    if norm is None:
+        zero = like.new_zeros(like.shape[-1])
+        return zero if bias is None else -bias, torch.ones_like(zero), zero
+
+    def of_all_ranks() -> tuple[Tensor, Tensor, Tensor]:
+        mean, squares = moments()
+        found = like.new_full((), count, dtype=torch.float64), mean if bias is None else mean + bias, squares
+        if (group := group_of(norm)) is not None:
+            found = moments_over_ranks(group, *found)
+        check_count(found[0], like.view(1, 1, -1))
+        return found
+
+    mean, variance = statistics(norm, of_all_ranks)
+    gain = (variance + norm.eps).rsqrt().to(like.dtype)
+    gain = gain if norm.weight is None else gain * norm.weight
+    mean = mean.to(like.dtype) if bias is None else mean.to(like.dtype) - bias
+    return mean, gain, torch.zeros_like(gain) if norm.bias is None else norm.bias
+
+
+def rectified(z: Tensor, mean: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """relu((z - mean) * gain + shift) of rows (R, D); not kept for the backward pass, which makes it again."""
+    if not torch.is_grad_enabled():
+        return z.mul_(gain).add_(shift - mean * gain).relu_()  # z is nobody's any more
+    return torch.ops.pointnet.rectified(z, mean, gain, shift)
+
+
+def _blocks(neighbours: Tensor) -> Iterator[Block]:
+    clouds, centres, most = neighbours.shape
+    step = max(1, ROWS.get(neighbours.device.type, 2**18) // most)
+    for cloud in range(clouds):
+        for first in range(0, centres, step):
+            some = slice(first, min(first + step, centres))
+            yield cloud, some, slice((cloud * centres + some.start) * most, (cloud * centres + some.stop) * most)
+
+
+def _first_layer(a: Tensor, b: Tensor, neighbours: Tensor, block: Block, kept: Tensor) -> Tensor:
+    """relu(a_i + b_j) of a block: (R, D), in the memory of `kept`."""
+    cloud, some, rows = block
+    x = torch.index_select(b[cloud], 0, neighbours[cloud, some].flatten(), out=kept[: rows.stop - rows.start])
+    x.unflatten(0, (-1, neighbours.shape[2])).add_(a[cloud, some].unsqueeze(1))
+    return x.relu_()
+
+
+def _kept(neighbours: Tensor, like: Tensor, width: int) -> Tensor:
+    """Memory for the rows of a block."""
+    most = neighbours.shape[2]
+    return like.new_empty(max(1, ROWS.get(neighbours.device.type, 2**18) // most) * most, width)
+
+
+def _pairs_linear(
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, moments: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `pairs_linear`; sums and squares are about a guess, the mean of the first block."""
+    z = a.new_empty(neighbours.numel(), len(weight))
+    lack, squares = z.new_zeros(2, len(weight), dtype=torch.float64)
+    near: Tensor | None = None
+    kept, centred, w = _kept(neighbours, b, b.shape[2]), _kept(neighbours, z, len(weight)), weight.T
+    for block in _blocks(neighbours):
+        of_block = z[block[2]]
+        torch.mm(_first_layer(a, b, neighbours, block, kept), w, out=of_block)
+        if moments:
+            near = of_block.mean(0) if near is None else near
+            about = torch.sub(of_block, near, out=centred[: len(of_block)])
+            lack += about.sum(0)
+            squares += about.square_().sum(0)
+    lack = lack / len(z)
+    squares = (squares - len(z) * lack.square()).clamp(min=0)
+    return z, lack if near is None else near.double() + lack, squares
+
+
+def _pairs_linear_backward(
+    grad: Tensor, grad_mean: Tensor, grad_squares: Tensor, a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor,
+    z: Tensor, mean: Tensor, moments: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Of a row the gradient is that of z, g / M + 2 h (z - mean) for those of the mean, g, and of the squares, h."""
+    grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
+    grad_weight = torch.zeros_like(weight)
+    near = mean.to(z.dtype)  # in two parts, so that its rounding loses nothing
+    constant = (grad_mean / len(z) - 2 * grad_squares * (mean - near)).to(z.dtype)
+    double = (2 * grad_squares).to(z.dtype)
+    kept, above = _kept(neighbours, b, b.shape[2]), _kept(neighbours, b, b.shape[2])
+    of_z, most = _kept(neighbours, z, len(weight)), neighbours.shape[2]
+    for block in _blocks(neighbours):
+        cloud, some, rows = block
+        x, g = _first_layer(a, b, neighbours, block, kept), grad[rows]
+        if moments:
+            g = torch.sub(z[rows], near, out=of_z[: len(g)]).mul_(double).add_(constant).add_(g)
+        grad_weight.addmm_(g.T, x)
+        back = torch.mm(g, weight, out=above[: len(g)])
+        back.mul_(x.sign_())  # the ReLU's: x is 0 where nothing passes
+        torch.sum(back.unflatten(0, (-1, most)), 1, out=grad_a[cloud, some])
+        grad_b[cloud].index_add_(0, neighbours[cloud, some].flatten(), back)
+    return grad_a, grad_b, grad_weight
+
+
+def _save_pairs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.moments = inputs[4]
+    ctx.save_for_backward(*inputs[:4], *output[:2])
+
+
+def _backward_of_pairs(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    given = (*grads, *ctx.saved_tensors, ctx.moments)
+    grad_a, grad_b, grad_weight = torch.ops.pointnet.pairs_linear_backward(*given)
+    return grad_a, grad_b, None, grad_weight, None
+
+
+def _fake_pairs(
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, moments: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    double = a.new_empty(len(weight), dtype=torch.float64)
+    z = a.new_empty(neighbours.shape[0] * neighbours.shape[1] * neighbours.shape[2], len(weight))
+    return z, double, torch.empty_like(double)
+
+
+def _rectified(z: Tensor, mean: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    y = torch.empty_like(z)
+    for rows in _row_blocks(z):
+        torch.sub(z[rows], mean, out=y[rows]).mul_(gain).add_(shift).relu_()
+    return y
+
+
+def _row_blocks(z: Tensor) -> Iterator[slice]:
+    step = ROWS.get(z.device.type, 2**18)
+    return (slice(first, first + step) for first in range(0, len(z), step))
+
+
+def _rectified_backward(
+    grad: Tensor, z: Tensor, mean: Tensor, gain: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """-> the gradients of z (R, D), of the gain and of the shift (D,)."""
+    grad_z = torch.empty_like(z)
+    grad_gain, grad_shift = gain.new_zeros(2, len(gain), dtype=torch.float64)
+    step = min(len(z), ROWS.get(z.device.type, 2**18))
+    kept, passed = z.new_empty(step, z.shape[1]), torch.empty(step, z.shape[1], dtype=torch.bool, device=z.device)
+    for rows in _row_blocks(z):
+        of_block = grad_z[rows]
+        centred = torch.sub(z[rows], mean, out=kept[: len(of_block)])
+        y = torch.addcmul(shift, centred, gain, out=of_block)
+        through = torch.gt(y, 0, out=passed[: len(of_block)])
+        g = torch.mul(grad[rows], through, out=of_block)
+        grad_shift += g.sum(0)
+        grad_gain += centred.mul_(g).sum(0)
+        g *= gain
+    return grad_z, grad_gain.to(gain.dtype), grad_shift.to(gain.dtype)
+
+
+def _backward_of_rectified(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    z, mean, gain, shift = ctx.saved_tensors
+    grad_z, grad_gain, grad_shift = torch.ops.pointnet.rectified_backward(grad, z, mean, gain, shift)
+    return grad_z, -gain * grad_shift, grad_gain, grad_shift
+
+
+register(
+    "pairs_linear(Tensor a, Tensor b, Tensor neighbours, Tensor weight, bool moments) -> (Tensor, Tensor, Tensor)",
+    _pairs_linear, _fake_pairs, _backward_of_pairs, _save_pairs,
+)  # fmt: skip
+register(
+    "pairs_linear_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor a, Tensor b, Tensor neighbours,"
+    " Tensor weight, Tensor z, Tensor mean, bool moments) -> (Tensor, Tensor, Tensor)",
+    _pairs_linear_backward,
+    lambda _, __, ___, a, b, ____, weight, *more: tuple(torch.empty_like(each) for each in (a, b, weight)),
+    refuse_second, save_nothing,
+)  # fmt: skip
+register(
+    "rectified(Tensor z, Tensor mean, Tensor gain, Tensor shift) -> Tensor",
+    _rectified, lambda z, *_: torch.empty_like(z), _backward_of_rectified,
+    lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)  # fmt: skip
+register(
+    "rectified_backward(Tensor grad, Tensor z, Tensor mean, Tensor gain, Tensor shift) -> (Tensor, Tensor, Tensor)",
+    _rectified_backward,
+    lambda grad, z, mean, gain, shift: (torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)),
+    refuse_second, save_nothing,
+)  # fmt: skip
