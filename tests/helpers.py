@@ -1,6 +1,7 @@
 """What several test files use: small data sets and settings, pages as a parser sees them, and command lines."""
 
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,6 +92,16 @@ def extremes_flops(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> in
     return 2 * x_shape[0] * x_shape[2] * weight_shape[0] * weight_shape[1]
 
 
+def groups_flops(rows_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+    """Of `pointnet.ops.groups`."""
+    return 2 * rows_shape[0] * weight_shape[0] * weight_shape[1]
+
+
+def pairs_flops(a_shape, b_shape, neighbours_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+    """Of `pointnet.ops.relative`."""
+    return 2 * math.prod((*neighbours_shape, *weight_shape))
+
+
 def shared_multiply_adds(*widths: int) -> int:
     """Of a point in the layers of a shared MLP, and of a cloud in dense ones."""
     return sum(c * d for c, d in pairwise(widths))
@@ -98,7 +109,8 @@ def shared_multiply_adds(*widths: int) -> int:
 
 def count_multiply_adds(model: nn.Module, *given: Tensor) -> int:
     """As PyTorch counts them in a forward pass in eval mode."""
-    mapping = {torch.ops.pointnet.extremes: extremes_flops}
+    ops = torch.ops.pointnet
+    mapping = {ops.extremes: extremes_flops, ops.group_extremes: groups_flops, ops.pairs_linear: pairs_flops}
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter, torch.no_grad():
         model.eval()(*given)
     return counter.get_total_flops() // 2

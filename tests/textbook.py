@@ -4,6 +4,8 @@ It imports nothing of the package. Its parameters stand in the same order as the
 fits both, entry by entry.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -156,10 +158,7 @@ def taken(x: Tensor, index: Tensor) -> Tensor:
 
 
 def pair_layers(widths: list[int]) -> nn.Sequential:
-    layers = [
-        nn.Sequential(nn.Conv2d(c, d, 1, bias=False), nn.BatchNorm2d(d), nn.ReLU())
-        for c, d in zip(widths, widths[1:], strict=False)
-    ]
+    layers = [nn.Sequential(nn.Conv2d(c, d, 1, bias=False), nn.BatchNorm2d(d), nn.ReLU()) for c, d in pairwise(widths)]
     return nn.Sequential(*layers)
 
 

@@ -122,13 +122,12 @@ def pooled_neighbourhoods(
         if len(mlp) == 1:
             tables = of_centres.transpose(1, 2), of_points.transpose(1, 2)
             return pooled_edges(*tables, neighbours, mlp[0].norm, mlp[0].activation)
-
-        def moments() -> tuple[Tensor, Tensor]:
-            return edge_moments(of_centres.transpose(1, 2), of_points.transpose(1, 2), neighbours)
-
-        mean, gain, shift = affine_of(mlp[0].norm, None, neighbours.numel(), of_points, moments)
+        found: Sequence[Tensor] = ()
+        if takes_statistics(mlp[0]):
+            found = edge_moments(of_centres.transpose(1, 2), of_points.transpose(1, 2), neighbours)
+        mean, gain, shift = affine_of(mlp[0].norm, None, neighbours.numel(), of_points, found)
         of_centres, of_points = (of_centres - mean) * gain + shift, of_points * gain
-        if torch.is_grad_enabled() or _takes_statistics(mlp):
+        if torch.is_grad_enabled() or any(map(takes_statistics, mlp)):
             return _pooled_pairs(mlp, of_centres, of_points, neighbours)
         step = max(1, ROWS.get(points.device.type, neighbours.numel()) // neighbours.shape[2])
         clouds = zip(of_centres.split(1), of_points.split(1), neighbours.split(1), strict=True)
@@ -147,9 +146,8 @@ def _pooled_pairs(mlp: SharedMLP, a: Tensor, b: Tensor, neighbours: Tensor) -> T
     if not middle:
         rows = (a.unsqueeze(2) + gather(b.transpose(1, 2), neighbours).permute(0, 2, 3, 1)).relu_().flatten(0, 2)
     for layer in middle[:1]:
-        batch = layer.norm is not None and (layer.norm.training or layer.norm.running_mean is None)
-        z, mean, squares = pairs_linear(a, b, neighbours, layer.conv.weight.squeeze(2), batch)
-        rows = rectified(z, *affine_of(layer.norm, layer.conv.bias, len(z), z, lambda: (mean, squares)))
+        z, *found = pairs_linear(a, b, neighbours, layer.conv.weight.squeeze(2), takes_statistics(layer))
+        rows = rectified(z, *affine_of(layer.norm, layer.conv.bias, len(z), z, found))
     for layer in middle[1:]:
         rows = layer(rows.T.unsqueeze(0)).squeeze(0).T
     x = rows.view(*neighbours.shape, -1).permute(0, 3, 1, 2)
@@ -168,9 +166,9 @@ def _is_plain(layer: SharedLayer) -> bool:
     return layer.is_poolable() and type(layer.activation) is nn.ReLU
 
 
-def _takes_statistics(mlp: SharedMLP) -> bool:
-    norms = [layer.norm for layer in mlp if layer.norm is not None]
-    return any(norm.training or norm.running_mean is None for norm in norms)
+def takes_statistics(layer: SharedLayer) -> bool:
+    """Whether its norm goes by the batch."""
+    return layer.norm is not None and (layer.norm.training or layer.norm.running_mean is None)
 
 
 class FeaturePropagation(nn.Module):

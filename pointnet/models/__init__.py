@@ -7,6 +7,7 @@ from .encoder import PointNetEncoder as PointNetEncoder
 from .encoder import PointNetModel as PointNetModel
 from .encoder import Transforms as Transforms
 from .pointnet import PointNetClassifier as PointNetClassifier
+from .pointnet2 import PointNet2Classifier as PointNet2Classifier
 from .pretrained import MODELS as MODELS
 from .pretrained import Pretrained as Pretrained
 from .segmentation import PointNetPartSegmenter as PointNetPartSegmenter

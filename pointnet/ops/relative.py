@@ -8,7 +8,7 @@ layer is a gathered row, a sum and a ReLU, and its output need not be kept: it i
 Rows are pairs, (B * S * K, D), the K of a centre in turn. A block of them is in the cache while it is worked on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,19 +41,19 @@ def pairs_linear(
 
 
 def affine_of(
-    norm: Norm, bias: Tensor | None, count: int, like: Tensor, moments: Callable[[], tuple[Tensor, Tensor]]
+    norm: Norm, bias: Tensor | None, count: int, like: Tensor, moments: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the norm makes of z + bias, as (z - mean) * gain + shift: -> (D,) each, of the dtype of `like`.
 
     Args:
-        count, moments: where the norm takes statistics, of so many z; gives their mean and squares about it, (D,).
+        count, moments: where the norm takes statistics: of so many z, their mean and squares about it, (D,) each.
     """
     if norm is None:
         zero = like.new_zeros(like.shape[-1])
         return zero if bias is None else -bias, torch.ones_like(zero), zero
 
     def of_all_ranks() -> tuple[Tensor, Tensor, Tensor]:
-        mean, squares = moments()
+        mean, squares = moments
         found = like.new_full((), count, dtype=torch.float64), mean if bias is None else mean + bias, squares
         if (group := group_of(norm)) is not None:
             found = moments_over_ranks(group, *found)

@@ -256,7 +256,8 @@ def lines_on_network(run: Run) -> Iterator[str]:
     """Lines on a network or a loss that is not PointNet's: which settings change nothing, and how it is loaded."""
     model, kind = run.step.model, type(run.step.model).__name__
     taken = getattr(model, "arguments", {}) if run.own.model is None else {}
-    idle = ", ".join(name for name in OF_NETWORK if name not in taken)
+    widths = ("widths", "head_widths") if "width" in taken else ()  # by `width` alone
+    idle = ", ".join(name for name in OF_NETWORK if name not in (*taken, *widths))
     if run.own.model is not None or is_own(model):
         again = f'load_model("{run.config.out}"{"" if has_name(model) else f", model={kind}(...)"})'
         yield f"a network of your own, {kind}: {idle} change nothing; it is loaded by {again}"

@@ -96,6 +96,7 @@ def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]
         "head_widths": scaled(task.head_widths, config.width),
         "tnet_widths": [scaled(widths, config.tnet_width) for widths in TNET_WIDTHS],
         "dropout": config.dropout,
+        "width": config.width,
     }
     taken = inspect.signature(MODELS[config.network]).parameters  # a network of one's own may take fewer
     return {name: value for name, value in arguments.items() if name in taken}

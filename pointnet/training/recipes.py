@@ -88,6 +88,10 @@ RECIPES["paper_scene"] = dataclasses.replace(
     norm_decay_rate=0.5,
 )  # fmt: skip
 
+# The defaults of `--model pointnet2` and `pointnet2_msg`: those of every classifier, dropped as in the released code.
+RECIPES["pointnet2"] = TrainConfig(model="pointnet2", dropout=0.5)
+RECIPES["pointnet2_msg"] = TrainConfig(model="pointnet2_msg", dropout=0.6)
+
 
 def defaults_of(task: str, dataset: str, init: str = "", model: str = TrainConfig.model) -> TrainConfig:
     """The settings that training begins with: the recipe of the model's name; else that of the task's name, `shapes` to
