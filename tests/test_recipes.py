@@ -144,7 +144,7 @@ def test_a_recipe_that_cannot_be_is_one_line(capsys, tmp_path):
     path = tmp_path / "config.yaml"
     write_config(tmp_path, TrainConfig())
     for words, message in (
-        (["--recipe", "papr"], "no recipe 'papr'; did you mean 'paper'? (known: paper, modern, upright, fast, shapes, "),
+        (["--recipe", "papr"], "no recipe 'papr'; did you mean 'paper'? (known: paper, modern, upright, fast, "),
         (["--recipe", "paper", "--task", "part"], "the recipe paper is for --task classification, got part"),
         (["--recipe", "paper", "--config", str(path)], "--recipe cannot be given with --config, whose settings are"),
         (["--recipe", "paper", "--resume", "--out", str(tmp_path)], "leave out --config and --recipe"),
