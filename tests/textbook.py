@@ -187,3 +187,39 @@ class TextbookPointNet2(nn.Module):
             xyz, points = centres, torch.cat(found, 1).transpose(1, 2)
         whole = torch.cat([xyz, points], 2).transpose(1, 2).unsqueeze(2)
         return self.logits(self.head(torch.max(self.mlps[-1](whole), 3)[0].flatten(1)))
+
+
+def edge_layer(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(2 * in_channels, out_channels, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.LeakyReLU(0.2))
+
+
+def edges_of(x: Tensor, neighbours: int) -> Tensor:
+    """Each point beside what leads to its neighbours: (B, C, N) -> (B, 2 C, N, K)."""
+    squares = x.square().sum(1)
+    distances = squares.unsqueeze(2) - 2 * x.transpose(1, 2) @ x + squares.unsqueeze(1)
+    index = distances.topk(neighbours, 2, largest=False)[1]
+    near = x.transpose(1, 2)[torch.arange(len(x), device=x.device).view(-1, 1, 1), index].permute(0, 3, 1, 2)
+    centre = x.unsqueeze(3).repeat(1, 1, 1, neighbours)
+    return torch.cat([centre, near - centre], 1)
+
+
+class TextbookDGCNN(nn.Module):
+    def __init__(self, num_classes: int, in_channels: int = 3, neighbours: int = 20):
+        super().__init__()
+        self.neighbours = neighbours
+        layers = edge_layer(in_channels, 64), edge_layer(64, 64), edge_layer(64, 128), edge_layer(128, 256)
+        self.edges = nn.ModuleList(layers)
+        self.mlp = nn.Sequential(nn.Conv1d(512, 1024, 1, bias=False), nn.BatchNorm1d(1024), nn.LeakyReLU(0.2))
+        self.head = nn.Sequential(dense_layer(2048, 512, 0.5), dense_layer(512, 256, 0.5))
+        for layer in self.head:
+            layer[2] = nn.LeakyReLU(0.2)
+        self.logits = nn.Linear(256, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = []
+        for layer in self.edges:
+            x = torch.max(layer(edges_of(x, self.neighbours)), 3)[0]
+            found.append(x)
+        y = self.mlp(torch.cat(found, 1))
+        return self.logits(self.head(torch.cat([torch.max(y, 2)[0], torch.mean(y, 2)], 1)))

@@ -16,7 +16,7 @@ def run(flags: Namespace) -> int:
     stem = folder / "model" if folder.is_dir() else folder
     path = Path(flags.out or f"{stem}{SUFFIXES[flags.format]}")
     largest = export_model(model, path, flags.format)
-    sizes = ", ".join(f"({clouds}, {points:,})" for clouds, points in SIZES)
+    sizes = ", ".join(f"({clouds}, {max(points, model.least_points):,})" for clouds, points in SIZES)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, for any number of clouds and points")
     print(f"it takes {what_it_takes(model)}")
     solids = len(kinds_of(model))

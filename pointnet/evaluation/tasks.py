@@ -91,7 +91,7 @@ class Classification(Task):
     """One label for a cloud."""
 
     name = "classification"
-    networks: ClassVar[dict[str, str]] = {name: name for name in ("pointnet", "pointnet2", "pointnet2_msg")}
+    networks: ClassVar[dict[str, str]] = {name: name for name in ("pointnet", "pointnet2", "pointnet2_msg", "dgcnn")}
     widths = ENCODER_WIDTHS
     head_widths = CLASSIFIER_HEAD_WIDTHS
     titles = ConfusionMatrix.titles

@@ -36,7 +36,8 @@ METADATA_FILE = "metadata.json"  # within a .pt2
 
 
 def export_model(model: PointNetModel, path: AnyPath, format: str = "onnx") -> float:
-    """Writes `model` in eval mode: points (B, C, N) float32 -> its logits, for any B and N above 0.
+    """Writes `model` in eval mode: points (B, C, N) float32 -> its logits, for any B and N above 0 (of DGCNN, N
+    above the neighbours).
 
     The logits are (B, num_classes), or (B, num_classes, N) for a segmenter. A file for parts takes a second input,
     category (B,) int64, -1 where it is not known; its logits are -inf for parts that a category does not have, as
@@ -87,13 +88,14 @@ def what_it_takes(model: PointNetModel) -> str:
     if isinstance(model, PointNetPartSegmenter):
         unknown = "" if contract.needs_category else ", or -1 where it is not known"
         line += f"; category (B,) int64: 0 to {model.num_categories - 1}{unknown}"
-    return line
+    return f"{line}; N of at least {model.least_points}" if model.least_points > 1 else line
 
 
 def _drawn(model: PointNetModel) -> Iterator[Case]:
     """Random numbers at each of `SIZES`, and categories in turn."""
     generator = torch.Generator().manual_seed(0)
     for clouds, points in SIZES:
+        points = max(points, model.least_points)
         x = 2 * torch.rand(clouds, model.arguments["in_channels"], points, generator=generator) - 1
         if isinstance(model, PointNetPartSegmenter):
             yield Case((x, torch.arange(clouds) % (model.num_categories + 1) - 1))
@@ -136,8 +138,9 @@ def _asked(model: PointNetModel) -> nn.Module:
 
 def _example(model: PointNetModel) -> tuple[tuple[Tensor, ...], Any]:
     """Inputs to trace with, and which of their sizes may vary; a size of 1 would be taken as fixed."""
-    points, batch = torch.zeros(2, model.arguments["in_channels"], 16), Dim("batch")
-    inputs, sizes = (points, torch.zeros(2, dtype=torch.int64)), ({0: batch, 2: Dim("points")}, {0: batch})
+    points, batch = torch.zeros(2, model.arguments["in_channels"], 16 + model.least_points), Dim("batch")
+    some = Dim("points", min=model.least_points) if model.least_points > 1 else Dim("points")
+    inputs, sizes = (points, torch.zeros(2, dtype=torch.int64)), ({0: batch, 2: some}, {0: batch})
     count = 2 if isinstance(model, PointNetPartSegmenter) else 1
     return inputs[:count], sizes[:count]
 

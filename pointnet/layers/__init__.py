@@ -2,6 +2,7 @@
 
 from pointnet.ops.aligned import align
 
+from .edge_conv import EdgeConv
 from .set_abstraction import FeaturePropagation, SetAbstraction
 from .shared_layer import synchronize_norms
 from .shared_mlp import SharedMLP
@@ -16,7 +17,7 @@ from .views import (
 )
 
 __all__ = [
-    "FeaturePropagation", "SetAbstraction", "SharedMLP", "TNet", "align", "conv1d_to_linear", "conv2d_to_linear",
-    "linear_to_conv1d", "linear_to_full_conv2d", "linear_to_pointwise_conv2d", "orthogonality_loss",
+    "EdgeConv", "FeaturePropagation", "SetAbstraction", "SharedMLP", "TNet", "align", "conv1d_to_linear",
+    "conv2d_to_linear", "linear_to_conv1d", "linear_to_full_conv2d", "linear_to_pointwise_conv2d", "orthogonality_loss",
     "summed_conv2d_to_linear", "synchronize_norms",
 ]  # fmt: skip

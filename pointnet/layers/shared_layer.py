@@ -108,7 +108,7 @@ class SharedLayer(nn.Module):
         extra = as_sequence(context)
         channels, got = self.conv.in_channels - self._check_context(x, extra), tuple(x.shape)
         if x.dim() != 3 or x.shape[1] != channels:
-            raise ValueError(f"points must be (B, {channels}, N), got {got}{_shape_hint(got, channels)}")
+            raise ValueError(f"points must be (B, {channels}, N), got {got}{shape_hint(got, channels)}")
         if x.shape[2] == 0:
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
         if transform is not None:
@@ -169,7 +169,8 @@ def as_sequence(context: Context) -> Sequence[Tensor]:
     return () if context is None else (context,) if isinstance(context, Tensor) else context
 
 
-def _shape_hint(shape: tuple[int, ...], channels: int) -> str:
+def shape_hint(shape: tuple[int, ...], channels: int) -> str:
+    """What may be wrong with points of this shape, to end a message with; empty where nothing is known."""
     if len(shape) == 3 and shape[2] == channels:
         return "; points go last: transpose with x.transpose(1, 2)"
     if len(shape) == 2 and channels in shape:

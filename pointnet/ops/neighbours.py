@@ -139,7 +139,10 @@ def knn_definition(points: Tensor, queries: Tensor, neighbours: int, lengths: Le
     points, mask = filled(points, lengths)
     distances = squared_distances(points, queries)
     distances = distances if mask is None else distances.masked_fill(~mask, torch.inf)
-    order = distances.sort(dim=2, stable=True).indices[:, :, :neighbours]
+    if torch.compiler.is_exporting():  # ONNX knows no stable sort, and its TopK gives ties the lowest index first
+        order = distances.topk(neighbours, 2, largest=False).indices  # of a cloud with as many points
+    else:
+        order = distances.sort(dim=2, stable=True).indices[:, :, :neighbours]
     return only_existing(order, neighbours, points, lengths)
 
 
