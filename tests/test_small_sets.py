@@ -20,7 +20,7 @@ from pointnet.training import TrainConfig, fit
 from pointnet.training import run as run_module
 from pointnet.training.checks import dry_run
 from pointnet.training.losses import balanced_weights, label_loss
-from pointnet.training.run_folder import read_result
+from pointnet.training.run_folder import read_metrics, read_result
 from pointnet.training.small_sets import accuracy_by_chance, lines_on_data, lines_on_result
 from tests.helpers import (
     QUICK,
@@ -169,8 +169,20 @@ def test_another_metric_chooses_the_epoch_and_then_the_loss_and_then_the_later(t
 def test_a_metric_of_another_task_is_refused_by_name():
     with pytest.raises(ValueError, match=r"no metric 'class_miou' \(known: overall_accuracy, mean_class_accuracy\)"):
         TrainConfig(choose_by="class_miou")
-    assert TrainConfig(task="part", choose_by="class_miou").chooser == "class_miou"
-    assert TrainConfig(task="part").chooser == "instance_miou"
+    assert [TrainConfig(task="part", choose_by=by).chooser for by in ("class_miou", "")] == [
+        "class_miou",
+        "instance_miou",
+    ]
+
+
+@pytest.mark.parametrize("least", [1, 20])
+def test_the_loss_that_decides_has_the_targets_of_training_where_clouds_are_repeated(tmp_path, least):
+    fit(tiny(tmp_path / "run", epochs=1, min_steps=least, label_smoothing=0.3), DATA, log=quiet)
+    val = split_validation(DATA, 0, 0.25)[1]
+    with torch.no_grad():
+        logits = load_model(tmp_path / "run")(val.points)
+    wanted = F.cross_entropy(logits, val.labels, label_smoothing=0.3 * (least > 1))
+    assert read_metrics(tmp_path / "run")[0]["val_loss"] == pytest.approx(float(wanted), rel=1e-4)
 
 
 # Imbalance.
@@ -195,8 +207,7 @@ def test_of_points_it_is_the_mean_of_the_labels_own(smoothing):
     model, logits = PointNetPartSegmenter(**TASKS["part"].arguments(data)), torch.randn(3, 4, 32)
 
     def loss(weights):
-        config = TrainConfig(task="part", label_smoothing=smoothing)
-        return label_loss(config, model, logits, parts, data.labels, weights)
+        return label_loss(TrainConfig(label_smoothing=smoothing), model, logits, parts, data.labels, weights)
 
     assert (weights > 0).tolist() == [True, True, False, False]
     of_part = [loss(torch.eye(4)[part]) * parts.numel() / (parts == part).sum() for part in (0, 1)]

@@ -45,6 +45,7 @@ def evaluate(
     contract: Contract | None = None,
     degrees: float = 0.0,
     by_class: bool = False,
+    smoothing: float = 0.0,
     look: Callable[[Tensor, Tensor, Tensor, Tensor], None] = lambda *batch: None,
     task: Task | None = None,
 ) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def evaluate(
             None: six channels that `data` does not name have normals, and the temperature is 1.
         degrees: all clouds are rotated about the up axis by so much.
         by_class: add "of_class", the accuracy or IoU of each class that occurs (of parts, of each category) by name.
+        smoothing: the share of the loss's targets that is spread over all classes.
         look: called with each batch: its points with all that are stored, logits of temperature 1, logarithms of
             probabilities, and labels.
         task: what a network of one's own is for, if it does not classify clouds.
@@ -82,7 +84,7 @@ def evaluate(
                 logits, logs = vote(model, x, votes, normals, temperature, *more)
                 look(points, logits, logs, true)
                 scores.update(task.predict(model, logs, category), true, valid, *more)
-                loss -= torch.where(valid, logs.gather(1, true.unsqueeze(1)).squeeze(1), 0.0).sum(dtype=torch.float64)
+                loss -= torch.where(valid, of_targets(logs, true, smoothing), 0.0).sum(dtype=torch.float64)
                 labels += valid.sum()
             after_batch()
     for tensor in (*scores.sums, loss, labels):
@@ -90,6 +92,12 @@ def evaluate(
     shares = zip(task.categories(data) or task.class_names(data), scores.of_class().tolist(), strict=True)
     of_class = {name: share for name, share in shares if not math.isnan(share)}
     return {"loss": float(loss / labels), **scores.result(), **({"of_class": of_class} if by_class else {})}
+
+
+def of_targets(logs: Tensor, true: Tensor, smoothing: float) -> Tensor:
+    """The logarithms of probabilities (B, K) or (B, K, N) at the targets, a share of which is spread over all."""
+    right = logs.gather(1, true.unsqueeze(1)).squeeze(1)
+    return torch.lerp(right, logs.mean(1), smoothing) if smoothing else right
 
 
 @contextmanager

@@ -144,12 +144,10 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             run.calibrate(check)
             started = time.perf_counter()
             # Validation repeats every epoch, so it takes no more points of a cloud than training does.
-            count = run.config.num_points
-            scores = (
-                evaluate(run.evaluated, val, run.device, check, run.world, num_points=count, task=run.task)
-                if len(val)
-                else {}
-            )
+            # Of few clouds the loss often decides; it is that of training, as a smoothed network is never certain.
+            smoothing = run.config.label_smoothing if run.passes > 1 else 0.0
+            how: Any = {"num_points": run.config.num_points, "task": run.task, "smoothing": smoothing}
+            scores = evaluate(run.evaluated, val, run.device, check, run.world, **how) if len(val) else {}
             validated = time.perf_counter() - started if len(val) else 0.0
         except Stopped:
             run.save()
