@@ -198,7 +198,7 @@ def _(self: SharedMLP, x: Tensor, context=None, lengths=None, transform=None) ->
     return self(x, context, lengths, transform).mean(2)
 
 
-@mutation("pooled: the largest whatever the norm's sign", pooled, "_signs")
+@mutation("pooled: the largest whatever the norm's sign", pooled, "signs")
 def _(weight: Tensor, norm: nn.BatchNorm1d | None) -> Tensor:
     return weight.new_ones(len(weight))
 
