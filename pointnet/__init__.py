@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .layers import SharedMLP, TNet, orthogonality_loss
     from .models.chunks import critical_points
     from .models.dgcnn import DGCNNClassifier
+    from .models.edgenet import EdgeNetClassifier
     from .models.encoder import PointNetEncoder
     from .models.pointnet import PointNetClassifier
     from .models.pointnet2 import PointNet2Classifier
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["PointNetClassifier", "PointNetEncoder", "PointNetPartSegmenter", "PointNetSegmenter", "SharedMLP", "TNet"]
-__all__ += ["DGCNNClassifier", "PointNet2Classifier"]
+__all__ += ["DGCNNClassifier", "EdgeNetClassifier", "PointNet2Classifier"]
 __all__ += ["critical_points", "embed", "label_points", "load_model", "orthogonality_loss", "predict"]
 _HOMES = {"embed": "inference.embed", "label_points": "inference.label", "predict": "inference.predict"}
 _HOMES |= dict.fromkeys(("SharedMLP", "TNet", "orthogonality_loss"), "layers")  # the others are of models

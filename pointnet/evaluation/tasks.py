@@ -91,7 +91,9 @@ class Classification(Task):
     """One label for a cloud."""
 
     name = "classification"
-    networks: ClassVar[dict[str, str]] = {name: name for name in ("pointnet", "pointnet2", "pointnet2_msg", "dgcnn")}
+    networks: ClassVar[dict[str, str]] = {
+        name: name for name in ("pointnet", "pointnet2", "pointnet2_msg", "dgcnn", "edgenet")
+    }
     widths = ENCODER_WIDTHS
     head_widths = CLASSIFIER_HEAD_WIDTHS
     titles = ConfusionMatrix.titles

@@ -1,0 +1,173 @@
+"""EdgeNet, a network of this library: every neighbourhood is a max over sums of two points' numbers, so that nothing is
+computed for a pair of points, and no tensor of pairs exists (identity 12, `pointnet.ops.edges`).
+
+Where its ideas come from:
+
+- centres are farthest points, and each level sees fewer of them: PointNet++ (Qi et al. 2017), section 3.2 and 3.3;
+- relative coordinates beside features, one layer and a max: PointNet++, and PointNeXt (Qian et al. 2022), section 3.2,
+  which divides them by a radius;
+- a map of x_j - x_i as an edge, on a graph of nearest neighbours: EdgeConv of DGCNN (Wang et al. 2019), section 3;
+- residual layers of twice the width between two levels: PointNeXt's InvResMLP;
+- one layer and not several before each max: what identity 12 asks for. The norm comes after the max, of S centres.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointnet.layers.shared_layer import BatchNormLast
+from pointnet.layers.shared_mlp import SharedMLP, scaled
+from pointnet.ops.edges import pooled_edges
+from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, point_mask
+from pointnet.ops.neighbours import farthest_point_sampling, gather, knn
+
+from .pretrained import Pretrained
+
+CENTRES = (512, 128, 32)  # of the levels
+NEIGHBOURS = (16, 24, 16, 24)  # of the centres of each level among the points of the one before, and 128 among 128
+RADII = (0.09, 0.16, 0.25, 0.32)  # the mean distance of these neighbours, of 1,024 points of ModelNet40
+WIDTHS, LAST_WIDTHS = (32, 96, 256), (512, 512, 256)
+
+
+class Structure(NamedTuple):
+    """Which points of a cloud are centres, and whose neighbours; it has no gradient.
+
+    centres: (B, 512) indices of points; those of the other levels are the first 128 and 32 of them.
+    neighbours: (B, S, K) each, of `NEIGHBOURS`.
+    lengths: of the points and of the centres of each level, where clouds are padded.
+    """
+
+    centres: Tensor
+    neighbours: tuple[Tensor, ...]
+    lengths: tuple[Lengths, ...]
+
+
+@torch.no_grad()
+def structure_of(points: Tensor, lengths: Lengths = None) -> Structure:
+    """The structure of clouds (B, 3, N). A cloud with fewer points than centres has each of them as a centre.
+
+    Sampling begins at the point that is the farthest from the mean, so it does not depend on the order of the points.
+    """
+    mask = None if lengths is None else point_mask(lengths, points)
+    points = fill_padding(points, mask)
+    count = points.shape[2] if mask is None else mask.sum(2, keepdim=True)
+    squares = (points - points.sum(2, keepdim=True) / count).square().sum(1, keepdim=True)
+    first = fill_padding(squares, mask, -1)[:, 0].argmax(1)
+    centres = farthest_point_sampling(points, min(CENTRES[0], points.shape[2]), lengths, first)
+    taken = gather(points, centres)
+    levels = [points, *(taken[:, :, :size] for size in CENTRES)]
+    of_levels = [lengths, *(None if lengths is None else lengths.clamp(max=size) for size in CENTRES)]
+    pairs = ((0, 1), (1, 2), (2, 2), (2, 3))  # the levels of points and of centres
+    found = (knn(levels[i], k, levels[j], of_levels[i]) for k, (i, j) in zip(NEIGHBOURS, pairs, strict=True))
+    return Structure(centres, tuple(found), tuple(of_levels))
+
+
+class EdgeMax(nn.Module):
+    """max_j W [(p_j - c_i) / radius; f_j] + V f_i of centres i, then norm and ReLU: (B, C, N) -> (B, D, S).
+
+    W is applied to the N points, and to no pair. A residual one has D = C, subtracts f_i from f_j too, has no V, and
+    adds what the norm gives to f_i.
+
+    Args:
+        channels: C of the features beside the coordinates; 0 for none.
+        out_channels: D.
+        radius: what coordinates are divided by.
+        residual: see above.
+    """
+
+    def __init__(self, channels: int, out_channels: int, radius: float, residual: bool = False):
+        super().__init__()
+        self.radius, self.residual = radius, residual
+        self.edge = nn.Linear(3 + channels, out_channels, bias=False)
+        self.skip = nn.Linear(channels, out_channels, bias=False) if channels and not residual else None
+        self.norm = BatchNormLast(nn.BatchNorm1d(out_channels))
+
+    def forward(self, points: Tensor, features: Tensor, centres: Tensor, neighbours: Tensor, mask: Mask) -> Tensor:
+        """points (B, 3, N), features (B, C, N), centres (B, S), neighbours (B, S, K), the mask of centres (B, 1, S)."""
+        of_points, of_features = self.edge.weight.split([3, features.shape[1]], 1)
+        places = applied(of_points, points / self.radius)
+        b = places + applied(of_features, features) if features.shape[1] else places
+        a = -gather(b if self.residual else places, centres)
+        if self.skip is not None:
+            a = a + applied(self.skip.weight, gather(features, centres))
+        y = batch_norm(pooled_edges(a, b, neighbours, None, None, mask), self.norm.norm, mask)
+        return fill_padding(F.relu(y + gather(features, centres) if self.residual else y), mask)
+
+
+def applied(weight: Tensor, x: Tensor) -> Tensor:
+    """W x of each point, stored as rows: (D, C), (B, C, N) -> (B, D, N)."""
+    return F.linear(x.transpose(1, 2), weight).transpose(1, 2)
+
+
+class EdgeNetClassifier(Pretrained, name="edgenet"):
+    """Scores a cloud for each class: (B, C, N) -> (B, num_classes) logits.
+
+    Levels of 512, 128 and 32 centres with 32, 96 and 256 channels, each an `EdgeMax` on 16 to 24 neighbours; at 128
+    also a residual one; then residual shared layers. One shared layer of 512 and a max over the 32, then 512, 256 with
+    dropout and one Linear. 906,696 parameters at 40 classes and 25.2 M multiply-adds per cloud of 1,024 points, an
+    eighteenth of PointNet's; to find centres and neighbours takes longer than these do (`structure_of`). The radii are
+    for clouds in the unit sphere.
+
+    Args:
+        num_classes: how many classes.
+        in_channels: C >= 3; xyz first. Further channels are features of the points.
+        dropout: after each hidden layer of the head.
+        width: of all layers; in multiples of 8.
+    """
+
+    def __init__(self, num_classes: int = 40, in_channels: int = 3, dropout: float = 0.4, width: float = 1.0):
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if in_channels < 3:
+            raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
+        (one, two, three), (last, *head) = scaled(WIDTHS, width), scaled(LAST_WIDTHS, width)
+        self.level1 = EdgeMax(in_channels - 3, one, RADII[0])
+        self.level2 = EdgeMax(one, two, RADII[1])
+        self.within2 = EdgeMax(two, two, RADII[2], residual=True)
+        self.mlp2 = SharedMLP([two, 2 * two, two], last_activation=False)
+        self.level3 = EdgeMax(two, three, RADII[3])
+        self.mlp3 = SharedMLP([three, 2 * three, three], last_activation=False)
+        self.mlp = SharedMLP([three + 3, last])
+        self.head = SharedMLP([last, *head], dropout=dropout).to_linear()
+        self.logits = nn.Linear(head[-1], num_classes)
+
+    @property
+    def num_outputs(self) -> int:
+        return self.logits.out_features
+
+    def forward(self, x: Tensor, lengths: Lengths = None, structure: Structure | None = None) -> Tensor:
+        """(B, C, N) -> (B, num_classes) logits.
+
+        Args:
+            x: (B, C, N).
+            lengths: (B,) integers; only the first lengths[b] points of cloud b exist.
+            structure: `structure_of` these points, or of others in the same order, such as before an augmentation;
+                None: it is computed.
+
+        Raises:
+            ValueError: a wrong shape, or no points.
+        """
+        channels: Any = self.arguments["in_channels"]
+        if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
+            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {tuple(x.shape)}")
+        x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
+        points, features = x[:, :3], x[:, 3:]
+        centres, (near1, near2, near22, near3), sizes = structure or structure_of(points, lengths)
+        one = gather(points, centres)
+        two, three = one[:, :, : CENTRES[1]], one[:, :, : CENTRES[2]]
+        mask1, mask2, mask3 = (
+            None if size is None else point_mask(size, at)
+            for size, at in zip(sizes[1:], (one, two, three), strict=True)
+        )
+        f = self.level1(points, features, centres, near1, mask1)
+        order = torch.arange(two.shape[2], device=x.device).expand(len(x), -1)
+        f = self.level2(one, f, order, near2, mask2)
+        f = self.within2(two, f, order, near22, mask2)
+        f = F.relu(f + self.mlp2(f, lengths=sizes[2]))
+        f = self.level3(two, f, order[:, : three.shape[2]], near3, mask3)
+        f = F.relu(f + self.mlp3(f, lengths=sizes[3]))
+        pooled = self.mlp.max_pool(torch.cat([f, three], 1), lengths=sizes[3])
+        return self.logits(self.head(pooled))

@@ -1,0 +1,173 @@
+"""EdgeNet: counted, equal to itself on pairs, and its laws."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from pointnet import EdgeNetClassifier, predict
+from pointnet.commands.train_flags import parse_command
+from pointnet.models import edgenet, load_model
+from pointnet.models.edgenet import CENTRES, EdgeMax, structure_of
+from pointnet.ops.neighbours import gather
+from pointnet.training import fit
+from pointnet.training.recipes import RECIPES
+from tests.helpers import Largest, count_multiply_adds, described, quiet, tiny, trained_looking, two_shapes
+
+
+def small(**arguments) -> EdgeNetClassifier:
+    torch.manual_seed(0)
+    return trained_looking(EdgeNetClassifier(3, **({"width": 0.125} | arguments)))
+
+
+def clouds(points: int, channels: int = 3, count: int = 3) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(count, channels, points, dtype=torch.float64) / 2
+
+
+def on_pairs(layer: EdgeMax, points, features, centres, neighbours) -> torch.Tensor:
+    """What an EdgeMax says of itself, of all pairs."""
+    relative = (gather(points, neighbours) - gather(points, centres).unsqueeze(3)) / layer.radius
+    near, own = gather(features, neighbours), gather(features, centres)
+    near = near - own.unsqueeze(3) if layer.residual else near
+    pairs = torch.cat([relative, near], 1).permute(0, 2, 3, 1)
+    z = layer.edge(pairs).amax(2)
+    z = z if layer.skip is None else z + layer.skip(own.transpose(1, 2))
+    y = layer.norm(z).transpose(1, 2)
+    return (y + own if layer.residual else y).relu()
+
+
+def test_its_parameters_and_multiply_adds_are_an_eighteenth_of_pointnets():
+    model = EdgeNetClassifier()
+    assert sum(p.numel() for p in model.parameters()) == 906_696
+    counted = count_multiply_adds(WithStructure(model), torch.randn(1, 3, 1024))
+    of_points = 1024 * 3 * 32 + 512 * 35 * 96 + 128 * (32 * 96 + 99 * 96 + 2 * 96 * 192 + 99 * 256)
+    of_cloud = 32 * (96 * 256 + 2 * 256 * 512 + 259 * 512) + 512 * 512 + 512 * 256 + 256 * 40
+    assert counted == of_points + of_cloud == 25_212_928
+
+
+class WithStructure(nn.Module):
+    """The model without the search for its structure, whose products are not the network's."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.structure = structure_of(torch.randn(1, 3, 1024))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x, structure=self.structure)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels", [0, 4])
+@pytest.mark.parametrize("residual", [True, False])
+def test_an_edge_max_is_what_it_says_of_all_pairs(residual, channels, training):
+    if residual and not channels:
+        return
+    torch.manual_seed(2)
+    layer = trained_looking(EdgeMax(channels, channels or 5, 0.3, residual)).train(training)
+    plain, found = copy.deepcopy(layer), []
+    centres, neighbours = torch.randint(20, (2, 9)), torch.randint(20, (2, 9, 6))
+    for each, function in (
+        (layer, lambda *given: layer(*given, None)),
+        (plain, lambda *given: on_pairs(plain, *given)),
+    ):
+        points, features = clouds(20, 3, 2).requires_grad_(), clouds(20, channels, 2).requires_grad_()
+        y = function(points, features, centres, neighbours)
+        inputs = [points, *([features] if channels else []), *each.parameters()]
+        found.append([y.detach(), *torch.autograd.grad(y.square().sum(), inputs), *each.buffers()])
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10 * max(1, float(wanted.abs().max())))
+
+
+@pytest.mark.parametrize("points", [1, 20, 600])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_order_of_the_points_changes_nothing(training, points):
+    model = small(in_channels=4, dropout=0.0).train(training)
+    x, order = clouds(points, 4), torch.randperm(points)
+    wanted = model(x)
+    torch.testing.assert_close(model(x[:, :, order]), wanted, rtol=0, atol=1e-9)
+
+
+def test_only_relative_coordinates_count_but_for_the_last_layers():
+    model = small()
+    with torch.no_grad():
+        model.mlp[0].conv.weight[:, -3:] = 0  # which sees where the last centres are
+    x, far = clouds(100), torch.randn(3, 3, 1, dtype=torch.float64)
+    torch.testing.assert_close(model(x + far), model(x), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("filling", [0.0, 1e6, torch.inf, torch.nan])
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_is_no_centre_and_nobodys_neighbour(training, filling):
+    model, lengths = small(dropout=0.0).train(training), torch.tensor([600, 2, 90])
+    clean, there = copy.deepcopy(model), torch.arange(600) < lengths[:, None, None]
+    x = clouds(600)
+    given = x.where(there, filling).requires_grad_()
+    logits = model(given, lengths=lengths)
+    (gradient,) = torch.autograd.grad(logits.square().sum(), given)
+    assert bool(gradient.isfinite().all())
+    assert not gradient.masked_select(~there).any()
+    torch.testing.assert_close(logits, clean(x.where(there, 7.0), lengths=lengths), rtol=0, atol=1e-12)
+    for got, wanted in zip(model.state_dict().values(), clean.state_dict().values(), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+    if not training:  # a cloud alone or in a batch
+        alone = torch.cat([clean(cloud[None, :, :n]) for cloud, n in zip(x, lengths.tolist(), strict=True)])
+        torch.testing.assert_close(logits, alone, rtol=0, atol=1e-12)
+
+
+def test_the_structure_of_a_cloud_may_be_found_beforehand():
+    model, x = small(), clouds(600)
+    structure = structure_of(x)
+    assert structure.centres.shape == (3, CENTRES[0])
+    assert [each.shape[1:] for each in structure.neighbours] == [(512, 16), (128, 24), (128, 16), (32, 24)]
+    torch.testing.assert_close(model(x, structure=structure), model(x), rtol=0, atol=0)
+    stretched = x * torch.tensor([1.1, 0.9, 1.0]).double()[None, :, None]
+    assert bool(model(stretched, structure=structure).isfinite().all())
+
+
+def test_no_tensor_of_pairs_exists():
+    model, x = EdgeNetClassifier().train(), torch.randn(4, 3, 1024)
+    structure = structure_of(x)
+    with Largest() as largest:
+        model(x, structure=structure).square().sum().backward()
+    assert largest.numel < 4 * 128 * 24 * 96  # the pairs of level 2, whose points' numbers are 4 * 512 * 96
+
+
+def test_in_single_precision_it_is_the_same_network():
+    model, x = small(), clouds(300)
+    single = copy.deepcopy(model).float()
+    structure = structure_of(x)
+    torch.testing.assert_close(single(x.float(), structure=structure).double(), model(x), rtol=0, atol=1e-4)
+
+
+def test_folded_it_is_the_same_and_norms_after_a_max_stay():
+    model, x = small(in_channels=5), clouds(40, 5)
+    folded = model.fold()
+    torch.testing.assert_close(folded(x), model(x), rtol=0, atol=1e-10)
+    assert sum(isinstance(each, nn.BatchNorm1d) for each in folded.modules()) == 4
+
+
+def test_what_it_cannot_take_is_one_line():
+    for x in (torch.zeros(2, 9, 3), torch.zeros(3, 9), torch.zeros(2, 3, 0)):
+        with pytest.raises(ValueError, match=r"points must be \(B, 3, N\) with N >= 1, got"):
+            EdgeNetClassifier(width=0.1)(x)
+    with pytest.raises(ValueError, match="in_channels must be 3"):
+        EdgeNetClassifier(in_channels=2)
+
+
+def test_train_py_trains_it_by_its_own_recipe_and_it_predicts(tmp_path):
+    assert parse_command(["--model", "edgenet"]).config == RECIPES["edgenet"]
+    config = tiny(tmp_path / "run", model="edgenet", epochs=1, early_points=0)
+    fit(config, two_shapes(per_class=8), two_shapes(per_class=4, seed=1), log=quiet)
+    model = load_model(tmp_path / "run")
+    assert type(model) is EdgeNetClassifier
+    assert predict(torch.randn(40, 3).numpy(), model).class_name in model.classes
+    described(model).classes = ("a", "b")
+    model.save_pretrained(tmp_path / "again")
+    x = torch.randn(2, 3, 50)
+    assert torch.equal(load_model(tmp_path / "again")(x), model(x))
+    assert dataclasses.asdict(config)["model"] == "edgenet"
+    assert edgenet.WIDTHS == (32, 96, 256)
