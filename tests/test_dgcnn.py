@@ -124,6 +124,15 @@ def test_padding_is_nobodys_neighbour(training, filling):
         torch.testing.assert_close(logits, alone, rtol=0, atol=1e-12)
 
 
+def test_in_training_a_padded_batch_is_the_batch_without_padding():
+    model, x = small(dropout=0.0).train(), torch.randn(3, 3, 20, dtype=torch.float64)
+    clean, x[:, :, 9:] = copy.deepcopy(model), torch.nan
+    got, wanted = model(x, lengths=torch.full((3,), 9)), clean(x[:, :, :9])
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+    for got, wanted in zip(model.state_dict().values(), clean.state_dict().values(), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("ragged", [True, False])
 def test_the_edges_are_the_definition(training, ragged):

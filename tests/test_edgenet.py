@@ -9,6 +9,7 @@ from torch import nn
 
 from pointnet import EdgeNetClassifier, predict
 from pointnet.commands.train_flags import parse_command
+from pointnet.inference.export import export_model
 from pointnet.models import edgenet, load_model
 from pointnet.models.edgenet import CENTRES, EdgeMax, structure_of
 from pointnet.ops.neighbours import gather
@@ -118,6 +119,15 @@ def test_padding_is_no_centre_and_nobodys_neighbour(training, filling):
         torch.testing.assert_close(logits, alone, rtol=0, atol=1e-12)
 
 
+def test_in_training_a_padded_batch_is_the_batch_without_padding():
+    model, x = small(dropout=0.0).train(), clouds(600)
+    clean, x[:, :, 90:] = copy.deepcopy(model), torch.nan
+    got, wanted = model(x, lengths=torch.full((3,), 90)), clean(x[:, :, :90])
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+    for got, wanted in zip(model.state_dict().values(), clean.state_dict().values(), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+
+
 def test_the_structure_of_a_cloud_may_be_found_beforehand():
     model, x = small(), clouds(600)
     structure = structure_of(x)
@@ -156,6 +166,11 @@ def test_what_it_cannot_take_is_one_line():
             EdgeNetClassifier(width=0.1)(x)
     with pytest.raises(ValueError, match="in_channels must be 3"):
         EdgeNetClassifier(in_channels=2)
+
+
+def test_it_is_not_exported_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="not written: EdgeNetClassifier is not exported: its centres are found one"):
+        export_model(described(EdgeNetClassifier(3, width=0.1)), tmp_path / "model.onnx")
 
 
 def test_train_py_trains_it_by_its_own_recipe_and_it_predicts(tmp_path):

@@ -52,14 +52,16 @@ def export_model(model: PointNetModel, path: AnyPath, format: str = "onnx") -> f
         format: "onnx" (standard operators only), or "torch" for a .pt2 (PyTorch's own operators only).
 
     Raises:
-        ValueError: an unknown format, or a model without a contract or logits; or the file's logits or answers are not
-            the model's, and nothing is written.
+        ValueError: an unknown format, or a model without a contract or logits, or one that is not exported; or the file's
+            logits or answers are not the model's, and nothing is written.
         MissingExtraError: the packages of the extra `export` are not installed.
         OSError: the file cannot be written.
     """
     if format not in SUFFIXES:
         raise ValueError(f"format must be {' or '.join(SUFFIXES)}, got '{format}'")
     task_of(model)  # an encoder alone has no logits
+    if model.not_exported:
+        raise ValueError(f"{path}: not written: {type(model).__name__} is not exported: {model.not_exported}")
     path, reference, contract = Path(path), copy.deepcopy(model).cpu().float().eval(), Contract.of(model)
     to_content, to_runner = {"onnx": (_to_onnx, _run_onnx), "torch": (_to_torch, _run_torch)}[format]
     items = {"classes": list(model.classes), **contract.as_json()}

@@ -36,17 +36,16 @@ class Structure(NamedTuple):
 
     centres: (B, 512) indices of points; those of the other levels are the first 128 and 32 of them.
     neighbours: (B, S, K) each, of `NEIGHBOURS`.
-    lengths: of the points and of the centres of each level, where clouds are padded.
     """
 
     centres: Tensor
     neighbours: tuple[Tensor, ...]
-    lengths: tuple[Lengths, ...]
 
 
 @torch.no_grad()
 def structure_of(points: Tensor, lengths: Lengths = None) -> Structure:
-    """The structure of clouds (B, 3, N). A cloud with fewer points than centres has each of them as a centre.
+    """The structure of clouds (B, 3, N). Where there are fewer points than centres, each is one; so the centres that
+    exist are the first lengths[b] of each level, as the points are.
 
     Sampling begins at the point that is the farthest from the mean, so it does not depend on the order of the points.
     """
@@ -58,10 +57,9 @@ def structure_of(points: Tensor, lengths: Lengths = None) -> Structure:
     centres = farthest_point_sampling(points, min(CENTRES[0], points.shape[2]), lengths, first)
     taken = gather(points, centres)
     levels = [points, *(taken[:, :, :size] for size in CENTRES)]
-    of_levels = [lengths, *(None if lengths is None else lengths.clamp(max=size) for size in CENTRES)]
     pairs = ((0, 1), (1, 2), (2, 2), (2, 3))  # the levels of points and of centres
-    found = (knn(levels[i], k, levels[j], of_levels[i]) for k, (i, j) in zip(NEIGHBOURS, pairs, strict=True))
-    return Structure(centres, tuple(found), tuple(of_levels))
+    found = (knn(levels[i], k, levels[j], lengths) for k, (i, j) in zip(NEIGHBOURS, pairs, strict=True))
+    return Structure(centres, tuple(found))
 
 
 class EdgeMax(nn.Module):
@@ -117,6 +115,8 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
         width: of all layers; in multiples of 8.
     """
 
+    not_exported = "its centres are found one after another, hundreds of times the operators of the network"
+
     def __init__(self, num_classes: int = 40, in_channels: int = 3, dropout: float = 0.4, width: float = 1.0):
         super().__init__()
         if num_classes < 1:
@@ -155,19 +155,16 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {tuple(x.shape)}")
         x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
         points, features = x[:, :3], x[:, 3:]
-        centres, (near1, near2, near22, near3), sizes = structure or structure_of(points, lengths)
+        centres, (near1, near2, near22, near3) = structure or structure_of(points, lengths)
         one = gather(points, centres)
         two, three = one[:, :, : CENTRES[1]], one[:, :, : CENTRES[2]]
-        mask1, mask2, mask3 = (
-            None if size is None else point_mask(size, at)
-            for size, at in zip(sizes[1:], (one, two, three), strict=True)
-        )
+        mask1, mask2, mask3 = (None if lengths is None else point_mask(lengths, each) for each in (one, two, three))
         f = self.level1(points, features, centres, near1, mask1)
         order = torch.arange(two.shape[2], device=x.device).expand(len(x), -1)
         f = self.level2(one, f, order, near2, mask2)
         f = self.within2(two, f, order, near22, mask2)
-        f = F.relu(f + self.mlp2(f, lengths=sizes[2]))
+        f = F.relu(f + self.mlp2(f, lengths=lengths))
         f = self.level3(two, f, order[:, : three.shape[2]], near3, mask3)
-        f = F.relu(f + self.mlp3(f, lengths=sizes[3]))
-        pooled = self.mlp.max_pool(torch.cat([f, three], 1), lengths=sizes[3])
+        f = F.relu(f + self.mlp3(f, lengths=lengths))
+        pooled = self.mlp.max_pool(torch.cat([f, three], 1), lengths=lengths)
         return self.logits(self.head(pooled))

@@ -31,6 +31,7 @@ class Pretrained(nn.Module):
 
     model_name: ClassVar[str] = ""  # in `MODELS`
     scores_each_point: ClassVar[bool] = False  # logits (B, num_outputs, N) in place of (B, num_outputs)
+    not_exported: ClassVar[str] = ""  # why there is no file of it for `export`
     least_points: int = 1  # of a cloud, in an exported file
     built_on_meta: ClassVar[bool] = True  # for loading it can be built without memory for its numbers
     classes: tuple[str, ...] = ()
