@@ -52,8 +52,8 @@ def export_model(model: PointNetModel, path: AnyPath, format: str = "onnx") -> f
         format: "onnx" (standard operators only), or "torch" for a .pt2 (PyTorch's own operators only).
 
     Raises:
-        ValueError: an unknown format, or a model without a contract or logits, or one that is not exported; or the file's
-            logits or answers are not the model's, and nothing is written.
+        ValueError: an unknown format, or a model without a contract or logits, or one that is not exported; or the
+            file's logits or answers are not the model's, and nothing is written.
         MissingExtraError: the packages of the extra `export` are not installed.
         OSError: the file cannot be written.
     """
