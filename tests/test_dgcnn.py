@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pointnet import DGCNNClassifier, __main__, predict
+from pointnet import DGCNNClassifier, __main__, critical_points, predict
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.analysis import SHARES, analyse
 from pointnet.inference.export import SUFFIXES, export_model
@@ -159,6 +159,11 @@ def test_folded_it_is_the_same_without_norms():
     assert type(fold_norms(model.edges[0])) is EdgeConv
 
 
+def test_it_has_no_critical_points():
+    with pytest.raises(ValueError, match="a DGCNNClassifier has no critical points"):
+        critical_points(small(), torch.randn(1, 3, 20, dtype=torch.float64))
+
+
 def test_what_an_edge_conv_cannot_take_is_one_line():
     layer = EdgeConv(3, 4)
     for x, message in (
@@ -178,6 +183,7 @@ def test_it_is_saved_loaded_and_predicts(tmp_path):
     model = described(DGCNNClassifier(3, **SMALL))
     model.save_pretrained(tmp_path)
     loaded = DGCNNClassifier.from_pretrained(tmp_path)
+    assert "DGCNN (Wang et al., ACM Transactions on Graphics 2019) with" in (tmp_path / "README.md").read_text()
     x = torch.randn(2, 3, 32)
     assert torch.equal(loaded(x), model(x))
     assert predict(torch.randn(40, 3).numpy(), loaded).class_name in model.classes

@@ -63,10 +63,15 @@ def critical_points(model: PointNetModel | PointNetEncoder, x: Tensor, lengths: 
     unchanged within rounding. It is the critical set of PointNet's theorem 2, with the T-Nets' maxes included.
 
     Raises:
-        ValueError: in training mode or without running statistics, where every point takes part in the norms.
+        ValueError: in training mode or without running statistics, where every point takes part in the norms; or a
+            network that is not a PointNet.
     """
     check_points_are_independent(model)
     encoder = model.encoder if isinstance(model, PointNetModel) else model
+    if not isinstance(encoder, PointNetEncoder):
+        raise ValueError(
+            f"a {type(model).__name__} has no critical points: it is no PointNet, its points see each other"
+        )
     _, transforms, (features,) = encoder.encode(x, lengths, keep=[len(encoder.mlp1)])
     critical = torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
     for tnet, points in ((encoder.input_tnet, x), (encoder.feature_tnet, features)):

@@ -43,6 +43,8 @@ class DGCNNClassifier(Pretrained, name="dgcnn"):
         width: of all layers, relative to the published; multiples of 8.
     """
 
+    source = "DGCNN (Wang et al., ACM Transactions on Graphics 2019)"
+
     def __init__(
         self,
         num_classes: int = 40,

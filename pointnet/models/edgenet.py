@@ -115,6 +115,7 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
         width: of all layers; in multiples of 8.
     """
 
+    source = "EdgeNet, a network of this library,"
     not_exported = "its centres are found one after another, hundreds of times the operators of the network"
 
     def __init__(self, num_classes: int = 40, in_channels: int = 3, dropout: float = 0.4, width: float = 1.0):

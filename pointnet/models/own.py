@@ -16,6 +16,7 @@ OUTPUTS = ("num_classes", "num_parts")  # an argument of the constructor: how ma
 class OwnNetwork(Pretrained):
     """A network that the library did not write. Its state dict is as it was before."""
 
+    source = "A network of one's own"
     built_on_meta = False  # it may compute with numbers when it is built
 
     @property

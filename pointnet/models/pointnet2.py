@@ -53,6 +53,8 @@ class PointNet2Classifier(Pretrained, name="pointnet2"):
         ValueError: an argument outside the values above.
     """
 
+    source = "PointNet++ (Qi, Yi, Su, Guibas, NIPS 2017)"
+
     def __init__(
         self,
         num_classes: int = 40,

@@ -31,6 +31,7 @@ class Pretrained(nn.Module):
 
     model_name: ClassVar[str] = ""  # in `MODELS`
     scores_each_point: ClassVar[bool] = False  # logits (B, num_outputs, N) in place of (B, num_outputs)
+    source: ClassVar[str] = "PointNet (Qi, Su, Mo, Guibas, CVPR 2017)"  # of the network, for the model card
     not_exported: ClassVar[str] = ""  # why there is no file of it for `export`
     least_points: int = 1  # of a cloud, in an exported file
     built_on_meta: ClassVar[bool] = True  # for loading it can be built without memory for its numbers
@@ -231,7 +232,7 @@ tags:
 
 # {kind}, {len(model.classes)} classes
 
-PointNet (Qi, Su, Mo, Guibas, CVPR 2017) with {sum(p.numel() for p in model.parameters()):,} parameters.
+{model.source} with {sum(p.numel() for p in model.parameters()):,} parameters.
 
 ```python
 from pointnet import {kind}
