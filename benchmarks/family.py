@@ -1,0 +1,184 @@
+"""Time and memory of the family's networks, ours and the textbook's with the same weights, in turn.
+
+python -m benchmarks.family [NAME ...] [--device cuda] [--rounds 9]
+
+A step is forward and backward; inference is of our folded network and of the textbook's in eval mode. The floor is the
+multiply-adds that ours takes, at the rate of a product of rows into kept memory. *Neighbours* is sampling and finding
+neighbours alone, as a share of our time. Another network joins by one entry of `FAMILY`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common import check_equal, loss_of, machine, make_alike, parser, peak_memory, side_by_side
+from pointnet import PointNet2Classifier
+from pointnet.devices import keep_freed_memory
+from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS
+from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather
+from tests.textbook import TextbookPointNet2
+
+ROWS = (2048, 128, 256)  # rows, channels in and out of the product that gives the machine's rate
+
+
+class Entry(NamedTuple):
+    """A network of the family.
+
+    ours, textbook: make one with 40 classes.
+    clouds: of 1,024 points in a batch.
+    searches: all sampling and finding of neighbours that ours does for a batch.
+    """
+
+    ours: Callable[[], Any]
+    textbook: Callable[[], nn.Module]
+    clouds: int
+    searches: Callable[[Any, Tensor], object]
+
+
+def of_pointnet2(model: PointNet2Classifier, x: Tensor) -> None:
+    for layer in list(model.abstractions)[:-1]:
+        centres = gather(x, farthest_point_sampling(x, layer.centres))
+        for radius, most in zip(layer.radii, layer.neighbours, strict=True):
+            ball_query(x, centres, radius, most)
+        x = centres
+
+
+def pointnet2(scales: str) -> Entry:
+    textbook = partial(TextbookPointNet2, 40, LEVELS[scales], ALL_WIDTHS, HEAD_WIDTHS)
+    return Entry(partial(PointNet2Classifier, 40, scales=scales), textbook, 16, of_pointnet2)
+
+
+FAMILY = {"pointnet2": pointnet2("single"), "pointnet2_msg": pointnet2("multi")}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = parser(__doc__ or "")
+    flags.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FAMILY)}; all")
+    flags.add_argument("--num_points", type=int, default=1024)
+    flags.add_argument("--clouds", type=int, help="in a batch; as in FAMILY")
+    args = flags.parse_args(arguments)
+    if unknown := set(args.names) - set(FAMILY):
+        flags.error(f"names must be of {', '.join(FAMILY)}, got {', '.join(sorted(unknown))}")
+    torch.set_num_threads(args.threads)
+    print(f"{machine(args.device)}; clouds of {args.num_points:,} points; gradients and logits equal")
+    print(
+        "| freed memory | network | what | ms | textbook | times faster | floor / time | neighbours | MiB | textbook |"
+    )
+    print("|-|-|-|-|-|-|-|-|-|-|")
+    entries = {name: FAMILY[name] for name in args.names or FAMILY}
+    jobs = {
+        name: Job(entry, args.clouds or entry.clouds, args.num_points, args.device) for name, entry in entries.items()
+    }
+    for phase in ("returned", "kept") if args.device == "cpu" else ("-",):
+        if phase == "kept":
+            keep_freed_memory()
+        for name, job in jobs.items():
+            for row in job.rows(args.rounds):
+                print(f"| {phase} | {name}, {len(job.x)} clouds | {row} |", flush=True)
+
+
+class Job:
+    """A network and the textbook's, equal, with a batch; AssertionError if they are not equal."""
+
+    def __init__(self, entry: Entry, clouds: int, points: int, device: str):
+        torch.manual_seed(0)
+        self.entry, self.device = entry, device
+        self.ours, self.textbook = make_alike(entry.ours(), entry.textbook(), device)
+        self.x = on_sphere(clouds, points, device)
+        self.labels = torch.arange(clouds, device=device) % 40
+        # Of fewer clouds the head's norms, which see two values a channel then, pass on little but rounding.
+        check_equal(self.ours, self.textbook, on_sphere(6, points, device), torch.arange(6))
+        self.folded = self.ours.fold()
+        self.adds = {"step": multiply_adds(self._step(self.ours)), "inference": multiply_adds(self._infer(self.folded))}
+        step, infer = (
+            (self._step(self.ours), self._step(self.textbook)),
+            (self._infer(self.folded), self._infer(self.textbook)),
+        )
+        self.calls = {"step": step, "inference": infer}
+        self.took = {what: [peak_memory(call, device) for call in calls] for what, calls in self.calls.items()}
+
+    def _step(self, model: nn.Module) -> Callable[[], None]:
+        def step() -> None:
+            model.train().zero_grad()
+            loss_of(model, self.x, self.labels).backward()
+
+        return step
+
+    def _infer(self, model: nn.Module) -> Callable[[], None]:
+        def infer() -> None:
+            model.eval()
+            with torch.no_grad():
+                model(self.x)
+
+        return infer
+
+    def rows(self, rounds: int) -> list[str]:
+        rows = []
+        for what, (ours, textbook) in self.calls.items():
+            functions = {"ours": ours, "textbook": textbook, "product": product(self.device)}
+            functions["neighbours"] = lambda: self.entry.searches(self.ours, self.x)
+            seconds = side_by_side(functions, rounds, self.device)
+            taken, theirs = seconds["ours"], seconds["textbook"]
+            floor, memory = self.adds[what] / math.prod(ROWS) * seconds["product"], self.took[what]
+            rows.append(
+                f"{what} | {taken * 1e3:,.0f} | {theirs * 1e3:,.0f} | {theirs / taken:.1f} | {floor / taken:.0%} | "
+                f"{seconds['neighbours'] / taken:.0%} | {memory[0]:,.0f} | {memory[1]:,.0f}"
+            )
+        return rows
+
+
+def on_sphere(clouds: int, points: int, device: str) -> Tensor:
+    return F.normalize(torch.randn(clouds, 3, points, device=device), dim=1)
+
+
+def product(device: str) -> Callable[[], None]:
+    rows, channels, width = ROWS
+    x, weight = torch.randn(rows, channels, device=device), torch.randn(channels, width, device=device)
+    kept = x.new_empty(rows, width)
+
+    def multiply() -> None:
+        torch.mm(x, weight, out=kept)
+
+    return multiply
+
+
+def multiply_adds(call: Callable[[], object]) -> int:
+    """Those of a call, with those within the package's operators."""
+
+    def of_rows(rows: Sequence[int], weight: Sequence[int], *given: Any, **more: Any) -> int:
+        return 2 * rows[0] * math.prod(weight)
+
+    def of_rows_backward(*given: Any, **more: Any) -> int:  # the affine term and the scatter
+        rows = given[3]
+        return 2 * 2 * rows[0] * rows[1] * rows[1]
+
+    def of_pairs(a: Any, b: Any, neighbours: Sequence[int], weight: Sequence[int], *given: Any, **more: Any) -> int:
+        return 2 * math.prod((*neighbours, *weight))
+
+    def of_pairs_backward(*given: Any, **more: Any) -> int:
+        return 2 * of_pairs(*given[3:7])
+
+    def of_clouds(x: Sequence[int], weight: Sequence[int], *given: Any, **more: Any) -> int:
+        return 2 * x[0] * x[2] * math.prod(weight)
+
+    def of_moments(x: Sequence[int], *given: Any, **more: Any) -> int:
+        return 2 * x[0] * x[2] * x[1] * x[1]
+
+    ops = torch.ops.pointnet
+    mapping = {
+        ops.extremes: of_clouds, ops.moments: of_moments, ops.group_extremes: of_rows, ops.pairs_linear: of_pairs,
+        ops.group_extremes_backward: of_rows_backward, ops.pairs_linear_backward: of_pairs_backward,
+    }  # fmt: skip
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        call()
+    return counter.get_total_flops() // 2
+
+
+if __name__ == "__main__":
+    main()
