@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import common, data, finetune, inference, memory, scene, segmentation
+from benchmarks import common, data, family, finetune, inference, memory, scene, segmentation
 from pointnet import PointNetClassifier
 from pointnet.commands import train
 from pointnet.training.run_folder import read_config, read_metrics
@@ -32,13 +32,14 @@ BENCHMARKS = [
     ("training_step", "--batch_size 2 --num_points 16", r"\| kept \| fp32 \| ours \| [\d.]+ \|"),
     ("inference", "--batch_size 2 --num_points 16 --stream 1000", r"\| 1,000 \| [\d.]+ \|"),
     ("neighbours", "--clouds 2 --num_points 64", r"\| nearest, K = 20 \| the products alone \| [\d.]+ \| [\d.]+ \|"),
+    ("family", "pointnet2 --clouds 2 --num_points 64", r"\| kept \| pointnet2, 2 clouds \| step \| [\d,]+ \| [\d,]+ \|"),
     ("spellings", "--sizes 2x3x4x5", r"\| `Linear` on \(B, N, C\) \| [*\d.]+ / [*\d.]+ \|"),
     ("data", "--repeat 1", r"\| ours, into the cache \| [\d.]+ \| [\d,]+ \| [\d.]+ \|"),
     ("memory", "--sizes 2x32", r"\| 2 x 32 \| [\d,]+ \| [\d,]+ \|"),
     ("scene", "--points 100", r"100 points, .* points/s; at most [\d,]+ MiB over"),
     ("segmentation", "--part 2x16 --scene 2x16", r"\| kept \| scene \| step \| ours \| [\d.]+ \|"),
 ]
-LONG = ("data", "memory", "segmentation")  # to run, even in small
+LONG = ("data", "family", "memory", "segmentation")  # to run, even in small
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def in_small(monkeypatch):
     monkeypatch.setattr(common, "WIDEST", (1, 8, 16, 32))
     monkeypatch.setattr(inference, "CHUNK", 256)
     monkeypatch.setattr(scene, "HALL", (1.5, 1.5, 3.0))
-    for module in (data, inference, memory, segmentation):
+    for module in (data, family, inference, memory, segmentation):
         monkeypatch.setattr(module, "peak_memory", lambda *given, **options: 1.0)
     yield
     torch.set_num_threads(threads)

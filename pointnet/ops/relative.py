@@ -11,6 +11,7 @@ Rows are pairs, (B * S * K, D), the K of a centre in turn. A block of them is in
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from .pooled import Norm, register, statistics
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Rows that are worked on together: on a CPU a block of floats stays in a core's cache; a GPU needs more work.
-ROWS = {"cpu": 2048}
+ROWS = {"cpu": 1024}
 Block = tuple[int, slice, slice]  # a cloud, some of its centres, and their rows
 
 
@@ -112,7 +113,7 @@ def _pairs_linear(
             near = of_block.mean(0) if near is None else near
             about = torch.sub(of_block, near, out=centred[: len(of_block)])
             lack += about.sum(0)
-            squares += about.square_().sum(0)
+            squares += _dots(about, about)
     lack = lack / len(z)
     squares = (squares - len(z) * lack.square()).clamp(min=0)
     return z, lack if near is None else near.double() + lack, squares
@@ -136,8 +137,7 @@ def _pairs_linear_backward(
         if moments:
             g = torch.sub(z[rows], near, out=of_z[: len(g)]).mul_(double).add_(constant).add_(g)
         grad_weight.addmm_(g.T, x)
-        back = torch.mm(g, weight, out=above[: len(g)])
-        back.mul_(x.sign_())  # the ReLU's: x is 0 where nothing passes
+        back = _through_relu(torch.mm(g, weight, out=above[: len(g)]), x)
         torch.sum(back.unflatten(0, (-1, most)), 1, out=grad_a[cloud, some])
         grad_b[cloud].index_add_(0, neighbours[cloud, some].flatten(), back)
     return grad_a, grad_b, grad_weight
@@ -163,10 +163,22 @@ def _fake_pairs(
 
 
 def _rectified(z: Tensor, mean: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    y = torch.empty_like(z)
+    y, constant = torch.empty_like(z), shift - mean * gain
     for rows in _row_blocks(z):
-        torch.sub(z[rows], mean, out=y[rows]).mul_(gain).add_(shift).relu_()
+        torch.addcmul(constant, z[rows], gain, out=y[rows]).relu_()
     return y
+
+
+def _through_relu(grad: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """The gradient where y, what is given to a ReLU or what it gives, is above 0, else 0; in place without `out`."""
+    return torch.ops.aten.threshold_backward(grad, y, 0, grad_input=grad if out is None else out)
+
+
+def _dots(a: Tensor, b: Tensor) -> Tensor:
+    """The sum over rows of a * b: (R, D), (R, D) -> (D,)."""
+    if a.device.type != "cpu":
+        return (a * b).sum(0)
+    return torch.from_numpy(np.einsum("rd,rd->d", a.numpy(), b.numpy()))  # without the products in memory
 
 
 def _row_blocks(z: Tensor) -> Iterator[slice]:
@@ -178,18 +190,14 @@ def _rectified_backward(
     grad: Tensor, z: Tensor, mean: Tensor, gain: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """-> the gradients of z (R, D), of the gain and of the shift (D,)."""
-    grad_z = torch.empty_like(z)
+    grad_z, constant = torch.empty_like(z), shift - mean * gain
     grad_gain, grad_shift = gain.new_zeros(2, len(gain), dtype=torch.float64)
-    step = min(len(z), ROWS.get(z.device.type, 2**18))
-    kept, passed = z.new_empty(step, z.shape[1]), torch.empty(step, z.shape[1], dtype=torch.bool, device=z.device)
+    kept = z.new_empty(min(len(z), ROWS.get(z.device.type, 2**18)), z.shape[1])
     for rows in _row_blocks(z):
-        of_block = grad_z[rows]
-        centred = torch.sub(z[rows], mean, out=kept[: len(of_block)])
-        y = torch.addcmul(shift, centred, gain, out=of_block)
-        through = torch.gt(y, 0, out=passed[: len(of_block)])
-        g = torch.mul(grad[rows], through, out=of_block)
+        g = torch.addcmul(constant, z[rows], gain, out=grad_z[rows])
+        g = _through_relu(grad[rows], g, out=g)
         grad_shift += g.sum(0)
-        grad_gain += centred.mul_(g).sum(0)
+        grad_gain += _dots(torch.sub(z[rows], mean, out=kept[: len(g)]), g)
         g *= gain
     return grad_z, grad_gain.to(gain.dtype), grad_shift.to(gain.dtype)
 
