@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import check_equal, loss_of, machine, make_alike, parser, peak_memory, side_by_side
-from pointnet import PointNet2Classifier
+from pointnet import DGCNNClassifier, PointNet2Classifier
 from pointnet.devices import keep_freed_memory
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS
-from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather
-from tests.textbook import TextbookPointNet2
+from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, knn
+from tests.textbook import TextbookDGCNN, TextbookPointNet2
 
 ROWS = (2048, 128, 256)  # rows, channels in and out of the product that gives the machine's rate
 
@@ -54,7 +54,17 @@ def pointnet2(scales: str) -> Entry:
     return Entry(partial(PointNet2Classifier, 40, scales=scales), textbook, 16, of_pointnet2)
 
 
-FAMILY = {"pointnet2": pointnet2("single"), "pointnet2_msg": pointnet2("multi")}
+def of_dgcnn(model: DGCNNClassifier, x: Tensor) -> None:
+    for layer in model.edges:  # among so many channels; which numbers they hold matters little
+        channels = layer.layer.conv.in_channels // 2
+        knn(x.repeat(1, channels // 3 + 1, 1)[:, :channels], layer.neighbours)
+
+
+FAMILY = {
+    "pointnet2": pointnet2("single"),
+    "pointnet2_msg": pointnet2("multi"),
+    "dgcnn": Entry(DGCNNClassifier, partial(TextbookDGCNN, 40), 8, of_dgcnn),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
