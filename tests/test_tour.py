@@ -40,7 +40,8 @@ def is_slow(step: str) -> bool:
 def call(step: str) -> int:
     """The exit code of a step of the tour."""
     if step.startswith("python train.py "):
-        return train.main([*shlex.split(step)[2:], *QUICK])
+        of_encoder = QUICK.index("--width")  # from there on; that of --init has its own
+        return train.main([*shlex.split(step)[2:], *(QUICK[:of_encoder] if "--init" in step else QUICK)])
     if step.startswith("python -m pointnet "):
         return command_line.main(shlex.split(step)[3:])
     exec(compile(step, "docs/tour.md", "exec"), {})

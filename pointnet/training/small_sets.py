@@ -28,8 +28,8 @@ def lines_on_data(config: TrainConfig, train: LabelledClouds, val: LabelledCloud
         counts = torch.bincount(both, minlength=len(train.classes)).tolist()
         of_class = dict(zip(train.classes, counts, strict=True))
         if few := [f"{name} {n}" for name, n in of_class.items() if 1 < n < FEW]:
-            what = f"fewer than {FEW} clouds to learn from"
-            lines.append(f"{what}: {shown(few)}. More files help most, then --init, or --rotate and --jitter")
+            then = "--rotate and --jitter" if config.init else "--init, or --rotate and --jitter"
+            lines.append(f"fewer than {FEW} clouds to learn from: {shown(few)}. More files help most, then {then}")
         if one := [name for name, n in of_class.items() if n == 1]:
             lines.append(f"a single cloud to learn from: {shown(one)}. None is left to validate on; add files")
         if empty := [name for name, n in of_class.items() if n == 0]:
