@@ -63,8 +63,8 @@ RECIPES["paper_dgcnn"] = dataclasses.replace(
 )  # fmt: skip
 
 # For few files of one's own, the defaults of `--init`: from shipped weights, the encoder at a tenth of the rate.
-# On ten files each of 19 classes (psb_parts_dev, 512 points) it reached 74.56 ± 5.75 % on test over three seeds, with
-# `--freeze` 74.56 ± 4.39 %, and training from scratch 69.01 ± 4.15 %. Its settings were not searched; docs/training.md.
+# On ten files each of 19 classes (psb_parts_dev) it reached 75.73 ± 2.68 % on test over three seeds, with `--freeze`
+# 77.49 ± 3.96 %, and training from scratch 68.42 ± 3.82 %; docs/training.md.
 RECIPES["finetune"] = TrainConfig(
     init=DEFAULTS["classification"], epochs=10, early_points=0, val_fraction=0.2, trunk_lr=0.1,
 )  # fmt: skip
