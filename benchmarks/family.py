@@ -56,7 +56,7 @@ def pointnet2(scales: str) -> Entry:
 
 def of_dgcnn(model: DGCNNClassifier, x: Tensor) -> None:
     for layer in model.edges:  # among so many channels; which numbers they hold matters little
-        channels = layer.layer.conv.in_channels // 2
+        channels = int(layer.layer.conv.in_channels) // 2
         knn(x.repeat(1, channels // 3 + 1, 1)[:, :channels], layer.neighbours)
 
 
