@@ -49,8 +49,8 @@ def check_scores(name, test):
     wanted = recorded(name)
     assert fingerprint(test) == wanted["data"]
     found = measure(load_model(name), test)
-    assert found.keys() == wanted.keys()
-    for score in found.keys() - {"samples", "data"}:
+    assert wanted.keys() <= found.keys()  # pointnet_modelnet40 is older than some scores
+    for score in wanted.keys() - {"samples", "data"}:
         # Rounding decides a few of 800,000 points; a class has parts of three points, where one of them shows.
         off = 5e-3 if score == "of_class" else 5e-4
         off = 0 if "overall_accuracy" in found and score not in ("calibration_error", "sure", "rotated") else off

@@ -186,7 +186,7 @@ def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weight
     process.send_signal(signal.SIGTERM)
     said, complained = process.communicate(timeout=120)  # torchrun waits 30 s for each that does not end
     assert process.returncode != 0
-    assert said.count("16 to train on") == 2  # once more after the restart
+    assert said.count("12 to train on") == 2  # once more after the restart
     assert "another process of the run is gone" in complained
     assert "stopped; to go on: torchrun as before, with train.py --resume --out" in complained
     assert load_checkpoint(broken / "checkpoint.pt")["epoch"] < 12

@@ -68,6 +68,10 @@ class OneLineParser(ArgumentParser):
         known = self._option_string_actions
         return f"{other}{equals}{value}" if flag[:2] == "--" and flag not in known and other in known else word
 
+    def print_help(self, file: Any = None) -> None:
+        """As argparse's, which passes over a reader that went."""
+        (file or sys.stdout).write(self.format_help())
+
     def error(self, message: str) -> NoReturn:
         line = printable(" ".join(message.removeprefix("argument ").splitlines()))
         self.exit(2, f"{self.prog}: error: {line}\n")
