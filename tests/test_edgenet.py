@@ -161,9 +161,11 @@ def test_folded_it_is_the_same_and_norms_after_a_max_stay():
 
 
 def test_what_it_cannot_take_is_one_line():
-    for x in (torch.zeros(2, 9, 3), torch.zeros(3, 9), torch.zeros(2, 3, 0)):
-        with pytest.raises(ValueError, match=r"points must be \(B, 3, N\) with N >= 1, got"):
+    for x, hint in ((torch.zeros(2, 9, 3), "points go last: transpose"), (torch.zeros(3, 9), "add the batch")):
+        with pytest.raises(ValueError, match=rf"points must be \(B, 3, N\) with N >= 1, got \(.*\); {hint}"):
             EdgeNetClassifier(width=0.1)(x)
+    with pytest.raises(ValueError, match=r"points must be \(B, 3, N\) with N >= 1, got \(2, 3, 0\)"):
+        EdgeNetClassifier(width=0.1)(torch.zeros(2, 3, 0))
     with pytest.raises(ValueError, match="in_channels must be 3"):
         EdgeNetClassifier(in_channels=2)
 

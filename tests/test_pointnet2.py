@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from pointnet import PointNet2Classifier, load_model, predict
 from pointnet.commands.train_flags import parse_command
+from pointnet.inference.export import export_model
 from pointnet.layers import FeaturePropagation, SetAbstraction
 from pointnet.layers.set_abstraction import is_fast, neighbourhoods_definition, pooled_neighbourhoods
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS, PointNet2MultiScale
@@ -214,6 +215,11 @@ def test_both_kinds_go_to_a_folder_and_come_back(few, tmp_path):
         torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
 
 
+def test_it_is_not_exported_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="PointNet2Classifier is not exported: its centres are found one after"):
+        export_model(described(PointNet2Classifier(3, width=SMALL)), tmp_path / "model.onnx")
+
+
 def test_train_begins_with_the_published_dropout():
     for name, dropout in (("pointnet2", 0.5), ("pointnet2_msg", 0.6)):
         config = parse_command(["--model", name, "--dataset", "modelnet40"]).config
@@ -222,7 +228,8 @@ def test_train_begins_with_the_published_dropout():
 
 
 def test_wrong_input_is_met_with_one_clear_line():
-    with pytest.raises(ValueError, match=r"points must be \(B, 3, N\) with N >= 1, got \(4, 100, 3\)"):
+    message = r"points must be \(B, 3, N\) with N >= 1, got \(4, 100, 3\); points go last: transpose"
+    with pytest.raises(ValueError, match=message):
         PointNet2Classifier(5)(torch.zeros(4, 100, 3))
     for given, message in (
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),

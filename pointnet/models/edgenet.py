@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointnet.layers.shared_layer import BatchNormLast
+from pointnet.layers.shared_layer import BatchNormLast, shape_hint
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.edges import pooled_edges
 from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, point_mask
@@ -153,7 +153,8 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
         """
         channels: Any = self.arguments["in_channels"]
         if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
-            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {tuple(x.shape)}")
+            got = f"{tuple(x.shape)}{shape_hint(tuple(x.shape), channels)}"
+            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
         x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
         points, features = x[:, :3], x[:, 3:]
         centres, (near1, near2, near22, near3) = structure or structure_of(points, lengths)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pointnet.layers.set_abstraction import SetAbstraction
+from pointnet.layers.shared_layer import shape_hint
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.masked import Lengths
 
@@ -54,6 +55,7 @@ class PointNet2Classifier(Pretrained, name="pointnet2"):
     """
 
     source = "PointNet++ (Qi, Yi, Su, Guibas, NIPS 2017)"
+    not_exported = "its centres are found one after another, hundreds of times the operators of the network"
 
     def __init__(
         self,
@@ -89,7 +91,8 @@ class PointNet2Classifier(Pretrained, name="pointnet2"):
         """(B, C, N) -> (B, num_classes) logits; only the first lengths[b] points of cloud b exist."""
         channels: Any = self.arguments["in_channels"]
         if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
-            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {tuple(x.shape)}")
+            got = f"{tuple(x.shape)}{shape_hint(tuple(x.shape), channels)}"
+            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
         points, features = x[:, :3], x[:, 3:] if channels > 3 else None
         for layer in self.abstractions:
             points, features = layer(points, features, lengths)
