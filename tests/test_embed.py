@@ -36,11 +36,10 @@ def test_an_encoder_alone_has_features_and_a_network_of_scenes_has_none_of_whole
     alone = PointNetEmbedder(widths=((8,), (16, 24)), input_transform=False)
     alone.preprocessing = dict(model.preprocessing)
     assert embed(np.eye(3), alone.eval()).hidden.shape == (0,)
-    scenes = PointNetSegmenter(3, 9, widths=((8,), (16,)))
-    channels = ["x", "y", "z", "r", "g", "b", "x share", "y share", "z share"]
-    scenes.preprocessing = {"num_points": 9, "channels": channels, "scale": "blocks of a metre", "centre": False}
-    with pytest.raises(ValueError, match="taught a channel 'x share', which no file gives"):
-        embed(np.random.default_rng(0).random((20, 9)), scenes.eval())
+    scenes = PointNetSegmenter(3, 3, widths=((8,), (16,)))
+    scenes.preprocessing = {"num_points": 9, "channels": ["x", "y", "z"], "scale": "blocks", "block": 2.0}
+    with pytest.raises(ValueError, match="a network of scenes sees blocks of them, so it has no feature of a whole"):
+        embed(np.random.default_rng(0).random((20, 3)), scenes.eval())
     with pytest.raises(ValueError, match="a Linear has no encoder whose features could be taken"):
         embed(np.eye(3), torch.nn.Linear(3, 3))
 
