@@ -55,6 +55,16 @@ def _terrain(generator: np.random.Generator, count: int) -> NDArray[np.floating]
     return np.column_stack([flat, 0.1 * np.sin(flat @ generator.normal(size=(2, 3)) * 4).sum(1)])
 
 
+def _boxes(generator: np.random.Generator, count: int) -> NDArray[np.floating]:
+    """The sides of a room and of five boxes on its floor."""
+    corners = np.vstack([np.zeros(3), np.column_stack([generator.uniform(0, 0.8, (5, 2)), np.zeros(5)])])
+    sizes = np.vstack([np.ones(3), generator.uniform(0.1, 0.3, (5, 3))])
+    which = np.where(generator.random(count) < 0.5, 0, generator.integers(1, 6, count))
+    points, rows = generator.random((count, 3)), np.arange(count)
+    points[rows, generator.integers(0, 3, count)] = generator.integers(0, 2, count)
+    return (corners[which] + points * sizes[which]) * (5, 4, 2.6)
+
+
 # Some points of a kind of junk, as many as are asked for, or fewer.
 JUNK: Mapping[str, Make] = {
     "a line": _line,
@@ -66,6 +76,7 @@ JUNK: Mapping[str, Make] = {
     "twenty points": lambda generator, count: generator.normal(size=(20, 3)),
     "four clusters": _clusters,
     "a hall": _room,
+    "a room of boxes": _boxes,
     "terrain": _terrain,
 }
 

@@ -239,7 +239,7 @@ def test_the_benchmark_tells_junk_from_shapes(taught, monkeypatch, capsys):
 
 
 def test_the_benchmark_asks_about_classes_that_were_held_out(tmp_path, monkeypatch, capsys):
-    x = solids(300).points
+    x = solids(130).points
     data = LabelledClouds(x, torch.arange(len(x)) % 3, ["a", "b", "c"])
     monkeypatch.setattr(benchmark, "open_dataset", lambda name, root, split, count: data)
     monkeypatch.setattr(benchmark, "EACH", 2)
