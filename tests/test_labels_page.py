@@ -39,7 +39,7 @@ def run(lines: list[str], capsys, *more: str) -> dict:
     return scores
 
 
-FORMS = [shlex.split(f"{QUICKLY} --epochs 6"), pytest.param([], marks=pytest.mark.slow)]
+FORMS = [shlex.split(f"{QUICKLY} --epochs 10"), pytest.param([], marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("more", FORMS, ids=["quick", "as on the page"])

@@ -107,7 +107,8 @@ def test_a_recipe_trains_and_comes_back_from_its_file(name, tmp_path):
     rotate = 180.0 if config.init else config.rotate  # as the weights were taught
     assert dataclasses.replace(config, teacher=(), rotate=rotate) == parse_command(["--recipe", name]).config
     small = tiny(tmp_path / "run", epochs=1)
-    sizes = {key: getattr(small, key) for key in ("epochs", "batch_size", "num_points", "val_fraction", "out")}
+    names = ("epochs", "min_steps", "batch_size", "num_points", "width", "val_fraction", "out")
+    sizes = {key: getattr(small, key) for key in names}
     fit(dataclasses.replace(RECIPES[name], **sizes, device="cpu"), few, log=quiet)
 
 
