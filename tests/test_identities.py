@@ -1,4 +1,4 @@
-"""Identities 5, 6, 8, 9 and 10, on whole networks; 1 is proven in test_proof.py, 2 to 4 in test_pooled.py."""
+"""Identities 5 to 12 where they are used; 1 is proven in test_proof.py, 2 to 4 in test_pooled.py."""
 
 import copy
 from functools import partial
@@ -11,12 +11,15 @@ import torch.nn.utils.prune
 from torch import nn
 
 from pointnet import PointNetClassifier, PointNetEncoder, SharedMLP, critical_points
-from pointnet.layers import align, folding, shared_layer
+from pointnet.layers import EdgeConv, SetAbstraction, align, edge_conv, folding, set_abstraction, shared_layer
 from pointnet.layers.folding import fold_norms
 from pointnet.layers.shared_layer import SharedLayer
 from pointnet.models import chunks as in_chunks
 from pointnet.models import pool_chunks
 from pointnet.ops.aligned import fold_transform
+from pointnet.ops.edges import pooled_edges
+from pointnet.ops.groups import pooled_groups
+from pointnet.ops.neighbours import ball_query, knn
 from tests.helpers import trained_looking
 
 # Identity 5: W [x; g] = W1 x + W2 g.
@@ -190,6 +193,67 @@ def test_padding_is_never_critical():
         critical_points(model.train(), x)
 
 
+# Identities 7, 11 and 12: neighbourhoods. All pairs of the batch, in a loop, are what is compared with.
+
+
+def check_neighbourhoods(mlp, forward, pairs, x):
+    """That what `forward` gives is the max over each neighbourhood's K pairs, (P, C, K), of an MLP of all pairs
+    together, also in gradients and running statistics."""
+    twin = copy.deepcopy(mlp).train(mlp.training)
+    y = forward(x)
+    small_clouds = pairs(x)
+    every = small_clouds.transpose(0, 1).flatten(1).unsqueeze(0)
+    wanted = twin(every)[0].unflatten(1, (len(small_clouds), -1)).amax(2)
+    wanted = wanted.unflatten(1, (len(y), -1)).transpose(0, 1)
+    torch.testing.assert_close(y, wanted, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(mlp.state_dict(), twin.state_dict(), rtol=1e-11, atol=1e-11)
+    weights = torch.randn_like(y)
+    ours = torch.autograd.grad((y * weights).sum(), [x, *mlp.parameters()])
+    theirs = torch.autograd.grad((wanted * weights).sum(), [x, *twin.parameters()])
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+def balls(x, centres, radius, most):
+    """[p_j - c_i; f_j] of the first K points j in a ball about each of the farthest points; the first repeats."""
+    found = []
+    for cloud in x.transpose(1, 2):
+        taken = [0]
+        while len(taken) < centres:
+            distances = (cloud[:, None, :3] - cloud[taken, :3]).norm(dim=2)
+            taken.append(int(distances.amin(1).argmax()))
+        for i in taken:
+            inside = [j for j in range(len(cloud)) if (cloud[j, :3] - cloud[i, :3]).norm() < radius][:most]
+            near = cloud[inside + inside[:1] * (most - len(inside))]
+            found.append(torch.cat([near[:, :3] - cloud[i, :3], near[:, 3:]], 1).T)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("widths", [[6], [8, 6], [8, 7, 6]])
+def test_identities_7_and_11_a_set_abstraction_is_a_small_network_at_each_centre(widths, training):
+    layer = trained_looking(SetAbstraction(2, [widths], 5, [1.1], [6])).train(training)
+    x = torch.randn(3, 5, 20, dtype=torch.float64, requires_grad=True)
+    pairs = partial(balls, centres=5, radius=1.1, most=6)
+    check_neighbourhoods(layer.mlps[0], lambda x: layer(x[:, :3], x[:, 3:])[1], pairs, x)
+
+
+def edges(x, most):
+    """[x_i; x_j - x_i] of the K points j nearest to each point i."""
+    found = []
+    for cloud in x.transpose(1, 2):
+        for point in cloud:
+            near = cloud[(cloud - point).square().sum(1).argsort(stable=True)[:most]]
+            found.append(torch.cat([point.expand_as(near), near - point], 1).T)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_identity_12_an_edge_convolution_is_a_layer_on_each_edge(training):
+    layer = trained_looking(EdgeConv(3, 6, 4)).train(training)
+    x = torch.randn(2, 3, 12, dtype=torch.float64, requires_grad=True)
+    check_neighbourhoods(layer.layer, layer, partial(edges, most=4), x)
+
+
 # Broken on purpose: each of the tests above must notice. docs/identities.md shows the table.
 
 
@@ -204,6 +268,21 @@ def half_the_winners(self, x, lengths=None, transform=None, winners=SharedMLP.wi
     return found[:, : found.shape[1] // 2]
 
 
+def of_different_pairs(a, b, neighbours):
+    """Moments that count a point that is repeated in a ball once."""
+    pairs = [
+        a[c, :, i] + b[c, :, j] for c, of in enumerate(neighbours) for i, row in enumerate(of) for j in row.unique()
+    ]
+    z = torch.stack(pairs)
+    return z.mean(0), z.var(0, unbiased=False) * neighbours.numel()
+
+
+def about_the_origin(mlp, points, features, centres, neighbours, pool=set_abstraction.pooled_neighbourhoods):
+    return pool(mlp, points, features, torch.zeros_like(centres), neighbours)
+
+
+SETS = partial(test_identities_7_and_11_a_set_abstraction_is_a_small_network_at_each_centre, [8, 6], True)
+EDGES = partial(test_identity_12_an_edge_convolution_is_a_layer_on_each_edge, True)
 BROKEN = {
     "identity 5: the context's columns first": (
         (SharedLayer, "project", lambda self, x, context=None, transform=None: self.conv(torch.cat(
@@ -233,6 +312,25 @@ BROKEN = {
     "identity 10: half of the channels' winners": (
         (SharedMLP, "winners", half_the_winners),
         lambda: test_identity_10_any_subset_with_the_critical_points_has_the_same_logits(True, "relu"),
+    ),
+    "identity 7: the centre not subtracted": ((set_abstraction, "pooled_neighbourhoods", about_the_origin), SETS),
+    "identity 7: neighbours off by one": (
+        (set_abstraction, "ball_query", lambda x, *given: (ball_query(x, *given) + 1) % x.shape[2]), SETS,
+    ),
+    "identity 7: a repeated neighbour counted once in the statistics": (
+        (set_abstraction, "edge_moments", of_different_pairs), SETS,
+    ),
+    "identity 11: a group without its last point": (
+        (set_abstraction, "pooled_groups", lambda x, *given: pooled_groups(x[..., :-1], *given)), SETS,
+    ),
+    "identity 12: the point itself not among its neighbours": (
+        (edge_conv, "knn", lambda x, most, **given: knn(x, most + 1, **given)[:, :, 1:]), EDGES,
+    ),
+    "identity 12: the halves of the weight exchanged": (
+        (edge_conv, "pooled_edges", lambda a, b, *given: pooled_edges(b, a, *given)), EDGES,
+    ),
+    "identity 12: the centre's half left out": (
+        (edge_conv, "pooled_edges", lambda a, b, *given: pooled_edges(torch.zeros_like(a), b, *given)), EDGES,
     ),
 }  # fmt: skip
 

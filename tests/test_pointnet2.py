@@ -157,7 +157,7 @@ def test_permuting_all_but_the_first_point_changes_nothing_where_balls_are_not_f
 def test_padding_of_any_content_changes_nothing(few, training):
     model = trained_looking(PointNet2Classifier(5, 4, "multi", dropout=0.0, width=SMALL)).train(training)
     clean = copy.deepcopy(model)
-    x, lengths = clouds(4, 40, 4), torch.tensor([33, 12, 40, 5])
+    x, lengths = clouds(4, 40, 4) / 2, torch.tensor([33, 12, 40, 5])  # so near that balls reach the padding, at 0
     for b, length in enumerate(lengths):
         x[b, :, length:] = torch.nan
     logits, wider = model(x, lengths), F.pad(x.nan_to_num(), (0, 9))

@@ -76,7 +76,7 @@ def _statistics(a: Tensor, b: Tensor, neighbours: Tensor, norm: Norm, mask: Mask
     group = group_of(norm)
     if group is not None:
         count, mean, squares = moments_over_ranks(group, count, mean, squares)
-    check_count(count, neighbours.view(1, 1, -1))
+    check_count(count, neighbours.reshape(1, 1, -1))
     return count, mean, squares
 
 
