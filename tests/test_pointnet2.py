@@ -103,9 +103,8 @@ def test_neighbourhoods_are_their_definition(widths, mode):
         y = pool(block, *given, neighbours)
         grads = torch.autograd.grad(y.square().sum(), [*given, *block.parameters()])
         with torch.no_grad():
-            results.append(
-                [y, *grads, *block.state_dict().values(), pool(copy.deepcopy(block).eval(), *given, neighbours)]
-            )
+            others = [pool(copy.deepcopy(block).train(mode), *given, neighbours) for mode in (block.training, False)]
+            results.append([y, *grads, *block.state_dict().values(), *others])
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
 
 
