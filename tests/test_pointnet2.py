@@ -115,6 +115,7 @@ def test_what_the_fast_path_does_not_know_takes_the_definition():
         lambda mlp: setattr(mlp[1], "dropout", nn.Dropout(0.1)),
         lambda mlp: setattr(mlp[2], "norm", nn.GroupNorm(1, 8)),
         lambda mlp: mlp[1].conv.register_forward_hook(lambda *given: None),
+        lambda mlp: mlp.register_forward_hook(lambda *given: None),
     ):
         other = copy.deepcopy(layer)
         assert is_fast(other.mlps[0])
