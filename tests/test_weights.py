@@ -69,12 +69,14 @@ def test_the_modelnet_weights_reach_what_is_recorded(real_modelnet, name):
     check_scores(name, open_dataset("modelnet40", real_modelnet, "test", 1024))
 
 
-def published(tmp_path, monkeypatch, config, train, test, twin=None):
-    """The run of these settings put among the weights: their folder."""
+def published(tmp_path, monkeypatch, config, train, test, twin=None, of_twin=None):
+    """The run of these settings put among the weights: their folder. The twin's data set has a root of its own."""
     fit(config, train, test, log=quiet)
     monkeypatch.setattr(publish, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(
-        publish, "open_dataset", lambda name, root, split, *more, **kind: (train, test)[split == "test"]
+        publish,
+        "open_dataset",
+        lambda name, root, split, *more, **kind: test if split == "test" else of_twin if root == "twin" else train,
     )
     more = ["--twin", str(twin)] if twin else []
     assert publish.main([config.out, "mine", "--note", "It was all chosen on validation.", *more]) == 0
@@ -120,8 +122,10 @@ def test_weights_that_saw_all_shapes_are_calibrated_by_a_twin(tmp_path, monkeypa
     x = halves("part").batch(slice(None))[0][:, :3].repeat(5, 1, 1)
     x += 0.05 * torch.randn(x.shape)
     data = LabelledClouds(x, halves("part").labels.repeat(5), ["plate", "rod"], 32)
-    fit(tiny(tmp_path / "twin", val_fraction=0.25, epochs=2), data, data, log=quiet)
-    folder = published(tmp_path, monkeypatch, tiny(tmp_path / "run", val_fraction=0.0), data, data, tmp_path / "twin")
+    every = LabelledClouds(x.repeat(2, 1, 1), data.labels.repeat(2), ["plate", "rod"], 32)
+    fit(tiny(tmp_path / "twin", root="twin", val_fraction=0.25, epochs=2), data, data, log=quiet)
+    config = tiny(tmp_path / "run", val_fraction=0.0)
+    folder = published(tmp_path, monkeypatch, config, every, data, tmp_path / "twin", data)
     ours, twin = (load_model(each).preprocessing for each in (folder, tmp_path / "twin"))
     assert ours["temperature"] == twin["temperature"] != 1
     assert ours["familiar"]["limits"] == twin["familiar"]["limits"]

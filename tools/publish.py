@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     keep_freed_memory()
     config, result, model = read_config(args.run), read_result(args.run), load_model(args.run)
-    train, test = (open_dataset(config.dataset, config.root, split, **config.opening) for split in ("train", "test"))
+    train, test = opened(config)
     if args.twin:
         take_trust(model, args.twin, train)
     folder = WEIGHTS / args.name
@@ -76,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print((folder / "README.md").read_text())
     print(f"{folder}: {(folder / 'model.safetensors').stat().st_size / 1e6:.2f} MB")
     return 0
+
+
+def opened(config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds]:
+    """The training split and the test split of a run."""
+    train, test = (open_dataset(config.dataset, config.root, split, **config.opening) for split in ("train", "test"))
+    return train, test
 
 
 def take_trust(model: PointNetModel, twin: Path, train: LabelledClouds) -> None:
@@ -101,6 +107,7 @@ def trust_section(
     config, kind, opening = read_config(twin or run), "", ""
     if twin is not None:
         model, kind = load_model(twin), "twin, "
+        train, test = opened(config)
         scores = all_scores(model, test, rotations=ANGLES)
         opening = f"""These weights have seen all shapes. So their temperature and their limits, and the figures here,
 are those of a twin: the same settings and `--val_fraction {config.val_fraction}`.
