@@ -8,7 +8,7 @@ import pytest
 
 from pointnet.points.formats.values import as_unit_colors
 from pointnet.points.frame import rotated_y_up_to_z_up
-from pointnet.points.read import SUFFIXES, PointCloudFileError, read_cloud, read_points
+from pointnet.points.read import SUFFIXES, PointCloudFileError, files_in, read_cloud, read_points
 from tests import whole_files
 from tests.helpers import SHARED_DATA
 from tests.whole_files import FILES, TRIANGLE, npy_of, ply, written
@@ -229,3 +229,11 @@ def test_what_came_in_place_of_a_file_is_named(tmp_path, suffix):
     ):
         with pytest.raises(PointCloudFileError, match=reason):
             read_cloud(written(tmp_path, f"a{suffix}", content))
+
+
+def test_names_of_labels_are_no_clouds_of_a_folder_but_a_file_by_its_name_is(tmp_path):
+    for name in ("a.txt", "parts.txt", "below/classes.txt", "below/b.xyz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("0 0 0\n1 1 1\n")
+    assert files_in(tmp_path) == [tmp_path / "a.txt", tmp_path / "below/b.xyz"]
+    assert files_in(tmp_path / "parts.txt") == [tmp_path / "parts.txt"]

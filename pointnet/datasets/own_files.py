@@ -20,7 +20,6 @@ from .releases import check_num_points, check_one_of
 MOST_POINTS = 1_000_000
 SPLITS = ("train", "val", "test")  # folders; "train" of a data set is the first two
 OPENED = ("train", "test")
-NAMES = ("parts.txt", "classes.txt")  # of labels; no clouds
 EMPTY: Mapping[Path, PointCloudFileError] = {}
 
 
@@ -54,7 +53,7 @@ class OwnFiles(NamedTuple):
         """
         wanted = "root/" if self.is_flat else "root/<class>/"
         unseen = f"not looked at: files are wanted in {wanted}, or train/, val/ and test/ in or above that"
-        stray = (file for file in files_in(self.root) if file not in self.found and file.name not in NAMES)
+        stray = (file for file in files_in(self.root) if file not in self.found)
         bad = [*cached.bad, *others.values(), *(PointCloudFileError(file, unseen) for file in stray)]
         if strict and bad:
             raise bad[0]
@@ -147,7 +146,7 @@ def _has_split(folder: Path) -> bool:
 def _known(folder: Path) -> list[Path]:
     """The files of a folder that have a suffix we read, in order of name."""
     files = folder.iterdir() if folder.is_dir() else ()
-    return readable(file for file in files if file.name[0] != "." and file.name not in NAMES)
+    return readable(file for file in files if file.name[0] != ".")
 
 
 def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:

@@ -72,6 +72,7 @@ PARSERS: dict[str, Callable[..., Contents]] = {
     ".bin": parse_bin,
 }
 SUFFIXES = tuple(PARSERS)
+NAMES_OF_LABELS = ("parts.txt", "classes.txt")  # beside clouds, no clouds
 
 
 def read_cloud(
@@ -222,8 +223,10 @@ def files_in(path: Path) -> list[Path]:
 
 
 def readable(files: Iterable[Path]) -> list[Path]:
-    """Those files that have a suffix we read, sorted; a BIN that a GLTF of them names is its buffer, and left out."""
-    known = sorted(file for file in files if file.suffix.lower() in SUFFIXES and os.path.isfile(file))
+    """Those files that have a suffix we read, sorted, without names of labels and the BINs that a GLTF of them names as
+    its buffers."""
+    read = (file for file in files if file.suffix.lower() in SUFFIXES and file.name not in NAMES_OF_LABELS)
+    known = sorted(file for file in read if os.path.isfile(file))
     bins, gltfs = ([file for file in known if file.suffix.lower() == suffix] for suffix in (".bin", ".gltf"))
     named = {buffer for gltf in gltfs for buffer in buffers_of(gltf)} if bins else set()
     buffers = {file for file in bins if named and file.resolve() in named}
