@@ -11,7 +11,7 @@ from pointnet import EdgeNetClassifier, predict
 from pointnet.commands.train_flags import parse_command
 from pointnet.inference.export import export_model
 from pointnet.models import edgenet, load_model
-from pointnet.models.edgenet import CENTRES, EdgeMax, structure_of
+from pointnet.models.edgenet import CENTRES, EdgeMax, Structure, structure_of
 from pointnet.ops.neighbours import gather
 from pointnet.training import fit
 from pointnet.training.recipes import RECIPES
@@ -55,7 +55,7 @@ class WithStructure(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.structure = structure_of(torch.randn(1, 3, 1024))
+        self.structure = model.find_structure(torch.randn(1, 3, 1024))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x, structure=self.structure)
@@ -130,17 +130,22 @@ def test_in_training_a_padded_batch_is_the_batch_without_padding():
 
 def test_the_structure_of_a_cloud_may_be_found_beforehand():
     model, x = small(), clouds(600)
-    structure = structure_of(x)
+    structure, found = structure_of(x), model.find_structure(x)
     assert structure.centres.shape == (3, CENTRES[0])
     assert [each.shape[1:] for each in structure.neighbours] == [(512, 16), (128, 24), (128, 16), (32, 24)]
-    torch.testing.assert_close(model(x, structure=structure), model(x), rtol=0, atol=0)
+    for count, kind in ((600, torch.int16), (2**15 + 1, torch.int32)):
+        assert structure.packed(count).dtype == kind
+    again = Structure.unpacked(found, 600)
+    for got, wanted in zip((again[0], *again[1]), (structure[0], *structure[1]), strict=True):
+        assert torch.equal(got, wanted)
+    torch.testing.assert_close(model(x, structure=found), model(x), rtol=0, atol=0)
     stretched = x * torch.tensor([1.1, 0.9, 1.0]).double()[None, :, None]
-    assert bool(model(stretched, structure=structure).isfinite().all())
+    assert bool(model(stretched, structure=found).isfinite().all())
 
 
 def test_no_tensor_of_pairs_exists():
     model, x = EdgeNetClassifier().train(), torch.randn(4, 3, 1024)
-    structure = structure_of(x)
+    structure = model.find_structure(x)
     with Largest() as largest:
         model(x, structure=structure).square().sum().backward()
     assert largest.numel < 4 * 128 * 24 * 96  # the pairs of level 2, whose points' numbers are 4 * 512 * 96
@@ -149,7 +154,7 @@ def test_no_tensor_of_pairs_exists():
 def test_in_single_precision_it_is_the_same_network():
     model, x = small(), clouds(300)
     single = copy.deepcopy(model).float()
-    structure = structure_of(x)
+    structure = model.find_structure(x)
     torch.testing.assert_close(single(x.float(), structure=structure).double(), model(x), rtol=0, atol=1e-4)
 
 
@@ -166,6 +171,9 @@ def test_what_it_cannot_take_is_one_line():
             EdgeNetClassifier(width=0.1)(x)
     with pytest.raises(ValueError, match=r"points must be \(B, 3, N\) with N >= 1, got \(2, 3, 0\)"):
         EdgeNetClassifier(width=0.1)(torch.zeros(2, 3, 0))
+    found = small().find_structure(clouds(20))
+    with pytest.raises(ValueError, match=r"structure must be \(B, 1620\) for 20 points, got \(3, 1619\)"):
+        small()(clouds(20), structure=found[:, 1:])
     with pytest.raises(ValueError, match="in_channels must be 3"):
         EdgeNetClassifier(in_channels=2)
 

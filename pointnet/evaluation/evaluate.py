@@ -14,6 +14,7 @@ from pointnet.models import Pretrained
 from pointnet.world import World
 
 from .contract import NORMALS, Contract, contract_of_data
+from .structures import Structures
 from .tasks import Task, task_of
 
 EVALUATION_BATCH = 32
@@ -48,6 +49,7 @@ def evaluate(
     smoothing: float = 0.0,
     look: Callable[[Tensor, Tensor, Tensor, Tensor], None] = lambda *batch: None,
     task: Task | None = None,
+    structures: Structures | None = None,
 ) -> dict[str, Any]:
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
@@ -66,6 +68,7 @@ def evaluate(
         look: called with each batch: its points with all that are stored, logits of temperature 1, logarithms of
             probabilities, and labels.
         task: what a network of one's own is for, if it does not classify clouds.
+        structures: of the clouds, which their network has use for; None: it finds them itself.
     """
     task = task or task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
@@ -79,9 +82,10 @@ def evaluate(
             if len(rows):
                 points, clouds = (each.to(device) for each in data.batch(rows))
                 x, category, true, valid = task.examples(points[:, :, :count], clouds)
+                found = {"structure": structures.of(x, rows, x.shape[2])[1]} if structures else {}
                 x = rotation(x, degrees, normals) if degrees else x
                 more = () if category is None else (category,)
-                logits, logs = vote(model, x, votes, normals, temperature, *more)
+                logits, logs = vote(model, x, votes, normals, temperature, *more, **found)
                 look(points, logits, logs, true)
                 scores.update(task.predict(model, logs, category), true, valid, *more)
                 loss -= torch.where(valid, of_targets(logs, true, smoothing), 0.0).sum(dtype=torch.float64)
@@ -112,18 +116,24 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def vote(
-    model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, temperature: float, *category: Tensor
+    model: Callable[..., Tensor],
+    x: Tensor,
+    votes: int,
+    normals: bool,
+    temperature: float,
+    *category: Tensor,
+    **structure: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The logits of x (B, C, N), and the logarithms of the mean probabilities over so many rotations of it, the first
     by 0 degrees.
 
-    -> (B, classes) or (B, classes, N), twice. category (B,): for a network that takes it.
+    -> (B, classes) or (B, classes, N), twice. category (B,), structure (B, M): for a network that takes them.
     """
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
-    logits = model(x, *category)
+    logits = model(x, *category, **structure)
     logs = (logits / temperature).log_softmax(1)
     for number in range(1, votes):
-        rotated = model(rotation(x, 360 * number / votes, normals), *category)
+        rotated = model(rotation(x, 360 * number / votes, normals), *category, **structure)
         logs = logs.logaddexp((rotated / temperature).log_softmax(1))
     return logits, logs - math.log(votes)

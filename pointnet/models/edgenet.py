@@ -27,6 +27,7 @@ from .pretrained import Pretrained
 
 CENTRES = (512, 128, 32)  # of the levels
 NEIGHBOURS = (16, 24, 16, 24)  # of the centres of each level among the points of the one before, and 128 among 128
+AMONG = ((0, 1), (1, 2), (2, 2), (2, 3))  # the levels of those points, 0 being all of them, and of those centres
 RADII = (0.09, 0.16, 0.25, 0.32)  # the mean distance of these neighbours, of 1,024 points of ModelNet40
 WIDTHS, LAST_WIDTHS = (32, 96, 256), (512, 512, 256)
 
@@ -40,6 +41,22 @@ class Structure(NamedTuple):
 
     centres: Tensor
     neighbours: tuple[Tensor, ...]
+
+    def packed(self, points: int) -> Tensor:
+        """As one tensor (B, M), of the smallest integers that count so many points: 29 kB per cloud of 1,024."""
+        rows = torch.cat([self.centres, *(each.flatten(1) for each in self.neighbours)], 1)
+        return rows.to(torch.int16 if points <= 2**15 else torch.int32)
+
+    @classmethod
+    def unpacked(cls, rows: Tensor, points: int) -> "Structure":
+        """Of clouds of so many points. ValueError for another size."""
+        some = [min(size, points) for size in CENTRES]
+        shapes = [(some[level - 1], k) for k, (_, level) in zip(NEIGHBOURS, AMONG, strict=True)]
+        sizes = [some[0], *(s * k for s, k in shapes)]
+        if rows.dim() != 2 or rows.shape[1] != sum(sizes):
+            raise ValueError(f"structure must be (B, {sum(sizes)}) for {points} points, got {tuple(rows.shape)}")
+        centres, *neighbours = rows.long().split(sizes, 1)
+        return cls(centres, tuple(each.unflatten(1, shape) for each, shape in zip(neighbours, shapes, strict=True)))
 
 
 @torch.no_grad()
@@ -57,8 +74,7 @@ def structure_of(points: Tensor, lengths: Lengths = None) -> Structure:
     centres = farthest_point_sampling(points, min(CENTRES[0], points.shape[2]), lengths, first)
     taken = gather(points, centres)
     levels = [points, *(taken[:, :, :size] for size in CENTRES)]
-    pairs = ((0, 1), (1, 2), (2, 2), (2, 3))  # the levels of points and of centres
-    found = (knn(levels[i], k, levels[j], lengths) for k, (i, j) in zip(NEIGHBOURS, pairs, strict=True))
+    found = (knn(levels[i], k, levels[j], lengths) for k, (i, j) in zip(NEIGHBOURS, AMONG, strict=True))
     return Structure(centres, tuple(found))
 
 
@@ -105,8 +121,8 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
     Levels of 512, 128 and 32 centres with 32, 96 and 256 channels, each an `EdgeMax` on 16 to 24 neighbours; at 128
     also a residual one; then residual shared layers. One shared layer of 512 and a max over the 32, then 512, 256 with
     dropout and one Linear. 906,696 parameters at 40 classes and 25.2 M multiply-adds per cloud of 1,024 points, an
-    eighteenth of PointNet's; to find centres and neighbours takes longer than these do (`structure_of`). The radii are
-    for clouds in the unit sphere.
+    eighteenth of PointNet's; to find centres and neighbours takes longer than these do. Training finds them once per
+    cloud (`find_structure`). The radii are for clouds in the unit sphere.
 
     Args:
         num_classes: how many classes.
@@ -139,14 +155,18 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
     def num_outputs(self) -> int:
         return self.logits.out_features
 
-    def forward(self, x: Tensor, lengths: Lengths = None, structure: Structure | None = None) -> Tensor:
+    def find_structure(self, x: Tensor, lengths: Lengths = None) -> Tensor:
+        """The centres of clouds (B, C, N) and their neighbours, of coordinates alone: (B, M) small integers."""
+        return structure_of(x[:, :3], lengths).packed(x.shape[2])
+
+    def forward(self, x: Tensor, lengths: Lengths = None, structure: Tensor | None = None) -> Tensor:
         """(B, C, N) -> (B, num_classes) logits.
 
         Args:
             x: (B, C, N).
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist.
-            structure: `structure_of` these points, or of others in the same order, such as before an augmentation;
-                None: it is computed.
+            structure: `find_structure` of these points, or of others in the same order, such as before an
+                augmentation; None: it is found.
 
         Raises:
             ValueError: a wrong shape, or no points.
@@ -157,7 +177,8 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
         x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
         points, features = x[:, :3], x[:, 3:]
-        centres, (near1, near2, near22, near3) = structure or structure_of(points, lengths)
+        given = structure_of(points, lengths) if structure is None else Structure.unpacked(structure, x.shape[2])
+        centres, (near1, near2, near22, near3) = given
         one = gather(points, centres)
         two, three = one[:, :, : CENTRES[1]], one[:, :, : CENTRES[2]]
         mask1, mask2, mask3 = (None if lengths is None else point_mask(lengths, each) for each in (one, two, three))

@@ -104,7 +104,8 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
     run.epoch = config.epochs - 1  # which has all points
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with deterministic_algorithms(config.deterministic):
-        seconds_of(run, WARM_UP)
+        # Where structures are kept, all of them: only the first epoch finds them.
+        seconds_of(run, max(WARM_UP, count_batches(len(few), config.batch_size)) if run.structures else WARM_UP)
         parts = seconds_of(run, MEASURED)
         with record(activities=activities, acc_events=True) as recorded:
             seconds_of(run, RECORDED)

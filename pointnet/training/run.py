@@ -18,6 +18,7 @@ from tqdm import tqdm
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import random_subset
 from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.structures import Structures
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.models import MODELS
 from pointnet.models.weights import save_weights
@@ -35,6 +36,7 @@ from .step import Step, Stopwatch
 
 RANKS_APART = 1_000_003  # between the seeds of two processes of a run
 CALIBRATING = 8  # batches that norms are measured on, at most
+VIEWS = 2  # of a cloud, where its structure is found once
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Run:
     contract: Contract
     loader: Loader
     step: Step
+    structures: Structures | None  # of the training split, if its network takes them
     generator: torch.Generator
     origin: str  # a line about the weights that it began with; empty for new ones
     own: Own
@@ -122,7 +125,9 @@ class Run:
         }  # fmt: skip
         generator = torch.Generator(device).manual_seed(seed)
         origin = start.line if start else ""
-        return cls(config, device, world, train, contract, loader, step, generator, origin, own, identity)
+        # Dropped points have no structure; the network finds that of the others.
+        structures = None if config.point_dropout else Structures.by(model, len(train), VIEWS)
+        return cls(config, device, world, train, contract, loader, step, structures, generator, origin, own, identity)
 
     @property
     def task(self) -> Task:
@@ -150,13 +155,14 @@ class Run:
         how = progress.order.split(len(self.train)), config.batch_size, config.min_steps
         batches = cut_epoch(*how)[progress.position :]
         shares = cut_epoch(*how, self.world.rank, self.world.size)[progress.position :]
+        on_host = [rows.cpu() for rows in shares] if self.structures else shares
         title = f"epoch {self.epoch + 1}/{config.epochs}" if self.world.writes else ""
         watch = self.step.watch
         try:
             watch.start()
             loaded = with_bar(self.loader.batches(shares), sum(map(len, shares)), title, progress)
-            for batch, rows, (points, labels) in zip(batches, shares, loaded, strict=True):
-                self._train_on(points, labels, rows, len(rows) / len(batch), progress)
+            for batch, rows, host_rows, (points, labels) in zip(batches, shares, on_host, loaded, strict=True):
+                self._train_on(points, labels, rows, host_rows, len(rows) / len(batch), progress)
                 progress.position += 1
                 watch.lap("optimizer")
                 yield
@@ -164,17 +170,22 @@ class Run:
             for name, seconds in watch.stop().items():
                 progress.seconds[name] = progress.seconds.get(name, 0.0) + seconds
 
-    def _train_on(self, points: Tensor, labels: Tensor, rows: Tensor, share: float, progress: Progress) -> None:
+    def _train_on(
+        self, points: Tensor, labels: Tensor, rows: Tensor, host_rows: Tensor, share: float, progress: Progress
+    ) -> None:
         """One step on this process's share of a batch, the samples `rows`, added to the progress."""
-        config, generator = self.config, self.generator
-        x = random_subset(points, config.points_in_epoch(self.epoch), generator)
+        config, generator, structure = self.config, self.generator, None
+        if self.structures:
+            x, structure = self.structures.of(points, host_rows, config.points_in_epoch(self.epoch), turn=self.epoch)
+        else:
+            x = random_subset(points, config.points_in_epoch(self.epoch), generator)
         if not config.overfit_batches:
             x = augment(x, config, self.contract.normals, generator)
         x, category, labels, _ = self.task.examples(x, labels)
         if category is not None and not config.overfit_batches:
             category = hide_categories(category, config.unknown_category, generator)
         self.step.watch.lap("data")
-        loss, logits, finite = self.step(x, labels, category, share)
+        loss, logits, finite = self.step(x, labels, category, share, structure)
         predicted = self.task.predict(self.step.model, logits, category)
         progress.skipped += ~finite
         progress.broken[rows] |= ~points.isfinite().flatten(1).all(1)
@@ -203,9 +214,12 @@ class Run:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.train().momentum = None  # the mean over all batches
-            for points, labels in self.loader.batches(shares[:CALIBRATING]):
-                x, category, _, _ = self.task.examples(points[:, :, : self.config.num_points], labels)
-                model(x, *(() if category is None else (category,)))
+            shares = shares[:CALIBRATING]
+            for rows, (points, labels) in zip(shares, self.loader.batches(shares), strict=True):
+                count = self.config.num_points
+                found = {"structure": self.structures.of(points, rows.cpu(), count)[1]} if self.structures else {}
+                x, category, _, _ = self.task.examples(points[:, :, :count], labels)
+                model(x, *(() if category is None else (category,)), **found)
                 check()
         finally:
             for norm, momentum in norms.items():

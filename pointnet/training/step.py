@@ -77,13 +77,23 @@ class Step:
                 if self.graphed:
                     self.graphed.recordings.clear()
 
-    def __call__(self, x: Tensor, labels: Tensor, category: Tensor | None = None, share: float = 1.0) -> StepResult:
-        """x (B, C, N); labels (B,) or (B, N); category (B,), of parts; share: of the whole batch's clouds, these."""
+    def __call__(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        category: Tensor | None = None,
+        share: float = 1.0,
+        structure: Tensor | None = None,
+    ) -> StepResult:
+        """x (B, C, N); labels (B,) or (B, N); category (B,), of parts; share: of the whole batch's clouds, these;
+        structure (B, M), of networks that take it."""
         if self.graphed:
-            loss, logits, finite = self.graphed(x, labels) if category is None else self.graphed(x, labels, category)
+            given = {"category": category, "structure": structure}
+            present = {name: each for name, each in given.items() if each is not None}
+            loss, logits, finite = self.graphed(x, labels, **present)
             self.watch.lap("forward_backward")
         else:
-            loss, logits, finite = self._gradients(x, labels, category, share)
+            loss, logits, finite = self._gradients(x, labels, category, structure, share)
             self.watch.lap("backward")
         # The fused optimizers read this flag, which is a gradient scaler's: where it is 1 they change nothing.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
@@ -94,13 +104,18 @@ class Step:
         return StepResult(loss, logits, finite)
 
     def _gradients(
-        self, x: Tensor, labels: Tensor, category: Tensor | None = None, share: float = 1.0
+        self,
+        x: Tensor,
+        labels: Tensor,
+        category: Tensor | None = None,
+        structure: Tensor | None = None,
+        share: float = 1.0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward: -> loss, logits and whether all is finite; if not, the buffers are as before."""
         buffers = list(self.model.buffers())
         before = [buffer.clone() for buffer in buffers]
         self.optimizer.zero_grad(set_to_none=True)
-        loss, logits = self._loss(x, labels, category)
+        loss, logits = self._loss(x, labels, category, structure)
         loss = loss * share
         if not self.graphed:
             self.watch.lap("forward")
@@ -111,14 +126,17 @@ class Step:
             buffer.copy_(torch.where(finite, buffer, old))
         return loss, logits.detach(), finite
 
-    def _loss(self, x: Tensor, labels: Tensor, category: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, x: Tensor, labels: Tensor, category: Tensor | None, structure: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """The loss () of these clouds, and the logits in float32."""
         config, inputs = self.config, (x,) if category is None else (x, category)
+        found = {} if structure is None else {"structure": structure}
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             if isinstance(self.model, PointNetModel):
                 logits, transforms = self.forward(*inputs, return_transforms=True)
             else:
-                logits, transforms = self.forward(*inputs), None
+                logits, transforms = self.forward(*inputs, **found), None
             taught = None if self.teacher is None else self.teacher.probabilities(x, config.temperature)
         logits = logits.float()
         if self.own_loss is None:
