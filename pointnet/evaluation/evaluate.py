@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,10 +83,10 @@ def evaluate(
             if len(rows):
                 points, clouds = (each.to(device) for each in data.batch(rows))
                 x, category, true, valid = task.examples(points[:, :, :count], clouds)
-                found = {"structure": structures.of(x, rows, x.shape[2])[1]} if structures else {}
+                asked = partial(model, structure=structures.of(x, rows, x.shape[2])[1]) if structures else model
                 x = rotation(x, degrees, normals) if degrees else x
                 more = () if category is None else (category,)
-                logits, logs = vote(model, x, votes, normals, temperature, *more, **found)
+                logits, logs = vote(asked, x, votes, normals, temperature, *more)
                 look(points, logits, logs, true)
                 scores.update(task.predict(model, logs, category), true, valid, *more)
                 loss -= torch.where(valid, of_targets(logs, true, smoothing), 0.0).sum(dtype=torch.float64)
@@ -93,9 +94,13 @@ def evaluate(
             after_batch()
     for tensor in (*scores.sums, loss, labels):
         world.add_up([tensor])
+    return {"loss": float(loss / labels), **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
+
+
+def _of_class(task: Task, data: LabelledClouds, scores: Any) -> dict[str, Any]:
+    """As "of_class" the accuracy or IoU of each class that occurs, by its name."""
     shares = zip(task.categories(data) or task.class_names(data), scores.of_class().tolist(), strict=True)
-    of_class = {name: share for name, share in shares if not math.isnan(share)}
-    return {"loss": float(loss / labels), **scores.result(), **({"of_class": of_class} if by_class else {})}
+    return {"of_class": {name: share for name, share in shares if not math.isnan(share)}}
 
 
 def of_targets(logs: Tensor, true: Tensor, smoothing: float) -> Tensor:
@@ -116,24 +121,18 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def vote(
-    model: Callable[..., Tensor],
-    x: Tensor,
-    votes: int,
-    normals: bool,
-    temperature: float,
-    *category: Tensor,
-    **structure: Tensor,
+    model: Callable[..., Tensor], x: Tensor, votes: int, normals: bool, temperature: float, *category: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The logits of x (B, C, N), and the logarithms of the mean probabilities over so many rotations of it, the first
     by 0 degrees.
 
-    -> (B, classes) or (B, classes, N), twice. category (B,), structure (B, M): for a network that takes them.
+    -> (B, classes) or (B, classes, N), twice. category (B,): for a network that takes it.
     """
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
-    logits = model(x, *category, **structure)
+    logits = model(x, *category)
     logs = (logits / temperature).log_softmax(1)
     for number in range(1, votes):
-        rotated = model(rotation(x, 360 * number / votes, normals), *category, **structure)
+        rotated = model(rotation(x, 360 * number / votes, normals), *category)
         logs = logs.logaddexp((rotated / temperature).log_softmax(1))
     return logits, logs - math.log(votes)
