@@ -190,10 +190,11 @@ def zeros(*names, dims=3):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (zeros("sa1.mlp_convs.0.weight"), "a PointNet++"),
+    (zeros("sa1.mlp_convs.0.weight", "sa2.mlp_convs.0.weight"), "a PointNet++ that is no classifier of yanx27"),
     (zeros("sa1.conv_blocks.0.0.weight"), "a PointNet++"),
     (zeros("module.SA_modules.0.mlps.0.layer0.conv.weight"), "a PointNet++"),
-    (zeros("conv1.0.weight", "bn1.weight", dims=4), "a DGCNN"),
+    (zeros("sa3.mlp_convs.0.weight", "fc3.weight", "fp1.mlp_convs.0.weight"), "a PointNet++ that labels points"),
+    (zeros("conv1.0.weight", "bn1.weight", dims=4), "a DGCNN that is no classifier"),
     ({"model": zeros("encoder.encoder.0.0.convs.0.0.weight")}, "a PointNeXt"),
     (zeros("pre_blocks_list.0.operation.0.net1.0.weight"), "a PointMLP"),
     (zeros("pt_last.sa1.q_conv.weight"), "a transformer of points"),

@@ -1,4 +1,4 @@
-"""`python -m pointnet convert`: the weights of another PyTorch PointNet as a model folder."""
+"""`python -m pointnet convert`: the weights of another PyTorch PointNet, PointNet++ or DGCNN as a model folder."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -8,11 +8,13 @@ from pointnet.datasets.clouds import UNIT_SPHERE
 from pointnet.datasets.shapenetpart import SHAPENETPART
 from pointnet.evaluation.contract import Contract
 from pointnet.models import (
+    DGCNNClassifier,
+    PointNet2Classifier,
     PointNetClassifier,
     PointNetEmbedder,
-    PointNetModel,
     PointNetPartSegmenter,
     PointNetSegmenter,
+    Pretrained,
 )
 from pointnet.models.ports import load_port
 from pointnet.names import printable
@@ -45,11 +47,13 @@ def run(flags: Namespace) -> int:
     return 0
 
 
-def what_it_is(model: PointNetModel) -> str:
+def what_it_is(model: Pretrained) -> str:
     """The network, its input and its size."""
     contract = Contract.of(model)
     count, categories = len(model.classes), len(contract.categories)
-    kinds = {
+    kinds: dict[type[Pretrained], str] = {
+        PointNet2Classifier: f"a PointNet++ of {count} classes",
+        DGCNNClassifier: f"a DGCNN of {count} classes",
         PointNetClassifier: f"a model of {count} classes",
         PointNetPartSegmenter: f"a model of {count} parts of {f'{categories} categories' if categories else 'objects'}",
         PointNetSegmenter: f"a model of {count} classes of points in scenes",
@@ -59,12 +63,14 @@ def what_it_is(model: PointNetModel) -> str:
     return f"{kinds[type(model)]}, {parameters:,} parameters; it takes {', '.join(contract.channels)}, with z up"
 
 
-def what_was_taken(model: PointNetModel, flags: Namespace) -> Iterator[str]:
+def what_was_taken(model: Pretrained, flags: Namespace) -> Iterator[str]:
     """Lines about what the file does not say and was supposed."""
     contract = Contract.of(model)
     if flags.up == "z" and contract.scale == UNIT_SPHERE:
         known = "ModelNet's HDF5 and text, and ShapeNetPart, have"
         yield f"if it was trained on clouds with y up, as {known}, convert it with --up y"
+    if isinstance(model, DGCNNClassifier):
+        yield f"its graphs have {model.arguments['neighbours']} neighbours, the port's --k where it is not given"
     if contract.categories:
         yield f"it must be told each object's category, in this order: {', '.join(contract.categories)}"
     if model.classes and not flags.classes:

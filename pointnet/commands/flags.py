@@ -195,9 +195,9 @@ def export(parser: ArgumentParser) -> None:
 
 def convert(parser: ArgumentParser) -> None:
     """Read the weights of a network that was trained with a popular PyTorch port of PointNet into a model folder that
-    computes the same: of yanx27/Pointnet_Pointnet2_pytorch and fxia22/pointnet.pytorch the classifiers, the networks
-    for parts and for scenes; the classifiers of vinits5/learning3d and WangYueFt/dgcnn; their encoders alone; and
-    networks with the same names. No code in the file is run."""
+    computes the same: of yanx27/Pointnet_Pointnet2_pytorch and fxia22/pointnet.pytorch the classifiers, PointNet++ too,
+    the networks for parts and for scenes; the classifiers of vinits5/learning3d and WangYueFt/dgcnn, DGCNN too; their
+    encoders alone; and networks with the same names. No code in the file is run."""
     parser.add_argument("file", help="the file that the port saved, such as best_model.pth")
     parser.add_argument("--out", help="the folder to write (default: the file's name without its suffix)")
     parser.add_argument("--classes", help="a text file of class names, one a line, in the order of the labels")

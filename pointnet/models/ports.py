@@ -3,7 +3,8 @@
 Known are the networks of yanx27/Pointnet_Pointnet2_pytorch (classifier, parts, scenes), fxia22/pointnet.pytorch
 (classifier, `PointNetDenseCls`), vinits5/learning3d (`feature_model.conv1`, `linear1`) and of WangYueFt/dgcnn
 (`PointNet`: `conv1`, `linear1`), what was made from them with the same names, and their encoders alone. Their names
-become those of the first (`feat.stn.conv1.weight`, ...). They differ from the published networks:
+become those of the first (`feat.stn.conv1.weight`, ...). Of PointNet++ and DGCNN see `family_ports`. They differ from
+the published networks:
 
 - the first two have three shared layers, 64 | 128, 1024 (for parts five), and no ReLU before the max: ordinary options
   of `PointNetEncoder`; the other two have five layers and no T-Net;
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from pointnet.files import AnyPath
 
 from .encoder import PointNetEmbedder, PointNetModel
+from .family_ports import Family, exchange_y_and_z, family_model, is_of_family
 from .pointnet import PointNetClassifier
 from .segmentation import PointNetPartSegmenter, PointNetSegmenter
 
@@ -40,8 +42,9 @@ NUM_POINTS = {PointNetPartSegmenter: 2048, PointNetSegmenter: 4096}
 SCENE_CHANNELS = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")
 # Networks of other kinds, by a name that they have in a state dict.
 OTHERS = {
-    r"sa\d\.(mlp_convs|conv_blocks|mlps?)\.|SA_modules\.|fp\d\.": "a PointNet++",
-    r"conv\d\.0\.weight": "a DGCNN",
+    r"fp\d\.": "a PointNet++ that labels points",
+    r"sa\d\.(mlp_convs|conv_blocks|mlps?)\.|SA_modules\.": "a PointNet++ that is no classifier of yanx27's port",
+    r"conv\d\.0\.weight": "a DGCNN that is no classifier of the released form",
     r"encoder\.encoder\.\d": "a PointNeXt, or another network of OpenPoints",
     r"pre_blocks_list\.": "a PointMLP",
     r".*(q_conv|attn|transformer)": "a transformer of points",
@@ -51,7 +54,7 @@ OTHERS = {
 
 def load_port(
     path: AnyPath, classes: Sequence[str] = (), up: str = "z", parts: Mapping[str, Sequence[str]] | None = None
-) -> PointNetModel:
+) -> PointNetModel | Family:
     """The network whose state dict a port saved, as a model of ours; in eval mode, in float32, on the CPU.
 
     A classifier is a `PointNetClassifier`, an encoder alone a `PointNetEmbedder`. A segmenter of 9 channels is one of
@@ -76,10 +79,12 @@ def load_port(
     path = Path(path)
     state = _read_state(path)
     try:
-        model = _model_of(_common_names(state), [*map(len, (parts or {}).values())])
+        sizes = [*map(len, (parts or {}).values())]
+        model: Any = family_model(state) if is_of_family(state) else _model_of(_common_names(state), sizes)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: not a PointNet of a known port: {' '.join(str(reason).split())}") from error
+        reason, kind = f"no {error}" if isinstance(error, KeyError) else error, "PointNet"
+        kind += " or DGCNN" if is_of_family(state) else ""
+        raise ValueError(f"{path}: not a {kind} of a known port: {' '.join(str(reason).split())}") from error
     if classes and len(classes) != model.num_outputs:
         raise ValueError(f"{path}: has {model.num_outputs} classes, got {len(classes)} names")
     if up == "y" and isinstance(model, PointNetSegmenter):
@@ -95,7 +100,7 @@ def load_port(
     return model.eval()
 
 
-def _contract_of(model: PointNetModel) -> dict[str, Any]:
+def _contract_of(model: PointNetModel | Family) -> dict[str, Any]:
     """What the ports' own training scripts do with points."""
     known = {"frame": "z up, right-handed", "num_points": NUM_POINTS.get(type(model), 1024)}
     if isinstance(model, PointNetSegmenter):
@@ -146,9 +151,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             found = ", but that of an optimizer; the network's is what is wanted"
         raise ValueError(f"{path}: holds no state dict, tensors by their names{found}")
     state = {re.sub(r"^((module|_orig_mod|model|net)\.)+", "", str(name)): value for name, value in held.items()}
-    for pattern, kind in OTHERS.items():
+    for pattern, kind in OTHERS.items() if not is_of_family(state) else ():
         if any(re.match(pattern, name) for name in state):
-            raise ValueError(f"{path}: holds {kind}; only networks of PointNet's ports are converted")
+            raise ValueError(f"{path}: holds {kind}; only networks of known ports are converted")
     return state
 
 
@@ -267,7 +272,7 @@ def _model_of(state: dict[str, Tensor], sizes: Sequence[int]) -> PointNetModel:
 
 
 @torch.no_grad()
-def _exchange_y_and_z(model: PointNetModel) -> None:
+def _exchange_y_and_z(model: PointNetModel | Family) -> None:
     """Changes the weights so that the model computes the same from points whose y and z are exchanged.
 
     With P the exchange, W (T^T P x) = (W P) (P T^T P) x: P moves into the first weights, and around the matrix.
@@ -276,6 +281,9 @@ def _exchange_y_and_z(model: PointNetModel) -> None:
     order[1:3] = 2, 1
     if len(order) == 6:
         order[4:6] = 5, 4
+    if not isinstance(model, PointNetModel):
+        exchange_y_and_z(model, order)
+        return
     tnet, first = model.encoder.input_tnet, [model.encoder.mlp1[0].conv.weight]
     if tnet is not None:
         first.append(tnet.mlp[0].conv.weight)
