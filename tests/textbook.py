@@ -189,6 +189,70 @@ class TextbookPointNet2(nn.Module):
         return self.logits(self.head(torch.max(self.mlps[-1](whole), 3)[0].flatten(1)))
 
 
+def carried(xyz: Tensor, centres: Tensor, points: Tensor) -> Tensor:
+    """Features of centres at the points, from the three nearest: (B, N, 3), (B, S, 3), (B, S, D) -> (B, N, D)."""
+    squares, index = distances(xyz, centres).sort(2)
+    squares, index = squares[:, :, :3], index[:, :, :3]
+    weights = 1 / squares.clamp(min=1e-10)
+    weights = (weights / weights.sum(2, keepdim=True)).detach()
+    return (taken(points, index) * weights.unsqueeze(3)).sum(2)
+
+
+class TextbookPointNet2Segmenter(nn.Module):
+    """PointNet++ for points. `last` is of a set abstraction over all centres, or none; `back` of the propagations.
+
+    To the last of these points bring their category and their coordinates, if there are categories, and other channels.
+    """
+
+    def __init__(self, num_outputs: int, levels: list, last: list[int], back: list, in_channels: int, categories: int):
+        super().__init__()
+        self.levels, self.categories, channels, mlps = levels, categories, in_channels - 3, []
+        own = [categories + in_channels if categories else channels]
+        for _, scales in levels:
+            mlps.append(nn.ModuleList(pair_layers([3 + channels, *widths]) for _, _, widths in scales))
+            channels = sum(widths[-1] for _, _, widths in scales)
+            own.append(channels)
+        if last:
+            mlps.append(pair_layers([3 + channels, *last]))
+            channels = last[-1]
+        else:
+            own.pop()
+        self.mlps, layers = nn.ModuleList(mlps), []
+        for of_points, widths in zip(reversed(own), back, strict=True):
+            pairs = pairwise([channels + of_points, *widths])
+            layers.append(nn.Sequential(*(shared_layer(*pair) for pair in pairs)))
+            channels = widths[-1]
+        self.back = nn.ModuleList(layers)
+        self.head = shared_layer(channels, channels)
+        self.logits = nn.Conv1d(channels, num_outputs, 1)
+
+    def forward(self, x: Tensor, category: Tensor | None = None) -> Tensor:
+        xyz, points = x[:, :3].transpose(1, 2), x[:, 3:].transpose(1, 2)
+        own = points
+        if category is not None:
+            one_hot = F.one_hot(category, self.categories).to(x).unsqueeze(1).repeat(1, x.shape[2], 1)
+            own = torch.cat([one_hot, xyz, points], 2)
+        kept = [(xyz, own)]
+        for (count, scales), mlps in zip(self.levels, self.mlps, strict=False):
+            centres, found = taken(xyz, farthest(xyz, count)), []
+            for (radius, most, _), mlp in zip(scales, mlps, strict=True):
+                index = balls(radius, most, xyz, centres)
+                groups = torch.cat([taken(xyz, index) - centres.unsqueeze(2), taken(points, index)], 3)
+                found.append(torch.max(mlp(groups.permute(0, 3, 2, 1)), 2)[0])
+            xyz, points = centres, torch.cat(found, 1).transpose(1, 2)
+            kept.append((xyz, points))
+        if len(self.mlps) > len(self.levels):
+            whole = torch.cat([xyz, points], 2).transpose(1, 2).unsqueeze(2)
+            xyz, points = torch.zeros_like(xyz[:, :1]), torch.max(self.mlps[-1](whole), 3)[0].transpose(1, 2)
+        else:
+            kept.pop()
+        for layer in self.back:
+            near, of_points = kept.pop()
+            y = torch.cat([carried(near, xyz, points), of_points], 2)
+            xyz, points = near, layer(y.transpose(1, 2)).transpose(1, 2)
+        return self.logits(self.head(points.transpose(1, 2)))
+
+
 def edge_layer(in_channels: int, out_channels: int) -> nn.Sequential:
     conv = nn.Conv2d(2 * in_channels, out_channels, 1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.LeakyReLU(0.2))

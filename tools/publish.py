@@ -28,7 +28,7 @@ from pointnet.devices import keep_freed_memory
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS
 from pointnet.evaluation.trust import measure_trust
-from pointnet.models import WEIGHTS, PointNetClassifier, PointNetModel, PointNetPartSegmenter, load_model
+from pointnet.models import WEIGHTS, PartLabels, PointNetClassifier, PointNetModel, load_model
 from pointnet.training import TrainConfig
 from pointnet.training.recipes import to_flags
 from pointnet.training.run import fingerprint
@@ -144,7 +144,7 @@ def measure(model: PointNetModel, test: LabelledClouds) -> dict[str, Any]:
     return {
         "data": fingerprint(test),
         **{name: value for name, value in scores.items() if name != "loss"},
-        **({"unknown_category": without_category(model, test)} if isinstance(model, PointNetPartSegmenter) else {}),
+        **({"unknown_category": without_category(model, test)} if isinstance(model, PartLabels) else {}),
         "of_class": [*of_class.values()],
         "samples": on_samples(model).double().round(decimals=5).tolist(),
     }

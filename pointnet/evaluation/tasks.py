@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
-from pointnet.models import MODELS, PointNetEmbedder, PointNetPartSegmenter
+from pointnet.models import MODELS, PartLabels, PointNetEmbedder
 from pointnet.models.encoder import ENCODER_WIDTHS
 from pointnet.models.own import own_network
 from pointnet.models.pointnet import CLASSIFIER_HEAD_WIDTHS
@@ -78,7 +78,7 @@ class Task:
     def predict(self, model: nn.Module, logits: Tensor, category: Tensor | None) -> Tensor:
         """Predicted labels, (B,) or (B, N); as published, parts are among those of the object's category."""
         if category is not None and hasattr(model, "restrict"):
-            logits = cast(PointNetPartSegmenter, model).restrict(logits, category)
+            logits = cast(PartLabels, model).restrict(logits, category)
         return logits.argmax(1)
 
     def summary(self, result: Mapping[str, float]) -> str:
@@ -114,7 +114,7 @@ class PartSegmentation(Task):
     """One label for each point of an object whose category is known."""
 
     name = "part"
-    networks: ClassVar[dict[str, str]] = {"pointnet": "pointnet_part"}
+    networks: ClassVar[dict[str, str]] = {"pointnet": "pointnet_part", "pointnet2": "pointnet2_part"}
     widths = PART_ENCODER_WIDTHS
     head_widths = PART_HEAD_WIDTHS
     titles = PartScores.titles
@@ -146,7 +146,7 @@ class SceneSegmentation(Task):
     """One label for each point of a scene."""
 
     name = "scene"
-    networks: ClassVar[dict[str, str]] = {"pointnet": "pointnet_scene"}
+    networks: ClassVar[dict[str, str]] = {"pointnet": "pointnet_scene", "pointnet2": "pointnet2_scene"}
     widths = ENCODER_WIDTHS
     head_widths = SCENE_HEAD_WIDTHS
     titles = SceneScores.titles

@@ -16,7 +16,7 @@ from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_generator
 from pointnet.evaluation.contract import XYZ, Contract
 from pointnet.evaluation.tasks import task_of
-from pointnet.models import PointNetModel, PointNetPartSegmenter, PointNetSegmenter
+from pointnet.models import PartLabels, PointNetModel, SceneSegmenter
 from pointnet.points.features import channel_names, features_of
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.read import cloud_of
@@ -47,11 +47,11 @@ class Case(NamedTuple):
 def kinds_of(model: PointNetModel) -> list[tuple[str, int]]:
     """The solid and the category (-1: not known) of each case; none if no cloud can have the model's channels."""
     contract = Contract.of(model)
-    if isinstance(model, PointNetSegmenter):
+    if isinstance(model, SceneSegmenter):
         return [(name, -1) for name in SOLIDS[:2] if contract.in_blocks]
     if not {name for group in COLUMNS.values() for name in group}.issuperset(contract.channels):
         return []
-    if not isinstance(model, PointNetPartSegmenter):
+    if not isinstance(model, PartLabels):
         return [(name, -1) for name in SOLIDS]
     categories = [*range(len(contract.categories)), *([] if contract.needs_category else [-1])]
     return [(SOLIDS[i % len(SOLIDS)], category) for i, category in enumerate(categories)]
@@ -61,9 +61,9 @@ def cases_of(model: PointNetModel) -> Iterator[Case]:
     """Each of `kinds_of`, with the answer of `predict`, `label_points` or `label_blocks`."""
     contract = Contract.of(model)
     for name, category in kinds_of(model):
-        if isinstance(model, PointNetSegmenter):
+        if isinstance(model, SceneSegmenter):
             yield _scene(model, contract, name)
-        elif isinstance(model, PointNetPartSegmenter):
+        elif isinstance(model, PartLabels):
             rows = _rows(name, contract.channels, POINTS)
             known = None if category < 0 else contract.categories[category]
             x = contract.channels_of(cloud_of(rows, precise=True, columns=contract.channels))(slice(None))
@@ -86,7 +86,7 @@ def _case(channels: NDArray[np.float32], answer: Any, *category: Tensor) -> Case
     return Case((torch.from_numpy(channels)[None], *category), labels[None], probability[None])
 
 
-def _scene(model: PointNetSegmenter, contract: Contract, name: str) -> Case:
+def _scene(model: SceneSegmenter, contract: Contract, name: str) -> Case:
     """A solid in the space of one block, as a scene."""
     columns = channel_names(contract.features)
     rows = _rows(name, columns, min(POINTS, contract.num_points))  # of more, a block is divided

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pointnet.evaluation.contract import Contract
 from pointnet.files import AnyPath
-from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, PointNetSegmenter, load_model, pool_chunks
+from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, SceneSegmenter, load_model, pool_chunks
 from pointnet.points.read import PointCloudFileError, check_drawing
 
 from .inputs import Source, Sources, answers_of, path_of
@@ -63,7 +63,7 @@ def with_encoder(model: AnyPath | PointNetModel | None) -> PointNetModel:
     """The model itself, or the one of this name or folder; None: the shipped one that classifies. ValueError if it has
     no encoder of whole clouds."""
     network = model if isinstance(model, torch.nn.Module) else load_model(model or DEFAULTS["classification"])
-    if isinstance(network, PointNetSegmenter):
+    if isinstance(network, SceneSegmenter):
         raise ValueError("a network of scenes sees blocks of them, so it has no feature of a whole cloud")
     if not isinstance(network, PointNetModel):
         raise ValueError(f"a {type(network).__name__} has no encoder whose features could be taken")

@@ -24,7 +24,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import task_of
 from pointnet.extras import MissingExtraError
 from pointnet.files import AnyPath, write_atomically
-from pointnet.models import PointNetModel, PointNetPartSegmenter
+from pointnet.models import PartLabels, PointNetModel
 
 from .cases import Case, cases_of
 
@@ -87,7 +87,7 @@ def what_it_takes(model: PointNetModel) -> str:
     """The inputs of the exported file, in one line."""
     contract = Contract.of(model)
     line = f"points (B, {len(contract.channels)}, N) float32: {', '.join(contract.channels)}; {contract}"
-    if isinstance(model, PointNetPartSegmenter):
+    if isinstance(model, PartLabels):
         unknown = "" if contract.needs_category else ", or -1 where it is not known"
         line += f"; category (B,) int64: 0 to {model.num_categories - 1}{unknown}"
     return f"{line}; N of at least {model.least_points}" if model.least_points > 1 else line
@@ -99,7 +99,7 @@ def _drawn(model: PointNetModel) -> Iterator[Case]:
     for clouds, points in SIZES:
         points = max(points, model.least_points)
         x = 2 * torch.rand(clouds, model.arguments["in_channels"], points, generator=generator) - 1
-        if isinstance(model, PointNetPartSegmenter):
+        if isinstance(model, PartLabels):
             yield Case((x, torch.arange(clouds) % (model.num_categories + 1) - 1))
         else:
             yield Case((x,))
@@ -126,7 +126,7 @@ def _errors(case: Case, wanted: Tensor, got: Tensor, temperature: float) -> tupl
 class _Parts(nn.Module):
     """A network for parts as it is asked: the logits of the category's parts."""
 
-    def __init__(self, network: PointNetPartSegmenter):
+    def __init__(self, network: PartLabels):
         super().__init__()
         self.network = network
 
@@ -135,7 +135,7 @@ class _Parts(nn.Module):
 
 
 def _asked(model: PointNetModel) -> nn.Module:
-    return _Parts(model) if isinstance(model, PointNetPartSegmenter) else model
+    return _Parts(model) if isinstance(model, PartLabels) else model
 
 
 def _example(model: PointNetModel) -> tuple[tuple[Tensor, ...], Any]:
@@ -143,7 +143,7 @@ def _example(model: PointNetModel) -> tuple[tuple[Tensor, ...], Any]:
     points, batch = torch.zeros(2, model.arguments["in_channels"], 16 + model.least_points), Dim("batch")
     some = Dim("points", min=model.least_points) if model.least_points > 1 else Dim("points")
     inputs, sizes = (points, torch.zeros(2, dtype=torch.int64)), ({0: batch, 2: some}, {0: batch})
-    count = 2 if isinstance(model, PointNetPartSegmenter) else 1
+    count = 2 if isinstance(model, PartLabels) else 1
     return inputs[:count], sizes[:count]
 
 

@@ -16,7 +16,7 @@ from pointnet.datasets.blocks import CHANNEL_NAMES, MESH_POINTS
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import few_points
 from pointnet.files import AnyPath, write_atomically
-from pointnet.models import PointNetPartSegmenter, PointNetSegmenter
+from pointnet.models import PartLabels, SceneSegmenter
 from pointnet.names import check_name, printable
 from pointnet.points.colours import label_colours
 from pointnet.points.frame import BLOCK, up_of
@@ -28,7 +28,7 @@ from .scenes import LabelledScene, label_blocks
 
 CHUNK = 8192  # points that are scored together
 
-Segmenter = PointNetPartSegmenter | PointNetSegmenter
+Segmenter = PartLabels | SceneSegmenter
 Label = Callable[[PointCloud, int], LabelledScene]  # from a cloud with z up, and a seed
 
 
@@ -169,7 +169,7 @@ def label_each(
         raise ValueError(f"a {type(model).__name__} is of your own; files are labelled by the library's networks alone")
     check_drawing(num_points, up)
     contract = Contract.of(model)
-    if isinstance(model, PointNetPartSegmenter):
+    if isinstance(model, PartLabels):
         count, mapped = num_points or KEPT, False
         label = _part_labels(model, contract, category, count)
     else:
@@ -202,7 +202,7 @@ def label_each(
     return map(labelled, sources)
 
 
-def _part_labels(model: PointNetPartSegmenter, contract: Contract, category: str | None, count: int) -> Label:
+def _part_labels(model: PartLabels, contract: Contract, category: str | None, count: int) -> Label:
     """A function that labels all points of an object, by what the network sees of `count` of them."""
     categories = contract.categories
     if category is not None:

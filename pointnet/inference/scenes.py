@@ -11,7 +11,7 @@ from torch.nn import functional
 from pointnet.datasets.blocks import CHANNEL_NAMES, CHANNELS, POINTS, Cells, block_channels, check_extent
 from pointnet.datasets.clouds import pad_clouds
 from pointnet.evaluation.contract import Contract
-from pointnet.models import PointNetSegmenter
+from pointnet.models import SceneSegmenter
 from pointnet.points.features import features_of
 from pointnet.points.frame import bounds
 from pointnet.points.read import PointCloud, Rows
@@ -31,7 +31,7 @@ class LabelledScene(NamedTuple):
 
 @torch.no_grad()
 def label_scene(
-    model: PointNetSegmenter, points: NDArray[np.floating] | Rows, colors: NDArray[np.floating] | Rows, seed: int = 0
+    model: SceneSegmenter, points: NDArray[np.floating] | Rows, colors: NDArray[np.floating] | Rows, seed: int = 0
 ) -> LabelledScene:
     """The labels of all points of a scene, any number N of them, by a network of S3DIS's channels: `label_blocks`.
 
@@ -56,7 +56,7 @@ def label_scene(
 
 
 @torch.no_grad()
-def label_blocks(model: PointNetSegmenter, cloud: PointCloud, seed: int = 0) -> LabelledScene:
+def label_blocks(model: SceneSegmenter, cloud: PointCloud, seed: int = 0) -> LabelledScene:
     """The labels of all points of a cloud of any size, z up, whose points and features may be `Rows`.
 
     The scene is cut as in training, into blocks of the contract's side, one every half side, so that up to four blocks
@@ -130,7 +130,7 @@ def _batches(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
         yield batch
 
 
-def _scores(network: PointNetSegmenter, batches: Iterable[list[Sample]]) -> Iterator[Sample]:
+def _scores(network: SceneSegmenter, batches: Iterable[list[Sample]]) -> Iterator[Sample]:
     """The places of each sample, and the probabilities (n, classes) of its points."""
     weight = next(network.parameters())
     for batch in batches:

@@ -189,9 +189,18 @@ class FeaturePropagation(nn.Module):
         self.mlp = SharedMLP([in_channels, *widths])
 
     def forward(
-        self, points: Tensor, features: Features, centres: Tensor, of_centres: Tensor, lengths: Lengths = None
+        self,
+        points: Tensor,
+        features: Features | Sequence[Tensor],
+        centres: Tensor,
+        of_centres: Tensor,
+        lengths: Lengths = None,
     ) -> Tensor:
-        """(B, 3, N), (B, C, N) or None, (B, 3, S), (B, D, S) -> (B, E, N), 0 where no point exists."""
+        """(B, 3, N), (B, C, N), (B, 3, S), (B, D, S) -> (B, E, N), 0 where no point exists.
+
+        Args:
+            features: of the points: one tensor, several, (B, C) where all points of a cloud have the same; or none.
+        """
         if lengths is not None:
             points = fill_padding(points, point_mask(lengths, points))
         return self.mlp(interpolate(of_centres, centres, points), features, lengths)

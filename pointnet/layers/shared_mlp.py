@@ -198,8 +198,9 @@ class SharedMLP(nn.Module):
 
 
 def scaled(widths: Sequence[int], share: float) -> list[int]:
-    """That share of the widths, in multiples of 8: other widths run slower than their size suggests."""
-    return [max(8, 8 * round(width * share / 8)) for width in widths]
+    """That share of the widths, in multiples of 8: other widths run slower than their size suggests. All of them: they
+    themselves."""
+    return [width if share == 1 else max(8, 8 * round(width * share / 8)) for width in widths]
 
 
 class Elementwise(nn.Module):

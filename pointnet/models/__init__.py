@@ -10,11 +10,15 @@ from .encoder import PointNetModel as PointNetModel
 from .encoder import Transforms as Transforms
 from .pointnet import PointNetClassifier as PointNetClassifier
 from .pointnet2 import PointNet2Classifier as PointNet2Classifier
+from .pointnet2_segmentation import PointNet2PartSegmenter as PointNet2PartSegmenter
+from .pointnet2_segmentation import PointNet2Segmenter as PointNet2Segmenter
 from .pretrained import MODELS as MODELS
 from .pretrained import Pretrained as Pretrained
+from .segmentation import PartLabels as PartLabels
 from .segmentation import PointNetPartSegmenter as PointNetPartSegmenter
 from .segmentation import PointNetSegmenter as PointNetSegmenter
 from .weights import WEIGHTS as WEIGHTS
 from .weights import shipped as shipped
 from .zoo import DEFAULTS as DEFAULTS
+from .zoo import SceneSegmenter as SceneSegmenter
 from .zoo import load_model as load_model

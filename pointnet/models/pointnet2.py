@@ -5,6 +5,7 @@ Departures: no biases before norms, which cancel them; coordinates come before o
 initial weights and epsilon of the norms.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,8 +18,9 @@ from pointnet.ops.masked import Lengths
 from .pretrained import Pretrained
 
 SCALES = ("single", "multi")
+Levels = list[tuple[int, list[tuple[float, int, list[int]]]]]
 # Of the classifier, by level: centres, and radius, neighbours and widths of each scale. A last level sees all points.
-LEVELS: dict[str, list[tuple[int, list[tuple[float, int, list[int]]]]]] = {
+LEVELS: dict[str, Levels] = {
     "single": [
         (512, [(0.2, 32, [64, 64, 128])]),
         (128, [(0.4, 64, [128, 128, 256])]),
@@ -30,6 +32,18 @@ LEVELS: dict[str, list[tuple[int, list[tuple[float, int, list[int]]]]]] = {
 }  # fmt: skip
 ALL_WIDTHS, HEAD_WIDTHS = [256, 512, 1024], [512, 256]
 DROPOUT = {"single": 0.5, "multi": 0.6}
+
+
+def abstractions_of(levels: Levels, all_widths: Sequence[int], channels: int, width: float) -> nn.ModuleList:
+    """The set abstractions of these levels, and with `all_widths` one over all; of points with so many channels."""
+    layers: list[SetAbstraction] = []
+    for centres, scale in levels:
+        radii, neighbours, widths = zip(*scale, strict=True)
+        layers.append(SetAbstraction(channels, [scaled(w, width) for w in widths], centres, radii, neighbours))
+        channels = layers[-1].out_channels
+    if all_widths:
+        layers.append(SetAbstraction(channels, [scaled(all_widths, width)]))
+    return nn.ModuleList(layers)
 
 
 class PointNet2Classifier(Pretrained, name="pointnet2"):
@@ -72,14 +86,8 @@ class PointNet2Classifier(Pretrained, name="pointnet2"):
             raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
         if scales not in SCALES:
             raise ValueError(f"scales must be {' or '.join(SCALES)}, got {scales!r}")
-        layers, channels = [], in_channels - 3
-        for centres, scale in LEVELS[scales]:
-            radii, neighbours, widths = zip(*scale, strict=True)
-            layers.append(SetAbstraction(channels, [scaled(w, width) for w in widths], centres, radii, neighbours))
-            channels = layers[-1].out_channels
-        layers.append(SetAbstraction(channels, [scaled(ALL_WIDTHS, width)]))
-        self.abstractions = nn.ModuleList(layers)
-        head = [layers[-1].out_channels, *scaled(HEAD_WIDTHS, width)]
+        self.abstractions = abstractions_of(LEVELS[scales], ALL_WIDTHS, in_channels - 3, width)
+        head = [scaled(ALL_WIDTHS, width)[-1], *scaled(HEAD_WIDTHS, width)]
         self.head = SharedMLP(head, dropout=DROPOUT[scales] if dropout is None else dropout).to_linear()
         self.logits = nn.Linear(head[-1], num_classes)
 

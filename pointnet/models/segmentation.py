@@ -17,12 +17,88 @@ from pointnet.ops.masked import Lengths
 
 from .chunks import check_points_are_independent
 from .encoder import ENCODER_WIDTHS, Encoding, Output, PointNetEncoder, PointNetModel
+from .pretrained import Pretrained
 
 # As published: of the part encoder before and after its feature transform, and of the heads' hidden layers.
 PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS = ((64, 128, 128), (512, 2048)), (256, 256, 128)
 SCENE_HEAD_WIDTHS = (512, 256, 128, 128)
 HEAD_TAKES = ("published", "released", "aligned")
 Category = Tensor | None  # (B,) int64, the category of each object; -1 where it is not known; None: of none
+
+
+class PartLabels(Pretrained):
+    """What a network for parts knows of objects: the parts of each category, and a category as numbers.
+
+    A subclass calls `know` first.
+    """
+
+    def know(self, num_parts: int, num_categories: int, parts_of: Sequence[Sequence[int]] | None) -> None:
+        """Keeps what `PointNetPartSegmenter` says of these arguments. ValueError: outside that."""
+        for name, value in (("num_parts", num_parts), ("num_categories", num_categories)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.num_categories = num_categories
+        self.parts_of = None if parts_of is None else [list(parts) for parts in parts_of]
+        if parts_of is not None and len(parts_of) != num_categories:
+            raise ValueError(f"parts_of must have a list for each of {num_categories} categories, got {len(parts_of)}")
+        for each, parts in enumerate(self.parts_of or []):
+            if not parts or any(not 0 <= part < num_parts for part in parts):
+                wanted = f"one or more numbers below {num_parts}"
+                raise ValueError(f"parts_of category {each} must be {wanted}, got {parts}")
+
+    def arguments_for(self, num_outputs: int) -> dict[str, Any]:
+        return {**self.arguments, "num_parts": num_outputs, "parts_of": None}
+
+    def restrict(self, logits: Tensor, category: Category) -> Tensor:
+        """The logits (B, num_parts, N), -inf for parts that the object's category (B,) does not have.
+
+        Evaluation and prediction choose among the others; as published, training scores all parts. Where the category
+        is not known, None or -1, all logits stay.
+        """
+        if category is None or self.parts_of is None:
+            return logits
+        table = [[part in parts for part in range(self.num_outputs)] for parts in self.parts_of]
+        category = category.to(logits.device)
+        allowed = torch.tensor(table, device=logits.device)[category.clamp(min=0)] | (category < 0).unsqueeze(1)
+        return logits.masked_fill(~allowed.unsqueeze(2), -torch.inf)
+
+    def one_hot(self, category: Category, like: Tensor) -> Tensor:
+        """(B,) -> (B, num_categories) in the dtype of `like` (B, ...); zeros where it is not known."""
+        known = like.new_zeros(len(like), self.num_categories)
+        if category is None:
+            return known
+        if category.shape != like.shape[:1] or category.dtype != torch.int64:
+            wanted = f"({len(like)},) int64, one per cloud"
+            raise ValueError(f"category must be {wanted}, got {tuple(category.shape)} {category.dtype}")
+        category = category.to(like.device).unsqueeze(1)
+        return known.scatter(1, category.clamp(min=0), (category >= 0).to(known.dtype))
+
+    @torch.no_grad()
+    def label_chunks(self, seen: Tensor, chunks: Iterable[Tensor], category: Category = None) -> Iterator[Tensor]:
+        """The logits (B, num_parts, n) of clouds of any size, chunk by chunk (B, C, n), in the memory of one.
+
+        Once it is known what a point's logits depend on beside the point, no point depends on another. If `seen` is all
+        points, the logits equal those of the whole clouds.
+
+        Args:
+            seen: (B, C, N), the points that stand for the clouds: all, or a large enough sample.
+            category: as in `forward`.
+
+        Raises:
+            ValueError: in training mode or without running statistics, where the norms would need the whole cloud.
+        """
+        check_points_are_independent(self)
+        cloud = self.see(seen)
+        for chunk in chunks:
+            yield self.score_chunk(chunk, category, cloud)
+
+    def see(self, x: Tensor) -> Any:
+        """What the logits of a point depend on beside the point: (B, C, N) -> it."""
+        raise NotImplementedError
+
+    def score_chunk(self, x: Tensor, category: Category, seen: Any) -> Tensor:
+        """(B, C, n) -> (B, num_parts, n), of clouds of which this was seen."""
+        raise NotImplementedError
 
 
 class PointNetLabeller(PointNetModel):
@@ -46,7 +122,7 @@ class PointNetLabeller(PointNetModel):
         return self.logits.widths[-1]
 
 
-class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
+class PointNetPartSegmenter(PartLabels, PointNetLabeller, name="pointnet_part"):
     """Scores each point of an object for each part: (B, C, N) -> (B, num_parts, N) logits (supplement C, figure 9).
 
     Shared layers 64, 128, 128 | 512, 2048, aligned at the bar by a 128 x 128 T-Net. The head takes 3,024 channels per
@@ -87,9 +163,7 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
     ):
         if head_takes not in HEAD_TAKES:
             raise ValueError(f"head_takes must be {', '.join(HEAD_TAKES)}, got {head_takes!r}")
-        for name, value in (("num_parts", num_parts), ("num_categories", num_categories)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.know(num_parts, num_categories, parts_of)
         transforms = input_transform, feature_transform
         encoder = PointNetEncoder(in_channels, *transforms, widths, last_activation, tnet_widths)
         aligned, pooled = widths[0][-1], widths[1][-1]
@@ -97,17 +171,7 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         given = {"published": aligned + every - pooled, "released": every, "aligned": aligned}[head_takes]
         layers = [given + pooled + num_categories, *head_widths, num_parts]
         super().__init__(encoder, layers, dropout, regularization_weight)
-        self.num_categories, self.head_takes = num_categories, head_takes
-        self.parts_of = None if parts_of is None else [list(parts) for parts in parts_of]
-        if parts_of is not None and len(parts_of) != num_categories:
-            raise ValueError(f"parts_of must have a list for each of {num_categories} categories, got {len(parts_of)}")
-        for each, parts in enumerate(self.parts_of or []):
-            if not parts or any(not 0 <= part < num_parts for part in parts):
-                wanted = f"one or more numbers below {num_parts}"
-                raise ValueError(f"parts_of category {each} must be {wanted}, got {parts}")
-
-    def arguments_for(self, num_outputs: int) -> dict[str, Any]:
-        return {**self.arguments, "num_parts": num_outputs, "parts_of": None}
+        self.head_takes = head_takes
 
     def forward(
         self, x: Tensor, category: Category = None, lengths: Lengths = None, return_transforms: bool = False
@@ -123,24 +187,11 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         logits = self._score(encoding, category, lengths)
         return (logits, encoding.transforms) if return_transforms else logits
 
-    @torch.no_grad()
-    def label_chunks(self, seen: Tensor, chunks: Iterable[Tensor], category: Category = None) -> Iterator[Tensor]:
-        """The logits (B, num_parts, n) of clouds of any size, chunk by chunk (B, C, n), in the memory of one.
+    def see(self, x: Tensor) -> Encoding:
+        return self.encoder.encode(x)
 
-        Once the clouds' features are known, no point's logits depend on another point. If `seen` is all points, the
-        logits equal those of the whole clouds.
-
-        Args:
-            seen: (B, C, N), the points from which features and matrices are computed: all, or a large enough sample.
-            category: as in `forward`.
-
-        Raises:
-            ValueError: in training mode or without running statistics, where the norms would need the whole cloud.
-        """
-        check_points_are_independent(self)
-        cloud = self.encoder.encode(seen)
-        for chunk in chunks:
-            yield self._score(self.encoder.encode(chunk, keep=self._kept, of=cloud), category)
+    def score_chunk(self, x: Tensor, category: Category, seen: Encoding) -> Tensor:
+        return self._score(self.encoder.encode(x, keep=self._kept, of=seen), category)
 
     @property
     def _kept(self) -> range:
@@ -155,32 +206,8 @@ class PointNetPartSegmenter(PointNetLabeller, name="pointnet_part"):
         transform = None if self.head_takes == "released" else transforms.feature
         if self.head_takes == "published":
             x, rest = per_point[len(self.encoder.mlp1) - 1], [*per_point]  # x by the transform that the head is given
-        context = [*rest, feature, self._one_hot(category, feature)]
+        context = [*rest, feature, self.one_hot(category, feature)]
         return self.logits(self.head(x, context, lengths, transform), lengths=lengths)
-
-    def restrict(self, logits: Tensor, category: Category) -> Tensor:
-        """The logits (B, num_parts, N), -inf for parts that the object's category (B,) does not have.
-
-        Evaluation and prediction choose among the others; as published, training scores all parts. Where the category
-        is not known, None or -1, all logits stay.
-        """
-        if category is None or self.parts_of is None:
-            return logits
-        table = [[part in parts for part in range(self.num_outputs)] for parts in self.parts_of]
-        category = category.to(logits.device)
-        allowed = torch.tensor(table, device=logits.device)[category.clamp(min=0)] | (category < 0).unsqueeze(1)
-        return logits.masked_fill(~allowed.unsqueeze(2), -torch.inf)
-
-    def _one_hot(self, category: Category, feature: Tensor) -> Tensor:
-        """(B,) -> (B, num_categories) in the feature's dtype; zeros where it is not known."""
-        known = feature.new_zeros(feature.shape[0], self.num_categories)
-        if category is None:
-            return known
-        if category.shape != feature.shape[:1] or category.dtype != torch.int64:
-            wanted = f"({feature.shape[0]},) int64, one per cloud"
-            raise ValueError(f"category must be {wanted}, got {tuple(category.shape)} {category.dtype}")
-        category = category.to(feature.device).unsqueeze(1)
-        return known.scatter(1, category.clamp(min=0), (category >= 0).to(known.dtype))
 
 
 class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):

@@ -7,9 +7,13 @@ from torch import nn
 from pointnet.files import AnyPath
 
 from .encoder import PointNetModel
+from .pointnet2_segmentation import PointNet2Segmenter
 from .pretrained import load_folder
+from .segmentation import PointNetSegmenter
 
 M = TypeVar("M", bound=nn.Module)
+
+SceneSegmenter = PointNetSegmenter | PointNet2Segmenter  # networks that see the blocks of a scene
 
 # The shipped weights that predict where no model is named, by task.
 DEFAULTS = {"classification": "pointnet_modelnet40_upright", "part": "pointnet_shapes_part"}

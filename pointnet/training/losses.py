@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
 from pointnet.evaluation.contract import Contract
-from pointnet.models import PointNetPartSegmenter, load_model
+from pointnet.models import PartLabels, load_model
 
 from .settings import LossSettings
 
@@ -35,7 +35,7 @@ def label_loss(
             return F.cross_entropy(logits, labels, label_smoothing=smoothing)
         return (weights[labels] * F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")).mean()
     if settings.restrict and category is not None and hasattr(model, "restrict"):
-        logits = cast(PointNetPartSegmenter, model).restrict(logits, category)
+        logits = cast(PartLabels, model).restrict(logits, category)
     loss = point_loss(logits, labels, smoothing, weights)
     if settings.overlap and category is not None:
         loss = torch.lerp(loss, 1 - soft_iou(logits, labels), settings.overlap)

@@ -112,13 +112,18 @@ RECIPES["paper_scene"] = dataclasses.replace(
 # The defaults of `--model pointnet2` and `pointnet2_msg`: those of every classifier, dropped as in the released code.
 RECIPES["pointnet2"] = TrainConfig(model="pointnet2", dropout=0.5)
 RECIPES["pointnet2_msg"] = TrainConfig(model="pointnet2_msg", dropout=0.6)
+# The defaults of `--task part` and `--task scene` with `--model pointnet2`, of the published widths and dropout.
+RECIPES["pointnet2_part"] = dataclasses.replace(RECIPES["part"], model="pointnet2", dropout=0.5, width=1.0)
+RECIPES["pointnet2_scene"] = dataclasses.replace(RECIPES["scene"], model="pointnet2", dropout=0.5, width=1.0)
 
 
 def defaults_of(task: str, dataset: str, init: str = "", model: str = TrainConfig.model) -> TrainConfig:
-    """The settings that training begins with: the recipe of the model's name; else that of the task's name, `shapes` to
-    classify Shapes, or none; to classify with the weights `init`, `finetune`."""
+    """The settings that training begins with: the recipe of the model's name, for points with the task's behind it;
+    else that of the task's name, `shapes` to classify Shapes, or none; to classify with the weights `init`,
+    `finetune`."""
     names = {"classification": "finetune" if init else "shapes" if dataset == "shapes" else ""}
-    name = model if model in RECIPES and RECIPES[model].task == task else names.get(task, task)
+    own = model if task == "classification" else f"{model}_{task}"
+    name = own if own in RECIPES and RECIPES[own].task == task else names.get(task, task)
     return dataclasses.replace(RECIPES.get(name, TrainConfig()), init=init)
 
 
