@@ -34,16 +34,16 @@ ALL_WIDTHS, HEAD_WIDTHS = [256, 512, 1024], [512, 256]
 DROPOUT = {"single": 0.5, "multi": 0.6}
 
 
-def abstractions_of(levels: Levels, all_widths: Sequence[int], channels: int, width: float) -> nn.ModuleList:
+def abstractions_of(levels: Levels, all_widths: Sequence[int], channels: int, width: float) -> list[SetAbstraction]:
     """The set abstractions of these levels, and with `all_widths` one over all; of points with so many channels."""
-    layers: list[SetAbstraction] = []
+    layers = []
     for centres, scale in levels:
         radii, neighbours, widths = zip(*scale, strict=True)
         layers.append(SetAbstraction(channels, [scaled(w, width) for w in widths], centres, radii, neighbours))
         channels = layers[-1].out_channels
     if all_widths:
         layers.append(SetAbstraction(channels, [scaled(all_widths, width)]))
-    return nn.ModuleList(layers)
+    return layers
 
 
 class PointNet2Classifier(Pretrained, name="pointnet2"):
@@ -86,7 +86,7 @@ class PointNet2Classifier(Pretrained, name="pointnet2"):
             raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
         if scales not in SCALES:
             raise ValueError(f"scales must be {' or '.join(SCALES)}, got {scales!r}")
-        self.abstractions = abstractions_of(LEVELS[scales], ALL_WIDTHS, in_channels - 3, width)
+        self.abstractions = nn.ModuleList(abstractions_of(LEVELS[scales], ALL_WIDTHS, in_channels - 3, width))
         head = [scaled(ALL_WIDTHS, width)[-1], *scaled(HEAD_WIDTHS, width)]
         self.head = SharedMLP(head, dropout=DROPOUT[scales] if dropout is None else dropout).to_linear()
         self.logits = nn.Linear(head[-1], num_classes)

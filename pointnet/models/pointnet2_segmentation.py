@@ -74,8 +74,9 @@ class PointNet2Labeller(Pretrained):
         super().__init__()
         if in_channels < 3:
             raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
-        self.abstractions = abstractions_of(levels, all_widths, in_channels - 3, width)
-        *own, channels = [beside, *(layer.out_channels for layer in self.abstractions)]
+        abstractions = abstractions_of(levels, all_widths, in_channels - 3, width)
+        self.abstractions = nn.ModuleList(abstractions)
+        *own, channels = [beside, *(layer.out_channels for layer in abstractions)]
         layers = []
         for of_points, widths in zip(reversed(own), back, strict=True):
             layers.append(FeaturePropagation(channels + of_points, scaled(widths, width)))
@@ -169,8 +170,8 @@ class PointNet2Segmenter(PointNet2Labeller, name="pointnet2_scene"):
 
     Four set abstractions, 1,024, 256, 64 and 16 centres, four propagations back to the points, 128 with dropout, and
     the logits (pointnet2_sem_seg.py). 964,141 parameters at 13 classes and xyz alone, and 823.0 M multiply-adds per
-    cloud of 2,048 points, each pair counted. The radii are in the unit of the blocks: metres for blocks of 1.5 m, as published
-    for ScanNet.
+    cloud of 2,048 points, each pair counted. The radii are in the unit of the blocks: metres for blocks of 1.5 m, as
+    published for ScanNet.
 
     Args:
         num_classes: how many classes.
