@@ -49,7 +49,7 @@ def check_scores(name, test):
     wanted = recorded(name)
     assert fingerprint(test) == wanted["data"]
     found = measure(load_model(name), test)
-    assert wanted.keys() <= found.keys()  # pointnet_modelnet40 is older than some scores
+    assert wanted.keys() == found.keys()
     for score in wanted.keys() - {"samples", "data"}:
         # Rounding decides a few of 800,000 points; a class has parts of three points, where one of them shows.
         off = 5e-3 if score == "of_class" else 5e-4

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from pointnet.commands.evaluate import all_scores
 from pointnet.datasets import LabelledClouds, ModelNet, open_dataset, split_parts, split_validation
+from pointnet.datasets.clouds import spread
 from pointnet.devices import keep_freed_memory
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS
-from pointnet.evaluation.trust import measure_trust
+from pointnet.evaluation.trust import LEAST_CLOUDS, measure_trust
 from pointnet.models import WEIGHTS, PartLabels, PointNetClassifier, PointNetModel, load_model
 from pointnet.training import TrainConfig
 from pointnet.training.recipes import to_flags
@@ -88,7 +89,8 @@ def take_trust(model: PointNetModel, twin: Path, train: LabelledClouds) -> None:
     """Gives a classifier the twin's temperature and limits, with the class means of its own logits."""
     taught = load_model(twin).preprocessing
     assert isinstance(model, PointNetClassifier)
-    shown = measure_trust(model, Contract.of(model), train, train, torch.device("cpu"))[1]
+    few = spread(train, LEAST_CLOUDS)  # what is measured on these is the twin's
+    shown = measure_trust(model, Contract.of(model), train, few, torch.device("cpu"))[1]
     assert shown is not None
     own = {name: shown.as_json()[name] for name in ("means", "precision")}
     contract = Contract.of(model).as_json() | {"temperature": taught["temperature"]}
