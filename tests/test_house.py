@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from pointnet.commands.flags import FLAGS
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import titles_of
 from pointnet.training import TrainConfig
+from tests import conftest
 from tests.helpers import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -121,3 +123,16 @@ def test_the_pages_and_the_records_quote_their_results():
         for page in (path.read_text(encoding="utf-8") for path in (shown, records / "README.md")):
             assert f"**{test[first]:.2%}".replace("%", " %**") in page, result
             assert f"{test[second]:.2%}".replace("%", " %") in page, result
+
+
+@pytest.mark.parametrize(
+    ("source", "worker", "wanted"), [("TESTPATHS", False, "auto"), ("TESTPATHS", True, None), ("ARGS", False, None)]
+)
+def test_the_whole_suite_alone_starts_workers_and_workers_start_none(source, worker, wanted):
+    kinds = pytest.Config.ArgsSource
+    config = SimpleNamespace(args_source=kinds[source], ArgsSource=kinds, option=SimpleNamespace(numprocesses=None))
+    config.pluginmanager = SimpleNamespace(hasplugin=lambda name: name == "xdist")
+    if worker:
+        config.workerinput = {}
+    conftest.pytest_cmdline_main(config)
+    assert config.option.numprocesses == wanted
