@@ -116,7 +116,7 @@ def batches(monkeypatch) -> list[tuple]:
 def test_labels_go_with_their_points_whatever_becomes_of_them(tmp_path, task, batches):
     moves = {"rotate": 180.0, "shift": 0.2, "point_dropout": 0.5, "mirror": True, "epochs": 2}
     fit(small(tmp_path / "run", task, **moves), data_of(task)[0], log=quiet)
-    for x, labels, category, share in batches:
+    for x, labels, category, share, _ in batches:
         assert torch.equal(x[:, 3], labels.float())
         assert (category is None) == (task == "scene")
         assert category is None or torch.equal(category, (labels >= 2).long()[:, 0])
@@ -128,11 +128,11 @@ def test_labels_go_with_their_points_whatever_becomes_of_them(tmp_path, task, ba
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_category_is_kept_from_the_network_as_often_as_asked(tmp_path, share, batches):
     fit(small(tmp_path / "run", "part", epochs=6, unknown_category=share), halves("part"), log=quiet)
-    given, true = torch.cat([torch.stack([each, labels[:, 0] // 2]) for _, labels, each, _ in batches], 1)
+    given, true = torch.cat([torch.stack([each, labels[:, 0] // 2]) for _, labels, each, *_ in batches], 1)
     unknown = given == -1
     assert torch.equal(given[~unknown], true[~unknown])
     assert unknown.double().mean() == pytest.approx(share, abs=0.1)
-    assert not 0 < share < 1 or any(0 < (each == -1).sum() < len(each) for _, _, each, _ in batches)
+    assert not 0 < share < 1 or any(0 < (each == -1).sum() < len(each) for _, _, each, *_ in batches)
 
 
 @pytest.mark.parametrize("task", SEGMENTATION)
