@@ -64,7 +64,7 @@ class PartLabels(Pretrained):
 
     def one_hot(self, category: Category, like: Tensor) -> Tensor:
         """(B,) -> (B, num_categories) in the dtype of `like` (B, ...); zeros where it is not known."""
-        known = like.new_zeros(len(like), self.num_categories)
+        known = like.new_zeros(like.shape[0], self.num_categories)  # len() would fix an exported network's batch
         if category is None:
             return known
         if category.shape != like.shape[:1] or category.dtype != torch.int64:
