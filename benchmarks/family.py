@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import check_equal, loss_of, machine, make_alike, parser, peak_memory, side_by_side
-from pointnet import DGCNNClassifier, PointNet2Classifier
+from pointnet import DGCNNClassifier, PointNet2Classifier, PointNextClassifier
 from pointnet.devices import keep_freed_memory
+from pointnet.models import pointnext
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, knn
-from tests.textbook import TextbookDGCNN, TextbookPointNet2
+from tests.textbook import TextbookDGCNN, TextbookPointNet2, TextbookPointNext
 
 ROWS = (2048, 128, 256)  # rows, channels in and out of the product that gives the machine's rate
 
@@ -41,7 +42,7 @@ class Entry(NamedTuple):
     searches: Callable[[Any, Tensor], object]
 
 
-def of_pointnet2(model: PointNet2Classifier, x: Tensor) -> None:
+def of_abstractions(model: PointNet2Classifier | PointNextClassifier, x: Tensor) -> None:
     for layer in list(model.abstractions)[:-1]:
         centres = gather(x, farthest_point_sampling(x, layer.centres))
         for radius, most in zip(layer.radii, layer.neighbours, strict=True):
@@ -51,7 +52,12 @@ def of_pointnet2(model: PointNet2Classifier, x: Tensor) -> None:
 
 def pointnet2(scales: str) -> Entry:
     textbook = partial(TextbookPointNet2, 40, LEVELS[scales], ALL_WIDTHS, HEAD_WIDTHS)
-    return Entry(partial(PointNet2Classifier, 40, scales=scales), textbook, 16, of_pointnet2)
+    return Entry(partial(PointNet2Classifier, 40, scales=scales), textbook, 16, of_abstractions)
+
+
+def pointnext_s(stem: int) -> Entry:
+    textbook = partial(TextbookPointNext, 40, pointnext.LEVELS, stem, pointnext.HEAD_WIDTHS)
+    return Entry(partial(PointNextClassifier, width=stem / pointnext.STEM_WIDTH), textbook, 16, of_abstractions)
 
 
 def of_dgcnn(model: DGCNNClassifier, x: Tensor) -> None:
@@ -64,6 +70,8 @@ FAMILY = {
     "pointnet2": pointnet2("single"),
     "pointnet2_msg": pointnet2("multi"),
     "dgcnn": Entry(DGCNNClassifier, partial(TextbookDGCNN, 40), 8, of_dgcnn),
+    "pointnext_s": pointnext_s(32),
+    "pointnext_s64": pointnext_s(64),
 }
 
 

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from .models.pointnet import PointNetClassifier
     from .models.pointnet2 import PointNet2Classifier
     from .models.pointnet2_segmentation import PointNet2PartSegmenter, PointNet2Segmenter
+    from .models.pointnext import PointNextClassifier
     from .models.segmentation import PointNetPartSegmenter, PointNetSegmenter
     from .models.zoo import load_model
 
 __version__ = "0.1.0"
 __all__ = ["PointNetClassifier", "PointNetEncoder", "PointNetPartSegmenter", "PointNetSegmenter", "SharedMLP", "TNet"]
 __all__ += ["DGCNNClassifier", "EdgeNetClassifier", "PointNet2Classifier", "PointNet2PartSegmenter"]
-__all__ += ["PointNet2Segmenter"]
+__all__ += ["PointNet2Segmenter", "PointNextClassifier"]
 __all__ += ["critical_points", "embed", "label_points", "load_model", "orthogonality_loss", "predict"]
 _HOMES = {"embed": "inference.embed", "label_points": "inference.label", "predict": "inference.predict"}
 _HOMES |= dict.fromkeys(("SharedMLP", "TNet", "orthogonality_loss"), "layers")  # the others are of models

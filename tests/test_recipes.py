@@ -94,7 +94,11 @@ def test_the_papers_recipe_is_the_published_protocol():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("paper_") else []) for name in RECIPES]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("paper_", "pointnext")) else [])
+        for name in RECIPES
+    ],
 )
 def test_a_recipe_trains_and_comes_back_from_its_file(name, tmp_path):
     config = RECIPES[name]

@@ -189,6 +189,37 @@ class TextbookPointNet2(nn.Module):
         return self.logits(self.head(torch.max(self.mlps[-1](whole), 3)[0].flatten(1)))
 
 
+class TextbookPointNext(nn.Module):
+    """PointNeXt-S for classes; levels are (centres, radius, K), each twice as wide as the one before."""
+
+    def __init__(self, num_classes: int, levels: list, width: int, head: list[int], in_channels: int = 3):
+        super().__init__()
+        self.levels = levels
+        self.stem = nn.Conv1d(in_channels, width, 1)
+        mlps = []
+        for _ in levels:
+            mlp = pair_layers([3 + width, width, 2 * width])
+            mlp[1][2] = nn.Identity()  # the ReLU comes after the sum
+            mlps.append(nn.ModuleDict({"mlp": mlp, "skip": nn.Conv1d(width, 2 * width, 1)}))
+            width = 2 * width
+        self.mlps, self.last = nn.ModuleList(mlps), pair_layers([3 + width, width, width])
+        self.head = nn.Sequential(dense_layer(width, head[0], 0.5), dense_layer(head[0], head[1], 0.5))
+        self.logits = nn.Linear(head[1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        xyz, points = x[:, :3].transpose(1, 2), self.stem(x).transpose(1, 2)
+        for (count, radius, most), layer in zip(self.levels, self.mlps, strict=True):
+            chosen = farthest(xyz, count)
+            centres, own = taken(xyz, chosen), taken(points, chosen).transpose(1, 2)
+            index = balls(radius, most, xyz, centres)
+            relative = (taken(xyz, index) - centres.unsqueeze(2)) / radius
+            groups = torch.cat([relative, taken(points, index)], 3).permute(0, 3, 2, 1)
+            points = F.relu(torch.max(layer["mlp"](groups), 2)[0] + layer["skip"](own)).transpose(1, 2)
+            xyz = centres
+        whole = torch.cat([xyz, points], 2).transpose(1, 2).unsqueeze(2)
+        return self.logits(self.head(torch.max(self.last(whole), 3)[0].flatten(1)))
+
+
 def carried(xyz: Tensor, centres: Tensor, points: Tensor) -> Tensor:
     """Features of centres at the points, from the three nearest: (B, N, 3), (B, S, 3), (B, S, D) -> (B, N, D)."""
     squares, index = distances(xyz, centres).sort(2)

@@ -92,7 +92,7 @@ class Classification(Task):
 
     name = "classification"
     networks: ClassVar[dict[str, str]] = {
-        name: name for name in ("pointnet", "pointnet2", "pointnet2_msg", "dgcnn", "edgenet")
+        name: name for name in ("pointnet", "pointnet2", "pointnet2_msg", "dgcnn", "pointnext_s", "edgenet")
     }
     widths = ENCODER_WIDTHS
     head_widths = CLASSIFIER_HEAD_WIDTHS

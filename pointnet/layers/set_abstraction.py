@@ -32,6 +32,9 @@ class SetAbstraction(nn.Module):
     pairs is never held (identity 11). Where the MLPs hold what that does not know (hooks, other activations, dropout),
     and where a graph is exported, each neighbourhood is a cloud of K points for `SharedMLP.max_pool`: the definition.
 
+    As in PointNeXt (Qian et al., NeurIPS 2022, section 3) coordinates may be in units of the radius, and a centre's own
+    feature may be added to the max: relu(max + V f_i + v), where the last layer of the MLPs then ends with its norm.
+
     Which point comes first decides which points are centres, so permuting the others changes nothing but the choice
     among balls with more than K points, which take those that come first.
 
@@ -40,9 +43,11 @@ class SetAbstraction(nn.Module):
         widths: of each MLP's layers; the first takes 3 + C channels, coordinates first.
         centres: S; None: all points are one neighbourhood, and there is one MLP.
         radii, neighbours: of the balls, and K, for each MLP.
+        by_radius: relative coordinates are divided by the radius.
+        residual: adds a linear map of the centre's feature, or the feature itself if C is D.
 
     Raises:
-        ValueError: numbers of radii, neighbours and MLPs that differ.
+        ValueError: numbers of radii, neighbours and MLPs that differ; `residual` without features or centres.
     """
 
     __prepare_scriptable__ = refuse_script
@@ -54,14 +59,25 @@ class SetAbstraction(nn.Module):
         centres: int | None = None,
         radii: Sequence[float] = (),
         neighbours: Sequence[int] = (),
+        by_radius: bool = False,
+        residual: bool = False,
     ):
         super().__init__()
         scales = 0 if centres is None else len(widths)
         if not widths or (centres is None and len(widths) > 1) or not len(radii) == len(neighbours) == scales:
             got = f"{len(radii)} radii, {len(neighbours)} numbers of neighbours and {len(widths)} MLPs"
             raise ValueError(f"each MLP must have a radius and a number of neighbours, without centres one none; {got}")
+        if residual and (centres is None or in_channels < 1):
+            raise ValueError(
+                f"residual must have features of centres, got in_channels {in_channels}, centres {centres}"
+            )
         self.centres, self.radii, self.neighbours = centres, tuple(radii), tuple(neighbours)
-        self.mlps = nn.ModuleList(SharedMLP([3 + in_channels, *each]) for each in widths)
+        self.by_radius = by_radius
+        self.mlps = nn.ModuleList(SharedMLP([3 + in_channels, *each], last_activation=not residual) for each in widths)
+        self.skip: nn.Module | None = None
+        if residual:
+            same = in_channels == self.out_channels
+            self.skip = nn.Identity() if same else SharedMLP([in_channels, self.out_channels], None, None)
 
     @property
     def out_channels(self) -> int:
@@ -83,21 +99,27 @@ class SetAbstraction(nn.Module):
             mask = point_mask(lengths, points)
             points = fill_padding(points, mask)
             features = None if features is None else fill_padding(features, mask)
-        centres = gather(points, farthest_point_sampling(points, self.centres, lengths))
+        chosen = farthest_point_sampling(points, self.centres, lengths)
+        centres = gather(points, chosen)
         found = []
         for mlp, radius, most in zip(self._mlps, self.radii, self.neighbours, strict=True):
             neighbours = ball_query(points, centres, radius, most, lengths)
             pool = pooled_neighbourhoods if is_fast(mlp) else neighbourhoods_definition
-            found.append(pool(mlp, points, features, centres, neighbours))
-        return centres, found[0] if len(found) == 1 else torch.cat(found, 1)
+            found.append(pool(mlp, points, features, centres, neighbours, radius if self.by_radius else 1.0))
+        y = found[0] if len(found) == 1 else torch.cat(found, 1)
+        if self.skip is not None:
+            assert features is not None  # the MLPs have checked that
+            y = F.relu(y + self.skip(gather(features, chosen)))
+        return centres, y
 
 
 def neighbourhoods_definition(
-    mlp: SharedMLP, points: Tensor, features: Features, centres: Tensor, neighbours: Tensor
+    mlp: SharedMLP, points: Tensor, features: Features, centres: Tensor, neighbours: Tensor, unit: float = 1.0
 ) -> Tensor:
-    """max_k mlp([p_j - c_i; f_j]), j = neighbours[i, k]: (B, 3, N), (B, C, N), (B, 3, S), (B, S, K) -> (B, D, S)."""
+    """max_k mlp([(p_j - c_i) / unit; f_j]), j = neighbours[i, k]: (B, 3, N), (B, C, N), (B, 3, S), (B, S, K) ->
+    (B, D, S)."""
     clouds, some, most = neighbours.shape
-    groups = gather(points, neighbours) - centres.unsqueeze(3)
+    groups = (gather(points, neighbours) - centres.unsqueeze(3)) / unit
     if features is not None:
         groups = torch.cat([groups, gather(features, neighbours)], 1)
     small_clouds = groups.transpose(1, 2).reshape(clouds * some, -1, most)
@@ -105,7 +127,7 @@ def neighbourhoods_definition(
 
 
 def pooled_neighbourhoods(
-    mlp: SharedMLP, points: Tensor, features: Features, centres: Tensor, neighbours: Tensor
+    mlp: SharedMLP, points: Tensor, features: Features, centres: Tensor, neighbours: Tensor, unit: float = 1.0
 ) -> Tensor:
     """`neighbourhoods_definition` by identities 7 and 11, of an MLP that `is_fast`."""
     mlp[0].check(points if features is None else torch.cat([points[:, :, :1], features[:, :, :1]], 1))
@@ -113,12 +135,12 @@ def pooled_neighbourhoods(
         kind = mlp[0].conv.weight.dtype
         # Nothing but differences of coordinates counts, and near the origin they lose no digits.
         origin = centres.detach().mean(2, keepdim=True)
-        rows = (points - origin).transpose(1, 2)
+        rows = ((points - origin) / unit).transpose(1, 2)
         if features is not None:
             rows = torch.cat([rows, features.to(kind).transpose(1, 2)], 2)
         weight = mlp[0].conv.weight.squeeze(2)
         of_points = F.linear(rows, weight)
-        of_centres = F.linear((centres - origin).transpose(1, 2), -weight[:, :3], mlp[0].conv.bias)
+        of_centres = F.linear(((centres - origin) / unit).transpose(1, 2), -weight[:, :3], mlp[0].conv.bias)
         if len(mlp) == 1:
             tables = of_centres.transpose(1, 2), of_points.transpose(1, 2)
             return pooled_edges(*tables, neighbours, mlp[0].norm, mlp[0].activation)

@@ -12,6 +12,7 @@ from .pointnet import PointNetClassifier as PointNetClassifier
 from .pointnet2 import PointNet2Classifier as PointNet2Classifier
 from .pointnet2_segmentation import PointNet2PartSegmenter as PointNet2PartSegmenter
 from .pointnet2_segmentation import PointNet2Segmenter as PointNet2Segmenter
+from .pointnext import PointNextClassifier as PointNextClassifier
 from .pretrained import MODELS as MODELS
 from .pretrained import Pretrained as Pretrained
 from .segmentation import PartLabels as PartLabels
