@@ -277,8 +277,8 @@ def of_different_pairs(a, b, neighbours):
     return z.mean(0), z.var(0, unbiased=False) * neighbours.numel()
 
 
-def about_the_origin(mlp, points, features, centres, neighbours, pool=set_abstraction.pooled_neighbourhoods):
-    return pool(mlp, points, features, torch.zeros_like(centres), neighbours)
+def about_the_origin(mlp, points, features, centres, neighbours, *unit, pool=set_abstraction.pooled_neighbourhoods):
+    return pool(mlp, points, features, torch.zeros_like(centres), neighbours, *unit)
 
 
 SETS = partial(test_identities_7_and_11_a_set_abstraction_is_a_small_network_at_each_centre, [8, 6], True)

@@ -161,6 +161,15 @@ def test_padding_of_any_content_changes_nothing_and_a_cloud_alone_is_as_in_a_bat
     torch.testing.assert_close(model.state_dict(), clean.state_dict(), rtol=1e-10, atol=1e-10)
 
 
+def test_in_training_a_padded_batch_is_the_batch_without_padding(few):
+    """Clouds of fewer points than centres, whose first point is a centre again, and counts again."""
+    model, x = trained_looking(PointNextClassifier(5, dropout=0.0, width=SMALL)).train(), clouds(6, 20)
+    clean, x[:, :, 5:] = copy.deepcopy(model), torch.nan
+    logits = model(x, torch.full((6,), 5))
+    torch.testing.assert_close(logits, clean(x[:, :, :5]), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(model.state_dict(), clean.state_dict(), rtol=1e-10, atol=1e-10)
+
+
 def test_permuting_all_but_the_first_point_changes_nothing_where_balls_are_not_full(monkeypatch):
     monkeypatch.setattr(pointnext, "LEVELS", [(centres, radius, 40) for centres, radius, _ in FEW])
     model, x = trained_looking(PointNextClassifier(5, width=SMALL)), clouds(2, 40)
