@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import train
 from pointnet import PointNet2PartSegmenter, PointNet2Segmenter, label_points, load_model
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledPoints
@@ -15,6 +16,7 @@ from pointnet.models.pointnet2_segmentation import PART_BACK, PART_LEVELS, SCENE
 from pointnet.training import fit
 from tests.helpers import count_multiply_adds, halves, quiet, small, trained_looking
 from tests.helpers import shared_multiply_adds as shared
+from tests.own_points import write_objects, write_yards
 from tests.textbook import TextbookPointNet2Segmenter, with_state_of
 
 SMALL = 1 / 8  # of the published widths
@@ -120,6 +122,23 @@ def test_padding_of_any_content_changes_nothing(few, kind):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_permuting_all_but_the_first_point_permutes_the_logits_where_balls_are_not_full(few, kind, monkeypatch):
+    """A ball of more than K points takes the first K of them: K is all points here."""
+
+    def roomy(levels):
+        return [(s, [(radius, 40, widths) for radius, _, widths in each]) for s, each in levels]
+
+    monkeypatch.setattr(pointnet2_segmentation, "SCENE_LEVELS", roomy(pointnet2_segmentation.SCENE_LEVELS))
+    for scales in ("single", "multi"):
+        monkeypatch.setitem(PART_LEVELS, scales, roomy(PART_LEVELS[scales]))
+    model, x, category = trained_looking(network(kind)), clouds(2, 40), categories(kind, 2)
+    order = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + torch.randperm(39)])
+    logits = model(x, *category)
+    torch.testing.assert_close(model(x[:, :, order], *category), logits[:, :, order], rtol=1e-11, atol=1e-11)
+    assert (model(x.roll(1, 2), *category) - logits.roll(1, 2)).abs().max() > 1e-6  # another start, other centres
+
+
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_points_are_labelled_in_chunks_as_they_are_whole(few, kind):
     model, x, category = trained_looking(network(kind)), clouds(2, 40), torch.tensor([2, -1])
@@ -150,6 +169,19 @@ def test_parts_are_trained_saved_and_labelled_like_any(few, tmp_path):
     assert set(cloud.labels) <= {0, 1}  # of the category alone
     with pytest.raises(ValueError, match="is not exported"):
         export_model(model, tmp_path / "a.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["part", "scene"])
+def test_the_command_trains_and_saves_either(few, tmp_path, task):
+    """A few steps on files made here; the folder then holds the network."""
+    root, out = tmp_path / "data", tmp_path / "run"
+    data = write_objects(root) if task == "part" else write_yards(root)
+    words = f"--task {task} --model pointnet2 --dataset {task}s --num_points 64 --width 0.125 --epochs 2 --device cpu"
+    assert train.main([*words.split(), "--root", str(data), "--out", str(out)]) == 0
+    model = load_model(out)
+    assert type(model) is (PointNet2PartSegmenter if task == "part" else PointNet2Segmenter)
+    assert model.arguments["dropout"] == 0.5
 
 
 def test_train_begins_with_the_published_dropout_and_widths():
