@@ -16,6 +16,8 @@ from pointnet.datasets.transforms import (
     random_scale,
     random_shift,
     random_subset,
+    random_warp,
+    rotation_by,
 )
 
 
@@ -68,6 +70,7 @@ TRANSFORMS = {
     "mirror": lambda x, g: random_mirror(x, g),
     "jitter": lambda x, g: random_jitter(x, 0.01, g),
     "rotation": lambda x, g: random_rotation(x, 180.0, g),
+    "warp": lambda x, g: random_warp(x, 1.0, g),
     "dropout": lambda x, g: random_point_dropout(x, 0.875, g),
     "subset": lambda x, g: random_subset(x, 20, g),
 }
@@ -87,7 +90,7 @@ def test_a_transform_repeats_with_its_generator_and_leaves_its_input_alone(trans
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", ["scale", "shift", "mirror", "jitter", "rotation"])
+@pytest.mark.parametrize("name", ["scale", "shift", "mirror", "jitter", "rotation", "warp"])
 def test_only_xyz_is_moved(name):
     x = torch.randn(4, 6, 50)
     y = TRANSFORMS[name](x, generator())
@@ -138,6 +141,45 @@ def test_rotation_keeps_height_and_distance_from_the_axis():
     quarter = random_rotation(x, 10.0, generator())
     cosine = (quarter[:, :2] * x[:, :2]).sum(1) / x[:, :2].square().sum(1)
     assert cosine.min() >= 0.98
+
+
+def test_a_warp_keeps_the_mean_and_the_radius_whatever_the_units_and_place():
+    x = torch.randn(8, 3, 200, dtype=torch.float64)
+    y = random_warp(x, 1.0, generator())
+    torch.testing.assert_close(y.mean(2), x.mean(2))
+    centred = [each - each.mean(2, keepdim=True) for each in (x, y)]
+    radii = [each.norm(dim=1).amax(1) for each in centred]
+    torch.testing.assert_close(*radii)
+    torch.testing.assert_close(random_warp(x * 1000 + 5, 1.0, generator()), y * 1000 + 5)
+    torch.testing.assert_close(random_warp(x, 0.0, generator()), x)
+    assert (random_warp(x, 0.1, generator()) - x).abs().max() < (y - x).abs().max() / 4
+    assert torch.equal(random_warp(torch.ones(2, 3, 5), 1.0, generator()), torch.ones(2, 3, 5))  # no size to bend
+    with pytest.raises(ValueError, match="strength must be at least 0"):
+        random_warp(x, -1.0, generator())
+
+
+def test_a_warp_of_one_anchor_is_one_affine_map_and_of_several_none():
+    """Where all points have the same weights, and where they do not."""
+    x = torch.randn(20, 3, 200, dtype=torch.float64)
+    rows = torch.cat([x, torch.ones(20, 1, 200, dtype=torch.float64)], 1).transpose(1, 2)
+
+    def misfit(y):
+        return (rows @ torch.linalg.lstsq(rows, y.transpose(1, 2)).solution - y.transpose(1, 2)).abs().amax((1, 2))
+
+    assert misfit(random_warp(x, 1.0, generator(), anchors=1)).max() < 1e-12
+    assert misfit(random_warp(x, 1.0, generator())).median() > 0.02
+    near = x + 1e-6 * torch.randn(20, 3, 200, dtype=torch.float64)
+    moved = random_warp(torch.cat([x, near], 2), 1.0, generator())
+    assert (moved[..., :200] - moved[..., 200:]).abs().max() < 1e-4  # near points stay near
+
+
+def test_a_rotation_vector_turns_about_itself_by_its_length():
+    turn = torch.tensor([[0.0, 0.0, torch.pi / 2], [0.3, -0.2, 0.1], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    x, y, z = turn.T
+    zero = torch.zeros(3, dtype=torch.float64)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).unflatten(1, (3, 3))
+    torch.testing.assert_close(rotation_by(turn), torch.linalg.matrix_exp(skew))
+    assert (rotation_by(turn)[0] @ torch.tensor([1.0, 0, 0], dtype=torch.float64)).round().tolist() == [0, 1, 0]
 
 
 def test_dropped_points_become_copies_of_the_first():

@@ -18,7 +18,7 @@ from tests.helpers import assert_equal_states, started, two_shapes
 
 DATA = two_shapes(per_class=8)
 BATCH = DATA.points[4:12], DATA.labels[4:12]
-AUGMENTED = {"rotate": 10.0, "mirror": True, "jitter": 0.01, "point_dropout": 0.5}
+AUGMENTED = {"warp": 1.0, "rotate": 10.0, "mirror": True, "jitter": 0.01, "point_dropout": 0.5}
 TNETS = {"input_transform": True, "feature_transform": True}
 
 

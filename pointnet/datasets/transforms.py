@@ -4,6 +4,8 @@ Each function draws from the generator handed in (on the points' device), leaves
 the device.
 """
 
+import math
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -56,6 +58,59 @@ def random_point_dropout(points: Tensor, most: float, generator: Generator) -> T
     share = _uniform((len(points), 1, 1), 0, most, points, generator)
     dropped = torch.rand(len(points), 1, points.shape[2], device=points.device, generator=generator) < share
     return torch.where(dropped, points[:, :, :1], points)
+
+
+def random_warp(points: Tensor, strength: float, generator: Generator, anchors: int = 4, sigma: float = 0.5) -> Tensor:
+    """Bends each cloud smoothly: parts of it are rotated, stretched and moved, and what lies between goes along.
+
+    Each anchor, a point drawn at random, has an affine map about itself: a rotation of up to 10 degrees about each
+    axis, a stretch of 1 to 3 along some axes and a shift of up to a quarter of the cloud's radius, each left out half
+    of the time and all of them times `strength`. A point moves by the mean of the maps, weighted by a Gaussian of its
+    distance to the anchors along some axes. The cloud keeps its mean and radius.
+
+    Source: PointWOLF (Kim et al. 2021, section 3.2; the released code's ranges), whose anchors are farthest points.
+
+    Args:
+        strength: 1 as published.
+        sigma: of the Gaussian, times the cloud's radius.
+    """
+    if strength < 0:
+        raise ValueError(f"strength must be at least 0, got {strength}")
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return _uniform((len(points), anchors, *shape), low, high, points, generator)
+
+    def some_axes(count: int) -> Tensor:
+        """One axis, two or all three, (B, count, 3): each choice as likely."""
+        which = torch.randint(1, 8, (len(points), count, 1), device=points.device, generator=generator)
+        return which.bitwise_and(torch.tensor([1, 2, 4], device=points.device)) > 0
+
+    centre = points[:, :3].mean(2, keepdim=True)
+    xyz = points[:, :3] - centre
+    radius = xyz.norm(dim=1).amax(1)[:, None, None]
+    at = torch.randint(points.shape[2], (len(points), 1, anchors), device=points.device, generator=generator)
+    anchor = xyz.gather(2, at.expand(-1, 3, -1)).transpose(1, 2).unsqueeze(3)  # (B, M, 3, 1)
+    offset = xyz.unsqueeze(1) - anchor  # (B, M, 3, N)
+    kept, axes = uniform(0, 1, 3, 1) < 0.5, some_axes(anchors)
+    turn = rotation_by(uniform(-1, 1, 3) * (math.radians(10) * strength) * kept[:, :, 0])
+    stretch = 1 + uniform(0, 1, 3) * (2 * strength) * (axes & kept[:, :, 1])
+    shift = uniform(-1, 1, 3) * (0.25 * strength) * (axes & kept[:, :, 2]) * radius
+    moved = (stretch.unsqueeze(3) * turn) @ offset + anchor + shift.unsqueeze(3)
+    near = (offset * some_axes(1).unsqueeze(3)).square().sum(2, keepdim=True)
+    weight = (near / (-2 * (sigma * radius.unsqueeze(3)).square().clamp(min=1e-30))).softmax(1)
+    warped = (weight * moved).sum(1)
+    warped = warped - warped.mean(2, keepdim=True)
+    size = warped.norm(dim=1).amax(1)[:, None, None]
+    return _moved(points, warped * (radius / size.clamp(min=1e-30)) + centre)
+
+
+def rotation_by(turn: Tensor) -> Tensor:
+    """Rotation vectors (..., 3), radians -> matrices (..., 3, 3), by Rodrigues' formula."""
+    identity = torch.eye(3, dtype=turn.dtype, device=turn.device).expand(*turn.shape, 3)
+    cross = torch.linalg.cross(turn.unsqueeze(-1).expand_as(identity), identity, dim=-2)
+    half = turn.norm(dim=-1)[..., None, None] / 2
+    sine, of_half = (half * 2 / math.pi).sinc(), (half / math.pi).sinc()  # torch's sinc(x) is sin(pi x) / (pi x)
+    return identity + sine * cross + 0.5 * of_half.square() * cross @ cross
 
 
 def random_subset(points: Tensor, count: int, generator: Generator) -> Tensor:

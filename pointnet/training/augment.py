@@ -9,15 +9,24 @@ from pointnet.datasets.transforms import (
     random_rotation,
     random_scale,
     random_shift,
+    random_warp,
 )
 
 from .settings import Augmentation
 
 
 def augment(points: Tensor, settings: Augmentation, normals: bool, generator: Generator) -> Tensor:
-    """An augmented batch (B, C, N); `normals`: whether channels 3 to 5 are normals, which rotate and stretch too."""
+    """An augmented batch (B, C, N); `normals`: whether channels 3 to 5 are normals, which rotate and stretch too.
+
+    Raises:
+        ValueError: `warp` with normals.
+    """
     if settings.point_dropout:
         points = random_point_dropout(points, settings.point_dropout, generator)
+    if settings.warp:
+        if normals:
+            raise ValueError("warp is for points without normals, which it cannot bend along; leave out one of them")
+        points = random_warp(points, settings.warp, generator)
     if settings.rotate:
         points = random_rotation(points, settings.rotate, generator, normals)
     if settings.mirror:

@@ -127,6 +127,7 @@ class Augmentation(Settings):
 
     scale: float = setting(1.25, "stretch each axis by a random factor from [1/scale, scale]; 1 for none", 1)
     shift: float = setting(0.1, "move each cloud by up to this much along each axis; the cloud has radius 1", 0)
+    warp: float = setting(0.0, "bend each cloud smoothly, 1 as PointWOLF does; 0 for none; not for normals", 0)
     rotate: float = setting(0.0, "rotate each cloud about the up axis by up to this many degrees; 180 for any", 0, 180)
     mirror: bool = setting(False, "mirror each cloud at random: left to right, front to back, both or neither")
     jitter: float = setting(0.0, "standard deviation of the noise on each coordinate", 0)
