@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointnet import PointNetClassifier, SharedMLP
-from pointnet.layers import synchronize_norms
-from pointnet.ops import masked, pooled, ranks
+from pointnet.layers import EdgeConv, SetAbstraction, synchronize_norms
+from pointnet.ops import edges, groups, masked, pooled, ranks, relative
 
 RANKS = 2
 
@@ -79,20 +79,32 @@ class Network(nn.Module):
         return self.wide(x, lengths=lengths), self.head(torch.cat(pooled, 1))
 
 
-def network(case: Case) -> Network:
+class Neighbourhoods(nn.Module):
+    """The same where points have neighbours: pairs, groups and edges."""
+
+    def __init__(self, activation: str):
+        super().__init__()
+        self.sets = SetAbstraction(0, [[6, 8, 5]], centres=4, radii=[1.5], neighbours=[6])
+        self.edges = EdgeConv(3, 8, neighbours=3)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.edges(x), self.sets(x)[1].amax(2)
+
+
+def network(case: Case, kind: type[nn.Module] = Network) -> nn.Module:
     torch.manual_seed(1)
-    model = Network(case.activation)
+    model = kind(case.activation)
     for name, parameter in model.named_parameters():
         if "norm" in name:
             nn.init.normal_(parameter)  # scales of both signs
     return model.to(case.dtype)
 
 
-def run(case: Case, rank: int | None) -> dict[str, Tensor]:
+def run(case: Case, rank: int | None, kind: type[nn.Module] = Network) -> dict[str, Tensor]:
     """Outputs, gradients and running statistics after two steps."""
     x, lengths, _ = case.share(rank)
     x.requires_grad_()
-    model = synchronize_norms(network(case))
+    model = synchronize_norms(network(case, kind))
     for _ in range(2):
         per_point, per_cloud = model(x, lengths)
         (per_point.sin().sum() + per_cloud.sin().sum()).backward()
@@ -208,6 +220,10 @@ def work(folder: Path, rank: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=RANKS)
     found: dict[str, object] = {f"run {name}": run(case, rank) for name, case in CASES.items()}
     found["run single"] = run(SINGLE, rank)
+    found["run neighbourhoods"] = run(CASES["unequal shares"], rank, Neighbourhoods)
+    for place in (relative, groups, edges):
+        with patch.object(place, "group_of", lambda norm: None):
+            found[f"{place.__name__} of each rank"] = run(CASES["unequal shares"], rank, Neighbourhoods)
     found |= {f"train {name}": train(case, rank) for name, case in TRAINED.items()}
     found |= {f"traffic {points}": steps_traffic(points) for points in (8, 50)}
     found |= {"refusals": refusals(rank), "copied": copied(rank)}

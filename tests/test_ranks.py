@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pointnet import PointNetClassifier, SharedMLP
 from pointnet.layers import synchronize_norms
 from tests.helpers import ROOT
-from tests.ranks import CASES, MUTATIONS, RANKS, SINGLE, TRAINED, Case, classifier, network, run, train
+from tests.ranks import CASES, MUTATIONS, RANKS, SINGLE, TRAINED, Case, Neighbourhoods, classifier, network, run, train
 
 SECONDS = 60  # a hang fails
 pytestmark = pytest.mark.slow  # two processes of PyTorch are started
@@ -69,6 +69,16 @@ def errors(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float
 def test_two_ranks_are_one_process_with_both_batches(found, name):
     wrong = errors(together([of_rank[f"run {name}"] for of_rank in found]), run(CASES[name], None))
     assert all(value <= 1e-10 for value in wrong.values()), wrong
+
+
+def test_neighbourhoods_on_two_ranks_are_those_of_one_process_and_each_kind_counts(found):
+    wanted = run(CASES["unequal shares"], None, Neighbourhoods)
+    wrong = errors(together([of_rank["run neighbourhoods"] for of_rank in found]), wanted)
+    assert all(value <= 1e-10 for value in wrong.values()), wrong
+    for place in ("relative", "groups", "edges"):
+        alone = [of_rank[f"pointnet.ops.{place} of each rank"] for of_rank in found]
+        buffers = [{name: value for name, value in each.items() if "running" in name} for each in alone]
+        assert max(errors(*buffers).values()) > 1e-3
 
 
 def test_two_ranks_err_at_most_twice_what_one_process_does(found):
