@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import check_equal, loss_of, machine, make_alike, parser, peak_memory, side_by_side
 from pointnet import DGCNNClassifier, PointNet2Classifier, PointNextClassifier
+from pointnet.datasets.shapes import Shapes
 from pointnet.devices import keep_freed_memory
 from pointnet.models import pointnext
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS
@@ -108,10 +108,10 @@ class Job:
         torch.manual_seed(0)
         self.entry, self.device = entry, device
         self.ours, self.textbook = make_alike(entry.ours(), entry.textbook(), device)
-        self.x = on_sphere(clouds, points, device)
+        self.x = shapes(clouds, points, device)
         self.labels = torch.arange(clouds, device=device) % 40
         # Of fewer clouds the head's norms, which see two values a channel then, pass on little but rounding.
-        check_equal(self.ours, self.textbook, on_sphere(6, points, device), torch.arange(6))
+        check_equal(self.ours, self.textbook, shapes(6, points, device), torch.arange(6))
         self.folded = self.ours.fold()
         self.adds = {"step": multiply_adds(self._step(self.ours)), "inference": multiply_adds(self._infer(self.folded))}
         step, infer = (
@@ -151,8 +151,10 @@ class Job:
         return rows
 
 
-def on_sphere(clouds: int, points: int, device: str) -> Tensor:
-    return F.normalize(torch.randn(clouds, 3, points, device=device), dim=1)
+def shapes(clouds: int, points: int, device: str) -> Tensor:
+    """Clouds of the embedded data set: a ball of theirs holds as many points as one of ModelNet40's."""
+    data = Shapes(split="test", num_points=points)
+    return data.points[torch.randperm(len(data))[:clouds]].to(device)
 
 
 def product(device: str) -> Callable[[], None]:
