@@ -92,14 +92,15 @@ def extremes_flops(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> in
     return 2 * x_shape[0] * x_shape[2] * weight_shape[0] * weight_shape[1]
 
 
-def groups_flops(rows_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
-    """Of `pointnet.ops.groups`."""
-    return 2 * rows_shape[0] * weight_shape[0] * weight_shape[1]
+def groups_flops(rows_shape, weight_shape, size, more, *args, out_shape=None, **kwargs) -> int:
+    """Of `pointnet.ops.groups`, of all the points that count."""
+    return 2 * rows_shape[0] // size * (size + more) * weight_shape[0] * weight_shape[1]
 
 
-def pairs_flops(a_shape, b_shape, neighbours_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
-    """Of `pointnet.ops.relative`."""
-    return 2 * math.prod((*neighbours_shape, *weight_shape))
+def pairs_flops(a_shape, b_shape, neighbours_shape, weight_shape, _, more, *args, out_shape=None, **kwargs) -> int:
+    """Of `pointnet.ops.relative`, of all the pairs that count."""
+    clouds, centres, size = neighbours_shape
+    return 2 * clouds * centres * (size + more) * math.prod(weight_shape)
 
 
 def shared_multiply_adds(*widths: int) -> int:

@@ -1,17 +1,20 @@
 """PointNet++'s two layers: a small PointNet at each centre, and features carried back to the points (Qi, Yi, Su,
 Guibas, NIPS 2017, sections 3.2 to 3.4; released code: github.com/charlesq34/pointnet2, utils/pointnet_util.py)."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointnet.ops.bins import Bin, binned, moments_of_all
 from pointnet.ops.edges import edge_moments, pooled_edges
-from pointnet.ops.groups import pooled_groups
+from pointnet.ops.groups import Rows, pooled_rows
 from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate
-from pointnet.ops.relative import affine_of, pairs_linear, rectified
+from pointnet.ops.relative import affine_of, pairs_linear, pairs_rectified, rectified
 
 from .shared_layer import SharedLayer, refuse_script
 from .shared_mlp import SharedMLP
@@ -149,31 +152,62 @@ def pooled_neighbourhoods(
             found = edge_moments(of_centres.transpose(1, 2), of_points.transpose(1, 2), neighbours)
         mean, gain, shift = affine_of(mlp[0].norm, None, neighbours.numel(), of_points, found)
         of_centres, of_points = (of_centres - mean) * gain + shift, of_points * gain
+        parts, of_points, order = _parts(mlp, of_centres, of_points, neighbours)
         if torch.is_grad_enabled() or any(map(takes_statistics, mlp)):
-            return _pooled_pairs(mlp, of_centres, of_points, neighbours)
-        step = max(1, ROWS.get(points.device.type, neighbours.numel()) // neighbours.shape[2])
-        clouds = zip(of_centres.split(1), of_points.split(1), neighbours.split(1), strict=True)
-        return torch.cat([
-            torch.cat([
-                _pooled_pairs(mlp, some, b, near)
-                for some, near in zip(a.split(step, 1), indices.split(step, 1), strict=True)
-            ], 2)
-            for a, b, indices in clouds
-        ])  # fmt: skip
+            y = _pooled_pairs(mlp, parts, of_points)
+        else:
+            small = itertools.chain.from_iterable(map(_cut, parts))
+            y = torch.cat([_pooled_pairs(mlp, [part], of_points) for part in small])
+        y = y if order is None else y.index_select(0, order.argsort())
+        return y.unflatten(0, neighbours.shape[:2]).transpose(1, 2)
 
 
-def _pooled_pairs(mlp: SharedMLP, a: Tensor, b: Tensor, neighbours: Tensor) -> Tensor:
-    """The layers after the first, for what it makes of pairs, relu(a_i + b_j): (B, S, D), (B, N, D) -> (B, E, S)."""
+class Part(NamedTuple):
+    """Some neighbourhoods: what the first layer makes of their centres, and which points they hold."""
+
+    of_centres: Tensor  # (B, G, D)
+    bin: Bin
+
+
+def _parts(mlp: SharedMLP, a: Tensor, b: Tensor, neighbours: Tensor) -> tuple[list[Part], Tensor, Tensor | None]:
+    """All neighbourhoods in parts, the points that these take, and which centres of all clouds come in which order.
+
+    On a CPU in bins, so that repeated points are hardly computed; to sort them, a GPU would have to be waited for.
+    Layers after the second see rows of points alone, which they would not count as often as they come.
+    """
+    if neighbours.device.type != "cpu" or len(mlp) > 3:
+        return [Part(a, Bin(neighbours, 0))], b, None
+    order, bins = binned(neighbours, b.shape[1])
+    in_order = a.flatten(0, 1).index_select(0, order).split([each.neighbours.shape[1] for each in bins])
+    parts = [Part(rows.unsqueeze(0), each) for rows, each in zip(in_order, bins, strict=True)]
+    return parts, b.flatten(0, 1).unsqueeze(0), order
+
+
+def _cut(part: Part) -> Iterator[Part]:
+    """The part in pieces that stay in a cache, through all layers."""
+    most = part.bin.neighbours.shape[2]
+    step = max(1, ROWS.get(part.of_centres.device.type, part.bin.neighbours.numel()) // most)
+    pieces = zip(part.of_centres.split(step, 1), part.bin.neighbours.split(step, 1), strict=True)
+    return (Part(a, Bin(near, part.bin.more)) for a, near in pieces)
+
+
+def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor) -> Tensor:
+    """The layers after the first, for what it makes of pairs, relu(a_i + b_j): (B, N, D) -> (G, E), G of all parts."""
     _, *middle, last = mlp
+    sizes = [(each.neighbours.shape[2], each.more) for _, each in parts]
     if not middle:
-        rows = (a.unsqueeze(2) + gather(b.transpose(1, 2), neighbours).permute(0, 2, 3, 1)).relu_().flatten(0, 2)
+        rows = [pairs_rectified(a, b, each.neighbours) for a, each in parts]
     for layer in middle[:1]:
-        z, *found = pairs_linear(a, b, neighbours, layer.conv.weight.squeeze(2), takes_statistics(layer))
-        rows = rectified(z, *affine_of(layer.norm, layer.conv.bias, len(z), z, found))
+        weight, batch = layer.conv.weight.squeeze(2), takes_statistics(layer)
+        found = [pairs_linear(a, b, each.neighbours, weight, batch, each.more) for a, each in parts]
+        counts = [len(z) // size * (size + more) for (z, *_), (size, more) in zip(found, sizes, strict=True)]
+        moments = moments_of_all(counts, [each[1] for each in found], [each[2] for each in found])
+        affine = affine_of(layer.norm, layer.conv.bias, sum(counts), found[0][0], moments)
+        rows = [rectified(z, *affine) for z, *_ in found]
     for layer in middle[1:]:
-        rows = layer(rows.T.unsqueeze(0)).squeeze(0).T
-    x = rows.view(*neighbours.shape, -1).permute(0, 3, 1, 2)
-    return pooled_groups(x, last.conv.weight.squeeze(2), last.conv.bias, last.norm, last.activation)
+        rows = [layer(each.T.unsqueeze(0)).squeeze(0).T for each in rows]
+    lots = [Rows(x, *each) for x, each in zip(rows, sizes, strict=True)]
+    return pooled_rows(lots, last.conv.weight.squeeze(2), last.conv.bias, last.norm, last.activation)
 
 
 def is_fast(mlp: SharedMLP) -> bool:

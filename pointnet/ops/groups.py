@@ -3,16 +3,18 @@
 A group is a small cloud, so this is `pooled` once more, for clouds so small that a product's rows are what is fast: the
 points of a group are K rows of (B * S * K, C). `groups_definition` says what is computed. A block of z = W x is in the
 cache while its extremes, sums and squares are taken, and is gone then. The points that `ball_query` repeats are points
-of the group: they count in statistics, and the first of them wins.
+of the group: they count in statistics, and the first of them wins. They need not be there to count: see `bins`.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .bins import moments_of_all
 from .edges import first_of, refuse_second, rows_summed, save_nothing, slot_type
 from .masked import batch_norm
 from .neighbours import gather
@@ -56,37 +58,54 @@ def pooled_groups(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, ac
     if makes_a_graph():
         return groups_definition(x, weight, bias, norm, activation)
     clouds, channels, centres, most = x.shape
-    rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    lots = [Rows(x.permute(0, 2, 3, 1).reshape(-1, channels), most, 0)]
+    return pooled_rows(lots, weight, bias, norm, activation).unflatten(0, (clouds, centres)).transpose(1, 2)
+
+
+class Rows(NamedTuple):
+    """The points of groups, `size` rows each in turn; the first of each counts `more` times more in statistics."""
+
+    points: Tensor  # (G * size, C)
+    size: int
+    more: int
+
+
+def pooled_rows(
+    lots: Sequence[Rows], weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation
+) -> Tensor:
+    """`pooled_groups` for groups of several sizes, lot after lot: -> (G, D) of all groups."""
     rising, both = signs(weight, norm), type(activation) in FALLING_THEN_RISING
     batch = norm is not None and (norm.training or norm.running_mean is None)
-    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    learns = torch.is_grad_enabled() and (weight.requires_grad or any(lot.points.requires_grad for lot in lots))
     turned = rising.unsqueeze(1) * weight
-    z, _, mean, squares, *_ = torch.ops.pointnet.group_extremes(rows, turned, most, both, batch, learns)
-    z, mean = z * rising, mean * rising
-    if bias is not None:
-        z, mean = z + bias, mean + bias
-    y = z if norm is None else normalize(z, norm, lambda: _over_ranks(norm, rows, mean, squares))
+    found = [torch.ops.pointnet.group_extremes(lot.points, turned, *lot[1:], both, batch, learns) for lot in lots]
+    z = (found[0][0] if len(found) == 1 else torch.cat([each[0] for each in found], 1)) * rising
+
+    def of_all_ranks() -> tuple[Tensor, Tensor, Tensor]:
+        counts = [len(lot.points) // lot.size * (lot.size + lot.more) for lot in lots]
+        mean, squares = moments_of_all(counts, [each[2] for each in found], [each[3] for each in found])
+        mean = mean * rising if bias is None else mean * rising + bias
+        moments = mean.new_tensor(float(sum(counts))), mean, squares
+        group = None if norm is None else group_of(norm)
+        if group is not None:
+            moments = moments_over_ranks(group, *moments)
+        check_count(moments[0], lots[0].points.T.unsqueeze(0))
+        return moments
+
+    z = z if bias is None else z + bias
+    y = z if norm is None else normalize(z, norm, of_all_ranks)
     if activation is not None:
         y = activation(y)
-    return (y.amax(0) if both else y.squeeze(0)).unflatten(0, (clouds, centres)).transpose(1, 2)
-
-
-def _over_ranks(norm: Norm, rows: Tensor, mean: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and squares of all ranks' rows."""
-    count = rows.new_full((), len(rows), dtype=torch.float64)
-    group = None if norm is None else group_of(norm)
-    if group is not None:
-        count, mean, squares = moments_over_ranks(group, count, mean, squares)
-    check_count(count, rows.T.unsqueeze(0))
-    return count, mean, squares
+    return y.amax(0) if both else y.squeeze(0)
 
 
 def _group_extremes(
-    rows: Tensor, weight: Tensor, size: int, both: bool, batch: bool, learns: bool
+    rows: Tensor, weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool
 ) -> tuple[Tensor, ...]:
     """-> values (1 or 2, G, D); which point of its group won, the same of small integers; mean and squares (D,) of z in
     float64; a guess of the mean point (C,), and what it lacks (C,). Without `learns` or `batch` theirs are nothing."""
-    groups, out, count, step = len(rows) // size, len(weight), max(len(rows), 1), _step(rows, size)
+    groups, out, step = len(rows) // size, len(weight), _step(rows, size)
+    count = max(groups, 1) * (size + more)
     # Any guess near the data will do: about it nothing cancels in the squares.
     near = rows[: step * size].mean(0) if batch else rows.new_zeros(rows.shape[1])
     values = weight.new_empty(1 + both, groups, out)
@@ -100,9 +119,13 @@ def _group_extremes(
         if batch:
             x = torch.sub(x, near, out=kept_x[: len(x)])
             lack += x.sum(0).double()
+            if more:
+                lack += more * x[::size].sum(0).double()
         z = torch.mm(x, kernel, out=kept_z[: len(x)]).to(weight.dtype).unflatten(0, (-1, size))
         if batch:
             squares += _squares(z).sum(0, dtype=torch.float64)
+            if more:
+                squares += more * _squares(z[:, :1]).sum(0, dtype=torch.float64)
         for plane in range(1 + both):
             best = values[plane, some]
             (torch.amin if plane else torch.amax)(z, 1, out=best)
@@ -130,10 +153,11 @@ def _squares(z: Tensor) -> Tensor:
 
 def _group_extremes_backward(
     grad: Tensor, grad_mean: Tensor, grad_squares: Tensor, rows: Tensor, weight: Tensor, slots: Tensor, near: Tensor,
-    lack: Tensor, size: int, batch: bool,
+    lack: Tensor, size: int, more: int, batch: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Identity 4: the winners' gradient, and an affine map of x for that of the mean, g, and of the squares, h."""
-    kind, count, step = weight.dtype, len(rows), _step(rows, size)
+    kind, step = weight.dtype, _step(rows, size)
+    count = len(rows) // size * (size + more)
     grad_rows = torch.empty_like(rows, dtype=kind)
     double = 2 * grad_squares.unsqueeze(1) * weight
     affine = weight.double().T @ double
@@ -147,6 +171,8 @@ def _group_extremes_backward(
         target = grad_rows[block]
         if batch:
             scatter += x.T @ x
+        if batch and more:
+            scatter += more * (x[::size].T @ x[::size])
         winners = slots[:, first : first + step].int()
         winners += firsts[: winners.shape[1]]
         for plane, of_plane in enumerate(grad[:, first : first + step]):
@@ -156,6 +182,8 @@ def _group_extremes_backward(
             grad_weight += F.embedding_bag(winners[plane].T.contiguous(), x, mode="sum", per_sample_weights=share)
         if batch:
             target.addmm_(x, affine)
+        if batch and more:
+            target[::size] += more * torch.addmm(constant, x[::size], affine)
     if batch:
         scatter -= count * lack.outer(lack)
         whole = grad.sum((0, 1), dtype=torch.float64) + grad_mean
@@ -191,7 +219,7 @@ def _rows_given(rows: Tensor, indices: Tensor, size: int) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    rows, weight, ctx.size, _, ctx.batch, _ = inputs
+    rows, weight, ctx.size, ctx.more, _, ctx.batch, _ = inputs
     ctx.mark_non_differentiable(output[1], *output[4:])
     ctx.save_for_backward(rows, weight, output[1], *output[4:])
 
@@ -199,11 +227,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _backward(
     ctx: Any, grad: Tensor, _: Tensor, grad_mean: Tensor, grad_squares: Tensor, *__: Tensor
 ) -> tuple[Tensor | None, ...]:
-    given = (grad, grad_mean, grad_squares, *ctx.saved_tensors, ctx.size, ctx.batch)
-    return *torch.ops.pointnet.group_extremes_backward(*given), None, None, None, None
+    given = (grad, grad_mean, grad_squares, *ctx.saved_tensors, ctx.size, ctx.more, ctx.batch)
+    return *torch.ops.pointnet.group_extremes_backward(*given), None, None, None, None, None
 
 
-def _fake(rows: Tensor, weight: Tensor, size: int, both: bool, batch: bool, learns: bool) -> tuple[Tensor, ...]:
+def _fake(
+    rows: Tensor, weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool
+) -> tuple[Tensor, ...]:
     values, double = weight.new_empty(1 + both, len(rows) // size, len(weight)), torch.float64
     slots = weight.new_empty(values.shape if learns else (0,), dtype=slot_type(size))
     mean, near = weight.new_empty(len(weight), dtype=double), weight.new_empty(rows.shape[1])
@@ -226,13 +256,13 @@ register(
     lambda ctx, grad: (torch.ops.pointnet.rows_taken(grad, *ctx.saved_tensors), None, None), _save_indices,
 )  # fmt: skip
 register(
-    "group_extremes(Tensor rows, Tensor weight, int size, bool both, bool batch, bool learns)"
+    "group_extremes(Tensor rows, Tensor weight, int size, int more, bool both, bool batch, bool learns)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _group_extremes, _fake, _backward, _save,
 )  # fmt: skip
 register(
     "group_extremes_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor rows, Tensor weight,"
-    " Tensor slots, Tensor near, Tensor lack, int size, bool batch) -> (Tensor, Tensor)",
+    " Tensor slots, Tensor near, Tensor lack, int size, int more, bool batch) -> (Tensor, Tensor)",
     _group_extremes_backward, lambda *given: (torch.empty_like(given[3]), torch.empty_like(given[4])),
     refuse_second, save_nothing,
 )  # fmt: skip

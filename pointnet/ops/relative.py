@@ -25,20 +25,29 @@ ROWS = {"cpu": 1024}
 Block = tuple[int, slice, slice]  # a cloud, some of its centres, and their rows
 
 
-def pairs_definition(a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def pairs_definition(
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, more: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of z = W relu(a_i + b_j), j = neighbours[i, k]: (B, S, D), (B, N, D), (B, S, K), (E, D) -> z (B * S * K, E),
-    and over all pairs its mean and the sum of squares about it, (E,) each in float64."""
+    and over all pairs its mean and the sum of squares about it, (E,) each in float64; there the first of the K counts
+    `more` times more."""
     gathered = gather(b.transpose(1, 2), neighbours).permute(0, 2, 3, 1)
-    z = (a.unsqueeze(2) + gathered).relu().flatten(0, 2) @ weight.T
-    mean = z.double().mean(0)
-    return z, mean, (z.double() - mean).square().sum(0)
+    z = (a.unsqueeze(2) + gathered).relu() @ weight.T
+    every = torch.cat([z, z[:, :, :1].expand(-1, -1, more, -1)], 2).flatten(0, 2).double()
+    mean = every.mean(0)
+    return z.flatten(0, 2), mean, (every - mean).square().sum(0)
 
 
 def pairs_linear(
-    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, moments: bool
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, moments: bool, more: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`pairs_definition` in blocks; without `moments` mean and squares are not computed."""
-    return torch.ops.pointnet.pairs_linear(a, b, neighbours, weight, moments)
+    return torch.ops.pointnet.pairs_linear(a, b, neighbours, weight, moments, more)
+
+
+def pairs_rectified(a: Tensor, b: Tensor, neighbours: Tensor) -> Tensor:
+    """relu(a_i + b_j) of all pairs: (B, S, D), (B, N, D), (B, S, K) -> (B * S * K, D)."""
+    return torch.ops.pointnet.pairs_rectified(a, b, neighbours)
 
 
 def affine_of(
@@ -92,16 +101,44 @@ def _first_layer(a: Tensor, b: Tensor, neighbours: Tensor, block: Block, kept: T
     return x.relu_()
 
 
+def _count(neighbours: Tensor, more: int) -> int:
+    """Pairs, the first of each neighbourhood counted `more` times more."""
+    return neighbours.shape[0] * neighbours.shape[1] * (neighbours.shape[2] + more)
+
+
 def _kept(neighbours: Tensor, like: Tensor, width: int) -> Tensor:
     """Memory for the rows of a block."""
     most = neighbours.shape[2]
     return like.new_empty(max(1, ROWS.get(neighbours.device.type, 2**18) // most) * most, width)
 
 
+def _pairs_rectified(a: Tensor, b: Tensor, neighbours: Tensor) -> Tensor:
+    y = a.new_empty(neighbours.numel(), a.shape[2])
+    for block in _blocks(neighbours):
+        _first_layer(a, b, neighbours, block, y[block[2]])
+    return y
+
+
+def _pairs_rectified_backward(grad: Tensor, y: Tensor, a: Tensor, b: Tensor, neighbours: Tensor) -> list[Tensor]:
+    tables, kept = (torch.empty_like(a), torch.zeros_like(b)), _kept(neighbours, y, y.shape[1])
+    for block in _blocks(neighbours):
+        rows = block[2]
+        _to_tables(_through_relu(grad[rows], y[rows], out=kept[: rows.stop - rows.start]), neighbours, block, *tables)
+    return list(tables)
+
+
+def _to_tables(grad: Tensor, neighbours: Tensor, block: Block, grad_a: Tensor, grad_b: Tensor) -> None:
+    """Gives the gradient of a_i + b_j of a block's pairs to both tables."""
+    cloud, some, _ = block
+    torch.sum(grad.unflatten(0, (-1, neighbours.shape[2])), 1, out=grad_a[cloud, some])
+    grad_b[cloud].index_add_(0, neighbours[cloud, some].flatten(), grad)
+
+
 def _pairs_linear(
-    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, moments: bool
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, moments: bool, more: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `pairs_linear`; sums and squares are about a guess, the mean of the first block."""
+    most, count = neighbours.shape[2], _count(neighbours, more)
     z = a.new_empty(neighbours.numel(), len(weight))
     lack, squares = z.new_zeros(2, len(weight), dtype=torch.float64)
     near: Tensor | None = None
@@ -114,48 +151,53 @@ def _pairs_linear(
             about = torch.sub(of_block, near, out=centred[: len(of_block)])
             lack += about.sum(0)
             squares += _dots(about, about)
-    lack = lack / len(z)
-    squares = (squares - len(z) * lack.square()).clamp(min=0)
+            if more:
+                lack += more * about[::most].sum(0)
+                squares += more * _dots(about[::most], about[::most])
+    lack = lack / count
+    squares = (squares - count * lack.square()).clamp(min=0)
     return z, lack if near is None else near.double() + lack, squares
 
 
 def _pairs_linear_backward(
     grad: Tensor, grad_mean: Tensor, grad_squares: Tensor, a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor,
-    z: Tensor, mean: Tensor, moments: bool,
+    z: Tensor, mean: Tensor, moments: bool, more: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Of a row the gradient is that of z, g / M + 2 h (z - mean) for those of the mean, g, and of the squares, h."""
+    most = neighbours.shape[2]
     grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
     grad_weight = torch.zeros_like(weight)
     near = mean.to(z.dtype)  # in two parts, so that its rounding loses nothing
-    constant = (grad_mean / len(z) - 2 * grad_squares * (mean - near)).to(z.dtype)
+    constant = (grad_mean / _count(neighbours, more) - 2 * grad_squares * (mean - near)).to(z.dtype)
     double = (2 * grad_squares).to(z.dtype)
     kept, above = _kept(neighbours, b, b.shape[2]), _kept(neighbours, b, b.shape[2])
-    of_z, most = _kept(neighbours, z, len(weight)), neighbours.shape[2]
+    of_z = _kept(neighbours, z, len(weight))
     for block in _blocks(neighbours):
-        cloud, some, rows = block
+        rows = block[2]
         x, g = _first_layer(a, b, neighbours, block, kept), grad[rows]
         if moments:
-            g = torch.sub(z[rows], near, out=of_z[: len(g)]).mul_(double).add_(constant).add_(g)
+            g = torch.sub(z[rows], near, out=of_z[: len(g)]).mul_(double).add_(constant)
+            g[::most] *= 1 + more
+            g += grad[rows]
         grad_weight.addmm_(g.T, x)
         back = _through_relu(torch.mm(g, weight, out=above[: len(g)]), x)
-        torch.sum(back.unflatten(0, (-1, most)), 1, out=grad_a[cloud, some])
-        grad_b[cloud].index_add_(0, neighbours[cloud, some].flatten(), back)
+        _to_tables(back, neighbours, block, grad_a, grad_b)
     return grad_a, grad_b, grad_weight
 
 
 def _save_pairs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.moments = inputs[4]
+    ctx.moments, ctx.more = inputs[4:]
     ctx.save_for_backward(*inputs[:4], *output[:2])
 
 
 def _backward_of_pairs(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    given = (*grads, *ctx.saved_tensors, ctx.moments)
+    given = (*grads, *ctx.saved_tensors, ctx.moments, ctx.more)
     grad_a, grad_b, grad_weight = torch.ops.pointnet.pairs_linear_backward(*given)
-    return grad_a, grad_b, None, grad_weight, None
+    return grad_a, grad_b, None, grad_weight, None, None
 
 
 def _fake_pairs(
-    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, moments: bool
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, moments: bool, more: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     double = a.new_empty(len(weight), dtype=torch.float64)
     z = a.new_empty(neighbours.shape[0] * neighbours.shape[1] * neighbours.shape[2], len(weight))
@@ -209,12 +251,24 @@ def _backward_of_rectified(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
 
 
 register(
-    "pairs_linear(Tensor a, Tensor b, Tensor neighbours, Tensor weight, bool moments) -> (Tensor, Tensor, Tensor)",
+    "pairs_rectified(Tensor a, Tensor b, Tensor neighbours) -> Tensor",
+    _pairs_rectified, lambda a, b, neighbours: a.new_empty(neighbours.numel(), a.shape[2]),
+    lambda ctx, grad: (*torch.ops.pointnet.pairs_rectified_backward(grad, *ctx.saved_tensors), None),
+    lambda ctx, inputs, output: ctx.save_for_backward(output, *inputs),
+)  # fmt: skip
+register(
+    "pairs_rectified_backward(Tensor grad, Tensor y, Tensor a, Tensor b, Tensor neighbours) -> Tensor[]",
+    _pairs_rectified_backward, lambda grad, y, a, b, neighbours: [torch.empty_like(a), torch.empty_like(b)],
+    refuse_second, save_nothing,
+)  # fmt: skip
+register(
+    "pairs_linear(Tensor a, Tensor b, Tensor neighbours, Tensor weight, bool moments, int more)"
+    " -> (Tensor, Tensor, Tensor)",
     _pairs_linear, _fake_pairs, _backward_of_pairs, _save_pairs,
 )  # fmt: skip
 register(
     "pairs_linear_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor a, Tensor b, Tensor neighbours,"
-    " Tensor weight, Tensor z, Tensor mean, bool moments) -> (Tensor, Tensor, Tensor)",
+    " Tensor weight, Tensor z, Tensor mean, bool moments, int more) -> (Tensor, Tensor, Tensor)",
     _pairs_linear_backward,
     lambda _, __, ___, a, b, ____, weight, *more: tuple(torch.empty_like(each) for each in (a, b, weight)),
     refuse_second, save_nothing,

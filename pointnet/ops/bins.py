@@ -1,0 +1,43 @@
+"""Neighbourhoods of about as many points, together, so that what a ball query repeats is hardly computed.
+
+A ball of fewer than K points repeats its first. No max notices, and in statistics it is one point that counts several
+times. So the balls go into bins by how many points they have: those of a bin hold K' of their K points, and their first
+counts for the K - K' that are left out too. Points count as rows of all clouds, one below the other.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BINS = 8  # of at most so many sizes; in the mean a sixteenth of K is then still computed again
+
+
+class Bin(NamedTuple):
+    """Neighbourhoods of K' points and how many more times the first of each counts."""
+
+    neighbours: Tensor  # (B, G, K') rows of points
+    more: int
+
+
+def binned(neighbours: Tensor, points: int) -> tuple[Tensor, list[Bin]]:
+    """(B, S, K) of clouds of so many points -> an order of the B * S centres, and bins of rows of B * points, in which
+    the centres come in this order. The points of a neighbourhood come first, then its first again. Waits for a GPU."""
+    most = neighbours.shape[2]
+    starts = torch.arange(len(neighbours), device=neighbours.device) * points
+    rows = (neighbours + starts.view(-1, 1, 1)).flatten(0, 1)
+    step = -(-most // BINS)
+    of_bin = (rows != rows[:, :1]).sum(1) // step  # one less than how many, so that `step` of them are in bin 0
+    order = of_bin.argsort(stable=True)
+    some = zip(range(step, most + step, step), order.split(of_bin.bincount().tolist()), strict=False)
+    return order, [Bin(rows[which, :size].unsqueeze(0), max(most - size, 0)) for size, which in some if len(which)]
+
+
+def moments_of_all(counts: Sequence[int], means: Sequence[Tensor], squares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The mean (D,) of several lots of rows and the squares about it (D,), from those of each."""
+    if len(counts) == 1:
+        return means[0], squares[0]
+    count, mean = means[0].new_tensor(counts).unsqueeze(1), torch.stack([*means])
+    overall = (count * mean).sum(0) / count.sum()
+    return overall, torch.stack([*squares]).sum(0) + (count * (mean - overall).square()).sum(0)
