@@ -228,19 +228,20 @@ def test_a_model_that_does_not_say_what_it_was_taught_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("exported", ["onnx"], indirect=True)
-def test_the_example_of_the_tour_answers_as_predict_does(exported, model, tmp_path, monkeypatch):
-    tour = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
-    (example,) = (code for code in re.findall(r"```python\n(.*?)```", tour, re.DOTALL) if "onnxruntime" in code)
+@pytest.mark.parametrize("page", ["docs/tour.md", "README.md"])
+def test_the_example_of_a_page_answers_as_predict_does(exported, model, tmp_path, monkeypatch, page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "onnxruntime" in code)
     for path, content in (
-        ("runs/shapes/model.onnx", exported[1].read_bytes()),
+        (re.search(r'"(\S*model\.onnx)"', example)[1], exported[1].read_bytes()),
         (re.search(r"data/\S+xyz", example)[0], b"".join(b"%d %d %d\n" % (i, i % 7, i % 5) for i in range(512))),
     ):
-        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     monkeypatch.chdir(tmp_path)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(example, "docs/tour.md", "exec"), {})
+        exec(compile(example, page, "exec"), {})
     answer = predict(path, model, num_points=512)
     assert printed.getvalue() == f"{answer.class_name} {answer.probability:.1%}\n"
 
