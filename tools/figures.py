@@ -142,6 +142,61 @@ def kernels() -> None:
     drawing.save("kernels")
 
 
+def cloud() -> None:
+    drawing = Drawing(880, 470, "Two points, one network, a max; with one filter, one number per point")
+    columns = [(1, 0, 2), (0, 3, 1)]
+    drawing.text(96, 34, "2 points, 3 channels", 15, bold=True)
+    drawing.text(340, 34, "the same Linear 3 → 2", 15, bold=True)
+    drawing.text(586, 34, "2 maps, after ReLU", 15, bold=True)
+    drawing.text(786, 34, "max over points", 15, bold=True)
+    for n, (point, values) in enumerate(zip(columns, [("1", "0"), ("0", "3")], strict=True)):
+        y = 66 + 104 * n
+        drawing.text(52, y + 25, f"point {n + 1}", 13, "end", FAINT)
+        for k in range(3):
+            drawing.box(62 + 36 * k, y + 2, 36, 36, CHANNELS[k], 1.5)
+            drawing.text(80 + 36 * k, y + 26, str(point[k]), 16)
+            drawing.text(80 + 36 * k, y - 4, "xyz"[k], 12, colour=FAINT)
+        drawing.arrow(178, y + 20, 266, y + 20)
+        drawing.layer(340, y + 20, "W p + b", 136, 44)
+        drawing.arrow(412, y + 20, 540, y + 20)
+        for d, value in enumerate(values):
+            won = (n, d) in ((0, 0), (1, 1))
+            drawing.box(550 + 36 * d, y + 2, 36, 36, (GREEN[0], GREEN[0] if won else GREEN[1]), 1.5)
+            drawing.text(568 + 36 * d, y + 26, value, 16, colour="#ffffff" if won else INK, bold=won)
+        drawing.arrow(632, y + 20, 736, 138 + 8 * (2 * n - 1))
+    drawing.line(340, 110, 340, 166, ORANGE[0], 2, "5 4")
+    drawing.text(330, 142, "the same 6 weights", 12, "end", ORANGE[0], True)
+    drawing.text(350, 142, "and 2 biases", 12, "start", ORANGE[0], True)
+    for d, value in enumerate(("1", "3")):
+        drawing.box(750 + 36 * d, 120, 36, 36, (GREEN[0], GREEN[0]), 1.5)
+        drawing.text(768 + 36 * d, 144, value, 16, colour="#ffffff", bold=True)
+    drawing.text(786, 180, "one row for the cloud,", 12)
+    drawing.text(786, 197, "in any order of its points", 12)
+    one_filter(drawing, 250)
+    drawing.save("cloud")
+
+
+def one_filter(drawing: Drawing, top: float) -> None:
+    """Draws the case D = 1: a window one point wide, over a row of points, gives one map."""
+    drawing.line(20, top, 860, top, "#d5d9dd", 1)
+    drawing.text(24, top + 32, "D = 1: one filter, one number per point", 15, "start", bold=True)
+    for k in range(3):
+        drawing.grid(62, top + 56 + 24 * k, 1, 12, 24, CHANNELS[k])
+        drawing.text(52, top + 73 + 24 * k, "xyz"[k], 13, "end")
+    frame(drawing, 62 + 24 * 4, top + 56, 24, 72)
+    drawing.text(206, top + 150, "points →   the window is one point wide", 12, colour=FAINT)
+    drawing.arrow(360, top + 92, 412, top + 92)
+    drawing.layer(484, top + 92, "3 weights", 124, 40)
+    drawing.text(484, top + 134, "Conv1d(3, 1, 1)", 12, colour=FAINT)
+    drawing.arrow(550, top + 92, 556 + 6, top + 92)
+    drawing.grid(572, top + 80, 1, 12, 24, GREEN)
+    drawing.box(572 + 24 * 4, top + 80, 24, 24, (GREEN[0], GREEN[0]), 2)
+    drawing.text(716, top + 134, "one map: N numbers", 13)
+    drawing.caption(
+        top + 196, "D filters give D such maps. Each is 3 weights and a bias, for any number of points."
+    )
+
+
 def fully_connected() -> None:
     drawing = Drawing(820, 350, "A fully connected layer: every output is a weighted sum of every pixel")
     drawing.grid(30, 100, 7, 7, 18, seven)
@@ -468,7 +523,7 @@ def spellings() -> None:
     drawing.save("spellings")
 
 
-FIGURES = (kernels, fully_connected, patches, full_kernel, sliding_classifier, pointwise, class_maps)
+FIGURES = (cloud, kernels, fully_connected, patches, full_kernel, sliding_classifier, pointwise, class_maps)
 FIGURES += (flatten_first, summed_maps, layouts, spellings)
 
 if __name__ == "__main__":
