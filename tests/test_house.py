@@ -16,6 +16,7 @@ from pointnet import __main__ as command_line
 from pointnet.commands.flags import FLAGS
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import titles_of
+from pointnet.extras import PACKAGES
 from pointnet.training import TrainConfig
 from tests import conftest
 from tests.helpers import ROOT
@@ -44,6 +45,13 @@ def test_the_script_is_the_command_line():
     described = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     module, name = re.search(r'^pointnet = "([\w.]+):(\w+)"$', described, re.MULTILINE).groups()
     assert getattr(importlib.import_module(module), name) is command_line.main
+
+
+def test_what_is_printed_where_an_extra_is_missing_installs_what_the_extra_does():
+    described = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for extra, packages in PACKAGES.items():
+        (listed,) = re.findall(rf"^{extra} = \[(.*)\]$", described, re.MULTILINE)
+        assert re.findall(r'"([\w-]+)>', listed) == packages.split(), extra
 
 
 def test_every_setting_is_explained():
@@ -82,7 +90,13 @@ def test_every_flag_a_page_prints_exists(page, capsys):
             if f"{command} " in line:
                 assert set(re.findall(r"(?<!\S)--\w+", line.split(command, 1)[1])) <= words, line
     torchrun = {"--max_restarts", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"}
-    elsewhere = {"--epoch", "--meshes", "--logdir"}  # a wrong one, one of a tool, one of TensorBoard
+    elsewhere = {
+        "--epoch",
+        "--mix",
+        "--meshes",
+        "--las",
+        "--logdir",
+    }  # a wrong one, a former one, of tools, TensorBoard
     others = torchrun.union(elsewhere, *known.values())
     assert set(re.findall(r"`(--\w+)", text)) <= others
 

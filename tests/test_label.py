@@ -273,7 +273,7 @@ def test_each_file_is_a_line_and_a_ply_and_all_are_a_page(capsys, folders, tmp_p
     words = ["predict", "--task", "part", str(tmp_path / "a"), "--category", "chair"]
     assert command_line.main([*words, "--model", folders["part"], "--out", str(out)]) == 1
     printed = capsys.readouterr()
-    header, *lines, page = printed.out.splitlines()
+    header, *lines, page = printed.out.replace("\n  ", " ").splitlines()
     assert header.startswith(f"{folders['part']}: labels points by the parts of chair; ")
     wanted = label_points(STOOL, folders["part"], "chair")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in wanted.shares.items())

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +104,11 @@ def test_a_run_that_is_not_finished_leaves_the_test_split_unopened_too(tested, s
     made = write_report(tested, device="cpu")
     assert (made.split, splits["opened"]) == ("val", ["train"])
     assert "The run is not finished: 2 of its 2 epochs are done." in words(made.page).sections["result"]
+
+
+def test_files_are_named_from_the_root_of_their_data_set(tested, splits):
+    splits["test"].files = [Path("my") / "set" / "disc" / f"{i}.off" for i in range(12)]
+    assert report.evaluation_data(read_run(tested), "my/set", False)[1].name_of(3) == str(Path("disc") / "3.off")
 
 
 def test_a_result_that_differs_from_what_the_run_reported_is_named(tested, splits):

@@ -63,6 +63,7 @@ def test_what_is_said_of_a_cloud_is_on_the_page(tmp_path):
 def test_a_label_has_the_colour_of_the_page_everywhere_and_any_integer_has_one(tmp_path):
     page = written(tmp_path / "page.html", [View("cloud", np.eye(3))], "t")
     (script,) = (text for text in page.texts.values() if "const PALETTE" in text)
+    assert len(set(PALETTE)) == len(PALETTE) == 50
     labels = np.array([0, 1, len(PALETTE) + 1, -1])
     found = ["#" + bytes(colour).hex() for colour in label_colours(labels)]
     assert found == [PALETTE[0], PALETTE[1], PALETTE[1], PALETTE[-1]]

@@ -192,9 +192,7 @@ def one_filter(drawing: Drawing, top: float) -> None:
     drawing.grid(572, top + 80, 1, 12, 24, GREEN)
     drawing.box(572 + 24 * 4, top + 80, 24, 24, (GREEN[0], GREEN[0]), 2)
     drawing.text(716, top + 134, "one map: N numbers", 13)
-    drawing.caption(
-        top + 196, "D filters give D such maps. Each is 3 weights and a bias, for any number of points."
-    )
+    drawing.caption(top + 196, "D filters give D such maps. Each is 3 weights and a bias, for any number of points.")
 
 
 def fully_connected() -> None:

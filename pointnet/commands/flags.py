@@ -126,19 +126,20 @@ def predict(parser: ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
+    add = parser.add_argument_group("what is asked").add_argument
     add("--task", help="classification, part (of an object) or scene (a room or another scan)")
     add("--model", help=f"{RUN} (default: pointnet_modelnet40_upright; with --task part: pointnet_shapes_part)")
     add("--category", help="for parts: the category of the objects, by its name in the data set; labels get better")
-    add(
-        "--up",
-        help="the up axis of the files, z, y, or auto: the surer (default: by their format, or as in training)",
-    )
     add("--votes", **WHOLE, help="average over so many rotations about the up axis (the paper: 12; default: 1)")
     add("--top", **WHOLE, help="give so many of the most probable classes (default: the first and the runner-up)")
+    add = parser.add_argument_group("how files are read").add_argument
+    text = "the up axis of the files, z, y, or auto: the surer (default: by their format, or as in training)"
+    add("--up", help=text)
     text = "points used of each file (default: as in training; for parts 4,096; for rooms all, and 100,000 of a mesh)"
     add("--num_points", **WHOLE, help=text)
     add("--columns", metavar="X,Y,...", help=COLUMNS)
     add("--vertices", action="store_true", help=VERTICES)
+    add = parser.add_argument_group("what is written").add_argument
     text = "the folder of a page of the clouds and answers (default: none), or of the PLY files and the page (labels)"
     add("--out", help=text)
     add("--json", action="store_true", help="print a JSON list with one object per file")
@@ -148,17 +149,20 @@ def predict(parser: ArgumentParser) -> None:
 def evaluate(parser: ArgumentParser) -> None:
     """Score a trained model on one split of a data set."""
     parser.add_argument("run", help=RUN)
-    parser.add_argument("--dataset", help=f"{DATA_SETS} (default: the run's own)")
-    add_data(parser, "as in training; with --dataset: data")
-    parser.add_argument("--split", default="test", help="test or train")
+    add = parser.add_argument_group("what it is scored on").add_argument
+    add("--dataset", help=f"{DATA_SETS} (default: the run's own)")
+    add_data(add, "as in training; with --dataset: data")
+    add("--split", default="test", help="test or train")
     text = "those of tables of your own files (default: as in training)"
-    parser.add_argument("--columns", metavar="X,Y,...", default="", help=text)
-    parser.add_argument("--up", default="", help="the up axis of the files, y or z (default: as in training)")
+    add("--columns", metavar="X,Y,...", default="", help=text)
+    add("--up", default="", help="the up axis of the files, y or z (default: as in training)")
+    add = parser.add_argument_group("how it is scored").add_argument
     text = "score objects also with all clouds rotated about the up axis by each of these angles, such as 0 45 90 180"
-    parser.add_argument("--rotate", type=whole_number, nargs="+", metavar="DEGREES", help=text)
+    add("--rotate", type=whole_number, nargs="+", metavar="DEGREES", help=text)
     text = "rotations about the up axis to vote over (the paper: 12); for weights trained with --rotate 180"
-    parser.add_argument("--votes", **WHOLE, default=1, help=text)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add("--votes", **WHOLE, default=1, help=text)
+    add("--json", action="store_true", help="print JSON")
+    add_device(parser)
 
 
 def report(parser: ArgumentParser) -> None:
@@ -167,22 +171,25 @@ def report(parser: ArgumentParser) -> None:
     evaluated on the test split if the run was, else on validation."""
     parser.add_argument("run", help="a run folder, or the folder of runs with several seeds")
     parser.add_argument("--out", help="the folder of the page (default: report in the run folder)")
-    add_data(parser, "as in training")
+    add_data(parser.add_argument, "as in training")
+    add_device(parser)
 
 
 def show(parser: ArgumentParser) -> None:
     """Describe a data set or files of points, and draw samples of them on a page."""
     add = parser.add_argument
     add("what", nargs="+", help=f"a data set ({DATA_SETS}), or files and folders of points")
+    add("--num_points", **WHOLE, help="points of each cloud (default: 1,024; of files all, and 1,024 of a mesh)")
+    add("--columns", metavar="X,Y,...", help=COLUMNS)
+    add("--out", default="show", help="the folder of the page")
+    add = parser.add_argument_group("data sets").add_argument
     add("--root", default="data", help="the folder that holds the data set")
     add("--download", action="store_true", help="download the data set if it is missing")
     add("--split", default="both", help="train, test or both")
-    add("--num_points", **WHOLE, help="points of each cloud (default: 1,024; of files all, and 1,024 of a mesh)")
     add("--per_class", **WHOLE, default=1, help="samples of each class")
+    add = parser.add_argument_group("files").add_argument
     add("--up", help="the up axis of the files, y or z (default: by the file format)")
-    add("--columns", metavar="X,Y,...", help=COLUMNS)
     add("--vertices", action="store_true", help=VERTICES)
-    add("--out", default="show", help="the folder of the page")
 
 
 def export(parser: ArgumentParser) -> None:
@@ -219,17 +226,17 @@ def embed(parser: ArgumentParser) -> None:
     add_device(parser)
 
 
-def add_data(parser: ArgumentParser, default: str) -> None:
-    """Adds where a data set is, by default as this text says, and what computes."""
-    parser.add_argument("--root", help=f"the folder that holds the data set (default: {default})")
-    parser.add_argument("--download", action="store_true", help="download the data set if it is missing")
-    add_device(parser)
+def add_data(add: Callable[..., Action], default: str) -> None:
+    """Adds where a data set is, by default as this text says."""
+    add("--root", help=f"the folder that holds the data set (default: {default})")
+    add("--download", action="store_true", help="download the data set if it is missing")
 
 
 def add_device(parser: ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto (CUDA if available), cpu, cuda or cuda:N")
+    add = parser.add_argument_group("what computes").add_argument
+    add("--device", default="auto", help="auto (CUDA if available), cpu, cuda or cuda:N")
     text = "CPU threads; 0 for OMP_NUM_THREADS if it is set, else as many as there are free cores"
-    parser.add_argument("--threads", **WHOLE, default=0, help=text)
+    add("--threads", **WHOLE, default=0, help=text)
 
 
 FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert, embed)}

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import textwrap
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError
 
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
+WIDTH = 79  # of lines that are no tables
 # The flags that not every task has.
 ONLY_FOR = {"category": ("part",), "votes": ("classification",), "top": ("classification",)}
 # Lines to print, each with a JSON object if it is about a file, and errors of files.
@@ -64,7 +66,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
     expected = f"{flags.num_points or contract.num_points:,} points of each file, {contract}"
     calibrated = "" if contract.is_calibrated else "not "
     known = f"{name}: {len(model.classes)} classes; takes {expected}; probabilities {calibrated}calibrated"
-    yield f"{known}; {threads}", None
+    yield from wrapped(f"{known}; {threads}")
     views, count, surer = list[View](), 0, Counter[str | None]()
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
     for shown, each in zip(output_names(files), predictions, strict=True):
@@ -98,9 +100,10 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
     labels = f"{classes} parts of {len(categories)} categories" if categories else f"{classes} classes"
     if categories and flags.category:
         labels = f"the parts of {flags.category}"
-    yield f"{flags.model or DEFAULTS[task]}: labels points by {labels}; {threads}", None
+    yield from wrapped(f"{flags.model or DEFAULTS[task]}: labels points by {labels}; {threads}")
     if task == "part" and flags.category is None:
-        yield f"labels are more certain if --category gives the objects' category: {', '.join(categories)}", None
+        names = ", ".join(categories)
+        yield from wrapped(f"labels are more certain if --category gives the objects' category: {names}")
     width, kind = max(len(str(file)) for file in files), "parts" if task == "part" else task
     for name, found in zip(output_names(files), clouds, strict=True):
         if isinstance(found, PointCloudFileError):
@@ -118,6 +121,12 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
             cloud = PointCloud(found.points, None, None, found.labels).in_library_frame(found.up)
             views.append(file_view(os.path.basename(name), cloud, found.names, found.notes))
     yield from page_of(out / f"{kind}.html", views, count, f"Points are labelled by {labels}.")
+
+
+def wrapped(text: str) -> Lines:
+    """A sentence in lines that fit a terminal, those after the first indented."""
+    lines = textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    yield from ((line, None) for line in lines)
 
 
 def page_of(page: Path, views: Sequence[View], count: int, notes: str) -> Lines:

@@ -151,15 +151,16 @@ def summary(config: TrainConfig, result: Result, call: str) -> str:
         "model.safetensors, config.json": f'the model: pointnet.load_model("{config.out}")',
         f"{RESULT}, {METRICS}": "the figures above, and one line per epoch",
         **({CURVES: "loss, accuracy and learning rate by epoch"} if (Path(config.out) / CURVES).exists() else {}),
-        CONFIG: f"the settings: {call} --config {out}/{CONFIG} --out runs/again",
-        CHECKPOINT: f"to go on with a run that was stopped: {call} --resume --out {out}",
+        CONFIG: "the settings",
+        CHECKPOINT: "what --resume needs",
     }
     return f"""
 {tested}
 epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
 {result["seconds"]:,.0f} s, {result["samples_per_second"]:,.0f} clouds/s in training; {shares}
 
-{folder_and_next(config, files, config.out)}"""
+{folder_and_next(config, files, config.out)}
+      {call} --config {out}/{CONFIG} --out runs/again"""
 
 
 def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result, call: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointnet.extras import MissingExtraError
 from pointnet.files import AnyPath, write_atomically
 from pointnet.names import did_you_mean, did_you_mean_path
 
@@ -57,7 +58,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        wanted = "the Hugging Face Hub needs huggingface_hub: pip install 'pointnet-shared-mlp[hub]'"
+        wanted = MissingExtraError("the Hugging Face Hub", "huggingface_hub", "hub")
         raise ImportError(f"{name}: no such folder, and {wanted}") from error
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))

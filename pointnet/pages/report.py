@@ -1,5 +1,6 @@
 """A trained classifier as one page that any browser shows offline: `python -m pointnet report`."""
 
+import os
 from pathlib import Path
 
 from pointnet.datasets import LabelledClouds, open_dataset
@@ -102,4 +103,5 @@ def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tu
     held_out = data if tested else training_parts(data, config)[1]
     if not len(held_out):
         raise ValueError(f"{run.path}: the run held out no validation split, and did not open the test split")
+    held_out.files = [Path(os.path.relpath(file, root)) for file in held_out.files]  # as the page names them
     return "test" if tested else "val", held_out

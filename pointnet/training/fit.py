@@ -138,6 +138,8 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
     `check` is called between two steps, and two batches of validation; if it raises Stopped, the run is saved.
     """
     structures = Structures.by(run.step.model, len(val))
+    if run.epoch < run.config.epochs:
+        log(legend(len(val) > 0))
     while run.epoch < run.config.epochs:
         try:
             with closing(run.steps()) as steps:
@@ -288,16 +290,21 @@ def check_skipped(run: Run, log: Log) -> None:
     log(line)
 
 
+def legend(validates: bool) -> str:
+    """The line above those of the epochs."""
+    val, kept = (f"{'val':>9} ", "   * best so far") if validates else ("", "")
+    return f"{'epoch':8} {'points':>6} {'loss':>7}  {'train':>6}{val}  clouds/s  min left{kept}"
+
+
 def epoch_line(metrics: Mapping[str, Any], run: Run) -> str:
-    """The metrics of an epoch in one line of the log."""
+    """The metrics of an epoch in one line of the log, below `legend`."""
     config = run.config
     points_left = sum(config.points_in_epoch(epoch) for epoch in range(run.epoch, config.epochs))
     minutes_left = metrics["seconds"] * points_left / metrics["num_points"] / 60
     val = metrics.get(f"val_{config.chooser}")
     kept = "*" if run.best["epoch"] == run.epoch else " "
-    validated = "" if val is None else f"val {val:.4f}{kept}  "
+    validated = "" if val is None else f"{f'{val:.2%}':>9}{kept}"
     return (
-        f"epoch {run.epoch:3d}/{config.epochs}  {metrics['num_points']:5d} points  loss {metrics['train_loss']:.3f}  "
-        f"train {metrics['train_accuracy']:.3f}  {validated}{metrics['samples_per_second']:6,.0f} clouds/s  "
-        f"{minutes_left:.1f} min left"
+        f"{run.epoch:3d}/{config.epochs:<4d} {metrics['num_points']:6,d} {metrics['train_loss']:7.3f}  "
+        f"{metrics['train_accuracy']:6.1%}{validated}  {metrics['samples_per_second']:8,.0f}  {minutes_left:8.1f}"
     )

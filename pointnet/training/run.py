@@ -341,4 +341,4 @@ def with_bar(batches: Iterator[Batch], total: int, title: str, progress: Progres
             if not bar.disable and time.monotonic() - shown > 0.5:
                 shown, seen = time.monotonic(), max(int(progress.seen), 1)
                 loss, right = float(progress.loss_sum), int(progress.right)
-                bar.set_postfix(loss=f"{loss / seen:.3f}", accuracy=f"{right / seen:.3f}")
+                bar.set_postfix(loss=f"{loss / seen:.3f}", accuracy=f"{right / seen:.1%}")
