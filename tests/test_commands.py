@@ -73,6 +73,21 @@ def test_help_names_every_command_and_the_exit_codes(capsys):
     assert [*COMMANDS] == ["train", *FLAGS]
 
 
+@pytest.mark.parametrize("name", FLAGS)
+def test_the_help_of_a_command_fits_a_terminal_and_is_in_groups(capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "79")
+    with pytest.raises(SystemExit):
+        command_line.main([name, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 79
+    groups = [[]]
+    for line in lines:  # a group's title ends in a colon; its flags are indented
+        if line.endswith(":") and not line.startswith(" "):
+            groups.append([])
+        groups[-1] += re.findall(r"^  (--\w+)", line)
+    assert max(map(len, groups)) <= 6, groups
+
+
 def test_the_defaults_that_help_names_are_those_of_the_library(capsys):
     printed = help_of(capsys, "predict")
     assert all(text in printed for text in (*DEFAULTS.values(), f"parts {KEPT:,}", f"{MESH_POINTS:,} of a mesh"))

@@ -182,6 +182,23 @@ def test_skipped_steps_are_logged_and_too_many_end_the_run(tmp_path):
         fit(tiny(tmp_path / "blown", lr=1e30, optimizer="sgd", schedule="constant", skip_limit=1), DATA, log=quiet)
 
 
+def test_a_run_prints_a_legend_and_a_row_per_epoch_in_per_cent(tmp_path):
+    lines = []
+    fit(tiny(tmp_path / "run", epochs=2), DATA, log=lines.append)
+    at = next(i for i, line in enumerate(lines) if line.startswith("epoch "))
+    legend, *rows = lines[at : at + 3]
+    assert legend.split()[:5] == ["epoch", "points", "loss", "train", "val"]
+    for number, row in enumerate(rows, 1):
+        epoch, points, loss, train, val, speed, left = row.split()
+        assert epoch == f"{number}/2"
+        assert train[-1] == val.rstrip("*")[-1] == "%"
+        assert len(row) <= len(legend) <= 79
+        for name, shown in (("points", points), ("loss", loss), ("train", train), ("val", val.rstrip("*"))):
+            assert row.index(shown) + len(shown) == legend.index(name) + len(name), (name, row)
+        assert row.endswith(left)
+        assert float(speed.replace(",", "")) > 0
+
+
 def test_a_taken_or_missing_run_folder_is_one_clear_line(finished, tmp_path):
     with pytest.raises(ValueError, match="already holds a run; go on with it by --resume"):
         fit(finished[1], DATA, log=quiet)
