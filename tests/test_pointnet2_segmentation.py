@@ -1,5 +1,7 @@
 """PointNet++ for points: the published architectures, equal to the textbook's, and their laws."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,15 @@ def test_it_equals_the_textbook_in_outputs_gradients_and_running_statistics(few,
         torch.testing.assert_close(mine.view_as(other), other, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_single_precision_it_errs_at_most_twice_as_much_as_the_textbook(few, kind):
+    """In eval mode, where no statistics of few points make small errors large."""
+    model, x, category = trained_looking(network(kind)), clouds(8, 60), categories(kind, 8)
+    theirs, truth = with_state_of(model, textbook(kind)), model(x, *category)
+    errors = [(each.float().eval()(x.float(), *category) - truth).abs().max().item() for each in (model, theirs)]
+    assert errors[0] <= 2 * errors[1] + 1e-7, errors
+
+
 @pytest.mark.parametrize(
     ("kind", "parameters", "published"),
     [("single", 1_406_706, 1_311_080_448), ("multi", 1_736_122, 4_724_981_760), ("scene", 964_141, 823_001_088)],
@@ -120,6 +131,15 @@ def test_padding_of_any_content_changes_nothing(few, kind):
         assert not logits[b, :, length:].any()
     model.train()(x, *category, lengths=lengths).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_training_a_padded_batch_is_the_batch_without_padding(few, kind):
+    model, x, category = trained_looking(network(kind)).train(), clouds(6, 30), categories(kind, 6)
+    clean, x[:, :, 20:] = copy.deepcopy(model), torch.nan
+    logits = model(x, *category, lengths=torch.full((6,), 20))
+    torch.testing.assert_close(logits[:, :, :20], clean(x[:, :, :20], *category), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(model.state_dict(), clean.state_dict(), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
