@@ -1,10 +1,11 @@
 """A page as a browser shows it: what it looks like, what it says to the console, and what it asks the network for."""
 
+import html
 import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -40,3 +41,16 @@ def visit(page: Path, folder: Path, size: tuple[int, int] = (1000, 800), anchor:
     own = [event["url"] for event in events if str(event.get("network_isolation_key")).startswith("file:")]
     picture = np.asarray(image.open(shot).convert("RGB")) / np.float32(255)
     return Visit(picture, console, own)
+
+
+def computed(page: Path, folder: Path, script: str, size: tuple[int, int] = (1000, 800), *flags: str) -> Any:
+    """What a script returns that runs in a page after the page's own, by the real clock; no error is allowed."""
+    ending = f'<pre id="computed"></pre><script>part("computed").textContent = JSON.stringify((() => {{{script}}})());'
+    copy = folder / "computed.html"
+    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{ending}</script></body>"), encoding="utf-8")
+    own = [flag for flag in FLAGS if "virtual-time" not in flag]
+    words = [f"--user-data-dir={folder / 'profile'}", "--dump-dom", f"--window-size={size[0]},{size[1]}", *flags]
+    command = [str(CHROMIUM), *own, *words, copy.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    return json.loads(html.unescape(done.stdout.split('<pre id="computed">')[1].split("</pre>")[0]))

@@ -30,6 +30,7 @@ COMMANDS = {
     "export": "write a trained model as ONNX or as a PyTorch program",
     "convert": "read the weights of another PyTorch PointNet",
     "embed": "write the features of files of points",
+    "explain": "open a page that explains shared MLPs and PointNet",
 }
 DATA_SETS = (
     "shapes, modelnet40, modelnet10, scanobjectnn, scanobjectnn_obj_bg, scanobjectnn_obj_only, folder, shapenetpart, "
@@ -226,6 +227,11 @@ def embed(parser: ArgumentParser) -> None:
     add_device(parser)
 
 
+def explain(parser: ArgumentParser) -> None:
+    """Write a page of nine scenes that explain shared MLPs and PointNet, for any browser, offline, and open it."""
+    parser.add_argument("--out", metavar="FILE", help="the file to write, not opened (default: explain.html, opened)")
+
+
 def add_data(add: Callable[..., Action], default: str) -> None:
     """Adds where a data set is, by default as this text says."""
     add("--root", help=f"the folder that holds the data set (default: {default})")
@@ -239,7 +245,7 @@ def add_device(parser: ArgumentParser) -> None:
     add("--threads", **WHOLE, default=0, help=text)
 
 
-FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert, embed)}
+FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert, embed, explain)}
 
 
 def quiet_without_reader(main: Callable[..., int]) -> Callable[..., int]:

@@ -69,23 +69,23 @@ def write_page(path: AnyPath, views: Sequence[View], title: str, notes: str = ""
 
 def viewer(views: Sequence[View]) -> str:
     """The scene and its thumbnails as HTML; a page can hold them once."""
-    return _fill(VIEWER, palette=_json(PALETTE), views=_json([_view_data(view) for view in views]))
+    return fill(VIEWER, palette=script_json(PALETTE), views=script_json([_view_data(view) for view in views]))
 
 
 def write_html(path: AnyPath, title: str, notes: str, body: str) -> None:
     """Writes a page: a title and notes, which are any text, then the body, which is HTML. The folder is made."""
     style = STYLE.read_text(encoding="utf-8")
-    page = _fill(PAGE, charts=style, title=html.escape(title), notes=html.escape(notes), body=body)
+    page = fill(PAGE, charts=style, title=html.escape(title), notes=html.escape(notes), body=body)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page.encode("utf-8", "replace"))
 
 
-def _fill(template: Path, **values: str) -> str:
+def fill(template: Path, **values: str) -> str:
     """The template with its placeholders replaced, in one pass: no inserted text is searched for placeholders."""
     return re.sub(r"{{(\w+)}}", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
 
 
-def _json(data: object) -> str:
+def script_json(data: object) -> str:
     """JSON that is safe inside a <script>: without "<", no string can end the element or open another."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
