@@ -1,7 +1,5 @@
 """The fifteen corruptions of ModelNet40-C: what each does to a cloud, and the benchmark's table in small."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -44,7 +42,7 @@ def test_there_are_fifteen_corruptions_of_five_strengths():
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corrupted_clouds_are_finite_seeded_and_leave_the_given_one_alone(name):
-    for count in (7, 300, 2048):
+    for count in (7, 300):
         points = sphere(count) * (1, 0.5, 0.3)
         before = points.copy()
         for severity in SEVERITIES:
@@ -101,8 +99,8 @@ def test_occlusion_keeps_the_side_that_its_sector_sees(sector):
     assert abs((away + 180) % 360 - 180) <= 36
     truth = points @ camera > 1
     seen = clouds.visible(points, camera)
-    assert (seen == truth).mean() > 0.9
-    assert seen[truth].mean() > 0.95
+    assert seen[truth].mean() > 0.9
+    assert seen[~truth].mean() < 0.1
 
 
 def test_occlusion_hides_what_is_behind_a_wall_and_fills_the_box():
@@ -140,25 +138,25 @@ def test_density_inc_keeps_whole_neighbourhoods_of_a_denser_cloud():
         assert rows(points[near]) <= rows(cloud)  # its first point was drawn
 
 
-def test_density_leaves_a_quarter_of_a_neighbourhood():
-    points = sphere(1024)
-    for seed in SEEDS:
-        gone = np.array(sorted(rows(points) - rows(drawn("density", 1, points, seed))))
-        counts = [(((points - each) ** 2).sum(1).argsort().argsort()) for each in points]
-        lost = np.array([tuple(point) in set(map(tuple, gone.tolist())) for point in points])
-        assert max((lost & (rank < 100)).sum() for rank in counts) == len(gone) == 75
-        break
+def taken_away(points: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Which points (N,) are gone; those that stay are as they were."""
+    stay = rows(kept)
+    assert stay <= rows(points)
+    return np.array([tuple(point) not in stay for point in points.tolist()])
 
 
-def test_cutout_leaves_holes():
+def most_gone_near_one(points: np.ndarray, gone: np.ndarray, size: int) -> int:
+    """The most points that are gone, of the `size` nearest ones of any point."""
+    squares = ((points[:, None] - points) ** 2).sum(2)
+    return int(gone[np.argsort(squares, axis=1)[:, :size]].sum(1).max())
+
+
+def test_density_leaves_a_quarter_of_a_neighbourhood_and_cutout_none():
     points = sphere(1024)
-    kept = drawn("cutout", 2, points)
-    gone = np.array(sorted(rows(points) - rows(kept)))
-    assert rows(kept) < rows(points)
-    holes = [
-        point for point in gone if len(rows(points[((points - point) ** 2).sum(1).argsort()[:30]]) - rows(gone)) == 0
-    ]
-    assert holes  # a centre, all of whose 30 nearest points are gone
+    gone = taken_away(points, drawn("density", 1, points))
+    assert most_gone_near_one(points, gone, 100) == gone.sum() == 75
+    gone = taken_away(points, drawn("cutout", 1, points))
+    assert most_gone_near_one(points, gone, 30) == gone.sum() == 30
 
 
 def test_uniform_noise_is_bounded_and_gaussian_noise_is_normal_within_the_box():
@@ -271,10 +269,9 @@ def two_classes(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("more", [(), ("--renormalize",)])
-def test_the_benchmark_prints_an_error_rate_for_each_corruption(two_classes, capsys, more):
+def test_the_benchmark_prints_an_error_rate_for_each_corruption(two_classes, capsys):
     _, run = two_classes
-    benchmark.main([run, run, "--threads", "1", "--clouds", "4", *more])
+    benchmark.main([run, run, "--threads", "1", "--clouds", "4", "--renormalize"])
     table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [line[0] for line in table[1:]] == ["clean", *CORRUPTIONS, "mean of the corruptions"]
     assert all(line[1:3] == ["50.0", "50.0"] for line in table[1:])
@@ -310,4 +307,4 @@ def test_a_network_that_does_not_fit_the_data_is_one_line(two_classes):
     other = LabelledClouds(data.points, data.labels, ["rod", "disc"])
     with pytest.raises(ValueError, match=wanted):
         benchmark.load(run, other)
-    assert re.search("classifier", str(type(benchmark.load(run, data))).lower())
+    assert benchmark.load(run, data).classes == data.classes
