@@ -49,9 +49,9 @@ def viewpoint(sector: int, elevation: float, distance: float, generator: Generat
 def visible(points: Points, camera: Points) -> NDArray[np.bool_]:
     """Which points (N,) no other one hides: those little behind the nearest of their cell and the eight around it.
 
-    Nine cells are a square of directions from the camera, so wide that nine points of the near side would be in it, were
-    all spread over a sphere of radius 1: 0.17 at the origin for 2,048 points. "Little" is 1.5 times that, so that points
-    do not hide others of a slanted surface; what is thinner hides nothing.
+    Nine cells are a square of directions from the camera, so wide that nine points of the near side would be in it,
+    were all spread over a sphere of radius 1: 0.17 at the origin for 2,048 points. "Little" is 1.5 times that, so that
+    a slanted surface does not hide its own points; what is thinner hides nothing.
     """
     distance = float(np.linalg.norm(camera))
     ahead = -camera / distance
@@ -246,8 +246,8 @@ def rbf_inv(points: Points, far: float, generator: Generator) -> Points:
     return _rbf(points, far, generator, inverse=True)
 
 
-# Each corruption with its five strengths. A strength of 0, or (0, 0), leaves clouds as they are, except for the views
-# and for density_inc.
+# Each corruption with its five strengths. Of occlusion and lidar a severity is a place to look from, and is no harder
+# than the one before. A strength of 0, or (0, 0), of another one but density_inc leaves a cloud as it is.
 STRENGTHS: Mapping[Callable[..., Points], Sequence[object]] = {
     occlusion: SEVERITIES,
     lidar: SEVERITIES,
