@@ -16,6 +16,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=4000 --hide-scrollbars"
 ).split()
+NO_HOST = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 DARK = "--blink-settings=preferredColorScheme=0"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
@@ -28,17 +29,19 @@ class Visit(NamedTuple):
     requests: list[str]  # of the page, to anywhere but its own file
 
 
-def visit(page: Path, folder: Path, size: tuple[int, int] = (1000, 800), anchor: str = "", *flags: str) -> Visit:
-    """Opens a page in a window of that size; what the browser writes goes to `folder`."""
+def visit(page: Path | str, folder: Path, size: tuple[int, int] = (1000, 800), anchor: str = "", *flags: str) -> Visit:
+    """Opens a page, a file or an address of this machine, in a window of that size, and writes to `folder`."""
     image = pytest.importorskip("PIL.Image")
     shot, log = folder / "shot.png", folder / "net.json"
     words = [f"--user-data-dir={folder / 'profile'}", f"--screenshot={shot}", f"--log-net-log={log}"]
-    words += [f"--window-size={size[0]},{size[1]}", "--host-resolver-rules=MAP * ~NOTFOUND", *flags]
-    command = [str(CHROMIUM), *FLAGS, *words, f"{page.as_uri()}{anchor}"]
+    words += [f"--window-size={size[0]},{size[1]}", f"--host-resolver-rules={NO_HOST}", *flags]
+    address = page if isinstance(page, str) else page.as_uri()
+    command = [str(CHROMIUM), *FLAGS, *words, f"{address}{anchor}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     events = [event.get("params", {}) for event in json.loads(log.read_text(encoding="utf-8"))["events"]]
-    own = [event["url"] for event in events if str(event.get("network_isolation_key")).startswith("file:")]
+    keys = ("file:", "http:")  # of pages; the browser's own requests have none
+    own = [event["url"] for event in events if str(event.get("network_isolation_key")).startswith(keys)]
     picture = np.asarray(image.open(shot).convert("RGB")) / np.float32(255)
     return Visit(picture, console, own)
 

@@ -112,8 +112,6 @@ def test_every_command_of_the_training_page_is_accepted(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda path: path.name)
 def test_every_file_and_test_a_page_names_exists(path):
     text = path.read_text(encoding="utf-8")
-    for link in re.findall(r"\]\((?!http)([^)#]+)", text):
-        assert (path.parent / link).exists(), link
     for file in re.findall(r"`((?:pointnet|tests|docs|data|benchmarks)/[\w/.]+)`", text):
         assert (ROOT / file).exists(), file
     suite = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("*.py"))

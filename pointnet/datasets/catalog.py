@@ -33,7 +33,6 @@ def _shapenetpart(
     return ShapeNetPart(root, "trainval" if split == "train" else split, num_points, normals=normals, up=up)
 
 
-# The data sets of each task, by name. Each takes root, split and num_points, and some normals or strict.
 DATASETS_OF: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
     "classification": {
         "shapes": Shapes,
@@ -51,6 +50,7 @@ DATASETS_OF: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
         "scenes": SceneFolder,
     },
 }
+"""The data sets of each task, by name. Each takes root, split and num_points, and some normals or strict."""
 
 # What --download fetches. ModelNet10 is read from the same HDF5 release as ModelNet40.
 DOWNLOADS = {"modelnet40": ARCHIVES["modelnet40"], "modelnet10": ARCHIVES["modelnet40"]}
