@@ -1,7 +1,7 @@
 """What mkdocs.yml makes the site of: the repository's pages, each where it lies, and one page per public name.
 
-A page's relative links work on the site as on a code host, since what they lead to lies in the same place on both: other
-pages, and files, which are copied. Sources are read, not imported, so that PyTorch need not be installed.
+A page's relative links work on the site as on a code host, since pages and linked files lie in the same place on both.
+Sources are read, not imported, so that PyTorch need not be installed.
 """
 
 import logging
