@@ -4,6 +4,7 @@ A page's relative links work on the site as on a code host, since pages and link
 Sources are read, not imported, so that PyTorch need not be installed.
 """
 
+import ast
 import logging
 import re
 from collections.abc import Iterator
@@ -20,6 +21,16 @@ PAGES = ("*.md", "docs/**/*.md", "data/README.md", CARDS)
 EXPLAINED = "docs/explain.html"  # a page of its own, where it has been made
 LINK = re.compile(r"\]\(([^)\s#:]+)[^)\s]*\)")
 log = logging.getLogger("mkdocs.hooks.site_pages")  # mkdocs counts its warnings
+
+
+class SettingsExplained(griffe.Extension):
+    """A setting of training has the help text of its field as its docstring."""
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: object) -> None:
+        call = attr.value
+        if isinstance(call, griffe.ExprCall) and str(call.function) == "setting":
+            default, text, *_rest = call.arguments
+            attr.value, attr.docstring = default, griffe.Docstring(ast.literal_eval(str(text)), parent=attr)
 
 
 def found(*patterns: str) -> list[str]:
@@ -56,18 +67,17 @@ def summary_of(name: griffe.Object | griffe.Alias) -> str:
     return name.docstring.value.split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
-def reference() -> Iterator[tuple[str, str, str]]:
-    """The pages of public names, with one that lists them first: title, path, text."""
-    names = public_names()
-    tables = []
-    for package, listed in names.items():
+def reference() -> tuple[dict[str, str], list]:
+    """The pages of public names and one that lists them, text by path; and their part of the navigation."""
+    index = "api/index.md"
+    texts, nav = {index: "# Public names\n\nPoints are `(B, C, N)`: B clouds, C channels, N points.\n"}, [index]
+    for package, listed in public_names().items():
+        pages = {each.name: f"api/{each.path}.md" for each in listed}
         rows = [f"| [`{each.name}`]({each.path}.md) | {summary_of(each)} |" for each in listed]
-        tables.append("\n".join([f"## {package}\n", "| name | what it is |", "|-|-|", *rows]))
-    intro = "# Public names\n\nPoints are `(B, C, N)`: B clouds, C channels, N points.\n\n"
-    yield "Public names", "api/index.md", intro + "\n\n".join(tables) + "\n"
-    for listed in names.values():
-        for each in listed:
-            yield each.path.removeprefix("pointnet."), f"api/{each.path}.md", f"::: {each.path}\n"
+        texts[index] += "\n".join(["", f"## {package}", "", "| name | what it is |", "|-|-|", *rows, ""])
+        texts |= {pages[each.name]: f"::: {each.path}\n" for each in listed}
+        nav.append({package: [{name: path} for name, path in pages.items()]})
+    return texts, nav
 
 
 def named(nav: list | dict | str) -> Iterator[str]:
@@ -88,12 +98,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in [*pages, *sorted(copied)]:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     files.append(File.generated(config, "site.css", abs_src_path=str(ROOT / "docs" / "site.css")))
-    api = list(reference())
-    for _, path, text in api:
+    texts, api = reference()
+    for path, text in texts.items():
         files.append(File.generated(config, path, content=text))
     cards = [{Path(path).parent.name: path} for path in found(CARDS)]
-    nav = [config.nav[0], *({"See it": path} for path in explained), *config.nav[1:], {"Trained networks": cards}]
-    nav.append({"API": [{title: path} for title, path, _ in api]})
+    nav = [
+        config.nav[0],
+        *({"See it": path} for path in explained),
+        *config.nav[1:],
+        {"Trained networks": cards},
+        {"API": api},
+    ]
     left = [path for path in pages if path not in {*named(nav)}]
     config.nav = [*nav, {"More": left}] if left else nav
     return files
