@@ -14,7 +14,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 # Nothing is fetched, not even by the browser for itself, and nothing is left behind.
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=4000 --hide-scrollbars"
+    "--disable-component-update --disable-features=AutofillServerCommunication --disable-sync --enable-logging=stderr "
+    "--virtual-time-budget=4000 --hide-scrollbars"
 ).split()
 NO_HOST = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 DARK = "--blink-settings=preferredColorScheme=0"

@@ -4,13 +4,14 @@ import importlib
 import re
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from tests.chromium import DARK, needs_chromium, visit
-from tests.helpers import ROOT
 
+ROOT = Path(__file__).parents[1]
 SITE = ROOT / "build" / "site"
 PACKAGES = ["pointnet", *(f"pointnet.{path.parent.name}" for path in ROOT.glob("pointnet/*/__init__.py"))]
 # What a browser fetches by itself; links are followed by readers.
