@@ -9,11 +9,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from pointnet import __main__ as command_line
 from pointnet.commands import train
 from pointnet.datasets import shapes
-from tests.helpers import QUICK, ROOT
+from pointnet.models import MODELS
+from tests.helpers import QUICK, ROOT, count_multiply_adds
 
 TRAINING = ("--epochs", "1", "--num_points", "64", "--early_points", "0", "--batch_size", "8", "--device", "cpu")
 
@@ -65,3 +67,16 @@ def test_the_readmes_commands_in_order(place):
     for line in lines:
         assert run(line) == 0, line
     assert (place / "model.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_the_table_of_models_holds_their_parameters_and_multiply_adds():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| `--model` |")[2].partition("\n\n")[0]
+    rows = [row.strip("|").split("|")[:3] for row in table.splitlines()[2:]]
+    shown = [(re.findall(r"`(\w+)`", names), *(cell.strip().split(", ") for cell in more)) for names, *more in rows]
+    assert sum(len(names) for names, *_ in shown) == 6
+    for names, parameters, multiply_adds in shown:
+        for name, count, adds in zip(names, parameters, multiply_adds, strict=True):
+            model = MODELS[name](num_classes=40)
+            assert count == f"{sum(each.numel() for each in model.parameters()) / 1e6:.2f} M", name
+            assert adds == f"{count_multiply_adds(model, torch.randn(1, 3, 1024)) / 1e6:,.0f} M", name
