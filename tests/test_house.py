@@ -121,9 +121,13 @@ def test_every_file_and_test_a_page_names_exists(path):
         assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/files.md", "docs/identities.md", "docs/tnet.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{name}.md" for name in ("files", "identities", "tnet", "training"))]
+)
 def test_the_python_of_a_page_runs(page, monkeypatch):
     monkeypatch.chdir(ROOT)
+    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "10000")):  # what docs/training.md sets
+        monkeypatch.setenv(name, value)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     names = {}
