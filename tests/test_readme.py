@@ -74,9 +74,10 @@ def test_the_table_of_models_holds_their_parameters_and_multiply_adds():
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| `--model` |")[2].partition("\n\n")[0]
     rows = [row.strip("|").split("|")[:3] for row in table.splitlines()[2:]]
     shown = [(re.findall(r"`(\w+)`", names), *(cell.strip().split(", ") for cell in more)) for names, *more in rows]
+    cloud = 0.01 * torch.randn(1, 3, 1024)  # so dense that every ball is full
     assert sum(len(names) for names, *_ in shown) == 6
     for names, parameters, multiply_adds in shown:
         for name, count, adds in zip(names, parameters, multiply_adds, strict=True):
             model = MODELS[name](num_classes=40)
             assert count == f"{sum(each.numel() for each in model.parameters()) / 1e6:.2f} M", name
-            assert adds == f"{count_multiply_adds(model, torch.randn(1, 3, 1024)) / 1e6:,.0f} M", name
+            assert adds == f"{count_multiply_adds(model, cloud) / 1e6:,.0f} M", name
