@@ -5,8 +5,9 @@ and does batch norm by hand. It calls nothing of the block but its numbers and i
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from pointnet import SharedMLP
 
+PAGE = Path(__file__).parents[1] / "docs" / "proof.md"
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
@@ -329,3 +331,15 @@ CASES = (
     Case(widths=(5, 5), clouds=1, points=9, norm=None, activation=None, layout="channels last", seed=3),
     Case(widths=(2, 4, 4), clouds=4, points=1, seed=4),
 )
+
+
+def page_rows() -> Iterator[tuple[str, list[str]]]:
+    """(title, the laws that caught it) of the mutation table of docs/proof.md."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    start = lines.index("| what was broken | which laws caught it |") + 2
+    names = list(LAWS)
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        title, numbers = (cell.strip() for cell in line.strip("|").rsplit("|", 1))
+        yield title, [names[int(number) - 1] for number in numbers.split(",")]

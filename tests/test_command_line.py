@@ -18,6 +18,7 @@ def test_training_ends_with_where_everything_is_and_what_to_run_next(sample_run,
     wanted = f"""next: python -m pointnet report {out}
       python -m pointnet predict FILE --model {out}
       python -m pointnet evaluate {out}
+      python train.py --config {out / "config.yaml"} --out runs/again
 """
     assert printed.endswith(wanted)
     assert (out / "model.safetensors").read_bytes() == (sample_run / "model.safetensors").read_bytes()

@@ -22,9 +22,8 @@ from pointnet.pages.explain_weights import eight_bits, rounded
 from pointnet.points.read import read_cloud
 from tests.chromium import DARK, computed, needs_chromium, visit
 from tests.helpers import ROOT, SAMPLES
-from tests.laws import LAWS
+from tests.laws import LAWS, page_rows
 from tests.pages import Page
-from tests.test_proof import page_rows
 
 SCENES = range(1, 10)
 MOST_BYTES = 1_500_000

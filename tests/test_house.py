@@ -90,8 +90,8 @@ def test_every_flag_a_page_prints_exists(page, capsys):
             if f"{command} " in line:
                 assert set(re.findall(r"(?<!\S)--\w+", line.split(command, 1)[1])) <= words, line
     torchrun = {"--max_restarts", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"}
-    # A wrong one, two former ones, two of tools, one of TensorBoard.
-    elsewhere = {"--epoch", "--mix", "--cuda_graph", "--meshes", "--las", "--logdir"}
+    # A wrong one, two former ones, two of tools, one of TensorBoard, two of a benchmark.
+    elsewhere = {"--epoch", "--mix", "--cuda_graph", "--meshes", "--las", "--logdir", "--clouds", "--renormalize"}
     others = torchrun.union(elsewhere, *known.values())
     assert set(re.findall(r"`(--\w+)", text)) <= others
 

@@ -197,7 +197,7 @@ def test_a_laz_that_is_damaged_greedy_or_slow_is_one_line(tmp_path, monkeypatch)
 @needs_laspy
 def test_without_lazrs_a_laz_says_how_to_install_it_and_a_las_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "find_spec", lambda name: None)
-    with pytest.raises(PointCloudFileError, match=r"a.laz: LAZ needs lazrs: pip install 'pointnet-shared-mlp\[las\]'"):
+    with pytest.raises(PointCloudFileError, match=r"a.laz: LAZ needs lazrs: pip install lazrs$"):
         read_cloud(written(tmp_path, "a.laz", laz()))
     assert len(read_points(written(tmp_path, "a.las", las()))) == 40
 

@@ -4,17 +4,13 @@ The laws are in `laws.py`, each a short function. Here they are held against blo
 then (last test) against blocks that were broken on purpose, which they must notice.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.laws import CASES, LAWS, Case, assert_close, point_by_point
+from tests.laws import CASES, LAWS, PAGE, Case, assert_close, page_rows, point_by_point
 from tests.mutations import MUTATIONS, caught_by, table
-
-PAGE = Path(__file__).parents[1] / "docs" / "proof.md"
 
 cases = st.builds(
     Case,
@@ -77,18 +73,6 @@ def test_the_tolerances_are_tight_enough_to_tell_precisions_apart():
     single = Case().block().float()(x.float()).double()
     with pytest.raises(AssertionError, match="off by"):
         assert_close(single, point_by_point(Case().block(), x), "output")
-
-
-def page_rows():
-    """(title, the laws that caught it) of the page's mutation table."""
-    lines = PAGE.read_text(encoding="utf-8").splitlines()
-    start = lines.index("| what was broken | which laws caught it |") + 2
-    names = list(LAWS)
-    for line in lines[start:]:
-        if not line.startswith("|"):
-            break
-        title, numbers = (cell.strip() for cell in line.strip("|").rsplit("|", 1))
-        yield title, [names[int(number) - 1] for number in numbers.split(",")]
 
 
 def test_the_page_lists_every_mutation_and_every_law():
