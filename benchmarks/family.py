@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 def of_abstractions(model: PointNet2Classifier | PointNextClassifier, x: Tensor) -> None:
     for layer in list(model.abstractions)[:-1]:
-        centres = gather(x, farthest_point_sampling(x, layer.centres))
+        centres = gather(x, farthest_point_sampling(x, layer.number_of_centres(x.shape[2])))
         for radius, most in zip(layer.radii, layer.neighbours, strict=True):
             ball_query(x, centres, radius, most)
         x = centres

@@ -22,7 +22,7 @@ from tests.helpers import shared_multiply_adds as shared
 from tests.textbook import TextbookPointNext, with_state_of
 
 SMALL = 1 / 4  # of the published widths
-FEW = [(12, 0.5, 5), (8, 0.9, 6), (6, 1.5, 4)]  # levels for which a small cloud is enough
+FEW = [(0.5, 5), (0.9, 6), (1.5, 4)]  # levels for which a small cloud is enough
 
 
 @pytest.fixture
@@ -127,7 +127,8 @@ def test_parameters_and_multiply_adds_are_the_published_architectures(width, par
     assert sum(p.numel() for p in model.parameters()) == parameters
     channels, points = 32 * width, 1024
     by_pairs = ours = points * shared(3, channels)
-    for centres, _, most in LEVELS:
+    for _, most in LEVELS:
+        centres = points // 2
         first, second = shared(3 + channels, channels), shared(channels, 2 * channels)
         by_pairs += centres * (most * (first + second) + second)
         ours += points * first + centres * (3 * channels + most * second + second)
@@ -139,9 +140,12 @@ def test_parameters_and_multiply_adds_are_the_published_architectures(width, par
 
 
 def test_radii_grow_by_half_and_each_level_has_half_the_centres():
-    for (centres, radius, most), (half, larger, same) in pairwise(LEVELS):
-        assert (half, larger, same) == (centres / 2, pytest.approx(1.5 * radius), most)
-    assert LEVELS[0] == (512, 0.15, 32)
+    for (radius, most), (larger, same) in pairwise(LEVELS):
+        assert (larger, same) == (pytest.approx(1.5 * radius), most)
+    assert LEVELS[0] == (0.15, 32)
+    layers = PointNextClassifier(width=SMALL).abstractions[:-1]
+    sizes = zip(layers, (1024, 512, 9, 1), strict=True)
+    assert [layer.number_of_centres(points) for layer, points in sizes] == [512, 256, 4, 1]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -171,7 +175,7 @@ def test_in_training_a_padded_batch_is_the_batch_without_padding(few):
 
 
 def test_permuting_all_but_the_first_point_changes_nothing_where_balls_are_not_full(monkeypatch):
-    monkeypatch.setattr(pointnext, "LEVELS", [(centres, radius, 40) for centres, radius, _ in FEW])
+    monkeypatch.setattr(pointnext, "LEVELS", [(radius, 40) for radius, _ in FEW])
     model, x = trained_looking(PointNextClassifier(5, width=SMALL)), clouds(2, 40)
     order = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + torch.randperm(39)])
     torch.testing.assert_close(model(x[:, :, order]), model(x), rtol=1e-11, atol=1e-11)

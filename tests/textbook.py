@@ -190,7 +190,7 @@ class TextbookPointNet2(nn.Module):
 
 
 class TextbookPointNext(nn.Module):
-    """PointNeXt-S for classes; levels are (centres, radius, K), each twice as wide as the one before."""
+    """PointNeXt-S for classes; levels are (radius, K), each of half the points and twice as wide as the one before."""
 
     def __init__(self, num_classes: int, levels: list, width: int, head: list[int], in_channels: int = 3):
         super().__init__()
@@ -208,8 +208,8 @@ class TextbookPointNext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         xyz, points = x[:, :3].transpose(1, 2), self.stem(x).transpose(1, 2)
-        for (count, radius, most), layer in zip(self.levels, self.mlps, strict=True):
-            chosen = farthest(xyz, count)
+        for (radius, most), layer in zip(self.levels, self.mlps, strict=True):
+            chosen = farthest(xyz, xyz.shape[1] // 2)
             centres, own = taken(xyz, chosen), taken(points, chosen).transpose(1, 2)
             index = balls(radius, most, xyz, centres)
             relative = (taken(xyz, index) - centres.unsqueeze(2)) / radius

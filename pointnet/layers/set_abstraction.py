@@ -2,7 +2,8 @@
 Guibas, NIPS 2017, sections 3.2 to 3.4; released code: github.com/charlesq34/pointnet2, utils/pointnet_util.py)."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from .shared_layer import SharedLayer, refuse_script
 from .shared_mlp import SharedMLP
 
 Features = Tensor | None  # (B, C, N), beside the coordinates; None where C is 0
+Pool = Callable[..., Tensor]  # of an MLP, points, features, centres, neighbours and a unit
 ROWS = {"cpu": 2048}  # pairs that go through all layers together where nothing is learned, so that they stay in a cache
 
 
@@ -29,7 +31,8 @@ class SetAbstraction(nn.Module):
     Farthest point sampling, which begins at the first point, takes the centres. About each a ball takes its first K
     points; a shared MLP sees their coordinates relative to the centre and their features, and the max over the K is
     the centre's feature. With several radii each has an MLP of its own, and D is the sum of their widths (MSG). Without
-    centres all points are one neighbourhood, about the origin: S = 1.
+    centres all points are one neighbourhood, about the origin: S = 1. With a stride each cloud has one centre for so
+    many of its points: in a padded batch only `existing_centres` of the S exist and count (a GPU is waited for).
 
     The first linear map runs once per point and once per centre (identity 7), and the last layer's output over all
     pairs is never held (identity 11). Where the MLPs hold what that does not know (hooks, other activations, dropout),
@@ -45,6 +48,7 @@ class SetAbstraction(nn.Module):
         in_channels: C, without the coordinates.
         widths: of each MLP's layers; the first takes 3 + C channels, coordinates first.
         centres: S; None: all points are one neighbourhood, and there is one MLP.
+        stride: instead of `centres`: S is N // stride, at least 1.
         radii, neighbours: of the balls, and K, for each MLP.
         by_radius: relative coordinates are divided by the radius.
         residual: adds a linear map of the centre's feature, or the feature itself if C is D.
@@ -64,17 +68,21 @@ class SetAbstraction(nn.Module):
         neighbours: Sequence[int] = (),
         by_radius: bool = False,
         residual: bool = False,
+        stride: int | None = None,
     ):
         super().__init__()
-        scales = 0 if centres is None else len(widths)
-        if not widths or (centres is None and len(widths) > 1) or not len(radii) == len(neighbours) == scales:
+        whole = centres is None and stride is None
+        scales = 0 if whole else len(widths)
+        if centres is not None and stride is not None:
+            raise ValueError(f"centres and stride exclude each other, got {centres} and {stride}")
+        if not widths or (whole and len(widths) > 1) or not len(radii) == len(neighbours) == scales:
             got = f"{len(radii)} radii, {len(neighbours)} numbers of neighbours and {len(widths)} MLPs"
             raise ValueError(f"each MLP must have a radius and a number of neighbours, without centres one none; {got}")
-        if residual and (centres is None or in_channels < 1):
+        if residual and (whole or in_channels < 1):
             raise ValueError(
                 f"residual must have features of centres, got in_channels {in_channels}, centres {centres}"
             )
-        self.centres, self.radii, self.neighbours = centres, tuple(radii), tuple(neighbours)
+        self.centres, self.stride, self.radii, self.neighbours = centres, stride, tuple(radii), tuple(neighbours)
         self.by_radius = by_radius
         self.mlps = nn.ModuleList(SharedMLP([3 + in_channels, *each], last_activation=not residual) for each in widths)
         self.skip: nn.Module | None = None
@@ -87,32 +95,44 @@ class SetAbstraction(nn.Module):
         """D."""
         return sum(mlp[-1].conv.out_channels for mlp in self._mlps)
 
+    def number_of_centres(self, points: int) -> int:
+        """S for so many points."""
+        return max(points // self.stride, 1) if self.stride else self.centres or 1
+
+    def existing_centres(self, lengths: Lengths) -> Lengths:
+        """How many centres of each cloud exist (B,), the lengths of what comes next; None: all of them."""
+        return None if lengths is None or not self.stride else (lengths // self.stride).clamp(min=1)
+
     @property
     def _mlps(self) -> list[SharedMLP]:
         return [mlp for mlp in self.mlps if isinstance(mlp, SharedMLP)]
 
     def forward(self, points: Tensor, features: Features = None, lengths: Lengths = None) -> tuple[Tensor, Tensor]:
-        """(B, 3, N), (B, C, N) -> (B, 3, S), (B, D, S); only the first lengths[b] points of cloud b exist."""
+        """(B, 3, N), (B, C, N) -> (B, 3, S), (B, D, S), which is 0 where no centre exists; only the first lengths[b]
+        points of cloud b exist."""
         if points.dim() != 3 or points.shape[1] != 3:
             raise ValueError(f"points must be (B, 3, N), got {tuple(points.shape)}")
-        if self.centres is None:
+        if self.centres is None and self.stride is None:
             x = points if features is None else torch.cat([points, features], 1)
             return points.new_zeros(len(points), 3, 1), self._mlps[0].max_pool(x, lengths=lengths).unsqueeze(2)
         if lengths is not None:
             mask = point_mask(lengths, points)
             points = fill_padding(points, mask)
             features = None if features is None else fill_padding(features, mask)
-        chosen = farthest_point_sampling(points, self.centres, lengths)
+        chosen = farthest_point_sampling(points, self.number_of_centres(points.shape[2]), lengths)
         centres = gather(points, chosen)
+        some = self.existing_centres(lengths)
+        exist = None if some is None else point_mask(some, centres)
         found = []
         for mlp, radius, most in zip(self._mlps, self.radii, self.neighbours, strict=True):
             neighbours = ball_query(points, centres, radius, most, lengths)
             pool = pooled_neighbourhoods if is_fast(mlp) else neighbourhoods_definition
+            pool = pool if exist is None else partial(_of_existing, pool, exist)
             found.append(pool(mlp, points, features, centres, neighbours, radius if self.by_radius else 1.0))
         y = found[0] if len(found) == 1 else torch.cat(found, 1)
         if self.skip is not None:
             assert features is not None  # the MLPs have checked that
-            y = F.relu(y + self.skip(gather(features, chosen)))
+            y = fill_padding(F.relu(y + self.skip(gather(features, chosen))), exist)
         return centres, y
 
 
@@ -127,6 +147,24 @@ def neighbourhoods_definition(
         groups = torch.cat([groups, gather(features, neighbours)], 1)
     small_clouds = groups.transpose(1, 2).reshape(clouds * some, -1, most)
     return mlp.max_pool(small_clouds).unflatten(0, (clouds, some)).transpose(1, 2)
+
+
+def _of_existing(
+    pool: Pool, exist: Tensor, mlp: SharedMLP, points: Tensor, features: Features, centres: Tensor, neighbours: Tensor,
+    unit: float,
+) -> Tensor:  # fmt: skip
+    """`pool` as if those centres alone were there, (B, 1, S) bool; 0 for others: all clouds are one."""
+
+    def as_one(x: Tensor) -> Tensor:
+        return x.transpose(0, 1).flatten(1).unsqueeze(0)
+
+    rows = exist.flatten().nonzero().squeeze(1)
+    starts = torch.arange(len(points), device=points.device).view(-1, 1, 1) * points.shape[2]
+    near = (neighbours + starts).flatten(0, 1).index_select(0, rows).unsqueeze(0)
+    features = None if features is None else as_one(features)
+    y = pool(mlp, as_one(points), features, as_one(centres).index_select(2, rows), near, unit)
+    whole = y.new_zeros(y.shape[1], exist.numel()).index_copy(1, rows, y.squeeze(0))
+    return whole.unflatten(1, neighbours.shape[:2]).transpose(0, 1)
 
 
 def pooled_neighbourhoods(

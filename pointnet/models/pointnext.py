@@ -2,9 +2,9 @@
 PointNet++ with Improved Training and Scaling Strategies" (NeurIPS 2022), section 3; released code:
 github.com/guochengqian/PointNeXt, cfgs/modelnet40ply2048/pointnext-s.yaml and openpoints/models/backbone/pointnext.py.
 
-Departure: the numbers of centres are those of 1,024 points, whatever the cloud's; there each level takes half of the
-points before it. Relative coordinates are divided by the radius, as the paper says (relative position normalization):
-some versions of those settings spell that `normalize_xyz`, which the code ignores, as it reads `normalize_dp`.
+Each level takes half of the points before it, 512 centres of 1,024 points. Relative coordinates are divided by the
+radius, as the paper says (relative position normalization): some versions of those settings spell that `normalize_xyz`,
+which the code ignores, as it reads `normalize_dp`.
 """
 
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from pointnet.ops.masked import Lengths
 
 from .pretrained import Pretrained
 
-# Centres, radius and neighbours of each level; its width is twice that of the one before.
-LEVELS = [(512, 0.15, 32), (256, 0.225, 32), (128, 0.3375, 32), (64, 0.50625, 32)]
+# Radius and neighbours of each level; it has half the centres of the one before, and twice the width.
+LEVELS = [(0.15, 32), (0.225, 32), (0.3375, 32), (0.50625, 32)]
 STEM_WIDTH, HEAD_WIDTHS = 32, [512, 256]
 
 
@@ -24,14 +24,14 @@ class PointNextClassifier(Pretrained, name="pointnext_s"):
     """Scores a cloud for each class: (B, C, N) -> (B, num_classes) logits.
 
     A stem, one linear map of each point's channels to 32; four residual set abstractions of two layers, to 64, 128, 256
-    and 512, with 512 centres and then half as many each time; one of 512, 512 over all those centres, not residual;
-    then 512, 256 with dropout and one Linear. S has no InvResMLP blocks. The radii are for clouds in the unit sphere.
+    and 512, each with half as many centres as there were points; one of 512, 512 over all the last, not residual; then
+    512, 256 with dropout and one Linear. S has no InvResMLP blocks. The radii are for clouds in the unit sphere.
 
     1,373,512 parameters at 40 classes, and 811.1 M multiply-adds per cloud of 1,024 points, each pair counted; with
     `width=2`, the published stem of 64, 4,523,112 and 3,230.7 M. Published for that one: 93.7 ± 0.3 % on ModelNet40.
 
-    The first point is the first centre (see `SetAbstraction`). A cloud of fewer different points than centres repeats
-    its first. The stem and the last set abstraction see coordinates as they are, so moving a cloud changes its logits.
+    The first point is the first centre (see `SetAbstraction`). The stem and the last set abstraction see coordinates as
+    they are, so moving a cloud changes its logits.
 
     Args:
         num_classes: how many classes.
@@ -56,9 +56,9 @@ class PointNextClassifier(Pretrained, name="pointnext_s"):
         (channels,) = scaled([STEM_WIDTH], width)
         self.stem = SharedMLP([in_channels, channels], norm=None, activation=None)
         layers = []
-        for centres, radius, most in LEVELS:
+        for radius, most in LEVELS:
             widths = [channels, 2 * channels]
-            layers.append(SetAbstraction(channels, [widths], centres, [radius], [most], by_radius=True, residual=True))
+            layers.append(SetAbstraction(channels, [widths], None, [radius], [most], True, True, stride=2))
             channels *= 2
         self.abstractions = nn.ModuleList([*layers, SetAbstraction(channels, [[channels, channels]])])
         head = [channels, *scaled(HEAD_WIDTHS, min(width, 1))]
@@ -75,5 +75,5 @@ class PointNextClassifier(Pretrained, name="pointnext_s"):
         points = x[:, :3]
         for layer in self.abstractions:
             points, features = layer(points, features, lengths)
-            lengths = None  # all centres exist
+            lengths = layer.existing_centres(lengths)
         return self.logits(self.head(features.squeeze(2)))
