@@ -74,6 +74,7 @@ class PointNextClassifier(Pretrained, name="pointnext_s"):
         features = self.stem(x, lengths=lengths)
         points = x[:, :3]
         for layer in self.abstractions:
+            assert isinstance(layer, SetAbstraction)
             points, features = layer(points, features, lengths)
             lengths = layer.existing_centres(lengths)
         return self.logits(self.head(features.squeeze(2)))
