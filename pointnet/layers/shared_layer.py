@@ -7,12 +7,12 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.ops.aligned import Transform, align, fold_transform
 from pointnet.ops.masked import Mask, batch_norm, fill_padding, has_hooks
 from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
+from pointnet.ops.products import linear_map
 from pointnet.ops.ranks import MARK, Ranks, group_of
 
 from .views import conv1d_to_linear
@@ -65,17 +65,17 @@ class SharedLayer(nn.Module):
             aligned = x if transform is None else align(x, transform)
             return self.conv(torch.cat([aligned, *(each.expand(-1, -1, x.shape[2]) for each in extra)], 1))
         if not extra and transform is None:
-            return self.conv(x)
+            return linear_map(x, self.conv.weight.squeeze(2), self.conv.bias)
         weight, *of_extra = self.conv.weight.squeeze(2).split([each.shape[1] for each in (x, *extra)], 1)
         if transform is not None:
             weight = fold_transform(weight, transform)
         for each, columns in zip(extra, of_extra, strict=True):
             if each is x:
                 weight = weight + columns
-        z = F.conv1d(x, weight.unsqueeze(2)) if transform is None else weight @ x
+        z = linear_map(x, weight) if transform is None else weight @ x
         for each, columns in zip(extra, of_extra, strict=True):
             if each is not x:
-                z = z + F.conv1d(each, columns.unsqueeze(2))
+                z = z + linear_map(each, columns)
         return z if self.conv.bias is None else z + self.conv.bias.unsqueeze(1)
 
     def max_pool(self, x: Tensor, context: Context = None, mask: Mask = None, transform: Transform = None) -> Tensor:

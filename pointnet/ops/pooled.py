@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .masked import Mask, batch_norm, fill_padding, update_running_statistics
+from .products import linear_map
 from .ranks import check_count, group_of, moments_over_ranks
 
 Function = Callable[..., Any]
@@ -182,7 +183,7 @@ def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor
         for start in range(0, points, size):
             tile = slice(start, start + size)
             with torch.autocast(x.device.type, enabled=False):
-                z = _product(kernel, x[group, :, tile]).to(weight.dtype)
+                z = linear_map(x[group, :, tile], kernel).to(weight.dtype)
             for plane, sign in enumerate(signs):
                 there = None if mask is None else mask[group, :, tile]
                 value, winner = _first_max(fill_padding(z if sign > 0 else -z, there, -torch.inf))
@@ -198,16 +199,12 @@ def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor
     return values, winners
 
 
-def _product(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """W x + b: (D, C), (B, C, N), (D,) -> (B, D, N)."""
-    # Alone on its thread a small batch goes to a BLAS that on some processors is half as fast as oneDNN, unless the
-    # kernel is dilated, which at size one changes nothing.
-    alone = x.device.type == "cpu" and x.dtype == torch.float32 and torch.get_num_threads() == 1
-    return F.conv1d(x, weight.unsqueeze(2), bias, dilation=2 if alone else 1)
-
-
 def _first_max(z: Tensor, run: int = 64) -> tuple[Tensor, Tensor]:
-    """`z.max(2)` of (B, D, N), the lowest index on ties: first the max of each run of points, which vectorises."""
+    """`z.max(2)` of (B, D, N), the lowest index on ties."""
+    if z.device.type == "cpu":  # NumPy vectorises it
+        winner = torch.from_numpy(z.numpy().argmax(2))
+        return z.gather(2, winner.unsqueeze(2)).squeeze(2), winner
+    # First the max of each run of points, which vectorises.
     if z.shape[2] % run:
         value, winner = z.max(2)
         return value, winner
@@ -245,15 +242,15 @@ def _columns(winners: Tensor, group: slice, x: Tensor) -> Tensor:
 
 def _extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> tuple[Tensor, Tensor]:
     """-> the gradients of x (B, C, N) and of the weight (D, C), cloud by cloud while a cloud is in the cache."""
-    grad_x = torch.zeros_like(x, dtype=weight.dtype)
+    grad_x = torch.empty_like(x)
     grad_weight = weight.new_zeros(weight.shape[1], len(grad) * len(weight))
     of_winners = weight.T.repeat(1, len(grad))
     for group in _groups(x):
         columns = _columns(winners, group, x)
         share = grad[:, group].transpose(0, 1).flatten(1).unsqueeze(1)
         grad_weight += (x[group].gather(2, columns).to(weight.dtype) * share).sum(0)
-        grad_x[group].scatter_add_(2, columns, of_winners * share)
-    return grad_x.to(x.dtype), grad_weight.unflatten(1, (len(grad), -1)).sum(1).T.contiguous()
+        grad_x[group] = torch.zeros_like(x[group], dtype=weight.dtype).scatter_add_(2, columns, of_winners * share)
+    return grad_x, grad_weight.unflatten(1, (len(grad), -1)).sum(1).T.contiguous()
 
 
 def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
@@ -297,9 +294,8 @@ def _backward_of_moments(ctx: Any, grad_mean: Tensor, grad_scatter: Tensor) -> t
     single = torch.promote_types(x.dtype, torch.float32)
     near = mean.to(single)
     constant = grad_mean / count - affine @ (mean - near)
-    centred = fill_padding(x - near.unsqueeze(1), mask)
-    grad_x = _product(affine.to(single), centred, constant.to(single))
-    return fill_padding(grad_x, mask).to(x.dtype), None
+    centred = fill_padding((x - near.unsqueeze(1)).to(x.dtype), mask)
+    return fill_padding(linear_map(centred, affine.to(x.dtype), constant.to(x.dtype)), mask), None
 
 
 def _backward_of_extremes_backward(ctx: Any, grad_x: Tensor, grad_weight: Tensor) -> tuple[Tensor | None, ...]:

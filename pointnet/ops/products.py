@@ -1,0 +1,32 @@
+"""W x + b at every point, by the product that is fastest on this processor."""
+
+import functools
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(B, C, N), (D, C), (D,) -> (B, D, N): `F.conv1d(x, weight.unsqueeze(2), bias)`.
+
+    A convolution does not reach the matrix units of a processor that has them (AMX); a product of matrices does, and
+    there it is faster in float32 too. Which of them is taken depends on the processor alone, so runs repeat bit by bit.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return F.conv1d(x, weight.unsqueeze(2), bias)
+    if has_matrix_units():
+        each = weight.expand(len(x), -1, -1)
+        return torch.bmm(each, x) if bias is None else torch.baddbmm(bias.unsqueeze(1), each, x)
+    # Alone on its thread a small batch goes to a BLAS that on some processors is half as fast as oneDNN, unless the
+    # kernel is dilated, which at size one changes nothing.
+    alone = x.dtype == torch.float32 and torch.get_num_threads() == 1
+    return F.conv1d(x, weight.unsqueeze(2), bias, dilation=2 if alone else 1)
+
+
+@functools.cache
+def has_matrix_units() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 in units of their own."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.12
+        return False
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
