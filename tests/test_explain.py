@@ -5,7 +5,10 @@ import contextlib
 import io
 import json
 import re
+import runpy
+import shutil
 import webbrowser
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -17,7 +20,7 @@ import trimesh
 from pointnet import __main__ as command_line
 from pointnet import load_model, predict
 from pointnet.datasets import Shapes
-from pointnet.pages.explain import PROOF, WEIGHTS, write_explanation
+from pointnet.pages.explain import PROOF, WEIGHTS
 from pointnet.pages.explain_weights import eight_bits, rounded
 from pointnet.points.read import read_cloud
 from tests.chromium import DARK, computed, needs_chromium, visit
@@ -33,9 +36,10 @@ BYTES = "const bytes = text => Uint8Array.from(atob(text), letter => letter.char
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("explain") / "new" / "page.html"
-    write_explanation(path)
-    return path
+    """What `python -m docs.explain` makes, in another folder."""
+    script = shutil.copy(find_spec("docs.explain").origin, tmp_path_factory.mktemp("docs"))
+    runpy.run_path(script, run_name="__main__")
+    return Path(script).with_suffix(".html")
 
 
 @pytest.fixture(scope="module")

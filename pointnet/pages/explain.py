@@ -1,7 +1,7 @@
 """The page that explains shared MLPs and PointNet: nine scenes, one file, computed by the scripts in it.
 
 `explain.html` holds the words, each `explain_*.js` a piece of what the page computes, `explain_proof.json` the table of
-docs/proof.md. `pointnet explain --out docs/explain.html` makes the page of the documentation.
+docs/proof.md. `python -m docs.explain` makes the page of the documentation.
 """
 
 import json
