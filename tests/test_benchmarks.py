@@ -3,8 +3,10 @@
 import importlib
 import mmap
 import re
+import shlex
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from tests.helpers import (
     write_metrics,
     write_text,
 )
+from tests.readers import PAGES, commands_of
 from tools import ablation
 
 BENCHMARKS = [
@@ -96,6 +99,27 @@ def test_a_benchmark_is_a_command(module, flags, row):
     command = [sys.executable, "-m", f"benchmarks.{module}", *measured, *flags.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.search(row, done.stdout), done.stdout
+
+
+class Accepted(Exception):
+    """Raised in place of the measurement."""
+
+
+PRINTED = {line for page in PAGES for line in commands_of(page) if line.startswith("python -m benchmarks.")}
+
+
+@pytest.mark.parametrize("line", sorted(PRINTED))
+def test_the_flags_that_a_page_gives_a_benchmark_are_accepted(line, monkeypatch):
+    def accept(self, *given):
+        if parse(self, *given)[1]:
+            self.error("there are others")
+        raise Accepted
+
+    parse = ArgumentParser.parse_known_args
+    monkeypatch.setattr(ArgumentParser, "parse_known_args", accept)
+    monkeypatch.setattr(sys, "argv", shlex.split(line)[2:])
+    with pytest.raises(Accepted):
+        importlib.import_module(sys.argv[0]).main()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

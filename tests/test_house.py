@@ -7,6 +7,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 import pointnet
@@ -17,9 +18,10 @@ from pointnet.commands.flags import FLAGS
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import titles_of
 from pointnet.extras import PACKAGES
+from pointnet.models import MODELS
 from pointnet.training import TrainConfig
 from tests import conftest
-from tests.helpers import ROOT
+from tests.helpers import ROOT, count_multiply_adds
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
@@ -96,17 +98,13 @@ def test_every_flag_a_page_prints_exists(page, capsys):
     assert set(re.findall(r"`(--\w+)", text)) <= others
 
 
-def test_every_command_of_the_training_page_is_accepted(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    ours = [line.split()[2:] for line in commands(text) if line.startswith("python train.py")]
-    assert len(ours) >= 8
-    for words in ours:
-        if "--resume" not in words:
-            assert parse_command(words).config
+def test_every_extra_that_a_page_installs_exists():
     described = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for extras in re.findall(r"'\.\[([\w,]+)\]'", text + (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")):
-        assert all(f"\n{extra} = [" in described for extra in extras.split(",")), extras
+    pages = README + "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in PAGES)
+    listed = re.findall(r"'\.\[([\w,]+)\]'", pages)
+    assert "tensorboard" in listed
+    for extra in ",".join(listed).split(","):
+        assert f"\n{extra} = [" in described, extra
 
 
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda path: path.name)
@@ -158,3 +156,17 @@ def test_the_whole_suite_alone_starts_workers_and_workers_start_none(source, wor
         config.workerinput = {}
     conftest.pytest_cmdline_main(config)
     assert config.option.numprocesses == wanted
+
+
+@pytest.mark.slow
+def test_the_table_of_models_holds_their_parameters_and_multiply_adds():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| `--model` |")[2].partition("\n\n")[0]
+    rows = [row.strip("|").split("|")[:3] for row in table.splitlines()[2:]]
+    shown = [(re.findall(r"`(\w+)`", names), *(cell.strip().split(", ") for cell in more)) for names, *more in rows]
+    cloud = 0.01 * torch.randn(1, 3, 1024)  # so dense that every ball is full
+    assert sum(len(names) for names, *_ in shown) == 6
+    for names, parameters, multiply_adds in shown:
+        for name, count, adds in zip(names, parameters, multiply_adds, strict=True):
+            model = MODELS[name](num_classes=40)
+            assert count == f"{sum(each.numel() for each in model.parameters()) / 1e6:.2f} M", name
+            assert adds == f"{count_multiply_adds(model, cloud) / 1e6:,.0f} M", name
