@@ -26,6 +26,7 @@ from pointnet.points.read import read_cloud
 from tests.chromium import DARK, computed, needs_chromium, visit
 from tests.helpers import ROOT, SAMPLES
 from tests.laws import LAWS, page_rows
+from tests.page_files import BROKEN, SPELLED, SPELLINGS
 from tests.pages import Page
 
 SCENES = range(1, 10)
@@ -172,13 +173,13 @@ SHOWN = """
 def files_script(files: dict[str, bytes]) -> str:
     given = json.dumps({name: encoded(data) for name, data in files.items()})
     return f"""
-  const files = Object.entries({given}).map(([name, text]) => {{
+  const files = {{}};
+  for (const [name, text] of Object.entries({given}))
     try {{
-      const {{vertices, faces}} = READERS[name.split(".").pop()](bytes(text));
       const points = readPoints(name, bytes(text), 1024), cloud = new Cloud(network, points);
-      return {{vertices, faces, points: [...points], answer: network.classes[cloud.best]}};
-    }} catch (error) {{ return {{error: error.message}}; }}
-  }});"""
+      const {{vertices, faces}} = READERS[name.split(".").pop()](bytes(text));
+      files[name] = {{vertices, faces, points: [...points], answer: network.classes[cloud.best]}};
+    }} catch (error) {{ files[name] = {{error: error.message}}; }}"""
 
 
 def files() -> dict[str, bytes]:
@@ -195,15 +196,9 @@ def files() -> dict[str, bytes]:
     return found
 
 
-BROKEN = {
-    "a.off": b"OFF\n3 1 0\n0 0 0\n1 0 0\n", "b.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "c.ply": b"ply\nnonsense",
-    "d.stl": b"solid", "e.xyz": b"words only\n", "f.xyz": b"1 2 3\n" * 3, "g.obj": b"v 0 0 0\nv 1 0 x\nv 0 1 0\n",
-}  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def seen(page, tmp_path_factory) -> dict:
-    script = logits_script(SMALL) + MOVES + SHOWN + files_script(files() | BROKEN)
+    script = logits_script(SMALL) + MOVES + SHOWN + files_script(files() | SPELLED | BROKEN)
     script += "return {logits, moves, critical, shapes, classes, wide, files};"
     return computed(page, tmp_path_factory.mktemp("seen"), script, (500, 800))
 
@@ -242,7 +237,8 @@ def test_no_scene_is_wider_than_a_narrow_window(seen):
 @needs_chromium
 def test_files_are_read_as_predict_reads_them(seen, network):
     answers = iter(predict([Path(SAMPLES) / "files" / name for name in FILES], network))
-    for name, found in zip(files(), seen["files"], strict=False):
+    for name in files():
+        found = seen["files"][name]
         assert "error" not in found, (name, found)
         points = np.reshape(found["points"], (-1, 3))
         assert np.linalg.norm(points, axis=1).max() == pytest.approx(1)
@@ -260,11 +256,26 @@ def test_files_are_read_as_predict_reads_them(seen, network):
 
 
 @needs_chromium
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_colours_normals_polygons_and_counts_from_the_end_change_no_point(seen, name):
+    found, (_, vertices, area) = seen["files"][name], SPELLINGS[name]
+    assert "error" not in found, found
+    assert len(found["vertices"]) == vertices
+    assert len(found["points"]) == 3 * (1024 if area else vertices)
+    corners = np.array(found["vertices"])[np.array(found["faces"], int).reshape(-1, 3)]
+    assert trimesh.triangles.area(corners).sum() == pytest.approx(area, abs=1e-6)
+
+
+@needs_chromium
 def test_a_file_that_cannot_be_read_is_refused_in_words(seen):
-    refused = seen["files"][len(files()) :]
-    assert [sorted(found) for found in refused] == [["error"]] * len(BROKEN)
-    assert refused[1]["error"] == "a face names a vertex that is not there"
-    assert refused[5]["error"] == "all its points are one"
+    refused = {name: seen["files"][name] for name in BROKEN}
+    assert {name: found for name, found in refused.items() if list(found) != ["error"]} == {}
+    assert not [found for found in refused.values() if re.search(r"undefined|Cannot read|\n", found["error"])]
+    assert refused["b.obj"] == refused["j.obj"] == {"error": "a face names a vertex that is not there"}
+    assert refused["f.xyz"]["error"] == "all its points are one"
+    assert "pointnet predict reads others too" in refused["h.glb"]["error"]
+    assert refused["i.off"]["error"] == "it ends before its last face"
+    assert refused["l.ply"]["error"] == "its header names a format binary"
 
 
 @needs_chromium

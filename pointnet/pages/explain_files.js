@@ -16,7 +16,8 @@ const FEWEST = 3;
 function readPoints(name, buffer, count) {
   // the file's bytes -> Float32Array of x y z of up to `count` points
   const suffix = name.split(".").pop().toLowerCase();
-  if (!READERS[suffix]) throw new Error(`the format ${suffix} is not read here, only OFF, OBJ, PLY, STL and XYZ`);
+  if (!READERS[suffix])
+    throw new Error(`only OFF, OBJ, PLY, STL and XYZ are read here; in a terminal, pointnet predict reads others too`);
   const {vertices, faces} = READERS[suffix](buffer),
     random = generator(0);
   if (vertices.length < FEWEST) throw new Error(`no ${FEWEST} points were found in it`);
@@ -88,6 +89,7 @@ function readOFF(buffer) {
   if (!words) throw new Error("it does not begin with OFF and its numbers of vertices and faces");
   const lines = words[3].split("\n").map(line => line.split(/\s+/).map(Number)),
     count = +words[1];
+  if (lines.length < count + +words[2]) throw new Error("it ends before its last face");
   const faces = lines.slice(count, count + +words[2]).flatMap(row => fan(row.slice(1, 1 + row[0])));
   return {vertices: lines.slice(0, count).map(row => row.slice(0, 3)), faces};
 }
@@ -95,7 +97,8 @@ function readOFF(buffer) {
 function readOBJ(buffer) {
   const vertices = [],
     faces = [];
-  for (const line of rowsOf(textOf(buffer))) {
+  for (const line of rowsOf(textOf(buffer).replace(/\\\r?\n/g, " "))) {
+    // a backslash continues a line
     const [kind, ...words] = line.split(/\s+/);
     if (kind === "v") vertices.push(words.slice(0, 3).map(Number));
     if (kind === "f") {
@@ -120,7 +123,7 @@ function readSTL(buffer) {
   const view = new DataView(buffer),
     count = buffer.byteLength >= 84 ? view.getUint32(80, true) : -1;
   let vertices = [];
-  if (buffer.byteLength === 84 + 50 * count) {
+  if (count > 0 && buffer.byteLength >= 84 + 50 * count) {
     for (let f = 0; f < count; f++)
       for (let v = 0; v < 3; v++)
         vertices.push([0, 4, 8].map(i => view.getFloat32(84 + 50 * f + 12 + 12 * v + i, true)));
@@ -167,7 +170,7 @@ function plyHeader(buffer) {
     const words = line.trim().split(/\s+/);
     if (words[0] === "format") format = words[1];
     if (words[0] === "element") elements.push({name: words[1], count: +words[2], properties: []});
-    if (words[0] === "property") {
+    if (words[0] === "property" && elements.length) {
       const list = words[1] === "list",
         types = list ? words.slice(2, 4) : [words[1]];
       const unknown = types.find(type => !PLY_TYPES[type]);
@@ -175,7 +178,8 @@ function plyHeader(buffer) {
       elements[elements.length - 1].properties.push({name: words[words.length - 1], list, types});
     }
   }
-  return {format, elements, length: match[0].length};
+  if (!/^(ascii|binary_(little|big)_endian)$/.test(format)) throw new Error(`its header names a format ${format}`);
+  return {format, elements: elements.filter(each => each.properties.length), length: match[0].length};
 }
 
 function readPLY(buffer) {
