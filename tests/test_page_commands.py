@@ -71,7 +71,7 @@ def run(line: str) -> int:
     if words[0] == "train.py":
         return train.main(shortened(words[1:]))
     if words[1] == "tools.ablation":
-        return ablation.main(shortened(words[2:]))
+        return ablation.main([*shortened(words[2:]), "--seeds", "0"])
     assert words[:2] == ["-m", "pointnet"], line
     return command_line.main(words[2:])
 
@@ -91,6 +91,14 @@ def test_what_runs_elsewhere_is_there():
     files = [text for text in (*ELSEWHERE.values(), *OWN_TESTS.values()) if " " not in text]
     assert [file for file in files if not (ROOT / file).is_file()] == []
     assert len(HERE) >= 6  # README.md, benchmarks, extending, files, records, training
+
+
+def test_the_tests_that_a_page_runs_are_there():
+    lines = [line.split() for page in PAGES for line in commands_of(page) if " -m pytest " in line]
+    assert len(lines) >= 3
+    for words in lines:
+        (file,) = (word for word in words if word.startswith("tests/"))
+        assert words[-1] == file or f"def test_{words[-1]}" in (ROOT / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", HERE)
