@@ -5,8 +5,9 @@ docs/proof.md. `python -m docs.explain` makes the page of the documentation.
 """
 
 import json
+import re
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier, load_model
@@ -17,13 +18,15 @@ from .viewer import fill, script_json, write_html
 WEIGHTS = "pointnet_shapes"
 FOLDER = Path(__file__).parent
 WORDS, STYLE, PROOF = (FOLDER / f"explain{end}" for end in (".html", ".css", "_proof.json"))
-SCRIPTS = [FOLDER / f"explain_{name}.js" for name in "maths page files network cloud layers points pointnet".split()]
+PARTS = "maths page draw files network cloud layers points tnet pointnet faults"
+SCRIPTS = [FOLDER / f"explain_{name}.js" for name in PARTS.split()]
 TITLE = "See it: shared MLPs and PointNet"
 NOTES = (
     "What slides in a convolution, why a 1×1 convolution is a small network used at every pixel, "
-    "and how PointNet is made of it.\nNine scenes; each asks first. Everything is computed in this page, offline."
+    "and how PointNet is made of it.\nMLP: multi-layer perceptron, a few dense layers. Nine scenes; each asks first, "
+    "and shows when you have guessed. Everything is computed in this page, offline."
 )
-FIGURES = {"outputs": "784", "dense": "614,656", "in_place": "784", "seen": "9"}
+SIDE, POINTS = 28, 1024  # of the picture in pixels, and of a cloud; the scripts have them too
 
 
 def write_explanation(path: AnyPath) -> None:
@@ -33,12 +36,39 @@ def write_explanation(path: AnyPath) -> None:
         OSError: the file cannot be written.
     """
     proof = json.loads(PROOF.read_text(encoding="utf-8"))
+    network = packed(cast(PointNetClassifier, load_model(WEIGHTS)))
     body = fill(
         WORDS,
-        network=script_json(packed(cast(PointNetClassifier, load_model(WEIGHTS)))),
+        network=script_json(network),
         proof=script_json(proof),
-        faults=str(len(proof["rows"])),
         script="".join(script.read_text(encoding="utf-8") for script in SCRIPTS),
-        **FIGURES,
+        **_figures(network, proof),
     )
+    body = re.sub(r"<test>(tests/\w+\.py)::(\w+)</test>", _linked, body)
     write_html(path, TITLE, NOTES, f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n{body}")
+
+
+def _linked(test: re.Match[str]) -> str:
+    """A test's name as a link to its file, from docs/; it may be broken at underscores."""
+    file, name = test.groups()
+    return f'<a href="../{file}"><code>{file}::{name.replace("_", "_<wbr>")}</code></a>'
+
+
+def _figures(network: dict[str, Any], proof: dict[str, Any]) -> dict[str, str]:
+    """The numbers of the words, by the name they have there."""
+    pixels, layers, shared = SIDE**2, network["layers"], network["shared"]
+    column, answer = (sum(rows * columns for rows, columns in part) for part in (layers[:shared], layers[shared:]))
+    widths = [layers[0][1], *(rows for rows, _ in layers)]
+    caught = {title: laws for title, laws, _ in proof["rows"]}
+    figures = {
+        "pixels": pixels, "patches": 3**2 * pixels, "dense": pixels**2, "seen": 1 + 4 * 2,
+        "points": POINTS, "width": widths[shared], "classes": widths[-1], "features": widths[2],
+        "laws": len(proof["laws"]), "faults": len(caught), "kernel_caught": len(caught["kernel of 3 points"]),
+    }  # fmt: skip
+    work = {"again": column + answer, "whole": POINTS * column + answer}
+    chains = {"shared": widths[: shared + 1], "head": widths[shared:]}
+    return (
+        {name: f"{number:,}" for name, number in figures.items()}
+        | {name: f"{number / 1e6:.1f}" for name, number in work.items()}
+        | {name: " → ".join(f"{width:,}" for width in chain) for name, chain in chains.items()}
+    )

@@ -1,61 +1,7 @@
 "use strict";
-// Scenes 1 to 4: images, kernels, matrices.
-
-// A matrix with its input above and its output beside it, drawn to fill a canvas.
-
-const PLOT = 260,
-  STRIP = 14,
-  GAP = 4;
-
-function drawMatrix(canvas, weight, rows, columns, x, chosen) {
-  const context = canvas.getContext("2d"),
-    y = linear(weight, x),
-    sizes = [largestOf(weight), largestOf(x), largestOf(y)];
-  const [ofWeight, ofInput, ofOutput] = [shade("weight", "minus"), shade("input", "input"), shade("output", "loss")];
-  canvas.width = canvas.height = PLOT;
-  const room = PLOT - STRIP - GAP,
-    cells = Math.min(room, Math.max(rows, columns) * 40);
-  const width = columns === 1 ? Math.min(40, room) : cells,
-    height = rows === 1 ? Math.min(40, room) : cells;
-  const fill = (share, to, size) => {
-    context.fillStyle = `rgb(${to(share / size)})`;
-  };
-  const each = (length, extent, paint) => {
-    // one rectangle per pixel at most
-    const steps = Math.min(length, Math.floor(extent));
-    for (let i = 0; i < steps; i++) paint(Math.floor((i * length) / steps), (i * extent) / steps, extent / steps);
-  };
-  context.clearRect(0, 0, PLOT, PLOT);
-  each(columns, width, (c, left, wide) => {
-    fill(x[c], ofInput, sizes[1]);
-    context.fillRect(left, 0, wide, STRIP);
-    each(rows, height, (d, top, high) => {
-      fill(weight[d * columns + c], ofWeight, sizes[0]);
-      context.fillRect(left, STRIP + GAP + top, Math.ceil(wide), Math.ceil(high));
-    });
-  });
-  each(rows, height, (d, top, high) => {
-    fill(y[d], ofOutput, sizes[2]);
-    context.fillRect(width + GAP, STRIP + GAP + top, STRIP, Math.ceil(high));
-  });
-  context.strokeStyle = colour("edge");
-  context.strokeRect(0.5, 0.5, width - 1, STRIP - 1);
-  context.strokeRect(0.5, STRIP + GAP + 0.5, width - 1, height - 1);
-  context.strokeRect(width + GAP + 0.5, STRIP + GAP + 0.5, STRIP - 1, height - 1);
-  if (rows > 1) {
-    context.strokeStyle = colour("ink");
-    context.strokeRect(
-      0.5,
-      STRIP + GAP + (chosen * height) / rows,
-      width + GAP + STRIP - 1,
-      Math.max(height / rows, 2),
-    );
-  }
-}
+// Scenes 1 to 3: images, kernels, matrices.
 
 // 1. What slides?
-
-const TINT = [[1], [0.2, 0.55, 0.85]]; // a grey image has one channel, a coloured one three
 
 function tinted(channels) {
   // (channels, 28, 28)
@@ -63,8 +9,9 @@ function tinted(channels) {
 }
 
 function whatSlides() {
-  const state = {kernel: 28, channels: 1, filters: 784, filter: 0, x: 18.5, y: 7.5}, // the kernel is to be about (x, y)
-    buttons = all("[data-kernel]");
+  const state = {kernel: 3, channels: 1, filters: 1, filter: 0, x: 18.5, y: 7.5}, // the kernel is to be about (x, y)
+    buttons = all("[data-kernel]"),
+    picture = part("window");
   const kept = {};
   const weights = () => {
     const {kernel, channels, filters} = state,
@@ -72,43 +19,27 @@ function whatSlides() {
     if (kept.key !== key) Object.assign(kept, {key, matrix: randomWeights(filters, channels * kernel ** 2, 1)});
     return kept.matrix;
   };
-  const drawWindow = () => {
-    const canvas = part("window"),
-      context = canvas.getContext("2d"),
-      scale = 9,
-      {kernel, top, left} = state;
-    canvas.width = canvas.height = SIDE * scale;
-    const paper = rgb("paper"),
-      pen = state.channels === 1 ? rgb("ink") : TINT[1].map(share => 255 * share);
-    ink.forEach((value, i) => {
-      context.fillStyle = `rgb(${paper.map((from, c) => Math.round(from + value * (pen[c] - from)))})`;
-      context.fillRect(scale * (i % SIDE), scale * Math.floor(i / SIDE), scale, scale);
-    });
-    context.strokeStyle = colour("weight");
-    context.lineWidth = 3;
-    context.strokeRect(scale * left + 1.5, scale * top + 1.5, scale * kernel - 3, scale * kernel - 3);
-  };
   const say = across => {
     const {kernel, channels, filters, top, left} = state,
       places = across ** 2,
-      one = kernel ** 2 * channels * filters;
-    part("count").textContent = count(one, "weight");
+      size = (kernel ** 2 * channels).toLocaleString("en");
+    part("count").textContent = count(kernel ** 2 * channels * filters, "weight");
     part("uses").textContent =
       `${kernel} × ${kernel} × C × D = ${kernel} × ${kernel} × ${channels} × ${filters}, ` +
       `used at ${count(places, "place")}`;
     part("window-caption").textContent =
-      kernel === SIDE ? "The kernel covers all: it cannot slide" : "Drag the kernel, or use the arrow keys";
+      kernel === SIDE ? "The kernel covers all: it cannot slide" : "Drag the kernel (blue), or use the arrow keys";
     part("matrix-caption").textContent =
-      `The Linear: ${filters} rows of ${(kernel ** 2 * channels).toLocaleString("en")}`;
-    part("map-caption").textContent = `Map of filter ${state.filter + 1}: ${across} × ${across}`;
+      `The Linear: ${count(filters, "row")} of ${size}. Above it the patch, at its right what comes out`;
+    part("map-caption").textContent = `Map of filter ${state.filter}: ${across} × ${across}. Framed: this place`;
     const seen =
       kernel === 1
-        ? `pixel (${top}, ${left})`
-        : `rows ${top} to ${top + kernel - 1}, columns ${left} to ${left + kernel - 1}`;
+        ? `pixel ${left} across, ${top} down`
+        : `pixels ${left} to ${left + kernel - 1} across, ${top} to ${top + kernel - 1} down`;
     part("slides").textContent =
       `The matrix sees ${seen}. ` +
       (places === 1 ? "There is no other place." : `The same matrix is used at ${count(places - 1, "other place")}.`);
-    part("window").setAttribute("aria-label", part("slides").textContent);
+    picture.setAttribute("aria-label", part("slides").textContent);
   };
   const draw = () => {
     const {kernel, channels, filters, filter} = state,
@@ -116,38 +47,51 @@ function whatSlides() {
       size = channels * kernel ** 2;
     [state.top, state.left] = [state.y, state.x].map(at => clamp(Math.round(at - kernel / 2), 0, across - 1));
     const image = Float64Array.from(tinted(channels)),
-      weight = weights();
-    drawWindow();
+      weight = weights(),
+      map = convolve(weight.subarray(filter * size, (filter + 1) * size), image, SIDE, kernel);
+    drawWindow(picture, state);
     drawMatrix(part("matrix"), weight, filters, size, patch(image, SIDE, kernel, state.top, state.left), filter);
-    drawValues(
-      part("map"),
-      convolve(weight.subarray(filter * size, (filter + 1) * size), image, SIDE, kernel),
-      across,
-    );
+    drawMap(part("map"), map, across, state.top, state.left);
     say(across);
   };
   const set = changes => {
     Object.assign(state, changes);
     state.filter = Math.min(state.filter, state.filters - 1);
-    part("kernel").value = state.kernel;
-    part("filter").max = state.filters;
-    part("filter").value = state.filter + 1;
+    part("filter").max = state.filters - 1;
+    for (const name of ["kernel", "filter"]) setSlider(part(name), state[name]);
+    for (const name of ["channels", "filters"]) part(name).value = state[name];
     part("filter-label").hidden = state.filters === 1;
     press(
       buttons,
-      buttons.find(button => +button.dataset.kernel === state.kernel),
+      buttons.find(({dataset}) => +dataset.kernel === state.kernel && +dataset.filters === state.filters),
     );
     draw();
   };
-  buttons.forEach(button => button.addEventListener("click", () => set({kernel: +button.dataset.kernel})));
-  part("kernel").addEventListener("input", event => set({kernel: +event.target.value}));
-  part("channels").addEventListener("change", event => set({channels: +event.target.value}));
-  part("filters").addEventListener("change", event => set({filters: +event.target.value}));
-  part("filter").addEventListener("input", event => set({filter: event.target.value - 1}));
-  const to = (x, y) => set({x: x * SIDE, y: y * SIDE});
-  onPointer(part("window"), to, to);
-  onArrows(part("window"), (x, y) =>
-    set({x: state.left + state.kernel / 2 + x, y: state.top + state.kernel / 2 + y}),
+  buttons.forEach(({dataset}, i) =>
+    buttons[i].addEventListener("click", () => set({kernel: +dataset.kernel, filters: +dataset.filters})),
+  );
+  for (const name of ["kernel", "filter"])
+    part(name).addEventListener("input", event => set({[name]: +event.target.value}));
+  for (const name of ["channels", "filters"])
+    part(name).addEventListener("change", event => set({[name]: +event.target.value}));
+  const mode = holds(picture, all("[data-hand]"), "hand"),
+    {to, lift} = pen(),
+    drag = (x, y) => (mode() === "draw" ? to(x, y) : set({x: x * SIDE, y: y * SIDE}));
+  onPointer(picture, drag, drag, lift);
+  onArrows(picture, (x, y) => set({x: state.left + state.kernel / 2 + x, y: state.top + state.kernel / 2 + y}));
+  inkButton(document.querySelector("[data-clear]"), clearInk);
+  inkButton(document.querySelector("[data-seven]"), drawSeven);
+  const across = () => SIDE - state.kernel + 1,
+    stride = () => Math.max(1, Math.floor(across() / 9)), // not every place: that would take minutes
+    stops = () => Math.ceil(across() / stride());
+  stepper(
+    part("slide-all"),
+    () => stops() ** 2,
+    60,
+    step => {
+      const [row, column] = [Math.floor(step / stops()), step % stops()].map(at => at * stride());
+      set({x: column + state.kernel / 2, y: row + state.kernel / 2});
+    },
   );
   onInk.push(draw);
   redraws.push(draw);
@@ -163,25 +107,20 @@ function whoSeesWhom() {
     wide = 640,
     high = 250,
     state = {reach: "3", layers: 4, level: 4, column: 7};
-  const buttons = all("[data-reach]"),
-    svg = (tag, named) => {
-      const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-      for (const [name, value] of Object.entries(named)) element.setAttribute(name, value);
-      return element;
-    };
+  const buttons = all("[data-reach]");
   const x = column => 24 + (column * (wide - 48)) / (COLUMNS - 1),
     y = level => high - 34 - (level * (high - 66)) / state.layers;
   const say = joined => {
     const {level, layers, column, reach} = state,
-      name = l => (l === 0 ? "input" : l === layers ? "output" : `layer ${l}, column`);
+      name = l => (l === 0 ? "input" : l === layers ? "output" : `layer ${l}, place`);
     const ends = [
       [0, "input", "sees"],
       [layers, "output", "reaches"],
     ].filter(([l]) => l !== level);
     const words = ends.map(([l, end, verb]) => `${verb} ${joined[l].filter(Boolean).length} of ${COLUMNS} ${end}s`);
-    const own = reach === "1" ? " Only its own column: nothing else can change it." : "";
+    const own = reach === "1" ? " Only its own place: nothing else can change it." : "";
     part("sees").textContent =
-      `${name(level)} ${column + 1} ${words.join(" and ")}.`.replace(/^./, first => first.toUpperCase()) + own;
+      `${name(level)} ${column} ${words.join(" and ")}.`.replace(/^./, first => first.toUpperCase()) + own;
     net.setAttribute("aria-label", part("sees").textContent);
   };
   const draw = () => {
@@ -212,17 +151,15 @@ function whoSeesWhom() {
     for (const [l, word] of [
       [0, "inputs"],
       [state.layers, "outputs"],
-    ]) {
-      const text = svg("text", {x: 14, y: l ? 14 : high - 6, fill: colour("faint")});
-      text.textContent = word;
-      net.append(text);
-    }
+    ])
+      net.append(svg("text", {x: 14, y: l ? 14 : high - 6, fill: colour("faint")}, word));
     say(joined);
   };
   const set = changes => {
     const top = state.level === state.layers;
     Object.assign(state, changes);
     if (changes.layers && top) state.level = state.layers;
+    setSlider(part("layers"), state.layers);
     press(
       buttons,
       buttons.find(button => button.dataset.reach === state.reach),
@@ -267,16 +204,18 @@ function flattenFirst() {
     single = randomWeights(PIXELS, 1, 4),
     buttons = all("[data-flat]");
   const state = {flat: "", output: 299};
+  const places = PIXELS.toLocaleString("en"),
+    weights = (PIXELS ** 2).toLocaleString("en");
   fill(
     part("both"),
     ["", "in place", "flattened first"],
     [
-      ["input (channels, rows, columns)", "(1, 28, 28)", "(784, 1, 1)"],
-      ["places, each seen once", "784", "1"],
-      ["weights", "784 × 1 = 784", "784 × 784 = 614,656"],
-      ["numbers in the output", "784 maps × 784 = 614,656", "784"],
-      ["pixels that one output sees", "1", "784"],
-      ["multiplications", "614,656", "614,656"],
+      ["the call", `Conv2d(1, ${PIXELS}, 1)`, `Conv2d(${PIXELS}, ${PIXELS}, 1)`],
+      ["input (channels, rows, columns)", `(1, ${SIDE}, ${SIDE})`, `(${PIXELS}, 1, 1)`],
+      ["weights", `${places} filters × 1 channel = ${places}`, `${places} × ${places} = ${weights}`],
+      ["used at", `${places} places`, "1 place"],
+      ["numbers in the output", `${places} maps × ${places} = ${weights}`, places],
+      ["pixels that one output sees", "1", places],
     ],
   );
   const draw = () => {
@@ -285,8 +224,8 @@ function flattenFirst() {
       image = shade("input", "input");
     part("flat-count").textContent = count(flat ? PIXELS ** 2 : PIXELS, "weight");
     part("flat-words").textContent = flat
-      ? "784 filters × 784 channels, used at 1 place"
-      : "784 filters × 1 channel, used at 784 places";
+      ? `${places} filters × ${places} channels, used at 1 place`
+      : `${places} filters × 1 channel, used at ${places} places`;
     const canvas = part("flat-input"),
       context = canvas.getContext("2d");
     canvas.width = canvas.height = PLOT;
@@ -311,15 +250,15 @@ function flattenFirst() {
     const result = flat ? linear(dense, ink) : pointwise(single.subarray(output, output + 1), ink, PIXELS);
     drawValues(part("flat-output"), result, SIDE);
     part("flat-input-caption").textContent = flat
-      ? "Input: one place, 784 channels"
-      : "Input: 784 places, one channel";
-    part("flat-matrix-caption").textContent = flat ? "Weights: 784 rows of 784" : "Weights: 784 rows of 1";
+      ? `Input: one place, ${places} channels`
+      : `Input: ${places} places, one channel`;
+    part("flat-matrix-caption").textContent = `Weights: ${places} rows of ${flat ? places : 1}`;
     part("flat-output-caption").textContent = flat
-      ? "Output: 784 numbers, drawn in rows of 28"
-      : `Output: map ${output + 1} of 784`;
+      ? `Output: ${places} numbers, drawn in rows of ${SIDE}`
+      : `Output: map ${output} of ${places}`;
     part("flat-status").textContent = flat
-      ? `Output ${output + 1} is ${result[output].toFixed(3)}: the sum of all 784 pixels, each times its own weight.`
-      : `Map ${output + 1} is the image times ${single[output].toFixed(3)}. Every map is the same picture.`;
+      ? `Output ${output} is ${result[output].toFixed(3)}: the sum of all ${places} pixels, each times its own weight.`
+      : `Map ${output} is the picture times ${single[output].toFixed(3)}. Every map is the same picture.`;
   };
   const set = changes => {
     Object.assign(state, changes);
@@ -327,10 +266,12 @@ function flattenFirst() {
       buttons,
       buttons.find(button => button.dataset.flat === state.flat),
     );
+    part("output").max = PIXELS - 1;
+    setSlider(part("output"), state.output);
     draw();
   };
   buttons.forEach(button => button.addEventListener("click", () => set({flat: button.dataset.flat})));
-  part("output").addEventListener("input", event => set({output: event.target.value - 1}));
+  part("output").addEventListener("input", event => set({output: +event.target.value}));
   onInk.push(draw);
   redraws.push(draw);
   set({});

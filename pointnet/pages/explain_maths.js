@@ -105,6 +105,23 @@ function reshaped(flat) {
   return flat.slice();
 }
 
+function misplaced(count) {
+  // of the numbers of (3, N), how many stand where another belongs if a reshape is put for a transpose
+  const places = Array.from({length: 3 * count}, (_, at) => at),
+    right = transposed(places);
+  return reshaped(places).filter((at, i) => at !== right[i]).length;
+}
+
+function aligned(rows, T) {
+  // each point, as a row, times T: (N, C), (C, C) -> (N, C); x'^T = x^T T
+  return rows.map(row => T[0].map((_, j) => row.reduce((sum, value, i) => sum + value * T[i][j], 0)));
+}
+
+function turned(T) {
+  // upside down and sideways: T^T
+  return T[0].map((_, j) => T.map(row => row[j]));
+}
+
 function onBoxes(boxes, count, seed) {
   // points on the surfaces of boxes (middle, half sides), in random order: (count, 3)
   const area = ([, , , a, b, c]) => a * b + b * c + c * a,

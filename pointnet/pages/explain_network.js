@@ -1,6 +1,8 @@
 "use strict";
 // PointNet without T-Nets: a shared MLP, the largest value of each channel, a head. Its weights are in the page.
 
+const POINTS = 1024; // of a cloud
+
 class Network {
   // packed: what pointnet/pages/explain_weights.py makes. Rows of a matrix are whole numbers times a scale.
   constructor(packed) {

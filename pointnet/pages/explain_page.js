@@ -1,15 +1,16 @@
 "use strict";
-// What all scenes use: elements, colours, canvases, questions, and the pad on which a reader draws.
+// What all scenes use: elements, controls, questions.
 
 const part = id => document.getElementById(id);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const redraws = []; // of every scene, for when light turns to dark
+const redraws = []; // of every scene, for when light turns to dark, or what was hidden gets a size
+const redrawAll = () => redraws.forEach(draw => draw());
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraws.forEach(draw => draw()));
-window.addEventListener("resize", () => redraws.forEach(draw => draw()));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+window.addEventListener("resize", redrawAll);
 
 function scene(draw) {
   // registers and draws
@@ -24,49 +25,16 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+function svg(tag, named, text = "") {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(named)) element.setAttribute(name, value);
+  element.textContent = text;
+  return element;
+}
+
 function press(buttons, chosen) {
   // one of several buttons is down
   buttons.forEach(button => button.setAttribute("aria-pressed", String(button === chosen)));
-}
-
-function rgb(name) {
-  // of a colour of the page, #rgb or #rrggbb
-  const digits = colour(name).slice(1),
-    wide = digits.length === 3 ? [...digits].map(d => d + d) : digits.match(/../g);
-  return wide.map(pair => parseInt(pair, 16));
-}
-
-function shade(plus, minus) {
-  // from a number in [-1, 1] to a colour between the paper and one of two others
-  const paper = rgb("paper"),
-    ends = [rgb(minus), rgb(plus)];
-  return value => {
-    const share = Math.min(Math.abs(value), 1),
-      end = ends[value > 0 ? 1 : 0];
-    return paper.map((from, i) => Math.round(from + share * (end[i] - from)));
-  };
-}
-
-function largestOf(values) {
-  return values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0) || 1;
-}
-
-function drawImage(canvas, colours, across) {
-  // one pixel of the canvas for each colour, row by row
-  canvas.width = across;
-  canvas.height = colours.length / across;
-  const pixels = new ImageData(canvas.width, canvas.height);
-  colours.forEach((values, i) => pixels.data.set([...values, 255], 4 * i));
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
-}
-
-function drawValues(canvas, values, across, to = shade("output", "loss")) {
-  const largest = largestOf(values);
-  drawImage(
-    canvas,
-    Array.from(values, value => to(value / largest)),
-    across,
-  );
 }
 
 function onPointer(canvas, start, move, end = () => {}) {
@@ -95,95 +63,81 @@ function onArrows(element, step) {
   });
 }
 
-// Questions: a choice is answered, and then the rest of the scene is worth reading; nothing is hidden.
+function setSlider(slider, value) {
+  // its place, and its value in words beside it
+  slider.value = value;
+  slider.nextElementSibling.textContent = slider.value;
+}
+
+function stepper(button, steps, pause, step) {
+  // a button that takes the steps one after the other, and stops at a second press
+  const words = button.textContent;
+  let timer = null;
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    button.textContent = words;
+  };
+  button.addEventListener("click", () => {
+    if (timer) return stop();
+    let taken = 0;
+    button.textContent = "■ stop";
+    timer = setInterval(() => {
+      if (taken >= steps()) return stop();
+      step(taken++);
+    }, pause);
+    step(taken++);
+  });
+}
+
+function holds(canvas, buttons, key) {
+  // What a drag does, by buttons; returns the mode. A finger is to scroll over a cloud, so there it begins with rotating.
+  const modes = buttons.map(button => button.dataset[key]),
+    touch = matchMedia("(pointer: coarse)").matches && modes.includes("rotate");
+  const state = {mode: touch ? "rotate" : modes[0]};
+  const set = mode => {
+    state.mode = mode;
+    canvas.classList.toggle("held", mode !== "rotate");
+    press(buttons, buttons[modes.indexOf(mode)]);
+  };
+  buttons.forEach((button, i) => button.addEventListener("click", () => set(modes[i])));
+  set(state.mode);
+  return () => state.mode;
+}
+
+// Questions: the rest of a scene is hidden until it is answered. Without this script, and on paper, all is shown.
+
+document.documentElement.classList.add("asks");
+
+function answer(ask, button) {
+  // a guess, or none: just show me
+  const right = ask.querySelector("[data-right]"),
+    name = right.textContent;
+  press(all(".choices button", ask), button);
+  right.classList.add("right");
+  const start = button === right ? "Yes." : button ? `Not quite. ${button.dataset.why} Right:` : "The answer:";
+  ask.querySelector(".reply").textContent =
+    button === right ? `${start} ${right.dataset.why}` : `${start} ${name}. ${right.dataset.why}`;
+  ask.parentNode.classList.add("answered");
+}
 
 for (const ask of all(".ask")) {
-  const buttons = all(".choices button", ask),
-    right = buttons.find(button => "right" in button.dataset);
-  buttons.forEach(button =>
-    button.addEventListener("click", () => {
-      press(buttons, button);
-      right.classList.add("right");
-      ask.querySelector(".reply").textContent =
-        button === right ? "Yes. See why:" : `No: ${right.textContent}. See why:`;
-    }),
-  );
+  const buttons = all(".choices button", ask);
+  buttons.forEach(button => button.addEventListener("click", () => answer(ask, button)));
+  const show = make("button", {className: "show", textContent: "just show me"});
+  show.addEventListener("click", () => answer(ask, null));
+  ask.querySelector(".choices").append(show);
+  ask.addEventListener("click", redrawAll);
 }
 
-// The image of scenes 1, 3 and 4, drawn once for all of them.
-
-const SIDE = 28,
-  PIXELS = SIDE * SIDE;
-const ink = new Float64Array(PIXELS),
-  onInk = [];
-
-function stroke(x0, y0, x1, y1) {
-  // from one place to another, in pixels
-  const steps = Math.ceil(2 * Math.hypot(x1 - x0, y1 - y0)) + 1;
-  for (let s = 0; s <= steps; s++) {
-    const x = x0 + ((x1 - x0) * s) / steps,
-      y = y0 + ((y1 - y0) * s) / steps;
-    for (let row = 0; row < SIDE; row++)
-      for (let column = 0; column < SIDE; column++) {
-        const distance = Math.hypot(column + 0.5 - x, row + 0.5 - y);
-        ink[row * SIDE + column] = Math.max(ink[row * SIDE + column], clamp(2 - distance, 0, 1));
-      }
-  }
-}
-
-function drawSeven() {
-  ink.fill(0);
-  [
-    [8, 7, 20, 7],
-    [20, 7, 12, 22],
-    [11, 14.5, 19, 14.5],
-  ].forEach(line => stroke(...line));
-}
-
-function changedInk() {
-  onInk.forEach(draw => draw());
-}
-
-function drawPad(canvas) {
-  const to = shade("ink", "ink");
-  drawImage(
-    canvas,
-    Array.from(ink, value => to(value)),
-    SIDE,
-  );
-}
-
-drawSeven();
-for (const holder of all("[data-pad]")) {
-  const canvas = make("canvas", {className: "picture pad"});
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", "the image of 28 × 28 pixels; draw on it");
-  let last = null;
-  const draw = (x, y) => {
-    const place = [x * SIDE, y * SIDE];
-    stroke(...(last || place), ...place);
-    last = place;
-    changedInk();
-  };
-  onPointer(canvas, draw, draw, () => {
-    last = null;
-  });
-  const clear = make("button", {
-    textContent: "Clear",
-    onclick: () => {
-      ink.fill(0);
-      changedInk();
+document.querySelector("main > nav").append(
+  make("button", {
+    className: "show",
+    textContent: "show all scenes",
+    onclick: event => {
+      all(".scene:not(.answered) .ask").forEach(ask => answer(ask, null));
+      event.target.remove();
+      redrawAll();
     },
-  });
-  const back = make("button", {
-    textContent: "A seven",
-    onclick: () => {
-      drawSeven();
-      changedInk();
-    },
-  });
-  holder.append(canvas, make("div", {className: "row under"}, clear, back));
-  const drawThis = () => drawPad(canvas);
-  onInk.push(drawThis);
-  scene(drawThis);
-}
+  }),
+);

@@ -1,8 +1,10 @@
 "use strict";
-// Scenes 7 to 9: PointNet while a point moves, its critical points, and the table of faults.
+// Scenes 7 and 8: PointNet while a point moves, and its critical points.
 
-const POINTS = 1024,
-  GRID = 32;
+const GRID = 32,
+  FAR = 1.2, // from the middle of a cloud, whose own points are within 1
+  TRIES = 50,
+  TIMES = 9;
 const maxima = number => `${number || "no"} ${number === 1 ? "maximum" : "maxima"}`;
 const cloudOf = name => inUnitSphere(rowsOfThree(onBoxes(SHAPES[name], POINTS, 1)));
 
@@ -22,39 +24,33 @@ function best(cloud) {
   return `${network.classes[cloud.best]} ${(100 * cloud.shares[cloud.best]).toFixed(1)}%`;
 }
 
-function drawShares(holder, cloud) {
-  // the five most probable classes
-  const ranked = network.classes
-    .map((name, i) => [name, cloud.shares[i]])
-    .sort((a, b) => b[1] - a[1])
-    .slice(0, 5);
+function drawScores(holder, cloud) {
+  // the five largest, as bars that begin at the smallest of all
+  const least = Math.min(...cloud.logits),
+    most = Math.max(...cloud.logits),
+    ranked = Array.from(cloud.logits, (score, i) => [network.classes[i], score]).sort((a, b) => b[1] - a[1]);
   holder.replaceChildren(
-    ...ranked.flatMap(([name, share]) => {
+    ...ranked.slice(0, 5).flatMap(([name, score]) => {
       const bar = make("i");
-      bar.style.width = `${Math.max(100 * share, 0.5)}%`;
-      return [
-        make("span", {textContent: name}),
-        make("div", {}, bar),
-        make("b", {textContent: `${(100 * share).toFixed(1)}%`}),
-      ];
+      bar.style.width = `${(100 * (score - least)) / (most - least)}%`;
+      return [make("span", {textContent: name}), make("div", {}, bar), make("b", {textContent: score.toFixed(1)})];
     }),
   );
 }
 
-function holds(canvas, buttons, key) {
-  // what a drag does, by buttons; whether it is anything but rotating
-  const state = {mode: buttons[0].dataset[key]};
-  const set = mode => {
-    state.mode = mode;
-    canvas.classList.toggle("held", mode !== "rotate");
-    press(
-      buttons,
-      buttons.find(button => button.dataset[key] === mode),
-    );
-  };
-  buttons.forEach(button => button.addEventListener("click", () => set(button.dataset[key])));
-  set(state.mode);
-  return () => state.mode !== "rotate";
+function median(values) {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+}
+
+function clocked(work) {
+  // ms
+  const start = performance.now();
+  work();
+  return performance.now() - start;
+}
+
+function shapes(select) {
+  select.append(...Object.keys(SHAPES).map(name => make("option", {textContent: name})));
 }
 
 // 7. PointNet, live
@@ -62,17 +58,15 @@ function holds(canvas, buttons, key) {
 class Live {
   constructor() {
     this.view = new CloudView(part("live"));
-    this.shape = part("shape");
-    this.shape.append(...Object.keys(SHAPES).map(name => make("option", {textContent: name})));
+    this.shown = []; // what is done with another cloud
     this.listen();
-    this.show(this.shape.value, cloudOf(this.shape.value));
   }
 
   listen() {
-    const moves = holds(this.view.canvas, all("[data-drag]"), "drag");
+    const mode = holds(this.view.canvas, all("[data-drag]"), "drag");
     this.view.grip = (x, y) => {
       const [n, away] = this.view.nearest(x, y);
-      if (!moves() || n < 0 || away > 22) return null;
+      if (mode() === "rotate" || n < 0 || away > 22) return null;
       this.choose(n);
       const depth = this.view.project(this.cloud.points[n])[2];
       return (x, y) => this.move(n, this.view.unproject(x, y, depth));
@@ -88,7 +82,12 @@ class Live {
       );
     });
     part("other").addEventListener("click", () => this.choose((this.view.chosen + 97) % this.cloud.points.length));
-    this.shape.addEventListener("change", () => this.show(this.shape.value, cloudOf(this.shape.value)));
+    part("back").addEventListener("click", () => this.move(this.view.chosen, this.start[this.view.chosen]));
+    part("whole").addEventListener("click", () => this.computeAll());
+    for (const id of ["shape", "critical-shape"]) {
+      shapes(part(id));
+      part(id).addEventListener("change", ({target}) => this.show(target.value, cloudOf(target.value)));
+    }
     part("file").addEventListener("change", event => {
       if (event.target.files.length) this.open(event.target.files[0]);
     });
@@ -115,6 +114,10 @@ class Live {
   show(name, points) {
     this.name = name;
     this.cloud = new Cloud(network, points);
+    this.start = this.cloud.points.slice();
+    for (const id of ["shape", "critical-shape"]) part(id).value = name; // none of them for a file
+    part("live-time").textContent = "";
+    this.shown.forEach(follow => follow(this.cloud));
     this.choose(
       this.cloud.winner.find(n => n >= 0) || 0,
       `${count(this.cloud.points.length, "column")} computed, one for each point.`,
@@ -127,17 +130,32 @@ class Live {
   }
 
   move(n, point) {
-    const start = performance.now(),
-      changed = this.cloud.move(
-        n,
-        point.map(v => clamp(v, -1.2, 1.2)),
-      );
-    this.draw();
-    const took = performance.now() - start,
-      total = this.cloud.points.length.toLocaleString("en");
-    this.say(
-      `1 of ${total} columns computed again, ${maxima(changed.length)} moved; ${took.toFixed(1)} ms with drawing.`,
+    let changed;
+    const to = point.map(v => clamp(v, -FAR, FAR)),
+      took = clocked(() => {
+        changed = this.cloud.move(n, to);
+      });
+    this.draw(
+      `1 of ${this.cloud.points.length.toLocaleString("en")} columns computed again in ${took.toFixed(1)} ms; ` +
+        `${maxima(changed.length)} changed.`,
     );
+  }
+
+  computeAll() {
+    // without drawing; a move to the same place is a move
+    const {cloud, view} = this,
+      n = view.chosen;
+    let again;
+    const one = median(Array.from({length: TIMES}, () => clocked(() => cloud.move(n, cloud.points[n])))),
+      whole = clocked(() => {
+        again = new Cloud(network, cloud.points.flat());
+      }),
+      same = again.logits.every((score, i) => score === cloud.logits[i]);
+    const [most, total] = [cloud.columns[n].length, cloud.points.length].map(number => number.toLocaleString("en"));
+    part("live-time").textContent =
+      `Measured here, now: all ${total} columns, ${most} maxima and the head: ${whole.toFixed(0)} ms. ` +
+      `One column, its maxima and the head: ${one.toFixed(1)} ms, ${Math.round(whole / Math.max(one, 0.1))} times less. ` +
+      (same ? "The scores are the same to the last digit." : "The scores differ.");
   }
 
   draw(words = "") {
@@ -153,10 +171,8 @@ class Live {
       cloud.columns[view.chosen],
       cloud.columns[view.chosen].map((_, c) => won.has(c)),
     );
-    drawShares(part("live-shares"), cloud);
-    part("live-caption").textContent =
-      `${this.name}, ${count(cloud.points.length, "point")}. Red: it gives a maximum. ` +
-      "Arrow keys rotate; with Shift they move the point";
+    drawScores(part("live-shares"), cloud);
+    part("live-caption").textContent = `${this.name}, ${count(cloud.points.length, "point")}. Red: it gives a maximum`;
     this.say(words);
   }
 
@@ -164,7 +180,7 @@ class Live {
     this.words = words;
     const won = this.cloud.wins(this.view.chosen).length;
     part("live-status").textContent =
-      `${best(this.cloud)}. The chosen point wins ${count(won, "channel")} of 1,024. ${words}`;
+      `${best(this.cloud)}. The chosen point gives ${maxima(won)} of ${network.width.toLocaleString("en")}. ${words}`;
     this.view.canvas.setAttribute("aria-label", part("live-status").textContent);
   }
 }
@@ -172,23 +188,22 @@ class Live {
 // 8. Critical points
 
 class Critical {
-  constructor(whole) {
-    this.whole = whole;
+  constructor() {
     this.view = new CloudView(part("critical"));
     this.random = generator(3);
-    const paints = holds(this.view.canvas, all("[data-brush]"), "brush");
+    const mode = holds(this.view.canvas, all("[data-brush]"), "brush");
     this.view.grip = (x, y) => {
-      if (!paints()) return null;
-      this.paint(this.view.unproject(x, y, this.depth(x, y)));
-      return (x, y) => this.paint(this.view.unproject(x, y, this.depth(x, y)));
+      if (mode() === "rotate") return null;
+      this.stroke = {points: 0, changed: new Set()};
+      const paint = (x, y) => this.paint(this.view.unproject(x, y, this.depth(x, y)));
+      paint(x, y);
+      return paint;
     };
-    part("only").addEventListener("click", () => this.onlyCritical());
+    part("only").addEventListener("click", () => this.keep(this.cloud.critical()));
+    part("half").addEventListener("click", () => this.keepHalf());
     part("harmless").addEventListener("click", () => this.addHarmless());
-    part("far").addEventListener("click", () =>
-      this.paint([0.6, -0.9, 0.7].map(v => v * (0.8 + 0.4 * this.random()))),
-    );
-    part("afresh").addEventListener("click", () => this.start());
-    this.start();
+    part("far").addEventListener("click", () => this.addWorst());
+    part("afresh").addEventListener("click", () => this.show(this.whole));
   }
 
   depth(x, y) {
@@ -197,19 +212,25 @@ class Critical {
     return n >= 0 && away < 30 ? this.view.project(this.cloud.points[n])[2] : 0;
   }
 
-  start() {
-    this.cloud = this.whole.copy();
+  show(whole) {
+    this.whole = whole.copy();
+    this.cloud = whole.copy();
     this.painted = new Set();
-    this.draw(
-      `${count(this.cloud.critical().length, "point")} of ${POINTS.toLocaleString("en")} give all the maxima.`,
-    );
+    const [few, total] = [whole.critical().length, whole.points.length].map(number => number.toLocaleString("en"));
+    this.draw(`${few} of ${total} points give all the maxima.`);
   }
 
-  onlyCritical() {
+  keep(indices) {
     const before = this.cloud.points.length;
-    this.cloud.keep(this.cloud.critical());
+    this.cloud.keep(indices);
     this.painted = new Set(this.cloud.points.filter(point => this.painted.has(point)));
     this.draw(`${count(before - this.cloud.points.length, "point")} deleted, ${this.cloud.points.length} left.`);
+  }
+
+  keepHalf() {
+    const total = this.cloud.points.length,
+      seed = Math.floor(2 ** 31 * this.random());
+    this.keep(shuffledOrder(total, seed).slice(0, Math.ceil(total / 2)));
   }
 
   addHarmless() {
@@ -231,72 +252,66 @@ class Critical {
     );
   }
 
+  addWorst() {
+    // of some points on a sphere around the cloud, the one after which the class of the start is least probable
+    const {cloud, whole} = this;
+    let worst = null;
+    for (let i = 0; i < TRIES; i++) {
+      const towards = [1, 2, 3].map(() => 2 * this.random() - 1),
+        point = towards.map(v => (FAR * v) / Math.hypot(...towards)),
+        tried = cloud.copy(),
+        changed = tried.add(point);
+      if (!worst || tried.shares[whole.best] < worst.tried.shares[whole.best]) worst = {tried, point, changed};
+    }
+    this.cloud = worst.tried;
+    this.painted.add(worst.point);
+    this.draw(`${count(TRIES, "point")} tried; the worst was added. It raises ${maxima(worst.changed.length)}.`);
+  }
+
   paint(point) {
-    const changed = this.cloud.add(point);
+    this.cloud.add(point).forEach(c => this.stroke.changed.add(c));
+    this.stroke.points++;
     this.painted.add(point);
+    const {points, changed} = this.stroke;
     this.draw(
-      changed.length
-        ? `The last point raises ${maxima(changed.length)} of 1,024.`
-        : "The last point stays below all maxima: nothing changes.",
+      `This stroke: ${count(points, "point")}, ` +
+        (changed.size ? `${maxima(changed.size)} raised.` : "all below the maxima: nothing changes."),
     );
   }
 
   draw(words = part("critical-status").textContent) {
     const {cloud, view, whole} = this,
-      critical = new Set(cloud.winner),
+      winners = new Set(cloud.winner),
       moved = cloud.largest.map((value, c) => value !== whole.largest[c]);
     const [lit, painted, faded] = [colour("lit"), colour("accent"), colour("faded")],
       changed = moved.reduce((a, b) => a + b);
     view.points = cloud.points;
     view.colours = cloud.points.map((point, n) =>
-      critical.has(n) ? lit : this.painted.has(point) ? painted : faded,
+      winners.has(n) ? lit : this.painted.has(point) ? painted : faded,
     );
-    view.sizes = cloud.points.map((_, n) => (critical.has(n) ? 1.35 : 1));
+    view.sizes = cloud.points.map((_, n) => (winners.has(n) ? 1.35 : 1));
     view.draw();
     grid(part("maxima"), cloud.largest, moved);
     const apart = Math.max(...cloud.logits.map((value, i) => Math.abs(value - whole.logits[i])));
     part("critical-answer").textContent = best(cloud);
     part("critical-words").textContent = changed
-      ? `${maxima(changed)} of 1,024 moved; logits differ by up to ${apart.toFixed(3)}`
-      : "no maximum has moved; all logits are exactly what they were";
+      ? `${maxima(changed)} of ${moved.length.toLocaleString("en")} moved; scores differ by up to ${apart.toFixed(3)}`
+      : "no maximum has moved; all scores are what they were, to the last digit";
+    const critical = cloud.critical(),
+      fresh = critical.filter(n => this.painted.has(cloud.points[n])).length;
     part("critical-caption").textContent =
-      `${count(cloud.points.length, "point")}: ${critical.size - critical.has(-1)} critical (red), ` +
-      `${this.painted.size} new (blue)`;
+      `${count(cloud.points.length, "point")}: ${critical.length} critical (red), ${fresh} of them new; ` +
+      `${this.painted.size - fresh} new below all maxima (blue)`;
     part("critical-status").textContent = words;
     view.canvas.setAttribute("aria-label", part("critical-caption").textContent);
   }
 }
 
-// 9. Break it
-
-function breakIt() {
-  const {laws, rows} = JSON.parse(part("proof").textContent),
-    items = laws.map(law => make("li", {}, make("b"), ` ${law}`));
-  part("laws").append(...items);
-  const buttons = rows.map(([title, caught]) => {
-    const button = make("button", {textContent: title});
-    button.addEventListener("click", () => show(button, title, caught));
-    return button;
-  });
-  part("faults").append(...buttons);
-  const show = (button, title, caught) => {
-    press(buttons, button);
-    items.forEach((item, i) => {
-      const red = caught.includes(i + 1);
-      item.classList.toggle("red", red);
-      item.firstChild.textContent = `${red ? "✗" : "✓"} ${i + 1}.`;
-    });
-    part("caught").textContent = title
-      ? `${title}: ${count(caught.length, "law")} of ${laws.length} ${caught.length === 1 ? "turns" : "turn"} red.`
-      : "Nothing is broken yet.";
-  };
-  show(null, "", []);
-}
-
 const live = new Live(),
-  critical = new Critical(live.cloud.copy());
+  critical = new Critical();
+live.shown.push(cloud => critical.show(cloud));
+live.show("chair", cloudOf("chair"));
 redraws.push(
   () => live.draw(live.words),
   () => critical.draw(),
 );
-breakIt();

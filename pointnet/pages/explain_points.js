@@ -7,9 +7,9 @@ const CLASSES = 10,
   FEATURES = 3;
 
 function featuresOf(image) {
-  // the ink, and how much it changes to the right and downwards: (3, 784)
-  const right = image.map((v, i) => (i % SIDE < SIDE - 1 ? image[i + 1] : 0) - v);
-  const down = image.map((v, i) => (i < PIXELS - SIDE ? image[i + SIDE] : 0) - v);
+  // the ink, and how much it changes to the right and below, without sign (with it the sum would be 0): (3, PIXELS)
+  const right = image.map((v, i) => Math.abs((i % SIDE < SIDE - 1 ? image[i + 1] : 0) - v));
+  const down = image.map((v, i) => Math.abs((i < PIXELS - SIDE ? image[i + SIDE] : 0) - v));
   return Float64Array.from([...image, ...right, ...down]);
 }
 
@@ -20,12 +20,12 @@ function classMaps() {
     state = {shuffled: false, chosen: 0};
   const shuffle = values => values.map((_, i) => values[Math.floor(i / PIXELS) * PIXELS + order[i % PIXELS]]);
   const sliders = Array.from({length: FEATURES}, (_, c) => {
-    const slider = make("input", {type: "range", min: -2, max: 2, step: 0.05});
+    const slider = make("input", {type: "range", min: -2, max: 2, step: 0.01});
     slider.addEventListener("input", () => {
       weight[state.chosen * FEATURES + c] = +slider.value;
       draw();
     });
-    part("class-weights").append(make("label", {}, `weight ${c + 1} `, slider));
+    part("class-weights").append(make("label", {}, `weight ${c} `, slider, make("output")));
     return slider;
   });
   const buttons = Array.from({length: CLASSES}, (_, d) => {
@@ -38,52 +38,46 @@ function classMaps() {
     return button;
   });
   const sum = values => values.reduce((total, value) => total + value, 0);
-  const table = (drawn, shuffled) => {
+  const table = (drawn, now) => {
     const d = state.chosen,
       own = weight.subarray(d * FEATURES, (d + 1) * FEATURES);
     // The same weight for all pixels of a channel.
     const tied = Float64Array.from({length: FEATURES * PIXELS}, (_, i) => own[Math.floor(i / PIXELS)]);
     const free = ordinary.subarray(d * FEATURES * PIXELS, (d + 1) * FEATURES * PIXELS);
-    const both = of => [drawn, shuffled].map(features => of(features).toFixed(3));
+    const both = of => [drawn, now].map(features => of(features).toFixed(3));
+    const map = both(features => sum(pointwise(own, features, PIXELS)));
     fill(
       part("tied"),
-      [`class ${d}`, "as drawn", "pixels shuffled"],
+      [`map ${d}`, "as drawn", state.shuffled ? "shuffled" : "now"],
       [
-        ["the class map, summed", ...both(features => sum(pointwise(own, features, PIXELS)))],
-        ["fully connected, weights tied", ...both(features => linear(tied, features)[0])],
-        ["fully connected, weights free", ...both(features => linear(free, features)[0])],
+        ["the map, summed", ...map],
+        ["dense layer, weights tied", ...both(features => linear(tied, features)[0])],
       ],
     );
+    const [before, after] = both(features => linear(free, features)[0]);
+    part("tied-status").textContent = state.shuffled
+      ? `The picture is noise now, yet the sums are what they were. A dense layer with a weight per pixel would notice: ` +
+        `${before} has become ${after}.`
+      : "The two rows are the same number, made in two ways.";
   };
   const draw = () => {
     const drawn = featuresOf(ink),
       shuffled = shuffle(drawn),
       features = state.shuffled ? shuffled : drawn;
-    const maps = pointwise(weight, features, PIXELS),
-      largest = largestOf(maps),
-      to = shade("output", "loss");
+    const maps = pointwise(weight, features, PIXELS);
     all("[data-feature]").forEach((canvas, c) =>
       drawValues(canvas, features.subarray(c * PIXELS, (c + 1) * PIXELS), SIDE, shade("input", "minus")),
     );
     buttons.forEach((button, d) => {
       const map = maps.subarray(d * PIXELS, (d + 1) * PIXELS);
-      drawImage(
-        button.firstChild,
-        Array.from(map, value => to(value / largest)),
-        SIDE,
-      );
-      button.lastChild.textContent = `${d}: ${sum(map).toFixed(2)}`;
-      button.setAttribute("aria-label", `class ${d}, sum ${sum(map).toFixed(2)}`);
+      drawValues(button.firstChild, map, SIDE);
+      button.lastChild.textContent = `map ${d}\n${sum(map).toFixed(1)}`;
+      button.setAttribute("aria-label", `map ${d}, sum ${sum(map).toFixed(1)}`);
     });
     press(buttons, buttons[state.chosen]);
-    sliders.forEach((slider, c) => {
-      slider.value = weight[state.chosen * FEATURES + c];
-    });
+    sliders.forEach((slider, c) => setSlider(slider, weight[state.chosen * FEATURES + c]));
     part("shuffle-pixels").setAttribute("aria-pressed", String(state.shuffled));
-    table(drawn, shuffled);
-    part("tied-status").textContent = state.shuffled
-      ? "The image is noise now, yet every sum is what it was. Only the free weights notice."
-      : "The first two rows are the same number, made in two ways. Shuffle the pixels and look at the sums.";
+    table(drawn, features);
   };
   part("shuffle-pixels").addEventListener("click", () => {
     state.shuffled = !state.shuffled;
@@ -95,170 +89,207 @@ function classMaps() {
 
 // 5. Pixels become points
 
-function pixelsBecomePoints() {
-  const layers = makeMLP([2, 8, 8], 44),
-    plane = part("plane"),
-    table = part("columns"),
-    name = n => String.fromCharCode(65 + n);
-  const state = {
-    points: [
+const MOST_POINTS = 10,
+  WIDTHS = [2, 8, 8];
+const letter = point => String.fromCharCode(65 + point.name);
+const placed = at => `(${at.map(v => v.toFixed(1)).join(", ")})`;
+
+class Plane {
+  constructor() {
+    this.layers = makeMLP(WIDTHS, 44);
+    const places = [
       [-0.7, -0.5],
       [0.1, 0.75],
       [0.65, 0.3],
       [-0.35, 0.2],
       [0.45, -0.7],
-    ].map((at, n) => ({name: n, at})),
-    chosen: 0,
-    fresh: [],
-  };
-  let next = state.points.length;
-  state.points.forEach(point => {
-    point.column = applyMLP(layers, point.at);
-  });
-  const largest = () => state.points[0].column.map((_, c) => Math.max(...state.points.map(point => point.column[c])));
-  const to = value => shade("output", "output")(value / 2.2);
-  const cell = (value, className) => {
-    const colours = to(value),
-      dark = colours.reduce((a, b) => a + b) < 3 * 140;
-    const td = make("td", {textContent: value.toFixed(1), className});
-    td.style.cssText = `background: rgb(${colours}); color: ${dark ? "#fff" : "#10161b"}`;
-    return td;
-  };
-  const drawTable = most => {
-    const heads = state.points.map(point =>
-      make("th", {textContent: name(point.name), className: state.fresh.includes(point) ? "fresh" : ""}),
+    ];
+    this.points = places.map((at, name) => this.point(name, at));
+    this.next = this.points.length;
+    this.chosen = this.points[0];
+    this.fresh = []; // whose columns were computed again
+    this.run = Infinity; // the columns that are there, while the MLP runs point by point
+    this.groups = new Map();
+    this.listen();
+  }
+
+  point(name, at) {
+    return {name, at, column: applyMLP(this.layers, at)};
+  }
+
+  largest() {
+    return this.points[0].column.map((_, c) => Math.max(...this.points.map(point => point.column[c])));
+  }
+
+  listen() {
+    stepper(
+      part("run-points"),
+      () => this.points.length,
+      900,
+      step => this.runTo(step),
     );
-    const coordinates = ["x", "y"].map((axis, i) =>
-      make(
-        "tr",
-        {},
-        make("th", {scope: "row", textContent: axis}),
-        ...state.points.map(point => make("th", {textContent: point.at[i].toFixed(1)})),
-      ),
+    part("swap-points").addEventListener("click", () => this.swap());
+    part("shuffle-points").addEventListener("click", () => this.shuffle());
+    part("add-point").addEventListener("click", () => this.add());
+    part("remove-point").addEventListener("click", () => this.remove());
+  }
+
+  // What a reader does.
+
+  runTo(step) {
+    this.chosen = this.points[step];
+    this.fresh = [this.chosen];
+    this.run = step + 1;
+    const done = this.run === this.points.length ? " All points are done; now the maximum of each row." : "";
+    this.draw(`The MLP has run for ${letter(this.chosen)}, alone.${done}`);
+    if (done) this.run = Infinity;
+  }
+
+  after(before, fresh, words) {
+    // what was done, and how many of the largest numbers it changed
+    const changed = this.largest().filter((value, c) => value !== before[c]).length,
+      again = `${count(fresh.length, "column")} of ${this.points.length} computed again.`;
+    this.fresh = fresh;
+    this.run = Infinity;
+    this.draw(
+      `${words} ${again} ${changed ? count(changed, "largest number") : "No largest number"} changed.`.trimStart(),
     );
-    const rows = Array.from(most, (value, c) => {
-      const winner = value > 0 ? state.points.findIndex(point => point.column[c] === value) : -1;
-      const cells = state.points.map((point, n) => cell(point.column[c], n === winner ? "wins" : ""));
-      return make(
-        "tr",
-        {},
-        make("th", {scope: "row", textContent: `channel ${c + 1}`}),
-        ...cells,
-        cell(value, "max"),
-      );
-    });
-    table.replaceChildren(
-      make("thead", {}, make("tr", {}, make("th"), ...heads, make("th", {textContent: "max", className: "max"}))),
-      make("tbody", {}, ...coordinates, ...rows),
-    );
-  };
-  const groups = new Map();
-  const groupOf = point => {
-    if (!groups.has(point)) {
-      const group = document.createElementNS("http://www.w3.org/2000/svg", "g");
-      group.setAttribute("class", "point");
-      group.setAttribute("tabindex", "0");
-      group.setAttribute("role", "button");
-      group.setAttribute("aria-label", `point ${name(point.name)}`);
-      for (const [className, r] of [
-        ["touch", 16],
-        ["dot", 8.5],
-      ]) {
-        const circle = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-        circle.setAttribute("class", className);
-        circle.setAttribute("r", r);
-        group.append(circle);
-      }
-      const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
-      text.textContent = name(point.name);
-      text.setAttribute("y", 3.6);
-      group.append(text);
-      onPointer(
-        group,
-        () => choose(point),
-        (x, y, event) => {
-          const box = plane.getBoundingClientRect(),
-            at = [event.clientX - box.left, event.clientY - box.top].map(v => (v / box.width) * 2.3 - 1.15);
-          move(point, [at[0], -at[1]]);
-        },
-      );
-      onArrows(group, (dx, dy) => move(point, [point.at[0] + 0.05 * dx, point.at[1] - 0.05 * dy]));
-      group.addEventListener("focus", () => choose(point));
-      group.addEventListener("keydown", event => {
-        if (event.key === "Delete") remove();
-      });
-      groups.set(point, group);
-    }
-    return groups.get(point);
-  };
-  const start = "Frames mark where each largest number comes from.";
-  const draw = (words = part("again").textContent || start) => {
-    const shown = state.points.map(groupOf);
-    all("g.point", plane)
-      .filter(group => !shown.includes(group))
-      .forEach(group => group.remove());
-    state.points.forEach((point, n) => {
+  }
+
+  choose(point) {
+    this.chosen = point;
+    this.fresh = [];
+    this.run = Infinity;
+    this.draw(`${letter(point)} is chosen. Frames mark where each largest number comes from.`);
+  }
+
+  move(point, at) {
+    const before = this.largest();
+    point.at = at.map(v => clamp(v, -1, 1));
+    point.column = applyMLP(this.layers, point.at);
+    this.after(before, [point], "");
+  }
+
+  swap() {
+    // the chosen one and the next
+    if (this.points.length === 1) return;
+    const before = this.largest(),
+      n = this.points.indexOf(this.chosen),
+      m = (n + 1) % this.points.length,
+      [one, two] = [this.points[n], this.points[m]];
+    [this.points[n], this.points[m]] = [two, one];
+    this.after(before, [], `${letter(one)} and ${letter(two)} have changed places, and so have their columns.`);
+  }
+
+  shuffle() {
+    const before = this.largest();
+    this.points = shuffledOrder(this.points.length, this.next++ + Date.now()).map(n => this.points[n]);
+    this.after(before, [], "The columns travel with their points.");
+  }
+
+  add() {
+    const before = this.largest(),
+      random = generator(this.next);
+    this.chosen = this.point(this.next++ % 26, [2 * random() - 1, 2 * random() - 1]);
+    this.points.push(this.chosen);
+    this.after(before, [this.chosen], `${letter(this.chosen)} is new.`);
+  }
+
+  remove() {
+    if (this.points.length === 1) return;
+    const before = this.largest(),
+      gone = this.chosen;
+    this.points.splice(this.points.indexOf(gone), 1);
+    this.chosen = this.points[0];
+    this.after(before, [], `${letter(gone)} is gone, with its column.`);
+  }
+
+  // What a reader sees.
+
+  draw(words = part("again").textContent) {
+    const plane = part("plane"),
+      shown = this.points.map(point => this.groupOf(point));
+    all("g.point", plane).forEach(group => shown.includes(group) || group.remove());
+    this.points.forEach((point, n) => {
       if (!shown[n].parentNode) plane.append(shown[n]);
       shown[n].setAttribute("transform", `translate(${100 * point.at[0]} ${-100 * point.at[1]})`);
-      shown[n].classList.toggle("chosen", point === state.points[state.chosen]);
+      shown[n].classList.toggle("chosen", point === this.chosen);
     });
-    drawTable(largest());
-    part("remove-point").disabled = state.points.length === 1;
-    part("add-point").disabled = state.points.length === 10;
+    this.drawTable();
+    part("run-in").textContent = `${letter(this.chosen)} ${placed(this.chosen.at)}`;
+    part("run-out").textContent = `column ${letter(this.chosen)}`;
+    part("run-mlp").textContent = WIDTHS.join(" → ");
+    part("swap-points").disabled = part("remove-point").disabled = this.points.length === 1;
+    part("add-point").disabled = this.points.length === MOST_POINTS;
+    part("add-point").textContent =
+      this.points.length === MOST_POINTS ? `Add one (${MOST_POINTS} is the most)` : "Add one";
     part("again").textContent = words;
-  };
-  const after = (before, words) => {
-    // what was done, and how many of the largest numbers it changed
-    const changed = largest().filter((value, c) => value !== before[c]).length;
-    draw(`${words} ${changed ? `${count(changed, "largest number")} changed` : "No largest number changed"}.`);
-  };
-  const again = fresh => `${count(fresh, "column")} of ${state.points.length} computed again.`;
-  const choose = point => {
-    state.chosen = state.points.indexOf(point);
-    state.fresh = [];
-    draw(start);
-  };
-  const move = (point, at) => {
-    const before = largest();
-    point.at = at.map(v => clamp(v, -1, 1));
-    point.column = applyMLP(layers, point.at);
-    state.fresh = [point];
-    after(before, again(1));
-  };
-  const remove = () => {
-    if (state.points.length === 1) return;
-    const before = largest(),
-      [gone] = state.points.splice(state.chosen, 1);
-    state.chosen = 0;
-    state.fresh = [];
-    after(before, `${name(gone.name)} is gone, with its column. ${again(0)}`);
-  };
-  part("remove-point").addEventListener("click", remove);
-  part("add-point").addEventListener("click", () => {
-    const before = largest(),
-      random = generator(next),
-      at = [2 * random() - 1, 2 * random() - 1];
-    const point = {name: next++ % 26, at, column: applyMLP(layers, at)};
-    state.points.push(point);
-    state.chosen = state.points.length - 1;
-    state.fresh = [point];
-    after(before, `One column computed for ${name(point.name)}; the others stay.`);
-  });
-  part("shuffle-points").addEventListener("click", () => {
-    const before = largest(),
-      chosen = state.points[state.chosen];
-    state.points = shuffledOrder(state.points.length, next++ + Date.now()).map(n => state.points[n]);
-    state.chosen = state.points.indexOf(chosen);
-    state.fresh = [];
-    after(before, `The columns travel with their points. ${again(0)}`);
-  });
-  scene(() => draw());
+  }
+
+  drawTable() {
+    const {points} = this,
+      most = this.largest(),
+      to = shade("output", "output"),
+      row = (name, ...cells) => make("tr", {}, make("th", {scope: "row", textContent: name}), ...cells),
+      done = n => n < this.run;
+    const cell = (value, className, there) => {
+      const colours = to(value / 2.2),
+        dark = colours.reduce((a, b) => a + b) < 3 * 140,
+        td = make("td", {textContent: there ? value.toFixed(1) : "", className});
+      if (there) td.style.cssText = `background: rgb(${colours}); color: ${dark ? "#fff" : "#10161b"}`;
+      return td;
+    };
+    const heads = points.map(point =>
+      make("th", {textContent: letter(point), className: this.fresh.includes(point) ? "fresh" : ""}),
+    );
+    const max = textContent => make("th", {textContent, className: "max"});
+    const coordinates = ["x", "y"].map((axis, i) =>
+      row(axis, ...points.map(point => make("th", {textContent: point.at[i].toFixed(1)})), max("")),
+    );
+    const rows = Array.from(most, (value, c) => {
+      const winner = value > 0 && done(points.length - 1) ? points.findIndex(({column}) => column[c] === value) : -1;
+      const cells = points.map(({column}, n) => cell(column[c], n === winner ? "wins" : "", done(n)));
+      return row(`channel ${c}`, ...cells, cell(value, "max", done(points.length - 1)));
+    });
+    part("columns").replaceChildren(
+      make("thead", {}, make("tr", {}, make("th"), ...heads, max("max"))),
+      make("tbody", {}, ...coordinates, ...rows),
+    );
+  }
+
+  groupOf(point) {
+    if (!this.groups.has(point)) this.groups.set(point, this.newGroup(point));
+    return this.groups.get(point);
+  }
+
+  newGroup(point) {
+    const plane = part("plane"),
+      named = {class: "point", tabindex: 0, role: "button", "aria-label": `point ${letter(point)}`},
+      group = svg("g", named);
+    group.append(svg("circle", {class: "touch", r: 16}), svg("circle", {class: "dot", r: 8.5}));
+    group.append(svg("text", {y: 3.6}, letter(point)));
+    onPointer(
+      group,
+      () => this.choose(point),
+      (x, y, event) => {
+        const box = plane.getBoundingClientRect(),
+          at = [event.clientX - box.left, event.clientY - box.top].map(v => (v / box.width) * 2.3 - 1.15);
+        this.move(point, [at[0], -at[1]]);
+      },
+    );
+    onArrows(group, (dx, dy) => this.move(point, [point.at[0] + 0.05 * dx, point.at[1] - 0.05 * dy]));
+    group.addEventListener("focus", () => this.choose(point));
+    group.addEventListener("keydown", event => {
+      if (event.key === "Delete") this.remove();
+    });
+    return group;
+  }
 }
 
 // 6. The classic mistake
 
 function classicMistake() {
-  const total = 1024,
+  const total = POINTS,
     points = inUnitSphere(rowsOfThree(onBoxes(SHAPES.chair, total, 2))),
     buttons = all("[data-made]"),
     state = {made: "transposed"};
@@ -266,40 +297,34 @@ function classicMistake() {
     heights = Array.from({length: total}, (_, n) => points[3 * n + 2]);
   const view = new CloudView(part("cloud"));
   view.colours = heights.map(height => rainbow((height + 0.9) / 1.7));
-  const cells = ["x", "y", "z"].flatMap(axis => [1, 2, 3, 4].map(n => [axis, n]));
-  const inMemory = Array.from({length: 12}, (_, i) => ["x", "y", "z"][i % 3] + (Math.floor(i / 3) + 1));
-  const letters = words => words.map(word => make("td", {textContent: word, className: word[0]}));
-  part("memory").replaceChildren(
-    make(
-      "tbody",
-      {},
-      make("tr", {}, ...letters(inMemory.slice(0, 6))),
-      make("tr", {}, ...letters(inMemory.slice(6))),
-    ),
-  );
+  const COUNT = 4,
+    name = at => "xyz"[at % 3] + (Math.floor(at / 3) + 1), // of the small cloud's number at a place in memory
+    memory = Array.from({length: 3 * COUNT}, (_, at) => at),
+    small = {transposed: transposed(memory), reshaped: reshaped(memory)};
+  const letters = (places, framed) =>
+    places.map((at, i) => make("td", {textContent: name(at), className: name(at)[0] + (i === framed ? " one" : "")}));
+  part("memory").replaceChildren(make("tbody", {}, make("tr", {}, ...letters(memory))));
   const draw = () => {
     const read = axes[state.made],
       right = state.made === "transposed";
     view.points = Array.from({length: total}, (_, n) => [read[n], read[total + n], read[2 * total + n]]);
     view.draw();
-    const words = right ? cells.map(([axis, n]) => axis + n) : inMemory;
+    const made = small[state.made],
+      rowOf = i => made.slice(COUNT * i, COUNT * (i + 1)),
+      first = [0, 1, 2].map(i => name(rowOf(i)[0])).join(" ");
     const rows = ["x", "y", "z"].map((axis, i) =>
-      make(
-        "tr",
-        {},
-        make("th", {scope: "row", textContent: `as ${axis} `}),
-        ...letters(words.slice(4 * i, 4 * i + 4)),
-      ),
+      make("tr", {}, make("th", {scope: "row", textContent: `as ${axis} `}), ...letters(rowOf(i), 0)),
     );
     part("read").replaceChildren(make("tbody", {}, ...rows));
-    part("made").textContent = "(3, 1024)";
+    part("first-column").textContent = `(${first}): ${right ? "one point." : "numbers of three points."}`;
+    part("made").textContent = `(3, ${total})`;
     part("made-words").textContent = right
       ? "points.T: the shape is right, and so is the cloud"
-      : "points.reshape(3, 1024): the shape is right, the cloud is noise";
-    const lost = Array.from(read).filter((value, i) => value !== axes.transposed[i]).length;
+      : `points.reshape(3, ${total}): the shape is right, the cloud is noise`;
     part("mixed").textContent = right
       ? "Every number is where it belongs."
-      : `${lost.toLocaleString("en")} of 3,072 numbers are in the wrong place, and no error says so.`;
+      : `${misplaced(total).toLocaleString("en")} of ${(3 * total).toLocaleString("en")} numbers stand where ` +
+        "another belongs (only the first and the last do not), and no error says so.";
     press(
       buttons,
       buttons.find(button => button.dataset.made === state.made),
@@ -316,5 +341,7 @@ function classicMistake() {
 }
 
 classMaps();
-pixelsBecomePoints();
+const plane = new Plane();
+redraws.push(() => plane.draw());
+plane.choose(plane.chosen);
 classicMistake();
