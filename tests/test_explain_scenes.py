@@ -53,10 +53,15 @@ def test_the_lines_of_a_scene_print_what_they_say(name):
     assert printed.getvalue().strip() == lines[-1].rsplit("  # ", 1)[1]
 
 
-def test_what_the_page_links_to_is_there():
+def test_what_the_page_links_to_is_there_and_on_the_site():
     text = PAGE.read_text(encoding="utf-8")
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGE.parent.glob("*.md"))
     for link in set(Page.read(PAGE).requested()):
-        assert f'id="{link[1:]}"' in text if link.startswith("#") else (PAGE.parent / link).is_file(), link
+        if link.startswith("#"):
+            assert f'id="{link[1:]}"' in text, link
+        else:
+            assert (PAGE.parent / link).is_file(), link
+            assert f"]({link})" in pages, link  # the site copies what its pages link to
 
 
 def test_no_figure_is_typed_into_the_words():
@@ -232,6 +237,6 @@ def test_a_fault_is_guessed_before_it_is_shown(tried):
     words, shown = tried["before"]
     assert (shown, words[:28]) == (0, "Broken: mean instead of max.")
     words, why, classes = tried["after"]
-    assert words == "mean instead of max: 3 of 11 laws fail. You marked 2: 1 of them fail, 2 more do."
+    assert words == "mean instead of max: 3 of 11 laws fail. You marked 2, 1 of them rightly; 2 more fail."
     assert "Law 8 is on the maximum" in why
     assert [number for number, name in enumerate(classes, 1) if name == "red"] == [8, 9, 11]

@@ -58,7 +58,7 @@ class Faults {
       mark.textContent = red ? "✗ fails" : "✓ holds";
       right += red && box.checked;
     });
-    const guess = marked ? ` You marked ${marked}: ${right} of them fail, ${caught.length - right} more do.` : "";
+    const guess = marked ? ` You marked ${marked}, ${right} of them rightly; ${caught.length - right} more fail.` : "";
     part("caught").textContent = `${title}: ${caught.length} of ${count(this.items.length, "law")} fail.${guess}`;
     part("fault-why").textContent = why;
   }

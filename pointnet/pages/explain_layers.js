@@ -211,7 +211,7 @@ function flattenFirst() {
     ["", "in place", "flattened first"],
     [
       ["the call", `Conv2d(1, ${PIXELS}, 1)`, `Conv2d(${PIXELS}, ${PIXELS}, 1)`],
-      ["input (channels, rows, columns)", `(1, ${SIDE}, ${SIDE})`, `(${PIXELS}, 1, 1)`],
+      ["input (channels, height, width)", `(1, ${SIDE}, ${SIDE})`, `(${PIXELS}, 1, 1)`],
       ["weights", `${places} filters × 1 channel = ${places}`, `${places} × ${places} = ${weights}`],
       ["used at", `${places} places`, "1 place"],
       ["numbers in the output", `${places} maps × ${places} = ${weights}`, places],
