@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pointnet.ops.aligned import Transform
 from pointnet.ops.masked import Lengths, Mask, fill_padding, has_hooks, point_mask
 
+from .chain import Chain
 from .shared_layer import BatchNormLast, Context, SharedLayer, as_sequence, max_of_points
 from .views import linear_to_conv1d
 
@@ -106,7 +107,11 @@ class SharedMLP(nn.Module):
         if has_hooks(self):  # they run only if it is called: by definition
             mask = None if lengths is None else point_mask(lengths, x)
             return max_of_points(self(x, context, lengths, transform), mask)
-        return self[-1].max_pool(*self._to_last(x, context, lengths, transform))
+        if context is not None:
+            return self[-1].max_pool(*self._to_last(x, context, lengths, transform))
+        self[0].check(x)
+        mask = None if lengths is None else point_mask(lengths, x)
+        return Chain(fill_padding(x, mask), mask).max_pool(self, transform)
 
     def winners(self, x: Tensor, lengths: Lengths = None, transform: Transform = None) -> Tensor:
         """Which points `max_pool` would take, (B, K) indices into the N points, with repetitions.

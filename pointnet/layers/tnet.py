@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pointnet.ops.masked import has_hooks
+
+from .chain import Chain
 from .shared_mlp import SharedMLP
 
 TNET_WIDTHS = ((64, 128, 1024), (512, 256))  # as published: of the layers before the max, and after it
@@ -37,6 +40,12 @@ class TNet(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.matrix_of(self.mlp.max_pool(x, lengths=lengths))
+
+    def of(self, points: Chain, lengths: Tensor | None = None) -> Tensor:
+        """`forward` of points with layers that wait, which then go on waiting where they can."""
+        if not points.waiting or has_hooks(self) or has_hooks(self.mlp):
+            return self(points.run().x, lengths)
+        return self.matrix_of(points.max_pool(self.mlp))
 
     def matrix_of(self, feature: Tensor) -> Tensor:
         """The matrix for a pooled feature: (B, 1024) -> (B, dim, dim)."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from pointnet.layers.chain import Chain
 from pointnet.layers.folding import fold_norms
 from pointnet.layers.shared_layer import max_of_points
 from pointnet.layers.shared_mlp import SharedMLP
@@ -106,7 +107,7 @@ class PointNetEncoder(nn.Module):
         for mlp in (self.mlp1, self.mlp2):
             warn_of_hooks(mlp, "the encoder calls its layers one by one; hook those")
         mask = None if lengths is None else point_mask(lengths, x)
-        x = fill_padding(x, mask)
+        points = Chain(fill_padding(x, mask), mask)
         transforms: list[Tensor | None] = []
         per_point: list[Tensor] = []
         numbers = count(1)
@@ -114,17 +115,18 @@ class PointNetEncoder(nn.Module):
         known = of.transforms if of else (None, None)
         for tnet, transform, layers in ((self.input_tnet, known[0], self.mlp1), (self.feature_tnet, known[1], most)):
             if tnet is not None and transform is None:
-                transform = tnet(x, lengths)
+                transform = tnet.of(points, lengths)
             transforms.append(transform)
             for layer in layers:
-                x, transform = layer(x, mask=mask, transform=transform), None
+                points, transform = points.through(layer, transform), None
                 if next(numbers) in keep:
-                    per_point.append(x)
+                    points = points.run()
+                    per_point.append(points.x)
         if next(numbers) in keep:
-            per_point.append(last(x, mask=mask, transform=transform))
+            per_point.append(last(points.run().x, mask=mask, transform=transform))
             feature = of.feature if of else max_of_points(per_point[-1], mask)
         else:
-            feature = of.feature if of else last.max_pool(x, mask=mask, transform=transform)
+            feature = of.feature if of else points.max_pool([last], transform)
         return Encoding(feature, Transforms(*transforms), tuple(per_point))
 
     fold = fold_norms  # a copy for inference: `encoder.fold()`

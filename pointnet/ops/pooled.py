@@ -194,7 +194,7 @@ def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor
                     values[plane, group] = torch.where(better, value, values[plane, group])
                     winners[plane, group] = torch.where(better, winner + start, winners[plane, group])
     if x.dtype != weight.dtype:
-        return _values_at(winners, x, weight), winners
+        return values_at(winners, x, weight), winners
     values[1:].neg_()
     return values, winners
 
@@ -220,7 +220,7 @@ def _fake_extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[T
     return values, torch.empty_like(values, dtype=torch.int64)
 
 
-def _values_at(winners: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+def values_at(winners: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """z of the winners (S, B, D) in the dtype of the weight."""
     values = weight.new_empty(winners.shape)
     for group in _groups(x):
@@ -253,12 +253,23 @@ def _extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor)
     return grad_x, grad_weight.unflatten(1, (len(grad), -1)).sum(1).T.contiguous()
 
 
+def first_guess(x: Tensor, mask: Mask) -> Tensor:
+    """The mean (C,) of all points, good to float32: about it nothing cancels."""
+    single = torch.promote_types(x.dtype, torch.float32)
+    return (fill_padding(x, mask).sum((0, 2), dtype=single) / _count(x, mask)).double()
+
+
+def about_mean(x: Tensor, mask: Mask, guess: Tensor, total: Tensor, scatter: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and the scatter about it, from the sum (C,) and the scatter (C, C) about a guess; its upper half will
+    do."""
+    count, scatter = _count(x, mask), scatter.triu() + scatter.triu(1).T
+    correction = total / count
+    return guess + correction, scatter - count * correction.outer(correction)
+
+
 def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     clouds, channels, points = x.shape
-    count = _count(x, mask)
-    # About a first guess of the mean, good to float32, so that nothing cancels; then about the mean itself.
-    single = torch.promote_types(x.dtype, torch.float32)
-    guess = (fill_padding(x, mask).sum((0, 2), dtype=single) / count).double()
+    guess = first_guess(x, mask)
     total, scatter = guess.new_zeros(channels), guess.new_zeros(channels, channels)
     size, strip = TILE.get(x.device.type, 1024), STRIP.get(x.device.type, channels)
     for group in _groups(x):
@@ -270,9 +281,7 @@ def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
             for first in range(0, channels, strip):
                 rows, columns = centred[:, first : first + strip], centred[:, first:]
                 scatter[first : first + strip, first:] += torch.matmul(rows, columns.transpose(1, 2)).sum(0)
-    scatter = scatter.triu() + scatter.triu(1).T
-    correction = total / count
-    return guess + correction, scatter - count * correction.outer(correction)
+    return about_mean(x, mask, guess, total, scatter)
 
 
 def _count(x: Tensor, mask: Mask) -> int | Tensor:
@@ -301,13 +310,14 @@ def _backward_of_moments(ctx: Any, grad_mean: Tensor, grad_scatter: Tensor) -> t
 def _backward_of_extremes_backward(ctx: Any, grad_x: Tensor, grad_weight: Tensor) -> tuple[Tensor | None, ...]:
     """Both gradients are linear in grad, the winners' points and their weights: here each meets the other two."""
     grad, x, weight, winners = ctx.saved_tensors
-    of_grad = _values_at(winners, grad_x, weight) + _values_at(winners, x, grad_weight)
+    of_grad = values_at(winners, grad_x, weight) + values_at(winners, x, grad_weight)
     of_x = torch.ops.pointnet.extremes_backward(grad, x, grad_weight, winners)[0]
     return of_grad, of_x, torch.ops.pointnet.extremes_backward(grad, grad_x, weight, winners)[1], None
 
 
 # Not `torch.library.custom_op`: its first call imports torch._dynamo, 2 s in each process that predicts.
 OPERATORS = torch.library.Library("pointnet", "DEF")
+DEFINITIONS: dict[str, Function] = {}  # by operator: what runs where no kernel does
 
 
 def register(schema: str, function: Function, fake: Function, backward: Function, save: Function) -> None:
@@ -315,6 +325,7 @@ def register(schema: str, function: Function, fake: Function, backward: Function
     OPERATORS.define(schema)
     name = schema.partition("(")[0]
     OPERATORS.impl(name, function, "CompositeExplicitAutograd")
+    DEFINITIONS[name] = function
     torch.library.register_fake(f"pointnet::{name}", fake, lib=OPERATORS)
     torch.library.register_autograd(f"pointnet::{name}", backward, setup_context=save, lib=OPERATORS)
 

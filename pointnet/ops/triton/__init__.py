@@ -1,0 +1,10 @@
+"""The operators' kernels in Triton. Importing this lets the operators use them (`ops.kernels`)."""
+
+import importlib.util
+
+from pointnet.extras import MissingExtraError
+
+if importlib.util.find_spec("triton") is None:
+    raise MissingExtraError("POINTNET_KERNELS=triton", "triton", "triton")
+from . import mlp as mlp
+from . import pooled as pooled

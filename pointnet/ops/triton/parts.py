@@ -1,0 +1,42 @@
+"""What several kernels share: sizes, the precision of products, a max with its first winner, and lists by target."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+PROGRAMS = 512  # that a launch has at least, if there is as much to divide: a few for each core of a large GPU
+
+
+def padded(size: int) -> int:
+    """The power of 2 that holds `size`, and at least 16: what a block and a product of tensor cores can be."""
+    return max(16, triton.next_power_of_2(size))
+
+
+def precision() -> str:
+    """Of products of float32: TF32 where PyTorch's own setting for matrix products asks for it."""
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+@triton.jit
+def first_max(z, numbers, none, axis: tl.constexpr):
+    """The largest of z along an axis and the lowest of the numbers that have it; NaN is the largest.
+
+    `none` is above all numbers.
+    """
+    bad = z != z
+    best = tl.max(tl.where(bad, float("-inf"), z), axis)
+    best = tl.where(tl.max(bad.to(tl.int32), axis) > 0, float("nan"), best)
+    return best, tl.min(tl.where(bad | (z == tl.expand_dims(best, axis)), numbers, none), axis)
+
+
+def by_target(targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Who goes to each target: (B, K) integers below `size` -> their order (B, K) and its starts (B, size + 1), int32.
+
+    Those of target t are order[starts[t] : starts[t + 1]], the lowest first. So what is summed by target is summed in
+    one order, without atomics, and repeats bit for bit.
+    """
+    ordered, order = targets.sort(dim=1, stable=True)
+    edges = torch.arange(size + 1, device=targets.device, dtype=targets.dtype).expand(len(targets), -1).contiguous()
+    return order.int(), torch.searchsorted(ordered, edges, out_int32=True)

@@ -1,0 +1,66 @@
+"""Compiles the kernels for GPUs that need not be there, as their launchers ask for it: a line of JSON for each.
+
+python -m tests.targets
+"""
+
+import json
+from collections.abc import Iterator
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
+
+from pointnet.ops.triton import mlp, pooled
+
+CAPABILITIES = (80, 90)
+
+
+class Absent:
+    """Stands for the driver of a GPU."""
+
+    def __init__(self, capability: int):
+        self.target = GPUTarget("cuda", capability, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return self.target.arch
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def launches() -> Iterator[None]:
+    """Every launch, with the shapes of a published PointNet."""
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.zeros(2, 3, 1024, dtype=dtype)
+        weights = [torch.zeros(d, c, dtype=dtype) for c, d in ((3, 64), (64, 64), (64, 64), (64, 128), (128, 1024))]
+        biases = [torch.zeros(len(weight), dtype=dtype) for weight in weights]
+        yield mlp.mlp_max(x, [torch.zeros(2, 64, 3, dtype=dtype), *weights[1:]], biases, None, True, False)
+        features, mask = torch.zeros(2, 128, 1024, dtype=dtype), torch.ones(2, 1, 1024, dtype=torch.bool)
+        grad = torch.zeros(2, 2, 1024)
+        yield pooled.extremes(features, weights[-1].float(), mask, False)
+        yield pooled.extremes(features, weights[-1], mask, True)
+        yield pooled.extremes_backward(grad, features, weights[-1].float(), torch.zeros(grad.shape, dtype=torch.int64))
+        yield pooled.moments(features, mask)
+
+
+def main() -> None:
+    run = JITFunction.run
+
+    def compile_only(kernel, *given, grid, warmup, **options):
+        made = run(kernel, *given, grid=grid, warmup=True, **options)
+        facts = {"kernel": kernel.__name__, "shared": made.metadata.shared, "target": made.metadata.target.arch}
+        print(json.dumps(facts), flush=True)
+
+    JITFunction.run = compile_only
+    for capability in CAPABILITIES:
+        driver.set_active(Absent(capability))
+        for _ in launches():
+            pass
+
+
+if __name__ == "__main__":
+    main()

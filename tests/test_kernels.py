@@ -1,0 +1,172 @@
+"""The kernels in Triton against the definitions of their operators: on a GPU where there is one, else interpreted.
+
+Whole numbers make products exact, so that values and winners must be the same to the bit; ties are everywhere then.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+import torch
+
+from pointnet import PointNetClassifier, SharedMLP
+from pointnet.layers import chain
+from pointnet.ops import kernels
+from pointnet.ops.masked import point_mask
+from pointnet.ops.mlp import mlp_max_definition
+from pointnet.ops.pooled import DEFINITIONS
+from tests.helpers import ROOT, trained_looking
+
+pytest.importorskip("triton", reason="needs triton, of the extra triton")
+from pointnet.ops.triton import mlp
+
+KERNELS = {"_mlp_max", "_extremes", "_to_points", "_to_weights", "_moments"}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|All-NaN slice):RuntimeWarning")  # of NumPy
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Kernels run, as with POINTNET_KERNELS=triton."""
+    monkeypatch.setattr(kernels, "ASKED", "triton")
+
+
+def whole(*shape: int) -> torch.Tensor:
+    return torch.randint(-2, 3, shape, device=DEVICE).float()
+
+
+def same(got, wanted) -> None:
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.equal(one.nan_to_num(123.0), other.nan_to_num(123.0))
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize(
+    ("clouds", "points", "widths", "ragged"),
+    [(2, 37, (3, 16, 20, 70), False), (3, 130, (3, 16, 65), True), (1, 1, (3, 128, 30), False), (2, 65, (5, 7), True)],
+)
+def test_a_whole_mlp_and_its_max_are_those_of_the_definition(clouds, points, widths, ragged, relu):
+    x = whole(clouds, points, widths[0]).transpose(1, 2)
+    weights = [whole(d, c) for c, d in pairwise(widths)]
+    weights[0] = whole(clouds, widths[1], widths[0])  # one per cloud, as with a transform
+    biases = [None if i == 1 else whole(d) for i, d in enumerate(widths[1:])]
+    mask = point_mask(torch.tensor([points, 1, 70])[:clouds], x) if ragged else None
+    x = x if mask is None else x.masked_fill(~mask, torch.nan)
+    given = (x, weights, biases, mask, relu, True)
+    same(mlp.mlp_max(*given), mlp_max_definition(*given))
+
+
+def test_a_point_that_is_not_a_number_shows_in_the_max():
+    x = whole(2, 3, 70)
+    x[1, 0, 69] = torch.nan
+    given = (x, [whole(16, 3), whole(20, 16)], [None, None], None, True, True)
+    got = mlp.mlp_max(*given)
+    assert got[0][1].isnan().all()
+    assert (got[1][1] == 69).all()
+    same(got, mlp_max_definition(*given))
+
+
+@pytest.mark.parametrize("programs", [1, 512])
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize(
+    ("clouds", "points", "width", "channels", "ragged", "dtype"),
+    [
+        (2, 130, 70, 65, True, torch.float32), (1, 1, 16, 20, False, torch.float32),
+        (3, 37, 3, 7, True, torch.float16),
+    ],
+)  # fmt: skip
+def test_extremes_and_their_gradients_are_those_of_the_definition(
+    monkeypatch, clouds, points, width, channels, ragged, dtype, both, programs
+):
+    monkeypatch.setattr(pooled, "PROGRAMS", programs)
+    x, weight = whole(clouds, points, width).to(dtype).transpose(1, 2), whole(channels, width)
+    mask = point_mask(torch.tensor([points, 1, 20], device=DEVICE)[:clouds], x) if ragged else None
+    held = x if mask is None else x.masked_fill(~mask, torch.nan)
+    given = (held, weight, mask, both)
+    got = pooled.extremes(*given)
+    same(got, DEFINITIONS["extremes"](*given))
+    given = (whole(*got[0].shape), x, weight, got[1])
+    same(pooled.extremes_backward(*given), DEFINITIONS["extremes_backward"](*given))
+
+
+@pytest.mark.parametrize("programs", [1, 512])
+@pytest.mark.parametrize("ragged", [True, False])
+def test_moments_hold_a_direction_that_is_a_millionth_of_another(monkeypatch, ragged, programs):
+    monkeypatch.setattr(pooled, "PROGRAMS", programs)
+    along = torch.randn(37, device=DEVICE)
+    x = 100 + along[:, None] * torch.randn(3, 1, 50, device=DEVICE) + 1e-6 * torch.randn(3, 37, 50, device=DEVICE)
+    mask = point_mask(torch.tensor([50, 1, 33], device=DEVICE), x) if ragged else None
+    x = x if mask is None else x.masked_fill(~mask, torch.nan)
+    across = torch.linalg.svd(along[None].double()).Vh[1:]
+    mean, scatter = pooled.moments(x, mask)
+    right, truth = DEFINITIONS["moments"](x, mask)
+    torch.testing.assert_close(mean, right, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(scatter, truth, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(across @ scatter @ across.T, across @ truth @ across.T, rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+def test_a_training_step_by_kernels_is_the_same(asked, monkeypatch, ragged):
+    model = PointNetClassifier(5, widths=((8,), (16, 40)), tnet_widths=((8, 24), (16,)), head_widths=(16,), dropout=0.0)
+    trained_looking(model, torch.float32).train().to(DEVICE)
+    x = torch.randn(4, 3, 33, device=DEVICE, requires_grad=True)
+    lengths = torch.tensor([33, 9, 20, 1], device=DEVICE) if ragged else None
+
+    def gradients():
+        return torch.autograd.grad(model(x, lengths=lengths).square().sum(), [x, *model.parameters()])
+
+    got = gradients()
+    monkeypatch.setattr(kernels, "ASKED", "")
+    for mine, right in zip(got, gradients(), strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-3, atol=1e-4 * right.abs().max().item() + 1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("ragged", [True, False])
+def test_a_folded_classifier_is_three_kernels_and_the_same(asked, monkeypatch, ragged):
+    model = PointNetClassifier(5, widths=((8, 12), (8, 16, 40)), tnet_widths=((8, 24), (16,)), head_widths=(16,))
+    folded = trained_looking(model, torch.float32).to(DEVICE).fold()
+    x, lengths = torch.randn(2, 3, 70, device=DEVICE), torch.tensor([70, 9], device=DEVICE) if ragged else None
+    calls, whole_mlp = [], chain.mlp_max
+    monkeypatch.setattr(chain, "mlp_max", lambda *given: calls.append(len(given[1])) or whole_mlp(*given))
+    got = folded(x, lengths=lengths)
+    assert calls == [2, 4, 5]  # layers of each: the input T-Net, the feature T-Net behind two, and all
+    monkeypatch.setattr(kernels, "ASKED", "")
+    torch.testing.assert_close(got, folded(x, lengths=lengths), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_one_kernel_cannot_take_runs_layer_by_layer(asked, monkeypatch):
+    monkeypatch.setattr(chain, "mlp_max", None)
+    x = torch.randn(2, 3, 9, device=DEVICE)
+    hooked = SharedMLP([3, 4, 5], norm=None)
+    hooked[0].activation.register_forward_hook(lambda *given: None)
+    hooked[1].activation.register_forward_hook(lambda *given: None)
+    wide, normed = SharedMLP([3, 200, 5], norm=None), SharedMLP([3, 4, 5]).eval()
+    for layers in (hooked, wide, normed, SharedMLP([3, 4, 5], norm=None, activation="gelu")):
+        block = layers.to(DEVICE)
+        torch.testing.assert_close(block.max_pool(x), block(x).max(2).values)
+    with torch.enable_grad():
+        SharedMLP([3, 4, 5], norm=None).to(DEVICE).max_pool(x).sum().backward()
+
+
+def test_kernels_run_only_where_they_are_asked_for():
+    assert not kernels.run_on(torch.ones(1, device=DEVICE))
+    command = [sys.executable, "-c", "import pointnet.ops"]
+    environment = os.environ | {"POINTNET_KERNELS": "cuda"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stderr.endswith("ValueError: POINTNET_KERNELS must be triton, or empty, got cuda\n")
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_gpus_that_are_not_here(tmp_path):
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "tests.targets"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    compiled = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {each["kernel"] for each in compiled} == KERNELS
+    assert all(each["shared"] <= 99 * 1024 for each in compiled), compiled  # bytes of a block, of the least of GPUs
