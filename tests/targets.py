@@ -56,6 +56,7 @@ def main() -> None:
         print(json.dumps(facts), flush=True)
 
     JITFunction.run = compile_only
+    pooled.values_at = lambda winners, x, weight: weight.new_zeros(winners.shape)  # nothing ran, so there are none
     for capability in CAPABILITIES:
         driver.set_active(Absent(capability))
         for _ in launches():

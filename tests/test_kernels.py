@@ -21,7 +21,7 @@ from pointnet.ops.pooled import DEFINITIONS
 from tests.helpers import ROOT, trained_looking
 
 pytest.importorskip("triton", reason="needs triton, of the extra triton")
-from pointnet.ops.triton import mlp
+from pointnet.ops.triton import mlp, pooled
 
 KERNELS = {"_mlp_max", "_extremes", "_to_points", "_to_weights", "_moments"}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -46,8 +46,11 @@ def same(got, wanted) -> None:
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize(
     ("clouds", "points", "widths", "ragged"),
-    [(2, 37, (3, 16, 20, 70), False), (3, 130, (3, 16, 65), True), (1, 1, (3, 128, 30), False), (2, 65, (5, 7), True)],
-)
+    [
+        (2, 37, (3, 16, 20, 70), False), (1, 1, (3, 128, 30), False), (2, 65, (5, 7), True),
+        pytest.param(3, 130, (3, 16, 65), True, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_whole_mlp_and_its_max_are_those_of_the_definition(clouds, points, widths, ragged, relu):
     x = whole(clouds, points, widths[0]).transpose(1, 2)
     weights = [whole(d, c) for c, d in pairwise(widths)]
@@ -69,13 +72,13 @@ def test_a_point_that_is_not_a_number_shows_in_the_max():
     same(got, mlp_max_definition(*given))
 
 
-@pytest.mark.parametrize("programs", [1, 512])
 @pytest.mark.parametrize("both", [True, False])
 @pytest.mark.parametrize(
-    ("clouds", "points", "width", "channels", "ragged", "dtype"),
+    ("clouds", "points", "width", "channels", "ragged", "dtype", "programs"),
     [
-        (2, 130, 70, 65, True, torch.float32), (1, 1, 16, 20, False, torch.float32),
-        (3, 37, 3, 7, True, torch.float16),
+        (3, 37, 3, 7, True, torch.float16, 512), (1, 1, 16, 20, False, torch.float32, 512),
+        pytest.param(2, 130, 70, 65, True, torch.float32, 1, marks=pytest.mark.slow),
+        pytest.param(2, 130, 70, 65, False, torch.float32, 512, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_extremes_and_their_gradients_are_those_of_the_definition(
@@ -153,6 +156,7 @@ def test_what_one_kernel_cannot_take_runs_layer_by_layer(asked, monkeypatch):
         SharedMLP([3, 4, 5], norm=None).to(DEVICE).max_pool(x).sum().backward()
 
 
+@pytest.mark.slow
 def test_kernels_run_only_where_they_are_asked_for():
     assert not kernels.run_on(torch.ones(1, device=DEVICE))
     command = [sys.executable, "-c", "import pointnet.ops"]

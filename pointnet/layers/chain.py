@@ -1,4 +1,4 @@
-"""Layers that wait for the next ones, so that where a kernel can take all of them and their max, it gets them at once."""
+"""Layers that wait for the next ones, so that a kernel which can take all of them and their max gets them at once."""
 
 from __future__ import annotations
 

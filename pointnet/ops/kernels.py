@@ -1,8 +1,8 @@
 """Whether a kernel runs in place of PyTorch's operators: `POINTNET_KERNELS=triton` asks for those of `ops.triton`.
 
 They compute what the definitions of the operators do, to the rounding of the dtype, on NVIDIA GPUs of compute
-capability 8.0 or more. What a kernel does not take, by shape or dtype, goes to the definition. None has been measured on
-a GPU yet, so none runs unasked. With `TRITON_INTERPRET=1` they run on the CPU too, slowly, for tests.
+capability 8.0 or more. What a kernel does not take, by shape or dtype, goes to the definition. No kernel has been
+measured on a GPU yet, so none runs unasked. With `TRITON_INTERPRET=1` they run on the CPU too, slowly, for tests.
 
 Raises:
     ValueError: another value of `POINTNET_KERNELS`.

@@ -41,6 +41,13 @@ def mlp_max(
 
 
 @triton.jit
+def _matrix(weight, d, c, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Some of the weights (D, C), transposed; 0 beyond."""
+    there = (c < COLUMNS)[:, None] & (d < ROWS)[None, :]
+    return tl.load(weight + d[None, :] * COLUMNS + c[:, None], mask=there, other=0.0)
+
+
+@triton.jit
 def _mlp_max(
     x, mask, weights, biases, values, winners, points, x_cloud, x_channel, x_point,
     per_cloud, WIDTHS: tl.constexpr, SIZES: tl.constexpr,
@@ -61,29 +68,21 @@ def _mlp_max(
     last: tl.constexpr = len(WIDTHS) - 2
     for i in tl.static_range(last):
         c, d = tl.arange(0, SIZES[i]), tl.arange(0, SIZES[i + 1])
-        w = tl.load(
-            weights[i] + cloud * per_cloud[i] + d[None, :] * WIDTHS[i] + c[:, None],
-            mask=(c < WIDTHS[i])[:, None] & (d < WIDTHS[i + 1])[None, :],
-            other=0.0,
-        )
+        w = _matrix(weights[i] + cloud * per_cloud[i], d, c, WIDTHS[i + 1], WIDTHS[i])
         z = tl.dot(h, w, input_precision=PRECISION)
         if biases[i] is not None:
             z += tl.load(biases[i] + d, mask=d < WIDTHS[i + 1], other=0.0)[None, :]
         h = tl.where(z < 0, 0.0, z).to(h.dtype)  # not tl.maximum, which drops NaN
     c = tl.arange(0, SIZES[last])
     for first in range(0, WIDTHS[last + 1], CHANNELS):
-        d = first + tl.arange(0, CHANNELS)
-        there = d < WIDTHS[last + 1]
-        w = tl.load(
-            weights[last] + cloud * per_cloud[last] + d[None, :] * WIDTHS[last] + c[:, None],
-            mask=(c < WIDTHS[last])[:, None] & there[None, :],
-            other=0.0,
-        )
-        z = tl.where(exists[:, None], tl.dot(h, w, input_precision=PRECISION), float("-inf"))
-        best, winner = first_max(z, n[:, None], points, 0)
-        tl.store(values + row * WIDTHS[last + 1] + d, best, mask=there)
+        channel = first + tl.arange(0, CHANNELS)
+        there = channel < WIDTHS[last + 1]
+        matrix = _matrix(weights[last] + cloud * per_cloud[last], channel, c, WIDTHS[last + 1], WIDTHS[last])
+        y = tl.where(exists[:, None], tl.dot(h, matrix, input_precision=PRECISION), float("-inf"))
+        best, winner = first_max(y, n[:, None], points, 0)
+        tl.store(values + row * WIDTHS[last + 1] + channel, best, mask=there)
         if FIND:
-            tl.store(winners + row * WIDTHS[last + 1] + d, winner.to(tl.int32), mask=there)
+            tl.store(winners + row * WIDTHS[last + 1] + channel, winner.to(tl.int32), mask=there)
 
 
 use("mlp_max", mlp_max, fits)

@@ -2,7 +2,7 @@
 
 `extremes`: a program keeps the best of each place of its tile while it goes over the points, and looks for the winner
 once, at the end. Its gradient is summed by target, in one order. `moments`: every product is in float64, on chip, and
-so are the sums of the programs; so it is as exact as the definition.
+so are the sums over the programs; so it is as exact as the definition.
 """
 
 import torch
@@ -43,6 +43,22 @@ def extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor,
 
 
 @triton.jit
+def _product(
+    weight, own, d, there, exists, x_channel, WIDTH: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr
+):
+    """W x of some channels and points, whose first channels are at `own`."""
+    z = tl.zeros((d.shape[0], exists.shape[0]), tl.float32)
+    for first in range(0, WIDTH, DEPTH):
+        c = first + tl.arange(0, DEPTH)
+        inside = c < WIDTH
+        w = tl.load(weight + d[:, None] * WIDTH + c[None, :], mask=there[:, None] & inside[None, :], other=0.0)
+        places = own + c[:, None].to(tl.int64) * x_channel
+        p = tl.load(places, mask=inside[:, None] & exists[None, :], other=0.0)
+        z = tl.dot(w, p, z, input_precision=PRECISION)
+    return z
+
+
+@triton.jit
 def _extremes(
     x, weight, mask, values, winners, clouds, points, channels, parts, each, x_cloud, x_channel, x_point,
     WIDTH: tl.constexpr, BOTH: tl.constexpr, POINTS: tl.constexpr, CHANNELS: tl.constexpr, DEPTH: tl.constexpr,
@@ -60,16 +76,8 @@ def _extremes(
     for tile in range(part * each, part * each + each):
         n = tile * POINTS + lanes
         exists = n < points
-        z = tl.zeros((CHANNELS, POINTS), tl.float32)
-        for first in range(0, WIDTH, DEPTH):
-            c = first + tl.arange(0, DEPTH)
-            w = tl.load(weight + d[:, None] * WIDTH + c[None, :], mask=there[:, None] & (c < WIDTH)[None, :], other=0.0)
-            p = tl.load(
-                x + cloud * x_cloud + c[:, None].to(tl.int64) * x_channel + n[None, :].to(tl.int64) * x_point,
-                mask=(c < WIDTH)[:, None] & exists[None, :],
-                other=0.0,
-            )
-            z = tl.dot(w, p, z, input_precision=PRECISION)
+        own = x + cloud * x_cloud + n[None, :].to(tl.int64) * x_point
+        z = _product(weight, own, d, there, exists, x_channel, WIDTH, DEPTH, PRECISION)
         if mask is not None:
             exists = exists & (tl.load(mask + cloud * points + n, mask=exists, other=0) != 0)
         up = tl.where(exists[None, :], z, float("-inf"))
@@ -166,49 +174,45 @@ def fits_moments(x: Tensor, mask: Mask) -> bool:
 def moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     clouds, width, points = x.shape
     guess = first_guess(x, mask)
-    block, deep = 32, min(32, padded(width))
-    across, tiles = triton.cdiv(width, deep), clouds * triton.cdiv(points, block)
-    parts = min(tiles, triton.cdiv(PROGRAMS, across))
+    deep = min(32, padded(width))
+    across, count = triton.cdiv(width, deep), clouds * points
+    parts = min(triton.cdiv(count, 32), triton.cdiv(PROGRAMS, across))
     total = guess.new_zeros(parts, width)
     scatter = guess.new_zeros(parts, width, width)
     _moments[(parts, across, across)](
-        x, None if mask is None else mask.contiguous(), guess, total, scatter, points, tiles,
-        triton.cdiv(tiles, parts), *x.stride(), width, block, deep,
+        x, None if mask is None else mask.contiguous(), guess, total, scatter, points, count,
+        triton.cdiv(count, parts), *x.stride(), width, deep,
     )  # fmt: skip
     return about_mean(x, mask, guess, total.sum(0), scatter.sum(0))
 
 
 @triton.jit
-def _centred(x, guess, cloud, n, c, exists, x_cloud, x_channel, x_point, WIDTH: tl.constexpr):
-    there = (c < WIDTH)[:, None] & exists[None, :]
-    places = x + cloud * x_cloud + c[:, None].to(tl.int64) * x_channel + n[None, :].to(tl.int64) * x_point
-    values = tl.load(places, mask=there, other=0.0).to(tl.float64)
-    near = tl.load(guess + c, mask=c < WIDTH, other=0.0)
-    return tl.where(there, values - near[:, None], 0.0)
-
-
-@triton.jit
 def _moments(
-    x, mask, guess, total, scatter, points, tiles, each, x_cloud, x_channel, x_point,
-    WIDTH: tl.constexpr, POINTS: tl.constexpr, DEPTH: tl.constexpr,
+    x, mask, guess, total, scatter, points, count, each, x_cloud, x_channel, x_point,
+    WIDTH: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """The upper blocks of the scatter about the guess, and the sums, of a part of the tiles."""
+    """The upper blocks of the scatter about the guess, and the sums, of a part of the points.
+
+    One point at a time: for float64 the compiler's products of matrices take no operands that were float32.
+    """
     part, above, below = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     if above <= below:
-        blocks = tl.cdiv(points, POINTS)
         rows, columns = above * DEPTH + tl.arange(0, DEPTH), below * DEPTH + tl.arange(0, DEPTH)
+        near_rows = tl.load(guess + rows, mask=rows < WIDTH, other=0.0)
+        near_columns = tl.load(guess + columns, mask=columns < WIDTH, other=0.0)
+        x_rows, x_columns = rows.to(tl.int64) * x_channel, columns.to(tl.int64) * x_channel
         products = tl.zeros((DEPTH, DEPTH), tl.float64)
         sums = tl.zeros((DEPTH,), tl.float64)
-        first = part.to(tl.int32) * each
-        for tile in range(first, tl.minimum(first + each, tiles)):
-            cloud, n = (tile // blocks).to(tl.int64), (tile % blocks) * POINTS + tl.arange(0, POINTS)
-            exists = n < points
+        for i in range(part * each, tl.minimum(part * each + each, count)):
+            own, exists = x + (i // points) * x_cloud + (i % points) * x_point, True
             if mask is not None:
-                exists = exists & (tl.load(mask + cloud * points + n, mask=exists, other=0) != 0)
-            one = _centred(x, guess, cloud, n, rows, exists, x_cloud, x_channel, x_point, WIDTH)
-            other = _centred(x, guess, cloud, n, columns, exists, x_cloud, x_channel, x_point, WIDTH)
-            products = tl.dot(one, tl.trans(other), products)
-            sums += tl.sum(one, 1)
+                exists = tl.load(mask + i) != 0
+            one = tl.load(own + x_rows, mask=exists & (rows < WIDTH), other=0.0).to(tl.float64)
+            one = tl.where(exists & (rows < WIDTH), one - near_rows, 0.0)
+            other = tl.load(own + x_columns, mask=exists & (columns < WIDTH), other=0.0).to(tl.float64)
+            other = tl.where(exists & (columns < WIDTH), other - near_columns, 0.0)
+            products += one[:, None] * other[None, :]
+            sums += one
         inside = (rows < WIDTH)[:, None] & (columns < WIDTH)[None, :]
         tl.store(scatter + (part * WIDTH + rows[:, None]) * WIDTH + columns[None, :], products, mask=inside)
         if above == below:
