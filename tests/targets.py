@@ -11,9 +11,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from pointnet.ops.triton import mlp, pooled
+from pointnet.ops.triton import edges, mlp, pooled, sampling
 
-CAPABILITIES = (80, 90)
+TARGETS = {80: torch.float32, 90: torch.bfloat16}  # by compute capability, what is compiled for it
 
 
 class Absent:
@@ -32,19 +32,24 @@ class Absent:
         return 0
 
 
-def launches() -> Iterator[None]:
+def launches(dtype: torch.dtype) -> Iterator[None]:
     """Every launch, with the shapes of a published PointNet."""
-    for dtype in (torch.float32, torch.bfloat16):
-        x = torch.zeros(2, 3, 1024, dtype=dtype)
-        weights = [torch.zeros(d, c, dtype=dtype) for c, d in ((3, 64), (64, 64), (64, 64), (64, 128), (128, 1024))]
-        biases = [torch.zeros(len(weight), dtype=dtype) for weight in weights]
-        yield mlp.mlp_max(x, [torch.zeros(2, 64, 3, dtype=dtype), *weights[1:]], biases, None, True, False)
-        features, mask = torch.zeros(2, 128, 1024, dtype=dtype), torch.ones(2, 1, 1024, dtype=torch.bool)
-        grad = torch.zeros(2, 2, 1024)
-        yield pooled.extremes(features, weights[-1].float(), mask, False)
-        yield pooled.extremes(features, weights[-1], mask, True)
-        yield pooled.extremes_backward(grad, features, weights[-1].float(), torch.zeros(grad.shape, dtype=torch.int64))
-        yield pooled.moments(features, mask)
+    x = torch.zeros(2, 3, 1024, dtype=dtype)
+    weights = [torch.zeros(d, c, dtype=dtype) for c, d in ((3, 64), (64, 64), (64, 64), (64, 128), (128, 1024))]
+    biases = [torch.zeros(len(weight), dtype=dtype) for weight in weights]
+    yield mlp.mlp_max(x, [torch.zeros(2, 64, 3, dtype=dtype), *weights[1:]], biases, None, True, False)
+    features, mask = torch.zeros(2, 128, 1024, dtype=dtype), torch.ones(2, 1, 1024, dtype=torch.bool)
+    grad = torch.zeros(2, 2, 1024)
+    yield pooled.extremes(features, weights[-1].float(), mask, True)
+    yield pooled.extremes_backward(grad, features, weights[-1].float(), torch.zeros(grad.shape, dtype=torch.int64))
+    yield pooled.moments(features, mask)
+    table, neighbours = torch.zeros(2, 64, 1024), torch.zeros(2, 1024, 20, dtype=torch.int64)
+    found = edges.edge_extremes(table, neighbours, torch.ones(64), True, True)
+    yield edges.edge_extremes_backward(found[0], table, neighbours, found[1])
+    mean, squares, *more = edges.edge_moments(table, table, neighbours, mask)
+    yield edges.edge_moments_backward(mean, squares, table, table, neighbours, mask, *more)
+    lengths = torch.ones(2, dtype=torch.int64)
+    yield sampling.farthest_point_sampling(torch.zeros(2, 3, 1024), 512, lengths, lengths)
 
 
 def main() -> None:
@@ -57,9 +62,9 @@ def main() -> None:
 
     JITFunction.run = compile_only
     pooled.values_at = lambda winners, x, weight: weight.new_zeros(winners.shape)  # nothing ran, so there are none
-    for capability in CAPABILITIES:
+    for capability, dtype in TARGETS.items():
         driver.set_active(Absent(capability))
-        for _ in launches():
+        for _ in launches(dtype):
             pass
 
 

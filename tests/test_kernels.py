@@ -17,13 +17,21 @@ from pointnet.layers import chain
 from pointnet.ops import kernels
 from pointnet.ops.masked import point_mask
 from pointnet.ops.mlp import mlp_max_definition
+from pointnet.ops.neighbours import farthest_definition
 from pointnet.ops.pooled import DEFINITIONS
 from tests.helpers import ROOT, trained_looking
 
 pytest.importorskip("triton", reason="needs triton, of the extra triton")
-from pointnet.ops.triton import mlp, pooled
+from pointnet.ops.triton import edges, mlp, pooled, sampling
 
-KERNELS = {"_mlp_max", "_extremes", "_to_points", "_to_weights", "_moments"}
+KERNELS = {
+    "_mlp_max",
+    "_extremes",
+    "_to_points",
+    "_to_weights",
+    "_moments",
+    "_farthest",
+}  # edges have _extremes, _to_points and _moments too
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|All-NaN slice):RuntimeWarning")  # of NumPy
 
@@ -109,6 +117,58 @@ def test_moments_hold_a_direction_that_is_a_millionth_of_another(monkeypatch, ra
     torch.testing.assert_close(mean, right, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(scatter, truth, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(across @ scatter @ across.T, across @ truth @ across.T, rtol=1e-4, atol=1e-12)
+
+
+EDGES = [
+    (2, 20, 9, 4, 18, True),
+    (1, 1, 1, 1, 20, False),
+    pytest.param(2, 50, 33, 20, 130, True, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("falling", [True, False])
+@pytest.mark.parametrize(("clouds", "points", "centres", "most", "channels", "ragged"), EDGES)
+def test_extremes_over_neighbours_are_those_of_the_definition(
+    clouds, points, centres, most, channels, ragged, falling, both
+):
+    b, rising = whole(clouds, channels, points), whole(channels).ge(0) * 2.0 - 1 if falling else None
+    neighbours = torch.randint(points, (clouds, centres, most), device=DEVICE)
+    got = edges.edge_extremes(b, neighbours, rising, both, True)
+    same(got, DEFINITIONS["edge_extremes"](b, neighbours, rising, both, True))
+    same(edges.edge_extremes(b, neighbours, rising, both, False)[:1], got[:1])
+    given = (whole(*got[0].shape), b, neighbours, got[1])
+    same([edges.edge_extremes_backward(*given)], [DEFINITIONS["edge_extremes_backward"](*given)])
+
+
+@pytest.mark.parametrize(("clouds", "points", "centres", "most", "channels", "ragged"), EDGES)
+def test_moments_of_pairs_hold_what_cancels(clouds, points, centres, most, channels, ragged):
+    a = 100 + torch.randn(clouds, channels, centres, device=DEVICE)
+    b = 1e-3 * torch.randn(clouds, channels, points, device=DEVICE) - 300
+    neighbours = torch.randint(points, (clouds, centres, most), device=DEVICE)
+    mask = torch.arange(centres, device=DEVICE) < torch.tensor([[[centres]], [[3]]], device=DEVICE)[:clouds]
+    held = a.masked_fill(~mask, torch.nan) if ragged else a
+    mask = mask if ragged else None
+    got = edges.edge_moments(held, b, neighbours, mask)
+    wanted = DEFINITIONS["edge_moments"](held, b, neighbours, mask)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(got[1], wanted[1], rtol=1e-9, atol=1e-9)
+    given = (torch.randn_like(got[0]), torch.randn_like(got[1]), held, b, neighbours, mask, *wanted[2:])
+    mine, right = edges.edge_moments_backward(*given), DEFINITIONS["edge_moments_backward"](*given)
+    for one, other in zip(mine, right, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("points", "count"), [(70, 20), (1, 3), (5, 9)])
+@pytest.mark.parametrize("ragged", [True, False])
+def test_the_farthest_points_are_those_of_the_definition(points, count, ragged):
+    x = torch.randn(2, points, 3, device=DEVICE).transpose(1, 2) + 100
+    x[:, :, : points // 2] = x[:, :, : points // 2].round()  # with ties and copies
+    lengths, first = (torch.tensor(each, device=DEVICE) for each in ([points, max(1, points - 30)], [points - 1, 0]))
+    x[1, :, int(lengths[1]) :] = torch.nan if ragged else 7.0
+    given = (x, count, lengths if ragged else None, first)
+    same([sampling.farthest_point_sampling(*given)], [farthest_definition(*given)])
 
 
 @pytest.mark.parametrize("ragged", [True, False])

@@ -159,9 +159,7 @@ def _edge_moments(a: Tensor, b: Tensor, neighbours: Tensor, mask: Mask) -> tuple
     single, most = torch.promote_types(a.dtype, torch.float32), neighbours.shape[2]
     times = _times(b, neighbours, mask, single)
     pairs = times.sum(dtype=torch.float64).clamp(min=1)
-    # Any guess near the data will do. The first centre of a cloud exists, and its neighbours do.
-    near_a = a[:, :, 0].mean(0, dtype=single)
-    near_b = gather(b, neighbours[:, 0]).mean((0, 2), dtype=single)
+    near_a, near_b = first_guesses(a, b, neighbours)
     sums = near_a.new_empty(*neighbours.shape[:2], a.shape[1])
     lack, squares = near_a.new_zeros(2, len(near_a), dtype=torch.float64)
     for cloud in range(len(a)):  # while it is in the cache, and no more than a cloud in float64
@@ -173,6 +171,21 @@ def _edge_moments(a: Tensor, b: Tensor, neighbours: Tensor, mask: Mask) -> tuple
         sums[cloud] = summed
         lack += summed.sum(0)
         squares += (x * (summed.mul_(2) - most * x)).sum(0) + weights @ y.square()
+    return of_pairs(pairs, lack, squares, sums, near_a, near_b)
+
+
+def first_guesses(a: Tensor, b: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers (D,) near the means of a and b: any will do. The first centre of a cloud exists, and its neighbours
+    do."""
+    single = torch.promote_types(a.dtype, torch.float32)
+    return a[:, :, 0].mean(0, dtype=single), gather(b, neighbours[:, 0]).mean((0, 2), dtype=single)
+
+
+def of_pairs(
+    pairs: Tensor, lack: Tensor, squares: Tensor, sums: Tensor, near_a: Tensor, near_b: Tensor
+) -> tuple[Tensor, ...]:
+    """What `edge_moments` gives, from how many pairs there are and the sums of all and of their squares about the
+    guesses."""
     lack = lack / pairs
     squares = (squares - pairs * lack.square()).clamp(min=0)
     return near_a.double() + near_b.double() + lack, squares, sums, near_a, near_b, lack

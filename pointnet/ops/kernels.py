@@ -30,12 +30,15 @@ def run_on(x: Tensor) -> bool:
     return bool(ASKED) and INTERPRETED and x.device.type == "cpu"
 
 
-def use(name: str, kernel: Callable[..., Any], fits: Callable[..., bool]) -> None:
-    """Lets an operator of this library run a kernel where it `fits` the arguments, of which one is a tensor first."""
+def use(name: str, kernel: Callable[..., Any], fits: Callable[..., bool], own_on_cpu: bool = False) -> None:
+    """Lets an operator of this library run a kernel where it `fits` the arguments, of which a tensor comes first.
+
+    On a CPU, where kernels are interpreted, an operator that has an implementation of its `own_on_cpu` keeps it.
+    """
     definition = DEFINITIONS[name]
 
     def chosen(*given: Any) -> Any:
         return (kernel if run_on(given[0]) and fits(*given) else definition)(*given)
 
-    for device in ("CUDA", "CPU") if INTERPRETED else ("CUDA",):
+    for device in ("CUDA", "CPU") if INTERPRETED and not own_on_cpu else ("CUDA",):
         OPERATORS.impl(name, chosen, device)

@@ -27,7 +27,7 @@ from .blocked import (
     squared_distances,
 )  # fmt: skip
 from .masked import Lengths, fill_padding, point_mask
-from .pooled import OPERATORS, makes_a_graph
+from .pooled import DEFINITIONS, OPERATORS, makes_a_graph
 
 First = Tensor | int | None
 
@@ -228,4 +228,5 @@ for schema, on_cpu, anywhere, shapes in (
     name = schema.partition("(")[0]
     OPERATORS.impl(name, on_cpu, "CPU")
     OPERATORS.impl(name, anywhere, "CompositeExplicitAutograd")
+    DEFINITIONS[name] = anywhere
     torch.library.register_fake(f"pointnet::{name}", shapes, lib=OPERATORS)
