@@ -113,22 +113,22 @@ class Job:
         # Of fewer clouds the head's norms, which see two values a channel then, pass on little but rounding.
         check_equal(self.ours, self.textbook, shapes(6, points, device), torch.arange(6))
         self.folded = self.ours.fold()
-        self.adds = {"step": multiply_adds(self._step(self.ours)), "inference": multiply_adds(self._infer(self.folded))}
+        self.adds = {"step": multiply_adds(self.step(self.ours)), "inference": multiply_adds(self.infer(self.folded))}
         step, infer = (
-            (self._step(self.ours), self._step(self.textbook)),
-            (self._infer(self.folded), self._infer(self.textbook)),
+            (self.step(self.ours), self.step(self.textbook)),
+            (self.infer(self.folded), self.infer(self.textbook)),
         )
         self.calls = {"step": step, "inference": infer}
         self.took = {what: [peak_memory(call, device) for call in calls] for what, calls in self.calls.items()}
 
-    def _step(self, model: nn.Module) -> Callable[[], None]:
+    def step(self, model: nn.Module) -> Callable[[], None]:
         def step() -> None:
             model.train().zero_grad()
             loss_of(model, self.x, self.labels).backward()
 
         return step
 
-    def _infer(self, model: nn.Module) -> Callable[[], None]:
+    def infer(self, model: nn.Module) -> Callable[[], None]:
         def infer() -> None:
             model.eval()
             with torch.no_grad():

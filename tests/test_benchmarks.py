@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import common, data, family, finetune, inference, memory, scene, segmentation
+from benchmarks import common, data, family, finetune, gpu, inference, memory, scene, segmentation
 from pointnet import PointNetClassifier
 from pointnet.commands import train
 from pointnet.training.run_folder import read_config, read_metrics
@@ -196,3 +196,39 @@ def test_a_row_is_of_the_epoch_that_was_chosen(tmp_path):
     titles = ["overall_accuracy", "mean_class_accuracy"]
     assert ablation.row("a", [tmp_path], titles) == "| a | 1 | 80.000 | 40.000 | 0.200 | 1.5 |"
     assert ablation.row("b", [], titles) == "| b | 0 |  |  |  |  |"
+
+
+def test_the_benchmark_of_a_gpu_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    measured = []
+    row = {"what": "step", "way": "ours", "ms": 2.5, "clouds_per_second": 1234.5, "times_faster": 2.0, "mib": None}
+
+    def stub(name, precision, *given):
+        measured.append((name, precision))
+        return [{"network": name, "precision": precision, **row}]
+
+    monkeypatch.setattr(gpu, "rows", stub)
+    command = ["--device", "cpu", "--out", str(tmp_path), "--networks", "dgcnn"]
+    gpu.main([*command, "--minutes", "-1"])
+    assert capsys.readouterr().out == "stopped before dgcnn, fp32; the same command goes on there\n"
+    gpu.Found(tmp_path, common.machine("cpu")).add("dgcnn, fp32", stub("dgcnn", "fp32"))
+    gpu.main(command)
+    assert measured == [("dgcnn", precision) for precision in gpu.PRECISIONS]
+    table = (tmp_path / "gpu.md").read_text()
+    assert "| dgcnn | bf16 | step | ours | 2.50 | 1,234 | 2.00 |  |" in table
+    with pytest.raises(ValueError, match="take another --out$"):
+        gpu.Found(tmp_path, "another")
+
+
+def test_without_a_gpu_its_benchmark_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu.main(["--out", str(tmp_path / "out")])
+    assert capsys.readouterr().out == "no CUDA device: nothing was measured\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_in_small(tmp_path, in_small, capsys):
+    small = ["--networks", "pointnet", "--clouds", "2", "--num_points", "16", "--rounds", "1"]
+    gpu.main(["--device", "cpu", "--out", str(tmp_path), *small])
+    lines = re.findall(r"\| pointnet \| (\w+) \| (\w+) \| (\w+) \| [\d.]+ \|", capsys.readouterr().out)
+    assert len(set(lines)) == len(lines) == 3 * 2 * 2

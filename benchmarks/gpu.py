@@ -1,0 +1,226 @@
+"""All that is to be known of a GPU, in one command: its tests, and time and memory of each network.
+
+python -m benchmarks.gpu --out DIR [--minutes 9] [--networks pointnet dgcnn ...]
+
+It stops after `--minutes`; the same command goes on where it stopped, on the same GPU. DIR/gpu.json holds what was
+found, DIR/gpu.md the table. A step is forward and backward; inference is of our folded network and of the textbook's in
+eval mode, all with the same weights. Without a CUDA device it says so and ends.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.common import machine, parser, side_by_side
+from benchmarks.family import FAMILY, Entry, Job
+from pointnet import PointNetClassifier
+from pointnet.ops import kernels
+from tests.textbook import TextbookPointNet
+
+TRITON = importlib.util.find_spec("triton") is not None
+if TRITON:
+    from pointnet.ops import triton as triton  # puts the kernels in place
+
+NETWORKS = {"pointnet": Entry(PointNetClassifier, lambda: TextbookPointNet(40), 32, lambda model, x: None), **FAMILY}
+PRECISIONS = ("fp32", "tf32", "bf16")
+TESTS = ("tests/test_gpu.py", "tests/test_kernels.py")
+ROOT = Path(__file__).parents[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = parser(__doc__ or "")
+    flags.set_defaults(device="cuda")
+    flags.add_argument("--out", type=Path, required=True)
+    flags.add_argument("--minutes", type=float, default=9.0)
+    flags.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    flags.add_argument("--clouds", type=int, help="in a batch; as in benchmarks.family, 32 for pointnet")
+    flags.add_argument("--num_points", type=int, default=1024)
+    args = flags.parse_args(arguments)
+    if args.device != "cpu" and not torch.cuda.is_available():
+        print("no CUDA device: nothing was measured")
+        return
+    end = time.monotonic() + 60 * args.minutes
+    found = Found(args.out, machine(args.device))
+    for name, measure in jobs(args.device, args.networks, args.clouds, args.num_points, args.rounds):
+        if name in found.rows:
+            continue
+        if time.monotonic() > end:
+            print(f"stopped before {name}; the same command goes on there")
+            return
+        found.add(name, measure())
+    print(found.table())
+
+
+class Found:
+    """Results by job, in a folder, kept after each.
+
+    Raises:
+        ValueError: the folder holds those of another machine.
+    """
+
+    def __init__(self, folder: Path, machine: str):
+        self.folder, self.machine = folder, machine
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        if self._file.exists():
+            held = json.loads(self._file.read_text(encoding="utf-8"))
+            if held["machine"] != machine:
+                raise ValueError(f"{self._file} is of {held['machine']}, this is {machine}; take another --out")
+            self.rows = held["rows"]
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "gpu.json"
+
+    def add(self, name: str, rows: list[dict[str, Any]]) -> None:
+        self.rows[name] = rows
+        self.folder.mkdir(parents=True, exist_ok=True)
+        held = {"machine": self.machine, "rows": self.rows}
+        self._file.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+        (self.folder / "gpu.md").write_text(self.table(), encoding="utf-8")
+        print(f"{name}: done", flush=True)
+
+    def table(self) -> str:
+        lines = [
+            self.machine,
+            "",
+            "| network | precision | what | way | ms | clouds/s | times faster | MiB |",
+            "|-" * 8 + "|",
+        ]
+        for name, rows in self.rows.items():
+            for row in rows:
+                if "tests" in row:
+                    lines.insert(1, f"\n{name}: {row['tests']}")
+                    continue
+                memory = f"{row['mib']:,.0f}" if row["mib"] is not None else ""
+                lines.append(
+                    f"| {row['network']} | {row['precision']} | {row['what']} | {row['way']} | {row['ms']:.2f} | "
+                    f"{row['clouds_per_second']:,.0f} | {row['times_faster']:.2f} | {memory} |"
+                )
+        return "\n".join(lines) + "\n"
+
+
+def jobs(
+    device: str, networks: Sequence[str], clouds: int | None, points: int, rounds: int
+) -> Iterator[tuple[str, Callable[[], list[dict[str, Any]]]]]:
+    """Names and functions, the tests first, then each network at each precision."""
+    if device != "cpu":
+        for file in TESTS:
+            yield file, lambda file=file: [{"tests": outcome(file)}]
+    for name in networks:
+        for precision in PRECISIONS:
+            yield (
+                f"{name}, {precision}",
+                lambda name=name, precision=precision: rows(name, precision, clouds, points, rounds, device),
+            )
+
+
+def outcome(file: str) -> str:
+    """The last line of the tests of a file."""
+    command = [sys.executable, "-m", "pytest", "-q", "--slow", file]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-200:]
+
+
+def rows(name: str, precision: str, clouds: int | None, points: int, rounds: int, device: str) -> list[dict[str, Any]]:
+    """A row for each way to run a step and inference; AssertionError if ours and the textbook's are not equal."""
+    job = job_of(name, clouds, points, device)
+    found = []
+    for what, ways in {"step": steps(job, device), "inference": inferences(job, device)}.items():
+        with at(precision, device):
+            for call in ways.values():  # compiles
+                call()
+            seconds = side_by_side(ways, rounds, device)
+        memory = dict(zip(("ours", "textbook"), job.took[what], strict=True))
+        for way, taken in seconds.items():
+            found.append(
+                {
+                    "network": name, "precision": precision, "what": what, "way": way, "ms": 1e3 * taken,
+                    "clouds_per_second": len(job.x) / taken, "times_faster": seconds["textbook"] / taken,
+                    "mib": memory.get(way),
+                }
+            )  # fmt: skip
+    return found
+
+
+@lru_cache(maxsize=1)
+def job_of(name: str, clouds: int | None, points: int, device: str) -> Job:
+    """A network and the textbook's, found to be equal; where there are kernels, theirs too."""
+    job = Job(NETWORKS[name], clouds or NETWORKS[name].clouds, points, device)
+    if TRITON and device != "cpu":
+        check_kernels(job)
+    return job
+
+
+def steps(job: Job, device: str) -> dict[str, Callable[[], None]]:
+    ways = {"textbook": job.step(job.textbook), "ours": job.step(job.ours)}
+    return ways | more_ways(job.step, job.textbook, job.ours, device)
+
+
+def inferences(job: Job, device: str) -> dict[str, Callable[[], None]]:
+    ways = {"textbook": job.infer(job.textbook), "ours": job.infer(job.folded)}
+    return ways | more_ways(job.infer, job.textbook, job.folded, device)
+
+
+def more_ways(
+    call: Callable[[nn.Module], Callable[[], None]], textbook: nn.Module, ours: nn.Module, device: str
+) -> dict[str, Callable[[], None]]:
+    """On a GPU: compiled, and with kernels."""
+    if device == "cpu":
+        return {}
+    plain = call(ours)
+
+    def by_kernels() -> None:
+        with asked():
+            plain()
+
+    compiled = {"textbook, compiled": textbook, "ours, compiled": ours}
+    ways = {name: call(torch.compile(model)) for name, model in compiled.items()}
+    return ways | ({"ours, kernels": by_kernels} if TRITON else {})
+
+
+@contextmanager
+def asked() -> Iterator[None]:
+    """A context in which kernels run, as with POINTNET_KERNELS=triton."""
+    before, kernels.ASKED = kernels.ASKED, "triton"
+    try:
+        yield
+    finally:
+        kernels.ASKED = before
+
+
+@torch.no_grad()
+def check_kernels(job: Job) -> None:
+    """Raises AssertionError unless kernels give the folded network's logits."""
+    with at("fp32", str(job.x.device)):
+        wanted = job.folded(job.x)
+        with asked():
+            got = job.folded(job.x)
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+
+
+@contextmanager
+def at(precision: str, device: str) -> Iterator[None]:
+    """A context with the products of one of `PRECISIONS`."""
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
+
+
+if __name__ == "__main__":
+    main()
