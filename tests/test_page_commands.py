@@ -98,7 +98,8 @@ def test_the_tests_that_a_page_runs_are_there():
     assert len(lines) >= 3
     for words in lines:
         (file,) = (word for word in words if word.startswith("tests/"))
-        assert words[-1] == file or f"def test_{words[-1]}" in (ROOT / file).read_text(encoding="utf-8")
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert words[-1] == file or f"def test_{words[-1]}" in text
 
 
 @pytest.mark.parametrize("page", HERE)
