@@ -50,7 +50,6 @@ def reader_folder(folder: Path) -> Path:
     (clone / "names.txt").write_text("".join(f"class {i}\n" for i in range(40)))
     torch.save(trained(PortClassifier(40)).state_dict(), clone / "best_model.pth")
     (clone / "docs").symlink_to(ROOT / "docs")
-    (clone / "train.py").symlink_to(ROOT / "train.py")
     return clone
 
 

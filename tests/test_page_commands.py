@@ -4,11 +4,8 @@ They are shortened: training takes one epoch of few points per cloud, narrow net
 shapes per class. Nothing is installed here.
 """
 
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
@@ -24,7 +21,6 @@ from tools import ablation
 SHORT = ["--epochs", "1", "--num_points", "32", "--early_points", "0", "--batch_size", "8", "--min_steps", "1"]
 SHORT += ["--device", "cpu"]
 NARROW = ["--width", "0.1", "--tnet_width", "0.1"]
-AS_IF_INSTALLED = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 ELSEWHERE = {  # what other tests run
     "pip install ": ".ci/run",
     "python -m benchmarks.": "tests/test_benchmarks.py",
@@ -34,6 +30,7 @@ ELSEWHERE = {  # what other tests run
     "OMP_NUM_THREADS=1 KILLS=200 ": "tests/test_stopping.py",
     "python -m tests.mutations": "tests/test_proof.py, law by law",
     "python -m tools.figures": "tests/test_conversions.py",
+    "torchrun ": "tests/test_world.py, two processes",
     "tensorboard ": "nothing: it is TensorBoard's server",
 }
 OWN_TESTS = {"docs/labels.md": "tests/test_labels_page.py", "docs/tour.md": "tests/test_tour.py"}
@@ -55,19 +52,16 @@ def place(tmp_path, monkeypatch):
 
 
 def shortened(words: list[str]) -> list[str]:
-    """The words of a training command: two processes for four, and no --tensorboard where that is not installed."""
-    kept = [word.replace("=4", "=2") for word in words if word != "--tensorboard" or find_spec("tensorboard")]
+    """The words of a training command, without --tensorboard where that is not installed."""
+    kept = [word for word in words if word != "--tensorboard" or find_spec("tensorboard")]
     return [*kept, *([] if "--resume" in words else SHORT if "--init" in words else SHORT + NARROW)]
 
 
 def run(line: str) -> int:
     """The exit code of a command; what an earlier section of the page left at --out makes way."""
-    program, *words = shlex.split(line)
-    if "train.py" in words and "--out" in words and not {"--resume", "--dry_run"}.intersection(words):
+    _, *words = shlex.split(line)
+    if "train.py" in words and "--out" in words and "--resume" not in words:
         shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
-    if program == "torchrun":
-        words = [sys.executable, "-m", "torch.distributed.run", *shortened(words)]
-        return subprocess.run(words, env=AS_IF_INSTALLED).returncode
     if words[0] == "train.py":
         return train.main(shortened(words[1:]))
     if words[1] == "tools.ablation":
@@ -104,8 +98,8 @@ def test_the_tests_that_a_page_runs_are_there():
 
 @pytest.mark.parametrize("page", HERE)
 def test_the_training_commands_of_a_page_are_accepted(page):
-    lines = [shlex.split(line)[2:] for line in commands(page) if line.startswith("python train.py")]
-    for words in lines:
+    lines = [line.partition(" train.py ")[2] for line in commands_of(page) if " train.py " in line]
+    for words in map(shlex.split, lines):
         assert "--resume" in words or parse_command(words).config
 
 
