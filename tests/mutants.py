@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.random import Generator
 
+from pointnet.points import guard
 from pointnet.points import read as points
 from tests.whole_files import BESIDE, FORMATS, WITHIN
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 10  # a mutant
-# A LAZ is unpacked into a temporary file, which has no name, by a process without input.
-UNPACKING = (tempfile.gettempdir(), os.devnull)
+# A LAZ is unpacked into a temporary file, which has no name; a process that died is started anew.
+GUARDED = (tempfile.gettempdir(), os.devnull)
 NUMBERS = (
     b"-1 0 1 2 3 4 65536 2147483647 2147483648 4294967295 4294967296 9223372036854775807 99999999999999999999 "
     b"-2147483649 1e38 1e39 -1e308 1e400 1e-400 nan -nan inf -inf 0x10 1_0 1,5 --1 1e 3.5"
@@ -244,6 +245,7 @@ def virtual_memory() -> int:
 def main(kind: str, first: int, last: int) -> None:
     """The child: a line for each mutant, as soon as it is done."""
     suffix, makers = FORMATS[kind]
+    guard.SECONDS = 2  # and 6 for the bytes that any file may become
     opened: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"mutant{suffix}"
@@ -264,7 +266,9 @@ def _limited(kind: str, path: Path, data: bytes, opened: list[str]) -> str:
     signal.alarm(SECONDS)  # nobody handles it: the process dies, wherever it hangs
     opened.clear()
     outcome = outcome_of(kind, path)
-    allowed = {"LAZ": UNPACKING, "GLB": beside(path), "GLTF": beside(path)}.get(kind, ())
+    allowed = {**dict.fromkeys(("LAZ", "HDF5", "BLOCKS"), GUARDED), "GLB": beside(path), "GLTF": beside(path)}.get(
+        kind, ()
+    )
     others = {name for name in opened if not name.isdigit()} - {str(path), *allowed}
     signal.alarm(0)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))

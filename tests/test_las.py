@@ -2,7 +2,6 @@
 
 import io
 import struct
-import subprocess
 import tracemalloc
 
 import numpy as np
@@ -16,7 +15,6 @@ from pointnet.inference import label
 from pointnet.inference.label import label_each
 from pointnet.inference.scenes import label_scene
 from pointnet.points.formats import las as reader
-from pointnet.points.formats import unpack_laz
 from pointnet.points.frame import bounds
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from pointnet.points.sampling import seed_of
@@ -168,30 +166,21 @@ def notes_of(tmp_path, content: bytes) -> tuple[str, ...]:
 
 
 @needs_laspy
-def test_a_laz_that_is_damaged_greedy_or_slow_is_one_line(tmp_path, monkeypatch):
+def test_a_laz_that_is_damaged_or_greedy_is_one_line(tmp_path):
     path, whole = tmp_path / "a.laz", laz()
     for content, reason in (
         (
             whole[: len(whole) // 2 + 100],
-            "(damaged, cut short or packed in a way that is not known): LazrsError",
+            "is not a readable LAZ file (damaged, cut short or of another format): LazrsError",
         ),
         (whole[:107] + b"\xff\xff\xff\x7f" + whole[111:], "2147483647 points of 26 bytes, packed into"),
         (whole[:107] + b"\xff\xff\xff\x7f" + whole[111:], "more than is allowed here"),
-        (whole[:105] + b"\x1b" + whole[106:], "not known): ValueError: its records are of 27 bytes, but 26 are packed"),
+        (whole[:105] + b"\x1b" + whole[106:], "its records are of 27 bytes, but 26 are packed"),
     ):
         path.write_bytes(content)
         with pytest.raises(PointCloudFileError, match="a.laz: ") as caught:
             read_cloud(path)
         assert reason in str(caught.value)
-    path.write_bytes(whole)
-    with monkeypatch.context() as patch:
-        patch.setattr(reader, "SECONDS", 0)
-        with pytest.raises(PointCloudFileError, match="cannot be unpacked in 0 s"):
-            read_cloud(path)
-    died = subprocess.CompletedProcess([], -6, None, b"")
-    monkeypatch.setattr(reader.subprocess, "run", lambda *given, **more: died)
-    with pytest.raises(PointCloudFileError, match=r"cannot be unpacked \(damaged, .*\): code -6"):
-        read_cloud(path)
 
 
 @needs_laspy
@@ -246,12 +235,6 @@ def test_rows_of_zeros_of_a_las_that_stays_in_its_file_are_left_out(tmp_path, ze
         found, wanted = getattr(mapped, name), getattr(whole, name)
         assert np.array_equal(found.astype(wanted.dtype), wanted), name
         assert np.array_equal(found[some], wanted[some]), name
-
-
-def test_a_system_that_refuses_a_limit_of_memory_unpacks_without(monkeypatch):
-    resource = pytest.importorskip("resource")
-    monkeypatch.setattr(resource, "setrlimit", lambda *given: int("macOS: current limit exceeds maximum limit"))
-    unpack_laz.limit_memory(10**9)
 
 
 def test_a_las_is_labelled_and_shown_as_the_same_points_in_arrays(tmp_path, capsys, monkeypatch):

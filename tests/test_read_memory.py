@@ -1,13 +1,17 @@
 """The memory that reading takes: few points of a large cloud, and files greedy for their size."""
 
 import contextlib
+import io
 import json
+import struct
 import tracemalloc
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from pointnet.points.formats import contents
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files
 from tests.whole_files import FILES, LIST, XYZ, npy_of, npz_of, pcd, ply, written
@@ -129,3 +133,75 @@ def test_all_arrays_of_a_file_share_what_it_may_ask_for(tmp_path, suffix):
     assert len(read_cloud(path, 9, extras=("normals",)).points) == 9
     with pytest.raises(PointCloudFileError, match="24000(128|000) bytes, more than"):
         read_cloud(path, 9)
+
+
+def peak_of(path: Path) -> tuple[int, str]:
+    """The most memory that reading a file takes, or that refusing it takes, and why it is refused."""
+    reason = ""
+    tracemalloc.start()
+    try:
+        read_cloud(path)
+    except PointCloudFileError as error:
+        reason = error.reason
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak, reason
+
+
+def ply_of_bytes(faces: int, lists: bytes, length: str = "uchar") -> bytes:
+    elements = f"element vertex 3\n{XYZ}element face {faces}\nproperty list {length} uchar vertex_indices\n"
+    return ply(elements, np.eye(3, dtype="<f4").tobytes() + lists, "binary_little_endian")
+
+
+def npz_packed(**arrays: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def glb_of_empty_chunks(count: int) -> bytes:
+    whole = whole_files.as_glb(b'{"asset": {"version": "2.0"}}', b"")
+    chunks = b"".join(struct.pack("<II", 0, kind) for kind in range(count))
+    return whole[:8] + struct.pack("<I", len(whole) + len(chunks)) + whole[12:] + chunks
+
+
+MILLION = np.tile(np.arange(60, dtype=np.int8).reshape(-1, 3), (50_000, 1))
+ASKED = "more than a file of its size may ask for"
+# Each takes far more than ten times its size if it is not refused, and why it is.
+BOMBS = {
+    "polygon.ply": (lambda: ply_of_bytes(1, struct.pack("<I", 600_000) + b"\0\1\2" * 200_000, "uint"), ASKED),
+    "mixed.ply": (lambda: ply_of_bytes(200_001, b"\4\0\1\2\0" + b"\3\0\1\2" * 200_000), ASKED),
+    "empty.ply": (lambda: ply_of_bytes(600_001, b"\3\0\1\2" + bytes(600_000)), ASKED),
+    "polygons.off": (lambda: "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n450000 " + "0 1 2 " * 150_000, ASKED),
+    "polygons.obj": (lambda: "v 0 0 0\nv 1 0 0\nv 0 1 0\nf " + "1 2 3 " * 150_000, ASKED),
+    "chunks.glb": (lambda: glb_of_empty_chunks(50_000), "has no triangles or points"),
+    "packed.npz": (lambda: npz_packed(points=MILLION, colors=MILLION, normals=MILLION, labels=MILLION[:, 0]), ASKED),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_triangles_chunks_and_copies_are_charged_before_they_are_made(tmp_path, monkeypatch, name):
+    """With a hundredth of what any file may take, so that small ones show it."""
+    monkeypatch.setattr(contents, "FREE", 600_000)
+    make, wanted = BOMBS[name]
+    content = make()
+    peak, reason = peak_of(written(tmp_path, name, content))
+    assert wanted in reason
+    assert peak < 10 * len(content) + 13_000_000, peak
+
+
+def test_normals_of_a_byte_each_take_no_more_than_ten_times_their_size(tmp_path):
+    count, names = 600_000, ("x", "y", "z", "nx", "ny", "nz")
+    elements = f"element vertex {count}\n" + "".join(f"property char {name}\n" for name in names)
+    table = np.random.default_rng(0).integers(0, 100, (count, len(names)), np.int8)
+    content = ply(elements, table.tobytes(), "binary_little_endian")
+    peak, reason = peak_of(written(tmp_path, "a.ply", content))
+    assert not reason
+    assert peak < 10 * len(content) + 4_000_000, peak
+
+
+def test_numbers_of_a_byte_count_as_they_are_held():
+    """An archive of bytes may not unpack to four times as much as one of floats."""
+    kinds = np.dtype([("xyz", "i1", 3), ("normal", "<f8", 3), ("flag", "?"), ("name", "S9")])
+    assert contents.size_in_memory(kinds) == 3 * 4 + 3 * 8 + 4 + 9
+    assert contents.size_in_memory(np.dtype(np.uint8)) == 4

@@ -72,9 +72,14 @@ def _reason(error: Exception, path: Path) -> str:
         return "needs more memory than there is"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
+    return unreadable(path, f"{type(error).__name__}: {error}")
+
+
+def unreadable(path: Path, why: str) -> str:
+    """The reason of an error that nobody foresaw."""
     kind = path.suffix.lstrip(".").upper()
     kind = "HDF5" if kind in ("H5", "HDF") else kind
-    return f"is not a readable {kind} file (damaged, cut short or of another format): {type(error).__name__}: {error}"
+    return f"is not a readable {kind} file (damaged, cut short or of another format): {why}"
 
 
 def _one_line(text: str) -> str:

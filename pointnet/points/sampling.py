@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .frame import middle_and_half_extent
 
 KEPT = 4096  # points drawn from each file; training resamples them, and another num_points draws no file again
-# Faces whose areas are computed at once, so that temporary arrays stay small, however large the mesh.
+# Faces whose areas are computed at once, and vectors, so that temporary arrays stay small, however large the mesh.
 BLOCK = 1 << 15
 FAR = 16  # from the origin, in half the longest side of the box
 
@@ -65,11 +65,15 @@ def normals_of_faces(vertices: NDArray[np.floating], faces: NDArray[np.integer])
 
 def unit_or_zero(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Vectors (n, 3) scaled to length 1; 0 where the length is 0 or not finite."""
-    vectors = np.where(np.isfinite(vectors).all(1, keepdims=True), vectors, 0).astype(np.float64)
-    largest = np.abs(vectors).max(1, keepdims=True, initial=0)
-    vectors = np.divide(vectors, largest, out=np.zeros_like(vectors), where=largest > 0)  # keeps squares in range
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=vectors, where=length > 0).astype(np.float32)
+    units = np.empty(vectors.shape, np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        some = vectors[start : start + BLOCK]
+        some = np.where(np.isfinite(some).all(1, keepdims=True), some, 0).astype(np.float64)
+        largest = np.abs(some).max(1, keepdims=True, initial=0)
+        some = np.divide(some, largest, out=np.zeros_like(some), where=largest > 0)  # keeps squares in range
+        length = np.linalg.norm(some, axis=1, keepdims=True)
+        units[start : start + BLOCK] = np.divide(some, length, out=some, where=length > 0)
+    return units
 
 
 def _doubled_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float64]:

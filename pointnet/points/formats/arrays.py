@@ -9,12 +9,14 @@ import numpy as np
 
 from ..errors import Refusal
 from .columns import from_named, from_parts, from_table
-from .contents import EXTRAS, Array, Contents, Extras, most_bytes
+from .contents import EXTRAS, Array, Budget, Contents, Extras, size_in_memory
 from .names import MOST_ROWS, array_names, check_count, known_columns, left_out
 from .scan import quoted
 
 MOST_COLUMNS = 100
 MOST_MEMBERS = 1000
+LONGEST_HEADER = 1 << 16  # of an NPY
+BLOCK_BYTES = 1 << 20  # unpacked at once
 NAMES_OF_POINTS = ("points", "xyz", "pos", "data")  # some of them, for a message
 WIDTHS = {"normals": 3, "colors": 3, "labels": 1, "intensity": 1}
 
@@ -37,15 +39,14 @@ def parse_npz(data: bytes, extras: Extras = EXTRAS, columns: Sequence[str] = ())
     """An archive of arrays with names that `array_names` knows; `columns` are of the points."""
     if data.count(b"PK\1\2") > MOST_MEMBERS:
         raise Refusal(f"holds more than {MOST_MEMBERS} members")
-    limit = most_bytes(len(data))
+    budget = Budget(len(data))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in reversed(archive.infolist())}
 
         def read(name: str) -> Array:
-            nonlocal limit
-            unpacked = _unpacked(archive, members[name], limit)
-            limit -= len(unpacked)
-            return _npy(unpacked)
+            array = _npy(_unpacked(archive, members[name], budget))
+            budget.charge(quoted(name), max(0, array.size * size_in_memory(array.dtype) - array.nbytes))
+            return array
 
         names = list(reversed(members))
         if len(names) == 1 and not array_names(names) and (only := read(names[0])).dtype.names:
@@ -156,9 +157,9 @@ def _what_to_do(shape: tuple[int, ...]) -> str:
     return f"{many}; if it is one cloud, save array.reshape(-1, {shape[2]})" if is_last else many
 
 
-def _npy(data: bytes) -> Array:
+def _npy(data: bytes | bytearray) -> Array:
     """The array of an NPY file, without a copy."""
-    stream = io.BytesIO(data)
+    stream = io.BytesIO(data[:LONGEST_HEADER])
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise Refusal(f"is NPY of version {version[0]}.{version[1]}, which is not known")
@@ -174,15 +175,16 @@ def _npy(data: bytes) -> Array:
     return array.reshape(shape, order="F" if by_columns else "C")
 
 
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
-    """A member's bytes, at most `limit`, whatever size it declares."""
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> bytearray:
+    """A member's bytes, at most as many as it declares, which are charged."""
     name = quoted(member.filename)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
         raise Refusal(f"{name} is packed in a way numpy does not write")
-    if member.file_size > limit:
-        raise Refusal(f"{name} unpacks to {member.file_size} bytes, more than is allowed here")
+    budget.charge(name, member.file_size)
+    data = bytearray()  # grows in place
     with archive.open(member) as stream:
-        data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise Refusal(f"{name} unpacks to more than it declares")
+        while block := stream.read(BLOCK_BYTES):
+            data += block
+            if len(data) > member.file_size:
+                raise Refusal(f"{name} unpacks to more than it declares")
     return data

@@ -1,16 +1,20 @@
-"""What a parser returns."""
+"""What a parser returns, and how much memory it may take."""
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ..errors import Refusal
+
 # Numbers of any type, as a parser finds them; `cloud.py` converts them to the types of `PointCloud`.
 Array = NDArray[Any]
 # What a point may have beside its coordinates. A parser gets the names of those that are wanted and skips the rest.
 Extras = Collection[str]
 EXTRAS = ("normals", "colors", "labels", "intensity")
+FREE, PER_BYTE = 60_000_000, 3  # bytes that arrays may declare: for any file, and for each of its bytes
 BLOCK = 1 << 16  # rows looked at together, so that temporary arrays stay small
 NONE = np.empty(0, np.int64)
 
@@ -75,4 +79,26 @@ def most_bytes(file_size: int) -> int:
     Checking and converting them takes two or three times as much memory; the sum stays below ten times the file's size
     and 200 MB.
     """
-    return 3 * file_size + 60_000_000
+    return PER_BYTE * file_size + FREE
+
+
+class Budget:
+    """What the arrays of a file may still take of `most_bytes`; they are charged before they are made."""
+
+    def __init__(self, file_size: int):
+        self.left = most_bytes(file_size)
+
+    def charge(self, what: str, size: int) -> None:
+        """Raises Refusal if `what` takes more than is left."""
+        if size > self.left:
+            raise Refusal(f"{what} takes {size} bytes, more than a file of its size may ask for")
+        self.left -= size
+
+
+def size_in_memory(dtype: np.dtype[Any]) -> int:
+    """The bytes of a row of this type as the library holds it: numbers take at least four."""
+    if dtype.names is not None:
+        return sum(size_in_memory(dtype[name]) for name in dtype.names)
+    return math.prod(dtype.shape) * (
+        max(dtype.base.itemsize, 4) if dtype.base.names is None else size_in_memory(dtype.base)
+    )

@@ -8,6 +8,7 @@ import base64
 import json
 import math
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,12 +21,12 @@ from numpy.typing import NDArray
 from ..errors import PointCloudFileError, Refusal, file_errors
 from ..frame import BLOCK, lossless_type
 from .beside import Folder
-from .contents import EXTRAS, Array, Contents, Extras, most_bytes
+from .contents import EXTRAS, Array, Budget, Contents, Extras
 from .polygons import check_indices
 from .scan import MARK, quoted
 from .values import as_unit_colors
 
-JSON, BINARY = 0x4E4F534A, 0x004E4942
+JSON, BINARY, CHUNK = 0x4E4F534A, 0x004E4942, struct.Struct("<II")
 # JSON takes far more memory than its text, so its values are counted before they are made.
 MOST_VALUES = 500_000
 TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -52,10 +53,11 @@ def parse_glb(path: Path, extras: Extras = EXTRAS) -> Contents:
     chunks: dict[int, memoryview] = {}
     at = 12
     while at + 8 <= length:
-        size, kind = (int.from_bytes(data[i : i + 4], "little") for i in (at, at + 4))
+        size, kind = CHUNK.unpack_from(data, at)
         if size > length - at - 8:
             raise Refusal(f"declares a chunk of {size} bytes, more than the file holds")
-        chunks.setdefault(kind, memoryview(data)[at + 8 : at + 8 + size])
+        if kind in (JSON, BINARY):  # of any other there may be millions
+            chunks.setdefault(kind, memoryview(data)[at + 8 : at + 8 + size])
         at += 8 + size
     if JSON not in chunks:
         raise Refusal("has no JSON chunk")
@@ -113,8 +115,7 @@ class _Scene:
                 continue
             placed.append((primitive, pose))
             needed += self._bytes(primitive, extras)
-            if needed > most_bytes(self.file_size + self.folder.size):  # a scene may repeat its meshes
-                raise Refusal(f"its scene takes {needed} bytes, more than a file of its size may ask for")
+            Budget(self.file_size + self.folder.size).charge("its scene", needed)  # which may repeat its meshes
         notes += ["bones and morphs are not applied: meshes are in their pose at rest"] * self.is_posed
         notes += [f"copies by {COPIES} left out"] * self.is_copied
         pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]

@@ -1,8 +1,11 @@
-"""HDF5. Nothing but the file itself is opened, and what it declares is checked against its bytes."""
+"""HDF5. Nothing but the file itself is opened, and what it declares is checked against its bytes.
+
+h5py runs in the kept process of `guard`, since damaged files can crash it or stall it; its arrays come back in a pipe.
+"""
 
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import Refusal, check_file, file_errors
+from ..guard import Send, guarded
 from .arrays import from_arrays
-from .contents import EXTRAS, Contents, Extras, most_bytes
+from .contents import EXTRAS, Budget, Contents, Extras, most_bytes, size_in_memory
 from .names import array_names, known_columns, left_out
 from .scan import quoted
 
-Shape = tuple[int | None, ...]
+Shape = Sequence[int | None]
+Sent = tuple[list[str], list[tuple[str, str, tuple[int, ...]]]]  # notes, and of each array its name, type and shape
+BLOCK_BYTES, ALIGNED = 1 << 20, 16  # sent at once; where an array begins
 # The most bytes that deflate, the tightest of HDF5's usual filters, can make of one.
 MOST_FROM_A_BYTE = 1032
 # Filters that HDF5 and h5py bring along (deflate, shuffle, fletcher32, szip, nbit, scaleoffset, LZF); for any other the
@@ -35,8 +41,17 @@ def read_hdf5(
     Raises:
         PointCloudFileError: the file is missing, is not HDF5, is cut short, or lacks one of the data sets.
     """
-    with _opened(Path(path)) as file:
-        return [_read_array(file, name, shape, rows) for name, shape in shapes.items()]
+    path = Path(path)
+    with file_errors(path):
+        check_file(path)
+        return list(_guarded(path, send_data_sets, dict(shapes), rows)[1].values())
+
+
+def send_data_sets(path: Path, send: Send, shapes: Mapping[str, Shape | None], rows: int | None) -> Sent:
+    """The work of `read_hdf5`, in the kept process."""
+    budget = Budget(path.stat().st_size)
+    with _opened(path) as file:
+        return [], [_sent(name, _read_array(file, name, budget, shape, rows), send) for name, shape in shapes.items()]
 
 
 def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
@@ -48,23 +63,50 @@ def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
         PointCloudFileError: as `read_hdf5`, no data set named like points, or larger than a file of this size may
             declare; rows that do not match.
     """
-    limit = most_bytes(path.stat().st_size)
+    notes, arrays = _guarded(path, send_contents, list(extras))
+    return Contents(**arrays, notes=tuple(notes))
+
+
+def send_contents(path: Path, send: Send, extras: Extras) -> Sent:
+    """The work of `parse_hdf5`, in the kept process."""
+    budget = Budget(path.stat().st_size)
     with _opened(path) as file:
         group, beside = _group_of_points(file)
         arrays = _arrays(group)
         words = [name for name in group if name not in arrays.values()]
 
         def read(name: str) -> np.ndarray:
-            nonlocal limit
             name = arrays.get(name, name)
-            array = _read_array(group, name, limit=limit, kinds="fiubV")
-            limit -= array.nbytes
+            array = _read_array(group, name, budget, kinds="fiubV")
             words.extend(field for field in group[name].dtype.names or () if field not in (array.dtype.names or ()))
             return array
 
         contents = from_arrays(list(arrays or group), read, extras)
-        notes = (*left_out(beside, ()), *(f"{note}, not numbers" for note in left_out(words, ())))
-        return contents._replace(notes=(*contents.notes, *notes)) if set(extras) >= set(EXTRAS) else contents
+    if set(extras) >= set(EXTRAS):
+        contents = contents.noted(*left_out(beside, ()), *(f"{note}, not numbers" for note in left_out(words, ())))
+    fields = contents._asdict().items()
+    return list(contents.notes), [_sent(name, part, send) for name, part in fields if isinstance(part, np.ndarray)]
+
+
+def _guarded(path: Path, work: Callable[..., Sent], *given: Any) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The notes and the arrays that `work` sends, by name."""
+    (notes, sent), data = guarded(work, "h5py", path, *given, size=most_bytes(path.stat().st_size))
+    arrays, at = dict[str, np.ndarray](), 0
+    for name, kind, shape in sent:
+        arrays[name] = np.ndarray(shape, kind, data.getbuffer(), at)  # type: ignore[attr-defined]
+        at += -(-arrays[name].nbytes // ALIGNED) * ALIGNED
+    return notes, arrays
+
+
+def _sent(name: str, array: np.ndarray, send: Send) -> tuple[str, str, tuple[int, ...]]:
+    """An array's name, type and shape, once its bytes are sent, in blocks."""
+    rows = array.reshape(-1) if array.ndim == 0 else array
+    for start in range(0, len(rows), step := max(1, BLOCK_BYTES // max(1, rows[:1].nbytes))):
+        if block := rows[start : start + step].tobytes():
+            send(block)
+    if rest := -array.nbytes % ALIGNED:
+        send(bytes(rest))
+    return name, array.dtype.str, array.shape
 
 
 def _group_of_points(file: Any) -> tuple[Any, list[str]]:
@@ -113,18 +155,16 @@ def _numbers(dtype: np.dtype) -> list[str]:
 def _opened(path: Path) -> Iterator[Any]:
     import h5py  # 0.1 s, and most files are of other formats
 
-    with file_errors(path):
-        check_file(path)
-        with h5py.File(path, "r") as file:
-            yield file
+    with h5py.File(path, "r") as file:
+        yield file
 
 
 def _read_array(
     file: Any,
     name: str,
+    budget: Budget,
     wanted: Shape | None = None,
     rows: int | None = None,
-    limit: int | None = None,
     kinds: str = "fiub",
 ) -> np.ndarray:
     """The data set of this name, once it is certain that its numbers are in the file and have the wanted shape."""
@@ -148,12 +188,14 @@ def _read_array(
     if array.size * array.dtype.itemsize > MOST_FROM_A_BYTE * array.id.get_storage_size():
         raise Refusal(f"data set '{name}' declares {array.shape}, more than the file holds")
     stored = array.id.get_create_plist()
-    if unknown := {stored.get_filter(i)[0] for i in range(stored.get_nfilters())} - FILTERS:
+    filters = [stored.get_filter(i)[0] for i in range(stored.get_nfilters())]
+    if unknown := set(filters) - FILTERS:
         raise Refusal(f"data set '{name}' is packed with filter {min(unknown)}, which is not read")
+    if len(set(filters)) < len(filters):
+        raise Refusal(f"data set '{name}' is packed several times over, which is not read")
     # A chunk is unpacked whole, however little of it is wanted.
-    needed = max(array.size, math.prod(array.chunks or ())) * array.dtype.itemsize
-    if limit is not None and needed > limit:
-        raise Refusal(f"data set '{name}' takes {needed} bytes, more than its file may declare")
+    unpacked = max(array.size, math.prod(array.chunks or ())) * array.dtype.itemsize
+    budget.charge(f"data set '{name}'", max(unpacked, array.size * size_in_memory(array.dtype)))
     if array.dtype.names:  # other fields may be words of any length, stored elsewhere in the file
         array = array.fields(_numbers(array.dtype))
     return np.asarray(array[(slice(None), slice(rows)) if len(array.shape) > 1 else ()])

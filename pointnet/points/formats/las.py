@@ -1,14 +1,13 @@
 """LAS and LAZ, what laser scanners and surveys give: a header and records of points, plain or packed with LASzip.
 
 Records are mapped into memory, not read, and converted where they are taken, so that a file may be of any size. LAZ is
-first unpacked into a temporary file, by lazrs in a process of its own (`unpack_laz.py`), within a time and a size.
+first unpacked into a temporary file, by lazrs in the kept process of `guard`, within a time and a size.
 
 Source: ASPRS, LAS Specification 1.4-R15; github.com/LASzip/LASzip, laszip.cpp (the record 22204).
 """
 
+import importlib
 import struct
-import subprocess
-import sys
 import tempfile
 from importlib.util import find_spec
 from itertools import pairwise
@@ -20,6 +19,7 @@ import numpy as np
 from pointnet.extras import MissingExtraError
 
 from ..errors import Refusal
+from ..guard import Send, guarded
 from ..sampling import unit_or_zero
 from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows
 from .names import left_out, places
@@ -48,7 +48,6 @@ SCALED = 8 | 16  # the bits that say so
 # The most points and bytes that a LAZ may unpack to, and how many more for each of its own bytes.
 MOST_POINTS, POINTS_OF_A_BYTE = 2_000_000, 1
 MOST_BYTES, BYTES_OF_A_BYTE = 100_000_000, 100
-SECONDS, POINTS_PER_SECOND = 20, 100_000  # for unpacking: lazrs does some millions per second
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -212,24 +211,35 @@ def _unpacked(path: Path, header: Header) -> Array:
     Raises:
         Refusal: lazrs is not installed, or cannot unpack them.
     """
-    found = find_spec("lazrs")
-    if found is None or found.origin is None:
+    if find_spec("lazrs") is None:
         raise Refusal(str(MissingExtraError("LAZ", "lazrs", "las")))
-    given = (Path(found.origin).parents[1], path, header.start, header.laszip.hex(), header.record, header.points)
-    script, limit = Path(__file__).with_name("unpack_laz.py"), SECONDS + header.points / POINTS_PER_SECOND
-    with tempfile.TemporaryFile() as unpacked:
-        try:
-            command = [sys.executable, "-S", "-E", *map(str, (script, *given))]
-            streams: Any = {"stdin": subprocess.DEVNULL, "stdout": unpacked, "stderr": subprocess.PIPE}
-            done = subprocess.run(command, timeout=limit, **streams)
-        except subprocess.TimeoutExpired as error:
-            raise Refusal(f"cannot be unpacked in {limit:.0f} s") from error
-        if done.returncode:
-            why = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"code {done.returncode}"]
-            is_ours = why[0].startswith("OSError")  # such as a full disk
-            damage = "" if is_ours else " (damaged, cut short or packed in a way that is not known)"
-            raise Refusal(f"cannot be unpacked{damage}: {why[0]}")
+    given = (header.start, header.laszip.hex(), header.record, header.points)
+    size = header.record * header.points
+    _, unpacked = guarded(send_unpacked, "lazrs", path, *given, size=size, sink=tempfile.TemporaryFile)
+    with unpacked:
+        unpacked.flush()
         return _mapped(unpacked, header, 0)
+
+
+def send_unpacked(path: Path, send: Send, start: int, laszip: str, record: int, left: int) -> None:
+    """Sends `left` records of `record` bytes, in the kept process; the packed ones begin at `start`.
+
+    Args:
+        laszip: the record of the file that describes its packing, in hexadecimal digits.
+    """
+    lazrs: Any = importlib.import_module("lazrs")
+    described = bytes.fromhex(laszip)
+    packed = lazrs.LazVlr(described).item_size()
+    if packed != record:
+        raise Refusal(f"its records are of {record} bytes, but {packed} are packed")
+    with path.open("rb") as file:
+        file.seek(start)
+        unpacker = lazrs.LasZipDecompressor(file, described)
+        while left:
+            block = bytearray(min(left, BLOCK) * record)
+            unpacker.decompress_many(block)
+            send(block)
+            left -= len(block) // record
 
 
 def _colors(rgb: Array) -> tuple[Array | None, tuple[str, ...]]:

@@ -10,8 +10,8 @@ import re
 import numpy as np
 
 from ..errors import Refusal
-from .contents import EXTRAS, Array, Contents, Extras
-from .polygons import Polygons, with_faces
+from .contents import EXTRAS, Array, Budget, Contents, Extras
+from .polygons import ROW, Polygons, with_faces
 from .scan import blocks_of_lines, numbers, quoted, unix_lines, words_per_line
 from .values import as_unit_colors
 
@@ -30,7 +30,7 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """An OBJ file's vertices and triangles; a vertex has the sum of the normals that faces give it."""
     data = re.sub(rb"\\\r?\n", b" ", unix_lines(data))
     points, paint, count, given, colored = bytearray(), bytearray(), 0, 0, 0  # a bytearray grows in place
-    normals, colors, corners, sizes, named = [NONE], [NONE], [], [], []
+    normals, colors, corners, sizes, named, budget = [NONE], [NONE], [], [], [], Budget(len(data))
     for block in blocks_of_lines(data):
         if b"#" in block:
             paint += b"".join(PAINT.findall(block))
@@ -43,6 +43,7 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
         if "normals" in extras:
             normals.append(_rows(NORMAL.findall(block), "normal")[0][:, :3])
         block_corners, block_sizes, names = _faces(block, count, given, "normals" in extras)
+        budget.charge("its faces", ROW * len(block_sizes))
         corners.append(block_corners)
         sizes.append(block_sizes)
         named.append(names)
@@ -61,7 +62,7 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
         contents = contents.noted("lines, curves and curved surfaces left out")
     if given:
         contents = _with_normals(contents, np.concatenate(normals), np.concatenate(named), polygons.corners)
-    return with_faces(contents, polygons, extras, counted_from=1) if is_mesh else contents
+    return with_faces(contents, polygons, extras, budget, counted_from=1) if is_mesh else contents
 
 
 def _painted(contents: Contents, paint: bytearray, colored: int, has_materials: bool) -> Contents:

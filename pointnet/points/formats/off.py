@@ -12,8 +12,8 @@ Source: Geomview's manual, "OFF files"; the glued counts are ModelNet's own.
 import re
 
 from ..errors import Refusal
-from .contents import EXTRAS, Contents, Extras
-from .polygons import polygons_of_text, with_faces
+from .contents import EXTRAS, Budget, Contents, Extras
+from .polygons import ROW, polygons_of_text, with_faces
 from .scan import numbers_of_lines, quoted, unix_lines
 from .values import as_unit_colors
 
@@ -45,13 +45,16 @@ def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
     contents = Contents(rows[:, :3], normals=normals, colors=colors, notes=notes)
     if not num_faces:
         return contents
+    budget = Budget(len(data))
+    budget.charge("its faces", ROW * num_faces)
     polygons = polygons_of_text(data[end:], num_faces)
     more = 0 if polygons.others is None else polygons.others.shape[1]
     if polygons.is_mixed:
         contents = contents.noted("colours of faces left out: not every face has one")
     elif more not in (0, 3, 4):
         contents = contents.noted(f"{more} more numbers per face left out, which are no colour")
-    return with_faces(contents, polygons, extras, polygons.others if more in (3, 4) and "colors" in extras else None)
+    colors = polygons.others if more in (3, 4) and "colors" in extras else None
+    return with_faces(contents, polygons, extras, budget, colors)
 
 
 def _header(data: bytes) -> tuple[bytes, int, int, int]:

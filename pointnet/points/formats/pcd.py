@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import Refusal
 from .columns import from_named
-from .contents import EXTRAS, Array, Contents, Extras, most_bytes
+from .contents import EXTRAS, Array, Budget, Contents, Extras, size_in_memory
 from .names import first_of_each
 from .scan import numbers, numbers_of_lines, quoted
 
@@ -36,7 +36,7 @@ def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
     elif encoding == "binary":
         columns = _from_bytes(data, start, count, fields)
     elif encoding == "binary_compressed":
-        columns = _from_compressed(data[start:], count, fields, most_bytes(len(data)))
+        columns = _from_compressed(data[start:], count, fields, Budget(len(data)))
     else:
         raise Refusal(f"DATA must be ascii, binary or binary_compressed, got {quoted(encoding)}")
     contents = from_named(columns, extras, [name for name, _ in fields])
@@ -121,14 +121,15 @@ def _from_bytes(data: bytes, start: int, count: int, fields: Fields) -> Columns:
     return first_of_each((name, table[f"{i}"][:, 0]) for i, (name, kind) in enumerate(fields) if kind.shape == ONE)
 
 
-def _from_compressed(data: bytes, count: int, fields: Fields, limit: int) -> Columns:
+def _from_compressed(data: bytes, count: int, fields: Fields, budget: Budget) -> Columns:
     """Fields one after another, each of all points, packed with LZF behind both sizes."""
     point = sum(kind.itemsize for _, kind in fields)
     packed, size = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4))
     if size != count * point:
         raise Refusal(f"declares {count} points of {point} bytes, but {size} bytes of them")
-    if packed > len(data) - 8 or size > limit:
+    if packed > len(data) - 8 or size > budget.left:
         raise Refusal(f"declares {packed} bytes that unpack to {size}, more than the file holds")
+    budget.charge("its points", count * sum(size_in_memory(kind) for _, kind in fields))
     unpacked = lzf_decompress(data[8 : 8 + packed], size)
     columns, start = Columns(), 0
     for name, kind in fields:

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..errors import Refusal
 from .columns import from_named
-from .contents import EXTRAS, Array, Contents, Extras
+from .contents import EXTRAS, Array, Budget, Contents, Extras
 from .ears import runs
 from .names import first_of_each, known_columns, left_out, places
-from .polygons import Polygons, polygons_of_text, whole_corners, with_faces
+from .polygons import ROW, Polygons, polygons_of_text, whole_corners, with_faces
 from .scan import blocks_of_lines, columns_of_lines, end_of_lines, numbers, quoted, unix_lines, words_per_line
 from .values import as_labels
 
@@ -57,9 +57,11 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
         order, elements, at = _header(data)
     _check_size(elements, len(data) - at, order == "=")
     needed = [i for i, element in enumerate(elements) if element.name in ("vertex", "face") and element.rows]
-    contents, faces, of_faces = None, Table({}), list[str]()
+    contents, faces, of_faces, budget = None, Table({}), list[str](), Budget(len(data))
     for element in elements[: max(needed, default=-1) + 1]:
         names = [prop.name for prop in element.properties] if element.name == "vertex" else []
+        if any(prop.length for prop in element.properties):
+            budget.charge(f"element {quoted(element.name)}", ROW * element.rows)
         table, at = _rows(data, at, element, order, known_columns(names, extras) or names)
         if element.name == "vertex":
             contents = from_named(table.columns, extras, names)
@@ -72,7 +74,7 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
     if faces.polygons is None:
         return contents
     colors, labels, notes = _of_faces(of_faces, faces.columns, extras)
-    return with_faces(contents.noted(*notes), faces.polygons, extras, colors, labels)
+    return with_faces(contents.noted(*notes), faces.polygons, extras, budget, colors, labels)
 
 
 def _of_faces(names: list[str], columns: Scalars, extras: Extras) -> tuple[Array | None, Array | None, tuple[str, ...]]:

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from ..errors import Refusal
 from ..sampling import crossed
-from .contents import EXTRAS, Array, Contents, Extras
+from .contents import EXTRAS, Array, Budget, Contents, Extras
 from .ears import cut_ears, runs
 from .scan import blocks_of_lines, numbers, words_per_line
 from .values import as_unit_colors, depth_note
 
 Indices = NDArray[np.int64]
 
+ROW = 24  # bytes that a polygon counts for, and a triangle
 BLOCK = 1 << 14  # corners of polygons that are cut together, so that temporary arrays stay small
 FOLDED = 1e-6  # the share of a polygon's area that its triangles may cover twice, as rounded coordinates make them
 # Polygons of more corners stay fans, and all do after so many tests of ears, which take a few seconds.
@@ -79,6 +80,7 @@ def with_faces(
     contents: Contents,
     polygons: Polygons,
     extras: Extras,
+    budget: Budget,
     colors: Array | None = None,
     labels: Array | None = None,
     counted_from: int = 0,
@@ -89,9 +91,10 @@ def with_faces(
     triangle, on which no point is drawn.
 
     Raises:
-        Refusal: as `check_indices`.
+        Refusal: as `check_indices`, or more triangles than the budget allows.
     """
     check_indices(polygons.corners, len(contents.vertices), counted_from)
+    budget.charge("the triangles of its faces", ROW * int(np.maximum(polygons.sizes - 2, 0).sum()))
     faces, polygon, notes = triangles_of(polygons, contents.vertices)
     if contents.colors is not None and colors is not None:
         colors, notes = None, (*notes, "colours of faces left out, since vertices have some")
@@ -115,15 +118,16 @@ def triangles_of(polygons: Polygons, vertices: Array) -> tuple[Indices, Indices 
         (F, 3) triangles, n - 2 for each polygon of n corners; (F,) the polygon each comes from, or None where every
         polygon is a triangle; and a note if some are cut otherwise than they should be.
     """
-    corners, sizes = (array.astype(np.int64, copy=False) for array in polygons[:2])
+    corners, sizes = polygons[:2]  # of the file's type: as int64 small ones would take eight times as much
     if (sizes == 3).all():
-        return corners.reshape(-1, 3), None, ()
+        return corners.reshape(-1, 3).astype(np.int64, copy=False), None, ()
     counts = np.maximum(sizes - 2, 0)
     first_corner, first_face = np.cumsum(sizes) - sizes, np.cumsum(counts) - counts
     faces, origins = np.empty((counts.sum(), 3), np.int64), np.repeat(np.arange(len(sizes)), counts)
-    for some in _blocks(sizes > 2, sizes):
-        first, step = np.repeat(first_corner[some], counts[some]), runs(np.zeros_like(some), counts[some])
-        faces[runs(first_face[some], counts[some])] = corners[np.stack([first, first + step + 1, first + step + 2], 1)]
+    for start in range(0, len(faces), BLOCK):
+        polygon = origins[start : start + BLOCK]
+        first, step = first_corner[polygon], np.arange(start, start + len(polygon)) - first_face[polygon]
+        faces[start : start + BLOCK] = corners[np.stack([first, first + step + 1, first + step + 2], 1)]
     tests, rough = MOST_TESTS, int((sizes > MOST_CORNERS).sum())
     for some in _blocks((sizes > 3) & (sizes <= MOST_CORNERS), sizes):
         folded, normals = _folded(vertices, faces[runs(first_face[some], counts[some])], counts[some])

@@ -43,13 +43,13 @@ def as_unit_colors(colors: Array) -> Array:
     rgb = np.asarray(colors[:, :3])
     if rgb.dtype == np.int8:  # "char" where "uchar" is meant
         rgb = rgb.view(np.uint8)
-    scaled = np.nan_to_num(rgb.astype(np.float32))
+    scaled = np.nan_to_num(rgb.astype(np.float32), copy=False)
     highest = 1 if rgb.dtype == np.uint8 or not rgb.size else float(scaled.max())
     if rgb.dtype.kind in "iu" or highest > 1.01:
         scaled /= np.float32(_full(highest))
     elif rgb.size and -1.01 <= scaled.min() < -0.01:
         scaled = (scaled + np.float32(1)) / np.float32(2)
-    return np.clip(scaled, 0, 1)
+    return np.clip(scaled, 0, 1, out=scaled)
 
 
 def depth_note(colors: Array) -> tuple[str, ...]:
