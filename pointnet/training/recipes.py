@@ -108,8 +108,8 @@ RECIPES["paper_scene"] = dataclasses.replace(
     norm_decay_rate=0.5,
 )  # fmt: skip
 
-# The defaults of `--model pointnet2` and `pointnet2_msg`: those of every classifier, dropped as in the released code, on
-# whole clouds: few points have other neighbours, and with as many centres are hardly faster.
+# The defaults of `--model pointnet2` and `pointnet2_msg`: those of every classifier, dropped as in the released code,
+# on whole clouds: few points have other neighbours, and with as many centres are hardly faster.
 RECIPES["pointnet2"] = TrainConfig(model="pointnet2", dropout=0.5, early_points=0)
 RECIPES["pointnet2_msg"] = dataclasses.replace(RECIPES["pointnet2"], model="pointnet2_msg", dropout=0.6)
 # The defaults of `--task part` and `--task scene` with `--model pointnet2`, of the published widths and dropout.
