@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import common, data, family, finetune, gpu, inference, memory, scene, segmentation
+from benchmarks import common, data, family, finetune, gpu, inference, memory, scene, segmentation, speedrun
 from pointnet import PointNetClassifier
 from pointnet.commands import train
 from pointnet.training.run_folder import read_config, read_metrics
@@ -25,6 +25,8 @@ from tests.helpers import (
     described,
     error_of,
     metrics_line,
+    tiny,
+    two_shapes,
     write_metrics,
     write_text,
 )
@@ -219,9 +221,10 @@ def test_the_benchmark_of_a_gpu_goes_on_where_it_stopped(tmp_path, monkeypatch, 
         gpu.Found(tmp_path, "another")
 
 
-def test_without_a_gpu_its_benchmark_says_so(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("benchmark", [gpu, speedrun], ids=["gpu", "speedrun"])
+def test_without_a_gpu_its_benchmark_says_so(tmp_path, monkeypatch, capsys, benchmark):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    gpu.main(["--out", str(tmp_path / "out")])
+    benchmark.main(["--out", str(tmp_path / "out")])
     assert capsys.readouterr().out == "no CUDA device: nothing was measured\n"
     assert not (tmp_path / "out").exists()
 
@@ -232,3 +235,16 @@ def test_the_benchmark_of_a_gpu_in_small(tmp_path, in_small, capsys):
     gpu.main(["--device", "cpu", "--out", str(tmp_path), *small])
     lines = re.findall(r"\| pointnet \| (\w+) \| (\w+) \| (\w+) \| [\d.]+ \|", capsys.readouterr().out)
     assert len(set(lines)) == len(lines) == 3 * 2 * 2
+
+
+def test_a_speedrun_ends_with_the_epoch_whose_validation_is_at_the_target(tmp_path):
+    train = two_shapes(per_class=12)
+    seconds, epochs = speedrun.timed(tiny(tmp_path / "reached"), train, 0.0)
+    assert (seconds > 0, epochs, len(read_metrics(tmp_path / "reached"))) == (True, 1, 1)
+    assert speedrun.timed(tiny(tmp_path / "never", epochs=2), train, 2.0)[1] == 0
+
+
+def test_a_speedrun_looks_at_the_test_split_once_at_its_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(speedrun.RECIPES, "fast", tiny("unused", batch_size=8))
+    speedrun.main(["--root", SAMPLES, "--device", "cpu", "--target", "0", "--out", str(tmp_path / "out")])
+    assert re.search(r"; [\d.]+ s to 0.0% on validation; [\d.]+% on test\n$", capsys.readouterr().out)
