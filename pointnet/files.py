@@ -1,16 +1,31 @@
-"""Writing files so that a reader never sees half of one, and naming what they hold."""
+"""Writing files so that a reader never sees half of one, reading them back, and naming what they hold."""
 
+import contextlib
+import errno
+import functools
 import hashlib
 import os
+import platform
+import re
+import shutil
+import stat
+import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 AnyPath = str | os.PathLike[str]
 
+HOST = re.sub(r"\W", "-", platform.node())[:64]
+TEMPORARY = re.compile(r"\.pointnet-(\d+)-(.*)-\w{8}\.part")  # the process that makes it, and its machine
+DAY = 24 * 60 * 60  # seconds; nobody writes one file for so long
+
 
 def write_atomically(path: AnyPath, data: bytes | Iterable[bytes], durable: bool = True) -> None:
     """Writes beside `path` and renames into place: whatever happens, the old file or the new one is there, whole.
+
+    The first write to a folder removes what killed processes left in it (`sweep`).
 
     Args:
         data: the bytes, whole or piece by piece.
@@ -21,18 +36,73 @@ def write_atomically(path: AnyPath, data: bytes | Iterable[bytes], durable: bool
         OSError: the folder is missing or cannot be written, or the disk is full; the old file is untouched.
     """
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    sweep(path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(), suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.writelines([data] if isinstance(data, bytes) else data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:  # of the file that is wanted, whatever the temporary one is called
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def temporary_prefix() -> str:
+    """How the name of a temporary file or folder of this process begins; it ends with eight letters and ".part"."""
+    return f".pointnet-{os.getpid()}-{HOST}-"
+
+
+@functools.cache
+def sweep(folder: Path) -> None:
+    """Removes the temporary files and folders in it whose process was killed; of other machines those a day old.
+
+    Once per folder and process.
+    """
+    for path in folder.glob(".pointnet-*.part"):
+        with contextlib.suppress(OSError):  # another process is quicker, or the folder is read-only
+            found, status = TEMPORARY.fullmatch(path.name), path.lstat()
+            if found is None or not (_is_gone(*found.groups()) or time.time() - status.st_mtime > DAY):
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def _is_gone(pid: str, host: str) -> bool:
+    """Whether a process of this machine has ended; False where that cannot be known."""
+    if host != HOST or sys.platform == "win32":  # there os.kill ends the process that it asks for
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def check_regular(path: AnyPath) -> None:
+    """OSError unless it is a regular file or a link to one: a pipe or a device could be read for ever."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
+        raise OSError(errno.EINVAL, f"is {kind}, not a file", os.fspath(path))
+
+
+def read_file(path: AnyPath) -> bytes:
+    """The bytes of a file that `check_regular` lets pass. OSError where it cannot be read."""
+    check_regular(path)
+    return Path(path).read_bytes()
 
 
 def content_hash(path: Path) -> str:

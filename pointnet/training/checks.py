@@ -17,9 +17,10 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import spread
 from pointnet.devices import deterministic_algorithms, find_device
 from pointnet.evaluation.evaluate import EVALUATION_BATCH
+from pointnet.files import sweep, temporary_prefix
 from pointnet.world import World
 
-from .fit import check_trainable, discard, fit, open_run, train_epochs, training_parts
+from .fit import begin, check_trainable, discard, fit, open_run, train_epochs, training_parts
 from .loader import count_batches, count_steps
 from .run import Progress, Run
 from .run_folder import check_free
@@ -45,7 +46,8 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
         check_trainable(train, config, world)
         check_free(config.out)
         disk = next(folder for folder in Path(config.out).absolute().parents if folder.is_dir())
-        made = tempfile.mkdtemp(prefix=".dry-run-", dir=disk) if world.writes else None
+        sweep(disk)
+        made = tempfile.mkdtemp(".part", temporary_prefix(), disk) if world.writes else None
     folder = world.gather(made)[0]
     held_out = 0.5 if config.val_fraction else 0.0
     few = spread(train, config.batch_size * (4 if held_out else 2))
@@ -57,6 +59,7 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
     try:
         with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
             run, val = open_run(short, few, False, world)
+            begin(run, resume=False)
             epochs: list[Mapping[str, Any]] = list(islice(train_epochs(run, val, check, discard), 2))
         fit(short, few, few_tests, resume=True, log=discard, after_epoch=epochs.append)
     finally:

@@ -22,6 +22,7 @@ from pointnet.models.pretrained import Pretrained
 from pointnet.models.weights import save_config
 from pointnet.world import World
 
+from .claim import claimed
 from .loader import count_batches
 from .network import OF_NETWORK, Loss, Own, is_own
 from .run import Run
@@ -66,8 +67,8 @@ def fit(
 
     Raises:
         ValueError: data that cannot train a network, a `model` whose logits are not as above, a run folder that is
-            taken, or missing with `resume`, more skipped steps than `config.skip_limit`, or more processes than a
-            batch has clouds.
+            taken, that another process writes, or missing with `resume`, more skipped steps than `config.skip_limit`,
+            or more processes than a batch has clouds.
         Stopped: SIGTERM or SIGINT came; the run is saved as it was between two steps.
         OSError: the run folder cannot be written; the last checkpoint is still good.
         AgreedError: in place of the others, where several processes train: one of them had such an error.
@@ -77,25 +78,34 @@ def fit(
     with world.together():
         check_data(config, train, test)
     run, val = open_run(config, train, resume, world, Own(model, loss))
-    device = f"{run.device}, {world.size} processes" if world.size > 1 else run.device
-    samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
-    log(f"{samples}; {device}, {config.precision}; {config.out}/")
-    of_network = [] if resume else [run.origin, *lines_on_network(run)]
-    for line in filter(None, [*of_network, *lines_on_data(config, run.train, val)]):
-        log(line)
-    with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
-        for metrics in train_epochs(run, val, check, log):
+    with claimed(config.out, world):
+        begin(run, resume)
+        for line in first_lines(run, val, resume):
+            log(line)
+        with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
+            for metrics in train_epochs(run, val, check, log):
+                with world.together():
+                    if after_epoch is not None:
+                        after_epoch(metrics)
+            result = final_result(run, val, test, check)
             with world.together():
-                if after_epoch is not None:
-                    after_epoch(metrics)
-        result = final_result(run, val, test, check)
+                if world.writes:
+                    write_result(config.out, result)
+            check()
     chosen = run.history[result["selected_epoch"] - 1]
     for line in lines_on_result(config, val, run.history[-1], chosen):
         log(line)
-    with world.together():
-        if world.writes:
-            write_result(config.out, result)
     return result
+
+
+def first_lines(run: Run, val: LabelledClouds, resume: bool) -> Iterator[str]:
+    """Lines on what is about to be trained, on what, and where to."""
+    config, size = run.config, run.world.size
+    device = f"{run.device}, {size} processes" if size > 1 else run.device
+    samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
+    yield f"{samples}; {device}, {config.precision}; {config.out}/"
+    of_network = [] if resume else [run.origin, *lines_on_network(run)]
+    yield from filter(None, [*of_network, *lines_on_data(config, run.train, val)])
 
 
 def open_run(
@@ -105,7 +115,7 @@ def open_run(
     world: World,
     own: Own = Own(),  # noqa: B008  # it is immutable
 ) -> tuple[Run, LabelledClouds]:
-    """The run of these settings, new or resumed, and its validation split."""
+    """The run of these settings as it is before its first step, and its validation split; nothing is written."""
     out = Path(config.out)
     with world.together():
         device = find_device(config.device)
@@ -113,13 +123,21 @@ def open_run(
         check_trainable(train, config, world)
         if not resume:
             check_free(out)
-        elif begun := (out / CONFIG).is_file():
+        elif (out / CONFIG).is_file():
             check_epochs(out, config.epochs)
     run = Run.start(config, train, device, world, own)
     with world.together():
         if len(set(world.gather(run.identity["data"]))) > 1:
             raise ValueError("the processes of the run do not have the same data; all need the same --root")
+    return run, val
+
+
+def begin(run: Run, resume: bool) -> None:
+    """Writes the run folder, which is claimed, or takes the run up from it."""
+    config, world, out = run.config, run.world, Path(run.config.out)
+    with world.together():
         if world.writes and not resume:
+            check_free(out)  # once more: another run may have ended here in the meantime
             create_run_folder(run)
     with world.together():
         if not world.writes and not (out / CONFIG).exists():
@@ -127,9 +145,8 @@ def open_run(
             raise ValueError(f"{out}: {reason}")
         if resume:
             run.restore(out / CHECKPOINT)
-            if world.writes and begun:
+            if world.writes and (out / CONFIG).is_file():
                 write_config(out, dataclasses.replace(read_config(out), epochs=config.epochs))
-    return run, val
 
 
 def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: Log) -> Iterator[dict[str, Any]]:
@@ -235,7 +252,6 @@ def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) ->
 
 def create_run_folder(run: Run) -> None:
     """Creates the folder with all that is known before the first step: settings, and how to build the model."""
-    Path(run.config.out).mkdir(parents=True, exist_ok=True)
     describe_model(run, run.contract)
     write_config(run.config.out, run.config)
 

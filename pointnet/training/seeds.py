@@ -9,14 +9,17 @@ from pointnet.evaluation.tasks import titles_of
 from pointnet.world import AgreedError, World
 
 from . import run_folder
+from .claim import HOLDER, LOCK, claimed
 from .run_folder import CHECKPOINT, CONFIG, Result, check_free, seed_folder
 from .settings import TrainConfig
+
+OneRun = Callable[[TrainConfig, bool], Result]
 
 
 def run_seeds(
     config: TrainConfig,
     seeds: Sequence[int],
-    run: Callable[[TrainConfig, bool], Result],
+    run: OneRun,
     resume: bool = False,
     log: Callable[[str], None] = print,
 ) -> Result:
@@ -34,14 +37,21 @@ def run_seeds(
     Raises:
         ValueError: a folder that is taken, or what `run` raises, with the seed.
     """
-    world, out = World.current(), Path(config.out)
+    world = World.current()
+    with claimed(config.out, world):
+        return _run_claimed(config, seeds, run, resume, log, world)
+
+
+def _run_claimed(
+    config: TrainConfig, seeds: Sequence[int], run: OneRun, resume: bool, log: Callable[[str], None], world: World
+) -> Result:
+    """As `run_seeds`, in a folder that no other process writes."""
+    out, results = Path(config.out), {}
     with world.together():
         if world.writes:
             if not resume:
                 check_free(out)
-            out.mkdir(parents=True, exist_ok=True)
             run_folder.write_config(out, config, seeds)
-    results = {}
     for count, seed in enumerate(seeds, 1):
         folder = seed_folder(out, seed)
         finished = resume and run_folder.is_finished(folder, config.epochs)
@@ -52,9 +62,8 @@ def run_seeds(
                 done = run_folder.read_result(folder) if finished else None
             results[seed] = done or run(one, (folder / CHECKPOINT).exists())
         except ValueError as error:
-            if world.writes and [path.name for path in out.iterdir()] == [CONFIG]:  # no run has begun in it
+            if world.writes and {path.name for path in out.iterdir()} <= {CONFIG, LOCK, HOLDER}:  # no run has begun
                 (out / CONFIG).unlink()
-                out.rmdir()
             kind = AgreedError if isinstance(error, AgreedError) else ValueError
             raise kind(f"seed {seed}: {error}") from error
     summary = summarize(results)
