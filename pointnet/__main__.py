@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pointnet.commands.flags import COMMANDS, PROG, command_parser, one_line, quiet_without_reader
 from pointnet.extras import MissingExtraError
-from pointnet.names import check_name
+from pointnet.names import check_name, say
 
 
 @quiet_without_reader
@@ -25,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError, MissingExtraError) as error:
-        print(f"{PROG}: error: {one_line(error)}", file=sys.stderr)
+        say(f"{PROG}: error: {one_line(error)}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

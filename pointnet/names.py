@@ -2,7 +2,9 @@
 
 import difflib
 import os
+import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -32,6 +34,11 @@ def no_folder(path: str | os.PathLike[str]) -> str:
 def printable(text: str) -> str:
     """The same text for one line of a terminal: � for each character that cannot be printed, such as a line break."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Prints text, in which anything may be quoted; only its line breaks reach the terminal as they are."""
+    print("\n".join(map(printable, text.split("\n"))), file=file or sys.stdout, flush=True)
 
 
 def check_name(what: str, name: str, known: Iterable[str]) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -237,6 +240,22 @@ def tiny(out, **changes) -> TrainConfig:
 def started(data: LabelledClouds, **changes) -> Run:
     """A run before its first step."""
     return Run.start(tiny("unused", **changes), data, torch.device("cpu"), World())
+
+
+@contextmanager
+def before_long(seconds: int = 20) -> Iterator[None]:
+    """Fails what takes longer, such as waiting for a pipe that nobody writes to."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError(f"still waiting after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def quiet(line: str) -> None:

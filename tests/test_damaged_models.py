@@ -1,10 +1,12 @@
 """Model folders that are damaged, cut short, or of something else: each is refused in one line that names the file."""
 
 import json
+import os
 import pickle
 import random
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from safetensors.torch import save_file
 
 from pointnet import PointNetClassifier, load_model
 from pointnet.models.weights import digest
-from tests.helpers import SMALL, described
+from tests.helpers import SMALL, before_long, described
 
 
 @pytest.fixture
@@ -134,8 +136,35 @@ def test_a_config_that_describes_no_model_is_one_clear_line(folder, content):
     assert_refused(folder, "config.json: (does not describe a model of this library|not a model's config)")
 
 
-def test_a_config_that_lies_about_sizes_takes_no_memory(folder):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"widths": [[10**6], [10**6, 16]]},  # 4 TB
+        {"widths": [[8], [8] * 20_000]},
+        {"head_widths": [8] * 20_000},
+        {"tnet_widths": [[8] * 20_000, [8]]},
+    ],
+    ids=["wide", "deep", "deep head", "deep T-Net"],
+)
+def test_a_config_that_asks_for_more_than_the_weights_hold_is_refused_at_once(folder, arguments):
     config = json.loads((folder / "config.json").read_text())
-    config["arguments"]["widths"] = [[10**6], [10**6, 16]]  # 4 TB
+    config["arguments"] |= arguments
     (folder / "config.json").write_text(json.dumps(config))
-    assert_refused(folder, "model.safetensors: does not fit the model in config.json")
+    started = time.process_time()
+    assert_refused(folder, "config.json: does not describe a model of this library: it asks for more (wide )?layers")
+    assert time.process_time() - started < 2, "a network of 20,000 layers takes half a minute"
+
+
+def test_what_is_no_file_is_refused_and_never_waited_for(folder):
+    for name in ("model.safetensors", "config.json"):
+        path = folder / name
+        path.unlink()
+        os.mkfifo(path)
+        with before_long():
+            assert_refused(folder, "model.safetensors: is a pipe, not a file|config.json: no model here")
+        path.unlink()
+        path.mkdir()
+        assert_refused(folder, "model.safetensors: is a folder, not a file|config.json: no model here")
+        path.rmdir()
+        path.symlink_to("/dev/zero")
+        assert_refused(folder, "model.safetensors: is a device, not a file|config.json: no model here")

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import resource
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import h5py
 import numpy as np
@@ -13,7 +15,7 @@ from pointnet import load_model
 from pointnet.datasets import ModelNet
 from pointnet.evaluation.contract import Contract
 from pointnet.models.ports import load_port
-from tests.helpers import SAMPLES, error_of
+from tests.helpers import SAMPLES, before_long, error_of
 from tests.ports import PortClassifier, trained
 
 
@@ -198,6 +200,34 @@ def test_a_damaged_or_missing_file_is_one_clear_line(saved, tmp_path):
         load_port(tmp_path / "nowhere.pth")
     with pytest.raises(ValueError, match="cannot be read"):
         load_port(tmp_path)
+
+
+def peak() -> int:
+    """The most memory that this process ever had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_a_file_that_stands_for_far_more_than_its_size_is_refused_before_it_is_made(port, tmp_path):
+    state, path, before = port.state_dict(), tmp_path / "x.pth", peak()
+    wide = torch.zeros(1, 1, 1).expand(40_000, 20_000, 1)  # 3.2 GB
+    torch.save({"feat.conv1.weight": torch.zeros(8, 3, 1), "feat.conv2.weight": wide}, path)
+    with pytest.raises(ValueError, match=r"x.pth: its [\d,]+ bytes stand for 3,200,000,096, as its tensors repeat"):
+        load_port(path)
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\0" * 20_000_000)
+    with pytest.raises(ValueError, match=r"x.pth: its [\d,]+ bytes unpack to 20,000,000"):
+        load_port(path)
+    tall = torch.zeros(30_000, 1, 1)  # whose network has layers of 30,000 x 30,000
+    torch.save(state | {f"feat.conv{i}.weight": tall for i in (2, 3)}, path)
+    with pytest.raises(ValueError, match="x.pth: not a PointNet of a known port: it asks for more wide layers than"):
+        load_port(path)
+    assert peak() - before < 500e6
+
+
+def test_a_pipe_is_no_file_of_weights(tmp_path):
+    os.mkfifo(tmp_path / "x.pth")
+    with before_long(), pytest.raises(ValueError, match="x.pth: cannot be read: is a pipe, not a file"):
+        load_port(tmp_path / "x.pth")
 
 
 def test_names_for_the_classes_must_be_as_many(saved, tmp_path, capsys):

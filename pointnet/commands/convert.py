@@ -17,7 +17,7 @@ from pointnet.models import (
     Pretrained,
 )
 from pointnet.models.ports import load_port
-from pointnet.names import printable
+from pointnet.names import printable, say
 from pointnet.points.read import SUFFIXES
 
 
@@ -43,7 +43,7 @@ def run(flags: Namespace) -> int:
         raise ValueError(f"{error}; {wanted}") from error
     model.preprocessing = Contract.of(model).as_json()
     model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
-    print("\n".join([f"{out}/: {what_it_is(model)}", *what_was_taken(model, flags)]))
+    say("\n".join([f"{out}/: {what_it_is(model)}", *what_was_taken(model, flags)]))
     return 0
 
 

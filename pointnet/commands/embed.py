@@ -12,7 +12,7 @@ from pointnet.devices import find_device, use_threads
 from pointnet.files import write_atomically
 from pointnet.inference.embed import Embedding, embed_each, with_encoder
 from pointnet.inference.inputs import find_files, lines_of_folders
-from pointnet.names import printable
+from pointnet.names import printable, say
 from pointnet.points.read import PointCloudFileError
 
 
@@ -25,14 +25,14 @@ def run(flags: Namespace) -> int:
     files, model = find_files(flags.files), with_encoder(flags.model).to(device)
     found = list[Embedding]()
     for line in lines_of_folders(flags.files):
-        print(printable(line), file=sys.stderr)
+        say(printable(line), sys.stderr)
     for each in embed_each(files, model, flags.up, flags.num_points, flags.columns, flags.vertices):
         if isinstance(each, PointCloudFileError):
-            print(printable(str(each)), file=sys.stderr, flush=True)
+            say(printable(str(each)), sys.stderr)
             continue
         found.append(each)
         for note in each.notes:
-            print(printable(f"{each.file}: {note}"), file=sys.stderr, flush=True)
+            say(printable(f"{each.file}: {note}"), sys.stderr)
     if not found:
         raise ValueError(f"{out}: not written: no file could be read")
     arrays: dict[str, Any] = {
@@ -44,5 +44,5 @@ def run(flags: Namespace) -> int:
     np.savez(stream, **arrays)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, stream.getvalue())
-    print(f"wrote {out}: {', '.join(f'{name} {array.shape}' for name, array in arrays.items())}; {threads}")
+    say(f"wrote {out}: {', '.join(f'{name} {array.shape}' for name, array in arrays.items())}; {threads}")
     return 0 if len(found) == len(files) else 1

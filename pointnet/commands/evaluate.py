@@ -19,7 +19,7 @@ from pointnet.evaluation.evaluate import check_taught, evaluate
 from pointnet.evaluation.tasks import Task, task_of
 from pointnet.inference.judge import Judge, Trust
 from pointnet.models import PointNetClassifier, PointNetModel, load_model
-from pointnet.names import printable
+from pointnet.names import printable, say
 from pointnet.training.run_folder import CONFIG, read_config
 
 WIDTH = 79  # of the table
@@ -37,13 +37,13 @@ def run(flags: Namespace) -> int:
     data, where = open_data(flags, task, contract)
     check_taught(model, data, flags.run, where)
     if not flags.json:
-        print(threads, flush=True)
+        say(threads)
     scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
     for line in data.left_out():
-        print(line, file=sys.stderr)
+        say(line, sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)
-    print(json.dumps(scores) if flags.json else text_of(scores, task))
+    say(json.dumps(scores) if flags.json else text_of(scores, task))
     return 0
 
 

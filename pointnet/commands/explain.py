@@ -11,7 +11,7 @@ def run(flags: Namespace) -> int:
     """Writes the page where --out says, or into this folder and opens it."""
     path = Path(flags.out or "explain.html")
     write_explanation(path)
-    print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB; any browser shows it, offline")
+    say(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB; any browser shows it, offline")
     if not flags.out:
         webbrowser.open(path.resolve().as_uri())
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from pointnet.inference.cases import kinds_of
 from pointnet.inference.export import SIZES, SUFFIXES, TOLERANCE, export_model, what_it_takes
 from pointnet.models import load_model
-from pointnet.names import check_name
+from pointnet.names import check_name, say
 
 
 def run(flags: Namespace) -> int:
@@ -17,12 +17,12 @@ def run(flags: Namespace) -> int:
     path = Path(flags.out or f"{stem}{SUFFIXES[flags.format]}")
     largest = export_model(model, path, flags.format)
     sizes = ", ".join(f"({clouds}, {max(points, model.least_points):,})" for clouds, points in SIZES)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, for any number of clouds and points")
-    print(f"it takes {what_it_takes(model)}")
+    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, for any number of clouds and points")
+    say(f"it takes {what_it_takes(model)}")
     solids = len(kinds_of(model))
-    print(f"its logits at {sizes} differ from the model's by at most {largest:.0e} ({TOLERANCE:.0e} allowed)")
+    say(f"its logits at {sizes} differ from the model's by at most {largest:.0e} ({TOLERANCE:.0e} allowed)")
     if solids:
-        print(f"for {solids} solids it answers as the library does: the same labels, logits within {TOLERANCE:.0e}")
+        say(f"for {solids} solids it answers as the library does: the same labels, logits within {TOLERANCE:.0e}")
     else:
-        print("its answers were not compared: no file of points has the model's channels")
+        say("its answers were not compared: no file of points has the model's channels")
     return 0

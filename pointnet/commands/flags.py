@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from pointnet import __version__
-from pointnet.names import did_you_mean, printable
+from pointnet.names import did_you_mean, printable, say
 
 PROG = "python -m pointnet"  # works wherever the library does; the script `pointnet` and it are the same
 VERSION = f"pointnet-shared-mlp {__version__}, Python {platform.python_version()}"
@@ -265,7 +265,7 @@ def quiet_without_reader(main: Callable[..., int]) -> Callable[..., int]:
             code = NO_READER
         except OSError as error:  # a full disk
             if code != REFUSED:
-                print(f"{PROG}: error: {one_line(error)}", file=sys.stderr)
+                say(f"{PROG}: error: {one_line(error)}", sys.stderr)
             code = REFUSED
         for stream in (sys.stdout, sys.stderr):  # Python flushes both once more when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

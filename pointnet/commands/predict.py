@@ -17,7 +17,7 @@ from pointnet.inference.inputs import as_model, find_files, lines_of_folders
 from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
 from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel
-from pointnet.names import check_name, printable
+from pointnet.names import check_name, printable, say
 from pointnet.pages.viewer import MOST_CLOUDS, View, file_view, write_page
 from pointnet.points.read import PointCloud, PointCloudFileError
 
@@ -43,18 +43,18 @@ def run(flags: Namespace) -> int:
         if getattr(flags, flag) is not None and task not in tasks:
             raise ValueError(f"--{flag} is for the task {' or '.join(tasks)}, not {task}")
     for line in lines_of_folders(flags.files):
-        print(printable(line), file=sys.stderr)
+        say(printable(line), sys.stderr)
     code, answers, answer = 0, [], classified if task == "classification" else labelled
     for found in answer(flags, files, model.to(device), threads):
         if isinstance(found, PointCloudFileError):
             code = 1
-            print(printable(str(found)), file=sys.stderr, flush=True)
+            say(printable(str(found)), sys.stderr)
         elif not flags.json:
-            print(printable(found[0]), flush=True)
+            say(printable(found[0]))
         elif found[1] is not None:
             answers.append(found[1])
     if flags.json:
-        print(json.dumps(answers, indent=2))
+        say(json.dumps(answers, indent=2))
     return code
 
 

@@ -15,12 +15,12 @@ def run(flags: Namespace) -> int:
     report = write_report(flags.run, flags.out, flags.root, flags.device, flags.download)
     analysis = report.analysis
     if analysis is None:
-        print(f"nothing evaluated: {report.missing}", file=sys.stderr)
+        say(f"nothing evaluated: {report.missing}", sys.stderr)
     else:
         for line in analysis.data.left_out():
-            print(line, file=sys.stderr)
+            say(line, sys.stderr)
         scores = analysis.confusion.result()
         right = f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right"
-        print(f"{right}, {scores['mean_class_accuracy']:.2%} mean over classes; {threads}")
-    print(f"wrote {report.page}")
+        say(f"{right}, {scores['mean_class_accuracy']:.2%} mean over classes; {threads}")
+    say(f"wrote {report.page}")
     return 0 if analysis else 1

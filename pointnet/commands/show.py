@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from pointnet.datasets import DATASETS_OF, PointCloudFileError
-from pointnet.names import did_you_mean, did_you_mean_path, printable
+from pointnet.names import did_you_mean, did_you_mean_path, printable, say
 from pointnet.pages.show import show_data, show_files
 
 
@@ -16,7 +16,7 @@ def run(flags: Namespace) -> int:
         count = 1024 if flags.num_points is None else flags.num_points
         how = flags.root, flags.split, count, flags.per_class, flags.out, flags.columns or "", flags.download
         for text in show_data(flags.what[0], *how):
-            print(text, flush=True)
+            say(text)
         return 0
     for word in flags.what:
         if not Path(word).exists():
@@ -28,6 +28,6 @@ def run(flags: Namespace) -> int:
     paths = [Path(word) for word in flags.what]
     for found in show_files(paths, flags.num_points, flags.up, flags.out, flags.columns, flags.vertices):
         is_error = isinstance(found, PointCloudFileError)
-        print(printable(str(found)), file=sys.stderr if is_error else sys.stdout, flush=True)
+        say(printable(str(found)), sys.stderr if is_error else sys.stdout)
         code |= is_error
     return code

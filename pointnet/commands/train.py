@@ -13,7 +13,7 @@ from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.tasks import TASKS
 from pointnet.extras import MissingExtraError
-from pointnet.names import printable
+from pointnet.names import printable, say
 from pointnet.pages.curves import draw_curves
 from pointnet.training import Stopped, fit, run_folder
 from pointnet.training.checks import dry_run, profile
@@ -46,7 +46,7 @@ def main(words: Sequence[str] | None = None, prog: str = "train.py") -> int:
         except (ValueError, OSError, MissingExtraError, RuntimeError, Stopped, KeyboardInterrupt) as error:
             code, line = ending(error, command)
             if line:
-                print(line, file=sys.stderr)
+                say(line, sys.stderr)
             return code
 
 
@@ -72,7 +72,7 @@ def train(command: Command) -> None:
     """Does what the command asks for. Every process of a run under torchrun calls it."""
     config, resume = command.config, command.resume
     world = World.current()
-    log = print if world.writes else discard
+    log = say if world.writes else discard
     keep_freed_memory()
     log(use_threads(config.threads))
     with world.together():
@@ -113,12 +113,12 @@ def run(config: TrainConfig, training: LabelledClouds, test: LabelledClouds | No
     writes = World.current().writes
     scalars = ScalarLog(config.out) if config.tensorboard and writes else None
     with closing(scalars) if scalars else nullcontext():
-        result = fit(config, training, test, resume, print, scalars)
+        result = fit(config, training, test, resume, say, scalars)
     if writes:
         try:
             draw_curves(config.out)
         except (ValueError, OSError) as error:  # the run is complete without them
-            print(f"no curves: {one_line(error)}")
+            say(f"no curves: {one_line(error)}")
     return result
 
 

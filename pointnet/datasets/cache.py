@@ -3,12 +3,14 @@
 What a file gave is named after its name, its content and the settings; the array after its files, in order. So a cache
 is never stale, a file that is added or changed is the only one that is sampled again, and an interrupted cache goes on
 with the next file. Everything is written beside its place and renamed, so that processes that make the same cache at
-once do no harm.
+once do no harm. What is read back is checked by its hash: what is damaged, or no file, is made again, and reported.
 
     <name>.npy           the clouds of some files in order, (S, C, K) float32
     <name>.json          what is in it: a `Listing`
     <name>.pieces/       of a cache that is being made, what each file gave
     contents-*.json      the sha256 of each file, and the status that it had then
+
+Each JSON has a line before it, its sha256.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
+import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,12 +34,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pointnet.files import content_hash, files_of, write_atomically
+from pointnet.files import DAY, check_regular, content_hash, files_of, read_file, write_atomically
+from pointnet.names import say
 from pointnet.points.read import PointCloudFileError
 
 from .workers import WorkerDiedError, on_all_cores
 
 DIGEST = 32  # bytes of a sha256
+WEEK = 7 * DAY  # after which the pieces of a cache that nobody finished are removed
 ATTEMPTS = 5  # another process may remove what this one is about to use
 Sampler = Callable[[Path], NDArray[np.float32]]
 Shape = tuple[int, int]
@@ -79,11 +86,13 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
         name = hashlib.sha256("".join(by_key).encode()).hexdigest()[:16]
         for folder in _folders(root):
             held = _opened(folder / name, shape)
-            if held is not None and held.keys == list(by_key):
+            if held is not None and held.keys == list(by_key) and not held.damaged():
                 bad = [PointCloudFileError(by_key[key], reason) for key, reason in held.bad.items()]
                 bad = sorted([*bad, *failing.values()], key=lambda error: str(error.path))
                 made_of = [by_key[key] for key, clouds in held.clouds().items() for _ in range(len(clouds))]
                 return CachedClouds(held.points, made_of, bad)
+            if held is None and os.path.lexists(array := f"{folder / name}.npy"):
+                say(f"{array}: damaged, or of an earlier version; made again", sys.stderr)
         folder = _writable(root)
         failed = _make(by_key, contents, sampler, shape, folder / name)
         failing |= failed  # transient failures are reported but not cached
@@ -113,15 +122,34 @@ def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
     """What `write_note` has kept for the data set in `root`; empty if that is nothing, or damaged."""
     known: dict[str, Any] = {}
     for folder in reversed(_folders(root)):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            known |= json.loads((folder / _note(root, kind, settings)).read_text(encoding="utf-8"))
+        path = folder / _note(root, kind, settings)
+        try:
+            known |= _read_json(path)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        except (OSError, ValueError, TypeError):
+            say(f"{path}: damaged; made again", sys.stderr)
     return known
 
 
 def write_note(known: dict[str, Any], root: Path, kind: str, settings: str = "") -> None:
     """Keeps it with the caches, if they can be written."""
     with contextlib.suppress(OSError):
-        write_atomically(_writable(root) / _note(root, kind, settings), json.dumps(known).encode())
+        _write_json(_writable(root) / _note(root, kind, settings), known)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a line with the sha256 of the next, then JSON."""
+    content = json.dumps(value).encode()
+    write_atomically(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What `_write_json` wrote. OSError or ValueError where it is missing or damaged."""
+    first, newline, content = read_file(path).partition(b"\n")
+    if newline and first != hashlib.sha256(content).hexdigest().encode():
+        raise ValueError(f"{path}: does not match its sha256")
+    return dict(json.loads(content if newline else first))  # earlier versions wrote JSON alone
 
 
 def _note(root: Path, kind: str, settings: str) -> str:
@@ -156,57 +184,55 @@ def _status(file: Path) -> list[int]:
 
 
 class Held(NamedTuple):
-    """A cached array and its listing, the other three."""
+    """A cached array and its listing, the other four."""
 
-    points: NDArray[np.float32]  # (S, C, K)
+    points: np.memmap[Any, np.dtype[np.float32]]  # (S, C, K)
     keys: list[str]  # of the files, in order
     bad: dict[str, str]  # why there are no clouds of some of them
     counts: list[int]  # how many clouds there are of each of the others
+    hashes: list[int]  # and the hash of these
 
     def clouds(self) -> dict[str, NDArray[np.float32]]:
         """The clouds (n, C, K) of each file that could be read, by its key."""
         good = [key for key in self.keys if key not in self.bad]
         return dict(zip(good, np.split(self.points, np.cumsum(self.counts)), strict=False))
 
+    def damaged(self) -> set[str]:
+        """The keys of the files whose clouds are not as they were written."""
+        with open(str(self.points.filename), "rb") as file:  # read, not mapped: mapped pages would count as memory in use
+            file.seek(self.points.offset)
+            pieces = zip(self.clouds().items(), self.hashes, strict=True)
+            return {key for (key, clouds), wanted in pieces if piece_hash(file.read(clouds.nbytes)) != wanted}
+
+
+# Of accidents: who can write the array can write its hashes too. SHA-256 takes twice as long, BLAKE2b five times.
+piece_hash = zlib.crc32
+
 
 def _opened(path: Path, shape: Shape) -> Held | None:
     """The cache of this name, or None where it is missing, damaged, or of another shape."""
+    array = path.with_suffix(".npy")
     try:
+        check_regular(array)
         # Copy on write: PyTorch wants memory it may write to, and nothing must reach the file.
-        points: NDArray[np.float32] = np.load(path.with_suffix(".npy"), mmap_mode="c")
-        held = Held(points, **json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+        points: Any = np.load(array, mmap_mode="c")
+        held = Held(points, **_read_json(path.with_suffix(".json")))
         right = points.shape == (sum(held.counts), *shape) and points.dtype == np.float32
-        return held if right and len(held.counts) + len(held.bad) == len(held.keys) else None
+        right = right and len(held.counts) + len(held.bad) == len(held.keys) == len(held.hashes) + len(held.bad)
+        return held if right else None
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _make(files: Mapping[str, Path], contents: Contents, sampler: Sampler, shape: Shape, whole: Path) -> Errors:
-    """Makes the cache `whole` of the files by their keys; or returns those that cannot be read just now."""
-    pieces = whole.with_suffix(".pieces")
-    pieces.mkdir(exist_ok=True)
-    others = {path: held for path in whole.parent.glob("*.json") if (held := _opened(path, shape)) is not None}
-    earlier = {key: clouds for held in others.values() for key, clouds in held.clouds().items()}
-    missing = [key for key in files if key not in earlier and not _is_whole(pieces / key)]
-    make = partial(_make_piece, files=files, contents=contents, sampler=sampler, shape=shape, pieces=pieces)
-    there, made = len(files) - len(missing), on_all_cores(make, missing)
-    bar = tqdm(made, "sampling once", len(files), initial=there, unit=" files", leave=False, disable=None)
-    try:
-        failed = {error.path: error for error in bar if error is not None}
-    except WorkerDiedError as error:
-        first, *others_read = (files[key] for key in error.args)
-        names = ", ".join(file.name for file in others_read)
-        reason = f"a process died (out of memory?) while it read this file or one of {names}"
-        raise PointCloudFileError(first, reason) from error
-    if not failed:
-        with contextlib.suppress(FileNotFoundError):  # another process was quicker, and has removed the pieces
-            _join(list(files), earlier, shape, pieces, whole)
-        shutil.rmtree(pieces, ignore_errors=True)
-        for path, held in others.items():
-            if set(held.keys) < set(files):  # the new cache has all that is in it
-                path.with_suffix(".npy").unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-    return failed
+def _whole_pieces(folder: Path, shape: Shape) -> tuple[dict[Path, Held], dict[str, NDArray[np.float32]]]:
+    """The caches in a folder, and the clouds in them by their keys, without those that are damaged."""
+    others = {path: held for path in folder.glob("*.json") if (held := _opened(path, shape)) is not None}
+    whole: dict[str, NDArray[np.float32]] = {}
+    for path, held in others.items():
+        if damaged := held.damaged():
+            say(f"{path.with_suffix('.npy')}: {len(damaged)} of {len(held.counts)} damaged; made again", sys.stderr)
+        whole |= {key: clouds for key, clouds in held.clouds().items() if key not in damaged}
+    return others, whole
 
 
 # What one file gave begins with one of these bytes: its clouds follow, or the reason why there are none. It ends with
@@ -237,20 +263,43 @@ def _make_piece(
     return None
 
 
+def _content(piece: Path) -> bytes:
+    """What `_make_piece` wrote, without its hash. OSError where it is missing or damaged."""
+    data = read_file(piece)
+    if data[-DIGEST:] != hashlib.sha256(data[:-DIGEST]).digest():
+        raise FileNotFoundError(piece)
+    return data[:-DIGEST]
+
+
 def _is_whole(piece: Path) -> bool:
-    """Whether what `_make_piece` wrote is there, undamaged."""
-    data = piece.read_bytes() if piece.exists() else b""
-    return data[-DIGEST:] == hashlib.sha256(data[:-DIGEST]).digest()
+    """Whether what `_make_piece` wrote is there, undamaged; a folder in its place is removed."""
+    try:
+        return bool(_content(piece))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        shutil.rmtree(piece, ignore_errors=True)
+        return False
+
+
+def _remove_pieces(whole: Path) -> None:
+    """Removes the pieces of a cache that is made, and those of others that nobody has gone on with for a week."""
+    shutil.rmtree(whole.with_suffix(".pieces"), ignore_errors=True)
+    for pieces in whole.parent.glob("*.pieces"):
+        with contextlib.suppress(OSError):
+            if time.time() - pieces.stat().st_mtime > WEEK:
+                shutil.rmtree(pieces, ignore_errors=True)
 
 
 def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Shape, pieces: Path, whole: Path) -> None:
     """Writes the clouds as one array, those of one file at a time in memory; its listing before the array."""
     bad: dict[str, str] = {}
     counts: dict[str, int] = {}
+    hashes: list[int] = []
     for key in keys:
         if key in earlier:
             counts[key] = len(earlier[key])
-        elif (content := (pieces / key).read_bytes()[:-DIGEST]).startswith(BAD):
+        elif (content := _content(pieces / key)).startswith(BAD):
             bad[key] = content[1:].decode(errors="replace")
         else:
             counts[key] = (len(content) - 1) // (4 * shape[0] * shape[1])
@@ -258,10 +307,12 @@ def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Sh
     with tempfile.NamedTemporaryFile(dir=pieces, delete=False) as file:
         np.lib.format.write_array_header_1_0(file, header)
         for key in counts:  # written, not mapped: mapped pages would count as memory in use
-            file.write(earlier[key].tobytes() if key in earlier else (pieces / key).read_bytes()[1:-DIGEST])
+            clouds = earlier[key].tobytes() if key in earlier else _content(pieces / key)[1:]
+            hashes.append(piece_hash(clouds))
+            file.write(clouds)
         file.flush()
         os.fsync(file.fileno())
     os.chmod(file.name, 0o644)
-    listing = {"keys": keys, "bad": bad, "counts": list(counts.values())}
-    write_atomically(whole.with_suffix(".json"), json.dumps(listing).encode())
+    listing = {"keys": keys, "bad": bad, "counts": list(counts.values()), "hashes": hashes}
+    _write_json(whole.with_suffix(".json"), listing)
     os.replace(file.name, whole.with_suffix(".npy"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pointnet.files import AnyPath
-from pointnet.names import check_name
+from pointnet.names import check_name, say
 from pointnet.points.features import WORDS, Range, feature_names
 from pointnet.points.read import DatasetNotFoundError
 
@@ -127,7 +127,7 @@ def open_dataset(
             hint = f"--download fetches it ({archive.size_text})"
             raise DatasetNotFoundError(error.path, f"{error.reason}; {hint}") from error
     parent = Path(root).parent if Path(root).name == archive.folder else Path(root)
-    folder = fetch(archive, parent, log=partial(print, file=sys.stderr))  # a command may print its result alone
+    folder = fetch(archive, parent, log=partial(say, file=sys.stderr))  # a command may print its result alone
     try:
         return open_split()
     except DatasetNotFoundError as error:

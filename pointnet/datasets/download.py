@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pointnet.extras import MissingExtraError
 from pointnet.files import AnyPath, content_hash
+from pointnet.names import say
 
 Log = Callable[[str], object]
 
@@ -57,7 +58,7 @@ class DownloadError(OSError):
     """A data set that could not be downloaded or unpacked; one line that names the file and the reason."""
 
 
-def download(archive: Archive, root: AnyPath = "data", log: Log = print) -> Path:
+def download(archive: Archive, root: AnyPath = "data", log: Log = say) -> Path:
     """The folder of an archive's data set, root / archive.folder, downloaded if it is not there.
 
     Size, source and licence are logged before the first byte comes. A file put by hand at root / archive.file is used

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pointnet.files import AnyPath
+from pointnet.files import AnyPath, read_file
 from pointnet.names import no_folder
 from pointnet.points.frame import rotated_y_up_to_z_up, swapped_y_and_z
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, checked_labels, read_hdf5
@@ -69,7 +69,7 @@ def find_release(
 def read_lines(path: Path) -> list[str]:
     """The lines of a text in UTF-8, stripped, without blank ones."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PointCloudFileError(path, f"cannot be read: {error}") from error
     return [line.strip() for line in lines if line.strip()]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pointnet.files import AnyPath
+from pointnet.files import AnyPath, read_file
 from pointnet.points.formats.scan import quoted
 from pointnet.points.frame import check_up, in_unit_sphere, rotated_y_up_to_z_up
 from pointnet.points.read import PointCloudFileError, checked_labels, read_hdf5, read_table
@@ -280,7 +280,7 @@ def _read_parts(path: Path, folders: Mapping[str, str]) -> list[Part]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path))
     except (OSError, ValueError, RecursionError) as error:
         raise PointCloudFileError(path, f"cannot be read: {error}") from error
 

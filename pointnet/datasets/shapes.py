@@ -16,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointnet.files import write_atomically
+from pointnet.files import check_regular, write_atomically
 from pointnet.points.frame import in_unit_sphere
 
 from .clouds import UNIT_SPHERE, LabelledClouds, LabelledPoints
@@ -159,6 +159,7 @@ def _cached(path: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.uin
     """`_generate(split)`, from the file at `path` if it holds that; else made and written there."""
     try:
         # Opened here because np.load leaves a damaged archive open.
+        check_regular(path)
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             points, parts = file["points"], file["parts"]
         if points.shape == (len(BUILDERS) * COUNTS[split], 3, NUM_POINTS) and parts.shape == points[:, 0].shape:

@@ -15,22 +15,27 @@ the published networks:
 - dropout before the head's last norm, not after its ReLUs: the same in eval, not in further training.
 """
 
+import errno
+import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate, count, takewhile
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor, nn
 
-from pointnet.files import AnyPath
+from pointnet.files import AnyPath, check_regular
 
 from .encoder import PointNetEmbedder, PointNetModel
 from .family_ports import Family, exchange_y_and_z, family_model, is_of_family
 from .pointnet import PointNetClassifier
+from .pretrained import no_larger_than
 from .segmentation import PointNetPartSegmenter, PointNetSegmenter
 
 # Where our names begin so, theirs begin so; behind that, theirs are numbered in the order of the layers.
@@ -40,6 +45,7 @@ WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "network")  # of t
 # Clouds they are trained on, unless their user chose otherwise.
 NUM_POINTS = {PointNetPartSegmenter: 2048, PointNetSegmenter: 4096}
 SCENE_CHANNELS = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")
+MOST_OF_SIZE = 10  # times the bytes of a file, its weights take; tensors may share some
 # Networks of other kinds, by a name that they have in a state dict.
 OTHERS = {
     r"fp\d\.": "a PointNet++ that labels points",
@@ -80,7 +86,8 @@ def load_port(
     state = _read_state(path)
     try:
         sizes = [*map(len, (parts or {}).values())]
-        model: Any = family_model(state) if is_of_family(state) else _model_of(_common_names(state), sizes)
+        with no_larger_than(state):
+            model: Any = family_model(state) if is_of_family(state) else _model_of(_common_names(state), sizes)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         reason, kind = f"no {error}" if isinstance(error, KeyError) else error, "PointNet"
         kind += " or DGCNN" if is_of_family(state) else ""
@@ -131,6 +138,7 @@ IGNORED: list[Any] = [(_Ignored, name) for name in (*NUMPY, "argparse.Namespace"
 def _read_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of `torch.save`, without the prefixes that wrappers of a network give its names."""
     try:
+        size = check_unpacked(path)
         with torch.serialization.safe_globals(IGNORED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -150,11 +158,24 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(held, Mapping) and "param_groups" in held:
             found = ", but that of an optimizer; the network's is what is wanted"
         raise ValueError(f"{path}: holds no state dict, tensors by their names{found}")
+    if (total := sum(tensor.numel() * tensor.element_size() for tensor in held.values())) > MOST_OF_SIZE * size:
+        raise ValueError(f"{path}: its {size:,} bytes stand for {total:,}, as its tensors repeat what it holds")
     state = {re.sub(r"^((module|_orig_mod|model|net)\.)+", "", str(name)): value for name, value in held.items()}
     for pattern, kind in OTHERS.items() if not is_of_family(state) else ():
         if any(re.match(pattern, name) for name in state):
             raise ValueError(f"{path}: holds {kind}; only networks of known ports are converted")
     return state
+
+
+def check_unpacked(path: Path) -> int:
+    """The size of a file; OSError where it is no regular one, or an archive of much more than that."""
+    check_regular(path)
+    size, unpacked = path.stat().st_size, 0
+    with suppress(BadZipFile), ZipFile(path) as archive:  # what is no archive is left to PyTorch
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > MOST_OF_SIZE * size:
+        raise OSError(errno.EFBIG, f"its {size:,} bytes unpack to {unpacked:,}", os.fspath(path))
+    return size
 
 
 def _common_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

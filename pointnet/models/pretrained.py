@@ -3,13 +3,15 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pointnet.files import AnyPath, write_atomically
 from pointnet.layers.folding import fold_norms
@@ -18,6 +20,7 @@ from . import weights
 
 M = TypeVar("M", bound="Pretrained")
 MODELS: dict[str, type[Any]] = {}  # the subclasses of `Pretrained` that have a name, by it
+ROOM = 4  # times what the weights hold; a network may make layers that it does not keep
 
 
 class Pretrained(nn.Module):
@@ -116,6 +119,26 @@ class Pretrained(nn.Module):
         return model
 
 
+@contextmanager
+def no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it a network is built no further than these weights could fill it, whatever its arguments are."""
+    room = [ROOM * len(state), ROOM * sum(tensor.numel() for tensor in state.values())]
+    thread = threading.get_ident()
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and threading.get_ident() == thread:
+            room[:] = room[0] - 1, room[1] - parameter.numel()
+            if min(room) < 0:
+                what = "layers" if room[0] < 0 else "wide layers"
+                raise ValueError(f"it asks for more {what} than the weights can fill")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def load_folder(
     name: AnyPath,
     hub: bool = False,
@@ -128,7 +151,8 @@ def load_folder(
     config = weights.read_config(folder)
     state = weights.read_weights(folder, config.get("sha256"))
     try:
-        model: Any = _build(config["model"], config["arguments"]) if own is None else own
+        with no_larger_than(state):
+            model: Any = _build(config["model"], config["arguments"]) if own is None else own
         if not isinstance(model, Pretrained):
             model.arguments = dict(config["arguments"])
         model.classes, model.preprocessing = tuple(config["classes"]), dict(config["preprocessing"])

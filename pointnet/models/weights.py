@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pointnet.extras import MissingExtraError
-from pointnet.files import AnyPath, write_atomically
+from pointnet.files import AnyPath, read_file, write_atomically
 from pointnet.names import did_you_mean, did_you_mean_path
 
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
@@ -78,9 +78,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """What `save_config` wrote. ValueError, which names the file, for anything but a JSON object."""
     path = folder / CONFIG_FILE
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(read_file(path)))
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a model's config: {error}") from error
+        raise ValueError(f"{path}: not a model's config: {getattr(error, 'strerror', None) or error}") from error
 
 
 def save_weights(folder: AnyPath, state: Mapping[str, Tensor]) -> str:
@@ -100,7 +100,7 @@ def read_weights(folder: Path, sha256: str | None = None) -> dict[str, Tensor]:
     path = folder / WEIGHTS_FILE
     content = b""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         with safe_open(path, framework="pt") as file:
             # Copied, since the file may change under a view of it.
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118

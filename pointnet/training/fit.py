@@ -20,6 +20,7 @@ from pointnet.evaluation.trust import measure_trust
 from pointnet.models import PointNetModel, load_model
 from pointnet.models.pretrained import Pretrained
 from pointnet.models.weights import save_config
+from pointnet.names import say
 from pointnet.world import World
 
 from .claim import claimed
@@ -39,7 +40,7 @@ def fit(
     train: LabelledClouds,
     test: LabelledClouds | None = None,
     resume: bool = False,
-    log: Log = print,
+    log: Log = say,
     after_epoch: Callable[[Mapping[str, Any]], None] | None = None,
     model: nn.Module | None = None,
     loss: Loss | None = None,

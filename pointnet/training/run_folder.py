@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pointnet.evaluation.tasks import titles_of
-from pointnet.files import AnyPath, write_atomically
+from pointnet.files import AnyPath, read_file, write_atomically
 from pointnet.names import did_you_mean_path
 
 from .settings import TrainConfig, with_values
@@ -157,7 +157,7 @@ def read_result(out: AnyPath) -> Result:
     path = Path(out) / RESULT
     kinds = {"seconds": int | float, "samples_per_second": int | float, "environment": dict}
     try:
-        result = dict(json.loads(path.read_text(encoding="utf-8")))
+        result = dict(json.loads(read_file(path)))
         scores = [result[split] for split in ("test", "val") if result[split] is not None]
         for value in (score[name] for score in scores for name in titles_of(score)):
             float(value)

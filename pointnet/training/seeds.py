@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pointnet.evaluation.tasks import titles_of
+from pointnet.names import say
 from pointnet.world import AgreedError, World
 
 from . import run_folder
@@ -21,7 +22,7 @@ def run_seeds(
     seeds: Sequence[int],
     run: OneRun,
     resume: bool = False,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
 ) -> Result:
     """Calls `run(config, resume)` once per seed, and writes the summary of the results to `config.out`/result.json.
 
