@@ -15,9 +15,17 @@ EPYC. docs/training.md says what else was measured, docs/records holds the logs.
 The usual flags: python train.py --help; all of them: --help_all. What a run folder holds: README.md.
 """
 
+import importlib
 import sys
 
-from pointnet.commands.train import main
+from pointnet.commands.flags import whole_program
+
+
+@whole_program
+def main() -> int:
+    """Trains. PyTorch is loaded here, so that a signal is answered in the meantime."""
+    return int(importlib.import_module("pointnet.commands.train").main())
+
 
 if __name__ == "__main__":
     sys.exit(main())

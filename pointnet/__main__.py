@@ -4,14 +4,14 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from pointnet.commands.flags import COMMANDS, PROG, command_parser, one_line, quiet_without_reader
+from pointnet.commands.flags import COMMANDS, PROG, command_parser, one_line, whole_program
 from pointnet.extras import MissingExtraError
 from pointnet.names import check_name, say
 
 
-@quiet_without_reader
+@whole_program
 def main(words: Sequence[str] | None = None) -> int:
-    """The exit code of a command: 0 done, 1 done except for files that cannot be read, 2 refused, 130 stopped."""
+    """The exit code of a command: 0 done, 1 done except for files that cannot be read, 2 refused, 130, 143 stopped."""
     words = sys.argv[1:] if words is None else list(words)
     try:
         if not words:
@@ -27,9 +27,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MissingExtraError) as error:
         say(f"{PROG}: error: {one_line(error)}", sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import webbrowser
 from argparse import Namespace
 from pathlib import Path
 
+from pointnet.names import say
 from pointnet.pages.explain import write_explanation
 
 

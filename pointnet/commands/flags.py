@@ -5,10 +5,14 @@ Every error of the parser is one line on stderr, with the nearest known word for
 
 import os
 import platform
+import signal
 import sys
+import threading
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter, _ArgumentGroup
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
+from types import FrameType
 from typing import Any, NoReturn
 
 from pointnet import __version__
@@ -18,7 +22,7 @@ PROG = "python -m pointnet"  # works wherever the library does; the script `poin
 VERSION = f"pointnet-shared-mlp {__version__}, Python {platform.python_version()}"
 EXIT_CODES = (
     "exit codes: 0 done; 1 done, except for files that cannot be read; 2 refused, in one line; 130 stopped; "
-    "141 nobody reads the output. The words of a flag may be joined by - or _"
+    "141 nobody reads the output; 143 ended by SIGTERM. The words of a flag may be joined by - or _"
 )
 REFUSED, NO_READER = 2, 141  # exit codes; 128 + SIGPIPE, which Windows does not have
 COMMANDS = {
@@ -248,15 +252,47 @@ def add_device(parser: ArgumentParser) -> None:
 FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert, embed, explain)}
 
 
-def quiet_without_reader(main: Callable[..., int]) -> Callable[..., int]:
-    """The same command, but with exit code NO_READER and no message if the reader closed the pipe, as `| head` does."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: as Ctrl-C, it ends the command where it is, and what is half done is put away on the way out."""
+
+    signum = signal.SIGTERM
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Within it SIGTERM raises `Terminated`, unless somebody else answers it.
+
+    Processes of torchrun are left as they are: while they wait for each other, no Python would run to raise it.
+    """
+    in_main, by_torchrun = threading.current_thread() is threading.main_thread(), "TORCHELASTIC_RUN_ID" in os.environ
+    if not in_main or by_torchrun or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def whole_program(main: Callable[..., int]) -> Callable[..., int]:
+    """The same command, which ends without a traceback: stopped by a signal, it says so, and where the reader closed
+    the pipe, as `| head` does, nothing."""
 
     @wraps(main)
     def wrapped(*words: Any) -> int:
         code = 0
         try:
             try:
-                code = main(*words)
+                with terminated_as_interrupted():
+                    code = main(*words)
+            except KeyboardInterrupt as error:
+                code = stopped(error)
+                say("\nstopped", sys.stderr)
             finally:  # what is still held back, while an error can be caught
                 if sys.stdout is not None:
                     sys.stdout.flush()
@@ -272,6 +308,11 @@ def quiet_without_reader(main: Callable[..., int]) -> Callable[..., int]:
         return code
 
     return wrapped
+
+
+def stopped(error: BaseException) -> int:
+    """The exit code of a command that a signal stopped."""
+    return 128 + int(getattr(error, "signum", signal.SIGINT))
 
 
 def one_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """`python -m pointnet predict`: the class of each file, or the labels of its points as a PLY and a page."""
 
+import errno
 import json
 import os
 import sys
@@ -20,6 +21,8 @@ from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel
 from pointnet.names import check_name, printable, say
 from pointnet.pages.viewer import MOST_CLOUDS, View, file_view, write_page
 from pointnet.points.read import PointCloud, PointCloudFileError
+
+from .flags import one_line
 
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
@@ -105,12 +108,18 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
         names = ", ".join(categories)
         yield from wrapped(f"labels are more certain if --category gives the objects' category: {names}")
     width, kind = max(len(str(file)) for file in files), "parts" if task == "part" else task
-    for name, found in zip(output_names(files), clouds, strict=True):
+    for file, name, found in zip(files, output_names(files), clouds, strict=True):
         if isinstance(found, PointCloudFileError):
             yield found
             continue
         ply = out / f"{name}.{kind}.ply"
-        found.write_ply(ply)
+        try:
+            found.write_ply(ply)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            yield PointCloudFileError(file, f"its labels are not written: {one_line(error)}")
+            continue
         shares = [f"{label} {share:.1%}" for label, share in found.shares.items()]
         more = [f"{len(shares) - MOST_SHARES} more"] if len(shares) > MOST_SHARES else []
         text = f"{found.file!s:{width}}  {len(found.points):>9,} points: {', '.join(shares[:MOST_SHARES] + more)}"

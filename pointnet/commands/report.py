@@ -4,6 +4,7 @@ import sys
 from argparse import Namespace
 
 from pointnet.devices import keep_freed_memory, use_threads
+from pointnet.names import say
 from pointnet.pages.report import write_report
 from pointnet.pages.report_sections import SPLIT_NAMES
 

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
@@ -24,11 +23,11 @@ from pointnet.training.settings import TrainConfig
 from pointnet.training.tensorboard import ScalarLog, check_tensorboard
 from pointnet.world import AgreedError, World, is_lost_process, joined_world, launched_by_torchrun, restart_count
 
-from .flags import one_line, quiet_without_reader
+from .flags import one_line, stopped, whole_program
 from .train_flags import Command, parse_command, taught_by
 
 
-@quiet_without_reader
+@whole_program
 def main(words: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Runs the command line; returns the exit code. `prog` is the program in messages."""
     command = parse_command(words, prog)
@@ -54,12 +53,11 @@ def ending(error: BaseException, command: Command) -> tuple[int, str]:
     """The exit code of a run that ended early, and the line to print; it is empty where another process prints it."""
     world = World.current()
     if isinstance(error, Stopped | KeyboardInterrupt):
-        signum = error.signum if isinstance(error, Stopped) else signal.SIGINT
         following = "nothing was saved yet"
         if not command.preview and run_folder.has_checkpoint(command.config.out):
             call = f"torchrun as before, with {command.prog}" if launched_by_torchrun() else command.call
             following = f"to go on: {call} --resume --out {shlex.quote(command.config.out)}"
-        return 128 + signum, f"\nstopped; {following}" if world.writes else ""
+        return stopped(error), f"\nstopped; {following}" if world.writes else ""
     if isinstance(error, RuntimeError):
         if not (launched_by_torchrun() and is_lost_process(error)):
             raise error

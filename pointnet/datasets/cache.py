@@ -199,7 +199,8 @@ class Held(NamedTuple):
 
     def damaged(self) -> set[str]:
         """The keys of the files whose clouds are not as they were written."""
-        with open(str(self.points.filename), "rb") as file:  # read, not mapped: mapped pages would count as memory in use
+        # Read, not mapped: mapped pages would count as memory in use.
+        with open(str(self.points.filename), "rb") as file:
             file.seek(self.points.offset)
             pieces = zip(self.clouds().items(), self.hashes, strict=True)
             return {key for (key, clouds), wanted in pieces if piece_hash(file.read(clouds.nbytes)) != wanted}
@@ -233,6 +234,33 @@ def _whole_pieces(folder: Path, shape: Shape) -> tuple[dict[Path, Held], dict[st
             say(f"{path.with_suffix('.npy')}: {len(damaged)} of {len(held.counts)} damaged; made again", sys.stderr)
         whole |= {key: clouds for key, clouds in held.clouds().items() if key not in damaged}
     return others, whole
+
+
+def _make(files: Mapping[str, Path], contents: Contents, sampler: Sampler, shape: Shape, whole: Path) -> Errors:
+    """Makes the cache `whole` of the files by their keys; or returns those that cannot be read just now."""
+    pieces = whole.with_suffix(".pieces")
+    pieces.mkdir(exist_ok=True)
+    others, earlier = _whole_pieces(whole.parent, shape)
+    missing = [key for key in files if key not in earlier and not _is_whole(pieces / key)]
+    make = partial(_make_piece, files=files, contents=contents, sampler=sampler, shape=shape, pieces=pieces)
+    there, made = len(files) - len(missing), on_all_cores(make, missing)
+    bar = tqdm(made, "sampling once", len(files), initial=there, unit=" files", leave=False, disable=None)
+    try:
+        failed = {error.path: error for error in bar if error is not None}
+    except WorkerDiedError as error:
+        first, *others_read = (files[key] for key in error.args)
+        names = ", ".join(file.name for file in others_read)
+        reason = f"a process died (out of memory?) while it read this file or one of {names}"
+        raise PointCloudFileError(first, reason) from error
+    if not failed:
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker, and has removed the pieces
+            _join(list(files), earlier, shape, pieces, whole)
+        _remove_pieces(whole)
+        for path, held in others.items():
+            if set(held.keys) < set(files):  # the new cache has all that is in it
+                path.with_suffix(".npy").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+    return failed
 
 
 # What one file gave begins with one of these bytes: its clouds follow, or the reason why there are none. It ends with

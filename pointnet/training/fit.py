@@ -208,6 +208,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
             held = familiar and familiar.as_json()
             contract = dataclasses.replace(run.contract, temperature=temperature, familiar=held)
             describe_model(run, contract)
+    check()
     if len(val) and isinstance(val, LabelledPoints):  # all points now
         scores = evaluate(best, val, run.device, check, world, task=run.task)
         result["val"] = {name: scores[name] for name in run.task.titles}
