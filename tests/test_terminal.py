@@ -1,0 +1,112 @@
+"""What reaches a terminal: no text from outside moves its cursor, and a signal ends a command in one line."""
+
+import ast
+import os
+import shutil
+import signal
+
+import pytest
+
+from pointnet import __main__ as command_line
+from pointnet.commands import train
+from pointnet.names import say
+from tests.helpers import ON_SAMPLES, ROOT, two_shapes
+
+ESCAPES = "\x1b]0;mine\x07\x1b[2J\u202e"  # sets the title, wipes the screen, writes from right to left
+STOOL = ROOT / "data" / "samples" / "files" / "stool.xyz"
+
+
+def assert_printable(text: str) -> None:
+    assert text.replace("\n", "").isprintable(), text
+
+
+def test_say_keeps_line_breaks_and_nothing_else_that_moves_the_cursor(capsys):
+    say(f"one\ntwo {ESCAPES}\r\tthree\udc80")
+    printed = capsys.readouterr().out
+    assert printed.startswith("one\ntwo �]0;mine��[2J����three�\n")
+    assert_printable(printed)
+
+
+def test_nothing_else_prints():
+    for path in (ROOT / "pointnet").rglob("*.py"):
+        names = {node.func.id for node in ast.walk(ast.parse(path.read_text())) if is_call_by_name(node)}
+        names |= {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+        assert "print" not in names or path.name == "names.py", path
+
+
+def is_call_by_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A set of one's own whose classes, files and root have hostile names."""
+    for kind in "ab":
+        folder = tmp_path / f"root{ESCAPES}" / f"{kind}{ESCAPES}"
+        folder.mkdir(parents=True)
+        for i in range(3):
+            shutil.copy(STOOL, folder / f"{i}{ESCAPES}.xyz")
+        (folder / f"broken{ESCAPES}.xyz").write_text(ESCAPES)
+        (folder / f"other.{ESCAPES}").touch()
+    return tmp_path / f"root{ESCAPES}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "show folder --root {root} --out {out}",
+        "show {root} --out {out}",
+        "show folder --root {out} --out {out}",
+        "evaluate pointnet_shapes --dataset folder --root {root}",
+        "predict {root} --model pointnet_shapes",
+        "predict nowhere{escapes} --model {escapes}",
+        "{escapes}",
+        "show --{escapes} shapes",
+        "convert nowhere{escapes}",
+    ],
+)
+def test_hostile_names_and_arguments_reach_the_terminal_printable(capsys, hostile, tmp_path, words):
+    known = {"root": str(hostile), "out": str(tmp_path / f"out{ESCAPES}"), "escapes": ESCAPES}
+    try:
+        command_line.main([word.format(**known) for word in words.split()])
+    except SystemExit as error:
+        assert error.code == 2  # noqa: PT017  # argparse
+    for text in capsys.readouterr():
+        assert_printable(text)
+
+
+def test_a_file_whose_labels_would_have_too_long_a_name_fails_alone(capsys, tmp_path):
+    files = [tmp_path / f"{name}.xyz" for name in ("a", "n" * (os.pathconf(tmp_path, "PC_NAME_MAX") - 4), "z")]
+    for file in files:
+        shutil.copy(STOOL, file)
+    assert command_line.main(["predict", "--task", "part", *map(str, files), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith(f"{files[1]}: its labels are not written: ")
+    assert printed.err.endswith("File name too long\n")
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.xyz.parts.ply", "parts.html", "z.xyz.parts.ply"]
+
+
+@pytest.mark.parametrize("when", ["open_dataset", "draw_curves", "summary"])
+def test_sigterm_before_and_after_training_ends_as_within_it(capsys, monkeypatch, tmp_path, when):
+    def end(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+
+    (tmp_path / "x").mkdir()
+    if when != "open_dataset":
+        (tmp_path / "x" / "checkpoint.pt").touch()
+        monkeypatch.setattr(train, "fit", lambda *_: {})
+        monkeypatch.setattr(train, "open_dataset", lambda *_, **__: two_shapes(per_class=2))
+        monkeypatch.setattr(train, "draw_curves", lambda _: None)
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(train, when, end)
+    assert train.main([*ON_SAMPLES, "--out", str(tmp_path / "x")]) == 143
+    following = "nothing was saved yet" if when == "open_dataset" else "to go on: python train.py --resume --out"
+    assert f"stopped; {following}" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_while_modules_are_loaded_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(command_line.importlib, "import_module", lambda _: signal.raise_signal(signal.SIGTERM))
+    assert command_line.main(["train", "--epochs", "1"]) == 143
+    assert capsys.readouterr().err == "\nstopped\n"
