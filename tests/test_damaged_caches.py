@@ -1,0 +1,112 @@
+"""What is wrong with a cache is noticed by its hashes and made again; what is no file is never waited for."""
+
+import os
+import random
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointnet.datasets import PointCloudFileError, cache
+from pointnet.datasets.cache import cached_clouds, read_note, write_note
+from tests.helpers import before_long
+
+LISTING = f"{'?' * 16}.json"  # of a cache
+
+
+def numbered(file: Path, log: Path | None = None) -> np.ndarray:
+    """Stands for sampling: the file's first byte, everywhere; what it does is written down."""
+    if log is not None:
+        with log.open("a") as stream:
+            stream.write(f"{file.name}\n")
+    return np.full((3, 4), file.read_bytes()[0], np.float32)
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    root = tmp_path / "set"
+    root.mkdir()
+    made = [root / f"{i:04d}.bin" for i in range(31)]
+    for i, file in enumerate(made):
+        file.write_bytes(bytes([i]))
+    return made
+
+
+def test_a_flipped_bit_anywhere_in_a_cache_never_reaches_the_points(files, tmp_path, capsys):
+    root, log, flips = files[0].parent, tmp_path / "log", random.Random(0)
+    sampler = partial(numbered, log=log)
+    wanted = cached_clouds(files[1:], sampler, (3, 4), "a", root).points.copy()
+    for pattern in ("*.npy", LISTING):
+        for _ in range(20):
+            (path,) = (root / ".cache").glob(pattern)
+            damaged = bytearray(path.read_bytes())
+            damaged[flips.randrange(len(damaged))] ^= 1 << flips.randrange(8)
+            path.write_bytes(damaged)
+            np.testing.assert_array_equal(cached_clouds(files[1:], sampler, (3, 4), "a", root).points, wanted)
+    (path,) = (root / ".cache").glob("*.npy")
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    log.unlink()
+    capsys.readouterr()
+    np.testing.assert_array_equal(cached_clouds(files[1:], sampler, (3, 4), "a", root).points, wanted)
+    assert log.read_text() == "0030.bin\n", "the damaged piece alone is made again"
+    assert capsys.readouterr().err == f"{path}: 1 of 30 damaged; made again\n"
+
+
+def test_a_damaged_note_is_not_believed_and_one_of_an_earlier_version_is(tmp_path, capsys):
+    write_note({"chair_1.off": True, "chair_2.off": False}, tmp_path, "split")
+    (path,) = (tmp_path / ".cache").iterdir()
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b"chair_2", b"chair_3"))
+    assert read_note(tmp_path, "split") == {}
+    assert capsys.readouterr().err == f"{path}: damaged; made again\n"
+    path.write_bytes(good.partition(b"\n")[2])
+    assert read_note(tmp_path, "split") == {"chair_1.off": True, "chair_2.off": False}
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("instead", [pipe, endless])
+@pytest.mark.parametrize("which", ["*.npy", LISTING, "contents-*.json"])
+def test_what_is_no_file_in_the_place_of_one_is_never_read_and_made_again(files, which, instead):
+    root = files[0].parent
+    wanted = cached_clouds(files, numbered, (3, 4), "a", root).points.copy()
+    (path,) = (root / ".cache").glob(which)
+    instead(path)
+    with before_long():
+        np.testing.assert_array_equal(cached_clouds(files, numbered, (3, 4), "a", root).points, wanted)
+    assert path.is_file()
+    assert not path.is_symlink()
+
+
+def test_pieces_that_are_no_files_are_made_again_and_those_that_nobody_goes_on_with_are_removed(files, monkeypatch):
+    root, pieces = files[0].parent, []
+
+    def sampler(file: Path) -> np.ndarray:
+        if file == files[9]:
+            raise PointCloudFileError(file, "cannot be read") from OSError(5, "Input/output error")
+        return numbered(file)
+
+    monkeypatch.setattr(cache, "_remove_pieces", lambda whole: pieces.append(whole.with_suffix(".pieces")))
+    cached_clouds(files, sampler, (3, 4), "a", root)
+    monkeypatch.undo()
+    (root / ".cache" / "0123456789abcdef.pieces").mkdir()
+    os.utime(root / ".cache" / "0123456789abcdef.pieces", (0, 0))
+    first, second, third = sorted((root / ".cache").glob("*.pieces/*"))[:3]
+    pipe(first)
+    endless(second)
+    third.unlink()
+    (third / "x").mkdir(parents=True)
+    with before_long():
+        assert len(cached_clouds(files, numbered, (3, 4), "a", root).files) == len(files)
+    assert not list((root / ".cache").glob("0123456789abcdef.pieces"))
