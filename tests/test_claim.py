@@ -29,9 +29,9 @@ def started_at_once(out, barrier, ends) -> None:
         ends.put(str(error))
 
 
-@pytest.mark.parametrize("attempts", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_of_runs_started_at_once_in_one_folder_one_trains_and_the_others_say_why_not(tmp_path, attempts):
-    for attempt in range(attempts):
+@pytest.mark.slow
+def test_of_runs_started_at_once_in_one_folder_one_trains_and_the_others_say_why_not(tmp_path):
+    for attempt in range(4):
         out, barrier, ends = tmp_path / str(attempt), FORK.Barrier(2), FORK.SimpleQueue()
         processes = [FORK.Process(target=started_at_once, args=(out, barrier, ends)) for _ in range(2)]
         for process in processes:
@@ -45,6 +45,31 @@ def test_of_runs_started_at_once_in_one_folder_one_trains_and_the_others_say_why
             assert "process" in line or "already holds a run" in line
             assert "\n" not in line
         fit(tiny(out, epochs=1), two_shapes(per_class=6), resume=True, log=quiet)
+
+
+def claim_at_once(out, barrier, ends) -> None:
+    barrier.wait()
+    try:
+        with claimed(out, World()):
+            ends.put("")
+            barrier.wait()
+    except ValueError as error:
+        ends.put(str(error))
+        barrier.wait()
+
+
+def test_of_processes_that_claim_a_folder_at_once_exactly_one_has_it(tmp_path):
+    for attempt in range(20):
+        out, barrier, ends = tmp_path / str(attempt), FORK.Barrier(3), FORK.SimpleQueue()
+        processes = [FORK.Process(target=claim_at_once, args=(out, barrier, ends)) for _ in range(3)]
+        for process in processes:
+            process.start()
+        said = sorted(ends.get() for _ in processes)
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+        assert said[0] == ""
+        assert all(f"{out}: " in line and "process" in line for line in said[1:]), said
 
 
 def hold(out, begun) -> None:

@@ -33,12 +33,13 @@ def files(tmp_path) -> list[Path]:
     return made
 
 
-def test_a_flipped_bit_anywhere_in_a_cache_never_reaches_the_points(files, tmp_path, capsys):
+@pytest.mark.parametrize("count", [5, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_flipped_bit_anywhere_in_a_cache_never_reaches_the_points(files, tmp_path, capsys, count):
     root, log, flips = files[0].parent, tmp_path / "log", random.Random(0)
     sampler = partial(numbered, log=log)
     wanted = cached_clouds(files[1:], sampler, (3, 4), "a", root).points.copy()
     for pattern in ("*.npy", LISTING):
-        for _ in range(20):
+        for _ in range(count):
             (path,) = (root / ".cache").glob(pattern)
             damaged = bytearray(path.read_bytes())
             damaged[flips.randrange(len(damaged))] ^= 1 << flips.randrange(8)

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import signal
 
@@ -29,8 +30,8 @@ def test_say_keeps_line_breaks_and_nothing_else_that_moves_the_cursor(capsys):
 
 def test_nothing_else_prints():
     for path in (ROOT / "pointnet").rglob("*.py"):
-        names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
-        assert "print" not in names or path.name == "names.py", path
+        if re.search(r"\bprint\b", source := path.read_text()) and path.name != "names.py":
+            assert "print" not in {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}, path
 
 
 @pytest.fixture
