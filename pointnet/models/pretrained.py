@@ -151,8 +151,7 @@ def load_folder(
     config = weights.read_config(folder)
     state = weights.read_weights(folder, config.get("sha256"))
     try:
-        with no_larger_than(state):
-            model: Any = _build(config["model"], config["arguments"]) if own is None else own
+        model: Any = _build(config["model"], config["arguments"], state) if own is None else own
         if not isinstance(model, Pretrained):
             model.arguments = dict(config["arguments"])
         model.classes, model.preprocessing = tuple(config["classes"]), dict(config["preprocessing"])
@@ -207,12 +206,18 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-def _build(name: str, arguments: Mapping[str, Any]) -> Pretrained:
-    """The network; if it allows that, without memory for its numbers and without drawing any."""
+def _build(name: str, arguments: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Pretrained:
+    """The network; if it allows that, without memory for its numbers and without drawing any.
+
+    Args:
+        state: the weights that it is for; one of the library's own is built no larger than they can fill.
+    """
     if name not in list(MODELS):  # of a list, since what a config holds may not be hashable
         own = "register_model makes one of your own known, load_model(..., model=...) fills it"
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}; {own}")
-    with torch.device("meta") if MODELS[name].built_on_meta else nullcontext():
+    if not MODELS[name].built_on_meta:
+        return MODELS[name](**arguments)
+    with torch.device("meta"), nullcontext() if state is None else no_larger_than(state):
         return MODELS[name](**arguments)
 
 

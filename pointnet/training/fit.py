@@ -254,6 +254,7 @@ def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) ->
 
 def create_run_folder(run: Run) -> None:
     """Creates the folder with all that is known before the first step: settings, and how to build the model."""
+    Path(run.config.out).mkdir(parents=True, exist_ok=True)
     describe_model(run, run.contract)
     write_config(run.config.out, run.config)
 
