@@ -59,7 +59,7 @@ def claim_at_once(out, barrier, ends) -> None:
 
 
 def test_of_processes_that_claim_a_folder_at_once_exactly_one_has_it(tmp_path):
-    for attempt in range(20):
+    for attempt in range(8):
         out, barrier, ends = tmp_path / str(attempt), FORK.Barrier(3), FORK.SimpleQueue()
         processes = [FORK.Process(target=claim_at_once, args=(out, barrier, ends)) for _ in range(3)]
         for process in processes:
