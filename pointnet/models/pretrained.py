@@ -215,10 +215,11 @@ def _build(name: str, arguments: Mapping[str, Any], state: Mapping[str, Tensor] 
     if name not in list(MODELS):  # of a list, since what a config holds may not be hashable
         own = "register_model makes one of your own known, load_model(..., model=...) fills it"
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}; {own}")
-    kind, own = MODELS[name], MODELS[name].__module__.partition(".")[0] != __package__.partition(".")[0]
+    kind = MODELS[name]
+    is_ours = kind.__module__.startswith(f"{__package__}.")
     with (
         torch.device("meta") if kind.built_on_meta else nullcontext(),
-        nullcontext() if own or state is None else no_larger_than(state),
+        nullcontext() if state is None or not is_ours else no_larger_than(state),
     ):
         return kind(**arguments)
 
