@@ -7,5 +7,5 @@ from pointnet.pages.explain import write_explanation
 PAGE = Path(__file__).with_suffix(".html")
 
 if __name__ == "__main__":
-    write_explanation(PAGE)
+    write_explanation(PAGE, linked=True)
     print(f"wrote {PAGE}")

@@ -62,6 +62,7 @@ def test_the_command_writes_the_page_and_opens_it(tmp_path, monkeypatch, capsys)
     assert command_line.main(["explain", "--out", "other/page.html"]) == 0
     assert len(opened) == 1
     assert (tmp_path / "other" / "page.html").read_bytes() == (tmp_path / "explain.html").read_bytes()
+    assert [link for link in Page.read(tmp_path / "explain.html").requested() if link[0] != "#"] == []  # none is dead
 
 
 def test_the_page_is_small_and_names_no_address(page):

@@ -82,7 +82,19 @@ def test_the_figures_of_the_words_are_those_of_the_network():
     assert text.count(said) == 2
     assert 100 * (column + answer) < POINTS * column + answer  # less than a hundredth
     for part in (matrices[:5], matrices[5:]):
+        assert f"{sum(weight.numel() for weight in part) / 1e6:.1f}" in text.split("(column ")[1].split(")")[0]
         assert " → ".join(f"{width:,}" for width in (part[0].shape[1], *(each.shape[0] for each in part))) in text
+
+
+def test_the_factor_of_the_percentages_is_one_over_the_temperature():
+    temperature = load_model(WEIGHTS).preprocessing["temperature"]
+    assert re.search(r'id="k">([\d.]+)<', scene("scene-7"))[1] == f"{1 / temperature:.2f}"
+
+
+def test_the_laws_are_shown_before_the_guess_at_how_many_fail():
+    asked = scene("scene-9").split('class="row choices"')[0]
+    plain = json.loads(PROOF.read_text(encoding="utf-8"))["plain"]
+    assert re.findall(r"<li>(.*?)</li>", asked) == plain
 
 
 def test_the_table_of_faults_is_the_one_that_was_measured():
@@ -137,6 +149,16 @@ TRIED = f"""
   }});
   press("whole");
   const timed = words("live-time");
+  performance.now = () => 0;
+  press("whole");
+  const stopped = words("live-time");
+  delete performance.now;
+  live.move(live.view.chosen, [9, 9, -9]);
+  const {{canvas}} = live.view, [x, y] = live.view.project(live.cloud.points[live.view.chosen]);
+  const inside = x > 0 && x < canvas.width && y > 0 && y < canvas.height;
+  const bars = all("#live-shares i").map(bar => bar.style.width), scores = all("#live-shares b");
+  const drawn = bars.map((bar, i) => [parseFloat(bar), +scores[i].textContent]);
+  press("back");
   all("[data-made]")[1].click();
   const mixed = [words("mixed"), words("first-column")];
   const missing = [1, 2, 3].map(() => {{
@@ -155,8 +177,13 @@ TRIED = f"""
   all("#laws input").forEach((box, i) => {{ box.checked = i === 0 || i === 7; }});
   press("look");
   const after = [words("caught"), words("fault-why"), all("#laws li").map(item => item.className)];
+  document.documentElement.style.width = "390px";
+  for (let i = 0; i < 10; i++) press("add-point");
+  const heads = all("#columns thead th").slice(-2).map(head => head.getBoundingClientRect());
+  const [number, gap] = [plane.points.length, heads[1].left - heads[0].right];
+  document.documentElement.style.width = "";
   return {{asked, sliders, wide, sizes, lost, labels, rows, plain, columns, run, sums, timed, mixed, missing, alone,
-           wrong, before, after}};"""
+           wrong, before, after, stopped, inside, drawn, ten: [number, gap]}};"""
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +248,27 @@ def test_each_weight_of_a_class_map_changes_its_sum(tried):
 def test_one_column_costs_far_less_than_all(tried):
     found = re.search(r"all 1,024 columns.* (\d+) times less\. The scores are the same", tried["timed"])
     assert int(found[1]) > 10, tried["timed"]
+    assert not re.search(r"NaN|Infinity|times less", tried["stopped"])  # a clock too coarse gives no ratio
+
+
+@needs_chromium
+def test_a_point_that_is_moved_stays_in_the_frame(tried):
+    assert tried["inside"]
+
+
+@needs_chromium
+def test_bars_begin_at_0_and_negative_scores_have_none(tried):
+    most = max(score for _, score in tried["drawn"])
+    for bar, score in tried["drawn"]:
+        assert bar == pytest.approx(100 * max(score, 0) / most, abs=5)
+    assert min(bar for bar, _ in tried["drawn"]) == 0
+
+
+@needs_chromium
+def test_of_ten_points_the_new_column_is_beside_the_maximum_on_a_phone(tried):
+    points, gap = tried["ten"]
+    assert points == 10
+    assert gap >= 0  # else the maximum covers it
 
 
 @needs_chromium

@@ -24,13 +24,16 @@ TITLE = "See it: shared MLPs and PointNet"
 NOTES = (
     "What slides in a convolution, why a 1×1 convolution is a small network used at every pixel, "
     "and how PointNet is made of it.\nMLP: multi-layer perceptron, a few dense layers. Nine scenes; each asks first, "
-    "and shows when you have guessed. Everything is computed in this page, offline."
+    "and shows when you have guessed. Scenes 1 to 8 are computed in this page, offline, 7 and 8 with weights trained "
+    "before; scene 9 shows a stored table."
 )
 SIDE, POINTS = 28, 1024  # of the picture in pixels, and of a cloud; the scripts have them too
 
 
-def write_explanation(path: AnyPath) -> None:
+def write_explanation(path: AnyPath, linked: bool = False) -> None:
     """Writes the page, one HTML file that requests nothing. The folder is made.
+
+    linked: the tests it names are links to their files, which are right in docs/ only.
 
     Raises:
         OSError: the file cannot be written.
@@ -44,14 +47,19 @@ def write_explanation(path: AnyPath) -> None:
         script="".join(script.read_text(encoding="utf-8") for script in SCRIPTS),
         **_figures(network, proof),
     )
-    body = re.sub(r"<test>(tests/\w+\.py)::(\w+)</test>", _linked, body)
+    body = re.sub(r"<test>(tests/\w+\.py)::(\w+)</test>", _linked if linked else _named, body)
     write_html(path, TITLE, NOTES, f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n{body}")
 
 
-def _linked(test: re.Match[str]) -> str:
-    """A test's name as a link to its file, from docs/; it may be broken at underscores."""
+def _named(test: re.Match[str]) -> str:
+    """A test's name; it may be broken at underscores."""
     file, name = test.groups()
-    return f'<a href="../{file}"><code>{file}::{name.replace("_", "_<wbr>")}</code></a>'
+    return f"<code>{file}::{name.replace('_', '_<wbr>')}</code>"
+
+
+def _linked(test: re.Match[str]) -> str:
+    """A test's name as a link to its file, from docs/."""
+    return f'<a href="../{test[1]}">{_named(test)}</a>'
 
 
 def _figures(network: dict[str, Any], proof: dict[str, Any]) -> dict[str, str]:
@@ -65,10 +73,11 @@ def _figures(network: dict[str, Any], proof: dict[str, Any]) -> dict[str, str]:
         "points": POINTS, "width": widths[shared], "classes": widths[-1], "features": widths[2],
         "laws": len(proof["laws"]), "faults": len(caught), "kernel_caught": len(caught["kernel of 3 points"]),
     }  # fmt: skip
-    work = {"again": column + answer, "whole": POINTS * column + answer}
+    work = {"again": column + answer, "whole": POINTS * column + answer, "column": column, "answer": answer}
     chains = {"shared": widths[: shared + 1], "head": widths[shared:]}
     return (
         {name: f"{number:,}" for name, number in figures.items()}
         | {name: f"{number / 1e6:.1f}" for name, number in work.items()}
+        | {"k": f"{1 / network['temperature']:.2f}", "plain": "".join(f"<li>{law}</li>" for law in proof["plain"])}
         | {name: " → ".join(f"{width:,}" for width in chain) for name, chain in chains.items()}
     )

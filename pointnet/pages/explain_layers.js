@@ -214,7 +214,7 @@ function flattenFirst() {
       ["input (channels, height, width)", `(1, ${SIDE}, ${SIDE})`, `(${PIXELS}, 1, 1)`],
       ["weights", `${places} filters × 1 channel = ${places}`, `${places} × ${places} = ${weights}`],
       ["used at", `${places} places`, "1 place"],
-      ["numbers in the output", `${places} maps × ${places} = ${weights}`, places],
+      ["numbers in the output (outputs, not weights)", `${places} maps × ${places} = ${weights}`, places],
       ["pixels that one output sees", "1", places],
     ],
   );

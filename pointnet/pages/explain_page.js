@@ -63,6 +63,13 @@ function onArrows(element, step) {
   });
 }
 
+function scrollSideways(table, head) {
+  // until a column can be seen, left of the last one, which stays
+  const holder = table.parentNode,
+    room = holder.clientWidth - table.rows[0].lastChild.offsetWidth - 2;
+  holder.scrollLeft = clamp(holder.scrollLeft, head.offsetLeft + head.offsetWidth - room, head.offsetLeft);
+}
+
 function setSlider(slider, value) {
   // its place, and its value in words beside it
   slider.value = value;

@@ -2,7 +2,7 @@
 // Scenes 7 and 8: PointNet while a point moves, and its critical points.
 
 const GRID = 32,
-  FAR = 1.2, // from the middle of a cloud, whose own points are within 1
+  FAR = 1.15, // from the middle of a cloud, whose own points are within 1; the frame ends at 1.19
   TRIES = 50;
 const maxima = number => `${number || "no"} ${number === 1 ? "maximum" : "maxima"}`;
 const cloudOf = name => inUnitSphere(rowsOfThree(onBoxes(SHAPES[name], POINTS, 1)));
@@ -24,14 +24,13 @@ function best(cloud) {
 }
 
 function drawScores(holder, cloud) {
-  // the five largest, as bars that begin at the smallest of all
-  const least = Math.min(...cloud.logits),
-    most = Math.max(...cloud.logits),
+  // the five largest, as bars from 0
+  const most = Math.max(...cloud.logits),
     ranked = Array.from(cloud.logits, (score, i) => [network.classes[i], score]).sort((a, b) => b[1] - a[1]);
   holder.replaceChildren(
     ...ranked.slice(0, 5).flatMap(([name, score]) => {
       const bar = make("i");
-      bar.style.width = `${(100 * (score - least)) / (most - least)}%`;
+      bar.style.width = `${score > 0 ? (100 * score) / most : 0}%`;
       return [make("span", {textContent: name}), make("div", {}, bar), make("b", {textContent: score.toFixed(1)})];
     }),
   );
@@ -126,7 +125,8 @@ class Live {
 
   move(n, point) {
     let changed;
-    const to = point.map(v => clamp(v, -FAR, FAR)),
+    const within = Math.min(1, FAR / Math.hypot(...point)),
+      to = point.map(v => within * v),
       took = clocked(() => {
         changed = this.cloud.move(n, to);
       });
@@ -149,7 +149,8 @@ class Live {
     const [most, total] = [cloud.columns[n].length, cloud.points.length].map(number => number.toLocaleString("en"));
     part("live-time").textContent =
       `Measured here, now: all ${total} columns, ${most} maxima and the head: ${whole.toFixed(0)} ms. ` +
-      `One column, its maxima and the head: ${one.toFixed(1)} ms, ${Math.round(whole / one)} times less. ` +
+      `One column, its maxima and the head: ${one.toFixed(1)} ms` +
+      (one > 0 && whole > 0 ? `, ${Math.round(whole / one)} times less. ` : ". ") +
       (same ? "The scores are the same to the last digit." : "The scores differ.");
   }
 
@@ -174,9 +175,10 @@ class Live {
   say(words) {
     this.words = words;
     const won = this.cloud.wins(this.view.chosen).length;
+    part("live-answer").textContent = best(this.cloud);
     part("live-status").textContent =
-      `${best(this.cloud)}. The chosen point gives ${maxima(won)} of ${network.width.toLocaleString("en")}. ${words}`;
-    this.view.canvas.setAttribute("aria-label", part("live-status").textContent);
+      `The chosen point gives ${maxima(won)} of ${network.width.toLocaleString("en")}. ${words}`;
+    this.view.canvas.setAttribute("aria-label", `${best(this.cloud)}. ${part("live-status").textContent}`);
   }
 }
 

@@ -255,6 +255,7 @@ class Plane {
       make("thead", {}, make("tr", {}, make("th"), ...heads, max("max"))),
       make("tbody", {}, ...coordinates, ...rows),
     );
+    scrollSideways(part("columns"), heads[points.indexOf(this.chosen)]);
   }
 
   groupOf(point) {
@@ -320,7 +321,7 @@ function classicMistake() {
     part("made").textContent = `(3, ${total})`;
     part("made-words").textContent = right
       ? "points.T: the shape is right, and so is the cloud"
-      : `points.reshape(3, ${total}): the shape is right, the cloud is noise`;
+      : `points.reshape(3, ${total}): the shape is right, the cloud is not yours`;
     part("mixed").textContent = right
       ? "Every number is where it belongs."
       : `${misplaced(total).toLocaleString("en")} of ${(3 * total).toLocaleString("en")} numbers stand where ` +
