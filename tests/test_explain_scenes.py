@@ -153,7 +153,8 @@ TRIED = f"""
   press("whole");
   const stopped = words("live-time");
   delete performance.now;
-  live.move(live.view.chosen, [9, 9, -9]);
+  const [right, up] = live.view.axes();
+  live.move(live.view.chosen, right.map((v, i) => 9 * (v + up[i])));
   const {{canvas}} = live.view, [x, y] = live.view.project(live.cloud.points[live.view.chosen]);
   const inside = x > 0 && x < canvas.width && y > 0 && y < canvas.height;
   const bars = all("#live-shares i").map(bar => bar.style.width), scores = all("#live-shares b");
