@@ -20,6 +20,7 @@ from benchmarks.common import check_equal, loss_of, machine, make_alike, parser,
 from pointnet import DGCNNClassifier, PointNet2Classifier, PointNextClassifier
 from pointnet.datasets.shapes import Shapes
 from pointnet.devices import keep_freed_memory
+from pointnet.layers import SetAbstraction
 from pointnet.models import pointnext
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, knn
@@ -44,6 +45,7 @@ class Entry(NamedTuple):
 
 def of_abstractions(model: PointNet2Classifier | PointNextClassifier, x: Tensor) -> None:
     for layer in list(model.abstractions)[:-1]:
+        assert isinstance(layer, SetAbstraction)
         centres = gather(x, farthest_point_sampling(x, layer.number_of_centres(x.shape[2])))
         for radius, most in zip(layer.radii, layer.neighbours, strict=True):
             ball_query(x, centres, radius, most)
