@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import train
 from pointnet import PointNet2PartSegmenter, PointNet2Segmenter, label_points, load_model
+from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledPoints
 from pointnet.inference.export import export_model
