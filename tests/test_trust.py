@@ -23,7 +23,7 @@ from pointnet.evaluation.trust import (
     measures,
 )
 from pointnet.inference.judge import Opinion
-from pointnet.inference.predict import predict_each
+from pointnet.inference.predict import Seen, answer, predict_each
 from pointnet.training import TrainConfig, fit
 from tests.helpers import quiet, tiny
 
@@ -183,6 +183,16 @@ def test_a_line_says_where_most_files_would_be_surer_with_the_other_axis_up(taug
     for kind, is_said in (("lying", True), ("standing", False)):
         assert command_line.main(["predict", str(tmp_path / f"{kind}*"), "--model", str(tmp_path / "eager")]) == 0
         assert ("answers would be surer with y up: --up y" in capsys.readouterr().out) == is_said
+
+
+@pytest.mark.parametrize(
+    ("other", "sure"), [(Opinion([0.1, 0.9], [], -9.0), False), (Opinion([0.9, 0.1], [], -9.0), True)]
+)
+def test_an_answer_is_unsure_where_another_class_is_clearly_surer_with_the_other_axis_up(taught, other, sure):
+    cloud, own = Seen(np.zeros((3, 64), np.float32), None, ()), Opinion([0.8, 0.2], [], -2.0)
+    found = answer(None, cloud, "z", own, other, 0.5, load_model(taught))
+    assert (found.sure, found.surer_up) == (sure, "y")
+    assert answer(None, cloud, "z", own, other, 8.0, load_model(taught)).sure  # it is no surer than usual
 
 
 def test_the_surer_of_two_up_axes_has_the_lower_energy():

@@ -32,8 +32,8 @@ class Prediction:
         file: the file of the cloud; None for an array.
         probabilities: by class name, the most probable first; their sum is 1. Of models that training calibrated (all
             that had a validation split) they are as often right as they say.
-        sure: whether the most probable class has at least an even chance, there are enough points, and the cloud is
-            like those that the model was taught and tested on.
+        sure: whether the most probable class has at least an even chance, there are enough points, the cloud is like
+            those that the model was taught and tested on, and no other class is clearly surer with the other axis up.
         notes: short sentences: what of the file was guessed or left out, why the answer is not sure, and whether the
             other up axis would give a surer one.
         up: the up axis of the cloud, "z" or "y", as it was taken.
@@ -185,7 +185,7 @@ def answer(
 ) -> Prediction:
     """The prediction from what the model says of a cloud, and of the same with the other axis up: the surer one where
     `clearly` is None, else the first, with a note if the other is surer by more than that."""
-    notes, turned, surer_up = cloud.notes, "y" if up == "z" else "z", None
+    notes, turned, surer_up, is_another = cloud.notes, "y" if up == "z" else "z", None, False
     if other is not None and other.is_surer_than(first, clearly or 0.0):
         if clearly is None:
             first, up = other, turned
@@ -193,11 +193,12 @@ def answer(
         else:
             name, share, surer_up = model.classes[other.label], other.probability, turned
             notes += (f"with {turned} up it would be {name} {share:.1%}, which is surer: --up {turned}",)
+            is_another = other.label != first.label
     reasons = first.doubts(cloud.few)
     if reasons:
         notes += (f"unsure: {'; '.join(reasons)}",)
     ranked = sorted(zip(model.classes, first.probabilities, strict=True), key=lambda pair: -pair[1])
-    return Prediction(path, dict(ranked), not reasons, notes, up, surer_up)
+    return Prediction(path, dict(ranked), not (reasons or is_another), notes, up, surer_up)
 
 
 def says_up(path: Path | None) -> bool:
