@@ -56,7 +56,7 @@ def scores_of(capsys, *words: object) -> dict:
 def test_evaluate_counts_what_predict_answers_for_the_files(own, capsys, votes):
     found = scores_of(capsys, own, "--votes", votes)
     data = MeshFolder(own.parent / "set", "test", num_points=64, up="y")
-    answers = predict(data.files, own, votes=votes)
+    answers = predict(data.files, own, votes=votes, up="y")  # a data set says which way is up
     true = np.array([data.classes[label] for label in data.labels])
     right = np.array([answer.class_name for answer in answers]) == true
     assert found["of_class"] == {name: right[true == name].mean() for name in ("pole", "slab")}
