@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import platform
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,16 +31,24 @@ def started_at_once(out, barrier, ends) -> None:
         ends.put(str(error))
 
 
+def said_at_once(target: Callable[..., None], count: int, out: Path) -> list[str]:
+    """What so many processes say that begin in one folder together, the silent ones first."""
+    barrier, ends = FORK.Barrier(count), FORK.SimpleQueue()
+    processes = [FORK.Process(target=target, args=(out, barrier, ends)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    said = sorted(ends.get() for _ in processes)
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    return said
+
+
 @pytest.mark.slow
 def test_of_runs_started_at_once_in_one_folder_one_trains_and_the_others_say_why_not(tmp_path):
     for attempt in range(4):
-        out, barrier, ends = tmp_path / str(attempt), FORK.Barrier(2), FORK.SimpleQueue()
-        processes = [FORK.Process(target=started_at_once, args=(out, barrier, ends)) for _ in range(2)]
-        for process in processes:
-            process.start()
-        said = sorted(ends.get() for _ in processes)
-        for process in processes:
-            process.join()
+        out = tmp_path / str(attempt)
+        said = said_at_once(started_at_once, 2, out)
         assert said[0] == ""
         for line in said[1:]:
             assert line.startswith(str(out)), line
@@ -60,14 +70,8 @@ def claim_at_once(out, barrier, ends) -> None:
 
 def test_of_processes_that_claim_a_folder_at_once_exactly_one_has_it(tmp_path):
     for attempt in range(8):
-        out, barrier, ends = tmp_path / str(attempt), FORK.Barrier(3), FORK.SimpleQueue()
-        processes = [FORK.Process(target=claim_at_once, args=(out, barrier, ends)) for _ in range(3)]
-        for process in processes:
-            process.start()
-        said = sorted(ends.get() for _ in processes)
-        for process in processes:
-            process.join()
-            assert process.exitcode == 0
+        out = tmp_path / str(attempt)
+        said = said_at_once(claim_at_once, 3, out)
         assert said[0] == ""
         assert all(f"{out}: " in line and "process" in line for line in said[1:]), said
 
