@@ -228,8 +228,8 @@ def test_a_model_that_does_not_say_what_it_was_taught_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("exported", ["onnx"], indirect=True)
-@pytest.mark.parametrize("page", ["docs/tour.md", "README.md"])
-def test_the_example_of_a_page_answers_as_predict_does(exported, model, tmp_path, monkeypatch, page):
+@pytest.mark.parametrize(("page", "up"), [("docs/tour.md", None), ("README.md", "z")])  # None: as in training, y
+def test_the_example_of_a_page_answers_as_predict_does(exported, model, tmp_path, monkeypatch, page, up):
     text = (ROOT / page).read_text(encoding="utf-8")
     (example,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "onnxruntime" in code)
     for path, content in (
@@ -242,7 +242,7 @@ def test_the_example_of_a_page_answers_as_predict_does(exported, model, tmp_path
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(example, page, "exec"), {})
-    answer = predict(path, model, num_points=512)
+    answer = predict(path, model, up, num_points=512)
     assert printed.getvalue() == f"{answer.class_name} {answer.probability:.1%}\n"
 
 

@@ -36,11 +36,12 @@ def test_every_public_name_is_there_and_says_what_it_is(module):
 def test_the_version_is_the_packages():
     assert f'\nversion = "{pointnet.__version__}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f"## {pointnet.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    cited = yaml.safe_load(citation)
     assert cited["version"] == pointnet.__version__
     assert f"# {cited['title']}\n" in README
-    assert f"title = {{{cited['title']}}}" in README
-    assert f"version = {{{cited['version']}}}" in README
+    assert f"title = {{{cited['title']}}}" in citation  # its BibTeX
+    assert f"version = {{{cited['version']}}}" in citation
 
 
 def test_the_script_is_the_command_line():
