@@ -4,10 +4,12 @@ python -m benchmarks.gpu --out DIR [--minutes 9] [--networks pointnet dgcnn ...]
 
 It stops after `--minutes`; the same command goes on where it stopped, on the same GPU. DIR/gpu.json holds what was
 found, DIR/gpu.md the table. A step is forward and backward; inference is of our folded network and of the textbook's in
-eval mode, all with the same weights. Without a CUDA device it says so and ends.
+eval mode, all with the same weights. *Recorded* is as a CUDA graph that is replayed, as training runs its steps;
+*compiled* is by `torch.compile`, for networks whose sampling it would not unroll for minutes. Without a CUDA device it
+says so and ends.
 """
 
-import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -25,14 +27,12 @@ from benchmarks.common import machine, parser, side_by_side
 from benchmarks.family import FAMILY, Entry, Job
 from pointnet import PointNetClassifier
 from pointnet.ops import kernels
+from pointnet.training.graph import WARM_UP
 from tests.textbook import TextbookPointNet
-
-TRITON = importlib.util.find_spec("triton") is not None
-if TRITON:
-    from pointnet.ops import triton as triton  # puts the kernels in place
 
 NETWORKS = {"pointnet": Entry(PointNetClassifier, lambda: TextbookPointNet(40), 32, lambda model, x: None), **FAMILY}
 PRECISIONS = ("fp32", "tf32", "bf16")
+COMPILED = ("pointnet", "dgcnn")
 TESTS = ("tests/test_gpu.py", "tests/test_kernels.py")
 ROOT = Path(__file__).parents[1]
 
@@ -116,29 +116,34 @@ def jobs(
     if device != "cpu":
         for file in TESTS:
             yield file, lambda file=file: [{"tests": outcome(file)}]
-    for name in networks:
-        for precision in PRECISIONS:
-            yield (
-                f"{name}, {precision}",
-                lambda name=name, precision=precision: rows(name, precision, clouds, points, rounds, device),
-            )
+    size = clouds, points, rounds, device
+    for name, precision in itertools.product(networks, PRECISIONS):
+        yield f"{name}, {precision}", lambda name=name, precision=precision: rows(name, precision, False, *size)
+    if device != "cpu":
+        for name, precision in itertools.product([name for name in networks if name in COMPILED], PRECISIONS):
+            title = f"{name}, {precision}, compiled"
+            yield title, lambda name=name, precision=precision: rows(name, precision, True, *size)
 
 
 def outcome(file: str) -> str:
     """The last line of the tests of a file."""
-    command = [sys.executable, "-m", "pytest", "-q", "--slow", file]
+    # Kernels are compiled on all cores; the plugin of that name, where it is installed, warns of that.
+    command = [sys.executable, "-m", "pytest", "-q", "--slow", "-n", "8", "-p", "no:benchmark", file]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-200:]
 
 
-def rows(name: str, precision: str, clouds: int | None, points: int, rounds: int, device: str) -> list[dict[str, Any]]:
+def rows(
+    name: str, precision: str, compiled: bool, clouds: int | None, points: int, rounds: int, device: str
+) -> list[dict[str, Any]]:
     """A row for each way to run a step and inference; AssertionError if ours and the textbook's are not equal."""
     job = job_of(name, clouds, points, device)
     found = []
-    for what, ways in {"step": steps(job, device), "inference": inferences(job, device)}.items():
+    for what, call, ours in (("step", job.step, job.ours), ("inference", job.infer, job.folded)):
         with at(precision, device):
-            for call in ways.values():  # compiles
-                call()
+            ways = ways_of(call, job.textbook, ours, compiled, device)
+            for each in ways.values():  # compiles
+                each()
             seconds = side_by_side(ways, rounds, device)
         memory = dict(zip(("ours", "textbook"), job.took[what], strict=True))
         for way, taken in seconds.items():
@@ -154,58 +159,60 @@ def rows(name: str, precision: str, clouds: int | None, points: int, rounds: int
 
 @lru_cache(maxsize=1)
 def job_of(name: str, clouds: int | None, points: int, device: str) -> Job:
-    """A network and the textbook's, found to be equal; where there are kernels, theirs too."""
+    """A network and the textbook's, found to be equal, with kernels too where there are some."""
     job = Job(NETWORKS[name], clouds or NETWORKS[name].clouds, points, device)
-    if TRITON and device != "cpu":
+    if device != "cpu":
         check_kernels(job)
     return job
 
 
-def steps(job: Job, device: str) -> dict[str, Callable[[], None]]:
-    ways = {"textbook": job.step(job.textbook), "ours": job.step(job.ours)}
-    return ways | more_ways(job.step, job.textbook, job.ours, device)
-
-
-def inferences(job: Job, device: str) -> dict[str, Callable[[], None]]:
-    ways = {"textbook": job.infer(job.textbook), "ours": job.infer(job.folded)}
-    return ways | more_ways(job.infer, job.textbook, job.folded, device)
-
-
-def more_ways(
-    call: Callable[[nn.Module], Callable[[], None]], textbook: nn.Module, ours: nn.Module, device: str
+def ways_of(
+    call: Callable[[nn.Module], Callable[[], None]], textbook: nn.Module, ours: nn.Module, compiled: bool, device: str
 ) -> dict[str, Callable[[], None]]:
-    """On a GPU: compiled, and with kernels."""
+    """By name, what a `call` of the networks runs: as it comes, and on a GPU recorded or, if so asked, compiled."""
+    models = {"textbook": textbook, "ours": ours}
+    plain = {name: call(model) for name, model in models.items()}
     if device == "cpu":
-        return {}
-    plain = call(ours)
+        return plain
+    if compiled:
+        return plain | {f"{name}, compiled": call(torch.compile(model)) for name, model in models.items()}
+    recorded = {f"{name}, recorded": recording(each) for name, each in plain.items()}
+    with without_kernels():
+        return plain | recorded | {"ours, recorded, no kernels": recording(plain["ours"])}
 
-    def by_kernels() -> None:
-        with asked():
-            plain()
 
-    compiled = {"textbook, compiled": textbook, "ours, compiled": ours}
-    ways = {name: call(torch.compile(model)) for name, model in compiled.items()}
-    return ways | ({"ours, kernels": by_kernels} if TRITON else {})
+def recording(call: Callable[[], None]) -> Callable[[], None]:
+    """The call as one CUDA graph, as `training.graph` records a step."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 @contextmanager
-def asked() -> Iterator[None]:
-    """A context in which kernels run, as with POINTNET_KERNELS=triton."""
-    before, kernels.ASKED = kernels.ASKED, "triton"
+def without_kernels() -> Iterator[None]:
+    """A context in which no kernel runs, as with POINTNET_KERNELS=none."""
+    before, kernels.CHOICE = kernels.CHOICE, "none"
     try:
         yield
     finally:
-        kernels.ASKED = before
+        kernels.CHOICE = before
 
 
 @torch.no_grad()
 def check_kernels(job: Job) -> None:
-    """Raises AssertionError unless kernels give the folded network's logits."""
-    with at("fp32", str(job.x.device)):
+    """Raises AssertionError unless kernels give the folded network's logits, to TF32's rounding."""
+    with at("tf32", str(job.x.device)):
+        got = job.folded(job.x)
+    with at("fp32", str(job.x.device)), without_kernels():
         wanted = job.folded(job.x)
-        with asked():
-            got = job.folded(job.x)
-    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+    torch.testing.assert_close(got, wanted, rtol=1e-2, atol=1e-2 * wanted.abs().max().item())
 
 
 @contextmanager

@@ -39,10 +39,7 @@ def launches(dtype: torch.dtype) -> Iterator[None]:
     biases = [torch.zeros(len(weight), dtype=dtype) for weight in weights]
     yield mlp.mlp_max(x, [torch.zeros(2, 64, 3, dtype=dtype), *weights[1:]], biases, None, True, False)
     features, mask = torch.zeros(2, 128, 1024, dtype=dtype), torch.ones(2, 1, 1024, dtype=torch.bool)
-    grad = torch.zeros(2, 2, 1024)
     yield pooled.extremes(features, weights[-1].float(), mask, True)
-    yield pooled.extremes_backward(grad, features, weights[-1].float(), torch.zeros(grad.shape, dtype=torch.int64))
-    yield pooled.moments(features, mask)
     table, neighbours = torch.zeros(2, 64, 1024), torch.zeros(2, 1024, 20, dtype=torch.int64)
     found = edges.edge_extremes(table, neighbours, torch.ones(64), True, True)
     yield edges.edge_extremes_backward(found[0], table, neighbours, found[1])

@@ -14,7 +14,7 @@ from pointnet.ops.bins import Bin, binned, moments_of_all
 from pointnet.ops.edges import edge_moments, pooled_edges
 from pointnet.ops.groups import Rows, pooled_rows
 from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
-from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate
+from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate, of_all_clouds
 from pointnet.ops.relative import affine_of, pairs_linear, pairs_rectified, rectified
 
 from .shared_layer import SharedLayer, refuse_script
@@ -159,8 +159,7 @@ def _of_existing(
         return x.transpose(0, 1).flatten(1).unsqueeze(0)
 
     rows = exist.flatten().nonzero().squeeze(1)
-    starts = torch.arange(len(points), device=points.device).view(-1, 1, 1) * points.shape[2]
-    near = (neighbours + starts).flatten(0, 1).index_select(0, rows).unsqueeze(0)
+    near = of_all_clouds(neighbours, points.shape[2]).index_select(0, rows).unsqueeze(0)
     features = None if features is None else as_one(features)
     y = pool(mlp, as_one(points), features, as_one(centres).index_select(2, rows), near, unit)
     whole = y.new_zeros(y.shape[1], exist.numel()).index_copy(1, rows, y.squeeze(0))

@@ -1,6 +1,9 @@
 """Functions on tensors, each first as its definition."""
 
-import os
+from . import edges as edges
+from . import kernels as kernels
+from . import mlp as mlp
+from . import neighbours as neighbours
 
-if os.environ.get("POINTNET_KERNELS"):
-    from . import triton as triton
+for name in kernels.NAMES:
+    kernels.offer(name)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .neighbours import of_all_clouds
+
 BINS = 8  # of at most so many sizes; in the mean a sixteenth of K is then still computed again
 
 
@@ -25,8 +27,7 @@ def binned(neighbours: Tensor, points: int) -> tuple[Tensor, list[Bin]]:
     """(B, S, K) of clouds of so many points -> an order of the B * S centres, and bins of rows of B * points, in which
     the centres come in this order. The points of a neighbourhood come first, then its first again. Waits for a GPU."""
     most = neighbours.shape[2]
-    starts = torch.arange(len(neighbours), device=neighbours.device) * points
-    rows = (neighbours + starts.view(-1, 1, 1)).flatten(0, 1)
+    rows = of_all_clouds(neighbours, points)
     step = -(-most // BINS)
     of_bin = (rows != rows[:, :1]).sum(1) // step  # one less than how many, so that `step` of them are in bin 0
     order = of_bin.argsort(stable=True)

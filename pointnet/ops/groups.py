@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .bins import moments_of_all
 from .edges import first_of, refuse_second, rows_summed, save_nothing, slot_type
 from .masked import batch_norm
-from .neighbours import gather
+from .neighbours import gather, of_all_clouds
 from .pooled import FALLING_THEN_RISING, Activation, Norm, makes_a_graph, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 
@@ -85,7 +85,7 @@ def pooled_rows(
         counts = [len(lot.points) // lot.size * (lot.size + lot.more) for lot in lots]
         mean, squares = moments_of_all(counts, [each[2] for each in found], [each[3] for each in found])
         mean = mean * rising if bias is None else mean * rising + bias
-        moments = mean.new_tensor(float(sum(counts))), mean, squares
+        moments = mean.new_full((), sum(counts)), mean, squares
         group = None if norm is None else group_of(norm)
         if group is not None:
             moments = moments_over_ranks(group, *moments)
@@ -207,14 +207,16 @@ def to_winners(grad: Tensor, winners: Tensor, weight: Tensor, size: int) -> Tens
 
 def _rows_taken(rows: Tensor, indices: Tensor) -> Tensor:
     """(B, N, C), (B, E) -> (B, E, C)."""
-    taken = rows.new_empty(*indices.shape, rows.shape[2])
-    for cloud, flat in enumerate(indices):
-        torch.index_select(rows[cloud].contiguous(), 0, flat, out=taken[cloud])
-    return taken
+    taken = rows.flatten(0, 1).index_select(0, of_all_clouds(indices, rows.shape[1]))
+    return taken.unflatten(0, indices.shape)
 
 
 def _rows_given(rows: Tensor, indices: Tensor, size: int) -> Tensor:
     """`_rows_taken` transposed: (B, E, C), (B, E) below `size` -> (B, size, C)."""
+    if rows.device.type != "cpu":
+        given = rows.new_zeros(len(rows) * size, rows.shape[2])
+        given.index_add_(0, of_all_clouds(indices, size), rows.flatten(0, 1))
+        return given.unflatten(0, (-1, size))
     return torch.stack([rows_summed(*each, size) for each in zip(rows, indices.unsqueeze(2), strict=True)])
 
 

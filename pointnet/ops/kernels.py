@@ -1,44 +1,78 @@
-"""Whether a kernel runs in place of PyTorch's operators: `POINTNET_KERNELS=triton` asks for those of `ops.triton`.
+"""Where a kernel runs in place of PyTorch's operators: those of `ops.triton`, on GPUs of NVIDIA.
 
-They compute what the definitions of the operators do, to the rounding of the dtype, on NVIDIA GPUs of compute
-capability 8.0 or more. What a kernel does not take, by shape or dtype, goes to the definition. No kernel has been
-measured on a GPU yet, so none runs unasked. With `TRITON_INTERPRET=1` they run on the CPU too, slowly, for tests.
+They compute what the definitions of the operators do, to the rounding of the dtype, on compute capability 8.0 or more.
+What a kernel does not take, by shape or dtype, or where PyTorch's operators were measured to be faster, goes to the
+definition (docs/benchmarks.md). `POINTNET_KERNELS=none` turns all of them off; `POINTNET_KERNELS=triton` asks for them:
+an error where Triton is missing, and with `TRITON_INTERPRET=1` they run on the CPU too, slowly, for tests.
 
 Raises:
     ValueError: another value of `POINTNET_KERNELS`.
+    MissingExtraError: it is `triton`, which is not installed.
 """
 
+import functools
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pointnet.extras import MissingExtraError
+
 from .pooled import DEFINITIONS, OPERATORS
 
-ASKED = os.environ.get("POINTNET_KERNELS", "")
+CHOICE = os.environ.get("POINTNET_KERNELS", "")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if ASKED not in ("", "triton"):
-    raise ValueError(f"POINTNET_KERNELS must be triton, or empty, got {ASKED}")
+ON_CPU_TOO = (  # where kernels are interpreted; sampling keeps its own implementation there
+    "mlp_max", "extremes", "edge_extremes", "edge_extremes_backward", "edge_moments", "edge_moments_backward",
+)  # fmt: skip
+NAMES = (*ON_CPU_TOO, "farthest_point_sampling")
+
+
+class Kernel(NamedTuple):
+    """What runs in place of an operator's definition where it `fits` the arguments, of which a tensor comes first."""
+
+    run: Callable[..., Any]
+    fits: Callable[..., bool]
+
+
+KERNELS: dict[str, Kernel] = {}  # by operator, once the kernels are loaded
+
+
+@functools.cache
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+if CHOICE not in ("", "none", "triton"):
+    raise ValueError(f"POINTNET_KERNELS must be none, triton or empty, got {CHOICE}")
+if CHOICE == "triton" and not has_triton():
+    raise MissingExtraError("POINTNET_KERNELS=triton", "triton", "triton")
 
 
 def run_on(x: Tensor) -> bool:
-    """Whether kernels are asked for, and the device of x runs them."""
-    if ASKED and x.is_cuda:
+    """Whether kernels run on the device of x."""
+    if CHOICE == "none" or not has_triton():
+        return False
+    if x.is_cuda:
         return torch.version.hip is None and torch.cuda.get_device_capability(x.device) >= (8, 0)
-    return bool(ASKED) and INTERPRETED and x.device.type == "cpu"
+    return CHOICE == "triton" and INTERPRETED and x.device.type == "cpu"
 
 
-def use(name: str, kernel: Callable[..., Any], fits: Callable[..., bool], own_on_cpu: bool = False) -> None:
-    """Lets an operator of this library run a kernel where it `fits` the arguments, of which a tensor comes first.
-
-    On a CPU, where kernels are interpreted, an operator that has an implementation of its `own_on_cpu` keeps it.
-    """
-    definition = DEFINITIONS[name]
+def offer(name: str) -> None:
+    """Lets an operator of this library run its kernel. The first call loads the kernels, and Triton, which takes a
+    second."""
 
     def chosen(*given: Any) -> Any:
-        return (kernel if run_on(given[0]) and fits(*given) else definition)(*given)
+        if run_on(given[0]):
+            importlib.import_module("pointnet.ops.triton")
+            kernel = KERNELS[name]
+            if kernel.fits(*given):
+                return kernel.run(*given)
+        return DEFINITIONS[name](*given)
 
-    for device in ("CUDA", "CPU") if INTERPRETED and not own_on_cpu else ("CUDA",):
+    for device in ("CUDA", "CPU") if INTERPRETED and name in ON_CPU_TOO else ("CUDA",):
         OPERATORS.impl(name, chosen, device)

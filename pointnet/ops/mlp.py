@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .masked import Mask, fill_padding
 from .pooled import DEFINITIONS, OPERATORS
+from .products import takes_tf32
 
 MOST_CHANNELS = 128  # of every layer but the last: what a tile of points holds on chip
 
@@ -30,10 +31,11 @@ def mlp_max(
 
 
 def fits(x: Tensor, weights: Sequence[Tensor], *more: object) -> bool:
-    """Whether a kernel takes these: one dtype of at most 32 bits, and no wide layer but the last."""
+    """Whether a kernel takes these: one dtype that tensor cores multiply, and no wide layer but the last."""
     same = all(weight.dtype == x.dtype for weight in weights)
     narrow = max(weight.shape[-1] for weight in weights) <= MOST_CHANNELS
-    return same and narrow and x.dtype in (torch.float32, torch.float16, torch.bfloat16) and x.numel() > 0
+    quick = x.dtype in (torch.float16, torch.bfloat16) or (x.dtype == torch.float32 and takes_tf32())
+    return same and narrow and quick and x.numel() > 0
 
 
 def mlp_max_definition(

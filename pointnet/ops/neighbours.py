@@ -38,6 +38,12 @@ def gather(x: Tensor, indices: Tensor) -> Tensor:
     return taken.unflatten(2, indices.shape[1:])
 
 
+def of_all_clouds(indices: Tensor, size: int) -> Tensor:
+    """Indices (B, S, ...) of points of each cloud, as those among B * size points in turn: (B * S, ...)."""
+    firsts = torch.arange(0, len(indices) * size, size, device=indices.device)
+    return (indices + firsts.view(-1, *[1] * (indices.dim() - 1))).flatten(0, 1)
+
+
 def farthest_point_sampling(points: Tensor, count: int, lengths: Lengths = None, first: First = None) -> Tensor:
     """The points that are each the farthest from those before it: (B, C, N) -> (B, S) indices.
 

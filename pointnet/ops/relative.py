@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from .edges import refuse_second, save_nothing
-from .neighbours import gather
+from .neighbours import gather, of_all_clouds
 from .pooled import Norm, register, statistics
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Rows that are worked on together: on a CPU a block of floats stays in a core's cache; a GPU needs more work.
 ROWS = {"cpu": 1024}
-Block = tuple[int, slice, slice]  # a cloud, some of its centres, and their rows
+Block = tuple[slice, slice]  # some centres of all clouds, and the rows of their pairs
 
 
 def pairs_definition(
@@ -85,20 +85,24 @@ def rectified(z: Tensor, mean: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
 
 
 def _blocks(neighbours: Tensor) -> Iterator[Block]:
-    clouds, centres, most = neighbours.shape
+    centres, most = neighbours.shape[0] * neighbours.shape[1], neighbours.shape[2]
     step = max(1, ROWS.get(neighbours.device.type, 2**18) // most)
-    for cloud in range(clouds):
-        for first in range(0, centres, step):
-            some = slice(first, min(first + step, centres))
-            yield cloud, some, slice((cloud * centres + some.start) * most, (cloud * centres + some.stop) * most)
+    for first in range(0, centres, step):
+        some = slice(first, min(first + step, centres))
+        yield some, slice(some.start * most, some.stop * most)
 
 
-def _first_layer(a: Tensor, b: Tensor, neighbours: Tensor, block: Block, kept: Tensor) -> Tensor:
-    """relu(a_i + b_j) of a block: (R, D), in the memory of `kept`."""
-    cloud, some, rows = block
-    x = torch.index_select(b[cloud], 0, neighbours[cloud, some].flatten(), out=kept[: rows.stop - rows.start])
-    x.unflatten(0, (-1, neighbours.shape[2])).add_(a[cloud, some].unsqueeze(1))
+def _first_layer(a: Tensor, b: Tensor, flat: Tensor, block: Block, kept: Tensor) -> Tensor:
+    """relu(a_i + b_j) of a block, of the tables of all clouds: (R, D), in the memory of `kept`."""
+    some, rows = block
+    x = torch.index_select(b, 0, flat[some].flatten(), out=kept[: rows.stop - rows.start])
+    x.unflatten(0, (-1, flat.shape[1])).add_(a[some].unsqueeze(1))
     return x.relu_()
+
+
+def _tables(a: Tensor, b: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both tables and the neighbours, of all clouds: (B * S, D), (B * N, D), (B * S, K)."""
+    return a.flatten(0, 1), b.flatten(0, 1), of_all_clouds(neighbours, b.shape[1])
 
 
 def _count(neighbours: Tensor, more: int) -> int:
@@ -113,25 +117,26 @@ def _kept(neighbours: Tensor, like: Tensor, width: int) -> Tensor:
 
 
 def _pairs_rectified(a: Tensor, b: Tensor, neighbours: Tensor) -> Tensor:
-    y = a.new_empty(neighbours.numel(), a.shape[2])
+    y, tables = a.new_empty(neighbours.numel(), a.shape[2]), _tables(a, b, neighbours)
     for block in _blocks(neighbours):
-        _first_layer(a, b, neighbours, block, y[block[2]])
+        _first_layer(*tables, block, y[block[1]])
     return y
 
 
 def _pairs_rectified_backward(grad: Tensor, y: Tensor, a: Tensor, b: Tensor, neighbours: Tensor) -> list[Tensor]:
-    tables, kept = (torch.empty_like(a), torch.zeros_like(b)), _kept(neighbours, y, y.shape[1])
+    grad_a, grad_b, kept = a.new_empty(a.shape), b.new_zeros(b.shape), _kept(neighbours, y, y.shape[1])
+    tables = grad_a.flatten(0, 1), grad_b.flatten(0, 1), of_all_clouds(neighbours, b.shape[1])
     for block in _blocks(neighbours):
-        rows = block[2]
-        _to_tables(_through_relu(grad[rows], y[rows], out=kept[: rows.stop - rows.start]), neighbours, block, *tables)
-    return list(tables)
+        rows = block[1]
+        _to_tables(_through_relu(grad[rows], y[rows], out=kept[: rows.stop - rows.start]), block, *tables)
+    return [grad_a, grad_b]
 
 
-def _to_tables(grad: Tensor, neighbours: Tensor, block: Block, grad_a: Tensor, grad_b: Tensor) -> None:
-    """Gives the gradient of a_i + b_j of a block's pairs to both tables."""
-    cloud, some, _ = block
-    torch.sum(grad.unflatten(0, (-1, neighbours.shape[2])), 1, out=grad_a[cloud, some])
-    grad_b[cloud].index_add_(0, neighbours[cloud, some].flatten(), grad)
+def _to_tables(grad: Tensor, block: Block, grad_a: Tensor, grad_b: Tensor, flat: Tensor) -> None:
+    """Gives the gradient of a_i + b_j of a block's pairs to both tables, of all clouds."""
+    some = block[0]
+    torch.sum(grad.unflatten(0, (-1, flat.shape[1])), 1, out=grad_a[some])
+    grad_b.index_add_(0, flat[some].flatten(), grad)
 
 
 def _pairs_linear(
@@ -143,9 +148,10 @@ def _pairs_linear(
     lack, squares = z.new_zeros(2, len(weight), dtype=torch.float64)
     near: Tensor | None = None
     kept, centred, w = _kept(neighbours, b, b.shape[2]), _kept(neighbours, z, len(weight)), weight.T
+    tables = _tables(a, b, neighbours)
     for block in _blocks(neighbours):
-        of_block = z[block[2]]
-        torch.mm(_first_layer(a, b, neighbours, block, kept), w, out=of_block)
+        of_block = z[block[1]]
+        torch.mm(_first_layer(*tables, block, kept), w, out=of_block)
         if moments:
             near = of_block.mean(0) if near is None else near
             about = torch.sub(of_block, near, out=centred[: len(of_block)])
@@ -165,23 +171,24 @@ def _pairs_linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Of a row the gradient is that of z, g / M + 2 h (z - mean) for those of the mean, g, and of the squares, h."""
     most = neighbours.shape[2]
-    grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
-    grad_weight = torch.zeros_like(weight)
+    grad_a, grad_b, grad_weight = a.new_empty(a.shape), b.new_zeros(b.shape), torch.zeros_like(weight)
+    tables = _tables(a, b, neighbours)
+    of_tables = grad_a.flatten(0, 1), grad_b.flatten(0, 1), tables[2]
     near = mean.to(z.dtype)  # in two parts, so that its rounding loses nothing
     constant = (grad_mean / _count(neighbours, more) - 2 * grad_squares * (mean - near)).to(z.dtype)
     double = (2 * grad_squares).to(z.dtype)
     kept, above = _kept(neighbours, b, b.shape[2]), _kept(neighbours, b, b.shape[2])
     of_z = _kept(neighbours, z, len(weight))
     for block in _blocks(neighbours):
-        rows = block[2]
-        x, g = _first_layer(a, b, neighbours, block, kept), grad[rows]
+        rows = block[1]
+        x, g = _first_layer(*tables, block, kept), grad[rows]
         if moments:
             g = torch.sub(z[rows], near, out=of_z[: len(g)]).mul_(double).add_(constant)
             g[::most] *= 1 + more
             g += grad[rows]
         grad_weight.addmm_(g.T, x)
         back = _through_relu(torch.mm(g, weight, out=above[: len(g)]), x)
-        _to_tables(back, neighbours, block, grad_a, grad_b)
+        _to_tables(back, block, *of_tables)
     return grad_a, grad_b, grad_weight
 
 
@@ -258,7 +265,7 @@ register(
 )  # fmt: skip
 register(
     "pairs_rectified_backward(Tensor grad, Tensor y, Tensor a, Tensor b, Tensor neighbours) -> Tensor[]",
-    _pairs_rectified_backward, lambda grad, y, a, b, neighbours: [torch.empty_like(a), torch.empty_like(b)],
+    _pairs_rectified_backward, lambda grad, y, a, b, neighbours: [a.new_empty(a.shape), b.new_empty(b.shape)],
     refuse_second, save_nothing,
 )  # fmt: skip
 register(
@@ -270,7 +277,7 @@ register(
     "pairs_linear_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor a, Tensor b, Tensor neighbours,"
     " Tensor weight, Tensor z, Tensor mean, bool moments, int more) -> (Tensor, Tensor, Tensor)",
     _pairs_linear_backward,
-    lambda _, __, ___, a, b, ____, weight, *more: tuple(torch.empty_like(each) for each in (a, b, weight)),
+    lambda _, __, ___, a, b, ____, weight, *more: tuple(each.new_empty(each.shape) for each in (a, b, weight)),
     refuse_second, save_nothing,
 )  # fmt: skip
 register(

@@ -1,12 +1,16 @@
-"""The operators' kernels in Triton. Importing this lets the operators use them (`ops.kernels`)."""
+"""The operators' kernels in Triton, which are loaded when the first of them runs (`ops.kernels`)."""
 
-import importlib.util
+from pointnet.ops.kernels import KERNELS, Kernel
+from pointnet.ops.mlp import fits
 
-from pointnet.extras import MissingExtraError
+from . import edges, mlp, pooled, sampling
 
-if importlib.util.find_spec("triton") is None:
-    raise MissingExtraError("POINTNET_KERNELS=triton", "triton", "triton")
-from . import edges as edges
-from . import mlp as mlp
-from . import pooled as pooled
-from . import sampling as sampling
+KERNELS |= {
+    "mlp_max": Kernel(mlp.mlp_max, fits),
+    "extremes": Kernel(pooled.extremes, pooled.fits),
+    "edge_extremes": Kernel(edges.edge_extremes, edges.fits),
+    "edge_extremes_backward": Kernel(edges.edge_extremes_backward, edges.fits_backward),
+    "edge_moments": Kernel(edges.edge_moments, edges.fits_moments),
+    "edge_moments_backward": Kernel(edges.edge_moments_backward, edges.fits_moments_backward),
+    "farthest_point_sampling": Kernel(sampling.farthest_point_sampling, sampling.fits),
+}

@@ -10,7 +10,6 @@ import triton.language as tl
 from torch import Tensor
 
 from pointnet.ops.edges import first_guesses, of_pairs, slot_type
-from pointnet.ops.kernels import use
 from pointnet.ops.masked import Mask, fill_padding
 
 from .parts import FLOATS, PROGRAMS, by_target, padded
@@ -36,7 +35,7 @@ def edge_extremes(
     return values, slots
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["clouds"])  # a 1 would be Python's, which has no dtype
 def _extremes(
     rows, neighbours, rising, values, slots, clouds, centres, points, channels, most,
     BOTH: tl.constexpr, LEARNS: tl.constexpr, CENTRES: tl.constexpr, CHANNELS: tl.constexpr,
@@ -140,7 +139,7 @@ def edge_moments(a: Tensor, b: Tensor, neighbours: Tensor, mask: Mask) -> tuple[
     return of_pairs(pairs, lack.sum(0), squares.sum(0), sums, near_a, near_b)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["centres", "points"])
 def _moments(
     rows_a, rows_b, neighbours, mask, near_a, near_b, sums, lack, squares,
     centres, points, channels, most, tiles, each, CENTRES: tl.constexpr, CHANNELS: tl.constexpr,
@@ -203,9 +202,3 @@ def edge_moments_backward(
     rows_b = (b.transpose(1, 2) - near_b).masked_fill(times == 0, 0)
     grad_b = torch.addcmul(times * constant, summed.addcmul_(rows_b, times), double)
     return grad_a.to(a.dtype), grad_b.transpose(1, 2).to(b.dtype)
-
-
-use("edge_extremes", edge_extremes, fits)
-use("edge_extremes_backward", edge_extremes_backward, fits_backward)
-use("edge_moments", edge_moments, fits_moments)
-use("edge_moments_backward", edge_moments_backward, fits_moments_backward)

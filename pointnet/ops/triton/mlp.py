@@ -11,9 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pointnet.ops.kernels import use
 from pointnet.ops.masked import Mask
-from pointnet.ops.mlp import fits
 
 from .parts import first_max, padded, precision
 
@@ -83,6 +81,3 @@ def _mlp_max(
         tl.store(values + row * WIDTHS[last + 1] + channel, best, mask=there)
         if FIND:
             tl.store(winners + row * WIDTHS[last + 1] + channel, winner.to(tl.int32), mask=there)
-
-
-use("mlp_max", mlp_max, fits)

@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pointnet.ops.products import takes_tf32
+
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 PROGRAMS = 512  # that a launch has at least, if there is as much to divide: a few for each core of a large GPU
 
@@ -15,8 +17,8 @@ def padded(size: int) -> int:
 
 
 def precision() -> str:
-    """Of products of float32: TF32 where PyTorch's own setting for matrix products asks for it."""
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+    """Of products of float32: TF32 where PyTorch's own setting for convolutions asks for it."""
+    return "tf32" if takes_tf32() else "ieee"
 
 
 @triton.jit

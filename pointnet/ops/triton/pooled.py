@@ -1,8 +1,7 @@
-"""The pooled layer's operators: `extremes` and its gradient, and `moments`.
+"""The pooled layer's operator `extremes`.
 
-`extremes`: a program keeps the best of each place of its tile while it goes over the points, and looks for the winner
-once, at the end. Its gradient is summed by target, in one order. `moments`: every product is in float64, on chip, and
-so are the sums over the programs; so it is as exact as the definition.
+A program keeps the best of each place of its tile while it goes over the points, and looks for the winner once, at the
+end. Kernels for its gradient and for `moments` were slower than PyTorch's operators, and went.
 """
 
 import torch
@@ -10,11 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pointnet.ops.kernels import use
 from pointnet.ops.masked import Mask
-from pointnet.ops.pooled import about_mean, first_guess, values_at
+from pointnet.ops.pooled import values_at
 
-from .parts import FLOATS, PROGRAMS, by_target, first_max, padded, precision
+from .parts import FLOATS, PROGRAMS, first_max, padded, precision
 
 
 def fits(x: Tensor, weight: Tensor, *more: object) -> bool:
@@ -96,129 +94,3 @@ def _extremes(
         row += parts * clouds
         tl.store(values + row * channels + d, value, mask=there)
         tl.store(winners + row * channels + d, winner, mask=there)
-
-
-def fits_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> bool:
-    return grad.dtype in FLOATS and fits(x, weight)
-
-
-def extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> tuple[Tensor, Tensor]:
-    (clouds, width, points), channels = x.shape, len(weight)
-    won = winners.transpose(0, 1).flatten(1)  # (B, planes * D)
-    share = grad.transpose(0, 1).flatten(1).contiguous()
-    order, starts = by_target(won, points)
-    kept, block, deep = weight.contiguous(), 32, min(64, padded(width))
-    grad_x, grad_weight = x.new_empty(x.shape), weight.new_empty(weight.shape)
-    across = triton.cdiv(width, deep)
-    _to_points[(clouds * triton.cdiv(points, block) * across,)](
-        share, order, starts, kept, grad_x, points, channels, won.shape[1], width, block, deep
-    )
-    _to_weights[(triton.cdiv(channels, block) * across,)](
-        share, won.contiguous(), x, grad_weight, clouds, channels, won.shape[1], *x.stride(), width, block, deep
-    )
-    return grad_x, grad_weight
-
-
-@triton.jit
-def _to_points(
-    share, order, starts, weight, grad_x, points, channels, many,
-    WIDTH: tl.constexpr, POINTS: tl.constexpr, DEPTH: tl.constexpr,
-):  # fmt: skip
-    """grad_x (B, C, N): each point's winning channels, the lowest first."""
-    across: tl.constexpr = (WIDTH + DEPTH - 1) // DEPTH
-    blocks = tl.cdiv(points, POINTS)
-    row = tl.program_id(0) // across
-    cloud, n = (row // blocks).to(tl.int64), (row % blocks) * POINTS + tl.arange(0, POINTS)
-    c = (tl.program_id(0) % across) * DEPTH + tl.arange(0, DEPTH)
-    exists, there = n < points, c < WIDTH
-    start = tl.load(starts + cloud * (points + 1) + n, mask=exists, other=0)
-    count = tl.load(starts + cloud * (points + 1) + n + 1, mask=exists, other=0) - start
-    total = tl.zeros((POINTS, DEPTH), tl.float32)
-    for i in range(tl.max(count, 0)):
-        some = i < count
-        k = tl.load(order + cloud * many + start + i, mask=some, other=0)
-        g = tl.load(share + cloud * many + k, mask=some, other=0.0).to(tl.float32)
-        rows = weight + (k % channels)[:, None] * WIDTH + c[None, :]
-        total += g[:, None] * tl.load(rows, mask=some[:, None] & there[None, :], other=0.0).to(tl.float32)
-    places = grad_x + (cloud * WIDTH + c[None, :]) * points + n[:, None]
-    tl.store(places, total.to(grad_x.dtype.element_ty), mask=exists[:, None] & there[None, :])
-
-
-@triton.jit
-def _to_weights(
-    share, won, x, grad_weight, clouds, channels, many, x_cloud, x_channel, x_point,
-    WIDTH: tl.constexpr, CHANNELS: tl.constexpr, DEPTH: tl.constexpr,
-):  # fmt: skip
-    """grad_weight (D, C): each channel's winning points, cloud by cloud."""
-    across: tl.constexpr = (WIDTH + DEPTH - 1) // DEPTH
-    d = (tl.program_id(0) // across) * CHANNELS + tl.arange(0, CHANNELS)
-    c = (tl.program_id(0) % across) * DEPTH + tl.arange(0, DEPTH)
-    inside, there = d < channels, c < WIDTH
-    total = tl.zeros((CHANNELS, DEPTH), tl.float32)
-    own = x + c[None, :].to(tl.int64) * x_channel
-    for _ in range(clouds):
-        for first in range(0, many, channels):
-            n = tl.load(won + first + d, mask=inside, other=0)
-            g = tl.load(share + first + d, mask=inside, other=0.0).to(tl.float32)
-            rows = own + n[:, None] * x_point
-            total += g[:, None] * tl.load(rows, mask=inside[:, None] & there[None, :], other=0.0).to(tl.float32)
-        won, share, own = won + many, share + many, own + x_cloud
-    places = grad_weight + d[:, None] * WIDTH + c[None, :]
-    tl.store(places, total.to(grad_weight.dtype.element_ty), mask=inside[:, None] & there[None, :])
-
-
-def fits_moments(x: Tensor, mask: Mask) -> bool:
-    return x.dtype in FLOATS and x.numel() > 0
-
-
-def moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-    clouds, width, points = x.shape
-    guess = first_guess(x, mask)
-    deep = min(32, padded(width))
-    across, count = triton.cdiv(width, deep), clouds * points
-    parts = min(triton.cdiv(count, 32), triton.cdiv(PROGRAMS, across))
-    total = guess.new_zeros(parts, width)
-    scatter = guess.new_zeros(parts, width, width)
-    _moments[(parts, across, across)](
-        x, None if mask is None else mask.contiguous(), guess, total, scatter, points, count,
-        triton.cdiv(count, parts), *x.stride(), width, deep,
-    )  # fmt: skip
-    return about_mean(x, mask, guess, total.sum(0), scatter.sum(0))
-
-
-@triton.jit
-def _moments(
-    x, mask, guess, total, scatter, points, count, each, x_cloud, x_channel, x_point,
-    WIDTH: tl.constexpr, DEPTH: tl.constexpr,
-):  # fmt: skip
-    """The upper blocks of the scatter about the guess, and the sums, of a part of the points.
-
-    One point at a time: for float64 the compiler's products of matrices take no operands that were float32.
-    """
-    part, above, below = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    if above <= below:
-        rows, columns = above * DEPTH + tl.arange(0, DEPTH), below * DEPTH + tl.arange(0, DEPTH)
-        near_rows = tl.load(guess + rows, mask=rows < WIDTH, other=0.0)
-        near_columns = tl.load(guess + columns, mask=columns < WIDTH, other=0.0)
-        x_rows, x_columns = rows.to(tl.int64) * x_channel, columns.to(tl.int64) * x_channel
-        products = tl.zeros((DEPTH, DEPTH), tl.float64)
-        sums = tl.zeros((DEPTH,), tl.float64)
-        for i in range(part * each, tl.minimum(part * each + each, count)):
-            own, exists = x + (i // points) * x_cloud + (i % points) * x_point, True
-            if mask is not None:
-                exists = tl.load(mask + i) != 0
-            one = tl.load(own + x_rows, mask=exists & (rows < WIDTH), other=0.0).to(tl.float64)
-            one = tl.where(exists & (rows < WIDTH), one - near_rows, 0.0)
-            other = tl.load(own + x_columns, mask=exists & (columns < WIDTH), other=0.0).to(tl.float64)
-            other = tl.where(exists & (columns < WIDTH), other - near_columns, 0.0)
-            products += one[:, None] * other[None, :]
-            sums += one
-        inside = (rows < WIDTH)[:, None] & (columns < WIDTH)[None, :]
-        tl.store(scatter + (part * WIDTH + rows[:, None]) * WIDTH + columns[None, :], products, mask=inside)
-        if above == below:
-            tl.store(total + part * WIDTH + rows, sums, mask=rows < WIDTH)
-
-
-use("extremes", extremes, fits)
-use("extremes_backward", extremes_backward, fits_backward)
-use("moments", moments, fits_moments)

@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pointnet.ops.kernels import use
 from pointnet.ops.masked import Lengths
 
 from .parts import padded
@@ -53,6 +52,3 @@ def _farthest(
             distance += away * away
         nearest = tl.minimum(nearest, distance)
         latest = tl.minimum(tl.argmax(nearest, 0), size - 1).to(tl.int64)
-
-
-use("farthest_point_sampling", farthest_point_sampling, fits, own_on_cpu=True)
