@@ -7,6 +7,7 @@ import multiprocessing
 import platform
 import random
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -173,6 +174,7 @@ def peak_memory(
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def child() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
         torch.set_num_threads(1)  # a forked OpenMP pool cannot be used
         first()
         forget_peak()

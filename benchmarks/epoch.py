@@ -11,6 +11,7 @@ mean little, because the loops need different numbers of cores.
 import argparse
 import multiprocessing
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -145,6 +146,7 @@ def take_turns(args: argparse.Namespace) -> dict[Row, list[Turn]]:
 
 def serve(row: Row, args: argparse.Namespace, pipe: Connection) -> None:
     """The process of a row: trains an epoch whenever a message comes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     torch.set_num_threads(args.threads)
     if row.kept:
         keep_freed_memory()

@@ -13,6 +13,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -93,6 +94,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def keep_busy() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     until = time.monotonic() + 3600
     while time.monotonic() < until:
         pass

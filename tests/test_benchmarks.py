@@ -2,8 +2,10 @@
 
 import importlib
 import mmap
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -132,6 +134,22 @@ def test_peak_memory_is_what_a_function_adds():
             fresh[page] = 1
 
     assert 31 < common.peak_memory(touch) < 34
+
+
+def test_ctrl_c_ends_a_benchmark_in_a_line():
+    come = "import os, signal, benchmarks; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    come += "os.kill(os.getpid(), signal.SIGINT); signal.pause()"
+    ended = subprocess.run([sys.executable, "-c", come], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "\nstopped\n")
+    ended = subprocess.run([sys.executable, "-c", "import benchmarks; 1 / 0"], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (1, "ZeroDivisionError: division by zero")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_ctrl_c_ends_the_process_that_measures_memory_without_a_word(capfd):
+    with pytest.raises(EOFError):
+        common.peak_memory(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert capfd.readouterr() == ("", "")
 
 
 SHARED = [*ON_SAMPLES, "--val_fraction", "0.25", "--recipe", "fast"]

@@ -246,12 +246,13 @@ def test_each_file_is_a_line_and_one_that_cannot_be_read_is_a_line_on_stderr(cap
     missing = str(FILES / "chiar.off")
     assert command_line.main(["predict", str(CHAIR), str(broken), missing, str(STOOL), "--model", folder]) == 1
     printed = capsys.readouterr()
-    header, *lines = printed.out.replace("\n  ", " ").splitlines()  # the first is in lines that fit a terminal
+    header, strangers, *lines = printed.out.replace("\n  ", " ").splitlines()  # the first in lines that fit a terminal
     assert all(len(line) <= 79 for line in printed.out.splitlines() if line.startswith("  "))
     expected = (
         "200 points of each file, z up, right-handed, centred, in the unit sphere, facing as its training set does"
     )
     assert header.startswith(f"{folder}: 3 classes; takes {expected}; probabilities not calibrated; ")
+    assert strangers == "it knows no strangers: what is unlike its training set is not marked unsure"
     wanted = predict([CHAIR, STOOL], load_model(folder))
     assert len(lines) == 2
     for line, prediction in zip(lines, wanted, strict=True):

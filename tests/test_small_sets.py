@@ -66,7 +66,7 @@ def test_a_set_with_enough_steps_is_passed_once_in_the_order_of_seed_and_epoch()
     assert train_epoch(run) == 6
     assert torch.equal(run.progress.order, torch.randperm(16, generator=torch.Generator().manual_seed((5 << 20) + 3)))
     before = copy.deepcopy(run.step.model.state_dict())
-    run.calibrate(lambda: None)
+    run.measure_norms(lambda: None)
     assert_equal_states(run.step.model.state_dict(), before)
 
 
@@ -92,7 +92,7 @@ def test_norms_are_measured_on_the_training_split_as_evaluation_sees_it(ema):
     model, momentum = run.evaluated, norms_of(run.evaluated)[0].momentum
     trained, random = copy.deepcopy(run.step.model.state_dict()), torch.get_rng_state()
     before = off_centre(model, data.points)
-    run.calibrate(lambda: None)
+    run.measure_norms(lambda: None)
     first = model.encoder.mlp1[0]
     torch.testing.assert_close(first.norm.running_mean, first.conv.weight[:, :, 0] @ data.points.mean((0, 2)))
     assert off_centre(model, data.points) < 0.05 < before  # variances are those of a sample
@@ -110,13 +110,13 @@ def test_broken_clouds_and_frozen_norms_are_left_out_of_it_and_a_few_batches_do(
     frozen, *others = norms_of(run.step.model)
     frozen.eval()
     kept = frozen.running_mean.clone()
-    run.calibrate(lambda: None)
+    run.measure_norms(lambda: None)
     assert torch.equal(frozen.running_mean, kept)
     assert all(norm.running_mean.isfinite().all() for norm in others)
     assert all(int(norm.num_batches_tracked) == 2 for norm in others)
-    monkeypatch.setattr(run_module, "CALIBRATING", 1)
+    monkeypatch.setattr(run_module, "NORM_BATCHES", 1)
     run.step.model.train()
-    run.calibrate(lambda: None)
+    run.measure_norms(lambda: None)
     assert all(int(norm.num_batches_tracked) == 1 for norm in others)
 
 

@@ -72,7 +72,7 @@ class Rightmost(nn.Module):
 
 
 @pytest.mark.parametrize("min_steps", [1, 9])
-def test_each_cloud_gets_its_own_in_training_calibration_and_validation(tmp_path, min_steps):
+def test_each_cloud_gets_its_own_in_training_measuring_norms_and_validation(tmp_path, min_steps):
     network = Rightmost()
     fit(tiny(tmp_path, scale=1.5, shift=0.3, epochs=3, min_steps=min_steps), stored(), model=network, log=quiet)
     # 6 clouds to train on and 2 of validation; 9 steps of 3 are 27 clouds, and then 6 to measure norms on.

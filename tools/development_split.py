@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pointnet.commands.flags import whole_program
 from pointnet.datasets.download import ARCHIVES, DownloadError, download
 from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET40
 from pointnet.datasets.releases import listed_files, read_labelled_hdf5
@@ -89,6 +90,7 @@ def make_split(release: Path, out: Path) -> tuple[int, int]:
     return count, len(names)
 
 
+@whole_program
 def main(arguments: Sequence[str] | None = None) -> int:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)

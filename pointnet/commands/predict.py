@@ -27,6 +27,7 @@ from .flags import one_line
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
 WIDTH = 79  # of lines that are no tables
+NO_STRANGERS = "it knows no strangers: what is unlike its training set is not marked unsure"
 # The flags that not every task has.
 ONLY_FOR = {"category": ("part",), "votes": ("classification",), "top": ("classification",)}
 # Lines to print, each with a JSON object if it is about a file, and errors of files.
@@ -70,6 +71,8 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
     calibrated = "" if contract.is_calibrated else "not "
     known = f"{name}: {len(model.classes)} classes; takes {expected}; probabilities {calibrated}calibrated"
     yield from wrapped(f"{known}; {threads}")
+    if contract.familiar is None:
+        yield NO_STRANGERS, None
     views, count, surer = list[View](), 0, Counter[str | None]()
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
     for shown, each in zip(output_names(files), predictions, strict=True):
@@ -143,8 +146,9 @@ def page_of(page: Path, views: Sequence[View], count: int, notes: str) -> Lines:
     if views:
         title = views[0].name if count == 1 else f"{count:,} clouds"
         first = f"The first {len(views)}. " if len(views) < count else ""
+        replaced = ", over an earlier one" if page.exists() else ""
         write_page(page, views, title, first + notes)
-        yield f"wrote {page}", None
+        yield f"wrote {page}{replaced}", None
 
 
 def output_names(files: Sequence[Path]) -> list[str]:

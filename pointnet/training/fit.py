@@ -163,7 +163,7 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             with closing(run.steps()) as steps:
                 for _ in steps:
                     check()
-            run.calibrate(check)
+            run.measure_norms(check)
             started = time.perf_counter()
             # Validation repeats every epoch, so it takes no more points of a cloud than training does.
             # Of few clouds the loss often decides; it is that of training, as a smoothed network is never certain.

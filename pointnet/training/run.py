@@ -35,7 +35,7 @@ from .settings import TrainConfig
 from .step import Step, Stopwatch
 
 RANKS_APART = 1_000_003  # between the seeds of two processes of a run
-CALIBRATING = 8  # batches that norms are measured on, at most
+NORM_BATCHES = 8  # batches that norms are measured on, at most
 VIEWS = 2  # of a cloud, where its structure is found once
 
 
@@ -194,7 +194,7 @@ class Run:
         progress.right += torch.where(finite, (predicted == labels).sum(), 0)
 
     @torch.no_grad()
-    def calibrate(self, check: Callable[[], None]) -> None:
+    def measure_norms(self, check: Callable[[], None]) -> None:
         """Gives the evaluated network's norms the statistics of training clouds as evaluation would see them.
 
         Only where epochs are short, as there running statistics lag behind the weights. `check` may raise, to stop.
@@ -214,7 +214,7 @@ class Run:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.train().momentum = None  # the mean over all batches
-            shares = shares[:CALIBRATING]
+            shares = shares[:NORM_BATCHES]
             for rows, (points, labels) in zip(shares, self.loader.batches(shares), strict=True):
                 count = self.config.num_points
                 found = {"structure": self.structures.of(points, rows.cpu(), count)[1]} if self.structures else {}
@@ -224,7 +224,7 @@ class Run:
         finally:
             for norm, momentum in norms.items():
                 norm.eval().momentum = momentum
-            watch.lap("calibration")
+            watch.lap("norms")
             self.progress.seconds |= watch.stop()
 
     def end_epoch(self) -> dict[str, Any]:
