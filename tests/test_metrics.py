@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pointnet import PointNetClassifier
 from pointnet.evaluation.evaluate import evaluate
-from pointnet.evaluation.metrics import ConfusionMatrix, PartScores, SceneScores
+from pointnet.evaluation.metrics import ConfusionMatrix, PartScores, SceneScores, likely
 from tests.helpers import assert_equal_states, two_shapes
 
 DRAWS = {
@@ -164,3 +164,16 @@ def test_votes_are_the_mean_probability_over_even_rotations():
     assert evaluate(Compass(), data)["loss"] != pytest.approx(scores["loss"], rel=1e-2)
     with pytest.raises(ValueError, match="votes must be at least 1, got 0"):
         evaluate(Compass(), data, votes=0)
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 1), (1, 1), (6, 6), (0, 6), (3, 7), (1110, 1231)])
+def test_the_likely_shares_end_where_what_was_found_is_unlikely(right, count):
+    """By the definition: there the found share is 1.96 standard deviations away; but none is beyond 0 and 1."""
+    share, (low, high) = right / count, likely(right / count, count)
+    assert 0 <= low < high <= 1
+    for end, share_beyond in ((low, 0), (high, 1)):
+        if share == share_beyond:
+            assert end == pytest.approx(share)
+        else:
+            assert abs(share - end) == pytest.approx(1.96 * (end * (1 - end) / count) ** 0.5, rel=1e-4)
+    assert likely(1 - share, count) == pytest.approx((1 - high, 1 - low))

@@ -16,6 +16,7 @@ from pointnet import __main__ as command_line
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
+from pointnet.evaluation.metrics import likely
 from pointnet.models import load_model
 from pointnet.pages import report, report_sections
 from pointnet.pages.report import read_run, write_report
@@ -83,6 +84,8 @@ def test_a_run_that_was_tested_is_evaluated_on_the_test_split_and_agrees_with_it
     text = words(made.page).sections["result"]
     assert f"{result['overall_accuracy']:.2%}of {result['count']} test shapes right" in text
     assert f"{result['mean_class_accuracy']:.2%}mean over classes" in text
+    low, high = likely(result["overall_accuracy"], result["count"])
+    assert f"{result['count']} shapes tell no more than that the accuracy is between {low:.1%} and {high:.1%}" in text
     assert "the figures are those that the run reported" in text
     assert "It is one run, of seed 0." in text
 

@@ -13,7 +13,7 @@ import torch
 
 from pointnet.devices import environment
 from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
-from pointnet.evaluation.metrics import ConfusionMatrix
+from pointnet.evaluation.metrics import ConfusionMatrix, likely
 from pointnet.models import Pretrained
 from pointnet.training.recipes import to_flags
 from pointnet.training.run_folder import CONFIG, Result, chooser, chosen_epoch
@@ -75,8 +75,9 @@ def _result(report: Report) -> str:
         share, count = scores["overall_accuracy"], int(scores["count"])
         tiles.append((f"{share:.2%}", f"of {count:,} {name} shapes right"))
         tiles.append((f"{scores['mean_class_accuracy']:.2%}", "mean over classes"))
-        error = math.sqrt(share * (1 - share) / count)
-        texts.append(f"{_origin(report)} {count:,} shapes leave a standard error of {error:.2%}. {_agreement(report)}")
+        low, high = likely(share, count)
+        bounds = f"{count:,} shapes tell no more than that the accuracy is between {low:.1%} and {high:.1%}"
+        texts.append(f"{_origin(report)} {bounds} (95% interval). {_agreement(report)}")
     else:
         texts.append(f"Nothing was evaluated for this page: {escape(report.missing)}")
         for split, name in SPLIT_NAMES.items():
