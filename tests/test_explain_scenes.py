@@ -147,6 +147,12 @@ TRIED = f"""
     slider.dispatchEvent(new Event("input"));
     return before !== words("tied");
   }});
+  const signs = [-0.04, 0.04, -0.05, -1].map(value => decimals(value, 1));
+  const inked = [clearInk, drawSeven].flatMap(ink => {{
+    ink();
+    changedInk();
+    return [1, 2].map(() => {{ press("shuffle-pixels"); return words("tied-status"); }});
+  }});
   press("whole");
   const timed = words("live-time");
   performance.now = () => 0;
@@ -184,7 +190,7 @@ TRIED = f"""
   const [number, gap] = [plane.points.length, heads[1].left - heads[0].right];
   document.documentElement.style.width = "";
   return {{asked, sliders, wide, sizes, lost, labels, rows, plain, columns, run, sums, timed, mixed, missing, alone,
-           wrong, before, after, stopped, inside, drawn, ten: [number, gap]}};"""
+           wrong, before, after, stopped, inside, drawn, signs, inked, ten: [number, gap]}};"""
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +249,19 @@ def test_swapped_points_cost_nothing_and_an_added_one_a_column(tried):
 @needs_chromium
 def test_each_weight_of_a_class_map_changes_its_sum(tried):
     assert tried["sums"] == [True] * 3
+
+
+@needs_chromium
+def test_what_is_said_of_shuffled_pixels_is_so_for_an_empty_picture_too(tried):
+    empty, _, seven, again = tried["inked"]
+    assert empty.startswith("All pixels of this picture are alike")
+    assert seven.startswith("The channels and the maps are noise now, yet the sums are what they were.")
+    assert again == "The two rows are the same number, made in two ways."
+
+
+@needs_chromium
+def test_no_number_is_a_nought_with_a_minus(tried):
+    assert tried["signs"] == ["0.0", "0.0", "-0.1", "-1.0"]
 
 
 @needs_chromium

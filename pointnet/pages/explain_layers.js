@@ -257,8 +257,8 @@ function flattenFirst() {
       ? `Output: ${places} numbers, drawn in rows of ${SIDE}`
       : `Output: map ${output} of ${places}`;
     part("flat-status").textContent = flat
-      ? `Output ${output} is ${result[output].toFixed(3)}: the sum of all ${places} pixels, each times its own weight.`
-      : `Map ${output} is the picture times ${single[output].toFixed(3)}. Every map is the same picture.`;
+      ? `Output ${output} is ${decimals(result[output], 3)}: the sum of all ${places} pixels, each times its own weight.`
+      : `Map ${output} is the picture times ${decimals(single[output], 3)}. Every map is the same picture.`;
   };
   const set = changes => {
     Object.assign(state, changes);

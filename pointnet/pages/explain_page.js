@@ -4,6 +4,7 @@
 const part = id => document.getElementById(id);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+const decimals = (value, digits) => value.toFixed(digits).replace(/^-(?=[0.]*$)/, ""); // no -0.0
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const redraws = []; // of every scene, for when light turns to dark, or what was hidden gets a size

@@ -31,7 +31,7 @@ function drawScores(holder, cloud) {
     ...ranked.slice(0, 5).flatMap(([name, score]) => {
       const bar = make("i");
       bar.style.width = `${score > 0 ? (100 * score) / most : 0}%`;
-      return [make("span", {textContent: name}), make("div", {}, bar), make("b", {textContent: score.toFixed(1)})];
+      return [make("span", {textContent: name}), make("div", {}, bar), make("b", {textContent: decimals(score, 1)})];
     }),
   );
 }

@@ -44,7 +44,7 @@ function classMaps() {
     // The same weight for all pixels of a channel.
     const tied = Float64Array.from({length: FEATURES * PIXELS}, (_, i) => own[Math.floor(i / PIXELS)]);
     const free = ordinary.subarray(d * FEATURES * PIXELS, (d + 1) * FEATURES * PIXELS);
-    const both = of => [drawn, now].map(features => of(features).toFixed(3));
+    const both = of => [drawn, now].map(features => decimals(of(features), 3));
     const map = both(features => sum(pointwise(own, features, PIXELS)));
     fill(
       part("tied"),
@@ -55,10 +55,12 @@ function classMaps() {
       ],
     );
     const [before, after] = both(features => linear(free, features)[0]);
-    part("tied-status").textContent = state.shuffled
-      ? `The picture is noise now, yet the sums are what they were. A dense layer with a weight per pixel would notice: ` +
-        `${before} has become ${after}.`
-      : "The two rows are the same number, made in two ways.";
+    part("tied-status").textContent = !state.shuffled
+      ? "The two rows are the same number, made in two ways."
+      : drawn.every((value, i) => value === now[i])
+        ? "All pixels of this picture are alike, so that shuffled it is what it was. Draw something."
+        : "The channels and the maps are noise now, yet the sums are what they were. " +
+          `A dense layer with a weight per pixel would notice: ${before} has become ${after}.`;
   };
   const draw = () => {
     const drawn = featuresOf(ink),
@@ -71,8 +73,8 @@ function classMaps() {
     buttons.forEach((button, d) => {
       const map = maps.subarray(d * PIXELS, (d + 1) * PIXELS);
       drawValues(button.firstChild, map, SIDE);
-      button.lastChild.textContent = `map ${d}\n${sum(map).toFixed(1)}`;
-      button.setAttribute("aria-label", `map ${d}, sum ${sum(map).toFixed(1)}`);
+      button.lastChild.textContent = `map ${d}\n${decimals(sum(map), 1)}`;
+      button.setAttribute("aria-label", `map ${d}, sum ${decimals(sum(map), 1)}`);
     });
     press(buttons, buttons[state.chosen]);
     sliders.forEach((slider, c) => setSlider(slider, weight[state.chosen * FEATURES + c]));
@@ -92,7 +94,7 @@ function classMaps() {
 const MOST_POINTS = 10,
   WIDTHS = [2, 8, 8];
 const letter = point => String.fromCharCode(65 + point.name);
-const placed = at => `(${at.map(v => v.toFixed(1)).join(", ")})`;
+const placed = at => `(${at.map(v => decimals(v, 1)).join(",\u00a0")})`;
 
 class Plane {
   constructor() {
@@ -235,7 +237,7 @@ class Plane {
     const cell = (value, className, there) => {
       const colours = to(value / 2.2),
         dark = colours.reduce((a, b) => a + b) < 3 * 140,
-        td = make("td", {textContent: there ? value.toFixed(1) : "", className});
+        td = make("td", {textContent: there ? decimals(value, 1) : "", className});
       if (there) td.style.cssText = `background: rgb(${colours}); color: ${dark ? "#fff" : "#10161b"}`;
       return td;
     };
@@ -244,7 +246,7 @@ class Plane {
     );
     const max = textContent => make("th", {textContent, className: "max"});
     const coordinates = ["x", "y"].map((axis, i) =>
-      row(axis, ...points.map(point => make("th", {textContent: point.at[i].toFixed(1)})), max("")),
+      row(axis, ...points.map(point => make("th", {textContent: decimals(point.at[i], 1)})), max("")),
     );
     const rows = Array.from(most, (value, c) => {
       const winner = value > 0 && done(points.length - 1) ? points.findIndex(({column}) => column[c] === value) : -1;

@@ -11,7 +11,7 @@ const OUTLINE = [
   ]),
 ];
 const RINGED = 0;
-const inWords = value => value.toFixed(2).replace("-", "−");
+const inWords = value => decimals(value, 2).replace("-", "−");
 
 function rotation(degrees) {
   // what rotates points, as rows, against the clock
