@@ -45,6 +45,7 @@ def launches(dtype: torch.dtype) -> Iterator[None]:
     yield edges.edge_extremes_backward(found[0], table, neighbours, found[1])
     mean, squares, *more = edges.edge_moments(table, table, neighbours, mask)
     yield edges.edge_moments_backward(mean, squares, table, table, neighbours, mask, *more)
+    yield sampling.lowest(table, 20)
     lengths = torch.ones(2, dtype=torch.int64)
     yield sampling.farthest_point_sampling(torch.zeros(2, 3, 1024), 512, lengths, lengths)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pointnet.ops import edges, groups
 from pointnet.ops.edges import edge_extremes, edge_moments, edges_definition, first_of, pooled_edges, rows_summed
-from pointnet.ops.groups import grouped, groups_definition, pooled_groups, to_winners
+from pointnet.ops.groups import grouped, groups_definition, pooled_groups, through_winners
 from pointnet.ops.masked import point_mask
 from pointnet.ops.neighbours import gather
 from tests.helpers import ACTIVATIONS, NORMS, Largest
@@ -196,12 +196,12 @@ def test_grouped_is_gather_stored_as_rows_in_value_and_both_gradients():
 
 
 @pytest.mark.parametrize("size", [24, 70_000])
-def test_winners_get_the_sum_of_the_weights_of_what_they_won(size):
+def test_a_gradient_goes_to_the_winners_and_to_the_weights_of_what_they_won(size):
     grad, winners = torch.randn(6, 9, dtype=torch.float64), torch.randint(size // 6, (6, 9), dtype=torch.int32)
     winners += torch.arange(0, size // 6 * 6, size // 6, dtype=torch.int32).unsqueeze(1)
-    weight = torch.randn(9, 5, dtype=torch.float64)
+    weight, x = (torch.randn(n, 5, dtype=torch.float64) for n in (9, size))
     sparse = grad.new_zeros(size, 9).scatter_(0, winners.long(), grad)
-    torch.testing.assert_close(to_winners(grad, winners, weight, size), sparse @ weight)
+    torch.testing.assert_close(through_winners(grad, winners, weight, x), (sparse @ weight, sparse.T @ x))
 
 
 @pytest.mark.parametrize("make", [Edges, Groups])

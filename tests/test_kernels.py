@@ -24,7 +24,7 @@ from tests.helpers import ROOT, trained_looking
 pytest.importorskip("triton", reason="needs triton, of the extra triton")
 from pointnet.ops.triton import edges, mlp, pooled, sampling
 
-KERNELS = {"_mlp_max", "_extremes", "_to_points", "_moments", "_farthest"}  # edges have _extremes too
+KERNELS = {"_mlp_max", "_extremes", "_to_points", "_moments", "_farthest", "_lowest"}  # edges have _extremes too
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|All-NaN slice):RuntimeWarning")  # of NumPy
 
@@ -149,6 +149,14 @@ def test_the_farthest_points_are_those_of_the_definition(points, count, ragged):
     x[1, :, int(lengths[1]) :] = torch.nan if ragged else 7.0
     given = (x, count, lengths if ragged else None, first)
     same([sampling.farthest_point_sampling(*given)], [farthest_definition(*given)])
+
+
+@pytest.mark.parametrize(("shape", "count"), [((2, 3, 70), 9), ((1, 1, 1), 1), ((5, 4), 4)])
+def test_the_lowest_of_rows_are_those_of_the_definition(shape, count):
+    values = whole(*shape) - 0.5
+    values[..., shape[-1] // 2 :] = torch.inf
+    same([sampling.lowest(values, count)], [DEFINITIONS["lowest"](values, count)])
+    assert not sampling.fits_lowest(values.double(), count)
 
 
 @pytest.mark.parametrize("ragged", [True, pytest.param(False, marks=pytest.mark.slow)])

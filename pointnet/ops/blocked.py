@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .masked import Lengths, Mask, fill_padding, point_mask
+from .pooled import DEFINITIONS, OPERATORS
 
 # Distances that are computed at a time on a CPU: 1 MiB of float32 stays in a core's cache. A GPU needs more work.
 BLOCK = {"cpu": 2**18}
@@ -130,19 +131,22 @@ def _places_of(chosen: np.ndarray, most: int | None = None) -> tuple[np.ndarray,
 
 
 def nearest(points: Tensor, queries: Tensor, neighbours: int, lengths: Lengths) -> Tensor:
-    """On any device: in single precision the K lowest keys, which are distances that end in their column."""
+    """On any device."""
     table, rows = _factors(points, queries, lengths)
     kept = min(neighbours, points.shape[2])
     found = torch.empty(*queries.shape[::2], kept, dtype=torch.int64, device=points.device)
     for clouds, some in _blocks(points, queries.shape[2]):
-        distances = rows[clouds, some] @ table[clouds]
-        if distances.dtype == torch.float32:
-            columns = torch.arange(points.shape[2], device=points.device)
-            keys = (_ordered(distances.view(torch.int32)).long() << 32) + columns
-            found[clouds, some] = keys.topk(kept, largest=False).values & 0xFFFFFFFF
-        else:
-            found[clouds, some] = distances.sort(dim=2, stable=True).indices[:, :, :kept]
+        found[clouds, some] = torch.ops.pointnet.lowest(rows[clouds, some] @ table[clouds], kept)
     return only_existing(found, neighbours, points, lengths)
+
+
+def lowest_definition(values: Tensor, count: int) -> Tensor:
+    """The columns of the lowest values of each row, the lowest first, and of equal ones: (..., N) -> (..., count)."""
+    if values.dtype != torch.float32:
+        return values.sort(dim=-1, stable=True).indices[..., :count].contiguous()
+    columns = torch.arange(values.shape[-1], device=values.device)
+    keys = (_ordered(values.view(torch.int32)).long() << 32) + columns
+    return keys.topk(count, largest=False).values & 0xFFFFFFFF
 
 
 def nearest_on_cpu(points: Tensor, queries: Tensor, neighbours: int, lengths: Lengths) -> Tensor:
@@ -207,3 +211,8 @@ def _blocks(points: Tensor, queries: int) -> list[tuple[slice, slice]]:
         for cloud in range(0, points.shape[0], step)
         for first in range(0, queries, most)
     ]
+
+
+OPERATORS.define("lowest(Tensor values, int count) -> Tensor")
+OPERATORS.impl("lowest", lowest_definition, "CompositeExplicitAutograd")
+DEFINITIONS["lowest"] = lowest_definition

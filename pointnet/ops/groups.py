@@ -176,10 +176,9 @@ def _group_extremes_backward(
         winners = slots[:, first : first + step].int()
         winners += firsts[: winners.shape[1]]
         for plane, of_plane in enumerate(grad[:, first : first + step]):
-            won = to_winners(of_plane, winners[plane], weight, len(x))
-            torch.add(won, target if plane else constant, out=target)
-            share = of_plane.T.contiguous()
-            grad_weight += F.embedding_bag(winners[plane].T.contiguous(), x, mode="sum", per_sample_weights=share)
+            of_rows, of_weight = through_winners(of_plane, winners[plane], weight, x)
+            torch.add(of_rows, target if plane else constant, out=target)
+            grad_weight += of_weight
         if batch:
             target.addmm_(x, affine)
         if batch and more:
@@ -191,18 +190,21 @@ def _group_extremes_backward(
     return grad_rows.to(rows.dtype), grad_weight
 
 
-def to_winners(grad: Tensor, winners: Tensor, weight: Tensor, size: int) -> Tensor:
-    """The sum of g W_d over the channels d that a row won: (G, D), (G, D) rows below `size`, (D, C) -> (size, C)."""
+def through_winners(grad: Tensor, winners: Tensor, weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of g W_d over the channels d that a row won, and of g x over the rows that won a channel: (G, D), (G, D)
+    rows below R, (D, C), (R, C) -> (R, C), (D, C)."""
+    size = len(x)
     if grad.device.type != "cpu":
         sparse = grad.new_zeros(size, len(weight)).scatter_(0, winners.long(), grad)
-        return sparse @ weight
+        return sparse @ weight, sparse.T @ x
+    of_weight = F.embedding_bag(winners.T.contiguous(), x, mode="sum", per_sample_weights=grad.T.contiguous())
     # By winner, so that each is a sum of a few rows of W: the product above is of zeros, but for one in K.
     rows = winners.flatten().numpy()
     order = rows.astype(np.uint16 if size <= 2**16 else np.int32).argsort(kind="stable")
     channels = torch.arange(len(weight)).repeat(len(grad)).index_select(0, torch.from_numpy(order))
     ends = np.bincount(rows, minlength=size).cumsum()
     starts, share = torch.from_numpy(np.append(0, ends[:-1])), grad.flatten().index_select(0, torch.from_numpy(order))
-    return F.embedding_bag(channels, weight, starts, mode="sum", per_sample_weights=share)
+    return F.embedding_bag(channels, weight, starts, mode="sum", per_sample_weights=share), of_weight
 
 
 def _rows_taken(rows: Tensor, indices: Tensor) -> Tensor:

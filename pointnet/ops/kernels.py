@@ -10,7 +10,6 @@ Raises:
     MissingExtraError: it is `triton`, which is not installed.
 """
 
-import functools
 import importlib
 import importlib.util
 import os
@@ -26,8 +25,9 @@ from .pooled import DEFINITIONS, OPERATORS
 
 CHOICE = os.environ.get("POINTNET_KERNELS", "")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 ON_CPU_TOO = (  # where kernels are interpreted; sampling keeps its own implementation there
-    "mlp_max", "extremes", "edge_extremes", "edge_extremes_backward", "edge_moments", "edge_moments_backward",
+    "mlp_max", "extremes", "edge_extremes", "edge_extremes_backward", "edge_moments", "edge_moments_backward", "lowest",
 )  # fmt: skip
 NAMES = (*ON_CPU_TOO, "farthest_point_sampling")
 
@@ -42,20 +42,15 @@ class Kernel(NamedTuple):
 KERNELS: dict[str, Kernel] = {}  # by operator, once the kernels are loaded
 
 
-@functools.cache
-def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
 if CHOICE not in ("", "none", "triton"):
     raise ValueError(f"POINTNET_KERNELS must be none, triton or empty, got {CHOICE}")
-if CHOICE == "triton" and not has_triton():
+if CHOICE == "triton" and not HAS_TRITON:
     raise MissingExtraError("POINTNET_KERNELS=triton", "triton", "triton")
 
 
 def run_on(x: Tensor) -> bool:
     """Whether kernels run on the device of x."""
-    if CHOICE == "none" or not has_triton():
+    if CHOICE == "none" or not HAS_TRITON:
         return False
     if x.is_cuda:
         return torch.version.hip is None and torch.cuda.get_device_capability(x.device) >= (8, 0)

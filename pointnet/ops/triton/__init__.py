@@ -12,5 +12,6 @@ KERNELS |= {
     "edge_extremes_backward": Kernel(edges.edge_extremes_backward, edges.fits_backward),
     "edge_moments": Kernel(edges.edge_moments, edges.fits_moments),
     "edge_moments_backward": Kernel(edges.edge_moments_backward, edges.fits_moments_backward),
+    "lowest": Kernel(sampling.lowest, sampling.fits_lowest),
     "farthest_point_sampling": Kernel(sampling.farthest_point_sampling, sampling.fits),
 }

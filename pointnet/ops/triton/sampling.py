@@ -1,7 +1,8 @@
-"""Farthest point sampling as one launch: a program per cloud, which keeps the distances to what was taken in registers.
+"""Which points: farthest point sampling as one launch, and the lowest of rows of distances.
 
-The square of a distance is summed channel by channel without fused multiply-adds, so that the indices are those of the
-definition to the last bit.
+A program samples from one cloud and keeps the distances to what was taken in registers. The square of a distance is
+summed channel by channel without fused multiply-adds, so that the indices are those of the definition to the last bit.
+Of rows of distances a program takes the lowest, again and again, without sorting the others.
 """
 
 import torch
@@ -52,3 +53,30 @@ def _farthest(
             distance += away * away
         nearest = tl.minimum(nearest, distance)
         latest = tl.minimum(tl.argmax(nearest, 0), size - 1).to(tl.int64)
+
+
+def fits_lowest(values: Tensor, count: int) -> bool:
+    return values.dtype == torch.float32 and values.numel() > 0 and values.shape[-1] <= MOST_POINTS
+
+
+def lowest(values: Tensor, count: int) -> Tensor:
+    rows, size = values.flatten(0, -2).contiguous(), values.shape[-1]
+    found = torch.empty(len(rows), count, dtype=torch.int64, device=values.device)
+    columns = padded(size)
+    block = max(1, 4096 // columns)
+    _lowest[(triton.cdiv(len(rows), block),)](rows, found, len(rows), size, count, block, columns)
+    return found.view(*values.shape[:-1], count)
+
+
+@triton.jit
+def _lowest(values, found, rows, size, count, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    r, c = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    there = (r < rows)[:, None] & (c < size)[None, :]
+    numbers = tl.load(values + r[:, None].to(tl.int64) * size + c[None, :], mask=there, other=0.0)
+    bits = numbers.to(tl.int32, bitcast=True)
+    taken: tl.constexpr = 0x7FFFFFFF
+    keys = tl.where(there, bits ^ ((bits >> 31) & taken), taken)  # ordered as the numbers are
+    for k in range(count):
+        at = tl.min(tl.where(keys == tl.min(keys, 1)[:, None], c[None, :], COLUMNS), 1)
+        keys = tl.where(c[None, :] == at[:, None], taken, keys)
+        tl.store(found + r.to(tl.int64) * count + k, tl.minimum(at, size - 1).to(tl.int64), mask=r < rows)
