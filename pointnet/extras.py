@@ -7,6 +7,7 @@ PACKAGES = {
     "tensorboard": "tensorboard",
     "export": "onnx onnxscript onnxruntime",
     "las": "lazrs",
+    "stream": "obstore huggingface_hub",
     "triton": "triton",
 }
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import json
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 AnyPath = str | os.PathLike[str]
 
@@ -103,6 +105,25 @@ def read_file(path: AnyPath) -> bytes:
     """The bytes of a file that `check_regular` lets pass. OSError where it cannot be read."""
     check_regular(path)
     return Path(path).read_bytes()
+
+
+def write_json(path: AnyPath, value: dict[str, Any]) -> None:
+    """Writes a line with the sha256 of the next, then JSON."""
+    content = json.dumps(value).encode()
+    write_atomically(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def read_json(path: AnyPath) -> dict[str, Any]:
+    """What `write_json` wrote. OSError or ValueError where it is missing or damaged."""
+    return checked_json(read_file(path), path)
+
+
+def checked_json(written: bytes, path: AnyPath) -> dict[str, Any]:
+    """What `write_json` wrote to `path`. ValueError or TypeError where that is damaged."""
+    first, newline, content = written.partition(b"\n")
+    if newline and first != hashlib.sha256(content).hexdigest().encode():
+        raise ValueError(f"{path}: does not match its sha256")
+    return dict(json.loads(content if newline else first))  # earlier versions wrote JSON alone
 
 
 def content_hash(path: Path) -> str:

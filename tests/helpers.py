@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pointnet import PointNetClassifier, TNet
 from pointnet.datasets import LabelledClouds, LabelledPoints, s3dis
+from pointnet.datasets.shards import Packed, pack_split
 from pointnet.evaluation.analysis import Analysis, analyse
 from pointnet.models import load_model
 from pointnet.training import TrainConfig, fit
@@ -224,6 +225,12 @@ def two_shapes(per_class: int = 24, points: int = 32, seed: int = 0) -> Labelled
     x = x - x.mean(2, keepdim=True)
     labels = torch.arange(2).repeat_interleave(per_class)
     return LabelledClouds(x / x.norm(dim=1).amax(1)[:, None, None], labels, ["disc", "rod"])
+
+
+def pack(data: LabelledClouds, out: Path, split: str = "train", **how) -> Packed:
+    """Packs `two_shapes` as a split of the set in `out`."""
+    data.channel_names, data.scale, data.centre = ("x", "y", "z"), "unit sphere", True
+    return pack_split(data, out / split, "classification", out.parent, **how)
 
 
 def tiny(out, **changes) -> TrainConfig:

@@ -117,10 +117,11 @@ def test_the_words_of_a_flag_are_joined_by_either_sign(command):
         if each.required and each.option_strings
         for word in (*each.option_strings, "y")
     ]
+    places = ["x" for each in parser._actions if not each.option_strings]
     for flag, action in parser._option_string_actions.items():
         value = [] if action.nargs == 0 else ["1"]
         if "_" in flag:
-            words = [["x", *needed, each, *value] for each in (flag, flag.replace("_", "-"))]
+            words = [[*places, *needed, each, *value] for each in (flag, flag.replace("_", "-"))]
             assert parser.parse_args(words[0]) == parser.parse_args(words[1])
 
 
@@ -175,7 +176,7 @@ def test_the_version_is_printed(capsys, words):
             ["evaluate", "pointnet_modelnet40", "--dataset", "s3dis"],
             "the data set s3dis is not for the task classification, only shapes, modelnet40",
         ),
-        (["train", "--dataset", "shapenetpart"], "obj_only, folder; it is for the task part"),
+        (["train", "--dataset", "shapenetpart"], "obj_only, folder, packed; it is for the task part"),
         (
             ["train", "--dataset", "folder", "--root", "none"],
             "none: no such folder; --root must name one with a folder",

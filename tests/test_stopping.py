@@ -73,7 +73,7 @@ def test_killed_at_any_moment_it_ends_as_the_unbroken_run(unbroken, tmp_path, ki
     assert_ends_as(out, unbroken)
 
 
-def fit_until_stopped(config, stop_at, monkeypatch):
+def fit_until_stopped(config, stop_at, monkeypatch, data=DATA):
     """Sends SIGTERM at the end of a step, counted from 1, which must be the last."""
     steps = []
 
@@ -86,7 +86,7 @@ def fit_until_stopped(config, stop_at, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(step.Step, "__call__", send)
         with pytest.raises(Stopped) as stopped:
-            fit(config, DATA, log=quiet)
+            fit(config, data, log=quiet)
     assert len(steps) == stop_at
     assert stopped.value.signum == signal.SIGTERM
 

@@ -11,7 +11,6 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import task_of
 from pointnet.models import WEIGHTS, load_model, shipped
 from pointnet.training import fit
-from pointnet.training.run import fingerprint
 from tests.helpers import halves, quiet, small, tiny
 from tools import publish
 from tools.publish import count_seen, measure, on_samples
@@ -47,7 +46,7 @@ def test_their_logits_on_the_samples_are_those_recorded(name):
 
 def check_scores(name, test):
     wanted = recorded(name)
-    assert fingerprint(test) == wanted["data"]
+    assert test.fingerprint() == wanted["data"]
     found = measure(load_model(name), test)
     assert wanted.keys() == found.keys()
     for score in wanted.keys() - {"samples", "data"}:

@@ -21,6 +21,8 @@ import torch
 
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
+from pointnet.datasets import shards
+from pointnet.datasets.packed import open_packed
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model
 from pointnet.training import fit, run
@@ -28,9 +30,10 @@ from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.fit import check_trainable
 from pointnet.training.run_folder import write_config
 from pointnet.world import AgreedError, World, joined_world
-from tests.helpers import ROOT, assert_ends_as, halves, quiet, tiny, two_shapes
+from tests.helpers import ROOT, assert_ends_as, halves, pack, quiet, tiny, two_shapes
 
-TRAINED = {"classification": "classification", "part": "part", "frozen": "classification"}  # runs and their tasks
+# Runs and their tasks.
+TRAINED = {"classification": "classification", "part": "part", "frozen": "classification", "packed": "classification"}
 EXACT = {
     "epochs": 2,
     "min_steps": 5,
@@ -46,17 +49,27 @@ NOTHING_RANDOM = {"scale": 1.0, "shift": 0.0, "jitter": 0.0, "early_points": 0, 
 
 def fit_exactly(out: Path, name: str, folder: Path) -> dict:
     """Trains with nothing random but the order; in float64 but for the loss, so that roundings stay small. A frozen
-    encoder is that of the classifier in the folder."""
+    encoder is that of the classifier in the folder, and packed clouds are in shards there."""
     task, start = TRAINED[name], {"init": str(folder / "classification"), "freeze": True} if name == "frozen" else {}
     make = two_shapes if task == "classification" else partial(halves, task, points=32)
     module = sys.modules["pointnet.training.fit"]
     torch.set_default_dtype(torch.float64)
     try:
         data = make(per_class=8), make(per_class=8, seed=1)
+        if name == "packed":
+            data = tuple(open_packed(folder / "shards", split, 32) for split in ("train", "test"))
+            start = {"feed": "stream", "workers": 2}
         with patch.object(module, "load_model", lambda folder, **how: load_model(folder, **how).double()):
             return fit(tiny(out, task=task, **EXACT, **NOTHING_RANDOM, **start), *data, log=quiet)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def pack_shapes(out: Path, per_class: int) -> None:
+    """Both splits of `two_shapes`, a few clouds a shard."""
+    with patch.object(shards, "SHARD_BYTES", 5 * 3 * 32 * 2):
+        for seed, split in enumerate(("train", "test")):
+            pack(two_shapes(per_class=per_class, seed=seed), out, split)
 
 
 def main(folder: Path) -> None:
@@ -104,6 +117,7 @@ def start_pair(*words: object) -> list[subprocess.Popen]:
 def pair(tmp_path_factory):
     """(the folder that two processes trained in, what each of them found)."""
     folder = tmp_path_factory.mktemp("pair")
+    pack_shapes(folder / "shards", 12)
     processes = start_pair("-m", "tests.test_world", folder)
     complaints = [process.communicate(timeout=200)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(complaints)
@@ -144,8 +158,11 @@ def test_nothing_of_the_group_outlives_it(pair):
     assert [each["left"] for each in found] == [[], []]
 
 
-def command(out: Path, epochs: int) -> list[str]:
+def command(out: Path, epochs: int, packed: Path | None = None) -> list[str]:
     sample = ["--dataset", "modelnet40", "--root", "data/samples", "--num_points", "64", "--batch_size", "8"]
+    if packed:
+        sample = ["--dataset", "packed", "--root", str(packed), "--num_points", "32", "--batch_size", "4"]
+        sample += ["--feed", "stream", "--workers", "2"]
     sample += ["--early_points", "0", "--epochs", str(epochs), "--ema", "0.9", "--width", "0.1"]
     sample += ["--input_transform", "false", "--feature_transform", "false"]
     return ["train.py", *sample, "--out", str(out)]
@@ -171,14 +188,17 @@ def test_a_killed_rank_ends_the_other_which_says_so_in_one_line(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+@pytest.mark.parametrize("from_shards", [False, True])
+def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weights(tmp_path, from_shards):
+    whole, broken, packed = tmp_path / "whole", tmp_path / "broken", tmp_path / "shards" if from_shards else None
+    if packed:
+        pack_shapes(packed, 8)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max_restarts=1"]
     options = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
-    subprocess.run([*torchrun, *command(whole, 12)], **options, check=True, capture_output=True, timeout=120)
+    subprocess.run([*torchrun, *command(whole, 12, packed)], **options, check=True, capture_output=True, timeout=120)
 
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*torchrun, *command(broken, 12)], **options, **pipes)
+    process = subprocess.Popen([*torchrun, *command(broken, 12, packed)], **options, **pipes)
     wait_for_epochs(broken, 2, process)
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(ranks[-1]), signal.SIGKILL)
@@ -186,12 +206,12 @@ def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weight
     process.send_signal(signal.SIGTERM)
     said, complained = process.communicate(timeout=120)  # torchrun waits 30 s for each that does not end
     assert process.returncode != 0
-    assert said.count("12 to train on") == 2  # once more after the restart
+    assert said.count(" to train on") == 2  # once more after the restart
     assert "another process of the run is gone" in complained
     assert "stopped; to go on: torchrun as before, with train.py --resume --out" in complained
     assert load_checkpoint(broken / "checkpoint.pt")["epoch"] < 12
 
-    again = [*torchrun, *command(broken, 12), "--resume"]
+    again = [*torchrun, *command(broken, 12, packed), "--resume"]
     done = subprocess.run(again, **options, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test: ") == 1

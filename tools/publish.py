@@ -32,7 +32,6 @@ from pointnet.evaluation.trust import LEAST_CLOUDS, measure_trust
 from pointnet.models import WEIGHTS, PartLabels, PointNetClassifier, PointNetModel, load_model
 from pointnet.training import TrainConfig
 from pointnet.training.recipes import to_flags
-from pointnet.training.run import fingerprint
 from pointnet.training.run_folder import read_config, read_result
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
@@ -144,7 +143,7 @@ def measure(model: PointNetModel, test: LabelledClouds) -> dict[str, Any]:
     scores = all_scores(model, test, rotations=ANGLES if isinstance(model, PointNetClassifier) else ())
     of_class = scores.pop("of_class")
     return {
-        "data": fingerprint(test),
+        "data": test.fingerprint(),
         **{name: value for name, value in scores.items() if name != "loss"},
         **({"unknown_category": without_category(model, test)} if isinstance(model, PartLabels) else {}),
         "of_class": [*of_class.values()],

@@ -88,6 +88,8 @@ def open_data(flags: Namespace, task: Task, contract: Contract) -> tuple[Labelle
         name, root, columns, up = config.dataset, config.root, config.columns, config.up
     elif name in ("folder", "parts", "scenes", "shapenetpart"):
         up = contract.up or ""
+    elif name == "packed":
+        columns = ""
     check_dataset(name, task.name)
     root = flags.root or root
     how = {"download": flags.download, "task": task.name, "columns": flags.columns or columns, "up": flags.up or up}

@@ -34,11 +34,12 @@ COMMANDS = {
     "export": "write a trained model as ONNX or as a PyTorch program",
     "convert": "read the weights of another PyTorch PointNet",
     "embed": "write the features of files of points",
+    "pack": "write a data set as few large files, to stream in training",
     "explain": "open a page that explains shared MLPs and PointNet",
 }
 DATA_SETS = (
     "shapes, modelnet40, modelnet10, scanobjectnn, scanobjectnn_obj_bg, scanobjectnn_obj_only, folder, shapenetpart, "
-    "parts, s3dis, s3dis_area1 to s3dis_area6, scenes"
+    "parts, s3dis, s3dis_area1 to s3dis_area6, scenes, packed"
 )
 STARTS = ("--pretrained", "--weights", "--checkpoint", "--finetune", "--ckpt")  # what others call --init
 RUN = "a run folder, or the name of shipped weights"
@@ -231,6 +232,25 @@ def embed(parser: ArgumentParser) -> None:
     add_device(parser)
 
 
+def pack(parser: ArgumentParser) -> None:
+    """Write the training and test splits of a data set as shards, few large files that train.py --dataset packed
+    streams from a folder or an object store. A command that was stopped goes on where it was."""
+    add = parser.add_argument
+    add("root", help="the folder that holds the data set")
+    add("out", help="the folder to write")
+    add("--dataset", default="folder", help=DATA_SETS)
+    add("--task", default="classification", help="classification, part (of an object) or scene")
+    add("--num_points", **WHOLE, default=1024, help="points of a cloud that training will take, at most")
+    add("--keep", **WHOLE, default=0, help="points that are packed of a cloud; 0 for all that the set stores, as 2,048")
+    add("--download", action="store_true", help="download the data set if it is missing")
+    add = parser.add_argument_group("how files of your own are read").add_argument
+    add("--features", default="", help="channels beside x y z, of normals,rgb,intensity")
+    add("--up", default="", help="the up axis of the files, y or z (default: by the file format)")
+    add("--columns", metavar="X,Y,...", default="", help=COLUMNS)
+    add("--block", type=float, default=1.0, help="side of the blocks that scenes are cut into")
+    add("--strict", action="store_true", help="stop at a file that cannot be read; else skip and list it")
+
+
 def explain(parser: ArgumentParser) -> None:
     """Write a page of nine scenes that explain shared MLPs and PointNet, for any browser, offline, and open it."""
     parser.add_argument("--out", metavar="FILE", help="the file to write, not opened (default: explain.html, opened)")
@@ -249,7 +269,7 @@ def add_device(parser: ArgumentParser) -> None:
     add("--threads", **WHOLE, default=0, help=text)
 
 
-FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert, embed, explain)}
+FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert, embed, pack, explain)}
 
 
 class Terminated(KeyboardInterrupt):

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -34,7 +33,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pointnet.files import DAY, check_regular, content_hash, files_of, read_file, write_atomically
+from pointnet.files import (
+    DAY,
+    check_regular,
+    content_hash,
+    files_of,
+    read_file,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from pointnet.names import say
 from pointnet.points.read import PointCloudFileError
 
@@ -124,7 +132,7 @@ def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
     for folder in reversed(_folders(root)):
         path = folder / _note(root, kind, settings)
         try:
-            known |= _read_json(path)
+            known |= read_json(path)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue
         except (OSError, ValueError, TypeError):
@@ -135,21 +143,7 @@ def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
 def write_note(known: dict[str, Any], root: Path, kind: str, settings: str = "") -> None:
     """Keeps it with the caches, if they can be written."""
     with contextlib.suppress(OSError):
-        _write_json(_writable(root) / _note(root, kind, settings), known)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes a line with the sha256 of the next, then JSON."""
-    content = json.dumps(value).encode()
-    write_atomically(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What `_write_json` wrote. OSError or ValueError where it is missing or damaged."""
-    first, newline, content = read_file(path).partition(b"\n")
-    if newline and first != hashlib.sha256(content).hexdigest().encode():
-        raise ValueError(f"{path}: does not match its sha256")
-    return dict(json.loads(content if newline else first))  # earlier versions wrote JSON alone
+        write_json(_writable(root) / _note(root, kind, settings), known)
 
 
 def _note(root: Path, kind: str, settings: str) -> str:
@@ -217,7 +211,7 @@ def _opened(path: Path, shape: Shape) -> Held | None:
         check_regular(array)
         # Copy on write: PyTorch wants memory it may write to, and nothing must reach the file.
         points: Any = np.load(array, mmap_mode="c")
-        held = Held(points, **_read_json(path.with_suffix(".json")))
+        held = Held(points, **read_json(path.with_suffix(".json")))
         right = points.shape == (sum(held.counts), *shape) and points.dtype == np.float32
         right = right and len(held.counts) + len(held.bad) == len(held.keys) == len(held.hashes) + len(held.bad)
         return held if right else None
@@ -342,5 +336,5 @@ def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Sh
         os.fsync(file.fileno())
     os.chmod(file.name, 0o644)
     listing = {"keys": keys, "bad": bad, "counts": list(counts.values()), "hashes": hashes}
-    _write_json(whole.with_suffix(".json"), listing)
+    write_json(whole.with_suffix(".json"), listing)
     os.replace(file.name, whole.with_suffix(".npy"))

@@ -19,6 +19,7 @@ from .folder import MeshFolder
 from .modelnet import ModelNet
 from .own_parts import PartFolder
 from .own_scenes import SceneFolder
+from .packed import open_packed
 from .releases import check_one_of
 from .s3dis import S3DIS
 from .scanobjectnn import ScanObjectNN
@@ -50,6 +51,8 @@ DATASETS_OF: dict[str, dict[str, Callable[..., LabelledClouds]]] = {
         "scenes": SceneFolder,
     },
 }
+for _task, _sets in DATASETS_OF.items():
+    _sets["packed"] = partial(open_packed, task=_task)
 """The data sets of each task, by name. Each takes root, split and num_points, and some normals or strict."""
 
 # What --download fetches. ModelNet10 is read from the same HDF5 release as ModelNet40.
@@ -93,6 +96,8 @@ def open_dataset(
     features: str | Sequence[str] = "",
     intensity: Range | None = None,
     block: float = 1.0,
+    workers: int = 1,
+    cache_gb: float = 50.0,
 ) -> LabelledClouds:
     """One split of a data set in `DATASETS_OF[task]`; `LabelledPoints` for the tasks "part" and "scene".
 
@@ -106,6 +111,7 @@ def open_dataset(
             folder, parts and scenes, normals for some others. S3DIS has nine channels of its own, and takes none.
         intensity: what becomes 0 and 1 of it; None: by the training split.
         block: the side of the blocks of the data set scenes, in the unit of its files.
+        workers, cache_gb: of `open_packed`.
 
     Raises:
         PointCloudFileError: the set is missing (and not to be downloaded) or damaged.
@@ -115,6 +121,7 @@ def open_dataset(
     check_one_of("task", task, tuple(DATASETS_OF))
     check_dataset(name, task)
     options = {"strict": strict, "columns": columns, "up": up or None, "intensity": intensity, "block": block}
+    options |= {"workers": workers, "cache_gb": cache_gb}
     chosen = _chosen(name, task, options, feature_names(features, normals))
     open_split = partial(DATASETS_OF[task][name], root=root, split=split, num_points=num_points, **chosen)
     archive = DOWNLOADS.get(name)

@@ -1,6 +1,7 @@
 """Labelled clouds of one size, whose points may have labels too: what every data set here is; splits and batches."""
 
 import copy
+import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,13 +47,15 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     What a network learns of its input beside the points (`evaluation.contract`), None where the numbers tell it, and
     free to be set: `data.channel_names`, such as ("x", "y", "z", "r", "g", "b"); `data.scale`, "unit sphere",
-    or "as given" where units matter; `data.up`, how files whose format does not say were turned, "z" or "y";
-    `data.intensity`, the two intensities of the stored points that everybody gets as 0 and 1, None for all as stored;
-    `data.block`, the side of blocks; `data.label_numbers`, the numbers of points' labels in files, () for 0, 1, 2 ...
+    or "as given" where units matter; `data.centre`, whether the mean of each cloud is at the origin; `data.up`, how
+    files whose format does not say were turned, "z" or "y"; `data.intensity`, the two intensities of the stored points
+    that everybody gets as 0 and 1, None for all as stored; `data.block`, the side of blocks; `data.label_numbers`, the
+    numbers of points' labels in files, () for 0, 1, 2 ...
     """
 
     channel_names: tuple[str, ...] | None = None
     scale: str | None = None
+    centre: bool | None = None
     up: str | None = None
     intensity: Range | None = None
     block: float = 1.0
@@ -73,7 +76,10 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         if points.shape[2] <= MOST_CHANNELS < points.shape[1]:
             got = f"{tuple(points.shape)}; points go last: transpose it, with points.swapaxes(1, 2)"
             raise ValueError(f"points must be (S, C, K), got {got}")
-        points, labels = as_floats(points), as_indices("labels", labels, len(classes))
+        self._hold(as_floats(points), as_indices("labels", labels, len(classes)), classes, num_points)
+
+    def _hold(self, points: Any, labels: Tensor, classes: Sequence[str], num_points: int | None) -> None:
+        """Keeps what `__init__` has checked; `points` (S, C, K) may be anything that is indexed as a tensor is."""
         self.num_points = points.shape[2] if num_points is None else num_points
         if not 1 <= self.num_points <= points.shape[2]:
             raise ValueError(f"num_points must be 1 to {points.shape[2]}, got {num_points}")
@@ -118,6 +124,21 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """The clouds at `indices` (B,), with all their points, and their labels: (B, C, K), (B,)."""
         return self._taken(indices if self._rows is None else self._rows[indices]), self.labels[indices]
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The clouds in the random order of one pass (S,): it depends on the clouds and on the generator alone."""
+        return torch.randperm(len(self), generator=generator)
+
+    def expect(self, indices: Tensor) -> None:
+        """Says that the clouds at `indices` will be asked for in about this order; what is far may be fetched now."""
+
+    def fingerprint(self) -> str:
+        """A hash that tells data sets apart: of the classes, the labels, and the first point of each cloud."""
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        digest.update(self.labels.numpy().tobytes())
+        for rows in torch.arange(len(self)).split(1024):
+            digest.update(self.batch(rows)[0][:, :, 0].contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def _taken(self, stored: Tensor | slice | int) -> Tensor:
         """Clouds by their place among the stored ones, a copy of them where their intensity is scaled."""

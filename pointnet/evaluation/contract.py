@@ -217,6 +217,8 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
 
 def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
     """The channels, the scale and whether the clouds are centred, from the numbers of all clouds."""
+    if data.channel_names and data.scale and data.centre is not None:
+        return data.channel_names, data.scale, data.centre
     if data.channel_names and data.scale in (UNIT_SPHERE, IN_BLOCKS, BLOCKS):
         return data.channel_names, data.scale, data.scale == UNIT_SPHERE
     means, radii, lengths = [], [], []

@@ -77,6 +77,7 @@ def evaluate(
     normals = data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
     normals, temperature = (normals, 1.0) if contract is None else (contract.normals, contract.temperature)
     loss, labels = torch.zeros(2, dtype=torch.float64, device=device)
+    data.expect(torch.arange(len(data)))
     with _evaluating(model):
         for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
             rows = batch.tensor_split(world.size)[world.rank]

@@ -124,7 +124,7 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
 
 def seconds_of(run: Run, steps: int) -> Mapping[str, float]:
     """Trains so many steps, over and over the same epoch; returns their seconds by part of the step."""
-    run.progress = progress = Progress.begin(len(run.train), run.config.seed, run.epoch, run.device)
+    run.progress = progress = Progress.begin(run.train, run.config.seed, run.epoch, run.device)
     while steps:
         with closing(run.steps()) as epoch:
             steps -= sum(1 for _ in islice(epoch, steps))

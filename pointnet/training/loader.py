@@ -1,4 +1,4 @@
-"""Batches on the device: from clouds that all fit there, or streamed by a thread that reads ahead; the same batches."""
+"""Batches on the device: from clouds that all fit there, or streamed by threads that read ahead; the same batches."""
 
 import math
 from collections import deque
@@ -12,7 +12,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.devices import free_memory
 
 Batch = tuple[Tensor, Tensor]
-AHEAD = 4  # batches that are read before they are asked for
+AHEAD = 4  # batches that each thread reads before they are asked for
 
 
 class ResidentLoader:
@@ -28,27 +28,32 @@ class ResidentLoader:
 
 
 class StreamedLoader:
-    """Clouds stay where they are, perhaps in a memory-mapped file; one thread reads batches ahead of the step."""
+    """Clouds stay where they are, perhaps in files or far away; so many threads read batches ahead of the step.
 
-    def __init__(self, data: LabelledClouds, device: torch.device):
-        self.data, self.device = data, device
+    They read what they are asked for and decide nothing, so their number changes no batch.
+    """
+
+    def __init__(self, data: LabelledClouds, device: torch.device, workers: int = 1):
+        self.data, self.device, self.workers = data, device, workers
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
         """As of `ResidentLoader`. ValueError, naming the samples, where a batch could not be read."""
         wanted = [rows.cpu() for rows in indices]  # all at once: a copy at each step would wait for the device
         unread, reading = iter(wanted), deque[Future[Batch]]()
-        thread = ThreadPoolExecutor(1, "loader")
+        if wanted:
+            self.data.expect(torch.cat(wanted))
+        threads = ThreadPoolExecutor(self.workers, "loader")
         try:
             for rows in wanted:
-                while len(reading) < AHEAD and (following := next(unread, None)) is not None:
-                    reading.append(thread.submit(self._read, following))
+                while len(reading) < AHEAD * self.workers and (following := next(unread, None)) is not None:
+                    reading.append(threads.submit(self._read, following))
                 try:
                     points, labels = reading.popleft().result()
                 except (OSError, RuntimeError, ValueError) as error:
                     raise ValueError(f"samples {rows.tolist()} could not be read: {error}") from error
                 yield points.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         finally:
-            thread.shutdown(cancel_futures=True)
+            threads.shutdown(cancel_futures=True)
 
     def _read(self, rows: Tensor) -> Batch:
         points, labels = self.data.batch(rows)
@@ -59,12 +64,13 @@ class StreamedLoader:
 Loader = ResidentLoader | StreamedLoader
 
 
-def make_loader(data: LabelledClouds, device: torch.device, kind: str = "auto") -> Loader:
-    """A loader: "resident", "stream", or "auto": resident where the clouds take at most half of the free memory."""
+def make_loader(data: LabelledClouds, device: torch.device, kind: str = "auto", workers: int = 1) -> Loader:
+    """A loader: "resident", "stream" by so many threads, or "auto": resident where the clouds take at most half of the
+    free memory."""
     if kind == "auto":
         size = len(data) * data.batch(torch.arange(1))[0].nbytes
         kind = "resident" if size <= free_memory(device) / 2 else "stream"
-    return ResidentLoader(data, device) if kind == "resident" else StreamedLoader(data, device)
+    return ResidentLoader(data, device) if kind == "resident" else StreamedLoader(data, device, workers)
 
 
 def cut_batches(order: Tensor, batch_size: int, rank: int = 0, ranks: int = 1) -> Sequence[Tensor]:

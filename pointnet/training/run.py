@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -39,6 +38,13 @@ NORM_BATCHES = 8  # batches that norms are measured on, at most
 VIEWS = 2  # of a cloud, where its structure is found once
 
 
+def epoch_order(data: LabelledClouds, seed: int, epoch: int, passes: int = 1) -> Tensor:
+    """The samples of an epoch, (passes * S,), by data, seed and epoch alone: the same for all processes and all other
+    settings. So a run that is resumed within an epoch needs no more than how many steps were done."""
+    generator = torch.Generator().manual_seed((seed << 20) + epoch)
+    return torch.cat([data.order(generator) for _ in range(passes)])
+
+
 @dataclass
 class Progress:
     """One epoch of S samples: its order, and the sums of a process's steps, on the device so that no step waits."""
@@ -53,11 +59,10 @@ class Progress:
     position: int = 0  # steps done
 
     @classmethod
-    def begin(cls, samples: int, seed: int, epoch: int, device: torch.device, passes: int = 1) -> Progress:
-        """An epoch whose order depends on seed and epoch alone: the same for all processes and all other settings."""
-        generator = torch.Generator().manual_seed((seed << 20) + epoch)
-        order = torch.cat([torch.randperm(samples, generator=generator) for _ in range(passes)])
-        broken = torch.zeros(samples, dtype=torch.bool, device=device)
+    def begin(cls, data: LabelledClouds, seed: int, epoch: int, device: torch.device, passes: int = 1) -> Progress:
+        """An epoch of `data` in the order of `epoch_order`."""
+        order = epoch_order(data, seed, epoch, passes)
+        broken = torch.zeros(len(data), dtype=torch.bool, device=device)
         right, seen, skipped = torch.zeros(3, dtype=torch.int64, device=device).unbind()
         return cls(order.to(device), broken, torch.zeros((), device=device), right.clone(), seen.clone(), skipped)
 
@@ -103,7 +108,7 @@ class Run:
             if config.init and own.model is not None:
                 raise ValueError("init is for a network that is made here; load weights into your model before fit")
             start = StartingWeights(config.init, MODELS[config.network], contract) if config.init else None
-            loader = make_loader(train, device, config.feed)
+            loader = make_loader(train, device, config.feed, config.workers)
         torch.manual_seed(config.seed)
         model = make_model(config, train, device, world, start, own.model)
         average = MovingAverage(model, config.ema) if config.ema else None
@@ -119,7 +124,7 @@ class Run:
         watch = Stopwatch(device)
         step = Step(config, model, forward, optimizer, schedule, average, teacher, weights, world, watch, own.loss)
         identity = {
-            "device": device.type, "samples": len(train), "data": fingerprint(train), "processes": world.size,
+            "device": device.type, "samples": len(train), "data": train.fingerprint(), "processes": world.size,
             "teacher": teacher and teacher.digest, "init": start and start.digest, "steps_per_epoch": steps,
             "network": own.name,
         }  # fmt: skip
@@ -150,7 +155,7 @@ class Run:
         self.step.set_norm_momentum(config.norm_momentum_in_epoch(self.epoch))
         if self.progress is None:
             passes = math.ceil(self.passes)
-            self.progress = Progress.begin(len(self.train), config.seed, self.epoch, self.device, passes)
+            self.progress = Progress.begin(self.train, config.seed, self.epoch, self.device, passes)
         progress = self.progress
         how = progress.order.split(len(self.train)), config.batch_size, config.min_steps
         batches = cut_epoch(*how)[progress.position :]
@@ -283,6 +288,7 @@ class Run:
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         fields = vars(self.progress) if self.progress else {}
         progress = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in fields.items()}
+        progress.pop("order", None)  # it is made again
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             **{name: getattr(self, name) for name in ("epoch", "seconds", "best", "history")},
@@ -310,7 +316,10 @@ class Run:
                 setattr(self, name, state[name])
             saved = mine["progress"].items()
             fields: Any = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in saved}
-            self.progress = Progress(**fields, position=state["position"]) if fields else None
+            self.progress = None
+            if fields:
+                order = epoch_order(self.train, self.config.seed, self.epoch, math.ceil(self.passes))
+                self.progress = Progress(**fields | {"order": order.to(self.device)}, position=state["position"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(" ".join(f"{path}: does not fit this run: {error}".split())) from error
 
@@ -319,15 +328,6 @@ class Run:
         step = self.step
         parts = {"model": step.model, "optimizer": step.optimizer, "schedule": step.schedule}
         return parts | ({"averaged": step.average.model} if step.average else {})
-
-
-def fingerprint(data: LabelledClouds) -> str:
-    """A hash that tells data sets apart: of the classes, the labels, and the first point of each cloud."""
-    digest = hashlib.sha256("\n".join(data.classes).encode())
-    digest.update(data.labels.numpy().tobytes())
-    for rows in torch.arange(len(data)).split(1024):
-        digest.update(data.batch(rows)[0][:, :, 0].contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def with_bar(batches: Iterator[Batch], total: int, title: str, progress: Progress) -> Iterator[Batch]:

@@ -35,8 +35,8 @@ class DataSettings(Settings):
     """Which clouds a network is trained on, and how they are read."""
 
     task: Literal["classification", "part", "scene"] = setting("classification", "label clouds, or points")
-    dataset: str = setting("shapes", "shapes, modelnet40, folder, parts, scenes (yours) ...; a wrong name lists all")
-    root: str = setting("data", "the folder that holds the data set")
+    dataset: str = setting("shapes", "shapes, modelnet40, folder, packed, parts, scenes ...; a wrong name lists all")
+    root: str = setting("data", "the folder that holds the data set; of packed also s3://, gs:// or hf://")
     features: str = setting("", "channels beside x y z, of normals,rgb,intensity; needs files that have them")
     normals: bool = setting(False, "short for --features normals, and may stand beside others")
     strict: bool = setting(False, "stop at a file of your own that cannot be read; else skip and list it")
@@ -51,11 +51,13 @@ class DataSettings(Settings):
     choose_by: str = setting("", "the metric that chooses the epoch, such as mean_class_accuracy; empty: the first")
     test: bool = setting(True, "evaluate the chosen epoch on the test split; false while you search for settings")
     feed: Literal["auto", "resident", "stream"] = setting("auto", "where clouds are: on the device, or streamed")
+    workers: int = setting(1, "threads that read clouds, and as many that fetch shards, ahead of the step", 1, 64)
+    cache_gb: float = setting(50.0, "disk that shards fetched from a store may take, in GB; see --dataset packed", 0)
 
     @property
     def opening(self) -> dict[str, Any]:
         """The arguments of `open_dataset` beside the name, the root and the split."""
-        names = ("num_points", "features", "normals", "strict", "download", "task", "columns", "up", "block")
+        names = "num_points features normals strict download task columns up block workers cache_gb".split()
         return {name: getattr(self, name) for name in names}
 
 
@@ -190,7 +192,9 @@ GROUPS: dict[str, type[Settings]] = {
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 TYPES: dict[str, Any] = get_type_hints(TrainConfig)
 # What a resumed run may be given anew: where things are, and what does not change the result.
-MAY_CHANGE = ("out", "root", "download", "feed", "init", "teacher", "device", "threads", "tensorboard")
+MAY_CHANGE = (
+    "out", "root", "download", "feed", "workers", "cache_gb", "init", "teacher", "device", "threads", "tensorboard",
+)  # fmt: skip
 
 WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", tuple: "a list of words"}
 READERS: dict[Any, Any] = {int: int, float: float, bool: lambda word: {"true": True, "false": False}[word.lower()]}
