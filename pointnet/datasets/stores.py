@@ -240,20 +240,29 @@ def _getter(url: str) -> Callable[[str], bytes]:
         except FileNotFoundError:
             raise
         except Exception as error:  # engines have errors of their own and of those that they are made of
-            line = " ".join(str(error).split("\n\nDebug source")[0].split())[:300]
             refused = type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError", "GatedRepoError")
-            raise (PermissionError if refused else OSError)(line or type(error).__name__) from error
+            raise (PermissionError if refused else OSError)(_one_line(error)) from error
 
     return read
 
 
 def _of_bucket(module: Any, url: str) -> Callable[[str], bytes]:
-    client = {"timeout": AT_MOST, "read_timeout": timedelta(seconds=SILENCE)}
+    endpoints = (value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT"))
+    client = {
+        "timeout": AT_MOST,
+        "read_timeout": timedelta(seconds=SILENCE),
+        "allow_http": any(each.startswith("http://") for each in endpoints),  # a store of one's own, named so
+    }
     try:  # attempts are counted here, for all that can go wrong alike
         store = module.from_url(url, client_options=client, retry_config={"max_retries": 0})
     except Exception as error:  # as above
-        raise ValueError(f"{url}: {' '.join(str(error).split())[:300]}") from error
+        raise ValueError(f"{url}: {_one_line(error)}") from error
     return lambda name: bytes(store.get(name).bytes())
+
+
+def _one_line(error: Exception) -> str:
+    """What an engine says, without what it adds for its own developers."""
+    return " ".join(str(error).partition("\n\nDebug source")[0].split())[:300] or type(error).__name__
 
 
 def _of_hub(module: Any, url: str) -> Callable[[str], bytes]:
