@@ -123,7 +123,10 @@ def checked_json(written: bytes, path: AnyPath) -> dict[str, Any]:
     first, newline, content = written.partition(b"\n")
     if newline and first != hashlib.sha256(content).hexdigest().encode():
         raise ValueError(f"{path}: does not match its sha256")
-    return dict(json.loads(content if newline else first))  # earlier versions wrote JSON alone
+    try:
+        return dict(json.loads(content if newline else first))  # earlier versions wrote JSON alone
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deep") from error
 
 
 def content_hash(path: Path) -> str:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from numpy.random import Generator
 
 from pointnet.points import guard
 from pointnet.points import read as points
+from tests import hostile_hdf5, whole_files
 from tests.whole_files import BESIDE, FORMATS, WITHIN
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,10 @@ def mutant(kind: str, index: int) -> bytes:
     """Mutant `index` of a format."""
     rng = np.random.default_rng([*f"{kind}/{index}".encode()])
     makers = FORMATS[kind][1]
+    if kind in BOMBS and rng.random() < 0.01:
+        bombs = BOMBS[kind]
+        bomb = bombs[rng.integers(len(bombs))](rng)
+        return bomb if rng.random() < 0.5 else changed(bomb, rng)
     if kind in WITHIN and rng.random() < 0.8:
         inner, wrap = WITHIN[kind]
         return wrap(changed(inner(), rng))
@@ -138,6 +143,18 @@ def change_integer(data: bytes, rng: Generator) -> bytes:
     return data[:at] + (value % (1 << 8 * size)).to_bytes(size, "little") + data[at + size :]
 
 
+def redirect(data: bytes, rng: Generator) -> bytes:
+    """A number that may be an offset or a count in the file becomes another such number, itself, or the file's end."""
+    size = int((4, 8)[rng.integers(2)])
+    words = np.frombuffer(data[: len(data) // size * size], f"<u{size}")
+    inside = np.flatnonzero((words > 0) & (words <= len(data)))
+    if not len(inside):
+        return change_integer(data, rng)
+    at, other = (int(i) for i in rng.choice(inside, 2))
+    value = (int(words[other]), size * at, size * other, len(data), len(data) - 1, 0)[rng.integers(6)]
+    return data[: size * at] + value.to_bytes(size, "little") + data[size * (at + 1) :]
+
+
 def change_digits(data: bytes, rng: Generator) -> bytes:
     """The gentlest: what is read stays a number."""
     out = bytearray(data)
@@ -149,19 +166,27 @@ def change_digits(data: bytes, rng: Generator) -> bytes:
 
 VALUES: tuple[Any, ...] = (
     *(0, 1, 2, 3, -1, 39, 41, 180, 5121, 5125, 2**31, 10**30, 1.5, 1e308),
-    *(True, None, "", "a.bin", [], {}, [0]),
+    *(True, None, "", "a.bin", [], {}, [0], [[0]], {"children": [0]}),
 )
+NESTED = b'"nested"'
 
 
 def change_json(data: bytes, rng: Generator) -> bytes:
-    """A tree that is still one: a branch replaced, removed, repeated or moved elsewhere."""
+    """A tree that is still one: a branch replaced, removed, repeated, moved elsewhere or within many others."""
     try:
-        tree = json.loads(data)
-    except ValueError:
+        return _with_another_branch(json.loads(data), rng)
+    except (ValueError, RecursionError):  # no tree, or one that is too deep already
         return flip_bits(data, rng)
+
+
+def _with_another_branch(tree: Any, rng: Generator) -> bytes:
     branches = list(_branches(tree))
     (parent, key), (other, place) = (branches[i] for i in rng.integers(len(branches), size=2))
-    change = rng.integers(5)
+    change, depth = rng.integers(6), int(10 ** rng.uniform(0, 5))
+    if change == 5:
+        parent[key] = "nested"
+        opening, closing = ((b"[", b"]"), (b'{"children": ', b"}"))[rng.integers(2)]
+        return json.dumps(tree).encode().replace(NESTED, opening * depth + b"0" + closing * depth)
     if change == 0:
         del parent[key]
     elif change == 1 and isinstance(parent, list):
@@ -182,8 +207,38 @@ def _branches(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 CHANGES = (
     *(flip_bits, overwrite, truncate, drop, repeat, splice, change_digits, change_digits),
-    *(change_number, change_number, multiply_number, change_integer),
+    *(change_number, change_number, multiply_number, change_integer, redirect),
 )
+
+
+def npz_bomb(rng: Generator) -> bytes:
+    """A few kilobytes that unpack to as many megabytes."""
+    kind = rng.choice(["i1", "<f4", "<f8"])
+    return whole_files.npz_of(points=whole_files.npy_of(np.ones((int(10 ** rng.uniform(4, 7)), 3), kind)))
+
+
+def lzf_pcd(rng: Generator) -> bytes:
+    """A PCD whose columns are copies of copies."""
+    count = int(10 ** rng.uniform(2, 5))
+    packed, plain = b"\0\0" + b"\xe0\xff\0" * count, 1 + 264 * count
+    header = whole_files.pcd(WIDTH=str(plain // 12), POINTS=str(plain // 12), DATA="binary_compressed")[:-12]
+    return header + len(packed).to_bytes(4, "little") + (plain // 12 * 12).to_bytes(4, "little") + packed
+
+
+# What unpacks to far more than its size, or leads a library in circles.
+BOMBS: dict[str, tuple[Callable[[Generator], bytes], ...]] = {
+    "NPZ": (npz_bomb,),
+    "PCD": (lzf_pcd,),
+    "HDF5": (
+        lambda rng: hostile_hdf5.deflate_bomb(int(rng.integers(1, 100))),
+        lambda rng: hostile_hdf5.deflated(int(rng.integers(1, 5))),
+        lambda rng: hostile_hdf5.lzf_bomb(int(rng.integers(3, 100_000))),
+        lambda rng: hostile_hdf5.fletcher(int(rng.integers(0, 60))),
+        lambda rng: hostile_hdf5.nbit_without_parameters(),
+        lambda rng: hostile_hdf5.tree_in_itself(),
+        lambda rng: hostile_hdf5.names_in_a_loop(),
+    ),
+}
 
 
 class Report(NamedTuple):

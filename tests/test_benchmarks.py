@@ -95,11 +95,11 @@ def test_the_fine_tuning_table_is_of_runs_on_sets_that_it_makes(tmp_path, capsys
         ("epoch", "--clouds 8 --batch_size 4", r"\| \+ freed memory kept, as in `train.py` \| [\d.]+ \| [\d,]+ \|"),
         ("loaded", "--batch_size 2 --num_points 64", r"\| a busy process \| sleeping \| [\d.]+ \| [\d.]+ \|"),
         ("scene", "--las 300 --labelled 200 --width 0.1", r"(?s)show: .* MiB of its own.*predict: .* MiB of its own"),
-        ("fuzz", "--mutants 5 --formats NPY", r"\| NPY \| 5 \| \d \| \d \|\nNo crash"),
+        ("faults", "--only mutants/NPY --count 5", r"\| mutants/NPY \| .* \| 5 \| \d read; \d refused \|\nEverything"),
     ],
 )
 def test_a_benchmark_is_a_command(module, flags, row):
-    measured = [] if module == "fuzz" else ["--rounds", "1", "--threads", "1"]
+    measured = [] if module == "faults" else ["--rounds", "1", "--threads", "1"]
     command = [sys.executable, "-m", f"benchmarks.{module}", *measured, *flags.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.search(row, done.stdout), done.stdout

@@ -166,6 +166,7 @@ def test_a_folder_stands_for_the_files_in_it(tmp_path):
 @pytest.mark.parametrize("damage", [
     lambda path: path.write_bytes(path.read_bytes()[:-7]), lambda path: path.write_bytes(b""),
     lambda path: path.unlink(), lambda path: path.write_bytes(b"[]"), lambda path: path.write_bytes(b'{"keys": 3}'),
+    lambda path: path.write_bytes(b"[" * 100_000), lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"{")),
 ])  # fmt: skip
 @pytest.mark.parametrize("which", ["*.npy", "[0-9a-f]*.json", "contents-*.json"])
 def test_a_damaged_cache_is_made_again(files, which, damage):
@@ -227,18 +228,6 @@ def test_a_cache_that_was_killed_half_way_leaves_no_process_and_what_is_whole_is
     assert len(log.read_text().split()) == len(files) - len(done) + 4
     np.testing.assert_array_equal(made.points[:, 0, 0], kept(files))
     assert not list(cached.glob("*.pieces"))
-
-
-def test_processes_that_cache_at_once_do_no_harm(files):
-    context = multiprocessing.get_context("fork")
-    work = partial(cached_clouds, files, numbered, (3, 4), "a", files[0].parent)
-    processes = [context.Process(target=work) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 4
-    np.testing.assert_array_equal(work().points[:, 0, 0], kept(files))
 
 
 def dies(file: Path) -> np.ndarray:

@@ -6,11 +6,8 @@ import multiprocessing
 import os
 import platform
 import signal
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-import torch
 
 from pointnet.training import fit
 from pointnet.training.claim import claimed
@@ -19,61 +16,6 @@ from pointnet.world import World
 from tests.helpers import quiet, tiny, two_shapes
 
 FORK = multiprocessing.get_context("fork")
-
-
-def started_at_once(out, barrier, ends) -> None:
-    torch.set_num_threads(1)
-    barrier.wait()
-    try:
-        fit(tiny(out, epochs=1), two_shapes(per_class=6), log=quiet)
-        ends.put("")
-    except ValueError as error:
-        ends.put(str(error))
-
-
-def said_at_once(target: Callable[..., None], count: int, out: Path) -> list[str]:
-    """What so many processes say that begin in one folder together, the silent ones first."""
-    barrier, ends = FORK.Barrier(count), FORK.SimpleQueue()
-    processes = [FORK.Process(target=target, args=(out, barrier, ends)) for _ in range(count)]
-    for process in processes:
-        process.start()
-    said = sorted(ends.get() for _ in processes)
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    return said
-
-
-@pytest.mark.slow
-def test_of_runs_started_at_once_in_one_folder_one_trains_and_the_others_say_why_not(tmp_path):
-    for attempt in range(4):
-        out = tmp_path / str(attempt)
-        said = said_at_once(started_at_once, 2, out)
-        assert said[0] == ""
-        for line in said[1:]:
-            assert line.startswith(str(out)), line
-            assert "process" in line or "already holds a run" in line
-            assert "\n" not in line
-        fit(tiny(out, epochs=1), two_shapes(per_class=6), resume=True, log=quiet)
-
-
-def claim_at_once(out, barrier, ends) -> None:
-    barrier.wait()
-    try:
-        with claimed(out, World()):
-            ends.put("")
-            barrier.wait()
-    except ValueError as error:
-        ends.put(str(error))
-        barrier.wait()
-
-
-def test_of_processes_that_claim_a_folder_at_once_exactly_one_has_it(tmp_path):
-    for attempt in range(8):
-        out = tmp_path / str(attempt)
-        said = said_at_once(claim_at_once, 3, out)
-        assert said[0] == ""
-        assert all(f"{out}: " in line and "process" in line for line in said[1:]), said
 
 
 def hold(out, begun) -> None:

@@ -97,7 +97,7 @@ def test_a_folder_of_any_name_is_drawn(tmp_path):
 WRONG = '{"epoch": 1, "num_points": 64, "lr": "fast", "train_loss": null, "train_accuracy": 0.5}\n'
 
 
-@pytest.mark.parametrize("content", ["", "{", "3\n", '{"epoch": 1}\n', "null\n", WRONG])
+@pytest.mark.parametrize("content", ["", "{", "3\n", '{"epoch": 1}\n', "null\n", WRONG, "[" * 100_000])
 def test_damaged_metrics_are_one_clear_line(tmp_path, content):
     with pytest.raises(ValueError, match="metrics.jsonl: "):
         draw_curves(tmp_path)

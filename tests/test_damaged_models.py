@@ -28,7 +28,7 @@ def folder(tmp_path) -> Path:
 def assert_refused(folder, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         load_model(folder)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
     assert str(folder) in str(caught.value)
 
 
@@ -95,6 +95,7 @@ def test_weights_of_another_library_or_another_model_are_one_clear_line(folder, 
     [
         (lambda state: state.pop("logits.bias"), "there is no logits.bias"),
         (lambda state: state.update(more=torch.zeros(2)), "it has no more"),
+        (lambda state: state.update({"more\x1b[2J": torch.zeros(2)}), "it has no more�[2J"),
         (lambda state: state["logits.bias"].fill_(float("nan")), "logits.bias holds numbers that are not finite"),
         (lambda state: state.update({"logits.bias": torch.zeros(3, dtype=torch.int64)}), "got (3,) torch.int64"),
     ],
@@ -122,6 +123,7 @@ def test_a_clone_without_its_large_files_is_told_from_damage(folder):
         {"arguments": {"num_classes": 3, "widths": [[], [4]]}},
         {"arguments": {"num_classes": 3, "tnet_widths": 3}},
         {"arguments": {"num_classes": 3, "wide": True}},
+        {"arguments": {"num_classes": 3, "wide\x1b[2J": True}},
         {"arguments": {"num_classes": 10**30}},
         {"classes": ["a", "b"]},
         {"classes": ["a", "b", "a"]},

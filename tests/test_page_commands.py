@@ -89,7 +89,7 @@ def test_what_runs_elsewhere_is_there():
 
 def test_the_tests_that_a_page_runs_are_there():
     lines = [line.split() for page in PAGES for line in commands_of(page) if " -m pytest " in line]
-    assert len(lines) >= 3
+    assert len(lines) >= 2
     for words in lines:
         (file,) = (word for word in words if word.startswith("tests/"))
         text = (ROOT / file).read_text(encoding="utf-8")

@@ -313,6 +313,7 @@ def put_a_segmenter(run):
         (lambda run: (run / "config.json").unlink(), "config.json: no model here"),
         (lambda run: (run / "model.safetensors").write_bytes(b"PK"), "model.safetensors: "),
         (lambda run: (run / "result.json").write_text('{"test": null, "seconds": "many"}'), "result.json: damaged"),
+        (lambda run: (run / "result.json").write_text("[" * 100_000), "result.json: damaged"),
         (put_a_segmenter, "a report is of a classifier, got a PointNetPartSegmenter"),
         (lambda run: (run / "report").touch(), "report"),
     ],

@@ -1,9 +1,7 @@
 """A run stops anywhere and goes on exactly: killed, ended by a signal, or with its last checkpoint damaged."""
 
 import dataclasses
-import multiprocessing
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tqdm import tqdm
 
 from pointnet.training import Stopped, fit, step
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
@@ -39,38 +36,6 @@ def unbroken(tmp_path_factory, one_thread):
     out = tmp_path_factory.mktemp("unbroken") / "run"
     fit(tiny(out, **SETTINGS), DATA, TEST, log=quiet)
     return out
-
-
-def go_on_alone(out, loader):
-    """`go_on` in a process that may be killed: it must not hold tqdm's lock, which forked processes share."""
-    tqdm.set_lock(threading.RLock())
-    go_on(out, loader)
-
-
-def go_on(out, loader):
-    torch.set_num_threads(1)
-    resume = (out / "checkpoint.pt").exists()
-    fit(tiny(out, **SETTINGS, feed=loader), DATA, TEST, resume=resume, log=quiet)
-
-
-@pytest.mark.parametrize("loader", ["resident", "stream"])
-@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_it_ends_as_the_unbroken_run(unbroken, tmp_path, kills, loader):
-    out, moments, context = tmp_path / "run", random.Random(0), multiprocessing.get_context("fork")
-    while kills > 0:
-        process = context.Process(target=go_on_alone, args=(out, loader))
-        process.start()
-        process.join(moments.uniform(0.05, 0.4))
-        if process.exitcode is not None:
-            assert process.exitcode == 0
-            assert_ends_as(out, unbroken)
-            out = out.with_name(out.name + "-")  # and another run
-        else:
-            process.kill()
-            process.join()
-            kills -= 1
-    go_on(out, loader)
-    assert_ends_as(out, unbroken)
 
 
 def fit_until_stopped(config, stop_at, monkeypatch, data=DATA):
@@ -168,19 +133,14 @@ def test_the_command_saves_says_how_to_go_on_and_ends_with_the_signals_code(tmp_
     assert load_checkpoint(tmp_path / out / "checkpoint.pt")["epoch"] >= 1
 
 
-def test_a_flipped_bit_in_a_checkpoint_is_noticed_wherever_it_is(tmp_path):
+def test_a_checkpoint_that_was_cut_is_noticed(tmp_path):
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"model": {"weight": torch.randn(10, 10)}, "epoch": 3})
-    good, flips = path.read_bytes(), random.Random(0)
-    for _ in range(200):
-        damaged = bytearray(good)
-        damaged[flips.randrange(len(good))] ^= 1 << flips.randrange(8)
-        path.write_bytes(damaged)
+    good = path.read_bytes()
+    for size in (0, 1, 100, len(good) - 1):
+        path.write_bytes(good[:size])
         with pytest.raises(ValueError, match="damaged or not a checkpoint"):
             load_checkpoint(path)
-    path.write_bytes(good[:100])
-    with pytest.raises(ValueError, match="damaged or not a checkpoint"):
-        load_checkpoint(path)
     path.write_bytes(good)
     assert load_checkpoint(path)["epoch"] == 3
 

@@ -34,43 +34,6 @@ def test_nothing_else_prints():
             assert "print" not in {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}, path
 
 
-@pytest.fixture
-def hostile(tmp_path):
-    """A set of one's own whose classes, files and root have hostile names."""
-    for kind in "ab":
-        folder = tmp_path / f"root{ESCAPES}" / f"{kind}{ESCAPES}"
-        folder.mkdir(parents=True)
-        for i in range(3):
-            shutil.copy(STOOL, folder / f"{i}{ESCAPES}.xyz")
-        (folder / f"broken{ESCAPES}.xyz").write_text(ESCAPES)
-        (folder / f"other.{ESCAPES}").touch()
-    return tmp_path / f"root{ESCAPES}"
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "show folder --root {root} --out {out}",
-        "show {root} --out {out}",
-        "show folder --root {out} --out {out}",
-        "evaluate pointnet_shapes --dataset folder --root {root}",
-        "predict {root} --model pointnet_shapes",
-        "predict nowhere{escapes} --model {escapes}",
-        "{escapes}",
-        "show --{escapes} shapes",
-        "convert nowhere{escapes}",
-    ],
-)
-def test_hostile_names_and_arguments_reach_the_terminal_printable(capsys, hostile, tmp_path, words):
-    known = {"root": str(hostile), "out": str(tmp_path / f"out{ESCAPES}"), "escapes": ESCAPES}
-    try:
-        command_line.main([word.format(**known) for word in words.split()])
-    except SystemExit as error:
-        assert error.code == 2  # noqa: PT017  # argparse
-    for text in capsys.readouterr():
-        assert_printable(text)
-
-
 def test_a_file_whose_labels_would_have_too_long_a_name_fails_alone(capsys, tmp_path):
     files = [tmp_path / f"{name}.xyz" for name in ("a", "n" * (os.pathconf(tmp_path, "PC_NAME_MAX") - 4), "z")]
     for file in files:

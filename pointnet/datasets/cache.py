@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -143,7 +144,15 @@ def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
 def write_note(known: dict[str, Any], root: Path, kind: str, settings: str = "") -> None:
     """Keeps it with the caches, if they can be written."""
     with contextlib.suppress(OSError):
-        write_json(_writable(root) / _note(root, kind, settings), known)
+        path = _writable(root) / _note(root, kind, settings)
+        _remove_folder(path)
+        write_json(path, known)
+
+
+def _remove_folder(path: Path) -> None:
+    """Removes a folder in the place of a file of the cache, which no file can replace."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _note(root: Path, kind: str, settings: str) -> str:
@@ -209,14 +218,25 @@ def _opened(path: Path, shape: Shape) -> Held | None:
     array = path.with_suffix(".npy")
     try:
         check_regular(array)
+        listing = read_json(path.with_suffix(".json"))
+        whole = (sum(listing["counts"]), *shape)
+        header = _header(whole)  # compared, as NumPy's parser raises any error where it is damaged
+        with array.open("rb") as file:
+            if file.read(len(header)) != header:
+                return None
         # Copy on write: PyTorch wants memory it may write to, and nothing must reach the file.
-        points: Any = np.load(array, mmap_mode="c")
-        held = Held(points, **read_json(path.with_suffix(".json")))
-        right = points.shape == (sum(held.counts), *shape) and points.dtype == np.float32
-        right = right and len(held.counts) + len(held.bad) == len(held.keys) == len(held.hashes) + len(held.bad)
+        held = Held(np.memmap(array, "<f4", "c", len(header), whole), **listing)
+        right = len(held.counts) + len(held.bad) == len(held.keys) == len(held.hashes) + len(held.bad)
         return held if right else None
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What an NPY file of float32 begins with."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
 
 
 def _whole_pieces(folder: Path, shape: Shape) -> tuple[dict[Path, Held], dict[str, NDArray[np.float32]]]:
@@ -300,7 +320,7 @@ def _is_whole(piece: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        shutil.rmtree(piece, ignore_errors=True)
+        _remove_folder(piece)
         return False
 
 
@@ -325,9 +345,8 @@ def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Sh
             bad[key] = content[1:].decode(errors="replace")
         else:
             counts[key] = (len(content) - 1) // (4 * shape[0] * shape[1])
-    header = {"descr": "<f4", "fortran_order": False, "shape": (sum(counts.values()), *shape)}
     with tempfile.NamedTemporaryFile(dir=pieces, delete=False) as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(_header((sum(counts.values()), *shape)))
         for key in counts:  # written, not mapped: mapped pages would count as memory in use
             clouds = earlier[key].tobytes() if key in earlier else _content(pieces / key)[1:]
             hashes.append(piece_hash(clouds))
@@ -336,5 +355,7 @@ def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Sh
         os.fsync(file.fileno())
     os.chmod(file.name, 0o644)
     listing = {"keys": keys, "bad": bad, "counts": list(counts.values()), "hashes": hashes}
+    for path in (whole.with_suffix(".json"), whole.with_suffix(".npy")):
+        _remove_folder(path)
     write_json(whole.with_suffix(".json"), listing)
     os.replace(file.name, whole.with_suffix(".npy"))

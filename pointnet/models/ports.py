@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.files import AnyPath, check_regular
+from pointnet.names import printable
 
 from .encoder import PointNetEmbedder, PointNetModel
 from .family_ports import Family, exchange_y_and_z, family_model, is_of_family
@@ -91,7 +92,7 @@ def load_port(
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         reason, kind = f"no {error}" if isinstance(error, KeyError) else error, "PointNet"
         kind += " or DGCNN" if is_of_family(state) else ""
-        raise ValueError(f"{path}: not a {kind} of a known port: {' '.join(str(reason).split())}") from error
+        raise ValueError(f"{path}: not a {kind} of a known port: {printable(' '.join(str(reason).split()))}") from error
     if classes and len(classes) != model.num_outputs:
         raise ValueError(f"{path}: has {model.num_outputs} classes, got {len(classes)} names")
     if up == "y" and isinstance(model, PointNetSegmenter):

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pointnet.files import AnyPath, write_atomically
 from pointnet.layers.folding import fold_norms
+from pointnet.names import printable
 
 from . import weights
 
@@ -160,10 +161,10 @@ def load_folder(
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         said = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         path = folder / weights.CONFIG_FILE
-        raise ValueError(f"{path}: does not describe a model of this library: {said}") from error
+        raise ValueError(f"{path}: does not describe a model of this library: {printable(said)}") from error
     if reason := weights.misfit(state, model.state_dict()):
         path = folder / weights.WEIGHTS_FILE
-        raise ValueError(f"{path}: does not fit the model in {weights.CONFIG_FILE}: {reason}")
+        raise ValueError(f"{path}: does not fit the model in {weights.CONFIG_FILE}: {printable(reason)}")
     model.load_state_dict(state, assign=own is None)
     return (model if num_classes is None else _with_new_last_layer(model, num_classes)).eval()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pointnet.extras import MissingExtraError
 from pointnet.files import AnyPath, read_file, write_atomically
-from pointnet.names import did_you_mean, did_you_mean_path
+from pointnet.names import did_you_mean, did_you_mean_path, printable
 
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -108,7 +108,7 @@ def read_weights(folder: Path, sha256: str | None = None) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         reason = f"not a readable safetensors file: {getattr(error, 'strerror', None) or error}"
         reason = next((kind for start, kind in OTHER_KINDS.items() if re.match(start, content)), reason)
-        raise ValueError(f"{path}: {reason}") from error
+        raise ValueError(f"{path}: {printable(reason)}") from error
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: damaged: it does not match the sha256 in {CONFIG_FILE}")
     if stored is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout  # comes with torch
+from filelock import FileLock, SoftFileLock, Timeout
 
 from pointnet.files import AnyPath, read_file, write_atomically
 from pointnet.names import printable

@@ -104,7 +104,7 @@ def read_metrics(out: AnyPath) -> list[dict[str, Any]]:
         whole = lines and all(needed.issubset(line) for line in lines)
         if not whole or not all(isinstance(value, int | float) for value in figures):
             raise TypeError("each line must hold the metrics of an epoch")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged: {error}") from error
     return lines
 
@@ -163,6 +163,6 @@ def read_result(out: AnyPath) -> Result:
             float(value)
         if not all(isinstance(result[name], kind) for name, kind in kinds.items() if name in result):
             raise TypeError("a value of another type")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, or not the result of a run; delete it to make it again") from error
     return result
