@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import common, data, family, finetune, gpu, inference, memory, scene, segmentation, speedrun
+from benchmarks import common, data, family, finetune, gpu, inference, memory, scale, scene, segmentation, speedrun
 from pointnet import PointNetClassifier
 from pointnet.commands import train
 from pointnet.training.run_folder import read_config, read_metrics
@@ -44,6 +44,7 @@ BENCHMARKS = [
     ("data", "--repeat 1", r"\| ours, into the cache \| [\d.]+ \| [\d,]+ \| [\d.]+ \|"),
     ("memory", "--sizes 2x32", r"\| 2 x 32 \| [\d,]+ \| [\d,]+ \|"),
     ("scene", "--points 100", r"100 points, .* points/s; at most [\d,]+ MiB over"),
+    ("scale", "--clouds 600 --points 16 --workers 2", r"\| shards in memory, 2 workers \| [\d,]+ \| [\d,]+ \|"),
     ("segmentation", "--part 2x16 --scene 2x16", r"\| kept \| scene \| step \| ours \| [\d.]+ \|"),
 ]
 LONG = ("data", "family", "memory", "segmentation")  # to run, even in small
@@ -56,6 +57,7 @@ def in_small(monkeypatch):
     monkeypatch.setattr(common, "WIDEST", (1, 8, 16, 32))
     monkeypatch.setattr(inference, "CHUNK", 256)
     monkeypatch.setattr(scene, "HALL", (1.5, 1.5, 3.0))
+    monkeypatch.setattr(scale, "in_a_process", lambda out, points, workers, _: scale.measured(out, points, workers))
     for module in (data, family, inference, memory, segmentation):
         monkeypatch.setattr(module, "peak_memory", lambda *given, **options: 1.0)
     yield
@@ -96,6 +98,7 @@ def test_the_fine_tuning_table_is_of_runs_on_sets_that_it_makes(tmp_path, capsys
         ("loaded", "--batch_size 2 --num_points 64", r"\| a busy process \| sleeping \| [\d.]+ \| [\d.]+ \|"),
         ("scene", "--las 300 --labelled 200 --width 0.1", r"(?s)show: .* MiB of its own.*predict: .* MiB of its own"),
         ("faults", "--only mutants/NPY --count 5", r"\| mutants/NPY \| .* \| 5 \| \d read; \d refused \|\nEverything"),
+        ("scale", "--clouds 600 --points 16 --workers 1", r"\| shards in memory, 1 worker \| [\d,]+ \| [\d,]+ \|"),
     ],
 )
 def test_a_benchmark_is_a_command(module, flags, row):

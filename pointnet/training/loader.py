@@ -19,6 +19,7 @@ class ResidentLoader:
     """All clouds on the device: a batch is one gather there."""
 
     def __init__(self, data: LabelledClouds, device: torch.device):
+        data.expect(torch.arange(len(data)))
         self.points, self.labels = (each.to(device) for each in data.batch(slice(None)))
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -288,7 +289,9 @@ class Run:
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         fields = vars(self.progress) if self.progress else {}
         progress = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in fields.items()}
-        progress.pop("order", None)  # it is made again
+        if self.progress:  # of many samples and ranks the checkpoint would be all this
+            del progress["order"]  # it is made again
+            progress["broken"] = progress["broken"].nonzero()[:, 0]
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             **{name: getattr(self, name) for name in ("epoch", "seconds", "best", "history")},
@@ -318,8 +321,10 @@ class Run:
             fields: Any = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in saved}
             self.progress = None
             if fields:
-                order = epoch_order(self.train, self.config.seed, self.epoch, math.ceil(self.passes))
-                self.progress = Progress(**fields | {"order": order.to(self.device)}, position=state["position"])
+                passes = math.ceil(self.passes)
+                self.progress = Progress.begin(self.train, self.config.seed, self.epoch, self.device, passes)
+                self.progress.broken[fields.pop("broken")] = True  # indices; in older checkpoints a mask
+                self.progress = dataclasses.replace(self.progress, **fields, position=state["position"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(" ".join(f"{path}: does not fit this run: {error}".split())) from error
 
