@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from pointnet import __main__ as command_line
 from pointnet import predict
@@ -75,9 +76,22 @@ def test_a_page_holds_the_first_clouds_alone(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("task", ["classification", "part"])
 def test_the_device_is_chosen_by_its_flag(capsys, tmp_path, monkeypatch, task):
-    asked = []
-    monkeypatch.setattr("pointnet.commands.predict.find_device", lambda name: asked.append(name) or "there")
+    asked, there = [], torch.device("cpu")
+    monkeypatch.setattr("pointnet.commands.predict.find_device", lambda name: asked.append(name) or there)
     monkeypatch.setattr(PointNetModel, "to", lambda model, device: asked.append(device) or model)
     words = ["predict", str(STOOL), "--task", task, "--device", "cuda:1", "--out", str(tmp_path)]
     assert command_line.main(words) == 0
-    assert asked == ["cuda:1", "there"]
+    assert asked == ["cuda:1", there]
+
+
+@pytest.mark.parametrize("task", ["classification", "part"])
+def test_answers_in_bfloat16_are_near_those_in_float32(capsys, tmp_path, task):
+    name = "mean_probability" if task == "part" else "probability"
+    found = []
+    for precision in ("fp32", "bf16"):
+        words = ["predict", str(CHAIR), str(STOOL), "--task", task, "--out", str(tmp_path), "--json"]
+        assert command_line.main([*words, "--precision", precision]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    for exact, rounded in zip(*found, strict=True):
+        assert exact.get("class") == rounded.get("class")
+        assert exact[name] != rounded[name] == pytest.approx(exact[name], abs=0.02)

@@ -38,7 +38,8 @@ def run(flags: Namespace) -> int:
     check_taught(model, data, flags.run, where)
     if not flags.json:
         say(threads)
-    scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
+    with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
+        scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
     for line in data.left_out():
         say(line, sys.stderr)
     if data.bad:

@@ -149,7 +149,7 @@ def predict(parser: ArgumentParser) -> None:
     text = "the folder of a page of the clouds and answers (default: none), or of the PLY files and the page (labels)"
     add("--out", help=text)
     add("--json", action="store_true", help="print a JSON list with one object per file")
-    add_device(parser)
+    add_device(parser, precision=True)
 
 
 def evaluate(parser: ArgumentParser) -> None:
@@ -168,7 +168,7 @@ def evaluate(parser: ArgumentParser) -> None:
     text = "rotations about the up axis to vote over (the paper: 12); for weights trained with --rotate 180"
     add("--votes", **WHOLE, default=1, help=text)
     add("--json", action="store_true", help="print JSON")
-    add_device(parser)
+    add_device(parser, precision=True)
 
 
 def report(parser: ArgumentParser) -> None:
@@ -262,9 +262,11 @@ def add_data(add: Callable[..., Action], default: str) -> None:
     add("--download", action="store_true", help="download the data set if it is missing")
 
 
-def add_device(parser: ArgumentParser) -> None:
+def add_device(parser: ArgumentParser, precision: bool = False) -> None:
     add = parser.add_argument_group("what computes").add_argument
     add("--device", default="auto", help="auto (CUDA if available), cpu, cuda or cuda:N")
+    if precision:
+        add("--precision", default="fp32", choices=("fp32", "bf16"), help="of products; fp32 or, by autocast, bf16")
     text = "CPU threads; 0 for OMP_NUM_THREADS if it is set, else as many as there are free cores"
     add("--threads", **WHOLE, default=0, help=text)
 

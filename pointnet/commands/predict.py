@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from pointnet.devices import find_device, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, task_of
@@ -48,18 +50,26 @@ def run(flags: Namespace) -> int:
             raise ValueError(f"--{flag} is for the task {' or '.join(tasks)}, not {task}")
     for line in lines_of_folders(flags.files):
         say(printable(line), sys.stderr)
-    code, answers, answer = 0, [], classified if task == "classification" else labelled
-    for found in answer(flags, files, model.to(device), threads):
-        if isinstance(found, PointCloudFileError):
-            code = 1
-            say(printable(str(found)), sys.stderr)
-        elif not flags.json:
-            say(printable(found[0]))
-        elif found[1] is not None:
-            answers.append(found[1])
+    answer = classified if task == "classification" else labelled
+    with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
+        code, answers = say_all(answer(flags, files, model.to(device), threads), flags.json)
     if flags.json:
         say(json.dumps(answers, indent=2))
     return code
+
+
+def say_all(lines: Lines, as_json: bool) -> tuple[int, list[dict[str, Any]]]:
+    """Prints the lines, but not those about files if these are wanted `as_json`: -> the exit code, and the objects."""
+    code, answers = 0, []
+    for found in lines:
+        if isinstance(found, PointCloudFileError):
+            code = 1
+            say(printable(str(found)), sys.stderr)
+        elif not as_json:
+            say(printable(found[0]))
+        elif found[1] is not None:
+            answers.append(found[1])
+    return code, answers
 
 
 def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:

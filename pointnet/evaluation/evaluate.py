@@ -132,6 +132,7 @@ def vote(
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
     logits = model(x, *category)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # under autocast of half as many bits
     logs = (logits / temperature).log_softmax(1)
     for number in range(1, votes):
         rotated = model(rotation(x, 360 * number / votes, normals), *category)

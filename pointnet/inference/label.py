@@ -223,7 +223,7 @@ def _part_labels(model: PartLabels, contract: Contract, category: str | None, co
         labels, probability = np.empty(size, np.int64), np.empty(size, np.float32)
         scored = network.label_chunks(channels(drawn), map(channels, chunks), kind)
         for chunk, logits in zip(chunks, scored, strict=True):
-            likeliest = (network.restrict(logits, kind)[0] / contract.temperature).softmax(0).max(0)
+            likeliest = (network.restrict(logits, kind)[0].float() / contract.temperature).softmax(0).max(0)
             labels[chunk], probability[chunk] = likeliest.indices.cpu(), likeliest.values.cpu()
         return LabelledScene(labels, probability)
 
