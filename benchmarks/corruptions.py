@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(flags.threads)
     data = open_dataset(flags.dataset, flags.root, "test", POINTS)
     data = spread(data, flags.clouds) if flags.clouds else data
-    names = flags.models or [name for name in shipped() if name.startswith("pointnet_modelnet40")]
+    names = flags.models or [name for name in shipped() if "modelnet40" in name.split("_")]
     models, start = [load(name, data) for name in names], time.perf_counter()
 
     def rates(name: str, severity: int) -> NDArray[np.float64]:

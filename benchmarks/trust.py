@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.scene import make_hall
-from pointnet import PointNetClassifier, load_model
+from pointnet import load_model
 from pointnet.datasets import LabelledClouds, ShapeNetPart, open_dataset, split_validation
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import EVEN_CHANCE, LEAST_POINTS, UNUSUAL, Familiar, calibration_error, measures
+from pointnet.models import Pretrained
 from pointnet.points.frame import in_unit_sphere
 from pointnet.training import fit
 from pointnet.training.recipes import RECIPES
@@ -96,7 +97,7 @@ def auroc(usual: NDArray[np.floating], other: NDArray[np.floating]) -> float:
 class Judged:
     """What is measured of clouds (S, C, N), and whether their answers are sure."""
 
-    def __init__(self, network: PointNetClassifier, contract: Contract, x: Tensor):
+    def __init__(self, network: Pretrained, contract: Contract, x: Tensor):
         assert contract.familiar is not None
         familiar = Familiar.from_json(contract.familiar)
         with torch.no_grad():
@@ -167,7 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = dataclasses.replace(RECIPES[flags.recipe], dataset=flags.dataset, seed=flags.seed, out=flags.model)
         fit(config, train)
     model = load_model(flags.model)
-    assert isinstance(model, PointNetClassifier)
     contract, network = Contract.of(model), model.fold()
     count, (_, val) = contract.num_points, split_validation(train, flags.seed)
     usual = Judged(network, contract, val.points[:, :, :count])

@@ -9,7 +9,7 @@ from pointnet.commands.evaluate import all_scores
 from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import task_of
-from pointnet.models import WEIGHTS, load_model, shipped
+from pointnet.models import MODELS, WEIGHTS, load_model, shipped
 from pointnet.training import fit
 from tests.helpers import halves, quiet, small, tiny
 from tools import publish
@@ -104,6 +104,21 @@ def test_weights_for_parts_are_published_with_what_is_measured(tmp_path, monkeyp
     assert f"| {found['instance_miou']:.2%} | {found['class_miou']:.2%} | {found['point_accuracy']:.2%} |" in text
     assert f"without it, {scores['unknown_category']:.2%} of the points are right." in text
     assert "says nothing about other shapes" not in text
+
+
+@pytest.mark.parametrize("model", ["dgcnn", "edgenet"])
+def test_classifiers_of_the_family_are_published_with_how_sure_they_are(tmp_path, monkeypatch, model):
+    x = halves("part", per_class=80).batch(slice(None))[0][:, :3]
+    data = LabelledClouds(x, halves("part", per_class=80).labels, ["plate", "rod"], 32)
+    config = tiny(tmp_path / "run", model=model, epochs=1, early_points=0)
+    folder = published(tmp_path, monkeypatch, config, data, data)
+    scores, text = json.loads((folder / "scores.json").read_text()), (folder / "README.md").read_text()
+    assert type(load_model(folder)) is MODELS[model]
+    assert [*scores["rotated"]] == ["0", "45", "90", "180"]
+    assert scores["rotated"]["0"] == scores["overall_accuracy"]
+    assert f"| test, 160 shapes | {scores['overall_accuracy']:.2%} | {scores['calibration_error']:.2%} | " in text
+    temperature = load_model(folder).preprocessing["temperature"]
+    assert f"softmax(logits / {temperature:.3g})" in text
 
 
 def test_a_card_says_where_the_test_part_was_trained_on(tmp_path, monkeypatch):

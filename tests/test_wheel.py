@@ -24,6 +24,7 @@ def installed(tmp_path) -> Path:
     build = [*pip, "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir", tmp_path / "out", ROOT]
     subprocess.run(build, check=True, cwd=tmp_path)
     (wheel,) = (tmp_path / "out").iterdir()
+    assert wheel.stat().st_size <= 30e6
     venv.create(tmp_path / "env", symlinks=True)
     (site,) = (tmp_path / "env").glob("lib/python3*/site-packages")
     # As a path among others: what an editable install has written beside the packages is not followed.

@@ -12,6 +12,7 @@ the twin reaches.
 """
 
 import argparse
+import copy
 import dataclasses
 import json
 import shutil
@@ -27,9 +28,9 @@ from pointnet.datasets import LabelledClouds, ModelNet, open_dataset, split_part
 from pointnet.datasets.clouds import spread
 from pointnet.devices import keep_freed_memory
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.tasks import TASKS
+from pointnet.evaluation.tasks import TASKS, task_of
 from pointnet.evaluation.trust import LEAST_CLOUDS, measure_trust
-from pointnet.models import WEIGHTS, PartLabels, PointNetClassifier, PointNetModel, load_model
+from pointnet.models import WEIGHTS, PartLabels, Pretrained, load_model
 from pointnet.training import TrainConfig
 from pointnet.training.recipes import to_flags
 from pointnet.training.run_folder import read_config, read_result
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (folder / "scores.json").write_text(json.dumps(scores) + "\n")
     (folder / "README.md").unlink()
     notes = card(config, result, scores, train, test, args.note)
-    if isinstance(model, PointNetClassifier):
+    if classifies(model):
         trust = trust_section(model, scores, args.run, args.twin, train, test)
         notes = notes.replace(USE, trust + USE)
     model.save_pretrained(folder, half=True, notes=notes)
@@ -78,16 +79,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def classifies(model: Pretrained) -> bool:
+    """Whether it gives one class for a cloud, of which it may be sure."""
+    return task_of(model).name == "classification"
+
+
 def opened(config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds]:
     """The training split and the test split of a run."""
     train, test = (open_dataset(config.dataset, config.root, split, **config.opening) for split in ("train", "test"))
     return train, test
 
 
-def take_trust(model: PointNetModel, twin: Path, train: LabelledClouds) -> None:
+def take_trust(model: Pretrained, twin: Path, train: LabelledClouds) -> None:
     """Gives a classifier the twin's temperature and limits, with the class means of its own logits."""
     taught = load_model(twin).preprocessing
-    assert isinstance(model, PointNetClassifier)
+    assert classifies(model)
     few = spread(train, LEAST_CLOUDS)  # what is measured on these is the twin's
     shown = measure_trust(model, Contract.of(model), train, few, torch.device("cpu"))[1]
     assert shown is not None
@@ -97,7 +103,7 @@ def take_trust(model: PointNetModel, twin: Path, train: LabelledClouds) -> None:
 
 
 def trust_section(
-    model: PointNetClassifier,
+    model: Pretrained,
     scores: dict[str, Any],
     run: Path,
     twin: Path | None,
@@ -137,10 +143,10 @@ Overall accuracy with all shapes rotated about the up axis:
 """
 
 
-def measure(model: PointNetModel, test: LabelledClouds) -> dict[str, Any]:
+def measure(model: Pretrained, test: LabelledClouds) -> dict[str, Any]:
     """Contents of `scores.json`: the data's fingerprint, the scores on it, the first score of each class, the logits
     on the samples."""
-    scores = all_scores(model, test, rotations=ANGLES if isinstance(model, PointNetClassifier) else ())
+    scores = all_scores(model, test, rotations=ANGLES if classifies(model) else ())
     of_class = scores.pop("of_class")
     return {
         "data": test.fingerprint(),
@@ -152,7 +158,7 @@ def measure(model: PointNetModel, test: LabelledClouds) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def without_category(model: PointNetModel, test: LabelledClouds) -> float:
+def without_category(model: Pretrained, test: LabelledClouds) -> float:
     """The share of points whose part is right if the category is not given."""
     right = torch.zeros(2, dtype=torch.int64)
     for rows in torch.arange(len(test)).split(32):
@@ -162,10 +168,13 @@ def without_category(model: PointNetModel, test: LabelledClouds) -> float:
 
 
 @torch.no_grad()
-def on_samples(model: PointNetModel) -> Tensor:
-    """The logits (clouds, classes) of the model on the samples; for labels of points, their mean over the points."""
+def on_samples(model: Pretrained) -> Tensor:
+    """The logits (clouds, classes) of the model on the samples; for labels of points, their mean over the points.
+
+    In float64, in which no rounding decides between two neighbours that are almost as far.
+    """
     data = samples()
-    logits = model(data.batch(slice(None))[0][:, :, : data.num_points])
+    logits = copy.deepcopy(model).double()(data.batch(slice(None))[0][:, :, : data.num_points].double())
     return logits if logits.dim() == 2 else logits.mean(2)
 
 

@@ -68,7 +68,8 @@ def all_scores(
     else:
         scores = score(by_class=True)
     if rotations:
-        scores["rotated"] = {str(degrees): score(degrees=degrees)[task.chooser] for degrees in rotations}
+        of_rotated = {str(degrees): score(degrees=degrees) if degrees else scores for degrees in rotations}
+        scores["rotated"] = {degrees: each[task.chooser] for degrees, each in of_rotated.items()}
     return scores
 
 

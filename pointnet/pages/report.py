@@ -56,7 +56,8 @@ def write_report(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with_features = ", ".join(f"with {FEATURES[name]}" for name in Contract.of(model).features)
     points = f"{config.num_points:,} points per cloud{with_features and ', '}{with_features}"
-    notes = f"PointNet, {parameters:,} parameters, on {config.dataset}: {len(model.classes)} classes, {points}"
+    network, classes = f"{type(model).__name__}, {parameters:,} parameters", f"{len(model.classes)} classes"
+    notes = f"{network}, on {config.dataset}: {classes}, {points}"
     write_html(page, title, notes, body)
     return report
 
