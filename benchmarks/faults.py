@@ -42,6 +42,7 @@ from pointnet import PointNetClassifier, load_model
 from pointnet import __main__ as command_line
 from pointnet.datasets import shapes, workers
 from pointnet.datasets.cache import cached_clouds, read_note, write_note
+from pointnet.datasets.packed import open_packed
 from pointnet.datasets.shape_classes import BUILDERS
 from pointnet.files import write_atomically, write_json
 from pointnet.inference.label import label_points
@@ -53,7 +54,7 @@ from pointnet.training.checkpoint import header, load_checkpoint, save_checkpoin
 from pointnet.training.claim import claimed
 from pointnet.training.run_folder import read_config, read_metrics, read_result
 from pointnet.world import World, joined_world
-from tests.helpers import HOSTILE, SMALL, assert_ends_as, before_long, described, quiet, tiny, two_shapes
+from tests.helpers import HOSTILE, SMALL, assert_ends_as, before_long, described, pack, quiet, tiny, two_shapes
 from tests.mutants import read_mutants
 from tests.pages import Page
 from tests.ports import PortClassifier, trained
@@ -243,6 +244,28 @@ def labels_ply(folder: Path) -> tuple[Path, Callable[[], Any]]:
     return folder / "a.ply", lambda: [np.asarray(part).tobytes() for part in read_cloud(folder / "a.ply")[:4]]
 
 
+def packed_set(folder: Path) -> Path:
+    with contextlib.redirect_stderr(io.StringIO()), patch.object(workers, "free_cores", lambda: 1):
+        pack(two_shapes(per_class=6), folder)
+    return folder
+
+
+def in_packed(name: str) -> Callable[[Path], tuple[Path, Callable[[], Any]]]:
+    def make(folder: Path) -> tuple[Path, Callable[[], Any]]:
+        def read() -> Any:
+            data = open_packed(folder, "train", 32)
+            points, labels = data.batch(torch.arange(len(data)))
+            return points.numpy().tobytes(), labels.tolist(), data.classes, [*map(data.name_of, range(len(data)))]
+
+        return packed_set(folder) / "train" / name, read
+
+    return make
+
+
+def half_packed(folder: Path) -> tuple[Path, Callable[[], Any]]:
+    return packed_set(folder) / "train" / "shard-00000.npy", lambda: whole(packed_set(folder))
+
+
 CHECKED, TEXT = True, False
 # What is written, how it is made and read, and whether it has a checksum, which notices every bit.
 WRITTEN: dict[str, tuple[Callable[[Path], tuple[Path, Callable[[], Any]]], bool]] = {
@@ -257,6 +280,10 @@ WRITTEN: dict[str, tuple[Callable[[Path], tuple[Path, Callable[[], Any]]], bool]
     "hashes of a cache": (in_cache("contents-*.json"), CHECKED),
     "note": (note, CHECKED),
     "shapes.npz": (made_shapes, CHECKED),
+    "packed shard": (in_packed("shard-00000.npy"), CHECKED),
+    "packed samples": (in_packed("samples.npy"), CHECKED),
+    "packed index": (in_packed("index.json"), CHECKED),
+    "shard of an earlier pack": (half_packed, CHECKED),
     "config.json": (lambda folder: (model_folder(folder) / "config.json", partial(answers, folder)), TEXT),
     "config.yaml": (in_run("config.yaml", read_config), TEXT),
     "metrics.jsonl": (in_run("metrics.jsonl", read_metrics), TEXT),
@@ -292,7 +319,7 @@ def refused_or(read: Callable[[], Any], named: Path) -> str | Read:
     try:
         with before_long(SECONDS):
             return Read(read())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         said = str(error)
         is_fine = str(named) in said and "\n" not in said and said.isprintable()
         return "refused" if is_fine else f"{FAILED}: said {said!r}"
@@ -313,6 +340,7 @@ COMMANDS = {
     "convert": "convert ../port.pth --out out",
     "export": "export run --format torch --out out/model.pt2",
     "explain": "explain --out out/page.html",
+    "pack": "pack set out --num_points 32",
 }
 CREATES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink", "os.truncate")
@@ -409,7 +437,7 @@ def whole(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
-OVER = ("report", "predict", "show", "embed", "export", "explain")  # commands that replace what is there
+OVER = ("report", "predict", "show", "embed", "export", "explain", "pack")  # commands that replace what is there
 
 
 def disk(name: str, count: int, folder: Path) -> Trials:

@@ -293,6 +293,17 @@ def test_packing_stopped_anywhere_goes_on_to_the_same_bytes(tmp_path, small_shar
     assert contents(tmp_path / "out/train") == contents(tmp_path / "whole/train")
 
 
+@pytest.mark.parametrize("change", [(b'"half"', b'"hall"'), (b"true", b"null"), (b"}", b"{"), (b"descr", b"desc\xff")])
+def test_of_an_earlier_call_a_shard_that_is_damaged_anywhere_is_written_again(tmp_path, change):
+    data, path = two_shapes(per_class=6), tmp_path / "out/train/shard-00000.npy"
+    pack(data, tmp_path / "out")
+    good = path.read_bytes()
+    path.write_bytes(good.replace(*change))
+    assert path.read_bytes() != good
+    pack(data, tmp_path / "out")
+    assert path.read_bytes() == good
+
+
 def test_on_several_processes_the_same_bytes_are_packed(tmp_path, small_shards, monkeypatch):
     data = two_shapes(per_class=50)
     pack(data, tmp_path / "many")

@@ -5,7 +5,8 @@ A folder for each split, train/ and test/:
     index.json        what the set is, and the size and hash of each other file; written last, after a line with its own
                       sha256: without it nothing is packed
     samples.npy       of each cloud its label, the hash of its name, and whether it is of the set's own validation
-    shard-00000.npy   clouds (n, C, K), as `np.load` reads them; after the array, as JSON, their names
+    shard-00000.npy   clouds (n, C, K), as `np.load` reads them; after the array, as JSON, their names, and the hash
+                      of all that
 
 Clouds are in the order of the hashes of their names. So each shard is a fair sample of the set, whatever order its
 files had, and the clouds whose hash is small, which are held out for validation, are in the first shards.
@@ -158,9 +159,9 @@ def write_shard(
         halved, moved = halved_clouds(clouds, isinstance(data, LabelledPoints))
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(clouds if halved is None else halved))
-        tail |= {"half": halved is not None, "moved": moved, "hash": shard_hash(buffer.getvalue())}
+        tail |= {"half": halved is not None, "moved": moved}
         buffer.write(json.dumps(tail).encode())
-        held = buffer.getvalue(), tail
+        held = buffer.getvalue() + f"\n{shard_hash(buffer.getvalue())}".encode(), tail
         write_atomically(path, held[0])
     content, tail = held
     return number, Shard(path.name, len(rows), len(content), shard_hash(content)), tail["half"], tail["moved"]
@@ -171,11 +172,13 @@ def held_shard(path: Path, wanted: dict[str, Any]) -> tuple[bytes, dict[str, Any
     none, or it is damaged."""
     try:
         content = read_file(path)
-        stream = io.BytesIO(content)
+        written, _, digest = content.rpartition(b"\n")
+        if f"{shard_hash(written)}".encode() != digest:  # before it is parsed
+            return None
+        stream = io.BytesIO(written)
         np.load(stream)
-        tail = json.loads(content[stream.tell() :])
-        whole = shard_hash(content[: stream.tell()]) == tail["hash"]
-        return (content, tail) if whole and {name: tail[name] for name in wanted} == wanted else None
+        tail = json.loads(stream.read())
+        return (content, tail) if {name: tail[name] for name in wanted} == wanted else None
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
@@ -276,7 +279,7 @@ class Shards:
         (number,) = self.numbers_of(np.array([place])).tolist()
         with self.store.path(self.shards[number]).open("rb") as file:
             np.load(file)
-            return str(json.loads(file.read())["names"][place - int(self.ends[number]) + self.shards[number].clouds])
+            return str(json.loads(file.readline())["names"][place - int(self.ends[number]) + self.shards[number].clouds])
 
     def _read(self, number: int, rows: NDArray[Any]) -> NDArray[Any]:
         """Clouds of one shard, by their places in it."""
