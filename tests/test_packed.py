@@ -22,6 +22,7 @@ from pointnet.datasets.packed import open_packed
 from pointnet.datasets.shards import halved_clouds, keys_of, pack_split
 from pointnet.evaluation.contract import contract_of_data
 from pointnet.evaluation.evaluate import evaluate
+from pointnet.files import read_json, write_json
 from pointnet.models import load_model
 from pointnet.training import fit
 from pointnet.training.checkpoint import load_checkpoint
@@ -130,6 +131,7 @@ def test_half_precision_changes_no_label_and_no_feature_much():
     assert halved_clouds(clouds, labelled=True)[0] is None, "not a number is kept as it is, and training reports it"
 
 
+@pytest.mark.slow
 def test_half_precision_changes_no_answer_of_shipped_weights(tmp_path):
     data, model = open_dataset("shapes", tmp_path / "data", "test", 1024), load_model("pointnet_shapes")
     few = data.subset(torch.arange(0, len(data), 25))
@@ -374,6 +376,30 @@ def test_a_shard_that_is_cut_or_taken_away_while_it_is_read_is_an_error_in_one_l
     os.mkfifo(path)
     with pytest.raises(OSError, match="is a pipe, not a file"):
         open_packed(tmp_path / "out", "train", 32).batch(torch.arange(5))
+
+
+LIES = {
+    "no classes": {"classes": None},
+    "fewer classes": {"classes": ["disc"]},
+    "another version": {"version": 9},
+    "a shard elsewhere": {"shards": [["../../secret.npy", 16, 10, 0]]},
+    "a shard of nothing": {"shards": [["shard-00000.npy", -1, 10, 0]]},
+    "more clouds": {"shards": [["shard-00000.npy", 10**15, 10, 0]]},
+    "huge clouds": {"shape": [3, 10**12]},
+    "no shape": {"shape": "none"},
+    "a word for a list": {"parts_of": "x", "part_names": 3},
+    "no samples": {"samples": [0, 0, 0]},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_lies_is_refused_in_one_line(tmp_path, small_shards, lie):
+    pack(two_shapes(per_class=8), tmp_path / "out")
+    path = tmp_path / "out/train/index.json"
+    write_json(path, read_json(path) | LIES[lie])
+    with pytest.raises((OSError, ValueError)) as raised:
+        open_packed(tmp_path / "out", "train", 32).batch(torch.arange(16))
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_few_files_are_open_at_once(tmp_path, small_shards, monkeypatch):

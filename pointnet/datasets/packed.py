@@ -17,7 +17,7 @@ from pointnet.names import no_folder
 from pointnet.points.features import channel_names
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError
 
-from .clouds import LabelledClouds, LabelledPoints
+from .clouds import LabelledClouds, LabelledPoints, as_indices
 from .releases import check_num_points, check_one_of
 from .shards import FIELDS, INDEX, OPEN, WINDOW, Index, Shards
 from .stores import GB, Folder, Remote, Store, is_remote
@@ -34,7 +34,8 @@ class _Packed(LabelledClouds):
         shards = Shards(store, index.shards, held["shape"])
         if not 1 <= num_points <= shards.shape[2]:
             raise ValueError(f"num_points must be 1 to {shards.shape[2]}, as many as were packed, got {num_points}")
-        self._hold(shards, torch.from_numpy(samples["label"].astype(np.int64)), held["classes"], num_points)
+        labels = as_indices("labels", torch.from_numpy(samples["label"].astype(np.int64)), len(held["classes"]))
+        self._hold(shards, labels, held["classes"], num_points)
         self._keys = samples["key"]
         self.validation = torch.from_numpy(samples["validation"].copy())
         for name in FIELDS:
@@ -130,13 +131,25 @@ def open_packed(
         raise DatasetNotFoundError(Path(root) if isinstance(store, Folder) else str(root), reason) from error
     except OSError as error:
         raise PointCloudFileError(str(root), str(error)) from error
-    if (packed_for := index.held["task"]) != task:
-        raise ValueError(f"{root}: was packed for the task {packed_for}; give --task {packed_for}")
-    if features and channel_names(features) != tuple(index.held["channel_names"]):
-        raise ValueError(f"{root}: was packed with {', '.join(index.held['channel_names'])}; leave out the features")
-    if block not in (1.0, index.held["block"]):
-        raise ValueError(f"{root}: was packed with blocks of {index.held['block']:g}; leave out --block")
+    held = index.held
+    if held.get("task") != task:
+        raise ValueError(f"{root}: was packed for the task {held.get('task')}; give --task {held.get('task')}")
+    try:
+        return _opened(index, store, num_points, cache_gb, features, block)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:  # of a set that others made
+        raise PointCloudFileError(str(root), f"{split}/{INDEX} is not what pointnet pack writes: {error!r}") from error
+
+
+def _opened(
+    index: Index, store: Store, num_points: int, cache_gb: float, features: Sequence[str], block: float
+) -> PackedClouds | PackedPoints:
+    """The set of an index. ValueError where it does not suit, any error where the index lacks something."""
+    held = index.held
+    if features and channel_names(features) != tuple(held["channel_names"]):
+        raise ValueError(f"{store}: was packed with {', '.join(held['channel_names'])}; leave out the features")
+    if block not in (1.0, held["block"]):
+        raise ValueError(f"{store}: was packed with blocks of {held['block']:g}; leave out --block")
     needed = min(len(index.shards), OPEN) * max(shard.size for shard in index.shards)
     if isinstance(store, Remote) and store.limit < needed:
         raise ValueError(f"cache_gb must be {needed / GB:.3g} or more for the shards in use at once, got {cache_gb:g}")
-    return (PackedPoints if "part_names" in index.held else PackedClouds)(index, store, num_points)
+    return (PackedPoints if "part_names" in held else PackedClouds)(index, store, num_points)

@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
+import re
 import threading
 import weakref
 from collections import OrderedDict
@@ -40,6 +42,7 @@ from .workers import WorkerDiedError, on_all_cores
 
 INDEX, SAMPLES = "index.json", "samples.npy"
 VERSION = 1
+NAME = re.compile(r"shard-\d{5,}\.npy")
 SHARD_BYTES = 32 * 2**20  # of a shard in half precision, about: few requests, and little memory to check one
 SAMPLE = np.dtype([("label", "<i4"), ("key", "<u8"), ("validation", "?")])
 WINDOW = 16  # shards whose clouds are mixed with each other
@@ -222,6 +225,8 @@ class Index(NamedTuple):
             samples = np.load(io.BytesIO(written), allow_pickle=False)
             if samples.dtype != SAMPLE or not len(samples) == count == sum(shard.clouds for shard in shards):
                 raise ValueError(f"{SAMPLES} does not match the index")
+            if not all(NAME.fullmatch(shard.name) and min(shard[1:]) >= 0 for shard in shards):
+                raise ValueError("its shards are not such as are packed")
         except FileNotFoundError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -310,6 +315,8 @@ class Shards:
             array, by_columns, kind = np.lib.format.read_array_header_1_0(file)
             if array != (shard.clouds, *self.cloud) or by_columns or kind not in (np.float16, np.float32):
                 raise ValueError(f"it holds {array} {kind}, which is not what the index says")
+            if file.tell() + kind.itemsize * math.prod(array) > shard.size:
+                raise ValueError(f"it is too short for {array} {kind}")
         except ValueError as error:
             file.close()
             raise OSError(f"{path}: damaged: {error}") from error
