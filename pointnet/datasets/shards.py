@@ -284,7 +284,8 @@ class Shards:
         (number,) = self.numbers_of(np.array([place])).tolist()
         with self.store.path(self.shards[number]).open("rb") as file:
             np.load(file)
-            return str(json.loads(file.readline())["names"][place - int(self.ends[number]) + self.shards[number].clouds])
+            names = json.loads(file.readline())["names"]
+            return str(names[place - int(self.ends[number]) + self.shards[number].clouds])
 
     def _read(self, number: int, rows: NDArray[Any]) -> NDArray[Any]:
         """Clouds of one shard, by their places in it."""
