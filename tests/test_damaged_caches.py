@@ -9,6 +9,7 @@ import pytest
 
 from pointnet.datasets import PointCloudFileError, cache
 from pointnet.datasets.cache import cached_clouds, read_note, write_note
+from pointnet.files import read_json, write_json
 from tests.helpers import before_long
 
 LISTING = f"{'?' * 16}.json"  # of a cache
@@ -56,6 +57,17 @@ def test_a_damaged_note_is_not_believed_and_one_of_an_earlier_version_is(tmp_pat
     assert capsys.readouterr().err == f"{path}: damaged; made again\n"
     path.write_bytes(good.partition(b"\n")[2])
     assert read_note(tmp_path, "split") == {"chair_1.off": True, "chair_2.off": False}
+
+
+@pytest.mark.parametrize(
+    "forged", [{"keys": ["x"] * 31}, {"bad": {"x": ""}}, {"counts": [31]}, {"hashes": []}, {"bad": 0}]
+)
+def test_a_listing_that_contradicts_itself_is_made_again_even_with_a_right_hash(files, forged):
+    root = files[0].parent
+    wanted = cached_clouds(files, numbered, (3, 4), "a", root).points.copy()
+    (path,) = (root / ".cache").glob(LISTING)
+    write_json(path, read_json(path) | forged)
+    np.testing.assert_array_equal(cached_clouds(files, numbered, (3, 4), "a", root).points, wanted)
 
 
 def pipe(path: Path) -> None:

@@ -226,7 +226,7 @@ def _opened(path: Path, shape: Shape) -> Held | None:
                 return None
         # Copy on write: PyTorch wants memory it may write to, and nothing must reach the file.
         held = Held(np.memmap(array, "<f4", "c", len(header), whole), **listing)
-        right = len(held.counts) + len(held.bad) == len(held.keys) == len(held.hashes) + len(held.bad)
+        right = len(held.clouds()) == len(held.counts) == len(held.hashes) == len(held.keys) - len(held.bad)
         return held if right else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
