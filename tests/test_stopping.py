@@ -145,6 +145,17 @@ def test_a_checkpoint_that_was_cut_is_noticed(tmp_path):
     assert load_checkpoint(path)["epoch"] == 3
 
 
+def test_what_may_be_code_in_a_checkpoint_is_refused_in_one_plain_line(tmp_path):
+    """PyTorch's own error says in bold how to run it."""
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"model": Path("x")})
+    with pytest.raises(
+        ValueError, match="checkpoint.pt: damaged or not a checkpoint: it holds what may be code"
+    ) as error:
+        load_checkpoint(path)
+    assert str(error.value).isprintable()
+
+
 def test_a_write_that_fails_leaves_the_last_checkpoint_and_says_so(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
 

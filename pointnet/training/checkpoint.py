@@ -4,11 +4,13 @@ import hashlib
 import io
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from pointnet.files import write_atomically
+from pointnet.names import printable
 
 # The header names the format and the sha256 of the rest, so that any flipped bit is noticed.
 HEADER = b"pointnet checkpoint, sha256 "
@@ -42,8 +44,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: damaged or not a checkpoint: it does not match the sha256 stored in it")
     try:
         return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+    except UnpicklingError as error:  # whose message says how to run it all the same
+        raise ValueError(f"{path}: damaged or not a checkpoint: it holds what may be code, which is not run") from error
     except Exception as error:  # undamaged, but of another kind: the unpickler may raise anything
-        raise ValueError(f"{path}: damaged or not a checkpoint: {error}".splitlines()[0]) from error
+        reason = printable(" ".join(str(error).split()))
+        raise ValueError(f"{path}: damaged or not a checkpoint: {reason}") from error
 
 
 def header(payload: bytes) -> bytes:
