@@ -44,7 +44,7 @@ class Made(LabelledClouds):
         self.channel_names, self.scale, self.centre = ("x", "y", "z"), "unit sphere", True
 
     def _taken(self, stored: Tensor | slice | int) -> Tensor:
-        rows = torch.arange(len(self))[stored]
+        rows = torch.arange(len(self))[stored] if isinstance(stored, slice) else torch.as_tensor(stored)
         shrunk = 1 - (rows % 1000).float() / 2000
         return self.prototypes[rows % PROTOTYPES] * shrunk[..., None, None]
 

@@ -4,11 +4,13 @@ import json
 import os
 import threading
 import time
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import HfFileSystem
 
 from pointnet.commands import train
 from pointnet.datasets import packed, shards, stores
@@ -240,22 +242,54 @@ def test_no_thread_outlives_the_set(store, url):
         time.sleep(0.01)
 
 
-class Hub:
-    """huggingface_hub's file system, of a folder."""
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the Hub does for one data set, whose files are in `folder`."""
 
-    class HfFileSystem:
-        root = Path()
+    folder = Path()
 
-        def cat_file(self, path: str) -> bytes:
-            return (self.root / path.removeprefix("hf://datasets/user/set/")).read_bytes()
+    def do_GET(self) -> None:
+        path = self.folder / self.path.partition("/resolve/main/")[2]
+        body, found = json.dumps({"id": "user/set", "sha": "0" * 40, "siblings": []}).encode(), "other" not in self.path
+        if "/resolve/" in self.path:
+            found &= path.is_file()
+            body = path.read_bytes() if found else b""
+        elif "/tree/" in self.path:
+            files = [path for path in self.folder.rglob("*") if path.is_file()]
+            sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in files}
+            listed = [{"type": "file", "path": name, "size": n, "oid": "0" * 40} for name, n in sizes.items()]
+            body = json.dumps(listed).encode()
+            found &= "/none" not in self.path
+        self.send_response(200 if found else 404)
+        if not found:
+            body = b"{}"
+            self.send_header("X-Error-Code", "RepoNotFound" if "other" in self.path else "EntryNotFound")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
-def test_a_set_on_the_hub_is_read_by_its_own_library(url, tmp_path, monkeypatch):
-    monkeypatch.setattr(Hub.HfFileSystem, "root", tmp_path / "out")
-    get = stores._of_hub(Hub, "hf://datasets/user/set")
-    assert get("train/index.json") == (tmp_path / "out/train/index.json").read_bytes()
-    assert callable(HfFileSystem.cat_file)
-    assert isinstance(Remote("hf://datasets/user/set", 1, 1.0, 1), Remote)
+def test_a_set_on_the_hub_is_read_by_its_own_library(tmp_path, monkeypatch):
+    pack(two_shapes(per_class=12), tmp_path / "out")
+    monkeypatch.setattr(Hub, "folder", tmp_path / "out")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    files = partial(huggingface_hub.HfFileSystem, endpoint=f"http://127.0.0.1:{server.server_port}", token=False)
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", files)
+    try:
+        there = open_packed("hf://datasets/user/set", "train", 32)
+        assert torch.equal(there.points, open_packed(tmp_path / "out", "train", 32).points)
+        for missing in ("hf://datasets/user/set/none", "hf://datasets/user/other"):
+            with pytest.raises(PointCloudFileError, match="holds no train/index.json"):
+                open_packed(missing, "train", 32)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_store_of_another_kind_and_a_missing_library_are_said(monkeypatch, tmp_path):

@@ -237,11 +237,12 @@ def _getter(url: str) -> Callable[[str], bytes]:
     def read(name: str) -> bytes:
         try:
             return get(name)
-        except FileNotFoundError:
-            raise
         except Exception as error:  # engines have errors of their own and of those that they are made of
-            refused = type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError", "GatedRepoError")
-            raise (PermissionError if refused else OSError)(_one_line(error)) from error
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            if kinds & {"PermissionDeniedError", "UnauthenticatedError", "GatedRepoError"}:
+                raise PermissionError(_one_line(error)) from error
+            missing = any(kind.endswith("NotFoundError") for kind in kinds)
+            raise (FileNotFoundError if missing else OSError)(_one_line(error)) from error
 
     return read
 
@@ -267,7 +268,12 @@ def _one_line(error: Exception) -> str:
 
 def _of_hub(module: Any, url: str) -> Callable[[str], bytes]:
     files = module.HfFileSystem()
-    return lambda name: bytes(files.cat_file(f"{url}/{name}"))
+
+    def get(name: str) -> bytes:
+        with files.open(f"{url}/{name}", "rb", block_size=0) as stream:  # 0: one request
+            return bytes(stream.read())
+
+    return get
 
 
 Store = Folder | Remote
