@@ -5,8 +5,8 @@ python -m benchmarks.gpu --out DIR [--minutes 9] [--networks pointnet dgcnn ...]
 It stops after `--minutes`; the same command goes on where it stopped, on the same GPU. DIR/gpu.json holds what was
 found, DIR/gpu.md the table. A step is forward and backward; inference is of our folded network and of the textbook's in
 eval mode, all with the same weights. *Recorded* is as a CUDA graph that is replayed, as training runs its steps;
-*compiled* is by `torch.compile`, for networks whose sampling it would not unroll for minutes. Without a CUDA device it
-says so and ends.
+*compiled* is by `torch.compile`, only for networks that do not sample: it unrolls sampling for minutes. Without a CUDA
+device it says so and ends.
 """
 
 import itertools
@@ -127,7 +127,7 @@ def jobs(
 
 def outcome(file: str) -> str:
     """The last line of the tests of a file."""
-    # Kernels are compiled on all cores; the plugin of that name, where it is installed, warns of that.
+    # Kernels are compiled on all cores; pytest-benchmark, where it is installed, warns of that.
     command = [sys.executable, "-m", "pytest", "-q", "--slow", "-n", "8", "-p", "no:benchmark", file]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-200:]
@@ -222,7 +222,9 @@ def at(precision: str, device: str) -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(
+            torch.device(device).type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
+        ):
             yield
     finally:
         torch.backends.cudnn.allow_tf32 = before[0]

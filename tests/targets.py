@@ -55,7 +55,12 @@ def main() -> None:
 
     def compile_only(kernel, *given, grid, warmup, **options):
         made = run(kernel, *given, grid=grid, warmup=True, **options)
-        facts = {"kernel": kernel.__name__, "shared": made.metadata.shared, "target": made.metadata.target.arch}
+        facts = {
+            "module": kernel.__module__.rpartition(".")[2],
+            "kernel": kernel.__name__,
+            "shared": made.metadata.shared,
+            "target": made.metadata.target.arch,
+        }
         print(json.dumps(facts), flush=True)
 
     JITFunction.run = compile_only

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ from tests.helpers import ROOT, trained_looking
 pytest.importorskip("triton", reason="needs triton, of the extra triton")
 from pointnet.ops.triton import edges, mlp, pooled, sampling
 
-KERNELS = {"_mlp_max", "_extremes", "_to_points", "_moments", "_farthest", "_lowest"}  # edges have _extremes too
+KERNELS = {("mlp", "_mlp_max"), ("pooled", "_extremes"), ("sampling", "_farthest"), ("sampling", "_lowest")}
+KERNELS |= {("edges", name) for name in ("_extremes", "_to_points", "_moments")}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|All-NaN slice):RuntimeWarning")  # of NumPy
 
@@ -39,6 +41,14 @@ def asked(monkeypatch):
 def full_precision(monkeypatch):
     """Convolutions in float32 throughout: PyTorch's own choice on a GPU is TF32, of 10 bits."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def spied(monkeypatch, name: str) -> list[str]:
+    """The name, as often as its kernel runs from now on."""
+    ran, kernel = [], kernels.KERNELS[name]
+    counted = kernel._replace(run=lambda *given: ran.append(name) or kernel.run(*given))
+    monkeypatch.setitem(kernels.KERNELS, name, counted)
+    return ran
 
 
 def whole(*shape: int) -> torch.Tensor:
@@ -147,16 +157,19 @@ def test_the_farthest_points_are_those_of_the_definition(points, count, ragged):
     x[:, :, : points // 2] = x[:, :, : points // 2].round()  # with ties and copies
     lengths, first = (torch.tensor(each, device=DEVICE) for each in ([points, max(1, points - 30)], [points - 1, 0]))
     x[1, :, int(lengths[1]) :] = torch.nan if ragged else 7.0
-    given = (x, count, lengths if ragged else None, first)
+    strided = torch.stack([lengths, lengths - 1], 1)[:, 0]
+    given = (x, count, strided if ragged else None, first)
     same([sampling.farthest_point_sampling(*given)], [farthest_definition(*given)])
 
 
-@pytest.mark.parametrize(("shape", "count"), [((2, 3, 70), 9), ((1, 1, 1), 1), ((5, 4), 4)])
-def test_the_lowest_of_rows_are_those_of_the_definition(shape, count):
-    values = whole(*shape) - 0.5
-    values[..., shape[-1] // 2 :] = torch.inf
+@pytest.mark.parametrize(("shape", "count"), [((2, 3, 70), 9), ((1, 1, 1), 1), ((5, 4), 4), ((3, 40, 257), 20)])
+@pytest.mark.parametrize("last", [torch.inf, torch.nan, -0.0])
+def test_the_lowest_of_rows_are_those_of_the_definition(shape, count, last):
+    values = whole(*shape)
+    values[..., shape[-1] // 2 :] = last
     same([sampling.lowest(values, count)], [DEFINITIONS["lowest"](values, count)])
     assert not sampling.fits_lowest(values.double(), count)
+    assert not sampling.fits_lowest(values, 33)
 
 
 @pytest.mark.parametrize("ragged", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -169,7 +182,9 @@ def test_a_training_step_by_kernels_is_the_same(asked, full_precision, monkeypat
     def gradients():
         return torch.autograd.grad(model(x, lengths=lengths).square().sum(), [x, *model.parameters()])
 
+    ran = spied(monkeypatch, "extremes")
     got = gradients()
+    assert len(ran) == 3  # the two T-Nets, and the network
     monkeypatch.setattr(kernels, "CHOICE", "none")
     for mine, right in zip(got, gradients(), strict=True):
         torch.testing.assert_close(mine, right, rtol=1e-3, atol=1e-4 * right.abs().max().item() + 1e-6)
@@ -191,8 +206,9 @@ def test_a_folded_classifier_is_three_kernels_and_the_same(asked, monkeypatch, r
 
 
 @torch.no_grad()
-def test_what_one_kernel_cannot_take_runs_layer_by_layer(asked, full_precision, monkeypatch):
+def test_what_one_kernel_cannot_take_runs_layer_by_layer(asked, monkeypatch):
     monkeypatch.setattr(chain, "mlp_max", None)
+    tolerance = 1e-5 if DEVICE == "cpu" else 1e-2  # TF32 there
     x = torch.randn(2, 3, 9, device=DEVICE)
     hooked = SharedMLP([3, 4, 5], norm=None)
     hooked[0].activation.register_forward_hook(lambda *given: None)
@@ -200,14 +216,42 @@ def test_what_one_kernel_cannot_take_runs_layer_by_layer(asked, full_precision, 
     wide, normed = SharedMLP([3, 200, 5], norm=None), SharedMLP([3, 4, 5]).eval()
     for layers in (hooked, wide, normed, SharedMLP([3, 4, 5], norm=None, activation="gelu")):
         block = layers.to(DEVICE)
-        torch.testing.assert_close(block.max_pool(x), block(x).max(2).values)
+        torch.testing.assert_close(block.max_pool(x), block(x).max(2).values, rtol=tolerance, atol=tolerance)
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        SharedMLP([3, 4, 5], norm=None).to(DEVICE).max_pool(x)
     with torch.enable_grad():
         SharedMLP([3, 4, 5], norm=None).to(DEVICE).max_pool(x).sum().backward()
 
 
-@pytest.mark.slow
-def test_kernels_run_on_gpus_alone_unless_they_are_asked_for():
+@pytest.mark.parametrize(
+    ("wanted", "changes"),
+    [
+        (True, {}), (False, {"CHOICE": "none"}), (False, {"HAS_TRITON": False}), (False, {"HAS_COMPILER": False}),
+        (True, {"HAS_COMPILER": False, "CHOICE": "triton"}), (False, {"hip": "7.0"}), (False, {"capability": (7, 5)}),
+    ],
+)  # fmt: skip
+def test_kernels_run_on_gpus_that_are_able_to_unless_told_not_to(monkeypatch, wanted, changes):
+    settings = {"CHOICE": "", "HAS_TRITON": True, "HAS_COMPILER": True, "hip": None, "capability": (8, 0)} | changes
+    monkeypatch.setattr(torch.version, "hip", settings.pop("hip"))
+    capability = settings.pop("capability")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    for name, value in settings.items():
+        monkeypatch.setattr(kernels, name, value)
+    assert kernels.run_on(SimpleNamespace(is_cuda=True, device=None)) == wanted
+    monkeypatch.setattr(kernels, "CHOICE", "")
     assert not kernels.run_on(torch.ones(1))
+
+
+@torch.no_grad()
+def test_a_folded_network_with_kernels_is_one_graph(asked):
+    model = SharedMLP([3, 8, 16], norm=None).to(DEVICE)
+    x = torch.randn(2, 3, 20, device=DEVICE)
+    compiled = torch.compile(model.max_pool, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), model.max_pool(x))
+
+
+@pytest.mark.slow
+def test_a_choice_of_kernels_that_is_none_is_refused():
     command = [sys.executable, "-c", "import pointnet.ops"]
     environment = os.environ | {"POINTNET_KERNELS": "cuda"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -221,5 +265,5 @@ def test_every_kernel_compiles_for_gpus_that_are_not_here(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     compiled = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {each["kernel"] for each in compiled} == KERNELS
+    assert {(each["module"], each["kernel"]) for each in compiled} == KERNELS
     assert all(each["shared"] <= 99 * 1024 for each in compiled), compiled  # bytes of a block, of the least of GPUs

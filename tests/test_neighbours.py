@@ -251,3 +251,11 @@ def test_a_wrong_input_is_refused_in_one_line(call, message):
     with pytest.raises(ValueError, match="^[^\n]*$") as refused:
         call(torch.randn(2, 3, 9))
     assert message in str(refused.value)
+
+
+def test_neighbours_are_as_precise_under_autocast():
+    points = torch.randn(2, 3, 300) + 10
+    wanted = nearest(points, points, 9, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(nearest(points, points, 9, None), wanted)
+        assert torch.equal(knn(points, 9), wanted)

@@ -80,8 +80,7 @@ def evaluate(
     data.expect(torch.arange(len(data)))
     with _evaluating(model):
         for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
-            rows = batch.tensor_split(world.size)[world.rank]
-            if len(rows):
+            if len(rows := batch.tensor_split(world.size)[world.rank]):
                 points, clouds = (each.to(device) for each in data.batch(rows))
                 x, category, true, valid = task.examples(points[:, :, :count], clouds)
                 asked = partial(model, structure=structures.of(x, rows, x.shape[2])[1]) if structures else model

@@ -1,9 +1,9 @@
 """Functions on tensors, each first as its definition."""
 
+# These define the operators that kernels are then offered to.
 from . import edges as edges
 from . import kernels as kernels
 from . import mlp as mlp
 from . import neighbours as neighbours
 
-for name in kernels.NAMES:
-    kernels.offer(name)
+kernels.offer_all()

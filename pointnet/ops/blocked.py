@@ -136,7 +136,10 @@ def nearest(points: Tensor, queries: Tensor, neighbours: int, lengths: Lengths) 
     kept = min(neighbours, points.shape[2])
     found = torch.empty(*queries.shape[::2], kept, dtype=torch.int64, device=points.device)
     for clouds, some in _blocks(points, queries.shape[2]):
-        found[clouds, some] = torch.ops.pointnet.lowest(rows[clouds, some] @ table[clouds], kept)
+        x, y = rows[clouds, some], table[clouds]
+        # Into given memory, as autocast leaves such a product as precise as it is.
+        distances = torch.bmm(x, y, out=x.new_empty(*x.shape[:2], y.shape[2]))
+        found[clouds, some] = torch.ops.pointnet.lowest(distances, kept)
     return only_existing(found, neighbours, points, lengths)
 
 

@@ -77,8 +77,8 @@ def pooled_rows(
     rising, both = signs(weight, norm), type(activation) in FALLING_THEN_RISING
     batch = norm is not None and (norm.training or norm.running_mean is None)
     learns = torch.is_grad_enabled() and (weight.requires_grad or any(lot.points.requires_grad for lot in lots))
-    turned = rising.unsqueeze(1) * weight
-    found = [torch.ops.pointnet.group_extremes(lot.points, turned, *lot[1:], both, batch, learns) for lot in lots]
+    signed = rising.unsqueeze(1) * weight
+    found = [torch.ops.pointnet.group_extremes(lot.points, signed, *lot[1:], both, batch, learns) for lot in lots]
     z = (found[0][0] if len(found) == 1 else torch.cat([each[0] for each in found], 1)) * rising
 
     def of_all_ranks() -> tuple[Tensor, Tensor, Tensor]:

@@ -253,23 +253,10 @@ def _extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor)
     return grad_x, grad_weight.unflatten(1, (len(grad), -1)).sum(1).T.contiguous()
 
 
-def first_guess(x: Tensor, mask: Mask) -> Tensor:
-    """The mean (C,) of all points, good to float32: about it nothing cancels."""
-    single = torch.promote_types(x.dtype, torch.float32)
-    return (fill_padding(x, mask).sum((0, 2), dtype=single) / _count(x, mask)).double()
-
-
-def about_mean(x: Tensor, mask: Mask, guess: Tensor, total: Tensor, scatter: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the scatter about it, from the sum (C,) and the scatter (C, C) about a guess; its upper half will
-    do."""
-    count, scatter = _count(x, mask), scatter.triu() + scatter.triu(1).T
-    correction = total / count
-    return guess + correction, scatter - count * correction.outer(correction)
-
-
 def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-    clouds, channels, points = x.shape
-    guess = first_guess(x, mask)
+    channels, points, count = *x.shape[1:], _count(x, mask)
+    single = torch.promote_types(x.dtype, torch.float32)
+    guess = (fill_padding(x, mask).sum((0, 2), dtype=single) / count).double()  # about it nothing cancels
     total, scatter = guess.new_zeros(channels), guess.new_zeros(channels, channels)
     size, strip = TILE.get(x.device.type, 1024), STRIP.get(x.device.type, channels)
     for group in _groups(x):
@@ -281,7 +268,8 @@ def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
             for first in range(0, channels, strip):
                 rows, columns = centred[:, first : first + strip], centred[:, first:]
                 scatter[first : first + strip, first:] += torch.matmul(rows, columns.transpose(1, 2)).sum(0)
-    return about_mean(x, mask, guess, total, scatter)
+    correction, whole = total / count, scatter.triu() + scatter.triu(1).T
+    return guess + correction, whole - count * correction.outer(correction)
 
 
 def _count(x: Tensor, mask: Mask) -> int | Tensor:

@@ -171,7 +171,7 @@ def _pairs_linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Of a row the gradient is that of z, g / M + 2 h (z - mean) for those of the mean, g, and of the squares, h."""
     most = neighbours.shape[2]
-    grad_a, grad_b, grad_weight = a.new_empty(a.shape), b.new_zeros(b.shape), torch.zeros_like(weight)
+    grad_a, grad_b, grad_weight = a.new_empty(a.shape), b.new_zeros(b.shape), weight.new_zeros(weight.shape)
     tables = _tables(a, b, neighbours)
     of_tables = grad_a.flatten(0, 1), grad_b.flatten(0, 1), tables[2]
     near = mean.to(z.dtype)  # in two parts, so that its rounding loses nothing

@@ -12,13 +12,24 @@ from torch import Tensor
 from pointnet.ops.edges import first_guesses, of_pairs, slot_type
 from pointnet.ops.masked import Mask, fill_padding
 
-from .parts import FLOATS, PROGRAMS, by_target, padded
+from .parts import FLOATS, PROGRAMS, padded
 
 BLOCK, MOST_WIDE = 16, 128  # centres or points, and channels, of a program
 
 
 def fits(b: Tensor, neighbours: Tensor, *more: object) -> bool:
     return b.dtype in FLOATS and neighbours.dtype == torch.int64 and b.numel() > 0 and neighbours.numel() > 0
+
+
+def by_target(targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Who goes to each target: (B, K) integers below `size` -> their order (B, K) and its starts (B, size + 1), int32.
+
+    Those of target t are order[starts[t] : starts[t + 1]], the lowest first. So what is summed by target is summed in
+    one order, without atomics, and repeats bit for bit.
+    """
+    ordered, order = targets.sort(dim=1, stable=True)
+    edges = torch.arange(size + 1, device=targets.device, dtype=targets.dtype).expand(len(targets), -1).contiguous()
+    return order.int(), torch.searchsorted(ordered, edges, out_int32=True)
 
 
 def edge_extremes(

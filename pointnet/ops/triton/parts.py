@@ -1,9 +1,8 @@
-"""What several kernels share: sizes, the precision of products, a max with its first winner, and lists by target."""
+"""What several kernels share: sizes, the precision of products, and a max with its first winner."""
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from pointnet.ops.products import takes_tf32
 
@@ -31,14 +30,3 @@ def first_max(z, numbers, none, axis: tl.constexpr):
     best = tl.max(tl.where(bad, float("-inf"), z), axis)
     best = tl.where(tl.max(bad.to(tl.int32), axis) > 0, float("nan"), best)
     return best, tl.min(tl.where(bad | (z == tl.expand_dims(best, axis)), numbers, none), axis)
-
-
-def by_target(targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Who goes to each target: (B, K) integers below `size` -> their order (B, K) and its starts (B, size + 1), int32.
-
-    Those of target t are order[starts[t] : starts[t + 1]], the lowest first. So what is summed by target is summed in
-    one order, without atomics, and repeats bit for bit.
-    """
-    ordered, order = targets.sort(dim=1, stable=True)
-    edges = torch.arange(size + 1, device=targets.device, dtype=targets.dtype).expand(len(targets), -1).contiguous()
-    return order.int(), torch.searchsorted(ordered, edges, out_int32=True)

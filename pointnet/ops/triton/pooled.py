@@ -1,7 +1,7 @@
 """The pooled layer's operator `extremes`.
 
 A program keeps the best of each place of its tile while it goes over the points, and looks for the winner once, at the
-end. Kernels for its gradient and for `moments` were slower than PyTorch's operators, and went.
+end. Kernels for its gradient and for `moments` were slower than PyTorch's operators, and were removed.
 """
 
 import torch

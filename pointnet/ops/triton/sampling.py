@@ -15,6 +15,7 @@ from pointnet.ops.masked import Lengths
 from .parts import padded
 
 MOST_POINTS, MOST_CHANNELS = 16_384, 8  # what the registers of one program hold, and what its loop is unrolled for
+MOST_COLUMNS, MOST_LOWEST = 4096, 32
 
 
 def fits(points: Tensor, count: int, lengths: Lengths, first: Tensor) -> bool:
@@ -26,6 +27,7 @@ def farthest_point_sampling(points: Tensor, count: int, lengths: Lengths, first:
     clouds, channels, size = points.shape
     taken = first.new_empty(clouds, count)
     block = padded(size)
+    lengths = None if lengths is None else lengths.contiguous()
     _farthest[(clouds,)](
         points, lengths, first.contiguous(), taken, count, size, *points.stride(), channels, block,
         num_warps=max(1, min(32, block // 256)), enable_fp_fusion=False,
@@ -56,14 +58,16 @@ def _farthest(
 
 
 def fits_lowest(values: Tensor, count: int) -> bool:
-    return values.dtype == torch.float32 and values.numel() > 0 and values.shape[-1] <= MOST_POINTS
+    """Each of the `count` is a pass over the row, which the registers of a program hold."""
+    small = count <= MOST_LOWEST and values.shape[-1] <= MOST_COLUMNS
+    return small and values.dtype == torch.float32 and values.numel() > 0
 
 
 def lowest(values: Tensor, count: int) -> Tensor:
     rows, size = values.flatten(0, -2).contiguous(), values.shape[-1]
     found = torch.empty(len(rows), count, dtype=torch.int64, device=values.device)
     columns = padded(size)
-    block = max(1, 4096 // columns)
+    block = MOST_COLUMNS // columns
     _lowest[(triton.cdiv(len(rows), block),)](rows, found, len(rows), size, count, block, columns)
     return found.view(*values.shape[:-1], count)
 
@@ -74,7 +78,8 @@ def _lowest(values, found, rows, size, count, ROWS: tl.constexpr, COLUMNS: tl.co
     there = (r < rows)[:, None] & (c < size)[None, :]
     numbers = tl.load(values + r[:, None].to(tl.int64) * size + c[None, :], mask=there, other=0.0)
     bits = numbers.to(tl.int32, bitcast=True)
-    taken: tl.constexpr = 0x7FFFFFFF
+    taken: tl.constexpr = 0x7FFFFFFF  # which is a GPU's NaN, too
+    bits = tl.where((numbers != numbers) & (bits > 0), 0x7FC00000, bits)
     keys = tl.where(there, bits ^ ((bits >> 31) & taken), taken)  # ordered as the numbers are
     for k in range(count):
         at = tl.min(tl.where(keys == tl.min(keys, 1)[:, None], c[None, :], COLUMNS), 1)
