@@ -1,12 +1,12 @@
 """All that is to be known of a GPU, in one command: its tests, and time and memory of each network.
 
-python -m benchmarks.gpu --out DIR [--minutes 9] [--networks pointnet dgcnn ...]
+python -m benchmarks.gpu --out DIR [--minutes 9] [--networks pointnet dgcnn ...] [--root data]
 
 It stops after `--minutes`; the same command goes on where it stopped, on the same GPU. DIR/gpu.json holds what was
 found, DIR/gpu.md the table. A step is forward and backward; inference is of our folded network and of the textbook's in
 eval mode, all with the same weights. *Recorded* is as a CUDA graph that is replayed, as training runs its steps;
 *compiled* is by `torch.compile`, only for networks that do not sample: it unrolls sampling for minutes. Without a CUDA
-device it says so and ends.
+device it says so and ends. With `--root` an epoch of ModelNet40 too, as `benchmarks.epoch` measures it.
 """
 
 import itertools
@@ -45,13 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     flags.add_argument("--clouds", type=int, help="in a batch; as in benchmarks.family, 32 for pointnet")
     flags.add_argument("--num_points", type=int, default=1024)
+    flags.add_argument("--root", help="of ModelNet40")
     args = flags.parse_args(arguments)
     if args.device != "cpu" and not torch.cuda.is_available():
         print("no CUDA device: nothing was measured")
         return
     end = time.monotonic() + 60 * args.minutes
     found = Found(args.out, machine(args.device))
-    for name, measure in jobs(args.device, args.networks, args.clouds, args.num_points, args.rounds):
+    for name, measure in jobs(args.device, args.networks, args.clouds, args.num_points, args.rounds, args.root):
         if name in found.rows:
             continue
         if time.monotonic() > end:
@@ -98,8 +99,8 @@ class Found:
         ]
         for name, rows in self.rows.items():
             for row in rows:
-                if "tests" in row:
-                    lines.insert(1, f"\n{name}: {row['tests']}")
+                if "text" in row:
+                    lines.insert(1, f"\n{name}: {row['text']}")
                     continue
                 memory = f"{row['mib']:,.0f}" if row["mib"] is not None else ""
                 lines.append(
@@ -110,12 +111,12 @@ class Found:
 
 
 def jobs(
-    device: str, networks: Sequence[str], clouds: int | None, points: int, rounds: int
+    device: str, networks: Sequence[str], clouds: int | None, points: int, rounds: int, root: str | None = None
 ) -> Iterator[tuple[str, Callable[[], list[dict[str, Any]]]]]:
-    """Names and functions, the tests first, then each network at each precision."""
+    """Names and functions, the tests first, then each network at each precision, then the epoch."""
     if device != "cpu":
         for file in TESTS:
-            yield file, lambda file=file: [{"tests": outcome(file)}]
+            yield file, lambda file=file: [{"text": outcome(file)}]
     size = clouds, points, rounds, device
     for name, precision in itertools.product(networks, PRECISIONS):
         yield f"{name}, {precision}", lambda name=name, precision=precision: rows(name, precision, False, *size)
@@ -123,14 +124,21 @@ def jobs(
         for name, precision in itertools.product([name for name in networks if name in COMPILED], PRECISIONS):
             title = f"{name}, {precision}, compiled"
             yield title, lambda name=name, precision=precision: rows(name, precision, True, *size)
+    if root is not None:
+        words = "benchmarks.epoch", "--root", str(Path(root).absolute()), "--device", device
+        yield "an epoch of ModelNet40", lambda: [{"text": printed(*words)}]
+
+
+def printed(*words: str) -> str:
+    """What a module prints."""
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or done.stderr.strip()[-200:]
 
 
 def outcome(file: str) -> str:
     """The last line of the tests of a file."""
     # Kernels are compiled on all cores; pytest-benchmark, where it is installed, warns of that.
-    command = [sys.executable, "-m", "pytest", "-q", "--slow", "-n", "8", "-p", "no:benchmark", file]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-200:]
+    return printed("pytest", "-q", "--slow", "-n", "8", "-p", "no:benchmark", file).splitlines()[-1]
 
 
 def rows(

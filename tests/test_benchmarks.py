@@ -230,6 +230,7 @@ def test_the_benchmark_of_a_gpu_goes_on_where_it_stopped(tmp_path, monkeypatch, 
         return [{"network": name, "precision": precision, **row}]
 
     monkeypatch.setattr(gpu, "rows", stub)
+    monkeypatch.setattr(gpu, "printed", lambda *words: " ".join(words))
     command = ["--device", "cpu", "--out", str(tmp_path), "--networks", "dgcnn"]
     gpu.main([*command, "--minutes", "-1"])
     assert capsys.readouterr().out == "stopped before dgcnn, fp32; the same command goes on there\n"
@@ -238,6 +239,9 @@ def test_the_benchmark_of_a_gpu_goes_on_where_it_stopped(tmp_path, monkeypatch, 
     assert measured == [("dgcnn", precision) for precision in gpu.PRECISIONS]
     table = (tmp_path / "gpu.md").read_text()
     assert "| dgcnn | bf16 | step | ours | 2.50 | 1,234 | 2.00 |  |" in table
+    gpu.main([*command, "--root", "/data"])
+    epoch = "an epoch of ModelNet40: benchmarks.epoch --root /data --device cpu"
+    assert epoch in (tmp_path / "gpu.md").read_text().splitlines()
     with pytest.raises(ValueError, match="take another --out$"):
         gpu.Found(tmp_path, "another")
 
