@@ -7,9 +7,10 @@ import torch
 from benchmarks import corrupted as clouds
 from benchmarks import corruptions as benchmark
 from benchmarks.corrupted import CORRUPTIONS, SEVERITIES, STRENGTHS, corrupted
-from pointnet import PointNetClassifier
+from pointnet import PointNetClassifier, load_model
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import Contract
+from pointnet.models import shipped
 from tests.helpers import SMALL
 
 VIEWS = ("occlusion", "lidar")
@@ -288,6 +289,15 @@ def test_the_benchmark_prints_the_clean_error_rate_and_the_mean_of_each_corrupti
         "mean of the corruptions": "54.0",
     }
     assert (table[1][2], table[-1][2]) == ("9.3", "28.3")
+
+
+def test_without_names_all_shipped_networks_of_modelnet_are_measured(two_classes, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "load", lambda name, data: name)
+    monkeypatch.setattr(benchmark, "errors", lambda models, *more: np.zeros(len(models)))
+    benchmark.main(["--threads", "1"])
+    names = [name for name in shipped() if load_model(name).num_outputs == 40]
+    assert len(names) >= 3
+    assert f"| | {' | '.join(names)} | PointNet, published |" in capsys.readouterr().out
 
 
 def test_the_error_rate_is_of_corrupted_clouds_as_given_or_in_the_unit_sphere(two_classes):

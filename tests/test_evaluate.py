@@ -88,7 +88,7 @@ def test_the_data_of_the_run_is_meant_unless_other_is_named(own, capsys, tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [("pointnet_modelnet40", "modelnet40"), ("pointnet_shapes", "shapes"), ("pointnet_shapes_part", "shapes")],
+    [("dgcnn_modelnet40", "modelnet40"), ("pointnet_shapes", "shapes"), ("pointnet_shapes_part", "shapes")],
 )
 def test_weights_without_a_run_ask_for_the_data_set(capsys, tmp_path, name, wanted):
     line = error_of(capsys, command_line.main, ["evaluate", name])
