@@ -198,7 +198,10 @@ def card(
     note: str,
 ) -> str:
     """The notes of the model card."""
-    local = {name: getattr(TrainConfig(), name) for name in ("root", "out", "device", "threads", "feed", "test")}
+    local = {
+        name: getattr(TrainConfig(), name)
+        for name in ("root", "out", "device", "threads", "feed", "workers", "cache_gb", "test")
+    }
     command = " ".join(["python train.py", *to_flags(dataclasses.replace(config, **local))])
     chosen = f"{config.val_fraction:.0%} of which chose the epoch" if config.val_fraction else "the last epoch kept"
     all_seen = count_seen(train, test) == len(test)
