@@ -41,7 +41,8 @@ from tqdm import tqdm
 from pointnet import PointNetClassifier, load_model
 from pointnet import __main__ as command_line
 from pointnet.datasets import shapes, workers
-from pointnet.datasets.cache import cached_clouds, read_note, write_note
+from pointnet.datasets.cache import cached_clouds
+from pointnet.datasets.notes import read_note, write_note
 from pointnet.datasets.packed import open_packed
 from pointnet.datasets.shape_classes import BUILDERS
 from pointnet.files import write_atomically, write_json

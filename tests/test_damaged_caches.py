@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pointnet.datasets import PointCloudFileError, cache
-from pointnet.datasets.cache import cached_clouds, read_note, write_note
+from pointnet.datasets.cache import cached_clouds
+from pointnet.datasets.notes import read_note, write_note
 from pointnet.files import read_json, write_json
 from tests.helpers import before_long
 

@@ -47,6 +47,7 @@ from pointnet.files import (
 from pointnet.names import say
 from pointnet.points.read import PointCloudFileError
 
+from .notes import cache_folders, read_note, remove_folder, writable_folder, write_note
 from .workers import WorkerDiedError, on_all_cores
 
 DIGEST = 32  # bytes of a sha256
@@ -93,7 +94,7 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
         by_key[hashlib.sha256(b"\n".join(named)).hexdigest()] = file
     for _ in range(ATTEMPTS):
         name = hashlib.sha256("".join(by_key).encode()).hexdigest()[:16]
-        for folder in _folders(root):
+        for folder in cache_folders(root):
             held = _opened(folder / name, shape)
             if held is not None and held.keys == list(by_key) and not held.damaged():
                 bad = [PointCloudFileError(by_key[key], reason) for key, reason in held.bad.items()]
@@ -102,61 +103,11 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
                 return CachedClouds(held.points, made_of, bad)
             if held is None and os.path.lexists(array := f"{folder / name}.npy"):
                 say(f"{array}: damaged, or of an earlier version; made again", sys.stderr)
-        folder = _writable(root)
+        folder = writable_folder(root)
         failed = _make(by_key, contents, sampler, shape, folder / name)
         failing |= failed  # transient failures are reported but not cached
         by_key = {key: file for key, file in by_key.items() if file not in failed}
     raise OSError(f"the cache of {root} is removed as soon as it is made: {folder / name}.npy")
-
-
-def _folders(root: Path) -> list[Path]:
-    """Where caches are: beside the data set, or in the user's cache, where each note is named after its data set."""
-    folders = [root / ".cache"]
-    with contextlib.suppress(RuntimeError):  # a user without a home
-        folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pointnet-shared-mlp")
-    return folders
-
-
-def _writable(root: Path) -> Path:
-    folders = _folders(root)
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK):
-                return folder
-    raise PermissionError(f"no place for a cache of {root}: cannot write {' or '.join(map(str, folders))}")
-
-
-def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
-    """What `write_note` has kept for the data set in `root`; empty if that is nothing, or damaged."""
-    known: dict[str, Any] = {}
-    for folder in reversed(_folders(root)):
-        path = folder / _note(root, kind, settings)
-        try:
-            known |= read_json(path)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue
-        except (OSError, ValueError, TypeError):
-            say(f"{path}: damaged; made again", sys.stderr)
-    return known
-
-
-def write_note(known: dict[str, Any], root: Path, kind: str, settings: str = "") -> None:
-    """Keeps it with the caches, if they can be written."""
-    with contextlib.suppress(OSError):
-        path = _writable(root) / _note(root, kind, settings)
-        _remove_folder(path)
-        write_json(path, known)
-
-
-def _remove_folder(path: Path) -> None:
-    """Removes a folder in the place of a file of the cache, which no file can replace."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _note(root: Path, kind: str, settings: str) -> str:
-    return f"{kind}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}{settings}.json"
 
 
 def _contents(files: Sequence[Path], root: Path) -> tuple[Contents, Errors]:
@@ -320,7 +271,7 @@ def _is_whole(piece: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        _remove_folder(piece)
+        remove_folder(piece)
         return False
 
 
@@ -356,6 +307,6 @@ def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Sh
     os.chmod(file.name, 0o644)
     listing = {"keys": keys, "bad": bad, "counts": list(counts.values()), "hashes": hashes}
     for path in (whole.with_suffix(".json"), whole.with_suffix(".npy")):
-        _remove_folder(path)
+        remove_folder(path)
     write_json(whole.with_suffix(".json"), listing)
     os.replace(file.name, whole.with_suffix(".npy"))

@@ -14,7 +14,8 @@ from pointnet.names import no_folder, printable
 from pointnet.points.frame import check_up
 from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, passed_over, readable
 
-from .cache import CachedClouds, read_note, write_note
+from .cache import CachedClouds
+from .notes import read_note, write_note
 from .releases import check_num_points, check_one_of
 
 MOST_POINTS = 1_000_000

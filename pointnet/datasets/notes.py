@@ -1,0 +1,63 @@
+"""What is known of a data set, kept as JSON with its cached clouds, and where that is."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from pointnet.files import read_json, write_json
+from pointnet.names import say
+
+
+def cache_folders(root: Path) -> list[Path]:
+    """Where caches are: beside the data set, or in the user's cache, where each note is named after its data set."""
+    folders = [root / ".cache"]
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pointnet-shared-mlp")
+    return folders
+
+
+def writable_folder(root: Path) -> Path:
+    """The first of them that can be written; PermissionError if none can."""
+    folders = cache_folders(root)
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    raise PermissionError(f"no place for a cache of {root}: cannot write {' or '.join(map(str, folders))}")
+
+
+def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
+    """What `write_note` has kept for the data set in `root`; empty if that is nothing, or damaged."""
+    known: dict[str, Any] = {}
+    for folder in reversed(cache_folders(root)):
+        path = folder / _note(root, kind, settings)
+        try:
+            known |= read_json(path)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        except (OSError, ValueError, TypeError):
+            say(f"{path}: damaged; made again", sys.stderr)
+    return known
+
+
+def write_note(known: dict[str, Any], root: Path, kind: str, settings: str = "") -> None:
+    """Keeps it with the caches, if they can be written."""
+    with contextlib.suppress(OSError):
+        path = writable_folder(root) / _note(root, kind, settings)
+        remove_folder(path)
+        write_json(path, known)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder in the place of a file of the cache, which no file can replace."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _note(root: Path, kind: str, settings: str) -> str:
+    return f"{kind}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}{settings}.json"
