@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.common import machine, parser, resident
 from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.datasets.packed import open_packed
-from pointnet.datasets.shards import pack_split
+from pointnet.datasets.packing import pack_split
 from pointnet.training.loader import StreamedLoader, cut_batches
 from pointnet.training.run import epoch_order
 

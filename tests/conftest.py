@@ -6,7 +6,9 @@ import torch
 from hypothesis import settings
 
 from pointnet.commands import train
+from pointnet.datasets import packed, packing
 from tests.helpers import ON_SAMPLES, SHARED_DATA
+from tests.packs import EACH
 
 # Deterministic: the same examples every time. No deadline: a loaded machine is not a failure.
 settings.register_profile("suite", derandomize=True, deadline=None, database=None)
@@ -69,3 +71,10 @@ def real_modelnet() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs {folder}")
     return folder
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Five clouds a shard, three shards mixed at a time."""
+    monkeypatch.setattr(packing, "SHARD_BYTES", 5 * EACH)
+    monkeypatch.setattr(packed, "WINDOW", 3)

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pointnet import PointNetClassifier, TNet
 from pointnet.datasets import LabelledClouds, LabelledPoints, s3dis
-from pointnet.datasets.shards import Packed, pack_split
+from pointnet.datasets.packing import Packed, pack_split
 from pointnet.evaluation.analysis import Analysis, analyse
 from pointnet.models import load_model
 from pointnet.training import TrainConfig, fit

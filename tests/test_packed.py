@@ -1,12 +1,6 @@
-"""Packed sets: every cloud once and as it was, the same run from shards as ever again, and damage that is found."""
+"""Packed sets: every cloud once and as it was, the same run from shards as ever again."""
 
 import dataclasses
-import errno
-import os
-import random
-import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,54 +8,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointnet import __main__ as command_line
-from pointnet.commands import train
-from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset, packed, shards, split_validation
-from pointnet.datasets.clouds import AS_GIVEN, UNLABELLED
+from pointnet.datasets import LabelledPoints, open_dataset, packed, shards, split_validation
+from pointnet.datasets.clouds import UNLABELLED
 from pointnet.datasets.packed import open_packed
-from pointnet.datasets.shards import halved_clouds, keys_of, pack_split
+from pointnet.datasets.packing import halved_clouds, keys_of, pack_split
 from pointnet.evaluation.contract import contract_of_data
 from pointnet.evaluation.evaluate import evaluate
-from pointnet.files import read_json, write_json
 from pointnet.models import load_model
 from pointnet.training import fit
 from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.loader import StreamedLoader, cut_batches
 from pointnet.training.run import epoch_order
-from tests.helpers import QUICK, assert_ends_as, error_of, halves, pack, quiet, tiny, two_shapes
-from tests.own_points import write_objects, write_yards
-from tests.test_stopping import fit_until_stopped
+from tests.helpers import assert_ends_as, halves, pack, quiet, tiny, two_shapes
+from tests.packs import assert_same_clouds, packed_pair
+from tests.stopped import fit_until_stopped
 
 CPU = torch.device("cpu")
-EACH = 3 * 32 * 2  # bytes of a cloud of `two_shapes` in half precision
-
-
-@pytest.fixture
-def small_shards(monkeypatch):
-    """Five clouds a shard, three shards mixed at a time."""
-    monkeypatch.setattr(shards, "SHARD_BYTES", 5 * EACH)
-    monkeypatch.setattr(packed, "WINDOW", 3)
-
-
-def packed_pair(out: Path, **options) -> tuple[LabelledClouds, LabelledClouds]:
-    """Training and test split of `two_shapes`, from shards."""
-    pack(two_shapes(**options), out)
-    pack(two_shapes(**options, seed=1), out, "test")
-    return open_packed(out, "train", 32), open_packed(out, "test", 32)
-
-
-def assert_same_clouds(got: LabelledClouds, data: LabelledClouds, lost: float = 1e-3) -> None:
-    """Each cloud once, with its own label, and its points where they were, but for a share of its width."""
-    assert len(got) == len(data)
-    names = [got.name_of(i) for i in range(len(got))]
-    place = {name: i for i, name in enumerate(shards.names_of(data, Path("/")))}
-    assert sorted(names) == sorted(place)
-    rows = torch.tensor([place[name] for name in names])
-    points, labels = got.batch(torch.arange(len(got)))
-    wanted, wanted_labels = data.batch(rows)
-    assert torch.equal(labels, wanted_labels)
-    assert (points - wanted).abs().max() <= lost * wanted.abs().max()
-    assert got.classes == data.classes
 
 
 def test_a_packed_set_has_each_cloud_once_as_it_was(tmp_path, small_shards):
@@ -203,7 +165,7 @@ def test_a_run_stopped_within_an_epoch_ends_as_the_unbroken_one_whatever_the_wor
 
 def test_a_checkpoint_within_an_epoch_does_not_grow_with_its_order(tmp_path, monkeypatch):
     config = tiny(tmp_path / "run", epochs=1, batch_size=2)
-    fit_until_stopped(config, 2, monkeypatch)
+    fit_until_stopped(config, 2, monkeypatch, two_shapes(per_class=6))
     saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["each"][0]["progress"]
     assert "broken" in saved
     assert "order" not in saved
@@ -252,238 +214,3 @@ def test_rooms_are_held_out_whole(tmp_path):
     ours, val = split_validation(open_packed(tmp_path, "train", 32, "scene"), 0, 0.4)
     assert len(val)
     assert not set(ours.labels.tolist()) & set(val.labels.tolist())
-
-
-# Writing.
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def test_packing_stopped_anywhere_goes_on_to_the_same_bytes(tmp_path, small_shards, monkeypatch):
-    data = two_shapes(per_class=15)  # six shards: no processes are started
-    pack(data, tmp_path / "whole")
-    written, write = [], shards.write_atomically
-
-    def until_full(path, content, **how):
-        if len(written) == stop:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, content, **how)
-        written.append(path.name)
-
-    for stop in (0, 3, 6):
-        with monkeypatch.context() as patch:
-            patch.setattr(shards, "write_atomically", until_full)
-            with pytest.raises(OSError, match="No space left"):
-                pack(data, tmp_path / "out")
-        assert not (tmp_path / "out/train/index.json").exists()
-        with pytest.raises(ValueError, match=r"holds no train/index.json: no train split was packed here, or not to"):
-            open_packed(tmp_path / "out", "train", 32)
-        assert len(written) == stop
-        if stop == 3:  # what is there is kept, if it is undamaged
-            (tmp_path / "out/train/shard-00001.npy").write_bytes(b"damaged")
-            written.remove("shard-00001.npy")
-        written, before = written[:], len(written)
-        del written[before:]
-    with monkeypatch.context() as patch:
-        stop = -1
-        patch.setattr(shards, "write_atomically", until_full)
-        written.clear()
-        pack(data, tmp_path / "out")
-    assert written == ["samples.npy"]
-    assert contents(tmp_path / "out/train") == contents(tmp_path / "whole/train")
-
-
-@pytest.mark.parametrize("change", [(b'"half"', b'"hall"'), (b"true", b"null"), (b"}", b"{"), (b"descr", b"desc\xff")])
-def test_of_an_earlier_call_a_shard_that_is_damaged_anywhere_is_written_again(tmp_path, change):
-    data, path = two_shapes(per_class=6), tmp_path / "out/train/shard-00000.npy"
-    pack(data, tmp_path / "out")
-    good = path.read_bytes()
-    path.write_bytes(good.replace(*change))
-    assert path.read_bytes() != good
-    pack(data, tmp_path / "out")
-    assert path.read_bytes() == good
-
-
-def test_on_several_processes_the_same_bytes_are_packed(tmp_path, small_shards, monkeypatch):
-    data = two_shapes(per_class=50)
-    pack(data, tmp_path / "many")
-    monkeypatch.setattr(shards, "on_all_cores", map)
-    pack(data, tmp_path / "one")
-    assert len(contents(tmp_path / "one/train")) == 22
-    assert contents(tmp_path / "many/train") == contents(tmp_path / "one/train")
-
-
-def test_a_folder_of_another_set_is_refused_and_a_stale_shard_is_not_believed(tmp_path, small_shards):
-    pack(two_shapes(per_class=10), tmp_path / "out")
-    with pytest.raises(ValueError, match="already holds another packed set"):
-        pack(two_shapes(per_class=10, seed=2), tmp_path / "out")
-    (tmp_path / "out/train/index.json").unlink()  # as if it had been stopped
-    data = two_shapes(per_class=8, seed=2)
-    pack(data, tmp_path / "out")
-    assert_same_clouds(open_packed(tmp_path / "out", "train", 32), data)
-    assert len(list((tmp_path / "out/train").glob("shard-*"))) == 4
-
-
-def test_fewer_points_may_be_packed(tmp_path):
-    pack(of_points(two_shapes(), 16), tmp_path / "out", count=20)
-    assert open_packed(tmp_path / "out", "train", 16).points.shape[2] == 20
-    for count in (8, 33):
-        with pytest.raises(ValueError, match=f"points must be 16 to 32, as many as are stored of a cloud, got {count}"):
-            pack(of_points(two_shapes(), 16), tmp_path / "other", count=count)
-    with pytest.raises(ValueError, match="num_points must be 1 to 20, as many as were packed, got 21"):
-        open_packed(tmp_path / "out", "train", 21)
-
-
-def of_points(data: LabelledClouds, num_points: int) -> LabelledClouds:
-    return LabelledClouds(data.points, data.labels, data.classes, num_points)
-
-
-# Damage.
-
-
-@pytest.mark.parametrize("name", ["index.json", "samples.npy", "shard-00001.npy"])
-@pytest.mark.parametrize("flips", [20, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_flipped_bit_in_any_file_is_found(tmp_path, small_shards, name, flips):
-    pack(two_shapes(per_class=8), tmp_path / "out")
-    path, generator = tmp_path / "out/train" / name, random.Random(0)
-    good = path.read_bytes()
-    for _ in range(flips):
-        damaged = bytearray(good)
-        damaged[generator.randrange(len(good))] ^= 1 << generator.randrange(8)
-        path.write_bytes(damaged)
-        with pytest.raises((OSError, ValueError), match=name) as raised:
-            open_packed(tmp_path / "out", "train", 32).batch(torch.arange(16))
-        assert len(str(raised.value).splitlines()) == 1
-    path.write_bytes(good)
-    open_packed(tmp_path / "out", "train", 32).batch(torch.arange(16))
-
-
-def test_a_shard_that_is_cut_or_taken_away_while_it_is_read_is_an_error_in_one_line(tmp_path, small_shards):
-    pack(two_shapes(per_class=8), tmp_path / "out")
-    data, path = open_packed(tmp_path / "out", "train", 32), tmp_path / "out/train/shard-00000.npy"
-    data.batch(torch.arange(5))
-    os.truncate(path, 500)
-    batches = StreamedLoader(data, CPU).batches([torch.arange(5)])
-    with pytest.raises(ValueError, match=r"could not be read: .*shard-00000.npy: ends too early"):
-        next(batches)
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(OSError, match="is a folder, not a file"):
-        open_packed(tmp_path / "out", "train", 32).batch(torch.arange(5))
-    path.rmdir()
-    os.mkfifo(path)
-    with pytest.raises(OSError, match="is a pipe, not a file"):
-        open_packed(tmp_path / "out", "train", 32).batch(torch.arange(5))
-
-
-LIES = {
-    "no classes": {"classes": None},
-    "fewer classes": {"classes": ["disc"]},
-    "another version": {"version": 9},
-    "a shard elsewhere": {"shards": [["../../secret.npy", 16, 10, 0]]},
-    "a shard of nothing": {"shards": [["shard-00000.npy", -1, 10, 0]]},
-    "more clouds": {"shards": [["shard-00000.npy", 10**15, 10, 0]]},
-    "huge clouds": {"shape": [3, 10**12]},
-    "no shape": {"shape": "none"},
-    "a word for a list": {"parts_of": "x", "part_names": 3},
-    "no samples": {"samples": [0, 0, 0]},
-}
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_an_index_that_lies_is_refused_in_one_line(tmp_path, small_shards, lie):
-    pack(two_shapes(per_class=8), tmp_path / "out")
-    path = tmp_path / "out/train/index.json"
-    write_json(path, read_json(path) | LIES[lie])
-    with pytest.raises((OSError, ValueError)) as raised:
-        open_packed(tmp_path / "out", "train", 32).batch(torch.arange(16))
-    assert len(str(raised.value).splitlines()) == 1
-
-
-def test_few_files_are_open_at_once(tmp_path, small_shards, monkeypatch):
-    monkeypatch.setattr(shards, "OPEN", 2)
-    data, _ = packed_pair(tmp_path / "out")
-    before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
-    loaded = list(StreamedLoader(data, CPU, 4).batches(torch.randperm(48).split(8)))
-    if sys.platform == "linux":
-        assert len(os.listdir("/proc/self/fd")) <= before + 2
-    assert sum(len(labels) for _, labels in loaded) == 48
-
-
-# By the command line.
-
-
-def run(*words: object) -> int:
-    return command_line.main([*map(str, words)])
-
-
-def test_a_folder_is_packed_trained_on_and_evaluated_and_bad_files_are_listed(tmp_path, capsys):
-    root, out = write_objects(tmp_path / "own", count=8), tmp_path / "out"
-    (root / "pin" / "bad.ply").write_text("nonsense")
-    assert run("pack", root, out, "--num_points", 64, "--keep", 100) == 1
-    said = capsys.readouterr().out
-    assert "1 file skipped:" in said
-    assert f"{root / 'pin' / 'bad.ply'}: " in said
-    assert f"train.py --dataset packed --root {out} --task classification --num_points 64" in said
-    assert run("pack", root, out, "--num_points", 64, "--keep", 100) == 1
-    data = open_packed(out, "train", 64)
-    assert data.points.shape == (12, 3, 100)
-    assert {data.name_of(i).split("/")[0] for i in range(12)} == {"pin", "table"}
-    words = ["--dataset", "packed", "--root", str(out), *QUICK, "--out", str(tmp_path / "run")]
-    assert train.main(words) == 0
-    assert run("evaluate", tmp_path / "run") == 0
-    assert run("evaluate", tmp_path / "run", "--dataset", "folder", "--root", root) == 0
-    assert run("evaluate", tmp_path / "run", "--dataset", "packed", "--root", out) == 0
-    capsys.readouterr()
-    assert "leave out the features" in error_of(
-        capsys, train.main, [*words[:-1], str(tmp_path / "b"), "--features", "normals"]
-    )
-    assert "no such folder" in error_of(
-        capsys, train.main, ["--dataset", "packed", "--root", str(tmp_path / "none"), *QUICK]
-    )
-    assert "is packed already" in error_of(capsys, run, "pack", out, tmp_path / "x", "--dataset", "packed")
-
-
-def test_parts_and_scenes_are_packed_with_all_that_a_network_learns_of_them(tmp_path, capsys):
-    objects, yards = write_objects(tmp_path / "objects"), write_yards(tmp_path / "yards")
-    assert run("pack", objects, tmp_path / "a", "--dataset", "parts", "--task", "part", "--num_points", 64) == 0
-    how = ["--dataset", "scenes", "--task", "scene", "--num_points", 64, "--features", "intensity", "--block", 2]
-    assert run("pack", yards, tmp_path / "b", *how) == 0
-    parts = open_dataset("parts", objects, "train", 64, task="part")
-    assert_same_clouds_by_root(open_packed(tmp_path / "a", "train", 64, "part"), parts, objects)
-    scenes = open_dataset("scenes", yards, "train", 64, task="scene", features="intensity", block=2.0)
-    got = open_packed(tmp_path / "b", "train", 64, "scene")
-    assert_same_clouds_by_root(got, scenes, yards)
-    assert contract_of_data(got, num_points=64) == contract_of_data(scenes, num_points=64)
-    with pytest.raises(ValueError, match="was packed with blocks of 2; leave out --block"):
-        open_packed(tmp_path / "b", "train", 64, "scene", block=3.0)
-
-
-def assert_same_clouds_by_root(got: LabelledPoints, data: LabelledPoints, root: Path) -> None:
-    place = {name: i for i, name in enumerate(shards.names_of(data, root))}
-    rows = torch.tensor([place[got.name_of(i)] for i in range(len(got))])
-    points, wanted = got.batch(torch.arange(len(got)))[0], data.batch(rows)[0]
-    assert len(rows) == len(data)
-    assert torch.equal(points[:, -1], wanted[:, -1])
-    assert (points - wanted).abs().max() <= 1e-3 * wanted.abs().max()
-    assert (got.part_names, got.label_numbers, got.classes) == (data.part_names, data.label_numbers, data.classes)
-
-
-def test_clouds_in_units_that_matter_are_not_measured_again(tmp_path, monkeypatch):
-    data = two_shapes()
-    data.channel_names, data.scale, data.centre = tuple("xyz"), AS_GIVEN, False
-    pack_split(data, tmp_path / "train", "classification", tmp_path)
-    got = open_packed(tmp_path, "train", 32)
-    monkeypatch.setattr(shards.Shards, "__getitem__", lambda *_: pytest.fail("a shard was read"))
-    contract = contract_of_data(got, num_points=32)
-    assert (contract.scale, contract.centre) == (AS_GIVEN, False)
-    assert got.fingerprint() != got.subset(torch.arange(5)).fingerprint()
-
-
-def test_the_folder_may_be_moved(tmp_path):
-    pack(two_shapes(), tmp_path / "out")
-    before = open_packed(tmp_path / "out", "train", 32).fingerprint()
-    shutil.move(tmp_path / "out", tmp_path / "moved")
-    assert open_packed(tmp_path / "moved", "train", 32).fingerprint() == before

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pointnet.training import Stopped, fit, step
+from pointnet.training import Stopped, fit
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.stopping import signals_deferred
 from pointnet.world import World
 from tests.helpers import ROOT, assert_ends_as, quiet, tiny, two_shapes
+from tests.stopped import fit_until_stopped
 
 DATA, TEST = two_shapes(per_class=6), two_shapes(per_class=6, seed=1)
 SETTINGS = {"epochs": 2, "batch_size": 2, "ema": 0.9, "jitter": 0.01}
@@ -38,29 +39,11 @@ def unbroken(tmp_path_factory, one_thread):
     return out
 
 
-def fit_until_stopped(config, stop_at, monkeypatch, data=DATA):
-    """Sends SIGTERM at the end of a step, counted from 1, which must be the last."""
-    steps = []
-
-    def send(*arguments, call=step.Step.__call__):
-        steps.append(call(*arguments))
-        if len(steps) == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return steps[-1]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(step.Step, "__call__", send)
-        with pytest.raises(Stopped) as stopped:
-            fit(config, data, log=quiet)
-    assert len(steps) == stop_at
-    assert stopped.value.signum == signal.SIGTERM
-
-
 @pytest.mark.parametrize("stop_at", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS])
 def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on(unbroken, tmp_path, stop_at, monkeypatch):
     config = tiny(tmp_path / "run", **SETTINGS)
     before = signal.getsignal(signal.SIGTERM)
-    fit_until_stopped(config, stop_at, monkeypatch)
+    fit_until_stopped(config, stop_at, monkeypatch, DATA)
     assert signal.getsignal(signal.SIGTERM) is before
     saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert saved["epoch"] * STEPS + saved["position"] == stop_at
@@ -84,7 +67,7 @@ def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one
             fit(tiny(name, epochs=1, seed=seed, input_transform=bool(seed)), DATA, log=quiet)
     fit(config, DATA, log=quiet)
     config = dataclasses.replace(config, out=str(tmp_path / "run"))
-    fit_until_stopped(config, STEPS + 1 if config.min_steps > 1 else 3, monkeypatch)
+    fit_until_stopped(config, STEPS + 1 if config.min_steps > 1 else 3, monkeypatch, DATA)
     torch.manual_seed(7)
     fit(config, DATA, resume=True, log=quiet)
     assert_ends_as(tmp_path / "run", tmp_path / "unbroken")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pointnet.commands import train
-from pointnet.datasets import packed, shards, stores
+from pointnet.datasets import packed, packing, shards, stores
 from pointnet.datasets.packed import open_packed
 from pointnet.datasets.stores import Folder, Remote
 from pointnet.extras import MissingExtraError
@@ -39,7 +39,7 @@ def store():
 @pytest.fixture(autouse=True)
 def quick(tmp_path, monkeypatch):
     """Few clouds a shard, short waits, a cache of its own."""
-    monkeypatch.setattr(shards, "SHARD_BYTES", 5 * EACH)
+    monkeypatch.setattr(packing, "SHARD_BYTES", 5 * EACH)
     monkeypatch.setattr(packed, "WINDOW", 2)
     monkeypatch.setattr(packed, "OPEN", 4)
     monkeypatch.setattr(shards, "OPEN", 4)

@@ -21,7 +21,7 @@ import torch
 
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
-from pointnet.datasets import shards
+from pointnet.datasets import packing
 from pointnet.datasets.packed import open_packed
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model
@@ -67,7 +67,7 @@ def fit_exactly(out: Path, name: str, folder: Path) -> dict:
 
 def pack_shapes(out: Path, per_class: int) -> None:
     """Both splits of `two_shapes`, a few clouds a shard."""
-    with patch.object(shards, "SHARD_BYTES", 5 * 3 * 32 * 2):
+    with patch.object(packing, "SHARD_BYTES", 5 * 3 * 32 * 2):
         for seed, split in enumerate(("train", "test")):
             pack(two_shapes(per_class=per_class, seed=seed), out, split)
 

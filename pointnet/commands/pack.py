@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from pointnet.datasets import open_dataset
-from pointnet.datasets.shards import Packed, is_unnamed, pack_split
+from pointnet.datasets.packing import Packed, is_unnamed, pack_split
 from pointnet.evaluation.contract import contract_of_data
 from pointnet.names import printable, say
 
