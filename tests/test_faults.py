@@ -51,7 +51,8 @@ def cases():
 def test_every_fault_is_refused_or_mended(name, count):
     found = measured(name, count)
     assert not [outcome for outcome in found if outcome.startswith(FAILED)]
-    assert count <= found.total() < count + 10
+    least = min(count, 16) if name.startswith("disk/") else count  # a command has so many writes at least
+    assert least <= found.total() < count + 10
 
 
 def test_what_does_not_hold_is_counted_and_named(monkeypatch, capsys):

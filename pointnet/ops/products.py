@@ -24,9 +24,10 @@ def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv1d(x, weight.unsqueeze(2), bias, dilation=2 if alone else 1)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def takes_tf32() -> bool:
     """Whether convolutions of float32 on a GPU, as which PyTorch writes these products, have TF32's 10 bits."""
+    if torch.compiler.is_compiling():  # which cannot trace the setting of convolutions alone
+        return bool(torch.backends.cudnn.allow_tf32)
     return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
 
 
