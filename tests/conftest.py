@@ -78,3 +78,12 @@ def small_shards(monkeypatch):
     """Five clouds a shard, three shards mixed at a time."""
     monkeypatch.setattr(packing, "SHARD_BYTES", 5 * EACH)
     monkeypatch.setattr(packed, "WINDOW", 3)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """A forked process cannot use its parent's thread pool, and sums differ with the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

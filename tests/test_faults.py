@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks import faults
 from benchmarks.faults import FAILED, HEADING, ROWS, line, main, measured, payloads, write_line
@@ -29,13 +28,7 @@ LONG = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A forked process cannot use its parent's thread pool, and sums differ with the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def cases():

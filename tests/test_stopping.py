@@ -23,13 +23,7 @@ SETTINGS = {"epochs": 2, "batch_size": 2, "ema": 0.9, "jitter": 0.01}
 STEPS = 4  # per epoch, of 8 clouds
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A forked process cannot use its parent's thread pool, and sums differ with the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
