@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = dataclasses.replace(config, epochs=args.epochs or config.epochs)
     train, test = (open_dataset(config.dataset, config.root, split, **config.opening) for split in ("train", "test"))
     seconds, epochs = timed(config, train, args.target)
-    score = evaluate(load_model(args.out), test, args.device)["overall_accuracy"]
+    score = evaluate(load_model(args.out).to(args.device), test, args.device)["overall_accuracy"]
     end = f"{args.target:.1%} on validation" if epochs else "the end, below the target on validation"
     print(f"{machine(args.device)}; {seconds:.1f} s to {end}; {score:.2%} on test")
 
