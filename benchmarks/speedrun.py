@@ -1,6 +1,7 @@
 """Seconds from random weights to an accuracy: it trains ModelNet40 until its validation split says that it is there.
 
 python -m benchmarks.speedrun --root data --out runs/speedrun [--target 0.892] [--recipe fast] [--epochs 24]
+    [--batch_size 32] [--lr 2e-3]
 
 The clock runs from the first line of training, with evaluations of the validation split. The test split is looked at
 once, after it. Without a CUDA device it says so and ends (`--device cpu` runs it on one).
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags.add_argument("--target", type=float, default=0.892, help="overall accuracy")
     flags.add_argument("--recipe", default="fast", choices=[name for name in RECIPES if "part" not in name])
     flags.add_argument("--epochs", type=int, help="at most; as in the recipe")
+    flags.add_argument("--batch_size", type=int, help="as in the recipe")
+    flags.add_argument("--lr", type=float, help="as in the recipe")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--device", default="cuda")
     args = flags.parse_args(arguments)
@@ -43,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = dataclasses.replace(
         RECIPES[args.recipe], dataset="modelnet40", root=args.root, out=args.out, device=args.device, seed=args.seed
     )
-    config = dataclasses.replace(config, epochs=args.epochs or config.epochs)
+    given = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr") if getattr(args, name) is not None}
+    config = dataclasses.replace(config, **given)
     train, test = (open_dataset(config.dataset, config.root, split, **config.opening) for split in ("train", "test"))
     seconds, epochs = timed(config, train, args.target)
     score = evaluate(load_model(args.out).to(args.device), test, args.device)["overall_accuracy"]
