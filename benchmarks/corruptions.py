@@ -1,4 +1,4 @@
-"""Error rates of classifiers on clouds with the fifteen corruptions of ModelNet40-C (`benchmarks/corrupted.py`).
+"""Error rates of classifiers on clouds with the fifteen corruptions of ModelNet40-C (`pointnet.evaluation.corrupted`).
 
 python -m benchmarks.corruptions [NAME|RUN ...] --root ../shared/data/modelnet40_dev [--clouds 50] [--renormalize]
 
@@ -12,7 +12,6 @@ sphere also have to bear; `--renormalize` brings every cloud, clean ones too, in
 
 import argparse
 import time
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,37 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import machine
-from benchmarks.corrupted import CORRUPTIONS, POINTS, SEVERITIES, corrupted
 from pointnet import load_model
 from pointnet.datasets import LabelledClouds, open_dataset
-from pointnet.datasets.clouds import UNIT_SPHERE, pad_clouds, spread
-from pointnet.evaluation.contract import XYZ, Contract
-from pointnet.evaluation.evaluate import EVALUATION_BATCH
+from pointnet.datasets.clouds import spread
+from pointnet.evaluation.analysis import misclassified, takes_corrupted
+from pointnet.evaluation.corrupted import CORRUPTIONS, POINTS, PUBLISHED, SEVERITIES
 from pointnet.evaluation.tasks import task_of
 from pointnet.models import Pretrained
 from pointnet.models.weights import shipped
-from pointnet.points.frame import in_unit_sphere
-
-PUBLISHED = ("PointNet, published", 9.3, 28.3)  # per cent, clean and corrupted: the released code's README
-
-
-@torch.no_grad()
-def errors(
-    models: Sequence[Pretrained], data: LabelledClouds, name: str, severity: int, renormalize: bool, seed: int
-) -> NDArray[np.float64]:
-    """The share of clouds (models,) that each network gets wrong."""
-    wrong = np.zeros(len(models))
-    for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
-        x, labels = data.batch(rows)
-        clouds = []
-        for row, cloud in zip(rows.tolist(), x.double().numpy(), strict=True):
-            generator = np.random.default_rng([seed, zlib.crc32(name.encode()), severity, row])
-            points = corrupted(cloud.T, name, severity, generator)
-            clouds.append(torch.from_numpy((in_unit_sphere(points) if renormalize else points).T).float())
-        batch, lengths = pad_clouds(clouds)
-        for i, model in enumerate(models):
-            wrong[i] += int((model(batch, lengths).argmax(1) != labels).sum())
-    return wrong / len(data)
 
 
 def load(name: str, data: LabelledClouds) -> Pretrained:
@@ -60,9 +36,8 @@ def load(name: str, data: LabelledClouds) -> Pretrained:
         ValueError: it is something else.
     """
     model = load_model(name)
-    contract = Contract.of(model)
     fits = task_of(model).name == "classification" and model.classes == data.classes
-    if not fits or (contract.channels, contract.scale) != (XYZ, UNIT_SPHERE):
+    if not fits or not takes_corrupted(model):
         raise ValueError(f"{name}: wanted a classifier of x y z in the unit sphere, with the classes of the data")
     return model.eval()
 
@@ -85,19 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models, start = [load(name, data) for name in names], time.perf_counter()
 
     def rates(name: str, severity: int) -> NDArray[np.float64]:
-        return 100 * errors(models, data, name, severity, flags.renormalize, flags.seed)
+        return 100 * misclassified(models, data, name, severity, flags.renormalize, flags.seed).mean(1)
 
     def row(title: str, values: Sequence[float] | NDArray[np.float64], published: str) -> None:
         print(f"| {title} | {' | '.join(f'{value:.1f}' for value in values)} | {published} |", flush=True)
 
     print(f"error rate, %, of {len(data):,} clouds; mean of the five severities\n")
-    print(f"| | {' | '.join(names)} | {PUBLISHED[0]} |\n|{'-|' * (len(names) + 2)}")
-    row("clean", rates("uniform", 0), f"{PUBLISHED[1]}")
+    print(f"| | {' | '.join(names)} | PointNet, published |\n|{'-|' * (len(names) + 2)}")
+    row("clean", rates("uniform", 0), f"{100 * PUBLISHED[0]:.1f}")
     means = []
     for name in CORRUPTIONS:
         means.append(np.mean([rates(name, severity) for severity in SEVERITIES], 0))
         row(name, means[-1], "")
-    row("mean of the corruptions", np.mean(means, 0), f"{PUBLISHED[2]}")
+    row("mean of the corruptions", np.mean(means, 0), f"{100 * PUBLISHED[1]:.1f}")
     print(f"\n{time.perf_counter() - start:.0f} s, {machine('cpu')}")
 
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import corrupted as clouds
 from benchmarks import corruptions as benchmark
-from benchmarks.corrupted import CORRUPTIONS, SEVERITIES, STRENGTHS, corrupted
 from pointnet import PointNetClassifier, load_model
 from pointnet.datasets import LabelledClouds
+from pointnet.evaluation import corrupted as clouds
+from pointnet.evaluation.analysis import misclassified
 from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.corrupted import CORRUPTIONS, SEVERITIES, STRENGTHS, corrupted
 from pointnet.models import shipped
 from tests.helpers import SMALL
 
@@ -273,10 +274,10 @@ def two_classes(tmp_path, monkeypatch):
 
 def test_the_benchmark_prints_the_clean_error_rate_and_the_mean_of_each_corruption(two_classes, monkeypatch, capsys):
     _, run = two_classes
-    errors = benchmark.errors
     monkeypatch.setattr(
-        benchmark, "errors", lambda models, data, name, severity, *more: errors(models, data, name, severity, *more)
-        + severity / 100 + (name == "shear") * severity / 20
+        benchmark, "misclassified", lambda models, data, name, severity, *more: misclassified(
+            models, data, name, severity, *more
+        ) + severity / 100 + (name == "shear") * severity / 20
     )  # fmt: skip
     benchmark.main([run, "--threads", "1", "--clouds", "2"])
     table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
@@ -293,7 +294,7 @@ def test_the_benchmark_prints_the_clean_error_rate_and_the_mean_of_each_corrupti
 
 def test_without_names_all_shipped_networks_of_modelnet_are_measured(two_classes, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "load", lambda name, data: name)
-    monkeypatch.setattr(benchmark, "errors", lambda models, *more: np.zeros(len(models)))
+    monkeypatch.setattr(benchmark, "misclassified", lambda models, *more: np.zeros((len(models), 1)))
     benchmark.main(["--threads", "1"])
     names = [name for name in shipped() if load_model(name).num_outputs == 40]
     assert len(names) >= 3
@@ -309,17 +310,17 @@ def test_the_error_rate_is_of_corrupted_clouds_as_given_or_in_the_unit_sphere(tw
         return torch.stack([torch.zeros(len(x)), x[:, 0].abs().amax(1) - 0.5], 1)
 
     model: object = ball_is_wide
-    assert benchmark.errors([model], data, "background", 0, False, 0).tolist() == [0.0]
-    assert benchmark.errors([model], data, "background", 5, False, 0).tolist() == [0.5]  # noise is wide, rods too
+    assert not misclassified([model], data, "background", 0).any()
+    assert misclassified([model], data, "background", 5).tolist() == [[True, False] * 4]  # noise is wide, rods too
     assert all(np.abs(cloud).max() <= 1 + 1e-6 and len(cloud) == 210 for cloud in seen[8:])
-    benchmark.errors([model], data, "background", 5, True, 0)
+    misclassified([model], data, "background", 5, renormalize=True)
     assert all(np.linalg.norm(cloud, axis=1).max() == pytest.approx(1) for cloud in seen[16:])
     first = seen[8:16]
     seen.clear()
-    benchmark.errors([model], data.subset(torch.arange(3)), "background", 5, False, 0)
+    misclassified([model], data.subset(torch.arange(3)), "background", 5)
     assert all((one == other).all() for one, other in zip(seen, first, strict=False))  # whatever else is measured
     seen.clear()
-    benchmark.errors([model], data, "background", 5, False, 1)
+    misclassified([model], data, "background", 5, seed=1)
     assert (seen[0] != first[0]).any()
 
 

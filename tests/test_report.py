@@ -163,6 +163,22 @@ def test_the_worst_mistakes_are_clouds_with_their_critical_points(analysis, test
     assert len(views_of(write_report(tested, device="cpu").page)) == 3
 
 
+def test_errors_on_corrupted_clouds_are_shown_where_they_are_asked_for(tested, splits, capsys):
+    made = write_report(tested, device="cpu", corruptions=6)
+    page, found = words(made.page), made.analysis.corrupted
+    _, clean, *rows = page.tables["corrupted-clouds classes"]
+    assert clean[:2] == ["clean", f"{found['clean'].mean():.0%}"]
+    for row, (name, wrong) in zip(rows, list(found.items())[1:], strict=True):
+        assert row == [name, *(f"{share:.0%}" for share in (wrong.mean(), *wrong.mean(1)))]
+    assert "6 of the 12 test shapes" in page.sections["corrupted-clouds"]
+    assert page.listings[1].endswith("report runs/again --corruptions 6")
+    command = ["report", str(tested), "--device", "cpu", "--corruptions"]
+    assert "must be at least 0, got -1" in error_of(capsys, command_line.main, [*command, "-1"])
+    config = (tested / "config.json").read_text()
+    (tested / "config.json").write_text(config.replace("unit sphere", "as given"))
+    assert "its network takes others" in error_of(capsys, command_line.main, command)
+
+
 def test_a_run_without_mistakes_says_so(tested, splits):
     splits["test"] = LabelledClouds(splits["test"].points[:1], torch.tensor([0]), ("disc", "rod"))
     predicted = load_model(tested)(splits["test"].points).argmax()

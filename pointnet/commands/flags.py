@@ -178,6 +178,8 @@ def report(parser: ArgumentParser) -> None:
     parser.add_argument("run", help="a run folder, or the folder of runs with several seeds")
     parser.add_argument("--out", help="the folder of the page (default: report in the run folder)")
     add_data(parser.add_argument, "as in training")
+    text = "error rates too, on so many clouds with each of fifteen corruptions; 100 without a number"
+    parser.add_argument("--corruptions", **WHOLE, nargs="?", default=0, const=100, help=text)
     add_device(parser)
 
 

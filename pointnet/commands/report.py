@@ -13,7 +13,7 @@ def run(flags: Namespace) -> int:
     """Prints where the page is; where nothing could be evaluated for it, why not on stderr, with exit code 1."""
     threads = use_threads(flags.threads)
     keep_freed_memory()
-    report = write_report(flags.run, flags.out, flags.root, flags.device, flags.download)
+    report = write_report(flags.run, flags.out, flags.root, flags.device, flags.download, flags.corruptions)
     analysis = report.analysis
     if analysis is None:
         say(f"nothing evaluated: {report.missing}", sys.stderr)

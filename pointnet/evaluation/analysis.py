@@ -1,22 +1,31 @@
-"""Error analysis of a classifier: its mistakes, its critical points, and its accuracy with points dropped.
+"""Error analysis of a classifier: mistakes, critical points, accuracy with points dropped, errors on corrupted clouds.
 
 The network runs folded (identity 8), and a cloud that keeps its critical points (identity 10) is not run again.
 """
 
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
+from pointnet.datasets.clouds import UNIT_SPHERE, pad_clouds, spread
 from pointnet.models import PointNetModel, Pretrained, critical_points
+from pointnet.points.frame import in_unit_sphere
 
+from .contract import XYZ, Contract
+from .corrupted import CORRUPTIONS, SEVERITIES, corrupted
 from .evaluate import EVALUATION_BATCH
 from .metrics import ConfusionMatrix
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9375, 0.96875)  # of a cloud's points that are dropped
 ORDERS = ("at random", "critical first", "critical last")  # in which they are dropped
+CLEAN = "clean"
 
 
 class Analysis(NamedTuple):
@@ -27,6 +36,7 @@ class Analysis(NamedTuple):
     critical: Tensor | None  # (S, N) bool; None of a network whose points see each other, which has none
     changed: int  # answers that differ when only the critical points are left
     dropped: dict[str, list[float]]  # accuracy with each of SHARES dropped, by order, if only at random
+    corrupted: Mapping[str, NDArray[np.bool_]] = {}  # (severities, S'), which are wrong, by corruption; clean first
 
     @property
     def predicted(self) -> Tensor:
@@ -48,8 +58,10 @@ class Analysis(NamedTuple):
 
 
 @torch.no_grad()
-def analyse(model: Pretrained, data: LabelledClouds, device: torch.device | str = "cpu") -> Analysis:
-    """The analysis of a classifier on all clouds of a data set, in one pass."""
+def analyse(
+    model: Pretrained, data: LabelledClouds, device: torch.device | str = "cpu", corruptions: int = 0
+) -> Analysis:
+    """The analysis of a classifier on all clouds of a data set, and on so many of them with each corruption."""
     folded = model.to(device).fold()
     generator = torch.Generator().manual_seed(0)
     probabilities, critical, changed = [], [], 0
@@ -75,9 +87,63 @@ def analyse(model: Pretrained, data: LabelledClouds, device: torch.device | str 
                 right[order][i] += int((left.argmax(1) == labels).sum())
         probabilities.append(logits.softmax(1).cpu())
     dropped = {order: [count / len(data) for count in counts] for order, counts in right.items()}
-    return Analysis(data, torch.cat(probabilities), torch.cat(critical) if critical else None, changed, dropped)
+    marks = torch.cat(critical) if critical else None
+    found = corruption_errors(model, spread(data, corruptions), device) if corruptions else {}
+    return Analysis(data, torch.cat(probabilities), marks, changed, dropped, found)
 
 
 def _take(x: Tensor, indices: Tensor) -> Tensor:
     """Points of each cloud: (B, C, N), (B, K) -> (B, C, K)."""
     return x.gather(2, indices.unsqueeze(1).expand(-1, x.shape[1], -1))
+
+
+def takes_corrupted(model: Pretrained) -> bool:
+    """Whether a network takes what the corruptions make: x y z of clouds that were in the unit sphere."""
+    contract = Contract.of(model)
+    return (contract.channels, contract.scale) == (XYZ, UNIT_SPHERE)
+
+
+def corruption_errors(
+    model: Pretrained, data: LabelledClouds, device: torch.device | str = "cpu"
+) -> dict[str, NDArray[np.bool_]]:
+    """Which clouds a classifier gets wrong with each corruption, (severities, S), and clean, (1, S)."""
+    models = [model.to(device).eval()]
+    found = {CLEAN: misclassified(models, data, "uniform", 0, device=device)}
+    for name in tqdm(CORRUPTIONS, desc="corrupting", leave=False, disable=None):
+        rows = [misclassified(models, data, name, severity, device=device) for severity in SEVERITIES]
+        found[name] = np.concatenate(rows)
+    return found
+
+
+@torch.no_grad()
+def misclassified(
+    models: Sequence[Pretrained],
+    data: LabelledClouds,
+    name: str,
+    severity: int,
+    renormalize: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.bool_]:
+    """Which clouds each network gets wrong, corrupted in one way: (models, S).
+
+    A cloud is corrupted alike for every network, whatever else is measured.
+
+    Args:
+        models: in evaluation mode, on the device, `takes_corrupted`.
+        name: of a corruption (`evaluation.corrupted`).
+        severity: 1 to 5; 0 for clean clouds.
+        renormalize: bring every cloud into the unit sphere afterwards, clean ones too.
+    """
+    wrong = np.empty((len(models), len(data)), bool)
+    for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
+        x, labels = data.batch(rows)
+        clouds = []
+        for row, cloud in zip(rows.tolist(), x.double().numpy(), strict=True):
+            generator = np.random.default_rng([seed, zlib.crc32(name.encode()), severity, row])
+            points = corrupted(cloud.T, name, severity, generator)
+            clouds.append(torch.from_numpy((in_unit_sphere(points) if renormalize else points).T).float())
+        batch, lengths = (each.to(device) for each in pad_clouds(clouds))
+        for i, model in enumerate(models):
+            wrong[i, rows] = (model(batch, lengths).argmax(1).cpu() != labels).numpy()
+    return wrong

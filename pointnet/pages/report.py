@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pointnet.datasets import LabelledClouds, open_dataset
 from pointnet.devices import find_device
-from pointnet.evaluation.analysis import analyse
+from pointnet.evaluation.analysis import analyse, takes_corrupted
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught
 from pointnet.evaluation.tasks import task_of
@@ -21,7 +21,12 @@ from .viewer import write_html
 
 
 def write_report(
-    run: AnyPath, out: AnyPath | None = None, root: AnyPath | None = None, device: str = "auto", download: bool = False
+    run: AnyPath,
+    out: AnyPath | None = None,
+    root: AnyPath | None = None,
+    device: str = "auto",
+    download: bool = False,
+    corruptions: int = 0,
 ) -> Report:
     """Evaluates a trained run and writes `out/index.html`, one page that requests nothing.
 
@@ -33,19 +38,25 @@ def write_report(
         root: the folder the data set is in; None: where it was in training.
         device: as `find_device` takes it.
         download: download the data set where it is missing and allowed.
+        corruptions: corrupt so many of the clouds in fifteen ways at five severities, and show the error rates.
 
     Raises:
-        ValueError: the folder holds no run, or a damaged one, or there is no such device.
+        ValueError: the folder holds no run, or a damaged one, or there is no such device; the network does not take
+            corrupted clouds, or there are less than 0.
         OSError: the page cannot be written.
     """
+    if corruptions < 0:
+        raise ValueError(f"corruptions must be at least 0, got {corruptions}")
     chosen, found = find_device(device), read_run(run)
+    if corruptions and not takes_corrupted(found.model):
+        raise ValueError(f"{found.path}: corruptions are of x y z in the unit sphere; its network takes others")
     page = Path(Path(run) / "report" if out is None else out) / "index.html"
     try:
         split, data = evaluation_data(found, root, download)
     except (ValueError, OSError) as error:
         report = Report(page, found, "", None, str(error))
     else:
-        report = Report(page, found, split, analyse(found.model, data, chosen), "")
+        report = Report(page, found, split, analyse(found.model, data, chosen, corruptions), "")
     contents = sections(report, chosen)
     anchors = {heading: heading.lower().replace(" ", "-") for heading in contents}
     links = "".join(f'<a href="#{anchor}">{heading}</a>' for heading, anchor in anchors.items())

@@ -9,10 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from pointnet.devices import environment
-from pointnet.evaluation.analysis import ORDERS, SHARES, Analysis
+from pointnet.evaluation.analysis import CLEAN, ORDERS, SHARES, Analysis
+from pointnet.evaluation.corrupted import POINTS, PUBLISHED, SEVERITIES
 from pointnet.evaluation.metrics import ConfusionMatrix, likely
 from pointnet.models import Pretrained
 from pointnet.training.recipes import to_flags
@@ -63,6 +65,7 @@ def sections(report: Report, device: torch.device) -> dict[str, str]:
         analysis, split = report.analysis, SPLIT_NAMES[report.split]
         found |= {"Classes": _classes(analysis), "Confusion": _confusion(analysis)}
         found |= {"Worst mistakes": _mistakes(analysis, split), "Points dropped": _dropped(analysis, split)}
+        found |= {"Corrupted clouds": _corrupted(report, analysis)} if analysis.corrupted else {}
     return found | {"Settings": _settings(report.run, device), "How to reproduce it": _commands(report)}
 
 
@@ -205,6 +208,30 @@ def _dropped(analysis: Analysis, split: str) -> str:
     return f'<p>{text}</p><div class="charts"><div>{legend(curves)}{chart}</div>{table(rows, "figures")}</div>'
 
 
+def _corrupted(report: Report, analysis: Analysis) -> str:
+    """Error rates with the corruptions of ModelNet40-C: Sun et al. 2022."""
+    clean, *each = analysis.corrupted.values()
+    clouds, of_cloud = clean.shape[1], np.mean(each, axis=(0, 1))
+    within = f" (± {1.96 * of_cloud.std(ddof=1) / math.sqrt(clouds):.1%}, 95% interval)" if clouds > 1 else ""
+    text = (
+        f"{clouds:,} of the {len(analysis.data):,} {SPLIT_NAMES[report.split]} shapes, spread over the classes, were "
+        "corrupted in the fifteen ways of ModelNet40-C (Sun et al. 2022), at five severities each. Of the clean "
+        f"shapes {clean.mean():.1%} are wrong, of the corrupted ones {of_cloud.mean():.1%}{within}. The severities of "
+        f"occlusion and lidar are sides to look from. A clean shape has {POINTS:,} points, or all if fewer are stored. "
+        "Noise and transformations leave shapes in the box [-1, 1], as released, which is more than the unit sphere."
+    )
+    if report.run.config.dataset == "modelnet40":
+        text += " PointNet's published error rates, on the official test split, are {:.1%} and {:.1%}.".format(
+            *PUBLISHED
+        )
+    rows = [["corruption", "wrong, mean", *(f"severity {severity}" for severity in SEVERITIES)]]
+    for name, wrong in analysis.corrupted.items():
+        share, severities = wrong.mean(), wrong.mean(1) if name != CLEAN else []
+        bar = f'<span><i style="width:{share:.0%}"></i></span>{share:.0%}'
+        rows.append([name, bar, *(f"{each:.0%}" for each in severities)])
+    return f"<p>{text}</p>{table(rows, 'classes')}"
+
+
 def _settings(run: TrainedRun, device: torch.device) -> str:
     defaults = TrainConfig()
     rows = [["setting", "here", "default"]]
@@ -229,7 +256,9 @@ def _commands(report: Report) -> str:
     commands = [["python", "train.py", *to_flags(dataclasses.replace(config, out="runs/again"))]]
     if report.split == "test":
         commands.append(["python", "-m", "pointnet", "evaluate", "runs/again"])
-    commands.append(["python", "-m", "pointnet", "report", "runs/again"])
+    corrupted = report.analysis.corrupted if report.analysis else {}
+    count = ["--corruptions", str(corrupted[CLEAN].shape[1])] if corrupted else []
+    commands.append(["python", "-m", "pointnet", "report", "runs/again", *count])
     lines = "\n".join(shlex.join(words) for words in commands)
     digest = hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest()
     text = (
