@@ -70,16 +70,16 @@ def test_an_analysis_is_repeated_exactly_and_leaves_the_model_as_it_was(analysed
 
 def test_errors_on_corrupted_clouds_are_those_of_the_benchmark(analysed, monkeypatch, capsys):
     model, data, _ = analysed
-    found = analyse(model, data, corruptions=24).corrupted
-    assert all(wrong.shape == (1 if name == CLEAN else 5, 24) for name, wrong in found.items())
-    clean = spread(data, 24)
+    found = analyse(model, data, corruptions=8).corrupted
+    assert all(wrong.shape == (1 if name == CLEAN else 5, 8) for name, wrong in found.items())
+    clean = spread(data, 8)
     assert (found[CLEAN][0] == (model(clean.points).argmax(1) != clean.labels).numpy()).all()
     assert (found["rotation"][4] == misclassified([model], clean, "rotation", 5)[0]).all()
     assert len({wrong.mean() for wrong in found.values()}) > 5
 
     monkeypatch.setattr(benchmark, "open_dataset", lambda *arguments: data)
     monkeypatch.setattr(benchmark, "load", lambda *arguments: model)
-    benchmark.main(["trained", "--clouds", "24", "--threads", f"{torch.get_num_threads()}"])
+    benchmark.main(["trained", "--clouds", "8", "--threads", f"{torch.get_num_threads()}"])
     _, *table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[:2] == "| "]
     means = [100 * wrong.mean() for wrong in found.values()]
     assert [row[:2] for row in table[:-1]] == [[name, f"{mean:.1f}"] for name, mean in zip(found, means, strict=True)]

@@ -1,98 +1,17 @@
 """Draws the figures of docs/shared_mlp.md: python -m tools.figures
 
-Plain SVG, written number by number, so that every machine writes the same bytes. Blue is input, orange is learned,
-green is output.
+Blue is input, orange is learned, green is output.
 """
 
-from collections.abc import Callable
-from html import escape
 from pathlib import Path
 
+from tools.drawing import FAINT, INK, ORANGE, Colour, Drawing
+
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
-INK, FAINT = "#1f2933", "#6b7680"
-BLUE, ORANGE, GREEN, WHITE = (
-    ("#4a7fb5", "#dbe8f6"),
-    ("#cf7a1c", "#ffe6c4"),
-    ("#3c8f4a", "#d9f0d9"),
-    ("#8a949d", "#ffffff"),
-)
+BLUE, GREEN = ("#4a7fb5", "#dbe8f6"), ("#3c8f4a", "#d9f0d9")
 CHANNELS = [("#c4483c", "#f6c9c4"), ("#3c8f4a", "#cdebc9"), ("#3f6fb0", "#c8dbf5")]  # red, green, blue
 RED = "#c4483c"
 SEVEN = ["0000000", "0111110", "0000010", "0000100", "0001000", "0001000", "0000000"]  # the digit, as pixels
-
-Colour = tuple[str, str]  # of the line, and of the area that it encloses
-
-
-class Drawing:
-    """An SVG on a white background, so that it is visible on a dark page."""
-
-    def __init__(self, width: int, height: int, title: str):
-        self.width = width
-        self.parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            'font-family="DejaVu Sans, Verdana, Helvetica, Arial, sans-serif" role="img">',
-            f"<title>{escape(title)}</title>",
-            '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-            f'orient="auto"><path d="M0 0L10 5L0 10z" fill="{INK}"/></marker></defs>',
-        ]
-        self.box(0, 0, width, height, ("none", "#ffffff"))
-
-    def box(self, x: float, y: float, w: float, h: float, colour: Colour, line: float = 1, round: float = 0) -> None:
-        self.parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{round:g}" fill="{colour[1]}" '
-            f'stroke="{colour[0]}" stroke-width="{line:g}"/>'
-        )
-
-    def text(
-        self,
-        x: float,
-        y: float,
-        words: str,
-        size: float = 14,
-        anchor: str = "middle",
-        colour: str = INK,
-        bold: bool = False,
-    ) -> None:
-        weight = ' font-weight="bold"' if bold else ""
-        self.parts.append(
-            f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" text-anchor="{anchor}" fill="{colour}"{weight}>'
-            f"{escape(words)}</text>"
-        )
-
-    def caption(self, y: float, words: str) -> None:
-        self.text(self.width / 2, y, words, 13.5)
-
-    def line(
-        self, x1: float, y1: float, x2: float, y2: float, colour: str = INK, width: float = 1, dash: str = ""
-    ) -> None:
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        self.parts.append(
-            f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{colour}" '
-            f'stroke-width="{width:g}"{dashes}/>'
-        )
-
-    def arrow(self, x1: float, y1: float, x2: float, y2: float) -> None:
-        self.parts.append(
-            f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{INK}" stroke-width="1.5" '
-            'marker-end="url(#tip)"/>'
-        )
-
-    def grid(
-        self, x: float, y: float, rows: int, columns: int, cell: float, colour: Colour | Callable[[int, int], Colour]
-    ) -> None:
-        for i in range(rows):
-            for j in range(columns):
-                filled = colour(i, j) if callable(colour) else colour
-                self.box(x + j * cell, y + i * cell, cell, cell, filled, 0.8)
-
-    def layer(self, x: float, y: float, words: str, w: float = 130, h: float = 44) -> None:
-        """Draws the small network, centred at (x, y)."""
-        self.box(x - w / 2, y - h / 2, w, h, ORANGE, 2, 8)
-        self.text(x, y + 5, words, 14, bold=True)
-
-    def save(self, name: str) -> None:
-        FOLDER.mkdir(exist_ok=True)
-        (FOLDER / f"{name}.svg").write_bytes("\n".join([*self.parts, "</svg>", ""]).encode())
 
 
 def seven(i: int, j: int) -> Colour:
@@ -139,7 +58,7 @@ def kernels() -> None:
         drawing.layer(left + 140, 248, f"Linear {3 * size * size} → D", 150)
         drawing.text(left + 140, 300, sees, 15)
         drawing.text(left + 140, 322, known_as, 14, colour=FAINT)
-    drawing.save("kernels")
+    drawing.save(FOLDER / "kernels.svg")
 
 
 def cloud() -> None:
@@ -173,7 +92,7 @@ def cloud() -> None:
     drawing.text(786, 180, "one row for the cloud,", 12)
     drawing.text(786, 197, "in any order of its points", 12)
     one_filter(drawing, 250)
-    drawing.save("cloud")
+    drawing.save(FOLDER / "cloud.svg")
 
 
 def one_filter(drawing: Drawing, top: float) -> None:
@@ -229,7 +148,7 @@ def fully_connected() -> None:
     drawing.text(600, 156, "y₂ = Σ w₂ᵢ xᵢ + b₂", 15, "start")
     drawing.text(600, 206, "784 outputs × 784 weights", 14, "start")
     drawing.text(600, 228, f"= {784 * 784:,} weights", 15, "start", bold=True)
-    drawing.save("fully_connected")
+    drawing.save(FOLDER / "fully_connected.svg")
 
 
 def patches() -> None:
@@ -260,7 +179,7 @@ def patches() -> None:
         322,
         "Each of the 128 outputs is a weighted sum of all 27 numbers: one filter gives one map, whatever the channels.",
     )
-    drawing.save("patches")
+    drawing.save(FOLDER / "patches.svg")
 
 
 def full_kernel() -> None:
@@ -292,7 +211,7 @@ def full_kernel() -> None:
         14,
         bold=True,
     )
-    drawing.save("full_kernel")
+    drawing.save(FOLDER / "full_kernel.svg")
 
 
 def sliding_classifier() -> None:
@@ -317,7 +236,7 @@ def sliding_classifier() -> None:
     drawing.text(690, 240, "grey crop → grey score, orange → orange:", 12.5)
     drawing.text(690, 258, "equal to cropping and classifying each,", 12.5)
     drawing.text(690, 276, "in a single pass", 12.5)
-    drawing.save("sliding_classifier")
+    drawing.save(FOLDER / "sliding_classifier.svg")
 
 
 def pointwise() -> None:
@@ -349,7 +268,7 @@ def pointwise() -> None:
         310,
         "Depth changes from 3 to D. No pixel sees another: reorder the pixels, and the results are reordered.",
     )
-    drawing.save("pointwise")
+    drawing.save(FOLDER / "pointwise.svg")
 
 
 def class_maps() -> None:
@@ -375,7 +294,7 @@ def class_maps() -> None:
         302,
         "The largest of the ten labels the pixel. With points for pixels: how PointNet's segmentation ends.",
     )
-    drawing.save("class_maps")
+    drawing.save(FOLDER / "class_maps.svg")
 
 
 def flatten_first() -> None:
@@ -417,7 +336,7 @@ def flatten_first() -> None:
         )
     drawing.text(750, 374, "784 copies of the picture,", 13)
     drawing.text(750, 392, "each only tinted: w·x + b", 13)
-    drawing.save("flatten_first")
+    drawing.save(FOLDER / "flatten_first.svg")
 
 
 def summed_maps() -> None:
@@ -444,7 +363,7 @@ def summed_maps() -> None:
         386,
         "Right: order matters; no summed class map can do that. Points have no order: PointNet is of the left kind.",
     )
-    drawing.save("summed_maps")
+    drawing.save(FOLDER / "summed_maps.svg")
 
 
 def layouts() -> None:
@@ -475,7 +394,7 @@ def layouts() -> None:
     drawing.caption(
         382, "transpose changes the steps in which the numbers are walked; reshape keeps the order and cuts it anew."
     )
-    drawing.save("layouts")
+    drawing.save(FOLDER / "layouts.svg")
 
 
 def pixel(drawing: Drawing, x: float, y: float, w: float, channel: int, number: int, h: float = 36) -> None:
@@ -518,7 +437,7 @@ def spellings() -> None:
             drawing.text(384, y + 42, "points ↓", 12, "start", FAINT)
         from_x, from_y = (330, y) if channels_first else (364, y + 5)
         drawing.line(from_x, from_y, 572, 240 + (y - 250) * 0.12, ORANGE[0], 1.5, "4 3")
-    drawing.save("spellings")
+    drawing.save(FOLDER / "spellings.svg")
 
 
 FIGURES = (cloud, kernels, fully_connected, patches, full_kernel, sliding_classifier, pointwise, class_maps)
