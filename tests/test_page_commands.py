@@ -29,6 +29,7 @@ ELSEWHERE = {  # what other tests run
     "python my_": "tests/test_extending.py",
     "OMP_NUM_THREADS=1 KILLS=200 ": "tests/test_stopping.py",
     "python -m tests.mutations": "tests/test_proof.py, law by law",
+    "python -m tools.accuracy": "tests/test_accuracy_figure.py",
     "python -m tools.figures": "tests/test_conversions.py",
     "torchrun ": "tests/test_world.py, two processes",
     "tensorboard ": "nothing: it is TensorBoard's server",

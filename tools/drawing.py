@@ -1,6 +1,6 @@
 """Plain SVG, written number by number, so that every machine writes the same bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -29,6 +29,10 @@ class Drawing:
             f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{round:g}" fill="{colour[1]}" '
             f'stroke="{colour[0]}" stroke-width="{line:g}"/>'
         )
+
+    def polygon(self, corners: Sequence[tuple[float, float]], colour: str) -> None:
+        points = " ".join(f"{x:g},{y:g}" for x, y in corners)
+        self.parts.append(f'<polygon points="{points}" fill="{colour}" stroke="#ffffff"/>')
 
     def text(
         self,
