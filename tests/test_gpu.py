@@ -7,20 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from pointnet import PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, critical_points
+from pointnet import PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, critical_points, graph
 from pointnet.__main__ import main
+from pointnet.evaluation import evaluate as evaluation
 from pointnet.ops.edges import pooled_edges
 from pointnet.ops.groups import grouped, pooled_groups
 from pointnet.ops.masked import point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, knn
 from pointnet.ops.pooled import pooled, pooled_definition
-from pointnet.training import fit, graph
+from pointnet.training import fit
 from pointnet.training.run import Run
 from pointnet.world import World
 from tests.helpers import SAMPLES, assert_ends_as, fit_in_two, quiet, tiny, trained_looking, two_shapes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DATA = two_shapes(per_class=6)
+FAMILY = [{"model": name, "early_points": 0} for name in ("pointnet2", "pointnext_s", "dgcnn", "edgenet")]
 
 
 @pytest.fixture(autouse=True)
@@ -99,9 +101,10 @@ def test_networks_give_the_cpu_s_answers(network, arguments, channels):
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize("feed", ["resident", "stream"])
-@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "clip": 1.0, "precision": "bf16"}])
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "clip": 1.0, "precision": "bf16"}, *FAMILY], ids=str)
 def test_an_epoch_on_a_gpu_never_waits_for_it(tmp_path, feed, changes):
-    config = tiny(tmp_path, device="cuda", feed=feed, feature_transform=True, jitter=0.01, rotate=180.0, **changes)
+    augmented = {"jitter": 0.01, "rotate": 180.0}
+    config = tiny(tmp_path, device="cuda", feed=feed, feature_transform=True, **augmented, **changes)
     run = Run.start(config, DATA, torch.device("cuda"), World())
     for _ in run.steps():  # the first epoch loads kernels
         pass
@@ -117,20 +120,78 @@ def test_an_epoch_on_a_gpu_never_waits_for_it(tmp_path, feed, changes):
     steps.close()
 
 
-def test_a_deterministic_run_on_a_gpu_resumes_bit_for_bit(tmp_path):
-    settings = {"device": "cuda", "deterministic": True, "feature_transform": True, "ema": 0.9}
+@pytest.mark.parametrize("changes", [{"feature_transform": True}, *FAMILY], ids=str)
+def test_a_deterministic_run_on_a_gpu_resumes_bit_for_bit(tmp_path, changes):
+    settings = {"device": "cuda", "deterministic": True, "ema": 0.9, **changes}
     fit(tiny(tmp_path / "whole", **settings), DATA, log=quiet)
     fit_in_two(tiny(tmp_path / "broken", **settings), DATA, epochs=2)
     assert_ends_as(tmp_path / "broken", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("changes", [{}, {"precision": "bf16", "ema": 0.9}, {"schedule": "step", "decay_epochs": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"precision": "bf16", "ema": 0.9}, {"schedule": "step", "decay_epochs": 1}, {"optimizer": "sgd"}, *FAMILY],
+    ids=str,
+)
 def test_replayed_steps_are_the_launched_ones_bit_for_bit(tmp_path, monkeypatch, changes):
     settings = {"device": "cuda", "deterministic": True, "epochs": 6, "norm_decay_rate": 0.5, **changes}
     fit(tiny(tmp_path / "replayed", **settings), DATA, log=quiet)
     monkeypatch.setattr(graph, "WARM_UP", 10_000)
     fit(tiny(tmp_path / "launched", **settings), DATA, log=quiet)
     assert_ends_as(tmp_path / "replayed", tmp_path / "launched")
+
+
+def test_a_function_recorded_at_two_sizes_replays_the_right_one():
+    weight, calls = torch.randn(3, device="cuda"), []
+
+    def scaled(x, shift=None):
+        calls.append(x.shape)
+        return ((x * weight).sum(1) + (0 if shift is None else shift),)
+
+    recorded = graph.Recorded(scaled)
+    for number in range(3 * (graph.WARM_UP + 2)):
+        x = torch.randn(2 + number % 2, 3, device="cuda")
+        named = {"shift": torch.randn(len(x), device="cuda")} if number % 3 == 0 else {}
+        torch.testing.assert_close(recorded(x, **named)[0], scaled(x, **named)[0])
+        if number % 2:
+            weight.mul_(0.9)  # in place, so a recording follows
+    assert len(recorded.recordings) == 4
+
+
+@pytest.mark.parametrize("changes", [{"feature_transform": True, "ema": 0.9}, *FAMILY], ids=str)
+def test_a_recorded_evaluation_is_the_launched_one(tmp_path, monkeypatch, changes):
+    """Also after the weights have changed in place, as between two epochs."""
+    model = Run.start(tiny(tmp_path, device="cuda", **changes), DATA, torch.device("cuda"), World()).evaluated
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 2)
+    network = evaluation.replayed(model)
+
+    def scores(network):
+        return [evaluation.evaluate(model, DATA, "cuda", votes=votes, network=network) for votes in (1, 3)]
+
+    losses = []
+    for _ in range(2):
+        recorded, launched = scores(network), scores(model)
+        assert [each["loss"] for each in recorded] == pytest.approx([each["loss"] for each in launched], rel=1e-5)
+        losses.append(recorded[0]["loss"])
+        with torch.no_grad():
+            for each in (*model.parameters(), *model.buffers()):
+                each.mul_(2)
+    assert losses[0] != losses[1]
+    model.logits.register_forward_hook(lambda *given: None)
+    assert evaluation.replayed(model) is model
+
+
+@torch.no_grad()
+def test_distances_of_neighbours_keep_their_precision_under_autocast():
+    torch.manual_seed(0)
+    points = torch.randn(2, 3, 500, device="cuda") + 10  # whose distances half precision could not tell apart
+    wanted = knn(points, 8), ball_query(points, points[:, :, :40], 0.5, 8), farthest_point_sampling(points, 40)
+    with torch.autocast("cuda", torch.bfloat16):
+        got = knn(points, 8), ball_query(points, points[:, :, :40], 0.5, 8), farthest_point_sampling(points, 40)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.equal(one, other)
+    order = (points.double().unsqueeze(3) - points.double().unsqueeze(2)).square().sum(1).argsort(2)[:, :, :8]
+    assert (wanted[0] == order).float().mean() > 0.99
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:TensorFloat32:UserWarning")
@@ -146,22 +207,8 @@ def test_the_commands_answers_on_the_gpu_are_those_of_the_cpu(capsys, tmp_path):
     for task in ("classification", "part"):
         said = []
         for device in ("cpu", "cuda"):
-            assert (
-                main(
-                    [
-                        "predict",
-                        f"{SAMPLES}/files",
-                        "--task",
-                        task,
-                        "--device",
-                        device,
-                        "--out",
-                        str(tmp_path),
-                        "--json",
-                    ]
-                )
-                == 0
-            )
+            how = f"--task {task} --device {device} --json --out".split()
+            assert main(["predict", f"{SAMPLES}/files", *how, str(tmp_path)]) == 0
             said.append(json.loads(capsys.readouterr().out))
         for one, other in zip(*said, strict=True):
             name = "probability" if task == "classification" else "mean_probability"

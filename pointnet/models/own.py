@@ -28,6 +28,11 @@ class OwnNetwork(Pretrained):
         return copy.deepcopy(self).eval()
 
 
+def is_own(model: nn.Module) -> bool:
+    """Whether the library did not write the network."""
+    return type(model).__module__.partition(".")[0] != __name__.partition(".")[0]
+
+
 def own_network(name: str, kind: type[nn.Module], outputs: str) -> type[Any]:
     """The class that `MODELS` knows by this name from now on: `kind`, as an `OwnNetwork` unless it is a `Pretrained`.
 

@@ -84,9 +84,11 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Mask = None) -> Tensor:
 def update_running_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked += 1
-    momentum = 1 / norm.num_batches_tracked.to(mean.dtype) if norm.momentum is None else norm.momentum
+    batches = norm.num_batches_tracked
+    if batches is not None:  # else whoever took the counter counts
+        batches += 1
+    momentum = 1 / batches.to(mean.dtype) if norm.momentum is None and batches is not None else norm.momentum
+    assert momentum is not None
     unbiased = variance * count / (count - 1).clamp(min=1)
     for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
         running += momentum * (new - running)

@@ -13,11 +13,12 @@ from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.devices import deterministic_algorithms, environment, find_device
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.evaluate import evaluate, replayed
 from pointnet.evaluation.structures import Structures
 from pointnet.evaluation.tasks import TASKS
 from pointnet.evaluation.trust import measure_trust
 from pointnet.models import PointNetModel, load_model
+from pointnet.models.own import is_own
 from pointnet.models.pretrained import Pretrained
 from pointnet.models.weights import save_config
 from pointnet.names import say
@@ -25,7 +26,7 @@ from pointnet.world import World
 
 from .claim import claimed
 from .loader import count_batches
-from .network import OF_NETWORK, Loss, Own, is_own
+from .network import OF_NETWORK, Loss, Own
 from .run import Run
 from .run_folder import CHECKPOINT, CONFIG, Result, check_epochs, check_free, read_config, write_config, write_result
 from .settings import TrainConfig
@@ -155,7 +156,7 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
 
     `check` is called between two steps, and two batches of validation; if it raises Stopped, the run is saved.
     """
-    structures = Structures.by(run.step.model, len(val))
+    structures, network = Structures.by(run.step.model, len(val)), replayed(run.evaluated, run.world)
     if run.epoch < run.config.epochs:
         log(legend(len(val) > 0))
     while run.epoch < run.config.epochs:
@@ -169,7 +170,7 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             # Of few clouds the loss often decides; it is that of training, as a smoothed network is never certain.
             smoothing = run.config.label_smoothing if run.passes > 1 else 0.0
             how: Any = {"num_points": run.config.num_points, "task": run.task}
-            how |= {"smoothing": smoothing, "structures": structures}
+            how |= {"smoothing": smoothing, "structures": structures, "network": network}
             scores = evaluate(run.evaluated, val, run.device, check, run.world, **how) if len(val) else {}
             validated = time.perf_counter() - started if len(val) else 0.0
         except Stopped:

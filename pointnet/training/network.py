@@ -14,6 +14,7 @@ from pointnet.layers import synchronize_norms
 from pointnet.layers.shared_mlp import scaled
 from pointnet.layers.tnet import TNET_WIDTHS
 from pointnet.models import MODELS, PointNetModel, load_model
+from pointnet.models.own import is_own
 from pointnet.models.weights import digest
 from pointnet.world import World
 
@@ -134,11 +135,6 @@ def make_model(
         start.put_into(model, TASKS[config.task].class_names(data), config.freeze)
     world.take_from_first(list(model.state_dict().values()))
     return model
-
-
-def is_own(model: nn.Module) -> bool:
-    """Whether the library did not write the network."""
-    return type(model).__module__.partition(".")[0] != __name__.partition(".")[0]
 
 
 @torch.no_grad()

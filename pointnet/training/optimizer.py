@@ -3,13 +3,16 @@
 import copy
 import itertools
 import math
+from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from pointnet.models import PointNetModel
+from pointnet.models.own import is_own
 
 from .settings import Optimization
 
@@ -65,15 +68,21 @@ class MovingAverage:
     """
 
     def __init__(self, model: PointNetModel, kept: float):
-        self.model, self.kept = copy.deepcopy(model).requires_grad_(False), kept
+        self.of, self.model, self.kept = model, copy.deepcopy(model).requires_grad_(False), kept
+        # One's own may replace its buffers; those of the library stay, and asking for them takes as long as a step.
+        self.tensors = None if is_own(model) else self._tensors()
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Moves the average towards the model after step n, from 1."""
         share = max(1 - self.kept, 9 / (step + 10))
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        floats = [(mean, now) for mean, now in pairs if mean.is_floating_point()]
-        torch._foreach_lerp_([mean for mean, _ in floats], [now for _, now in floats], share)
-        for mean, now in pairs:
-            if not mean.is_floating_point():
-                mean.copy_(now)
+        (means, floats), (copies, others) = self.tensors or self._tensors()
+        torch._foreach_lerp_(means, floats, share)
+        if others:
+            torch._foreach_copy_(copies, others)
+
+    def _tensors(self) -> Sequence[tuple[list[Tensor], list[Tensor]]]:
+        """The floats of the average and of the model, and what else they hold, such as counters."""
+        own, theirs = list(self.model.state_dict().values()), list(self.of.state_dict().values())
+        kinds = [own[i].is_floating_point() for i in range(len(own))]
+        return [([*compress(own, kept)], [*compress(theirs, kept)]) for kept in (kinds, [not kind for kind in kinds])]

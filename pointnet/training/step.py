@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pointnet.graph import Recorded
 from pointnet.models import PointNetModel
+from pointnet.models.own import is_own
 from pointnet.world import World
 
-from .graph import GraphedGradients
 from .losses import Teacher, distillation_loss, label_loss
-from .network import Loss, is_own
+from .network import Loss
 from .optimizer import MovingAverage
 from .settings import TrainConfig
 
@@ -36,7 +37,7 @@ class Step:
     Nothing in it waits for the device. A step whose loss or gradient is not finite changes neither weights nor running
     statistics: a flag on the device stops the optimizer, and the buffers are restored.
 
-    On a GPU forward and backward are recorded once and then replayed, with the same results (`GraphedGradients`).
+    On a GPU forward and backward are recorded once and then replayed, with the same results (`Recorded`).
 
     Several processes (`world`) each take their share of a batch and hold the same weights; norms, gradients and loss
     are those of the whole batch. Only the randomness differs between processes: augmentation and dropout.
@@ -65,7 +66,7 @@ class Step:
         # One process alone: what ranks send each other is not recorded, nor what others wrote, which may do anything.
         on_gpu = next(self.model.parameters()).is_cuda and self.world.size == 1
         on_gpu &= self.own_loss is None and not is_own(self.model)
-        self.graphed = GraphedGradients(self._gradients, list(self.model.parameters())) if on_gpu else None
+        self.graphed = Recorded(self._gradients, list(self.model.parameters())) if on_gpu else None
 
     def set_norm_momentum(self, momentum: float) -> None:
         """Sets the momentum of every batch norm. Recorded graphs hold the one they were recorded with."""
@@ -100,7 +101,7 @@ class Step:
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
-            self.average.update(self.model, self.schedule.last_epoch)  # which counts steps
+            self.average.update(self.schedule.last_epoch)  # which counts steps
         return StepResult(loss, logits, finite)
 
     def _gradients(
@@ -112,18 +113,16 @@ class Step:
         share: float = 1.0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward: -> loss, logits and whether all is finite; if not, the buffers are as before."""
-        buffers = list(self.model.buffers())
-        before = [buffer.clone() for buffer in buffers]
         self.optimizer.zero_grad(set_to_none=True)
-        loss, logits = self._loss(x, labels, category, structure)
-        loss = loss * share
-        if not self.graphed:
-            self.watch.lap("forward")
-        loss.backward()
+        with Statistics(self.model) as statistics:
+            loss, logits = self._loss(x, labels, category, structure)
+            loss = loss * share
+            if not self.graphed:
+                self.watch.lap("forward")
+            loss.backward()
         loss = loss.detach()
         finite = self._finish_gradients(loss)
-        for buffer, old in zip(buffers, before, strict=True):
-            buffer.copy_(torch.where(finite, buffer, old))
+        statistics.settle(finite)
         return loss, logits.detach(), finite
 
     def _loss(
@@ -154,7 +153,49 @@ class Step:
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.config.clip:
             torch._foreach_mul_(gradients, (self.config.clip / (norm + 1e-6)).clamp(max=1.0))
-        return loss.isfinite() & norm.isfinite()
+        return loss * 0 + norm * 0 == 0  # 0 times what is not finite is NaN; `isfinite` takes four kernels for each
+
+
+class Statistics:
+    """The buffers of a network in a step, which may have to be as before it.
+
+    All of one dtype are handled together, as their number is what a step on a GPU takes its time for. Likewise the
+    counters of its batch norms, by which nothing is computed but where a norm has no momentum: they stand still, and
+    count the step at its end.
+    """
+
+    def __init__(self, model: nn.Module):
+        norms = [] if is_own(model) else [each for each in model.modules() if isinstance(each, nn.BatchNorm1d)]
+        self.counting = [norm for norm in norms if norm.training and norm.momentum is not None]
+        self.model = model
+
+    def __enter__(self) -> Statistics:
+        self.counters = [norm.num_batches_tracked for norm in self.counting]
+        for norm in self.counting:
+            norm.num_batches_tracked = None
+        self.kinds: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in self.model.buffers():
+            self.kinds.setdefault(buffer.dtype, []).append(buffer)
+        self.before = [together(buffers) for buffers in self.kinds.values()]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for norm, counter in zip(self.counting, self.counters, strict=True):
+            norm.num_batches_tracked = counter
+
+    @torch.no_grad()
+    def settle(self, finite: Tensor) -> None:
+        """Counts the step, or restores what it changed if it was not finite."""
+        for buffers, old in zip(self.kinds.values(), self.before, strict=True):
+            kept = torch.where(finite, together(buffers), old).split([each.numel() for each in buffers])
+            torch._foreach_copy_(buffers, [each.view_as(own) for each, own in zip(kept, buffers, strict=True)])
+        if counters := [each for each in self.counters if each is not None]:
+            torch._foreach_add_(counters, [finite.to(torch.int64)] * len(counters))
+
+
+def together(tensors: list[Tensor]) -> Tensor:
+    """All their numbers, as one vector."""
+    return torch.cat([each.flatten() for each in tensors])
 
 
 class Stopwatch:
