@@ -41,11 +41,14 @@ USE = "## Intended use"
 SOURCES = {
     "modelnet40": "ModelNet40 (Wu et al., CVPR 2015), as 1,024 points per shape",
     "shapes": "Shapes, the data set that this library makes (16 classes of furniture and vessels)",
+    "shapenetpart": "Meshes of the Princeton Segmentation Benchmark (Chen, Golovinskiy, Funkhouser, SIGGRAPH 2009), "
+    "2,500 points with normals on each, in the layout of ShapeNetPart",
 }
 LICENCES = {
     "modelnet40": "The weights are under the library's licence. ModelNet's models belong to their authors and were "
     "collected for academic research: consider that before you use these weights.",
     "shapes": "The weights and the data are under the library's licence.",
+    "shapenetpart": "The weights are under the library's licence. The meshes belong to their authors.",
 }
 
 
@@ -173,13 +176,15 @@ def on_samples(model: Pretrained) -> Tensor:
 
     In float64, in which no rounding decides between two neighbours that are almost as far.
     """
-    data = samples()
+    data = samples(normals=len(Contract.of(model).channels) > 3)
     logits = copy.deepcopy(model).double()(data.batch(slice(None))[0][:, :, : data.num_points].double())
     return logits if logits.dim() == 2 else logits.mean(2)
 
 
-def samples() -> LabelledClouds:
-    """The clouds that come with the repository, in the library's frame."""
+def samples(normals: bool) -> LabelledClouds:
+    """The clouds that come with the repository, in the library's frame; those with normals have 256 points."""
+    if normals:
+        return ModelNet(SAMPLES / "modelnet40_normal_resampled", "test", num_points=256, normals=True)
     return ModelNet(SAMPLES, "test", num_points=1024)
 
 
