@@ -1,4 +1,4 @@
-"""PointNet++ and DGCNN by the names of their PyTorch forms, written down anew on the textbook's sampling and graphs."""
+"""PointNet++, DGCNN and PointNeXt by the names of their PyTorch forms, written down anew on the textbook's sampling."""
 
 from itertools import pairwise
 
@@ -101,3 +101,66 @@ class PortDGCNN(nn.Module):
         x = torch.cat([torch.max(x, 2)[0], torch.mean(x, 2)], 1)
         x = F.leaky_relu(self.bn6(self.linear1(x)), 0.2)
         return self.linear3(F.leaky_relu(self.bn7(self.linear2(x)), 0.2))
+
+
+def block(
+    convolution: type[nn.Module], norm: type[nn.Module], c: int, d: int, activation: bool = True
+) -> nn.Sequential:
+    """OpenPoints' blocks: a linear map without bias, a norm, and a ReLU."""
+    size = () if convolution is nn.Linear else (1,)
+    return nn.Sequential(convolution(c, d, *size, bias=False), norm(d), *([nn.ReLU()] if activation else []))
+
+
+class NextStage(nn.Module):
+    """OpenPoints' `SetAbstraction` of two layers with a residual sum; without a radius all points are one group."""
+
+    def __init__(self, c: int, d: int, radius: float | None = None, most: int = 0, normalize_dp: bool = True):
+        super().__init__()
+        self.radius, self.most, self.normalize_dp = radius, most, normalize_dp
+        if radius is not None:
+            self.skipconv = nn.Sequential(nn.Conv1d(c, d, 1))
+        layers = [(3 + c, c, True), (c, d, False)] if radius is not None else [(3 + c, d, True), (d, d, True)]
+        self.convs = nn.Sequential(*(block(nn.Conv2d, nn.BatchNorm2d, *each) for each in layers))
+
+    def forward(self, pf: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        p, f = pf
+        if self.radius is None:
+            return p, self.convs(torch.cat([p.mT, f], 1).unsqueeze(2)).amax(3)
+        chosen = farthest(p, p.shape[1] // 2)
+        new = taken(p, chosen)
+        index = balls(self.radius, self.most, p, new)
+        dp = taken(p, index) - new.unsqueeze(2)
+        dp = dp / self.radius if self.normalize_dp else dp
+        groups = torch.cat([dp, taken(f.mT, index)], 3).permute(0, 3, 1, 2)
+        return new, F.relu(self.convs(groups).amax(3) + self.skipconv(taken(f.mT, chosen).mT))
+
+
+class NextStem(nn.Module):
+    def __init__(self, c: int, d: int):
+        super().__init__()
+        self.convs = nn.Sequential(nn.Sequential(nn.Conv1d(c, d, 1)))
+
+    def forward(self, pf: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return pf[0], self.convs(pf[1])
+
+
+class PortPointNext(nn.Module):
+    """OpenPoints' `BaseCls` of a `PointNextEncoder`, pointnext-s.yaml, of levels (radius, K); logits."""
+
+    def __init__(self, levels: list, k: int = 40, channels: int = 3, width: int = 32, normalize_dp: bool = True):
+        super().__init__()
+        stages: list[nn.Module] = [NextStem(channels, width)]
+        for i, (radius, most) in enumerate(levels):
+            stages.append(NextStage(width * 2**i, width * 2 ** (i + 1), radius, most, normalize_dp))
+        width *= 2 ** len(levels)
+        stages.append(NextStage(width, width))
+        self.encoder, self.prediction = nn.Module(), nn.Module()
+        self.encoder.encoder = nn.Sequential(*(nn.Sequential(stage) for stage in stages))
+        head = [block(nn.Linear, nn.BatchNorm1d, *each) for each in ((width, 512), (512, 256))]
+        self.prediction.head = nn.Sequential(
+            head[0], nn.Dropout(0.5), head[1], nn.Dropout(0.5), nn.Sequential(nn.Linear(256, k))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, feature = self.encoder.encoder((x[:, :3].mT, x))
+        return self.prediction.head(feature.squeeze(2))

@@ -1,13 +1,14 @@
-"""Weights of the PyTorch forms of PointNet++ and DGCNN, read as models of ours that compute the same."""
+"""Weights of the PyTorch forms of PointNet++, DGCNN and PointNeXt, read as models of ours that compute the same."""
 
 import pytest
 import torch
 
-from pointnet import DGCNNClassifier, PointNet2Classifier, load_model
+from pointnet import DGCNNClassifier, PointNet2Classifier, PointNextClassifier, load_model
 from pointnet import __main__ as command_line
+from pointnet.models import pointnext
 from pointnet.models.pointnet2 import LEVELS
 from pointnet.models.ports import load_port
-from tests.family_ports import PortDGCNN, PortPointNet2
+from tests.family_ports import PortDGCNN, PortPointNet2, PortPointNext
 from tests.helpers import error_of
 from tests.ports import trained
 
@@ -17,16 +18,29 @@ FEW = {
 }
 
 
+FEW_OF_NEXT = [(0.8, 6), (1.2, 6), (1.8, 6), (2.7, 6)]
+KINDS = {"dgcnn": DGCNNClassifier, "next": PointNextClassifier, "next, as they lie": PointNextClassifier}
+
+
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """Few centres, neighbours and channels."""
     for name, levels in FEW.items():
         monkeypatch.setitem(LEVELS, name, levels)
+    monkeypatch.setattr(pointnext, "LEVELS", FEW_OF_NEXT)
 
 
 def network(name: str, channels: int = 3):
     torch.manual_seed(0)
-    return trained(PortDGCNN(5, channels) if name == "dgcnn" else PortPointNet2(FEW[name], 5, channels), channels)
+    if name == "dgcnn":
+        return trained(PortDGCNN(5, channels), channels)
+    if name in KINDS:
+        port = PortPointNext(FEW_OF_NEXT, 5, channels, normalize_dp=name == "next")
+        for norm in (each for each in port.modules() if isinstance(each, torch.nn.BatchNorm2d)):
+            torch.nn.init.normal_(norm.weight, 1, 0.5)
+        torch.nn.init.normal_(port.prediction.head[4][0].weight)  # else all clouds get about the same logits
+        return trained(port, channels)
+    return trained(PortPointNet2(FEW[name], 5, channels), channels)
 
 
 def saved(port, path, wrap=lambda state: state):
@@ -36,12 +50,14 @@ def saved(port, path, wrap=lambda state: state):
 
 @pytest.mark.parametrize("up", ["z", "y"])
 @pytest.mark.parametrize(("name", "channels"), [
-    ("single", 3), ("single", 6), ("multi", 3), ("multi", 6), ("dgcnn", 3),
+    ("single", 3), ("single", 6), ("multi", 3), ("multi", 6), ("dgcnn", 3), ("next", 3),
+    ("next", 6), ("next, as they lie", 3),
 ])  # fmt: skip
 def test_a_ports_classifier_becomes_ours_and_computes_the_same(tmp_path, name, channels, up):
     port = network(name, channels)
-    model = load_port(saved(port, tmp_path / "x.pth", lambda state: {"epoch": 3, "model_state_dict": state}), up=up)
-    assert (type(model), model.training) == (DGCNNClassifier if name == "dgcnn" else PointNet2Classifier, False)
+    path = saved(port, tmp_path / "x.pth", lambda state: {"epoch": 3, "model_state_dict": state})
+    model = load_port(path, up=up, normalize_dp=name != "next, as they lie")
+    assert (type(model), model.training) == (KINDS.get(name, PointNet2Classifier), False)
     assert model.classes == tuple(f"class {i}" for i in range(5))
     x = torch.randn(3, channels, 40)
     theirs = x if up == "z" else x[:, [0, 2, 1, 3, 5, 4][:channels]]
@@ -57,6 +73,11 @@ def test_a_ports_classifier_becomes_ours_and_computes_the_same(tmp_path, name, c
 
 def test_the_published_widths_are_theirs(monkeypatch, tmp_path):
     monkeypatch.undo()
+    for width in (32, 64):
+        port = PortPointNext(pointnext.LEVELS, 40, 4, width)
+        model = load_port(saved(port, tmp_path / f"{width}.pth"))
+        assert model.arguments["in_channels"] == 4
+        assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in port.parameters())
     for scales in ("single", "multi"):
         port = PortPointNet2(LEVELS[scales], 40, 6)
         model = load_port(saved(port, tmp_path / f"{scales}.pth"))
@@ -75,12 +96,15 @@ def test_a_state_without_the_second_names_of_its_norms_is_read(tmp_path):
 
 
 def test_convert_writes_a_folder_and_says_what_it_supposed(tmp_path, capsys):
-    for name, said in (("single", "a PointNet++ of 5 classes"), ("dgcnn", "a DGCNN of 5 classes")):
+    kinds = (("single", "a PointNet++ of 5 classes"), ("dgcnn", "a DGCNN of 5 classes"), ("next", "a PointNeXt of 5 c"))
+    for name, said in kinds:
         path = saved(network(name), tmp_path / f"{name}.pth")
         assert command_line.main(["convert", str(path)]) == 0
         printed = capsys.readouterr().out
         assert said in printed
         assert ("its graphs have 20 neighbours, the port's --k where it is not given" in printed) == (name == "dgcnn")
+        assert ("its radii and neighbours are those of pointnext-s.yaml" in printed) == (name == "next")
+        assert ("add --normalize_dp false" in printed) == (name == "next")
         x = torch.randn(2, 3, 30)
         assert torch.equal(load_model(tmp_path / name)(x), load_port(path)(x))
 
@@ -88,10 +112,12 @@ def test_convert_writes_a_folder_and_says_what_it_supposed(tmp_path, capsys):
 @pytest.mark.parametrize(("name", "changed", "message"), [
     ("single", {"sa2.mlp_convs.0.weight": torch.zeros(16, 9, 1, 1)}, r"sa2.mlp_convs.0.weight must be \(16, 27\), got"),
     ("multi", {"sa4.conv_blocks.0.0.weight": torch.zeros(3)}, "no network of theirs has sa4.conv_blocks.0.0.weight"),
+    ("next", {"encoder.encoder.1.1.convs.convs.0.0.weight": torch.zeros(3)}, "no network of theirs has encoder"),
+    ("next", {"encoder.encoder.2.0.convs.0.0.weight": torch.zeros(64, 64, 1, 1)}, r"enc.*2.0.*\(64, 67\)"),
     ("dgcnn", {"conv5.0.weight": torch.zeros(512, 512, 1)}, r"conv5.0.weight must be \(1024, 512\), got \(512"),
 ])  # fmt: skip
 def test_networks_of_other_layers_are_refused_by_the_layer(tmp_path, capsys, name, changed, message):
     path = saved(network(name), tmp_path / "x.pth", lambda state: state | changed)
-    with pytest.raises(ValueError, match=f"not a PointNet or DGCNN of a known port: {message}"):
+    with pytest.raises(ValueError, match=f"not a PointNet, DGCNN or PointNeXt of a known port: {message}"):
         load_port(path)
     assert str(path) in error_of(capsys, command_line.main, ["convert", str(path)])

@@ -1,4 +1,4 @@
-"""`python -m pointnet convert`: the weights of another PyTorch PointNet, PointNet++ or DGCNN as a model folder."""
+"""`python -m pointnet convert`: the weights of another PyTorch PointNet or of its family as a model folder."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from pointnet.models import (
     PointNetEmbedder,
     PointNetPartSegmenter,
     PointNetSegmenter,
+    PointNextClassifier,
     Pretrained,
 )
 from pointnet.models.ports import load_port
@@ -35,7 +36,7 @@ def run(flags: Namespace) -> int:
         raise ValueError(f"{flags.classes}: must be UTF-8 text, one class name a line") from error
     try:
         classes = [line.strip() for line in lines if line.strip()]
-        model = load_port(file, classes, flags.up, dict(SHAPENETPART.values()))
+        model = load_port(file, classes, flags.up, dict(SHAPENETPART.values()), flags.normalize_dp == "true")
     except ValueError as error:
         if not (file.is_dir() or file.suffix.lower() in SUFFIXES):
             raise
@@ -54,6 +55,7 @@ def what_it_is(model: Pretrained) -> str:
     kinds: dict[type[Pretrained], str] = {
         PointNet2Classifier: f"a PointNet++ of {count} classes",
         DGCNNClassifier: f"a DGCNN of {count} classes",
+        PointNextClassifier: f"a PointNeXt of {count} classes",
         PointNetClassifier: f"a model of {count} classes",
         PointNetPartSegmenter: f"a model of {count} parts of {f'{categories} categories' if categories else 'objects'}",
         PointNetSegmenter: f"a model of {count} classes of points in scenes",
@@ -71,6 +73,10 @@ def what_was_taken(model: Pretrained, flags: Namespace) -> Iterator[str]:
         yield f"if it was trained on clouds with y up, as {known}, convert it with --up y"
     if isinstance(model, DGCNNClassifier):
         yield f"its graphs have {model.arguments['neighbours']} neighbours, the port's --k where it is not given"
+    if isinstance(model, PointNextClassifier):
+        yield "its radii and neighbours are those of pointnext-s.yaml, which the file does not hold"
+    if isinstance(model, PointNextClassifier) and flags.normalize_dp == "true":
+        yield "if its settings do not say normalize_dp: True (normalize_xyz is ignored), add --normalize_dp false"
     if contract.categories:
         yield f"it must be told each object's category, in this order: {', '.join(contract.categories)}"
     if model.classes and not flags.classes:

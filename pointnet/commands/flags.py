@@ -211,12 +211,14 @@ def export(parser: ArgumentParser) -> None:
 def convert(parser: ArgumentParser) -> None:
     """Read the weights of a network that was trained with a popular PyTorch port of PointNet into a model folder that
     computes the same: of yanx27/Pointnet_Pointnet2_pytorch and fxia22/pointnet.pytorch the classifiers, PointNet++ too,
-    the networks for parts and for scenes; the classifiers of vinits5/learning3d and WangYueFt/dgcnn, DGCNN too; their
-    encoders alone; and networks with the same names. No code in the file is run."""
+    the networks for parts and for scenes; the classifiers of vinits5/learning3d, WangYueFt/dgcnn (DGCNN too) and
+    guochengqian/PointNeXt (S); their encoders alone; and networks with the same names. No code in the file is run."""
     parser.add_argument("file", help="the file that the port saved, such as best_model.pth")
     parser.add_argument("--out", help="the folder to write (default: the file's name without its suffix)")
     parser.add_argument("--classes", help="a text file of class names, one a line, in the order of the labels")
     parser.add_argument("--up", default="z", help="the up axis in training: z, or y as in ModelNet's HDF5 and text")
+    text = "of a PointNeXt: its setting, whether coordinates in a ball are divided by the radius"
+    parser.add_argument("--normalize_dp", default="true", choices=("true", "false"), help=text)
 
 
 def embed(parser: ArgumentParser) -> None:

@@ -3,8 +3,8 @@
 Known are the networks of yanx27/Pointnet_Pointnet2_pytorch (classifier, parts, scenes), fxia22/pointnet.pytorch
 (classifier, `PointNetDenseCls`), vinits5/learning3d (`feature_model.conv1`, `linear1`) and of WangYueFt/dgcnn
 (`PointNet`: `conv1`, `linear1`), what was made from them with the same names, and their encoders alone. Their names
-become those of the first (`feat.stn.conv1.weight`, ...). Of PointNet++ and DGCNN see `family_ports`. They differ from
-the published networks:
+become those of the first (`feat.stn.conv1.weight`, ...). Of PointNet++, DGCNN and PointNeXt see `family_ports`. They
+differ from the published networks:
 
 - the first two have three shared layers, 64 | 128, 1024 (for parts five), and no ReLU before the max: ordinary options
   of `PointNetEncoder`; the other two have five layers and no T-Net;
@@ -52,7 +52,7 @@ OTHERS = {
     r"fp\d\.": "a PointNet++ that labels points",
     r"sa\d\.(mlp_convs|conv_blocks|mlps?)\.|SA_modules\.": "a PointNet++ that is no classifier of yanx27's port",
     r"conv\d\.0\.weight": "a DGCNN that is no classifier of the released form",
-    r"encoder\.encoder\.\d": "a PointNeXt, or another network of OpenPoints",
+    r"encoder\.encoder\.\d": "a PointNeXt that is no classifier, or another network of OpenPoints",
     r"pre_blocks_list\.": "a PointMLP",
     r".*(q_conv|attn|transformer)": "a transformer of points",
     r"encoder\.mlp1\.layers\.": "the weights of this library's own network; build it and use load_state_dict",
@@ -60,7 +60,11 @@ OTHERS = {
 
 
 def load_port(
-    path: AnyPath, classes: Sequence[str] = (), up: str = "z", parts: Mapping[str, Sequence[str]] | None = None
+    path: AnyPath,
+    classes: Sequence[str] = (),
+    up: str = "z",
+    parts: Mapping[str, Sequence[str]] | None = None,
+    normalize_dp: bool = True,
 ) -> PointNetModel | Family:
     """The network whose state dict a port saved, as a model of ours; in eval mode, in float32, on the CPU.
 
@@ -76,6 +80,8 @@ def load_port(
             "y": it takes the same points with y and z exchanged, and normals too, as this library reads ModelNet's
             HDF5 and text releases and ShapeNetPart, which have y up.
         parts: category -> its parts, in the order of the labels, for a network of as many categories and parts.
+        normalize_dp: of a PointNeXt, that setting of its `group_args`: whether the coordinates in a ball are divided by
+            its radius. Code that knows `normalize_dp` ignores `normalize_xyz`, which is False then.
 
     Raises:
         ValueError: another kind of file, a damaged one, or another network; the message names the file. Names for
@@ -88,10 +94,12 @@ def load_port(
     try:
         sizes = [*map(len, (parts or {}).values())]
         with no_larger_than(state):
-            model: Any = family_model(state) if is_of_family(state) else _model_of(_common_names(state), sizes)
+            model: Any = (
+                family_model(state, normalize_dp) if is_of_family(state) else _model_of(_common_names(state), sizes)
+            )
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         reason, kind = f"no {error}" if isinstance(error, KeyError) else error, "PointNet"
-        kind += " or DGCNN" if is_of_family(state) else ""
+        kind += ", DGCNN or PointNeXt" if is_of_family(state) else ""
         raise ValueError(f"{path}: not a {kind} of a known port: {printable(' '.join(str(reason).split()))}") from error
     if classes and len(classes) != model.num_outputs:
         raise ValueError(f"{path}: has {model.num_outputs} classes, got {len(classes)} names")
