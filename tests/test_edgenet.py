@@ -30,6 +30,7 @@ def clouds(points: int, channels: int = 3, count: int = 3) -> torch.Tensor:
 
 def on_pairs(layer: EdgeMax, points, features, centres, neighbours) -> torch.Tensor:
     """What an EdgeMax says of itself, of all pairs."""
+    centres = torch.arange(neighbours.shape[1]).expand(len(points), -1) if centres is None else centres
     relative = (gather(points, neighbours) - gather(points, centres).unsqueeze(3)) / layer.radius
     near, own = gather(features, neighbours), gather(features, centres)
     near = near - own.unsqueeze(3) if layer.residual else near
@@ -44,9 +45,10 @@ def test_its_parameters_and_multiply_adds_are_an_eighteenth_of_pointnets():
     model = EdgeNetClassifier()
     assert sum(p.numel() for p in model.parameters()) == 906_696
     counted = count_multiply_adds(WithStructure(model), torch.randn(1, 3, 1024))
-    of_points = 1024 * 3 * 32 + 512 * 35 * 96 + 128 * (32 * 96 + 99 * 96 + 2 * 96 * 192 + 99 * 256)
-    of_cloud = 32 * (96 * 256 + 2 * 256 * 512 + 259 * 512) + 512 * 512 + 512 * 256 + 256 * 40
-    assert counted == of_points + of_cloud == 25_212_928
+    of_points = 1024 * 3 * 32 + 512 * 35 * 96 + 128 * (99 * 96 + 2 * 96 * 192 + 99 * 256)
+    of_centres = 512 * 3 * 32 + 128 * 35 * 96 + 32 * 99 * 256
+    of_cloud = 32 * (2 * 256 * 512 + 259 * 512) + 512 * 512 + 512 * 256 + 256 * 40
+    assert counted == of_points + of_centres + of_cloud == 25_323_520
 
 
 class WithStructure(nn.Module):
@@ -64,13 +66,14 @@ class WithStructure(nn.Module):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("channels", [0, 4])
 @pytest.mark.parametrize("residual", [True, False])
-def test_an_edge_max_is_what_it_says_of_all_pairs(residual, channels, training):
+@pytest.mark.parametrize("some", [True, False])  # of the points are centres, or the first are
+def test_an_edge_max_is_what_it_says_of_all_pairs(some, residual, channels, training):
     if residual and not channels:
         return
     torch.manual_seed(2)
     layer = trained_looking(EdgeMax(channels, channels or 5, 0.3, residual)).train(training)
     plain, found = copy.deepcopy(layer), []
-    centres, neighbours = torch.randint(20, (2, 9)), torch.randint(20, (2, 9, 6))
+    centres, neighbours = torch.randint(20, (2, 9)) if some else None, torch.randint(20, (2, 9, 6))
     for each, function in (
         (layer, lambda *given: layer(*given, None)),
         (plain, lambda *given: on_pairs(plain, *given)),

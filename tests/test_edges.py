@@ -124,7 +124,7 @@ def test_groups_equal_the_definition_in_value_gradients_and_running_statistics(*
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("make", [Edges, Groups])
 def test_blocks_change_nothing(make, activation, monkeypatch):
-    monkeypatch.setattr(edges, "BLOCK", {"cpu": 200})
+    monkeypatch.setattr(edges, "BLOCK", 200)
     monkeypatch.setattr(groups, "ROWS", {"cpu": 25})
     assert_fast_is_exact(make(activation=activation))
     assert_fast_is_exact(make(neighbours=300, centres=3))
@@ -267,7 +267,7 @@ def test_gradients_of_gradients_are_refused_in_one_line():
 
 @pytest.mark.parametrize(("make", "most"), [(Edges, 4_000), (Groups, 12_000)])  # a block, or the points that are given
 def test_no_tensor_of_pairs_ever_exists(make, most, monkeypatch):
-    monkeypatch.setattr(edges, "BLOCK", {"cpu": 4000})
+    monkeypatch.setattr(edges, "BLOCK", 400)
     monkeypatch.setattr(groups, "ROWS", {"cpu": 64})
     problem = make(clouds=2, out=16, centres=100, neighbours=10)
     numbers = []

@@ -213,3 +213,19 @@ def test_masked_batch_norm_counts_in_single_precision_under_half():
         y, wanted = mlp(x, lengths=lengths), reference(x)
     assert y.dtype == wanted.dtype == torch.bfloat16
     torch.testing.assert_close(mlp.state_dict(), reference.state_dict(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_points_stored_as_rows_give_the_same_and_stay_so(training):
+    torch.manual_seed(0)
+    mlp = SharedMLP([5, 8, 6]).double().train(training)
+    found = []
+    for rows in (True, False):
+        each, x = copy.deepcopy(mlp), torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(1)).double()
+        x = (x if rows else x.transpose(1, 2).contiguous()).requires_grad_()
+        y = each(x.transpose(1, 2) if rows else x)
+        assert y.transpose(1, 2).is_contiguous() == rows
+        grad, *grads = torch.autograd.grad(y.square().sum(), [x, *each.parameters()])
+        found.append([y.detach(), grad.transpose(1, 2) if rows else grad, *grads, *each.buffers()])
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)

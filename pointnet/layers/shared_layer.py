@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.ops.aligned import Transform, align, fold_transform
-from pointnet.ops.masked import Mask, batch_norm, fill_padding, has_hooks
+from pointnet.ops.masked import Mask, batch_norm, fill_padding, has_hooks, stored_as_rows
 from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
 from pointnet.ops.products import linear_map
 from pointnet.ops.ranks import MARK, Ranks, group_of
@@ -50,7 +50,7 @@ class SharedLayer(nn.Module):
         z = self.project(x, context, transform)
         if self.norm is not None:
             z = batch_norm(z, self.norm, mask)
-        if type(self.activation) is nn.ReLU and not self.has_hooks():
+        if type(self.activation) is nn.ReLU and not stored_as_rows(z) and not self.has_hooks():
             z = z.relu_()  # in place: z is this layer's own, and nothing before it needs its values again
         elif self.activation is not None:
             z = self.activation(z)

@@ -21,7 +21,7 @@ from pointnet.layers.shared_layer import BatchNormLast, shape_hint
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.edges import pooled_edges
 from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, point_mask
-from pointnet.ops.neighbours import farthest_point_sampling, gather, knn
+from pointnet.ops.neighbours import farthest_point_sampling, gather, knn, of_all_clouds
 
 from .pretrained import Pretrained
 
@@ -98,21 +98,37 @@ class EdgeMax(nn.Module):
         self.skip = nn.Linear(channels, out_channels, bias=False) if channels and not residual else None
         self.norm = BatchNormLast(nn.BatchNorm1d(out_channels))
 
-    def forward(self, points: Tensor, features: Tensor, centres: Tensor, neighbours: Tensor, mask: Mask) -> Tensor:
-        """points (B, 3, N), features (B, C, N), centres (B, S), neighbours (B, S, K), the mask of centres (B, 1, S)."""
-        of_points, of_features = self.edge.weight.split([3, features.shape[1]], 1)
-        places = applied(of_points, points / self.radius)
-        b = places + applied(of_features, features) if features.shape[1] else places
-        a = -gather(b if self.residual else places, centres)
-        if self.skip is not None:
-            a = a + applied(self.skip.weight, gather(features, centres))
-        y = batch_norm(pooled_edges(a, b, neighbours, None, None, mask), self.norm.norm, mask)
-        return fill_padding(F.relu(y + gather(features, centres) if self.residual else y), mask)
+    def forward(
+        self, points: Tensor, features: Tensor, centres: Tensor | None, neighbours: Tensor, mask: Mask
+    ) -> Tensor:
+        """-> (B, D, S), stored as rows; fastest where points and features are.
+
+        Args:
+            points, features: (B, 3, N), (B, C, N).
+            centres: (B, S) indices of points; None: the first S of them.
+            neighbours: (B, S, K).
+            mask: of centres, (B, 1, S).
+        """
+        near = torch.cat([points.transpose(1, 2) / self.radius, features.transpose(1, 2)], 2)
+        weight, size = self.edge.weight, neighbours.shape[1]
+        b = F.linear(near, weight)
+        if self.residual:
+            a = -of_centres(b, centres, size)
+        else:
+            of_own = -weight[:, :3] if self.skip is None else torch.cat([-weight[:, :3], self.skip.weight], 1)
+            a = F.linear(of_centres(near, centres, size), of_own)
+        z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask)
+        y = batch_norm(z, self.norm.norm, mask)
+        if self.residual:
+            y = y + of_centres(features.transpose(1, 2), centres, size).transpose(1, 2)
+        return fill_padding(F.relu(y), mask)
 
 
-def applied(weight: Tensor, x: Tensor) -> Tensor:
-    """W x of each point, stored as rows: (D, C), (B, C, N) -> (B, D, N)."""
-    return F.linear(x.transpose(1, 2), weight).transpose(1, 2)
+def of_centres(rows: Tensor, centres: Tensor | None, count: int) -> Tensor:
+    """The rows (B, N, C) at the centres (B, S), or the first so many: (B, S, C)."""
+    if centres is None:
+        return rows[:, :count].contiguous()
+    return rows.flatten(0, 1).index_select(0, of_all_clouds(centres, rows.shape[1])).unflatten(0, centres.shape)
 
 
 class EdgeNetClassifier(Pretrained, name="edgenet"):
@@ -120,7 +136,7 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
 
     Levels of 512, 128 and 32 centres with 32, 96 and 256 channels, each an `EdgeMax` on 16 to 24 neighbours; at 128
     also a residual one; then residual shared layers. One shared layer of 512 and a max over the 32, then 512, 256 with
-    dropout and one Linear. 906,696 parameters at 40 classes and 25.2 M multiply-adds per cloud of 1,024 points, an
+    dropout and one Linear. 906,696 parameters at 40 classes and 25.3 M multiply-adds per cloud of 1,024 points, an
     eighteenth of PointNet's; to find centres and neighbours takes longer than these do. Training finds them once per
     cloud (`find_structure`). The radii are for clouds in the unit sphere.
 
@@ -183,11 +199,12 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
         two, three = one[:, :, : CENTRES[1]], one[:, :, : CENTRES[2]]
         mask1, mask2, mask3 = (None if lengths is None else point_mask(lengths, each) for each in (one, two, three))
         f = self.level1(points, features, centres, near1, mask1)
-        order = torch.arange(two.shape[2], device=x.device).expand(len(x), -1)
-        f = self.level2(one, f, order, near2, mask2)
-        f = self.within2(two, f, order, near22, mask2)
+        f = self.level2(one, f, None, near2, mask2)
+        f = self.within2(two, f, None, near22, mask2)
         f = F.relu(f + self.mlp2(f, lengths=lengths))
-        f = self.level3(two, f, order[:, : three.shape[2]], near3, mask3)
+        f = self.level3(two, f, None, near3, mask3)
         f = F.relu(f + self.mlp3(f, lengths=lengths))
-        pooled = self.mlp.max_pool(torch.cat([f, three], 1), lengths=lengths)
+        last = torch.cat([f.transpose(1, 2), three.transpose(1, 2)], 2).transpose(1, 2)
+        # With so few points, what is pooled is no larger than what came before.
+        pooled = fill_padding(self.mlp(last, lengths=lengths), mask3, -torch.inf).amax(2)
         return self.logits(self.head(pooled))

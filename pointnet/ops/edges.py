@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .masked import Mask, batch_norm, fill_padding
-from .neighbours import gather
+from .neighbours import gather, of_all_clouds
 from .pooled import FALLING_THEN_RISING, Activation, Norm, makes_a_graph, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 
-# Gathered numbers that are at hand at a time: on a CPU they stay in a core's cache; a GPU needs more work.
-BLOCK = {"cpu": 2**18}
+# Numbers of a block of centres on a CPU: a few such blocks stay in a core's cache.
+BLOCK = 2**16
 
 
 def edges_definition(
@@ -59,7 +59,7 @@ def pooled_edges(
     single = torch.promote_types(a.dtype, torch.float32)
     a, b = fill_padding(a, mask).to(single), b.to(single)
     both = type(activation) in FALLING_THEN_RISING
-    ends = edge_extremes(b, neighbours, both, signs(a[0], norm))
+    ends = edge_extremes(b, neighbours, both, None if norm is None else signs(a[0], norm))
     z = a.transpose(1, 2) + (ends if mask is None else ends.masked_fill(~mask.transpose(1, 2), 0))
     y = z if norm is None else normalize(z, norm, partial(_statistics, a, b, neighbours, norm, mask))
     if activation is not None:
@@ -99,26 +99,51 @@ def _edge_extremes(
     b: Tensor, neighbours: Tensor, rising: Tensor | None, both: bool, learns: bool
 ) -> tuple[Tensor, Tensor]:
     """-> values (1 or 2, B, S, D), and which of the K neighbours won, the same of small integers, if it `learns`."""
-    (clouds, channels, _), (centres, most) = b.shape, neighbours.shape[1:]
+    (clouds, channels, points), (centres, most) = b.shape, neighbours.shape[1:]
     values = b.new_empty(1 + both, clouds, centres, channels)
-    slots = torch.empty(values.shape if learns else (0,), dtype=slot_type(most), device=b.device)
-    step = max(1, BLOCK.get(b.device.type, 2**26) // (most * channels))
-    kept = b.new_empty(min(step, centres) * most, channels)
-    for cloud in range(clouds):
-        rows = b[cloud].T.contiguous()
-        rows = rows if rising is None else rows * rising
-        for first in range(0, centres, step):
+    slots = torch.zeros(values.shape if learns else (0,), dtype=slot_type(most), device=b.device)
+    rows = (b if rising is None else b * rising.unsqueeze(1)).transpose(1, 2).reshape(-1, channels)
+    indices = of_all_clouds(neighbours, points)
+    ends, won = values.flatten(1, 2), slots.view(-1, clouds * centres, channels) if learns else None
+    if b.device.type == "cpu":
+        _extremes_by_slot(rows, indices, ends, won)
+    else:
+        step = max(1, 2**26 // (most * channels))
+        for first in range(0, len(indices), step):
             some = slice(first, first + step)
-            indices = neighbours[cloud, some].flatten()
-            gathered = torch.index_select(rows, 0, indices, out=kept[: len(indices)]).view(-1, most, channels)
+            gathered = rows.index_select(0, indices[some].flatten()).view(-1, most, channels)
             for plane in range(1 + both):
-                best = values[plane, cloud, some]
-                (torch.amin if plane else torch.amax)(gathered, 1, out=best)
-                if learns:
-                    slots[plane, cloud, some] = first_of(gathered, best)
-                if rising is not None:
-                    best *= rising
-    return values, slots
+                ends[plane, some] = gathered.amin(1) if plane else gathered.amax(1)
+                if won is not None:
+                    won[plane, some] = first_of(gathered, ends[plane, some])
+    return values if rising is None else values.mul_(rising), slots
+
+
+def _extremes_by_slot(rows: Tensor, indices: Tensor, ends: Tensor, won: Tensor | None) -> None:
+    """Writes the largest, and with two planes the smallest, of the rows (R, D) at indices (P, K) to ends (1 or 2, P, D)
+    and the first slot that has it to `won`, which is 0.
+
+    A block of centres sees one neighbour after the other. NumPy compares several times as fast as PyTorch, and numbers
+    of a byte are fast; slots rise, so the last that was better is the largest.
+    """
+    table, of_slots, best = rows.numpy(), indices.T.contiguous().numpy(), ends.numpy()
+    slots = None if won is None else won.numpy()
+    step = max(1, BLOCK // table.shape[1])
+    kept, kept_better = np.empty((step, table.shape[1]), table.dtype), np.empty((step, table.shape[1]), np.bool_)
+    for first in range(0, of_slots.shape[1], step):
+        some = slice(first, first + step)
+        table.take(of_slots[0, some], 0, best[0, some], "clip")
+        best[1:, some] = best[0, some]
+        for slot, taken in enumerate(of_slots[1:, some], 1):
+            row, better = kept[: len(taken)], kept_better[: len(taken)]
+            table.take(taken, 0, row, "clip")
+            for plane, end in enumerate(best[:, some]):
+                if slots is not None:
+                    (np.less if plane else np.greater)(row, end, out=better)
+                    of_better = better.view(np.uint8).astype(slots.dtype, copy=False)
+                    of_better *= slots.dtype.type(slot)
+                    np.maximum(slots[plane, some], of_better, out=slots[plane, some])
+                (np.minimum if plane else np.maximum)(row, end, out=end)
 
 
 def slot_type(most: int) -> torch.dtype:
@@ -145,12 +170,14 @@ def first_of(gathered: Tensor, values: Tensor) -> Tensor:
 
 def _edge_extremes_backward(grad: Tensor, b: Tensor, neighbours: Tensor, slots: Tensor) -> Tensor:
     """-> the gradient of b (B, D, N), stored as rows: S * D numbers of each plane go to their winners."""
-    rows = b.new_zeros(b.shape[0], b.shape[2], b.shape[1])
-    for plane in range(len(grad)):
-        for cloud, indices in enumerate(neighbours):
-            winners = indices.gather(1, slots[plane, cloud].long())
-            rows[cloud].scatter_add_(0, winners, grad[plane, cloud].contiguous())
-    return rows.transpose(1, 2)
+    clouds, channels, points = b.shape
+    total = b.new_zeros(clouds * points * channels)
+    places = of_all_clouds(neighbours, points).mul_(channels)  # where rows begin
+    for plane, won in zip(grad, slots, strict=True):
+        winners = places.gather(1, won.view(-1, channels).long())
+        winners += torch.arange(channels, device=b.device)
+        total.scatter_add_(0, winners.flatten(), plane.reshape(-1))
+    return total.view(clouds, points, channels).transpose(1, 2)
 
 
 def _edge_moments(a: Tensor, b: Tensor, neighbours: Tensor, mask: Mask) -> tuple[Tensor, ...]:

@@ -34,6 +34,11 @@ def fill_padding(points: Tensor, mask: Mask, value: float = 0.0) -> Tensor:
     return points if mask is None else points.masked_fill(~mask, value)
 
 
+def stored_as_rows(x: Tensor) -> bool:
+    """Whether the channels of a point lie side by side in memory, (B, N, C) transposed, and no other way."""
+    return x.dim() == 3 and not x.is_contiguous() and x.transpose(1, 2).is_contiguous()
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Whether something reads or changes what the module takes or gives; that runs only when the module is called."""
     m = module
@@ -56,7 +61,10 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Mask = None) -> Tensor:
     """
     group = group_of(norm)
     if (mask is None and group is None) or not (norm.training or norm.running_mean is None):
-        return norm(z)
+        if not stored_as_rows(z):
+            return norm(z)
+        rows = z.transpose(1, 2)  # PyTorch takes these several times faster
+        return norm(rows.flatten(0, 1)).view(rows.shape).transpose(1, 2)
     warn_of_hooks(norm, "the statistics of padded or shared batches are taken without it")
     values = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
     count = values.new_full((), z.shape[0] * z.shape[2]) if mask is None else mask.sum().to(values.dtype)

@@ -6,15 +6,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .masked import stored_as_rows
+
 
 def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(B, C, N), (D, C), (D,) -> (B, D, N): `F.conv1d(x, weight.unsqueeze(2), bias)`.
 
     A convolution does not reach the matrix units of a processor that has them (AMX); a product of matrices does, and
     there it is faster in float32 too. Which of them is taken depends on the processor alone, so runs repeat bit by bit.
+    What is stored as rows, (B, N, C) transposed, stays so.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return F.conv1d(x, weight.unsqueeze(2), bias)
+    if stored_as_rows(x):
+        return F.linear(x.transpose(1, 2), weight, bias).transpose(1, 2)
     if has_matrix_units():
         each = weight.expand(len(x), -1, -1)
         return torch.bmm(each, x) if bias is None else torch.baddbmm(bias.unsqueeze(1), each, x)
