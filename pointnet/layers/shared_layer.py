@@ -55,7 +55,7 @@ class SharedLayer(nn.Module):
         elif self.activation is not None:
             z = self.activation(z)
         if self.dropout is not None:
-            z = self.dropout(z)
+            z = self.dropout(z.contiguous())  # it draws in the order of memory, which is to change nothing
         return fill_padding(z, mask)
 
     def project(self, x: Tensor, context: Context = None, transform: Transform = None) -> Tensor:
