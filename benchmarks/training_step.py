@@ -23,7 +23,7 @@ from benchmarks.common import (
     widest_product,
 )  # fmt: skip
 from pointnet.devices import keep_freed_memory
-from pointnet.graph import Recorded
+from pointnet.training.graph import GraphedGradients
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def stepper(name: str, half: bool) -> Callable[[], None]:
         backward: Callable[..., tuple[Tensor, ...]] = partial(gradients, name, half)
         if "replayed" in name:  # as `train.py` does on a GPU
-            backward = Recorded(backward, list(models[name].parameters()))
+            backward = GraphedGradients(backward, list(models[name].parameters()))
 
         def step() -> None:
             backward(x, labels)

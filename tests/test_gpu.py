@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from pointnet import PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, critical_points, graph
+from pointnet import PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, critical_points
 from pointnet.__main__ import main
-from pointnet.evaluation import evaluate as evaluation
 from pointnet.ops.edges import pooled_edges
 from pointnet.ops.groups import grouped, pooled_groups
 from pointnet.ops.masked import point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, knn
 from pointnet.ops.pooled import pooled, pooled_definition
-from pointnet.training import fit
+from pointnet.training import fit, graph
 from pointnet.training.run import Run
 from pointnet.world import World
 from tests.helpers import SAMPLES, assert_ends_as, fit_in_two, quiet, tiny, trained_looking, two_shapes
@@ -141,44 +140,24 @@ def test_replayed_steps_are_the_launched_ones_bit_for_bit(tmp_path, monkeypatch,
     assert_ends_as(tmp_path / "replayed", tmp_path / "launched")
 
 
-def test_a_function_recorded_at_two_sizes_replays_the_right_one():
-    weight, calls = torch.randn(3, device="cuda"), []
+def test_a_function_recorded_at_several_sizes_replays_the_right_one():
+    weight = torch.randn(3, device="cuda", requires_grad=True)
 
     def scaled(x, shift=None):
-        calls.append(x.shape)
-        return ((x * weight).sum(1) + (0 if shift is None else shift),)
+        weight.grad = None
+        y = (x * weight).sum(1) + (0 if shift is None else shift)
+        y.square().sum().backward()
+        return (y.detach(),)
 
-    recorded = graph.Recorded(scaled)
-    for number in range(3 * (graph.WARM_UP + 2)):
+    recorded = graph.GraphedGradients(scaled, [weight])
+    for number in range(6 * (graph.WARM_UP + 2)):
         x = torch.randn(2 + number % 2, 3, device="cuda")
         named = {"shift": torch.randn(len(x), device="cuda")} if number % 3 == 0 else {}
-        torch.testing.assert_close(recorded(x, **named)[0], scaled(x, **named)[0])
-        if number % 2:
-            weight.mul_(0.9)  # in place, so a recording follows
-    assert len(recorded.recordings) == 4
-
-
-@pytest.mark.parametrize("changes", [{"feature_transform": True, "ema": 0.9}, *FAMILY], ids=str)
-def test_a_recorded_evaluation_is_the_launched_one(tmp_path, monkeypatch, changes):
-    """Also after the weights have changed in place, as between two epochs."""
-    model = Run.start(tiny(tmp_path, device="cuda", **changes), DATA, torch.device("cuda"), World()).evaluated
-    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 2)
-    network = evaluation.replayed(model)
-
-    def scores(network):
-        return [evaluation.evaluate(model, DATA, "cuda", votes=votes, network=network) for votes in (1, 3)]
-
-    losses = []
-    for _ in range(2):
-        recorded, launched = scores(network), scores(model)
-        assert [each["loss"] for each in recorded] == pytest.approx([each["loss"] for each in launched], rel=1e-5)
-        losses.append(recorded[0]["loss"])
+        got = recorded(x, **named)[0].clone(), weight.grad.clone()
+        torch.testing.assert_close(got, (scaled(x, **named)[0], weight.grad))
         with torch.no_grad():
-            for each in (*model.parameters(), *model.buffers()):
-                each.mul_(2)
-    assert losses[0] != losses[1]
-    model.logits.register_forward_hook(lambda *given: None)
-    assert evaluation.replayed(model) is model
+            weight.mul_(0.99)  # in place, so a recording follows
+    assert len(recorded.recordings) == 4  # two sizes, each with a shift and without
 
 
 @torch.no_grad()

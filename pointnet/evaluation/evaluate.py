@@ -11,10 +11,7 @@ from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.transforms import rotation
-from pointnet.graph import Recorded
 from pointnet.models import Pretrained
-from pointnet.models.own import is_own
-from pointnet.ops.masked import has_hooks
 from pointnet.world import World
 
 from .contract import NORMALS, Contract, contract_of_data
@@ -54,7 +51,6 @@ def evaluate(
     look: Callable[[Tensor, Tensor, Tensor, Tensor], None] = lambda *batch: None,
     task: Task | None = None,
     structures: Structures | None = None,
-    network: Callable[..., Tensor] | None = None,
 ) -> dict[str, Any]:
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
@@ -74,12 +70,12 @@ def evaluate(
             probabilities, and labels.
         task: what a network of one's own is for, if it does not classify clouds.
         structures: of the clouds, which their network has use for; None: it finds them itself.
-        network: the model as `replayed` gives it, whose recordings serve one call after the other; None: its own.
     """
-    task, network = task or task_of(model), replayed(model, world) if network is None else network
+    task = task or task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores = task.scores(data, device)
-    normals, temperature = (has_normals(data), 1.0) if contract is None else (contract.normals, contract.temperature)
+    normals = data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
+    normals, temperature = (normals, 1.0) if contract is None else (contract.normals, contract.temperature)
     loss, labels = torch.zeros(2, dtype=torch.float64, device=device)
     data.expect(torch.arange(len(data)))
     with _evaluating(model):
@@ -87,9 +83,9 @@ def evaluate(
             if len(rows := batch.tensor_split(world.size)[world.rank]):
                 points, clouds = (each.to(device) for each in data.batch(rows))
                 x, category, true, valid = task.examples(points[:, :, :count], clouds)
-                asked = partial(network, structure=structures.of(x, rows, x.shape[2])[1]) if structures else network
-                more = () if category is None else (category,)
+                asked = partial(model, structure=structures.of(x, rows, x.shape[2])[1]) if structures else model
                 x = rotation(x, degrees, normals) if degrees else x
+                more = () if category is None else (category,)
                 logits, logs = vote(asked, x, votes, normals, temperature, *more)
                 look(points, logits, logs, true)
                 scores.update(task.predict(model, logs, category), true, valid, *more)
@@ -99,11 +95,6 @@ def evaluate(
     for tensor in (*scores.sums, loss, labels):
         world.add_up([tensor])
     return {"loss": float(loss / labels), **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
-
-
-def has_normals(data: LabelledClouds) -> bool:
-    """Whether channels 3 to 5 are normals, by their names or, where they have none, by their number."""
-    return data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
 
 
 def _of_class(task: Task, data: LabelledClouds, scores: Any) -> dict[str, Any]:
@@ -127,17 +118,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def replayed(model: nn.Module, world: World = World()) -> Callable[..., Tensor]:  # noqa: B008  # it is immutable
-    """The network as a function. On a GPU it is recorded for each size of its inputs and then replayed, with the same
-    results, unless it may do more than compute: one's own, or one with hooks. Its weights may change in place."""
-    first = next(model.parameters(), None)
-    plain = not is_own(model) and not any(map(has_hooks, model.modules()))
-    if first is None or not first.is_cuda or world.size > 1 or not plain:
-        return model
-    recorded = Recorded(lambda *given, **named: (model(*given, **named),))
-    return lambda *given, **named: recorded(*given, **named)[0].clone()  # the next call overwrites it
 
 
 def vote(

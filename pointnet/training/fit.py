@@ -13,7 +13,7 @@ from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.devices import deterministic_algorithms, environment, find_device
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.evaluate import evaluate, replayed
+from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.structures import Structures
 from pointnet.evaluation.tasks import TASKS
 from pointnet.evaluation.trust import measure_trust
@@ -156,7 +156,7 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
 
     `check` is called between two steps, and two batches of validation; if it raises Stopped, the run is saved.
     """
-    structures, network = Structures.by(run.step.model, len(val)), replayed(run.evaluated, run.world)
+    structures = Structures.by(run.step.model, len(val))
     if run.epoch < run.config.epochs:
         log(legend(len(val) > 0))
     while run.epoch < run.config.epochs:
@@ -170,7 +170,7 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             # Of few clouds the loss often decides; it is that of training, as a smoothed network is never certain.
             smoothing = run.config.label_smoothing if run.passes > 1 else 0.0
             how: Any = {"num_points": run.config.num_points, "task": run.task}
-            how |= {"smoothing": smoothing, "structures": structures, "network": network}
+            how |= {"smoothing": smoothing, "structures": structures}
             scores = evaluate(run.evaluated, val, run.device, check, run.world, **how) if len(val) else {}
             validated = time.perf_counter() - started if len(val) else 0.0
         except Stopped:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pointnet.graph import Recorded
 from pointnet.models import PointNetModel
 from pointnet.models.own import is_own
 from pointnet.world import World
 
+from .graph import GraphedGradients
 from .losses import Teacher, distillation_loss, label_loss
 from .network import Loss
 from .optimizer import MovingAverage
@@ -37,7 +37,7 @@ class Step:
     Nothing in it waits for the device. A step whose loss or gradient is not finite changes neither weights nor running
     statistics: a flag on the device stops the optimizer, and the buffers are restored.
 
-    On a GPU forward and backward are recorded once and then replayed, with the same results (`Recorded`).
+    On a GPU forward and backward are recorded once and then replayed, with the same results (`GraphedGradients`).
 
     Several processes (`world`) each take their share of a batch and hold the same weights; norms, gradients and loss
     are those of the whole batch. Only the randomness differs between processes: augmentation and dropout.
@@ -66,7 +66,7 @@ class Step:
         # One process alone: what ranks send each other is not recorded, nor what others wrote, which may do anything.
         on_gpu = next(self.model.parameters()).is_cuda and self.world.size == 1
         on_gpu &= self.own_loss is None and not is_own(self.model)
-        self.graphed = Recorded(self._gradients, list(self.model.parameters())) if on_gpu else None
+        self.graphed = GraphedGradients(self._gradients, list(self.model.parameters())) if on_gpu else None
 
     def set_norm_momentum(self, momentum: float) -> None:
         """Sets the momentum of every batch norm. Recorded graphs hold the one they were recorded with."""

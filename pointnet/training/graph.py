@@ -17,18 +17,18 @@ class Recording(NamedTuple):
     gradients: list[Tensor | None]
 
 
-class Recorded:
-    """Calls `function(*given, **named)`, which may leave gradients in `parameters`; later calls replay it, one launch.
+class GraphedGradients:
+    """Calls `function(*given, **named)`, which leaves gradients in `parameters`; later calls replay it as one launch.
 
     A step of PointNet is hundreds of kernels of a few microseconds: launching them takes several times as long as
     running them. What a call returns holds until the next call.
 
     Args:
-        function: starts from gradients of None, never waits for the device, and depends on nothing but its inputs,
+        function: starts from gradients of None, never waits for the device, and depends on nothing but its inputs, the
             parameters and buffers, and the device's own random numbers.
     """
 
-    def __init__(self, function: Callable[..., Outputs], parameters: Sequence[nn.Parameter] = ()):
+    def __init__(self, function: Callable[..., Outputs], parameters: Sequence[nn.Parameter]):
         self.function, self.parameters = function, parameters
         self.calls: dict[tuple[torch.Size, ...], int] = {}
         self.recordings: dict[tuple[torch.Size, ...], Recording] = {}
