@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pointnet import SharedMLP
 from pointnet.ops.masked import point_mask
-from pointnet.ops.pooled import extremes, moments, pooled, pooled_definition
+from pointnet.ops.pooled import TILE, extremes, moments, moments_at_once, pooled, pooled_definition
 from tests.helpers import ACTIVATIONS, NORMS, Largest
 
 
@@ -104,6 +104,18 @@ def test_strips_of_the_scatter_make_the_whole_of_it(channels, ragged):
     torch.testing.assert_close(mean, rows.mean(0), rtol=1e-12, atol=1e-12)
     centred = rows - rows.mean(0)
     torch.testing.assert_close(scatter, centred.T @ centred, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("tile", [7, 64])
+@pytest.mark.parametrize("ragged", [True, False])
+def test_moments_at_once_are_those_in_strips(monkeypatch, tile, ragged):
+    """As a GPU takes them; far from the origin too, in as many tiles as there are."""
+    monkeypatch.setitem(TILE, "cpu", tile)
+    x = torch.randn(3, 5, 30) + 1000 * torch.randn(5, 1)
+    mask = point_mask(torch.tensor([30, 7, 12]), x) if ragged else None
+    given = (x if mask is None else x.masked_fill(~mask, torch.nan), mask)
+    for got, wanted in zip(moments_at_once(*given), moments(*given), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_a_thread_alone_computes_the_same(monkeypatch):

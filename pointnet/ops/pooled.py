@@ -11,7 +11,7 @@ the analytic backward, from the gradients of these two.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -254,6 +254,8 @@ def _extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor)
 
 
 def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+    if x.device.type != "cpu":
+        return moments_at_once(x, mask)
     channels, points, count = *x.shape[1:], _count(x, mask)
     single = torch.promote_types(x.dtype, torch.float32)
     guess = (fill_padding(x, mask).sum((0, 2), dtype=single) / count).double()  # about it nothing cancels
@@ -270,6 +272,17 @@ def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
                 scatter[first : first + strip, first:] += torch.matmul(rows, columns.transpose(1, 2)).sum(0)
     correction, whole = total / count, scatter.triu() + scatter.triu(1).T
     return guess + correction, whole - count * correction.outer(correction)
+
+
+def moments_at_once(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+    """`moments` in few operators, each of which a GPU takes microseconds to launch."""
+    size, count = TILE.get(x.device.type, 1024), _count(x, mask)
+    tiles = [(group, ..., slice(start, start + size)) for group in _groups(x) for start in range(0, x.shape[2], size)]
+    kept = [(x[tile], None if mask is None else mask[tile]) for tile in tiles]
+    sums = (fill_padding(each, there).sum((0, 2), dtype=torch.float64) for each, there in kept)
+    mean = reduce(torch.add, sums) / count
+    centred = (fill_padding(each - mean.unsqueeze(1), there) for each, there in kept)
+    return mean, reduce(torch.add, ((each @ each.transpose(1, 2)).sum(0) for each in centred))
 
 
 def _count(x: Tensor, mask: Mask) -> int | Tensor:
