@@ -218,7 +218,7 @@ def test_masked_batch_norm_counts_in_single_precision_under_half():
 @pytest.mark.parametrize("training", [True, False])
 def test_points_stored_as_rows_give_the_same_and_stay_so(training):
     torch.manual_seed(0)
-    mlp = SharedMLP([5, 8, 6]).double().train(training)
+    mlp = SharedMLP([5, 8, 7, 6]).double().train(training)
     found = []
     for rows in (True, False):
         each, x = copy.deepcopy(mlp), torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(1)).double()
