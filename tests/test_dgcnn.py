@@ -10,6 +10,7 @@ from torch import nn
 from pointnet import DGCNNClassifier, __main__, critical_points, predict
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.analysis import SHARES, analyse
+from pointnet.inference import export
 from pointnet.inference.export import SUFFIXES, export_model
 from pointnet.layers import EdgeConv
 from pointnet.layers.folding import fold_norms
@@ -198,6 +199,31 @@ def test_an_exported_file_takes_any_number_of_points_above_the_neighbours(format
     for clouds, points in ((1, 5), (3, 77)):
         x = torch.randn(clouds, 3, points)
         torch.testing.assert_close(runner(format, path)(x), model(x), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("spoiled", "by", "message"), [
+    (9, 0.02, None),
+    (24, 0.02, r"for 24 of 49 clouds its logits are off, by 2"),
+    (1, 0.06, r"at \(1, 21\) its logits are off by 6"),
+])  # fmt: skip
+def test_a_few_clouds_of_a_file_may_be_off_as_near_ties_are(tmp_path, monkeypatch, spoiled, by, message):
+    model, left = taught(described(DGCNNClassifier(3, width=0.1))), [spoiled]
+
+    def off(x):
+        some = min(left[0], len(x))
+        left[0] -= some
+        logits = model(x)
+        return logits + by * logits.abs().amax(1, keepdim=True).clamp(min=1) * (torch.arange(len(x)) < some)[:, None]
+
+    monkeypatch.setattr(export, "SIZES", ((1, 1), (1, 50), (7, 64), (32, 32)))
+    monkeypatch.setattr(export, "_to_torch", lambda model, metadata: b"new")
+    monkeypatch.setattr(export, "_run_torch", lambda content: off)
+    if message is None:
+        assert export_model(model, tmp_path / "x", "torch") == pytest.approx(by, rel=1e-3)
+    else:
+        with pytest.raises(ValueError, match=message):
+            export_model(model, tmp_path / "x", "torch")
+    assert (tmp_path / "x").exists() == (message is None)
 
 
 def test_train_py_trains_it_by_its_own_defaults_and_reports_it(tmp_path, capsys):
