@@ -173,12 +173,15 @@ def product(device: str) -> Callable[[], None]:
 def multiply_adds(call: Callable[[], object]) -> int:
     """Those of a call, with those within the package's operators."""
 
-    def of_rows(rows: Sequence[int], weight: Sequence[int], *given: Any, **more: Any) -> int:
-        return 2 * rows[0] * math.prod(weight)
+    def rows_of(made_of: Sequence[Sequence[int]]) -> int:
+        return math.prod(made_of[2]) if len(made_of) == 3 else made_of[0][0]
+
+    def of_rows(made_of: Any, weight: Sequence[int], *given: Any, **more: Any) -> int:
+        return 2 * rows_of(made_of) * math.prod(weight)
 
     def of_rows_backward(*given: Any, **more: Any) -> int:  # the affine term and the scatter
-        rows = given[3]
-        return 2 * 2 * rows[0] * rows[1] * rows[1]
+        made_of, weight = given[3:5]
+        return 2 * 2 * rows_of(made_of) * weight[1] * weight[1]
 
     def of_pairs(a: Any, b: Any, neighbours: Sequence[int], weight: Sequence[int], *given: Any, **more: Any) -> int:
         return 2 * math.prod((*neighbours, *weight))

@@ -96,9 +96,10 @@ def extremes_flops(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> in
     return 2 * x_shape[0] * x_shape[2] * weight_shape[0] * weight_shape[1]
 
 
-def groups_flops(rows_shape, weight_shape, size, more, *args, out_shape=None, **kwargs) -> int:
+def groups_flops(made_of, weight_shape, size, more, *args, out_shape=None, **kwargs) -> int:
     """Of `pointnet.ops.groups`, of all the points that count."""
-    return 2 * rows_shape[0] // size * (size + more) * weight_shape[0] * weight_shape[1]
+    rows = math.prod(made_of[2]) if len(made_of) == 3 else made_of[0][0]
+    return 2 * rows // size * (size + more) * weight_shape[0] * weight_shape[1]
 
 
 def pairs_flops(a_shape, b_shape, neighbours_shape, weight_shape, _, more, *args, out_shape=None, **kwargs) -> int:

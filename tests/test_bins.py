@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
+from torch.nn import BatchNorm1d
 
 from pointnet.layers import set_abstraction
-from pointnet.ops import relative
+from pointnet.ops import rows as rows_of
 from pointnet.ops.bins import BINS, binned, moments_of_all
 from pointnet.ops.groups import Rows, groups_definition, pooled_rows
 from pointnet.ops.neighbours import ball_query
-from pointnet.ops.relative import pairs_definition, pairs_linear, pairs_rectified
+from pointnet.ops.relative import near_mean, pairs_definition, pairs_linear
 
 
 def clouds(count: int, points: int) -> torch.Tensor:
@@ -41,24 +42,34 @@ def pairs(size: int = 4) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("more", [0, 3])
 def test_pairs_are_as_defined_with_all_gradients(more, monkeypatch):
-    monkeypatch.setattr(relative, "ROWS", {"cpu": 8})
-    given = pairs()
-    learned = [given[0], given[1], given[3]]
-    wanted, got = pairs_definition(*given, more), pairs_linear(*given, True, more)
+    monkeypatch.setattr(rows_of, "ROWS", {"cpu": 8})
+    a, b, neighbours, weight = pairs()
+    given = a, b, neighbours, weight, near_mean(a, b, neighbours, weight), more
+    wanted, got = pairs_definition(*given), pairs_linear(*given)
     torch.testing.assert_close(got, wanted)
-    given = [torch.randn_like(each) for each in wanted]
-    of = [torch.autograd.grad(each, learned, given) for each in (wanted, got)]
+    directions = [torch.randn_like(each) for each in wanted]
+    of = [torch.autograd.grad(each, [a, b, weight], directions) for each in (wanted, got)]
     torch.testing.assert_close(of[1], of[0])
 
 
-def test_rectified_pairs_are_as_defined_with_both_gradients(monkeypatch):
-    monkeypatch.setattr(relative, "ROWS", {"cpu": 8})
-    a, b, neighbours, _ = pairs()
-    wanted = pairs_definition(a, b, neighbours, torch.eye(3, dtype=torch.float64))[0]
-    got, weights = pairs_rectified(a, b, neighbours), torch.randn_like(wanted)
-    assert torch.equal(got, wanted)
-    of = [torch.autograd.grad((y * weights).sum(), [a, b]) for y in (wanted, got)]
-    torch.testing.assert_close(of[1], of[0])
+@pytest.mark.parametrize("more", [0, 3])
+@pytest.mark.parametrize("of_pairs", [True, False])
+def test_rows_that_are_made_block_by_block_are_as_rows_that_are_given(of_pairs, more, monkeypatch):
+    monkeypatch.setattr(rows_of, "ROWS", {"cpu": 8})
+    if of_pairs:
+        *tables, neighbours, _ = pairs()
+        made_of = [*tables, neighbours]
+        rows = pairs_definition(*made_of, torch.eye(3, dtype=torch.float64))[0]
+    else:
+        made_of = [torch.randn(*shape, 3, dtype=torch.float64, requires_grad=True) for shape in ((40,), (), (), ())]
+        z, mean, gain, shift = made_of
+        rows = ((z - mean) * gain + shift).relu()
+    learned, weight, norm = made_of[: 2 if of_pairs else 4], torch.randn(5, 3, dtype=torch.float64), BatchNorm1d(5)
+    found, share = [], torch.randn(10, 5, dtype=torch.float64)
+    for each in ([rows], made_of):
+        y = pooled_rows([Rows(each, 4, more)], weight, None, copy.deepcopy(norm).double(), torch.nn.ReLU())
+        found.append((y, *torch.autograd.grad((y * share).sum(), learned)))
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("activation", [torch.nn.ReLU(), torch.nn.GELU()], ids=["ReLU", "GELU"])
@@ -66,9 +77,11 @@ def test_groups_of_several_sizes_are_one_layer_s(activation):
     """As the whole groups, with what is left out written out."""
     weight, norm = torch.randn(5, 3, dtype=torch.float64), torch.nn.BatchNorm1d(5).double()
     torch.nn.init.normal_(norm.weight)
-    lots = [Rows(torch.randn(12, 3, dtype=torch.float64, requires_grad=True), *how) for how in ((3, 2), (4, 1), (1, 4))]
+    lots = [
+        Rows([torch.randn(12, 3, dtype=torch.float64, requires_grad=True)], *how) for how in ((3, 2), (4, 1), (1, 4))
+    ]
     whole = []
-    for x, size, more in lots:
+    for (x,), size, more in lots:
         groups = x.unflatten(0, (-1, size))
         whole.append(torch.cat([groups, groups[:, :1].expand(-1, more, -1)], 1))
     whole = torch.cat(whole).permute(2, 0, 1).unsqueeze(0)
@@ -80,7 +93,7 @@ def test_groups_of_several_sizes_are_one_layer_s(activation):
     for call in calls:
         own = copy.deepcopy(norm)
         y = call(own)
-        grads = torch.autograd.grad((y * share).sum(), [*(lot.points for lot in lots), own.weight])
+        grads = torch.autograd.grad((y * share).sum(), [*(lot.parts[0] for lot in lots), own.weight])
         found.append((y, own.running_mean, own.running_var, *grads))
     torch.testing.assert_close(*found)
 
@@ -99,7 +112,7 @@ def test_what_a_ball_repeats_is_hardly_computed(monkeypatch):
     rows = []
 
     def counted(lots, *given):
-        rows.extend(len(lot.points) for lot in lots)
+        rows.extend(len(lot.parts[0]) for lot in lots)
         return pooled_rows(lots, *given)
 
     monkeypatch.setattr(set_abstraction, "pooled_rows", counted)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pointnet.ops import edges, groups
+from pointnet.ops import edges
+from pointnet.ops import rows as rows_of
 from pointnet.ops.edges import edge_extremes, edge_moments, edges_definition, first_of, pooled_edges, rows_summed
 from pointnet.ops.groups import grouped, groups_definition, pooled_groups, through_winners
 from pointnet.ops.masked import point_mask
@@ -125,7 +126,7 @@ def test_groups_equal_the_definition_in_value_gradients_and_running_statistics(*
 @pytest.mark.parametrize("make", [Edges, Groups])
 def test_blocks_change_nothing(make, activation, monkeypatch):
     monkeypatch.setattr(edges, "BLOCK", 200)
-    monkeypatch.setattr(groups, "ROWS", {"cpu": 25})
+    monkeypatch.setattr(rows_of, "ROWS", {"cpu": 25})
     assert_fast_is_exact(make(activation=activation))
     assert_fast_is_exact(make(neighbours=300, centres=3))
 
@@ -250,9 +251,11 @@ def test_the_gradients_are_right_by_finite_differences(masked, both):
     extremes = torch.ops.pointnet.group_extremes
     for more in (0, 3):
         assert torch.autograd.gradcheck(
-            lambda x, w, m=more: extremes(x, w, 4, m, both, True, True)[::2][:2], (rows, weight)
+            lambda x, w, m=more: extremes([x], w, 4, m, both, True, True)[::2][:2], (rows, weight)
         )
-        assert torch.autograd.gradcheck(lambda x, w, m=more: extremes(x, w, 4, m, both, True, True)[3], (rows, weight))
+        assert torch.autograd.gradcheck(
+            lambda x, w, m=more: extremes([x], w, 4, m, both, True, True)[3], (rows, weight)
+        )
 
 
 def test_gradients_of_gradients_are_refused_in_one_line():
@@ -268,7 +271,7 @@ def test_gradients_of_gradients_are_refused_in_one_line():
 @pytest.mark.parametrize(("make", "most"), [(Edges, 4_000), (Groups, 12_000)])  # a block, or the points that are given
 def test_no_tensor_of_pairs_ever_exists(make, most, monkeypatch):
     monkeypatch.setattr(edges, "BLOCK", 400)
-    monkeypatch.setattr(groups, "ROWS", {"cpu": 64})
+    monkeypatch.setattr(rows_of, "ROWS", {"cpu": 64})
     problem = make(clouds=2, out=16, centres=100, neighbours=10)
     numbers = []
     for function in problem.twins:
@@ -284,10 +287,12 @@ def test_the_operators_are_well_formed(batch):
     (inputs, (indices, mask)), *_ = Edges(ragged=True).steps
     a, b = inputs["a"].nan_to_num(), inputs["b"].requires_grad_()
     rows, weight = torch.randn(12, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+    tables = [a.mT, b.mT, indices]
     for name, inputs in (
         ("edge_extremes", (b, indices, torch.ones(5).double(), batch, True)),
         ("edge_moments", (a, b, indices, mask if batch else None)),
-        ("group_extremes", (rows, weight, 4, 2, batch, batch, True)),
+        ("group_extremes", ([rows], weight, 4, 2, batch, batch, True)),
+        ("group_extremes", (tables, torch.ones(4, a.shape[1]).double(), indices.shape[2], 0, batch, True, True)),
         ("rows_taken", (b.mT, indices.flatten(1))),
         ("rows_given", (b.mT, indices.flatten(1)[:, :30], 30)),
     ):

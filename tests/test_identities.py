@@ -282,8 +282,8 @@ def about_the_origin(mlp, points, features, centres, neighbours, *unit, pool=set
 
 
 def without_last_points(lots, *given):
-    fewer = [(x.unflatten(0, (-1, size))[:, : max(size - 1, 1)], more) for x, size, more in lots]
-    return pooled_rows([Rows(x.flatten(0, 1), x.shape[1], more) for x, more in fewer], *given)
+    fewer = [([a, b, near[:, :, : max(size - 1, 1)]], max(size - 1, 1), more) for (a, b, near), size, more in lots]
+    return pooled_rows([Rows(*lot) for lot in fewer], *given)
 
 
 SETS = partial(test_identities_7_and_11_a_set_abstraction_is_a_small_network_at_each_centre, [8, 6], True)

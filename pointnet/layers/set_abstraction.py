@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from pointnet.ops.bins import Bin, binned, moments_of_all
 from pointnet.ops.edges import edge_moments, pooled_edges
-from pointnet.ops.groups import Rows, pooled_rows
+from pointnet.ops.groups import Rows, pooled_rows, takes_statistics
 from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate, of_all_clouds
-from pointnet.ops.relative import affine_of, pairs_linear, pairs_rectified, rectified
+from pointnet.ops.relative import affine_of, near_mean, pairs_linear
 
 from .shared_layer import SharedLayer, refuse_script
 from .shared_mlp import SharedMLP
@@ -185,12 +185,12 @@ def pooled_neighbourhoods(
             tables = of_centres.transpose(1, 2), of_points.transpose(1, 2)
             return pooled_edges(*tables, neighbours, mlp[0].norm, mlp[0].activation)
         found: Sequence[Tensor] = ()
-        if takes_statistics(mlp[0]):
+        if takes_statistics(mlp[0].norm):
             found = edge_moments(of_centres.transpose(1, 2), of_points.transpose(1, 2), neighbours)
         mean, gain, shift = affine_of(mlp[0].norm, None, neighbours.numel(), of_points, found)
         of_centres, of_points = (of_centres - mean) * gain + shift, of_points * gain
         parts, of_points, order = _parts(mlp, of_centres, of_points, neighbours)
-        if torch.is_grad_enabled() or any(map(takes_statistics, mlp)):
+        if torch.is_grad_enabled() or any(takes_statistics(layer.norm) for layer in mlp):
             y = _pooled_pairs(mlp, parts, of_points)
         else:
             small = itertools.chain.from_iterable(map(_cut, parts))
@@ -232,18 +232,20 @@ def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor) -> Tensor:
     """The layers after the first, for what it makes of pairs, relu(a_i + b_j): (B, N, D) -> (G, E), G of all parts."""
     _, *middle, last = mlp
     sizes = [(each.neighbours.shape[2], each.more) for _, each in parts]
-    if not middle:
-        rows = [pairs_rectified(a, b, each.neighbours) for a, each in parts]
+    rows: list[list[Tensor]] = [[a, b, each.neighbours] for a, each in parts]
     for layer in middle[:1]:
-        weight, batch = layer.conv.weight.squeeze(2), takes_statistics(layer)
-        found = [pairs_linear(a, b, each.neighbours, weight, batch, each.more) for a, each in parts]
+        weight = layer.conv.weight.squeeze(2)
+        first, its = parts[0]
+        near = near_mean(first, b, its.neighbours, weight) if takes_statistics(layer.norm) else None
+        found = [pairs_linear(a, b, each.neighbours, weight, near, each.more) for a, each in parts]
         counts = [len(z) // size * (size + more) for (z, *_), (size, more) in zip(found, sizes, strict=True)]
         moments = moments_of_all(counts, [each[1] for each in found], [each[2] for each in found])
-        affine = affine_of(layer.norm, layer.conv.bias, sum(counts), found[0][0], moments)
-        rows = [rectified(z, *affine) for z, *_ in found]
+        affine = affine_of(layer.norm, layer.conv.bias, sum(counts), found[0][0], moments, near)
+        rows = [[z, *affine] for z, *_ in found]
     for layer in middle[1:]:
-        rows = [layer(each.T.unsqueeze(0)).squeeze(0).T for each in rows]
-    lots = [Rows(x, *each) for x, each in zip(rows, sizes, strict=True)]
+        made = (z if not affine else F.relu((z - affine[0]) * affine[1] + affine[2]) for z, *affine in rows)
+        rows = [[layer(x.T.unsqueeze(0)).squeeze(0).T] for x in made]
+    lots = [Rows(made_of, *each) for made_of, each in zip(rows, sizes, strict=True)]
     return pooled_rows(lots, last.conv.weight.squeeze(2), last.conv.bias, last.norm, last.activation)
 
 
@@ -257,11 +259,6 @@ def is_fast(mlp: SharedMLP) -> bool:
 def _is_plain(layer: SharedLayer) -> bool:
     """Whether a layer is a linear map, batch norm or none, and ReLU."""
     return layer.is_poolable() and type(layer.activation) is nn.ReLU
-
-
-def takes_statistics(layer: SharedLayer) -> bool:
-    """Whether its norm goes by the batch."""
-    return layer.norm is not None and (layer.norm.training or layer.norm.running_mean is None)
 
 
 class FeaturePropagation(nn.Module):

@@ -6,6 +6,7 @@ cache while its extremes, sums and squares are taken, and is gone then. The poin
 of the group: they count in statistics, and the first of them wins. They need not be there to count: see `bins`.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,15 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bins import moments_of_all
+from .bins import Moments, moments_of_all
 from .edges import first_of, refuse_second, rows_summed, save_nothing, slot_type
 from .masked import batch_norm
 from .neighbours import gather, of_all_clouds
 from .pooled import FALLING_THEN_RISING, Activation, Norm, makes_a_graph, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
-
-# Rows whose z are computed at a time: on a CPU (ROWS, D) floats stay in a core's cache; a GPU needs more work.
-ROWS = {"cpu": 2048}
+from .rows import made_of
 
 
 def grouped(x: Tensor, neighbours: Tensor) -> Tensor:
@@ -58,14 +57,30 @@ def pooled_groups(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, ac
     if makes_a_graph():
         return groups_definition(x, weight, bias, norm, activation)
     clouds, channels, centres, most = x.shape
-    lots = [Rows(x.permute(0, 2, 3, 1).reshape(-1, channels), most, 0)]
-    return pooled_rows(lots, weight, bias, norm, activation).unflatten(0, (clouds, centres)).transpose(1, 2)
+    rows = x.permute(0, 2, 3, 1).reshape(-1, channels).to(weight.dtype)
+    parts = [rows]
+    if takes_statistics(norm):
+        near = rows[:2048].detach().mean(0)  # any guess near the data will do: about it nothing cancels
+        parts, shift = [rows, near], weight @ near
+        bias = shift if bias is None else bias + shift
+    y = pooled_rows([Rows(parts, most, 0)], weight, bias, norm, activation)
+    return y.unflatten(0, (clouds, centres)).transpose(1, 2)
+
+
+def takes_statistics(norm: Norm) -> bool:
+    """Whether the norm goes by the batch."""
+    return norm is not None and (norm.training or norm.running_mean is None)
 
 
 class Rows(NamedTuple):
-    """The points of groups, `size` rows each in turn; the first of each counts `more` times more in statistics."""
+    """The points of groups, `size` rows each in turn; the first of each counts `more` times more in statistics.
 
-    points: Tensor  # (G * size, C)
+    They are made of rows x (G * size, C); or of x and `near` (C,), which gets no gradient, as x - near; or of a, b and
+    neighbours, as relu(a_i + b_j); or of z (G * size, C) and mean, gain and shift (C,), as
+    relu((z - mean) * gain + shift). What is made is made a block at a time, and again in the backward pass.
+    """
+
+    parts: Sequence[Tensor]
     size: int
     more: int
 
@@ -75,21 +90,22 @@ def pooled_rows(
 ) -> Tensor:
     """`pooled_groups` for groups of several sizes, lot after lot: -> (G, D) of all groups."""
     rising, both = signs(weight, norm), type(activation) in FALLING_THEN_RISING
-    batch = norm is not None and (norm.training or norm.running_mean is None)
-    learns = torch.is_grad_enabled() and (weight.requires_grad or any(lot.points.requires_grad for lot in lots))
+    batch = takes_statistics(norm)
+    given = (weight, *itertools.chain.from_iterable(lot.parts for lot in lots))
+    learns = torch.is_grad_enabled() and any(each.requires_grad for each in given)
     signed = rising.unsqueeze(1) * weight
-    found = [torch.ops.pointnet.group_extremes(lot.points, signed, *lot[1:], both, batch, learns) for lot in lots]
+    found = [torch.ops.pointnet.group_extremes(lot.parts, signed, *lot[1:], both, batch, learns) for lot in lots]
     z = (found[0][0] if len(found) == 1 else torch.cat([each[0] for each in found], 1)) * rising
 
     def of_all_ranks() -> tuple[Tensor, Tensor, Tensor]:
-        counts = [len(lot.points) // lot.size * (lot.size + lot.more) for lot in lots]
+        counts = [each[0].shape[1] * (lot.size + lot.more) for each, lot in zip(found, lots, strict=True)]
         mean, squares = moments_of_all(counts, [each[2] for each in found], [each[3] for each in found])
         mean = mean * rising if bias is None else mean * rising + bias
         moments = mean.new_full((), sum(counts)), mean, squares
         group = None if norm is None else group_of(norm)
         if group is not None:
             moments = moments_over_ranks(group, *moments)
-        check_count(moments[0], lots[0].points.T.unsqueeze(0))
+        check_count(moments[0], z[:1].transpose(1, 2))
         return moments
 
     z = z if bias is None else z + bias
@@ -100,94 +116,82 @@ def pooled_rows(
 
 
 def _group_extremes(
-    rows: Tensor, weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool
+    parts: Sequence[Tensor], weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool
 ) -> tuple[Tensor, ...]:
     """-> values (1 or 2, G, D); which point of its group won, the same of small integers; mean and squares (D,) of z in
-    float64; a guess of the mean point (C,), and what it lacks (C,). Without `learns` or `batch` theirs are nothing."""
-    groups, out, step = len(rows) // size, len(weight), _step(rows, size)
-    count = max(groups, 1) * (size + more)
-    # Any guess near the data will do: about it nothing cancels in the squares.
-    near = rows[: step * size].mean(0) if batch else rows.new_zeros(rows.shape[1])
-    values = weight.new_empty(1 + both, groups, out)
-    slots = torch.empty(values.shape if learns else (0,), dtype=slot_type(size), device=rows.device)
-    lack, squares = (weight.new_zeros(n, dtype=torch.float64) for n in (rows.shape[1], out))
-    kernel = weight.to(rows.dtype).T
-    kept_x, kept_z = (rows.new_empty(min(step, groups) * size, n) for n in (rows.shape[1], out))
-    for first in range(0, groups, step):
-        some = slice(first, first + step)
-        x = rows[first * size : (first + step) * size]
+    float64, and the mean point (C,). Without `learns` or `batch` theirs are nothing."""
+    made, out = made_of(parts, size), len(weight)
+    values, point = weight.new_empty(1 + both, made.groups, out), weight.new_zeros(made.channels, dtype=torch.float64)
+    slots = torch.empty(values.shape if learns else (0,), dtype=slot_type(size), device=weight.device)
+    kernel, moments = weight.T.contiguous(), Moments()
+    kept = weight.new_empty(len(made.kept), out)
+    for some, rows in made.blocks():
+        x = made.make(some, rows)
         if batch:
-            x = torch.sub(x, near, out=kept_x[: len(x)])
-            lack += x.sum(0).double()
-            if more:
-                lack += more * x[::size].sum(0).double()
-        z = torch.mm(x, kernel, out=kept_z[: len(x)]).to(weight.dtype).unflatten(0, (-1, size))
+            point += x.sum(0)
+        if batch and more:
+            point += more * x[::size].sum(0)
+        z = torch.mm(x, kernel, out=kept[: len(x)])
         if batch:
-            squares += _squares(z).sum(0, dtype=torch.float64)
-            if more:
-                squares += more * _squares(z[:, :1]).sum(0, dtype=torch.float64)
+            moments.add(z)
+        if batch and more:
+            moments.add(z[::size], more)
         for plane in range(1 + both):
-            best = values[plane, some]
-            (torch.amin if plane else torch.amax)(z, 1, out=best)
-            if learns:
-                slots[plane, some] = first_of(z, best)
-    near, lack, double = near.to(weight.dtype), lack / count, weight.double()
-    shift = double @ lack
-    if batch:
-        values += (double @ near.double()).to(weight.dtype)
-    squares = (squares - count * shift.square()).clamp(min=0)
-    return values, slots, double @ near.double() + shift, squares, near, lack
+            best, first = _largest((z.neg_() if plane else z).view(-1, size, out), learns)
+            values[plane, some] = -best if plane else best
+            if first is not None:
+                slots[plane, some] = first
+    point /= max(made.groups, 1) * (size + more)
+    return values, slots, weight.double() @ point, moments.of_all(out, weight.device)[1], point
 
 
-def _step(rows: Tensor, size: int) -> int:
-    """Groups that are worked on together."""
-    return max(1, ROWS.get(rows.device.type, 2**18) // size)
-
-
-def _squares(z: Tensor) -> Tensor:
-    """The sum of squares of each group: (G, K, D) -> (G, D)."""
+def _largest(z: Tensor, learns: bool) -> tuple[Tensor, Tensor | None]:
+    """The largest value of each channel of each group and, if it `learns`, which row is the first to have it:
+    (G, K, D) -> (G, D), (G, D)."""
+    if not learns:
+        return z.amax(1), None
     if z.device.type != "cpu":
-        return z.square().sum(1)
-    return torch.from_numpy(np.einsum("gkd,gkd->gd", z.numpy(), z.numpy()))  # without the squares in memory
+        values = z.amax(1)
+        return values, first_of(z, values)
+    # As an image of G x K pixels with D channels, whose pooling finds both at once.
+    image, (groups, size, _) = z.unsqueeze(0).permute(0, 3, 1, 2), z.shape
+    values, pixels = F.max_pool2d(image, (1, size), return_indices=True)
+    return values[0, :, :, 0].T, pixels[0, :, :, 0].T - torch.arange(0, groups * size, size).unsqueeze(1)
 
 
 def _group_extremes_backward(
-    grad: Tensor, grad_mean: Tensor, grad_squares: Tensor, rows: Tensor, weight: Tensor, slots: Tensor, near: Tensor,
-    lack: Tensor, size: int, more: int, batch: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    grad: Tensor, grad_mean: Tensor, grad_squares: Tensor, parts: Sequence[Tensor], weight: Tensor, slots: Tensor,
+    point: Tensor, size: int, more: int, batch: bool,
+) -> tuple[list[Tensor], Tensor]:  # fmt: skip
     """Identity 4: the winners' gradient, and an affine map of x for that of the mean, g, and of the squares, h."""
-    kind, step = weight.dtype, _step(rows, size)
-    count = len(rows) // size * (size + more)
-    grad_rows = torch.empty_like(rows, dtype=kind)
+    made, kind = made_of(parts, size), weight.dtype
+    made.start()
+    count = made.groups * (size + more)
     double = 2 * grad_squares.unsqueeze(1) * weight
     affine = weight.double().T @ double
-    constant, affine = (grad_mean @ weight.double() / count - lack @ affine).to(kind), affine.to(kind)
-    scatter, grad_weight = lack.new_zeros(len(lack), len(lack)), torch.zeros_like(weight)
-    firsts = torch.arange(0, step * size, size, dtype=torch.int32, device=rows.device).unsqueeze(1)
-    for first in range(0, len(slots[0]), step):
-        block = slice(first * size, (first + step) * size)
-        x = rows[block].to(kind)
-        x = x - near if batch else x
-        target = grad_rows[block]
+    constant, affine = (grad_mean @ weight.double() / count - point @ affine).to(kind), affine.to(kind)
+    scatter, grad_weight = point.new_zeros(len(point), len(point)), torch.zeros_like(weight)
+    firsts = torch.arange(0, len(made.kept), size, dtype=torch.int32, device=weight.device).unsqueeze(1)
+    for some, rows in made.blocks():
+        x, won = made.make(some, rows), slots[:, some].int()
+        won += firsts[: won.shape[1]]
+        of_rows, of_weight = through_winners(grad[0, some], won[0], weight, x)
+        if len(grad) > 1:
+            of_others = through_winners(grad[1, some], won[1], weight, x)
+            of_rows, of_weight = of_rows + of_others[0], of_weight + of_others[1]
+        grad_weight += of_weight
         if batch:
             scatter += x.T @ x
+            of_rows.addmm_(x, affine).add_(constant)
         if batch and more:
-            scatter += more * (x[::size].T @ x[::size])
-        winners = slots[:, first : first + step].int()
-        winners += firsts[: winners.shape[1]]
-        for plane, of_plane in enumerate(grad[:, first : first + step]):
-            of_rows, of_weight = through_winners(of_plane, winners[plane], weight, x)
-            torch.add(of_rows, target if plane else constant, out=target)
-            grad_weight += of_weight
-        if batch:
-            target.addmm_(x, affine)
-        if batch and more:
-            target[::size] += more * torch.addmm(constant, x[::size], affine)
+            fewer = x[::size].contiguous()
+            scatter += more * (fewer.T @ fewer)
+            of_rows[::size] += more * torch.addmm(constant, fewer, affine)
+        made.give(some, rows, x, of_rows)
     if batch:
-        scatter -= count * lack.outer(lack)
-        whole = grad.sum((0, 1), dtype=torch.float64) + grad_mean
-        grad_weight += (grad_mean.outer(lack) + whole.outer(near.double()) + double @ scatter).to(kind)
-    return grad_rows.to(rows.dtype), grad_weight
+        scatter -= count * point.outer(point)
+        grad_weight += (grad_mean.outer(point) + double @ scatter).to(kind)
+    return made.gradients(), grad_weight
 
 
 def through_winners(grad: Tensor, winners: Tensor, weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,7 +205,7 @@ def through_winners(grad: Tensor, winners: Tensor, weight: Tensor, x: Tensor) ->
     # By winner, so that each is a sum of a few rows of W: the product above is of zeros, but for one in K.
     rows = winners.flatten().numpy()
     order = rows.astype(np.uint16 if size <= 2**16 else np.int32).argsort(kind="stable")
-    channels = torch.arange(len(weight)).repeat(len(grad)).index_select(0, torch.from_numpy(order))
+    channels = torch.from_numpy(np.broadcast_to(np.arange(len(weight)), winners.shape).ravel().take(order))
     ends = np.bincount(rows, minlength=size).cumsum()
     starts, share = torch.from_numpy(np.append(0, ends[:-1])), grad.flatten().index_select(0, torch.from_numpy(order))
     return F.embedding_bag(channels, weight, starts, mode="sum", per_sample_weights=share), of_weight
@@ -223,25 +227,34 @@ def _rows_given(rows: Tensor, indices: Tensor, size: int) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    rows, weight, ctx.size, ctx.more, _, ctx.batch, _ = inputs
-    ctx.mark_non_differentiable(output[1], *output[4:])
-    ctx.save_for_backward(rows, weight, output[1], *output[4:])
+    parts, weight, ctx.size, ctx.more, _, ctx.batch, _ = inputs
+    ctx.mark_non_differentiable(output[1], output[4])
+    ctx.save_for_backward(weight, output[1], output[4], *parts)
 
 
 def _backward(
-    ctx: Any, grad: Tensor, _: Tensor, grad_mean: Tensor, grad_squares: Tensor, *__: Tensor
-) -> tuple[Tensor | None, ...]:
-    given = (grad, grad_mean, grad_squares, *ctx.saved_tensors, ctx.size, ctx.more, ctx.batch)
-    return *torch.ops.pointnet.group_extremes_backward(*given), None, None, None, None, None
+    ctx: Any, grad: Tensor, _: Tensor, grad_mean: Tensor, grad_squares: Tensor, __: Tensor
+) -> tuple[list[Tensor | None] | Tensor | None, ...]:
+    weight, slots, point, *parts = ctx.saved_tensors
+    given = grad, grad_mean, grad_squares, parts, weight, slots, point, ctx.size, ctx.more, ctx.batch
+    of_rows, of_weight = torch.ops.pointnet.group_extremes_backward(*given)
+    return [*of_rows, *[None] * (len(parts) - len(of_rows))], of_weight, None, None, None, None, None
 
 
 def _fake(
-    rows: Tensor, weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool
+    parts: Sequence[Tensor], weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool
 ) -> tuple[Tensor, ...]:
-    values, double = weight.new_empty(1 + both, len(rows) // size, len(weight)), torch.float64
+    first, double = parts[0], torch.float64
+    groups = first.shape[0] * first.shape[1] if len(parts) == 3 else first.shape[0] // size
+    values = weight.new_empty(1 + both, groups, len(weight))
     slots = weight.new_empty(values.shape if learns else (0,), dtype=slot_type(size))
-    mean, near = weight.new_empty(len(weight), dtype=double), weight.new_empty(rows.shape[1])
-    return values, slots, mean, torch.empty_like(mean), near, torch.empty_like(near, dtype=double)
+    mean = weight.new_empty(len(weight), dtype=double)
+    return values, slots, mean, torch.empty_like(mean), mean.new_empty(weight.shape[1])
+
+
+def _fake_backward(_: Any, __: Any, ___: Any, parts: Sequence[Tensor], weight: Tensor, *given: Any) -> Any:
+    learned = parts[: (1, 1, 2, 4)[len(parts) - 1]]
+    return [each.new_empty(each.shape) for each in learned], torch.empty_like(weight)
 
 
 def _save_indices(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -260,13 +273,12 @@ register(
     lambda ctx, grad: (torch.ops.pointnet.rows_taken(grad, *ctx.saved_tensors), None, None), _save_indices,
 )  # fmt: skip
 register(
-    "group_extremes(Tensor rows, Tensor weight, int size, int more, bool both, bool batch, bool learns)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "group_extremes(Tensor[] parts, Tensor weight, int size, int more, bool both, bool batch, bool learns)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _group_extremes, _fake, _backward, _save,
 )  # fmt: skip
 register(
-    "group_extremes_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor rows, Tensor weight,"
-    " Tensor slots, Tensor near, Tensor lack, int size, int more, bool batch) -> (Tensor, Tensor)",
-    _group_extremes_backward, lambda *given: (torch.empty_like(given[3]), torch.empty_like(given[4])),
-    refuse_second, save_nothing,
+    "group_extremes_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor[] parts, Tensor weight,"
+    " Tensor slots, Tensor point, int size, int more, bool batch) -> (Tensor[], Tensor)",
+    _group_extremes_backward, _fake_backward, refuse_second, save_nothing,
 )  # fmt: skip
