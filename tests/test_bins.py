@@ -61,7 +61,8 @@ def test_rows_that_are_made_block_by_block_are_as_rows_that_are_given(of_pairs, 
         made_of = [*tables, neighbours]
         rows = pairs_definition(*made_of, torch.eye(3, dtype=torch.float64))[0]
     else:
-        made_of = [torch.randn(*shape, 3, dtype=torch.float64, requires_grad=True) for shape in ((40,), (), (), ())]
+        affine = torch.tensor([[0.2, -0.4, 0.3], [1, -2, 0.5], [0.3, 0.2, -0.1]], dtype=torch.float64)
+        made_of = [each.requires_grad_() for each in (torch.randn(40, 3, dtype=torch.float64), *affine.unbind())]
         z, mean, gain, shift = made_of
         rows = ((z - mean) * gain + shift).relu()
     learned, weight, norm = made_of[: 2 if of_pairs else 4], torch.randn(5, 3, dtype=torch.float64), BatchNorm1d(5)

@@ -22,7 +22,7 @@ from .shared_mlp import SharedMLP
 
 Features = Tensor | None  # (B, C, N), beside the coordinates; None where C is 0
 Pool = Callable[..., Tensor]  # of an MLP, points, features, centres, neighbours and a unit
-ROWS = {"cpu": 2048}  # pairs that go through all layers together where nothing is learned, so that they stay in a cache
+ROWS = {"cpu": 8192}  # pairs that go through all layers together where nothing is learned, so that few are at hand
 
 
 class SetAbstraction(nn.Module):
@@ -185,7 +185,11 @@ def pooled_neighbourhoods(
             tables = of_centres.transpose(1, 2), of_points.transpose(1, 2)
             return pooled_edges(*tables, neighbours, mlp[0].norm, mlp[0].activation)
         found: Sequence[Tensor] = ()
-        if takes_statistics(mlp[0].norm):
+        learns = torch.is_grad_enabled() and (points.requires_grad or centres.requires_grad)
+        few = features is None and not learns and points.device.type == "cpu"  # a GPU has a kernel for all
+        if takes_statistics(mlp[0].norm) and few:
+            found = _moments_of_coordinates((points - origin) / unit, (centres - origin) / unit, neighbours, mlp[0])
+        elif takes_statistics(mlp[0].norm):
             found = edge_moments(of_centres.transpose(1, 2), of_points.transpose(1, 2), neighbours)
         mean, gain, shift = affine_of(mlp[0].norm, None, neighbours.numel(), of_points, found)
         of_centres, of_points = (of_centres - mean) * gain + shift, of_points * gain
@@ -197,6 +201,18 @@ def pooled_neighbourhoods(
             y = torch.cat([_pooled_pairs(mlp, [part], of_points) for part in small])
         y = y if order is None else y.index_select(0, order.argsort())
         return y.unflatten(0, neighbours.shape[:2]).transpose(1, 2)
+
+
+def _moments_of_coordinates(
+    points: Tensor, centres: Tensor, neighbours: Tensor, layer: SharedLayer
+) -> tuple[Tensor, Tensor]:
+    """`edge_moments` of what the layer makes of relative coordinates, from theirs, which are fewer (identity 3)."""
+    relative = (gather(points.double(), neighbours) - centres.double().unsqueeze(3)).transpose(0, 1).flatten(1)
+    mean = relative.mean(1)
+    centred = relative - mean.unsqueeze(1)
+    weight = layer.conv.weight.squeeze(2).double()
+    squares = ((weight @ (centred @ centred.T)) * weight).sum(1)
+    return weight @ mean if layer.conv.bias is None else weight @ mean + layer.conv.bias, squares
 
 
 class Part(NamedTuple):

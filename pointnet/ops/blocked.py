@@ -97,9 +97,10 @@ def balls_on_cpu(points: Tensor, centres: Tensor, radius: float, neighbours: int
     limit, size = _square_below(radius, points.dtype), points.shape[2]
     found = np.empty((*centres.shape[::2], neighbours), np.int64)
     for clouds, some in _blocks(points, centres.shape[2]):
-        inside = squared_distances(points[clouds], centres[clouds, :, some]) < limit
-        inside = inside if mask is None else inside & mask[clouds]
-        rows = inside.flatten(0, 1).numpy()
+        inside = squared_distances(points[clouds], centres[clouds, :, some]).numpy() < limit
+        if mask is not None:
+            inside &= mask[clouds].numpy()
+        rows = inside.reshape(-1, size)
         places, there = _places_of(rows, neighbours)
         columns = np.where(there, places - np.arange(len(rows))[:, None] * size, size)
         found[clouds, some] = columns.reshape(*inside.shape[:2], -1)
