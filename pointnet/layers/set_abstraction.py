@@ -151,7 +151,7 @@ def neighbourhoods_definition(
 
 
 def _pooled_whole(mlp: SharedMLP, x: Tensor, lengths: Lengths) -> Tensor:
-    """`mlp.max_pool`: (B, C, N) -> (B, D). On a CPU points of small clouds are rows, which is faster where it learns."""
+    """`mlp.max_pool`: (B, C, N) -> (B, D). On a CPU points of small clouds are rows where it learns: faster."""
     fast = torch.is_grad_enabled() and x.device.type == "cpu" and x.shape[2] <= WHOLE
     if not fast or lengths is not None or not is_fast(mlp):
         return mlp.max_pool(x, lengths=lengths)
