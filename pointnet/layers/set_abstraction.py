@@ -155,7 +155,9 @@ def _pooled_whole(mlp: SharedMLP, x: Tensor, lengths: Lengths) -> Tensor:
     fast = torch.is_grad_enabled() and x.device.type == "cpu" and x.shape[2] <= WHOLE
     if not fast or lengths is not None or not is_fast(mlp):
         return mlp.max_pool(x, lengths=lengths)
+    mlp[0].check(x)
     *before, last = mlp
+    x = x.mT.contiguous().mT  # stored as rows, which the layers leave so
     for layer in before:
         x = layer(x)
     last.check(x)
