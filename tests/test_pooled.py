@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pointnet import SharedMLP
+from pointnet.ops import winners
 from pointnet.ops.masked import point_mask
-from pointnet.ops.pooled import TILE, extremes, moments, moments_at_once, pooled, pooled_definition
+from pointnet.ops.pooled import extremes, moments, moments_at_once, pooled, pooled_definition
 from tests.helpers import ACTIVATIONS, NORMS, Largest
 
 
@@ -106,11 +107,31 @@ def test_strips_of_the_scatter_make_the_whole_of_it(channels, ragged):
     torch.testing.assert_close(scatter, centred.T @ centred, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_clouds_that_are_worked_on_alone_change_nothing(monkeypatch, ragged, activation):
+    monkeypatch.setattr(winners, "LARGE", 1)
+    assert_fast_is_exact(Problem(3, 5, 7, 11, activation=activation, ragged=ragged))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_winners_of_a_cloud_alone_give_what_those_of_many_give(monkeypatch, dtype):
+    x, weight = torch.randn(3, 5, 11).to(dtype), torch.randn(7, 5)
+    grad, won = torch.randn(2, 3, 7), torch.randint(11, (2, 3, 7))
+    found = []
+    for large in (1, 10_000):
+        monkeypatch.setattr(winners, "LARGE", large)
+        found.append((winners.values_at(won, x, weight), *winners.through_extremes(grad, x, weight, won)))
+    for alone, together in zip(*found, strict=True):
+        assert alone.dtype == together.dtype
+        torch.testing.assert_close(alone, together)
+
+
 @pytest.mark.parametrize("tile", [7, 64])
 @pytest.mark.parametrize("ragged", [True, False])
 def test_moments_at_once_are_those_in_strips(monkeypatch, tile, ragged):
     """As a GPU takes them; far from the origin too, in as many tiles as there are."""
-    monkeypatch.setitem(TILE, "cpu", tile)
+    monkeypatch.setitem(winners.TILE, "cpu", tile)
     x = torch.randn(3, 5, 30) + 1000 * torch.randn(5, 1)
     mask = point_mask(torch.tensor([30, 7, 12]), x) if ragged else None
     given = (x if mask is None else x.masked_fill(~mask, torch.nan), mask)

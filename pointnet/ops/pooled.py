@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .masked import Mask, batch_norm, fill_padding, update_running_statistics
-from .products import linear_map
+from .products import linear_map, products_kept
 from .ranks import check_count, group_of, moments_over_ranks
+from .winners import TILE, groups_of, through_extremes, values_at
 
 Function = Callable[..., Any]
 Norm = nn.BatchNorm1d | None
@@ -165,8 +166,6 @@ def moments(x: Tensor, mask: Mask = None) -> tuple[Tensor, Tensor]:
     return torch.ops.pointnet.moments(x, mask)
 
 
-# Points whose z are computed at a time: on a CPU (D, TILE) floats stay in a core's cache; a GPU needs more work.
-TILE = {"cpu": 1024, "cuda": 32_768}
 # Rows of a scatter that are computed at a time, from the diagonal on: what lies below it is what lies above.
 STRIP = {"cpu": 64}
 
@@ -179,17 +178,21 @@ def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor
     values = weight.new_full((len(signs), clouds, len(weight)), -torch.inf)
     winners = torch.zeros(values.shape, dtype=torch.int64, device=x.device)
     size = TILE.get(x.device.type, 1024)
-    for group in _groups(x):
+    product = products_kept(weight.dtype)
+    for group in groups_of(x):
         for start in range(0, points, size):
             tile = slice(start, start + size)
             with torch.autocast(x.device.type, enabled=False):
-                z = linear_map(x[group, :, tile], kernel).to(weight.dtype)
+                z = product(x[group, :, tile], kernel)
             for plane, sign in enumerate(signs):
                 there = None if mask is None else mask[group, :, tile]
-                value, winner = _first_max(fill_padding(z if sign > 0 else -z, there, -torch.inf))
-                if points <= size:
-                    values[plane, group], winners[plane, group] = value, winner
+                filled = fill_padding(z if sign > 0 else -z, there, -torch.inf)
+                if points <= size and x.dtype != weight.dtype:
+                    winners[plane, group] = _first_max(filled, False)[1]
+                elif points <= size:
+                    values[plane, group], winners[plane, group] = _first_max(filled)
                 else:
+                    value, winner = _first_max(filled)
                     better = (value > values[plane, group]) | value.isnan()
                     values[plane, group] = torch.where(better, value, values[plane, group])
                     winners[plane, group] = torch.where(better, winner + start, winners[plane, group])
@@ -199,11 +202,11 @@ def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor
     return values, winners
 
 
-def _first_max(z: Tensor, run: int = 64) -> tuple[Tensor, Tensor]:
-    """`z.max(2)` of (B, D, N), the lowest index on ties."""
+def _first_max(z: Tensor, valued: bool = True, run: int = 64) -> tuple[Tensor, Tensor]:
+    """`z.max(2)` of (B, D, N), the lowest index on ties; the values may be nothing where they are not `valued`."""
     if z.device.type == "cpu":  # NumPy vectorises it
         winner = torch.from_numpy(z.numpy().argmax(2))
-        return z.gather(2, winner.unsqueeze(2)).squeeze(2), winner
+        return z.gather(2, winner.unsqueeze(2)).squeeze(2) if valued else z[:0], winner
     # First the max of each run of points, which vectorises.
     if z.shape[2] % run:
         value, winner = z.max(2)
@@ -220,51 +223,19 @@ def _fake_extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[T
     return values, torch.empty_like(values, dtype=torch.int64)
 
 
-def values_at(winners: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """z of the winners (S, B, D) in the dtype of the weight."""
-    values = weight.new_empty(winners.shape)
-    for group in _groups(x):
-        won = x[group].gather(2, _columns(winners, group, x)).to(weight.dtype).unflatten(2, (len(winners), -1))
-        values[:, group] = (weight.T.unsqueeze(1) * won).sum(1).transpose(0, 1)
-    return values
-
-
-def _groups(x: Tensor) -> list[slice]:
-    """Clouds that are worked on together: so many that their points fill a tile."""
-    step = max(1, TILE.get(x.device.type, 1024) // x.shape[2])
-    return [slice(first, first + step) for first in range(0, x.shape[0], step)]
-
-
-def _columns(winners: Tensor, group: slice, x: Tensor) -> Tensor:
-    """Winners (S, B, D) of a group of clouds as (b, C, S * D), to gather their points from x (B, C, N)."""
-    return winners[:, group].transpose(0, 1).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
-
-
-def _extremes_backward(grad: Tensor, x: Tensor, weight: Tensor, winners: Tensor) -> tuple[Tensor, Tensor]:
-    """-> the gradients of x (B, C, N) and of the weight (D, C), cloud by cloud while a cloud is in the cache."""
-    grad_x = torch.empty_like(x)
-    grad_weight = weight.new_zeros(weight.shape[1], len(grad) * len(weight))
-    of_winners = weight.T.repeat(1, len(grad))
-    for group in _groups(x):
-        columns = _columns(winners, group, x)
-        share = grad[:, group].transpose(0, 1).flatten(1).unsqueeze(1)
-        grad_weight += (x[group].gather(2, columns).to(weight.dtype) * share).sum(0)
-        grad_x[group] = torch.zeros_like(x[group], dtype=weight.dtype).scatter_add_(2, columns, of_winners * share)
-    return grad_x, grad_weight.unflatten(1, (len(grad), -1)).sum(1).T.contiguous()
-
-
 def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     if x.device.type != "cpu":
         return moments_at_once(x, mask)
     channels, points, count = *x.shape[1:], _count(x, mask)
-    single = torch.promote_types(x.dtype, torch.float32)
-    guess = (fill_padding(x, mask).sum((0, 2), dtype=single) / count).double()  # about it nothing cancels
+    one, its_mask = x[:1], None if mask is None else mask[:1]
+    # The mean of one cloud; about any point near the data nothing cancels that float64 would miss.
+    guess = fill_padding(one, its_mask).sum((0, 2), dtype=torch.float64) / _count(one, its_mask)
     total, scatter = guess.new_zeros(channels), guess.new_zeros(channels, channels)
     size, strip = TILE.get(x.device.type, 1024), STRIP.get(x.device.type, channels)
-    for group in _groups(x):
+    for group in groups_of(x):
         for start in range(0, points, size):
             tile = slice(start, start + size)
-            centred = x[group, :, tile].double() - guess.unsqueeze(1)
+            centred = x[group, :, tile].to(torch.float64, copy=True).sub_(guess.unsqueeze(1))
             centred = fill_padding(centred, None if mask is None else mask[group, :, tile])
             total += centred.sum((0, 2))
             for first in range(0, channels, strip):
@@ -277,7 +248,7 @@ def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
 def moments_at_once(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     """`moments` in few operators, each of which a GPU takes microseconds to launch."""
     size, count = TILE.get(x.device.type, 1024), _count(x, mask)
-    tiles = [(group, ..., slice(start, start + size)) for group in _groups(x) for start in range(0, x.shape[2], size)]
+    tiles = [(group, ..., slice(start, start + size)) for group in groups_of(x) for start in range(0, x.shape[2], size)]
     kept = [(x[tile], None if mask is None else mask[tile]) for tile in tiles]
     sums = (fill_padding(each, there).sum((0, 2), dtype=torch.float64) for each, there in kept)
     mean = reduce(torch.add, sums) / count
@@ -301,10 +272,9 @@ def _backward_of_moments(ctx: Any, grad_mean: Tensor, grad_scatter: Tensor) -> t
     count = _count(x, mask)
     affine = grad_scatter + grad_scatter.T
     # The mean in two parts, so that points far from the origin lose nothing to its rounding.
-    single = torch.promote_types(x.dtype, torch.float32)
-    near = mean.to(single)
+    near = mean.to(x.dtype)
     constant = grad_mean / count - affine @ (mean - near)
-    centred = fill_padding((x - near.unsqueeze(1)).to(x.dtype), mask)
+    centred = fill_padding(x - near.unsqueeze(1), mask)
     return fill_padding(linear_map(centred, affine.to(x.dtype), constant.to(x.dtype)), mask), None
 
 
@@ -337,7 +307,7 @@ register(
     lambda ctx, inputs, output: ctx.save_for_backward(*inputs[:2], output[1]),
 )  # fmt: skip
 register(
-    "extremes_backward(Tensor grad, Tensor x, Tensor weight, Tensor winners) -> (Tensor, Tensor)", _extremes_backward,
+    "extremes_backward(Tensor grad, Tensor x, Tensor weight, Tensor winners) -> (Tensor, Tensor)", through_extremes,
     lambda grad, x, weight, winners: (torch.empty_like(x), torch.empty_like(weight)),
     _backward_of_extremes_backward, lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
 )  # fmt: skip

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pointnet.ops.masked import Mask
-from pointnet.ops.pooled import values_at
+from pointnet.ops.winners import values_at
 
 from .parts import FLOATS, PROGRAMS, first_max, padded, precision
 
