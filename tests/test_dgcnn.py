@@ -195,7 +195,7 @@ def test_it_is_saved_loaded_and_predicts(tmp_path):
 def test_an_exported_file_takes_any_number_of_points_above_the_neighbours(format, tmp_path):
     need(format)
     model, path = taught(described(DGCNNClassifier(3, **SMALL))), tmp_path / f"model{SUFFIXES[format]}"
-    assert export_model(model, path, format) <= 1e-4
+    assert export_model(model, path, format) <= export.NEAR_TIE
     for clouds, points in ((1, 5), (3, 77)):
         x = torch.randn(clouds, 3, points)
         torch.testing.assert_close(runner(format, path)(x), model(x), rtol=0, atol=1e-4)
