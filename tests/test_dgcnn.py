@@ -201,6 +201,16 @@ def test_an_exported_file_takes_any_number_of_points_above_the_neighbours(format
         torch.testing.assert_close(runner(format, path)(x), model(x), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_the_trained_network_is_exported(tmp_path):
+    need("onnx")
+    onnx, model = pytest.importorskip("onnx"), load_model("dgcnn_modelnet40")
+    assert export_model(model, tmp_path / "x") <= export.NEAR_TIE
+    assert len(onnx.load(tmp_path / "x").graph.node) < 200  # not one for each channel of the features
+    x = torch.rand(2, 3, 100)
+    torch.testing.assert_close(runner("onnx", tmp_path / "x")(x), model(x), rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize(("spoiled", "by", "message"), [
     (9, 0.02, None),
     (24, 0.02, r"for 24 of 49 clouds its logits are off, by 2"),

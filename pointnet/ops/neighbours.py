@@ -8,7 +8,8 @@ What decides at the rim. Sampling and balls take squared differences, summed cha
 with PointNet++ does; a ball is what lies *nearer* than its radius. (Many PyTorch ports take |x|^2 - 2xy + |y|^2 and
 include the rim.) Nearest neighbours are found by |y|^2 - 2xy about the cloud's first point, one matrix product, as
 DGCNN's released code does about the origin: points whose distances differ by less than the rounding of that product
-may change places. Indices carry no gradient.
+may change places. So it is in an exported graph, where a difference per channel would be thousands of operators.
+Indices carry no gradient.
 """
 
 import torch
@@ -142,10 +143,15 @@ def knn(points: Tensor, neighbours: int, queries: Tensor | None = None, lengths:
 
 
 def knn_definition(points: Tensor, queries: Tensor, neighbours: int, lengths: Lengths) -> Tensor:
-    points, mask = filled(points, lengths)
-    distances = squared_distances(points, queries)
+    exporting, origin = torch.compiler.is_exporting(), points[:, :, :1]
+    points, mask = filled(points - origin if exporting else points, lengths)
+    if exporting:
+        products = (queries - origin).transpose(1, 2) @ points
+        distances = points.square().sum(1, keepdim=True) - 2 * products
+    else:
+        distances = squared_distances(points, queries)
     distances = distances if mask is None else distances.masked_fill(~mask, torch.inf)
-    if torch.compiler.is_exporting():  # ONNX knows no stable sort, and its TopK gives ties the lowest index first
+    if exporting:  # ONNX knows no stable sort, and its TopK gives ties the lowest index first
         order = distances.topk(neighbours, 2, largest=False).indices  # of a cloud with as many points
     else:
         order = distances.sort(dim=2, stable=True).indices[:, :, :neighbours]
