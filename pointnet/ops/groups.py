@@ -237,7 +237,8 @@ def _backward(
 ) -> tuple[list[Tensor | None] | Tensor | None, ...]:
     weight, slots, point, *parts = ctx.saved_tensors
     given = grad, grad_mean, grad_squares, parts, weight, slots, point, ctx.size, ctx.more, ctx.batch
-    of_rows, of_weight = torch.ops.pointnet.group_extremes_backward(*given)
+    with torch.autocast(grad.device.type, enabled=False):  # in which whoever calls backward may be
+        of_rows, of_weight = torch.ops.pointnet.group_extremes_backward(*given)
     return [*of_rows, *[None] * (len(parts) - len(of_rows))], of_weight, None, None, None, None, None
 
 

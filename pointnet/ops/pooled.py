@@ -224,7 +224,7 @@ def _fake_extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[T
 
 
 def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" and x.numel():
         return moments_at_once(x, mask)
     channels, points, count = *x.shape[1:], _count(x, mask)
     one, its_mask = x[:1], None if mask is None else mask[:1]
