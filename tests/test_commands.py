@@ -119,7 +119,7 @@ def test_the_words_of_a_flag_are_joined_by_either_sign(command):
     ]
     places = ["x" for each in parser._actions if not each.option_strings]
     for flag, action in parser._option_string_actions.items():
-        value = [] if action.nargs == 0 else ["1"]
+        value = [] if action.nargs == 0 else [next(iter(action.choices or "1"))]
         if "_" in flag:
             words = [[*places, *needed, each, *value] for each in (flag, flag.replace("_", "-"))]
             assert parser.parse_args(words[0]) == parser.parse_args(words[1])
