@@ -126,7 +126,8 @@ def _extremes_by_slot(rows: Tensor, indices: Tensor, ends: Tensor, won: Tensor |
     A block of centres sees one neighbour after the other. NumPy compares several times as fast as PyTorch, and numbers
     of a byte are fast; slots rise, so the last that was better is the largest.
     """
-    table, of_slots, best = rows.numpy(), indices.T.contiguous().numpy(), ends.numpy()
+    # Of rows that are a part of wider ones, NumPy would copy all before each `take`.
+    table, of_slots, best = rows.contiguous().numpy(), indices.T.contiguous().numpy(), ends.numpy()
     slots = None if won is None else won.numpy()
     step = max(1, BLOCK // table.shape[1])
     kept, kept_better = np.empty((step, table.shape[1]), table.dtype), np.empty((step, table.shape[1]), np.bool_)
