@@ -1,10 +1,13 @@
-"""The product that a processor is fastest with is the convolution, in value and in gradient."""
+"""The product that a processor is fastest with is the convolution, in value and in gradient; all layers by rows."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from pointnet.ops import products
+from pointnet import PointNetClassifier
+from pointnet.ops import mlp, products
+from pointnet.ops.masked import point_mask
+from tests.helpers import trained_looking
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
@@ -51,3 +54,58 @@ def test_products_in_kept_memory_are_the_same_at_every_size(monkeypatch, units, 
             got = product(given, weight)
             assert got.dtype == torch.float32
             torch.testing.assert_close(got, products.linear_map(given, weight).float())
+
+
+@pytest.fixture
+def by_rows(monkeypatch):
+    for name, value in {"has_matrix_units": lambda: True, "TILE": 8, "FEWEST": 1}.items():
+        monkeypatch.setattr(mlp, name, value)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_whole_mlp_by_rows_is_that_of_the_definition(by_rows, dtype, ragged, relu):
+    def whole(*shape):  # so small that bfloat16 holds every sum
+        return torch.randint(-2, 3, shape).to(dtype)
+
+    x, weights = whole(3, 3, 21), [whole(3, 4, 3), whole(5, 4), whole(40, 5)]
+    biases, lengths = [whole(4), None, whole(40)], torch.tensor([21, 1, 9])
+    mask = point_mask(lengths, x) if ragged else None
+    given = (x, weights, biases, mask, relu)
+    got, wanted = mlp.mlp_max(*given), mlp.mlp_max_definition(*given, False)[0]
+    assert got.dtype == dtype
+    assert torch.equal(got, wanted)
+
+
+def test_by_rows_the_largest_of_negative_numbers_is_the_nearest_to_0(by_rows):
+    x, weights = torch.randint(1, 9, (2, 3, 21)).bfloat16(), [torch.randint(-4, 5, (30, 3)).bfloat16()]
+    weights[0][:15] = -weights[0][:15].abs() - 1
+    got = mlp.mlp_max(x, weights, [None], relu=False)
+    assert (got[:, :15] < 0).all()
+    assert torch.equal(got, mlp.mlp_max_definition(x, weights, [None], None, False, False)[0])
+
+
+@pytest.mark.parametrize("bits", [0x7FC0, 0xFFC0])
+def test_by_rows_a_point_that_is_not_a_number_shows_in_the_max(by_rows, bits):
+    x, weights = torch.ones(2, 64, 9).bfloat16(), [torch.ones(4, 64).bfloat16(), torch.ones(2, 4).bfloat16()]
+    x[1, 0, 4] = torch.tensor(bits).to(torch.uint16).view(torch.bfloat16)
+    got = mlp.mlp_max(x, weights, [None, None])
+    assert got[1].isnan().all()
+    assert (got[0] == 256).all()
+
+
+@torch.no_grad()
+def test_a_folded_network_by_rows_is_the_same(by_rows, monkeypatch):
+    model = PointNetClassifier(5, widths=((8, 12), (8, 16, 40)), tnet_widths=((8, 24), (16,)), head_widths=(16,))
+    folded, x, lengths = trained_looking(model, torch.float32).fold(), torch.randn(2, 3, 30), torch.tensor([30, 9])
+    calls, rows = [], mlp._by_rows
+    monkeypatch.setattr(mlp, "_by_rows", lambda *given: calls.append(len(given[1])) or rows(*given))
+    got = folded(x, lengths=lengths)
+    assert calls == [2, 4, 5]
+    with torch.autocast("cpu", torch.bfloat16):
+        low = folded(x, lengths=lengths)
+    monkeypatch.setattr(mlp, "has_matrix_units", lambda: False)
+    wanted = folded(x, lengths=lengths)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    assert (low - wanted).abs().max() < 0.05 * wanted.abs().max()

@@ -1,4 +1,4 @@
-"""Layers that wait for the next ones, so that a kernel which can take all of them and their max gets them at once."""
+"""Layers that wait for the next ones, so that an operator that takes all of them and their max gets them at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.ops.aligned import Transform, fold_transform
-from pointnet.ops.kernels import run_on
 from pointnet.ops.masked import Mask
-from pointnet.ops.mlp import fits, mlp_max
+from pointnet.ops.mlp import may_take, mlp_max, takes
 from pointnet.ops.pooled import makes_a_graph
 
 from .shared_layer import SharedLayer
@@ -21,7 +20,7 @@ from .shared_layer import SharedLayer
 class Chain:
     """Points (B, C, N), and the layers that they have yet to go through, each with its transform.
 
-    Only where kernels run (`ops.kernels`) does a layer ever wait; elsewhere `through` computes it at once.
+    Only where `mlp_max` may take them does a layer ever wait; elsewhere `through` computes it at once.
     """
 
     x: Tensor
@@ -50,13 +49,13 @@ class Chain:
         if chain._may_wait(last):
             weights, biases = chain._matrices(last, transform)
             x = chain.x.to(weights[0].dtype)
-            if fits(x, weights):
+            if takes(x, weights):
                 relu = last.activation is not None
                 return mlp_max(x, weights, biases, chain.mask, relu).to(last.conv.weight.dtype)
         return last.max_pool(chain.run().x, mask=chain.mask, transform=transform)
 
     def _may_wait(self, layer: SharedLayer) -> bool:
-        if not run_on(self.x) or makes_a_graph():
+        if not may_take(self.x) or makes_a_graph():
             return False
         learns = torch.is_grad_enabled() and (self.x.requires_grad or layer.conv.weight.requires_grad)
         plain = layer.norm is None and (layer.activation is None or type(layer.activation) is nn.ReLU)

@@ -1,19 +1,24 @@
 """A whole shared MLP with its max, in inference: linear maps and ReLUs, then the max over the points (identity 8).
 
 Folded layers hold no norm, so nothing of one point depends on another until the max. A kernel takes the points from
-their coordinates to the max without writing a layer's output to memory (`ops.triton.mlp`).
+their coordinates to the max without writing a layer's output to memory (`ops.triton.mlp`). A processor with matrix
+units takes a tile of them through all layers while it is in the cache, as rows.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from .kernels import run_on
 from .masked import Mask, fill_padding
 from .pooled import DEFINITIONS, OPERATORS
-from .products import takes_tf32
+from .products import has_matrix_units, takes_tf32
 
 MOST_CHANNELS = 128  # of every layer but the last: what a tile of points holds on chip
+TILE = 1024  # rows on a CPU
+FEWEST = 128  # points of a cloud, below which calls of operators on a CPU would take longer than their work
 
 
 def mlp_max(
@@ -28,6 +33,22 @@ def mlp_max(
         relu: whether a ReLU follows the last layer too.
     """
     return torch.ops.pointnet.mlp_max(x, weights, biases, mask, relu, False)[0]
+
+
+def may_take(x: Tensor) -> bool:
+    """Whether `mlp_max` may take points like x, faster than layer after layer: a kernel, or a CPU by rows."""
+    return run_on(x) or goes_by_rows(x)
+
+
+def goes_by_rows(x: Tensor) -> bool:
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return has_matrix_units() and x.dtype in (torch.bfloat16, torch.float32) and x.shape[2] >= FEWEST
+
+
+def takes(x: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Whether `mlp_max` takes these points and weights, of which it `may_take` the points."""
+    return goes_by_rows(x) or fits(x, weights)
 
 
 def fits(x: Tensor, weights: Sequence[Tensor], *more: object) -> bool:
@@ -49,6 +70,49 @@ def mlp_max_definition(
     return values.relu() if relu else values, winners if find else winners.new_empty(0)
 
 
+def _mlp_max(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], mask: Mask, relu: bool, find: bool
+) -> tuple[Tensor, Tensor]:
+    given = (x, *weights, *(bias for bias in biases if bias is not None))
+    # As whole numbers, which bfloat16 is compared as, a NaN may be less than others.
+    if find or not goes_by_rows(x) or not all(bool(each.sum().isfinite()) for each in given):
+        return mlp_max_definition(x, weights, biases, mask, relu, find)
+    with torch.autocast("cpu", enabled=False):
+        values = _by_rows(x, weights, biases, mask)
+    values = values if biases[-1] is None else values + biases[-1]
+    return values.relu() if relu else values, x.new_empty(0, dtype=torch.int64)
+
+
+def _by_rows(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], mask: Mask) -> Tensor:
+    """The largest values (B, D) before the last bias, a tile of a cloud at a time through all layers."""
+    values = x.new_full((len(x), weights[-1].shape[-2]), -torch.inf)
+    kept = x.new_empty(min(TILE, x.shape[2]), values.shape[1])
+    for cloud, largest in enumerate(values):
+        points = x[cloud] if mask is None else x[cloud][:, mask[cloud, 0]]
+        *narrow, last = (weight if weight.dim() == 2 else weight[cloud] for weight in weights)
+        for some in points.T.split(TILE):
+            rows = some.contiguous()
+            for weight, bias in zip(narrow, biases, strict=False):
+                rows = F.linear(rows, weight, bias)
+                _bits(rows).clamp_min_(0)
+            torch.maximum(largest, _largest(torch.mm(rows, last.T, out=kept[: len(rows)])), out=largest)
+    return values
+
+
+def _bits(rows: Tensor) -> Tensor:
+    """bfloat16 as whole numbers of 16 bits, which are compared several times as fast: those of negative numbers are
+    negative, and in reverse order; others as they are."""
+    return rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows
+
+
+def _largest(z: Tensor) -> Tensor:
+    """`z.amax(0)` of (N, D) without NaN."""
+    if z.dtype != torch.bfloat16:
+        return z.amax(0)
+    highest = _bits(z).amax(0)
+    return highest.where(highest >= 0, _bits(z).amin(0)).view(z.dtype)
+
+
 def _shapes(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], mask: Mask, relu: bool, find: bool
 ) -> tuple[Tensor, Tensor]:
@@ -59,6 +123,6 @@ def _shapes(
 OPERATORS.define(
     "mlp_max(Tensor x, Tensor[] weights, Tensor?[] biases, Tensor? mask, bool relu, bool find) -> (Tensor, Tensor)"
 )
-OPERATORS.impl("mlp_max", mlp_max_definition, "CompositeExplicitAutograd")
+OPERATORS.impl("mlp_max", _mlp_max, "CompositeExplicitAutograd")
 torch.library.register_fake("pointnet::mlp_max", _shapes, lib=OPERATORS)
-DEFINITIONS["mlp_max"] = mlp_max_definition
+DEFINITIONS["mlp_max"] = _mlp_max
