@@ -52,6 +52,29 @@ def test_winners_are_searched_in_half_and_valued_in_single(both):
     assert values.dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("points", [30, 1500])
+def test_in_half_the_largest_of_negative_numbers_wins_and_padding_never(dtype, points):
+    x = torch.randint(1, 5, (2, 3, points)).to(dtype)
+    weight = torch.cat([-torch.randint(1, 4, (9, 3)), torch.randint(-3, 4, (9, 3))]).to(torch.float32)
+    mask = point_mask(torch.tensor([points, 7]), x)
+    got, winners = torch.ops.pointnet.extremes(x, weight, mask, True)
+    wanted = torch.ops.pointnet.extremes(x.double(), weight.double(), mask, True)
+    assert (got[0, :, :9] < 0).all()
+    assert torch.equal(got.double(), wanted[0])
+    assert torch.equal(winners, wanted[1])
+
+
+@pytest.mark.parametrize("bits", [0x7FC0, 0xFFC0])
+def test_in_half_a_point_that_is_not_a_number_wins(bits):
+    x, weight = torch.ones(2, 64, 9).bfloat16(), torch.ones(4, 64)
+    x[1, 0, 5] = torch.tensor(bits).to(torch.uint16).view(torch.bfloat16)
+    values, winners = torch.ops.pointnet.extremes(x, weight, None, False)
+    assert values[0, 1].isnan().all()
+    assert (winners[0, 1] == 5).all()
+    assert (values[0, 0] == 64).all()
+
+
 def test_half_precision_points_far_from_the_origin_do_not_overflow():
     mlp = SharedMLP([3, 8]).half()
     y = mlp.max_pool((torch.randn(8, 3, 4000) + 5).half())

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .kernels import run_on
 from .masked import Mask, fill_padding
-from .pooled import DEFINITIONS, OPERATORS
+from .pooled import DEFINITIONS, OPERATORS, bits_of
 from .products import has_matrix_units, takes_tf32
 
 MOST_CHANNELS = 128  # of every layer but the last: what a tile of points holds on chip
@@ -94,23 +94,16 @@ def _by_rows(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | Non
             rows = some.contiguous()
             for weight, bias in zip(narrow, biases, strict=False):
                 rows = F.linear(rows, weight, bias)
-                _bits(rows).clamp_min_(0)
+                bits_of(rows).clamp_min_(0)
             torch.maximum(largest, _largest(torch.mm(rows, last.T, out=kept[: len(rows)])), out=largest)
     return values
 
 
-def _bits(rows: Tensor) -> Tensor:
-    """bfloat16 as whole numbers of 16 bits, which are compared several times as fast: those of negative numbers are
-    negative, and in reverse order; others as they are."""
-    return rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows
-
-
 def _largest(z: Tensor) -> Tensor:
     """`z.amax(0)` of (N, D) without NaN."""
-    if z.dtype != torch.bfloat16:
-        return z.amax(0)
-    highest = _bits(z).amax(0)
-    return highest.where(highest >= 0, _bits(z).amin(0)).view(z.dtype)
+    bits = bits_of(z)
+    highest = bits.amax(0)
+    return highest if bits is z else highest.where(highest >= 0, bits.amin(0)).view(z.dtype)
 
 
 def _shapes(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -161,7 +162,8 @@ def extremes(x: Tensor, weight: Tensor, mask: Mask = None, both: bool = False) -
 def moments(x: Tensor, mask: Mask = None) -> tuple[Tensor, Tensor]:
     """Mean (C,) and scatter (C, C), the sum of (x - mean)(x - mean)^T, over all points of x (B, C, N), in float64.
 
-    In float32 the scatter would be useless for a channel orthogonal to a dominant direction: see docs/identities.md.
+    In float32 the scatter would be useless for a channel orthogonal to a dominant direction: see docs/identities.md. Of
+    points of 16 bits a tile's is in float32: it loses less than they have lost.
     """
     return torch.ops.pointnet.moments(x, mask)
 
@@ -178,12 +180,15 @@ def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor
     values = weight.new_full((len(signs), clouds, len(weight)), -torch.inf)
     winners = torch.zeros(values.shape, dtype=torch.int64, device=x.device)
     size = TILE.get(x.device.type, 1024)
-    product = products_kept(weight.dtype)
+    product = products_kept()
+    # As whole numbers, which those of 16 bits are compared as on a CPU, a NaN may be less than others.
+    safe = x.element_size() > 2 or bool(x.sum().isfinite() and kernel.sum().isfinite())
     for group in groups_of(x):
         for start in range(0, points, size):
             tile = slice(start, start + size)
             with torch.autocast(x.device.type, enabled=False):
                 z = product(x[group, :, tile], kernel)
+                z = z if safe else z.to(weight.dtype)
             for plane, sign in enumerate(signs):
                 there = None if mask is None else mask[group, :, tile]
                 filled = fill_padding(z if sign > 0 else -z, there, -torch.inf)
@@ -205,7 +210,7 @@ def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor
 def _first_max(z: Tensor, valued: bool = True, run: int = 64) -> tuple[Tensor, Tensor]:
     """`z.max(2)` of (B, D, N), the lowest index on ties; the values may be nothing where they are not `valued`."""
     if z.device.type == "cpu":  # NumPy vectorises it
-        winner = torch.from_numpy(z.numpy().argmax(2))
+        winner = torch.from_numpy(_first_of_bits(bits_of(z).numpy()) if z.element_size() == 2 else z.numpy().argmax(2))
         return z.gather(2, winner.unsqueeze(2)).squeeze(2) if valued else z[:0], winner
     # First the max of each run of points, which vectorises.
     if z.shape[2] % run:
@@ -216,6 +221,23 @@ def _first_max(z: Tensor, valued: bool = True, run: int = 64) -> tuple[Tensor, T
     starts = torch.arange(best.numel(), device=z.device) * runs.shape[2]
     inside = runs.reshape(-1, run).index_select(0, starts + best.flatten()).max(1).indices
     return value, best * run + inside.view_as(best)
+
+
+def bits_of(z: Tensor) -> Tensor:
+    """Numbers of 16 bits as whole ones, which are compared several times as fast; others as they are.
+
+    Those of negative numbers are negative, in reverse order; those of other numbers are in order.
+    """
+    return z.view(torch.int16) if z.element_size() == 2 else z
+
+
+def _first_of_bits(bits: np.ndarray) -> np.ndarray:
+    """Where the largest numbers are, the lowest index on ties, from their `bits_of`: (B, D, N) -> (B, D)."""
+    winners = bits.argmax(2)
+    negative = np.take_along_axis(bits, winners[:, :, None], 2)[:, :, 0] < 0
+    if negative.any():
+        winners[negative] = bits[negative].argmin(1)
+    return winners
 
 
 def _fake_extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor, Tensor]:
@@ -232,10 +254,11 @@ def _moments(x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     guess = fill_padding(one, its_mask).sum((0, 2), dtype=torch.float64) / _count(one, its_mask)
     total, scatter = guess.new_zeros(channels), guess.new_zeros(channels, channels)
     size, strip = TILE.get(x.device.type, 1024), STRIP.get(x.device.type, channels)
+    wide = torch.float32 if x.element_size() == 2 else torch.float64
     for group in groups_of(x):
         for start in range(0, points, size):
             tile = slice(start, start + size)
-            centred = x[group, :, tile].to(torch.float64, copy=True).sub_(guess.unsqueeze(1))
+            centred = x[group, :, tile].to(wide, copy=True).sub_(guess.to(wide).unsqueeze(1))
             centred = fill_padding(centred, None if mask is None else mask[group, :, tile])
             total += centred.sum((0, 2))
             for first in range(0, channels, strip):

@@ -30,21 +30,18 @@ def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv1d(x, weight.unsqueeze(2), bias, dilation=2 if alone else 1)
 
 
-def products_kept(dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function as `linear_map` of x and weight, in this dtype, whose result holds until its next call: on a processor
-    with matrix units it is written to memory that is kept, as new memory takes longer to get than to fill."""
-    memory: dict[tuple[torch.Size, torch.Size], tuple[Tensor, Tensor]] = {}
+def products_kept() -> Callable[[Tensor, Tensor], Tensor]:
+    """A function as `linear_map` of x and weight, whose result holds until its next call: on a processor with matrix
+    units it is written to memory that is kept, as new memory takes longer to get than to fill."""
+    memory: dict[tuple[torch.Size, torch.Size], Tensor] = {}
 
     def product(x: Tensor, weight: Tensor) -> Tensor:
         if x.device.type != "cpu" or stored_as_rows(x) or not has_matrix_units():
-            return linear_map(x, weight).to(dtype)
+            return linear_map(x, weight)
         sizes = x.shape, weight.shape
         if sizes not in memory:
-            z = x.new_empty(len(x), len(weight), x.shape[2])
-            memory[sizes] = z, z if z.dtype == dtype else torch.empty_like(z, dtype=dtype)
-        z, wide = memory[sizes]
-        torch.bmm(weight.expand(len(x), -1, -1), x, out=z)
-        return z if z is wide else wide.copy_(z)
+            memory[sizes] = x.new_empty(len(x), len(weight), x.shape[2])
+        return torch.bmm(weight.expand(len(x), -1, -1), x, out=memory[sizes])
 
     return product
 
