@@ -69,20 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     stream(folded.cpu(), took)
     folded = folded.to(device)
-    print("\n| freed memory | network | ms | clouds/s | floor / time | times faster |")
-    print("|-|-|-|-|-|-|")
+    print("\n| freed memory | precision | network | ms | clouds/s | floor / time | times faster |")
+    print("|-|-|-|-|-|-|-|")
+    calls = {"textbook": lambda: textbook(x), "ours": lambda: ours(x), "ours, folded": lambda: folded(x)}
+    adds = args.batch_size * (POINT_ADDS * args.num_points + CLOUD_ADDS)
     for phase in ("returned", "kept") if device == "cpu" else ("-",):
         if phase == "kept":
             keep_freed_memory()
-        calls = {"textbook": lambda: textbook(x), "ours": lambda: ours(x), "ours, folded": lambda: folded(x)}
-        seconds = side_by_side(calls | {"product": widest_product(device)}, args.rounds, device)
-        adds = args.batch_size * (POINT_ADDS * args.num_points + CLOUD_ADDS)
-        least = floor(adds, seconds.pop("product"))
-        for name, taken in seconds.items():
-            print(
-                f"| {phase} | {name} | {taken * 1e3:.1f} | {args.batch_size / taken:,.0f} | {least / taken:.0%} | "
-                f"{seconds['textbook'] / taken:.1f} |"
-            )
+        for dtype, precision in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+                seconds = side_by_side(calls | {"product": widest_product(device, dtype)}, args.rounds, device)
+            least = floor(adds, seconds.pop("product"))
+            for name, taken in seconds.items():
+                print(
+                    f"| {phase} | {precision} | {name} | {taken * 1e3:.1f} | {args.batch_size / taken:,.0f} | "
+                    f"{least / taken:.0%} | {seconds['textbook'] / taken:.1f} |"
+                )
 
 
 def stream(model: PointNetClassifier, took: dict[int, float]) -> None:
