@@ -4,7 +4,6 @@ On a CPU a block stays in a core's cache, and NumPy does what PyTorch's operator
 what is True, sorting and partitioning short rows. On other devices nothing waits for the device.
 """
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -124,11 +123,22 @@ def _places_of(chosen: np.ndarray, most: int | None = None) -> tuple[np.ndarray,
     W is `most`, or the largest count of a row.
     """
     rows, size = chosen.shape
-    flat = np.flatnonzero(chosen)
+    flat = _true_places(chosen)
     starts = np.searchsorted(flat, np.arange(rows + 1) * size)
     slots = starts[:-1, None] + np.arange(np.diff(starts).max(initial=1) if most is None else most)
     places = flat.take(slots, mode="clip") if len(flat) else np.zeros_like(slots)
     return places, slots < starts[1:, None]
+
+
+def _true_places(chosen: np.ndarray) -> np.ndarray:
+    """`np.flatnonzero`, faster where few of many are True: words of eight are passed over first."""
+    flat = chosen.ravel()
+    if flat.size % 8 or np.count_nonzero(flat) > flat.size // 16:
+        return np.flatnonzero(flat)
+    words = flat.view(np.uint64)
+    some = np.flatnonzero(words != 0)
+    inside = np.flatnonzero(words.take(some).view(np.bool_))
+    return some.take(inside >> 3) * 8 + (inside & 7)
 
 
 def nearest(points: Tensor, queries: Tensor, neighbours: int, lengths: Lengths) -> Tensor:
@@ -160,17 +170,19 @@ def nearest_on_cpu(points: Tensor, queries: Tensor, neighbours: int, lengths: Le
     """
     runs = 2 ** max(5, (4 * neighbours - 1).bit_length())
     size = points.shape[2] if points.shape[2] < 2 * runs else -(-points.shape[2] // runs) * runs
-    table, rows = _factors(points, queries, lengths, size)
     kept = min(neighbours, points.shape[2])
     found = np.empty((*queries.shape[::2], kept), np.int64)
     step = max(1, min(queries.shape[2], BLOCK["cpu"] // size))
-    block = table.new_empty(step, size)
-    for cloud, first in itertools.product(range(len(points)), range(0, queries.shape[2], step)):
-        some = rows[cloud, first : first + step]
-        distances = torch.mm(some, table[cloud], out=block[: len(some)])
-        least = distances if size < 2 * runs else distances.unflatten(1, (-1, runs)).amin(1)
-        limits = np.partition(least.numpy(), kept - 1, 1)[:, kept - 1, None]
-        found[cloud, first : first + step] = _lowest(distances.numpy(), limits, kept)
+    block = points.new_empty(step, size)
+    for cloud in range(len(points)):
+        one = slice(cloud, cloud + 1)
+        table, rows = _factors(points[one], queries[one], None if lengths is None else lengths[one], size)
+        for first in range(0, queries.shape[2], step):
+            some = rows[0, first : first + step]
+            distances = torch.mm(some, table[0], out=block[: len(some)])
+            least = distances if size < 2 * runs else distances.unflatten(1, (-1, runs)).amin(1)
+            limits = np.sort(least.numpy(), 1)[:, kept - 1, None]  # vectorised, unlike a partition of such short rows
+            found[cloud, first : first + step] = _lowest(distances.numpy(), limits, kept)
     return only_existing(torch.from_numpy(found), neighbours, points, lengths)
 
 
