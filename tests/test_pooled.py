@@ -214,6 +214,22 @@ def test_scatter_in_single_precision_would_be_useless():
     assert (orthogonal @ single @ orthogonal / z.numel() / true - 1).abs() > 0.1
 
 
+@pytest.mark.parametrize("dominant", [10, 100, 1000])
+def test_a_scatter_of_bfloat16_points_loses_less_than_these_have_lost(dominant):
+    x = torch.randn(8, 16, 2000, dtype=torch.float64)
+    direction = torch.nn.functional.normalize(torch.randn(16, dtype=torch.float64), dim=0)
+    x = x + dominant * torch.randn(8, 1, 2000, dtype=torch.float64) * direction[:, None]
+    w = torch.randn(16, dtype=torch.float64)
+    w -= (w @ direction) * direction
+
+    def variance(points):
+        return torch.einsum("c,bcn->bn", w, points.double()).var(correction=0)
+
+    of_rounded = variance(x.bfloat16())
+    ours = w @ moments(x.bfloat16())[1] @ w / (8 * 2000)
+    assert (ours - of_rounded).abs() <= 0.1 * (of_rounded - variance(x)).abs()
+
+
 def test_on_ties_the_lowest_index_wins():
     x = torch.tensor([[[1.0, 5.0, 5.0, 0.0, 5.0]]], requires_grad=True)
     pooled(x, torch.ones(1, 1), None, None, None).sum().backward()
