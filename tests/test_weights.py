@@ -11,13 +11,13 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import task_of
 from pointnet.models import MODELS, WEIGHTS, load_model, shipped
 from pointnet.training import fit
-from tests.helpers import halves, quiet, small, tiny
+from tests.helpers import SHARED_DATA, halves, linked, quiet, small, tiny
 from tools import publish
 from tools.publish import count_seen, measure, on_samples
 
 SIZES = {  # bytes at most
     "dgcnn_modelnet40": 4e6, "pointnet_modelnet40": 8e6, "pointnet_modelnet40_upright": 4e6, "pointnet_shapes": 2e6,
-    "pointnet_shapes_part": 2e6,
+    "pointnet_shapes_part": 2e6, "pointnet2_psb_part": 4e6,
 }  # fmt: skip
 
 
@@ -77,6 +77,15 @@ def test_the_weights_of_dgcnn_reach_what_is_recorded(real_modelnet):
     found = all_scores(load_model("dgcnn_modelnet40"), test)
     for score in ("overall_accuracy", "mean_class_accuracy", "calibration_error", "sure"):
         assert found[score] == pytest.approx(wanted[score], rel=0, abs=5e-3), score
+
+
+@pytest.mark.slow
+def test_the_weights_for_parts_of_real_objects_reach_what_is_recorded(tmp_path):
+    shared = SHARED_DATA / "psb_parts_dev"
+    if not shared.is_dir():
+        pytest.skip(f"needs {shared}")
+    root = linked(shared, tmp_path / "psb")
+    check_scores("pointnet2_psb_part", open_dataset("shapenetpart", root, "test", 1024, task="part", normals=True))
 
 
 def published(tmp_path, monkeypatch, config, train, test, twin=None, of_twin=None):

@@ -208,7 +208,8 @@ def card(
         for name in ("root", "out", "device", "threads", "feed", "workers", "cache_gb", "test")
     }
     command = " ".join(["python train.py", *to_flags(dataclasses.replace(config, **local))])
-    chosen = f"{config.val_fraction:.0%} of which chose the epoch" if config.val_fraction else "the last epoch kept"
+    held = len(split_validation(train, config.seed, config.val_fraction)[1]) / len(train)
+    chosen = f"{held:.0%} of which chose the epoch" if held else "the last epoch kept"
     all_seen = count_seen(train, test) == len(test)
     which = "shapes, all of them trained on" if all_seen else "shapes, one vote"
     caution = " This figure is for reproduction; it says nothing about other shapes." if all_seen else ""
