@@ -167,48 +167,52 @@ def _group_extremes_backward(
     made, kind = made_of(parts, size), weight.dtype
     made.start()
     count = made.groups * (size + more)
-    double = 2 * grad_squares.unsqueeze(1) * weight
-    affine = weight.double().T @ double
-    constant, affine = (grad_mean @ weight.double() / count - point @ affine).to(kind), affine.to(kind)
+    double = (2 * grad_squares).to(kind).unsqueeze(1) * weight
+    affine = weight.T @ double
+    constant = (grad_mean @ weight.double() / count - point @ affine.double()).to(kind)
     scatter, grad_weight = point.new_zeros(len(point), len(point)), torch.zeros_like(weight)
-    firsts = torch.arange(0, len(made.kept), size, dtype=torch.int32, device=weight.device).unsqueeze(1)
     for some, rows in made.blocks():
-        x, won = made.make(some, rows), slots[:, some].int()
-        won += firsts[: won.shape[1]]
-        of_rows, of_weight = through_winners(grad[0, some], won[0], weight, x)
+        x = made.make(some, rows)
+        of_rows, of_weight = through_winners(grad[0, some], slots[0, some], weight, x)
         if len(grad) > 1:
-            of_others = through_winners(grad[1, some], won[1], weight, x)
+            of_others = through_winners(grad[1, some], slots[1, some], weight, x)
             of_rows, of_weight = of_rows + of_others[0], of_weight + of_others[1]
         grad_weight += of_weight
         if batch:
-            scatter += x.T @ x
-            of_rows.addmm_(x, affine).add_(constant)
-        if batch and more:
-            fewer = x[::size].contiguous()
-            scatter += more * (fewer.T @ fewer)
-            of_rows[::size] += more * torch.addmm(constant, fewer, affine)
+            counted = x
+            if more:
+                counted = x.clone()
+                counted[::size] *= 1 + more
+                of_rows[::size] += more * constant
+            scatter += counted.T @ x
+            of_rows.addmm_(counted, affine).add_(constant)
         made.give(some, rows, x, of_rows)
     if batch:
         scatter -= count * point.outer(point)
-        grad_weight += (grad_mean.outer(point) + double @ scatter).to(kind)
+        grad_weight += grad_mean.to(kind).outer(point.to(kind)) + double @ scatter.to(kind)
     return made.gradients(), grad_weight
 
 
-def through_winners(grad: Tensor, winners: Tensor, weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def through_winners(grad: Tensor, slots: Tensor, weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The sum of g W_d over the channels d that a row won, and of g x over the rows that won a channel: (G, D), (G, D)
-    rows below R, (D, C), (R, C) -> (R, C), (D, C)."""
-    size = len(x)
+    rows of their group, (D, C), (G * K, C) -> (G * K, C), (D, C)."""
+    (size, _), (groups, out) = x.shape, slots.shape
+    winners = slots.int() + torch.arange(0, size, size // groups, dtype=torch.int32, device=x.device).unsqueeze(1)
     if grad.device.type != "cpu":
-        sparse = grad.new_zeros(size, len(weight)).scatter_(0, winners.long(), grad)
+        sparse = grad.new_zeros(size, out).scatter_(0, winners.long(), grad)
         return sparse @ weight, sparse.T @ x
     of_weight = F.embedding_bag(winners.T.contiguous(), x, mode="sum", per_sample_weights=grad.T.contiguous())
-    # By winner, so that each is a sum of a few rows of W: the product above is of zeros, but for one in K.
-    rows = winners.flatten().numpy()
-    order = rows.astype(np.uint16 if size <= 2**16 else np.int32).argsort(kind="stable")
-    channels = torch.from_numpy(np.broadcast_to(np.arange(len(weight)), winners.shape).ravel().take(order))
-    ends = np.bincount(rows, minlength=size).cumsum()
-    starts, share = torch.from_numpy(np.append(0, ends[:-1])), grad.flatten().index_select(0, torch.from_numpy(order))
-    return F.embedding_bag(channels, weight, starts, mode="sum", per_sample_weights=share), of_weight
+    # By winner, so that each is a sum of a few rows of W: the product above is of zeros, but for one in K. NumPy sorts
+    # whole numbers, channels in their lowest bits, much faster than their order.
+    bits = np.uint32(out.bit_length())
+    channels = slots.numpy().astype(np.uint32) << bits | np.arange(out, dtype=np.uint32)
+    channels.sort(1)
+    channels &= (np.uint32(1) << bits) - np.uint32(1)
+    order = torch.from_numpy(channels.view(np.int32))
+    share = grad.gather(1, order.long()).flatten()
+    counts = np.bincount(winners.flatten().numpy(), minlength=size)
+    starts = torch.from_numpy((counts.cumsum() - counts).astype(np.int32))
+    return F.embedding_bag(order.flatten(), weight, starts, mode="sum", per_sample_weights=share), of_weight
 
 
 def _rows_taken(rows: Tensor, indices: Tensor) -> Tensor:
