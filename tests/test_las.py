@@ -144,8 +144,12 @@ def test_a_las_that_cannot_be_used_is_one_line(tmp_path, content, reason):
 
 def test_what_a_las_leaves_out_is_said(tmp_path):
     eight = "colours never exceed 255, taken as 8 bits"
-    assert notes_of(tmp_path, las() + bytes(25)) == (eight,)
-    assert notes_of(tmp_path, las() + bytes(52)) == ("52 bytes after the last declared point left out", eight)
+    assert notes_of(tmp_path, las() + bytes(52)) == (eight,)
+    assert notes_of(tmp_path, las() + b"\x9d" * 52) == ("52 bytes after the last declared point left out", eight)
+    few = bytearray(las())
+    struct.pack_into("<I", few, 107, 30)
+    with pytest.raises(PointCloudFileError, match="declares 30 points, holds 40$"):
+        read_cloud(written(tmp_path, "few.las", bytes(few)))
     dark = las_header(1) + las_records(np.ones((1, 3), int), np.array([[256, 0, 9]]), np.zeros(1, int))
     assert notes_of(tmp_path, dark) == ()
     old = bytearray(las_new())

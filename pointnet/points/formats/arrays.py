@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ..errors import Refusal
+from .behind import bytes_behind, check_behind, rows_behind
 from .columns import from_named, from_parts, from_table
 from .contents import EXTRAS, Array, Budget, Contents, Extras, size_in_memory
 from .names import MOST_ROWS, array_names, check_count, known_columns, left_out
@@ -15,6 +16,7 @@ from .scan import quoted
 
 MOST_COLUMNS = 100
 MOST_MEMBERS = 1000
+END_OF_ARCHIVE = 22  # bytes of the record that ends a ZIP, before its comment
 LONGEST_HEADER = 1 << 16  # of an NPY
 BLOCK_BYTES = 1 << 20  # unpacked at once
 NAMES_OF_POINTS = ("points", "xyz", "pos", "data")  # some of them, for a message
@@ -27,31 +29,38 @@ def parse_npy(data: bytes, extras: Extras = EXTRAS, columns: Sequence[str] = ())
     Args:
         columns: the names of the columns, by hand.
     """
-    return _from_array(_npy(data), "the array", extras, columns)
+    array, notes = _npy(data)
+    contents = _from_array(array, "the array", extras, columns)
+    return contents.noted(*notes)
 
 
 def parse_npy_table(data: bytes) -> Array:
     """One array of numbers (N, K), without a copy."""
-    return _as_rows(_npy(data), "the array", 1)
+    return _as_rows(_npy(data)[0], "the array", 1)
 
 
 def parse_npz(data: bytes, extras: Extras = EXTRAS, columns: Sequence[str] = ()) -> Contents:
     """An archive of arrays with names that `array_names` knows; `columns` are of the points."""
     if data.count(b"PK\1\2") > MOST_MEMBERS:
         raise Refusal(f"holds more than {MOST_MEMBERS} members")
-    budget = Budget(len(data))
+    budget, notes = Budget(len(data)), list[str]()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in reversed(archive.infolist())}
 
         def read(name: str) -> Array:
-            array = _npy(_unpacked(archive, members[name], budget))
+            array, more = _npy(_unpacked(archive, members[name], budget), quoted(name)[1:-1])
+            notes.extend(more)
             budget.charge(quoted(name), max(0, array.size * size_in_memory(array.dtype) - array.nbytes))
             return array
 
+        before = min((info.header_offset for info in members.values()), default=0)
+        notes += [f"{before:,} bytes before its archive left out"] * (before > 0)
+        end = data.rfind(b"PK\5\6") + END_OF_ARCHIVE + len(archive.comment)
+        notes += bytes_behind(data[end:], "member")
         names = list(reversed(members))
         if len(names) == 1 and not array_names(names) and (only := read(names[0])).dtype.names:
-            return _from_array(only, names[0], extras, columns)
-        return from_arrays(names, read, extras, columns)
+            return _from_array(only, names[0], extras, columns).noted(*notes)
+        return from_arrays(names, read, extras, columns).noted(*notes)
 
 
 def from_arrays(
@@ -157,8 +166,12 @@ def _what_to_do(shape: tuple[int, ...]) -> str:
     return f"{many}; if it is one cloud, save array.reshape(-1, {shape[2]})" if is_last else many
 
 
-def _npy(data: bytes | bytearray) -> Array:
-    """The array of an NPY file, without a copy."""
+def _npy(data: bytes | bytearray, name: str = "number") -> tuple[Array, tuple[str, ...]]:
+    """The array of an NPY file, without a copy, and a note of what lies behind it.
+
+    Raises:
+        Refusal: it is damaged, or more rows of the array lie behind it.
+    """
     stream = io.BytesIO(data[:LONGEST_HEADER])
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):
@@ -167,12 +180,17 @@ def _npy(data: bytes | bytearray) -> Array:
     shape, by_columns, dtype = read_header(stream)
     if dtype.hasobject:
         raise Refusal("holds Python objects, which are not loaded, since that can run anything")
-    there = len(data) - stream.tell()
+    start = stream.tell()
+    there = len(data) - start
     size = math.prod(shape) * dtype.itemsize
     if size > there or dtype.itemsize == 0:
         raise Refusal(f"declares an array of {shape}, {size} bytes, but holds {there}")
-    array = np.frombuffer(data, dtype, math.prod(shape), stream.tell())
-    return array.reshape(shape, order="F" if by_columns else "C")
+    array = np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape, order="F" if by_columns else "C")
+    rest = bytes(data[start + size :])
+    if rest and dtype.kind in "iuf" and len(shape) == 2 and not by_columns:
+        more = rows_behind(rest, row := np.dtype((dtype, shape[1:])))
+        check_behind(more, array, "rows", len(rest) // row.itemsize)
+    return array, bytes_behind(rest, name)
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> bytearray:

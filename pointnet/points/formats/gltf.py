@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import PointCloudFileError, Refusal, file_errors
 from ..frame import BLOCK, lossless_type
+from .behind import bytes_behind
 from .beside import Folder
 from .contents import EXTRAS, Array, Budget, Contents, Extras
 from .polygons import check_indices
@@ -61,7 +62,8 @@ def parse_glb(path: Path, extras: Extras = EXTRAS) -> Contents:
         at += 8 + size
     if JSON not in chunks:
         raise Refusal("has no JSON chunk")
-    return _Scene(bytes(chunks[JSON]), chunks.get(BINARY), len(data), Folder(path.parent)).contents(extras)
+    scene = _Scene(bytes(chunks[JSON]), chunks.get(BINARY), len(data), Folder(path.parent))
+    return scene.contents(extras).noted(*bytes_behind(data[length:], "chunk"))
 
 
 def parse_gltf(path: Path, extras: Extras = EXTRAS) -> Contents:

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import Refusal, check_file, file_errors
 from ..guard import Send, guarded
 from .arrays import from_arrays
+from .behind import bytes_behind
 from .contents import EXTRAS, Budget, Contents, Extras, most_bytes, size_in_memory
 from .names import array_names, known_columns, left_out
 from .scan import quoted
@@ -22,6 +23,7 @@ from .scan import quoted
 Shape = Sequence[int | None]
 Sent = tuple[list[str], list[tuple[str, str, tuple[int, ...]]]]  # notes, and of each array its name, type and shape
 BLOCK_BYTES, ALIGNED = 1 << 20, 16  # sent at once; where an array begins
+SIGNATURE, LONGEST_SUPERBLOCK = b"\x89HDF\r\n\x1a\n", 64
 # The most bytes that deflate, the tightest of HDF5's usual filters, can make of one.
 MOST_FROM_A_BYTE = 1032
 # Filters that HDF5 and h5py bring along (deflate, shuffle, fletcher32, szip, nbit, scaleoffset, LZF); for any other the
@@ -64,7 +66,19 @@ def parse_hdf5(path: Path, extras: Extras = EXTRAS) -> Contents:
             declare; rows that do not match.
     """
     notes, arrays = _guarded(path, send_contents, list(extras))
-    return Contents(**arrays, notes=tuple(notes))
+    return Contents(**arrays, notes=(*notes, *_behind(path)))
+
+
+def _behind(path: Path) -> tuple[str, ...]:
+    """A note of the bytes behind the end that the superblock declares, where that is at the beginning of the file."""
+    with path.open("rb") as file:
+        head = file.read(LONGEST_SUPERBLOCK)
+        # Where the size of an address is, and how many bytes precede the addresses, of which the third is the end.
+        size_at, begin = {0: (13, 24), 1: (13, 28), 2: (9, 12), 3: (9, 12)}.get(head[8], (0, 0))
+        size = head[size_at]
+        file.seek(end := int.from_bytes(head[begin + 2 * size : begin + 3 * size], "little"))
+        is_known = head.startswith(SIGNATURE) and begin and not any(head[begin : begin + size])  # from the file's begin
+        return bytes_behind(file.read(), "declared byte") if is_known and end else ()
 
 
 def send_contents(path: Path, send: Send, extras: Extras) -> Sent:

@@ -21,6 +21,7 @@ from pointnet.extras import MissingExtraError
 from ..errors import Refusal
 from ..guard import Send, guarded
 from ..sampling import unit_or_zero
+from .behind import bytes_behind, check_behind, rows_behind
 from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows
 from .names import left_out, places
 from .scan import quoted
@@ -71,7 +72,7 @@ class Header(NamedTuple):
     scale: Array  # (3,)
     offset: Array  # (3,)
     laszip: bytes  # how the points are packed; empty for LAS
-    notes: tuple[str, ...]
+    behind: int  # bytes after the points that the header does not name
     extra: list[Dimension]  # what is behind the numbers of the format
     normals: list[Dimension]  # those of them that are, or none
 
@@ -82,7 +83,8 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
     with path.open("rb") as file:
         header = _header(file, path.stat().st_size)
         records = _unpacked(path, header) if header.packed else _mapped(file, header, header.start)
-    scale, offset, notes, colors, has_normals = header.scale, header.offset, header.notes, None, False
+        notes = _behind(file, header, records["xyz"])
+    scale, offset, colors, has_normals = header.scale, header.offset, None, False
     if "colors" in extras and header.kind in COLORS:
         colors, more = _colors(records["rgb"])
         notes += more
@@ -104,6 +106,15 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
         intensity=records["intensity"] if "intensity" in extras else None,
         notes=notes,
     )
+
+
+def _behind(file: BinaryIO, header: Header, xyz: Array) -> tuple[str, ...]:
+    """A note of what lies behind the points (N, 3). Raises Refusal where it is more of them."""
+    file.seek(header.start + header.points * header.record)
+    rest = file.read(min(header.behind, BLOCK * header.record))
+    kind = np.dtype({"names": ["xyz"], "formats": [("<i4", 3)], "offsets": [0], "itemsize": header.record})
+    check_behind(rows_behind(rest, kind)["xyz"], xyz, "points", header.behind // header.record)
+    return bytes_behind(rest, "declared point", header.behind)
 
 
 def _header(file: BinaryIO, size: int) -> Header:
@@ -132,7 +143,7 @@ def _header(file: BinaryIO, size: int) -> Header:
     largest = 2.0**31 * np.abs(scale) + np.abs(offset)
     if not (np.isfinite(largest).all() and (largest < LARGEST).all() and scale.all()):
         raise Refusal(f"must scale coordinates by finite numbers but 0, got {scale.tolist()} and {offset.tolist()}")
-    there, notes, laszip = size - start, tuple[str, ...](), b""
+    there, laszip, behind = size - start, b"", 0
     if packed:
         laszip = _described(file, length, start, LASZIP, LONGEST_LASZIP)
         if not laszip:
@@ -141,10 +152,10 @@ def _header(file: BinaryIO, size: int) -> Header:
             raise Refusal(f"declares {count} points of {record} bytes, packed into {there}, more than is allowed here")
     elif count * record > there or (not count and there >= record):
         raise Refusal(f"declares {count} points of {record} bytes, holds {there} bytes of them")
-    elif there - count * record >= record and not _has_more(data, minor):
-        notes = (f"{there - count * record:,} bytes after the last declared point left out",)
+    elif not _has_more(data, minor):
+        behind = there - count * record
     extra = _extra(_described(file, length, start, EXTRA_BYTES, MOST_EXTRA * EXTRA.size), RECORDS[kind], record)
-    return Header(packed, kind, record, count, start, scale, offset, laszip, notes, extra, _normals(extra))
+    return Header(packed, kind, record, count, start, scale, offset, laszip, behind, extra, _normals(extra))
 
 
 def _has_more(data: bytes, minor: int) -> bool:

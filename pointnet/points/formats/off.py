@@ -12,6 +12,7 @@ Source: Geomview's manual, "OFF files"; the glued counts are ModelNet's own.
 import re
 
 from ..errors import Refusal
+from .behind import PADDING, lines_behind
 from .contents import EXTRAS, Budget, Contents, Extras
 from .polygons import ROW, polygons_of_text, with_faces
 from .scan import numbers_of_lines, quoted, unix_lines
@@ -44,10 +45,10 @@ def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
     notes = (f"{more} more numbers per vertex left out, which the first word does not name",) if more else ()
     contents = Contents(rows[:, :3], normals=normals, colors=colors, notes=notes)
     if not num_faces:
-        return contents
+        return contents.noted(*lines_behind(data[end:], "vertices", num_vertices, width))
     budget = Budget(len(data))
     budget.charge("its faces", ROW * num_faces)
-    polygons = polygons_of_text(data[end:], num_faces)
+    polygons = polygons_of_text(data[end:].rstrip(PADDING), num_faces)
     more = 0 if polygons.others is None else polygons.others.shape[1]
     if polygons.is_mixed:
         contents = contents.noted("colours of faces left out: not every face has one")

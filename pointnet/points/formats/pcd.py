@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import Refusal
+from .behind import bytes_behind, check_behind, lines_behind, rows_behind
 from .columns import from_named
 from .contents import EXTRAS, Array, Budget, Contents, Extras, size_in_memory
 from .names import first_of_each
-from .scan import numbers, numbers_of_lines, quoted
+from .scan import numbers_of_lines, quoted
 
 LONGEST_HEADER = 100_000
 MOST_VALUES = 10_000  # per point
@@ -32,14 +33,19 @@ def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
     count, fields = _count(header), _fields(header)
     encoding = header["DATA"][0].lower()
     if encoding == "ascii":
-        columns = _from_text(data, start, count, fields)
+        columns, end = _from_text(data, start, count, fields)
     elif encoding == "binary":
-        columns = _from_bytes(data, start, count, fields)
+        columns, end = _from_bytes(data, start, count, fields)
     elif encoding == "binary_compressed":
-        columns = _from_compressed(data[start:], count, fields, Budget(len(data)))
+        columns, end = _from_compressed(data, start, count, fields, Budget(len(data)))
     else:
         raise Refusal(f"DATA must be ascii, binary or binary_compressed, got {quoted(encoding)}")
     contents = from_named(columns, extras, [name for name, _ in fields])
+    rest = data[end:]
+    if encoding == "binary" and rest:
+        more, _ = _from_bytes(rows_behind(rest, _row(fields)).tobytes(), 0, None, fields)
+        check_behind(from_named(more, ()).vertices, contents.vertices, "points", len(rest) // _row(fields).itemsize)
+    contents = contents.noted(*bytes_behind(rest, "point"))
     viewpoint = header.get("VIEWPOINT", [])
     if all(not word.strip("+-0.") for i, word in enumerate(viewpoint) if i != ROTATION):
         return contents
@@ -94,49 +100,57 @@ def _fields(header: Header) -> Fields:
     return [(name, np.dtype((f"<{kind.lower()}", (count,)))) for name, kind, count in fields]
 
 
-def _from_text(text: bytes, start: int, count: int, fields: Fields) -> Columns:
+def _from_text(text: bytes, start: int, count: int, fields: Fields) -> tuple[Columns, int]:
+    """The columns, and where the last point's line ends."""
     width = sum(kind.shape[0] for _, kind in fields)
     if count * width * 2 > len(text) - start + 1:
         raise Refusal(f"declares {count} points of {width} values, more than the file holds")
     values, end = numbers_of_lines(text, start, count)
-    beyond = text[end:].strip()
-    if values.size != count * width or beyond:
-        there = values.size + numbers(beyond).size
-        raise Refusal(f"declares {count} points of {width} values, a line each, holds {there} values")
+    if values.size != count * width:
+        raise Refusal(f"declares {count} points of {width} values, a line each, holds {values.size} values")
+    lines_behind(text[end:], "points", count, width)
     values, columns, at = values.reshape(count, width), Columns(), 0
     for name, kind in fields:
         if kind.shape == ONE:
             stays = kind.base.kind == "f" and name not in PACKED_COLORS
             columns.setdefault(name, values[:, at] if stays else values[:, at].astype(kind.base))
         at += kind.shape[0]
-    return columns
+    return columns, end
 
 
-def _from_bytes(data: bytes, start: int, count: int, fields: Fields) -> Columns:
-    # Numbered, since padding is called "_", more than once.
-    row, there = np.dtype([(f"{i}", kind) for i, (_, kind) in enumerate(fields)]), len(data) - start
+def _row(fields: Fields) -> np.dtype[Any]:
+    """A point's record, its fields numbered, since padding is called "_", more than once."""
+    return np.dtype([(f"{i}", kind) for i, (_, kind) in enumerate(fields)])
+
+
+def _from_bytes(data: bytes, start: int, count: int | None, fields: Fields) -> tuple[Columns, int]:
+    """The columns of `count` points (None: of all that are there), and where the last one ends."""
+    row, there = _row(fields), len(data) - start
+    count = there // row.itemsize if count is None else count
     if count * row.itemsize > there:
         raise Refusal(f"declares {count} points of {row.itemsize} bytes, holds {there} bytes of them")
     table = np.frombuffer(data, row, count, start)
-    return first_of_each((name, table[f"{i}"][:, 0]) for i, (name, kind) in enumerate(fields) if kind.shape == ONE)
+    columns = first_of_each((name, table[f"{i}"][:, 0]) for i, (name, kind) in enumerate(fields) if kind.shape == ONE)
+    return columns, start + count * row.itemsize
 
 
-def _from_compressed(data: bytes, count: int, fields: Fields, budget: Budget) -> Columns:
-    """Fields one after another, each of all points, packed with LZF behind both sizes."""
+def _from_compressed(data: bytes, start: int, count: int, fields: Fields, budget: Budget) -> tuple[Columns, int]:
+    """The columns of fields one after another, each of all points, packed with LZF behind both sizes; and their end."""
     point = sum(kind.itemsize for _, kind in fields)
-    packed, size = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4))
+    packed, size = (int.from_bytes(data[i : i + 4], "little") for i in (start, start + 4))
+    begin, end = start + 8, start + 8 + packed
     if size != count * point:
         raise Refusal(f"declares {count} points of {point} bytes, but {size} bytes of them")
-    if packed > len(data) - 8 or size > budget.left:
+    if end > len(data) or size > budget.left:
         raise Refusal(f"declares {packed} bytes that unpack to {size}, more than the file holds")
     budget.charge("its points", count * sum(size_in_memory(kind) for _, kind in fields))
-    unpacked = lzf_decompress(data[8 : 8 + packed], size)
-    columns, start = Columns(), 0
+    unpacked = lzf_decompress(data[begin:end], size)
+    columns, at = Columns(), 0
     for name, kind in fields:
         if kind.shape == ONE:
-            columns.setdefault(name, np.frombuffer(unpacked, kind.base, count, start))
-        start += count * kind.itemsize
-    return columns
+            columns.setdefault(name, np.frombuffer(unpacked, kind.base, count, at))
+        at += count * kind.itemsize
+    return columns, end
 
 
 def lzf_decompress(packed: bytes, size: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import Refusal
+from .behind import bytes_behind, check_behind, lines_behind, rows_behind
 from .columns import from_named
 from .contents import EXTRAS, Array, Budget, Contents, Extras
 from .ears import runs
@@ -71,10 +72,36 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
         raise Refusal("holds no vertices")
     others = [element.name for element in elements if element.rows and element.name not in ("vertex", "face")]
     contents = contents.noted(*left_out([f"element {name}" for name in others], ()))
+    contents = contents.noted(*_behind(data, at, elements, max(needed) + 1, order, contents.vertices))
     if faces.polygons is None:
         return contents
     colors, labels, notes = _of_faces(of_faces, faces.columns, extras)
     return with_faces(contents.noted(*notes), faces.polygons, extras, budget, colors, labels)
+
+
+def _behind(body: bytes, at: int, elements: list[Element], read: int, order: str, vertices: Array) -> tuple[str, ...]:
+    """A note of what lies behind the last element, of which those from `read` on are passed over from `at` on.
+
+    Raises:
+        Refusal: it is more of the vertices, or more lines of faces.
+    """
+    for element in elements[read:]:
+        if order == "=":
+            at = end_of_lines(body, at, element.rows)
+        elif any(prop.length for prop in element.properties):
+            return ()  # where it ends is not known without reading it
+        else:
+            at += element.rows * sum(prop.kind.itemsize for prop in element.properties)
+    last = next(element for element in reversed(elements) if element.rows)
+    rest, what = body[at:], f"of element {quoted(last.name)}"
+    is_list = any(prop.length for prop in last.properties)
+    if order == "=" and last.name in ("vertex", "face"):
+        return lines_behind(rest, what, last.rows, len(last.properties), not is_list)
+    if order != "=" and last.name == "vertex" and not is_list:
+        kinds = [(f"{i}", prop.kind) for i, prop in enumerate(last.properties)]
+        more = rows_behind(rest, row := np.dtype(kinds))
+        check_behind(from_named(_columns(last, more), ()).vertices, vertices, what, len(rest) // row.itemsize)
+    return bytes_behind(rest, quoted(last.name)[1:-1])
 
 
 def _of_faces(names: list[str], columns: Scalars, extras: Extras) -> tuple[Array | None, Array | None, tuple[str, ...]]:

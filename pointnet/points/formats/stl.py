@@ -9,6 +9,7 @@ import re
 import numpy as np
 
 from ..errors import Refusal
+from .behind import bytes_behind
 from .contents import EXTRAS, Array, Contents, Extras
 from .scan import blocks_of_lines, numbers, unix_lines
 
@@ -20,6 +21,7 @@ NAME = re.compile(
     rb"(?:^|(?<=endfacet))[ \t]*(end[ \t]*)?solid\b.*?(?=\bfacet[ \t]+normal[ \t]+(?:[-+.\d]|nan|inf)|$)",
     re.IGNORECASE | re.MULTILINE,
 )
+END = re.compile(rb"^[ \t]*end[ \t]*solid\b.*\n?", re.IGNORECASE | re.MULTILINE)
 VERTEX = re.compile(rb"\bvertex[ \t]+([^ \t\n]+[ \t]+[^ \t\n]+[ \t]+[^ \t\n]+)", re.IGNORECASE)
 
 
@@ -30,15 +32,17 @@ def parse_stl(data: bytes, extras: Extras = EXTRAS) -> Contents:
     is_text = data.lstrip()[:5].lower() == b"solid" and b"\0" not in data[: HEADER + 20 * RECORD.itemsize]
     notes, colors = list[str](), None
     if is_text and declared != there:
-        corners = _text_corners(unix_lines(data))
+        text = unix_lines(data)
+        corners = _text_corners(text)
+        if ends := [end.end() for end in END.finditer(text)]:
+            notes += bytes_behind(text[ends[-1] :], "solid")
     elif len(data) >= HEADER and declared <= there:
         records = np.frombuffer(data, RECORD, declared, HEADER)
         corners = records["corners"].reshape(-1, 3)
         colors = _colors(records["attribute"], data[:80]) if "colors" in extras else None
         if "colors" in extras and colors is None and records["attribute"].any():
             notes.append("attributes of triangles left out: not all are colours")
-        if rest := len(data) - HEADER - declared * RECORD.itemsize:
-            notes.append(f"{rest:,} byte{'s' * (rest > 1)} after the last triangle left out")
+        notes += bytes_behind(data[HEADER + declared * RECORD.itemsize :], "triangle")
     else:
         raise Refusal(f"declares {declared} triangles of 50 bytes after its header, holds {max(there, 0):g}")
     if not len(corners):
