@@ -13,6 +13,7 @@ from .values import FULL
 
 MOST_BESIDE = 8  # columns of one kind that may be colours and more; of more they are some features
 MOST_RETURNS = 15  # of one pulse of a scanner
+CLOSEST = 1 - 1e-6  # of correlations: that of a column with itself has no arctanh
 FARTHEST = 1e8  # more than any coordinate; times since 1970 or 1980 are beyond
 ENOUGH = 6  # columns that tell which are x y z
 RETURN = "return"  # in names: the number of a return, or of returns, which is skipped
@@ -56,10 +57,10 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     2. Two that are the numbers of returns (`_are_returns`) are skipped.
     3. r g b: the first three of the surest kind that is there: whole numbers to 255; numbers to 1; whole numbers to
        65535; numbers to 255 that are not whole; none whose last two are small numbers (`_count`). Of four of a kind
-       those three that are correlated clearly better. If neither are, they are intensity r g b; but where the last may
-       be a label (`Column.is_label`), r g b label if it has few numbers, and nothing speaks for an intensity in front,
-       else they are refused. Of five or more a label is the fourth, or the fifth behind an intensity; or they are
-       threes: the first counts; others of more than eight are no colours.
+       those three that are correlated clearly better; they are refused if others are as well. If none are, they are
+       intensity r g b; but where the last may be a label (`Column.is_label`), r g b label if it has few numbers, and
+       nothing speaks for an intensity in front, else they are refused. Of five or more a label is the fourth, or the
+       fifth behind an intensity; or they are threes: the first counts; others of more than eight are no colours.
     4. The column before r g b or the returns is an intensity, or a label of small numbers. One behind r g b that is the
        same, and full, in all rows is the opacity. A column of 1 and no other is skipped.
     5. One or two that are left are a label, an intensity, both, or a label and an instance, which is skipped; of more,
@@ -217,11 +218,17 @@ def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
     if some.shape[1] > 2:
         with np.errstate(invalid="ignore", divide="ignore"):  # of a column of one number
             related, margin = np.nan_to_num(np.asarray(np.corrcoef(some))), 0.3 + 9 / np.sqrt(some.shape[1])
-    first, last = related[0, 1:3].sum(), related[3, 1:3].sum()
+    # Of a correlation r, arctanh(r) errs by 1 / sqrt(rows), however close the columns are.
+    near = np.arctanh(related.clip(-CLOSEST, CLOSEST))
+    first, last, middle = near[0, 1:3].sum(), near[3, 1:3].sum(), 2 * near[1, 2]
     if abs(first - last) > margin:
-        return int(last > first)
+        # The third colour goes with the middle two as these with each other: an intensity of their mean goes better.
+        is_like = abs(max(first, last) - middle) <= abs(min(first, last) - middle)
+        return int(last > first) if is_like or (last <= margin and four[3].is_no_color) else None
     if not (end := four[3]).is_no_color:
-        return 1
+        is_open = max(min(first, last), middle) > margin and not (some == some[0]).all()
+        return None if is_open else 1
+    first, last = related[0, 1:3].sum(), related[3, 1:3].sum()
     if four[0].values > 2 * max(column.values for column in four[1:]):  # an intensity and few colours, or one tint
         return 1 if all(c.low == c.high for c in four[1:]) and (end.high > SMALL or highest(four[1:]) == 0) else None
     is_short = end.is_full or end.high <= SMALL or end.values <= min(SMALL, end.rows * 2 / 3)
