@@ -189,14 +189,16 @@ def show(parser: ArgumentParser) -> None:
     add("what", nargs="+", help=f"a data set ({DATA_SETS}), or files and folders of points")
     add("--num_points", **WHOLE, help="points of each cloud (default: 1,024; of files all, and 1,024 of a mesh)")
     add("--columns", metavar="X,Y,...", help=COLUMNS)
+    add("--up", help="the up axis of the files, y or z (default: by the file format)")
     add("--out", default="show", help="the folder of the page")
     add = parser.add_argument_group("data sets").add_argument
     add("--root", default="data", help="the folder that holds the data set")
     add("--download", action="store_true", help="download the data set if it is missing")
     add("--split", default="both", help="train, test or both")
     add("--per_class", **WHOLE, default=1, help="samples of each class")
+    add("--features", metavar="A,B,...", default="", help="what files must have beside x y z: normals, rgb, intensity")
+    add("--block", type=float, default=1.0, metavar="SIDE", help="the side of the blocks of scenes, in their unit")
     add = parser.add_argument_group("files").add_argument
-    add("--up", help="the up axis of the files, y or z (default: by the file format)")
     add("--vertices", action="store_true", help=VERTICES)
 
 

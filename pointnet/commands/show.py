@@ -15,7 +15,7 @@ def run(flags: Namespace) -> int:
     if len(flags.what) == 1 and flags.what[0] in known:
         count = 1024 if flags.num_points is None else flags.num_points
         how = flags.root, flags.split, count, flags.per_class, flags.out, flags.columns or "", flags.download
-        for text in show_data(flags.what[0], *how):
+        for text in show_data(flags.what[0], *how, flags.up or "", flags.features, flags.block):
             say(text)
         return 0
     for word in flags.what:

@@ -56,6 +56,9 @@ def show_data(
     out: AnyPath = "show",
     columns: str = "",
     download: bool = False,
+    up: str = "",
+    features: str = "",
+    block: float = 1.0,
 ) -> Iterator[str]:
     """Yields the contents of a data set as text, then writes samples of each class to `out/<name>.html`.
 
@@ -66,8 +69,8 @@ def show_data(
         num_points: points per cloud.
         per_class: samples of each class, the first ones.
         out: the folder for the page.
-        columns: of the files of the data set folder, as in `read_cloud`.
         download: download the data set where it is missing and allowed.
+        columns, up, features, block: of one's own files, as in `open_dataset`.
 
     Raises:
         ValueError: an argument outside the values above, or a data set that cannot be read.
@@ -78,13 +81,10 @@ def show_data(
     if per_class < 1:
         raise ValueError(f"per_class must be at least 1, got {per_class}")
     task = next((task for task, known in DATASETS_OF.items() if name in known), "classification")
-    opened = {
-        each: open_dataset(name, root, each, num_points, download=download, task=task, columns=columns)
-        for each in SPLITS[split]
-    }
+    kind: dict[str, Any] = {"task": task, "columns": columns, "up": up, "features": features, "block": block}
+    opened = {each: open_dataset(name, root, each, num_points, download=download, **kind) for each in SPLITS[split]}
     first, data = next(iter(opened.items()))
-    total = sum(map(len, opened.values()))
-    title = f"{name}: {len(data.classes)} classes, {total:,} clouds of {num_points:,} points"
+    title = f"{name}: {len(data.classes)} classes, {sum(map(len, opened.values())):,} clouds of {num_points:,} points"
     counts = [torch.bincount(each.labels, minlength=len(data.classes)).tolist() for each in opened.values()]
     rows = [[each, *(f"{count:,}" for count in row)] for each, *row in zip(data.classes, *counts, strict=True)]
     totals = ["total", *(f"{sum(count):,}" for count in counts)]
