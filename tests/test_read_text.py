@@ -12,7 +12,7 @@ from pointnet.points.formats import text as text_module
 from pointnet.points.formats.scan import numbers_of_lines
 from pointnet.points.read import EXTRAS, PointCloudFileError, read_cloud, read_points
 from tests import whole_files
-from tests.whole_files import written
+from tests.whole_files import XYZ, ply, written
 
 
 @pytest.mark.parametrize(
@@ -211,3 +211,60 @@ def test_a_line_that_is_no_row_is_refused_with_its_number_in_the_file(tmp_path, 
     for extras in (("labels",), EXTRAS):
         with pytest.raises(PointCloudFileError, match=f": {re.escape(reason)}$"):
             read_cloud(written(tmp_path, "a.txt", text), extras=extras)
+
+
+@pytest.mark.parametrize("exponent", ["D+00", "d+0", "D-00", "E+00", "d+000"])
+@pytest.mark.parametrize("separator", [" ", ",", ";"])
+def test_exponents_as_fortran_writes_them_are_read(tmp_path, exponent, separator):
+    text = "".join(
+        separator.join(f"{number}{exponent}" for number in row) + "\n" for row in (("1.5", "2.", ".3"), "468")
+    )
+    assert read_points(written(tmp_path, "a.txt", text)).tolist() == np.float32([[1.5, 2, 0.3], [4, 6, 8]]).tolist()
+    body = "0.1D+01 2d+00 3\n4 5 60.D-01\n"
+    assert read_points(written(tmp_path, "a.ply", ply(f"element vertex 2\n{XYZ}", body.encode()))).tolist() == [
+        [1, 2, 3],
+        [4, 5, 6],
+    ]
+
+
+def test_lines_above_the_names_of_columns_are_passed_over_and_this_is_said(tmp_path):
+    above = "Project: Foo\nDate: 2024-01-02\n\n"
+    note = "lines above the names of columns left out: 2, from 'Project: Foo' on"
+    for names, row in (("label,z,y,x", "7,3,2,1"), ("label z y x", "7 3 2 1"), ("# label z y x", "7 3 2 1")):
+        cloud = read_cloud(written(tmp_path, "a.csv", f"{above}{names}\n{row}\n"))
+        assert (cloud.points.tolist(), cloud.labels.tolist(), cloud.notes) == ([[1, 2, 3]], [7], (note,))
+    assert read_points(written(tmp_path, "a.csv", "a: b\n" * 20 + "x,y,z\n1,2,3\n")).tolist() == [[1, 2, 3]]
+    without = written(tmp_path, "b.csv", f"{above}1,2,3\n")
+    assert read_points(without, columns="x,y,z").tolist() == [[1, 2, 3]]
+    hint = "; name the columns with --columns"
+    for text, last in (
+        (f"{above}1,2,3\n", hint),
+        (f"{above}# made by x, y and z\n1,2,3\n", hint),
+        ("Project: Foo\n" * 21 + "x,y,z\n1,2,3\n", hint),
+        (above, "with x, y and z$"),
+    ):
+        with pytest.raises(PointCloudFileError, match=f"begins with 'Project: Foo', neither numbers nor .*{last}"):
+            read_cloud(written(tmp_path, "a.csv", text))
+
+
+@pytest.mark.parametrize("columns", [None, "x,y,z"])
+def test_rows_that_are_not_numbers_are_quoted(tmp_path, columns):
+    path = written(tmp_path, "a.csv", "x;y;z\n1.2 m;0.5 m;0.0 m\n1.3 m;0.5 m;0.0 m\n")
+    with pytest.raises(PointCloudFileError, match=": line 2 is '1.2 m;0.5 m;0.0 m', not a row of numbers$"):
+        read_cloud(path, columns=columns)
+
+
+def test_words_are_quoted_as_they_are_written(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "latin-1"):
+        with pytest.raises(PointCloudFileError, match="begins with 'Höhe;Länge', neither"):
+            read_cloud(written(tmp_path, "a.csv", "Höhe;Länge\n1;2;3\n".encode(encoding)))
+        named = written(tmp_path, "b.csv", "x;y;z;Intensität;Höhenlage\n1;2;3;4;5\n5;6;7;9;8\n".encode(encoding))
+        assert read_cloud(named).notes == ("left out: Höhenlage",)
+        assert read_cloud(named).intensity.tolist() == [4, 9]
+    for text, wanted in (
+        ("é".encode() * 20 + b"\xc3", repr("é" * 20)),
+        (b"\x89\xff\n", r"'\x89\xff\n'"),
+        ("a\u202eb", r"'a\u202eb'"),
+        ("日本", "'日本'"),
+    ):
+        assert scan_module.quoted(text) == wanted

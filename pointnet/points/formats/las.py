@@ -24,7 +24,7 @@ from ..sampling import unit_or_zero
 from .behind import bytes_behind, check_behind, rows_behind
 from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows
 from .names import left_out, places
-from .scan import quoted
+from .scan import decoded, quoted
 
 HEADER = struct.Struct("<4s20xBB68xHIIBHI20x3d3d")  # of version 1.0, from the signature to the offsets of coordinates
 FIRST_SIZE, NEW_SIZE = 227, 375  # bytes of a header before version 1.4, and of one from there
@@ -184,7 +184,7 @@ def _extra(described: bytes, at: int, record: int) -> list[Dimension]:
         if stop > record:
             break
         is_plain = count == 1 and number and not options & SCALED
-        found.append(Dimension(name.split(b"\0")[0].decode("latin-1"), at, stop, kind if is_plain else ""))
+        found.append(Dimension(decoded(name.split(b"\0")[0]), at, stop, kind if is_plain else ""))
         at = stop
     return [*found, Dimension("extra bytes", at, record, "")]
 

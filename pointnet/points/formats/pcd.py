@@ -13,7 +13,7 @@ from .behind import bytes_behind, check_behind, lines_behind, rows_behind
 from .columns import from_named
 from .contents import EXTRAS, Array, Budget, Contents, Extras, size_in_memory
 from .names import first_of_each
-from .scan import numbers_of_lines, quoted
+from .scan import decoded, numbers_of_lines, quoted
 
 LONGEST_HEADER = 100_000
 MOST_VALUES = 10_000  # per point
@@ -58,7 +58,7 @@ def _header(data: bytes) -> tuple[Header, int]:
     data = data[:LONGEST_HEADER]
     last = re.search(rb"^[ \t]*DATA\b.*\n?", data, re.MULTILINE)
     start = last.end() if last else len(data)
-    lines = (line.split("#")[0].split() for line in data[:start].decode("latin-1").split("\n"))
+    lines = (line.split("#")[0].split() for line in decoded(data[:start]).split("\n"))
     header: Header = {key: words for key, *words in filter(None, lines)}
     header.setdefault("FIELDS", header.get("COLUMNS", []))
     for key in ("FIELDS", "SIZE", "TYPE", "DATA"):

@@ -16,7 +16,7 @@ from .contents import EXTRAS, Array, Budget, Contents, Extras
 from .ears import runs
 from .names import first_of_each, known_columns, left_out, places
 from .polygons import ROW, Polygons, polygons_of_text, whole_corners, with_faces
-from .scan import blocks_of_lines, columns_of_lines, end_of_lines, numbers, quoted, unix_lines, words_per_line
+from .scan import blocks_of_lines, columns_of_lines, decoded, end_of_lines, numbers, quoted, unix_lines, words_per_line
 from .values import as_labels
 
 LONGEST_HEADER = 1 << 20
@@ -127,7 +127,7 @@ def _header(data: bytes) -> tuple[str, list[Element], int]:
     if not end:
         raise Refusal("has no end_header")
     order, elements = "", list[Element]()
-    for line in data[: end.start()].decode("latin-1").splitlines()[1:]:
+    for line in decoded(data[: end.start()]).splitlines()[1:]:
         words = line.split()
         if not words or words[0] in ("comment", "obj_info"):
             continue

@@ -1,5 +1,6 @@
 """Numbers in text, parsed in large blocks instead of line by line."""
 
+import codecs
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ NOT_FINITE = re.compile(
     re.IGNORECASE,
 )
 
+FORTRAN = re.compile(rb"(\d\.?)[dD]([-+]\d{1,3})\b")  # how it writes an exponent of a number of double precision
+
 
 def numbers(text: bytes, dtype: type[np.generic] = np.float64) -> Array:
     """All numbers of a text, separated by white space: -> (n,).
@@ -33,7 +36,7 @@ def numbers(text: bytes, dtype: type[np.generic] = np.float64) -> Array:
             warnings.simplefilter("error", DeprecationWarning)  # numpy before 2.3 warns where it stopped midway
             return np.fromstring(text, dtype=dtype, sep=" ")
     except (ValueError, DeprecationWarning) as error:
-        if (mended := NOT_FINITE.sub(b"nan", text)) != text:
+        if (mended := FORTRAN.sub(rb"\1e\2", NOT_FINITE.sub(b"nan", text))) != text:
             return numbers(mended, dtype)
         raise Refusal(f"holds something that is not a number{_first_wrong(text, dtype)}") from error
 
@@ -50,8 +53,17 @@ def _first_wrong(text: bytes, dtype: type[np.generic]) -> str:
 
 def quoted(text: bytes | str) -> str:
     """A piece of a file for a message: short, printable, on one line."""
-    text = text.decode("latin-1") if isinstance(text, bytes) else text
-    return ascii(text if len(text) <= 40 else text[:37] + "...")
+    text = decoded(text) if isinstance(text, bytes) else text
+    short = text if len(text) <= 40 else text[:37] + "..."
+    return repr(short) if short.isprintable() else ascii(short)
+
+
+def decoded(text: bytes) -> str:
+    """A piece of a file as UTF-8, of which the last letter may be cut, or else as Latin-1."""
+    try:
+        return codecs.getincrementaldecoder("utf-8")().decode(text)
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 def numbers_of_lines(text: bytes, start: int, count: int) -> tuple[Array, int]:

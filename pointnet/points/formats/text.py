@@ -19,18 +19,19 @@ from .by_numbers import ENOUGH
 from .columns import from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras
 from .names import COLUMNS, FLAG, SKIPPED, check_count, check_shape, counting, left_out, places
-from .scan import MARK, NOT_FINITE, cells_per_line, quoted, unix_lines
+from .scan import FORTRAN, MARK, NOT_FINITE, cells_per_line, decoded, quoted, unix_lines
 
 LONGEST_LINE = 100_000
+MOST_ABOVE = 20  # lines above the names of columns
 BLOCK = 1 << 14  # rows looked at together
 BYTES = 1 << 16  # of lines that are read together
 # A line that begins so is no row; behind a semicolon there is no other, which would separate cells.
 COMMENT = re.compile(rb'^[ \t]*(?:#|//|%|!|"?sep=|;(?=[^;\n]*$))', re.IGNORECASE | re.MULTILINE)
 COUNT = re.compile(rb"\s*\d{1,18}\s*")
 # Numbers with commas, which are decimal points, or stand between thousands, or may be either.
-DECIMAL = rb"[-+]?(?:(?:\d{4,}|0\d*),\d+|\d+,(?:\d{1,2}|\d{4,}))(?:[eE][-+]?\d+)?"
+DECIMAL = rb"[-+]?(?:(?:\d{4,}|0\d*),\d+|\d+,(?:\d{1,2}|\d{4,}))(?:[eEdD][-+]?\d+)?"
 THOUSANDS = rb"[-+]?\d{1,3}(?:(?:,\d{3})+\.\d*|(?:,\d{3}){2,})"
-WITH_COMMA = re.compile(rb"%b|%b|[-+]?\d{1,3},\d{3}(?:[eE][-+]?\d+)?" % (DECIMAL, THOUSANDS))
+WITH_COMMA = re.compile(rb"%b|%b|[-+]?\d{1,3},\d{3}(?:[eEdD][-+]?\d+)?" % (DECIMAL, THOUSANDS))
 IN_QUOTES = re.compile(rb'"([^"\n]*)"')
 WORDS = {
     **dict.fromkeys((b"", b"-", b"--", b"?", b".", b"na", b"n/a", b"<na>", b"null", b"none"), np.nan),
@@ -52,6 +53,7 @@ class Opening(NamedTuple):
     declared: int | None  # the number of points
     counts: bool = False  # whether the first row counts the columns: 0 1 2
     comma: bytes = b","  # what stands for a comma in a number
+    above: Sequence[bytes] = ()  # lines above the names of columns that are no comments
 
 
 def parse_table(data: bytes) -> Array:
@@ -79,6 +81,8 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
         source.seek(opening.start)
         some = source.read(LONGEST_LINE)
         opening, notes = _with_commas(some, opening)
+        if above := opening.above:
+            notes.append(f"lines above the names of columns left out: {len(above)}, from {quoted(above[0].strip())} on")
         words = _of_words(some, opening) - {i for i, name in enumerate(columns) if name != SKIPPED}
         names = opening.names or list(usual if len(usual) == opening.width else [])
         if words and set(extras) >= set(EXTRAS):
@@ -107,10 +111,10 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
 
 def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
     """What precedes the points, from the current position of the file."""
-    headers = list[bytes]()
+    headers, above, below = list[bytes](), list[bytes](), ""  # lines with names; others above them; one below
     declared: int | None = None
     start, number = file.tell(), 0
-    while line := file.readline(LONGEST_LINE):
+    while len(above) <= MOST_ABOVE and (line := file.readline(LONGEST_LINE)):
         number += 1
         _check_length(line, number)
         widths = {(mark, len(names)) for header in headers for mark, names in _names(header)}
@@ -118,20 +122,27 @@ def _opening(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
         if declared is None and COUNT.fullmatch(line):
             declared = int(line)
         elif cells and _is_row(cells, bool(headers), by_hand):
-            words = [cell.decode("latin-1") for cell in cells]
+            words = [decoded(cell) for cell in cells]
             full = words if cells[-1] else words[:-1]  # rows may end with a separator
             names = list(by_hand) or _names_of(headers, (len(full), len(words)))
+            if above and not names:
+                raise _no_names(above[0], len(full) > 2)
             columns = list(range(len(full)))
             if by_hand:
                 check_count(by_hand, len(full))
             elif names and not places(names):
                 names, columns = [], columns[counting(names) or 0 :]
             counts, width = not headers and declared is None and counting(full) == 0, len(names) or len(full)
-            return Opening(start, number, separator, len(words), width, names, columns, declared, counts)
+            return Opening(start, number, separator, len(words), width, names, columns, declared, counts, above=above)
         elif line.strip() and not by_hand and (not headers or COMMENT.match(line)):
-            headers += [line] if _names(line) else []
+            if (is_named := bool(_names(line))) or not COMMENT.match(line):
+                (headers if is_named else above).append(line)
+        elif re.search(rb"\d", line) and not COMMENT.match(line):
+            below = below or f"line {number} is {quoted(line.strip())}, not a row of numbers"
         start = file.tell()
-    raise Refusal("holds no points")
+    if above and not headers:
+        raise _no_names(above[0], len(above) > MOST_ABOVE)
+    raise Refusal(below or "holds no points")
 
 
 def _is_row(cells: Sequence[bytes], has_header: bool, by_hand: Sequence[str]) -> bool:
@@ -140,7 +151,7 @@ def _is_row(cells: Sequence[bytes], has_header: bool, by_hand: Sequence[str]) ->
     numbers = [is_known and cell.lower() not in WORDS for is_known, cell in zip(known, cells, strict=True)]
     if by_hand:
         axes = [number for number, name in zip(numbers, by_hand, strict=False) if name in COLUMNS["points"]]
-        return sum(axes) > 1 and counting([cell.decode("latin-1") for cell in cells]) != 1
+        return sum(axes) > 1 and counting([decoded(cell) for cell in cells]) != 1
     return any(numbers) or all(known) if has_header else all(known[:3])
 
 
@@ -170,18 +181,18 @@ def _separated(line: bytes, widths: set[tuple[str | None, int]], has_names: bool
 
 
 def _names(line: bytes) -> list[tuple[str | None, list[str]]]:
-    """The columns that a line names or counts, one reading for each separator in it; none if it is only a comment."""
-    text = line.decode("latin-1").rstrip("\r\n")
+    """The columns that a line names or counts, one reading for each separator in it; none if it does neither."""
+    text = decoded(line).rstrip("\r\n")
     bare = text.strip().lstrip("#/%!;") if COMMENT.match(line) else text
     there = [mark for mark in (";", ",", "\t", "|") if mark in bare]
     words = [word.strip('"') for word in re.sub(r"[(\[][^)\]\d]*[)\]]", "", bare).split()]
     readings = [*((mark, [word.strip(' "') for word in bare.split(mark)]) for mark in there), (None, words)]
-    if found := [(mark, names) for mark, names in readings if places(names) or counting(names) is not None]:
-        return found
-    if COMMENT.match(line):
-        return []
-    hint = f"; {FLAG}" if any(len(names) > 2 for _, names in readings) else ""
-    raise Refusal(f"begins with {quoted(text.strip())}, neither numbers nor names of columns with x, y and z{hint}")
+    return [(mark, names) for mark, names in readings if places(names) or counting(names) is not None]
+
+
+def _no_names(line: bytes, rows_follow: bool) -> Refusal:
+    hint = f"; {FLAG}" if rows_follow else ""
+    return Refusal(f"begins with {quoted(line.strip())}, neither numbers nor names of columns with x, y and z{hint}")
 
 
 def _names_of(headers: Sequence[bytes], widths: tuple[int, ...]) -> list[str]:
@@ -245,6 +256,8 @@ def _plain(lines: bytes, separator: str | None, comma: bytes) -> bytes:
     """The lines with numbers as Python writes them, and words without quotes and separators."""
     if b"#" in lines or b"(" in lines:
         lines = NOT_FINITE.sub(b"nan", lines)
+    if b"D" in lines or b"d" in lines:
+        lines = FORTRAN.sub(rb"\1e\2", lines)
     if b'"' in lines:
         mark = (separator or " ").encode()
 
