@@ -88,7 +88,7 @@ def test_intensity_has_the_scale_of_the_training_split_in_every_split(tmp_path):
     root = write_tables(tmp_path)
     train, test = (MeshFolder(root, split, 32, features="rgb,intensity") for split in ("train", "test"))
     assert train.intensity == test.intensity
-    raw = train._stored[:, 6]
+    raw = train._stored[train._rows, 6]
     assert 3000 <= raw.min() <= raw.max() < 4300
     assert train.intensity == intensity_range(raw.numpy())
     scaled = train.points[:, 6]
@@ -98,7 +98,7 @@ def test_intensity_has_the_scale_of_the_training_split_in_every_split(tmp_path):
     assert torch.equal(train[3][0], train.points[3, :, :32])
     assert torch.equal(train.subset(torch.tensor([3])).points[0], train.points[3])
     other = MeshFolder(root, "test", 32, features="rgb,intensity", intensity=(0, 1000))
-    torch.testing.assert_close(other.points[:, 6], test._stored[:, 6] / 1000)
+    torch.testing.assert_close(other.points[:, 6], test._stored[test._rows, 6] / 1000)
     fit(tiny(tmp_path / "run", epochs=1), train, log=quiet)
     check_taught(load_model(tmp_path / "run"), test, "run", "the set")
     with pytest.raises(ValueError, match=r"run: its intensity is scaled by \(3\d\d\d"):

@@ -1,10 +1,183 @@
 """Which of one's own files are for testing, and what is said where they cannot be judged fairly."""
 
+import hashlib
+import json
 import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
 
 from pointnet import __main__ as command_line
+from pointnet.datasets import MeshFolder, PointCloudFileError
+from pointnet.datasets.own_files import _drawn, _objects
+from pointnet.datasets.own_parts import PartFolder
+from pointnet.datasets.own_scenes import SceneFolder
+from pointnet.training import TrainConfig
+from pointnet.training.small_sets import lines_on_data
 from tests.helpers import error_of
-from tests.own_points import write_yards
+from tests.own_points import make_object, make_yard, save, write_objects, write_yards
+
+
+def write_clouds(root: Path, classes=("a", "b"), count: int = 6) -> Path:
+    """`root/<class>/<class>_<i>.xyz`, each of its own content."""
+    for name in classes:
+        for i in range(count):
+            save(root / name / f"{name}_{i}.xyz", make_object("pin", 99 * ord(name) + i, 20)[:, :3])
+    return root
+
+
+def both(root: Path, kind=MeshFolder, **how) -> tuple[set[str], set[str]]:
+    """The files in training and in testing, as paths in the root."""
+    opened = (kind(root, split, num_points=16, **how) for split in ("train", "test"))
+    train, test = ({file.relative_to(root).as_posix() for file in data.files} for data in opened)
+    assert not train & test
+    return train, test
+
+
+# What can be read and has labels is drawn.
+
+
+def test_files_without_twins_are_drawn_as_ever():
+    for seed in range(20):
+        found = [f"c/{i}.off" for i in range(3 + seed)]
+        ranked = sorted(found, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+        wanted = set(ranked[: max(1, round(len(found) * 0.2))])
+        in_test = _drawn([[name] for name in found], {}, 0.2, seed)
+        assert {name for name, its in zip(found, in_test, strict=True) if its} == wanted
+
+
+def test_a_file_that_cannot_be_read_changes_nothing_of_the_draw(tmp_path):
+    alone = write_clouds(tmp_path / "alone")
+    mixed = write_clouds(tmp_path / "mixed")
+    for i in range(6):
+        (mixed / "b" / f"README{i}.txt").write_text(f"made by hand, {i}\n")
+    for seed in range(6):
+        assert both(alone, seed=seed) == both(mixed, seed=seed)
+    data = MeshFolder(mixed, num_points=16)
+    assert [error.path.name for error in data.bad] == [f"README{i}.txt" for i in range(6)]
+    assert MeshFolder(mixed, "test", num_points=16).bad == []
+
+
+@pytest.mark.parametrize(("kind", "write"), [(PartFolder, write_objects), (SceneFolder, write_yards)])
+def test_a_file_without_labels_is_not_held_out(tmp_path, kind, write):
+    alone, mixed = write(tmp_path / "alone", count=3), write(tmp_path / "mixed", count=3)
+    place = mixed / "pin" if kind is PartFolder else mixed
+    for i in range(6):
+        save(place / f"bare{i}.txt", make_object("pin", i)[:, :3])
+    for seed in range(6):
+        assert both(alone, kind, seed=seed) == both(mixed, kind, seed=seed)
+
+
+def test_a_single_labelled_file_is_trained_on(tmp_path):
+    save(tmp_path / "scan.txt", make_yard(0, 1500), "X Y Z Intensity Classification")
+    for i in range(6):
+        save(tmp_path / f"bare{i}.txt", make_yard(i, 200)[:, :3])
+    for seed in range(4):
+        assert {file.name for file in SceneFolder(tmp_path, seed=seed).files} == {"scan.txt"}
+    with pytest.raises(PointCloudFileError, match="two files or more that can be read, .*; --test false trains"):
+        SceneFolder(tmp_path, "test")
+
+
+def test_what_an_unreadable_file_was_drawn_for_goes_to_another(tmp_path):
+    root = write_clouds(tmp_path)
+    (root / "b" / "README.txt").write_text("made by hand\n")
+    train, test = both(root)
+    note = next((root / ".cache").glob("split-*.json"))
+    known = json.loads(note.read_text().splitlines()[1])
+    assert sum(known.values()) == 2
+    text = json.dumps({name: name in ("b/README.txt", "a/a_0.xyz") for name in [*known, "b/README.txt"]})
+    note.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")  # as an earlier version drew them
+    again, tested = both(root)
+    assert {"a/a_0.xyz"} | {name for name in test if name[0] == "b"} == tested
+    assert len(again) == 10
+
+
+def test_a_file_that_becomes_unreadable_moves_no_other_while_there_is_one_to_test_on(tmp_path):
+    root = write_clouds(tmp_path, ("a",), 12)
+    train, test = both(root)
+    gone = sorted(test)[0]
+    (root / gone).write_text("no points\n")
+    assert both(root) == (train, test - {gone})
+
+
+# Twins.
+
+
+def test_files_of_one_object_are_those_of_one_stem_or_content():
+    together = (
+        *("chair.off", "chair.XYZ", "Chair.ply", "chair (copy).off", "chair (2nd copy).off", "chair - Copy (3).off"),
+        *("chair copy 2.off", "copy_of_chair.off", "chair_copy.off", "Copy (2) of chair.off"),
+    )
+    apart = ("chair (1).off", "chair (2).off", "chair2.off", "photocopy.off", "copy.off", "copy machine.off")
+    found = _objects([Path(name) for name in (*together, *apart)], {})
+    assert [len(one) for one in found] == [len(together), *[1] * len(apart)]
+    contents = dict.fromkeys(map(Path, ("x.off", "chair.ply", "y.off")), "same") | {Path("z.off"): "other"}
+    found = _objects([Path(name) for name in ("x.off", "y.off", "z.off", "chair.off", "chair.ply")], contents)
+    assert [[file.name for file in one] for one in found] == [["x.off", "y.off", "chair.off", "chair.ply"], ["z.off"]]
+
+
+def test_copies_change_nothing_of_the_draw_and_are_with_their_twins(tmp_path):
+    alone, mixed = write_clouds(tmp_path / "alone"), write_clouds(tmp_path / "mixed")
+    for file in sorted(mixed.rglob("*.xyz")):
+        shutil.copy(file, file.with_stem(f"{file.stem} (copy)"))
+        shutil.copy(file, file.parent / f"another name {file.stem[-1]}.xyz")
+        np.save(file.with_name(f"{file.stem}_copy.npy"), np.loadtxt(file))
+    for seed in range(5):
+        for before, after in zip(both(alone, seed=seed), both(mixed, seed=seed), strict=True):
+            assert before <= after
+            assert {re.sub(r"/.*(\d).*", r"\1", name) for name in after} == {name[0] + name[-5] for name in before}
+            assert len(after) == 4 * len(before)
+    assert MeshFolder(mixed, num_points=16).notes == []
+
+
+def test_twins_that_an_earlier_version_tore_apart_are_joined_again(tmp_path):
+    root = write_clouds(tmp_path, ("a",))
+    first = both(root)
+    for file in sorted(root.rglob("*.xyz")):
+        shutil.copy(file, file.with_stem(f"{file.stem} (copy)"))
+    note = next((root / ".cache").glob("split-*.json"))
+    known = json.loads(note.read_text().splitlines()[1])
+    text = json.dumps(known | {f"a/a_{i} (copy).xyz": not known[f"a/a_{i}.xyz"] for i in range(6)})
+    note.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    train, test = both(root)
+    assert {name for name in test if "copy" not in name} == first[1]
+    assert len(test) == 2
+
+
+def test_files_of_the_same_content_on_both_sides_of_folders_are_counted_and_two_named(tmp_path, capsys):
+    for within, first in (("train", 0), ("val", 2), ("test", 4)):
+        for i in range(first, first + 3):
+            save(tmp_path / within / "a" / f"{within}{i}.xyz", make_object("a", i, 20)[:, :3])
+    shutil.copy(tmp_path / "train" / "a" / "train0.xyz", tmp_path / "test" / "a" / "again.xyz")
+    said = "files for {} with the same content as files for training: {}, such as {} and {}; remove one of each"
+    wanted = [
+        said.format("testing", 2, "test/a/again.xyz", "train/a/train0.xyz"),
+        said.format("validation", 1, "val/a/val2.xyz", "train/a/train2.xyz"),
+    ]
+    assert MeshFolder(tmp_path, num_points=16).notes == wanted
+    assert MeshFolder(tmp_path, "test", num_points=16).notes == wanted[:1]
+    words = ["show", "folder", "--root", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert command_line.main(words) == 0
+    assert wanted[0] in capsys.readouterr().out
+
+
+def test_a_class_that_cannot_be_tested_is_named(tmp_path):
+    root = write_clouds(tmp_path, ("a", "b"))
+    for file in sorted((root / "b").glob("*"))[1:]:
+        file.unlink()
+    train, test = (MeshFolder(root, split, num_points=16) for split in ("train", "test"))
+    lines = lines_on_data(TrainConfig(), train, train.subset(torch.tensor([], dtype=torch.long)), test)
+    assert "no cloud to test on: b. The test score says nothing of it; add files" in lines
+    assert not any(
+        "to test on" in line
+        for line in lines_on_data(TrainConfig(), train, train.subset(torch.tensor([], dtype=torch.long)))
+    )
+
+
+# What is said in `show`.
 
 
 def test_show_takes_the_settings_that_a_set_of_ones_own_is_trained_with(tmp_path, capsys):

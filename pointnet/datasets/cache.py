@@ -110,6 +110,11 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
     raise OSError(f"the cache of {root} is removed as soon as it is made: {folder / name}.npy")
 
 
+def contents_of(files: Sequence[Path], root: Path) -> dict[Path, str]:
+    """The sha256 of each file that can be read; those that the cache knows are not read again."""
+    return {file: content for file, (*_, content) in _contents(files, root)[0].items()}
+
+
 def _contents(files: Sequence[Path], root: Path) -> tuple[Contents, Errors]:
     """The status and hash of each file, and why some could not be read; one of known status is not hashed again."""
     known = read_note(root, "contents")

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
-from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
+from pointnet.points.features import SOME_POINTS, Range, channel_names, feature_names, unit_sphere_channels
 from pointnet.points.read import named_by_hand, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
@@ -29,7 +29,9 @@ class MeshFolder(LabelledClouds):
         root: holds one folder per class, with the files or with `train/` and `test/`, which hold the files; or holds
             `train/` and `test/`, each with one folder per class. Beside them `val/` may hold files of the training
             split for validation. Without such a split the seed chooses the test split, class by class. The choice is
-            kept in the cache: files that are added or removed later never move another.
+            kept in the cache: files that are added or removed later never move another. Only files that can be read are
+            chosen, and files of one object (the same content, or one name but for its ending and the mark of a copy)
+            are on one side.
         split: "train" (with `val/`, which `split_validation` holds out) or "test".
         num_points: N, at most a million.
         normals: adds three channels, the normals (a mesh's are its faces'); as "normals" in `features` does.
@@ -70,16 +72,22 @@ class MeshFolder(LabelledClouds):
         files = own_files(Path(root), split, num_points, up, test_fraction, seed)
         chosen = feature_names(features, normals)
         how = files.root, num_points, chosen, up, named_by_hand(columns)
-        cached = sample_files(files.of(split), *how)
-        bad = files.bad(cached, split, strict)
+        whole = files.undrawn or ("intensity" in chosen and intensity is None)  # else the other split is not read
+        cached = sample_files(list(files.found) if whole else files.of(split), *how)
+        files = files.drawn(cached.files, split)
+        of_split, of_train = set(files.of(split)), set(files.of("train"))
+        its_bad = [error for error in cached.bad if error.path in of_split]
+        bad = files.bad(cached._replace(bad=its_bad), split, strict)
         labels = torch.tensor(files.labels(cached.files))
         super().__init__(torch.from_numpy(cached.points), labels, files.classes, num_points)
         self.up, self.files, self.channel_names = up, cached.files, channel_names(chosen)
         self.bad, self.notes = bad, files.notes
         self.validation = torch.tensor(files.in_validation(cached.files))
         if "intensity" in chosen:
-            training = split if intensity or not files.of("train") else "train"
-            self.scale_intensity(intensity, sample_files(files.of(training), *how).points[:, -1])
+            rows = [row for row, file in enumerate(cached.files) if file in of_train] or slice(None)
+            self.scale_intensity(intensity, cached.points[:, -1][rows, :SOME_POINTS])
+        if whole:
+            self.keep(torch.tensor([row for row, file in enumerate(cached.files) if file in of_split]))
 
 
 def sample_files(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -14,7 +15,7 @@ from pointnet.names import no_folder, printable
 from pointnet.points.frame import check_up
 from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, passed_over, readable
 
-from .cache import CachedClouds
+from .cache import CachedClouds, contents_of
 from .notes import read_note, write_note
 from .releases import check_num_points, check_one_of
 
@@ -22,6 +23,12 @@ MOST_POINTS = 1_000_000
 SPLITS = ("train", "val", "test")  # folders; "train" of a data set is the first two
 OPENED = ("train", "test")
 EMPTY: Mapping[Path, PointCloudFileError] = {}
+UNDRAWN = ""  # the split of a file that no folder says
+WORD = r"(?:copy|kopie|copie|copia)"  # as file managers name copies; a number alone may count different objects
+COPY = re.compile(
+    rf"^{WORD}[ _-](?:\(\d+\)[ _-])?(?:of|von|de|di)[ _-]|"
+    rf"(?:[ _-]+\(?|\()(?:another |\d+(?:st|nd|rd|th) )?{WORD}(?:[ _-]?\d+)?\)?(?: ?\(\d+\))?$"
+)
 
 
 class OwnFiles(NamedTuple):
@@ -29,8 +36,41 @@ class OwnFiles(NamedTuple):
 
     root: Path
     classes: list[str]
-    found: dict[Path, tuple[str, str]]  # the class and the folder's split of each file, one of SPLITS
+    found: dict[Path, tuple[str, str]]  # the class and the split of each file, one of SPLITS, or `UNDRAWN`
     is_flat: bool  # whether there are no folders of classes
+    fraction: float  # of each class that is drawn for testing
+    seed: int  # of that draw
+    twins: tuple[str, ...] = ()  # lines on files of the same content in two splits
+
+    @property
+    def undrawn(self) -> bool:
+        """Whether there are files whose split is to be drawn."""
+        return any(split == UNDRAWN for _, split in self.found.values())
+
+    def drawn(self, readable: Collection[Path], split: str) -> OwnFiles:
+        """The files with the split of each, drawn where no folder says it; unreadable ones are for training.
+
+        Args:
+            readable: the files that can be read, at least all undrawn ones of them.
+            split: which is opened.
+
+        Raises:
+            PointCloudFileError: no file for this split.
+        """
+        good, contents = set(readable), contents_of(list(self.found), self.root)
+        undrawn = {name: [file for file, its in self.found.items() if its == (name, UNDRAWN)] for name in self.classes}
+        test = _test_files(self.root, undrawn, good, contents, self.fraction, self.seed)
+        places = {
+            file: (name, its or ("test" if file in test else "train")) for file, (name, its) in self.found.items()
+        }
+        by_split = sorted(places.items(), key=lambda item: (self.classes.index(item[1][0]), SPLITS.index(item[1][1])))
+        files = self._replace(found=dict(by_split), twins=tuple(_twins(self.root, places, good, contents)))
+        if not files.of(split):
+            what = "a set" if self.is_flat else "a class"
+            wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
+            hint = "; --test false trains without" if split == "test" else ""
+            raise PointCloudFileError(self.root, f"has no file for its {split} split: {wanted}{hint}")
+        return files
 
     def of(self, split: str) -> list[Path]:
         """The files of a split, "train" or "test"."""
@@ -65,18 +105,18 @@ class OwnFiles(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """How many files were passed over for their suffix, and which folders hold none to read."""
+        """Files passed over for their suffix, files of the same content in two splits, folders with none to read."""
         places = [] if self.is_flat else [self.root, *(self.root / split for split in SPLITS)]
         folders = {folder.name for place in places for folder in _folders(place)}.difference(self.classes, SPLITS)
         empty = ", ".join(map(printable, sorted(folders)))
         passed = passed_over(self.root, 1 if self.is_flat else 2)
-        return [*passed, *([f"no class, as there is no file to read: {empty}"] if empty else [])]
+        return [*passed, *self.twins, *([f"no class, as there is no file to read: {empty}"] if empty else [])]
 
 
 def own_files(
     root: Path, split: str, num_points: int, up: str | None, test_fraction: float, seed: int, flat: bool | None = False
 ) -> OwnFiles:
-    """The files under a root, after a look at the arguments that all sets of one's own have.
+    """The files under a root, not yet `drawn`, after a look at the arguments that all sets of one's own have.
 
     Args:
         flat: there are no folders of classes: files are in the root, or in train/, val/ and test/ in it; None: that is
@@ -84,7 +124,6 @@ def own_files(
 
     Raises:
         DatasetNotFoundError: no folder, or no class with files.
-        PointCloudFileError: no file for this split.
         ValueError: an argument has another value than `MeshFolder` names.
     """
     check_one_of("split", split, OPENED)
@@ -100,16 +139,11 @@ def own_files(
         within = [folder for each in SPLITS for folder in _folders(root / each)]
         folders = [folder for folder in _folders(root) if folder.name not in SPLITS]
         flat = not any(known(folder) or _has_split(folder) for folder in (*folders, *within))
-    files = OwnFiles(root, *_find_files(root, known, test_fraction, seed, flat), flat)
-    if not files.of(split):
-        what = "a set" if flat else "a class"
-        wanted = f"{what} needs two files or more, or train/ and test/ of its own"
-        raise PointCloudFileError(root, f"has no file for its {split} split: {wanted}")
-    return files
+    return OwnFiles(root, *_find_files(root, known, flat), flat, test_fraction, seed)
 
 
 def _find_files(
-    root: Path, known: Callable[[Path], list[Path]], test_fraction: float, seed: int, flat: bool
+    root: Path, known: Callable[[Path], list[Path]], flat: bool
 ) -> tuple[list[str], dict[Path, tuple[str, str]]]:
     """The classes, and the class and split of each file, class by class."""
     by_split = not flat and any(known(folder) for folder in _folders(root / "train"))  # root/train/<class>/<files>
@@ -120,13 +154,12 @@ def _find_files(
     else:
         classes = [folder.name for folder in _folders(root) if known(folder) or _has_split(folder)]
     home = {name: root if flat else root / name for name in classes}
-    unsplit = {name: known(home[name]) for name in classes if not by_split and not _has_split(home[name])}
-    test = _test_files(root, unsplit, test_fraction, seed)
     found: dict[Path, tuple[str, str]] = {}
     for name, split in product(classes, SPLITS):
         files = known(root / split / name if by_split else home[name] / split)
-        drawn = [file for file in unsplit.get(name, []) if split == ("test" if file in test else "train")]
-        found |= dict.fromkeys([*files, *drawn], (name, split))
+        found |= dict.fromkeys(files, (name, split))
+        if not by_split and not _has_split(home[name]):
+            found |= dict.fromkeys(known(home[name]), (name, UNDRAWN))
     if not found:
         wanted = "; ".join([f"wanted root/{'' if flat else '<class>/'}<files>", *passed_over(root, 1 if flat else 2)])
         what = "no file to read" if flat else "no folder with files to read"
@@ -150,22 +183,86 @@ def _known(folder: Path) -> list[Path]:
     return readable(file for file in files if file.name[0] != ".")
 
 
-def _test_files(root: Path, files: dict[str, list[Path]], fraction: float, seed: int) -> set[Path]:
-    """The test split of classes without one: unchanged for known files; of new ones enough are chosen at random."""
+def _test_files(
+    root: Path,
+    files: Mapping[str, Sequence[Path]],
+    readable: Collection[Path],
+    contents: Mapping[Path, str],
+    fraction: float,
+    seed: int,
+) -> set[Path]:
+    """Those of undrawn files, class by class, that are for testing, whole objects: all readable.
+
+    What was drawn before stays, but where only files that cannot be read, or twins of files of the other split, were on
+    one side: that class is drawn anew.
+    """
     settings = f"-{seed}-{fraction:g}"
     known = read_note(root, "split", settings)
-    before = dict(known)
+    before, test = dict(known), set[Path]()
     for found in files.values():
-        names = {_name(file, root): file for file in found}
-        wanted = round(len(names) * fraction)
-        if fraction and len(names) > 1:
-            wanted = max(1, min(wanted, len(names) - 1))
-        new = sorted(names.keys() - known.keys(), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-        missing = wanted - sum(bool(known.get(name)) for name in names)
-        known |= {name: i < missing for i, name in enumerate(new)}
+        objects = _objects([file for file in found if file in readable], contents)
+        names = [[_name(file, root) for file in one] for one in objects]
+        in_test = _drawn(names, before, fraction, seed)
+        sides = {known[name] for file in found if (name := _name(file, root)) in known}
+        if sides <= set(in_test):
+            known = {name: its for one, its in zip(names, in_test, strict=True) for name in one} | known
+        else:
+            in_test = _drawn(names, {}, fraction, seed)
+        test |= {file for one, its in zip(objects, in_test, strict=True) if its for file in one}
     if known != before:  # if it cannot be written, the same files give the same choice
         write_note(known, root, "split", settings)
-    return {file for found in files.values() for file in found if known[_name(file, root)]}
+    return test
+
+
+def _drawn(objects: Sequence[Sequence[str]], known: Mapping[str, bool], fraction: float, seed: int) -> list[bool]:
+    """Whether each object (names of files) is for testing: as known, and of new ones enough chosen at random."""
+    before = [[known[name] for name in names if name in known] for names in objects]
+    in_test = [bool(sides) and all(sides) for sides in before]
+    wanted = round(len(objects) * fraction)
+    if fraction and len(objects) > 1:
+        wanted = max(1, min(wanted, len(objects) - 1))
+    new = [i for i, sides in enumerate(before) if not sides]
+    shortest = [min(names, key=lambda name: (len(name), name)) for names in objects]  # a copy's name is longer
+    new.sort(key=lambda i: hashlib.sha256(f"{seed}/{shortest[i]}".encode()).digest())
+    for i in new[: max(wanted - sum(in_test), 0)]:
+        in_test[i] = True
+    return in_test
+
+
+def _objects(files: Sequence[Path], contents: Mapping[Path, str]) -> list[list[Path]]:
+    """The files of each object: of the same content, or of one name but for its ending and the mark of a copy."""
+    leaders: dict[object, object] = {}
+
+    def leader(of: object) -> object:
+        while (above := leaders.setdefault(of, of)) != of:
+            of = above
+        return of
+
+    for file in files:
+        stem = file.stem.casefold()
+        for shared in (COPY.sub("", stem) or stem, ("content", contents.get(file, file))):
+            leaders[leader(shared)] = leader(file)
+    objects: dict[object, list[Path]] = {}
+    for file in files:
+        objects.setdefault(leader(file), []).append(file)
+    return list(objects.values())
+
+
+def _twins(
+    root: Path, places: Mapping[Path, tuple[str, str]], readable: Collection[Path], contents: Mapping[Path, str]
+) -> list[str]:
+    """A line each for testing and validation, if files of it have the content of files of another split."""
+    lines = []
+    for split, others in (("test", ("train", "val")), ("val", ("train",))):
+        first = {contents.get(file, file): file for file, (_, its) in reversed([*places.items()]) if its in others}
+        of_split = [file for file, (_, its) in places.items() if its == split and contents.get(file) in first]
+        pairs = [(file, first[contents[file]]) for file in of_split]
+        if pairs := [pair for pair in pairs if not set(pair).isdisjoint(readable)]:
+            one, other = (printable(_name(file, root)) for file in pairs[0])
+            what = {"test": "testing", "val": "validation"}[split]
+            both = f"files for {what} with the same content as files for training: {len(pairs):,}"
+            lines.append(f"{both}, such as {one} and {other}; remove one of each")
+    return lines
 
 
 def _name(file: Path, root: Path) -> str:

@@ -107,6 +107,7 @@ class OwnPoints(LabelledPoints):
     ):
         cached = cached_clouds(list(files.found), sampler, shape, settings, files.root)
         placed = place_labels(cached.points, cached.files, files.root / names)
+        files = files.drawn(set(cached.files) - placed.bad.keys(), split)
         bad = files.bad(cached, split, strict, placed.bad)
         classes, labels = files.classes, torch.tensor(files.labels(cached.files))
         if by_file:

@@ -68,7 +68,7 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
     early, late = epochs[1], epochs[3]
     seconds = (1 / early["samples_per_second"], 1 / late["samples_per_second"])
     time = forecast(config, train, *seconds, validation=late["evaluation_seconds"] / max(len(val), 1))
-    return "\n".join([*lines_on_data(config, *training_parts(train, config)), time])
+    return "\n".join([*lines_on_data(config, *training_parts(train, config), test), time])
 
 
 def forecast(config: TrainConfig, train: LabelledClouds, early: float, late: float, validation: float) -> str:

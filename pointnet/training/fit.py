@@ -82,7 +82,7 @@ def fit(
     run, val = open_run(config, train, resume, world, Own(model, loss))
     with claimed(config.out, world):
         begin(run, resume)
-        for line in first_lines(run, val, resume):
+        for line in first_lines(run, val, test, resume):
             log(line)
         with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
             for metrics in train_epochs(run, val, check, log):
@@ -100,14 +100,14 @@ def fit(
     return result
 
 
-def first_lines(run: Run, val: LabelledClouds, resume: bool) -> Iterator[str]:
+def first_lines(run: Run, val: LabelledClouds, test: LabelledClouds | None, resume: bool) -> Iterator[str]:
     """Lines on what is about to be trained, on what, and where to."""
     config, size = run.config, run.world.size
     device = f"{run.device}, {size} processes" if size > 1 else run.device
     samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
     yield f"{samples}; {device}, {config.precision}; {config.out}/"
     of_network = [] if resume else [run.origin, *lines_on_network(run)]
-    yield from filter(None, [*of_network, *lines_on_data(config, run.train, val)])
+    yield from filter(None, [*of_network, *lines_on_data(config, run.train, val, test)])
 
 
 def open_run(

@@ -18,7 +18,9 @@ SHOWN = 5  # classes in a line
 LEARNED = 0.95  # accuracy in training
 
 
-def lines_on_data(config: TrainConfig, train: LabelledClouds, val: LabelledClouds) -> list[str]:
+def lines_on_data(
+    config: TrainConfig, train: LabelledClouds, val: LabelledClouds, test: LabelledClouds | None = None
+) -> list[str]:
     """Lines on classes with few clouds, one or none, and on a validation split that cannot tell epochs apart."""
     if config.overfit_batches:
         return []
@@ -34,6 +36,10 @@ def lines_on_data(config: TrainConfig, train: LabelledClouds, val: LabelledCloud
             lines.append(f"a single cloud to learn from: {shown(one)}. None is left to validate on; add files")
         if empty := [name for name, n in of_class.items() if n == 0]:
             lines.append(f"no cloud to learn from: {shown(empty)}. It will never be answered; add files or remove it")
+        if test is not None:
+            tested = set(test.labels.tolist())
+            if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
+                lines.append(f"no cloud to test on: {shown(missing)}. The test score says nothing of it; add files")
     if 0 < len(val) < LEAST_CLOUDS:
         cannot = f"{len(val)} clouds to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
         lines.append(f"{cannot}. See --seeds 0 1 2 for chance, --val_fraction 0.3, or 0 to keep the last epoch")
