@@ -161,7 +161,7 @@ def test_what_a_file_or_a_set_lacks_is_one_line_that_names_it(tmp_path, capsys):
     data = MeshFolder(root, num_points=32, features="intensity", test_fraction=0)
     assert [str(error) for error in data.bad] == [
         f"{root}/dark/bare.csv: has no intensity",
-        f"{root}/dark/nan.csv: has intensity with numbers that are not finite",
+        f"{root}/dark/nan.csv: has intensity that is not finite at 2.5% of its points; leave these points out",
     ]
     fit(tiny(tmp_path / "run", epochs=1), data, log=quiet)
     with pytest.raises(PointCloudFileError, match=r"bare.csv: has no intensity, which the model was taught with"):

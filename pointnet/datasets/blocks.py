@@ -20,6 +20,7 @@ CHANNEL_NAMES = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")
 CHANNELS = len(CHANNEL_NAMES)
 SIDE, STRIDE = 1.0, 0.5  # of the published blocks, in metres: a block is two by two cells
 WIDEST = 1000  # blocks; a wider scene is probably in another unit
+MOST_STRAY = 0.005  # the largest share of a cloud's points that may be stray
 FEWEST = 100  # points; a block of fewer is dropped
 MESH_POINTS = 100_000  # drawn from the mesh of a scene
 
@@ -77,10 +78,17 @@ class Cells(NamedTuple):
         return np.diff(self.starts).reshape(self.across + 1, self.along + 1)
 
 
-def check_extent(extent: NDArray[np.floating], side: float, hint: str) -> None:
-    """Raises ValueError, which ends with the hint, where a scene is wider than `WIDEST` blocks."""
+def check_extent(points: Any, extent: NDArray[np.floating], side: float, hint: str) -> None:
+    """Raises ValueError where a scene is wider than `WIDEST` blocks: its message ends with how many of its points
+    (N, 3), an array or `Rows`, are far from all others, or, where those are not few, with the hint."""
     if extent.max() > WIDEST * side:
-        got = f"{extent.max() / side:,.0f} of them"
+        got, size = f"{extent.max() / side:,.0f} of them", len(points)
+        middle = np.median(points[:: size // BLOCK + 1], axis=0)
+        blocks = (points[start : start + BLOCK] for start in range(0, size, BLOCK))
+        far = sum(int((np.abs(block - middle) > WIDEST * side / 2).any(1).sum()) for block in blocks)
+        if far <= max(1, MOST_STRAY * size):
+            are = "point is" if far == 1 else "points are"
+            hint = f"{far:,} {are} far from the other {size - far:,}: leave out what is stray"
         raise ValueError(f"must be at most {WIDEST:,} blocks of {side:g} wide, got {got}; {hint}")
 
 

@@ -113,7 +113,7 @@ def scene_blocks(
     of_rows, labels = features_of(cloud, features), labels_of(cloud)
     low, high = bounds(cloud.points)
     extent = (high - low).astype(np.float32)
-    check_extent(extent, side, "give a larger --block")
+    check_extent(cloud.points, extent, side, "give a larger --block")
     points = Rows(cloud.points, lambda rows: (rows - low).astype(np.float32))
     cells = Cells.of(points, side)
     dense = cells.counts() >= FEWEST

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import vote
-from pointnet.evaluation.trust import EVEN_CHANCE, Familiar, calibration_error, few_points
+from pointnet.evaluation.trust import EVEN_CHANCE, Familiar, calibration_error, unfit
 from pointnet.models import PointNetClassifier
 
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
@@ -34,10 +34,10 @@ class Opinion(NamedTuple):
     def probability(self) -> float:
         return self.probabilities[self.label]
 
-    def doubts(self, few: str | None) -> list[str]:
-        """Why the answer is not sure, of a cloud of which `few_points` says this; empty where it is."""
-        if few is not None:
-            return [few]
+    def doubts(self, unfit: str | None) -> list[str]:
+        """Why the answer is not sure, of a cloud of which `unfit` says this; empty where it is."""
+        if unfit is not None:
+            return [unfit]
         return [*self.reasons, *(["no class has an even chance"] if self.probability < EVEN_CHANCE else [])]
 
     def is_surer_than(self, other: Opinion, margin: float = 0.0) -> bool:
@@ -89,7 +89,7 @@ class Trust:
         for cloud, opinion, label in zip(points.numpy(force=True), opinions, labels.tolist(), strict=True):
             self.probability.append(opinion.probability)
             self.right.append(opinion.label == label)
-            self.sure.append(not opinion.doubts(few_points(cloud[:3].T)))
+            self.sure.append(not opinion.doubts(unfit(cloud[:3].T, self.judge.contract.scale)))
 
     def result(self) -> dict[str, float]:
         """The expected calibration error, and the share of answers that are sure."""

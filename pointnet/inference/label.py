@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pointnet.datasets.blocks import CHANNEL_NAMES, MESH_POINTS
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.trust import few_points
+from pointnet.evaluation.trust import unfit
 from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PartLabels, SceneSegmenter
 from pointnet.names import check_name, printable
@@ -46,7 +46,8 @@ class LabelledCloud:
         probability: (N,) float32, of that label.
         names: the names of the labels; the model's classes.
         numbers: of the labels in files, as the training set had them; () for 0, 1, 2 ...
-        notes: what of the file was guessed or left out, in short sentences; whether there are few points; and of which
+        notes: what of the file was guessed or left out, in short sentences; whether there are few points, or
+            some far from all others; and of which
             categories the labels are, if the object's is not known.
     """
 
@@ -188,9 +189,10 @@ def label_each(
         axis = (up or "z") if path is None else up_of(path, up or contract.up)
 
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
-            labels, probability = label(cloud.in_library_frame(axis), seed)
-            said = few_points(cloud.points), None if category else _guess(labels, model, contract.categories)
-            notes = *cloud.notes, *contract.notes_of(cloud), *(note for note in said if note)
+            turned = cloud.in_library_frame(axis)
+            labels, probability = label(turned, seed)
+            said = unfit(cloud.points, contract.scale), None if category else _guess(labels, model, contract.categories)
+            notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)
             how = axis, labels, probability, model.classes, notes, contract.label_numbers
             return LabelledCloud(path, cloud.points, *how)
 

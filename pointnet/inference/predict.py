@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pointnet.datasets.clouds import UNIT_SPHERE
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.trust import few_points
+from pointnet.evaluation.trust import unfit
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
 from pointnet.points.frame import Y_UP_SUFFIXES, Points, up_of, with_other_up
@@ -32,7 +32,8 @@ class Prediction:
         file: the file of the cloud; None for an array.
         probabilities: by class name, the most probable first; their sum is 1. Of models that training calibrated (on
             a validation split of 40 clouds or more) they are as often right as they say.
-        sure: whether the most probable class has at least an even chance, there are enough points, the cloud is like
+        sure: whether the most probable class has at least an even chance, there are enough points, none far
+            from all others, the cloud is like
             those that the model was taught and tested on, and no other class is clearly surer with the other axis up.
             Weights that were validated on fewer than 40 clouds know no strangers: for them only the first two count.
         notes: short sentences: what of the file was guessed or left out, why the answer is not sure, and whether the
@@ -191,11 +192,11 @@ def answer(
         if clearly is None:
             first, up = other, turned
             notes += (f"taken with {turned} up, which is surer",)
-        else:
+        elif cloud.unfit is None:  # else another axis is no remedy
             name, share, surer_up = model.classes[other.label], other.probability, turned
             notes += (f"with {turned} up it would be {name} {share:.1%}, which is surer: --up {turned}",)
             is_another = other.label != first.label
-    reasons = first.doubts(cloud.few)
+    reasons = first.doubts(cloud.unfit)
     if reasons:
         notes += (f"unsure: {'; '.join(reasons)}",)
     ranked = sorted(zip(model.classes, first.probabilities, strict=True), key=lambda pair: -pair[1])
@@ -211,7 +212,7 @@ class Seen(NamedTuple):
     """What a network is given of a cloud."""
 
     channels: NDArray[np.float32]  # (C, N)
-    few: str | None  # as `few_points` has it
+    unfit: str | None  # as `evaluation.trust.unfit` has it
     notes: tuple[str, ...]
 
 
@@ -226,6 +227,6 @@ def reader(
 
     def seen(cloud: PointCloud, seed: int) -> Seen:
         notes = *cloud.notes, *contract.notes_of(cloud)
-        return Seen(contract.channels_of(cloud)(slice(count)), few_points(cloud.points), notes)
+        return Seen(contract.channels_of(cloud)(slice(count)), unfit(cloud.points, contract.scale), notes)
 
     return lambda source: from_source(source, seen, of_files, of_arrays, **drawing)

@@ -78,7 +78,8 @@ def label_blocks(model: SceneSegmenter, cloud: PointCloud, seed: int = 0) -> Lab
     low, high = bounds(points)
     width, depth, _ = extent = (high - low).astype(np.float32)
     shares = contract.channels == CHANNEL_NAMES
-    check_extent(extent, contract.block, "is it in metres?" if shares else "is it in the unit of the training set?")
+    hint = "is it in metres?" if shares else "is it in the unit of the training set?"
+    check_extent(points, extent, contract.block, hint)
     moved = Rows(points, lambda rows: (rows - low).astype(np.float32))
     # Rows of cells run along y. They are short, and so are the votes, if the longer side is x.
     cells = Cells.of(moved if width >= depth else Rows(moved, lambda rows: rows[:, [1, 0, 2]]), contract.block)

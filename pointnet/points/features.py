@@ -10,7 +10,7 @@ from pointnet.names import check_name
 
 from .cloud import PointCloud
 from .formats.names import COLUMNS
-from .frame import in_unit_sphere
+from .frame import BLOCK, in_unit_sphere
 
 # Attributes of `PointCloud` in the order of their channels: how people call them, and the word of --features.
 FEATURES = {"normals": "normals", "colors": "colours", "intensity": "intensity"}
@@ -61,13 +61,21 @@ def features_of(
         for name in features:
             taken = np.asarray(getattr(cloud, name)[rows], np.float32)
             if not np.isfinite(taken).all():
-                raise ValueError(f"has {FEATURES[name]} with numbers that are not finite")
+                are = "is" if name == "intensity" else "are"
+                share = f"{_broken_share(getattr(cloud, name)):.2g}% of its points"
+                raise ValueError(f"has {FEATURES[name]} that {are} not finite at {share}; leave these points out")
             taken = scaled_intensity(taken, intensity) if name == "intensity" and intensity else taken
             columns.append(taken.reshape(len(taken), -1))
         count = len(range(*rows.indices(len(cloud.points)))) if isinstance(rows, slice) else len(rows)
         return np.hstack([np.empty((count, 0), np.float32), *columns])
 
     return of_rows
+
+
+def _broken_share(values: Any) -> float:
+    """Of the rows of an array or `Rows`, per cent with a number that is not finite in float32."""
+    blocks = (np.asarray(values[start : start + BLOCK], np.float32) for start in range(0, len(values), BLOCK))
+    return 100 / len(values) * sum(int((~np.isfinite(each.reshape(len(each), -1)).all(1)).sum()) for each in blocks)
 
 
 def unit_sphere_channels(cloud: PointCloud, features: Sequence[str] = ()) -> NDArray[np.float32]:
