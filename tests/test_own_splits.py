@@ -15,6 +15,7 @@ from pointnet.datasets import MeshFolder, PointCloudFileError
 from pointnet.datasets.own_files import _drawn, _objects
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
+from pointnet.points.features import intensity_scales
 from pointnet.training import TrainConfig
 from pointnet.training.small_sets import lines_on_data
 from tests.helpers import error_of
@@ -175,6 +176,44 @@ def test_a_class_that_cannot_be_tested_is_named(tmp_path):
         "to test on" in line
         for line in lines_on_data(TrainConfig(), train, train.subset(torch.tensor([], dtype=torch.long)))
     )
+
+
+# Scales of intensity.
+
+
+def test_files_whose_intensity_is_in_another_unit_are_named_with_how_far_it_goes():
+    generator = np.random.default_rng(0)
+    tops = {"a": 65535, "b": 1, "c": 255, "d": 65535, "e": 1, "f": 60000, "g": 0}
+    values = np.stack([np.append(top * generator.random(999), top) for top in tops.values()]).astype(np.float32)
+    twice, names = np.tile(values, (2, 1)), [*tops, *tops]
+    said = "intensity of g goes to 0, of b, e to 1, of c to 255, of others to 65,535; bring all files to one scale"
+    assert intensity_scales(twice, names) == intensity_scales(values, [*tops]) == [said]
+    assert intensity_scales(-values[:3], [*tops][:3])[0].startswith("intensity of b goes to 1, of c to 255, of others")
+    many = intensity_scales(np.repeat(values[:2], (8, 7), 0), list("abcdefghijklmno"))
+    assert many[0].startswith("intensity of i, j, k, l, m and 2 more goes to 1, of others to 65,535;")
+
+
+def test_one_unit_is_one_whatever_the_files_reflect():
+    generator = np.random.default_rng(0)
+    values = (generator.random((6, 500)) * np.array([[3000, 4095, 900, 600, 2000, 4095]]).T).astype(np.float32)
+    values[2, 7] = 4095.0  # a reflector in a dark file
+    assert intensity_scales(values, list("abcdef")) == []
+    assert intensity_scales(np.zeros((3, 9), np.float32), list("abc")) == []
+
+
+@pytest.mark.parametrize("kind", [SceneFolder, PartFolder, MeshFolder])
+def test_scales_of_intensity_that_differ_are_a_note_of_every_set(tmp_path, kind):
+    root = tmp_path if kind is SceneFolder else tmp_path / "yard"
+    for i in range(4):
+        rows = make_yard(i, 1500)
+        rows[0, 3] = 900
+        save(root / f"{i}.txt", rows * (1, 1, 1, 1 / 900 if i == 2 else 1, 1), "X Y Z Intensity Classification")
+    how = {"block": 5} if kind is SceneFolder else {}
+    for split in ("train", "test"):
+        notes = kind(tmp_path, split, num_points=16, features="intensity", **how).notes
+        name = "2.txt" if kind is SceneFolder else "yard/2.txt"
+        assert f"intensity of {name} goes to 1, of others to 900; bring all files to one scale" in notes
+        assert not any("goes to" in note for note in kind(tmp_path, split, num_points=16, **how).notes)
 
 
 # What is said in `show`.

@@ -9,7 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
-from pointnet.points.features import SOME_POINTS, Range, channel_names, feature_names, unit_sphere_channels
+from pointnet.points.features import (
+    SOME_POINTS,
+    Range,
+    channel_names,
+    feature_names,
+    intensity_scales,
+    unit_sphere_channels,
+)
 from pointnet.points.read import named_by_hand, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
@@ -86,6 +93,7 @@ class MeshFolder(LabelledClouds):
         if "intensity" in chosen:
             rows = [row for row, file in enumerate(cached.files) if file in of_train] or slice(None)
             self.scale_intensity(intensity, cached.points[:, -1][rows, :SOME_POINTS])
+            self.notes += intensity_scales(cached.points[:, -1], files.named(cached.files))
         if whole:
             self.keep(torch.tensor([row for row, file in enumerate(cached.files) if file in of_split]))
 

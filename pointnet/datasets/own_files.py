@@ -80,6 +80,10 @@ class OwnFiles(NamedTuple):
         """The class of each file, an index into `classes`."""
         return [self.classes.index(self.found[file][0]) for file in files]
 
+    def named(self, files: Sequence[Path]) -> list[str]:
+        """Each by its path in the root."""
+        return [file.relative_to(self.root).as_posix() for file in files]
+
     def in_validation(self, files: Sequence[Path]) -> list[bool]:
         """Whether each is in a folder val/."""
         return [self.found[file][1] == "val" for file in files]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pointnet.points.features import SOME_POINTS, Range, channel_names
+from pointnet.points.features import SOME_POINTS, Range, channel_names, intensity_scales
 from pointnet.points.formats.scan import quoted
 from pointnet.points.read import PointCloud, PointCloudFileError
 
@@ -127,6 +127,7 @@ class OwnPoints(LabelledPoints):
         if "intensity" in features:
             rows = [row for row in placed.rows if cached.files[row] in of_train] or placed.rows
             self.scale_intensity(intensity, cached.points[:, -2][rows, :SOME_POINTS])
+            self.notes += intensity_scales(cached.points[:, -2], files.named(cached.files))
         self.keep(torch.tensor([row for row in placed.rows if cached.files[row] in of_split]))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointnet.names import check_name
+from pointnet.names import check_name, printable
 
 from .cloud import PointCloud
 from .formats.names import COLUMNS
@@ -17,6 +17,8 @@ FEATURES = {"normals": "normals", "colors": "colours", "intensity": "intensity"}
 WORDS = {"normals": "normals", "colors": "rgb", "intensity": "intensity"}
 FARTHEST = 10.0  # a scaled intensity is cut at this, to either side
 ENDS = (0.01, 0.99)  # of all intensities, these shares are below what becomes 0, and below what becomes 1
+APART = 8.0  # where intensity goes so many times farther, it is in another unit: 8 bits beside 11, or beside 0 to 1
+SHOWN = 5  # files in a line
 SOME_POINTS = 256  # of a cloud, whose points are in random order, that are looked at
 Range = tuple[float, float]
 
@@ -105,3 +107,33 @@ def intensity_range(values: NDArray[np.float32]) -> Range:
     if low == high:
         low, high = float(some[0]), float(some[-1])
     return low, high if high > low else low + 1
+
+
+def intensity_scales(values: NDArray[np.float32], files: Sequence[str]) -> list[str]:
+    """A line on files whose intensity is in other units than that of most; none where all are in one.
+
+    Args:
+        values: of clouds, (S, K).
+        files: the name of the file of each cloud, S.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, file in enumerate(files):
+        rows.setdefault(file, []).append(row)
+    level = {file: intensity_range(np.abs(values[its, :SOME_POINTS]))[1] for file, its in rows.items()}
+    level = {file: high if values[rows[file]].any() else 0.0 for file, high in level.items()}
+    scales: list[list[str]] = []
+    for file in sorted(level, key=lambda file: level[file]):
+        if not scales or level[file] > APART * level[scales[-1][-1]]:
+            scales.append([])
+        scales[-1].append(file)
+    if len(scales) < 2:
+        return []
+    most = max(reversed(scales), key=len)
+    words: list[str] = []
+    for scale in [*(scale for scale in scales if scale is not most), most]:
+        its = [file for file in rows if file in scale]
+        named = ", ".join(map(printable, its[:SHOWN])) + (f" and {len(its) - SHOWN} more" if len(its) > SHOWN else "")
+        farthest = max(float(np.abs(values[rows[file]]).max()) for file in its)
+        verb = "" if words else "goes "
+        words.append(f"of {'others' if scale is most else named} {verb}to {farthest:,.6g}")
+    return [f"intensity {', '.join(words)}; bring all files to one scale"]
