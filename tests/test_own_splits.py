@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pointnet import __main__ as command_line
-from pointnet.datasets import MeshFolder, PointCloudFileError
+from pointnet.datasets import MeshFolder, PointCloudFileError, split_validation
 from pointnet.datasets.own_files import _drawn, _objects
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
@@ -132,6 +132,36 @@ def test_copies_change_nothing_of_the_draw_and_are_with_their_twins(tmp_path):
             assert {re.sub(r"/.*(\d).*", r"\1", name) for name in after} == {name[0] + name[-5] for name in before}
             assert len(after) == 4 * len(before)
     assert MeshFolder(mixed, num_points=16).notes == []
+
+
+def test_copies_are_on_one_side_of_validation_too_and_never_a_whole_class(tmp_path):
+    alone, mixed = write_clouds(tmp_path / "alone"), write_clouds(tmp_path / "mixed")
+    before = MeshFolder(alone, num_points=16)
+    for seed in range(5):
+        wanted = super(MeshFolder, before).held_out(seed, 0.3)
+        assert torch.equal(before.held_out(seed, 0.3), wanted)
+    for file in sorted(mixed.rglob("*.xyz")):
+        shutil.copy(file, file.with_stem(f"{file.stem} (copy)"))
+    save(mixed / "c" / "c_0.xyz", make_object("pin", 7, 20)[:, :3])
+    shutil.copy(mixed / "c" / "c_0.xyz", mixed / "c" / "c_0.csv")
+    data = MeshFolder(mixed, num_points=16, test_fraction=0)
+    for seed in range(5):
+        train, val = split_validation(data, seed, 0.3)
+        stems = [{file.stem.split()[0] for file in part.files} for part in (train, val)]
+        assert not stems[0] & stems[1]
+        assert len(val) > 0
+        assert set(train.labels.tolist()) == {0, 1, 2}
+
+
+def test_a_scan_and_its_copy_are_both_for_validation_or_neither(tmp_path):
+    root = write_yards(tmp_path, 4, size=1500)
+    for i in range(4):
+        shutil.copy(root / f"yard_{i}.txt", root / f"yard_{i} (copy).txt")
+    data = SceneFolder(root, num_points=16, block=5, test_fraction=0)
+    for seed in range(4):
+        train, val = ({file.stem.split()[0] for file in part.files} for part in split_validation(data, seed, 0.3))
+        assert train | val == {f"yard_{i}" for i in range(4)}
+        assert not train & val
 
 
 def test_twins_that_an_earlier_version_tore_apart_are_joined_again(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pointnet.files import AnyPath
 from pointnet.points.features import (
@@ -22,7 +23,7 @@ from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, cached_clouds
 from .clouds import UNIT_SPHERE, LabelledClouds
-from .own_files import own_files
+from .own_files import own_files, whole_objects
 from .releases import errors_name
 
 
@@ -87,6 +88,7 @@ class MeshFolder(LabelledClouds):
         bad = files.bad(cached._replace(bad=its_bad), split, strict)
         labels = torch.tensor(files.labels(cached.files))
         super().__init__(torch.from_numpy(cached.points), labels, files.classes, num_points)
+        self.root = files.root
         self.up, self.files, self.channel_names = up, cached.files, channel_names(chosen)
         self.bad, self.notes = bad, files.notes
         self.validation = torch.tensor(files.in_validation(cached.files))
@@ -96,6 +98,10 @@ class MeshFolder(LabelledClouds):
             self.notes += intensity_scales(cached.points[:, -1], files.named(cached.files))
         if whole:
             self.keep(torch.tensor([row for row, file in enumerate(cached.files) if file in of_split]))
+
+    def held_out(self, seed: int, fraction: float) -> Tensor:
+        """(S,) bool, the clouds that `split_validation` gives to validation, whole objects."""
+        return whole_objects(super().held_out(seed, fraction), self.labels, self.files, self.root)
 
 
 def sample_files(

@@ -11,6 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from pointnet.names import no_folder, printable
 from pointnet.points.frame import check_up
 from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, passed_over, readable
@@ -231,6 +234,25 @@ def _drawn(objects: Sequence[Sequence[str]], known: Mapping[str, bool], fraction
     for i in new[: max(wanted - sum(in_test), 0)]:
         in_test[i] = True
     return in_test
+
+
+def whole_objects(held_out: Tensor, groups: Tensor, files: Sequence[Path], root: Path) -> Tensor:
+    """A validation split (S,) bool with each object on the side of its first cloud; as it is where none has twins.
+
+    Args:
+        groups: (S,) of which none may be for validation as a whole: it would then be for training.
+        files: of the clouds, S.
+    """
+    different = list(dict.fromkeys(files))
+    first = {file: one[0] for one in _objects(different, contents_of(different, root)) for file in one}
+    if len(set(first.values())) == len(different):
+        return held_out
+    side = dict(zip(reversed(files), reversed(held_out.tolist()), strict=True))
+    joined = torch.tensor([side[first[file]] for file in files])
+    for group in groups.unique():
+        its = groups == group
+        joined[its] = joined[its] & ~joined[its].all()
+    return joined
 
 
 def _objects(files: Sequence[Path], contents: Mapping[Path, str]) -> list[list[Path]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pointnet.points.features import SOME_POINTS, Range, channel_names, intensity_scales
 from pointnet.points.formats.scan import quoted
@@ -17,7 +18,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError
 
 from .cache import Sampler, cached_clouds
 from .clouds import UNLABELLED, LabelledPoints
-from .own_files import OwnFiles
+from .own_files import OwnFiles, whole_objects
 from .releases import read_lines
 
 MOST_LABELS = 256  # different ones in a set that has no names for them
@@ -119,6 +120,7 @@ class OwnPoints(LabelledPoints):
             there = cached.points[row, -1]
             parts_of[labels[row], torch.from_numpy(np.unique(there[there >= 0])).long()] = True
         super().__init__(torch.from_numpy(cached.points), labels, classes, placed.labels.names, parts_of, num_points)
+        self.root = files.root
         self.up, self.files, self.channel_names = up, cached.files, channel_names(features)
         self.bad, self.notes = bad, [*files.notes, *placed.notes]
         self.validation = torch.tensor(files.in_validation(cached.files))
@@ -129,6 +131,10 @@ class OwnPoints(LabelledPoints):
             self.scale_intensity(intensity, cached.points[:, -2][rows, :SOME_POINTS])
             self.notes += intensity_scales(cached.points[:, -2], files.named(cached.files))
         self.keep(torch.tensor([row for row in placed.rows if cached.files[row] in of_split]))
+
+    def held_out(self, seed: int, fraction: float) -> Tensor:
+        """(S,) bool, the clouds that `split_validation` gives to validation, whole objects."""
+        return whole_objects(super().held_out(seed, fraction), self.labels, self.files, self.root)
 
 
 class Labelled(NamedTuple):

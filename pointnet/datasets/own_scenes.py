@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from pointnet.points.sampling import seed_of
 
 from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, check_extent, cut_blocks, held_out_scenes
 from .clouds import BLOCKS
-from .own_files import own_files
+from .own_files import own_files, whole_objects
 from .own_labels import OwnPoints, labels_of
 from .releases import errors_name
 
@@ -87,7 +88,8 @@ class SceneFolder(OwnPoints):
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the blocks that `split_validation` gives to validation: those of some files, never of all."""
-        return held_out_scenes(self.labels, seed, fraction)
+        held_out = held_out_scenes(self.labels, seed, fraction)
+        return whole_objects(held_out, torch.zeros_like(self.labels), self.files, self.root)
 
 
 def _cut(
