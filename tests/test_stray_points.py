@@ -1,18 +1,22 @@
 """A few stray points: what they would change without a word is said."""
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 
 from pointnet import predict
+from pointnet.datasets import SceneFolder
 from pointnet.datasets.blocks import check_extent
+from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.evaluation.trust import few_points, stray_points, unfit
 from pointnet.points.features import features_of
-from pointnet.points.read import PointCloud, read_points
+from pointnet.points.read import PointCloud, Rows, read_points
 from pointnet.points.sampling import KEPT
 
 from .helpers import ROOT
+from .own_points import write_yards
 
 FILES = ROOT / "data" / "samples" / "files"
 MODEL = "pointnet_modelnet40"
@@ -96,3 +100,49 @@ def test_features_that_are_not_finite_are_counted():
         ValueError, match=r"has intensity that is not finite at 0\.67% of its points; leave these points out"
     ):
         of_rows(slice(0, 8))
+
+
+def heights_said(points, contract):
+    """What is said of points, as an array and as rows of a file."""
+    cloud = PointCloud(points, None, None, None)
+    notes = contract.notes_of(cloud)
+    assert contract.notes_of(cloud._replace(points=Rows(points, lambda rows: rows))) == notes
+    return notes
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_heights_unlike_those_of_training_are_said(tmp_path, unit):
+    data = SceneFolder(write_yards(tmp_path, 3, unit=unit, size=1500), num_points=64, block=2 * unit)
+    contract = contract_of_data(data, num_points=64)
+    assert contract.as_json()["heights"] == [*contract.heights]
+    half, top = contract.heights
+    assert 0 < half < top / 2
+    yard = np.loadtxt(tmp_path / "yard_0.txt", skiprows=1)[:, :3]
+    assert heights_said(yard, contract) == heights_said(yard + 500 * unit, contract) == ()
+    for changed in (yard * 100, yard * 3.28084, yard / 3.28084):
+        (note,) = heights_said(changed, contract)
+        assert re.fullmatch(rf"heights are 0 to \S+, and were 0 to {re.escape(f'{top:.3g}')} in training", note)
+    (note,) = heights_said(yard * (1, 1, -1), contract)
+    assert re.fullmatch(r"half of the points are below a height of \S+, and was below \S+ in training; is z up\?", note)
+    older = Contract(num_points=64, scale="blocks", block=2 * unit)
+    assert heights_said(yard * 100, older) == ()
+
+
+@pytest.mark.parametrize("unit", [1.0, 100.0])
+def test_points_far_below_a_scene_are_counted_and_its_heights_taken_without_them(unit):
+    room = np.random.default_rng(0).random((3000, 3)) * (8, 8, 3)
+    room[:1500, 2] *= 0.01
+    contract = Contract(num_points=64, scale="blocks", block=2 * unit, heights=(0.03 * unit, 3 * unit))
+    for depths, said in (
+        ([-2], f"1 point is {2 * unit:.3g} below the other 2,999, and heights count from there"),
+        ([-2, -9, -9], f"3 points are up to {9 * unit:.3g} below the other 2,997, and heights count from there"),
+        (np.linspace(-3, 0, 15), None),  # a pit has points all the way
+        ([-2 - i / 9 for i in range(16)], None),  # too many to be stray
+        ([40], None),
+        ([-0.1], None),
+    ):
+        points = room.copy()
+        points[: len(depths), 2] = depths
+        taught = contract if said else dataclasses.replace(contract, heights=None)
+        notes = heights_said(np.random.default_rng(1).permutation(points) * unit, taught)
+        assert notes == ((said,) if said else ()), notes

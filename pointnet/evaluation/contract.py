@@ -16,17 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.blocks import CHANNEL_NAMES
-from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
+from pointnet.datasets.blocks import CHANNEL_NAMES, MOST_STRAY
+from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE, spread
 from pointnet.models import Pretrained
-from pointnet.points.features import FEATURES, SOME_POINTS, Range, channel_names, features_of
+from pointnet.points.features import ENDS, FEATURES, SOME_POINTS, Range, channel_names, features_of
 from pointnet.points.formats.names import COLUMNS
-from pointnet.points.frame import centre_and_radius
+from pointnet.points.frame import BLOCK, centre_and_radius
 from pointnet.points.read import PointCloud
 
 FRAME = "z up, right-handed"  # the library's, of all that a network sees
 XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
 BATCH = 256  # clouds that are measured together
+SOME_BLOCKS = 64  # of training, whose heights are looked at
+SOME_HEIGHTS = 4096  # points of a scene that are looked at
+UNLIKE = 2.0  # heights that are so many times those of training, or a part of them, are said
+HALF_OFF = 0.6  # of the height of training: half of a scene's points being so much higher or lower is said
+FLOOR_GAP = 0.1  # of a scene's height, or of a block: an empty gap of that size tells stray points from a floor
 Rows = slice | NDArray[np.int64]
 
 
@@ -44,6 +49,8 @@ class Contract:
         centre: whether the mean of a cloud was at the origin.
         scale: "unit sphere": a cloud's farthest point was at distance 1; "as given": units that matter; or, of scenes,
             "blocks of a metre" (S3DIS) or "blocks" of any size.
+        heights: of scenes, half of the points in training were below the first, 99 % below the second, both above the
+            lowest point of their file and in its unit; None: not measured.
         block: the side of blocks, which is 1 to the network, in the unit of files.
         label_numbers: of a network that labels points, what files had for its classes; () for 0, 1, 2 ...
         rotations: clouds were rotated at random about the up axis, by up to so many degrees; 0: they all faced the way
@@ -57,6 +64,7 @@ class Contract:
     num_points: int
     channels: tuple[str, ...] = XYZ
     intensity: Range | None = None
+    heights: Range | None = None
     up: str | None = None
     columns: str = ""
     centre: bool = True
@@ -150,7 +158,34 @@ class Contract:
         return channels
 
     def notes_of(self, cloud: PointCloud) -> tuple[str, ...]:
-        """A short sentence if most intensities of a cloud are none that the model was taught with."""
+        """Short sentences where a cloud, z up, is not what the model was taught: most of its intensities, or the
+        heights of a scene; and where a few points far below all others set the height of all."""
+        return *self._notes_of_intensity(cloud), *(self._notes_of_heights(cloud.points) if self.in_blocks else ())
+
+    def _notes_of_heights(self, points: Any) -> tuple[str, ...]:
+        low = _lowest(points)
+        some = np.sort(np.asarray(points[:: len(points) // SOME_HEIGHTS + 1][:, 2], np.float64))
+        top = some[round(ENDS[1] * (len(some) - 1))]
+        apart = np.flatnonzero(np.diff(low) > FLOOR_GAP * max(top - low[-1], self.block))
+        count = 0 if not len(apart) else int(apart[-1]) + 1
+        floor = low[count]
+        notes: tuple[str, ...] = ()
+        if count:
+            are = "point is" if count == 1 else "points are"
+            reach = f"{low[count] - low[0]:.3g}" if count == 1 else f"up to {low[count] - low[0]:.3g}"
+            notes = (f"{count:,} {are} {reach} below the other {len(points) - count:,}, and heights count from there",)
+        if self.heights is None:
+            return notes
+        half, top = some[len(some) // 2] - floor, top - floor
+        taught_half, taught_top = self.heights
+        if not 1 / UNLIKE <= top / taught_top <= UNLIKE:
+            return *notes, f"heights are 0 to {top:.3g}, and were 0 to {taught_top:.3g} in training"
+        if abs(half - taught_half) > HALF_OFF * taught_top:
+            were = f"and was below {taught_half:.3g} in training; is z up?"
+            return *notes, f"half of the points are below a height of {half:.3g}, {were}"
+        return notes
+
+    def _notes_of_intensity(self, cloud: PointCloud) -> tuple[str, ...]:
         if self.intensity is None or cloud.intensity is None:
             return ()
         some = cloud.intensity[:: len(cloud.intensity) // SOME_POINTS + 1]
@@ -209,10 +244,30 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
     of_data: dict[str, Any] = {
         "intensity": data.intensity,
         "up": data.up,
+        "heights": _heights(data) if scale in (IN_BLOCKS, BLOCKS) else None,
         "block": data.block,
         "label_numbers": data.label_numbers,
     }
     return Contract(channels=channels, centre=centre, scale=scale, **of_data, **fields)
+
+
+def _lowest(points: Any) -> NDArray[np.float64]:
+    """The least z of points (N, 3), an array or `Rows`, ascending: of one more than may be stray."""
+    most = min(max(1, int(MOST_STRAY * len(points))), BLOCK) + 1
+    low = np.empty(0)
+    for start in range(0, len(points), BLOCK):
+        low = np.append(low, np.asarray(points[start : start + BLOCK][:, 2], np.float64))
+        low = np.partition(low, most - 1)[:most] if len(low) > most else low
+    return np.sort(low)
+
+
+def _heights(data: LabelledClouds) -> Range | None:
+    """`Contract.heights` of blocks, from some points of some of them; None where they have no height."""
+    z = spread(data, SOME_BLOCKS).points[:, 2, :SOME_POINTS].double()
+    z = z[z.isfinite()].sort().values * data.block
+    if not len(z) or z[round(ENDS[1] * (len(z) - 1))] <= 0:
+        return None
+    return float(z[len(z) // 2]), float(z[round(ENDS[1] * (len(z) - 1))])
 
 
 def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
