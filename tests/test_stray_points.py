@@ -123,7 +123,7 @@ def test_heights_unlike_those_of_training_are_said(tmp_path, unit):
         (note,) = heights_said(changed, contract)
         assert re.fullmatch(rf"heights are 0 to \S+, and were 0 to {re.escape(f'{top:.3g}')} in training", note)
     (note,) = heights_said(yard * (1, 1, -1), contract)
-    assert re.fullmatch(r"half of the points are below a height of \S+, and was below \S+ in training; is z up\?", note)
+    assert re.fullmatch(r"half of the points are below a height of \S+, in training below \S+; is z up\?", note)
     older = Contract(num_points=64, scale="blocks", block=2 * unit)
     assert heights_said(yard * 100, older) == ()
 

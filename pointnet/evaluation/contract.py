@@ -181,7 +181,7 @@ class Contract:
         if not 1 / UNLIKE <= top / taught_top <= UNLIKE:
             return *notes, f"heights are 0 to {top:.3g}, and were 0 to {taught_top:.3g} in training"
         if abs(half - taught_half) > HALF_OFF * taught_top:
-            were = f"and was below {taught_half:.3g} in training; is z up?"
+            were = f"in training below {taught_half:.3g}; is z up?"
             return *notes, f"half of the points are below a height of {half:.3g}, {were}"
         return notes
 

@@ -46,9 +46,8 @@ class LabelledCloud:
         probability: (N,) float32, of that label.
         names: the names of the labels; the model's classes.
         numbers: of the labels in files, as the training set had them; () for 0, 1, 2 ...
-        notes: what of the file was guessed or left out, in short sentences; whether there are few points, or
-            some far from all others; and of which
-            categories the labels are, if the object's is not known.
+        notes: what of the file was guessed or left out, in short sentences; whether there are few points, or some far
+            from all others; and of which categories the labels are, if the object's is not known.
     """
 
     file: Path | None
