@@ -126,7 +126,7 @@ def test_weights_for_parts_are_published_with_what_is_measured(tmp_path, monkeyp
     assert "says nothing about other shapes" not in text
 
 
-@pytest.mark.parametrize("model", ["dgcnn", "edgenet"])
+@pytest.mark.parametrize("model", [pytest.param("dgcnn", marks=pytest.mark.slow), "edgenet"])
 def test_classifiers_of_the_family_are_published_with_how_sure_they_are(tmp_path, monkeypatch, model):
     x = halves("part", per_class=80).batch(slice(None))[0][:, :3]
     data = LabelledClouds(x, halves("part", per_class=80).labels, ["plate", "rod"], 32)
@@ -152,6 +152,7 @@ def test_a_card_says_where_the_test_part_was_trained_on(tmp_path, monkeypatch):
     assert "it says nothing about other shapes" in text
 
 
+@pytest.mark.slow
 def test_weights_that_saw_all_shapes_are_calibrated_by_a_twin(tmp_path, monkeypatch):
     x = halves("part").batch(slice(None))[0][:, :3].repeat(5, 1, 1)
     x += 0.05 * torch.randn(x.shape)
