@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import faults
-from benchmarks.faults import FAILED, HEADING, ROWS, line, main, measured, payloads, write_line
+from benchmarks.faults import bits
+from benchmarks.faults.__main__ import HEADING, ROWS, line, main, measured, write_line
+from benchmarks.faults.pickles import payloads
+from benchmarks.faults.trial import FAILED
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -49,7 +51,7 @@ def test_every_fault_is_refused_or_mended(name, count):
 
 
 def test_what_does_not_hold_is_counted_and_named(monkeypatch, capsys):
-    monkeypatch.setattr(faults, "load_checkpoint", lambda path: path.read_bytes())
+    monkeypatch.setattr(bits, "load_checkpoint", lambda path: path.read_bytes())
     assert main(["--only", "bits/checkpoint.pt", "--count", "3"]) == 1
     said = capsys.readouterr().out
     assert "| bits/checkpoint.pt | a flipped bit | 3 | **3 did not hold** |" in said

@@ -1,0 +1,1 @@
+"""Faults of every kind, at full counts: `python -m benchmarks.faults` makes them and writes docs/reliability.md."""
