@@ -61,7 +61,16 @@ def test_a_damaged_note_is_not_believed_and_one_of_an_earlier_version_is(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "forged", [{"keys": ["x"] * 31}, {"bad": {"x": ""}}, {"counts": [31]}, {"hashes": []}, {"bad": 0}]
+    "forged",
+    [
+        {"keys": ["x"] * 31},
+        {"bad": {"x": ""}},
+        {"counts": [31]},
+        {"hashes": []},
+        {"bad": 0},
+        {"notes": []},
+        {"notes": ["x"] * 30},
+    ],
 )
 def test_a_listing_that_contradicts_itself_is_made_again_even_with_a_right_hash(files, forged):
     root = files[0].parent

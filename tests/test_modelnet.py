@@ -137,7 +137,7 @@ def test_the_real_forms_are_in_one_frame(real_modelnet, name):
     if not found:
         pytest.skip(f"needs {name} in {root}")
     cloud = released(real_modelnet, name)
-    other = sample_file(found[0], 8192) if found[0].suffix == ".off" else released_rows(found[0], 8192, None, False)
+    other = sample_file(found[0], 8192)[0] if found[0].suffix == ".off" else released_rows(found[0], 8192, None, False)
     other = boxed(torch.from_numpy(other))
     right, mirrored, turned = (nearest(boxed(each), other) for each in (cloud, cloud * MIRRORED, cloud[[1, 0, 2]]))
     assert right < 0.05
@@ -175,7 +175,7 @@ def test_meshes_are_sampled_by_area_from_their_files_name(samples):
     assert data.num_points == 64 < data.points.shape[2]
     path = samples / "ModelNet40" / "bottle" / "train" / "bottle_0001.off"
     assert path.read_text().startswith("OFF") and "\n" not in path.read_text()[:5]  # noqa: PT018
-    np.testing.assert_array_equal(data.points[0], sample_file(path, data.points.shape[2], ("normals",)))
+    np.testing.assert_array_equal(data.points[0], sample_file(path, data.points.shape[2], ("normals",))[0])
     path.write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n")
     with pytest.raises(PointCloudFileError, match=r"bottle_0001.off: a face names vertex 7"):
         ModelNet(samples, form="off")

@@ -13,6 +13,7 @@ import torch
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
 from pointnet.datasets.catalog import DATASETS_OF, check_dataset, open_dataset
+from pointnet.datasets.lines import left_out
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught, evaluate
@@ -40,7 +41,7 @@ def run(flags: Namespace) -> int:
         say(threads)
     with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
-    for line in data.left_out():
+    for line in left_out(data):
         say(line, sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)

@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from pointnet.datasets import open_dataset
+from pointnet.datasets.lines import lines_about
 from pointnet.datasets.packing import Packed, is_unnamed, pack_split
 from pointnet.evaluation.contract import contract_of_data
 from pointnet.names import printable, say
@@ -26,8 +27,8 @@ def run(flags: Namespace) -> int:
         packed = pack_split(data, out / split, flags.task, root, flags.keep)
         say(f"{out / split}/: {described(packed)}")
         skipped |= dict.fromkeys(str(error) for error in data.bad)
-    for note in dict.fromkeys(note for data in opened.values() for note in data.notes):
-        say(note)
+    for line in lines_about([*opened.values()]):
+        say(line)
     if skipped:
         say("\n".join([f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped:", *map(printable, skipped)]))
     train = f"python train.py --dataset packed --root {printable(str(out))} --task {flags.task}"

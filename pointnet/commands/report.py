@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 
+from pointnet.datasets.lines import left_out
 from pointnet.devices import keep_freed_memory, use_threads
 from pointnet.names import say
 from pointnet.pages.report import write_report
@@ -18,7 +19,7 @@ def run(flags: Namespace) -> int:
     if analysis is None:
         say(f"nothing evaluated: {report.missing}", sys.stderr)
     else:
-        for line in analysis.data.left_out():
+        for line in left_out(analysis.data):
             say(line, sys.stderr)
         scores = analysis.confusion.result()
         right = f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right"

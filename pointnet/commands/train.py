@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 from pointnet.datasets import LabelledClouds, open_dataset
+from pointnet.datasets.lines import lines_about
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.tasks import TASKS
 from pointnet.extras import MissingExtraError
@@ -88,8 +89,8 @@ def train(command: Command) -> None:
         test = open_dataset(config.dataset, config.root, "test", **opening) if config.test else None
     opened = [data for data in (training, test) if data is not None]
     skipped = list(dict.fromkeys(str(error) for data in opened for error in data.bad))
-    for note in dict.fromkeys(note for data in opened for note in data.notes):
-        log(note)
+    for line in lines_about(opened):
+        log(line)
     files = f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped"
     if skipped:
         log(f"{files}; listed at the end")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import shutil
 import sys
@@ -53,7 +54,9 @@ from .workers import WorkerDiedError, on_all_cores
 DIGEST = 32  # bytes of a sha256
 WEEK = 7 * DAY  # after which the pieces of a cache that nobody finished are removed
 ATTEMPTS = 5  # another process may remove what this one is about to use
-Sampler = Callable[[Path], NDArray[np.float32]]
+Notes = tuple[str, ...]  # what of a file was guessed or left out, as `PointCloud.notes`
+Sampled = NDArray[np.float32] | tuple[NDArray[np.float32], Notes]
+Sampler = Callable[[Path], Sampled]
 Shape = tuple[int, int]
 Contents = dict[Path, list[Any]]  # of each file its status (`_status`), then its sha256
 Errors = dict[Path, PointCloudFileError]
@@ -65,6 +68,7 @@ class CachedClouds(NamedTuple):
     points: NDArray[np.float32]  # (S, C, K), mapped: pages are read from disk as they are used
     files: list[Path]  # S, the file that each cloud was made of
     bad: list[PointCloudFileError]
+    notes: dict[Path, Notes]  # of the files of which there is something to be said
 
     def strict(self) -> CachedClouds:
         """Itself; raises the first error if a file could not be read."""
@@ -74,7 +78,7 @@ class CachedClouds(NamedTuple):
 
 
 def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, settings: str, root: Path) -> CachedClouds:
-    """`sampler(file)` of each file, one cloud (C, K) or several (n, C, K): from the cache, or made on all cores.
+    """`sampler(file)` of each file, one cloud (C, K) or several (n, C, K), with its notes: from the cache, or all made.
 
     Args:
         files: all under `root`, in the order of the result, none twice; a folder stands for the files in it.
@@ -100,7 +104,8 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
                 bad = [PointCloudFileError(by_key[key], reason) for key, reason in held.bad.items()]
                 bad = sorted([*bad, *failing.values()], key=lambda error: str(error.path))
                 made_of = [by_key[key] for key, clouds in held.clouds().items() for _ in range(len(clouds))]
-                return CachedClouds(held.points, made_of, bad)
+                notes = {by_key[key]: tuple(its) for key, its in zip(held.good, held.notes, strict=True) if its}
+                return CachedClouds(held.points, made_of, bad, notes)
             if held is None and os.path.lexists(array := f"{folder / name}.npy"):
                 say(f"{array}: damaged, or of an earlier version; made again", sys.stderr)
         folder = writable_folder(root)
@@ -142,19 +147,27 @@ def _status(file: Path) -> list[int]:
     return [n for status in stats for n in (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)]
 
 
+Whole = tuple[NDArray[np.float32], Notes]  # the clouds (n, C, K) of a file, and its notes
+
+
 class Held(NamedTuple):
-    """A cached array and its listing, the other four."""
+    """A cached array and its listing, the other five."""
 
     points: np.memmap[Any, np.dtype[np.float32]]  # (S, C, K)
     keys: list[str]  # of the files, in order
     bad: dict[str, str]  # why there are no clouds of some of them
     counts: list[int]  # how many clouds there are of each of the others
     hashes: list[int]  # and the hash of these
+    notes: list[list[str]]  # and what is to be said of it
+
+    @property
+    def good(self) -> list[str]:
+        """The keys of the files that could be read."""
+        return [key for key in self.keys if key not in self.bad]
 
     def clouds(self) -> dict[str, NDArray[np.float32]]:
         """The clouds (n, C, K) of each file that could be read, by its key."""
-        good = [key for key in self.keys if key not in self.bad]
-        return dict(zip(good, np.split(self.points, np.cumsum(self.counts)), strict=False))
+        return dict(zip(self.good, np.split(self.points, np.cumsum(self.counts)), strict=False))
 
     def damaged(self) -> set[str]:
         """The keys of the files whose clouds are not as they were written."""
@@ -182,8 +195,9 @@ def _opened(path: Path, shape: Shape) -> Held | None:
                 return None
         # Copy on write: PyTorch wants memory it may write to, and nothing must reach the file.
         held = Held(np.memmap(array, "<f4", "c", len(header), whole), **listing)
-        right = len(held.clouds()) == len(held.counts) == len(held.hashes) == len(held.keys) - len(held.bad)
-        return held if right else None
+        count = len(held.keys) - len(held.bad)
+        right = len(held.clouds()) == len(held.counts) == len(held.hashes) == len(held.notes) == count
+        return held if right and all(isinstance(its, list) for its in held.notes) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
@@ -195,14 +209,15 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
-def _whole_pieces(folder: Path, shape: Shape) -> tuple[dict[Path, Held], dict[str, NDArray[np.float32]]]:
-    """The caches in a folder, and the clouds in them by their keys, without those that are damaged."""
+def _whole_pieces(folder: Path, shape: Shape) -> tuple[dict[Path, Held], dict[str, Whole]]:
+    """The caches in a folder, and the clouds in them and their notes by their keys, without those that are damaged."""
     others = {path: held for path in folder.glob("*.json") if (held := _opened(path, shape)) is not None}
-    whole: dict[str, NDArray[np.float32]] = {}
+    whole: dict[str, Whole] = {}
     for path, held in others.items():
         if damaged := held.damaged():
             say(f"{path.with_suffix('.npy')}: {len(damaged)} of {len(held.counts)} damaged; made again", sys.stderr)
-        whole |= {key: clouds for key, clouds in held.clouds().items() if key not in damaged}
+        known = zip(held.clouds().items(), held.notes, strict=True)
+        whole |= {key: (clouds, tuple(notes)) for (key, clouds), notes in known if key not in damaged}
     return others, whole
 
 
@@ -233,9 +248,10 @@ def _make(files: Mapping[str, Path], contents: Contents, sampler: Sampler, shape
     return failed
 
 
-# What one file gave begins with one of these bytes: its clouds follow, or the reason why there are none. It ends with
-# its hash, since it is not worth the wait for the disk: a piece that is damaged is made again.
-GOOD, BAD = b"+", b"-"
+# What one file gave begins with one of these bytes: its notes, a line of JSON, and its clouds follow, or the reason why
+# there are none. It ends with its hash, since it is not worth the wait for the disk: a piece that is damaged is made
+# again, and so is one of a version without notes, which began with a plus.
+GOOD, BAD = b"*", b"-"
 
 
 def _make_piece(
@@ -244,9 +260,11 @@ def _make_piece(
     """Samples one file into `pieces`; returns an error that is not the content's fault."""
     file = files[key]
     try:
-        cloud = sampler(file).astype("<f4", copy=False)
-        assert cloud.shape[-2:] == shape
-        content = GOOD + cloud.tobytes()
+        sampled = sampler(file)
+        clouds, notes = sampled if isinstance(sampled, tuple) else (sampled, ())
+        clouds = clouds.astype("<f4", copy=False)
+        assert clouds.shape[-2:] == shape
+        content = GOOD + json.dumps(notes).encode() + b"\n" + clouds.tobytes()
     except PointCloudFileError as error:
         if isinstance(error.__cause__, OSError | MemoryError):
             return error
@@ -272,7 +290,7 @@ def _content(piece: Path) -> bytes:
 def _is_whole(piece: Path) -> bool:
     """Whether what `_make_piece` wrote is there, undamaged; a folder in its place is removed."""
     try:
-        return bool(_content(piece))
+        return _content(piece)[:1] in (GOOD, BAD)
     except FileNotFoundError:
         return False
     except OSError:
@@ -289,29 +307,39 @@ def _remove_pieces(whole: Path) -> None:
                 shutil.rmtree(pieces, ignore_errors=True)
 
 
-def _join(keys: list[str], earlier: Mapping[str, NDArray[np.float32]], shape: Shape, pieces: Path, whole: Path) -> None:
+def _join(keys: list[str], earlier: Mapping[str, Whole], shape: Shape, pieces: Path, whole: Path) -> None:
     """Writes the clouds as one array, those of one file at a time in memory; its listing before the array."""
     bad: dict[str, str] = {}
     counts: dict[str, int] = {}
+    notes: list[Notes] = []
     hashes: list[int] = []
     for key in keys:
         if key in earlier:
-            counts[key] = len(earlier[key])
+            counts[key] = len(earlier[key][0])
+            notes.append(earlier[key][1])
         elif (content := _content(pieces / key)).startswith(BAD):
             bad[key] = content[1:].decode(errors="replace")
         else:
-            counts[key] = (len(content) - 1) // (4 * shape[0] * shape[1])
+            its, clouds = _notes_and_clouds(content)
+            counts[key] = len(clouds) // (4 * shape[0] * shape[1])
+            notes.append(its)
     with tempfile.NamedTemporaryFile(dir=pieces, delete=False) as file:
         file.write(_header((sum(counts.values()), *shape)))
         for key in counts:  # written, not mapped: mapped pages would count as memory in use
-            clouds = earlier[key].tobytes() if key in earlier else _content(pieces / key)[1:]
-            hashes.append(piece_hash(clouds))
-            file.write(clouds)
+            written = earlier[key][0].tobytes() if key in earlier else _notes_and_clouds(_content(pieces / key))[1]
+            hashes.append(piece_hash(written))
+            file.write(written)
         file.flush()
         os.fsync(file.fileno())
     os.chmod(file.name, 0o644)
-    listing = {"keys": keys, "bad": bad, "counts": list(counts.values()), "hashes": hashes}
+    listing = {"keys": keys, "bad": bad, "counts": list(counts.values()), "hashes": hashes, "notes": notes}
     for path in (whole.with_suffix(".json"), whole.with_suffix(".npy")):
         remove_folder(path)
     write_json(whole.with_suffix(".json"), listing)
     os.replace(file.name, whole.with_suffix(".npy"))
+
+
+def _notes_and_clouds(content: bytes) -> tuple[Notes, memoryview]:
+    """Of the content of a good piece."""
+    end = content.index(b"\n")
+    return tuple(json.loads(content[1:end])), memoryview(content)[end + 1 :]

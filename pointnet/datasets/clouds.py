@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pointnet.names import printable
 from pointnet.points.features import Range, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloudFileError
 
@@ -42,7 +41,8 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
     once, `data.batch(indices)` some of it, with all K. `data.files` are the clouds' files, if each comes from one;
-    `data.bad` are the errors of files that could not be read, `data.notes` lines about files that were not tried.
+    `data.bad` are the errors of files that could not be read, `data.notes` lines about files that were not tried, and
+    `data.file_notes` what was guessed or left out of others, by their name, as `read_cloud(path).notes` has it.
     `data.validation` (S,) bool are clouds of the set's own validation split, None or none where it has no such split.
 
     What a network learns of its input beside the points (`evaluation.contract`), None where the numbers tell it, and
@@ -87,6 +87,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         self.classes = tuple(classes)
         self.bad: list[PointCloudFileError] = []
         self.notes: list[str] = []
+        self.file_notes: dict[str, tuple[str, ...]] = {}
         self.files: list[Path] = []
         self._stored = points
         self._rows: Tensor | None = None  # which of the stored clouds are in this subset; None for all
@@ -109,10 +110,6 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         self.intensity = ends or intensity_range(values)
         if (values == values[0, 0]).all():
             self.notes.append(f"intensity is {values[0, 0]:g} at every point of the training split: it tells nothing")
-
-    def left_out(self) -> list[str]:
-        """`notes` and `bad` as lines to print."""
-        return [*self.notes, *(f"skipped: {printable(str(error))}" for error in self.bad)]
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -21,7 +21,7 @@ from pointnet.points.features import (
 from pointnet.points.read import named_by_hand, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
-from .cache import CachedClouds, cached_clouds
+from .cache import CachedClouds, Notes, cached_clouds
 from .clouds import UNIT_SPHERE, LabelledClouds
 from .own_files import own_files, whole_objects
 from .releases import errors_name
@@ -90,7 +90,7 @@ class MeshFolder(LabelledClouds):
         super().__init__(torch.from_numpy(cached.points), labels, files.classes, num_points)
         self.root = files.root
         self.up, self.files, self.channel_names = up, cached.files, channel_names(chosen)
-        self.bad, self.notes = bad, files.notes
+        self.bad, self.notes, self.file_notes = bad, files.notes, files.notes_on(cached, split)
         self.validation = torch.tensor(files.in_validation(cached.files))
         if "intensity" in chosen:
             rows = [row for row, file in enumerate(cached.files) if file in of_train] or slice(None)
@@ -122,12 +122,12 @@ def sample_files(
 
 def sample_file(
     path: Path, count: int, features: Sequence[str] = (), up: str | None = None, columns: Sequence[str] = ()
-) -> NDArray[np.float32]:
-    """One file as `count` points, centred and scaled to the unit sphere, the same each time: (C, count).
+) -> tuple[NDArray[np.float32], Notes]:
+    """One file as `count` points, centred and scaled to the unit sphere, the same each time: (C, count), and its notes.
 
     Raises:
         PointCloudFileError: as `read_points`, or it lacks a feature, or all its points are one.
     """
     cloud = read_cloud(path, count, seed_of(path.name), up, True, True, features, columns=columns)
     with errors_name(path):
-        return unit_sphere_channels(cloud, features)
+        return unit_sphere_channels(cloud, features), cloud.notes

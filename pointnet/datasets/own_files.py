@@ -83,6 +83,11 @@ class OwnFiles(NamedTuple):
         """The class of each file, an index into `classes`."""
         return [self.classes.index(self.found[file][0]) for file in files]
 
+    def notes_on(self, cached: CachedClouds, split: str) -> dict[str, tuple[str, ...]]:
+        """`LabelledClouds.file_notes` of a split."""
+        noted = [file for file in self.of(split) if file in cached.notes]
+        return dict(zip(self.named(noted), map(cached.notes.__getitem__, noted), strict=True))
+
     def named(self, files: Sequence[Path]) -> list[str]:
         """Each by its path in the root."""
         return [file.relative_to(self.root).as_posix() for file in files]

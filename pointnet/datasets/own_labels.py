@@ -122,7 +122,7 @@ class OwnPoints(LabelledPoints):
         super().__init__(torch.from_numpy(cached.points), labels, classes, placed.labels.names, parts_of, num_points)
         self.root = files.root
         self.up, self.files, self.channel_names = up, cached.files, channel_names(features)
-        self.bad, self.notes = bad, [*files.notes, *placed.notes]
+        self.bad, self.notes, self.file_notes = bad, [*files.notes, *placed.notes], files.notes_on(cached, split)
         self.validation = torch.tensor(files.in_validation(cached.files))
         self.label_numbers = placed.labels.numbers if placed.labels.has_own_numbers else ()
         of_train, of_split = (set(files.of(each)) for each in ("train", split))

@@ -12,6 +12,7 @@ from pointnet.points.features import Range, channel_names, feature_names, unit_s
 from pointnet.points.read import named_by_hand, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
+from .cache import Notes
 from .clouds import UNIT_SPHERE, draw_labelled
 from .own_files import own_files
 from .own_labels import OwnPoints, labels_of
@@ -68,10 +69,10 @@ class PartFolder(OwnPoints):
 
 def _sample(
     path: Path, count: int, features: Sequence[str], up: str | None, columns: Sequence[str]
-) -> NDArray[np.float32]:
-    """One file as `count` of its points with their labels, the same each time: (C + 1, count)."""
+) -> tuple[NDArray[np.float32], Notes]:
+    """One file as `count` of its points with their labels, the same each time: (C + 1, count), and its notes."""
     seed, extras = seed_of(path.name), (*features, "labels")
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, mesh_points=count, columns=columns)
     with errors_name(path):
         channels = unit_sphere_channels(cloud, features)
-        return draw_labelled(channels.T, labels_of(cloud), count, np.random.default_rng(seed))
+        return draw_labelled(channels.T, labels_of(cloud), count, np.random.default_rng(seed)), cloud.notes

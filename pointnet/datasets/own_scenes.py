@@ -17,6 +17,7 @@ from pointnet.points.read import PointCloud, Rows, named_by_hand, read_cloud
 from pointnet.points.sampling import seed_of
 
 from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, check_extent, cut_blocks, held_out_scenes
+from .cache import Notes
 from .clouds import BLOCKS
 from .own_files import own_files, whole_objects
 from .own_labels import OwnPoints, labels_of
@@ -94,13 +95,13 @@ class SceneFolder(OwnPoints):
 
 def _cut(
     path: Path, shape: tuple[int, int], side: float, features: Sequence[str], up: str | None, columns: Sequence[str]
-) -> NDArray[np.float32]:
-    """The blocks of one file, the same each time: (n, *shape)."""
+) -> tuple[NDArray[np.float32], Notes]:
+    """The blocks of one file, the same each time: (n, *shape), and its notes."""
     seed, extras = seed_of(path.name), (*features, "labels")
     how: dict[str, Any] = {"mesh_points": MESH_POINTS, "mapped": True, "columns": columns}
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, **how)
     with errors_name(path):
-        return scene_blocks(cloud, features, side, shape, np.random.default_rng(seed))
+        return scene_blocks(cloud, features, side, shape, np.random.default_rng(seed)), cloud.notes
 
 
 def scene_blocks(

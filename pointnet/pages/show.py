@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
+from pointnet.datasets.lines import lines_about
 from pointnet.files import AnyPath
 from pointnet.names import printable
 from pointnet.points.frame import bounds
@@ -91,9 +92,8 @@ def show_data(
     yield f"{title}\n\n{text_table([['class', *opened], *rows, totals])}\n"
     clouds = (each[i][0][:3].T.numpy() for each in opened.values() for i in range(len(each)))
     yield f"{statistics_table(map(cloud_statistics, clouds))}\n"
-    notes = dict.fromkeys(note for each in opened.values() for note in each.notes)
     errors = dict.fromkeys(printable(str(error)) for each in opened.values() for error in each.bad)
-    listed = [*notes, *(f"skipped: {error}" for error in islice(errors, MOST_ERRORS))]
+    listed = [*lines_about([*opened.values()]), *(f"skipped: {error}" for error in islice(errors, MOST_ERRORS))]
     if len(errors) > MOST_ERRORS:
         listed.append(f"skipped: {len(errors) - MOST_ERRORS:,} more")
     if listed:

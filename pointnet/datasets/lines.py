@@ -1,0 +1,36 @@
+"""What is to be said of data sets before they are used: lines on each set, and on its files, each kind of note once."""
+
+import re
+from collections.abc import Sequence
+
+from pointnet.names import printable
+
+from .clouds import LabelledClouds
+
+MOST_KINDS = 8  # of notes on files that are listed
+# What notes of one kind differ in: what they quote, numbers, and singular and plural.
+OF_ONE_FILE = re.compile(r"'.*'|\".*\"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?|s\b|\b(?:is|are)\b")
+
+
+def lines_about(opened: Sequence[LabelledClouds]) -> list[str]:
+    """The notes of data sets, such as the splits of one, each once, and a line on each kind of note on their files.
+
+    Notes are of one kind if they differ in numbers and quoted words alone; the line has the first as an example.
+    """
+    found = {(name, note): None for data in opened for name, notes in data.file_notes.items() for note in notes}
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, note in found:
+        kinds.setdefault(OF_ONE_FILE.sub("", note), []).append((name, note))
+    ranked = sorted(kinds.values(), key=lambda of_kind: -len({name for name, _ in of_kind}))
+    lines = list(dict.fromkeys(note for data in opened for note in data.notes))
+    for of_kind in ranked[:MOST_KINDS]:
+        (name, note), count = of_kind[0], len({name for name, _ in of_kind})
+        lines.append(printable(f"{name}: {note}" if count == 1 else f"{count:,} files, such as {name}: {note}"))
+    if len(ranked) > MOST_KINDS:
+        lines.append(f"{len(ranked) - MOST_KINDS:,} more kinds of notes; python -m pointnet show FILE has those of one")
+    return lines
+
+
+def left_out(data: LabelledClouds) -> list[str]:
+    """What `lines_about` says of a data set, and its files that could not be read, as lines to print."""
+    return [*lines_about([data]), *(f"skipped: {printable(str(error))}" for error in data.bad)]
