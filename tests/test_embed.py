@@ -1,15 +1,19 @@
 """Features of files and arrays: embed() and python -m pointnet embed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from pointnet import PointNetClassifier, PointNetSegmenter, embed, load_model
+from pointnet import PointNetClassifier, PointNetSegmenter, embed, load_model, predict
 from pointnet import __main__ as command_line
+from pointnet.datasets import read_points
 from pointnet.models import PointNetEmbedder
 from tests.helpers import SAMPLES, described, error_of
 
 FILES = f"{SAMPLES}/files"
+MODEL = "pointnet_modelnet40"
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +67,34 @@ def test_the_command_writes_one_npz_and_reports_what_it_cannot_read(model, tmp_p
     assert line.endswith("x.npy: --out must end in .npz")
     assert command_line.main(["embed", str(tmp_path / "broken.off"), "--out", str(tmp_path / "x.npz")]) == 2
     assert "x.npz: not written: no file could be read" in capsys.readouterr().err
+
+
+def test_what_makes_predict_unsure_is_said_of_features_too():
+    chair = read_points(Path(FILES) / "chair.off", 1024)
+    far = chair.max(0) + 9 * np.ptp(chair)
+    noise = np.random.default_rng(0).uniform(-1, 1, (1024, 3))
+    clouds = [chair, np.vstack([chair, far]), noise, np.resize(chair[:9], (1024, 3))]
+    of_features = [found.notes for found in embed(clouds, MODEL)]
+    assert of_features[0] == ()
+    assert of_features[1] == (f"unsure: {stray_said(chair, far)}",)
+    assert "its points fill space, as noise does" in of_features[2][0]
+    assert of_features[3] == ("unsure: only 9 different points",)
+    for notes, found in zip(of_features, predict(clouds, MODEL, up="z"), strict=True):
+        assert notes == tuple(note.removesuffix("; no class has an even chance") for note in found.notes)
+
+
+def stray_said(points: np.ndarray, far: np.ndarray) -> str:
+    middle = np.median(np.vstack([points, far]), axis=0)
+    times = np.linalg.norm(far - middle) / np.linalg.norm(points - middle, axis=1).max()
+    return f"1 of 1,025 points is {times:.1f} times as far out as all others and sets the scale"
+
+
+def test_an_encoder_alone_says_stray_points_and_knows_no_strangers(model):
+    alone = PointNetEmbedder(widths=((8,), (16, 24)), input_transform=False)
+    alone.preprocessing = dict(model.preprocessing)
+    generator = np.random.default_rng(0)
+    near, noise = np.vstack([generator.normal(size=(300, 3)), [[50, 0, 0]]]), generator.uniform(-1, 1, (300, 3))
+    strays, none = (found.notes for found in embed([near, noise], alone.eval()))
+    assert strays[0].startswith("unsure: 1 of 301 points is ")
+    assert none == ()
+    assert embed(near, model).notes == strays

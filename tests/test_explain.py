@@ -18,6 +18,7 @@ import trimesh
 from pointnet import __main__ as command_line
 from pointnet import load_model, predict
 from pointnet.datasets import Shapes
+from pointnet.evaluation.trust import stray_points
 from pointnet.pages.explain import WEIGHTS
 from pointnet.pages.explain_weights import eight_bits, rounded
 from pointnet.points.read import read_cloud
@@ -141,7 +142,8 @@ def files_script(files: dict[str, bytes]) -> str:
     try {{
       const points = readPoints(name, bytes(text), 1024), cloud = new Cloud(network, points);
       const {{vertices, faces}} = READERS[name.split(".").pop()](bytes(text));
-      files[name] = {{vertices, faces, points: [...points], answer: network.classes[cloud.best]}};
+      const stray = strayPoints(points);
+      files[name] = {{vertices, faces, points: [...points], answer: network.classes[cloud.best], stray}};
     }} catch (error) {{ files[name] = {{error: error.message}}; }}"""
 
 
@@ -159,9 +161,19 @@ def files() -> dict[str, bytes]:
     return found
 
 
+def strays() -> dict[str, bytes]:
+    """Clouds with far points, of which those of the first three are stray."""
+    ball = np.random.default_rng(0).normal(size=(1000, 3))
+    ball /= np.linalg.norm(ball, axis=1, keepdims=True)
+    added = ([[9.0, 0, 0]], [[0, 3, 0], [9, 0, 0]], [[9, 0, 0]] * 7, [[9, 0, i / 9] for i in range(20)], [[1.3, 0, 0]])
+    return {
+        f"stray{i}.xyz": "".join(f"{x} {y} {z}\n" for x, y, z in [*ball, *far]).encode() for i, far in enumerate(added)
+    }
+
+
 @pytest.fixture(scope="module")
 def seen(page, tmp_path_factory) -> dict:
-    script = logits_script(SMALL) + MOVES + SHOWN + files_script(files() | SPELLED | BROKEN)
+    script = logits_script(SMALL) + MOVES + SHOWN + files_script(files() | SPELLED | BROKEN | strays())
     script += "return {logits, moves, critical, shapes, classes, files};"
     return computed(page, tmp_path_factory.mktemp("seen"), script, (500, 800))
 
@@ -211,6 +223,17 @@ def test_files_are_read_as_predict_reads_them(seen, network):
             mesh = trimesh.load(Path(SAMPLES) / "files" / source, process=False) if name != "big.ply" else None
             area = 1.0 if mesh is None else mesh.area
             assert trimesh.triangles.area(corners).sum() == pytest.approx(area, rel=1e-4), name
+
+
+@needs_chromium
+def test_stray_points_of_a_file_are_said_as_predict_says_them(seen):
+    said = []
+    for name in [*strays(), *files(), *SPELLINGS]:
+        found = seen["files"][name]
+        wanted = stray_points(np.reshape(np.float32(found["points"]), (-1, 3)))
+        assert found["stray"] == (f"{wanted}." if wanted else ""), name
+        said.append(bool(wanted))
+    assert said[:5] == [True, True, True, False, False]
 
 
 @needs_chromium

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.trust import Familiar
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, SceneSegmenter, load_model, pool_chunks
 from pointnet.points.read import PointCloudFileError, check_drawing
@@ -29,7 +30,8 @@ class Embedding:
         file: the file of the cloud; None for an array.
         feature: the encoder's, (1024,) float32 as published.
         hidden: of the last hidden layer of a classifier, (256,) float32 as published; (0,) of any other network.
-        notes: what of the file was guessed or left out, in short sentences.
+        notes: what of the file was guessed or left out, and what makes `predict` unsure of such a cloud, in short
+            sentences.
     """
 
     file: Path | None
@@ -85,6 +87,7 @@ def embed_each(
         ValueError: an array or an argument that `embed` refuses.
     """
     contract, network = Contract.of(model), model.fold()
+    familiar = None if contract.familiar is None else Familiar.from_json(contract.familiar)
     count = contract.num_points if num_points is None else num_points
     check_drawing(count, up)
     read, size = reader(contract, up, count, columns, vertices), clouds_together(count)
@@ -97,11 +100,16 @@ def embed_each(
         if whole:
             x = torch.from_numpy(np.stack(whole)).to(device)
             pooled = pool_chunks(network.encoder, x.split(-(-BATCH_POINTS // len(x)), 2))
-            last = network.head(pooled) if isinstance(network, PointNetClassifier) else pooled[:, :0]
-            rows = zip(*(each.float().cpu().numpy() for each in (pooled, last)), strict=True)
+            last, unlike = pooled[:, :0], [list[str]() for _ in whole]
+            if isinstance(network, PointNetClassifier):
+                last = network.head(pooled)
+                unlike = unlike if familiar is None else familiar.reasons(x, network.logits(last))
+            rows = zip(*(each.float().cpu().numpy() for each in (pooled, last)), unlike, strict=True)
         for source, cloud in zip(batch, clouds, strict=True):
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
             else:
-                feature, hidden = next(rows)
-                yield Embedding(path_of(source), feature, hidden, cloud.notes)
+                feature, hidden, unlike = next(rows)
+                doubts = [cloud.unfit] if cloud.unfit else unlike
+                notes = (*cloud.notes, f"unsure: {'; '.join(doubts)}") if doubts else cloud.notes
+                yield Embedding(path_of(source), feature, hidden, notes)

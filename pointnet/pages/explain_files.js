@@ -12,6 +12,8 @@ const READERS = {
   csv: readXYZ,
 };
 const FEWEST = 3;
+const STRAY_GAP = 1.6, // as evaluation/trust.py has them: how much farther stray points are, and their largest share
+  STRAY_SHARE = 0.005;
 
 function readPoints(name, buffer, count) {
   // the file's bytes -> Float32Array of x y z of up to `count` points
@@ -71,6 +73,30 @@ function inUnitSphere(rows) {
   const radius = Math.max(...centred.map(row => Math.hypot(...row)));
   if (!(radius > 0 && radius < Infinity)) throw new Error("all its points are one");
   return Float32Array.from(centred.flat(), value => value / radius);
+}
+
+function strayPoints(points) {
+  // x y z of a cloud -> a sentence where a few points are far from all others, as evaluation/trust.py has it, or ""
+  const rows = [...new Map(rowsOfThree(points).map(row => [row.join(), row])).values()],
+    middle = [0, 1, 2].map(i => median(rowsOfThree(points).map(row => row[i]))),
+    far = rows.map(row => Math.hypot(...row.map((v, i) => v - middle[i]))).sort((a, b) => a - b),
+    most = Math.max(1, Math.floor(STRAY_SHARE * far.length)),
+    last = far.slice(-most - 1),
+    at = last.findIndex((distance, i) => last[i + 1] > STRAY_GAP * distance);
+  if (at < 0 || !last[at]) return "";
+  const strays = last.length - 1 - at,
+    times = (last[last.length - 1] / last[at]).toFixed(1),
+    [are, set, reach] = strays === 1 ? ["is", "sets", ""] : ["are", "set", "up to "];
+  return (
+    `${strays} of ${count(far.length, "point")} ${are} ${reach}${times} times as far out as all others ` +
+    `and ${set} the scale.`
+  );
+}
+
+function median(values) {
+  const sorted = values.sort((a, b) => a - b),
+    half = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
 const rowsOfThree = flat => Array.from({length: flat.length / 3}, (_, n) => Array.from(flat.slice(3 * n, 3 * n + 3)));

@@ -99,13 +99,14 @@ class Live {
 
   async open(file) {
     try {
-      this.show(file.name, readPoints(file.name, await file.arrayBuffer(), POINTS));
+      const points = readPoints(file.name, await file.arrayBuffer(), POINTS);
+      this.show(file.name, points, strayPoints(points));
     } catch (error) {
       part("live-status").textContent = `${file.name} was not taken: ${error.message}.`;
     }
   }
 
-  show(name, points) {
+  show(name, points, words = "") {
     this.name = name;
     this.cloud = new Cloud(network, points);
     this.start = this.cloud.points.slice();
@@ -114,7 +115,7 @@ class Live {
     this.shown.forEach(follow => follow(this.cloud));
     this.choose(
       this.cloud.winner.find(n => n >= 0) || 0,
-      `${count(this.cloud.points.length, "column")} computed, one for each point.`,
+      `${count(this.cloud.points.length, "column")} computed, one for each point. ${words}`,
     );
   }
 
