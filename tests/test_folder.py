@@ -1,6 +1,7 @@
 """A folder of anyone's files: which are read, how they are split and sampled."""
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -252,3 +253,37 @@ def test_files_that_are_passed_over_are_one_line_however_many_they_are(tmp_path,
         assert "holds no file of points; 9 files passed over for the suffix: 3 .fls" in line
     with pytest.raises(PointCloudFileError, match="; wanted root/<class>/<files>; 9 files passed over for"):
         MeshFolder(tmp_path / "only")
+
+
+def test_one_name_in_both_spellings_of_unicode_is_one_class_and_nearly_the_same_names_are_said(tmp_path):
+    write_meshes(tmp_path / "train", (unicodedata.normalize("NFD", "Tür"), "ball"), 2)
+    write_meshes(tmp_path / "test", (unicodedata.normalize("NFC", "Tür"), "ball"), 1)
+    train, test = (MeshFolder(tmp_path, split, num_points=16) for split in ("train", "test"))
+    assert train.classes == test.classes == (unicodedata.normalize("NFC", "Tür"), "ball")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 1, 1], [0, 1])
+    assert not any(note.startswith("classes of") for note in train.notes)
+    flat = write_meshes(tmp_path / "flat", (unicodedata.normalize("NFD", "Tür"), unicodedata.normalize("NFC", "Tür")))
+    assert len(MeshFolder(flat, num_points=16, test_fraction=0)) == 10
+    names = ("Night Stand", "ball", "night_stand ", "stand")
+    said = "classes of nearly the same name: 'Night Stand', 'night_stand '; give their folders one name if they are one"
+    assert MeshFolder(write_meshes(tmp_path / "alike", names, 2), num_points=16, test_fraction=0).notes == [
+        f"{said} class"
+    ]
+
+
+def test_names_of_splits_are_no_classes_and_other_spellings_of_them_are_found(tmp_path):
+    for name, splits in (("a", ("train", "test")), ("b", ("Train", "Test")), ("c", ("training", "validation"))):
+        with pytest.raises(PointCloudFileError, match=f"holds files in .*{splits[0]}.*no classes; wanted root/train/"):
+            MeshFolder(write_meshes(tmp_path / name, splits, 2))
+        deeper = tmp_path / name / "deeper"
+        for split in ("Train", "Test"):
+            write_meshes(deeper / split, count=3)
+        with pytest.raises(
+            PointCloudFileError, match="12 elsewhere, such as Test/ball/.*: folders of splits are named t"
+        ):
+            MeshFolder(deeper)
+    half = write_meshes(tmp_path / "half" / "train", count=1).parent
+    write_meshes(half / "Test", count=1)
+    with pytest.raises(PointCloudFileError, match="no file for its test split.* 2 elsewhere, such as Test/ball"):
+        MeshFolder(half, "test")
+    assert MeshFolder(write_meshes(tmp_path / "vehicles", ("train", "car")), num_points=16).classes == ("car", "train")

@@ -153,6 +153,16 @@ def test_copies_are_on_one_side_of_validation_too_and_never_a_whole_class(tmp_pa
         assert set(train.labels.tolist()) == {0, 1, 2}
 
 
+def test_files_of_one_name_in_two_classes_are_two_objects_and_each_class_is_validated_on(tmp_path):
+    for name in "abc":
+        for i in range(5):
+            save(tmp_path / name / f"{i}.xyz", make_object("pin", 99 * ord(name) + i, 20)[:, :3])
+    data = MeshFolder(tmp_path, num_points=16, test_fraction=0)
+    for seed in range(9):
+        assert torch.equal(data.held_out(seed, 0.3), super(MeshFolder, data).held_out(seed, 0.3))
+        assert split_validation(data, seed, 0.1)[1].labels.tolist() == [0, 1, 2]
+
+
 def test_a_scan_and_its_copy_are_both_for_validation_or_neither(tmp_path):
     root = write_yards(tmp_path, 4, size=1500)
     for i in range(4):

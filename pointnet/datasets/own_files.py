@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,9 @@ from .releases import check_num_points, check_one_of
 MOST_POINTS = 1_000_000
 SPLITS = ("train", "val", "test")  # folders; "train" of a data set is the first two
 OPENED = ("train", "test")
+OF_SPLITS = {*SPLITS, "training", "valid", "validation", "dev", "testing"}  # what no set has for all of its classes
 EMPTY: Mapping[Path, PointCloudFileError] = {}
+NO_GROUPS: Mapping[Path, int] = {}
 UNDRAWN = ""  # the split of a file that no folder says
 WORD = r"(?:copy|kopie|copie|copia)"  # as file managers name copies; a number alone may count different objects
 COPY = re.compile(
@@ -72,6 +74,7 @@ class OwnFiles(NamedTuple):
             what = "a set" if self.is_flat else "a class"
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
             hint = "; --test false trains without" if split == "test" else ""
+            hint += _elsewhere(self.root, self.found)
             raise PointCloudFileError(self.root, f"has no file for its {split} split: {wanted}{hint}")
         return files
 
@@ -117,12 +120,13 @@ class OwnFiles(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """Files passed over for their suffix, files of the same content in two splits, folders with none to read."""
+        """Files passed over for their suffix, twins in two splits, folders with none to read, classes named alike."""
         places = [] if self.is_flat else [self.root, *(self.root / split for split in SPLITS)]
-        folders = {folder.name for place in places for folder in _folders(place)}.difference(self.classes, SPLITS)
+        folders = {_class_of(folder) for place in places for folder in _folders(place)}.difference(self.classes, SPLITS)
         empty = ", ".join(map(printable, sorted(folders)))
         passed = passed_over(self.root, 1 if self.is_flat else 2)
-        return [*passed, *self.twins, *([f"no class, as there is no file to read: {empty}"] if empty else [])]
+        without = [f"no class, as there is no file to read: {empty}"] if empty else []
+        return [*passed, *self.twins, *without, *_named_alike(self.classes)]
 
 
 def own_files(
@@ -159,24 +163,46 @@ def _find_files(
 ) -> tuple[list[str], dict[Path, tuple[str, str]]]:
     """The classes, and the class and split of each file, class by class."""
     by_split = not flat and any(known(folder) for folder in _folders(root / "train"))  # root/train/<class>/<files>
-    if flat:
-        classes = [root.resolve().name]
-    elif by_split:
-        classes = sorted({folder.name for name in SPLITS for folder in _folders(root / name) if known(folder)})
+    if by_split:
+        places = [(_class_of(folder), its, folder) for its in SPLITS for folder in _folders(root / its)]
     else:
-        classes = [folder.name for folder in _folders(root) if known(folder) or _has_split(folder)]
-    home = {name: root if flat else root / name for name in classes}
-    found: dict[Path, tuple[str, str]] = {}
-    for name, split in product(classes, SPLITS):
-        files = known(root / split / name if by_split else home[name] / split)
-        found |= dict.fromkeys(files, (name, split))
-        if not by_split and not _has_split(home[name]):
-            found |= dict.fromkeys(known(home[name]), (name, UNDRAWN))
+        homes = {home: _class_of(home) for home in _folders(root) if known(home) or _has_split(home)}
+        homes = {root: _class_of(root.resolve())} if flat else homes
+        places = [(name, UNDRAWN, home) for home, name in homes.items() if not _has_split(home)]
+        places += [(name, its, home / its) for home, name in homes.items() for its in SPLITS]
+    classes = sorted({name for name, _, folder in places if not by_split or known(folder)})
+    order = sorted(places, key=lambda place: (place[0], (*SPLITS, UNDRAWN).index(place[1])))
+    found = {file: (name, its) for name, its, folder in order for file in known(folder)}
     if not found:
         wanted = "; ".join([f"wanted root/{'' if flat else '<class>/'}<files>", *passed_over(root, 1 if flat else 2)])
         what = "no file to read" if flat else "no folder with files to read"
-        raise DatasetNotFoundError(root, f"holds {what} ({' '.join(SUFFIXES)}); {wanted}")
+        raise DatasetNotFoundError(root, f"holds {what} ({' '.join(SUFFIXES)}); {wanted}{_elsewhere(root, found)}")
+    if not (flat or by_split) and {name.casefold() for name in classes} <= OF_SPLITS:
+        what = f"holds files in {' and '.join(classes)}, which are names of splits and no classes"
+        raise DatasetNotFoundError(root, f"{what}; wanted root/train/<class>/<files>, and root/test/<class>/<files>")
     return classes, found
+
+
+def _elsewhere(root: Path, found: Collection[Path]) -> str:
+    """How many files there are in other folders, and where the first is; empty if there is none."""
+    others = [file for file in files_in(root) if file not in found]
+    names = "folders of splits are named train, val and test"
+    return f"; {len(others):,} elsewhere, such as {_name(others[0], root)}: {names}" if others else ""
+
+
+def _class_of(folder: Path) -> str:
+    """The name of a folder's class, in one of the two ways in which Unicode spells a letter with an accent."""
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def _named_alike(classes: Sequence[str]) -> list[str]:
+    """A line if there are classes whose names are one but for case, spaces, hyphens and underscores."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(re.sub(r"[\s_-]+", " ", name.casefold()).strip(), []).append(repr(printable(name)))
+    several = "; ".join(", ".join(names) for names in alike.values() if len(names) > 1)
+    line = f"classes of nearly the same name: {several}; give their folders one name if they are one class"
+    return [line] if several else []
 
 
 def _folders(root: Path) -> list[Path]:
@@ -245,11 +271,13 @@ def whole_objects(held_out: Tensor, groups: Tensor, files: Sequence[Path], root:
     """A validation split (S,) bool with each object on the side of its first cloud; as it is where none has twins.
 
     Args:
-        groups: (S,) of which none may be for validation as a whole: it would then be for training.
+        groups: (S,) of which none may be for validation as a whole: it would then be for training. Files of one name
+            are of one object within a group.
         files: of the clouds, S.
     """
     different = list(dict.fromkeys(files))
-    first = {file: one[0] for one in _objects(different, contents_of(different, root)) for file in one}
+    contents, of_group = contents_of(different, root), dict(zip(files, groups.tolist(), strict=True))
+    first = {file: one[0] for one in _objects(different, contents, of_group) for file in one}
     if len(set(first.values())) == len(different):
         return held_out
     side = dict(zip(reversed(files), reversed(held_out.tolist()), strict=True))
@@ -260,8 +288,13 @@ def whole_objects(held_out: Tensor, groups: Tensor, files: Sequence[Path], root:
     return joined
 
 
-def _objects(files: Sequence[Path], contents: Mapping[Path, str]) -> list[list[Path]]:
-    """The files of each object: of the same content, or of one name but for its ending and the mark of a copy."""
+def _objects(
+    files: Sequence[Path], contents: Mapping[Path, str], groups: Mapping[Path, int] = NO_GROUPS
+) -> list[list[Path]]:
+    """The files of each object: of the same content, or of one name but for its ending and the mark of a copy.
+
+    A name counts within a group of files: chair/1.off and table/1.off are two objects.
+    """
     leaders: dict[object, object] = {}
 
     def leader(of: object) -> object:
@@ -271,7 +304,7 @@ def _objects(files: Sequence[Path], contents: Mapping[Path, str]) -> list[list[P
 
     for file in files:
         stem = file.stem.casefold()
-        for shared in (COPY.sub("", stem) or stem, ("content", contents.get(file, file))):
+        for shared in ((COPY.sub("", stem) or stem, groups.get(file)), ("content", contents.get(file, file))):
             leaders[leader(shared)] = leader(file)
     objects: dict[object, list[Path]] = {}
     for file in files:
