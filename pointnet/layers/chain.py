@@ -29,7 +29,7 @@ class Chain:
 
     def through(self, layer: SharedLayer, transform: Transform = None) -> Chain:
         """The points behind one more layer."""
-        if self._may_wait(layer) and type(layer.activation) is nn.ReLU:
+        if self._may_wait(layer, transform) and type(layer.activation) is nn.ReLU:
             return replace(self, waiting=(*self.waiting, (layer, transform)))
         return Chain(layer(self.run().x, mask=self.mask, transform=transform), self.mask)
 
@@ -46,7 +46,7 @@ class Chain:
         chain = self
         for layer in most:
             chain, transform = chain.through(layer, transform), None
-        if chain._may_wait(last):
+        if chain._may_wait(last, transform):
             weights, biases = chain._matrices(last, transform)
             x = chain.x.to(weights[0].dtype)
             if takes(x, weights):
@@ -54,10 +54,15 @@ class Chain:
                 return mlp_max(x, weights, biases, chain.mask, relu).to(last.conv.weight.dtype)
         return last.max_pool(chain.run().x, mask=chain.mask, transform=transform)
 
-    def _may_wait(self, layer: SharedLayer) -> bool:
+    def _may_wait(self, layer: SharedLayer, transform: Transform) -> bool:
         if not may_take(self.x) or makes_a_graph():
             return False
-        learns = torch.is_grad_enabled() and (self.x.requires_grad or layer.conv.weight.requires_grad)
+        if transform is not None:
+            layer.check_transform(self.x, transform)
+        if "weight" not in layer.conv._parameters:  # it is computed by something else, perhaps at each call anew
+            return False
+        given = (self.x, transform, layer.conv.weight, layer.conv.bias)
+        learns = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in given)
         plain = layer.norm is None and (layer.activation is None or type(layer.activation) is nn.ReLU)
         return plain and not learns and layer.is_poolable()
 

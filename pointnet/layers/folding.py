@@ -6,6 +6,8 @@ from typing import TypeVar, cast
 import torch
 from torch import nn
 
+from pointnet.ops.masked import goes_by
+
 from .shared_layer import BatchNormLast, SharedLayer
 from .shared_mlp import SharedMLP
 
@@ -19,8 +21,8 @@ def fold_norms(module: M) -> M:
     float64. Equal to `module` in eval mode within rounding.
 
     Raises:
-        ValueError: a norm without running statistics (`track_running_stats=False`), which has no fixed affine form, or
-            a layer whose weight is computed by something else (a parametrization or a hook).
+        ValueError: a norm without running statistics (`track_running_stats=False`) or of another kind, which has no
+            fixed affine form, or a layer whose weight is computed by something else (a parametrization or a hook).
     """
     folded = copy.deepcopy(module).eval()
     if isinstance(folded, nn.Sequential):
@@ -45,9 +47,11 @@ def _fold_linears(network: nn.Sequential, name: str) -> nn.Sequential:
 
 def fold_layer(layer: SharedLayer, name: str) -> None:
     norm, conv = layer.norm, layer.conv
-    if norm is None:
+    if norm is None or isinstance(norm, nn.Identity):
         return
     name = name or "the layer"
+    if not any(goes_by(norm, kind) for kind in (nn.BatchNorm1d, nn.SyncBatchNorm)):
+        raise ValueError(f"{name}: its norm must be BatchNorm1d to be folded, got {type(norm).__name__}")
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError(f"{name}: its norm has no running statistics to fold (track_running_stats=False)")
     if "weight" not in conv._parameters or layer.has_hooks():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.ops.aligned import Transform, align, fold_transform
-from pointnet.ops.masked import Mask, batch_norm, fill_padding, has_hooks, stored_as_rows
+from pointnet.ops.masked import Mask, batch_norm, fill_padding, goes_by, has_hooks, stored_as_rows
 from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
 from pointnet.ops.products import linear_map
 from pointnet.ops.ranks import MARK, Ranks, group_of
@@ -61,7 +61,7 @@ class SharedLayer(nn.Module):
     def project(self, x: Tensor, context: Context = None, transform: Transform = None) -> Tensor:
         """The linear map alone: (B, C, N) -> (B, D, N)."""
         extra = [each if each.dim() == 3 else each.unsqueeze(2) for each in as_sequence(context)]
-        if has_hooks(self.conv):  # they run only if it is called: by definition
+        if self.must_call_conv():
             aligned = x if transform is None else align(x, transform)
             return self.conv(torch.cat([aligned, *(each.expand(-1, -1, x.shape[2]) for each in extra)], 1))
         if not extra and transform is None:
@@ -100,8 +100,14 @@ class SharedLayer(nn.Module):
         return fast and not has_hooks(self) and not self.has_hooks()
 
     def has_hooks(self) -> bool:
-        """Whether a hook reads or changes the inputs or outputs of the layer's modules."""
-        return any(each is not None and has_hooks(each) for each in (self.conv, self.norm, self.activation))
+        """Whether a hook reads or changes the inputs or outputs of the layer's modules, or the convolution is one of
+        another kind."""
+        others = any(each is not None and has_hooks(each) for each in (self.norm, self.activation))
+        return others or self.must_call_conv()
+
+    def must_call_conv(self) -> bool:
+        """Whether the convolution is more than its weight and bias: a hook, or a forward of its own."""
+        return has_hooks(self.conv) or not goes_by(self.conv, nn.Conv1d)
 
     def check(self, x: Tensor, context: Context = None, transform: Transform = None) -> None:
         """Raises ValueError (shapes) or TypeError (dtypes) for what the layer cannot take, in one line."""
@@ -112,16 +118,26 @@ class SharedLayer(nn.Module):
         if x.shape[2] == 0:
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
         if transform is not None:
-            dim = transform.shape[-1]
-            if transform.shape != (x.shape[0], dim, dim) or dim > channels:
-                wanted = f"({x.shape[0]}, dim, dim) with dim at most {channels}"
-                raise ValueError(f"transform must be {wanted}, got {tuple(transform.shape)}")
-        dtype = self.conv.weight.dtype
+            self.check_transform(x, transform, channels)
+        dtype = self._dtype
         taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
         for tensor in (x, *extra):
             if tensor.dtype not in taken:
                 wanted = f"{dtype} like the weights, got {tensor.dtype}; convert with .to({dtype})"
                 raise TypeError(f"{'points' if tensor is x else 'context'} must be {wanted}")
+
+    def check_transform(self, x: Tensor, transform: Tensor, channels: int | None = None) -> None:
+        dim, channels = transform.shape[-1], self.conv.in_channels if channels is None else channels
+        if transform.shape != (x.shape[0], dim, dim) or dim > channels:
+            wanted = f"({x.shape[0]}, dim, dim) with dim at most {channels}"
+            raise ValueError(f"transform must be {wanted}, got {tuple(transform.shape)}")
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of the weights, without computing one that a hook or a parametrization makes of others."""
+        weight = self.conv._parameters.get("weight")
+        weight = next(self.conv.parameters(), None) if weight is None else weight
+        return self.conv.weight.dtype if weight is None else weight.dtype
 
     def _check_context(self, x: Tensor, extra: Sequence[Tensor]) -> int:
         """How many channels the context has."""
@@ -137,7 +153,13 @@ class SharedLayer(nn.Module):
         return count
 
     def to_linear(self) -> list[nn.Module]:
-        """Copies of the layer's modules for (..., C), in order."""
+        """Copies of the layer's modules for (..., C), in order.
+
+        Raises:
+            ValueError: a norm that is not one of each channel, such as GroupNorm.
+        """
+        if self.norm is not None and not isinstance(self.norm, _BatchNorm | nn.Identity):
+            raise ValueError(f"norm must be BatchNorm1d for Linears on (..., C), got {type(self.norm).__name__}")
         norm = None if self.norm is None else BatchNormLast(self.norm)
         following = [module for module in (norm, self.activation, self.dropout) if module is not None]
         return [conv1d_to_linear(self.conv), *copy.deepcopy(following)]

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from pointnet.ops.masked import Lengths, warn_of_hooks
+from pointnet.layers.shared_layer import SharedLayer
+from pointnet.ops.masked import Lengths, sees_other_points, warn_of_hooks
 
 from .encoder import PointNetEncoder, PointNetModel
 
@@ -89,3 +90,5 @@ def check_points_are_independent(model: nn.Module) -> None:
             warn_of_hooks(module, CHUNKED)
         if isinstance(module, nn.BatchNorm1d) and (module.training or module.running_mean is None):
             raise ValueError(f"{name} takes its statistics from the batch, so no point is independent of the others")
+        if isinstance(module, SharedLayer) and module.norm is not None and sees_other_points(module.norm):
+            raise ValueError(f"{name}.norm is a {type(module.norm).__name__}: no point is independent of the others")

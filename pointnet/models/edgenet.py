@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from pointnet.layers.shared_layer import BatchNormLast, shape_hint
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.edges import pooled_edges
-from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, point_mask
+from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, goes_by, has_hooks, point_mask, warn_of_hooks
 from pointnet.ops.neighbours import farthest_point_sampling, gather, knn, of_all_clouds
 
 from .pretrained import Pretrained
@@ -111,17 +111,30 @@ class EdgeMax(nn.Module):
         """
         near = torch.cat([points.transpose(1, 2) / self.radius, features.transpose(1, 2)], 2)
         weight, size = self.edge.weight, neighbours.shape[1]
-        b = F.linear(near, weight)
+        b = self.edge(near)
         if self.residual:
             a = -of_centres(b, centres, size)
+        elif any(each is not None and _must_call(each) for each in (self.edge, self.skip)):
+            own = of_centres(near, centres, size)
+            a = -self.edge(torch.cat([own[:, :, :3], torch.zeros_like(own[:, :, 3:])], 2))
+            a = a if self.skip is None else a + self.skip(own[:, :, 3:])
         else:
             of_own = -weight[:, :3] if self.skip is None else torch.cat([-weight[:, :3], self.skip.weight], 1)
             a = F.linear(of_centres(near, centres, size), of_own)
         z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask)
-        y = batch_norm(z, self.norm.norm, mask)
+        if has_hooks(self.norm) and mask is None:
+            y = self.norm(z.transpose(1, 2)).transpose(1, 2)
+        else:
+            warn_of_hooks(self.norm, "the statistics of padded batches are taken without it")
+            y = batch_norm(z, self.norm.norm, mask)
         if self.residual:
             y = y + of_centres(features.transpose(1, 2), centres, size).transpose(1, 2)
         return fill_padding(F.relu(y), mask)
+
+
+def _must_call(linear: nn.Module) -> bool:
+    """Whether it is more than its weight: a hook, or a forward of its own."""
+    return has_hooks(linear) or not goes_by(linear, nn.Linear)
 
 
 def of_centres(rows: Tensor, centres: Tensor | None, count: int) -> Tensor:

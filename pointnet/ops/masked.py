@@ -8,6 +8,7 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from .ranks import check_count, group_of, totals
 
@@ -42,7 +43,20 @@ def stored_as_rows(x: Tensor) -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Whether something reads or changes what the module takes or gives; that runs only when the module is called."""
     m = module
-    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
+    hooks = m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+    return bool(hooks) or "forward" in vars(m)
+
+
+def goes_by(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether the module computes what the kind does from its weights, also where these are parametrized."""
+    return type(module) is kind or type(module).forward is kind.forward
+
+
+def sees_other_points(norm: nn.Module) -> bool:
+    """Whether what a norm makes of a point depends on others; so it is taken to be of norms that are not PyTorch's."""
+    if isinstance(norm, _NormBase):
+        return norm.training or norm.running_mean is None
+    return type(norm) is not nn.Identity
 
 
 def warn_of_hooks(module: nn.Module, reason: str) -> None:
@@ -58,7 +72,15 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Mask = None) -> Tensor:
     points alone; the padding itself comes out as some finite number. One valid point in the whole batch has
     variance 0 here, where `BatchNorm1d` raises: telling would mean waiting for the device. A norm that is synchronized
     takes its statistics over all ranks: 2 D + 1 numbers travel forward, and as many back.
+
+    Raises:
+        ValueError: a mask, and another norm that would count the padding.
     """
+    if not goes_by(norm, nn.BatchNorm1d):
+        if mask is not None and sees_other_points(norm):
+            instead = "; use synchronize_norms" if isinstance(norm, nn.SyncBatchNorm) else ""
+            raise ValueError(f"lengths need BatchNorm1d: {type(norm).__name__} would count the padding{instead}")
+        return norm(z)
     group = group_of(norm)
     if (mask is None and group is None) or not (norm.training or norm.running_mean is None):
         if not stored_as_rows(z):
