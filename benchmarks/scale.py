@@ -25,7 +25,7 @@ from pointnet.datasets import LabelledClouds, split_validation
 from pointnet.datasets.packed import open_packed
 from pointnet.datasets.packing import pack_split
 from pointnet.training.loader import StreamedLoader, cut_batches
-from pointnet.training.run import epoch_order
+from pointnet.training.progress import epoch_order
 
 CLASSES, PROTOTYPES, BATCH = 40, 512, 32
 CPU = torch.device("cpu")

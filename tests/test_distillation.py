@@ -13,9 +13,11 @@ from torch.nn import functional as F
 
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
-from pointnet.models import PointNetClassifier, load_model
+from pointnet.models import load_model
 from pointnet.training import fit
-from pointnet.training.losses import Teacher, distillation_loss
+from pointnet.training.progress import epoch_order
+from pointnet.training.step import Step
+from pointnet.training.teacher import Teacher, distillation_loss
 from tests.helpers import assert_equal_states, quiet, started, tiny, two_shapes, weights
 
 CPU = torch.device("cpu")
@@ -66,37 +68,42 @@ def test_the_teacher_is_the_mean_of_what_the_trained_networks_say(teachers):
     assert (first.probabilities(x, 3.0) - said).abs().max() > 1e-3
 
 
-def test_a_steps_loss_is_shared_between_labels_and_teacher(teachers):
+def test_a_steps_loss_is_shared_between_labels_and_teacher():
     data = two_shapes(seed=2)
-    run = started(data, label_smoothing=0.1, teacher=tuple(teachers), distill=0.3, temperature=4.0)
-    x, labels = data.points[:8], data.labels[:8]
-    loss, logits, finite = run.step(x, labels)
+    run = started(data, label_smoothing=0.1, distill=0.3, temperature=4.0)
+    x, labels, taught = data.points[:8], data.labels[:8], torch.randn(8, 2).softmax(1)
+    loss, logits, finite = run.step(x, labels, taught=taught)
     assert finite
-    wanted = distillation_loss(logits, Teacher(teachers, data.classes, ("x", "y", "z"), CPU).probabilities(x, 4.0), 4.0)
+    wanted = distillation_loss(logits, taught, 4.0)
     assert wanted > 0.01
     torch.testing.assert_close(loss, 0.7 * F.cross_entropy(logits, labels, label_smoothing=0.1) + 0.3 * wanted)
 
 
-def test_the_teacher_sees_the_clouds_that_the_student_sees(tmp_path, teachers, monkeypatch):
-    """Augmented, and of as few points."""
-    taught, learnt = [], []
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_the_teacher_is_asked_once_about_each_cloud_as_it_is_stored(tmp_path, teachers, monkeypatch, feed):
+    """Of all points and not augmented; each step learns what was said of its own clouds."""
+    asked, learnt = [], []
 
     def say(self, x, temperature, before=Teacher.probabilities):
-        taught.append(x)
+        asked.extend(x)
         return before(self, x, temperature)
 
-    def forward(self, x, lengths=None, return_transforms=False, before=PointNetClassifier.forward):
-        if self.training:
-            learnt.append(x)
-        return before(self, x, lengths, return_transforms)
+    def step(self, x, labels, category=None, share=1.0, structure=None, taught=None, before=Step.__call__):
+        learnt.append((x.shape[2], labels, taught))
+        return before(self, x, labels, category, share, structure, taught)
 
     monkeypatch.setattr(Teacher, "probabilities", say)
-    monkeypatch.setattr(PointNetClassifier, "forward", forward)
-    config = tiny(tmp_path, epochs=2, teacher=tuple(teachers))
-    fit(config, two_shapes(per_class=4), log=quiet)
-    assert {x.shape[2] for x in taught} == {16, 32}
-    assert len(taught) == len(learnt) > 2
-    assert all(torch.equal(*pair) for pair in zip(taught, learnt, strict=True))
+    monkeypatch.setattr(Step, "__call__", step)
+    data = two_shapes(per_class=4)
+    config = tiny(tmp_path, epochs=2, teacher=tuple(teachers), val_fraction=0.0, feed=feed, batch_size=3, jitter=0.1)
+    fit(config, data, log=quiet)
+    assert len(asked) == len(data)
+    assert all(map(torch.equal, asked, data.points))
+    assert {points for points, _, _ in learnt} == {16, 32}
+    said = Teacher(teachers, data.classes, ("x", "y", "z"), CPU).probabilities(data.points, config.temperature)
+    order = torch.cat([epoch_order(data, config.seed, epoch) for epoch in (0, 1)])
+    assert torch.equal(torch.cat([labels for _, labels, _ in learnt]), data.labels[order])
+    torch.testing.assert_close(torch.cat([taught for _, _, taught in learnt]), said[order])
 
 
 def test_a_teacher_that_does_not_count_changes_no_bit(tmp_path, teachers):
@@ -115,11 +122,13 @@ def test_a_teacher_that_does_not_count_changes_no_bit(tmp_path, teachers):
 def test_a_student_learns_from_a_teacher_alone_and_leaves_it_as_it_was(teachers):
     data = two_shapes(per_class=12)
     run = started(data, teacher=tuple(teachers), distill=1.0, temperature=1.0, schedule="constant", lr=0.005)
-    teacher = run.step.teacher
+    teacher = run.teacher
     before = [copy.deepcopy(network.state_dict()) for network in teacher.networks]
     wrong = 1 - data.labels  # which count for nothing
+    for _ in run.ask_teacher():
+        pass
     for _ in range(25):
-        _, logits, _ = run.step(data.points, wrong)
+        _, logits, _ = run.step(data.points, wrong, taught=run.taught)
     said = teacher.probabilities(data.points, 1.0).argmax(1)
     assert (said == data.labels).double().mean() > 0.8
     assert (said == logits.argmax(1)).double().mean() > 0.8

@@ -18,7 +18,7 @@ from pointnet.models import load_model
 from pointnet.training import fit
 from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.loader import StreamedLoader, cut_batches
-from pointnet.training.run import epoch_order
+from pointnet.training.progress import epoch_order
 from tests.helpers import assert_ends_as, halves, pack, quiet, tiny, two_shapes
 from tests.packs import assert_same_clouds, packed_pair
 from tests.stopped import fit_until_stopped

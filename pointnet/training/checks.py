@@ -22,7 +22,8 @@ from pointnet.world import World
 
 from .fit import begin, check_trainable, discard, fit, open_run, train_epochs, training_parts
 from .loader import count_batches, count_steps
-from .run import Progress, Run
+from .progress import Progress
+from .run import Run
 from .run_folder import check_free
 from .settings import TrainConfig
 from .small_sets import lines_on_data
@@ -67,11 +68,15 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
             shutil.rmtree(folder, ignore_errors=True)
     early, late = epochs[1], epochs[3]
     seconds = (1 / early["samples_per_second"], 1 / late["samples_per_second"])
-    time = forecast(config, train, *seconds, validation=late["evaluation_seconds"] / max(len(val), 1))
+    once = {"validation": late["evaluation_seconds"] / max(len(val), 1)}
+    once["teacher"] = epochs[0].get("teacher_seconds", 0.0) / len(run.train)
+    time = forecast(config, train, *seconds, **once)
     return "\n".join([*lines_on_data(config, *training_parts(train, config), test), time])
 
 
-def forecast(config: TrainConfig, train: LabelledClouds, early: float, late: float, validation: float) -> str:
+def forecast(
+    config: TrainConfig, train: LabelledClouds, early: float, late: float, validation: float, teacher: float = 0.0
+) -> str:
     """How long the run should take, from seconds per cloud."""
     parts = training_parts(train, config)
     samples, validated = map(len, parts)
@@ -79,7 +84,7 @@ def forecast(config: TrainConfig, train: LabelledClouds, early: float, late: flo
     clouds = samples * count_steps(samples, config.batch_size, config.min_steps) / batches  # of an epoch
     late_epochs = sum(config.points_in_epoch(epoch) == config.num_points for epoch in range(config.epochs))
     seconds = clouds * ((config.epochs - late_epochs) * early + late_epochs * late)
-    seconds += config.epochs * validated * validation
+    seconds += config.epochs * validated * validation + samples * teacher
     minutes = f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
     time = f"{seconds:.0f} s" if seconds < 120 else minutes
     on_gpu = find_device(config.device).type == "cuda"
@@ -104,6 +109,8 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
     # So many epochs that the schedule has all the steps that are taken.
     config = dataclasses.replace(config, epochs=max(config.epochs, WARM_UP + MEASURED + RECORDED))
     run = Run.start(config, few, device, world)
+    for _ in run.ask_teacher():
+        pass
     run.epoch = config.epochs - 1  # which has all points
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with deterministic_algorithms(config.deterministic):

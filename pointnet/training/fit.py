@@ -159,6 +159,10 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
     structures = Structures.by(run.step.model, len(val))
     if run.epoch < run.config.epochs:
         log(legend(len(val) > 0))
+        started = time.perf_counter()
+        for _ in run.ask_teacher():
+            check()
+        asked = time.perf_counter() - started
     while run.epoch < run.config.epochs:
         try:
             with closing(run.steps()) as steps:
@@ -178,7 +182,9 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             raise
         metrics = run.end_epoch() | {f"val_{name}": value for name, value in scores.items() if name != "count"}
         metrics["evaluation_seconds"] = round(validated, 3)
-        run.seconds += metrics["seconds"] + time.perf_counter() - started
+        if run.teacher is not None:  # which is asked once, and again when the run goes on
+            metrics["teacher_seconds"], asked = round(asked, 3), 0.0
+        run.seconds += metrics["seconds"] + metrics.get("teacher_seconds", 0.0) + time.perf_counter() - started
         run.finish_epoch(metrics)
         log(epoch_line(metrics, run))
         with run.world.together():

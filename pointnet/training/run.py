@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import random_subset
@@ -26,46 +24,19 @@ from pointnet.world import World
 
 from .augment import augment, hide_categories
 from .checkpoint import load_checkpoint, save_checkpoint
-from .loader import Batch, Loader, count_batches, count_steps, cut_batches, cut_epoch, make_loader
-from .losses import Teacher, balanced_weights
+from .loader import Loader, count_batches, count_steps, cut_batches, cut_epoch, make_loader
+from .losses import balanced_weights
 from .network import Own, StartingWeights, contract_of, make_model, set_training
 from .optimizer import MovingAverage, make_optimizer, make_schedule
+from .progress import Progress, with_bar
 from .run_folder import CHECKPOINT, score_of, write_metrics
 from .settings import TrainConfig
 from .step import Step, Stopwatch
+from .teacher import Teacher
 
 RANKS_APART = 1_000_003  # between the seeds of two processes of a run
 NORM_BATCHES = 8  # batches that norms are measured on, at most
 VIEWS = 2  # of a cloud, where its structure is found once
-
-
-def epoch_order(data: LabelledClouds, seed: int, epoch: int, passes: int = 1) -> Tensor:
-    """The samples of an epoch, (passes * S,), by data, seed and epoch alone: the same for all processes and all other
-    settings. So a run that is resumed within an epoch needs no more than how many steps were done."""
-    generator = torch.Generator().manual_seed((seed << 20) + epoch)
-    return torch.cat([data.order(generator) for _ in range(passes)])
-
-
-@dataclass
-class Progress:
-    """One epoch of S samples: its order, and the sums of a process's steps, on the device so that no step waits."""
-
-    order: Tensor  # (passes * S,)
-    broken: Tensor  # (S,) bool, samples with points that are not finite
-    loss_sum: Tensor  # over labels
-    right: Tensor  # labels predicted right
-    seen: Tensor  # labels
-    skipped: Tensor  # steps
-    seconds: dict[str, float] = field(default_factory=dict)  # by part of the step
-    position: int = 0  # steps done
-
-    @classmethod
-    def begin(cls, data: LabelledClouds, seed: int, epoch: int, device: torch.device, passes: int = 1) -> Progress:
-        """An epoch of `data` in the order of `epoch_order`."""
-        order = epoch_order(data, seed, epoch, passes)
-        broken = torch.zeros(len(data), dtype=torch.bool, device=device)
-        right, seen, skipped = torch.zeros(3, dtype=torch.int64, device=device).unbind()
-        return cls(order.to(device), broken, torch.zeros((), device=device), right.clone(), seen.clone(), skipped)
 
 
 @dataclass
@@ -80,10 +51,12 @@ class Run:
     loader: Loader
     step: Step
     structures: Structures | None  # of the training split, if its network takes them
+    teacher: Teacher | None  # None to learn from labels alone
     generator: torch.Generator
     origin: str  # a line about the weights that it began with; empty for new ones
     own: Own
     identity: dict[str, Any]  # what a run must share with a checkpoint to go on from it
+    taught: Tensor | None = None  # (S, classes), what the teacher says of the training split, once it was asked
     # What changes, beside the state of model, optimizer, schedule and random numbers.
     epoch: int = 0  # epochs done
     seconds: float = 0.0
@@ -123,7 +96,7 @@ class Run:
         forward = torch.compile(model, dynamic=False) if config.compile else model
         weights = balanced_weights(train).to(device) if config.class_weights == "balanced" else None
         watch = Stopwatch(device)
-        step = Step(config, model, forward, optimizer, schedule, average, teacher, weights, world, watch, own.loss)
+        step = Step(config, model, forward, optimizer, schedule, average, weights, world, watch, own.loss)
         identity = {
             "device": device.type, "samples": len(train), "data": train.fingerprint(), "processes": world.size,
             "teacher": teacher and teacher.digest, "init": start and start.digest, "steps_per_epoch": steps,
@@ -133,7 +106,8 @@ class Run:
         origin = start.line if start else ""
         # Dropped points have no structure; the network finds that of the others.
         structures = None if config.point_dropout else Structures.by(model, len(train), VIEWS)
-        return cls(config, device, world, train, contract, loader, step, structures, generator, origin, own, identity)
+        parts: Any = train, contract, loader, step, structures, teacher, generator, origin, own, identity
+        return cls(config, device, world, *parts)
 
     @property
     def task(self) -> Task:
@@ -149,8 +123,29 @@ class Run:
         """How often an epoch goes over the training split: once, or more often where that is too few steps."""
         return self.identity["steps_per_epoch"] / count_batches(len(self.train), self.config.batch_size)
 
+    @torch.no_grad()
+    def ask_teacher(self) -> Generator[None, None, None]:
+        """Asks the teacher, if there is one, about each cloud as it is stored, once; yields after each batch."""
+        if self.teacher is None or self.taught is not None:
+            return
+        config, classes = self.config, len(self.train.classes)
+        shares = cut_batches(torch.arange(len(self.train)), config.batch_size, self.world.rank, self.world.size)
+        taught = torch.zeros(len(self.train), classes, device=self.device)
+        title = "asking the teacher" if self.world.writes else ""
+        loaded = with_bar(self.loader.batches(shares), sum(map(len, shares)), title)
+        for rows, (points, _) in zip(shares, loaded, strict=True):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                taught[rows] = self.teacher.probabilities(points[:, :, : config.num_points], config.temperature)
+            yield
+        self.world.add_up([taught])
+        self.taught = taught
+
     def steps(self) -> Generator[None, None, None]:
-        """Trains the steps of the epoch that are not done yet; yields after each. Close it before using the run."""
+        """Trains the steps of the epoch that are not done yet; yields after each. Close it before using the run.
+
+        The teacher must have been asked.
+        """
+        assert self.teacher is None or self.taught is not None
         config, model = self.config, self.step.model
         set_training(model)
         self.step.set_norm_momentum(config.norm_momentum_in_epoch(self.epoch))
@@ -191,7 +186,8 @@ class Run:
         if category is not None and not config.overfit_batches:
             category = hide_categories(category, config.unknown_category, generator)
         self.step.watch.lap("data")
-        loss, logits, finite = self.step(x, labels, category, share, structure)
+        taught = None if self.taught is None else self.taught[rows]
+        loss, logits, finite = self.step(x, labels, category, share, structure, taught)
         predicted = self.task.predict(self.step.model, logits, category)
         progress.skipped += ~finite
         progress.broken[rows] |= ~points.isfinite().flatten(1).all(1)
@@ -333,17 +329,3 @@ class Run:
         step = self.step
         parts = {"model": step.model, "optimizer": step.optimizer, "schedule": step.schedule}
         return parts | ({"averaged": step.average.model} if step.average else {})
-
-
-def with_bar(batches: Iterator[Batch], total: int, title: str, progress: Progress) -> Iterator[Batch]:
-    """The batches, with a bar on a terminal if it has a title. Its figures wait for the device, twice a second."""
-    hidden = None if title else True
-    with tqdm(total=total, desc=title, unit=" clouds", leave=False, disable=hidden, mininterval=0.5) as bar:
-        shown = time.monotonic()
-        for points, labels in batches:
-            yield points, labels
-            bar.update(len(labels))
-            if not bar.disable and time.monotonic() - shown > 0.5:
-                shown, seen = time.monotonic(), max(int(progress.seen), 1)
-                loss, right = float(progress.loss_sum), int(progress.right)
-                bar.set_postfix(loss=f"{loss / seen:.3f}", accuracy=f"{right / seen:.1%}")

@@ -16,10 +16,11 @@ from pointnet.models.own import is_own
 from pointnet.world import World
 
 from .graph import GraphedGradients
-from .losses import Teacher, distillation_loss, label_loss
+from .losses import label_loss
 from .network import Loss
 from .optimizer import MovingAverage
 from .settings import TrainConfig
+from .teacher import distillation_loss
 
 
 class StepResult(NamedTuple):
@@ -45,7 +46,6 @@ class Step:
     Args:
         forward: the model, or its compiled form.
         average: None for no moving average.
-        teacher: None to learn from labels alone.
         class_weights: (classes,), of the loss of each class; None for 1.
         own_loss: of logits and labels, in place of that of the settings.
     """
@@ -56,7 +56,6 @@ class Step:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     average: MovingAverage | None
-    teacher: Teacher | None
     class_weights: Tensor | None
     world: World
     watch: Stopwatch
@@ -85,16 +84,17 @@ class Step:
         category: Tensor | None = None,
         share: float = 1.0,
         structure: Tensor | None = None,
+        taught: Tensor | None = None,
     ) -> StepResult:
         """x (B, C, N); labels (B,) or (B, N); category (B,), of parts; share: of the whole batch's clouds, these;
-        structure (B, M), of networks that take it."""
+        structure (B, M), of networks that take it; taught (B, classes), a teacher's probabilities."""
         if self.graphed:
-            given = {"category": category, "structure": structure}
+            given = {"category": category, "structure": structure, "taught": taught}
             present = {name: each for name, each in given.items() if each is not None}
             loss, logits, finite = self.graphed(x, labels, **present)
             self.watch.lap("forward_backward")
         else:
-            loss, logits, finite = self._gradients(x, labels, category, structure, share)
+            loss, logits, finite = self._gradients(x, labels, category, structure, taught, share)
             self.watch.lap("backward")
         # The fused optimizers read this flag, which is a gradient scaler's: where it is 1 they change nothing.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
@@ -110,12 +110,13 @@ class Step:
         labels: Tensor,
         category: Tensor | None = None,
         structure: Tensor | None = None,
+        taught: Tensor | None = None,
         share: float = 1.0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward: -> loss, logits and whether all is finite; if not, the buffers are as before."""
         self.optimizer.zero_grad(set_to_none=True)
         with Statistics(self.model) as statistics:
-            loss, logits = self._loss(x, labels, category, structure)
+            loss, logits = self._loss(x, labels, category, structure, taught)
             loss = loss * share
             if not self.graphed:
                 self.watch.lap("forward")
@@ -126,7 +127,7 @@ class Step:
         return loss, logits.detach(), finite
 
     def _loss(
-        self, x: Tensor, labels: Tensor, category: Tensor | None, structure: Tensor | None
+        self, x: Tensor, labels: Tensor, category: Tensor | None, structure: Tensor | None, taught: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The loss () of these clouds, and the logits in float32."""
         config, inputs = self.config, (x,) if category is None else (x, category)
@@ -136,7 +137,6 @@ class Step:
                 logits, transforms = self.forward(*inputs, return_transforms=True)
             else:
                 logits, transforms = self.forward(*inputs, **found), None
-            taught = None if self.teacher is None else self.teacher.probabilities(x, config.temperature)
         logits = logits.float()
         if self.own_loss is None:
             loss = label_loss(config, self.model, logits, labels, category, self.class_weights)

@@ -1,0 +1,58 @@
+"""Learning from trained networks: what they say of each cloud, and the loss of saying otherwise."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pointnet.evaluation.contract import Contract
+from pointnet.models import load_model
+
+
+def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(taught || softmax(logits / T)), the mean over clouds: logits (B, K), taught (B, K) -> scalar.
+
+    `taught` are the teacher's probabilities at the same temperature T. The factor T^2 keeps the gradients' size the
+    same for any T. Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2.
+    """
+    student = (logits / temperature).log_softmax(1)
+    return temperature**2 * F.kl_div(student, taught, reduction="batchmean")
+
+
+class Teacher:
+    """Trained networks; it teaches the mean of their probabilities.
+
+    A run asks it once about each cloud, whole and as it is stored, and not at each step about what augmentation made of
+    it: that costs what a few epochs of the teacher cost, and of a quarter of the points many networks know little.
+
+    Args:
+        names: one or more names or folders, as `load_model` takes them.
+        classes, channels: the student's; each network must have the same.
+        device: where the networks run, in eval mode and folded.
+
+    `digest` is a hash of the weights, which tells teachers apart. ValueError, naming it, for a network that is not
+    there, or is for other classes or channels.
+    """
+
+    def __init__(self, names: Sequence[str], classes: Sequence[str], channels: Sequence[str], device: torch.device):
+        digest = hashlib.sha256()
+        self.networks = []
+        for name in names:
+            network = load_model(name)
+            if network.classes != tuple(classes):
+                raise ValueError(f"teacher {name}: its classes are not those of the data set")
+            if (taught := Contract.of(network).channels) != tuple(channels):
+                got = f"{', '.join(channels)}, as the student, got {', '.join(taught)}"
+                raise ValueError(f"teacher {name}: must take the channels {got}")
+            for tensor in network.state_dict().values():
+                digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+            self.networks.append(network.fold().to(device))
+        self.digest = digest.hexdigest()[:16]
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor, temperature: float) -> Tensor:
+        """The mean over the networks of softmax(logits / temperature): (B, C, N) -> (B, classes), float32."""
+        logits = torch.stack([network(x) for network in self.networks]).float()
+        return (logits / temperature).softmax(2).mean(0)
