@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock, patch
@@ -33,7 +33,7 @@ from pointnet.world import AgreedError, World, joined_world
 from tests.helpers import ROOT, assert_ends_as, halves, pack, quiet, tiny, two_shapes
 
 # Runs and their tasks.
-TRAINED = {"classification": "classification", "part": "part", "frozen": "classification", "packed": "classification"}
+TRAINED = dict.fromkeys(("classification", "frozen", "packed", "taught"), "classification") | {"part": "part"}
 EXACT = {
     "epochs": 2,
     "min_steps": 5,
@@ -49,17 +49,21 @@ NOTHING_RANDOM = {"scale": 1.0, "shift": 0.0, "jitter": 0.0, "early_points": 0, 
 
 def fit_exactly(out: Path, name: str, folder: Path) -> dict:
     """Trains with nothing random but the order; in float64 but for the loss, so that roundings stay small. A frozen
-    encoder is that of the classifier in the folder, and packed clouds are in shards there."""
-    task, start = TRAINED[name], {"init": str(folder / "classification"), "freeze": True} if name == "frozen" else {}
+    encoder is that of the classifier in the folder, which is a teacher too, and packed clouds are in shards there."""
+    first = str(folder / "classification")
+    starts = {"frozen": {"init": first, "freeze": True}, "taught": {"teacher": (first,)}}
+    task, start = TRAINED[name], starts.get(name, {})
     make = two_shapes if task == "classification" else partial(halves, task, points=32)
-    module = sys.modules["pointnet.training.fit"]
+    loading = [f"pointnet.training.{module}.load_model" for module in ("fit", "teacher")]
     torch.set_default_dtype(torch.float64)
     try:
         data = make(per_class=8), make(per_class=8, seed=1)
         if name == "packed":
             data = tuple(open_packed(folder / "shards", split, 32) for split in ("train", "test"))
             start = {"feed": "stream", "workers": 2}
-        with patch.object(module, "load_model", lambda folder, **how: load_model(folder, **how).double()):
+        with ExitStack() as stack:
+            for each in loading:
+                stack.enter_context(patch(each, lambda folder, **how: load_model(folder, **how).double()))
             return fit(tiny(out, task=task, **EXACT, **NOTHING_RANDOM, **start), *data, log=quiet)
     finally:
         torch.set_default_dtype(torch.float32)

@@ -130,7 +130,7 @@ class Run:
             return
         config, classes = self.config, len(self.train.classes)
         shares = cut_batches(torch.arange(len(self.train)), config.batch_size, self.world.rank, self.world.size)
-        taught = torch.zeros(len(self.train), classes, device=self.device)
+        taught = torch.zeros(len(self.train), classes, dtype=torch.float32, device=self.device)
         title = "asking the teacher" if self.world.writes else ""
         loaded = with_bar(self.loader.batches(shares), sum(map(len, shares)), title)
         for rows, (points, _) in zip(shares, loaded, strict=True):
