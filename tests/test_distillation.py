@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
+from pointnet.evaluation.contract import contract_of_data
 from pointnet.models import load_model
 from pointnet.training import fit
 from pointnet.training.progress import epoch_order
@@ -21,6 +22,7 @@ from pointnet.training.teacher import Teacher, distillation_loss
 from tests.helpers import assert_equal_states, quiet, started, tiny, two_shapes, weights
 
 CPU = torch.device("cpu")
+SHAPES = contract_of_data(two_shapes(), num_points=32)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +59,13 @@ def test_a_sure_teacher_gives_cross_entropy():
 
 
 def test_the_teacher_is_the_mean_of_what_the_trained_networks_say(teachers):
-    teacher = Teacher(teachers, ["disc", "rod"], ("x", "y", "z"), CPU)
+    teacher = Teacher(teachers, ["disc", "rod"], SHAPES, CPU)
     x = two_shapes(seed=3).points
     wanted = torch.stack([(load_model(name)(x) / 3).softmax(1) for name in teachers]).mean(0)
     said = teacher.probabilities(x, 3.0)
     torch.testing.assert_close(said, wanted)
     assert not said.requires_grad
-    first, second = (Teacher([name], ["disc", "rod"], ("x", "y", "z"), CPU) for name in teachers)
+    first, second = (Teacher([name], ["disc", "rod"], SHAPES, CPU) for name in teachers)
     assert len({teacher.digest, first.digest, second.digest}) == 3
     assert (first.probabilities(x, 3.0) - said).abs().max() > 1e-3
 
@@ -100,7 +102,7 @@ def test_the_teacher_is_asked_once_about_each_cloud_as_it_is_stored(tmp_path, te
     assert len(asked) == len(data)
     assert all(map(torch.equal, asked, data.points))
     assert {points for points, _, _ in learnt} == {16, 32}
-    said = Teacher(teachers, data.classes, ("x", "y", "z"), CPU).probabilities(data.points, config.temperature)
+    said = Teacher(teachers, data.classes, SHAPES, CPU).probabilities(data.points, config.temperature)
     order = torch.cat([epoch_order(data, config.seed, epoch) for epoch in (0, 1)])
     assert torch.equal(torch.cat([labels for _, labels, _ in learnt]), data.labels[order])
     torch.testing.assert_close(torch.cat([taught for _, _, taught in learnt]), said[order])
@@ -141,6 +143,7 @@ def test_a_student_learns_from_a_teacher_alone_and_leaves_it_as_it_was(teachers)
 def test_a_teacher_that_cannot_be_is_one_clear_line(tmp_path, teachers):
     data = two_shapes()
     renamed = LabelledClouds(data.points, data.labels, ["disc", "stick"])
+    large = LabelledClouds(data.points * torch.rand(len(data), 1, 1), data.labels, data.classes)
     shutil.copytree(teachers[0], tmp_path / "normals")
     config = json.loads((tmp_path / "normals" / "config.json").read_text())
     config["preprocessing"]["channels"] = ["x", "y", "z", "nx", "ny", "nz"]
@@ -148,6 +151,11 @@ def test_a_teacher_that_cannot_be_is_one_clear_line(tmp_path, teachers):
     for names, clouds, message in (
         ((str(tmp_path / "nobody"),), data, "no model here"),
         ((teachers[0],), renamed, f"teacher {teachers[0]}: its classes are not those of the data set"),
+        (
+            (teachers[0],),
+            large,
+            f"teacher {teachers[0]}: it was taught clouds of scale 'unit sphere'; the data set has 'as",
+        ),
         (
             (teachers[0], str(tmp_path / "normals")),
             data,

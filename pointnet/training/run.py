@@ -78,7 +78,7 @@ class Run:
             torch.cuda.set_device(device)
         contract = contract_of(config, train)
         with world.together():  # first, as building a network draws random numbers
-            teacher = Teacher(config.teacher, train.classes, contract.channels, device) if config.teacher else None
+            teacher = Teacher(config.teacher, train.classes, contract, device) if config.teacher else None
             if config.init and own.model is not None:
                 raise ValueError("init is for a network that is made here; load weights into your model before fit")
             start = StartingWeights(config.init, MODELS[config.network], contract) if config.init else None

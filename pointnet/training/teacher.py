@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pointnet.evaluation.contract import Contract
 from pointnet.models import load_model
+from pointnet.models.weights import digest
 
 
 def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
@@ -24,32 +25,29 @@ def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Ten
 class Teacher:
     """Trained networks; it teaches the mean of their probabilities.
 
-    A run asks it once about each cloud, whole and as it is stored, and not at each step about what augmentation made of
-    it: that costs what a few epochs of the teacher cost, and of a quarter of the points many networks know little.
+    A run asks it once about each cloud, whole and as it is stored. To ask at each step, about what augmentation made of
+    the cloud, takes as long for every epoch as this takes once, and of a quarter of the points many networks know little.
 
     Args:
         names: one or more names or folders, as `load_model` takes them.
-        classes, channels: the student's; each network must have the same.
+        classes, contract: the student's; each network must have the same classes, and was taught the same channels and
+            scale.
         device: where the networks run, in eval mode and folded.
 
     `digest` is a hash of the weights, which tells teachers apart. ValueError, naming it, for a network that is not
-    there, or is for other classes or channels.
+    there or does not suit.
     """
 
-    def __init__(self, names: Sequence[str], classes: Sequence[str], channels: Sequence[str], device: torch.device):
-        digest = hashlib.sha256()
-        self.networks = []
+    def __init__(self, names: Sequence[str], classes: Sequence[str], contract: Contract, device: torch.device):
+        self.networks, digests = [], []
         for name in names:
             network = load_model(name)
             if network.classes != tuple(classes):
                 raise ValueError(f"teacher {name}: its classes are not those of the data set")
-            if (taught := Contract.of(network).channels) != tuple(channels):
-                got = f"{', '.join(channels)}, as the student, got {', '.join(taught)}"
-                raise ValueError(f"teacher {name}: must take the channels {got}")
-            for tensor in network.state_dict().values():
-                digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+            Contract.of(network).check_met(contract, f"teacher {name}", "the data set")
+            digests.append(digest(network.state_dict()))
             self.networks.append(network.fold().to(device))
-        self.digest = digest.hexdigest()[:16]
+        self.digest = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
     @torch.no_grad()
     def probabilities(self, x: Tensor, temperature: float) -> Tensor:
