@@ -26,7 +26,8 @@ class Teacher:
     """Trained networks; it teaches the mean of their probabilities.
 
     A run asks it once about each cloud, whole and as it is stored. To ask at each step, about what augmentation made of
-    the cloud, takes as long for every epoch as this takes once, and of a quarter of the points many networks know little.
+    the cloud, takes as long in every epoch as this takes once, and of a quarter of the points many networks know
+    little.
 
     Args:
         names: one or more names or folders, as `load_model` takes them.
