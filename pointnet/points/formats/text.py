@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import Refusal
 from .by_numbers import ENOUGH
 from .columns import from_named, from_table
+from .commas import GROUPED, WITH_COMMA, what_commas_mean
 from .contents import EXTRAS, Array, Contents, Extras
 from .names import COLUMNS, FLAG, SKIPPED, check_count, check_shape, counting, left_out, places
 from .scan import FORTRAN, MARK, NOT_FINITE, cells_per_line, decoded, quoted, unix_lines
@@ -28,10 +29,6 @@ BYTES = 1 << 16  # of lines that are read together
 # A line that begins so is no row; behind a semicolon there is no other, which would separate cells.
 COMMENT = re.compile(rb'^[ \t]*(?:#|//|%|!|"?sep=|;(?=[^;\n]*$))', re.IGNORECASE | re.MULTILINE)
 COUNT = re.compile(rb"\s*\d{1,18}\s*")
-# Numbers with commas, which are decimal points, or stand between thousands, or may be either.
-DECIMAL = rb"[-+]?(?:(?:\d{4,}|0\d*),\d+|\d+,(?:\d{1,2}|\d{4,}))(?:[eEdD][-+]?\d+)?"
-THOUSANDS = rb"[-+]?\d{1,3}(?:(?:,\d{3})+\.\d*|(?:,\d{3}){2,})"
-WITH_COMMA = re.compile(rb"%b|%b|[-+]?\d{1,3},\d{3}(?:[eEdD][-+]?\d+)?" % (DECIMAL, THOUSANDS))
 IN_QUOTES = re.compile(rb'"([^"\n]*)"')
 WORDS = {
     **dict.fromkeys((b"", b"-", b"--", b"?", b".", b"na", b"n/a", b"<na>", b"null", b"none"), np.nan),
@@ -53,6 +50,7 @@ class Opening(NamedTuple):
     declared: int | None  # the number of points
     counts: bool = False  # whether the first row counts the columns: 0 1 2
     comma: bytes = b","  # what stands for a comma in a number
+    grouped: bool = False  # whether points stand between thousands
     above: Sequence[bytes] = ()  # lines above the names of columns that are no comments
 
 
@@ -215,19 +213,17 @@ def _with_commas(lines: bytes, opening: Opening) -> tuple[Opening, list[str]]:
         return opening, []
     cells = IN_QUOTES.findall(lines) if opening.separator == "," else re.split(rb'[\s;|"]+', lines)
     found = [cell for cell in map(bytes.strip, cells) if WITH_COMMA.fullmatch(cell)]
-    if any(re.fullmatch(DECIMAL, cell) for cell in found):
-        return opening._replace(comma=b"."), []
-    if any(re.fullmatch(THOUSANDS, cell) for cell in found):
-        return opening._replace(comma=b""), []
-    comma = b"" if re.search(rb"\d\.\d", lines) else b"."
-    notes = [f"numbers such as {cell.decode()} taken as {cell.replace(b',', comma).decode()}" for cell in found[:1]]
-    return opening._replace(comma=comma) if found else opening, notes
+    if not found:
+        return opening, []
+    comma, is_grouped, is_sure = what_commas_mean(found, b"" if re.search(rb"\d\.\d", lines) else b".")
+    note = f"numbers such as {found[0].decode()} taken as {found[0].replace(b',', comma).decode()}"
+    return opening._replace(comma=comma, grouped=is_grouped), [] if is_sure else [note]
 
 
 def _of_words(lines: bytes, opening: Opening) -> set[int]:
     """The columns whose first cell that holds something is a word; those of the coordinates are read nevertheless."""
     words, unknown = set[int](), set(range(opening.width)) - set(places(opening.names, ()).get("points", (0, 1, 2)))
-    for line in _plain(lines, opening.separator, opening.comma).split(b"\n"):
+    for line in _plain(lines, opening.separator, opening.comma, opening.grouped).split(b"\n"):
         cells = _split(line, opening.separator)
         if len(cells) < opening.width or COMMENT.match(line):
             continue
@@ -252,8 +248,10 @@ def _number(cell: bytes) -> float | None:
         return WORDS.get(cell.lower())
 
 
-def _plain(lines: bytes, separator: str | None, comma: bytes) -> bytes:
+def _plain(lines: bytes, separator: str | None, comma: bytes, grouped: bool = False) -> bytes:
     """The lines with numbers as Python writes them, and words without quotes and separators."""
+    if grouped:
+        lines = GROUPED.sub(lambda number: number[0].replace(b".", b""), lines)
     if b"#" in lines or b"(" in lines:
         lines = NOT_FINITE.sub(b"nan", lines)
     if b"D" in lines or b"d" in lines:
@@ -281,7 +279,7 @@ def _table(file: BinaryIO, opening: Opening, wanted: Sequence[int], counts: list
     found, line = bytearray(), opening.line  # a bytearray grows in place
     while block := file.read(BYTES) + (rest := file.readline(LONGEST_LINE)):
         _check_length(rest, line + block.count(b"\n"))
-        lines = _plain(block, opening.separator, opening.comma)
+        lines = _plain(block, opening.separator, opening.comma, opening.grouped)
         rows = _alike(lines, opening, wanted)
         found += (_one_by_one(lines, line, opening, wanted, counts) if rows is None else rows).tobytes()
         line += block.count(b"\n")
