@@ -51,7 +51,7 @@ KINDS: tuple[tuple[Callable[[Sequence[Column]], bool], bool], ...] = (
 def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Recognised:
     """The names of the columns of a table without names (N, K), by the numbers of all its rows.
 
-    Columns 0 to 2 are x y z, unless some precede x (`_before_x`). Then, side by side:
+    Columns 0 to 2 are x y z, unless some precede x (`_before_x`, `_check_x`). Then, side by side:
 
     1. nx ny nz: the first three that have length 1 (a minority may be 0), but not `_are_pure` colours.
     2. Two that are the numbers of returns (`_are_returns`) are skipped.
@@ -77,6 +77,7 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
         return Recognised(names, False)
     columns = described(rows)
     skipped = _before_x(rows, columns)
+    _check_x(rows[:, skipped:], columns[skipped:], width)
     is_guess, names = skipped > 0, [*[SKIPPED] * skipped, *names[: width - skipped]]
     for i in _free(names):
         if _are_normals(rows[:, i : i + 3], columns[i : i + 3]) and not _are_pure(columns, i):
@@ -127,7 +128,7 @@ def _before_x(rows: Array, columns: Sequence[Column]) -> int:
         raise Refusal(f"has {len(columns)} columns, and the first is x, or a time; {FLAG}")
     if not _are_pixels(rows, columns):
         return 0
-    if not any(c.rises for c in columns[:2]):
+    if not any(c.rises for c in columns[:2]) or any(c.low == c.high for c in columns[:2]):
         raise Refusal(f"has {len(columns)} columns, and the first two are x and y, or a pixel's row and column; {FLAG}")
     return 2
 
@@ -146,10 +147,32 @@ def _are_pixels(rows: Array, columns: Sequence[Column]) -> bool:
     """Whether two columns that number rows and columns precede x y z, and not a normal or colours follow x y z."""
     if len(rows) <= MOST_ROWS or len(columns) < 5:
         return False
-    if not all(c.whole and 0 <= c.low < c.high <= 65535 for c in columns[:2]) or any(c.whole for c in columns[2:5]):
+    if not all(c.whole and 0 <= c.low <= c.high <= 65535 for c in columns[:2]) or any(c.whole for c in columns[2:5]):
         return False
-    third = columns[3:6]
-    return len(third) < 3 or not (_are_normals(rows[:, 3:6], third) or KINDS[1][0](third))
+    return not _is_known_fourth(rows, columns)
+
+
+def _is_known_fourth(rows: Array, columns: Sequence[Column]) -> bool:
+    """Whether a normal, or colours up to 1, begin with column 3, so that columns 0 to 2 are x y z."""
+    three = columns[3:6]
+    return len(three) == 3 and (_are_normals(rows[:, 3:6], three) or KINDS[1][0](three))
+
+
+def _check_x(rows: Array, columns: Sequence[Column], width: int) -> None:
+    """Checks that column 0 is no label, nor the number of a frame, of a batch or of a part of the table.
+
+    Raises:
+        Refusal: it may be: it has whole numbers that repeat, before three columns of others; or small ones before three
+            of whole numbers, of which the last is negative somewhere, as no intensity beside such an x is.
+    """
+    if len(rows) <= MOST_ROWS or len(columns) < 4:
+        return
+    first, *three = columns[:4]
+    is_small = first.is_small and all(c.whole for c in three) and three[2].low < -1
+    are_open = first.whole and first.values < first.rows and (is_small or not any(c.whole for c in three))
+    if are_open and not _is_known_fourth(rows, columns):
+        place = "the first" if width == len(columns) else "the first behind a count or a time"
+        raise Refusal(f"has {width} columns, and {place} is x, or a label; {FLAG}")
 
 
 def _are_returns(rows: Array, columns: Sequence[Column]) -> bool:
