@@ -199,3 +199,10 @@ def test_train_py_trains_it_by_its_own_recipe_and_it_predicts(tmp_path):
     assert torch.equal(load_model(tmp_path / "again")(x), model(x))
     assert dataclasses.asdict(config)["model"] == "edgenet"
     assert edgenet.WIDTHS == (32, 96, 256)
+
+
+def test_a_structure_of_larger_clouds_is_refused():
+    model = EdgeNetClassifier(3, width=0.25).eval()
+    structure = model.find_structure(torch.randn(2, 3, 900))  # as long as that of 600 points: both have 512 centres
+    with pytest.raises(ValueError, match="indices must be of 600 points"):
+        model(torch.randn(2, 3, 600), structure=structure)

@@ -330,3 +330,13 @@ def test_one_pair_has_no_variance_to_train_with():
         pooled_edges(torch.ones(1, 2, 1), torch.ones(1, 2, 1), torch.zeros(1, 1, 1).long(), nn.BatchNorm1d(2), None)
     with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
         pooled_groups(torch.ones(1, 3, 1, 1), torch.ones(2, 3), None, nn.BatchNorm1d(2), None)
+
+
+@pytest.mark.parametrize("wrong", [-1, 9])
+@pytest.mark.parametrize("training", [True, False])
+def test_an_index_of_no_point_is_refused_and_reads_no_other_cloud(wrong, training):
+    x, neighbours = torch.randn(2, 4, 9).requires_grad_(training), torch.randint(0, 9, (2, 9, 3))
+    neighbours[0 if wrong > 0 else 1, 2, 1] = wrong
+    for use in (lambda: pooled_edges(x, x, neighbours, None, nn.ReLU()), lambda: grouped(x, neighbours)):
+        with pytest.raises(ValueError, match="indices must be of 9 points, from 0 to 8, got"):
+            use()

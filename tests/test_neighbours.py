@@ -259,3 +259,65 @@ def test_neighbours_are_as_precise_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(nearest(points, points, 9, None), wanted)
         assert torch.equal(knn(points, 9), wanted)
+
+
+def scattered(kind: str) -> Tensor:
+    """(1, 3, 700) as they come from files: not centred, and with points far from the others."""
+    inside = torch.rand(1, 3, 700)
+    if kind == "a stray first point":
+        inside[:, :, 0] = 1e4
+    if kind == "zeros before survey coordinates":
+        inside = inside * 10 + torch.tensor([5e5, 5e6, 100]).view(1, 3, 1)
+        inside[:, :, 0] = 0
+    if kind == "two things far apart":
+        inside[:, :, 350:] += 1000
+    if kind == "a scanner, dense about it":
+        inside = (inside - 0.5) * 100 * torch.rand(1, 1, 700) ** 3
+    return inside
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize(
+    "kind",
+    ["a stray first point", "zeros before survey coordinates", "two things far apart", "a scanner, dense about it"],
+)
+def test_neighbours_are_the_nearest_wherever_the_points_are(kind, ragged):
+    points = scattered(kind)
+    there = torch.arange(700) < (600 if ragged else 700)
+    lengths = torch.tensor([600]) if ragged else None
+    distances = (points.double().unsqueeze(3) - points.double().unsqueeze(2)).square().sum(1).sqrt()
+    distances = distances.where(there, torch.inf)
+    wanted = distances.sort(dim=2).values[:, :600, :16]
+    found = knn(points, 16, lengths=lengths)[:, :600]
+    assert torch.equal(found.sort(2).values.diff(dim=2) > 0, torch.ones(1, 600, 15, dtype=torch.bool))
+    got = distances[:, :600].gather(2, found)
+    torch.testing.assert_close(got, wanted, rtol=0.011, atol=0)  # as the page of the module says
+    # At a point its own value comes back.
+    values = torch.randn(1, 4, 700)
+    some = torch.randperm(600)[:50]
+    back = interpolate(values, points, points[:, :, some], lengths)
+    apart = wanted[:, some, 1] > 0.01  # else others have a weight of their own
+    torch.testing.assert_close(back.mT[apart], values[:, :, some].mT[apart], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
+@pytest.mark.parametrize("size", [9, 3000])
+def test_where_points_are_not_finite_neighbours_exist_and_no_finite_cloud_changes(size, value):
+    points = torch.randn(3, 3, size)
+    spoiled = points.clone()
+    spoiled[1, :, 4] = value
+    found = knn(spoiled, 5)
+    assert 0 <= found.min() <= found.max() < size
+    assert torch.equal(found[::2], knn(points, 5)[::2])
+    assert 0 <= knn(spoiled * torch.nan, 5).min() <= knn(spoiled * torch.nan, 5).max() < size
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_a_point_gets_its_own_value_back(dtype):
+    points, values = torch.randn(2, 3, 40).to(dtype), torch.randn(2, 5, 40).to(dtype)
+    torch.testing.assert_close(interpolate(values, points, points), values, rtol=0, atol=1e-2)
+
+
+def test_no_queries_find_nothing():
+    points = torch.randn(2, 3, 9)
+    assert ball_query(points, points[:, :, :0], 0.5, 4).shape == knn(points, 4, points[:, :, :0]).shape == (2, 0, 4)

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from pointnet import SharedMLP
 from pointnet.ops import winners
+from pointnet.ops.edges import edges_definition, pooled_edges
+from pointnet.ops.groups import groups_definition, pooled_groups
 from pointnet.ops.masked import point_mask
+from pointnet.ops.neighbours import gather
 from pointnet.ops.pooled import extremes, moments, moments_at_once, pooled, pooled_definition
 from tests.helpers import ACTIVATIONS, NORMS, Largest
 
@@ -270,6 +273,14 @@ def test_any_other_activation_takes_the_definition(activation):
     twin = copy.deepcopy(mlp)
     x = torch.randn(2, 3, 9)
     torch.testing.assert_close(mlp.max_pool(x), twin(x).max(2).values)
+    activation, weight, neighbours = mlp[0].activation, torch.randn(4, 3), torch.randint(0, 9, (2, 9, 4))
+    pairs = gather(x, neighbours)
+    for fast, definition, inputs in (
+        (pooled, pooled_definition, (x, weight, None)),
+        (pooled_edges, edges_definition, (x, x, neighbours)),
+        (pooled_groups, groups_definition, (pairs, weight, None)),
+    ):
+        torch.testing.assert_close(fast(*inputs, None, activation), definition(*inputs, None, activation))
 
 
 @pytest.mark.parametrize("masked", [True, False])

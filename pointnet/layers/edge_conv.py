@@ -63,7 +63,8 @@ class EdgeConv(nn.Module):
         a, b = rows.transpose(1, 2).chunk(2, 1)
         if self.layer.conv.bias is not None:  # of a folded norm
             a = a + self.layer.conv.bias.unsqueeze(1)
-        return pooled_edges(a, b, neighbours, self.layer.norm, self.layer.activation, mask)
+        y = pooled_edges(a, b, neighbours, self.layer.norm, self.layer.activation, mask)
+        return y.to(self.layer.dtype)  # of half precision the maxima are in single
 
     def by_definition(self, x: Tensor, neighbours: Tensor, mask: Mask) -> Tensor:
         """The layer on all edges, then the max over those of a point."""

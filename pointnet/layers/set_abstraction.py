@@ -17,7 +17,7 @@ from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate, of_all_clouds
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear
 
-from .shared_layer import SharedLayer, refuse_script
+from .shared_layer import HALF, SharedLayer, refuse_script
 from .shared_mlp import SharedMLP
 
 Features = Tensor | None  # (B, C, N), beside the coordinates; None where C is 0
@@ -127,7 +127,7 @@ class SetAbstraction(nn.Module):
         found = []
         for mlp, radius, most in zip(self._mlps, self.radii, self.neighbours, strict=True):
             neighbours = ball_query(points, centres, radius, most, lengths)
-            pool = pooled_neighbourhoods if is_fast(mlp) else neighbourhoods_definition
+            pool = pooled_neighbourhoods if is_fast(mlp) and len(points) else neighbourhoods_definition
             pool = pool if exist is None else partial(_of_existing, pool, exist)
             found.append(pool(mlp, points, features, centres, neighbours, radius if self.by_radius else 1.0))
         y = found[0] if len(found) == 1 else torch.cat(found, 1)
@@ -146,7 +146,7 @@ def neighbourhoods_definition(
     groups = (gather(points, neighbours) - centres.unsqueeze(3)) / unit
     if features is not None:
         groups = torch.cat([groups, gather(features, neighbours)], 1)
-    small_clouds = groups.transpose(1, 2).reshape(clouds * some, -1, most)
+    small_clouds = groups.transpose(1, 2).reshape(clouds * some, groups.shape[1], most)
     return mlp.max_pool(small_clouds).unflatten(0, (clouds, some)).transpose(1, 2)
 
 
@@ -286,6 +286,8 @@ def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor) -> Tensor:
 def is_fast(mlp: SharedMLP) -> bool:
     """Whether `pooled_neighbourhoods` knows what the layers hold, and no graph of standard operators is made."""
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return False
+    if torch.is_grad_enabled() and mlp[0].dtype in HALF:  # its sums over pairs would lose the gradients
         return False
     return not has_hooks(mlp) and all(map(_is_plain, list(mlp)[:-1])) and mlp[-1].is_poolable()
 

@@ -119,7 +119,7 @@ class SharedLayer(nn.Module):
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
         if transform is not None:
             self.check_transform(x, transform, channels)
-        dtype = self._dtype
+        dtype = self.dtype
         taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
         for tensor in (x, *extra):
             if tensor.dtype not in taken:
@@ -133,7 +133,7 @@ class SharedLayer(nn.Module):
             raise ValueError(f"transform must be {wanted}, got {tuple(transform.shape)}")
 
     @property
-    def _dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:
         """Of the weights, without computing one that a hook or a parametrization makes of others."""
         weight = self.conv._parameters.get("weight")
         weight = next(self.conv.parameters(), None) if weight is None else weight

@@ -21,7 +21,7 @@ from pointnet.layers.shared_layer import BatchNormLast, shape_hint
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.edges import pooled_edges
 from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, goes_by, has_hooks, point_mask, warn_of_hooks
-from pointnet.ops.neighbours import farthest_point_sampling, gather, knn, of_all_clouds
+from pointnet.ops.neighbours import check_indices, farthest_point_sampling, gather, knn, of_all_clouds
 
 from .pretrained import Pretrained
 
@@ -49,12 +49,13 @@ class Structure(NamedTuple):
 
     @classmethod
     def unpacked(cls, rows: Tensor, points: int) -> "Structure":
-        """Of clouds of so many points. ValueError for another size."""
+        """Of clouds of so many points. ValueError for another size or (on a CPU) an index of no point."""
         some = [min(size, points) for size in CENTRES]
         shapes = [(some[level - 1], k) for k, (_, level) in zip(NEIGHBOURS, AMONG, strict=True)]
         sizes = [some[0], *(s * k for s, k in shapes)]
         if rows.dim() != 2 or rows.shape[1] != sum(sizes):
             raise ValueError(f"structure must be (B, {sum(sizes)}) for {points} points, got {tuple(rows.shape)}")
+        check_indices(rows, points)
         centres, *neighbours = rows.long().split(sizes, 1)
         return cls(centres, tuple(each.unflatten(1, shape) for each, shape in zip(neighbours, shapes, strict=True)))
 
@@ -121,7 +122,7 @@ class EdgeMax(nn.Module):
         else:
             of_own = -weight[:, :3] if self.skip is None else torch.cat([-weight[:, :3], self.skip.weight], 1)
             a = F.linear(of_centres(near, centres, size), of_own)
-        z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask)
+        z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask).to(weight.dtype)
         if has_hooks(self.norm) and mask is None:
             y = self.norm(z.transpose(1, 2)).transpose(1, 2)
         else:

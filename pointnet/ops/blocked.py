@@ -16,6 +16,9 @@ from .pooled import DEFINITIONS, OPERATORS
 
 # Distances that are computed at a time on a CPU: 1 MiB of float32 stays in a core's cache. A GPU needs more work.
 BLOCK = {"cpu": 2**18}
+# How many roundings of |q|^2 the squared distance to the K-th nearest of q must be, for products to find it: where it
+# is less, points that are farther by a hundredth or more could be taken for nearer.
+ROUNDINGS = 2**8
 FARTHEST_BLOCK = 2**15  # points that are sampled from together, for each of which some eight numbers are at hand
 
 
@@ -64,15 +67,16 @@ def farthest_on_cpu(points: Tensor, count: int, lengths: Lengths, first: Tensor)
             nearest[~mask[:, 0].numpy()] = -1
         rows, offsets = planes.reshape(channels, -1), np.arange(len(nearest)) * size
         squares, distance, latest = np.empty_like(planes), np.empty_like(nearest), first[some].numpy()
-        for at in range(count):
-            taken[at, some] = latest
-            np.subtract(planes, rows.take(latest + offsets, 1)[:, :, None], out=squares)
-            np.multiply(squares, squares, out=squares)
-            summed = squares[0]
-            for plane in squares[1:]:
-                summed = np.add(summed, plane, out=distance)
-            np.minimum(nearest, summed, out=nearest)
-            latest = nearest.argmax(1)
+        with np.errstate(over="ignore", invalid="ignore"):  # as PyTorch does
+            for at in range(count):
+                taken[at, some] = latest
+                np.subtract(planes, rows.take(latest + offsets, 1)[:, :, None], out=squares)
+                np.multiply(squares, squares, out=squares)
+                summed = squares[0]
+                for plane in squares[1:]:
+                    summed = np.add(summed, plane, out=distance)
+                np.minimum(nearest, summed, out=nearest)
+                latest = nearest.argmax(1)
     return torch.from_numpy(taken.T.copy())
 
 
@@ -108,8 +112,11 @@ def balls_on_cpu(points: Tensor, centres: Tensor, radius: float, neighbours: int
 
 def _square_below(radius: float, dtype: torch.dtype) -> float:
     """The least number whose root reaches the radius: `root < radius` without a root, to the last bit."""
-    wanted = torch.tensor(radius, dtype=dtype).numpy()
-    limit = wanted * wanted
+    wanted = torch.tensor(radius, dtype=dtype, device="cpu").numpy()
+    with np.errstate(over="ignore"):
+        limit = wanted * wanted
+    if np.isinf(limit):
+        return float(limit)
     while np.sqrt(limit) < wanted:
         limit = np.nextafter(limit, limit + 1)
     while np.sqrt(np.nextafter(limit, limit * 0)) >= wanted:
@@ -167,6 +174,7 @@ def nearest_on_cpu(points: Tensor, queries: Tensor, neighbours: int, lengths: Le
     """No row is sorted, only what may be among its K nearest: all that is as near as the K-th nearest *run* of points.
 
     The least of each run takes one pass; K of them at least are within the K-th least, and hardly more points than K.
+    Queries whose neighbours are so near that the products' rounding would decide get squared differences.
     """
     runs = 2 ** max(5, (4 * neighbours - 1).bit_length())
     size = points.shape[2] if points.shape[2] < 2 * runs else -(-points.shape[2] // runs) * runs
@@ -176,14 +184,29 @@ def nearest_on_cpu(points: Tensor, queries: Tensor, neighbours: int, lengths: Le
     block = points.new_empty(step, size)
     for cloud in range(len(points)):
         one = slice(cloud, cloud + 1)
-        table, rows = _factors(points[one], queries[one], None if lengths is None else lengths[one], size)
+        of_one = None if lengths is None else lengths[one]
+        table, rows = _factors(points[one], queries[one], of_one, size)
+        squares = rows[0, :, :-1].square().sum(1) / 4
+        grain = (ROUNDINGS * torch.finfo(rows.dtype).eps * squares - squares).numpy()
         for first in range(0, queries.shape[2], step):
             some = rows[0, first : first + step]
             distances = torch.mm(some, table[0], out=block[: len(some)])
-            least = distances if size < 2 * runs else distances.unflatten(1, (-1, runs)).amin(1)
-            limits = np.sort(least.numpy(), 1)[:, kept - 1, None]  # vectorised, unlike a partition of such short rows
-            found[cloud, first : first + step] = _lowest(distances.numpy(), limits, kept)
+            limits = _limits(distances, runs, kept)
+            near = limits[:, 0] < grain[first : first + step]
+            if near.any():
+                which = torch.from_numpy(near.nonzero()[0])
+                exact = squared_distances(points[one], queries[one, :, first + which])
+                there = table[:, -1:, : points.shape[2]] < torch.inf
+                block[which, : points.shape[2]] = fill_padding(exact, there, torch.inf)[0]
+                limits = _limits(distances, runs, kept)
+            found[cloud, first : first + step] = _lowest(distances.numpy(), limits, kept, points.shape[2])
     return only_existing(torch.from_numpy(found), neighbours, points, lengths)
+
+
+def _limits(distances: Tensor, runs: int, count: int) -> np.ndarray:
+    """Of each row (R, N) a number that `count` of its own at least are not above, (R, 1)."""
+    least = distances if distances.shape[1] < 2 * runs else distances.unflatten(1, (-1, runs)).amin(1)
+    return np.sort(least.numpy(), 1)[:, count - 1, None]  # vectorised, unlike a partition of such short rows
 
 
 def _factors(points: Tensor, queries: Tensor, lengths: Lengths, size: int = 0) -> tuple[Tensor, Tensor]:
@@ -200,9 +223,12 @@ def _factors(points: Tensor, queries: Tensor, lengths: Lengths, size: int = 0) -
     return table, F.pad(-2 * (queries - origin).transpose(1, 2), (0, 1), value=1.0)
 
 
-def _lowest(values: np.ndarray, limits: np.ndarray, count: int) -> np.ndarray:
-    """The columns of the lowest values of each row of (R, N), none of them above its limit: -> (R, count)."""
+def _lowest(values: np.ndarray, limits: np.ndarray, count: int, size: int) -> np.ndarray:
+    """The columns of the lowest values of each row of (R, N), none of them above its limit: -> (R, count), below
+    `size`."""
     places, there = _places_of(values <= limits)
+    if there.shape[1] < count or not there[:, count - 1].all():  # what is not a number is above every limit
+        return values[:, :size].argsort(1, kind="stable")[:, :count]
     chosen = np.where(there, values.ravel().take(places), np.inf).astype(values.dtype, copy=False)
     if values.dtype == np.float32:
         keys = (_ordered(chosen.view(np.int32)).astype(np.int64) << 32) + places
@@ -221,7 +247,7 @@ def _ordered(bits: Any) -> Any:
 def _blocks(points: Tensor, queries: int) -> list[tuple[slice, slice]]:
     """Clouds and queries whose distances to the points (B, C, N) fill a block."""
     most = max(1, BLOCK.get(points.device.type, 2**24) // points.shape[2])
-    step = max(1, most // queries)
+    step = max(1, most // max(queries, 1))
     return [
         (slice(cloud, cloud + step), slice(first, first + most))
         for cloud in range(0, points.shape[0], step)

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .masked import Mask, batch_norm, fill_padding
-from .neighbours import gather, of_all_clouds
-from .pooled import FALLING_THEN_RISING, Activation, Norm, makes_a_graph, normalize, register, signs
+from .neighbours import check_indices, gather, of_all_clouds
+from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, makes_a_graph, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Numbers of a block of centres on a CPU: a few such blocks stay in a core's cache.
@@ -51,10 +51,14 @@ def pooled_edges(
         a, b: (B, D, S) of the centres and (B, D, N) of the points; fastest where stored as rows, (B, S, D) transposed.
         neighbours: (B, S, K) indices of points, as `knn` and `ball_query` give them.
         norm: batch norm of all pairs, in training, eval or frozen; or None.
-        activation: one that `is_poolable`.
+        activation: any; fast if it `is_poolable`.
         mask: (B, 1, S), where a centre exists; what lies elsewhere may be anything.
+
+    Raises:
+        ValueError: an index that is of no point (on a CPU).
     """
-    if makes_a_graph():
+    check_indices(neighbours, b.shape[2])
+    if makes_a_graph() or not neighbours.numel() or not is_poolable(norm, activation):
         return edges_definition(a, b, neighbours, norm, activation, mask)
     single = torch.promote_types(a.dtype, torch.float32)
     a, b = fill_padding(a, mask).to(single), b.to(single)

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from .bins import Moments, moments_of_all
 from .edges import first_of, refuse_second, rows_summed, save_nothing, slot_type
 from .masked import batch_norm
-from .neighbours import gather, of_all_clouds
-from .pooled import FALLING_THEN_RISING, Activation, Norm, makes_a_graph, normalize, register, signs
+from .neighbours import check_indices, gather, of_all_clouds
+from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, makes_a_graph, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 from .rows import made_of
 
@@ -27,8 +27,10 @@ from .rows import made_of
 def grouped(x: Tensor, neighbours: Tensor) -> Tensor:
     """The points of each group: (B, C, N), (B, S, K) -> (B, C, S, K), equal to `gather`, stored as rows.
 
-    That is what `pooled_groups` is fastest on, and its gradient is a sum of rows.
+    That is what `pooled_groups` is fastest on, and its gradient is a sum of rows. On a CPU an index of no point is a
+    ValueError.
     """
+    check_indices(neighbours, x.shape[2])
     if makes_a_graph():
         return gather(x, neighbours)
     rows = torch.ops.pointnet.rows_taken(x.transpose(1, 2), neighbours.flatten(1))
@@ -52,9 +54,9 @@ def pooled_groups(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, ac
         x: (B, C, S, K); fastest where stored as rows, (B, S, K, C) permuted, which is `torch.channels_last`.
         weight, bias: (D, C), (D,) or None.
         norm: batch norm of z, in training, eval or frozen; or None.
-        activation: one that `is_poolable`.
+        activation: any; fast if it `is_poolable`.
     """
-    if makes_a_graph():
+    if makes_a_graph() or not is_poolable(norm, activation):
         return groups_definition(x, weight, bias, norm, activation)
     clouds, channels, centres, most = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(-1, channels).to(weight.dtype)
@@ -165,6 +167,7 @@ def _group_extremes_backward(
 ) -> tuple[list[Tensor], Tensor]:  # fmt: skip
     """Identity 4: the winners' gradient, and an affine map of x for that of the mean, g, and of the squares, h."""
     made, kind = made_of(parts, size), weight.dtype
+    single = torch.promote_types(kind, torch.float32)  # sums over all rows are too large for half precision
     made.start()
     count = made.groups * (size + more)
     double = (2 * grad_squares).to(kind).unsqueeze(1) * weight
@@ -184,12 +187,13 @@ def _group_extremes_backward(
                 counted = x.clone()
                 counted[::size] *= 1 + more
                 of_rows[::size] += more * constant
-            scatter += counted.T @ x
+            scatter += counted.to(single).T @ x.to(single)
             of_rows.addmm_(counted, affine).add_(constant)
         made.give(some, rows, x, of_rows)
     if batch:
         scatter -= count * point.outer(point)
-        grad_weight += grad_mean.to(kind).outer(point.to(kind)) + double @ scatter.to(kind)
+        of_batch = grad_mean.to(single).outer(point.to(single)) + double.to(single) @ scatter.to(single)
+        grad_weight += of_batch.to(kind)
     return made.gradients(), grad_weight
 
 

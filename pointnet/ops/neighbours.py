@@ -8,7 +8,10 @@ What decides at the rim. Sampling and balls take squared differences, summed cha
 with PointNet++ does; a ball is what lies *nearer* than its radius. (Many PyTorch ports take |x|^2 - 2xy + |y|^2 and
 include the rim.) Nearest neighbours are found by |y|^2 - 2xy about the cloud's first point, one matrix product, as
 DGCNN's released code does about the origin: points whose distances differ by less than the rounding of that product
-may change places. So it is in an exported graph, where a difference per channel would be thousands of operators.
+may change places. On a CPU these differ by a hundredth at most: queries whose neighbours are nearer than that rounding
+allows, as in a scan of a street or beside a stray first point, get squared differences. Not so on a GPU, where they
+would be waited for, and in an exported graph, where a difference per channel would be thousands of operators: there
+the first point should not be far from the others. Where points are not numbers, neighbours are any that exist.
 Indices carry no gradient.
 """
 
@@ -43,6 +46,15 @@ def of_all_clouds(indices: Tensor, size: int) -> Tensor:
     """Indices (B, S, ...) of points of each cloud, as those among B * size points in turn: (B * S, ...)."""
     firsts = torch.arange(0, len(indices) * size, size, device=indices.device)
     return (indices + firsts.view(-1, *[1] * (indices.dim() - 1))).flatten(0, 1)
+
+
+def check_indices(indices: Tensor, size: int) -> None:
+    """ValueError for indices that are of none of so many points, on a CPU; elsewhere they would be waited for."""
+    if indices.device.type != "cpu" or not indices.numel() or torch.compiler.is_compiling() or makes_a_graph():
+        return
+    low, high = indices.aminmax()
+    if low < 0 or high >= size:
+        raise ValueError(f"indices must be of {size} points, from 0 to {size - 1}, got {int(low)} to {int(high)}")
 
 
 def farthest_point_sampling(points: Tensor, count: int, lengths: Lengths = None, first: First = None) -> Tensor:
@@ -121,7 +133,7 @@ def knn(points: Tensor, neighbours: int, queries: Tensor | None = None, lengths:
     """The K points nearest to each query, the nearest first: (B, C, N), (B, C, S) -> (B, S, K) indices.
 
     Where a cloud has fewer than K points, the nearest repeats (DGCNN's released code, section 3.1 of the paper, fails
-    there). A query that is a point itself is its own nearest.
+    there). A query that is a point itself is its own nearest, but for rounding (see above).
 
     Args:
         points: (B, C, N), of any number of channels.
@@ -194,7 +206,9 @@ def _interpolation(
         wanted = f"({points.shape[0]}, D, {points.shape[-1]}), one column per point"
         raise ValueError(f"features must be {wanted}, got {tuple(features.shape)}")
     index = knn(points, min(3, points.shape[2]), queries, lengths)
-    squares = (gather(points.detach(), index) - queries.detach().unsqueeze(3)).square().sum(1)
+    single = torch.promote_types(points.dtype, torch.float32)  # half precision has no 1e-10
+    near, centres = gather(points.detach(), index).to(single), queries.detach().to(single)
+    squares = (near - centres.unsqueeze(3)).square().sum(1)
     weights = 1 / squares.clamp(min=1e-10)
     if lengths is not None:
         slots = torch.arange(index.shape[2], device=index.device)

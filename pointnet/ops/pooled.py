@@ -74,8 +74,10 @@ def pooled(
         x: (B, C, N).
         weight, bias: (D, C), (D,) or None.
         norm: batch norm of z, in training, eval or frozen; or None.
-        activation: one that `is_poolable`.
+        activation: any; fast if it `is_poolable`.
     """
+    if not is_poolable(norm, activation):
+        return pooled_definition(x, weight, bias, norm, activation, mask)
     rising, both = signs(weight, norm), type(activation) in FALLING_THEN_RISING
     z = extremes(x, rising.unsqueeze(1) * weight, mask, both) * rising
     if bias is not None:

@@ -1,0 +1,69 @@
+"""All networks on what a batch may be: of half precision, empty, not a number; against the same in float64."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pointnet import (
+    DGCNNClassifier,
+    EdgeNetClassifier,
+    PointNet2Classifier,
+    PointNet2PartSegmenter,
+    PointNet2Segmenter,
+    PointNetClassifier,
+    PointNetPartSegmenter,
+    PointNetSegmenter,
+    PointNextClassifier,
+)
+
+NARROW = {"widths": ((8, 8), (8, 16)), "tnet_widths": ((8, 16), (8,))}
+FAMILY = {
+    "pointnet": lambda: PointNetClassifier(5, head_widths=(8,), dropout=0.0, **NARROW),
+    "dgcnn": lambda: DGCNNClassifier(5, dropout=0.0, width=0.125),
+    "edgenet": lambda: EdgeNetClassifier(5, dropout=0.0, width=0.25),
+    "pointnext": lambda: PointNextClassifier(5, dropout=0.0, width=0.25),
+    "pointnet2": lambda: PointNet2Classifier(5, dropout=0.0, width=0.25),
+    "parts": lambda: PointNetPartSegmenter(5, 2, head_widths=(8,), **NARROW),
+    "scenes": lambda: PointNetSegmenter(5, 3, head_widths=(8,), **NARROW),
+    "pointnet2 parts": lambda: PointNet2PartSegmenter(5, 2, dropout=0.0, width=0.25),
+    "pointnet2 scenes": lambda: PointNet2Segmenter(5, 3, dropout=0.0, width=0.25),
+}
+
+
+def gradients(network: nn.Module, x: Tensor) -> Tensor:
+    network.zero_grad()
+    network(x).double().square().mean().backward()
+    return torch.cat([each.grad.double().flatten() for each in network.parameters()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", FAMILY)
+def test_in_half_precision_logits_and_gradients_are_near_those_of_the_same_weights(kind, dtype):
+    half = FAMILY[kind]().to(dtype)
+    x, whole = torch.randn(4, 3, 150).to(dtype), copy.deepcopy(half).double()
+    wanted, got = whole.eval()(x.double()), half.eval()(x)
+    assert got.dtype == dtype
+    assert (got.double() - wanted).abs().max() <= (0.02 if dtype == torch.float16 else 0.15) * wanted.abs().max()
+    if kind == "dgcnn" or dtype == torch.float16:  # its graphs are those of features; too few exponents
+        return
+    likeness = torch.cosine_similarity(gradients(half.train(), x), gradients(whole.train(), x.double()), dim=0)
+    assert likeness > 0.5
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_no_cloud_has_no_logits(kind):
+    network, x = FAMILY[kind]().eval(), torch.randn(1, 3, 60)
+    assert network(x[:0]).shape == (0, *network(x).shape[1:])
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_number_that_is_not_finite_shows_in_its_cloud_and_in_no_other(kind, value):
+    network, x = FAMILY[kind]().eval(), torch.randn(3, 3, 60)
+    spoiled = x.clone()
+    spoiled[1, :, 7] = value
+    logits = network(spoiled)
+    assert not logits[1].isfinite().all()
+    torch.testing.assert_close(logits[::2], network(x)[::2], rtol=1e-4, atol=1e-5)
