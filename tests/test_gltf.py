@@ -138,6 +138,23 @@ def test_a_buffer_ends_where_the_gltf_says(tmp_path):
         read_cloud(path)
 
 
+def test_hidden_nodes_and_other_scenes_are_left_out_and_said(tmp_path):
+    tree = json.loads(whole_files.gltf()) | {"extensionsRequired": ["KHR_node_visibility"]}
+    tree["nodes"] = [{"mesh": 0}, {"children": [2]}, {"mesh": 0, "translation": [500, 0, 0]}]
+    hidden = {"KHR_node_visibility": {"visible": False}}
+    for scenes, node, reach, notes in (
+        ([[0, 1]], {}, True, ()),
+        ([[0, 1]], {"extensions": {"KHR_node_visibility": {"visible": True}}}, True, ()),
+        ([[0, 1]], {"extensions": hidden}, False, ("hidden nodes left out",)),
+        ([[0], [1, 0]], {}, False, ("scenes other than the default one left out",)),
+        ([[0], [0]], {}, False, ()),
+    ):
+        tree["nodes"][1] = {"children": [2], **node}
+        tree["scenes"] = [{"nodes": nodes} for nodes in scenes]
+        cloud = read_cloud(written(tmp_path, "a.gltf", json.dumps(tree).encode()))
+        assert (bool((cloud.points[:, 0] > 400).any()), cloud.notes) == (reach, notes)
+
+
 def test_what_moves_or_repeats_a_mesh_is_applied_or_said(tmp_path):
     def changed(**node) -> Path:
         tree = json.loads(whole_files.gltf())

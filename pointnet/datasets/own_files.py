@@ -162,11 +162,14 @@ def _find_files(
     root: Path, known: Callable[[Path], list[Path]], flat: bool
 ) -> tuple[list[str], dict[Path, tuple[str, str]]]:
     """The classes, and the class and split of each file, class by class."""
-    by_split = not flat and any(known(folder) for folder in _folders(root / "train"))  # root/train/<class>/<files>
+    homes = {home: _class_of(home) for home in _folders(root) if known(home) or _has_split(home)}
+    split = (
+        SPLITS if not homes else SPLITS[:1]
+    )  # root/<split>/<class>/<files>: train/ says so, any where nothing else is
+    by_split = not flat and any(known(folder) for its in split for folder in _folders(root / its))
     if by_split:
         places = [(_class_of(folder), its, folder) for its in SPLITS for folder in _folders(root / its)]
     else:
-        homes = {home: _class_of(home) for home in _folders(root) if known(home) or _has_split(home)}
         homes = {root: _class_of(root.resolve())} if flat else homes
         places = [(name, UNDRAWN, home) for home, name in homes.items() if not _has_split(home)]
         places += [(name, its, home / its) for home, name in homes.items() for its in SPLITS]

@@ -64,7 +64,8 @@ def labels_of(cloud: PointCloud) -> NDArray[np.int64]:
         ValueError: it has none, or they are too large.
     """
     if cloud.labels is None:
-        raise ValueError("has no labels: a label for each point is wanted, as a column or property 'label'")
+        why = "".join(f" ({note})" for note in cloud.notes if "not numbers" in note or "labels left out" in note)
+        raise ValueError(f"has no labels: a label for each point is wanted, as a column or property 'label'{why}")
     labels = cloud.labels[:]
     if labels.max() < 0:
         raise ValueError(f"has no labelled point: all labels are negative, such as {labels[0]}")

@@ -37,9 +37,9 @@ POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
 PIECE_BYTES, VERTEX_BYTES, EXTRA_BYTES, CORNER_BYTES = 1200, 24, 12, 8
 # What a required extension may be about without changing where points are.
 HARMLESS = re.compile(
-    "KHR_(materials|texture|lights|mesh_quantization|xmp)|EXT_(texture|lights|mesh_features|structural)"
+    "KHR_(materials|texture|lights|mesh_quantization|node_visibility|xmp)|EXT_(texture|lights|mesh_features|structural)"
 )
-COPIES = "EXT_mesh_gpu_instancing"
+COPIES, VISIBLE = "EXT_mesh_gpu_instancing", "KHR_node_visibility"
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
@@ -102,6 +102,7 @@ class _Scene:
         if unknown := [name for name in self.tree.get("extensionsRequired", []) if not HARMLESS.match(str(name))]:
             raise Refusal(f"needs the extension {quoted(str(unknown[0]))}, which is not read")
         self.is_posed = self.is_copied = False  # whether nodes were met that bend or repeat their mesh
+        self.is_hidden = False  # whether a node was met that is not shown
         materials = [material.get("pbrMetallicRoughness", {}) for material in self.tree.get("materials", [])]
         self.is_tinted = any("baseColorFactor" in described for described in materials)
         self.binary, self.folder = binary, folder
@@ -120,6 +121,9 @@ class _Scene:
             Budget(self.file_size + self.folder.size).charge("its scene", needed)  # which may repeat its meshes
         notes += ["bones and morphs are not applied: meshes are in their pose at rest"] * self.is_posed
         notes += [f"copies by {COPIES} left out"] * self.is_copied
+        notes += ["hidden nodes left out"] * self.is_hidden
+        others = {node for scene in self.tree.get("scenes", []) for node in scene.get("nodes", [])} - {*self._roots()}
+        notes += ["scenes other than the default one left out"] * bool(others)
         pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]
         meshes = [piece for piece in pieces if piece.faces is not None]
         if meshes and len(meshes) < len(pieces):
@@ -158,6 +162,9 @@ class _Scene:
             if index in met:
                 raise Refusal(f"node {index} has two parents, or is its own descendant")
             met.add(index)
+            if node.get("extensions", {}).get(VISIBLE, {}).get("visible") is False:  # with all that is below it
+                self.is_hidden = True
+                continue
             pose = above @ _pose(node)
             self.is_posed |= "skin" in node or "weights" in node
             self.is_copied |= COPIES in node.get("extensions", {})

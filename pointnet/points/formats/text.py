@@ -83,9 +83,10 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
             notes.append(f"lines above the names of columns left out: {len(above)}, from {quoted(above[0].strip())} on")
         words = _of_words(some, opening) - {i for i, name in enumerate(columns) if name != SKIPPED}
         names = opening.names or list(usual if len(usual) == opening.width else [])
-        if words and set(extras) >= set(EXTRAS):
+        all_columns, asked = set(range(opening.width)), set().union(*places(names, extras).values())
+        if lost := words if set(extras) >= set(EXTRAS) else words & asked:
             known = names or [f"column {i + 1}" for i in range(opening.width)]
-            notes += [f"{note}, not numbers" for note in left_out(known, set(range(opening.width)) - words)]
+            notes += [f"{note}, not numbers" for note in left_out(known, all_columns - lost)]
         names = ["" if i in words else name for i, name in enumerate(names)]
         wanted = [i for i in opening.columns if i not in words]
         if names:
