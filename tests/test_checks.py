@@ -40,7 +40,10 @@ def test_a_dry_run_does_everything_and_leaves_nothing(tmp_path, monkeypatch, tas
 )
 def test_the_forecast_counts_what_each_epoch_trains_and_validates_on(tmp_path, changes, wanted):
     config = tiny(tmp_path, early_points=8, early_share=0.75, val_fraction=0.1, batch_size=4, **changes)
-    assert re.search(f"4 epochs of {wanted}$", forecast(config, DATA, early=0.5, late=0.5, validation=0.125))
+    seconds = {"early": 0.5, "late": 0.5, "validation": 0.125}
+    assert re.search(f"4 epochs of {wanted}$", forecast(config, DATA, **seconds))
+    clouds, without = map(int, re.findall(r"\d+", wanted))
+    assert forecast(config, DATA, **seconds, teacher=1.0).endswith(f" {without + clouds} s")
 
 
 def test_a_dry_run_fails_as_the_run_would_and_leaves_nothing(tmp_path):

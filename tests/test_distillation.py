@@ -16,6 +16,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import contract_of_data
 from pointnet.models import load_model
 from pointnet.training import fit
+from pointnet.training.checks import dry_run, profile
 from pointnet.training.progress import epoch_order
 from pointnet.training.step import Step
 from pointnet.training.teacher import Teacher, distillation_loss
@@ -106,6 +107,18 @@ def test_the_teacher_is_asked_once_about_each_cloud_as_it_is_stored(tmp_path, te
     order = torch.cat([epoch_order(data, config.seed, epoch) for epoch in (0, 1)])
     assert torch.equal(torch.cat([labels for _, labels, _ in learnt]), data.labels[order])
     torch.testing.assert_close(torch.cat([taught for _, _, taught in learnt]), said[order])
+
+
+def test_a_look_at_a_run_asks_few_or_none(tmp_path, teachers, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        Teacher, "probabilities", lambda self, x, t: (asked.append(len(x)), torch.full((len(x), 2), 0.5))[1]
+    )
+    config = tiny(tmp_path / "run", teacher=tuple(teachers), batch_size=2)
+    assert "a step of 2 clouds" in profile(config, two_shapes(per_class=12))
+    assert not asked
+    dry_run(config, two_shapes(per_class=12))
+    assert sum(asked) == 2 * 4  # which are trained on, once more after it was stopped
 
 
 def test_a_teacher_that_does_not_count_changes_no_bit(tmp_path, teachers):

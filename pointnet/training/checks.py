@@ -109,8 +109,8 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
     # So many epochs that the schedule has all the steps that are taken.
     config = dataclasses.replace(config, epochs=max(config.epochs, WARM_UP + MEASURED + RECORDED))
     run = Run.start(config, few, device, world)
-    for _ in run.ask_teacher():
-        pass
+    if run.teacher is not None:  # whatever it says takes a step as long
+        run.taught = torch.full((len(few), len(few.classes)), 1 / len(few.classes), device=device)
     run.epoch = config.epochs - 1  # which has all points
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with deterministic_algorithms(config.deterministic):
