@@ -58,7 +58,8 @@ class Contract:
         categories: of a network for parts: what its second input may be.
         needs_category: whether the category was told for each object that it saw.
         temperature: divides the logits, so that the probabilities are as often right as they say.
-        familiar: of a classifier, what it was shown (`evaluation.trust.Familiar.as_json`); None: not measured.
+        familiar: of a classifier, what it was shown (`evaluation.trust.Familiar.as_json`), of a network for parts, what
+            is usual of its points (`evaluation.trust.Usual`); None: not measured.
     """
 
     num_points: int

@@ -29,6 +29,7 @@ LEAST_CLOUDS = 40  # of validation, fewer of which tell nothing
 TEMPERATURES = torch.logspace(-1.0, 0.7, 86, dtype=torch.float64)  # 0.1 to 5, each 1.05 times the last
 PER_CLASS = 20  # clouds of training, on average, that tell what is usual
 PASSING = 0.95  # share of validation that is familiar, at least
+PASSING_BY_POINTS = 0.98  # where only the points tell, which training cannot make look more usual than they are
 EVEN_CHANCE = 0.5  # the probability below which no answer is sure
 LEAST_POINTS = 64  # different ones
 # Stray points are so many times as far from the middle as the next one inwards. On a true part of an object, however
@@ -38,18 +39,26 @@ SEVERAL = 8192  # points that may be few points repeated: so many are drawn from
 LOOKED_AT = 256  # points of a cloud whose neighbours are looked at
 NEIGHBOURS = 10
 
-# What is measured of a cloud and its logits, and what it means if it is larger than in nearly all of validation.
-UNUSUAL = {
-    "distance": "unlike the shapes of the training set",
-    "energy": "unlike the shapes of the training set",
+# What is measured of a cloud's points, and what it means if it is larger than in nearly all of validation.
+OF_POINTS = {
     "filled": "its points fill space, as noise does",
     "dense": "its points are crowded in few places",
     "flat": "all its points are in a plane",
     "thin": "all its points are on a line",
+    "floor": "it seems to stand on a floor or a table, which is labelled too: leave that out",
+}
+# The same of a cloud and its logits.
+UNUSUAL = {
+    "distance": "unlike the shapes of the training set",
+    "energy": "unlike the shapes of the training set",
+    **{name: OF_POINTS[name] for name in ("filled", "dense", "flat", "thin")},
 }
 # How many of validation may be beyond each, relative to each other: what is measured of the points finds junk that is
-# far beyond any shape, and what is measured of the logits finds objects that are nearly like those of training.
+# far beyond any shape, and what is measured of the logits finds objects that are nearly like those of training. Without
+# logits, the floor is what is nearly like true objects.
 SHARES = torch.tensor([1.0, 0.7, 0.2, 0.1, 0.1, 0.1])
+SHARES_OF_POINTS = torch.tensor([0.2, 0.1, 0.1, 0.1, 1.0])
+LAYER, LOWEST = 0.02, 0.1  # thickness of a layer of points, to the cloud's radius; how high it may begin, to its height
 
 
 class Familiar(NamedTuple):
@@ -96,31 +105,60 @@ class Familiar(NamedTuple):
         return [[*each] for each in found]
 
 
+class Usual(NamedTuple):
+    """What is usual of the points of a network's clouds: the largest usual value of each of `OF_POINTS`."""
+
+    limits: dict[str, float]
+
+    @classmethod
+    def from_json(cls, held: Any) -> Usual:
+        """ValueError unless it is what `_asdict` gives."""
+        try:
+            return cls({name: float(held["limits"][name]) for name in OF_POINTS})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the model's 'familiar' is damaged: {error}") from error
+
+    def reasons(self, x: Tensor) -> list[list[str]]:
+        """What is unusual about each of B clouds (B, C, N)."""
+        over = (measures_of_points(x) > torch.tensor([*self.limits.values()], dtype=torch.float64)).tolist()
+        return [[why for why, is_over in zip(OF_POINTS.values(), row, strict=True) if is_over] for row in over]
+
+
 def measures(x: Tensor, logits: Tensor, means: Tensor, precision: Tensor) -> Tensor:
     """Each of `UNUSUAL`, of B clouds (B, C, N) with these logits (B, K): (B, 6) float64.
 
     distance: of the logits from their class's mean (Mahalanobis; Lee et al., 2018). energy: minus the log of the sum of
     their exponentials (Liu et al., 2020). The others are of the points, and do not depend on the cloud's size.
     """
-    logits, xyz = logits.double().cpu(), x[:, :3].double().cpu()
+    logits = logits.double().cpu()
     gap = logits - means[logits.argmax(1)]
+    of_logits = [((gap @ precision) * gap).sum(1).clamp(min=0).sqrt(), -logits.logsumexp(1)]
+    return torch.cat([torch.stack(of_logits, 1), measures_of_points(x)[:, :4]], 1)
+
+
+def measures_of_points(x: Tensor) -> Tensor:
+    """Each of `OF_POINTS`, of B clouds (B, C, N): (B, 5) float64. They do not depend on the cloud's size.
+
+    floor: the share of points in the fullest horizontal layer near the bottom.
+    """
+    xyz = x[:, :3].double().cpu()
     centred = xyz - xyz.mean(2, keepdim=True)
     along = torch.linalg.eigvalsh(centred @ centred.transpose(1, 2)).clamp(min=0).sqrt()  # ascending
     along = along / along[:, 2:].clamp(min=1e-12)
     near = torch.tensor(
         [_neighbourhoods(cloud) for cloud in xyz / xyz.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]]
     )
-    return torch.stack(
-        [
-            ((gap @ precision) * gap).sum(1).clamp(min=0).sqrt(),
-            -logits.logsumexp(1),
-            near[:, 0],
-            -near[:, 1],
-            -along[:, 0],
-            -along[:, 1],
-        ],
-        1,
-    )
+    radius = centred.norm(dim=1).amax(1)
+    layers = [_lowest_layer(*each) for each in zip(centred[:, 2], radius.tolist(), strict=True)]
+    floor = torch.tensor(layers, dtype=torch.float64)
+    return torch.stack([near[:, 0], -near[:, 1], -along[:, 0], -along[:, 1], floor], 1)
+
+
+def _lowest_layer(z: Tensor, radius: float) -> float:
+    """The largest share of points of heights (N,) in a layer that begins near the lowest."""
+    z = z.sort().values
+    within = torch.searchsorted(z, z + LAYER * radius, right=True) - torch.arange(len(z))
+    return float(within[z <= z[0] + LOWEST * (z[-1] - z[0])].max()) / len(z)
 
 
 def few_points(points: NDArray[np.floating] | Rows) -> str | None:
@@ -232,6 +270,18 @@ def measure_trust(
     return best_temperature(logits, val.labels), familiar
 
 
+def measure_usual(contract: Contract, train: LabelledClouds, val: LabelledClouds) -> Usual | None:
+    """What is usual of the points that a network is given, of both: no network has learned it; None where there are
+    too few clouds to tell."""
+    both = [_finite(data) for data in (spread(train, PER_CLASS * len(train.classes)), val)]
+    if sum(map(len, both)) < LEAST_CLOUDS or contract.scale != UNIT_SPHERE:
+        return None
+    rows = ((data, some) for data in both if len(data) for some in torch.arange(len(data)).split(BATCH))
+    values = [measures_of_points(data.batch(some)[0][:, :, : contract.num_points]) for data, some in rows]
+    limits = limits_of(torch.cat(values), SHARES_OF_POINTS, PASSING_BY_POINTS).tolist()
+    return Usual(dict(zip(OF_POINTS, limits, strict=True)))
+
+
 def _finite(data: LabelledClouds) -> LabelledClouds:
     """The clouds without a number that is not finite, which training skips too."""
     kept = [data.batch(rows)[0].isfinite().flatten(1).all(1) for rows in torch.arange(len(data)).split(BATCH)]
@@ -249,15 +299,15 @@ def _within_classes(logits: Tensor, labels: Tensor, classes: int) -> tuple[Tenso
     return means, torch.linalg.inv(covariance)
 
 
-def limits_of(values: Tensor, shares: Tensor = SHARES) -> Tensor:
-    """Limits (M,) such that at least `PASSING` of S rows (S, M) are within all of them.
+def limits_of(values: Tensor, shares: Tensor = SHARES, passing: float = PASSING) -> Tensor:
+    """Limits (M,) such that at least this share of S rows (S, M) is within all of them.
 
     As many rows are beyond each limit as `shares` (M,) say, relative to each other.
     """
     ordered, found = values.sort(0).values, values.max(0).values
     for beyond in range(1, len(values)):
         limits = ordered.gather(0, (len(values) - 1 - (beyond * shares).long())[None])[0]
-        if (values <= limits).all(1).double().mean() < PASSING:
+        if (values <= limits).all(1).double().mean() < passing:
             break
         found = limits
     return found

@@ -87,7 +87,8 @@ def embed_each(
         ValueError: an array or an argument that `embed` refuses.
     """
     contract, network = Contract.of(model), model.fold()
-    familiar = None if contract.familiar is None else Familiar.from_json(contract.familiar)
+    classifies = isinstance(network, PointNetClassifier)
+    familiar = Familiar.from_json(contract.familiar) if classifies and contract.familiar is not None else None
     count = contract.num_points if num_points is None else num_points
     check_drawing(count, up)
     read, size = reader(contract, up, count, columns, vertices), clouds_together(count)

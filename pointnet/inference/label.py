@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pointnet.datasets.blocks import CHANNEL_NAMES, MESH_POINTS
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.trust import unfit
+from pointnet.evaluation.trust import Usual, unfit
 from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PartLabels, SceneSegmenter
 from pointnet.names import check_name, printable
@@ -47,7 +47,8 @@ class LabelledCloud:
         names: the names of the labels; the model's classes.
         numbers: of the labels in files, as the training set had them; () for 0, 1, 2 ...
         notes: what of the file was guessed or left out, in short sentences; whether there are few points, or some far
-            from all others; and of which categories the labels are, if the object's is not known.
+            from all others, or what else is unlike the objects of the training set, such as a floor below; and of which
+            categories the labels are, if the object's is not known.
     """
 
     file: Path | None
@@ -169,6 +170,7 @@ def label_each(
         raise ValueError(f"a {type(model).__name__} is of your own; files are labelled by the library's networks alone")
     check_drawing(num_points, up)
     contract = Contract.of(model)
+    usual = None if contract.familiar is None else Usual.from_json(contract.familiar)
     if isinstance(model, PartLabels):
         count, mapped = num_points or KEPT, False
         label = _part_labels(model, contract, category, count)
@@ -190,7 +192,8 @@ def label_each(
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
             turned = cloud.in_library_frame(axis)
             labels, probability = label(turned, seed)
-            said = unfit(cloud.points, contract.scale), None if category else _guess(labels, model, contract.categories)
+            doubts = unfit(cloud.points, contract.scale) or (usual and _unusual(usual, turned, contract, seed))
+            said = doubts, None if category else _guess(labels, model, contract.categories)
             notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)
             how = axis, labels, probability, model.classes, notes, contract.label_numbers
             return LabelledCloud(path, cloud.points, *how)
@@ -229,6 +232,12 @@ def _part_labels(model: PartLabels, contract: Contract, category: str | None, co
         return LabelledScene(labels, probability)
 
     return label
+
+
+def _unusual(usual: Usual, cloud: PointCloud, contract: Contract, seed: int) -> str:
+    """What is unusual about the points of a cloud, z up; "" where that is nothing."""
+    drawn = np.random.default_rng(seed).permutation(len(cloud.points))[: contract.num_points]
+    return "; ".join(usual.reasons(torch.from_numpy(contract.channels_of(cloud)(drawn))[None])[0])
 
 
 def _guess(labels: NDArray[np.int64], model: Segmenter, categories: Sequence[str]) -> str | None:

@@ -16,7 +16,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.structures import Structures
 from pointnet.evaluation.tasks import TASKS
-from pointnet.evaluation.trust import measure_trust
+from pointnet.evaluation.trust import measure_trust, measure_usual
 from pointnet.models import PointNetModel, load_model
 from pointnet.models.own import is_own
 from pointnet.models.pretrained import Pretrained
@@ -215,6 +215,8 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
             held = familiar and familiar.as_json()
             contract = dataclasses.replace(run.contract, temperature=temperature, familiar=held)
             describe_model(run, contract)
+        elif world.writes and run.task.name == "part" and (usual := measure_usual(run.contract, run.train, val)):
+            describe_model(run, dataclasses.replace(run.contract, familiar=usual._asdict()))
     check()
     if len(val) and isinstance(val, LabelledPoints):  # all points now
         scores = evaluate(best, val, run.device, check, world, task=run.task)
