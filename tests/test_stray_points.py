@@ -8,7 +8,7 @@ import pytest
 
 from pointnet import predict
 from pointnet.datasets import SceneFolder
-from pointnet.datasets.blocks import check_extent
+from pointnet.datasets.blocks import check_extent, far_outside
 from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.evaluation.trust import few_points, stray_points, unfit
 from pointnet.points.features import features_of
@@ -138,7 +138,7 @@ def test_points_far_below_a_scene_are_counted_and_its_heights_taken_without_them
         ([-2, -9, -9], f"3 points are up to {9 * unit:.3g} below the other 2,997, and heights count from there"),
         (np.linspace(-3, 0, 15), None),  # a pit has points all the way
         ([-2 - i / 9 for i in range(16)], None),  # too many to be stray
-        ([40], None),
+        ([40], "1 point is far above the other 2,999"),
         ([-0.1], None),
     ):
         points = room.copy()
@@ -146,3 +146,65 @@ def test_points_far_below_a_scene_are_counted_and_its_heights_taken_without_them
         taught = contract if said else dataclasses.replace(contract, heights=None)
         notes = heights_said(np.random.default_rng(1).permutation(points) * unit, taught)
         assert notes == ((said,) if said else ()), notes
+
+
+def scene(seed: int = 0, width: float = 40, size: int = 6000) -> np.ndarray:
+    """A lawn with a house of 8 metres."""
+    generator = np.random.default_rng(seed)
+    points = generator.random((size, 3)) * (width, width, 0.1)
+    points[: size // 3] = generator.random((size // 3, 3)) * (10, 8, 8) + (5, 5, 0)
+    return points
+
+
+def outside(points: np.ndarray, unit: float = 1.0, shares: bool = False) -> str | None:
+    """What is said of points, in any order, as an array and as rows of a file."""
+    points = np.random.default_rng(1).permutation(points) * unit + (4e5, 5e6, 200)
+    found = far_outside(points, unit, shares)
+    assert far_outside(Rows(points, lambda rows: rows), unit, shares) == found
+    return found
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_points_far_above_or_beside_a_scene_are_counted_in_one_line(unit):
+    sky, mirrored = [[10, 10, 90], [30, 5, 95], [3, 3, 400]], [[-70, 20, 1], [20, 150, 1]]
+    for far, said in (
+        (sky[:1], "1 point is far above the other 6,000"),
+        (sky, "3 points are far above the other 6,000"),
+        (mirrored, "2 points are far beside the other 6,000"),
+        (sky + mirrored, "5 points are far above or beside the other 6,000"),
+        ([[500, 500, 500]] * 7, "7 points are far above or beside the other 6,000"),
+        ([[20, 20, -90]], None),  # which another note counts
+    ):
+        assert outside(np.vstack([scene(), far]), unit) == said
+    assert outside(np.vstack([scene(), [[20, 20, 90]] * 31]), unit) is None  # too many to be stray
+    counted = "1 point is far above the other 6,000; places in the room are shares of its sides, which reach to there"
+    assert outside(np.vstack([scene(), [[20, 20, 20]]]), unit, shares=True) == counted
+    assert outside(np.vstack([scene(), [[20, 20, 20]]]), unit) is None
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_tower_a_tree_apart_and_a_scene_without_height_are_no_stray_points(shares):
+    generator = np.random.default_rng(2)
+    tower = generator.random((25, 3)) * (2, 2, 150) + (20, 20, 0)
+    tower[:, 2] = np.linspace(0, 150, 25)
+    tree = generator.normal(size=(20, 3)) * (1, 1, 2) + (75, 20, 4)
+    field = scene() * (1, 1, 0)
+    for points in ([scene()], [scene(), tower], [scene(), tree], [field]):
+        assert outside(np.vstack(points), shares=shares) is None
+
+
+def test_a_power_line_over_a_field_is_none_but_for_a_network_of_shares():
+    line = np.column_stack([np.linspace(0, 40, 20), np.full(20, 20), np.full(20, 14)])
+    points = np.vstack([scene() * (1, 1, 0.02), line])
+    assert outside(points) is None
+    assert outside(points, shares=True).startswith("20 points are far above the other 6,000; places in the room")
+
+
+def test_predict_says_them_of_scenes():
+    contract = Contract(num_points=64, scale="blocks", block=2.0, heights=None)
+    cloud = PointCloud(np.vstack([scene(), [[5, 5, 300], [5, 5, -30]]]), None, None, None)
+    assert contract.notes_of(cloud) == (
+        "1 point is 30 below the other 6,001, and heights count from there",
+        "1 point is far above the other 6,001",
+    )
+    assert Contract(num_points=64).notes_of(cloud) == ()

@@ -11,7 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointnet.points.frame import BLOCK
+from pointnet.points.frame import BLOCK, bounds
 
 from .clouds import draw_labelled
 
@@ -20,6 +20,7 @@ CHANNEL_NAMES = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")
 CHANNELS = len(CHANNEL_NAMES)
 SIDE, STRIDE = 1.0, 0.5  # of the published blocks, in metres: a block is two by two cells
 WIDEST = 1000  # blocks; a wider scene is probably in another unit
+SOME, ENDS = 4096, (0.01, 0.99)  # points that tell how far a scene reaches, but for those at its ends
 MOST_STRAY = 0.005  # the largest share of a cloud's points that may be stray
 FEWEST = 100  # points; a block of fewer is dropped
 MESH_POINTS = 100_000  # drawn from the mesh of a scene
@@ -90,6 +91,44 @@ def check_extent(points: Any, extent: NDArray[np.floating], side: float, hint: s
             are = "point is" if far == 1 else "points are"
             hint = f"{far:,} {are} far from the other {size - far:,}: leave out what is stray"
         raise ValueError(f"must be at most {WIDEST:,} blocks of {side:g} wide, got {got}; {hint}")
+
+
+def far_outside(points: Any, side: float, shares: bool) -> str | None:
+    """What is to be said of a scene's points (N, 3), z up, an array or `Rows`, of which a few are above or beside all
+    others, beyond an empty gap wider than these; None of others.
+
+    Args:
+        side: of a block, the least width of a gap.
+        shares: the network sees places as shares of the scene's sides: along each it is a gap if it is wider than the
+            others reach there; else it must be wider than they reach along any, as a power line over a field is none.
+    """
+    size = len(points)
+    low, high = np.quantile(np.asarray(points[:: size // SOME + 1], np.float64), ENDS, axis=0)
+    gap = np.maximum(high - low if shares else np.full(3, (high - low).max()), side)
+    least, most = bounds(points)
+    if (least[:2] >= (low - gap)[:2]).all() and (most <= high + gap).all():
+        return None
+    blocks = [slice(start, start + BLOCK) for start in range(0, size, BLOCK)]
+    few, inner = min(max(1, int(MOST_STRAY * size)), BLOCK), dict[tuple[int, int], float]()
+    for axis, sign in ((0, -1), (0, 1), (1, -1), (1, 1), (2, 1)):  # not below: heights count from there
+        outermost = np.empty(0)
+        for block in blocks:
+            outermost = np.append(outermost, sign * np.asarray(points[block][:, axis], np.float64))
+            outermost = np.sort(outermost)[-few - 1 :]
+        if len(apart := np.flatnonzero(np.diff(outermost) > gap[axis])):
+            inner[axis, sign] = outermost[apart[0]]
+    count = 0
+    for block in blocks:
+        rows = np.asarray(points[block], np.float64)
+        is_far = np.zeros(len(rows), bool)
+        for (axis, sign), last in inner.items():
+            is_far |= sign * rows[:, axis] > last
+        count += int(is_far.sum())
+    if not 0 < count <= few:
+        return None
+    where = " or ".join(["above"] * ((2, 1) in inner) + ["beside"] * (len(inner) > ((2, 1) in inner)))
+    counted = "; places in the room are shares of its sides, which reach to there" if shares else ""
+    return f"{count:,} {'point is' if count == 1 else 'points are'} far {where} the other {size - count:,}{counted}"
 
 
 def block_channels(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.blocks import CHANNEL_NAMES, MOST_STRAY
+from pointnet.datasets.blocks import CHANNEL_NAMES, MOST_STRAY, far_outside
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE, spread
 from pointnet.models import Pretrained
 from pointnet.points.features import ENDS, FEATURES, SOME_POINTS, Range, channel_names, features_of
@@ -160,8 +160,12 @@ class Contract:
 
     def notes_of(self, cloud: PointCloud) -> tuple[str, ...]:
         """Short sentences where a cloud, z up, is not what the model was taught: most of its intensities, or the
-        heights of a scene; and where a few points far below all others set the height of all."""
-        return *self._notes_of_intensity(cloud), *(self._notes_of_heights(cloud.points) if self.in_blocks else ())
+        heights of a scene; and where a few points are far outside all others, or so far below that they set heights."""
+        notes = self._notes_of_intensity(cloud)
+        if self.in_blocks:
+            far = far_outside(cloud.points, self.block, self.channels == CHANNEL_NAMES)
+            notes = *notes, *self._notes_of_heights(cloud.points), *([far] if far else [])
+        return notes
 
     def _notes_of_heights(self, points: Any) -> tuple[str, ...]:
         low = _lowest(points)
