@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, vmap
 
 from pointnet import (
     DGCNNClassifier,
@@ -67,3 +68,33 @@ def test_a_number_that_is_not_finite_shows_in_its_cloud_and_in_no_other(kind, va
     logits = network(spoiled)
     assert not logits[1].isfinite().all()
     torch.testing.assert_close(logits[::2], network(x)[::2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("lengths", [[9, 0, 5], [9, -1, 5], [9, 61, 5]])
+def test_a_cloud_of_no_points_or_of_more_than_there_are_is_refused(kind, lengths):
+    with pytest.raises(ValueError, match=r"lengths must be from 1 to 60, got"):
+        FAMILY[kind]().eval()(torch.randn(3, 3, 60), lengths=torch.tensor(lengths))
+    with pytest.raises(ValueError, match=r"lengths must be a tensor \(3,\) of integers, got list"):
+        FAMILY[kind]().eval()(torch.randn(3, 3, 60), lengths=[9, 8, 7])
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:.*jit.script")
+@pytest.mark.parametrize("kind", FAMILY)
+def test_the_transforms_of_torch_func_give_what_cloud_after_cloud_gives(kind):
+    network, x = FAMILY[kind]().double().eval(), torch.randn(2, 3, 40).double()
+    weights = dict(network.named_parameters())
+
+    def loss(weights: dict[str, Tensor], cloud: Tensor) -> Tensor:
+        return functional_call(network, weights, cloud[None]).square().sum()
+
+    torch.testing.assert_close(vmap(lambda cloud: network(cloud[None])[0])(x), network(x))
+    of_each = vmap(grad(loss), (None, 0))(weights, x)
+    for i, cloud in enumerate(x):
+        wanted = torch.autograd.grad(loss(weights, cloud), [*weights.values()])
+        for name, its in zip(weights, wanted, strict=True):
+            torch.testing.assert_close(of_each[name][i], its, rtol=0, atol=1e-9 * float(1 + its.abs().max()))
+    _, turned = jvp(lambda x: network(x).sum(), (x,), (torch.ones_like(x),))
+    points = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(network(points).sum(), points)
+    torch.testing.assert_close(turned, wanted.sum())

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.ops.aligned import Transform, fold_transform
+from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.masked import Mask
 from pointnet.ops.mlp import may_take, mlp_max, takes
-from pointnet.ops.pooled import makes_a_graph
 
 from .shared_layer import SharedLayer
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pointnet.ops.bins import Bin, binned, moments_of_all
 from pointnet.ops.edges import edge_moments, pooled_edges
+from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.groups import Rows, pooled_groups, pooled_rows, takes_statistics
 from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate, of_all_clouds
@@ -285,7 +286,7 @@ def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor) -> Tensor:
 
 def is_fast(mlp: SharedMLP) -> bool:
     """Whether `pooled_neighbourhoods` knows what the layers hold, and no graph of standard operators is made."""
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if makes_a_graph():
         return False
     if torch.is_grad_enabled() and mlp[0].dtype in HALF:  # its sums over pairs would lose the gradients
         return False

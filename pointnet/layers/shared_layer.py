@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.ops.aligned import Transform, align, fold_transform
+from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.masked import Mask, batch_norm, fill_padding, goes_by, has_hooks, stored_as_rows
 from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
 from pointnet.ops.products import linear_map
@@ -82,8 +83,7 @@ class SharedLayer(nn.Module):
         """The max over the points of each cloud: (B, C, N) -> (B, D)."""
         self.check(x, context, transform)
         fast = context is None and transform is None and self.is_poolable()
-        # An exported or traced graph holds standard operators only.
-        if not fast or torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if not fast or makes_a_graph():
             return max_of_points(self(x, context, mask, transform), mask)
         return pooled(x, self.conv.weight.squeeze(2), self.conv.bias, self.norm, self.activation, mask)
 

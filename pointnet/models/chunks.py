@@ -90,6 +90,6 @@ def check_points_are_independent(model: nn.Module) -> None:
             warn_of_hooks(module, CHUNKED)
         if isinstance(module, nn.BatchNorm1d) and (module.training or module.running_mean is None):
             raise ValueError(f"{name} takes its statistics from the batch, so no point is independent of the others")
-        norm = module.norm if isinstance(module, SharedLayer) else None
+        norm: nn.Module | None = module.norm if isinstance(module, SharedLayer) else None
         if norm is not None and not isinstance(norm, nn.BatchNorm1d) and sees_other_points(norm):
             raise ValueError(f"{name}.norm is a {type(norm).__name__}: no point is independent of the others")

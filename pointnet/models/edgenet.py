@@ -75,8 +75,15 @@ def structure_of(points: Tensor, lengths: Lengths = None) -> Structure:
     centres = farthest_point_sampling(points, min(CENTRES[0], points.shape[2]), lengths, first)
     taken = gather(points, centres)
     levels = [points, *(taken[:, :, :size] for size in CENTRES)]
-    found = (knn(levels[i], k, levels[j], lengths) for k, (i, j) in zip(NEIGHBOURS, AMONG, strict=True))
+    found = (
+        knn(levels[i], k, levels[j], _at_most(lengths, levels[i])) for k, (i, j) in zip(NEIGHBOURS, AMONG, strict=True)
+    )
     return Structure(centres, tuple(found))
+
+
+def _at_most(lengths: Lengths, points: Tensor) -> Lengths:
+    """How many of these points exist, which are the first of the clouds with so many."""
+    return None if lengths is None else lengths.clamp(max=points.shape[2])
 
 
 class EdgeMax(nn.Module):
@@ -211,14 +218,16 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
         centres, (near1, near2, near22, near3) = given
         one = gather(points, centres)
         two, three = one[:, :, : CENTRES[1]], one[:, :, : CENTRES[2]]
-        mask1, mask2, mask3 = (None if lengths is None else point_mask(lengths, each) for each in (one, two, three))
+        of_two, of_three = _at_most(lengths, two), _at_most(lengths, three)
+        some = ((_at_most(lengths, one), one), (of_two, two), (of_three, three))
+        mask1, mask2, mask3 = (None if count is None else point_mask(count, each) for count, each in some)
         f = self.level1(points, features, centres, near1, mask1)
         f = self.level2(one, f, None, near2, mask2)
         f = self.within2(two, f, None, near22, mask2)
-        f = F.relu(f + self.mlp2(f, lengths=lengths))
+        f = F.relu(f + self.mlp2(f, lengths=of_two))
         f = self.level3(two, f, None, near3, mask3)
-        f = F.relu(f + self.mlp3(f, lengths=lengths))
+        f = F.relu(f + self.mlp3(f, lengths=of_three))
         last = torch.cat([f.transpose(1, 2), three.transpose(1, 2)], 2).transpose(1, 2)
         # With so few points, what is pooled is no larger than what came before.
-        pooled = fill_padding(self.mlp(last, lengths=lengths), mask3, -torch.inf).amax(2)
+        pooled = fill_padding(self.mlp(last, lengths=of_three), mask3, -torch.inf).amax(2)
         return self.logits(self.head(pooled))

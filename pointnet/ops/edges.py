@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .graphs import makes_a_graph
 from .masked import Mask, batch_norm, fill_padding
 from .neighbours import check_indices, gather, of_all_clouds
-from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, makes_a_graph, normalize, register, signs
+from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Numbers of a block of centres on a CPU: a few such blocks stay in a core's cache.

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from .bins import Moments, moments_of_all
 from .edges import first_of, refuse_second, rows_summed, save_nothing, slot_type
+from .graphs import makes_a_graph
 from .masked import batch_norm
 from .neighbours import check_indices, gather, of_all_clouds
-from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, makes_a_graph, normalize, register, signs
+from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 from .rows import made_of
 

@@ -1,7 +1,8 @@
 """Clouds of different sizes, padded to one: the operations that must not see the padding.
 
 Padding may hold anything, NaN included. It is filled, never multiplied, away: 0 * NaN is NaN, in a value and in a
-gradient alike. Nothing here waits for the device, so lengths are checked where batches are made (`pad_clouds`).
+gradient alike. Nothing here waits for the device, so lengths on a GPU are checked where batches are made
+(`pad_clouds`).
 """
 
 import warnings
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from .graphs import makes_a_graph
 from .ranks import check_count, group_of, totals
 
 Lengths = Tensor | None  # (B,) integers: only the first lengths[b] points of cloud b exist; None: all of them
@@ -20,12 +22,18 @@ def point_mask(lengths: Tensor, points: Tensor) -> Tensor:
     """Which points are real: lengths (B,), points (B, C, N) -> (B, 1, N) bool.
 
     Raises:
-        ValueError: lengths are not B integers.
+        ValueError: lengths are not B integers from 1 to N; of those on a GPU only their shape and dtype are checked.
     """
+    if not isinstance(lengths, Tensor):
+        raise ValueError(f"lengths must be a tensor ({points.shape[0]},) of integers, got {type(lengths).__name__}")
     if lengths.shape != points.shape[:1] or lengths.dtype.is_floating_point or lengths.dtype == torch.bool:
         raise ValueError(
             f"lengths must be ({points.shape[0]},) integers, one per cloud, got {tuple(lengths.shape)} {lengths.dtype}"
         )
+    if lengths.device.type == "cpu" and len(lengths) and not torch.compiler.is_compiling() and not makes_a_graph():
+        least, most = lengths.aminmax()
+        if least < 1 or most > points.shape[2]:
+            raise ValueError(f"lengths must be from 1 to {points.shape[2]}, got {int(least)} to {int(most)}")
     positions = torch.arange(points.shape[2], device=points.device)
     return (positions < lengths.to(points.device).unsqueeze(1)).unsqueeze(1)
 

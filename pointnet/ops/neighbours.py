@@ -30,8 +30,9 @@ from .blocked import (
     padded_by_first,
     squared_distances,
 )  # fmt: skip
+from .graphs import is_transformed, makes_a_graph
 from .masked import Lengths, fill_padding, point_mask
-from .pooled import DEFINITIONS, OPERATORS, makes_a_graph
+from .pooled import DEFINITIONS, OPERATORS
 
 First = Tensor | int | None
 
@@ -185,6 +186,8 @@ def interpolate(features: Tensor, points: Tensor, queries: Tensor, lengths: Leng
     Raises:
         ValueError: a wrong shape.
     """
+    if is_transformed():
+        return interpolate_definition(features, points, queries, lengths)
     table, index, weights = _interpolation(features, points, queries, lengths)
     index = index + torch.arange(len(index), device=index.device)[:, None, None] * features.shape[2]
     rows = F.embedding_bag(

@@ -48,11 +48,6 @@ def is_poolable(norm: nn.Module | None, activation: nn.Module | None) -> bool:
     return activation is None or type(activation) in NON_DECREASING + FALLING_THEN_RISING
 
 
-def makes_a_graph() -> bool:
-    """Whether a graph of standard operators is being made, traced or exported: it gets the definitions."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-
-
 def pooled_definition(
     x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation, mask: Mask = None
 ) -> Tensor:
