@@ -116,7 +116,7 @@ def batches(monkeypatch) -> list[tuple]:
 def test_labels_go_with_their_points_whatever_becomes_of_them(tmp_path, task, batches):
     moves = {"rotate": 180.0, "shift": 0.2, "point_dropout": 0.5, "mirror": True, "epochs": 2}
     fit(small(tmp_path / "run", task, **moves), data_of(task)[0], log=quiet)
-    for x, labels, category, share, _ in batches:
+    for x, labels, category, share, *_ in batches:
         assert torch.equal(x[:, 3], labels.float())
         assert (category is None) == (task == "scene")
         assert category is None or torch.equal(category, (labels >= 2).long()[:, 0])
