@@ -19,7 +19,7 @@ from pointnet.points.frame import bounds
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from pointnet.points.sampling import seed_of
 from tests.helpers import SHARED_DATA, trained_looking
-from tests.las_files import HAS_LASPY, SIZES, las, las_header, las_new, las_records, laz
+from tests.las_files import HAS_LASPY, SIZES, las, las_header, las_new, las_records, las_with, laz
 from tests.whole_files import written
 
 needs_laspy = pytest.mark.skipif(not HAS_LASPY, reason="needs laspy and lazrs")
@@ -163,6 +163,24 @@ def test_what_a_las_leaves_out_is_said(tmp_path):
     assert notes_of(tmp_path, black) == ("colours are all 0, left out",)
     cloud = read_cloud(tmp_path / "a.las")
     assert (cloud.colors, cloud.labels.tolist()) == (None, [0, 0, 0, 0])
+
+
+def test_extra_bytes_named_as_a_label_count_where_nothing_was_classified(tmp_path):
+    wanted = np.arange(40) % 3 - 1.0
+    classes, taken = np.arange(40) % 20, "{} taken as label, since the classification is the same everywhere"
+    for name, column, its, labels, note in (
+        ("label", wanted, np.zeros(40), wanted, taken.format("label")),
+        ("scalar_Label", np.where(wanted < 0, np.nan, wanted), np.ones(40), wanted, taken.format("scalar_Label")),
+        ("label", wanted, None, classes, "left out: label"),
+        ("label", wanted + 0.5, np.ones(40), np.ones(40), "left out: label"),
+        ("label", np.full(40, 3.0), np.ones(40), np.ones(40), "left out: label"),
+        ("height", wanted, np.zeros(40), np.zeros(40), "left out: height"),
+    ):
+        path = written(tmp_path, "a.las", las_with({"time": np.zeros(40), name: column}, its))
+        cloud = read_cloud(path)
+        assert (cloud.labels.tolist(), cloud.notes[1:]) == (labels.tolist(), (note,))
+        mapped = read_cloud(path, None, mapped=True, extras=("labels",))
+        assert mapped.labels[:].tolist() == labels.tolist()
 
 
 def notes_of(tmp_path, content: bytes) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from .behind import bytes_behind, check_behind, rows_behind
 from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows
 from .names import left_out, places
 from .scan import decoded, quoted
+from .values import as_labels
 
 HEADER = struct.Struct("<4s20xBB68xHIIBHI20x3d3d")  # of version 1.0, from the signature to the offsets of coordinates
 FIRST_SIZE, NEW_SIZE = 227, 375  # bytes of a header before version 1.4, and of one from there
@@ -75,11 +76,13 @@ class Header(NamedTuple):
     behind: int  # bytes after the points that the header does not name
     extra: list[Dimension]  # what is behind the numbers of the format
     normals: list[Dimension]  # those of them that are, or none
+    label: Dimension | None  # that of them which is named as a label
 
 
 def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
-    """A file's points; classification as labels, intensity, colours of 8 or 16 bits, normals of extra bytes, and a note
-    of what else some points hold. The suffix does not matter."""
+    """A file's points; classification as labels, or extra bytes named as a label where it is one number everywhere;
+    intensity, colours of 8 or 16 bits, normals of extra bytes, and a note of what else some points hold. The suffix
+    does not matter."""
     with path.open("rb") as file:
         header = _header(file, path.stat().st_size)
         records = _unpacked(path, header) if header.packed else _mapped(file, header, header.start)
@@ -88,7 +91,13 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
     if "colors" in extras and header.kind in COLORS:
         colors, more = _colors(records["rgb"])
         notes += more
-    labels, bits = records["class"], 255 if header.kind >= NEW_FORMAT else 31
+    bits, label = 255 if header.kind >= NEW_FORMAT else 31, header.label
+    labels = cast(Array, Rows(records["class"], lambda byte: byte & bits))
+    if "labels" in extras and label and _is_one(labels) and _are_labels(records["label"]):
+        labels = cast(Array, Rows(records["label"], lambda values: cast(Array, as_labels(values))))
+        notes += (f"{label.name} taken as label, since the classification is the same everywhere",)
+    else:
+        label = None
     if "normals" in extras:
         held = np.bitwise_or.reduce(records["bytes"][:: len(records) // BLOCK + 1], axis=0)  # (R,) of some records
         if header.kind < NEW_FORMAT:
@@ -96,16 +105,27 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
         has_normals = any(held[each.start : each.stop].any() for each in header.normals)
         if set(extras) >= set(EXTRAS):
             others = [Dimension(name, start, stop, "") for name, start, stop, kinds in OTHERS if header.kind in kinds]
-            others += [each for each in header.extra if each not in header.normals]
+            others += [each for each in header.extra if each not in (*header.normals, label)]
             notes += left_out([each.name for each in others if held[each.start : each.stop].any()], ())
     return Contents(
         cast(Array, Rows(records["xyz"], lambda xyz: xyz * scale + offset)),
         normals=cast(Array, Rows(records["normals"], unit_or_zero)) if has_normals else None,
         colors=colors,
-        labels=cast(Array, Rows(labels, lambda byte: byte & bits)) if "labels" in extras else None,
+        labels=labels if "labels" in extras else None,
         intensity=records["intensity"] if "intensity" in extras else None,
         notes=notes,
     )
+
+
+def _is_one(classes: Array) -> bool:
+    """Whether they are the same number at all points, as where nothing was classified."""
+    return all((classes[start : start + BLOCK] == classes[:1]).all() for start in range(0, len(classes), BLOCK))
+
+
+def _are_labels(column: Array) -> bool:
+    """Whether they are whole numbers, and not the same at all points."""
+    blocks = (column[start : start + BLOCK] for start in range(0, len(column), BLOCK))
+    return not _is_one(column) and all(as_labels(block) is not None for block in blocks)
 
 
 def _behind(file: BinaryIO, header: Header, xyz: Array) -> tuple[str, ...]:
@@ -155,7 +175,8 @@ def _header(file: BinaryIO, size: int) -> Header:
     elif not _has_more(data, minor):
         behind = there - count * record
     extra = _extra(_described(file, length, start, EXTRA_BYTES, MOST_EXTRA * EXTRA.size), RECORDS[kind], record)
-    return Header(packed, kind, record, count, start, scale, offset, laszip, behind, extra, _normals(extra))
+    more = _normals(extra), _label(extra)
+    return Header(packed, kind, record, count, start, scale, offset, laszip, behind, extra, *more)
 
 
 def _has_more(data: bytes, minor: int) -> bool:
@@ -197,6 +218,13 @@ def _normals(extra: list[Dimension]) -> list[Dimension]:
     return three if are_one else []
 
 
+def _label(extra: list[Dimension]) -> Dimension | None:
+    """The first plain number that is named as a label, as CloudCompare writes a scalar field `label`."""
+    names = ["x", "y", "z", *(each.name for each in extra)]  # as `places` wants them
+    named = [extra[place - 3] for place in places(names, ("labels",)).get("labels", ())]
+    return next((each for each in named if each.kind), None)
+
+
 def _mapped(file: BinaryIO | Any, header: Header, start: int) -> Array:
     """(N,) records of xyz, intensity, class, all their bytes and, where there are, colours and normals."""
     fields: dict[str, tuple[Any, int]] = {
@@ -209,6 +237,8 @@ def _mapped(file: BinaryIO | Any, header: Header, start: int) -> Array:
         fields["rgb"] = (("<u2", 3), COLORS[header.kind])
     if header.normals:
         fields["normals"] = ((header.normals[0].kind, 3), header.normals[0].start)
+    if header.label:
+        fields["label"] = (header.label.kind, header.label.start)
     formats, offsets = zip(*fields.values(), strict=True)
     kind = np.dtype({"names": [*fields], "formats": formats, "offsets": offsets, "itemsize": header.record})
     if not header.points:
