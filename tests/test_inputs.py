@@ -4,10 +4,12 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
-from pointnet import PointNetClassifier, predict
+from pointnet import PointNetClassifier, embed, label_points, load_model, predict
 from pointnet.datasets import PointCloudFileError
 from pointnet.inference.inputs import find_files
+from pointnet.models import DEFAULTS
 from tests.helpers import ROOT, SMALL, described
 
 CHAIR = ROOT / "data" / "samples" / "files" / "chair.off"
@@ -100,3 +102,11 @@ def test_folders_and_patterns_are_the_files_they_name_once_each(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: holds no file of points"):
         found("empty")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_of_another_dtype_is_refused_in_one_line(dtype):
+    for task, ask in (("classification", predict), ("classification", embed), ("part", label_points)):
+        model = load_model(DEFAULTS[task]).to(dtype)
+        with pytest.raises(ValueError, match=f"the model must be float32, got {dtype}; give model.float()"):
+            ask(np.random.default_rng(0).normal(size=(50, 3)), model=model)

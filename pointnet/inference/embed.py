@@ -17,7 +17,7 @@ from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, SceneSegmenter, load_model, pool_chunks
 from pointnet.points.read import PointCloudFileError, check_drawing
 
-from .inputs import Source, Sources, answers_of, path_of
+from .inputs import Source, Sources, answers_of, check_dtype, path_of
 from .judge import BATCH_POINTS, clouds_together
 from .predict import reader
 
@@ -69,6 +69,7 @@ def with_encoder(model: AnyPath | PointNetModel | None) -> PointNetModel:
         raise ValueError("a network of scenes sees blocks of them, so it has no feature of a whole cloud")
     if not isinstance(network, PointNetModel):
         raise ValueError(f"a {type(network).__name__} has no encoder whose features could be taken")
+    check_dtype(network)
     return network
 
 

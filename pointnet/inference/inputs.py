@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ def as_model(model: Any, *tasks: str) -> Any:
     """The model itself, the one of this name or folder, or for None the shipped one of the first task.
 
     Raises:
-        ValueError: there is none, or it was trained for another task than these.
+        ValueError: there is none, it was trained for another task than these, or it is not float32.
     """
     name = "the model"
     if isinstance(model, nn.Module) and not isinstance(model, Pretrained):
@@ -42,7 +43,15 @@ def as_model(model: Any, *tasks: str) -> Any:
         raise ValueError(f"{name} is for the task {task}, not {' or '.join(tasks)}")
     if not model.classes:
         raise ValueError(f"{name} has no names for its {model.num_outputs} classes; train it, then set model.classes")
+    check_dtype(model)
     return model
+
+
+def check_dtype(model: nn.Module) -> None:
+    """ValueError unless the weights are float32, as points of files and arrays become."""
+    dtype = next(model.parameters()).dtype
+    if dtype != torch.float32:
+        raise ValueError(f"the model must be float32, got {dtype}; give model.float()")
 
 
 def answers_of(source: Sources, answer_each: Callable[[Sequence[Source]], Iterable[T | PointCloudFileError]]) -> Any:
