@@ -98,3 +98,16 @@ def test_the_transforms_of_torch_func_give_what_cloud_after_cloud_gives(kind):
     points = x.clone().requires_grad_()
     (wanted,) = torch.autograd.grad(network(points).sum(), points)
     torch.testing.assert_close(turned, wanted.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_norms_may_be_in_single_precision_where_all_else_is_half(dtype):
+    network, x = FAMILY["pointnet"]().to(dtype), torch.randn(4, 3, 60).to(dtype)
+    for norm in (each for each in network.modules() if isinstance(each, nn.BatchNorm1d)):
+        norm.float()
+    for layers in (network.encoder.mlp2[:1], network.encoder.feature_tnet.mlp):
+        features = torch.randn(4, 8, 60).to(dtype)
+        pooled, wanted = layers.max_pool(features), layers(features).max(2).values
+        assert pooled.dtype == wanted.dtype == dtype
+        torch.testing.assert_close(pooled, wanted, rtol=0, atol=0.05)
+    assert network(x).dtype == dtype

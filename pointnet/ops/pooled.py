@@ -106,7 +106,7 @@ def normalize(z: Tensor, norm: nn.BatchNorm1d, moments_of_all: Callable[[], tupl
     y = (z - mean.to(z.dtype)) * (variance + norm.eps).rsqrt().to(z.dtype)
     if norm.weight is not None:
         y = y * norm.weight
-    return y if norm.bias is None else y + norm.bias
+    return (y if norm.bias is None else y + norm.bias).to(z.dtype)  # a norm may be in float32 beside half
 
 
 def statistics(
