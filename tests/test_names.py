@@ -290,3 +290,12 @@ def test_commands_say_what_was_taken_for_what_and_take_columns(capsys, tmp_path)
     assert len(capsys.readouterr().out.splitlines()) == 2
     for command in ("predict", "show"):
         assert "no column 'q'" in error_of(capsys, command_line.main, [command, str(path), "--columns", "x,y,z,q"])
+
+
+def test_x_y_and_z_in_different_units_are_refused(tmp_path):
+    rows = text_of(XYZ, ",")
+    for names in ("X [m],Y (meters),Z_m", "X(East),Y(North),Z(Up)", "x (m),y (m),z"):
+        assert_holds(read_cloud(written(tmp_path, "a.csv", f"{names}\n{rows}")), {})
+    for names in ("X [mm],Y [mm],Z [m]", "x_cm,y_cm,z_m", "Easting (m),Northing (m),Elevation (ft)"):
+        with pytest.raises(PointCloudFileError, match=r"has x, y and z in different units \('.*' and '.*'\); give"):
+            read_cloud(written(tmp_path, "a.csv", f"{names}\n{rows}"))

@@ -8,7 +8,7 @@ from ..errors import Refusal
 from .by_numbers import ENOUGH, recognised
 from .column import FEW, has_few
 from .contents import EXTRAS, Array, Contents, Extras
-from .names import COLUMNS, left_out, places
+from .names import COLUMNS, check_units, left_out, places
 from .values import as_labels, as_unit_colors, depth_note, unpacked_colors
 
 
@@ -20,12 +20,13 @@ def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Ite
             What is not used is mentioned in a note, if all extras are wanted.
 
     Raises:
-        Refusal: no x, y and z.
+        Refusal: no x, y and z, or in different units.
     """
     names = list(columns)
     found, every = places(names, extras), names if every is None else list(every)
     if not found:
         raise Refusal(f"names no columns x, y and z, only {', '.join(sorted(names)[:8]) or 'none'}")
+    check_units(names[i] for i in found["points"])
     notes: tuple[str, ...] = ()
     if several := found.get("labels", ())[1:]:
         likeliest = found["labels"][0]

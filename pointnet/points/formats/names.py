@@ -25,6 +25,9 @@ SKIPPED = "_"
 UNIT = re.compile(
     r"(?<![a-z])(?:in|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{](?![xyzrgb][)\]}])[^)\]}]*[^)\]}\d][^)\]}]*[)\]}]"
 )
+AT_END = re.compile(r"[_\W](mm?|cm|km|ft|feet|inch(?:es)?|met(?:er|re)s?|deg(?:rees?)?)\W*$")
+SAME_UNIT = {"meter": "m", "meters": "m", "metre": "m", "metres": "m", "feet": "ft", "inches": "inch"}
+SAME_UNIT |= {"degree": "deg", "degrees": "deg"}
 # Patterns of a name's letters in lower case, without units: "Pos. X [m]" is posx, "P[x]" px, "Points:0" points and 0.
 POINT = "(?:points?|pts?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p)"
 PLACE = "cart(?:esian)?|world|local|global|map|grid|lidar|cent(?:er|re|roid)|axis|field|scalar|values?|utm"
@@ -189,6 +192,17 @@ def check_count(names: Sequence[str], count: int) -> None:
     """Raises Refusal where a table has another count of columns than are named by hand."""
     if len(names) != count:
         raise Refusal(f"has {count} columns, but columns names {len(names)}: {','.join(names)}")
+
+
+def check_units(names: Iterable[str]) -> None:
+    """Raises Refusal where the names of x, y and z end with different units, such as "X [mm]" and "Z [m]"."""
+    found = {}
+    for name in names:
+        if match := AT_END.search(name[:LONGEST_NAME].lower()):
+            found.setdefault(SAME_UNIT.get(match[1], match[1]), name.strip())
+    if len(found) > 1:
+        one, other, *_ = map(quoted, found.values())
+        raise Refusal(f"has x, y and z in different units ({one} and {other}); give all in one unit")
 
 
 def _spelled(name: str) -> tuple[str, str]:
