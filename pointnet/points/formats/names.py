@@ -196,7 +196,7 @@ def check_count(names: Sequence[str], count: int) -> None:
 
 def check_units(names: Iterable[str]) -> None:
     """Raises Refusal where the names of x, y and z end with different units, such as "X [mm]" and "Z [m]"."""
-    found = {}
+    found: dict[str, str] = {}
     for name in names:
         if match := AT_END.search(name[:LONGEST_NAME].lower()):
             found.setdefault(SAME_UNIT.get(match[1], match[1]), name.strip())
