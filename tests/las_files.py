@@ -58,12 +58,14 @@ def las_extra() -> bytes:
 
 
 def las_with(columns: dict[str, np.ndarray], classes: np.ndarray | None = None) -> bytes:
-    """40 points with these numbers (40,) as float32 in extra bytes, and perhaps other classes (40,)."""
+    """The 40 points, over and over, with these numbers (N,) as float32 in extra bytes, and perhaps other classes."""
+    count = len(next(iter(columns.values())))
     described = b"".join(bytes([0, 0, 9, 0]) + name.encode().ljust(188, b"\0") for name in columns)
     between = struct.pack("<2x16sHH32x", b"LASF_Spec", 4, len(described)) + described
-    header = bytearray(las_header(40, 2, 2, SIZES[2] + 4 * len(columns)))
+    header = bytearray(las_header(count, 2, 2, SIZES[2] + 4 * len(columns)))
     struct.pack_into("<I", header, 96, len(header) + len(between))
-    records = np.frombuffer(las()[len(header) :], np.uint8).reshape(40, -1).copy()
+    records = np.frombuffer(las()[len(header) :], np.uint8).reshape(40, -1)
+    records = np.resize(records, (count, records.shape[1]))
     records[:, 15] = records[:, 15] if classes is None else classes
     extra = np.stack([*columns.values()], axis=1).astype("<f4")
     return bytes(header) + between + np.hstack([records, extra.view(np.uint8)]).tobytes()

@@ -56,6 +56,7 @@ PIXELS = np.hstack([ROW // 8 + 3, ROW % 8])
         ([ROW, XY, 0 * ONES, RGB], "_,x,y,z,r,g,b"),
         ([ROW + 1, MAP], "_,x,y,z"),
         ([MAP[MAP[:, 0].argsort()], SMALL_INTENSITY], "x,y,z,intensity"),
+        ([ROW // 9, ROW % 9, ROW % 7, np.where(ROW % 4 > 0, ROW % 4, -100)], "x,y,z,label"),
     ],
 )
 def test_columns_before_x_that_are_no_coordinates_are_skipped_or_refused(tmp_path, table, taken):

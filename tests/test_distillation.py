@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import json
+import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from pointnet.training import fit
 from pointnet.training.checks import dry_run, profile
 from pointnet.training.progress import epoch_order
 from pointnet.training.step import Step
+from pointnet.training.stopping import Stopped
 from pointnet.training.teacher import Teacher, distillation_loss
 from tests.helpers import assert_equal_states, quiet, started, tiny, two_shapes, weights
 
@@ -196,5 +199,20 @@ def test_a_run_goes_on_with_its_own_teacher_wherever_that_is_now(tmp_path, teach
     resumed = parse_command(words).config
     assert resumed == dataclasses.replace(config, teacher=tuple(map(str, moved)))
     fit(resumed, data, resume=True, log=quiet)
+    fit(dataclasses.replace(config, out=str(tmp_path / "unbroken")), data, log=quiet)
+    assert_equal_states(weights(tmp_path / "run"), weights(tmp_path / "unbroken"))
+
+
+def test_a_run_that_is_stopped_while_its_teacher_is_asked_can_go_on(tmp_path, teachers, monkeypatch):
+    def stop(self, x, temperature, before=Teacher.probabilities):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return before(self, x, temperature)
+
+    config, data = tiny(tmp_path / "run", epochs=1, teacher=tuple(teachers)), two_shapes(per_class=8)
+    with monkeypatch.context() as context:
+        context.setattr(Teacher, "probabilities", stop)
+        with pytest.raises(Stopped, match="saved"):
+            fit(config, data, log=quiet)
+    fit(config, data, resume=True, log=quiet)
     fit(dataclasses.replace(config, out=str(tmp_path / "unbroken")), data, log=quiet)
     assert_equal_states(weights(tmp_path / "run"), weights(tmp_path / "unbroken"))

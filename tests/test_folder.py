@@ -286,6 +286,10 @@ def test_names_of_splits_are_no_classes_and_other_spellings_of_them_are_found(tm
     assert (MeshFolder(alone, "test", num_points=16).classes, len(MeshFolder(alone, "test"))) == (("ball", "box"), 4)
     with pytest.raises(PointCloudFileError, match="has no file for its train split"):
         MeshFolder(alone)
+    write_meshes(alone / "val", ("box", "ball"), 2)  # which is not trained on either
+    with pytest.raises(PointCloudFileError, match="has no file for its train split"):
+        MeshFolder(alone)
+    assert len(MeshFolder(alone, "test", num_points=16)) == 4
     half = write_meshes(tmp_path / "half" / "train", count=1).parent
     write_meshes(half / "Test", count=1)
     with pytest.raises(PointCloudFileError, match="no file for its test split.* 2 elsewhere, such as Test/ball"):

@@ -15,6 +15,7 @@ from pointnet.inference import label
 from pointnet.inference.label import label_each
 from pointnet.inference.scenes import label_scene
 from pointnet.points.formats import las as reader
+from pointnet.points.formats.contents import BLOCK
 from pointnet.points.frame import bounds
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from pointnet.points.sampling import seed_of
@@ -174,6 +175,7 @@ def test_extra_bytes_named_as_a_label_count_where_nothing_was_classified(tmp_pat
         ("label", wanted, None, classes, "left out: label"),
         ("label", wanted + 0.5, np.ones(40), np.ones(40), "left out: label"),
         ("label", np.full(40, 3.0), np.ones(40), np.ones(40), "left out: label"),
+        ("label", np.full(40, np.nan), np.ones(40), np.ones(40), "left out: label"),
         ("height", wanted, np.zeros(40), np.zeros(40), "left out: height"),
     ):
         path = written(tmp_path, "a.las", las_with({"time": np.zeros(40), name: column}, its))
@@ -181,6 +183,13 @@ def test_extra_bytes_named_as_a_label_count_where_nothing_was_classified(tmp_pat
         assert (cloud.labels.tolist(), cloud.notes[1:]) == (labels.tolist(), (note,))
         mapped = read_cloud(path, None, mapped=True, extras=("labels",))
         assert mapped.labels[:].tolist() == labels.tolist()
+    many = np.repeat([np.nan, 2.0, 0.0], [3 * BLOCK, 9, 1])  # more than are read at a time have no label
+    path = written(tmp_path, "a.las", las_with({"label": many}, np.zeros(len(many))))
+    wanted = np.nan_to_num(many, nan=-1)
+    assert np.array_equal(read_cloud(path).labels, wanted)
+    mapped = read_cloud(path, None, mapped=True, extras=("labels",))
+    assert np.array_equal(mapped.labels[:], wanted)
+    assert mapped.labels[:9].tolist() == [-1] * 9
 
 
 def notes_of(tmp_path, content: bytes) -> tuple[str, ...]:

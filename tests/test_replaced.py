@@ -1,6 +1,7 @@
 """Networks whose modules were replaced: another norm, an adapter, a pruned weight; against calling their modules."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from pointnet import EdgeNetClassifier, PointNetClassifier, SharedMLP, critical_points
+from pointnet.evaluation.trust import UNUSUAL
 from pointnet.ops import mlp as by_rows_of
 from pointnet.ops import products
-from tests.helpers import trained_looking
+from pointnet.training import fit
+from tests.helpers import SMALL, quiet, tiny, trained_looking, two_shapes
 
 
 class Adapter(nn.Conv1d):
@@ -213,3 +216,15 @@ def test_a_parametrized_weight_is_that_of_the_moment():
         parametrize.register_parametrization(layer.conv, "weight", Doubled())
         other.conv.weight.data.mul_(2)
     assert torch.equal(mlp.max_pool(x), wanted.max_pool(x))
+
+
+def test_a_network_with_another_norm_in_its_head_trains_to_its_end(tmp_path):
+    model = PointNetClassifier(2, **SMALL)
+    model.head[1] = nn.GroupNorm(1, model.head[0].out_features)
+    with pytest.raises(ValueError, match="module 1 is GroupNorm"):
+        model.fold()
+    data = two_shapes(per_class=50)
+    result = fit(tiny(tmp_path, epochs=1, val_fraction=0.45), data, data, model=model, log=quiet)
+    assert result["test"]["count"] == 100
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["preprocessing"]["familiar"]["limits"].keys() == UNUSUAL.keys()

@@ -130,8 +130,14 @@ def test_training_measures_trust_and_the_folder_keeps_it(taught):
 @pytest.mark.parametrize(
     ("junk", "reason"),
     [
-        (lambda generator: np.c_[generator.random((400, 2)), np.zeros(400)], "all its points are in a plane"),
-        (lambda generator: np.outer(generator.random(400), [1, 2, 3]), "all its points are on a line"),
+        (
+            lambda generator: np.c_[generator.random((400, 2)), np.zeros(400)],
+            "flatter than nearly all shapes of the training set",
+        ),
+        (
+            lambda generator: np.outer(generator.random(400), [1, 2, 3]),
+            "thinner than nearly all shapes of the training set",
+        ),
         (lambda generator: generator.normal(size=(400, 3)), "its points fill space, as noise does"),
         (lambda generator: generator.normal(size=(5, 3)), "only 5 different points"),
         (lambda generator: np.eye(3), "only 3 different points"),

@@ -78,7 +78,7 @@ class CachedClouds(NamedTuple):
 
 
 def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, settings: str, root: Path) -> CachedClouds:
-    """`sampler(file)` of each file, one cloud (C, K) or several (n, C, K), with its notes: from the cache, or all made.
+    """`sampler(file)` of each file, one cloud (C, K) or several (n, C, K), with its notes: from the cache, or made.
 
     Args:
         files: all under `root`, in the order of the result, none twice; a folder stands for the files in it.

@@ -60,7 +60,7 @@ class OwnFiles(NamedTuple):
             split: which is opened.
 
         Raises:
-            PointCloudFileError: no file for this split.
+            PointCloudFileError: no file for this split, or for training none but those in val/.
         """
         good, contents = set(readable), contents_of(list(self.found), self.root)
         undrawn = {name: [file for file, its in self.found.items() if its == (name, UNDRAWN)] for name in self.classes}
@@ -70,7 +70,7 @@ class OwnFiles(NamedTuple):
         }
         by_split = sorted(places.items(), key=lambda item: (self.classes.index(item[1][0]), SPLITS.index(item[1][1])))
         files = self._replace(found=dict(by_split), twins=tuple(_twins(self.root, places, good, contents)))
-        if not files.of(split):
+        if all(split != "test" and files.found[file][1] == "val" for file in files.of(split)):
             what = "a set" if self.is_flat else "a class"
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
             hint = "; --test false trains without" if split == "test" else ""
@@ -163,10 +163,8 @@ def _find_files(
 ) -> tuple[list[str], dict[Path, tuple[str, str]]]:
     """The classes, and the class and split of each file, class by class."""
     homes = {home: _class_of(home) for home in _folders(root) if known(home) or _has_split(home)}
-    split = (
-        SPLITS if not homes else SPLITS[:1]
-    )  # root/<split>/<class>/<files>: train/ says so, any where nothing else is
-    by_split = not flat and any(known(folder) for its in split for folder in _folders(root / its))
+    telling = SPLITS[:1] if homes else SPLITS  # root/<split>/<class>/<files>: train/ says so, any where nothing else is
+    by_split = not flat and any(known(folder) for its in telling for folder in _folders(root / its))
     if by_split:
         places = [(_class_of(folder), its, folder) for its in SPLITS for folder in _folders(root / its)]
     else:
@@ -189,8 +187,12 @@ def _find_files(
 def _elsewhere(root: Path, found: Collection[Path]) -> str:
     """How many files there are in other folders, and where the first is; empty if there is none."""
     others = [file for file in files_in(root) if file not in found]
-    names = "folders of splits are named train, val and test"
-    return f"; {len(others):,} elsewhere, such as {_name(others[0], root)}: {names}" if others else ""
+    if not others:
+        return ""
+    folders = others[0].relative_to(root).parts[:-1]
+    misnamed = any(name not in SPLITS and name.casefold() in OF_SPLITS for name in folders)
+    names = ": folders of splits are named train, val and test" if misnamed else ""
+    return f"; {len(others):,} elsewhere, such as {_name(others[0], root)}{names}"
 
 
 def _class_of(folder: Path) -> str:

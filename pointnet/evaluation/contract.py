@@ -113,7 +113,7 @@ class Contract:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the temperature was measured."""
+        """Whether the temperature of a classifier was measured."""
         return self.temperature != 1 or self.familiar is not None
 
     @property

@@ -6,7 +6,7 @@ Both are measured once, on the validation split when training is over, and kept 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from pointnet.points.read import Rows
 
 from .contract import Contract
 
+M = TypeVar("M")
 BATCH = 32
 BINS = 15  # of the calibration error
 LEAST_CLOUDS = 40  # of validation, fewer of which tell nothing
@@ -43,9 +44,10 @@ NEIGHBOURS = 10
 OF_POINTS = {
     "filled": "its points fill space, as noise does",
     "dense": "its points are crowded in few places",
-    "flat": "all its points are in a plane",
-    "thin": "all its points are on a line",
-    "floor": "it seems to stand on a floor or a table, which is labelled too: leave that out",
+    "flat": "flatter than nearly all shapes of the training set",
+    "thin": "thinner than nearly all shapes of the training set",
+    "floor": "more of its points are in one layer at the bottom than of nearly all shapes of the training set; "
+    "if that is a floor or a table, leave it out",
 }
 # The same of a cloud and its logits.
 UNUSUAL = {
@@ -112,16 +114,25 @@ class Usual(NamedTuple):
 
     @classmethod
     def from_json(cls, held: Any) -> Usual:
-        """ValueError unless it is what `_asdict` gives."""
+        """ValueError unless it is what `as_json` gives."""
         try:
             return cls({name: float(held["limits"][name]) for name in OF_POINTS})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the model's 'familiar' is damaged: {error}") from error
 
+    def as_json(self) -> dict[str, Any]:
+        return self._asdict()
+
     def reasons(self, x: Tensor) -> list[list[str]]:
         """What is unusual about each of B clouds (B, C, N)."""
         over = (measures_of_points(x) > torch.tensor([*self.limits.values()], dtype=torch.float64)).tolist()
-        return [[why for why, is_over in zip(OF_POINTS.values(), row, strict=True) if is_over] for row in over]
+        return [self._reasons({name for name, is_over in zip(OF_POINTS, row, strict=True) if is_over}) for row in over]
+
+    @staticmethod
+    def _reasons(over: set[str]) -> list[str]:
+        """What is thin is flat too, and where it lies its points are in one layer."""
+        implied = {"flat", "floor"} if "thin" in over else set()
+        return [why for name, why in OF_POINTS.items() if name in over - implied]
 
 
 def measures(x: Tensor, logits: Tensor, means: Tensor, precision: Tensor) -> Tensor:
@@ -237,6 +248,14 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
     return float((sums[0] - sums[1]).abs().sum() / len(right))
 
 
+def folded_if_it_can(model: M) -> M:
+    """A copy for inference, or the model itself, whose layers may be others than the library's."""
+    try:
+        return model.fold() if hasattr(model, "fold") else model
+    except ValueError:
+        return model
+
+
 @torch.no_grad()
 def measure_trust(
     model: PointNetClassifier, contract: Contract, train: LabelledClouds, val: LabelledClouds, device: torch.device
@@ -245,7 +264,7 @@ def measure_trust(
     shown, val = (_finite(data) for data in (spread(train, PER_CLASS * len(train.classes)), val))
     if len(val) < LEAST_CLOUDS or not len(shown):
         return 1.0, None
-    network = model.to(device).fold() if hasattr(model, "fold") else model.to(device)
+    network = folded_if_it_can(model.to(device))
 
     def scores(x: Tensor) -> Tensor:
         return network(x.to(device)).double().cpu()

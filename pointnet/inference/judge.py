@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import vote
-from pointnet.evaluation.trust import EVEN_CHANCE, Familiar, calibration_error, unfit
+from pointnet.evaluation.trust import EVEN_CHANCE, Familiar, calibration_error, folded_if_it_can, unfit
 from pointnet.models import PointNetClassifier
 
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
@@ -49,7 +49,7 @@ class Judge:
     """A classifier with its contract, and what it says of clouds that are in it."""
 
     def __init__(self, model: PointNetClassifier, contract: Contract, votes: int):
-        self.network, self.contract, self.votes = model.fold(), contract, votes
+        self.network, self.contract, self.votes = folded_if_it_can(model), contract, votes
         self.familiar = None if contract.familiar is None else Familiar.from_json(contract.familiar)
         self.clearly = self.familiar.other_up if self.familiar else float("inf")  # of energies, see `is_surer_than`
 

@@ -55,7 +55,9 @@ def fold_layer(layer: SharedLayer, name: str) -> None:
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError(f"{name}: its norm has no running statistics to fold (track_running_stats=False)")
     if "weight" not in conv._parameters or layer.has_hooks():
-        raise ValueError(f"{name}: its weight is computed by a hook or a parametrization; remove that first")
+        raise ValueError(
+            f"{name}: its weight is computed by a hook, a parametrization or a layer of another kind; remove that first"
+        )
     with torch.no_grad():
         gain = (norm.running_var.double() + norm.eps).rsqrt()
         if norm.weight is not None:

@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from pointnet.ops.masked import has_hooks
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -112,8 +114,11 @@ def _check(layer: nn.Module, wanted: type[nn.Module], what: str = "", **settings
     if not isinstance(layer, wanted):
         raise TypeError(f"{name} must be a {kind}, got {type(layer).__name__}")
     held = {"weight"} if layer.bias is None else {"weight", "bias"}
-    hooked = layer._forward_hooks or layer._forward_pre_hooks
-    if {each for each, _ in layer.named_parameters()} != held or hooked or type(layer).forward is not wanted.forward:
+    if (
+        {each for each, _ in layer.named_parameters()} != held
+        or has_hooks(layer)
+        or type(layer).forward is not wanted.forward
+    ):
         plain = "with weight and bias its parameters and no hook, parametrization or forward of its own"
         raise ValueError(f"{name} must be a plain {kind}, {plain}; got {type(layer).__name__}")
     for setting, value in settings.items():

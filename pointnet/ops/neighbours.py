@@ -11,7 +11,7 @@ DGCNN's released code does about the origin: points whose distances differ by le
 may change places. On a CPU these differ by a hundredth at most: queries whose neighbours are nearer than that rounding
 allows, as in a scan of a street or beside a stray first point, get squared differences. Not so on a GPU, where they
 would be waited for, and in an exported graph, where a difference per channel would be thousands of operators: there
-the first point should not be far from the others. Where points are not numbers, neighbours are any that exist.
+the first point should not be far from the others. Where points are not numbers, neighbours are any of the padded cloud.
 Indices carry no gradient.
 """
 

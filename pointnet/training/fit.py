@@ -160,8 +160,12 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
     if run.epoch < run.config.epochs:
         log(legend(len(val) > 0))
         started = time.perf_counter()
-        for _ in run.ask_teacher():
-            check()
+        try:
+            for _ in run.ask_teacher():
+                check()
+        except Stopped:
+            run.save()
+            raise
         asked = time.perf_counter() - started
     while run.epoch < run.config.epochs:
         try:
@@ -216,7 +220,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
             contract = dataclasses.replace(run.contract, temperature=temperature, familiar=held)
             describe_model(run, contract)
         elif world.writes and run.task.name == "part" and (usual := measure_usual(run.contract, run.train, val)):
-            describe_model(run, dataclasses.replace(run.contract, familiar=usual._asdict()))
+            describe_model(run, dataclasses.replace(run.contract, familiar=usual.as_json()))
     check()
     if len(val) and isinstance(val, LabelledPoints):  # all points now
         scores = evaluate(best, val, run.device, check, world, task=run.task)

@@ -168,7 +168,7 @@ def _check_x(rows: Array, columns: Sequence[Column], width: int) -> None:
     if len(rows) <= MOST_ROWS or len(columns) < 4:
         return
     first, *three = columns[:4]
-    is_small = first.is_small and all(c.whole for c in three) and three[2].low < -1
+    is_small = first.is_small and all(c.whole for c in three) and three[2].low < -1 and not three[2].is_label
     are_open = first.whole and first.values < first.rows and (is_small or not any(c.whole for c in three))
     if are_open and not _is_known_fourth(rows, columns):
         place = "the first" if width == len(columns) else "the first behind a count or a time"

@@ -25,7 +25,7 @@ from .behind import bytes_behind, check_behind, rows_behind
 from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows
 from .names import left_out, places
 from .scan import decoded, quoted
-from .values import as_labels
+from .values import are_whole
 
 HEADER = struct.Struct("<4s20xBB68xHIIBHI20x3d3d")  # of version 1.0, from the signature to the offsets of coordinates
 FIRST_SIZE, NEW_SIZE = 227, 375  # bytes of a header before version 1.4, and of one from there
@@ -94,7 +94,7 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
     bits, label = 255 if header.kind >= NEW_FORMAT else 31, header.label
     labels = cast(Array, Rows(records["class"], lambda byte: byte & bits))
     if "labels" in extras and label and _is_one(labels) and _are_labels(records["label"]):
-        labels = cast(Array, Rows(records["label"], lambda values: cast(Array, as_labels(values))))
+        labels = cast(Array, Rows(records["label"], lambda values: _numbered(values).astype(np.int64)))
         notes += (f"{label.name} taken as label, since the classification is the same everywhere",)
     else:
         label = None
@@ -123,9 +123,15 @@ def _is_one(classes: Array) -> bool:
 
 
 def _are_labels(column: Array) -> bool:
-    """Whether they are whole numbers, and not the same at all points."""
-    blocks = (column[start : start + BLOCK] for start in range(0, len(column), BLOCK))
-    return not _is_one(column) and all(as_labels(block) is not None for block in blocks)
+    """Whether they are whole numbers where there is one, and not the same at all points."""
+    numbered = Rows(column, _numbered)
+    blocks = (numbered[start : start + BLOCK] for start in range(0, len(column), BLOCK))
+    return not _is_one(cast(Array, numbered)) and all(are_whole(block) for block in blocks)
+
+
+def _numbered(column: Array) -> Array:
+    """With -1 in place of NaN, as programs mark points without a label."""
+    return np.where(np.isnan(column), -1, column) if column.dtype.kind == "f" else column
 
 
 def _behind(file: BinaryIO, header: Header, xyz: Array) -> tuple[str, ...]:
