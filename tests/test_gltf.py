@@ -153,6 +153,12 @@ def test_hidden_nodes_and_other_scenes_are_left_out_and_said(tmp_path):
         tree["scenes"] = [{"nodes": nodes} for nodes in scenes]
         cloud = read_cloud(written(tmp_path, "a.gltf", json.dumps(tree).encode()))
         assert (bool((cloud.points[:, 0] > 400).any()), cloud.notes) == (reach, notes)
+    tree["nodes"][1] = {"camera": 0}  # of another scene, which holds nothing that is read
+    tree["scenes"] = [{"nodes": [0]}, {"nodes": [1]}]
+    assert read_cloud(written(tmp_path, "a.gltf", json.dumps(tree).encode())).notes == ()
+    tree["nodes"][0] |= {"extensions": hidden}
+    with pytest.raises(PointCloudFileError, match="no triangles or points in its scene, as its nodes are hidden"):
+        read_cloud(written(tmp_path, "a.gltf", json.dumps(tree).encode()))
 
 
 def test_what_moves_or_repeats_a_mesh_is_applied_or_said(tmp_path):

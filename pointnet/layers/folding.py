@@ -54,7 +54,7 @@ def fold_layer(layer: SharedLayer, name: str) -> None:
         raise ValueError(f"{name}: its norm must be BatchNorm1d to be folded, got {type(norm).__name__}")
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError(f"{name}: its norm has no running statistics to fold (track_running_stats=False)")
-    if "weight" not in conv._parameters or layer.has_hooks():
+    if "weight" not in conv._parameters or layer.must_call_modules():
         raise ValueError(
             f"{name}: its weight is computed by a hook, a parametrization or a layer of another kind; remove that first"
         )

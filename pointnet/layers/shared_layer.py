@@ -51,7 +51,7 @@ class SharedLayer(nn.Module):
         z = self.project(x, context, transform)
         if self.norm is not None:
             z = batch_norm(z, self.norm, mask)
-        if type(self.activation) is nn.ReLU and not stored_as_rows(z) and not self.has_hooks():
+        if type(self.activation) is nn.ReLU and not stored_as_rows(z) and not self.must_call_modules():
             z = z.relu_()  # in place: z is this layer's own, and nothing before it needs its values again
         elif self.activation is not None:
             z = self.activation(z)
@@ -97,9 +97,9 @@ class SharedLayer(nn.Module):
     def is_poolable(self) -> bool:
         """Whether the max can be taken before the norm and the activation."""
         fast = self.dropout is None and is_poolable(self.norm, self.activation)
-        return fast and not has_hooks(self) and not self.has_hooks()
+        return fast and not has_hooks(self) and not self.must_call_modules()
 
-    def has_hooks(self) -> bool:
+    def must_call_modules(self) -> bool:
         """Whether a hook reads or changes the inputs or outputs of the layer's modules, or the convolution is one of
         another kind."""
         others = any(each is not None and has_hooks(each) for each in (self.norm, self.activation))

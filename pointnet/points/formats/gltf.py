@@ -9,7 +9,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -123,14 +123,14 @@ class _Scene:
         notes += [f"copies by {COPIES} left out"] * self.is_copied
         notes += ["hidden nodes left out"] * self.is_hidden
         others = {node for scene in self.tree.get("scenes", []) for node in scene.get("nodes", [])} - {*self._roots()}
-        notes += ["scenes other than the default one left out"] * bool(others)
+        notes += ["scenes other than the default one left out"] * self._have_meshes(others)
         pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]
         meshes = [piece for piece in pieces if piece.faces is not None]
         if meshes and len(meshes) < len(pieces):
             notes.append("points beside the triangles left out")
         pieces = meshes or pieces
         if not pieces:
-            raise Refusal("has no triangles or points in its scene")
+            raise Refusal(f"has no triangles or points in its scene{', as its nodes are hidden' * self.is_hidden}")
         first = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
         faces = [piece.faces + start for piece, start in zip(meshes, first, strict=False) if piece.faces is not None]
         vertices = np.concatenate([piece.vertices for piece in pieces])
@@ -175,6 +175,18 @@ class _Scene:
         if not self.tree.get("nodes"):
             for mesh in self.tree.get("meshes", []):
                 yield from ((primitive, np.eye(4)) for primitive in mesh["primitives"])
+
+    def _have_meshes(self, nodes: Iterable[int]) -> bool:
+        """Whether one of these nodes, or one below them, has a mesh."""
+        waiting, met = [*nodes], set[int]()
+        while waiting:
+            if (index := waiting.pop()) not in met:
+                met.add(index)
+                node = self._item("nodes", index)
+                if "mesh" in node:
+                    return True
+                waiting += node.get("children", [])
+        return False
 
     def _roots(self) -> list[int]:
         if self.tree.get("scenes"):
