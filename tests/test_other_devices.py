@@ -16,7 +16,8 @@ BRANCHES = {  # in ops/ and layers/
     r"\.get\([\w.]+\.device\.type,": '.get("cuda",',  # of a table of sizes
 }
 FILES = "pointnet2 pointnext dgcnn edgenet edges bins pooled".split()
-OF_A_CPU = "what_a_ball_repeats_is_hardly_computed"  # elsewhere what is repeated is computed
+# Elsewhere what is repeated is computed, and no index is looked at.
+OF_A_CPU = "hardly_computed or an_index_of_no_point_is_refused or structure_of_larger_clouds"
 
 
 @pytest.mark.slow
@@ -33,7 +34,7 @@ def test_the_branches_of_other_devices_give_the_same(tmp_path):
             turned += count
         path.write_text(text)
     assert turned >= 20
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"not {OF_A_CPU}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"not ({OF_A_CPU})"]
     command += [f"tests/test_{name}.py" for name in FILES]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_ADDOPTS": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
