@@ -68,6 +68,7 @@ def test_an_analysis_is_repeated_exactly_and_leaves_the_model_as_it_was(analysed
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_errors_on_corrupted_clouds_are_those_of_the_benchmark(analysed, monkeypatch, capsys):
     model, data, _ = analysed
     found = analyse(model, data, corruptions=8).corrupted

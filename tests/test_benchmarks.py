@@ -74,6 +74,7 @@ def test_a_benchmark_checks_equality_and_prints_its_table(module, flags, row, in
     assert re.search(row, printed), printed
 
 
+@pytest.mark.slow
 def test_the_fine_tuning_table_is_of_runs_on_sets_that_it_makes(tmp_path, capsys):
     root = write_text(tmp_path, OWN, {"Tree": [0, 1], "Park bench": [0, 1, 2]}, sizes=(40, 40, 40))
     (root / "synsetoffset2category.txt").write_text("Tree\t01\nBench\t02\n")

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 COUNTS = {"kills": (3, 30), "bits": (20, 200), "disk": (3, 40), "names/terminal": (13, 100), "names/pages": (4, 40)}
 COUNTS |= {"caches": (22, 200), "writers": (4, 40), "pickles": (30, 200)}
 LONG = (
+    "kills/two ranks",
+    "disk/train",
     "disk/show",
     "disk/report",
     "disk/export",
@@ -66,6 +68,7 @@ def test_every_pickle_of_the_campaign_does_what_it_would(tmp_path):
         shutil.rmtree(ran)
 
 
+@pytest.mark.slow
 def test_a_command_that_leaves_half_a_file_on_a_full_disk_is_found_out(monkeypatch):
     def write(path: Path, data: bytes, durable: bool = True) -> None:
         path.write_bytes(data)

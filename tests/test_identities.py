@@ -104,7 +104,7 @@ def test_a_norm_without_running_statistics_cannot_be_folded():
 def test_what_is_not_a_plain_weight_is_refused_and_a_shared_one_is_folded_for_each():
     mlp = SharedMLP([3, 4]).eval()
     torch.nn.utils.parametrizations.weight_norm(mlp[0].conv)
-    with pytest.raises(ValueError, match="computed by a hook or a parametrization"):
+    with pytest.raises(ValueError, match="computed by a hook, a parametrization or a layer"):
         fold_norms(mlp)
     shared = trained_looking(SharedMLP([4, 4, 4]))
     shared[1].conv = shared[0].conv

@@ -254,6 +254,7 @@ def test_the_benchmark_tells_junk_from_shapes(taught, monkeypatch, capsys):
     assert lines[-1].startswith("test: 100.00% right, calibration error 0.0")
 
 
+@pytest.mark.slow
 def test_the_benchmark_asks_about_classes_that_were_held_out(tmp_path, monkeypatch, capsys):
     x = solids(130).points
     data = LabelledClouds(x, torch.arange(len(x)) % 3, ["a", "b", "c"])

@@ -222,6 +222,7 @@ def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weight
     assert_ends_as(broken, whole)
 
 
+@pytest.mark.slow
 def test_what_cannot_start_is_said_once(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.pt").touch()
