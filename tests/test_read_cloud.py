@@ -144,6 +144,37 @@ def test_hdf5_has_data_sets_or_a_table_in_the_file_or_in_one_group(tmp_path, gro
     assert any(each.startswith("left out: about") for each in read_cloud(tmp_path / "a.h5").notes)
 
 
+def packed(tmp_path, x, **attributes):
+    with h5py.File(tmp_path / "packed.nc.h5", "w") as file:
+        file["x"], file["y"], file["z"] = x, POINTS[:, 1], POINTS[:, 2]
+        file["x"].attrs.update(attributes)
+        file.attrs["origin_of_scan"], file.attrs["title"] = [1, 2, 3], "a scan"
+    return read_cloud(tmp_path / "packed.nc.h5", precise=True)
+
+
+def test_packed_hdf5_is_what_its_numbers_stand_for(tmp_path):
+    """CF conventions, section 8.1, as netCDF and xarray write them."""
+    counts = np.array([0, 300, 600, 900], "i2")
+    cloud = packed(tmp_path, counts, scale_factor=0.01, add_offset=np.array([5e5]))
+    np.testing.assert_allclose(cloud.points, POINTS + [5e5, 0, 0], rtol=1e-12)
+    assert cloud.notes == ("left out: origin_of_scan, an attribute",)
+    cloud = packed(tmp_path, counts, scale_factor=0.01, _FillValue=np.int16(300), scaled_by="hand")
+    np.testing.assert_allclose(cloud.points, POINTS[[0, 2, 3]], rtol=1e-12)
+    assert "1 row that is not finite left out" in cloud.notes
+    assert "left out: origin_of_scan, scaled_by of x, an attribute" in cloud.notes
+    cloud = packed(tmp_path, np.array([0, 3, 6, 1e20], "f4"), missing_value=np.float32(1e20))
+    assert np.array_equal(cloud.points, POINTS[:3])
+    for wrong in ({"scale_factor": "one"}, {"add_offset": [1.0, 2.0]}):
+        with pytest.raises(PointCloudFileError, match=f"{next(iter(wrong))} of data set 'x' must be a number"):
+            packed(tmp_path, counts, **wrong)
+    with pytest.raises(PointCloudFileError, match="x, y and z in different units"):
+        with h5py.File(tmp_path / "units.h5", "w") as file:
+            for name, column, unit in zip("xyz", POINTS.T, ("mm", "m", "m"), strict=True):
+                file[name] = column
+                file[name].attrs["units"] = unit
+        read_cloud(tmp_path / "units.h5")
+
+
 def test_precise_keeps_every_digit_of_a_coordinate(tmp_path):
     rows = np.array([[5e5 + 1 / 3, 4e6 + 1 / 7, 1 / 9], [-1e-9, 1e30, 3.0], [1e300, 0, 0]])
     np.save(tmp_path / "far.npy", rows)

@@ -17,7 +17,7 @@ from ..guard import Send, guarded
 from .arrays import from_arrays
 from .behind import bytes_behind
 from .contents import EXTRAS, Budget, Contents, Extras, most_bytes, size_in_memory
-from .names import array_names, known_columns, left_out
+from .names import array_names, check_units, known_columns, left_out
 from .scan import quoted
 
 Shape = Sequence[int | None]
@@ -29,6 +29,10 @@ MOST_FROM_A_BYTE = 1032
 # Filters that HDF5 and h5py bring along (deflate, shuffle, fletcher32, szip, nbit, scaleoffset, LZF); for any other the
 # library would look for a plug-in to load.
 FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+# Attributes of a packed data set (CF conventions 1.11, sections 8.1 and 2.5.1), and words in names of others that move
+# points.
+SCALE, OFFSET, MISSING = "scale_factor", "add_offset", ("_FillValue", "missing_value")
+MOVING = ("scale", "offset", "origin", "shift", "transform")
 
 
 def read_hdf5(
@@ -88,16 +92,23 @@ def send_contents(path: Path, send: Send, extras: Extras) -> Sent:
         group, beside = _group_of_points(file)
         arrays = _arrays(group)
         words = [name for name in group if name not in arrays.values()]
+        moving, units = _moving(file), dict[str, str]()
 
-        def read(name: str) -> np.ndarray:
-            name = arrays.get(name, name)
+        def read(given: str) -> np.ndarray:
+            name = arrays.get(given, given)
             array = _read_array(group, name, budget, kinds="fiubV")
             words.extend(field for field in group[name].dtype.names or () if field not in (array.dtype.names or ()))
-            return array
+            moving.extend(f"{attribute} of {name}" for attribute in _moving(group[name]))
+            if given.lower() in ("x", "y", "z") and isinstance(unit := group[name].attrs.get("units"), str):
+                units[given] = f"{given} [{unit}]"
+            return _unpacked(name, array, group[name].attrs, budget)
 
         contents = from_arrays(list(arrays or group), read, extras)
+        check_units(units.values())
     if set(extras) >= set(EXTRAS):
-        contents = contents.noted(*left_out(beside, ()), *(f"{note}, not numbers" for note in left_out(words, ())))
+        attributes = (f"{note}, an attribute" for note in left_out(moving, ()))
+        words_out = (f"{note}, not numbers" for note in left_out(words, ()))
+        contents = contents.noted(*left_out(beside, ()), *attributes, *words_out)
     fields = contents._asdict().items()
     return list(contents.notes), [_sent(name, part, send) for name, part in fields if isinstance(part, np.ndarray)]
 
@@ -213,3 +224,38 @@ def _read_array(
     if array.dtype.names:  # other fields may be words of any length, stored elsewhere in the file
         array = array.fields(_numbers(array.dtype))
     return np.asarray(array[(slice(None), slice(rows)) if len(array.shape) > 1 else ()])
+
+
+def _moving(holder: Any) -> list[str]:
+    """The names of attributes that seem to say where points are, and that nothing here goes by."""
+    return [
+        name for name in holder.attrs if name not in (SCALE, OFFSET) and any(word in name.lower() for word in MOVING)
+    ]
+
+
+def _unpacked(name: str, array: np.ndarray, attributes: Mapping[str, Any], budget: Budget) -> np.ndarray:
+    """What the numbers of a packed data set stand for: scale_factor n + add_offset, NaN where nothing was measured."""
+    scale, offset = (_number(name, each, attributes) for each in (SCALE, OFFSET))
+    if array.dtype.kind != "f" and scale is None and offset is None:
+        return array
+    if array.dtype.names:
+        raise Refusal(f"table '{name}' is packed by {SCALE} or {OFFSET}, which only a data set of numbers can be")
+    missing = np.zeros(array.shape, bool)
+    for each in MISSING:
+        if (number := _number(name, each, attributes)) is not None:
+            missing |= array == number
+    if scale is None and offset is None and not missing.any():
+        return array
+    budget.charge(f"data set '{name}'", array.size * np.dtype(np.float64).itemsize)
+    numbers = array * np.float64(1 if scale is None else scale) + np.float64(offset or 0)
+    return np.where(missing, np.nan, numbers)
+
+
+def _number(name: str, attribute: str, attributes: Mapping[str, Any]) -> float | None:
+    """An attribute that is one number; None if it is not there."""
+    if attribute not in attributes:
+        return None
+    value = np.asarray(attributes[attribute])
+    if value.size != 1 or value.dtype.kind not in "fiu":
+        raise Refusal(f"{attribute} of data set '{name}' must be a number")
+    return float(value.reshape(-1)[0])
