@@ -156,7 +156,7 @@ def test_packed_hdf5_is_what_its_numbers_stand_for(tmp_path):
     """CF conventions, section 8.1, as netCDF and xarray write them."""
     counts = np.array([0, 300, 600, 900], "i2")
     cloud = packed(tmp_path, counts, scale_factor=0.01, add_offset=np.array([5e5]))
-    np.testing.assert_allclose(cloud.points, POINTS + [5e5, 0, 0], rtol=1e-12)
+    np.testing.assert_allclose(cloud.points, POINTS + np.array([5e5, 0, 0]), rtol=1e-12)
     assert cloud.notes == ("left out: origin_of_scan, an attribute",)
     cloud = packed(tmp_path, counts, scale_factor=0.01, _FillValue=np.int16(300), scaled_by="hand")
     np.testing.assert_allclose(cloud.points, POINTS[[0, 2, 3]], rtol=1e-12)
@@ -167,12 +167,15 @@ def test_packed_hdf5_is_what_its_numbers_stand_for(tmp_path):
     for wrong in ({"scale_factor": "one"}, {"add_offset": [1.0, 2.0]}):
         with pytest.raises(PointCloudFileError, match=f"{next(iter(wrong))} of data set 'x' must be a number"):
             packed(tmp_path, counts, **wrong)
+
+
+def test_hdf5_whose_coordinates_differ_in_units_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, column, unit in zip("xyz", POINTS.T, ("mm", "m", "m"), strict=True):
+            file[name] = column
+            file[name].attrs["units"] = unit
     with pytest.raises(PointCloudFileError, match="x, y and z in different units"):
-        with h5py.File(tmp_path / "units.h5", "w") as file:
-            for name, column, unit in zip("xyz", POINTS.T, ("mm", "m", "m"), strict=True):
-                file[name] = column
-                file[name].attrs["units"] = unit
-        read_cloud(tmp_path / "units.h5")
+        read_cloud(tmp_path / "a.h5")
 
 
 def test_precise_keeps_every_digit_of_a_coordinate(tmp_path):
