@@ -172,6 +172,14 @@ def test_what_moves_or_repeats_a_mesh_is_applied_or_said(tmp_path):
     bent = read_cloud(changed(skin=0), vertices=True)
     np.testing.assert_allclose(plain.points[:, 0] - bent.points[:, 0], 100, atol=1e-4)
     assert bent.notes == ("bones and morphs are not applied: meshes are in their pose at rest",)
+    for node, of_mesh, said in (([0.5], [0], True), ([0], [0.5], False), (None, [0.5], True), (None, [0], False)):
+        tree = json.loads(whole_files.gltf())
+        tree["meshes"][0]["weights"] = of_mesh
+        tree["nodes"] = [{"mesh": 0, **({"weights": node} if node else {})}]
+        tree["scenes"] = [{"nodes": [0]}]
+        for of_tree in (tree, {key: value for key, value in tree.items() if key not in ("nodes", "scenes")}):
+            cloud = read_cloud(written(tmp_path, "c.gltf", json.dumps(of_tree).encode()))
+            assert bool(cloud.notes) == (any(of_mesh) if "nodes" not in of_tree else said)
     copied = read_cloud(changed(extensions={"EXT_mesh_gpu_instancing": {}}))
     assert copied.notes == ("copies by EXT_mesh_gpu_instancing left out",)
     tree = json.loads(whole_files.gltf()) | {"extensionsRequired": ["KHR_materials_unlit", "FOO_bar"]}

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from pointnet.datasets.own_labels import labels_of
 from pointnet.points.formats import scan
 from pointnet.points.read import read_cloud
 from tests import whole_files
@@ -274,3 +275,33 @@ def test_colours_of_faces_of_10_bits_are_taken_as_such_and_this_is_said(tmp_path
     cloud = read_cloud(written(tmp_path, "a.ply", ply(header, b"0 0 0\n1 0 0\n0 1 0\n3 0 1 2 1023 0 0\n")))
     assert cloud.colors.tolist() == [[1, 0, 0]] * len(cloud.points)
     assert cloud.notes == ("colours never exceed 1023, taken as 10 bits",)
+
+
+def test_names_of_groups_solids_and_meshes_that_could_be_labels_are_said(tmp_path):
+    faces = "f 1 2 3\n", "f 1 3 4\n"
+    for between, notes in (
+        ("g leg\n", ("names of groups left out: seat, leg",)),
+        ("g seat\n", ()),
+        ("o b\ng seat\n", ("names of groups left out: seat, b",)),
+    ):
+        path = written(tmp_path, "a.obj", f"{PLAIN}g seat\n{between.join(faces)}")
+        assert read_cloud(path).notes == notes
+        assert read_cloud(path, extras=("colors", "normals")).notes == ()
+    facet = "facet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\n"
+    solids = "".join(f"solid {name}\n{facet}endsolid {name}\n" for name in ("seat", "a leg"))
+    assert read_cloud(written(tmp_path, "a.stl", solids)).notes == ("names of solids left out: seat, a leg",)
+    tree = json.loads(whole_files.gltf())
+    tree["nodes"] = [{"mesh": 0, "name": name} for name in ("seat", "leg")]
+    tree["scenes"] = [{"nodes": [0, 1]}]
+    for names in ("seat", "leg"), ("seat", "seat"):
+        tree["nodes"][1]["name"] = names[1]
+        cloud = read_cloud(written(tmp_path, "a.gltf", json.dumps(tree).encode()))
+        assert sorted(cloud.notes) == (["names of meshes left out: leg, seat"] if names[1] == "leg" else [])
+    with pytest.raises(ValueError, match=r"column or property 'label' \(names of groups left out: seat, leg\)"):
+        labels_of(read_cloud(written(tmp_path, "b.obj", f"{PLAIN}g seat\n{faces[0]}g leg\n{faces[1]}")))
+
+
+def test_a_comment_of_an_obj_may_end_with_the_name_of_a_folder(tmp_path):
+    text = "# made in C:\\models\\\nv 5 5 5 # of D:\\\nv \\\n0 0 0\nv 0 1 0\n"
+    for lines in (text, text.replace("\n", "\r\n")):
+        assert read_cloud(written(tmp_path, "a.obj", lines)).points.tolist() == [[5, 5, 5], [0, 0, 0], [0, 1, 0]]

@@ -280,8 +280,12 @@ def test_stl_is_read_however_it_is_written(tmp_path, name):
     cloud, contents = (read(written(tmp_path, "a.stl", STL[name])) for read in (read_cloud, contents_of))
     wanted = [[(0, 0, 0), (1, 0, 0), (0, 1, 0)], [(1, 1, 0), (1, 0, 0), (0, 1, 0)]]
     assert contents.vertices[contents.faces].tolist() == np.array(wanted).tolist()
-    behind = {"binary with bytes behind": 11, "binary that begins with solid and has bytes behind": 9}.get(name)
-    assert cloud.notes == ((f"{behind} bytes after the last triangle left out",) if behind else ())
+    note = {
+        "binary with bytes behind": "11 bytes after the last triangle left out",
+        "binary that begins with solid and has bytes behind": "9 bytes after the last triangle left out",
+        "two solids": "names of solids left out: a, vertex",
+    }.get(name)
+    assert cloud.notes == ((note,) if note else ())
 
 
 @pytest.mark.parametrize(
@@ -335,3 +339,13 @@ def test_an_off_of_meshlab_has_the_colour_before_the_normal_and_what_no_word_nam
     assert read_cloud(written(tmp_path, "c.off", some.encode())).notes == (
         "colours of faces left out: not every face has one",
     )
+
+
+@pytest.mark.parametrize("far", [1e7, 1e38])
+def test_where_no_point_is_drawn_nothing_sets_the_scale(tmp_path, far):
+    plain = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 1 3 4\nf 2 3 4\n"
+    wanted = read_cloud(written(tmp_path, "a.obj", plain), normalize=True).points
+    for more in ("", "f 5 5 1\n", "f 5 6 7\n"):  # in no face, or in faces without area
+        path = written(tmp_path, "b.obj", f"{plain}v {far:g} 0 0\n{more}v {-far:g} 0 0\nv 0 0 0\n")
+        np.testing.assert_allclose(read_cloud(path, normalize=True).points, wanted, atol=1e-6)
+        np.testing.assert_allclose(read_cloud(path).points, read_cloud(tmp_path / "a.obj").points, atol=1e-6)

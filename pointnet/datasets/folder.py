@@ -117,7 +117,7 @@ def sample_files(
     sampler = partial(sample_file, count=shape[1], features=features, up=up, columns=columns)
     named = f", columns {','.join(columns)}" if columns else ""
     named += f", with {features}" if set(features) - {"normals"} else ""
-    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 3{named}", root)
+    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 4{named}", root)
 
 
 def sample_file(

@@ -21,6 +21,7 @@ from .clouds import UNLABELLED, LabelledPoints
 from .own_files import OwnFiles, whole_objects
 from .releases import read_lines
 
+OF_LABELS = ("not numbers", "labels left out", "names of ")  # what notes of lost labels say
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
 
@@ -64,7 +65,7 @@ def labels_of(cloud: PointCloud) -> NDArray[np.int64]:
         ValueError: it has none, or they are too large.
     """
     if cloud.labels is None:
-        why = "".join(f" ({note})" for note in cloud.notes if "not numbers" in note or "labels left out" in note)
+        why = "".join(f" ({note})" for note in cloud.notes if any(words in note for words in OF_LABELS))
         raise ValueError(f"has no labels: a label for each point is wanted, as a column or property 'label'{why}")
     labels = cloud.labels[:]
     if labels.max() < 0:

@@ -62,7 +62,7 @@ class PartFolder(OwnPoints):
         chosen, by_hand = feature_names(features, normals), named_by_hand(columns)
         shape = len(channel_names(chosen)) + 1, max(num_points, KEPT)
         sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=by_hand)
-        settings = f"own parts, version 1, {chosen}, up={up}, {','.join(by_hand)}"
+        settings = f"own parts, version 2, {chosen}, up={up}, {','.join(by_hand)}"
         how = sampler, shape, settings, "parts.txt", chosen, False, strict, num_points, up, intensity
         super().__init__(files, split, *how)
 

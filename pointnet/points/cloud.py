@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .errors import Refusal
 from .formats.contents import Array, Contents, Extras, Rows
 from .frame import BLOCK, bounds, lossless_type, middle_and_half_extent, rotated_y_up_to_z_up
-from .sampling import draw_on_surface, interpolate, normals_of_faces, unit_or_zero
+from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 Chosen = slice | NDArray[np.integer]
 SOME_ROWS = 10_000  # drawn to see whether most rows are copies of one
@@ -52,8 +52,9 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     Raises:
         Refusal: no finite point or face, nothing but zeros, too few points, or coordinates too large for float32.
     """
-    whole: Any = contents.vertices
     is_mesh = contents.faces is not None
+    contents = _without_loose(_finite_mesh(contents)) if is_mesh else contents
+    whole: Any = contents.vertices
     valid, zeros = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
         valid, notes = _valid_rows(whole, valid, 0 if drawing.any_zeros else zeros)
@@ -163,7 +164,6 @@ def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:
 def _sampled(mesh: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     """Points drawn from a mesh by area, each with its face's normal if those are wanted; what vertices have is mixed by
     their nearness, but the label is the nearest one's."""
-    mesh = _finite_mesh(mesh)
     assert drawing.num_points is not None
     assert mesh.faces is not None
     try:
@@ -212,6 +212,21 @@ def _finite_mesh(mesh: Contents) -> Contents:
         vertices=np.where(finite[:, None], mesh.vertices, 0),
         **{name: values[kept] for name, values in of_faces.items() if values is not None},
     )
+
+
+def _without_loose(mesh: Contents) -> Contents:
+    """The mesh with the vertices of no face that has an area moved to one of such a face: no point is drawn on them, so
+    that they must not set the box by which points are scaled."""
+    assert mesh.faces is not None
+    used = np.zeros(len(mesh.vertices), bool)
+    used[mesh.faces] = True
+    if not used.all():
+        mesh = mesh._replace(vertices=np.where(used[:, None], mesh.vertices, mesh.vertices[used.argmax()]))
+    used[:] = False
+    used[mesh.faces[doubled_areas(mesh.vertices, mesh.faces) > 0]] = True
+    if used.all() or not used.any():
+        return mesh
+    return mesh._replace(vertices=np.where(used[:, None], mesh.vertices, mesh.vertices[used.argmax()]))
 
 
 def vertices_of(mesh: Contents) -> Contents:

@@ -33,7 +33,7 @@ def draw_on_surface(
     Raises:
         ValueError: no face has an area.
     """
-    cumulative = np.cumsum(_doubled_areas(vertices, faces))
+    cumulative = np.cumsum(doubled_areas(vertices, faces))
     if not len(cumulative) or not cumulative[-1] > 0:
         raise ValueError("no face has an area to draw points from")
     # "right", so that no number falls to a face without area; rounding may reach the whole sum.
@@ -76,7 +76,7 @@ def unit_or_zero(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     return units
 
 
-def _doubled_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float64]:
+def doubled_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float64]:
     """Twice the area of each face, times one factor common to all: (F,)."""
     vertices = _scaled(vertices)
     blocks = [crossed(vertices, faces[i : i + BLOCK]) for i in range(0, len(faces), BLOCK)]

@@ -23,6 +23,7 @@ from ..frame import BLOCK, lossless_type
 from .behind import bytes_behind
 from .beside import Folder
 from .contents import EXTRAS, Array, Budget, Contents, Extras
+from .names import of_pieces
 from .polygons import check_indices
 from .scan import MARK, quoted
 from .values import as_unit_colors
@@ -103,6 +104,7 @@ class _Scene:
             raise Refusal(f"needs the extension {quoted(str(unknown[0]))}, which is not read")
         self.is_posed = self.is_copied = False  # whether nodes were met that bend or repeat their mesh
         self.is_hidden = False  # whether a node was met that is not shown
+        self.names = list[str]()  # of the nodes whose meshes were met, or of these
         materials = [material.get("pbrMetallicRoughness", {}) for material in self.tree.get("materials", [])]
         self.is_tinted = any("baseColorFactor" in described for described in materials)
         self.binary, self.folder = binary, folder
@@ -122,6 +124,7 @@ class _Scene:
         notes += ["bones and morphs are not applied: meshes are in their pose at rest"] * self.is_posed
         notes += [f"copies by {COPIES} left out"] * self.is_copied
         notes += ["hidden nodes left out"] * self.is_hidden
+        notes += of_pieces("meshes", self.names) if "labels" in extras else ()
         others = {node for scene in self.tree.get("scenes", []) for node in scene.get("nodes", [])} - {*self._roots()}
         notes += ["scenes other than the default one left out"] * self._have_meshes(others)
         pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]
@@ -166,14 +169,18 @@ class _Scene:
                 self.is_hidden = True
                 continue
             pose = above @ _pose(node)
-            self.is_posed |= "skin" in node or "weights" in node
+            mesh = self._item("meshes", node["mesh"]) if "mesh" in node else {}
+            self.is_posed |= "skin" in node or any(node.get("weights", mesh.get("weights", ())))
             self.is_copied |= COPIES in node.get("extensions", {})
             waiting += [(child, pose) for child in node.get("children", [])]
             if "mesh" in node:
+                self.names.append(str(node.get("name", mesh.get("name", ""))))
                 pose = np.eye(4) if "skin" in node else pose  # as the standard says: its joints move it
-                yield from ((primitive, pose) for primitive in self._item("meshes", node["mesh"])["primitives"])
+                yield from ((primitive, pose) for primitive in mesh["primitives"])
         if not self.tree.get("nodes"):
             for mesh in self.tree.get("meshes", []):
+                self.is_posed |= any(mesh.get("weights", ()))
+                self.names.append(str(mesh.get("name", "")))
                 yield from ((primitive, np.eye(4)) for primitive in mesh["primitives"])
 
     def _have_meshes(self, nodes: Iterable[int]) -> bool:

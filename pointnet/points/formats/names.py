@@ -133,13 +133,22 @@ def left_out(names: Sequence[str], used: Iterable[int]) -> tuple[str, ...]:
     """A note that lists the names at all other places; none if there is nothing to mention."""
     used = set(used)
     others = [name for i, name in enumerate(names) if i not in used and _spelled(name)[0] not in NEVER_MISSED]
-    if not others:
-        return ()
-    listed = [quoted(name.strip())[1:-1] for name in others[:MOST_LISTED]]
+    return (f"left out: {_listed(others)}",) if others else ()
+
+
+def of_pieces(what: str, names: Iterable[str]) -> tuple[str, ...]:
+    """A note that lists the names of a file's pieces, which some mean as labels; none of fewer than two names."""
+    several = [*dict.fromkeys(filter(None, map(str.strip, names)))]
+    return (f"names of {what} left out: {_listed(several)}",) if len(several) > 1 else ()
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of these names, and how many more there are."""
+    listed = [quoted(name.strip())[1:-1] for name in names[:MOST_LISTED]]
     while len(listed) > 1 and sum(map(len, listed)) > LONGEST_LIST:
         listed.pop()
-    more = f" and {len(others) - len(listed)} more" if len(others) > len(listed) else ""
-    return (f"left out: {', '.join(listed)}{more}",)
+    more = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+    return f"{', '.join(listed)}{more}"
 
 
 def counting(names: Sequence[str]) -> int | None:

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..errors import Refusal
 from .contents import EXTRAS, Array, Budget, Contents, Extras
+from .names import of_pieces
 from .polygons import ROW, Polygons, with_faces
-from .scan import blocks_of_lines, numbers, quoted, unix_lines, words_per_line
+from .scan import blocks_of_lines, decoded, numbers, quoted, unix_lines, words_per_line
 from .values import as_unit_colors
 
 VERTEX = re.compile(rb"^[ \t]*v[ \t]+(.*)", re.MULTILINE)
@@ -21,14 +22,18 @@ FACE = re.compile(rb"^[ \t]*f[ \t]+(.*)", re.MULTILINE)
 NAMED = re.compile(rb"-?\d+/-?\d*/")  # what precedes the normal of a corner
 MATERIAL = re.compile(rb"^[ \t]*(?:usemtl|mtllib)\b", re.MULTILINE)
 CURVE = re.compile(rb"^[ \t]*(?:l|curv2?|surf)[ \t]", re.MULTILINE)
+GROUP = re.compile(rb"^[ \t]*[go][ \t]+(\S[^\n\r]{0,99})", re.MULTILINE)
 PAINT = re.compile(rb"^#MRGB[ \t]+([0-9a-fA-F]+)", re.MULTILINE)
+PATH = re.compile(rb"(#[^\n]*?)[\\\r]+\n")
 NONE = np.empty((0, 3))
 KIND = re.compile(rb"^[ \t]*(vn?|f)[ \t]", re.MULTILINE)
 
 
 def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
     """An OBJ file's vertices and triangles; a vertex has the sum of the normals that faces give it."""
-    data = re.sub(rb"\\\r?\n", b" ", unix_lines(data))
+    data = unix_lines(data)
+    if b"\\" in data:  # a line goes on in the next, but for comments, which may end with the name of a folder
+        data = re.sub(rb"\\\r?\n", b" ", PATH.sub(rb"\1\n", data))
     points, paint, count, given, colored = bytearray(), bytearray(), 0, 0, 0  # a bytearray grows in place
     normals, colors, corners, sizes, named, budget = [NONE], [NONE], [], [], [], Budget(len(data))
     for block in blocks_of_lines(data):
@@ -60,6 +65,8 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
     is_mesh = len(polygons.corners) > 0
     if CURVE.search(data):
         contents = contents.noted("lines, curves and curved surfaces left out")
+    if "labels" in extras:
+        contents = contents.noted(*of_pieces("groups", map(decoded, dict.fromkeys(GROUP.findall(data)))))
     if given:
         contents = _with_normals(contents, np.concatenate(normals), np.concatenate(named), polygons.corners)
     return with_faces(contents, polygons, extras, budget, counted_from=1) if is_mesh else contents

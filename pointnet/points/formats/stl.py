@@ -11,7 +11,8 @@ import numpy as np
 from ..errors import Refusal
 from .behind import bytes_behind
 from .contents import EXTRAS, Array, Contents, Extras
-from .scan import blocks_of_lines, numbers, unix_lines
+from .names import of_pieces
+from .scan import blocks_of_lines, decoded, numbers, unix_lines
 
 HEADER = 84
 RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
@@ -22,6 +23,7 @@ NAME = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 END = re.compile(rb"^[ \t]*end[ \t]*solid\b.*\n?", re.IGNORECASE | re.MULTILINE)
+SOLID = re.compile(rb"^[ \t]*solid[ \t]+(\S[^\n]{0,99})", re.IGNORECASE | re.MULTILINE)
 VERTEX = re.compile(rb"\bvertex[ \t]+([^ \t\n]+[ \t]+[^ \t\n]+[ \t]+[^ \t\n]+)", re.IGNORECASE)
 
 
@@ -34,6 +36,8 @@ def parse_stl(data: bytes, extras: Extras = EXTRAS) -> Contents:
     if is_text and declared != there:
         text = unix_lines(data)
         corners = _text_corners(text)
+        if "labels" in extras:
+            notes += of_pieces("solids", map(decoded, dict.fromkeys(SOLID.findall(text))))
         if ends := [end.end() for end in END.finditer(text)]:
             notes += bytes_behind(text[ends[-1] :], "solid")
     elif len(data) >= HEADER and declared <= there:
