@@ -339,13 +339,3 @@ def test_an_off_of_meshlab_has_the_colour_before_the_normal_and_what_no_word_nam
     assert read_cloud(written(tmp_path, "c.off", some.encode())).notes == (
         "colours of faces left out: not every face has one",
     )
-
-
-@pytest.mark.parametrize("far", [1e7, 1e38])
-def test_where_no_point_is_drawn_nothing_sets_the_scale(tmp_path, far):
-    plain = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 1 3 4\nf 2 3 4\n"
-    wanted = read_cloud(written(tmp_path, "a.obj", plain), normalize=True).points
-    for more in ("", "f 5 5 1\n", "f 5 6 7\n"):  # in no face, or in faces without area
-        path = written(tmp_path, "b.obj", f"{plain}v {far:g} 0 0\n{more}v {-far:g} 0 0\nv 0 0 0\n")
-        np.testing.assert_allclose(read_cloud(path, normalize=True).points, wanted, atol=1e-6)
-        np.testing.assert_allclose(read_cloud(path).points, read_cloud(tmp_path / "a.obj").points, atol=1e-6)

@@ -124,3 +124,13 @@ def test_a_mesh_alone_gives_as_many_points_as_are_asked_of_meshes():
     sizes = [len(read_cloud(FILES / name, mesh_points=77).points) for name in ("chair.off", "stool.xyz")]
     assert sizes == [77, 1024]
     assert len(read_cloud(FILES / "chair.off", 5, mesh_points=77).points) == 5
+
+
+@pytest.mark.parametrize("far", [1e7, 1e38])
+def test_where_no_point_is_drawn_nothing_sets_the_scale(tmp_path, far):
+    plain = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 1 3 4\nf 2 3 4\n"
+    wanted = read_cloud(written(tmp_path, "a.obj", plain), normalize=True).points
+    for more in ("", "f 5 5 1\n", "f 5 6 7\n"):  # in no face, or in faces without area
+        path = written(tmp_path, "b.obj", f"{plain}v {far:g} 0 0\n{more}v {-far:g} 0 0\nv 0 0 0\n")
+        np.testing.assert_allclose(read_cloud(path, normalize=True).points, wanted, atol=1e-6)
+        np.testing.assert_allclose(read_cloud(path).points, read_cloud(tmp_path / "a.obj").points, atol=1e-6)

@@ -217,16 +217,15 @@ def _finite_mesh(mesh: Contents) -> Contents:
 def _without_loose(mesh: Contents) -> Contents:
     """The mesh with the vertices of no face that has an area moved to one of such a face: no point is drawn on them, so
     that they must not set the box by which points are scaled."""
-    assert mesh.faces is not None
-    used = np.zeros(len(mesh.vertices), bool)
-    used[mesh.faces] = True
-    if not used.all():
-        mesh = mesh._replace(vertices=np.where(used[:, None], mesh.vertices, mesh.vertices[used.argmax()]))
-    used[:] = False
-    used[mesh.faces[doubled_areas(mesh.vertices, mesh.faces) > 0]] = True
-    if used.all() or not used.any():
-        return mesh
-    return mesh._replace(vertices=np.where(used[:, None], mesh.vertices, mesh.vertices[used.argmax()]))
+    vertices, faces = mesh.vertices, mesh.faces
+    assert faces is not None
+    for has_area in (False, True):  # a far one in no face would hide the areas of the others
+        named = faces[doubled_areas(vertices, faces) > 0] if has_area else faces
+        used = np.zeros(len(vertices), bool)
+        used[named] = True
+        if used.any() and not used.all():
+            vertices = np.where(used[:, None], vertices, vertices[used.argmax()])
+    return mesh._replace(vertices=vertices)
 
 
 def vertices_of(mesh: Contents) -> Contents:

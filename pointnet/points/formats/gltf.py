@@ -102,13 +102,13 @@ class _Scene:
             raise Refusal(f"is compressed with {min(packed)}, which is not read")
         if unknown := [name for name in self.tree.get("extensionsRequired", []) if not HARMLESS.match(str(name))]:
             raise Refusal(f"needs the extension {quoted(str(unknown[0]))}, which is not read")
-        self.is_posed = self.is_copied = False  # whether nodes were met that bend or repeat their mesh
-        self.is_hidden = False  # whether a node was met that is not shown
+        if not self.tree.get("nodes"):  # then all meshes are the scene
+            self.tree |= {"nodes": [{"mesh": i} for i in range(len(self.tree.get("meshes", [])))], "scenes": []}
+        self.is_posed = self.is_copied = self.is_hidden = False  # whether such nodes were met
         self.names = list[str]()  # of the nodes whose meshes were met, or of these
         materials = [material.get("pbrMetallicRoughness", {}) for material in self.tree.get("materials", [])]
         self.is_tinted = any("baseColorFactor" in described for described in materials)
-        self.binary, self.folder = binary, folder
-        self.file_size = file_size
+        self.binary, self.folder, self.file_size = binary, folder, file_size
         self.buffers: dict[int, bytes] = {}
 
     def contents(self, extras: Extras) -> Contents:
@@ -177,11 +177,6 @@ class _Scene:
                 self.names.append(str(node.get("name", mesh.get("name", ""))))
                 pose = np.eye(4) if "skin" in node else pose  # as the standard says: its joints move it
                 yield from ((primitive, pose) for primitive in mesh["primitives"])
-        if not self.tree.get("nodes"):
-            for mesh in self.tree.get("meshes", []):
-                self.is_posed |= any(mesh.get("weights", ()))
-                self.names.append(str(mesh.get("name", "")))
-                yield from ((primitive, np.eye(4)) for primitive in mesh["primitives"])
 
     def _have_meshes(self, nodes: Iterable[int]) -> bool:
         """Whether one of these nodes, or one below them, has a mesh."""
