@@ -101,6 +101,23 @@ def check_regular(path: AnyPath) -> None:
         raise OSError(errno.EINVAL, f"is {kind}, not a file", os.fspath(path))
 
 
+def check_apart(written: Iterable[AnyPath], read: Iterable[AnyPath]) -> None:
+    """ValueError if a file that will be written is one of those that are read, by whatever name."""
+    sources = {found for path in read if (found := _identity(path))}
+    for path in written:
+        if _identity(path) in sources:
+            raise ValueError(f"{path}: is one of the files to read, and would be written over; choose another --out")
+
+
+def _identity(path: AnyPath) -> tuple[int, int] | None:
+    """What is the same for all names of a file; None if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def read_file(path: AnyPath) -> bytes:
     """The bytes of a file that `check_regular` lets pass. OSError where it cannot be read."""
     check_regular(path)

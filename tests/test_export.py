@@ -285,14 +285,17 @@ def test_the_command_writes_to_out_and_shipped_weights_here(tmp_path, monkeypatc
     [
         (["nowhere"], "nowhere/config.json: no model here"),
         (["run", "--format", "onxx"], "no format 'onxx'; did you mean 'onnx'? (known: onnx, torch)"),
-        (["run", "--format", "torch", "--out", "run/config.json/x"], "run/config.json"),
-        (["run", "--format", "torch", "--out", "run"], "run"),
+        (["run", "--format", "torch", "--out", "run/config.json/x.pt2"], "run/config.json"),
+        (["run", "--format", "torch", "--out", "folder.pt2"], "folder.pt2"),
+        (["run", "--format", "torch", "--out", "x.onnx"], "x.onnx: --out must end in .pt2 with --format torch"),
+        (["run", "--out", "run/model.safetensors"], "model.safetensors: --out must end in .onnx with --format onnx"),
     ],
 )
 def test_a_wrong_word_is_one_line_and_exit_code_2(tmp_path, capsys, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     model = small()
     model.save_pretrained("run")
+    (tmp_path / "folder.pt2").mkdir()
     monkeypatch.setattr(export, "_to_torch", lambda model, metadata: b"new")
     monkeypatch.setattr(export, "_run_torch", lambda content: model)
     files = set(tmp_path.rglob("*"))

@@ -18,6 +18,7 @@ from pointnet.models import (
     Pretrained,
 )
 from pointnet.models.ports import load_port
+from pointnet.models.weights import CONFIG_FILE, WEIGHTS_FILE
 from pointnet.names import printable, say
 from pointnet.points.read import SUFFIXES
 
@@ -28,7 +29,7 @@ def run(flags: Namespace) -> int:
     out = Path(flags.out) if flags.out else file.parent / file.stem
     if out == file:
         raise ValueError(f"{file}: has no suffix to remove; --out must name the folder to write")
-    if (out / "config.json").exists():
+    if any((out / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE)):
         raise ValueError(f"{out}: already holds a model; choose another --out")
     try:
         lines = Path(flags.classes).read_text(encoding="utf-8").splitlines() if flags.classes else []

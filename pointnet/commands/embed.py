@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pointnet.devices import find_device, use_threads
-from pointnet.files import write_atomically
+from pointnet.files import check_apart, write_atomically
 from pointnet.inference.embed import Embedding, embed_each, with_encoder
 from pointnet.inference.inputs import find_files, lines_of_folders
 from pointnet.names import printable, say
@@ -23,6 +23,7 @@ def run(flags: Namespace) -> int:
         raise ValueError(f"{out}: --out must end in .npz")
     device, threads = find_device(flags.device), use_threads(flags.threads)
     files, model = find_files(flags.files), with_encoder(flags.model).to(device)
+    check_apart([out], files)
     found = list[Embedding]()
     for line in lines_of_folders(flags.files):
         say(printable(line), sys.stderr)

@@ -12,7 +12,7 @@ import torch
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
-from pointnet.datasets.catalog import DATASETS_OF, check_dataset, open_dataset
+from pointnet.datasets.catalog import DATASETS_OF, OWN_FILES, check_dataset, open_dataset
 from pointnet.datasets.lines import left_out
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.contract import Contract
@@ -89,7 +89,7 @@ def open_data(flags: Namespace, task: Task, contract: Contract) -> tuple[Labelle
             raise ValueError(f"{flags.run}: its folder does not say what it was trained on; name it: {wanted}")
         config = read_config(flags.run)
         name, root, columns, up = config.dataset, config.root, config.columns, config.up
-    elif name in ("folder", "parts", "scenes", "shapenetpart"):
+    elif name in (*OWN_FILES, "shapenetpart"):
         up = contract.up or ""
     elif name == "packed":
         columns = ""

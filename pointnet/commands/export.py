@@ -15,6 +15,8 @@ def run(flags: Namespace) -> int:
     model, folder = load_model(flags.run), Path(flags.run)
     stem = folder / "model" if folder.is_dir() else folder
     path = Path(flags.out or f"{stem}{SUFFIXES[flags.format]}")
+    if path.suffix != SUFFIXES[flags.format]:  # so that it is no file of the run either
+        raise ValueError(f"{path}: --out must end in {SUFFIXES[flags.format]} with --format {flags.format}")
     largest = export_model(model, path, flags.format)
     sizes = ", ".join(f"({clouds}, {max(points, model.least_points):,})" for clouds, points in SIZES)
     say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, for any number of clouds and points")

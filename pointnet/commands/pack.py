@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from pointnet.datasets import open_dataset
+from pointnet.datasets.catalog import OWN_FILES
 from pointnet.datasets.lines import lines_about
 from pointnet.datasets.packing import Packed, is_unnamed, pack_split
 from pointnet.evaluation.contract import contract_of_data
@@ -15,6 +16,8 @@ SPLITS = ("train", "test")
 def run(flags: Namespace) -> int:
     """Packs both splits; returns 1 where files were skipped."""
     root, out = Path(flags.root), Path(flags.out)
+    if flags.dataset in OWN_FILES and root.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ValueError(f"{out}: is in {root}, where shards would be read as files of the set; choose another folder")
     how = {name: getattr(flags, name) for name in "features up columns block strict download task".split()}
     if flags.dataset == "packed":
         raise ValueError("the data set is packed already; name what it was packed from")

@@ -16,6 +16,7 @@ import torch
 from pointnet.devices import find_device, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, task_of
+from pointnet.files import check_apart
 from pointnet.inference.inputs import as_model, find_files, lines_of_folders
 from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
@@ -112,20 +113,21 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
     how = flags.category, flags.up, flags.num_points, True, flags.columns, flags.vertices
     clouds = label_each(files, cast(Segmenter, model), *how)
+    width, kind, names = max(len(str(file)) for file in files), "parts" if task == "part" else task, output_names(files)
+    written = [out / f"{name}.{kind}.ply" for name in names]
+    check_apart(written, files)
     classes, categories = len(model.classes), Contract.of(model).categories
     labels = f"{classes} parts of {len(categories)} categories" if categories else f"{classes} classes"
     if categories and flags.category:
         labels = f"the parts of {flags.category}"
     yield from wrapped(f"{flags.model or DEFAULTS[task]}: labels points by {labels}; {threads}")
     if task == "part" and flags.category is None:
-        names = ", ".join(categories)
-        yield from wrapped(f"labels are more certain if --category gives the objects' category: {names}")
-    width, kind = max(len(str(file)) for file in files), "parts" if task == "part" else task
-    for file, name, found in zip(files, output_names(files), clouds, strict=True):
+        known = ", ".join(categories)
+        yield from wrapped(f"labels are more certain if --category gives the objects' category: {known}")
+    for file, name, ply, found in zip(files, names, written, clouds, strict=True):
         if isinstance(found, PointCloudFileError):
             yield found
             continue
-        ply = out / f"{name}.{kind}.ply"
         try:
             found.write_ply(ply)
         except OSError as error:
@@ -165,5 +167,5 @@ def output_names(files: Sequence[Path]) -> list[str]:
     """A name for each file in the output folder: its own, or its path below the folder that holds all files, if
     several have that name."""
     above = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
-    named = Counter(file.name for file in files)
-    return [file.name if named[file.name] == 1 else os.path.relpath(file, above) for file in files]
+    named = Counter(file.name.casefold() for file in files)  # which are one name on some disks
+    return [file.name if named[file.name.casefold()] == 1 else os.path.relpath(file, above) for file in files]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from pointnet.datasets.catalog import OWN_FILES
 from pointnet.evaluation.contract import Contract
 from pointnet.models import load_model
 from pointnet.names import check_name
@@ -131,7 +132,7 @@ def as_taught(config: TrainConfig, init: str, given: Mapping[str, Any]) -> Train
         raise ValueError(f"--{taken[0]} is of a new encoder; that of --init has its own; leave it out")
     contract = taught_by(init)
     values: dict[str, Any] = {"num_points": contract.num_points, "rotate": max(config.rotate, contract.rotations)}
-    if given.get("dataset") in ("folder", "parts", "scenes"):
+    if given.get("dataset") in OWN_FILES:
         features = ",".join(WORDS[name] for name in contract.features)
         values |= {"features": features, "up": contract.up or "", "columns": contract.columns, "block": contract.block}
     return dataclasses.replace(config, init=init, **values)

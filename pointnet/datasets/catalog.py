@@ -55,6 +55,8 @@ for _task, _sets in DATASETS_OF.items():
     _sets["packed"] = partial(open_packed, task=_task)
 """The data sets of each task, by name. Each takes root, split and num_points, and some normals or strict."""
 
+OWN_FILES = ("folder", "parts", "scenes")  # whatever files lie in the root
+
 # What --download fetches. ModelNet10 is read from the same HDF5 release as ModelNet40.
 DOWNLOADS = {"modelnet40": ARCHIVES["modelnet40"], "modelnet10": ARCHIVES["modelnet40"]}
 

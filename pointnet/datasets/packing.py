@@ -89,8 +89,7 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     index |= {"samples": [len(rows), buffer.tell(), shard_hash(buffer.getvalue())]}
     index |= {"shards": [shard for _, shard, _, _ in written], "bad": [str(error) for error in data.bad]}
     write_json(out / INDEX, index)
-    for path in set(out.glob("shard-*.npy")) - {out / shard.name for _, shard, _, _ in written}:
-        path.unlink()  # of a call that was stopped, for other clouds
+    remove_others(out, {shard.name for _, shard, _, _ in written})
     whole = sum(shard.size for _, shard, _, _ in written)
     return Packed(len(rows), len(parts), whole, sum(w[2] for w in written), max(w[3] for w in written))
 
@@ -144,6 +143,13 @@ def write_shard(
         write_atomically(path, held[0])
     content, tail = held
     return number, Shard(path.name, len(rows), len(content), shard_hash(content)), tail["half"], tail["moved"]
+
+
+def remove_others(out: Path, names: set[str]) -> None:
+    """Removes shards without these names, of a call for other clouds that was stopped, but no file that is no shard."""
+    for path in out.glob("shard-*.npy"):
+        if path.name not in names and held_shard(path, {}) is not None:
+            path.unlink()
 
 
 def held_shard(path: Path, wanted: dict[str, Any]) -> tuple[bytes, dict[str, Any]] | None:

@@ -1,0 +1,108 @@
+"""What a command reads or finds is not written over, and no output takes another's place."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pointnet import __main__ as command_line
+from pointnet.files import check_apart
+from pointnet.training import fit
+from tests.helpers import ROOT, error_of, quiet, tiny, two_shapes
+from tests.own_points import write_objects, write_yards
+from tests.ports import PortClassifier
+
+FILES = ROOT / "data" / "samples" / "files"
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_refused(capsys, folder: Path, main, words: list[object], message: str) -> None:
+    """In one line with this message, and every file of the folder is as it was."""
+    before = contents(folder)
+    assert message in error_of(capsys, main, [str(word) for word in words])
+    assert {path: content for path, content in contents(folder).items() if path in before} == before
+
+
+@pytest.mark.parametrize("name", ["bowl.npz", "link.npz"])
+def test_features_are_not_written_over_a_file_that_is_read(tmp_path, capsys, name):
+    shutil.copy(FILES / "bowl.npz", tmp_path)
+    (tmp_path / "link.npz").hardlink_to(tmp_path / "bowl.npz")
+    words = ["embed", FILES / "stool.xyz", tmp_path / "bowl.npz", "--out", tmp_path / name]
+    assert_refused(capsys, tmp_path, command_line.main, words, f"{name}: is one of the files to read, and would be")
+
+
+def test_labels_are_not_written_over_a_cloud_that_is_read(tmp_path, capsys):
+    """As where clouds are labelled into their own folder, twice."""
+    shutil.copy(FILES / "stool.xyz", tmp_path)
+    words = ["predict", tmp_path / "stool*", "--task", "part", "--out", tmp_path]
+    assert command_line.main([str(word) for word in words]) == 0
+    capsys.readouterr()
+    assert_refused(capsys, tmp_path, command_line.main, words, "stool.xyz.parts.ply: is one of the files to read")
+    words = ["predict", tmp_path / "stool.xyz", "--task", "part", "--out", tmp_path]
+    assert command_line.main([str(word) for word in words]) == 0, "over labels of an earlier call"
+
+
+def test_files_that_are_not_there_are_apart():
+    check_apart(["none", "nul\0"], ["none", "nul\0"])
+
+
+def test_names_that_differ_in_their_case_have_outputs_of_their_own_on_any_disk(tmp_path):
+    for name in ("a/Stool.xyz", "b/stool.XYZ", "c/other.xyz"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(FILES / "stool.xyz", tmp_path / name)
+    words = ["predict", tmp_path, "--task", "part", "--out", tmp_path / "out"]
+    assert command_line.main([str(word) for word in words]) == 0
+    names = [path.relative_to(tmp_path / "out").as_posix().casefold() for path in (tmp_path / "out").rglob("*.ply")]
+    assert sorted(names) == ["a/stool.xyz.parts.ply", "b/stool.xyz.parts.ply", "other.xyz.parts.ply"]
+
+
+def test_converted_weights_are_not_written_over_those_that_are_read(tmp_path, capsys):
+    file = tmp_path / "model.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in PortClassifier(k=4).state_dict().items()}, file)
+    words = ["convert", file, "--out", tmp_path]
+    assert_refused(capsys, tmp_path, command_line.main, words, "already holds a model; choose another --out")
+
+
+def test_a_run_is_not_begun_over_a_model(tmp_path, capsys):
+    """Of a run whose checkpoint was removed, as it is the larger part, and of a folder that is no run."""
+    out, train = tmp_path / "run", two_shapes(per_class=8)
+    config = tiny(out, epochs=1)
+    fit(config, train, log=quiet)
+    for name in ("checkpoint.pt", "config.yaml"):
+        (out / name).unlink()
+        before = contents(out)
+        with pytest.raises(ValueError, match=r"already holds a model, without the checkpoint\.pt to go on from"):
+            fit(config, train, log=quiet)
+        assert contents(out) == before
+    shutil.copy(out / "model.safetensors", tmp_path)
+    shutil.rmtree(out)
+    fit(dataclasses.replace(config, epochs=2), train, log=quiet)
+    for name in ("checkpoint.pt", "result.json"):  # as of a run that was stopped before its first checkpoint
+        (out / name).unlink()
+    fit(config, train, log=quiet)
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("below", ["", "packed"])
+def test_a_set_of_ones_own_files_is_not_packed_into_itself(tmp_path, capsys, below):
+    """Its shards would be read as its clouds."""
+    root = write_objects(tmp_path / "own")
+    words = ["pack", root, root / below, "--dataset", "parts", "--task", "part", "--num_points", 64]
+    assert_refused(capsys, tmp_path, command_line.main, words, "where shards would be read as files of the set")
+
+
+def test_packing_removes_no_file_of_another_maker(tmp_path):
+    root, out = write_yards(tmp_path / "yards"), tmp_path / "out"
+    (out / "train").mkdir(parents=True)
+    np.save(out / "train" / "shard-7.npy", torch.eye(3).numpy())
+    kept = (out / "train" / "shard-7.npy").read_bytes()
+    words = ["pack", root, out, "--dataset", "scenes", "--task", "scene", "--num_points", 64, "--block", 2]
+    assert command_line.main([str(word) for word in words]) == 0
+    assert (out / "train" / "shard-7.npy").read_bytes() == kept
