@@ -1,5 +1,7 @@
 """Labelled files of one's own as parts and as scenes: what is read, named, split, cut, trained on and labelled."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,35 @@ def test_points_without_a_label_are_left_out_and_counted(tmp_path):
     centred = rows[:, :3] - rows[:, :3].mean(0)  # of all points, as a new file is seen
     wanted = in_order((centred / np.linalg.norm(centred, axis=1).max())[50:], rows[50:, 3])
     np.testing.assert_allclose(in_order(points, labels), wanted, atol=1e-5)
+
+
+def test_labels_that_some_files_lack_or_that_mean_none_are_said(tmp_path):
+    def notes(labels: dict[str, tuple[int, ...]], names: str = "", split: str = "train") -> list[str]:
+        shutil.rmtree(tmp_path / "a", ignore_errors=True)
+        for i, (name, kinds) in enumerate(labels.items()):
+            rows = make_object("pin", i)
+            rows[:, 3] = np.resize(kinds, len(rows))
+            save(tmp_path / "a" / name, rows)
+        if names:
+            (tmp_path / "a" / "parts.txt").write_text(names)
+        return PartFolder(tmp_path / "a", split, num_points=16).notes
+
+    files = [f"pin/train/{i}.txt" for i in range(3)] + ["pin/test/4.txt"]
+    assert notes(dict.fromkeys(files, (0, 1))) == []
+    for split in ("train", "test"):
+        assert notes(dict.fromkeys(files[:3], (0, 1)) | {files[3]: (0, 2)}, split=split) == [
+            "labels that are in no file for training, and never answered: pin: 2",
+            "labels that are in no file for testing: pin: 1",
+            "labels that are in one file alone: pin: 2 in pin/test/4.txt",
+        ]
+    filler = "trained like any other label: {}; if it means that a point has none, write -1"
+    assert notes(dict.fromkeys(files, (0, 1, 255))) == [filler.format(255)]
+    assert notes(dict.fromkeys(files, (0, 200, 255))) == []
+    named = "0 head\n1 shaft\n255 Unlabelled\n7 void\n"
+    lost = "labels that are named, and in no file: void"
+    assert notes(dict.fromkeys(files, (0, 1, 255)), named) == [filler.format("void, Unlabelled"), lost]
+    with pytest.raises(PointCloudFileError, match=r"has label 255, .*name \(0, 1\); a point without a label has -1"):
+        notes(dict.fromkeys(files, (0, 1, 255)), "head\nshaft\n")
 
 
 def test_of_a_large_cloud_the_labelled_points_are_drawn_first(tmp_path):

@@ -271,3 +271,15 @@ def test_show_takes_the_settings_that_a_set_of_ones_own_is_trained_with(tmp_path
     assert heights["z"] < 2.6 < 2.9 < heights["y"], "a yard is 2.5 high, and 3 deep or more"
     assert "give a larger --block" in error_of(capsys, command_line.main, [*words, "0.001"])
     assert "has no colours" in error_of(capsys, command_line.main, [*words, "50", "--features", "rgb"])
+
+
+def test_where_no_file_is_left_for_a_split_it_says_why_the_others_cannot_be_read(tmp_path):
+    for i in range(3):
+        save(tmp_path / "yards" / f"{i}.txt", make_yard(i, 300)[:, :3])
+        save(tmp_path / "folder" / "c" / f"{i}.txt", np.full((4, 3), np.nan))
+    save(tmp_path / "yards" / "3.txt", make_yard(3), "X Y Z I label")
+    wanted = r"has no file for its test split: .*; 3 cannot be read, such as .*/yards/0\.txt: has no labels: "
+    with pytest.raises(PointCloudFileError, match=wanted):
+        SceneFolder(tmp_path / "yards", "test", num_points=16, block=2)
+    with pytest.raises(PointCloudFileError, match=r"3 cannot be read, such as .*/c/0\.txt: has no point whose"):
+        MeshFolder(tmp_path / "folder", "test", num_points=16)

@@ -82,7 +82,7 @@ class MeshFolder(LabelledClouds):
         how = files.root, num_points, chosen, up, named_by_hand(columns)
         whole = files.undrawn or ("intensity" in chosen and intensity is None)  # else the other split is not read
         cached = sample_files(list(files.found) if whole else files.of(split), *how)
-        files = files.drawn(cached.files, split)
+        files = files.drawn(cached.files, split, cached.bad)
         of_split, of_train = set(files.of(split)), set(files.of("train"))
         its_bad = [error for error in cached.bad if error.path in of_split]
         bad = files.bad(cached._replace(bad=its_bad), split, strict)

@@ -52,12 +52,13 @@ class OwnFiles(NamedTuple):
         """Whether there are files whose split is to be drawn."""
         return any(split == UNDRAWN for _, split in self.found.values())
 
-    def drawn(self, readable: Collection[Path], split: str) -> OwnFiles:
+    def drawn(self, readable: Collection[Path], split: str, bad: Sequence[PointCloudFileError] = ()) -> OwnFiles:
         """The files with the split of each, drawn where no folder says it; unreadable ones are for training.
 
         Args:
             readable: the files that can be read, at least all undrawn ones of them.
             split: which is opened.
+            bad: why others cannot be read, for the message.
 
         Raises:
             PointCloudFileError: no file for this split, or for training none but those in val/.
@@ -74,6 +75,7 @@ class OwnFiles(NamedTuple):
             what = "a set" if self.is_flat else "a class"
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
             hint = "; --test false trains without" if split == "test" else ""
+            hint += f"; {len(bad):,} cannot be read, such as {bad[0]}" if bad else ""
             hint += _elsewhere(self.root, self.found)
             raise PointCloudFileError(self.root, f"has no file for its {split} split: {wanted}{hint}")
         return files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pointnet.names import printable
 from pointnet.points.features import SOME_POINTS, Range, channel_names, intensity_scales
 from pointnet.points.formats.scan import quoted
 from pointnet.points.read import PointCloud, PointCloudFileError
@@ -22,6 +23,12 @@ from .own_files import OwnFiles, whole_objects
 from .releases import read_lines
 
 OF_LABELS = ("not numbers", "labels left out", "names of ")  # what notes of lost labels say
+# What stands for no label where there are fewer: the largest number of a byte or of two, and what people type.
+FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
+NO_LABEL = re.compile(
+    r"un-?(?:labell?ed|annotated|classified|assigned|known|defined)|ignored?|void|none|nothing|invalid", re.I
+)
+SHOWN = 5  # labels in a line
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
 
@@ -110,7 +117,7 @@ class OwnPoints(LabelledPoints):
     ):
         cached = cached_clouds(list(files.found), sampler, shape, settings, files.root)
         placed = place_labels(cached.points, cached.files, files.root / names)
-        files = files.drawn(set(cached.files) - placed.bad.keys(), split)
+        files = files.drawn({*cached.files} - placed.bad.keys(), split, [*cached.bad, *placed.bad.values()])
         bad = files.bad(cached, split, strict, placed.bad)
         classes, labels = files.classes, torch.tensor(files.labels(cached.files))
         if by_file:
@@ -118,21 +125,21 @@ class OwnPoints(LabelledPoints):
             place = {file: i for i, file in enumerate(files.found)}
             labels = torch.tensor([place[file] for file in cached.files])
         parts_of = torch.full((len(classes), len(placed.labels.names)), by_file)
-        for row in placed.rows:
-            there = cached.points[row, -1]
-            parts_of[labels[row], torch.from_numpy(np.unique(there[there >= 0])).long()] = True
+        for row, places in placed.met.items():
+            parts_of[labels[row], torch.from_numpy(places)] = True
         super().__init__(torch.from_numpy(cached.points), labels, classes, placed.labels.names, parts_of, num_points)
-        self.root = files.root
-        self.up, self.files, self.channel_names = up, cached.files, channel_names(features)
+        self.root, self.up, self.files, self.channel_names = files.root, up, cached.files, channel_names(features)
+        of = ["" if by_file else f"{classes[label]}: " for label in labels.tolist()]
         self.bad, self.notes, self.file_notes = bad, [*files.notes, *placed.notes], files.notes_on(cached, split)
+        self.notes += _uneven(placed, cached.files, of, set(files.of("test")), files.root)
         self.validation = torch.tensor(files.in_validation(cached.files))
         self.label_numbers = placed.labels.numbers if placed.labels.has_own_numbers else ()
         of_train, of_split = (set(files.of(each)) for each in ("train", split))
         if "intensity" in features:
-            rows = [row for row in placed.rows if cached.files[row] in of_train] or placed.rows
+            rows = [row for row in placed.met if cached.files[row] in of_train] or [*placed.met]
             self.scale_intensity(intensity, cached.points[:, -2][rows, :SOME_POINTS])
             self.notes += intensity_scales(cached.points[:, -2], files.named(cached.files))
-        self.keep(torch.tensor([row for row in placed.rows if cached.files[row] in of_split]))
+        self.keep(torch.tensor([row for row in placed.met if cached.files[row] in of_split]))
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the clouds that `split_validation` gives to validation, whole objects."""
@@ -144,7 +151,7 @@ class Labelled(NamedTuple):
 
     labels: Labels
     bad: dict[Path, PointCloudFileError]  # files with another label than the named ones
-    rows: list[int]  # the clouds of other files that have a labelled point
+    met: dict[int, NDArray[np.int64]]  # the clouds of other files that have a labelled point, and their labels
     notes: list[str]
 
 
@@ -172,7 +179,9 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     for row, (cloud, numbers, file) in enumerate(zip(clouds, met, files, strict=True)):
         if unknown := sorted(set(map(int, numbers)) - {*labels.numbers, UNLABELLED}):
             known = ", ".join(map(str, labels.numbers[:8])) + (" ..." if len(labels.numbers) > 8 else "")
-            bad[file] = PointCloudFileError(file, f"has label {unknown[0]}, which {names.name} does not name ({known})")
+            hint = "; a point without a label has -1" if unknown[0] in FILLERS else ""
+            reason = f"has label {unknown[0]}, which {names.name} does not name ({known}){hint}"
+            bad[file] = PointCloudFileError(file, reason)
             continue
         own = cloud[-1] >= 0
         unlabelled = (cloud[-1] == UNLABELLED) & own
@@ -190,7 +199,47 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     for file in set(files) - bad.keys() - {files[row] for row in rows}:
         bad[file] = PointCloudFileError(file, "none of the points that were drawn has a label")
     share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one), and are left out"
-    return Labelled(labels, bad, [row for row in rows if files[row] not in bad], [share] if without else [])
+    notes = [*([share] if without else []), *_as_if_none(labels, named is not None)]
+    stored = {row: np.unique(clouds[row][-1]) for row in rows if files[row] not in bad}
+    return Labelled(labels, bad, {row: its[its >= 0].astype(np.int64) for row, its in stored.items()}, notes)
+
+
+def _uneven(placed: Labelled, files: Sequence[Path], before: Sequence[str], test: Set[Path], root: Path) -> list[str]:
+    """Lines on labels that no file has, or one alone, or none for training or for testing.
+
+    Args:
+        files: of each cloud.
+        before: of each cloud what precedes the names of its labels.
+        test: the files for testing.
+    """
+    names, have = placed.labels.names, dict[str, set[Path]]()
+    for row, places in placed.met.items():
+        for place in places:
+            have.setdefault(f"{before[row]}{names[place]}", set()).add(files[row])
+    somewhere = {int(place) for places in placed.met.values() for place in places}
+    sides = {name: {file in test for file in files} for name, files in have.items()}
+    both = set().union(*sides.values()) == {True, False}
+    lines = [("labels that are named, and in no file", [name for i, name in enumerate(names) if i not in somewhere])]
+    if both:
+        what = "labels that are in no file for training, and never answered"
+        lines.append((what, [name for name, its in sides.items() if its == {True}]))
+        lines.append(
+            ("labels that are in no file for testing", [name for name, its in sides.items() if its == {False}])
+        )
+    if len(set().union(*have.values())) > 2:
+        one = {name: min(files).relative_to(root).as_posix() for name, files in have.items() if len(files) == 1}
+        lines.append(("labels that are in one file alone", [f"{name} in {file}" for name, file in one.items()]))
+    more = {what: f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "" for what, names in lines}
+    return [f"{what}: {', '.join(map(printable, names[:SHOWN]))}{more[what]}" for what, names in lines if names]
+
+
+def _as_if_none(labels: Labels, is_named: bool) -> list[str]:
+    """A line on labels that often mean that a point has none, by their name or as the last number, beyond a gap."""
+    last, before = ([0, 0, *labels.numbers][i] for i in (-1, -2))
+    found = [name for name in labels.names if is_named and NO_LABEL.fullmatch(name)]
+    found += [str(last)] if not is_named and last in FILLERS and 2 * before < last else []
+    names = ", ".join(map(printable, found))
+    return [f"trained like any other label: {names}; if it means that a point has none, write -1"] if found else []
 
 
 def _numbers(stored: NDArray[np.float32]) -> NDArray[np.int64]:
