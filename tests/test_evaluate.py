@@ -79,6 +79,11 @@ def test_the_data_of_the_run_is_meant_unless_other_is_named(own, capsys, tmp_pat
     assert scores_of(capsys, own, "--split", "train")["count"] == 96
     assert scores_of(capsys, own, "--up", "z")["loss"] != wanted["loss"]
     moved = shutil.copytree(root, tmp_path / "moved")
+    for words in ((), ("--root", str(moved)), ("--root", str(moved), "--up", "y")):
+        assert command_line.main(["evaluate", str(own), *words]) == 0
+        said = "files are taken with y up, as in training; --up names another axis"
+        assert (said in capsys.readouterr().out.splitlines()) == (len(words) == 2)
+    assert str(Contract.of(load_model(own))).startswith("z up, right-handed (files have y up), centred, in the unit")
     assert scores_of(capsys, own, "--root", moved) == wanted
     line = error_of(capsys, command_line.main, ["evaluate", str(own), "--root", str(tmp_path / "none")])
     assert f"{tmp_path}/none: no such folder; --root must name" in line

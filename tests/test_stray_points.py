@@ -6,17 +6,19 @@ import re
 import numpy as np
 import pytest
 
+from pointnet import __main__ as command_line
 from pointnet import predict
-from pointnet.datasets import SceneFolder
+from pointnet.datasets import SceneFolder, open_dataset
 from pointnet.datasets.blocks import check_extent, far_outside
 from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.evaluation.trust import few_points, stray_points, unfit
 from pointnet.points.features import features_of
 from pointnet.points.read import PointCloud, Rows, read_points
 from pointnet.points.sampling import KEPT
+from pointnet.training import fit
 
-from .helpers import ROOT
-from .own_points import write_yards
+from .helpers import ROOT, small
+from .own_points import make_yard, save, write_yards
 
 FILES = ROOT / "data" / "samples" / "files"
 MODEL = "pointnet_modelnet40"
@@ -126,6 +128,25 @@ def test_heights_unlike_those_of_training_are_said(tmp_path, unit):
     assert re.fullmatch(r"half of the points are below a height of \S+, in training below \S+; is z up\?", note)
     older = Contract(num_points=64, scale="blocks", block=2 * unit)
     assert heights_said(yard * 100, older) == ()
+
+
+def test_files_of_a_set_whose_heights_are_unlike_those_of_training_are_said(tmp_path, capsys):
+    root, out = tmp_path / "yards", tmp_path / "run"
+    for i in range(6):
+        yard = make_yard(i, 1500)
+        yard[:, :3] *= (1, 1, -1) if i == 1 else (1, 1, 3.28084) if i == 5 else 1
+        save(root / ("train" if i < 4 else "test") / f"{i}.txt", yard, "X Y Z I label")
+    config = small(out, "scene", dataset="scenes", root=str(root), block=2.0, epochs=1, min_steps=1)
+    train, test = (open_dataset("scenes", root, split, **config.opening) for split in ("train", "test"))
+    said = list[str]()
+    fit(config, train, test, log=said.append)
+    down = r"train/1\.txt: half of the points are below a height of \S+, in training below \S+; is z up\?"
+    high = r"test/5\.txt: heights are 0 to \S+, and were 0 to \S+ in training"
+    found = [[line for line in said if re.fullmatch(wanted, line)] for wanted in (down, high)]
+    assert [len(lines) for lines in found] == [1, 1]
+    assert not any("heights" in line and "4.txt" in line for line in said)
+    assert command_line.main(["evaluate", str(out)]) == 0
+    assert found[1][0] in capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize("unit", [1.0, 100.0])

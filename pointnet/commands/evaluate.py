@@ -13,7 +13,7 @@ import torch
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
 from pointnet.datasets.catalog import DATASETS_OF, OWN_FILES, check_dataset, open_dataset
-from pointnet.datasets.lines import left_out
+from pointnet.datasets.lines import left_out, of_each_kind
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught, evaluate
@@ -39,9 +39,11 @@ def run(flags: Namespace) -> int:
     check_taught(model, data, flags.run, where)
     if not flags.json:
         say(threads)
+        if (flags.dataset or flags.root) and data.up and data.up == contract.up and not flags.up:
+            say(f"files are taken with {data.up} up, as in training; --up names another axis")
     with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
-    for line in left_out(data):
+    for line in [*left_out(data), *of_each_kind(contract.notes_on_files(data))]:
         say(line, sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)

@@ -8,6 +8,7 @@ import textwrap
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,7 +79,8 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
     how = flags.up, 1 if flags.votes is None else flags.votes, flags.num_points, flags.columns, flags.vertices
     predictions = predict_each(files, cast(PointNetClassifier, model), *how)
     name, contract = flags.model or DEFAULTS["classification"], Contract.of(model)
-    expected = f"{flags.num_points or contract.num_points:,} points of each file, {contract}"
+    as_taken = replace(contract, up=flags.up or contract.up)
+    expected = f"{flags.num_points or contract.num_points:,} points of each file, {as_taken}"
     calibrated = "" if contract.is_calibrated else "not "
     known = f"{name}: {len(model.classes)} classes; takes {expected}; probabilities {calibrated}calibrated"
     yield from wrapped(f"{known}; {threads}")

@@ -17,12 +17,17 @@ def lines_about(opened: Sequence[LabelledClouds]) -> list[str]:
 
     Notes are of one kind if they differ in numbers and quoted words alone; the line has the first as an example.
     """
-    found = {(name, note): None for data in opened for name, notes in data.file_notes.items() for note in notes}
+    found = [(name, note) for data in opened for name, notes in data.file_notes.items() for note in notes]
+    return [*dict.fromkeys(note for data in opened for note in data.notes), *of_each_kind(found)]
+
+
+def of_each_kind(found: Sequence[tuple[str, str]]) -> list[str]:
+    """A line on each kind of note on files, which are given by name."""
     kinds: dict[str, list[tuple[str, str]]] = {}
-    for name, note in found:
+    for name, note in dict.fromkeys(found):
         kinds.setdefault(OF_ONE_FILE.sub("", note), []).append((name, note))
     ranked = sorted(kinds.values(), key=lambda of_kind: -len({name for name, _ in of_kind}))
-    lines = list(dict.fromkeys(note for data in opened for note in data.notes))
+    lines = list[str]()
     for of_kind in ranked[:MOST_KINDS]:
         (name, note), count = of_kind[0], len({name for name, _ in of_kind})
         lines.append(printable(f"{name}: {note}" if count == 1 else f"{count:,} files, such as {name}: {note}"))

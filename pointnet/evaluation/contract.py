@@ -27,7 +27,7 @@ from pointnet.points.read import PointCloud
 FRAME = "z up, right-handed"  # the library's, of all that a network sees
 XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
 BATCH = 256  # clouds that are measured together
-SOME_BLOCKS = 64  # of training, whose heights are looked at
+SOME_BLOCKS, SOME_OF_A_FILE = 64, 16  # blocks of training, and of a file, whose heights are looked at
 SOME_HEIGHTS = 4096  # points of a scene that are looked at
 UNLIKE = 2.0  # heights that are so many times those of training, or a part of them, are said
 HALF_OFF = 0.6  # of the height of training: half of a scene's points being so much higher or lower is said
@@ -179,16 +179,28 @@ class Contract:
             are = "point is" if count == 1 else "points are"
             reach = f"{low[count] - low[0]:.3g}" if count == 1 else f"up to {low[count] - low[0]:.3g}"
             notes = (f"{count:,} {are} {reach} below the other {len(points) - count:,}, and heights count from there",)
+        return *notes, *self._unlike_heights(some[len(some) // 2] - floor, top - floor)
+
+    def _unlike_heights(self, half: float, top: float) -> list[str]:
+        """What is to be said of a scene of which half is below the first height, and 99 % below the second."""
         if self.heights is None:
-            return notes
-        half, top = some[len(some) // 2] - floor, top - floor
+            return []
         taught_half, taught_top = self.heights
         if not 1 / UNLIKE <= top / taught_top <= UNLIKE:
-            return *notes, f"heights are 0 to {top:.3g}, and were 0 to {taught_top:.3g} in training"
+            return [f"heights are 0 to {top:.3g}, and were 0 to {taught_top:.3g} in training"]
         if abs(half - taught_half) > HALF_OFF * taught_top:
             were = f"in training below {taught_half:.3g}; is z up?"
-            return *notes, f"half of the points are below a height of {half:.3g}, {were}"
-        return notes
+            return [f"half of the points are below a height of {half:.3g}, {were}"]
+        return []
+
+    def notes_on_files(self, data: LabelledClouds) -> list[tuple[str, str]]:
+        """Files of scenes of a data set, by name, whose heights are not those of training, each with a note."""
+        found = list[tuple[str, str]]()
+        for scene in data.labels.unique().tolist() if self.heights and data.files else ():
+            rows = (data.labels == scene).nonzero()[:, 0]
+            if heights := _heights(data.subset(rows[:: len(rows) // SOME_OF_A_FILE + 1])):
+                found += [(data.classes[scene], note) for note in self._unlike_heights(*heights)]
+        return found
 
     def _notes_of_intensity(self, cloud: PointCloud) -> tuple[str, ...]:
         if self.intensity is None or cloud.intensity is None:
@@ -217,7 +229,8 @@ class Contract:
             how = f"in blocks of {self.block:g}"
         else:
             how = f"{'centred' if self.centre else 'where they are'}, in the units of the training set"
-        return ", ".join([FRAME, how, self.facing, *(f"with {self._called(name)}" for name in self.features)])
+        frame = f"{FRAME} (files have {self.up} up)" if self.up else FRAME
+        return ", ".join([frame, how, self.facing, *(f"with {self._called(name)}" for name in self.features)])
 
     def _called(self, feature: str) -> str:
         """A feature in words, with its scale where a file has another."""
@@ -249,7 +262,7 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
     of_data: dict[str, Any] = {
         "intensity": data.intensity,
         "up": data.up,
-        "heights": _heights(data) if scale in (IN_BLOCKS, BLOCKS) else None,
+        "heights": _heights(spread(data, SOME_BLOCKS)) if scale in (IN_BLOCKS, BLOCKS) else None,
         "block": data.block,
         "label_numbers": data.label_numbers,
     }
@@ -267,8 +280,8 @@ def _lowest(points: Any) -> NDArray[np.float64]:
 
 
 def _heights(data: LabelledClouds) -> Range | None:
-    """`Contract.heights` of blocks, from some points of some of them; None where they have no height."""
-    z = spread(data, SOME_BLOCKS).points[:, 2, :SOME_POINTS].double()
+    """`Contract.heights` of blocks, from some of their points; None where they have no height."""
+    z = data.points[:, 2, :SOME_POINTS].double()
     z = z[z.isfinite()].sort().values * data.block
     if not len(z) or z[round(ENDS[1] * (len(z) - 1))] <= 0:
         return None

@@ -11,6 +11,7 @@ from torch import nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
+from pointnet.datasets.lines import of_each_kind
 from pointnet.devices import deterministic_algorithms, environment, find_device
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import evaluate
@@ -108,6 +109,8 @@ def first_lines(run: Run, val: LabelledClouds, test: LabelledClouds | None, resu
     yield f"{samples}; {device}, {config.precision}; {config.out}/"
     of_network = [] if resume else [run.origin, *lines_on_network(run)]
     yield from filter(None, [*of_network, *lines_on_data(config, run.train, val, test)])
+    opened = [data for data in (run.train, val, test) if data is not None]
+    yield from of_each_kind([note for data in opened for note in run.contract.notes_on_files(data)])
 
 
 def open_run(
