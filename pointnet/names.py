@@ -37,8 +37,13 @@ def printable(text: str) -> str:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Prints text, in which anything may be quoted; only its line breaks reach the terminal as they are."""
-    print("\n".join(map(printable, text.split("\n"))), file=file or sys.stdout, flush=True)
+    """Prints text, in which anything may be quoted; only its line breaks reach the terminal as they are.
+
+    Letters that the stream cannot encode, as of a file in the encoding of Windows, are escaped: `Geb\\xe4ude`.
+    """
+    stream = file or sys.stdout
+    lines, encoding = "\n".join(map(printable, text.split("\n"))), getattr(stream, "encoding", None) or "utf-8"
+    print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def check_name(what: str, name: str, known: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks import corruptions as benchmark
-from pointnet import PointNetClassifier
+from pointnet import PointNetClassifier, predict
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import spread
 from pointnet.evaluation import analysis
@@ -27,6 +27,20 @@ def test_the_accuracies_are_those_of_evaluate(analysed):
     wanted = evaluate(model, data)
     assert {name: wanted[name] for name in found.confusion.result()} == found.confusion.result()
     assert 0 < wanted["overall_accuracy"] < 1
+
+
+def test_the_probabilities_are_calibrated_as_those_of_predict_are(analysed, monkeypatch):
+    model, data, found = analysed
+    monkeypatch.setattr(model, "classes", data.classes)
+    how = {"num_points": POINTS, "scale": "as given", "centre": False, "temperature": 0.25}
+    monkeypatch.setattr(model, "preprocessing", how)
+    again = analyse(model, data)
+    for x, row, before in zip(data.points, again.probabilities, found.probabilities, strict=True):
+        shares = predict(x.T.numpy(), model).probabilities
+        np.testing.assert_allclose(row, [shares[name] for name in data.classes], atol=1e-4)
+        assert row.max() > before.max()
+    truth = again.probabilities[again.mistakes, data.labels[again.mistakes]]
+    assert (truth.diff() >= 0).all()
 
 
 def test_the_critical_points_alone_change_no_answer_and_others_do(analysed, monkeypatch):

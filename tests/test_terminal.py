@@ -1,6 +1,7 @@
 """What reaches a terminal: no text from outside moves its cursor, and a signal ends a command in one line."""
 
 import ast
+import io
 import os
 import re
 import shutil
@@ -26,6 +27,17 @@ def test_say_keeps_line_breaks_and_nothing_else_that_moves_the_cursor(capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("one\ntwo �]0;mine��[2J���three�\n")
     assert_printable(printed)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+def test_what_a_stream_cannot_encode_is_escaped_and_all_else_is_said(encoding):
+    """On Windows what is written into a file has the encoding of the country; an answer was lost to a name there."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
+    say("Gebäude 75.0%, then 椅子\n1 × 2 ± 3\x1b", stream)
+    assert stream.buffer.getvalue().decode(encoding) == {
+        "ascii": "Geb\\xe4ude 75.0%, then \\u6905\\u5b50\n1 \\xd7 2 \\xb1 3\\ufffd\n",
+        "utf-8": "Gebäude 75.0%, then 椅子\n1 × 2 ± 3\ufffd\n",
+    }.get(encoding, "Gebäude 75.0%, then \\u6905\\u5b50\n1 × 2 ± 3\\ufffd\n")
 
 
 def test_nothing_else_prints():

@@ -32,7 +32,7 @@ class Analysis(NamedTuple):
     """The answers of a network on S clouds of N points, and how they depend on the points."""
 
     data: LabelledClouds
-    probabilities: Tensor  # (S, classes)
+    probabilities: Tensor  # (S, classes), calibrated where the network's are, as `predict` gives them
     critical: Tensor | None  # (S, N) bool; None of a network whose points see each other, which has none
     changed: int  # answers that differ when only the critical points are left
     dropped: dict[str, list[float]]  # accuracy with each of SHARES dropped, by order, if only at random
@@ -62,7 +62,7 @@ def analyse(
     model: Pretrained, data: LabelledClouds, device: torch.device | str = "cpu", corruptions: int = 0
 ) -> Analysis:
     """The analysis of a classifier on all clouds of a data set, and on so many of them with each corruption."""
-    folded = model.to(device).fold()
+    folded, temperature = model.to(device).fold(), model.preprocessing.get("temperature", 1.0)
     generator = torch.Generator().manual_seed(0)
     probabilities, critical, changed = [], [], 0
     right = {order: [0] * len(SHARES) for order in (ORDERS if isinstance(model, PointNetModel) else ORDERS[:1])}
@@ -85,7 +85,7 @@ def analyse(
                 kept = leaving[:, min(round(share * data.num_points), data.num_points - 1) :]
                 left = logits if kept.shape[1] >= enough else folded(_take(x, kept))
                 right[order][i] += int((left.argmax(1) == labels).sum())
-        probabilities.append(logits.softmax(1).cpu())
+        probabilities.append((logits / temperature).softmax(1).cpu())
     dropped = {order: [count / len(data) for count in counts] for order, counts in right.items()}
     marks = torch.cat(critical) if critical else None
     found = corruption_errors(model, spread(data, corruptions), device) if corruptions else {}
