@@ -5,6 +5,7 @@ import errno
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -109,6 +110,11 @@ def check_apart(written: Iterable[AnyPath], read: Iterable[AnyPath]) -> None:
             raise ValueError(f"{path}: is one of the files to read, and would be written over; choose another --out")
 
 
+def replacing(path: AnyPath) -> str:
+    """The end of a line about a file that will be written: that it is over an earlier one; empty if it is not."""
+    return ", over an earlier one" if os.path.lexists(path) else ""
+
+
 def _identity(path: AnyPath) -> tuple[int, int] | None:
     """What is the same for all names of a file; None if there is none."""
     try:
@@ -122,6 +128,19 @@ def read_file(path: AnyPath) -> bytes:
     """The bytes of a file that `check_regular` lets pass. OSError where it cannot be read."""
     check_regular(path)
     return Path(path).read_bytes()
+
+
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """JSON as its standard has it, which any reader takes: null for numbers that are not finite."""
+
+    def plain(each: Any) -> Any:
+        if isinstance(each, dict):
+            return {name: plain(held) for name, held in each.items()}
+        if isinstance(each, list | tuple):
+            return [plain(held) for held in each]
+        return None if isinstance(each, float) and not math.isfinite(each) else each
+
+    return json.dumps(plain(value), allow_nan=False, indent=indent)
 
 
 def write_json(path: AnyPath, value: dict[str, Any]) -> None:

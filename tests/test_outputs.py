@@ -1,6 +1,8 @@
-"""What a command reads or finds is not written over, and no output takes another's place."""
+"""What a command reads or finds is not written over, no output takes another's place, and JSON is as its standard."""
 
 import dataclasses
+import json
+import math
 import shutil
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from pointnet import __main__ as command_line
-from pointnet.files import check_apart
+from pointnet.files import check_apart, strict_json
 from pointnet.training import fit
+from pointnet.training.run_folder import read_metrics
 from tests.helpers import ROOT, error_of, quiet, tiny, two_shapes
 from tests.own_points import write_objects, write_yards
 from tests.ports import PortClassifier
@@ -106,3 +109,36 @@ def test_packing_removes_no_file_of_another_maker(tmp_path):
     words = ["pack", root, out, "--dataset", "scenes", "--task", "scene", "--num_points", 64, "--block", 2]
     assert command_line.main([str(word) for word in words]) == 0
     assert (out / "train" / "shard-7.npy").read_bytes() == kept
+
+
+@pytest.mark.parametrize("command", ["show", "embed", "export"])
+def test_an_earlier_output_is_said_to_be_replaced(tmp_path, capsys, command):
+    (tmp_path / "b").mkdir()
+    shutil.copy(FILES / "stool.xyz", tmp_path / "b")
+    words = {
+        "show": [["show", file, "--out", tmp_path] for file in (FILES / "stool.xyz", tmp_path / "b" / "stool.xyz")],
+        "embed": 2 * [["embed", FILES / "stool.xyz", "--out", tmp_path / "x.npz"]],
+        "export": 2 * [["export", "pointnet_shapes", "--format", "torch", "--out", tmp_path / "x.pt2"]],
+    }[command]
+    for call, wanted in zip(words, (False, True), strict=True):
+        assert command_line.main([str(word) for word in call]) == 0
+        assert (", over an earlier one" in capsys.readouterr().out) == wanted
+
+
+def test_numbers_that_are_not_finite_are_null_in_json():
+    value = {"a": [math.nan, 1.5, (math.inf, None)], "b": {"c": -math.inf, "d": "NaN"}, "e": True}
+    assert json.loads(strict_json(value, 2)) == {
+        "a": [None, 1.5, [None, None]], "b": {"c": None, "d": "NaN"}, "e": True
+    }  # fmt: skip
+
+
+def test_epochs_whose_steps_were_all_skipped_have_no_loss_and_no_accuracy(tmp_path):
+    """They had a loss of 0, as of a network that errs nowhere, beside NaN, which few readers of JSON take."""
+    train = two_shapes(per_class=8)
+    train.points.fill_(math.nan)
+    with pytest.raises(ValueError, match="that makes 4, more than --skip_limit 3"):
+        fit(tiny(tmp_path, epochs=1, batch_size=3, skip_limit=3), train, log=quiet)
+    (line,) = read_metrics(tmp_path)
+    assert all(math.isnan(line[name]) for name in ("train_loss", "train_accuracy", "val_loss"))
+    written = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
+    assert written["train_loss"] is written["val_loss"] is None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pointnet.devices import find_device, use_threads
-from pointnet.files import check_apart, write_atomically
+from pointnet.files import check_apart, replacing, write_atomically
 from pointnet.inference.embed import Embedding, embed_each, with_encoder
 from pointnet.inference.inputs import find_files, lines_of_folders
 from pointnet.names import printable, say
@@ -44,6 +44,7 @@ def run(flags: Namespace) -> int:
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     out.parent.mkdir(parents=True, exist_ok=True)
+    replaced = replacing(out)
     write_atomically(out, stream.getvalue())
-    say(f"wrote {out}: {', '.join(f'{name} {array.shape}' for name, array in arrays.items())}; {threads}")
+    say(f"wrote {out}{replaced}: {', '.join(f'{name} {array.shape}' for name, array in arrays.items())}; {threads}")
     return 0 if len(found) == len(files) else 1

@@ -1,6 +1,5 @@
 """`python -m pointnet evaluate`: the scores of a trained model on one split of a data set."""
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught, evaluate
 from pointnet.evaluation.tasks import Task, task_of
+from pointnet.files import strict_json
 from pointnet.inference.judge import Judge, Trust
 from pointnet.models import PointNetClassifier, PointNetModel, load_model
 from pointnet.names import printable, say
@@ -47,7 +47,7 @@ def run(flags: Namespace) -> int:
         say(line, sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)
-    say(json.dumps(scores) if flags.json else text_of(scores, task))
+    say(strict_json(scores) if flags.json else text_of(scores, task))
     return 0
 
 

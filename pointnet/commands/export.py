@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+from pointnet.files import replacing
 from pointnet.inference.cases import kinds_of
 from pointnet.inference.export import SIZES, SUFFIXES, TOLERANCE, export_model, what_it_takes
 from pointnet.models import load_model
@@ -17,9 +18,10 @@ def run(flags: Namespace) -> int:
     path = Path(flags.out or f"{stem}{SUFFIXES[flags.format]}")
     if path.suffix != SUFFIXES[flags.format]:  # so that it is no file of the run either
         raise ValueError(f"{path}: --out must end in {SUFFIXES[flags.format]} with --format {flags.format}")
+    replaced = replacing(path)
     largest = export_model(model, path, flags.format)
     sizes = ", ".join(f"({clouds}, {max(points, model.least_points):,})" for clouds, points in SIZES)
-    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, for any number of clouds and points")
+    say(f"{path}{replaced}: {path.stat().st_size / 1e6:.1f} MB, for any number of clouds and points")
     say(f"it takes {what_it_takes(model)}")
     solids, ties = len(kinds_of(model)), largest > TOLERANCE
     most = min(largest, TOLERANCE)

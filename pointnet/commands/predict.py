@@ -1,7 +1,6 @@
 """`python -m pointnet predict`: the class of each file, or the labels of its points as a PLY and a page."""
 
 import errno
-import json
 import os
 import sys
 import textwrap
@@ -17,7 +16,7 @@ import torch
 from pointnet.devices import find_device, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, task_of
-from pointnet.files import check_apart
+from pointnet.files import check_apart, replacing, strict_json
 from pointnet.inference.inputs import as_model, find_files, lines_of_folders
 from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
@@ -56,7 +55,7 @@ def run(flags: Namespace) -> int:
     with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
         code, answers = say_all(answer(flags, files, model.to(device), threads), flags.json)
     if flags.json:
-        say(json.dumps(answers, indent=2))
+        say(strict_json(answers, 2))
     return code
 
 
@@ -160,7 +159,7 @@ def page_of(page: Path, views: Sequence[View], count: int, notes: str) -> Lines:
     if views:
         title = views[0].name if count == 1 else f"{count:,} clouds"
         first = f"The first {len(views)}. " if len(views) < count else ""
-        replaced = ", over an earlier one" if page.exists() else ""
+        replaced = replacing(page)
         write_page(page, views, title, first + notes)
         yield f"wrote {page}{replaced}", None
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
 from pointnet.datasets.lines import lines_about
-from pointnet.files import AnyPath
+from pointnet.files import AnyPath, replacing
 from pointnet.names import printable
 from pointnet.points.frame import bounds
 from pointnet.points.read import EXTRAS, PointCloudFileError, files_in, named_by_hand, passed_over, read_cloud
@@ -101,8 +101,9 @@ def show_data(
     of_each = (torch.nonzero(data.labels == label).flatten().tolist() for label in range(len(data.classes)))
     views = [data_view(data, i) for of_class in of_each for i in of_class[:per_class]]
     page = Path(out) / f"{name}.html"
+    replaced = replacing(page)
     write_page(page, views, title, f"The first of each class in the {first} split, with its index there.")
-    yield f"wrote {page}"
+    yield f"wrote {page}{replaced}"
 
 
 def data_view(data: LabelledClouds, index: int) -> View:
@@ -182,5 +183,6 @@ def show_files(
     if views:
         stem = paths[0].resolve().stem if len(paths) == 1 else "files"
         page = Path(out) / f"{stem}.html"
+        replaced = replacing(page)
         write_page(page, views, f"{stem}: {len(views)} of {readable} clouds" if len(views) < readable else stem)
-        yield f"wrote {page}"
+        yield f"wrote {page}{replaced}"

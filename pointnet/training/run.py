@@ -245,8 +245,8 @@ class Run:
             "epoch": self.epoch,
             "num_points": count,
             "lr": self.step.optimizer.param_groups[0]["lr"],
-            "train_loss": loss_sum / max(seen, 1),
-            "train_accuracy": right / max(seen, 1),
+            "train_loss": loss_sum / seen if seen else math.nan,  # where every step was skipped
+            "train_accuracy": right / seen if seen else math.nan,
             "seconds": round(seconds, 3),
             "samples_per_second": round(len(self.train) * self.passes / seconds, 1),
             **{f"{name}_seconds": round(value, 3) for name, value in progress.seconds.items()},

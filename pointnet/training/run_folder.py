@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pointnet.evaluation.tasks import titles_of
-from pointnet.files import AnyPath, read_file, write_atomically
+from pointnet.files import AnyPath, read_file, strict_json, write_atomically
 from pointnet.models.weights import WEIGHTS_FILE
 from pointnet.names import did_you_mean_path
 
@@ -93,17 +93,19 @@ def read_settings(path: AnyPath) -> tuple[TrainConfig, list[int]]:
 
 
 def write_metrics(out: AnyPath, lines: Iterable[Line]) -> None:
-    write_atomically(Path(out) / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    write_atomically(Path(out) / METRICS, "".join(strict_json(line) + "\n" for line in lines).encode())
 
 
 def read_metrics(out: AnyPath) -> list[dict[str, Any]]:
-    """The metrics of a run, one mapping per epoch. ValueError, naming the file, where it is missing or damaged."""
+    """The metrics of a run, one mapping per epoch; NaN for null. ValueError, naming the file, where it is missing or
+    damaged."""
     path = Path(out) / METRICS
     if not path.is_file():
         raise ValueError(f"{path}: no metrics here; no epoch of a run is finished")
     needed = {"epoch", "num_points", "lr", "train_loss", "train_accuracy"}
     try:
         lines = [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
         figures = [value for line in lines for name, value in line.items() if name != "broken_samples"]
         whole = lines and all(needed.issubset(line) for line in lines)
         if not whole or not all(isinstance(value, int | float) for value in figures):
@@ -153,7 +155,7 @@ def is_finished(out: AnyPath, epochs: int | None = None) -> bool:
 
 
 def write_result(out: AnyPath, result: Result) -> None:
-    write_atomically(Path(out) / RESULT, json.dumps(result, indent=2).encode())
+    write_atomically(Path(out) / RESULT, strict_json(result, 2).encode())
 
 
 def read_result(out: AnyPath) -> Result:

@@ -58,7 +58,7 @@ def lines_on_result(
     task = TASKS[config.task]
     name = next(name for name in ("overall_accuracy", "point_accuracy") if name in task.titles)
     accuracy = chosen.get(f"val_{name}")
-    if accuracy is None or last["train_accuracy"] < LEARNED:
+    if accuracy is None or not last["train_accuracy"] >= LEARNED:  # NaN where every step was skipped
         return []
     chance = accuracy_by_chance(task, val)
     if accuracy > chance + math.sqrt(chance * (1 - chance) / len(val)):
