@@ -98,6 +98,24 @@ def test_resuming_goes_on_with_the_stopped_seed_and_leaves_the_finished(tmp_path
     assert len(called) == 4
 
 
+def test_seeds_that_are_added_are_trained_on_the_data_of_the_others(tmp_path):
+    config, parts = tiny(tmp_path / "x", epochs=1), [two_shapes(per_class=6, seed=seed) for seed in (0, 1)]
+
+    def run_on(part, seeds, resume):
+        def run(one, go_on):
+            return fit(one, part, None, go_on, quiet)
+
+        return run_seeds(config, seeds, run, resume, quiet, part.fingerprint())
+
+    run_on(parts[0], [0], False)
+    before = (tmp_path / "x" / "config.yaml").read_bytes()
+    with pytest.raises(ValueError, match="seed 0: was trained on other data; all seeds need the same: another --out"):
+        run_on(parts[1], [0, 1], True)
+    assert (tmp_path / "x" / "config.yaml").read_bytes() == before
+    assert not (tmp_path / "x" / "seed-1").exists()
+    assert len(run_on(parts[0], [0, 1], True)["seeds"]) == 2
+
+
 @pytest.mark.parametrize("content", ["{", "3", "{}", '{"test": {"overall_accuracy": 1}, "val": null}'])
 def test_a_damaged_result_is_one_clear_line(tmp_path, content):
     (tmp_path / "seed-0").mkdir()

@@ -99,7 +99,10 @@ def train(command: Command) -> None:
     elif command.preview == "profile":
         log(profile(config, training))
     elif command.seeds:
-        results = run_seeds(config, command.seeds, lambda one, resume: run(one, training, test, resume), resume, log)
+        data = training.fingerprint()
+        results = run_seeds(
+            config, command.seeds, lambda one, go_on: run(one, training, test, go_on), resume, log, data
+        )
         log(summary_of_seeds(config, command.seeds, results, command.call))
     else:
         log(summary(config, run(config, training, test, resume), command.call))

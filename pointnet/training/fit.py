@@ -90,7 +90,7 @@ def fit(
                 with world.together():
                     if after_epoch is not None:
                         after_epoch(metrics)
-            result = final_result(run, val, test, check)
+            result = final_result(run, val, test, check) | {"data": train.fingerprint()}
             with world.together():
                 if world.writes:
                     write_result(config.out, result)

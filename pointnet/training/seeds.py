@@ -23,6 +23,7 @@ def run_seeds(
     run: OneRun,
     resume: bool = False,
     log: Callable[[str], None] = say,
+    data: str | None = None,
 ) -> Result:
     """Calls `run(config, resume)` once per seed, and writes the summary of the results to `config.out`/result.json.
 
@@ -34,13 +35,32 @@ def run_seeds(
         run: trains once and returns what its `result.json` holds, as `fit` does.
         resume: keep the seeds that have a result of so many epochs, go on with those that were stopped, begin others.
         log: is given a line before each seed.
+        data: the fingerprint of the training set, which those that are kept must share.
 
     Raises:
-        ValueError: a folder that is taken, or what `run` raises, with the seed.
+        ValueError: a folder that is taken, seeds that are kept and were trained on other data, or what `run` raises,
+            with the seed.
     """
     world = World.current()
     with claimed(config.out, world):
+        if resume:
+            with world.together():
+                _check_alike(config, seeds, data)
         return _run_claimed(config, seeds, run, resume, log, world)
+
+
+def _check_alike(config: TrainConfig, seeds: Sequence[int], data: str | None) -> None:
+    """Raises ValueError where a finished seed was trained on other data than the others will be: their mean and
+    deviation would say nothing. Older results do not say on what."""
+    for seed in seeds:
+        folder = seed_folder(config.out, seed)
+        if data and run_folder.is_finished(folder, config.epochs):
+            try:
+                had = run_folder.read_result(folder).get("data", data)
+            except ValueError as error:
+                raise ValueError(f"seed {seed}: {error}") from error
+            if had != data:
+                raise ValueError(f"seed {seed}: was trained on other data; all seeds need the same: another --out")
 
 
 def _run_claimed(
