@@ -3,7 +3,9 @@
 import difflib
 import os
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TextIO
 
 
@@ -51,3 +53,12 @@ def check_name(what: str, name: str, known: Iterable[str]) -> None:
     known = list(known)
     if name not in known:
         raise ValueError(f"no {what} '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})")
+
+
+def short_names(files: Sequence[Path]) -> list[str]:
+    """A name for each file: its own, or its path below the folder that holds all of them, if several have that name."""
+    named = Counter(file.name.casefold() for file in files)  # which are one name on some disks
+    if len(named) == len(files):
+        return [file.name for file in files]
+    above = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    return [file.name if named[file.name.casefold()] == 1 else os.path.relpath(file, above) for file in files]

@@ -285,8 +285,8 @@ def test_each_file_is_a_line_and_a_ply_and_all_are_a_page(capsys, folders, tmp_p
     for ply in ("stool.xyz.parts.ply", "b/stool.xyz.parts.ply"):
         assert np.array_equal(read_cloud(out / ply).labels, wanted.labels)
     views = views_of(out / "parts.html")
-    for view in views:
-        assert view["name"] == "stool.xyz"
+    for view, name in zip(views, ("b/stool.xyz", "stool.xyz"), strict=True):
+        assert view["name"] == name
         assert np.array_equal(view["labels"], wanted.labels)
         assert set(view["names"].values()) == set(wanted.shares)
         np.testing.assert_allclose(np.reshape(view["points"], (-1, 3)), read_points(STOOL), atol=2e-4)

@@ -17,6 +17,7 @@ from pointnet.training import fit
 from pointnet.training.run_folder import read_metrics
 from tests.helpers import ROOT, error_of, quiet, tiny, two_shapes
 from tests.own_points import write_objects, write_yards
+from tests.pages import views_of
 from tests.ports import PortClassifier
 
 FILES = ROOT / "data" / "samples" / "files"
@@ -109,6 +110,16 @@ def test_packing_removes_no_file_of_another_maker(tmp_path):
     words = ["pack", root, out, "--dataset", "scenes", "--task", "scene", "--num_points", 64, "--block", 2]
     assert command_line.main([str(word) for word in words]) == 0
     assert (out / "train" / "shard-7.npy").read_bytes() == kept
+
+
+def test_clouds_of_one_name_are_told_apart_on_a_page(tmp_path):
+    for name in ("old/stool.xyz", "new/stool.xyz", "new/other.xyz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(FILES / "stool.xyz", tmp_path / name)
+    for command, page in (("show", tmp_path.stem), ("predict", "classes")):
+        assert command_line.main([command, str(tmp_path), "--out", str(tmp_path / command)]) == 0
+        names = [view["name"] for view in views_of(tmp_path / command / f"{page}.html")]
+        assert names == ["other.xyz", "new/stool.xyz", "old/stool.xyz"]
 
 
 @pytest.mark.parametrize("command", ["show", "embed", "export"])

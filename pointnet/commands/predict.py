@@ -1,7 +1,6 @@
 """`python -m pointnet predict`: the class of each file, or the labels of its points as a PLY and a page."""
 
 import errno
-import os
 import sys
 import textwrap
 from argparse import Namespace
@@ -21,7 +20,7 @@ from pointnet.inference.inputs import as_model, find_files, lines_of_folders
 from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
 from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel
-from pointnet.names import check_name, printable, say
+from pointnet.names import check_name, printable, say, short_names
 from pointnet.pages.viewer import MOST_CLOUDS, View, file_view, write_page
 from pointnet.points.read import PointCloud, PointCloudFileError
 
@@ -87,7 +86,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
         yield NO_STRANGERS, None
     views, count, surer = list[View](), 0, Counter[str | None]()
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
-    for shown, each in zip(output_names(files), predictions, strict=True):
+    for shown, each in zip(short_names(files), predictions, strict=True):
         if isinstance(each, PointCloudFileError):
             yield each
             continue
@@ -101,7 +100,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
         surer[found.surer_up] += 1
         if flags.out and len(views) < MOST_CLOUDS:
             notes = [*([then.removeprefix(", ")] if then else []), *found.notes]
-            view = file_view(os.path.basename(shown), PointCloud(points, None, None, None), notes=notes)
+            view = file_view(shown, PointCloud(points, None, None, None), notes=notes)
             views.append(view._replace(answer=f"{first} {share:.1%}", sure=found.sure))
     axis, often = surer.most_common(1)[0] if surer else (None, 0)
     if axis is not None and 2 * often > count > 1:
@@ -114,7 +113,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
     how = flags.category, flags.up, flags.num_points, True, flags.columns, flags.vertices
     clouds = label_each(files, cast(Segmenter, model), *how)
-    width, kind, names = max(len(str(file)) for file in files), "parts" if task == "part" else task, output_names(files)
+    width, kind, names = max(len(str(file)) for file in files), "parts" if task == "part" else task, short_names(files)
     written = [out / f"{name}.{kind}.ply" for name in names]
     check_apart(written, files)
     classes, categories = len(model.classes), Contract.of(model).categories
@@ -144,7 +143,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
         count += 1
         if len(views) < MOST_CLOUDS:
             cloud = PointCloud(found.points, None, None, found.labels).in_library_frame(found.up)
-            views.append(file_view(os.path.basename(name), cloud, found.names, found.notes))
+            views.append(file_view(name, cloud, found.names, found.notes))
     yield from page_of(out / f"{kind}.html", views, count, f"Points are labelled by {labels}.")
 
 
@@ -162,11 +161,3 @@ def page_of(page: Path, views: Sequence[View], count: int, notes: str) -> Lines:
         replaced = replacing(page)
         write_page(page, views, title, first + notes)
         yield f"wrote {page}{replaced}", None
-
-
-def output_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file in the output folder: its own, or its path below the folder that holds all files, if
-    several have that name."""
-    above = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
-    named = Counter(file.name.casefold() for file in files)  # which are one name on some disks
-    return [file.name if named[file.name.casefold()] == 1 else os.path.relpath(file, above) for file in files]

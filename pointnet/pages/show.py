@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
 from pointnet.datasets.lines import lines_about
 from pointnet.files import AnyPath, replacing
-from pointnet.names import printable
+from pointnet.names import printable, short_names
 from pointnet.points.frame import bounds
 from pointnet.points.read import EXTRAS, PointCloudFileError, files_in, named_by_hand, passed_over, read_cloud
 
@@ -164,7 +164,7 @@ def show_files(
         raise ValueError("; ".join([f"{paths[0]}: holds no file of points", *over.get(paths[0], [])]))
     yield from (f"{path}: {line}" for path, lines in over.items() for line in lines)
     views, readable, width = list[View](), 0, max(len(str(file)) for file in files)
-    for file in files:
+    for file, name in zip(files, short_names(files), strict=True):
         try:
             cloud = read_cloud(file, num_points, up=up, mapped=True, columns=by_hand, vertices=vertices)
         except PointCloudFileError as error:
@@ -179,7 +179,7 @@ def show_files(
         yield from (f"    {note}" for note in cloud.notes)
         readable += 1
         if len(views) < MOST_CLOUDS:
-            views.append(file_view(file.name, cloud, notes=cloud.notes))
+            views.append(file_view(name, cloud, notes=cloud.notes))
     if views:
         stem = paths[0].resolve().stem if len(paths) == 1 else "files"
         page = Path(out) / f"{stem}.html"
