@@ -116,6 +116,22 @@ def test_of_a_label_and_a_class_the_one_with_few_different_numbers_counts(tmp_pa
         assert cloud.notes == (*[said] * (taken == "class"), f"left out: {left}")
 
 
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_which_of_two_labels_is_taken_is_said_where_labels_alone_are_wanted(tmp_path, kind):
+    one, other = RNG.integers(0, 9, (2, 200))
+    for second in (other, one):
+        rows = np.column_stack([RNG.normal(size=(200, 3)), second, one])
+        content = "x,y,z,class,label\n" + text_of(rows, ",")
+        if kind == "npz":
+            content = npz(points=rows[:, :3], intensity=second, **{"class": second, "label": one})
+        path = written(tmp_path, f"a.{kind}", content)
+        cloud = read_cloud(path, extras=("labels", "intensity"))
+        assert cloud.labels.tolist() == one.tolist()
+        said = ("labels are those of label; left out: class",)
+        assert cloud.notes == (said if kind == "npz" or second is other else ())
+        assert read_cloud(path, extras=("colors",)).notes == ()
+
+
 def test_i_j_and_k_are_a_normal_unless_they_are_longer_than_1(tmp_path):
     cloud = read_cloud(written(tmp_path, "a.csv", "X,Y,Z,I,J,K\n" + text_of(np.hstack([XYZ, UNIT]), ",")))
     assert_holds(cloud, {"normals": UNIT})

@@ -92,6 +92,9 @@ def from_arrays(
         parts |= {} if part is None else {what: part}
     if set(extras) >= set(EXTRAS):
         notes += left_out(there, [there.index(name) for name in used])
+    elif "labels" in parts and (others := [name for name in names["labels"] if name not in used]):
+        taken = [name for name in names["labels"] if name in used][-1]  # those before it are none
+        notes += tuple(f"labels are those of {taken}; {note}" for note in left_out(others, ()))
     own = from_parts({"points": contents.vertices, **parts}, notes)
     return contents._replace(notes=own.notes, **{what: getattr(own, what) for what in parts})
 

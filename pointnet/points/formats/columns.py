@@ -34,6 +34,10 @@ def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Ite
         found["labels"] = (label,)
         if label in several:
             notes = (f"{names[label]} taken as label, since {names[likeliest]} has more than {FEW} different numbers",)
+        if not set(extras) >= set(EXTRAS):  # else it is among all that is left out
+            taken, others = columns[names[label]], [names[i] for i in (likeliest, *several)]
+            unlike = [name for name in others if has_few(columns[name]) and (columns[name] != taken).any()]
+            notes += tuple(f"labels are those of {names[label]}; {note}" for note in left_out(unlike, ()))
     parts = {what: _side_by_side([columns[names[i]] for i in group]) for what, group in found.items()}
     if "packed" in parts:
         colors, lost = unpacked_colors(parts.pop("packed")[:, 0])
