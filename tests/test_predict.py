@@ -13,6 +13,7 @@ import torch
 
 from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
+from pointnet.commands.predict import NO_STRANGERS
 from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
 from pointnet.inference import judge as module
 from pointnet.inference.predict import Prediction
@@ -252,7 +253,7 @@ def test_each_file_is_a_line_and_one_that_cannot_be_read_is_a_line_on_stderr(cap
         "200 points of each file, z up, right-handed, centred, in the unit sphere, facing as its training set does"
     )
     assert header.startswith(f"{folder}: 3 classes; takes {expected}; probabilities not calibrated; ")
-    assert strangers == "it knows no strangers: what is unlike its training set is not marked unsure"
+    assert strangers == NO_STRANGERS
     wanted = predict([CHAIR, STOOL], load_model(folder))
     assert len(lines) == 2
     for line, prediction in zip(lines, wanted, strict=True):
@@ -282,7 +283,7 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
             "up": "y",
             "notes": [*prediction.notes],
         }
-    assert printed.err == "nowhere.ply: no such file\n"
+    assert printed.err == f"{NO_STRANGERS}\nnowhere.ply: no such file\n"
 
 
 @pytest.mark.parametrize(

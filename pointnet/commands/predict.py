@@ -69,6 +69,8 @@ def say_all(lines: Lines, as_json: bool) -> tuple[int, list[dict[str, Any]]]:
             say(printable(found[0]))
         elif found[1] is not None:
             answers.append(found[1])
+        elif found[0] == NO_STRANGERS:  # "sure" means less
+            say(NO_STRANGERS, sys.stderr)
     return code, answers
 
 
