@@ -47,6 +47,8 @@ def find_folder(name: AnyPath, hub: bool = False, revision: str | None = None) -
         names = ", ".join(shipped()) or "none"
         wanted = f"a run folder holds {CONFIG_FILE} and {WEIGHTS_FILE}; shipped weights: {names}"
         near = "" if found else did_you_mean(name, shipped()) or did_you_mean_path(folder)
+        if below := sorted(folder.glob(f"*/{CONFIG_FILE}")) if os.path.isdir(folder) else []:
+            near = f"; {below[0].parent} holds one"  # as a folder of several seeds, or of all runs
         if os.path.isfile(folder):
             raise ValueError(f"{folder}: is a file; give the folder of a model: {wanted}")
         raise ValueError(f"{folder / CONFIG_FILE}: no model here; {wanted}{near}")
