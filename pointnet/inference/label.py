@@ -228,7 +228,7 @@ def _part_labels(model: PartLabels, contract: Contract, category: str | None, co
         scored = network.label_chunks(channels(drawn), map(channels, chunks), kind)
         for chunk, logits in zip(chunks, scored, strict=True):
             likeliest = (network.restrict(logits, kind)[0].float() / contract.temperature).softmax(0).max(0)
-            labels[chunk], probability[chunk] = likeliest.indices.cpu(), likeliest.values.cpu()
+            labels[chunk], probability[chunk] = (each.cpu().numpy() for each in (likeliest.indices, likeliest.values))
         return LabelledScene(labels, probability)
 
     return label
