@@ -72,6 +72,14 @@ def test_converted_weights_are_not_written_over_those_that_are_read(tmp_path, ca
     save_file({name: tensor.contiguous() for name, tensor in PortClassifier(k=4).state_dict().items()}, file)
     words = ["convert", file, "--out", tmp_path]
     assert_refused(capsys, tmp_path, command_line.main, words, "already holds a model; choose another --out")
+    words = [str(word) for word in [*words[:3], tmp_path / "out"]]
+    assert command_line.main(words) == 0
+    (tmp_path / "out" / "config.json").unlink()  # as of a conversion that was stopped, which can be made again
+    assert command_line.main(words) == 0
+    (tmp_path / "out" / "config.json").unlink()
+    (tmp_path / "out" / "model.safetensors").write_bytes(b"not weights")
+    assert command_line.main(words) == 2
+    assert "already holds a model; choose another --out" in capsys.readouterr().err
 
 
 def test_a_run_is_not_begun_over_a_model(tmp_path, capsys):

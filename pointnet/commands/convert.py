@@ -18,9 +18,11 @@ from pointnet.models import (
     Pretrained,
 )
 from pointnet.models.ports import load_port
-from pointnet.models.weights import CONFIG_FILE, WEIGHTS_FILE
+from pointnet.models.weights import CONFIG_FILE, WEIGHTS_FILE, digest, read_weights
 from pointnet.names import printable, say
 from pointnet.points.read import SUFFIXES
+
+TAKEN = "already holds a model; choose another --out"
 
 
 def run(flags: Namespace) -> int:
@@ -29,8 +31,8 @@ def run(flags: Namespace) -> int:
     out = Path(flags.out) if flags.out else file.parent / file.stem
     if out == file:
         raise ValueError(f"{file}: has no suffix to remove; --out must name the folder to write")
-    if any((out / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE)):
-        raise ValueError(f"{out}: already holds a model; choose another --out")
+    if (out / CONFIG_FILE).exists():
+        raise ValueError(f"{out}: {TAKEN}")
     try:
         lines = Path(flags.classes).read_text(encoding="utf-8").splitlines() if flags.classes else []
     except UnicodeDecodeError as error:
@@ -43,10 +45,20 @@ def run(flags: Namespace) -> int:
             raise
         wanted = "convert takes the weights of another PointNet; show and predict take files of points, and folders"
         raise ValueError(f"{error}; {wanted}") from error
+    if (out / WEIGHTS_FILE).exists() and not _holds_its_weights(out, model):
+        raise ValueError(f"{out}: {TAKEN}")
     model.preprocessing = Contract.of(model).as_json()
     model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
     say("\n".join([f"{out}/: {what_it_is(model)}", *what_was_taken(model, flags)]))
     return 0
+
+
+def _holds_its_weights(folder: Path, model: Pretrained) -> bool:
+    """Whether the folder holds the weights of this model, as a conversion that was stopped leaves them."""
+    try:
+        return digest(read_weights(folder)) == digest(model.state_dict())
+    except ValueError:
+        return False
 
 
 def what_it_is(model: Pretrained) -> str:
