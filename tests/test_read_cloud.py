@@ -169,6 +169,13 @@ def test_packed_hdf5_is_what_its_numbers_stand_for(tmp_path):
             packed(tmp_path, counts, **wrong)
 
 
+def test_an_hdf5_groups_attributes_that_move_points_are_said(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["scan/points"] = POINTS
+        file["scan"].attrs["offset"] = [5e5, 4e6, 0]
+    assert read_cloud(tmp_path / "a.h5").notes == ("left out: offset of /scan, an attribute",)
+
+
 def test_hdf5_whose_coordinates_differ_in_units_is_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for name, column, unit in zip("xyz", POINTS.T, ("mm", "m", "m"), strict=True):

@@ -93,6 +93,7 @@ def send_contents(path: Path, send: Send, extras: Extras) -> Sent:
         arrays = _arrays(group)
         words = [name for name in group if name not in arrays.values()]
         moving, units = _moving(file), dict[str, str]()
+        moving += [f"{attribute} of {group.name}" for attribute in _moving(group) if group is not file]
 
         def read(given: str) -> np.ndarray:
             name = arrays.get(given, given)
