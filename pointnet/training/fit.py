@@ -189,7 +189,7 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             raise
         metrics = run.end_epoch() | {f"val_{name}": value for name, value in scores.items() if name != "count"}
         metrics["evaluation_seconds"] = round(validated, 3)
-        if run.teacher is not None:  # which is asked once, and again when the run goes on
+        if run.teacher is not None:  # which is asked once
             metrics["teacher_seconds"], asked = round(asked, 3), 0.0
         run.seconds += metrics["seconds"] + metrics.get("teacher_seconds", 0.0) + time.perf_counter() - started
         run.finish_epoch(metrics)

@@ -292,6 +292,7 @@ class Run:
             **{name: part.state_dict() for name, part in self._parts().items()},
             **{name: getattr(self, name) for name in ("epoch", "seconds", "best", "history")},
             **self.identity,
+            "taught": self.taught,
             "position": progress.pop("position", 0),
             "each": self.world.gather({"random": random, "progress": progress}),
         }
@@ -313,6 +314,8 @@ class Run:
                 torch.cuda.set_rng_state(mine["random"]["cuda"], self.device)
             for name in ("epoch", "seconds", "best", "history"):
                 setattr(self, name, state[name])
+            taught = state.get("taught")  # older ones do not say
+            self.taught = None if taught is None else taught.to(self.device)
             saved = mine["progress"].items()
             fields: Any = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in saved}
             self.progress = None
