@@ -91,6 +91,31 @@ def test_the_data_of_the_run_is_meant_unless_other_is_named(own, capsys, tmp_pat
     assert "columns" in line
 
 
+def test_a_set_may_have_some_of_the_classes(own, capsys, tmp_path):
+    wanted = scores_of(capsys, own)
+    data = MeshFolder(own.parent / "set", "test", num_points=64, up="y")
+    (tmp_path / "set" / "slab").mkdir(parents=True)
+    for file in data.files:
+        if file.parent.name == "slab":
+            shutil.copy(file, tmp_path / "set" / "slab")
+    words = ["--dataset", "folder", "--root", str(tmp_path / "set"), "--split", "train"]
+    split = MeshFolder(tmp_path / "set", "train", num_points=64, up="y")
+    found = scores_of(capsys, own, *words)
+    rest = scores_of(capsys, own, *words[:-1], "test")
+    assert found["of_class"].keys() == {"slab"}
+    right = found["overall_accuracy"] * found["count"] + rest["overall_accuracy"] * rest["count"]
+    assert right == pytest.approx(12 * wanted["of_class"]["slab"])
+    assert 0 < len(split) == found["count"] == 12 - rest["count"]
+    assert command_line.main(["evaluate", str(own), *words]) == 0
+    said = f"folder in {tmp_path / 'set'} has 1 of the network's 2 classes; it may answer any of them"
+    assert said in capsys.readouterr().out.splitlines()
+    (tmp_path / "set" / "slab").rename(tmp_path / "set" / "slabs")
+    line = error_of(capsys, command_line.main, ["evaluate", str(own), *words])
+    assert line.endswith(
+        f"its classes are not those of folder in {tmp_path / 'set'}: it has no 'slabs'; did you mean 'slab'?"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [("dgcnn_modelnet40", "modelnet40"), ("pointnet_shapes", "shapes"), ("pointnet_shapes_part", "shapes")],

@@ -36,9 +36,14 @@ def run(flags: Namespace) -> int:
     if flags.rotate and contract.channels == CHANNEL_NAMES:
         raise ValueError("blocks of rooms have shares of the room's sides, which cannot be rotated; leave out --rotate")
     data, where = open_data(flags, task, contract)
+    named = len(data.classes)
+    if task.name == "classification" and set(data.classes) <= set(model.classes):
+        data.number_as(model.classes)
     check_taught(model, data, flags.run, where)
     if not flags.json:
         say(threads)
+        if named < len(data.classes):
+            say(f"{where} has {named} of the network's {len(data.classes)} classes; it may answer any of them")
         if (flags.dataset or flags.root) and data.up and data.up == contract.up and not flags.up:
             say(f"files are taken with {data.up} up, as in training; --up names another axis")
     with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):

@@ -102,6 +102,11 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         """C."""
         return self._stored.shape[1]
 
+    def number_as(self, classes: Sequence[str]) -> None:
+        """Numbers the labels by `classes`, all of the data's and maybe more. ValueError where one is missing."""
+        self.labels = torch.tensor([classes.index(name) for name in self.classes])[self.labels]
+        self.classes = tuple(classes)
+
     def scale_intensity(self, ends: Range | None, values: NDArray[np.float32]) -> None:
         """Makes 0 and 1 of these two intensities; None: by the stored ones of the training split, (S, K).
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.transforms import rotation
 from pointnet.models import Pretrained
+from pointnet.names import did_you_mean
 from pointnet.world import World
 
 from .contract import NORMALS, Contract, contract_of_data
@@ -29,8 +30,9 @@ def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: st
     kinds += [("categories", contract.categories, task.categories(data))] if contract.categories else []
     for kind, own, names in kinds:
         if names != own:
-            other = sorted(set(names) ^ set(own))
-            which = f"'{other[0]}' is in one alone" if other else "they are in another order"
+            more, fewer = (sorted(set(a) - set(b)) for a, b in ((names, own), (own, names)))
+            which = f"'{fewer[0]}' is its alone" if fewer else "they are in another order"
+            which = f"it has no '{more[0]}'{did_you_mean(more[0], own)}" if more else which
             raise ValueError(f"{run}: its {kind} are not those of {where}: {which}")
     contract.check_met(contract_of_data(data, num_points=contract.num_points), run, where)
 
