@@ -42,6 +42,8 @@ OBJ = {
     "a library": (f"mtllib a.mtl\n{PLAIN}", False, MATERIALS),
     "a material": (f"{PLAIN}\tusemtl a\r\n", False, MATERIALS),
     "lines": (f"{PLAIN} l 1 2 3\n", False, "lines, curves and curved surfaces left out"),
+    "a called file": (f"{PLAIN}call lamp.obj 1\n", False, "files that are called left out: 'lamp.obj' (1 in all)"),
+    "an older patch": (f"{PLAIN}bzp 1 2 3 1\n", False, "lines, curves and curved surfaces left out"),
     "a curved surface": (f"{PLAIN}surf 0 1 0 1 1 2 3 4\n", False, "lines, curves and curved surfaces left out"),
     "a material and colours": (f"mtllib a.mtl\n{COLORED}usemtl a\n", True, None),
 }

@@ -21,7 +21,8 @@ NORMAL = re.compile(rb"^[ \t]*vn[ \t]+(.*)", re.MULTILINE)
 FACE = re.compile(rb"^[ \t]*f[ \t]+(.*)", re.MULTILINE)
 NAMED = re.compile(rb"-?\d+/-?\d*/")  # what precedes the normal of a corner
 MATERIAL = re.compile(rb"^[ \t]*(?:usemtl|mtllib)\b", re.MULTILINE)
-CURVE = re.compile(rb"^[ \t]*(?:l|curv2?|surf)[ \t]", re.MULTILINE)
+CURVE = re.compile(rb"^[ \t]*(?:l|curv2?|surf|bzp|bsp|cd[cp])[ \t]", re.MULTILINE)
+CALL = re.compile(rb"^[ \t]*call[ \t]+(\S+)", re.MULTILINE)
 GROUP = re.compile(rb"^[ \t]*[go][ \t]+(\S[^\n\r]{0,99})", re.MULTILINE)
 PAINT = re.compile(rb"^#MRGB[ \t]+([0-9a-fA-F]+)", re.MULTILINE)
 PATH = re.compile(rb"(#[^\n]*?)[\\\r]+\n")
@@ -65,6 +66,8 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
     is_mesh = len(polygons.corners) > 0
     if CURVE.search(data):
         contents = contents.noted("lines, curves and curved surfaces left out")
+    if called := CALL.findall(data):
+        contents = contents.noted(f"files that are called left out: {quoted(called[0])} ({len(called)} in all)")
     if "labels" in extras:
         contents = contents.noted(*of_pieces("groups", map(decoded, dict.fromkeys(GROUP.findall(data)))))
     if given:
