@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pointnet import PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, SharedMLP, TNet
+from pointnet import EdgeNetClassifier, PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, SharedMLP, TNet
 from pointnet.models import PointNetEmbedder
 from tests.helpers import trained_looking
 
@@ -91,3 +91,14 @@ def test_clouds_in_chunks_say_that_the_encoder_is_not_called():
     for module in (network, network.encoder):
         with module.register_forward_hook(lambda *given: None), pytest.warns(match="hooks on this PointNet.* do not"):
             network.classify_chunks(x.split(4, 2)) if module is not network else network.fold().classify_chunks([x])
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_hook_on_a_norm_of_edgenet_runs_in_eval_and_changes_no_result(padded):
+    network, x, ran = trained_looking(EdgeNetClassifier(3, width=0.1)), torch.randn(2, 3, 9).double(), []
+    lengths = torch.tensor([9, 4]) if padded else None
+    plain = network(x, lengths)
+    for norm in (network.level1.norm, network.within2.norm):
+        norm.register_forward_hook(lambda *given: ran.append(1))
+    torch.testing.assert_close(network(x, lengths), plain, rtol=0, atol=1e-12)
+    assert len(ran) == 2

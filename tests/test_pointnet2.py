@@ -242,3 +242,6 @@ def test_wrong_input_is_met_with_one_clear_line():
         SetAbstraction(0, [[8], [8]], 4, [0.1], [4])
     with pytest.raises(ValueError, match=r"points must be \(B, 3, N\), got \(2, 4, 9\)"):
         SetAbstraction(0, [[8]], 4, [0.1], [4])(torch.zeros(2, 4, 9))
+    for some in ([], [4, [0.1], [4]]):  # one neighbourhood of all points, and balls
+        with pytest.raises(ValueError, match=r"features must be \(2, C, 9\), one column per point, got \(2, 5, 8\)"):
+            SetAbstraction(5, [[8]], *some)(torch.zeros(2, 3, 9), torch.zeros(2, 5, 8))

@@ -29,6 +29,9 @@ class EdgeConv(nn.Module):
         out_channels: D.
         neighbours: K. Of a cloud with fewer points the nearest repeats.
         activation: as of `SharedMLP`.
+
+    Raises:
+        ValueError: fewer than one neighbour, or as of `SharedMLP`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, neighbours: int = 20, activation: Activation = LEAKY_RELU):

@@ -56,7 +56,8 @@ class SetAbstraction(nn.Module):
         residual: adds a linear map of the centre's feature, or the feature itself if C is D.
 
     Raises:
-        ValueError: numbers of radii, neighbours and MLPs that differ; `residual` without features or centres.
+        ValueError: numbers of radii, neighbours and MLPs that differ; both `centres` and `stride`; `residual` without
+            features or centres.
     """
 
     __prepare_scriptable__ = refuse_script
@@ -111,9 +112,17 @@ class SetAbstraction(nn.Module):
 
     def forward(self, points: Tensor, features: Features = None, lengths: Lengths = None) -> tuple[Tensor, Tensor]:
         """(B, 3, N), (B, C, N) -> (B, 3, S), (B, D, S), which is 0 where no centre exists; only the first lengths[b]
-        points of cloud b exist."""
+        points of cloud b exist.
+
+        Raises:
+            ValueError: a wrong shape, or no points.
+            TypeError: a dtype other than the weights' (outside autocast).
+        """
         if points.dim() != 3 or points.shape[1] != 3:
             raise ValueError(f"points must be (B, 3, N), got {tuple(points.shape)}")
+        if features is not None and (features.dim() != 3 or features.shape[::2] != points.shape[::2]):
+            wanted = f"({points.shape[0]}, C, {points.shape[2]}), one column per point"
+            raise ValueError(f"features must be {wanted}, got {tuple(features.shape)}")
         if self.centres is None and self.stride is None:
             x = points if features is None else torch.cat([points, features], 1)
             return points.new_zeros(len(points), 3, 1), _pooled_whole(self._mlps[0], x, lengths).unsqueeze(2)

@@ -214,7 +214,8 @@ def synchronize_norms(model: M, group: dist.ProcessGroup | None = None) -> M:
     ranks).
 
     Args:
-        model: a network whose norms are those of `SharedMLP`s and their `to_linear()`.
+        model: a network whose norms are those of `SharedMLP`s and their `to_linear()`, or `nn.SyncBatchNorm`, which is
+            left as it is.
         group: the ranks; None: all of them. It may be created later than the call.
 
     Raises:

@@ -101,8 +101,9 @@ class SharedMLP(nn.Module):
         """The largest value of each channel over the points of each cloud: (B, C, N) -> (B, D).
 
         Equal to `mlp(x, context, lengths, transform).max(-1).values` over the points that exist, in value, running
-        statistics and, where the winner is unique, gradient; but the last layer's (B, D, N) is never held
-        (identities 2 to 4, see `pointnet.ops.pooled`). Arguments and errors are those of `forward`.
+        statistics and, where the winner is unique, gradient; but the last layer's (B, D, N) is not held (identities 2
+        to 4, see `pointnet.ops.pooled`), unless that layer has a hook, a dropout, an unknown norm or activation, or,
+        being the only one, a context or a transform. Arguments and errors are those of `forward`.
         """
         if has_hooks(self):  # they run only if it is called: by definition
             mask = None if lengths is None else point_mask(lengths, x)
@@ -116,7 +117,8 @@ class SharedMLP(nn.Module):
     def winners(self, x: Tensor, lengths: Lengths = None, transform: Transform = None) -> Tensor:
         """Which points `max_pool` would take, (B, K) indices into the N points, with repetitions.
 
-        K is D, or 2 D for an activation that falls and then rises, where a max may come from either end.
+        K is D, or 2 D for an activation that falls and then rises, where a max may come from either end. Shapes and
+        errors are those of `forward`.
         """
         x, _, mask, transform = self._to_last(x, None, lengths, transform)
         return self[-1].winners(x, mask, transform)

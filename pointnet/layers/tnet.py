@@ -23,6 +23,9 @@ class TNet(nn.Module):
         dim: the size of the matrix.
         in_channels: C, the channels it looks at; None: dim.
         widths: of the layers before the max and after it.
+
+    Raises:
+        ValueError: widths that are not in two groups.
     """
 
     def __init__(self, dim: int, in_channels: int | None = None, widths: Sequence[Sequence[int]] = TNET_WIDTHS):
@@ -39,6 +42,7 @@ class TNet(nn.Module):
         self.matrix.bias.detach().zero_().view(dim, dim).fill_diagonal_(1)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, C, N) -> (B, dim, dim); lengths and errors as of `SharedMLP.forward`."""
         return self.matrix_of(self.mlp.max_pool(x, lengths=lengths))
 
     def of(self, points: Chain, lengths: Tensor | None = None) -> Tensor:

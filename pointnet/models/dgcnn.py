@@ -41,6 +41,9 @@ class DGCNNClassifier(Pretrained, name="dgcnn"):
         neighbours: K of each graph; a point is its own nearest.
         dropout: after each hidden layer of the head.
         width: of all layers, relative to the published; multiples of 8.
+
+    Raises:
+        ValueError: fewer than one class, channel or neighbour.
     """
 
     source = "DGCNN (Wang et al., ACM Transactions on Graphics 2019)"

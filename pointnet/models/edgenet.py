@@ -20,7 +20,17 @@ from torch.nn import functional as F
 from pointnet.layers.shared_layer import BatchNormLast, shape_hint
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.edges import pooled_edges
-from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, goes_by, has_hooks, point_mask, warn_of_hooks
+from pointnet.ops.masked import (
+    Lengths,
+    Mask,
+    batch_norm,
+    fill_padding,
+    goes_by,
+    has_hooks,
+    point_mask,
+    sees_other_points,
+    warn_of_hooks,
+)
 from pointnet.ops.neighbours import check_indices, farthest_point_sampling, gather, knn, of_all_clouds
 
 from .pretrained import Pretrained
@@ -130,7 +140,7 @@ class EdgeMax(nn.Module):
             of_own = -weight[:, :3] if self.skip is None else torch.cat([-weight[:, :3], self.skip.weight], 1)
             a = F.linear(of_centres(near, centres, size), of_own)
         z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask).to(weight.dtype)
-        if has_hooks(self.norm) and mask is None:
+        if has_hooks(self.norm) and (mask is None or not sees_other_points(self.norm.norm)):
             y = self.norm(z.transpose(1, 2)).transpose(1, 2)
         else:
             warn_of_hooks(self.norm, "the statistics of padded batches are taken without it")
@@ -166,6 +176,9 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
         in_channels: C >= 3; xyz first. Further channels are features of the points.
         dropout: after each hidden layer of the head.
         width: of all layers; in multiples of 8.
+
+    Raises:
+        ValueError: fewer than one class or three channels.
     """
 
     source = "EdgeNet, a network of this library,"

@@ -54,6 +54,9 @@ class PointNetEncoder(nn.Module):
         widths: of the shared layers before and after the feature transform; the last is that of the feature.
         last_activation: whether a ReLU stands before the max.
         tnet_widths: of the T-Nets' layers before their max and after it.
+
+    Raises:
+        ValueError: fewer than three channels, or widths that are not in two groups.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class PointNetEncoder(nn.Module):
         return_transforms: bool = False,
         keep: Collection[int] | None = None,
     ) -> Output | Encoding:
-        """(B, C, N) -> (B, 1024), and the T-Nets' matrices if asked for; lengths as of `SharedMLP.forward`.
+        """(B, C, N) -> (B, 1024), and the T-Nets' matrices if asked for; lengths and errors as of `SharedMLP.forward`.
 
         With `keep` it returns all that `encode` does.
         """
@@ -146,7 +149,7 @@ class PointNetModel(Pretrained):
         self.encoder = encoder
 
     def regularization(self, transforms: Transforms) -> Tensor:
-        """The weighted orthogonality loss of the feature transform, float32; 0 without one."""
+        """The weighted orthogonality loss of the feature transform, a scalar in float32 or better; 0 without one."""
         if transforms.feature is None:
             return next(self.parameters()).new_zeros(())
         return self.regularization_weight * orthogonality_loss(transforms.feature)

@@ -28,6 +28,9 @@ class PointNetClassifier(PointNetModel, name="pointnet"):
         regularization_weight: see `PointNetModel`.
         head_widths: of the hidden layers of the head.
         dropout: after each of those.
+
+    Raises:
+        ValueError: fewer than one class or three channels, or widths that are not as of `PointNetEncoder`.
     """
 
     def __init__(
@@ -56,7 +59,8 @@ class PointNetClassifier(PointNetModel, name="pointnet"):
         return self.logits.out_features
 
     def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
-        """(B, C, N) -> (B, num_classes) logits, and the T-Nets' matrices if asked for; lengths as of the encoder."""
+        """(B, C, N) -> (B, num_classes) logits, and the T-Nets' matrices if asked for; lengths and errors: as of the
+        encoder."""
         feature, transforms = self.encoder(x, lengths, return_transforms=True)
         logits = self.logits(self.head(feature))
         return (logits, transforms) if return_transforms else logits

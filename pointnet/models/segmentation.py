@@ -143,6 +143,9 @@ class PointNetPartSegmenter(PartLabels, PointNetLabeller, name="pointnet_part"):
         regularization_weight: see `PointNetModel`.
         head_takes: per point, beside the cloud's feature and the category: "published", as above; "released", the
             outputs of all five layers; "aligned", the aligned channels alone, as `PointNetSegmenter` and popular ports.
+
+    Raises:
+        ValueError: an argument outside the values above.
     """
 
     def __init__(
@@ -179,7 +182,7 @@ class PointNetPartSegmenter(PartLabels, PointNetLabeller, name="pointnet_part"):
         """(B, C, N) -> (B, num_parts, N) logits, and the T-Nets' matrices if asked for.
 
         Args:
-            category: (B,) integers below num_categories, the category of each object; -1 where it is not known. None:
+            category: (B,) int64 below num_categories, the category of each object; -1 where it is not known. None:
                 it is known of no object.
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The logits of the rest are 0.
         """
@@ -222,6 +225,9 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
         num_classes: how many classes.
         in_channels, input_transform, feature_transform, widths, tnet_widths, last_activation: see `PointNetEncoder`.
         dropout, head_widths, regularization_weight: as of `PointNetPartSegmenter`.
+
+    Raises:
+        ValueError: fewer than one class, or as of `PointNetEncoder`.
     """
 
     def __init__(

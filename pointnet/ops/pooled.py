@@ -160,7 +160,7 @@ def moments(x: Tensor, mask: Mask = None) -> tuple[Tensor, Tensor]:
     """Mean (C,) and scatter (C, C), the sum of (x - mean)(x - mean)^T, over all points of x (B, C, N), in float64.
 
     In float32 the scatter would be useless for a channel orthogonal to a dominant direction: see docs/identities.md. Of
-    points of 16 bits a tile's is in float32: it loses less than they have lost.
+    points of 16 bits on a CPU a tile's is in float32: it loses less than they have lost.
     """
     return torch.ops.pointnet.moments(x, mask)
 
