@@ -64,6 +64,11 @@ def test_resume_takes_the_runs_settings_and_cannot_change_them(sample_run, capsy
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--seed", "20240101123456"], "seed must be from 0 to 8796093022207, got 20240101123456"),
         (["--input_transform"], "input_transform"),
+        (["--warmup", "0.1"], "--warmup is for the other schedules, as onecycle has its own; it would change nothing"),
+        (["--overlap", "0.5"], "--overlap is for --task part, not classification; it would change nothing"),
+        (["--task", "scene", "--dataset", "s3dis", "--restrict", "false"], "--restrict is for --task part, not scene;"),
+        (["--distill", "0.7"], "--distill is for --teacher; it would change nothing"),
+        (["--decay_rate", "0.5"], "--decay_rate is for --schedule step, not onecycle; it would change nothing"),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):

@@ -14,6 +14,7 @@ from tests.helpers import OWN, ROOT, error_of, write_text
 from tests.pages import views_of
 
 SAMPLES = ROOT / "data" / "samples"
+SET = ["modelnet40", "--root", str(SAMPLES)]
 CHAIR, STOOL = SAMPLES / "files" / "chair.off", SAMPLES / "files" / "stool.xyz"
 
 
@@ -164,13 +165,16 @@ def test_a_large_cloud_is_thinned_and_a_long_list_is_cut_and_both_are_said(capsy
     ("arguments", "message"),
     [
         (["shape"], "'shape' is neither a data set nor a file; did you mean 'shapes'? (data sets: shapes, "),
-        (["modelnet40", "--split", "val"], "split must be train, test or both, got 'val'"),
-        (["modelnet40", "--per_class", "0"], "per_class must be at least 1, got 0"),
-        (["modelnet10", "--num_points", "9999"], "fewer than num_points=9999"),
+        ([*SET, "--split", "val"], "split must be train, test or both, got 'val'"),
+        ([*SET, "--per_class", "0"], "per_class must be at least 1, got 0"),
+        ([*SET, "--num_points", "9999"], "fewer than num_points=9999"),
         ([str(CHAIR), "--up", "x"], "up must be"),
+        ([*SET, "--vertices"], "--vertices is for files, not for the data set modelnet40"),
+        ([str(CHAIR), "--per_class", "2"], "--per_class is for data sets, not for files"),
+        ([str(CHAIR.parent), "--features", "rgb"], f"files; show folder --root {CHAIR.parent} opens one"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(capsys, tmp_path, arguments, message):
-    words = ["show", "--root", str(SAMPLES), "--out", str(tmp_path / "out"), *arguments]
+    words = ["show", "--out", str(tmp_path / "out"), *arguments]
     assert message in error_of(capsys, command_line.main, words)
     assert not list(tmp_path.iterdir())

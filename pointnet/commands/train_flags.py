@@ -93,6 +93,7 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
     try:
         start, seeds = resumed(given, values) if resume else beginning(given)
         config = with_values(start, values)
+        check_used(config, [name for name in values if getattr(config, name) != getattr(start, name)])
         if previews and (len(previews) > 1 or resume or seeds):
             raise ValueError(f"--{previews[0]} is of one run to come: not with --resume, --seeds or another such flag")
         if seeds:
@@ -105,6 +106,21 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
     except (ValueError, OSError) as error:
         parser.error(one_line(error))
     return Command(config, resume, seeds, previews[0] if previews else "", prog)
+
+
+def check_used(config: TrainConfig, changed: Sequence[str]) -> None:
+    """Raises ValueError where one of these settings changes nothing beside the others."""
+    task, schedule = f"--task part, not {config.task}", f"--schedule step, not {config.schedule}"
+    rising = "the other schedules, as onecycle has its own"
+    idle = {
+        **dict.fromkeys(("restrict", "unknown_category", "overlap"), "" if config.task == "part" else task),
+        **dict.fromkeys(("distill", "temperature"), "" if config.teacher else "--teacher"),
+        "warmup": rising if config.schedule == "onecycle" else "",
+        "decay_rate": "" if config.schedule == "step" else schedule,
+    }
+    for name in changed:
+        if where := idle.get(name):
+            raise ValueError(f"--{name} is for {where}; it would change nothing")
 
 
 def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:

@@ -28,7 +28,7 @@ class Embedding:
 
     Args:
         file: the file of the cloud; None for an array.
-        feature: the encoder's, (1024,) float32 as published.
+        feature: the encoder's, float32, as published (1024,), of a network for parts (2048,).
         hidden: of the last hidden layer of a classifier, (256,) float32 as published; (0,) of any other network.
         notes: what of the file was guessed or left out, and what makes `predict` unsure of such a cloud, in short
             sentences.
@@ -50,8 +50,9 @@ def embed(
 ) -> Embedding | list[Embedding]:
     """The features of a file or an array of points; a list for several, or for a folder.
 
-    Arguments are those of `predict`; any network with an encoder has features, but one of scenes, whose blocks are not
-    whole clouds. Clouds are brought into its contract as `predict` does, and take part with as many points.
+    Arguments are those of `predict`, but `up` is not "auto"; any network with an encoder has features, but one of
+    scenes, whose blocks are not whole clouds. Clouds are brought into its contract as `predict` does, and take part
+    with as many points.
 
     Raises:
         PointCloudFileError: a file that cannot be read or lacks what the model takes, the first of several.

@@ -132,11 +132,11 @@ def label_points(
         category: the category of the objects, one of `model.preprocessing["categories"]`; points get the labels of its
             parts only. None: unknown, and points get labels of any category, which are less certain; a network that
             was told the category of each object in training (`--unknown_category 0`) refuses that.
-        up: as in `predict`.
+        up: as in `predict`, without "auto".
         num_points: how many points of an object the network sees before it labels all, drawn with a seed made from
             the file's name, and how many are drawn from a mesh; None for 4,096. It sees all points of a smaller cloud,
-            as in evaluation.
-        columns: the names of the columns of files that are tables, as in `read_cloud`.
+            as in evaluation. Of a scene only how many are drawn from a mesh; None for 100,000.
+        columns: the names of the columns of files that are tables, as in `read_cloud`; None: as in training.
         vertices: label the vertices of a mesh, in place of points drawn from its faces.
 
     Raises:

@@ -35,7 +35,7 @@ class Prediction:
         sure: whether the most probable class has at least an even chance, there are enough points, none far from all
             others, the cloud is like those that the model was taught and tested on, and no other class is clearly surer
             with the other axis up.
-            Weights that were validated on fewer than 40 clouds know no strangers: for them only the first two count.
+            Weights that were validated on fewer than 40 clouds know no strangers: for them only the first three count.
         notes: short sentences: what of the file was guessed or left out, why the answer is not sure, and whether the
             other up axis would give a surer one.
         up: the up axis of the cloud, "z" or "y", as it was taken.
@@ -107,8 +107,9 @@ def predict(
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights of
             ModelNet40. For a model that labels points, use `label_points`.
         up: the up axis of the source, "z" or "y"; points are rotated to the frame of the weights (z up). "auto": the
-            one whose answer is surer. None: y for GLB and glTF, as their standard says, and for all others as in
-            training, which is z for the shipped weights; a note says so where the other's answer is clearly surer.
+            one whose answer is surer. None: y for GLB and glTF, as their standard says, z for arrays, and for other
+            files as in training, which is z for the shipped weights; a note says so where the other's answer is clearly
+            surer.
         votes: average the probabilities over so many even rotations about the up axis (Qi et al. 2017: 12).
         num_points: how many points of each cloud the network sees; None for as many as in training. They are drawn as
             in training on files, seeded by the file's name, and repeated where a cloud has fewer.

@@ -52,8 +52,8 @@ class PartLabels(Pretrained):
     def restrict(self, logits: Tensor, category: Category) -> Tensor:
         """The logits (B, num_parts, N), -inf for parts that the object's category (B,) does not have.
 
-        Evaluation and prediction choose among the others; as published, training scores all parts. Where the category
-        is not known, None or -1, all logits stay.
+        Evaluation and prediction choose among the others, and so does the loss of training, but for `--restrict false`,
+        which is as published. Where the category is not known, None or -1, all logits stay.
         """
         if category is None or self.parts_of is None:
             return logits

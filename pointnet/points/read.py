@@ -94,7 +94,7 @@ def read_cloud(
     Args:
         path: a file whose suffix says its format, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5,
             LAS, LAZ, BIN (KITTI), or text (XYZ, TXT, CSV, PTS, ASC, XYZRGB, XYZN). No other file is opened, whatever
-            this one refers to, but the buffers of a GLB or GLTF in its own folder.
+            this one refers to, but the buffers of a GLB or GLTF in its own folder or below.
         num_points: N. From a mesh, that many points are drawn uniformly by area, with the normals of their faces, the
             colours and intensity between those of the corners, and the label of the nearest corner; None:
             `mesh_points`. Of a cloud, that many rows are drawn without replacement, or all are returned in order

@@ -37,7 +37,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU. ValueError, naming the file, where it is missing or damaged."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no checkpoint to resume from")
+        hint = "a run that was killed in its first epoch starts again without --resume"
+        raise ValueError(f"{path}: no checkpoint to resume from; {hint}")
     data = path.read_bytes()
     payload = data[HEADER_SIZE:]
     if data[:HEADER_SIZE] != header(payload):

@@ -53,7 +53,7 @@ def fit(
     A validation split is held out from `train`; the epoch that is best on it, by `config.chooser`, then by its loss,
     then the later one, is kept (the last epoch where `config.val_fraction` is 0). `test` is evaluated once, at the end,
     with that epoch's weights. An epoch has `config.min_steps` steps at least: fewer clouds are repeated, and norms take
-    their statistics over all of them before an epoch is evaluated.
+    their statistics over up to 8 whole batches of them before an epoch is evaluated.
 
     Within a process group every process calls it, with the same arguments and an `out` that all of them see; they train
     one model with the whole batch, and rank 0 writes and logs.

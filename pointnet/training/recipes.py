@@ -105,7 +105,7 @@ RECIPES["paper_part"] = dataclasses.replace(
 # validation. The network is that of the paper (its figure 2); the released code's has no T-Nets, and dropout.
 RECIPES["paper_scene"] = dataclasses.replace(
     RECIPES["paper_part"], task="scene", dataset="s3dis", epochs=50, batch_size=24, num_points=4096, decay_epochs=18,
-    norm_decay_rate=0.5,
+    norm_decay_rate=0.5, restrict=True,
 )  # fmt: skip
 
 # The defaults of `--model pointnet2` and `pointnet2_msg`: those of every classifier, dropped as in the released code,

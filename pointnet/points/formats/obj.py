@@ -64,15 +64,18 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
         contents = _painted(contents, paint, colored, MATERIAL.search(data) is not None)
     polygons = Polygons(np.concatenate(corners), np.concatenate(sizes))
     is_mesh = len(polygons.corners) > 0
-    if CURVE.search(data):
-        contents = contents.noted("lines, curves and curved surfaces left out")
-    if called := CALL.findall(data):
-        contents = contents.noted(f"files that are called left out: {quoted(called[0])} ({len(called)} in all)")
-    if "labels" in extras:
-        contents = contents.noted(*of_pieces("groups", map(decoded, dict.fromkeys(GROUP.findall(data)))))
+    contents = contents.noted(*_others(data, extras))
     if given:
         contents = _with_normals(contents, np.concatenate(normals), np.concatenate(named), polygons.corners)
     return with_faces(contents, polygons, extras, budget, counted_from=1) if is_mesh else contents
+
+
+def _others(data: bytes, extras: Extras) -> list[str]:
+    """Notes of the lines that are no vertices, normals or polygons."""
+    notes = ["lines, curves and curved surfaces left out"] if CURVE.search(data) else []
+    if called := CALL.findall(data):
+        notes.append(f"files that are called left out: {quoted(called[0])} ({len(called)} in all)")
+    return notes + [*of_pieces("groups", map(decoded, dict.fromkeys(GROUP.findall(data))))] * ("labels" in extras)
 
 
 def _painted(contents: Contents, paint: bytearray, colored: int, has_materials: bool) -> Contents:
