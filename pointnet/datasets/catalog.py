@@ -69,7 +69,8 @@ def register_dataset(name: str, open_split: Callable[..., LabelledClouds], task:
 
     `open_split(root=..., split="train" or "test", num_points=...)` opens a split, as `LabelledClouds`, or for a task
     that labels points as `LabelledPoints`. It may also take `normals`, `features`, `columns`, `up`, `strict`,
-    `intensity` and `block`, which are those of `open_dataset`; the flags of what it does not take are refused.
+    `intensity` and `block`, which are those of `open_dataset`; flags of what it does not take are refused, but for
+    `--strict`.
 
     Raises:
         ValueError: no such task, not such a function, or a name that the library uses itself.

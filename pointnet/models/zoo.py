@@ -32,9 +32,10 @@ def load_model(path: AnyPath, num_classes: int | None = None, model: nn.Module |
         num_classes: replace the last layer by an untrained one of so many classes (or parts), drawn from torch's global
             random numbers as that of any new network; `.classes` are empty then, until you name them.
         model: a network of your own that `fit(model=...)` trained: it gets the weights, `.classes` and
-            `.preprocessing`, and is returned.
+            `.preprocessing` where it is, and is returned in eval mode.
 
     Raises:
-        ValueError: the folder holds no model, or a file of it is damaged; the message names the file.
+        ValueError: the folder holds no model, or a file of it is damaged; the message names the file. A `num_classes`
+            below 1, or of a network without a last layer `logits`.
     """
     return load_folder(path, num_classes=num_classes, own=model)
