@@ -58,12 +58,19 @@ def shortened(words: list[str]) -> list[str]:
     """The words of a training command, without --tensorboard where that is not installed, and without teachers that no
     section of the page has trained before."""
     kept = [word for word in words if word != "--tensorboard" or find_spec("tensorboard")]
-    if "--teacher" in kept:
-        first = kept.index("--teacher") + 1
-        teachers = list(takewhile(lambda word: not word.startswith("-"), kept[first:]))
-        if not all(Path(teacher).is_dir() for teacher in teachers):
-            del kept[first - 1 : first + len(teachers)]
+    taught, alone = with_and_without(kept, "--teacher")
+    if not all(Path(teacher).is_dir() for teacher in taught):
+        kept = with_and_without(alone, "--distill")[1]
     return [*kept, *([] if "--resume" in words else SHORT if "--init" in words else SHORT + NARROW)]
+
+
+def with_and_without(words: list[str], flag: str) -> tuple[list[str], list[str]]:
+    """The values of a flag, and the words without both."""
+    if flag not in words:
+        return [], words
+    at = words.index(flag)
+    values = list(takewhile(lambda word: not word.startswith("-"), words[at + 1 :]))
+    return values, words[:at] + words[at + 1 + len(values) :]
 
 
 def run(line: str) -> int:
