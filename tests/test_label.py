@@ -232,6 +232,10 @@ def test_a_rooms_file_is_labelled_as_its_arrays_are(tmp_path, suffix):
     np.testing.assert_allclose(found.probability, wanted.probability, atol=1e-4)
     np.testing.assert_allclose(found.points, room[:, :3], rtol=0, atol=1e-9)
     assert found.names == ("floor", "wall", "chair")
+    fewer = label_points(path, model, num_points=100)
+    assert np.array_equal(fewer.labels, found.labels)
+    assert fewer.notes == (*found.notes, "all 300 points are labelled: num_points is for meshes")
+    assert label_points(path, model, num_points=300).notes == found.notes
 
 
 # Errors.

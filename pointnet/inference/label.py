@@ -185,6 +185,11 @@ def label_each(
     of_arrays = {"columns": contract.channels}
     by_hand = named_by_hand(columns or contract.columns)
 
+    def whole(cloud: PointCloud) -> str:
+        if num_points is None or isinstance(model, PartLabels) or len(cloud.points) == num_points:
+            return ""
+        return f"all {len(cloud.points):,} points are labelled: num_points is for meshes"
+
     def labelled(source: Source) -> LabelledCloud | PointCloudFileError:
         path = path_of(source)
         axis = (up or "z") if path is None else up_of(path, up or contract.up)
@@ -193,7 +198,7 @@ def label_each(
             turned = cloud.in_library_frame(axis)
             labels, probability = label(turned, seed)
             doubts = unfit(cloud.points, contract.scale) or (usual and _unusual(usual, turned, contract, seed))
-            said = doubts, None if category else _guess(labels, model, contract.categories)
+            said = doubts, None if category else _guess(labels, model, contract.categories), whole(cloud)
             notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)
             how = axis, labels, probability, model.classes, notes, contract.label_numbers
             return LabelledCloud(path, cloud.points, *how)
