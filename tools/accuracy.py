@@ -161,8 +161,10 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def labels(drawing: Drawing, panel: Panel, runs: Sequence[Record], places: Sequence[tuple[float, float]]) -> None:
-    """Names the best of the runs that differ in their seed alone, where there is room beside its mark."""
-    taken = [(x - SIZE, y - SIZE, x + SIZE, y + SIZE) for x, y in places]
+    """Names the best of the runs that differ in their seed alone, where there is room beside its mark and none touches
+    another's."""
+    side = SIZE + 3
+    taken = [(x - side, y - SIZE, x + side, y + SIZE) for x, y in places]
     named = set[tuple[str, str]]()
     for run, (x, y) in sorted(zip(runs, places, strict=True), key=lambda each: each[1][1]):
         if (run.words, run.machine) in named:
