@@ -225,6 +225,9 @@ def test_categories_are_those_of_the_data_in_their_order():
     model.preprocessing["categories"] = ["rod", "plate"]
     with pytest.raises(ValueError, match="runs/x: its categories are not those of my set: they are in another order"):
         check_taught(model, data, "runs/x", "my set")
+    model.preprocessing["categories"] = ["plate", "rod", "slab"]
+    with pytest.raises(ValueError, match="runs/x: its categories are not those of my set: those lack 'slab'"):
+        check_taught(model, data, "runs/x", "my set")
 
 
 def test_rooms_are_not_rotated(capsys, tmp_path):

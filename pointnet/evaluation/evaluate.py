@@ -31,7 +31,7 @@ def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: st
     for kind, own, names in kinds:
         if names != own:
             more, fewer = (sorted(set(a) - set(b)) for a, b in ((names, own), (own, names)))
-            which = f"'{fewer[0]}' is its alone" if fewer else "they are in another order"
+            which = f"those lack '{fewer[0]}'" if fewer else "they are in another order"
             which = f"it has no '{more[0]}'{did_you_mean(more[0], own)}" if more else which
             raise ValueError(f"{run}: its {kind} are not those of {where}: {which}")
     contract.check_met(contract_of_data(data, num_points=contract.num_points), run, where)
