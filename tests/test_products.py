@@ -56,20 +56,22 @@ def test_products_in_kept_memory_are_the_same_at_every_size(monkeypatch, units, 
             torch.testing.assert_close(got, products.linear_map(given, weight))
 
 
-@pytest.fixture
-def by_rows(monkeypatch):
-    for name, value in {"has_matrix_units": lambda: True, "TILE": 8, "FEWEST": 1}.items():
+@pytest.fixture(params=[(10, 8), (50, 8), (64, 64)], ids=["parts of a cloud", "two clouds", "in one product"])
+def by_rows(monkeypatch, request):
+    rows = dict(zip(("NARROW", "TILE"), request.param, strict=True))
+    for name, value in {"has_matrix_units": lambda: True, **rows}.items():
         monkeypatch.setattr(mlp, name, value)
 
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize("last", [(40, 5), (3, 40, 5)], ids=["one map", "one per cloud"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_whole_mlp_by_rows_is_that_of_the_definition(by_rows, dtype, ragged, relu):
+def test_a_whole_mlp_by_rows_is_that_of_the_definition(by_rows, dtype, last, ragged, relu):
     def whole(*shape):  # so small that bfloat16 holds every sum
         return torch.randint(-2, 3, shape).to(dtype)
 
-    x, weights = whole(3, 3, 21), [whole(3, 4, 3), whole(5, 4), whole(40, 5)]
+    x, weights = whole(3, 3, 21), [whole(3, 4, 3), whole(5, 4), whole(*last)]
     biases, lengths = [whole(4), None, whole(40)], torch.tensor([21, 1, 9])
     mask = point_mask(lengths, x) if ragged else None
     given = (x, weights, biases, mask, relu)

@@ -17,8 +17,8 @@ from .pooled import DEFINITIONS, OPERATORS, bits_of
 from .products import has_matrix_units, takes_tf32
 
 MOST_CHANNELS = 128  # of every layer but the last: what a tile of points holds on chip
-TILE = 1024  # rows on a CPU
-FEWEST = 128  # points of a cloud, below which calls of operators on a CPU would take longer than their work
+NARROW = 4096  # rows on a CPU that go through the layers before the last
+TILE = 1024  # rows on a CPU that go through the last
 
 
 def mlp_max(
@@ -43,7 +43,7 @@ def may_take(x: Tensor) -> bool:
 def goes_by_rows(x: Tensor) -> bool:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    return has_matrix_units() and x.dtype in (torch.bfloat16, torch.float32) and x.shape[2] >= FEWEST
+    return has_matrix_units() and x.dtype in (torch.bfloat16, torch.float32) and x.numel() > 0
 
 
 def takes(x: Tensor, weights: Sequence[Tensor]) -> bool:
@@ -84,26 +84,46 @@ def _mlp_max(
 
 
 def _by_rows(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], mask: Mask) -> Tensor:
-    """The largest values (B, D) before the last bias, a tile of a cloud at a time through all layers."""
-    values = x.new_full((len(x), weights[-1].shape[-2]), -torch.inf)
-    kept = x.new_empty(min(TILE, x.shape[2]), values.shape[1])
-    for cloud, largest in enumerate(values):
-        points = x[cloud] if mask is None else x[cloud][:, mask[cloud, 0]]
-        *narrow, last = (weight if weight.dim() == 2 else weight[cloud] for weight in weights)
-        for some in points.T.split(TILE):
-            rows = some.contiguous()
+    """The largest values (B, D) before the last bias, a tile of points at a time through all layers: of several
+    clouds, as a narrow layer of one takes less time than the call of its product; with a mask of one cloud."""
+    *narrow, last = weights
+    values = x.new_full((len(x), last.shape[-2]), -torch.inf)
+    together = max(1, min(len(x), NARROW // x.shape[2])) if mask is None else 1
+    kept = x.new_empty(min(TILE, together * x.shape[2]), values.shape[1])
+    for start in range(0, len(x), together):
+        some = slice(start, start + together)
+        points = x[some] if mask is None else x[some, :, mask[start, 0]]
+        for tile in points.split(NARROW, 2):
+            rows = tile.mT.contiguous()
             for weight, bias in zip(narrow, biases, strict=False):
-                rows = F.linear(rows, weight, bias)
+                rows = _layer(rows, weight if weight.dim() == 2 else weight[some], bias)
                 bits_of(rows).clamp_min_(0)
-            torch.maximum(largest, _largest(torch.mm(rows, last.T, out=kept[: len(rows)])), out=largest)
+            _keep_largest(rows, last if last.dim() == 2 else last[some], kept, values[some])
     return values
 
 
+def _layer(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The linear map of (B, N, C), with one weight or one per cloud."""
+    if weight.dim() == 2:
+        return F.linear(rows, weight, bias)
+    return torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias, rows, weight.mT)
+
+
+def _keep_largest(rows: Tensor, weight: Tensor, kept: Tensor, values: Tensor) -> None:
+    """Raises the values (B, D) to the largest of the last map of (B, N, C), whose products are written to `kept`."""
+    each = max(1, TILE // rows.shape[1]) if weight.dim() == 2 else 1
+    for i, (clouds, largest) in enumerate(zip(rows.split(each), values.split(each), strict=True)):
+        for tile in clouds.split(TILE, 1):
+            flat = tile.flatten(0, 1)
+            z = torch.mm(flat, (weight if weight.dim() == 2 else weight[i]).T, out=kept[: len(flat)])
+            torch.maximum(largest, _largest(z.unflatten(0, tile.shape[:2])), out=largest)
+
+
 def _largest(z: Tensor) -> Tensor:
-    """`z.amax(0)` of (N, D) without NaN."""
+    """`z.amax(1)` of (B, N, D) without NaN."""
     bits = bits_of(z)
-    highest = bits.amax(0)
-    return highest if bits is z else highest.where(highest >= 0, bits.amin(0)).view(z.dtype)
+    highest = bits.amax(1)
+    return highest if bits is z else highest.where(highest >= 0, bits.amin(1)).view(z.dtype)
 
 
 def _shapes(
