@@ -102,6 +102,7 @@ def test_flags_that_cannot_be_are_one_line_with_what_to_do(capsys, tmp_path, tra
         (["--pretrained", "pointnet_modelnet40"], "--pretrained pointnet_modelnet40; did you mean '--init'?"),
         (["--freeze"], "freeze is for the encoder of trained weights; name them: --init"),
         (["--trunk_lr", "0.5"], "trunk_lr 0.5 is for the encoder of trained weights; name them: --init"),
+        (["--init", trained, "--freeze", "--trunk_lr", "0.5"], "--trunk_lr is for an encoder that learns,"),
         (["--init", "pointnet_modelnet4"], "did you mean 'pointnet_modelnet40'?"),
         (["--init", trained, "--width", "0.5"], "--width is of a new encoder; that of --init has its own"),
         (["--init", trained, "--input_transform", "false"], "--input_transform is of a new encoder"),

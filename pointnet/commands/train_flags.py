@@ -110,17 +110,10 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
 
 def check_used(config: TrainConfig, changed: Sequence[str]) -> None:
     """Raises ValueError where one of these settings changes nothing beside the others."""
-    task, schedule = f"--task part, not {config.task}", f"--schedule step, not {config.schedule}"
-    rising = "the other schedules, as onecycle has its own"
-    idle = {
-        **dict.fromkeys(("restrict", "unknown_category", "overlap"), "" if config.task == "part" else task),
-        **dict.fromkeys(("distill", "temperature"), "" if config.teacher else "--teacher"),
-        "warmup": rising if config.schedule == "onecycle" else "",
-        "decay_rate": "" if config.schedule == "step" else schedule,
-    }
+    idle = config.idle()
     for name in changed:
-        if where := idle.get(name):
-            raise ValueError(f"--{name} is for {where}; it would change nothing")
+        if name in idle:
+            raise ValueError(f"--{name} is for {idle[name]}; it would change nothing")
 
 
 def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:

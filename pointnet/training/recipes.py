@@ -151,13 +151,14 @@ def defaults_of(task: str, dataset: str, init: str = "", model: str = TrainConfi
 
 
 def to_flags(config: TrainConfig) -> list[str]:
-    """The flags of `train.py` that give these settings."""
-    defaults = defaults_of(config.task, config.dataset, config.init, config.model)
+    """The flags of `train.py` that give these settings, but for those that would change nothing."""
+    idle, defaults = config.idle(), defaults_of(config.task, config.dataset, config.init, config.model)
     words = [] if config.task == TrainConfig.task else ["--task", config.task]
     words += ["--model", config.model] if defaults.model == config.model != TrainConfig.model else []
     for name in FIELDS:
         value = getattr(config, name)
-        if value != getattr(defaults, name) or (config.init and name in ("init", *INHERITED)):
+        differs = name not in idle and value != getattr(defaults, name)
+        if differs or (config.init and name in ("init", *INHERITED)):
             text = str(value).lower() if isinstance(value, bool) else str(value)
             words += [f"--{name}", *(value if isinstance(value, tuple) else [text])]
     return words

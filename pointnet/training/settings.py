@@ -179,6 +179,22 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
         """The metric that the epoch is chosen by, on validation."""
         return self.choose_by or TASKS[self.task].chooser
 
+    def idle(self) -> dict[str, str]:
+        """The settings that change nothing beside the others, each with what it is for."""
+        task, schedule = f"--task part, not {self.task}", f"--schedule step, not {self.schedule}"
+        has_steps = self.schedule == "step"
+        used_for = {
+            **dict.fromkeys(("restrict", "unknown_category", "overlap"), (self.task == "part", task)),
+            **dict.fromkeys(("distill", "temperature"), (bool(self.teacher), "--teacher")),
+            "warmup": (self.schedule != "onecycle", "the other schedules, as onecycle has its own"),
+            "decay_rate": (has_steps, schedule),
+            "decay_epochs": (has_steps or self.norm_decay_rate != 1, f"{schedule}, or for --norm_decay_rate"),
+            "early_share": (self.early_points > 0, "--early_points"),
+            "trunk_lr": (not self.freeze, "an encoder that learns, not --freeze"),
+            "regularization_weight": (self.feature_transform, "--feature_transform"),
+        }
+        return {name: what for name, (is_used, what) in used_for.items() if not is_used}
+
     def points_in_epoch(self, epoch: int) -> int:
         """Points per cloud in training, in the epoch of this index (from 0)."""
         early = self.early_points and epoch < int(self.epochs * self.early_share)
