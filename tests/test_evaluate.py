@@ -107,8 +107,9 @@ def test_a_set_may_have_some_of_the_classes(own, capsys, tmp_path):
     assert right == pytest.approx(12 * wanted["of_class"]["slab"])
     assert 0 < len(split) == found["count"] == 12 - rest["count"]
     assert command_line.main(["evaluate", str(own), *words]) == 0
-    said = f"folder in {tmp_path / 'set'} has 1 of the network's 2 classes; it may answer any of them"
-    assert said in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert f"folder in {tmp_path / 'set'} has 1 of the network's 2 classes; it may answer any of them" in lines
+    assert f"the train split was drawn: {found['count']} of 12 files; --split test has the others" in lines
     (tmp_path / "set" / "slab").rename(tmp_path / "set" / "slabs")
     line = error_of(capsys, command_line.main, ["evaluate", str(own), *words])
     assert line.endswith(

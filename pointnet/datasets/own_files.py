@@ -46,6 +46,7 @@ class OwnFiles(NamedTuple):
     fraction: float  # of each class that is drawn for testing
     seed: int  # of that draw
     twins: tuple[str, ...] = ()  # lines on files of the same content in two splits
+    drawn_of: int = 0  # files whose split was drawn
 
     @property
     def undrawn(self) -> bool:
@@ -70,7 +71,8 @@ class OwnFiles(NamedTuple):
             file: (name, its or ("test" if file in test else "train")) for file, (name, its) in self.found.items()
         }
         by_split = sorted(places.items(), key=lambda item: (self.classes.index(item[1][0]), SPLITS.index(item[1][1])))
-        files = self._replace(found=dict(by_split), twins=tuple(_twins(self.root, places, good, contents)))
+        twins = tuple(_twins(self.root, places, good, contents))
+        files = self._replace(found=dict(by_split), twins=twins, drawn_of=sum(map(len, undrawn.values())))
         if all(split != "test" and files.found[file][1] == "val" for file in files.of(split)):
             what = "a set" if self.is_flat else "a class"
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
