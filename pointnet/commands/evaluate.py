@@ -46,8 +46,8 @@ def run(flags: Namespace) -> int:
             say(f"{where} has {named} of the network's {len(data.classes)} classes; it may answer any of them")
         is_other = flags.dataset or flags.root
         if is_other and data.drawn_of:
-            some, other = len(set(data.files)), "train" if flags.split == "test" else "test"
-            say(f"the {flags.split} split was drawn: {some:,} of {data.drawn_of:,} files; --split {other} has the others")
+            drawn, other = f"{len(set(data.files)):,} of {data.drawn_of:,} files", {"train", "test"} - {flags.split}
+            say(f"the {flags.split} split was drawn: {drawn}; --split {other.pop()} has the others")
         if is_other and data.up and data.up == contract.up and not flags.up:
             say(f"files are taken with {data.up} up, as in training; --up names another axis")
     with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
