@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS
-from pointnet.ops.masked import Lengths
+from pointnet.ops.masked import Lengths, check_range
 
 from .chunks import check_points_are_independent
 from .encoder import ENCODER_WIDTHS, Encoding, Output, PointNetEncoder, PointNetModel
@@ -70,6 +70,7 @@ class PartLabels(Pretrained):
         if category.shape != like.shape[:1] or category.dtype != torch.int64:
             wanted = f"({len(like)},) int64, one per cloud"
             raise ValueError(f"category must be {wanted}, got {tuple(category.shape)} {category.dtype}")
+        check_range("category", category, -1, self.num_categories - 1)
         category = category.to(like.device).unsqueeze(1)
         return known.scatter(1, category.clamp(min=0), (category >= 0).to(known.dtype))
 

@@ -30,12 +30,17 @@ def point_mask(lengths: Tensor, points: Tensor) -> Tensor:
         raise ValueError(
             f"lengths must be ({points.shape[0]},) integers, one per cloud, got {tuple(lengths.shape)} {lengths.dtype}"
         )
-    if lengths.device.type == "cpu" and len(lengths) and not torch.compiler.is_compiling() and not makes_a_graph():
-        least, most = lengths.aminmax()
-        if least < 1 or most > points.shape[2]:
-            raise ValueError(f"lengths must be from 1 to {points.shape[2]}, got {int(least)} to {int(most)}")
+    check_range("lengths", lengths, 1, points.shape[2])
     positions = torch.arange(points.shape[2], device=points.device)
     return (positions < lengths.to(points.device).unsqueeze(1)).unsqueeze(1)
+
+
+def check_range(name: str, numbers: Tensor, low: int, high: int) -> None:
+    """ValueError where whole numbers on a CPU are outside; those on a GPU, which would be waited for, are not read."""
+    if numbers.device.type == "cpu" and len(numbers) and not torch.compiler.is_compiling() and not makes_a_graph():
+        least, most = numbers.aminmax()
+        if least < low or most > high:
+            raise ValueError(f"{name} must be from {low} to {high}, got {int(least)} to {int(most)}")
 
 
 def fill_padding(points: Tensor, mask: Mask, value: float = 0.0) -> Tensor:
