@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -174,6 +175,8 @@ def test_the_ply_holds_points_labels_and_the_colours_of_the_page(model, tmp_path
     assert np.array_equal(written.labels, found.labels)
     assert len(set(found.labels.tolist())) == 5
     np.testing.assert_allclose(written.colors, label_colours(found.labels) / 255, atol=1e-6)
+    rows = trimesh.load(tmp_path / "stool.ply").metadata["_ply_raw"]["vertex"]["data"]
+    assert np.array_equal(rows["probability"].ravel(), found.probability)
 
 
 def test_a_mesh_is_sampled_and_rotated_for_the_network_alone(model):

@@ -77,7 +77,7 @@ class LabelledCloud:
         }
 
     def write_ply(self, path: AnyPath) -> None:
-        """Writes points, colours by label, and labels as a binary PLY, and creates the folder.
+        """Writes points, colours by label, labels and their probabilities as a binary PLY, and creates the folder.
 
         Coordinates are float if that is exact, else double. Labels are `numbers`; comments name them.
 
@@ -96,14 +96,17 @@ class LabelledCloud:
             *(f"property {'float' if is_single else 'double'} {axis}" for axis in "xyz"),
             *(f"property uchar {colour}" for colour in ("red", "green", "blue")),
             "property int label",
+            "property float probability",
             "end_header\n",
         ]
-        kind = np.dtype([("xyz", "<f4" if is_single else "<f8", 3), ("rgb", "u1", 3), ("label", "<i4")])
+        real = "<f4" if is_single else "<f8"
+        kind = np.dtype([("xyz", real, 3), ("rgb", "u1", 3), ("label", "<i4"), ("probability", "<f4")])
 
         def rows_of(block: slice) -> bytes:
             labels = self.labels[block]
             rows = np.empty(len(labels), kind)
             rows["xyz"], rows["rgb"], rows["label"] = self.points[block], label_colours(labels), numbers[labels]
+            rows["probability"] = self.probability[block]
             return rows.tobytes()
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
