@@ -50,6 +50,20 @@ def test_files_without_twins_are_drawn_as_ever():
         assert {name for name, its in zip(found, in_test, strict=True) if its} == wanted
 
 
+def test_a_set_names_the_files_whose_split_no_folder_says(tmp_path):
+    root = write_clouds(tmp_path, ("a", "b", "c"))
+    (root / "b" / "broken.off").write_text("OFF\n")
+    for i in range(6):
+        split = root / "a" / ("test" if i < 2 else "train")
+        split.mkdir(exist_ok=True)
+        (root / "a" / f"a_{i}.xyz").rename(split / f"a_{i}.xyz")
+    for split in ("train", "test"):
+        assert MeshFolder(root, split, num_points=16).split_by_chance == {*root.glob("[bc]/*.xyz")}
+    shutil.rmtree(root / "b")
+    shutil.rmtree(root / "c")
+    assert not MeshFolder(root, num_points=16).split_by_chance
+
+
 def test_a_file_that_cannot_be_read_changes_nothing_of_the_draw(tmp_path):
     alone = write_clouds(tmp_path / "alone")
     mixed = write_clouds(tmp_path / "mixed")

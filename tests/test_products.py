@@ -56,10 +56,10 @@ def test_products_in_kept_memory_are_the_same_at_every_size(monkeypatch, units, 
             torch.testing.assert_close(got, products.linear_map(given, weight))
 
 
-@pytest.fixture(params=[(10, 8), (50, 8), (64, 64)], ids=["parts of a cloud", "two clouds", "in one product"])
+@pytest.fixture(params=[(10, 8), (50, 8), (64, 64), (64, 42)])
 def by_rows(monkeypatch, request):
     rows = dict(zip(("NARROW", "TILE"), request.param, strict=True))
-    for name, value in {"has_matrix_units": lambda: True, **rows}.items():
+    for name, value in {"has_matrix_units": lambda: True, "FEWEST": 1, **rows}.items():
         monkeypatch.setattr(mlp, name, value)
 
 

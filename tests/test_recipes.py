@@ -8,7 +8,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from pointnet.commands import train
-from pointnet.commands.train_flags import parse_command
+from pointnet.commands.train_flags import check_used, parse_command
 from pointnet.models import PointNetClassifier
 from pointnet.training import TrainConfig, fit
 from pointnet.training.optimizer import make_optimizer, make_schedule
@@ -203,6 +203,50 @@ def test_the_words_of_settings_are_read_back(changes, recipe):
         reject()
     unused = {name: getattr(config, name) for name in config.idle()}
     assert dataclasses.replace(parse_command(to_flags(config)).config, **unused) == config
+
+
+# Each setting that may change nothing: where it does not, and where it does.
+IDLE = {
+    "restrict": ({}, {"task": "part", "dataset": "shapes"}),
+    "unknown_category": ({}, {"task": "part", "dataset": "shapes"}),
+    "overlap": ({}, {"task": "part", "dataset": "shapes"}),
+    "distill": ({}, {"teacher": ("a",)}),
+    "temperature": ({}, {"teacher": ("a",)}),
+    "warmup": ({}, {"schedule": "cosine"}),
+    "decay_rate": ({"norm_decay_rate": 0.5, "decay_epochs": 2}, {"schedule": "step", "decay_epochs": 2}),
+    "decay_epochs": ({}, {"norm_decay_rate": 0.5}),
+    "early_share": ({"early_points": 0}, {}),
+    "trunk_lr": ({"init": "a", "freeze": True}, {"init": "a"}),
+    "regularization_weight": ({"feature_transform": False}, {"feature_transform": False, "init": "a"}),
+}
+
+
+def course(config):
+    """The learning rates, points and momenta of a run."""
+    model = PointNetClassifier(2, widths=((4,), (4,)))
+    model.encoder.requires_grad_(not config.freeze)
+    optimizer = make_optimizer(model, config)
+    schedule, steps = make_schedule(optimizer, config, 40), []
+    for epoch in range(config.epochs):
+        steps.append((schedule.get_last_lr(), config.points_in_epoch(epoch), config.norm_momentum_in_epoch(epoch)))
+        optimizer.step()
+        schedule.step()
+    return steps
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_only_a_setting_that_changes_nothing_counts_as_such(name):
+    idle, used = (TrainConfig(**changes) for changes in IDLE[name])
+    assert name in idle.idle().keys() <= IDLE.keys()
+    assert name not in used.idle()
+    other = {"restrict": False, "decay_epochs": 3, "temperature": 5.0}.get(name, 0.3)
+    assert getattr(idle, name) != other
+    assert course(dataclasses.replace(idle, **{name: other})) == course(idle)
+    if name in ("warmup", "decay_rate", "decay_epochs", "early_share"):
+        assert course(dataclasses.replace(used, **{name: other})) != course(used)
+    check_used(dataclasses.replace(used, **{name: other}), [name])
+    with pytest.raises(ValueError, match=f"--{name} is for .*; it would change nothing"):
+        check_used(dataclasses.replace(idle, **{name: other}), [name])
 
 
 def test_the_settings_of_the_records_load_although_some_were_removed_since():

@@ -44,11 +44,11 @@ def run(flags: Namespace) -> int:
         say(threads)
         if named < len(data.classes):
             say(f"{where} has {named} of the network's {len(data.classes)} classes; it may answer any of them")
-        is_other = flags.dataset or flags.root
-        if is_other and data.drawn_of:
-            drawn, other = f"{len(set(data.files)):,} of {data.drawn_of:,} files", {"train", "test"} - {flags.split}
-            say(f"the {flags.split} split was drawn: {drawn}; --split {other.pop()} has the others")
-        if is_other and data.up and data.up == contract.up and not flags.up:
+        names_data, drawn = flags.dataset or flags.root, data.split_by_chance
+        if names_data and drawn:
+            some, other = len(drawn.intersection(data.files)), "train" if flags.split == "test" else "test"
+            say(f"the {flags.split} split was drawn: {some:,} of {len(drawn):,} files; --split {other} has the others")
+        if names_data and data.up and data.up == contract.up and not flags.up:
             say(f"files are taken with {data.up} up, as in training; --up names another axis")
     with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())

@@ -44,7 +44,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     `data.bad` are the errors of files that could not be read, `data.notes` lines about files that were not tried, and
     `data.file_notes` what was guessed or left out of others, by their name, as `read_cloud(path).notes` has it.
     `data.validation` (S,) bool are clouds of the set's own validation split, None or none where it has no such split.
-    `data.drawn_of` are the files whose split was drawn, 0 where folders say which each is in.
+    `data.split_by_chance` are the files of all splits whose split was drawn, as no folder says it.
 
     What a network learns of its input beside the points (`evaluation.contract`), None where the numbers tell it, and
     free to be set: `data.channel_names`, such as ("x", "y", "z", "r", "g", "b"); `data.scale`, "unit sphere",
@@ -62,7 +62,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     block: float = 1.0
     label_numbers: tuple[int, ...] = ()
     validation: Tensor | None = None
-    drawn_of: int = 0
+    split_by_chance: frozenset[Path] = frozenset()
 
     def __init__(
         self,

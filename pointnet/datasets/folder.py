@@ -88,7 +88,7 @@ class MeshFolder(LabelledClouds):
         bad = files.bad(cached._replace(bad=its_bad), split, strict)
         labels = torch.tensor(files.labels(cached.files))
         super().__init__(torch.from_numpy(cached.points), labels, files.classes, num_points)
-        self.root, self.drawn_of = files.root, files.drawn_of
+        self.root, self.split_by_chance = files.root, files.split_by_chance
         self.up, self.files, self.channel_names = up, cached.files, channel_names(chosen)
         self.bad, self.notes, self.file_notes = bad, files.notes, files.notes_on(cached, split)
         self.validation = torch.tensor(files.in_validation(cached.files))

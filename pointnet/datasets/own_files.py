@@ -46,7 +46,7 @@ class OwnFiles(NamedTuple):
     fraction: float  # of each class that is drawn for testing
     seed: int  # of that draw
     twins: tuple[str, ...] = ()  # lines on files of the same content in two splits
-    drawn_of: int = 0  # files whose split was drawn
+    split_by_chance: frozenset[Path] = frozenset()  # those that can be read and that no folder gave a split
 
     @property
     def undrawn(self) -> bool:
@@ -72,7 +72,8 @@ class OwnFiles(NamedTuple):
         }
         by_split = sorted(places.items(), key=lambda item: (self.classes.index(item[1][0]), SPLITS.index(item[1][1])))
         twins = tuple(_twins(self.root, places, good, contents))
-        files = self._replace(found=dict(by_split), twins=twins, drawn_of=sum(map(len, undrawn.values())))
+        chance = good & {file for files in undrawn.values() for file in files}
+        files = self._replace(found=dict(by_split), twins=twins, split_by_chance=frozenset(chance))
         if all(split != "test" and files.found[file][1] == "val" for file in files.of(split)):
             what = "a set" if self.is_flat else "a class"
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"

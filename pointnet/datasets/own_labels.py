@@ -132,7 +132,7 @@ class OwnPoints(LabelledPoints):
         of = ["" if by_file else f"{classes[label]}: " for label in labels.tolist()]
         self.bad, self.notes, self.file_notes = bad, [*files.notes, *placed.notes], files.notes_on(cached, split)
         self.notes += _uneven(placed, cached.files, of, set(files.of("test")), files.root)
-        self.validation, self.drawn_of = torch.tensor(files.in_validation(cached.files)), files.drawn_of
+        self.validation, self.split_by_chance = torch.tensor(files.in_validation(cached.files)), files.split_by_chance
         self.label_numbers = placed.labels.numbers if placed.labels.has_own_numbers else ()
         of_train, of_split = (set(files.of(each)) for each in ("train", split))
         if "intensity" in features:

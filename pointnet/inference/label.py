@@ -99,8 +99,8 @@ class LabelledCloud:
             "property float probability",
             "end_header\n",
         ]
-        real = "<f4" if is_single else "<f8"
-        kind = np.dtype([("xyz", real, 3), ("rgb", "u1", 3), ("label", "<i4"), ("probability", "<f4")])
+        coordinate = "<f4" if is_single else "<f8"
+        kind = np.dtype([("xyz", coordinate, 3), ("rgb", "u1", 3), ("label", "<i4"), ("probability", "<f4")])
 
         def rows_of(block: slice) -> bytes:
             labels = self.labels[block]

@@ -49,13 +49,13 @@ class Chain:
         if chain._may_wait(last, transform):
             weights, biases = chain._matrices(last, transform)
             x = chain.x.to(weights[0].dtype)
-            if takes(x, weights):
+            if takes(x, weights, chain.mask):
                 relu = last.activation is not None
                 return mlp_max(x, weights, biases, chain.mask, relu).to(last.conv.weight.dtype)
         return last.max_pool(chain.run().x, mask=chain.mask, transform=transform)
 
     def _may_wait(self, layer: SharedLayer, transform: Transform) -> bool:
-        if not may_take(self.x) or makes_a_graph():
+        if not may_take(self.x, self.mask) or makes_a_graph():
             return False
         if transform is not None:
             layer.check_transform(self.x, transform)

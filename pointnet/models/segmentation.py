@@ -186,6 +186,9 @@ class PointNetPartSegmenter(PartLabels, PointNetLabeller, name="pointnet_part"):
             category: (B,) int64 below num_categories, the category of each object; -1 where it is not known. None:
                 it is known of no object.
             lengths: (B,) integers; only the first lengths[b] points of cloud b exist. The logits of the rest are 0.
+
+        Raises:
+            ValueError: points, category or lengths of another shape, dtype or range; on a GPU ranges are not checked.
         """
         encoding = self.encoder(x, lengths, keep=self._kept)
         logits = self._score(encoding, category, lengths)

@@ -2,7 +2,8 @@
 
 Folded layers hold no norm, so nothing of one point depends on another until the max. A kernel takes the points from
 their coordinates to the max without writing a layer's output to memory (`ops.triton.mlp`). A processor with matrix
-units takes a tile of them through all layers while it is in the cache, as rows.
+units takes a tile of them through all layers while it is in the cache, as rows; through the last layer, the widest, in
+smaller tiles.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from .products import has_matrix_units, takes_tf32
 MOST_CHANNELS = 128  # of every layer but the last: what a tile of points holds on chip
 NARROW = 4096  # rows on a CPU that go through the layers before the last
 TILE = 1024  # rows on a CPU that go through the last
+FEWEST = 128  # points of clouds with a mask, which go one by one: of fewer the calls of operators take longer
 
 
 def mlp_max(
@@ -35,20 +37,21 @@ def mlp_max(
     return torch.ops.pointnet.mlp_max(x, weights, biases, mask, relu, False)[0]
 
 
-def may_take(x: Tensor) -> bool:
+def may_take(x: Tensor, mask: Mask) -> bool:
     """Whether `mlp_max` may take points like x, faster than layer after layer: a kernel, or a CPU by rows."""
-    return run_on(x) or goes_by_rows(x)
+    return run_on(x) or goes_by_rows(x, mask)
 
 
-def goes_by_rows(x: Tensor) -> bool:
+def goes_by_rows(x: Tensor, mask: Mask) -> bool:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    return has_matrix_units() and x.dtype in (torch.bfloat16, torch.float32) and x.numel() > 0
+    enough = x.numel() > 0 and (mask is None or x.shape[2] >= FEWEST)
+    return has_matrix_units() and x.dtype in (torch.bfloat16, torch.float32) and enough
 
 
-def takes(x: Tensor, weights: Sequence[Tensor]) -> bool:
+def takes(x: Tensor, weights: Sequence[Tensor], mask: Mask) -> bool:
     """Whether `mlp_max` takes these points and weights, of which it `may_take` the points."""
-    return goes_by_rows(x) or fits(x, weights)
+    return goes_by_rows(x, mask) or fits(x, weights)
 
 
 def fits(x: Tensor, weights: Sequence[Tensor], *more: object) -> bool:
@@ -75,7 +78,7 @@ def _mlp_max(
 ) -> tuple[Tensor, Tensor]:
     given = (x, *weights, *(bias for bias in biases if bias is not None))
     # As whole numbers, which bfloat16 is compared as, a NaN may be less than others.
-    if find or not goes_by_rows(x) or not all(bool(each.sum().isfinite()) for each in given):
+    if find or not goes_by_rows(x, mask) or not all(bool(each.sum().isfinite()) for each in given):
         return mlp_max_definition(x, weights, biases, mask, relu, find)
     with torch.autocast("cpu", enabled=False):
         values = _by_rows(x, weights, biases, mask)
@@ -84,8 +87,11 @@ def _mlp_max(
 
 
 def _by_rows(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], mask: Mask) -> Tensor:
-    """The largest values (B, D) before the last bias, a tile of points at a time through all layers: of several
-    clouds, as a narrow layer of one takes less time than the call of its product; with a mask of one cloud."""
+    """The largest values (B, D) before the last bias, a tile of points at a time through all layers.
+
+    Without a mask a tile holds several small clouds: calling an operator takes longer than a narrow layer of one cloud.
+    With a mask it holds one.
+    """
     *narrow, last = weights
     values = x.new_full((len(x), last.shape[-2]), -torch.inf)
     together = max(1, min(len(x), NARROW // x.shape[2])) if mask is None else 1
@@ -110,7 +116,7 @@ def _layer(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _keep_largest(rows: Tensor, weight: Tensor, kept: Tensor, values: Tensor) -> None:
-    """Raises the values (B, D) to the largest of the last map of (B, N, C), whose products are written to `kept`."""
+    """Updates the values (B, D) with the max of the last map of (B, N, C), whose products are written to `kept`."""
     each = max(1, TILE // rows.shape[1]) if weight.dim() == 2 else 1
     for i, (clouds, largest) in enumerate(zip(rows.split(each), values.split(each), strict=True)):
         for tile in clouds.split(TILE, 1):

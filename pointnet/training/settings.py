@@ -189,9 +189,9 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
             "warmup": (self.schedule != "onecycle", "the other schedules, as onecycle has its own"),
             "decay_rate": (has_steps, schedule),
             "decay_epochs": (has_steps or self.norm_decay_rate != 1, f"{schedule}, or for --norm_decay_rate"),
-            "early_share": (self.early_points > 0, "--early_points"),
+            "early_share": (self.early_points > 0, "--early_points above 0"),
             "trunk_lr": (not self.freeze, "an encoder that learns, not --freeze"),
-            "regularization_weight": (self.feature_transform, "--feature_transform"),
+            "regularization_weight": (self.feature_transform or bool(self.init), "--feature_transform true"),
         }
         return {name: what for name, (is_used, what) in used_for.items() if not is_used}
 
