@@ -71,7 +71,7 @@ def test_resume_takes_the_runs_settings_and_cannot_change_them(sample_run, capsy
         (["--decay_rate", "0.5"], "--decay_rate is for --schedule step, not onecycle; it would change nothing"),
         (["--decay_epochs", "5"], "--decay_epochs is for --schedule step, not onecycle, or for --norm_decay_rate; it"),
         (["--early_points", "0", "--early_share", "0.5"], "--early_share is for --early_points above 0; it"),
-        (["--feature_transform", "false", "--regularization_weight", "1"], "--regularization_weight is for --feature_"),
+        (["--feature_transform", "false", "--regularization_weight", "1"], "--regularization_weight is for --model"),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):

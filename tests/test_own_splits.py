@@ -62,6 +62,8 @@ def test_a_set_names_the_files_whose_split_no_folder_says(tmp_path):
     shutil.rmtree(root / "b")
     shutil.rmtree(root / "c")
     assert not MeshFolder(root, num_points=16).split_by_chance
+    objects = write_objects(tmp_path / "objects")
+    assert PartFolder(objects, num_points=16).split_by_chance == {*objects.glob("*/?.*")}
 
 
 def test_a_file_that_cannot_be_read_changes_nothing_of_the_draw(tmp_path):

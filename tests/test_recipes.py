@@ -244,6 +244,8 @@ def test_only_a_setting_that_changes_nothing_counts_as_such(name):
     assert course(dataclasses.replace(idle, **{name: other})) == course(idle)
     if name in ("warmup", "decay_rate", "decay_epochs", "early_share"):
         assert course(dataclasses.replace(used, **{name: other})) != course(used)
+    if name == "regularization_weight":  # of the T-Net that PointNet alone has
+        assert name in TrainConfig(model="dgcnn").idle()
     check_used(dataclasses.replace(used, **{name: other}), [name])
     with pytest.raises(ValueError, match=f"--{name} is for .*; it would change nothing"):
         check_used(dataclasses.replace(idle, **{name: other}), [name])

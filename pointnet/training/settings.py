@@ -183,6 +183,7 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
         """The settings that change nothing beside the others, each with what it is for."""
         task, schedule = f"--task part, not {self.task}", f"--schedule step, not {self.schedule}"
         has_steps = self.schedule == "step"
+        aligns_features = self.model == "pointnet" and (self.feature_transform or bool(self.init))
         used_for = {
             **dict.fromkeys(("restrict", "unknown_category", "overlap"), (self.task == "part", task)),
             **dict.fromkeys(("distill", "temperature"), (bool(self.teacher), "--teacher")),
@@ -191,7 +192,7 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
             "decay_epochs": (has_steps or self.norm_decay_rate != 1, f"{schedule}, or for --norm_decay_rate"),
             "early_share": (self.early_points > 0, "--early_points above 0"),
             "trunk_lr": (not self.freeze, "an encoder that learns, not --freeze"),
-            "regularization_weight": (self.feature_transform or bool(self.init), "--feature_transform true"),
+            "regularization_weight": (aligns_features, "--model pointnet with --feature_transform true"),
         }
         return {name: what for name, (is_used, what) in used_for.items() if not is_used}
 
