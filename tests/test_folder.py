@@ -295,3 +295,17 @@ def test_names_of_splits_are_no_classes_and_other_spellings_of_them_are_found(tm
     with pytest.raises(PointCloudFileError, match="no file for its test split.* 2 elsewhere, such as Test/ball"):
         MeshFolder(half, "test")
     assert MeshFolder(write_meshes(tmp_path / "vehicles", ("train", "car")), num_points=16).classes == ("car", "train")
+
+
+def test_a_class_of_nothing_but_what_predict_wrote_is_said(tmp_path):
+    for name in ("chair/a.xyz", "chair/b.parts.ply", "labels/a.xyz.parts.ply"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("chair/a.xyz", "chair/b.xyz"):
+        (tmp_path / name).write_text("0 0 0\n1 0 0\n0 1 0\n")
+    header = (
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    )
+    for name in ("chair/b.parts.ply", "labels/a.xyz.parts.ply"):
+        (tmp_path / name).write_text(header + "0 0 0\n")
+    said = [note for note in MeshFolder(tmp_path).notes if "predict" in note]
+    assert said == ["class labels holds only what predict writes; if it is none, move it out"]

@@ -30,6 +30,7 @@ EMPTY: Mapping[Path, PointCloudFileError] = {}
 NO_GROUPS: Mapping[Path, int] = {}
 UNDRAWN = ""  # the split of a file that no folder says
 WORD = r"(?:copy|kopie|copie|copia)"  # as file managers name copies; a number alone may count different objects
+LABELLED = re.compile(r"\.(?:parts|scene)\.ply$")  # as `pointnet predict --task part` or `scene` names what it writes
 COPY = re.compile(
     rf"^{WORD}[ _-](?:\(\d+\)[ _-])?(?:of|von|de|di)[ _-]|"
     rf"(?:[ _-]+\(?|\()(?:another |\d+(?:st|nd|rd|th) )?{WORD}(?:[ _-]?\d+)?\)?(?: ?\(\d+\))?$"
@@ -125,13 +126,19 @@ class OwnFiles(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """Files passed over for their suffix, twins in two splits, folders with none to read, classes named alike."""
+        """Files passed over for their suffix, twins in two splits, folders without any, odd or alike classes."""
         places = [] if self.is_flat else [self.root, *(self.root / split for split in SPLITS)]
         folders = {_class_of(folder) for place in places for folder in _folders(place)}.difference(self.classes, SPLITS)
         empty = ", ".join(map(printable, sorted(folders)))
         passed = passed_over(self.root, 1 if self.is_flat else 2)
         without = [f"no class, as there is no file to read: {empty}"] if empty else []
-        return [*passed, *self.twins, *without, *_named_alike(self.classes)]
+        return [*passed, *self.twins, *without, *self._labelled(), *_named_alike(self.classes)]
+
+    def _labelled(self) -> list[str]:
+        """A line for each class of nothing but what `predict` wrote, which leaves it in labels/."""
+        other = {its for file, (its, _) in self.found.items() if not LABELLED.search(file.name)}
+        made = (printable(name) for name in self.classes if name not in other)
+        return [f"class {name} holds only what predict writes; if it is none, move it out" for name in made]
 
 
 def own_files(

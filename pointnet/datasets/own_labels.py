@@ -42,15 +42,21 @@ class Labels(NamedTuple):
     def named_in(cls, path: Path) -> Labels | None:
         """Those that a text names, a line each: of label 0, 1, 2 ..., or each after its number; None: no such file.
 
+        A line that begins with # is a comment; a negative number is that of points without a label.
+
         Raises:
-            PointCloudFileError: it cannot be read, or has a name or a number twice, or is empty.
+            PointCloudFileError: it cannot be read, has a name or a number twice, or is empty; or most lines, but not
+                all, begin with a number.
         """
         if not path.is_file():
             return None
-        lines = read_lines(path)
-        matches = [re.fullmatch(r"(\d+)[\s,:]+(\S.*)", line) for line in lines]
+        lines = [line for line in read_lines(path) if line[0] != "#"]
+        matches = [re.fullmatch(r"(-?\d+)[\s,:]+(\S.*)", line) for line in lines]
         numbered = [(int(match[1]), match[2]) for match in matches if match]
-        found = sorted(numbered if len(numbered) == len(lines) else enumerate(lines))
+        if len(lines) > len(numbered) >= len(lines) / 2:
+            line = next(line for line, match in zip(lines, matches, strict=True) if not match)
+            raise PointCloudFileError(path, f"most lines begin with the label's number, {quoted(line)} does not")
+        found = sorted([each for each in numbered if each[0] >= 0] if numbered and all(matches) else enumerate(lines))
         words = [(str(number), name) for number, name in found]
         for what, values in zip(("number", "name"), zip(*words, strict=True), strict=False):
             if twice := [value for value in values if values.count(value) > 1]:

@@ -69,7 +69,7 @@ def find_release(
 def read_lines(path: Path) -> list[str]:
     """The lines of a text in UTF-8, stripped, without blank ones."""
     try:
-        lines = read_file(path).decode().splitlines()
+        lines = read_file(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PointCloudFileError(path, f"cannot be read: {error}") from error
     return [line.strip() for line in lines if line.strip()]

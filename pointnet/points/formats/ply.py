@@ -134,6 +134,8 @@ def _header(data: bytes) -> tuple[str, list[Element], int]:
         if words[0] == "format" and len(words) == 3 and words[1] in BYTE_ORDERS:
             order = BYTE_ORDERS[words[1]]
         elif words[0] == "element" and len(words) == 3 and re.fullmatch(r"\d{1,18}", words[2], re.ASCII):
+            if words[1] in ("vertex", "face") and any(element.name == words[1] for element in elements):
+                raise Refusal(f"has the element {words[1]} twice")
             elements.append(Element(words[1], int(words[2]), []))
         elif words[0] == "property" and elements and len(elements[-1].properties) < MOST_PROPERTIES:
             elements[-1].properties.append(_property(words, order))
