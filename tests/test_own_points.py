@@ -8,7 +8,6 @@ import torch
 
 from pointnet import label_points, load_model
 from pointnet.datasets import PointCloudFileError, open_dataset, split_parts, split_validation
-from pointnet.datasets.own_labels import Labels
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract
@@ -340,24 +339,3 @@ def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(t
     assert (label_points(array, model).labels == found.labels).mean() > 0.99
     with pytest.raises(ValueError, match="has no intensity, which the model was taught with"):
         label_points(array[:, :3], model)
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("\ufeff1 ground\n2 building\n0 pole\n", {0: "pole", 1: "ground", 2: "building"}),
-        ("-1 unlabelled\n0 ground\n1 building\n", {0: "ground", 1: "building"}),
-        ("# my classes\nground\npole\n", {0: "ground", 1: "pole"}),
-        ("2 story house\nground\npole\n", {0: "2 story house", 1: "ground", 2: "pole"}),
-    ],
-)
-def test_names_keep_their_numbers_behind_a_mark_a_comment_and_a_negative_one(tmp_path, text, names):
-    (tmp_path / "classes.txt").write_text(text, encoding="utf-8")
-    found = Labels.named_in(tmp_path / "classes.txt")
-    assert dict(zip(found.numbers, found.names, strict=True)) == names
-
-
-def test_names_of_which_one_lacks_its_number_are_refused(tmp_path):
-    (tmp_path / "classes.txt").write_text("id name\n0 ground\n1 building\n")
-    with pytest.raises(PointCloudFileError, match="most lines begin with the label's number, 'id name' does not"):
-        Labels.named_in(tmp_path / "classes.txt")

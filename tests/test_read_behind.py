@@ -84,3 +84,10 @@ def test_more_points_than_are_declared_are_refused(tmp_path, name, padding):
     content, reason = MORE[name]
     with pytest.raises(PointCloudFileError, match=f": declares {reason}$"):
         read_cloud(written(tmp_path, name, content + padding))
+
+
+def test_a_ply_with_an_element_twice_is_refused(tmp_path):
+    vertex = "element vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+    (tmp_path / "a.ply").write_text(f"ply\nformat ascii 1.0\n{vertex}{vertex}end_header\n0 0 0\n9 9 9\n")
+    with pytest.raises(PointCloudFileError, match="has the element vertex twice"):
+        read_cloud(tmp_path / "a.ply")

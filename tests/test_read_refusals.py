@@ -348,10 +348,3 @@ def test_no_file_but_the_one_named_is_opened(tmp_path):
     assert all("needs the file 'secret.bin' beside it, which is not there" in outcome for outcome in outcomes[3:5])
     assert "'points' is a link, which is not followed" in outcomes[5]
     assert all("stored in other files, which are not opened" in outcome for outcome in outcomes[6:])
-
-
-def test_a_ply_with_an_element_twice_is_refused(tmp_path):
-    vertex = "element vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
-    (tmp_path / "a.ply").write_text(f"ply\nformat ascii 1.0\n{vertex}{vertex}end_header\n0 0 0\n9 9 9\n")
-    with pytest.raises(PointCloudFileError, match="has the element vertex twice"):
-        read_cloud(tmp_path / "a.ply")

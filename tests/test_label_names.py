@@ -1,0 +1,28 @@
+"""The texts that name labels: numbers stay with their names."""
+
+import pytest
+
+from pointnet.datasets import PointCloudFileError
+from pointnet.datasets.own_labels import Labels
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("\ufeff1 ground\n2 building\n0 pole\n", {0: "pole", 1: "ground", 2: "building"}),
+        ("-1 unlabelled\n0 ground\n1 building\n", {0: "ground", 1: "building"}),
+        ("# my classes\nground\npole\n", {0: "ground", 1: "pole"}),
+        ("2 story house\nground\npole\n", {0: "2 story house", 1: "ground", 2: "pole"}),
+    ],
+)
+def test_names_keep_their_numbers_behind_a_mark_a_comment_and_a_negative_one(tmp_path, text, names):
+    (tmp_path / "classes.txt").write_text(text, encoding="utf-8")
+    found = Labels.named_in(tmp_path / "classes.txt")
+    assert found is not None
+    assert dict(zip(found.numbers, found.names, strict=True)) == names
+
+
+def test_names_of_which_one_lacks_its_number_are_refused(tmp_path):
+    (tmp_path / "classes.txt").write_text("id name\n0 ground\n1 building\n")
+    with pytest.raises(PointCloudFileError, match="most lines begin with the label's number, 'id name' does not"):
+        Labels.named_in(tmp_path / "classes.txt")
