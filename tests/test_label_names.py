@@ -12,7 +12,7 @@ from pointnet.datasets.own_labels import Labels
         ("\ufeff1 ground\n2 building\n0 pole\n", {0: "pole", 1: "ground", 2: "building"}),
         ("-1 unlabelled\n0 ground\n1 building\n", {0: "ground", 1: "building"}),
         ("# my classes\nground\npole\n", {0: "ground", 1: "pole"}),
-        ("2 story house\nground\npole\n", {0: "2 story house", 1: "ground", 2: "pole"}),
+        ("2 story house\nground\n", {0: "2 story house", 1: "ground"}),
     ],
 )
 def test_names_keep_their_numbers_behind_a_mark_a_comment_and_a_negative_one(tmp_path, text, names):

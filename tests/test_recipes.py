@@ -251,6 +251,21 @@ def test_only_a_setting_that_changes_nothing_counts_as_such(name):
         check_used(dataclasses.replace(idle, **{name: other}), [name])
 
 
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("optimizer", "adagrad"),
+        ("schedule", "linear"),
+        ("class_weights", "balance"),
+        ("precision", "fp16"),
+        ("up", "x"),
+    ],
+)
+def test_an_unknown_word_is_refused_in_python_too(name, word):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got '{word}'"):
+        TrainConfig(**{name: word})
+
+
 def test_the_settings_of_the_records_load_although_some_were_removed_since():
     for path in (ROOT / "docs" / "records").glob("*/config.yaml"):
         assert read_config(path.parent).out.startswith("runs/")

@@ -137,7 +137,7 @@ class OwnFiles(NamedTuple):
     def _labelled(self) -> list[str]:
         """A line for each class of nothing but what `predict` wrote, which leaves it in labels/."""
         other = {its for file, (its, _) in self.found.items() if not LABELLED.search(file.name)}
-        made = (printable(name) for name in self.classes if name not in other)
+        made = (printable(name) for name in self.classes if not self.is_flat and name not in other)
         return [f"class {name} holds only what predict writes; if it is none, move it out" for name in made]
 
 

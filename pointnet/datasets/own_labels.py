@@ -53,7 +53,7 @@ class Labels(NamedTuple):
         lines = [line for line in read_lines(path) if line[0] != "#"]
         matches = [re.fullmatch(r"(-?\d+)[\s,:]+(\S.*)", line) for line in lines]
         numbered = [(int(match[1]), match[2]) for match in matches if match]
-        if len(lines) > len(numbered) >= len(lines) / 2:
+        if len(lines) > len(numbered) > len(lines) / 2:
             line = next(line for line, match in zip(lines, matches, strict=True) if not match)
             raise PointCloudFileError(path, f"most lines begin with the label's number, {quoted(line)} does not")
         found = sorted([each for each in numbered if each[0] >= 0] if numbered and all(matches) else enumerate(lines))

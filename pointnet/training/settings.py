@@ -157,6 +157,9 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, kind in TYPES.items():
+            if get_origin(kind) is Literal:
+                read_value(name, getattr(self, name))
         words = [WORDS[name] for name in feature_names(self.features)]
         object.__setattr__(self, "features", ",".join(words))  # in one order, however they were typed
         if self.task != "classification" and self.teacher:
