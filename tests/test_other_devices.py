@@ -16,8 +16,9 @@ BRANCHES = {  # in ops/ and layers/
     r"\.get\([\w.]+\.device\.type,": '.get("cuda",',  # of a table of sizes
 }
 FILES = "pointnet2 pointnext dgcnn edgenet edges bins pooled".split()
-# Elsewhere what is repeated is computed, and no index is looked at.
-OF_A_CPU = "hardly_computed or an_index_of_no_point_is_refused or structure_of_larger_clouds"
+# Elsewhere what is repeated is computed, and no index is looked at; sums of float32 go in an order that a CPU takes one
+# after another, and then err by a few of its last places more.
+OF_A_CPU = "hardly_computed or an_index_of_no_point_is_refused or structure_of_larger_clouds or errs_at and Groups-0.0"
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def test_strips_of_the_scatter_make_the_whole_of_it(channels, ragged):
     mask = point_mask(torch.tensor([30, 7, 12]), x) if ragged else None
     rows = x.transpose(1, 2)[slice(None) if mask is None else mask.squeeze(1)].reshape(-1, channels)
     mean, scatter = moments(x, mask)
-    assert torch.equal(scatter, scatter.T)
+    torch.testing.assert_close(scatter, scatter.T, rtol=1e-14, atol=1e-12)
     torch.testing.assert_close(mean, rows.mean(0), rtol=1e-12, atol=1e-12)
     centred = rows - rows.mean(0)
     torch.testing.assert_close(scatter, centred.T @ centred, rtol=1e-11, atol=1e-11)

@@ -173,7 +173,8 @@ def test_compiled_it_learns_the_same(monkeypatch):
     monkeypatch.setattr(torch, "compile", compile)
     ends = []
     for changes in ({}, {"compile": True}):
-        run = started(DATA, input_transform=True, **changes)
+        # By SGD: where a later norm leaves no gradient (of the last norm's bias) AdamW makes whole steps of rounding.
+        run = started(DATA, input_transform=True, optimizer="sgd", lr=0.1, **changes)
         for _ in range(2):
             run.step(*BATCH)
         ends.append(run.step.model.state_dict())
