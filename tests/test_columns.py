@@ -197,7 +197,7 @@ def test_numbers_that_are_not_finite_are_so_in_every_text(tmp_path):
 def test_colours_are_scaled_by_their_largest_number():
     for most in (1, 255, 1023, 4095, 65535):
         for given in (np.uint16, np.int64, ">f8", np.float32)[2 * (most == 1) :]:
-            colors = as_unit_colors(np.array([[most, 0, most]]).astype(given))
+            colors, _ = as_unit_colors(np.array([[most, 0, most]]).astype(given))
             assert colors.tolist() == [[1, 0, 1]], (most, given)
 
 

@@ -19,6 +19,7 @@ from pointnet.datasets import (
     split_validation,
 )
 from pointnet.datasets.folder import KEPT, sample_file
+from pointnet.points.read import files_in
 from tests.helpers import QUICK, error_of
 
 FILES = Path(__file__).parents[1] / "data" / "samples" / "files"
@@ -253,6 +254,22 @@ def test_files_that_are_passed_over_are_one_line_however_many_they_are(tmp_path,
         assert "holds no file of points; 9 files passed over for the suffix: 3 .fls" in line
     with pytest.raises(PointCloudFileError, match="; wanted root/<class>/<files>; 9 files passed over for"):
         MeshFolder(tmp_path / "only")
+
+
+def test_links_that_lead_nowhere_are_counted_and_linked_folders_are_read(tmp_path, capsys):
+    root = write_meshes(tmp_path / "own", count=3)
+    (root / "ball" / "gone.off").symlink_to(tmp_path / "annex" / "gone.off")
+    (root / "box" / "also.png").symlink_to("nothing")
+    (root / "box" / "round").symlink_to(root)
+    line = "2 that cannot be opened, such as ball/gone.off (a link that leads nowhere, or a closed folder)"
+    assert MeshFolder(root).notes == [line]
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "all").symlink_to(root)
+    assert len(files_in(tmp_path / "linked")) == len(files_in(root)) == 6
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.ply").symlink_to("nothing")
+    message = error_of(capsys, command_line.main, ["predict", str(tmp_path / "empty")])
+    assert "holds no file of points; 1 that cannot be opened, such as a.ply" in message
 
 
 def test_one_name_in_both_spellings_of_unicode_is_one_class_and_nearly_the_same_names_are_said(tmp_path):

@@ -99,6 +99,40 @@ def test_what_of_a_scene_is_not_taken_is_said(tmp_path):
     assert cloud.notes == ("textures are not read, so there are no colours",)
 
 
+def test_attributes_textures_and_meshes_that_are_not_taken_are_said(tmp_path):
+    def notes_of(change, **wanted) -> tuple[str, ...]:
+        tree, binary = whole_files.gltf_tree(None)
+        change(tree, tree["meshes"][0]["primitives"][0])
+        return read_cloud(
+            written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), binary)), **wanted
+        ).notes
+
+    def with_attributes(tree, primitive):
+        primitive["attributes"] |= dict.fromkeys(("COLOR_1", "_LABEL", "TEXCOORD_0", "TANGENT", "JOINTS_0"), 2)
+        tree["accessors"].append(tree["accessors"][2])
+        primitive["attributes"] |= {"COLOR_1": 3, "_LABEL": 3, "TEXCOORD_0": 3}
+
+    def with_texture(tree, primitive):
+        primitive["material"], tree["textures"] = 0, [{}]
+        tree["materials"] = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]
+
+    assert notes_of(with_attributes) == ("left out: COLOR_1, _LABEL",)
+    assert notes_of(with_attributes, extras=("colors",)) == ()
+    assert notes_of(with_texture) == ("textures are not read, so colours are without them",)
+    assert notes_of(with_texture, extras=("normals",)) == ()
+    of_no_node = ("meshes outside the default scene left out",)
+    assert notes_of(lambda tree, _: tree["meshes"].append(tree["meshes"][0])) == of_no_node
+    assert notes_of(lambda tree, _: tree["nodes"].append({"mesh": 0})) == of_no_node
+
+
+def test_colours_of_glossy_materials_are_read(tmp_path):
+    tree, binary = whole_files.gltf_tree(None)
+    tree["materials"] = [{"extensions": {"KHR_materials_pbrSpecularGlossiness": {"diffuseFactor": [0, 0.5, 1, 1]}}}]
+    tree["meshes"][0]["primitives"] = [{"attributes": {"POSITION": 0}, "indices": 1, "material": 0}]
+    cloud = read_cloud(written(tmp_path, "a.glb", whole_files.as_glb(json.dumps(tree).encode(), binary)), 20)
+    assert (cloud.colors.tolist(), cloud.notes) == ([[0, 0.5, 1]] * 20, ())
+
+
 def test_the_scene_that_people_bring():
     path = SHARED_DATA / "cases" / "b.gltf"
     if not path.is_file():
@@ -146,14 +180,14 @@ def test_hidden_nodes_and_other_scenes_are_left_out_and_said(tmp_path):
         ([[0, 1]], {}, True, ()),
         ([[0, 1]], {"extensions": {"KHR_node_visibility": {"visible": True}}}, True, ()),
         ([[0, 1]], {"extensions": hidden}, False, ("hidden nodes left out",)),
-        ([[0], [1, 0]], {}, False, ("scenes other than the default one left out",)),
-        ([[0], [0]], {}, False, ()),
+        ([[0], [1, 0]], {}, False, ("meshes outside the default scene left out",)),
+        ([[0], [0]], {}, False, ("meshes outside the default scene left out",)),
     ):
         tree["nodes"][1] = {"children": [2], **node}
         tree["scenes"] = [{"nodes": nodes} for nodes in scenes]
         cloud = read_cloud(written(tmp_path, "a.gltf", json.dumps(tree).encode()))
         assert (bool((cloud.points[:, 0] > 400).any()), cloud.notes) == (reach, notes)
-    tree["nodes"][1] = {"camera": 0}  # of another scene, which holds nothing that is read
+    tree["nodes"][1:] = [{"camera": 0}]  # of another scene, which holds nothing that is read
     tree["scenes"] = [{"nodes": [0]}, {"nodes": [1]}]
     assert read_cloud(written(tmp_path, "a.gltf", json.dumps(tree).encode())).notes == ()
     tree["nodes"][0] |= {"extensions": hidden}

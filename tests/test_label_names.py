@@ -13,6 +13,12 @@ from pointnet.datasets.own_labels import Labels
         ("-1 unlabelled\n0 ground\n1 building\n", {0: "ground", 1: "building"}),
         ("# my classes\nground\npole\n", {0: "ground", 1: "pole"}),
         ("2 story house\nground\n", {0: "2 story house", 1: "ground"}),
+        (
+            "0 - ground\n7: pole\n9; a wall\n11) roof\n12. tree\n",
+            {0: "ground", 7: "pole", 9: "a wall", 11: "roof", 12: "tree"},
+        ),
+        ("3-seater\n2-seater\n", {0: "3-seater", 1: "2-seater"}),
+        ("room 1\nroom 2\n", {0: "room 1", 1: "room 2"}),
     ],
 )
 def test_names_keep_their_numbers_behind_a_mark_a_comment_and_a_negative_one(tmp_path, text, names):
@@ -25,4 +31,11 @@ def test_names_keep_their_numbers_behind_a_mark_a_comment_and_a_negative_one(tmp
 def test_names_of_which_one_lacks_its_number_are_refused(tmp_path):
     (tmp_path / "classes.txt").write_text("id name\n0 ground\n1 building\n")
     with pytest.raises(PointCloudFileError, match="most lines begin with the label's number, 'id name' does not"):
+        Labels.named_in(tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize("text", ["ground 2\npole 7\n", "ground: 0\npole: 1\n", "ground (2)\npole (5)\n"])
+def test_names_before_their_numbers_are_refused(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(PointCloudFileError, match="has numbers behind its names, as in 'ground.*'; put them in front"):
         Labels.named_in(tmp_path / "classes.txt")

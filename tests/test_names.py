@@ -308,6 +308,25 @@ def test_commands_say_what_was_taken_for_what_and_take_columns(capsys, tmp_path)
         assert "no column 'q'" in error_of(capsys, command_line.main, [command, str(path), "--columns", "x,y,z,q"])
 
 
+@pytest.mark.parametrize("name", ["\u7ea2", "\u043a\u043b\u0430\u0441\u0441", "1", "m", "(label)"])
+def test_a_column_of_any_name_that_is_not_used_is_said(tmp_path, name):
+    rows = text_of(np.hstack([XYZ, XYZ[:, :1]]), ",")
+    assert read_cloud(written(tmp_path, "a.csv", f"x,y,z,{name}\n{rows}")).notes == (f"left out: {name}",)
+
+
+def test_spreads_and_velocities_named_in_other_alphabets_are_not_the_points(tmp_path):
+    for stem in ("\u03c3{}", "\u0394{}", "\u901f\u5ea6{}"):
+        names = ",".join(map(stem.format, "xyz"))
+        rows = text_of(np.hstack([XYZ + 7, XYZ]), ",")
+        assert_holds(read_cloud(written(tmp_path, "a.csv", f"{names},x,y,z\n{rows}")), {})
+    for names in (
+        "X\u5750\u6807,Y\u5750\u6807,Z\u5750\u6807",
+        "\uff38,\uff39,\uff3a",
+        "x [\u00b5m],y \u00b5m,z (\u03bcm)",
+    ):
+        assert_holds(read_cloud(written(tmp_path, "a.csv", f"{names}\n{text_of(XYZ, ',')}")), {})
+
+
 def test_x_y_and_z_in_different_units_are_refused(tmp_path):
     rows = text_of(XYZ, ",")
     for names in ("X [m],Y (meters),Z_m", "X(East),Y(North),Z(Up)", "x (m),y (m),z"):
@@ -315,3 +334,6 @@ def test_x_y_and_z_in_different_units_are_refused(tmp_path):
     for names in ("X [mm],Y [mm],Z [m]", "x_cm,y_cm,z_m", "Easting (m),Northing (m),Elevation (ft)"):
         with pytest.raises(PointCloudFileError, match=r"has x, y and z in different units \('.*' and '.*'\); give"):
             read_cloud(written(tmp_path, "a.csv", f"{names}\n{rows}"))
+    for units in ("mm,mm,m", "[mm],[mm],[m]", "\u00b5m,mm,mm"):
+        with pytest.raises(PointCloudFileError, match=r"has x, y and z in different units \('x .*' and '.*'\); give"):
+            read_cloud(written(tmp_path, "a.csv", f"x,y,z\n{units}\n{rows}"))

@@ -61,10 +61,21 @@ def test_glb_is_y_up_and_up_says_otherwise():
 
 def test_colours_are_of_255_of_65535_or_of_1():
     for dtype, most in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1.0), (np.float64, 255.0)):
-        colors = as_unit_colors(np.array([[most, 0, most / 5]]).astype(dtype))
+        colors, notes = as_unit_colors(np.array([[most, 0, most / 5]]).astype(dtype))
         assert np.allclose(colors, [[1, 0, 0.2]], atol=1e-6), dtype
-    assert as_unit_colors(np.array([[1, 0, 1]], np.uint8)).max() == np.float32(1 / 255)
-    assert as_unit_colors(np.array([[np.nan, -3, 0.5]])).tolist() == [[0, 0, 0.5]]
+        assert not notes
+    assert as_unit_colors(np.array([[1, 0, 1]], np.uint8))[0].max() == np.float32(1 / 255)
+
+
+def test_colours_that_are_no_colours_are_counted():
+    colors, notes = as_unit_colors(np.array([[np.nan, -3, 0.5], [0, 1, np.inf], [0, 1, 0]]))
+    assert colors.tolist() == [[0, 0, 0.5], [0, 1, 0], [0, 1, 0]]
+    assert notes == ("colours that are not finite, taken as black: 2", "colours outside 0 to 1, cut to that range: 1")
+    for dtype in (np.int64, np.float64):
+        colors, notes = as_unit_colors(np.array([[-1, -1, 255], [255, 0, 255]]).astype(dtype))
+        assert colors.tolist() == [[0, 0, 1], [1, 0, 1]]
+        assert notes == ("colours outside 0 to 255, cut to that range: 1",)
+    assert as_unit_colors(np.array([[70000, 0, 255]]))[1] == ("colours outside 0 to 65535, cut to that range: 1",)
 
 
 def test_rows_and_faces_that_are_not_finite_are_left_out(tmp_path):

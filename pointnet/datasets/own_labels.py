@@ -28,6 +28,10 @@ FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
 NO_LABEL = re.compile(
     r"un-?(?:labell?ed|annotated|classified|assigned|known|defined)|ignored?|void|none|nothing|invalid", re.I
 )
+NUMBERED = re.compile(
+    r"(-?\d+)(?:\s*[,;:=)]\s*|\s+[-\u2013\u2014]\s+|\.?\s+)(\S.*)"
+)  # a line of names, such as "0: ground"
+BEHIND = re.compile(r"(\S.*?)(?:\s*[,;:=(]\s*|\s+[-\u2013\u2014]\s+|\s+)\d+\)?")  # one with its number behind it
 SHOWN = 5  # labels in a line
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
@@ -46,16 +50,21 @@ class Labels(NamedTuple):
 
         Raises:
             PointCloudFileError: it cannot be read, has a name or a number twice, or is empty; or most lines, but not
-                all, begin with a number.
+                all, begin with a number; or all end with one.
         """
         if not path.is_file():
             return None
         lines = [line for line in read_lines(path) if line[0] != "#"]
-        matches = [re.fullmatch(r"(-?\d+)[\s,:]+(\S.*)", line) for line in lines]
+        matches = [NUMBERED.fullmatch(line) for line in lines]
         numbered = [(int(match[1]), match[2]) for match in matches if match]
         if len(lines) > len(numbered) > len(lines) / 2:
             line = next(line for line, match in zip(lines, matches, strict=True) if not match)
             raise PointCloudFileError(path, f"most lines begin with the label's number, {quoted(line)} does not")
+        behind = [match for line in lines if (match := BEHIND.fullmatch(line))]
+        if not numbered and 1 < len(behind) == len(lines) == len({match[1] for match in behind}):
+            raise PointCloudFileError(
+                path, f"has numbers behind its names, as in {quoted(lines[0])}; put them in front"
+            )
         found = sorted([each for each in numbered if each[0] >= 0] if numbered and all(matches) else enumerate(lines))
         words = [(str(number), name) for number, name in found]
         for what, values in zip(("number", "name"), zip(*words, strict=True), strict=False):

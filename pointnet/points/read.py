@@ -5,7 +5,7 @@ Whatever a file holds, and whatever goes wrong inside a parser or a library, a c
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -218,8 +218,26 @@ def files_in(path: Path) -> list[Path]:
     """The file itself, or all files of points below a folder, sorted by path; hidden files and folders are skipped."""
     if not os.path.isdir(path):  # unlike Path.is_dir, False and no error where the name is too long
         return [path]
-    shown = (file for file in path.rglob("*") if not any(name[0] == "." for name in file.relative_to(path).parts))
-    return readable(shown)
+    return readable(_below(path))
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """All files below a folder but hidden ones, and what cannot be opened: links that lead nowhere, closed folders.
+
+    Folders that are links are followed, unless they lead to one that they are in.
+    """
+    waiting: list[tuple[Path, frozenset[str]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        if (real := os.path.realpath(folder)) in above:
+            continue
+        try:
+            shown = [folder / name for name in os.listdir(folder) if name[0] != "."]
+        except PermissionError:
+            yield folder
+            continue
+        waiting += [(path, above | {real}) for path in shown if path.is_dir()]
+        yield from (path for path in shown if not path.is_dir())
 
 
 def readable(files: Iterable[Path]) -> list[Path]:
@@ -234,21 +252,27 @@ def readable(files: Iterable[Path]) -> list[Path]:
 
 
 def passed_over(root: Path, depth: int = 1) -> list[str]:
-    """A line with the number of files in a folder whose suffix is not read, and the commonest suffixes; or none.
+    """Lines about what is in a folder and not read: how many files have another suffix, and the commonest suffixes; how
+    many cannot be opened.
 
     Args:
         depth: 1 counts all files below the folder, 2 those in folders below it.
     """
-    names = [path.relative_to(root).parts for path in root.rglob("*") if path.is_file()]
-    shown = [parts for parts in names if len(parts) >= depth and not any(part[0] == "." for part in parts)]
-    suffixes = Counter(suffix for *_, name in shown if (suffix := Path(name).suffix.lower()) not in SUFFIXES)
-    if not suffixes:
-        return []
-    ranked = sorted(suffixes.items(), key=lambda pair: (-pair[1], pair[0]))
-    kinds = [f"{count:,} {printable(suffix) or 'without'}" for suffix, count in ranked[:MOST_SUFFIXES]]
-    more = f" and {len(ranked) - len(kinds)} more kinds" if len(ranked) > len(kinds) else ""
-    total = suffixes.total()
-    return [f"{total:,} file{'s' * (total > 1)} passed over for the suffix: {', '.join(kinds)}{more}"]
+    files = [file for file in _below(root) if len(file.relative_to(root).parts) >= depth]
+    there = [file.suffix.lower() for file in files if os.path.isfile(file)]
+    suffixes, lines = Counter(suffix for suffix in there if suffix not in SUFFIXES), list[str]()
+    if suffixes:
+        ranked = sorted(suffixes.items(), key=lambda pair: (-pair[1], pair[0]))
+        kinds = [f"{count:,} {printable(suffix) or 'without'}" for suffix, count in ranked[:MOST_SUFFIXES]]
+        more = f" and {len(ranked) - len(kinds)} more kinds" if len(ranked) > len(kinds) else ""
+        total = suffixes.total()
+        lines.append(f"{total:,} file{'s' * (total > 1)} passed over for the suffix: {', '.join(kinds)}{more}")
+    if closed := sorted(file for file in files if not os.path.exists(file) or os.path.isdir(file)):
+        first, count = printable(closed[0].relative_to(root).as_posix()), len(closed)
+        lines.append(
+            f"{count:,} that cannot be opened, such as {first} (a link that leads nowhere, or a closed folder)"
+        )
+    return lines
 
 
 def read_table(path: str | os.PathLike[str], columns: int | Sequence[int], mended: bytes | None = None) -> Array:

@@ -9,7 +9,7 @@ from .by_numbers import ENOUGH, recognised
 from .column import FEW, has_few
 from .contents import EXTRAS, Array, Contents, Extras
 from .names import COLUMNS, check_units, left_out, places
-from .values import as_labels, as_unit_colors, depth_note, unpacked_colors
+from .values import as_labels, as_unit_colors, unpacked_colors
 
 
 def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Iterable[str] | None = None) -> Contents:
@@ -97,14 +97,16 @@ def from_table(
 def from_parts(parts: Mapping[str, Array], notes: Iterable[str] = ()) -> Contents:
     """Contents of a cloud: points, normals, colors (N, 3), labels, intensity (N, 1); all but points may be missing."""
     colors, labels, intensity = parts.get("colors"), parts.get("labels"), parts.get("intensity")
-    notes = (*notes, *(() if colors is None else depth_note(colors)))
+    if colors is not None:
+        colors, of_colors = as_unit_colors(colors)
+        notes = (*notes, *of_colors)
     if labels is not None and (labels := as_labels(labels[:, 0])) is None:
         notes = (*notes, "labels left out: they are not whole numbers")
     return Contents(
         parts["points"],
         normals=parts.get("normals"),
-        colors=None if colors is None else as_unit_colors(colors),
+        colors=colors,
         labels=labels,
         intensity=None if intensity is None else intensity[:, 0],
-        notes=notes,
+        notes=(*notes,),
     )

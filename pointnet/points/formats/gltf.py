@@ -4,8 +4,6 @@ Bytes are read from the file and from buffers in its folder (`beside`); of mater
 Source: Khronos' glTF 2.0 specification.
 """
 
-import base64
-import json
 import math
 import re
 import struct
@@ -20,19 +18,16 @@ from numpy.typing import NDArray
 
 from ..errors import PointCloudFileError, Refusal, file_errors
 from ..frame import BLOCK, lossless_type
+from .accessors import Accessors, tree_of
 from .behind import bytes_behind
 from .beside import Folder
 from .contents import EXTRAS, Array, Budget, Contents, Extras
-from .names import of_pieces
+from .names import left_out, of_pieces
 from .polygons import check_indices
-from .scan import MARK, quoted
+from .scan import quoted
 from .values import as_unit_colors
 
 JSON, BINARY, CHUNK = 0x4E4F534A, 0x004E4942, struct.Struct("<II")
-# JSON takes far more memory than its text, so its values are counted before they are made.
-MOST_VALUES = 500_000
-TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
 # A piece beside its numbers, a vertex, its colour or normal, and a corner of a face, as they are held below.
 PIECE_BYTES, VERTEX_BYTES, EXTRA_BYTES, CORNER_BYTES = 1200, 24, 12, 8
@@ -41,6 +36,8 @@ HARMLESS = re.compile(
     "KHR_(materials|texture|lights|mesh_quantization|node_visibility|xmp)|EXT_(texture|lights|mesh_features|structural)"
 )
 COPIES, VISIBLE = "EXT_mesh_gpu_instancing", "KHR_node_visibility"
+GLOSSY = "KHR_materials_pbrSpecularGlossiness"
+SHOWN = re.compile("(TANGENT|TEXCOORD|JOINTS|WEIGHTS)")  # attributes about how a mesh is drawn
 PACKED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
@@ -76,26 +73,16 @@ def parse_gltf(path: Path, extras: Extras = EXTRAS) -> Contents:
 def buffers_of(path: Path) -> frozenset[Path]:
     """The files that a glTF names as its buffers, with no link left in their paths; none if it cannot be read."""
     with suppress(PointCloudFileError), file_errors(path):
-        uris = [str(buffer.get("uri", "data:")) for buffer in _tree(path.read_bytes()).get("buffers", [])]
+        uris = [str(buffer.get("uri", "data:")) for buffer in tree_of(path.read_bytes()).get("buffers", [])]
         return frozenset((path.parent / unquote(uri)).resolve() for uri in uris if not uri.startswith("data:"))
     return frozenset()
-
-
-def _tree(text: bytes) -> dict[str, Any]:
-    """What the JSON of a glTF says."""
-    if sum(text.count(mark) for mark in b"{[,") > MOST_VALUES:
-        raise Refusal(f"describes more than {MOST_VALUES} things in its JSON")
-    tree = json.loads(text.removeprefix(MARK).decode("utf-8"))
-    if not isinstance(tree, dict):
-        raise Refusal("is not glTF 2")
-    return tree
 
 
 class _Scene:
     """The tree a glTF file describes, and the bytes it refers to."""
 
     def __init__(self, text: bytes, binary: memoryview | None, file_size: int, folder: Folder):
-        self.tree = _tree(text)
+        self.tree = tree_of(text)
         if str(self.tree.get("asset", {}).get("version", ""))[:2] != "2.":
             raise Refusal("is not glTF 2")
         if packed := set(PACKED) & set(self.tree.get("extensionsRequired", [])):
@@ -104,12 +91,11 @@ class _Scene:
             raise Refusal(f"needs the extension {quoted(str(unknown[0]))}, which is not read")
         if not self.tree.get("nodes"):  # then all meshes are the scene
             self.tree |= {"nodes": [{"mesh": i} for i in range(len(self.tree.get("meshes", [])))], "scenes": []}
-        self.is_posed = self.is_copied = self.is_hidden = False  # whether such nodes were met
+        self.is_posed = self.is_copied = self.is_hidden = self.is_elsewhere = False  # whether such nodes were met
         self.names = list[str]()  # of the nodes whose meshes were met, or of these
-        materials = [material.get("pbrMetallicRoughness", {}) for material in self.tree.get("materials", [])]
-        self.is_tinted = any("baseColorFactor" in described for described in materials)
-        self.binary, self.folder, self.file_size = binary, folder, file_size
-        self.buffers: dict[int, bytes] = {}
+        paints = [_paint(material) for material in self.tree.get("materials", [])]
+        self.is_tinted, self.is_textured = any(factor is not None for factor, _ in paints), False
+        self.held, self.folder, self.file_size = Accessors(self.tree, binary, folder), folder, file_size
 
     def contents(self, extras: Extras) -> Contents:
         """The whole scene as one mesh or, without a triangle, as one cloud."""
@@ -119,14 +105,15 @@ class _Scene:
                 notes = ["lines left out"]
                 continue
             placed.append((primitive, pose))
+            self.is_textured |= self._paint_of(primitive)[1]
             needed += self._bytes(primitive, extras)
             Budget(self.file_size + self.folder.size).charge("its scene", needed)  # which may repeat its meshes
         notes += ["bones and morphs are not applied: meshes are in their pose at rest"] * self.is_posed
         notes += [f"copies by {COPIES} left out"] * self.is_copied
         notes += ["hidden nodes left out"] * self.is_hidden
         notes += of_pieces("meshes", self.names) if "labels" in extras else ()
-        others = {node for scene in self.tree.get("scenes", []) for node in scene.get("nodes", [])} - {*self._roots()}
-        notes += ["scenes other than the default one left out"] * self._have_meshes(others)
+        notes += ["meshes outside the default scene left out"] * self.is_elsewhere
+        notes += self._unread([primitive for primitive, _ in placed], extras)
         pieces = [self._piece(primitive, pose, extras) for primitive, pose in placed]
         meshes = [piece for piece in pieces if piece.faces is not None]
         if meshes and len(meshes) < len(pieces):
@@ -139,8 +126,9 @@ class _Scene:
         vertices = np.concatenate([piece.vertices for piece in pieces])
         normals, more = _joined([piece.normals for piece in pieces], "normals of vertices")
         colors, lost = _joined([piece.colors for piece in pieces], "colours")
-        if "colors" in extras and colors is None and not lost and self.tree.get("textures"):
-            lost = ("textures are not read, so there are no colours",)
+        if "colors" in extras and not lost and (self.is_textured if colors is not None else self.tree.get("textures")):
+            what = "there are no colours" if colors is None else "colours are without them"
+            lost = (f"textures are not read, so {what}",)
         return Contents(
             vertices.astype(lossless_type(vertices)),
             np.concatenate(faces) if faces else None,
@@ -149,50 +137,47 @@ class _Scene:
             notes=(*notes, *more, *lost),
         )
 
-    def _item(self, name: str, index: object) -> dict[str, Any]:
-        values = self.tree.get(name, [])
-        if not isinstance(index, int) or not 0 <= index < len(values):
-            raise Refusal(f"refers to {name} {quoted(str(index))}, but has {len(values)}")
-        return values[index]
-
     def _placed(self) -> Iterator[tuple[dict[str, Any], Array]]:
         """Each primitive of the scene with the pose (4, 4) of its node."""
-        waiting = [(index, np.eye(4)) for index in self._roots()]
-        met: set[int] = set()
+        waiting = [(index, np.eye(4), False) for index in self._roots()]
+        met, meshes = set[int](), set[int]()
         while waiting:
-            index, above = waiting.pop()
-            node = self._item("nodes", index)
+            index, above, is_hidden = waiting.pop()
+            node = self.held.item("nodes", index)
             if index in met:
                 raise Refusal(f"node {index} has two parents, or is its own descendant")
             met.add(index)
-            if node.get("extensions", {}).get(VISIBLE, {}).get("visible") is False:  # with all that is below it
-                self.is_hidden = True
-                continue
+            more = node.get("extensions", {})
+            is_hidden |= more.get(VISIBLE, {}).get("visible") is False  # with all that is below it
             pose = above @ _pose(node)
-            mesh = self._item("meshes", node["mesh"]) if "mesh" in node else {}
-            self.is_posed |= "skin" in node or any(node.get("weights", mesh.get("weights", ())))
-            self.is_copied |= COPIES in node.get("extensions", {})
-            waiting += [(child, pose) for child in node.get("children", [])]
-            if "mesh" in node:
+            waiting += [(child, pose, is_hidden) for child in node.get("children", [])]
+            if "mesh" not in node:
+                continue
+            meshes.add(node["mesh"])
+            self.is_hidden |= is_hidden
+            if not is_hidden:
+                mesh = self.held.item("meshes", node["mesh"])
+                self.is_posed |= "skin" in node or any(node.get("weights", mesh.get("weights", ())))
+                self.is_copied |= COPIES in more
                 self.names.append(str(node.get("name", mesh.get("name", ""))))
                 pose = np.eye(4) if "skin" in node else pose  # as the standard says: its joints move it
                 yield from ((primitive, pose) for primitive in mesh["primitives"])
+        others = (node for index, node in enumerate(self.tree.get("nodes", [])) if index not in met)
+        self.is_elsewhere = any("mesh" in node for node in others) or len(meshes) < len(self.tree.get("meshes", []))
 
-    def _have_meshes(self, nodes: Iterable[int]) -> bool:
-        """Whether one of these nodes, or one below them, has a mesh."""
-        waiting, met = [*nodes], set[int]()
-        while waiting:
-            if (index := waiting.pop()) not in met:
-                met.add(index)
-                node = self._item("nodes", index)
-                if "mesh" in node:
-                    return True
-                waiting += node.get("children", [])
-        return False
+    def _unread(self, primitives: Iterable[dict[str, Any]], extras: Extras) -> tuple[str, ...]:
+        """A note of the attributes of vertices that are not read, if all extras are wanted."""
+        if not set(extras) >= set(EXTRAS):
+            return ()
+        unread = dict[str, None]()
+        for primitive in primitives:
+            used, attributes = [*self._accessors(primitive, extras).values()], primitive["attributes"]
+            unread |= {name: None for name, index in attributes.items() if index not in used and not SHOWN.match(name)}
+        return left_out([*unread], ())
 
     def _roots(self) -> list[int]:
         if self.tree.get("scenes"):
-            return list(self._item("scenes", self.tree.get("scene", 0)).get("nodes", []))
+            return list(self.held.item("scenes", self.tree.get("scene", 0)).get("nodes", []))
         nodes = self.tree.get("nodes", [])
         children = {child for node in nodes for child in node.get("children", [])}
         return [index for index in range(len(nodes)) if index not in children]
@@ -200,9 +185,9 @@ class _Scene:
     def _accessors(self, primitive: dict[str, Any], extras: Extras) -> dict[str, Any]:
         """The accessors that are read of a primitive: of its positions, normals, colours and corners."""
         attributes, mode = primitive["attributes"], primitive.get("mode", TRIANGLES)
-        used, vertices = {"vertices": attributes["POSITION"]}, self._count(attributes["POSITION"])
+        used, vertices = {"vertices": attributes["POSITION"]}, self.held.count(attributes["POSITION"])
         for what, name in (("normals", "NORMAL"), ("colors", "COLOR_0")):
-            if what in extras and name in attributes and self._count(attributes[name]) == vertices:
+            if what in extras and name in attributes and self.held.count(attributes[name]) == vertices:
                 used[what] = attributes[name]
         if mode != POINTS and "indices" in primitive:
             used["corners"] = primitive["indices"]
@@ -212,9 +197,9 @@ class _Scene:
         """What a primitive takes; the buffers that it needs are opened, so that the limit counts them."""
         used, mode = self._accessors(primitive, extras), primitive.get("mode", TRIANGLES)
         for index in used.values():
-            self._view(index)
-        vertices = self._count(used["vertices"])
-        corners = 0 if mode == POINTS else self._count(used.get("corners", used["vertices"]))
+            self.held.view(index)
+        vertices = self.held.count(used["vertices"])
+        corners = 0 if mode == POINTS else self.held.count(used.get("corners", used["vertices"]))
         strip = 3 if mode in (STRIP, FAN) else 1
         each = VERTEX_BYTES + EXTRA_BYTES * (("normals" in used) + ("colors" in used or self.is_tinted))
         return PIECE_BYTES + vertices * each + strip * corners * CORNER_BYTES
@@ -222,13 +207,13 @@ class _Scene:
     def _piece(self, primitive: dict[str, Any], pose: Array, extras: Extras) -> Contents:
         """A primitive, as posed by one node."""
         used, mode = self._accessors(primitive, extras), primitive.get("mode", TRIANGLES)
-        vertices = self._accessor(used["vertices"], 3)
-        normals, colors = (self._accessor(used[name], 3, 4) if name in used else None for name in ("normals", "colors"))
+        vertices = self.held.rows(used["vertices"], 3)
+        normals, colors = (self.held.rows(used[name], 3, 4) if name in used else None for name in ("normals", "colors"))
         faces, is_mirrored = None, np.linalg.det(pose[:3, :3]) < 0
         if mode != POINTS:
             corners = np.arange(len(vertices))
             if "corners" in used:
-                corners = self._accessor(used["corners"], 1)[:, 0]
+                corners = self.held.rows(used["corners"], 1)[:, 0]
             faces = _triangles(corners, mode)
             check_indices(faces, len(vertices))
             if is_mirrored:  # keeps corners counter-clockwise, seen from outside
@@ -239,68 +224,26 @@ class _Scene:
             cofactors = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
             normals = (normals[:, :3] @ (-cofactors if is_mirrored else cofactors).T).astype(np.float32)
         if colors is not None:
-            colors = as_unit_colors(colors)
+            colors = as_unit_colors(colors)[0]
         elif "colors" in extras and (factor := self._factor(primitive)) is not None:
-            colors = np.broadcast_to(as_unit_colors(np.array([factor], np.float64)), vertices.shape)
+            colors = np.broadcast_to(as_unit_colors(np.array([factor], np.float64))[0], vertices.shape)
         return Contents(_moved(vertices, pose), faces, normals, colors)
+
+    def _paint_of(self, primitive: dict[str, Any]) -> tuple[list[float] | None, bool]:
+        return _paint(self.held.item("materials", primitive["material"]) if "material" in primitive else {})
 
     def _factor(self, primitive: dict[str, Any]) -> list[float] | None:
         """The colour of a primitive's material, white where others have one; None where it has a texture."""
-        if not self.is_tinted:
-            return None
-        material = self._item("materials", primitive["material"]) if "material" in primitive else {}
-        described = material.get("pbrMetallicRoughness", {})
-        return None if "baseColorTexture" in described else described.get("baseColorFactor", [1.0, 1.0, 1.0])
+        factor, has_texture = self._paint_of(primitive)
+        return None if has_texture or not self.is_tinted else factor or [1.0, 1.0, 1.0]
 
-    def _count(self, index: object) -> int:
-        """An accessor's rows, as it declares them."""
-        count = self._item("accessors", index)["count"]
-        if type(count) is not int or count < 0:
-            raise Refusal(f"accessor {index} declares {quoted(str(count))} rows")
-        return count
 
-    def _accessor(self, index: object, *widths: int) -> Array:
-        """An accessor's rows (n, K), K one of `widths`; normalised integers as the fractions they mean."""
-        accessor = self._item("accessors", index)
-        count, width, kind = self._count(index), WIDTHS[accessor["type"]], np.dtype(TYPES[accessor["componentType"]])
-        if width not in widths:
-            raise Refusal(f"accessor {index} must be of {widths[0]} numbers a row, got {accessor['type']}")
-        view, data = self._view(index)
-        row = width * kind.itemsize
-        stride = view.get("byteStride", row)
-        offset, inner = view.get("byteOffset", 0), accessor.get("byteOffset", 0)
-        used = inner + (stride * (count - 1) + row if count else 0)
-        if min(offset, inner) < 0 or stride < row or used > view["byteLength"] or offset + used > len(data):
-            raise Refusal(f"accessor {index} declares {count} rows, more than its buffer holds")
-        rows = np.ndarray((count, width), kind, data, offset + inner, (stride, kind.itemsize))
-        if not accessor.get("normalized") or kind.kind == "f":
-            return rows
-        return np.maximum(rows.astype(np.float32) / np.iinfo(kind).max, -1)
-
-    def _view(self, index: object) -> tuple[dict[str, Any], bytes | memoryview]:
-        """Where an accessor's rows are: the view, and its buffer's bytes."""
-        accessor = self._item("accessors", index)
-        if "sparse" in accessor or "bufferView" not in accessor:
-            raise Refusal(f"accessor {index} is sparse or without data, which is not read")
-        view = self._item("bufferViews", accessor["bufferView"])
-        return view, self._buffer(view["buffer"])
-
-    def _buffer(self, index: int) -> bytes | memoryview:
-        if index in self.buffers:
-            return self.buffers[index]
-        buffer = self._item("buffers", index)
-        uri = buffer.get("uri")
-        if uri is None and index == 0 and self.binary is not None:
-            return self.binary
-        if uri is None:
-            raise Refusal(f"buffer {index} has no bytes")
-        kind, _, packed = str(uri).partition(",")
-        if not kind.startswith("data:"):
-            return self.folder.bytes_of(str(uri), buffer.get("byteLength"))
-        if not kind.endswith(";base64"):
-            raise Refusal(f"has a buffer that is not base64, but {quoted(kind)}")
-        self.buffers[index] = base64.b64decode(packed)
-        return self.buffers[index]
+def _paint(material: dict[str, Any]) -> tuple[list[float] | None, bool]:
+    """A material's plain colour, if it has one, and whether it has a texture for it."""
+    glossy = material.get("extensions", {}).get(GLOSSY)
+    described = material.get("pbrMetallicRoughness", {}) if glossy is None else glossy
+    factor, texture = ("baseColorFactor", "baseColorTexture") if glossy is None else ("diffuseFactor", "diffuseTexture")
+    return described.get(factor), texture in described
 
 
 def _pose(node: dict[str, Any]) -> Array:

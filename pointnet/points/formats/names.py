@@ -1,6 +1,7 @@
 """What the names of columns and of arrays mean, however they are spelled: the one place for names."""
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 
@@ -23,13 +24,14 @@ COLUMNS = {
 }
 SKIPPED = "_"
 UNIT = re.compile(
-    r"(?<![a-z])(?:in|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{](?![xyzrgb][)\]}])[^)\]}]*[^)\]}\d][^)\]}]*[)\]}]"
+    r"(?<![a-z])(?:in|[\u03bcn]m|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{](?![xyzrgb][)\]}])[^)\]}]*[^)\]}\d][^)\]}]*[)\]}]"
 )
-AT_END = re.compile(r"[_\W](mm?|cm|km|ft|feet|inch(?:es)?|met(?:er|re)s?|deg(?:rees?)?)\W*$")
+UNITS = "([\u03bcn]m|mm?|cm|km|ft|feet|inch(?:es)?|met(?:er|re)s?|deg(?:rees?)?)"
+AT_END = re.compile(rf"[_\W]{UNITS}\W*$")
 SAME_UNIT = {"meter": "m", "meters": "m", "metre": "m", "metres": "m", "feet": "ft", "inches": "inch"}
 SAME_UNIT |= {"degree": "deg", "degrees": "deg"}
 # Patterns of a name's letters in lower case, without units: "Pos. X [m]" is posx, "P[x]" px, "Points:0" points and 0.
-POINT = "(?:points?|pts?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p)"
+POINT = "(?:points?|pts?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p|坐标|座標)"
 PLACE = "cart(?:esian)?|world|local|global|map|grid|lidar|cent(?:er|re|roid)|axis|field|scalar|values?|utm"
 AROUND = f"(?:{POINT}|{PLACE})*"
 NORMAL = "(?:vertex|points?|scalar|field)*(?:n|norms?|normals?)(?:xyz)?"
@@ -82,7 +84,7 @@ ARRAYS = {
     "intensity": INTENSITY,
 }
 UNNAMED = ("", "index", "id", "unnamed", "row", "rowid", "rownames")  # of a column that numbers the rows
-NEVER_MISSED = ("", "a", "alpha", "diffusealpha", "af")  # columns that no note mentions
+NEVER_MISSED = ("a", "alpha", "diffusealpha", "af")  # columns that no note mentions
 T = TypeVar("T")
 Places = dict[str, tuple[int, ...]]
 
@@ -132,7 +134,7 @@ def first_of_each(columns: Iterable[tuple[str, T]]) -> dict[str, T]:
 def left_out(names: Sequence[str], used: Iterable[int]) -> tuple[str, ...]:
     """A note that lists the names at all other places; none if there is nothing to mention."""
     used = set(used)
-    others = [name for i, name in enumerate(names) if i not in used and _spelled(name)[0] not in NEVER_MISSED]
+    others = [name for i, name in enumerate(names) if i not in used and not _is_never_missed(name)]
     return (f"left out: {_listed(others)}",) if others else ()
 
 
@@ -207,18 +209,40 @@ def check_units(names: Iterable[str]) -> None:
     """Raises Refusal where the names of x, y and z end with different units, such as "X [mm]" and "Z [m]"."""
     found: dict[str, str] = {}
     for name in names:
-        if match := AT_END.search(name[:LONGEST_NAME].lower()):
+        if match := AT_END.search(unicodedata.normalize("NFKD", name[:LONGEST_NAME]).lower()):
             found.setdefault(SAME_UNIT.get(match[1], match[1]), name.strip())
     if len(found) > 1:
         one, other, *_ = map(quoted, found.values())
         raise Refusal(f"has x, y and z in different units ({one} and {other}); give all in one unit")
 
 
+def are_units(cells: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether these cells below the names of columns give their units, or nothing.
+
+    Raises:
+        Refusal: those of x, y and z differ.
+    """
+    if len(cells) != len(names):
+        return False
+    match = [re.fullmatch(rf"\W*{UNITS}?\W*", unicodedata.normalize("NFKD", cell).lower()) for cell in cells]
+    axes = places(names, ()).get("points", ())
+    if all(match[i] for i in axes):
+        check_units(f"{names[i]} {cells[i]}" for i in axes)
+    return all(match)
+
+
+def _is_never_missed(name: str) -> bool:
+    return not re.search(r"[^\W_]", name) or _spelled(name)[0] in NEVER_MISSED
+
+
 def _spelled(name: str) -> tuple[str, str]:
-    """A name's letters in lower case, and the digit that it ends with, unless it ends a longer number."""
-    text = UNIT.sub("", name[:LONGEST_NAME].lower())
+    """A name's letters in lower case, without accents, and the digit that it ends with, unless it ends a longer number.
+
+    Letters of other alphabets stay, so that \u03c3x, the spread of x, is not x.
+    """
+    text = UNIT.sub("", unicodedata.normalize("NFKD", name[:LONGEST_NAME]).lower())
     digit = re.search(r"(?<!\d)\d(?=\W*$)", text)
-    return re.sub(r"[^a-z]", "", text), digit[0] if digit else ""
+    return "".join(filter(str.isalpha, text)), digit[0] if digit else ""
 
 
 def _three(spelled: Sequence[tuple[str, str]], what: str) -> tuple[int, ...] | None:

@@ -59,7 +59,8 @@ def parse_obj(data: bytes, extras: Extras = EXTRAS) -> Contents:
         raise Refusal("holds no vertices")
     contents = Contents(np.frombuffer(points).reshape(count, 3))
     if colored == count:  # a fourth number alone is a weight
-        contents = contents._replace(colors=as_unit_colors(np.concatenate(colors)))
+        unit, notes = as_unit_colors(np.concatenate(colors))
+        contents = contents._replace(colors=unit).noted(*notes)
     elif "colors" in extras:
         contents = _painted(contents, paint, colored, MATERIAL.search(data) is not None)
     polygons = Polygons(np.concatenate(corners), np.concatenate(sizes))
@@ -83,7 +84,7 @@ def _painted(contents: Contents, paint: bytearray, colored: int, has_materials: 
     count = len(contents.vertices)
     if len(paint) == 8 * count:
         mask_and_color = np.frombuffer(bytes.fromhex(paint.decode()), np.uint8).reshape(count, 4)
-        return contents._replace(colors=as_unit_colors(mask_and_color[:, 1:]))
+        return contents._replace(colors=as_unit_colors(mask_and_color[:, 1:])[0])
     if paint or colored:
         return contents.noted(
             f"colours left out, since there are {colored or len(paint) // 8:,} for {count:,} vertices"

@@ -40,10 +40,12 @@ def parse_off(data: bytes, extras: Extras = EXTRAS) -> Contents:
     rows = rows.reshape(num_vertices, width)
     normal, color = (7, 3) if color_first else (3, least - 3)
     normals = rows[:, normal : normal + 3] if has_normals and "normals" in extras else None
-    colors = as_unit_colors(rows[:, color : color + 3]) if has_colors and "colors" in extras else None
+    colors, of_colors = None, tuple[str, ...]()
+    if has_colors and "colors" in extras:
+        colors, of_colors = as_unit_colors(rows[:, color : color + 3])
     more = width - least - (has_colors and not color_first and width == least + 1)  # the opacity
     notes = (f"{more} more numbers per vertex left out, which the first word does not name",) if more else ()
-    contents = Contents(rows[:, :3], normals=normals, colors=colors, notes=notes)
+    contents = Contents(rows[:, :3], normals=normals, colors=colors, notes=(*notes, *of_colors))
     if not num_faces:
         return contents.noted(*lines_behind(data[end:], "vertices", num_vertices, width))
     budget = Budget(len(data))

@@ -11,7 +11,7 @@ from ..sampling import crossed
 from .contents import EXTRAS, Array, Budget, Contents, Extras
 from .ears import cut_ears, runs
 from .scan import blocks_of_lines, numbers, words_per_line
-from .values import as_unit_colors, depth_note
+from .values import as_unit_colors
 
 Indices = NDArray[np.int64]
 
@@ -101,7 +101,8 @@ def with_faces(
     if contents.labels is not None and labels is not None:
         labels, notes = None, (*notes, "labels of faces left out, since vertices have some")
     if colors is not None:
-        colors, notes = as_unit_colors(colors), (*notes, *depth_note(colors))
+        colors, of_colors = as_unit_colors(colors)
+        notes = (*notes, *of_colors)
     if polygon is not None:
         colors, labels = (None if values is None else values[polygon] for values in (colors, labels))
     if set(extras) >= set(EXTRAS):

@@ -35,27 +35,33 @@ def are_whole(column: Array) -> bool:
     return bool(np.isfinite(column).all() and (np.abs(column) < 2**53).all() and (column == np.rint(column)).all())
 
 
-def as_unit_colors(colors: Array) -> Array:
-    """(n, 3 or more), in [0, 1], [-1, 1] or from 0 to 255, 1023, 4095, 65535 -> (n, 3) float32 in [0, 1].
+def as_unit_colors(colors: Array) -> tuple[Array, tuple[str, ...]]:
+    """(n, 3 or more), in [0, 1], [-1, 1] or from 0 to 255, 1023, 4095, 65535 -> (n, 3) float32 in [0, 1], and notes.
 
-    Bytes are of 255. Of other numbers the least and the largest decide; integers are never of 1.
+    Bytes are of 255. Of other numbers the least and the largest decide; integers are never of 1. Notes say that colours
+    were taken to be of 10 or 12 bits, by their largest number alone, and how many are no numbers or outside the range.
     """
     rgb = np.asarray(colors[:, :3])
     if rgb.dtype == np.int8:  # "char" where "uchar" is meant
         rgb = rgb.view(np.uint8)
-    scaled = np.nan_to_num(rgb.astype(np.float32), copy=False)
-    highest = 1 if rgb.dtype == np.uint8 or not rgb.size else float(scaled.max())
-    if rgb.dtype.kind in "iu" or highest > 1.01:
-        scaled /= np.float32(_full(highest))
-    elif rgb.size and -1.01 <= scaled.min() < -0.01:
+    if rgb.dtype == np.uint8 or not rgb.size:
+        return rgb.astype(np.float32) / np.float32(255), ()
+    notes, is_whole = list[str](), rgb.dtype.kind in "iu"
+    if not is_whole and not (is_number := np.isfinite(rgb)).all():
+        notes.append(f"colours that are not finite, taken as black: {len(rgb) - is_number.all(axis=1).sum():,}")
+        rgb = np.where(is_number, rgb, 0)
+    scaled, full = rgb.astype(np.float32), 1
+    if is_whole or scaled.max() > 1.01:
+        full = _full(float(scaled.max()))
+        scaled /= np.float32(full)
+        notes += [f"colours never exceed {full}, taken as {full.bit_length()} bits"] * (full in (1023, 4095))
+    elif -1.01 <= scaled.min() < -0.01:
         scaled = (scaled + np.float32(1)) / np.float32(2)
-    return np.clip(scaled, 0, 1, out=scaled)
-
-
-def depth_note(colors: Array) -> tuple[str, ...]:
-    """Says that colours were taken to be of 10 or 12 bits, by their largest number alone."""
-    full = _full(float(np.nan_to_num(colors).max())) if colors.size and colors.dtype != np.uint8 else 0
-    return (f"colours never exceed {full}, taken as {full.bit_length()} bits",) if full in (1023, 4095) else ()
+    least = -0.01 if full == 1 else -0.5 / full
+    if scaled.min() < least or scaled.max() > 1.01:
+        others = ((scaled < least) | (scaled > 1.01)).any(axis=1).sum()
+        notes.append(f"colours outside 0 to {full}, cut to that range: {others:,}")
+    return np.clip(scaled, 0, 1, out=scaled), tuple(notes)
 
 
 def _full(highest: float) -> int:
