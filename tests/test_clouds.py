@@ -228,7 +228,7 @@ def drawn(there: int, count: int, seed: int = 0) -> torch.Tensor:
 def labelled(sizes: list[int], kept: int = 12) -> LabelledPoints:
     clouds = torch.stack([drawn(size, kept, seed) for seed, size in enumerate(sizes)])
     labels = torch.arange(len(sizes)) % 2
-    parts_of = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    parts_of = torch.ones(2, 5, dtype=torch.bool)
     return LabelledPoints(clouds, labels, ["chair", "lamp"], [f"part {i}" for i in range(5)], parts_of, num_points=8)
 
 

@@ -93,6 +93,19 @@ def test_clouds_in_chunks_say_that_the_encoder_is_not_called():
             network.classify_chunks(x.split(4, 2)) if module is not network else network.fold().classify_chunks([x])
 
 
+def test_copies_that_would_lose_a_hook_are_refused():
+    def halved(module, given, out):
+        return out / 2
+
+    network, mlp = PointNetClassifier(3, widths=((8,), (16,)), head_widths=(4,)), SharedMLP([3, 4])
+    for module, copied in ((network.head, network.fold), (network.head[0], network.fold), (mlp[0], mlp.to_linear)):
+        with module.register_forward_hook(halved), pytest.raises(ValueError, match="a hook is on .*remove that first"):
+            copied()
+        copied()
+    with mlp[0].conv.register_forward_hook(halved), pytest.raises(ValueError, match="a hook is on the layer"):
+        mlp.to_linear()
+
+
 @pytest.mark.parametrize("padded", [True, False])
 def test_a_hook_on_a_norm_of_edgenet_runs_in_eval_and_changes_no_result(padded):
     network, x, ran = trained_looking(EdgeNetClassifier(3, width=0.1)), torch.randn(2, 3, 9).double(), []

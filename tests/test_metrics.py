@@ -118,6 +118,27 @@ def test_labels_of_another_shape_are_one_clear_line():
                 scores.update(wrong, labels, *more)
 
 
+@pytest.mark.parametrize("wrong", [-1, 2, 255])
+def test_labels_that_are_none_of_the_classes_are_refused_where_they_count(wrong):
+    labels, valid = torch.tensor([[0, 1, wrong]]), torch.tensor([[True, True, False]])
+    for scores, more in ((SceneScores(2), ()), (PartScores(torch.ones(1, 2).bool()), (torch.zeros(1).long(),))):
+        scores.update(labels, labels, valid, *more)
+        for name, pair in (("predicted", (labels, labels * 0)), ("true", (labels * 0, labels))):
+            with pytest.raises(ValueError, match=f"{name} labels must be 0 to 1, got {wrong}"):
+                scores.update(*pair, None, *more)
+
+
+def test_answers_that_are_not_finite_are_wrong():
+    class Lost(torch.nn.Module):
+        def forward(self, x):
+            logits = torch.stack([1 - 2 * (x[:, 2].std(1) > 0.2).float(), torch.zeros(len(x))], 1)
+            return logits.masked_fill((torch.arange(len(x)) == 0).unsqueeze(1), torch.nan)
+
+    scores = evaluate(Lost(), two_shapes(per_class=8))
+    assert scores["overall_accuracy"] == 15 / 16
+    assert scores["loss"] != scores["loss"]
+
+
 def test_accuracies_count_every_sample_once_and_every_occurring_class_alike():
     confusion = ConfusionMatrix(4)
     confusion.update(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]))
@@ -134,8 +155,13 @@ def test_evaluation_leaves_the_model_in_its_mode_and_does_not_depend_on_the_batc
     data = two_shapes(per_class=20)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     scores = evaluate(model, data)
-    assert model.training
+    assert all(module.training for module in model.modules())
     assert_equal_states(model.state_dict(), state)
+    frozen = {name: name != "" and not name.startswith("encoder") for name, _ in model.named_modules()}
+    for name, module in model.named_modules():
+        module.training = frozen[name]
+    evaluate(model, data)
+    assert {name: module.training for name, module in model.named_modules()} == frozen
     model.eval()
     alone = sum(int(model(points[None]).argmax()) == label for points, label in (data[i] for i in range(len(data))))
     assert scores["overall_accuracy"] == alone / len(data)

@@ -110,6 +110,9 @@ def test_a_stopped_run_of_ones_own_network_ends_as_an_unbroken_one(tmp_path):
     assert_equal_states(resumed.state_dict(), whole.state_dict())
     with pytest.raises(ValueError, match="the run had network Max, got None; it cannot go on with that"):
         fit(tiny(tmp_path / "b"), two_shapes(), log=quiet, resume=True)
+    fit(tiny(tmp_path / "c", epochs=1), two_shapes(), log=quiet, loss=F.cross_entropy)
+    with pytest.raises(ValueError, match="the run had loss cross_entropy, got None; it cannot go on with that"):
+        fit(tiny(tmp_path / "c", epochs=1), two_shapes(), log=quiet, resume=True)
 
 
 def test_a_network_of_the_library_that_fit_is_given_is_rebuilt_from_its_folder(tmp_path):
@@ -121,6 +124,21 @@ def test_a_network_of_the_library_that_fit_is_given_is_rebuilt_from_its_folder(t
     assert any(line.endswith(f'it is loaded by load_model("{tmp_path}")') for line in lines)
     with pytest.raises(ValueError, match=r"PointNetClassifier must make \(2, 2\) logits of .*, got \(2, 40\)"):
         fit(tiny(tmp_path / "x"), two_shapes(), log=quiet, model=PointNetClassifier())
+
+
+def test_a_changed_network_of_the_library_counts_as_ones_own(tmp_path):
+    def new():
+        model = PointNetClassifier(2, 3, False, False, widths=((8,), (16,)), head_widths=(4,))
+        model.encoder.mlp1[0].activation = nn.GELU()
+        return model
+
+    fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, model=(model := new()))
+    with pytest.raises(
+        ValueError, match=r"model must be one of .*, got 'PointNetClassifier'; .*load_model\(..., model="
+    ):
+        load_model(tmp_path)
+    x = torch.randn(2, 3, 9)
+    assert torch.equal(load_model(tmp_path, model=new())(x), model.eval()(x))
 
 
 @pytest.mark.parametrize("task", ["part", "scene"])

@@ -187,6 +187,11 @@ def test_a_folded_network_answers_alike(few):
     assert not any(isinstance(module, nn.BatchNorm1d) for module in folded.modules())
     torch.testing.assert_close(folded(x), model(x), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(model.classify_chunks(x.split(16, 2)), model(x))
+    with pytest.raises(ValueError, match=r"this needs a network in eval mode; call model.eval\(\) first"):
+        model.train().classify_chunks(x.split(16, 2))
+    for width in (0, -1.0):
+        with pytest.raises(ValueError, match=f"width must be above 0, got {width:g}"):
+            PointNextClassifier(3, width=width)
 
 
 def test_it_is_trained_saved_and_asked_like_any_classifier(few, tmp_path):

@@ -89,6 +89,14 @@ class Waving(nn.LeakyReLU):
         return torch.sin(3 * x)
 
 
+@pytest.mark.parametrize("threshold", [0.5, 20])
+def test_a_softplus_that_falls_at_its_threshold_takes_the_definition(threshold):
+    mlp, x = SharedMLP([3, 8], activation=nn.Softplus(threshold=threshold)), torch.randn(2, 3, 50)
+    assert mlp[0].is_poolable() == (threshold > 1)
+    assert torch.equal(mlp.eval().max_pool(x), mlp(x).amax(2)) or threshold > 1
+    torch.testing.assert_close(mlp.max_pool(x), mlp(x).amax(2))
+
+
 def test_subclasses_and_hooks_take_the_definition():
     mlp = SharedMLP([3, 8], activation=Waving())
     assert not mlp[0].is_poolable()

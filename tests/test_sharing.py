@@ -14,8 +14,16 @@ import torch
 import yaml
 from safetensors import safe_open
 from torch import nn
+from torch.nn.utils import prune
 
-from pointnet import PointNetClassifier, load_model
+from pointnet import (
+    DGCNNClassifier,
+    EdgeNetClassifier,
+    PointNet2Classifier,
+    PointNetClassifier,
+    PointNextClassifier,
+    load_model,
+)
 from pointnet import __main__ as command_line
 from pointnet.models import MODELS, shipped
 from tests.helpers import ROOT, SMALL, assert_equal_states, described, error_of
@@ -138,17 +146,40 @@ def test_a_model_that_could_not_be_rebuilt_is_not_saved(tmp_path):
     nameless, without_size, changed = small(), small(), small()
     nameless.classes, without_size.preprocessing = (), {}
     changed.encoder.mlp1[0].activation = nn.GELU()
+    pruned, lost = small(), small()
+    prune.l1_unstructured(pruned.logits, "weight", 0.5)
+    lost.logits.bias.data[0] = torch.nan
     for model, message in (
         (small().fold(), "the model is not as its arguments make it"),
         (changed, "the model is not as its arguments make it"),
         (nameless, "classes must name its 3 classes, each once, got 0 names"),
         (without_size, "num_points in preprocessing must be an integer"),
         (Other(3), "Other is not one of pointnet"),
+        (pruned, "its weights do not fit the model as its arguments make it: .*logits.weight"),
+        (lost, "logits.bias holds numbers that are not finite"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             model.save_pretrained(tmp_path / "x")
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (EdgeNetClassifier, lambda network: vars(network.level1).update(radius=0.5)),
+        (DGCNNClassifier, lambda network: vars(network.get_submodule("edges.0")).update(neighbours=3)),
+        (PointNet2Classifier, lambda network: vars(network.get_submodule("abstractions.1")).update(radii=(0.5,))),
+        (PointNet2Classifier, lambda network: vars(network.get_submodule("abstractions.1")).update(centres=9)),
+        (PointNextClassifier, lambda network: vars(network.get_submodule("abstractions.1")).update(by_radius=False)),
+    ],
+)
+def test_a_network_of_other_neighbourhoods_is_not_saved_as_the_usual_one(tmp_path, kind, change):
+    network = described(kind(3, width=0.125) if kind is not DGCNNClassifier else kind(3))
+    network.save_pretrained(tmp_path / "usual")
+    change(network)
+    with pytest.raises(ValueError, match="the model is not as its arguments make it"):
+        network.save_pretrained(tmp_path / "other")
 
 
 def test_the_model_card_is_in_the_hubs_layout(folder, tmp_path):

@@ -1,8 +1,8 @@
 """Labelled clouds of one size, whose points may have labels too: what every data set here is; splits and batches."""
 
 import copy
+import functools
 import hashlib
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 from pointnet.points.features import Range, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloudFileError
 
+from .given import as_floats, as_indices, as_names, as_tensor
+
 # What the unit of clouds may be.
 UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS = "unit sphere", "as given", "blocks of a metre", "blocks"
 MOST_CHANNELS = 12  # of a point; more of them than points: the points are transposed
-MOST_LOST = 1e-3  # share of a cloud's width that its points may move in float32
 UNLABELLED = 2**24 - 1  # as the label of a stored point: it has none; float32 holds every whole number up to it
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 
@@ -37,7 +38,8 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         num_points: N; None for K.
 
     Raises:
-        ValueError: another shape, labels that are no indices, or points so far from the origin that float32 loses them.
+        ValueError: another shape, labels that are no indices, classes of one name, or points so far from the origin
+            that float32 loses them.
 
     `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
     once, `data.batch(indices)` some of it, with all K. `data.files` are the clouds' files, if each comes from one;
@@ -86,7 +88,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         if not 1 <= self.num_points <= points.shape[2]:
             raise ValueError(f"num_points must be 1 to {points.shape[2]}, got {num_points}")
         self.labels = labels
-        self.classes = tuple(classes)
+        self.classes = as_names("classes", classes)
         self.bad: list[PointCloudFileError] = []
         self.notes: list[str] = []
         self.file_notes: dict[str, tuple[str, ...]] = {}
@@ -195,6 +197,9 @@ class LabelledPoints(LabelledClouds):
         parts_of: (classes, parts) bool, which parts a class may have; None for all.
         num_points: N; None for K.
 
+    Raises:
+        ValueError: as of `LabelledClouds`, or a cloud with points of a part that its class may not have.
+
     `data.points` (S, C, K) and `data.parts` (S, K) give everything at once, `data.batch(indices)` some of it. There the
     labels are still among the channels, so that code that chooses or repeats points does the same to their labels;
     `split_parts` separates them.
@@ -210,14 +215,23 @@ class LabelledPoints(LabelledClouds):
         num_points: int | None = None,
     ):
         super().__init__(points, labels, classes, num_points)
-        self.part_names = tuple(part_names)
+        self.part_names = as_names("part_names", part_names)
         wanted = len(self.classes), len(self.part_names)
         self.parts_of = torch.ones(wanted, dtype=torch.bool) if parts_of is None else parts_of
         if self.parts_of.shape != wanted:
             raise ValueError(f"parts_of must be (classes, parts), {wanted}, got {tuple(self.parts_of.shape)}")
         if type(self) is LabelledPoints:  # a data set that is read from files has checked its own
             stored = self._stored[:, -1]
-            as_indices("the labels of points", torch.where(stored < 0, -1 - stored, stored), len(self.part_names))
+            parts = torch.where(stored < 0, -1 - stored, stored)
+            self._check_belonging(as_indices("the labels of points", parts, len(self.part_names)))
+
+    def _check_belonging(self, parts: Tensor) -> None:
+        """Raises ValueError where a cloud has a part (S, K) that its class may not have."""
+        occurs = torch.zeros_like(self.parts_of)
+        occurs[self.labels.unsqueeze(1).expand_as(parts), parts] = True
+        for label, part in (occurs & ~self.parts_of).nonzero().tolist():
+            what = f"'{self.part_names[part]}', which parts_of says it has not"
+            raise ValueError(f"a cloud of class '{self.classes[label]}' has points of {what}")
 
     @property
     def points(self) -> Tensor:
@@ -283,45 +297,6 @@ def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Cl
     return data.subset((~held_out).nonzero().squeeze(1)), data.subset(held_out.nonzero().squeeze(1))
 
 
-def as_tensor(name: str, values: Any) -> Tensor:
-    """A tensor, an array or a list as a tensor, without a copy where there can be none. ValueError, with the name."""
-    if isinstance(values, Tensor):
-        return values
-    try:
-        array = np.asarray(values)
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of memory-mapped files that cannot be written; nothing here writes
-            return torch.from_numpy(array)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a tensor or an array of numbers: {error}".splitlines()[0]) from error
-
-
-def as_floats(points: Tensor) -> Tensor:
-    """Clouds (S, C, K) of any numbers in PyTorch's default type, float32. ValueError where that loses one's shape."""
-    kind = torch.get_default_dtype()
-    if points.dtype != kind and points.numel():
-        xyz = points[:, :3].double()
-        away, side = xyz.abs().amax((1, 2)), (xyz.amax(2) - xyz.amin(2)).amax(1)
-        if (lost := ((side > 0) & (away * torch.finfo(kind).eps > side * MOST_LOST)).nonzero()).numel():
-            i = int(lost[0])
-            where = f"cloud {i} is {float(away[i]):g} away and {float(side[i]):g} wide"
-            raise ValueError(f"points must be near the origin, to keep their shape in {kind}: {where}; centre each")
-    return points.to(kind)
-
-
-def as_indices(name: str, labels: Tensor, count: int) -> Tensor:
-    """Labels as int64. ValueError, with the name, unless they are whole numbers from 0 to below `count`."""
-    if labels.is_floating_point() and bool((labels != labels.round()).any()):
-        raise ValueError(f"{name} must be whole numbers, got {float(labels[labels != labels.round()][0]):g}")
-    labels = labels.long()
-    low, high = map(int, labels.aminmax()) if labels.numel() else (0, count - 1)
-    if low < 0 or high >= count:
-        hint = "; subtract 1" if low >= 1 and high == count else ""
-        raise ValueError(f"{name} must be 0 to {count - 1}, indices into the names, got {low} to {high}{hint}")
-    return labels
-
-
 def spread(data: Clouds, count: int) -> Clouds:
     """`count` clouds spread evenly over the classes; all of them if there are no more."""
     by_class = data.labels.argsort(stable=True)
@@ -343,7 +318,8 @@ def pad_clouds(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             wanted = clouds[0].shape[0] if clouds[0].dim() == 2 else "C"
             raise ValueError(f"cloud {i} must be ({wanted}, N) with N >= 1, got {tuple(cloud.shape)}")
     lengths = torch.tensor([cloud.shape[1] for cloud in clouds], device=clouds[0].device)
-    points = clouds[0].new_zeros(len(clouds), clouds[0].shape[0], int(lengths.max()))
+    dtype = functools.reduce(torch.promote_types, [cloud.dtype for cloud in clouds])
+    points = clouds[0].new_zeros(len(clouds), clouds[0].shape[0], int(lengths.max()), dtype=dtype)
     for row, cloud in zip(points, clouds, strict=True):
         row[:, : cloud.shape[1]] = cloud
     return points, lengths

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from pointnet.files import checked_json, read_file, write_atomically, write_json
 
-from .clouds import AS_GIVEN, MOST_LOST, LabelledClouds, LabelledPoints
+from .clouds import AS_GIVEN, LabelledClouds, LabelledPoints
+from .given import MOST_LOST
 from .shards import FIELDS, INDEX, SAMPLE, SAMPLES, VERSION
 from .stores import Shard, shard_hash
 from .workers import WorkerDiedError, on_all_cores

@@ -142,7 +142,12 @@ def _uniform(shape: tuple[int, ...], low: float, high: float, like: Tensor, gene
 
 
 def _moved(points: Tensor, xyz: Tensor, normals: Tensor | None = None) -> Tensor:
-    """The same points at other places (B, 3, N), with other normals (B, 3, N) if those are given."""
+    """The same points at other places (B, 3, N), with other normals (B, 3, N) if those are given.
+
+    ValueError for points that are no floats, which cannot be there.
+    """
+    if not points.is_floating_point():
+        raise ValueError(f"points must be floats to be moved, got {points.dtype}")
     moved = [xyz] if normals is None else [xyz, normals]
     rest = points[:, 3 * len(moved) :]
     return torch.cat([*moved, rest], 1) if rest.shape[1] or normals is not None else xyz

@@ -56,6 +56,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
+    An answer of NaN is wrong, and the loss is then NaN.
+
     Args:
         after_batch: called after each batch; it may raise, to stop.
         world: the processes that share the samples; each returns the metrics of all samples.
@@ -80,7 +82,7 @@ def evaluate(
     normals, temperature = (normals, 1.0) if contract is None else (contract.normals, contract.temperature)
     loss, labels = torch.zeros(2, dtype=torch.float64, device=device)
     data.expect(torch.arange(len(data)))
-    with _evaluating(model):
+    with evaluating(model):
         for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
             if len(rows := batch.tensor_split(world.size)[world.rank]):
                 points, clouds = (each.to(device) for each in data.batch(rows))
@@ -90,13 +92,18 @@ def evaluate(
                 more = () if category is None else (category,)
                 logits, logs = vote(asked, x, votes, normals, temperature, *more)
                 look(points, logits, logs, true)
-                scores.update(task.predict(model, logs, category), true, valid, *more)
+                scores.update(_answers(task, model, logs, category, true), true, valid, *more)
                 loss -= torch.where(valid, of_targets(logs, true, smoothing), 0.0).sum(dtype=torch.float64)
                 labels += valid.sum()
             after_batch()
     for tensor in (*scores.sums, loss, labels):
         world.add_up([tensor])
     return {"loss": float(loss / labels), **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
+
+
+def _answers(task: Task, model: nn.Module, logs: Tensor, category: Tensor | None, true: Tensor) -> Tensor:
+    """The predicted labels; a wrong one where a probability is NaN, which counts as the largest."""
+    return torch.where(logs.isnan().any(1), (true + 1) % logs.shape[1], task.predict(model, logs, category))
 
 
 def _of_class(task: Task, data: LabelledClouds, scores: Any) -> dict[str, Any]:
@@ -112,14 +119,15 @@ def of_targets(logs: Tensor, true: Tensor, smoothing: float) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model is in eval mode."""
-    was_training = model.training
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model is in eval mode; afterwards each of its modules is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def vote(

@@ -113,12 +113,19 @@ class PartScores:
 def pair_counts(predicted: Tensor, true: Tensor, valid: Tensor | None, size: int, clouds: int = 1) -> Tensor:
     """How often each pair of labels (true, predicted) is there, where `valid` is True: -> (clouds, size, size) int64.
 
-    ValueError unless the labels are of one shape. `clouds`: 1 to count all together, or the first size of that shape.
+    `clouds`: 1 to count all together, or the first size of the labels' shape.
+
+    Raises:
+        ValueError: labels of two shapes; or, on a CPU, where that waits for nothing, one that is not 0 to size - 1.
     """
     if predicted.shape != true.shape:
         shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
         raise ValueError(f"predicted and true labels must have one shape, got {shapes}")
     valid = torch.ones_like(true, dtype=torch.bool) if valid is None else valid
+    if true.device.type == "cpu":
+        for name, labels in (("predicted", predicted), ("true", true)):
+            if (outside := valid & ((labels < 0) | (labels >= size))).any():
+                raise ValueError(f"{name} labels must be 0 to {size - 1}, got {int(labels[outside][0])}")
     pairs = torch.where(valid, true * size + predicted, 0).reshape(clouds, -1)
     counts = torch.zeros(clouds, size * size, dtype=torch.int64, device=true.device)
     return counts.scatter_add_(1, pairs, valid.long().reshape(clouds, -1)).view(clouds, size, size)

@@ -108,6 +108,15 @@ def path_of(source: Source) -> Path | None:
     return Path(source) if isinstance(source, str | os.PathLike) else None
 
 
+def _array_of(source: Any) -> NDArray[Any]:
+    """An array, tensor or list as an array, NaN where NumPy's is masked."""
+    if isinstance(source, Tensor):
+        return (source.float() if source.dtype == torch.bfloat16 else source).numpy(force=True)
+    if isinstance(source, np.ma.MaskedArray) and source.dtype.kind in "fiu":
+        return np.ma.filled(source.astype(np.result_type(source.dtype, np.float32)), np.nan)
+    return np.asarray(source)
+
+
 def from_source(
     source: Source,
     use: Callable[[PointCloud, int], T],
@@ -127,7 +136,7 @@ def from_source(
     """
     path = path_of(source)
     if path is None:
-        rows = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
+        rows = _array_of(source)
         cloud = cloud_of(rows, **of_arrays, **drawing)
         try:
             return use(cloud, 0)

@@ -41,6 +41,9 @@ class EdgeConv(nn.Module):
         self.neighbours = neighbours
         self.layer = SharedMLP([2 * in_channels, out_channels], activation=activation)[0]
 
+    def extra_repr(self) -> str:
+        return f"neighbours={self.neighbours}"
+
     def forward(self, x: Tensor, lengths: Lengths = None) -> Tensor:
         """(B, C, N) -> (B, D, N), stored as rows.
 

@@ -6,7 +6,7 @@ from typing import TypeVar, cast
 import torch
 from torch import nn
 
-from pointnet.ops.masked import goes_by
+from pointnet.ops.masked import goes_by, has_hooks
 
 from .shared_layer import BatchNormLast, SharedLayer
 from .shared_mlp import SharedMLP
@@ -39,6 +39,8 @@ def fold_norms(module: M) -> M:
 def _fold_linears(network: nn.Sequential, name: str) -> nn.Sequential:
     if not any(isinstance(module, BatchNormLast | nn.BatchNorm1d) for module in network):
         return network
+    if any(has_hooks(module) for module in network.modules()):
+        raise ValueError(f"{name or 'the network'}: a hook is on it, or on one of its modules; remove that first")
     mlp = SharedMLP.from_linear(network)
     for i, layer in enumerate(mlp):
         fold_layer(layer, f"{name}, layer {i}".lstrip(", "))

@@ -93,6 +93,10 @@ class SetAbstraction(nn.Module):
             same = in_channels == self.out_channels
             self.skip = nn.Identity() if same else SharedMLP([in_channels, self.out_channels], None, None)
 
+    def extra_repr(self) -> str:
+        names = ("centres", "stride", "radii", "neighbours", "by_radius")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+
     @property
     def out_channels(self) -> int:
         """D."""

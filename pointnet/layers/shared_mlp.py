@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import cast, overload
@@ -206,7 +207,13 @@ class SharedMLP(nn.Module):
 
 def scaled(widths: Sequence[int], share: float) -> list[int]:
     """That share of the widths, in multiples of 8: other widths run slower than their size suggests. All of them: they
-    themselves."""
+    themselves.
+
+    Raises:
+        ValueError: a share of 0 or less.
+    """
+    if not 0 < share < math.inf:
+        raise ValueError(f"width must be above 0, got {share:g}")
     return [width if share == 1 else max(8, 8 * round(width * share / 8)) for width in widths]
 
 

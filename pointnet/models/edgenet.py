@@ -116,6 +116,9 @@ class EdgeMax(nn.Module):
         self.skip = nn.Linear(channels, out_channels, bias=False) if channels and not residual else None
         self.norm = BatchNormLast(nn.BatchNorm1d(out_channels))
 
+    def extra_repr(self) -> str:
+        return f"radius={self.radius}"
+
     def forward(
         self, points: Tensor, features: Tensor, centres: Tensor | None, neighbours: Tensor, mask: Mask
     ) -> Tensor:

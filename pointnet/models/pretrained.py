@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,6 +22,7 @@ from . import weights
 
 M = TypeVar("M", bound="Pretrained")
 MODELS: dict[str, type[Any]] = {}  # the subclasses of `Pretrained` that have a name, by it
+MOMENTUM = re.compile(r"momentum=[^,)]*")
 ROOM = 4  # times what the weights hold; a network may make layers that it does not keep
 
 
@@ -64,7 +66,13 @@ class Pretrained(nn.Module):
 
     @torch.no_grad()
     def classify_chunks(self, chunks: Iterable[Tensor]) -> Tensor:
-        """The logits of whole clouds, given in chunks (B, C, N_i); all are in memory."""
+        """The logits of whole clouds, given in chunks (B, C, N_i); all are in memory.
+
+        Raises:
+            ValueError: in training mode.
+        """
+        if self.training:
+            raise ValueError("this needs a network in eval mode; call model.eval() first")
         logits: Tensor = self(torch.cat([*chunks], 2))
         return logits
 
@@ -83,8 +91,9 @@ class Pretrained(nn.Module):
                 already there is kept.
 
         Raises:
-            ValueError: a network that its arguments do not rebuild (folded, or changed by hand), or that lacks names
-                for its classes or `preprocessing["num_points"]`; weights too large for half precision.
+            ValueError: a network that its arguments do not rebuild (folded, pruned, or changed by hand), or that lacks
+                names for its classes or `preprocessing["num_points"]`; weights that are not finite, or too large for
+                half precision.
             OSError: the folder cannot be written.
         """
         folder = Path(folder)
@@ -229,11 +238,24 @@ def _why_not_rebuilt(model: Pretrained) -> str:
     """Why a model folder would not give this model back; empty where it would."""
     if not model.model_name:
         return f"{type(model).__name__} is not one of {', '.join(MODELS)}"
+    if not is_rebuilt(model):
+        return "the model is not as its arguments make it (folded, or changed)"
+    built = _build(model.model_name, model.arguments).state_dict()
+    if reason := weights.misfit(model.state_dict(), built):
+        return f"its weights do not fit the model as its arguments make it: {reason}"
+    if odd := [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]:
+        return f"{odd[0]} holds numbers that are not finite"
+    return _undescribed(model)
+
+
+def is_rebuilt(model: Pretrained) -> bool:
+    """Whether the arguments of a model make the same network, whatever the momentum of its norms."""
     # What is kept under an argument's name must still be that argument; the modules show in the repr.
     kept = {name: _plain(getattr(model, name, value)) for name, value in model.arguments.items()}
-    if kept != model.arguments or repr(_build(model.model_name, model.arguments)) != repr(model):
-        return "the model is not as its arguments make it (folded, or changed)"
-    return _undescribed(model)
+    if kept != model.arguments:
+        return False
+    shown, again = (MOMENTUM.sub("", repr(each)) for each in (model, _build(model.model_name, model.arguments)))
+    return shown == again
 
 
 def _undescribed(model: Pretrained) -> str:

@@ -32,6 +32,7 @@ NON_DECREASING = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.SELU,
     nn.Softsign, nn.LogSigmoid,
 )  # fmt: skip
+NO_STEP = 15  # from this threshold on Softplus falls there, from log(1 + exp(threshold)), by less than 1e-6
 # These fall and then rise, so max f(y) = max(f(max y), f(min y)).
 FALLING_THEN_RISING = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 
@@ -45,6 +46,8 @@ def is_poolable(norm: nn.Module | None, activation: nn.Module | None) -> bool:
         return activation.negative_slope >= 0
     if isinstance(activation, nn.ELU | nn.CELU) and type(activation) in (nn.ELU, nn.CELU):
         return activation.alpha > 0
+    if isinstance(activation, nn.Softplus) and activation.threshold < NO_STEP:
+        return False
     return activation is None or type(activation) in NON_DECREASING + FALLING_THEN_RISING
 
 

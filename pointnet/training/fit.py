@@ -20,7 +20,7 @@ from pointnet.evaluation.tasks import TASKS
 from pointnet.evaluation.trust import measure_trust, measure_usual
 from pointnet.models import PointNetModel, load_model
 from pointnet.models.own import is_own
-from pointnet.models.pretrained import Pretrained
+from pointnet.models.pretrained import Pretrained, is_rebuilt
 from pointnet.models.weights import save_config
 from pointnet.names import say
 from pointnet.world import World
@@ -65,7 +65,8 @@ def fit(
         after_epoch: called with each line of `metrics.jsonl` once the epoch is safe on disk.
         model: a network of your own in place of the settings', (B, C, N) -> logits (B, K), or (B, K, N) where the task
             labels points; for parts it also takes category (B,). It is trained where it is, and ends with the weights
-            of the chosen epoch. `load_model(out, model=...)` gives them to a new one, and so does `resume`.
+            of the chosen epoch. `load_model(out, model=...)` gives them to a new one, and so does `resume`. A changed
+            network of the library's counts as your own.
         loss: your own, of logits and labels, their mean, in place of the settings'.
 
     Raises:
@@ -279,15 +280,16 @@ def describe_model(run: Run, contract: Contract) -> None:
     """Writes `config.json`: how to build the model, its classes, and its contract."""
     model: Any = run.step.model
     name, arguments = type(model).__name__, {"in_channels": run.train.channels}
-    if has_name(model):
+    if has_name(run):
         name, arguments = model.model_name, model.arguments
     described = {"arguments": arguments, "classes": run.task.class_names(run.train)}
     save_config(run.config.out, model=name, **described, preprocessing=contract.as_json())
 
 
-def has_name(model: nn.Module) -> bool:
-    """Whether `load_model` can build the network."""
-    return isinstance(model, Pretrained) and bool(model.model_name)
+def has_name(run: Run) -> bool:
+    """Whether `load_model` can build the network; not one of the library's that was changed by hand."""
+    model = run.step.model
+    return isinstance(model, Pretrained) and bool(model.model_name) and (run.own.model is None or is_rebuilt(model))
 
 
 def lines_on_network(run: Run) -> Iterator[str]:
@@ -297,7 +299,7 @@ def lines_on_network(run: Run) -> Iterator[str]:
     widths = ("widths", "head_widths") if "width" in taken else ()  # by `width` alone
     idle = ", ".join(name for name in OF_NETWORK if name not in (*taken, *widths))
     if run.own.model is not None or is_own(model):
-        again = f'load_model("{run.config.out}"{"" if has_name(model) else f", model={kind}(...)"})'
+        again = f'load_model("{run.config.out}"{"" if has_name(run) else f", model={kind}(...)"})'
         yield f"a network of your own, {kind}: {idle} change nothing; it is loaded by {again}"
     elif not isinstance(model, PointNetModel):
         yield f"{run.config.model}: {idle} change nothing"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract import Contract, contract_of_data
+from pointnet.evaluation.evaluate import evaluating
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.layers import synchronize_norms
 from pointnet.layers.shared_mlp import scaled
@@ -40,6 +41,11 @@ class Own(NamedTuple):
     def name(self) -> str | None:
         """Of the network's class."""
         return None if self.model is None else type(self.model).__name__
+
+    @property
+    def loss_name(self) -> str | None:
+        """Of the loss's function or class."""
+        return None if self.loss is None else getattr(self.loss, "__name__", type(self.loss).__name__)
 
 
 class StartingWeights:
@@ -140,17 +146,16 @@ def make_model(
 @torch.no_grad()
 def check_scores(model: nn.Module, task: Task, data: LabelledClouds, device: torch.device) -> None:
     """Raises ValueError, in one line, unless the network scores each class, for two clouds of the data in eval mode."""
-    name, training = type(model).__name__, model.training
+    name = type(model).__name__
     points, clouds = (each.to(device) for each in data.batch(torch.arange(min(2, len(data)))))
     x, category, labels, _ = task.examples(points[:, :, : data.num_points], clouds)
     given = (x,) if category is None else (x, category)
     shapes = " and ".join(str(tuple(each.shape)) for each in given)
     try:
-        logits = model.eval()(*given)
+        with evaluating(model):
+            logits = model(*given)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{name} does not take {shapes}: {' '.join(str(error).split())[:200]}") from error
-    finally:
-        model.train(training)
     wanted = (len(x), len(task.class_names(data)), *labels.shape[1:])
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if got != wanted:

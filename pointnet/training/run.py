@@ -100,7 +100,7 @@ class Run:
         identity = {
             "device": device.type, "samples": len(train), "data": train.fingerprint(), "processes": world.size,
             "teacher": teacher and teacher.digest, "init": start and start.digest, "steps_per_epoch": steps,
-            "network": own.name,
+            "network": own.name, "loss": own.loss_name,
         }  # fmt: skip
         generator = torch.Generator(device).manual_seed(seed)
         origin = start.line if start else ""
