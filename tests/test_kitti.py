@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pointnet.datasets.own_labels import labels_of
 from pointnet.points.read import PointCloudFileError, files_in, read_cloud, read_points
 from tests.helpers import SHARED_DATA
 from tests.las_files import kitti, nuscenes
@@ -56,6 +57,8 @@ def test_rows_of_a_scan_that_are_not_finite_are_skipped_and_labels_beside_it_are
     written(tmp_path / "labels", "1.label", bytes(160))
     cloud = read_cloud(written(tmp_path / "velodyne", "1.bin", SCAN.tobytes()))
     assert cloud.notes == ("labels in 1.label are not read",)
+    with pytest.raises(ValueError, match=r"has no labels: .* \(labels in 1.label are not read\)"):
+        labels_of(cloud)
 
 
 NO_SCAN = "holds numbers that are no scan's x y z intensity in float32 (KITTI)"

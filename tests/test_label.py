@@ -1,5 +1,6 @@
 """pointnet.label_points and predict --task part|scene: every point has the network's own answer, in every file."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -239,6 +240,13 @@ def test_a_rooms_file_is_labelled_as_its_arrays_are(tmp_path, suffix):
     assert np.array_equal(fewer.labels, found.labels)
     assert fewer.notes == (*found.notes, "all 300 points are labelled: num_points is for meshes")
     assert label_points(path, model, num_points=300).notes == found.notes
+
+
+def test_a_category_is_known_however_its_accents_are_spelled(model):
+    asked = copy.deepcopy(model)
+    asked.preprocessing = {**model.preprocessing, "categories": ["canap\u00e9", "table"]}
+    for name in ("canap\u00e9", "canape\u0301"):
+        assert np.array_equal(label_points(STOOL, asked, name).labels, label_points(STOOL, model, "chair").labels)
 
 
 # Errors.

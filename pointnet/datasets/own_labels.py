@@ -22,7 +22,7 @@ from .clouds import UNLABELLED, LabelledPoints
 from .own_files import OwnFiles, whole_objects
 from .releases import read_lines
 
-OF_LABELS = ("not numbers", "labels left out", "names of ")  # what notes of lost labels say
+OF_LABELS = ("not numbers", "labels left out", "labels in ", "names of ")  # what notes of lost labels say
 # What stands for no label where there are fewer: the largest number of a byte or of two, and what people type.
 FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
 NO_LABEL = re.compile(

@@ -149,7 +149,7 @@ def _opened(
     if features and channel_names(features) != tuple(held["channel_names"]):
         raise ValueError(f"{store}: was packed with {', '.join(held['channel_names'])}; leave out the features")
     if block not in (1.0, held["block"]):
-        raise ValueError(f"{store}: was packed with blocks of {held['block']:g}; leave out --block")
+        raise ValueError(f"{store}: was packed with blocks of {held['block']:g}, not of {block:g}; pack it anew")
     needed = min(len(index.shards), OPEN) * max(shard.size for shard in index.shards)
     if isinstance(store, Remote) and store.limit < needed:
         raise ValueError(f"cache_gb must be {needed / GB:.3g} or more for the shards in use at once, got {cache_gb:g}")

@@ -1,5 +1,6 @@
 """A label for each point of files and arrays: the part of an object, or the class in a room."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -218,6 +219,7 @@ def _part_labels(model: PartLabels, contract: Contract, category: str | None, co
     """A function that labels all points of an object, by what the network sees of `count` of them."""
     categories = contract.categories
     if category is not None:
+        category = unicodedata.normalize("NFC", str(category))  # as the names of folders are spelled
         check_name("category", category, categories)
     elif contract.needs_category:
         raise ValueError(f"the model was told each object's category; give --category, one of {', '.join(categories)}")

@@ -58,6 +58,9 @@ def fit(
     Within a process group every process calls it, with the same arguments and an `out` that all of them see; they train
     one model with the whole batch, and rank 0 writes and logs.
 
+    What opens data and sets up a process is for the caller: `dataset`, `root` and the like, `test`, `threads` and
+    `tensorboard` of the settings change nothing here.
+
     Args:
         resume: go on with the run in `config.out` from where it was saved; it ends as if it had never stopped. It may
             have other `config.epochs` if its schedule does not depend on their number.
