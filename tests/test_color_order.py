@@ -51,6 +51,19 @@ def test_an_intensity_as_close_to_the_colours_as_they_are_is_taken_for_none_of_t
         assert close == ("open", "open")
 
 
+@pytest.mark.parametrize("full", [255, 65535])
+@pytest.mark.parametrize("rows", [100, 4000])
+def test_colours_behind_an_intensity_and_a_label_are_found_where_they_go_together(full, rows):
+    """LAStools' xyzicRGB."""
+    for seed in range(3):
+        both, generator = tables(rows, 8, 0, seed)[0], np.random.default_rng(seed)
+        both[:, 3:] *= full / 255
+        label, alone = generator.choice([1, 2, 6], rows), generator.integers(0, full, (rows, 3))
+        for colors, names in ((both[:, 3:6], "intensity,label,r,g,b"), (alone, None)):
+            found = taken(np.column_stack([both[:, :3], both[:, 6], label, colors]))
+            assert found == names or (names is None and "r,g,b" not in found)
+
+
 def test_four_columns_that_are_the_same_are_an_intensity_and_its_grey():
     same = tables(500, 0, 1)[0][:, [0, 1, 2, 3, 3, 3, 3]]
     assert taken(same) == "intensity,r,g,b"

@@ -13,6 +13,7 @@ from .values import FULL
 
 MOST_BESIDE = 8  # columns of one kind that may be colours and more; of more they are some features
 MOST_RETURNS = 15  # of one pulse of a scanner
+TOGETHER = 0.5  # the least correlation of colours that tells them from other columns of their kind
 CLOSEST = 1 - 1e-6  # of correlations: that of a column with itself has no arctanh
 FARTHEST = 1e8  # more than any coordinate; times since 1970 or 1980 are beyond
 ENOUGH = 6  # columns that tell which are x y z
@@ -59,8 +60,9 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
        65535; numbers to 255 that are not whole; none whose last two are small numbers (`_count`). Of four of a kind
        those three that are correlated clearly better; they are refused if others are as well. If none are, they are
        intensity r g b; but where the last may be a label (`Column.is_label`), r g b label if it has few numbers, and
-       nothing speaks for an intensity in front, else they are refused. Of five or more a label is the fourth, or the
-       fifth behind an intensity; or they are threes: the first counts; others of more than eight are no colours.
+       nothing speaks for an intensity in front, else they are refused. Of five, the last three are if they go together
+       behind an intensity and a label (`_are_behind_a_label`). Of five or more a label is the fourth, or the fifth
+       behind an intensity; or they are threes: the first counts; others of more than eight are no colours.
     4. The column before r g b or the returns is an intensity, or a label of small numbers. One behind r g b that is the
        same, and full, in all rows is the opacity. A column of 1 and no other is skipped.
     5. One or two that are left are a label, an intensity, both, or a label and an instance, which is skipped; of more,
@@ -225,6 +227,8 @@ def _colors(rows: Array, columns: Sequence[Column], names: Sequence[str], is_pts
         first += 1  # counts, and a label, before colours
     if stop - first == 3:
         return first, is_likely and (highest(columns[first:stop]) > SMALL or not columns[first].whole)
+    if _are_behind_a_label(rows[:, first:stop], columns[first:stop]):
+        return stop - 3, False
     behind = _colors_of_four(rows[:, first : first + 4], columns[first : first + 4])
     end = next((i for i in range(first + 3 + (behind or 0), stop) if columns[i].is_no_color), stop)
     if behind is not None and end - first in (3, 4):
@@ -232,6 +236,15 @@ def _colors(rows: Array, columns: Sequence[Column], names: Sequence[str], is_pts
     if end == stop and (stop - first) % 3 == 0:
         return first, False
     return None, not is_likely or stop - first > MOST_BESIDE
+
+
+def _are_behind_a_label(rows: Array, five: Sequence[Column]) -> bool:
+    """Whether five columns of one kind are an intensity, a label of small numbers, and colours that go together."""
+    if len(five) != 5 or five[0].is_small or not five[1].is_small or any(c.is_small or c.is_full for c in five[2:]):
+        return False
+    with np.errstate(invalid="ignore", divide="ignore"):
+        related = np.nan_to_num(np.corrcoef(finite_columns(rows[:: len(rows) // SOME_ROWS + 1])[2:]))
+    return bool(related.min() > TOGETHER)
 
 
 def _colors_of_four(rows: Array, four: Sequence[Column]) -> int | None:
