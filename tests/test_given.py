@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pointnet import predict
+from pointnet import EdgeNetClassifier, PointNet2Classifier, PointNextClassifier, predict
 from pointnet.datasets import LabelledClouds, LabelledPoints, pad_clouds
 from pointnet.datasets.transforms import random_jitter, random_rotation, random_scale, random_shift
 from pointnet.models import PointNetClassifier
@@ -63,3 +63,16 @@ def test_masked_points_are_left_out_and_bfloat16_is_taken():
     assert predict(np.ma.masked_array(CLOUD), model).probabilities == predict(CLOUD, model).probabilities
     rounded = torch.from_numpy(CLOUD).bfloat16()
     assert predict(rounded, model).probabilities == predict(rounded.float(), model).probabilities
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32])
+@pytest.mark.parametrize("kind", [PointNetClassifier, PointNet2Classifier, PointNextClassifier, EdgeNetClassifier])
+def test_lengths_may_be_of_any_whole_numbers(kind, dtype):
+    network, x = kind(3, width=0.125) if kind is not PointNetClassifier else kind(3, **SMALL), torch.randn(2, 3, 40)
+    lengths = torch.tensor([40, 17])
+    assert torch.equal(network.eval()(x, lengths=lengths.to(dtype)), network(x, lengths=lengths))
+
+
+def test_edgenet_names_the_type_that_its_points_must_have():
+    with pytest.raises(TypeError, match=r"points must be torch.float32 like the weights, got torch.float64; convert"):
+        EdgeNetClassifier(3, width=0.125)(torch.zeros(2, 3, 9).double())

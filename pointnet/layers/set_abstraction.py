@@ -108,7 +108,7 @@ class SetAbstraction(nn.Module):
 
     def existing_centres(self, lengths: Lengths) -> Lengths:
         """How many centres of each cloud exist (B,), the lengths of what comes next; None: all of them."""
-        return None if lengths is None or not self.stride else (lengths // self.stride).clamp(min=1)
+        return None if lengths is None or not self.stride else (lengths.long() // self.stride).clamp(min=1)
 
     @property
     def _mlps(self) -> list[SharedMLP]:

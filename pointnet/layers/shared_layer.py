@@ -119,12 +119,8 @@ class SharedLayer(nn.Module):
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
         if transform is not None:
             self.check_transform(x, transform, channels)
-        dtype = self.dtype
-        taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
         for tensor in (x, *extra):
-            if tensor.dtype not in taken:
-                wanted = f"{dtype} like the weights, got {tensor.dtype}; convert with .to({dtype})"
-                raise TypeError(f"{'points' if tensor is x else 'context'} must be {wanted}")
+            check_dtype("points" if tensor is x else "context", tensor, self.dtype)
 
     def check_transform(self, x: Tensor, transform: Tensor, channels: int | None = None) -> None:
         dim, channels = transform.shape[-1], self.conv.in_channels if channels is None else channels
@@ -166,6 +162,13 @@ class SharedLayer(nn.Module):
         norm = None if self.norm is None else BatchNormLast(self.norm)
         following = [module for module in (norm, self.activation, self.dropout) if module is not None]
         return [conv1d_to_linear(self.conv), *copy.deepcopy(following)]
+
+
+def check_dtype(name: str, x: Tensor, dtype: torch.dtype) -> None:
+    """Raises TypeError unless x has the dtype of the weights, or one that autocast takes."""
+    taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
+    if x.dtype not in taken:
+        raise TypeError(f"{name} must be {dtype} like the weights, got {x.dtype}; convert with .to({dtype})")
 
 
 class BatchNormLast(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointnet.layers.shared_layer import BatchNormLast, shape_hint
+from pointnet.layers.shared_layer import BatchNormLast, check_dtype, shape_hint
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.edges import pooled_edges
 from pointnet.ops.masked import (
@@ -93,7 +93,7 @@ def structure_of(points: Tensor, lengths: Lengths = None) -> Structure:
 
 def _at_most(lengths: Lengths, points: Tensor) -> Lengths:
     """How many of these points exist, which are the first of the clouds with so many."""
-    return None if lengths is None else lengths.clamp(max=points.shape[2])
+    return None if lengths is None else lengths.long().clamp(max=points.shape[2])
 
 
 class EdgeMax(nn.Module):
@@ -223,11 +223,13 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
 
         Raises:
             ValueError: a wrong shape, or no points.
+            TypeError: a dtype other than the weights' (outside autocast).
         """
         channels: Any = self.arguments["in_channels"]
         if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
             got = f"{tuple(x.shape)}{shape_hint(tuple(x.shape), channels)}"
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
+        check_dtype("points", x, self.level1.edge.weight.dtype)
         x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
         points, features = x[:, :3], x[:, 3:]
         given = structure_of(points, lengths) if structure is None else Structure.unpacked(structure, x.shape[2])

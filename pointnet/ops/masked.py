@@ -32,7 +32,7 @@ def point_mask(lengths: Tensor, points: Tensor) -> Tensor:
         )
     check_range("lengths", lengths, 1, points.shape[2])
     positions = torch.arange(points.shape[2], device=points.device)
-    return (positions < lengths.to(points.device).unsqueeze(1)).unsqueeze(1)
+    return (positions < lengths.to(points.device).long().unsqueeze(1)).unsqueeze(1)
 
 
 def check_range(name: str, numbers: Tensor, low: int, high: int) -> None:
@@ -40,7 +40,7 @@ def check_range(name: str, numbers: Tensor, low: int, high: int) -> None:
     if torch.compiler.is_compiling() or makes_a_graph():  # first, as a graph is not to know how many there are
         return
     if numbers.device.type == "cpu" and len(numbers):
-        least, most = numbers.aminmax()
+        least, most = numbers.long().aminmax()
         if least < low or most > high:
             raise ValueError(f"{name} must be from {low} to {high}, got {int(least)} to {int(most)}")
 

@@ -215,7 +215,7 @@ def _interpolation(
     weights = 1 / squares.clamp(min=1e-10)
     if lengths is not None:
         slots = torch.arange(index.shape[2], device=index.device)
-        weights = weights * (slots < lengths.to(index.device)[:, None, None])
+        weights = weights * (slots < lengths.to(index.device).long()[:, None, None])
         features = fill_padding(features, point_mask(lengths, features))
     return features, index, (weights / weights.sum(2, keepdim=True)).to(features.dtype)
 
@@ -230,7 +230,7 @@ def _checked(points: Tensor, lengths: Lengths, **counts: int) -> tuple[Tensor, L
     if lengths is not None:
         point_mask(lengths, points)
     single = torch.promote_types(points.dtype, torch.float32)
-    return points.detach().to(single), None if lengths is None else lengths.to(points.device)
+    return points.detach().to(single), None if lengths is None else lengths.to(points.device).long()
 
 
 def _checked_queries(points: Tensor, queries: Tensor, name: str) -> Tensor:
