@@ -259,17 +259,21 @@ def test_files_that_are_passed_over_are_one_line_however_many_they_are(tmp_path,
 def test_links_that_lead_nowhere_are_counted_and_linked_folders_are_read(tmp_path, capsys):
     root = write_meshes(tmp_path / "own", count=3)
     (root / "ball" / "gone.off").symlink_to(tmp_path / "annex" / "gone.off")
-    (root / "box" / "also.png").symlink_to("nothing")
+    (root / "box" / "also").symlink_to("nothing")
+    (root / "box" / "not.png").symlink_to("nothing")
     (root / "box" / "round").symlink_to(root)
-    line = "2 that cannot be opened, such as ball/gone.off (a link that leads nowhere, or a closed folder)"
+    line = "2 links or folders that cannot be opened, such as ball/gone.off"
     assert MeshFolder(root).notes == [line]
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "all").symlink_to(root)
+    for name in ("ball", "box"):
+        (tmp_path / "linked" / name).symlink_to(root / name)
+        (root / name / "out").symlink_to(tmp_path)
     assert len(files_in(tmp_path / "linked")) == len(files_in(root)) == 6
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.ply").symlink_to("nothing")
     message = error_of(capsys, command_line.main, ["predict", str(tmp_path / "empty")])
-    assert "holds no file of points; 1 that cannot be opened, such as a.ply" in message
+    assert "holds no file of points; 1 link or folder that cannot be opened, such as a.ply" in message
 
 
 def test_one_name_in_both_spellings_of_unicode_is_one_class_and_nearly_the_same_names_are_said(tmp_path):

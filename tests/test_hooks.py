@@ -98,8 +98,13 @@ def test_copies_that_would_lose_a_hook_are_refused():
         return out / 2
 
     network, mlp = PointNetClassifier(3, widths=((8,), (16,)), head_widths=(4,)), SharedMLP([3, 4])
-    for module, copied in ((network.head, network.fold), (network.head[0], network.fold), (mlp[0], mlp.to_linear)):
-        with module.register_forward_hook(halved), pytest.raises(ValueError, match="a hook is on .*remove that first"):
+    for module, copied in (
+        (network.head, network.fold),
+        (network.head[0], network.fold),
+        (mlp[0], mlp.to_linear),
+        (mlp, mlp.to_linear),
+    ):
+        with module.register_forward_hook(halved), pytest.raises(ValueError, match="a hook is on .*remove it first"):
             copied()
         copied()
     with mlp[0].conv.register_forward_hook(halved), pytest.raises(ValueError, match="a hook is on the layer"):

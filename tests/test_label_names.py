@@ -19,6 +19,8 @@ from pointnet.datasets.own_labels import Labels
         ),
         ("3-seater\n2-seater\n", {0: "3-seater", 1: "2-seater"}),
         ("room 1\nroom 2\n", {0: "room 1", 1: "room 2"}),
+        ("Boeing 747\nAirbus 320\n", {0: "Boeing 747", 1: "Airbus 320"}),
+        ("0::ground\n1,,pole\n2 => car\n3 | roof\n", {0: "ground", 1: "pole", 2: "car", 3: "roof"}),
     ],
 )
 def test_names_keep_their_numbers_behind_a_mark_a_comment_and_a_negative_one(tmp_path, text, names):
@@ -34,7 +36,13 @@ def test_names_of_which_one_lacks_its_number_are_refused(tmp_path):
         Labels.named_in(tmp_path / "classes.txt")
 
 
-@pytest.mark.parametrize("text", ["ground 2\npole 7\n", "ground: 0\npole: 1\n", "ground (2)\npole (5)\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("ground 0\npole 1\n", "ground 2\npole 1\n", "ground: 0\npole: 9\n", "ground (2)\npole (5)\n"),
+        *("name,id\nground,0\npole,1\n", "ground | 3\npole | 4\n", "ground [7]\npole [8]\nother\n"),
+    ],
+)
 def test_names_before_their_numbers_are_refused(tmp_path, text):
     (tmp_path / "classes.txt").write_text(text)
     with pytest.raises(PointCloudFileError, match="has numbers behind its names, as in 'ground.*'; put them in front"):

@@ -69,8 +69,11 @@ def test_colours_are_of_255_of_65535_or_of_1():
 
 def test_colours_that_are_no_colours_are_counted():
     colors, notes = as_unit_colors(np.array([[np.nan, -3, 0.5], [0, 1, np.inf], [0, 1, 0]]))
-    assert colors.tolist() == [[0, 0, 0.5], [0, 1, 0], [0, 1, 0]]
-    assert notes == ("colours that are not finite, taken as black: 2", "colours outside 0 to 1, cut to that range: 1")
+    assert colors.tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
+    assert notes == ("colours that are not finite, taken as black: 2",)
+    colors, notes = as_unit_colors(np.array([[-1, 1, 0], [np.nan, 1, 1]]), np.array([[0, 0, 0], [0, np.nan, 0]]))
+    assert (colors.tolist(), notes) == ([[0, 1, 0.5], [0, 0, 0]], ())  # of a point that is left out
+    assert as_unit_colors(np.array([[-3, 0.5, 1]]))[1] == ("colours outside 0 to 1, cut to that range: 1",)
     for dtype in (np.int64, np.float64):
         colors, notes = as_unit_colors(np.array([[-1, -1, 255], [255, 0, 255]]).astype(dtype))
         assert colors.tolist() == [[0, 0, 1], [1, 0, 1]]

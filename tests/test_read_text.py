@@ -279,10 +279,16 @@ def test_words_are_quoted_as_they_are_written(tmp_path):
 def test_lines_below_the_names_are_units_or_said(tmp_path):
     for below, said in (
         ("m,m,m", ""),
+        (",,\n" * 30 + "-,-,-\n?,NA,", ""),
+        ("a,b,c\na,b,c", "a,b,c"),
         ("[m];[m];[m]", ""),
         ("-,-,m", ""),
         ("a,b,c", "a,b,c"),
         ("day three", "day three"),
     ):
         notes = read_cloud(written(tmp_path, "a.csv", f"x,y,z\n{below}\n1,2,3\n")).notes
-        assert notes == ((f"lines below the names of columns left out: 1, from '{said}' on",) if said else ())
+        assert notes == (
+            (f"lines below the names of columns left out: {below.count(said)}, from '{said}' on",) if said else ()
+        )
+    notes = read_cloud(written(tmp_path, "a.csv", "x,y,z,t\nm,m,m,counts\n1,2,3,4\n"), extras=()).notes
+    assert notes == ()

@@ -217,7 +217,8 @@ class LabelledPoints(LabelledClouds):
         super().__init__(points, labels, classes, num_points)
         self.part_names = as_names("part_names", part_names)
         wanted = len(self.classes), len(self.part_names)
-        self.parts_of = torch.ones(wanted, dtype=torch.bool) if parts_of is None else parts_of
+        given = torch.ones(wanted) if parts_of is None else as_tensor("parts_of", parts_of)
+        self.parts_of = given.bool()
         if self.parts_of.shape != wanted:
             raise ValueError(f"parts_of must be (classes, parts), {wanted}, got {tuple(self.parts_of.shape)}")
         if type(self) is LabelledPoints:  # a data set that is read from files has checked its own

@@ -28,12 +28,20 @@ FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
 NO_LABEL = re.compile(
     r"un-?(?:labell?ed|annotated|classified|assigned|known|defined)|ignored?|void|none|nothing|invalid", re.I
 )
-NUMBERED = re.compile(
-    r"(-?\d+)(?:\s*[,;:=)]\s*|\s+[-\u2013\u2014]\s+|\.?\s+)(\S.*)"
-)  # a line of names, such as "0: ground"
-BEHIND = re.compile(r"(\S.*?)(?:\s*[,;:=(]\s*|\s+[-\u2013\u2014]\s+|\s+)\d+\)?")  # one with its number behind it
+# A line of names, "0 ground", "0: ground" or "0 - ground"; one with its number behind, perhaps after a mark.
+NUMBERED = re.compile(r"(-?\d+)\.?[\s,;:=|>)]+(?:[-\u2013\u2014]+>?\s+)?(\S.*)")
+BEHIND = re.compile(r"(\S.*?)(?:\s*([,;:=|(\[])\s*|\s+[-\u2013\u2014]\s+|\s+)(\d+)\s*[)\]]?")
 SHOWN = 5  # labels in a line
 MOST_LABELS = 256  # different ones in a set that has no names for them
+
+
+def _numbered_behind(lines: Sequence[str]) -> str:
+    """The first of most lines that end with the number of their label: behind a mark, or numbers from 0 or 1 on."""
+    found = {line: match for line in lines if (match := BEHIND.fullmatch(line))}
+    numbers = {int(match[3]) for match in found.values()}
+    counted = numbers in (set(range(len(found))), set(range(1, len(found) + 1)))
+    are_names = len({match[1] for match in found.values()}) == len(found) > max(1, len(lines) / 2)
+    return next(iter(found)) if are_names and (counted or all(match[2] for match in found.values())) else ""
 
 
 class Labels(NamedTuple):
@@ -50,7 +58,7 @@ class Labels(NamedTuple):
 
         Raises:
             PointCloudFileError: it cannot be read, has a name or a number twice, or is empty; or most lines, but not
-                all, begin with a number; or all end with one.
+                all, begin with a number; or most end with one.
         """
         if not path.is_file():
             return None
@@ -60,11 +68,8 @@ class Labels(NamedTuple):
         if len(lines) > len(numbered) > len(lines) / 2:
             line = next(line for line, match in zip(lines, matches, strict=True) if not match)
             raise PointCloudFileError(path, f"most lines begin with the label's number, {quoted(line)} does not")
-        behind = [match for line in lines if (match := BEHIND.fullmatch(line))]
-        if not numbered and 1 < len(behind) == len(lines) == len({match[1] for match in behind}):
-            raise PointCloudFileError(
-                path, f"has numbers behind its names, as in {quoted(lines[0])}; put them in front"
-            )
+        if not numbered and (line := _numbered_behind(lines)):
+            raise PointCloudFileError(path, f"has numbers behind its names, as in {quoted(line)}; put them in front")
         found = sorted([each for each in numbered if each[0] >= 0] if numbered and all(matches) else enumerate(lines))
         words = [(str(number), name) for number, name in found]
         for what, values in zip(("number", "name"), zip(*words, strict=True), strict=False):

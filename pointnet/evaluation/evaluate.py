@@ -121,11 +121,12 @@ def of_targets(logs: Tensor, true: Tensor, smoothing: float) -> Tensor:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model is in eval mode; afterwards each of its modules is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
+    was, modes = model.training, [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
+        model.train(was)  # which a network may do more in
         for module, was_training in modes:
             module.training = was_training
 

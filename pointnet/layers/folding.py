@@ -40,7 +40,10 @@ def _fold_linears(network: nn.Sequential, name: str) -> nn.Sequential:
     if not any(isinstance(module, BatchNormLast | nn.BatchNorm1d) for module in network):
         return network
     if any(has_hooks(module) for module in network.modules()):
-        raise ValueError(f"{name or 'the network'}: a hook is on it, or on one of its modules; remove that first")
+        where = name or "the network"
+        raise ValueError(
+            f"{where}: a hook is on it or on one of its modules, which the copy would lose; remove it first"
+        )
     mlp = SharedMLP.from_linear(network)
     for i, layer in enumerate(mlp):
         fold_layer(layer, f"{name}, layer {i}".lstrip(", "))

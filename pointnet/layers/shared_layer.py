@@ -155,8 +155,8 @@ class SharedLayer(nn.Module):
             ValueError: a norm that is not one of each channel, such as GroupNorm; a hook on the layer or its
                 convolution, which the copies would lose.
         """
-        if has_hooks(self) or self.must_call_conv():
-            raise ValueError("a hook is on the layer or its convolution, or that is of another kind; remove that first")
+        if has_hooks(self) or has_hooks(self.conv):
+            raise ValueError("a hook is on the layer or its convolution, which the copies would lose; remove it first")
         if self.norm is not None and not isinstance(self.norm, _BatchNorm | nn.Identity):
             raise ValueError(f"norm must be BatchNorm1d for Linears on (..., C), got {type(self.norm).__name__}")
         norm = None if self.norm is None else BatchNormLast(self.norm)

@@ -141,7 +141,13 @@ class SharedMLP(nn.Module):
         return x, context, mask, transform
 
     def to_linear(self) -> nn.Sequential:
-        """A copy as Linears on (..., C) -> (..., D): the small network itself."""
+        """A copy as Linears on (..., C) -> (..., D): the small network itself.
+
+        Raises:
+            ValueError: a norm that is not one of each channel; a hook on the MLP, a layer or a convolution.
+        """
+        if has_hooks(self):
+            raise ValueError("a hook is on the shared MLP, which the copy would lose; remove it first")
         modules = [module for layer in self for module in layer.to_linear()]
         return nn.Sequential(*modules).train(self.training)
 
@@ -206,8 +212,8 @@ class SharedMLP(nn.Module):
 
 
 def scaled(widths: Sequence[int], share: float) -> list[int]:
-    """That share of the widths, in multiples of 8: other widths run slower than their size suggests. All of them: they
-    themselves.
+    """That share of the widths, in multiples of 8: other widths run slower than their size suggests. A share of 1
+    leaves them as they are.
 
     Raises:
         ValueError: a share of 0 or less.

@@ -240,11 +240,11 @@ def _why_not_rebuilt(model: Pretrained) -> str:
         return f"{type(model).__name__} is not one of {', '.join(MODELS)}"
     if not is_rebuilt(model):
         return "the model is not as its arguments make it (folded, or changed)"
-    built = _build(model.model_name, model.arguments).state_dict()
-    if reason := weights.misfit(model.state_dict(), built):
-        return f"its weights do not fit the model as its arguments make it: {reason}"
-    if odd := [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]:
+    state = model.state_dict()
+    if odd := [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]:
         return f"{odd[0]} holds numbers that are not finite"
+    if reason := weights.misfit(state, _build(model.model_name, model.arguments).state_dict()):
+        return f"its weights do not fit the model as its arguments make it: {reason}"
     return _undescribed(model)
 
 

@@ -32,7 +32,7 @@ NON_DECREASING = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.SELU,
     nn.Softsign, nn.LogSigmoid,
 )  # fmt: skip
-NO_STEP = 15  # from this threshold on Softplus falls there, from log(1 + exp(threshold)), by less than 1e-6
+NO_STEP = 15  # from this threshold on Softplus falls there by less than 1e-7 of itself, which is rounding
 # These fall and then rise, so max f(y) = max(f(max y), f(min y)).
 FALLING_THEN_RISING = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 

@@ -224,20 +224,26 @@ def files_in(path: Path) -> list[Path]:
 def _below(root: Path) -> Iterator[Path]:
     """All files below a folder but hidden ones, and what cannot be opened: links that lead nowhere, closed folders.
 
-    Folders that are links are followed, unless they lead to one that they are in.
+    Folders that are links are entered, unless they are met elsewhere or hold the root.
     """
-    waiting: list[tuple[Path, frozenset[str]]] = [(root, frozenset())]
-    while waiting:
-        folder, above = waiting.pop()
-        if (real := os.path.realpath(folder)) in above:
+    start, met = os.path.realpath(root), set[str]()
+    folders, links = [root], list[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop()
+        place = os.path.realpath(folder)
+        if place in met or (place != start and start.startswith(os.path.join(place, ""))):
             continue
+        met.add(place)
         try:
-            shown = [folder / name for name in os.listdir(folder) if name[0] != "."]
-        except PermissionError:
+            shown = [folder / name for name in sorted(os.listdir(folder)) if name[0] != "."]
+        except OSError:
             yield folder
             continue
-        waiting += [(path, above | {real}) for path in shown if path.is_dir()]
-        yield from (path for path in shown if not path.is_dir())
+        for path in shown:
+            if os.path.isdir(path):
+                (links if os.path.islink(path) else folders).append(path)
+            else:
+                yield path
 
 
 def readable(files: Iterable[Path]) -> list[Path]:
@@ -267,11 +273,11 @@ def passed_over(root: Path, depth: int = 1) -> list[str]:
         more = f" and {len(ranked) - len(kinds)} more kinds" if len(ranked) > len(kinds) else ""
         total = suffixes.total()
         lines.append(f"{total:,} file{'s' * (total > 1)} passed over for the suffix: {', '.join(kinds)}{more}")
-    if closed := sorted(file for file in files if not os.path.exists(file) or os.path.isdir(file)):
-        first, count = printable(closed[0].relative_to(root).as_posix()), len(closed)
-        lines.append(
-            f"{count:,} that cannot be opened, such as {first} (a link that leads nowhere, or a closed folder)"
-        )
+    shut = (file for file in files if os.path.isdir(file) or not os.path.exists(file))
+    if closed := sorted(file for file in shut if file.suffix.lower() in ("", *SUFFIXES)):
+        what = "link or folder" if len(closed) == 1 else "links or folders"
+        first = printable(closed[0].relative_to(root).as_posix())
+        lines.append(f"{len(closed):,} {what} that cannot be opened, such as {first}")
     return lines
 
 

@@ -58,8 +58,7 @@ def fit(
     Within a process group every process calls it, with the same arguments and an `out` that all of them see; they train
     one model with the whole batch, and rank 0 writes and logs.
 
-    What opens data and sets up a process is for the caller: `dataset`, `root` and the like, `test`, `threads` and
-    `tensorboard` of the settings change nothing here.
+    Settings that open data or set up a process (`dataset`, `test`, `threads`, `tensorboard`) change nothing here.
 
     Args:
         resume: go on with the run in `config.out` from where it was saved; it ends as if it had never stopped. It may
@@ -292,7 +291,8 @@ def describe_model(run: Run, contract: Contract) -> None:
 def has_name(run: Run) -> bool:
     """Whether `load_model` can build the network; not one of the library's that was changed by hand."""
     model = run.step.model
-    return isinstance(model, Pretrained) and bool(model.model_name) and (run.own.model is None or is_rebuilt(model))
+    is_known = isinstance(model, Pretrained) and bool(model.model_name)
+    return is_known and (run.own.model is None or is_own(model) or is_rebuilt(model))
 
 
 def lines_on_network(run: Run) -> Iterator[str]:

@@ -299,8 +299,8 @@ class Run:
 
     def restore(self, path: Path) -> None:
         """Restores the state saved at `path`. ValueError, in one line, if it is of another run."""
-        passed_once = {"steps_per_epoch": count_batches(len(self.train), self.config.batch_size)}
-        state = passed_once | load_checkpoint(path)  # older ones do not say
+        of_older = {"steps_per_epoch": count_batches(len(self.train), self.config.batch_size)}  # they do not say
+        state = of_older | {"loss": self.identity["loss"]} | load_checkpoint(path)
         for name, now in self.identity.items():
             if state.get(name) != now:
                 raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")

@@ -98,7 +98,7 @@ def from_parts(parts: Mapping[str, Array], notes: Iterable[str] = ()) -> Content
     """Contents of a cloud: points, normals, colors (N, 3), labels, intensity (N, 1); all but points may be missing."""
     colors, labels, intensity = parts.get("colors"), parts.get("labels"), parts.get("intensity")
     if colors is not None:
-        colors, of_colors = as_unit_colors(colors)
+        colors, of_colors = as_unit_colors(colors, parts["points"])
         notes = (*notes, *of_colors)
     if labels is not None and (labels := as_labels(labels[:, 0])) is None:
         notes = (*notes, "labels left out: they are not whole numbers")

@@ -105,7 +105,7 @@ class _Scene:
                 notes = ["lines left out"]
                 continue
             placed.append((primitive, pose))
-            self.is_textured |= self._paint_of(primitive)[1]
+            self.is_textured |= "colors" in extras and self._paint_of(primitive)[1]
             needed += self._bytes(primitive, extras)
             Budget(self.file_size + self.folder.size).charge("its scene", needed)  # which may repeat its meshes
         notes += ["bones and morphs are not applied: meshes are in their pose at rest"] * self.is_posed
@@ -134,7 +134,7 @@ class _Scene:
             np.concatenate(faces) if faces else None,
             normals=normals,
             colors=colors,
-            notes=(*notes, *more, *lost),
+            notes=(*notes, *more, *lost, *dict.fromkeys(note for piece in pieces for note in piece.notes)),
         )
 
     def _placed(self) -> Iterator[tuple[dict[str, Any], Array]]:
@@ -209,6 +209,7 @@ class _Scene:
         used, mode = self._accessors(primitive, extras), primitive.get("mode", TRIANGLES)
         vertices = self.held.rows(used["vertices"], 3)
         normals, colors = (self.held.rows(used[name], 3, 4) if name in used else None for name in ("normals", "colors"))
+        notes: tuple[str, ...] = ()
         faces, is_mirrored = None, np.linalg.det(pose[:3, :3]) < 0
         if mode != POINTS:
             corners = np.arange(len(vertices))
@@ -224,13 +225,14 @@ class _Scene:
             cofactors = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
             normals = (normals[:, :3] @ (-cofactors if is_mirrored else cofactors).T).astype(np.float32)
         if colors is not None:
-            colors = as_unit_colors(colors)[0]
+            colors, notes = as_unit_colors(colors)
         elif "colors" in extras and (factor := self._factor(primitive)) is not None:
             colors = np.broadcast_to(as_unit_colors(np.array([factor], np.float64))[0], vertices.shape)
-        return Contents(_moved(vertices, pose), faces, normals, colors)
+        return Contents(_moved(vertices, pose), faces, normals, colors, notes=notes)
 
     def _paint_of(self, primitive: dict[str, Any]) -> tuple[list[float] | None, bool]:
-        return _paint(self.held.item("materials", primitive["material"]) if "material" in primitive else {})
+        materials, index = self.tree.get("materials", []), primitive.get("material")
+        return _paint(materials[index]) if isinstance(index, int) and 0 <= index < len(materials) else (None, False)
 
     def _factor(self, primitive: dict[str, Any]) -> list[float] | None:
         """The colour of a primitive's material, white where others have one; None where it has a texture."""
@@ -240,7 +242,7 @@ class _Scene:
 
 def _paint(material: dict[str, Any]) -> tuple[list[float] | None, bool]:
     """A material's plain colour, if it has one, and whether it has a texture for it."""
-    glossy = material.get("extensions", {}).get(GLOSSY)
+    glossy = (material.get("extensions") or {}).get(GLOSSY)
     described = material.get("pbrMetallicRoughness", {}) if glossy is None else glossy
     factor, texture = ("baseColorFactor", "baseColorTexture") if glossy is None else ("diffuseFactor", "diffuseTexture")
     return described.get(factor), texture in described

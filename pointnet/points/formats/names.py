@@ -1,9 +1,8 @@
 """What the names of columns and of arrays mean, however they are spelled: the one place for names."""
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..errors import Refusal
 from .contents import EXTRAS, Extras
@@ -24,14 +23,15 @@ COLUMNS = {
 }
 SKIPPED = "_"
 UNIT = re.compile(
-    r"(?<![a-z])(?:in|[\u03bcn]m|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{](?![xyzrgb][)\]}])[^)\]}]*[^)\]}\d][^)\]}]*[)\]}]"
+    r"(?<![a-z])(?:in|[\u00b5\u03bcn]m|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{](?![xyzrgb][)\]}])[^)\]}]*[^)\]}\d][^)\]}]*[)\]}]"
 )
-UNITS = "([\u03bcn]m|mm?|cm|km|ft|feet|inch(?:es)?|met(?:er|re)s?|deg(?:rees?)?)"
+UNITS = "([\u00b5\u03bcn]m|mm?|cm|km|ft|feet|in(?:ch(?:es)?)?|yd|yards?|met(?:er|re)s?|deg(?:rees?)?)"
+UNITS_ALONE = re.compile(rf"\W*{UNITS}?\W*")
 AT_END = re.compile(rf"[_\W]{UNITS}\W*$")
 SAME_UNIT = {"meter": "m", "meters": "m", "metre": "m", "metres": "m", "feet": "ft", "inches": "inch"}
-SAME_UNIT |= {"degree": "deg", "degrees": "deg"}
+SAME_UNIT |= {"degree": "deg", "degrees": "deg", "in": "inch", "yards": "yd", "yard": "yd", "\u00b5m": "\u03bcm"}
 # Patterns of a name's letters in lower case, without units: "Pos. X [m]" is posx, "P[x]" px, "Points:0" points and 0.
-POINT = "(?:points?|pts?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p|坐标|座標)"
+POINT = "(?:points?|pts?|pos|positions?|coor|coords?|coordinates?|vert(?:ex|ices)|loc|locations?|xyz|p)"
 PLACE = "cart(?:esian)?|world|local|global|map|grid|lidar|cent(?:er|re|roid)|axis|field|scalar|values?|utm"
 AROUND = f"(?:{POINT}|{PLACE})*"
 NORMAL = "(?:vertex|points?|scalar|field)*(?:n|norms?|normals?)(?:xyz)?"
@@ -114,7 +114,7 @@ def known_columns(names: Iterable[str], extras: Extras = EXTRAS) -> set[str]:
 def array_names(there: Collection[str], extras: Extras = EXTRAS) -> dict[str, list[str]]:
     """The names of arrays that may be the points and each of the wanted extras, of those that are there; the
     likeliest first."""
-    letters = {name: _spelled(name)[0] for name in there}
+    letters = {name: _spelled(name).letters for name in there}
     found = {}
     for what in ("points", *extras):
         fitting = (name for pattern in ARRAYS[what] for name in there if re.fullmatch(pattern, letters[name]))
@@ -158,7 +158,7 @@ def counting(names: Sequence[str]) -> int | None:
 
     `0,1,2` is what pandas writes of a table without names, `,0,1,2` with its index; R calls columns V1, V2, V3.
     """
-    skipped = int(len(names) > 3 and _spelled(names[0])[0] in UNNAMED and not names[0].strip(' "').isdigit())
+    skipped = int(len(names) > 3 and _spelled(names[0]).letters in UNNAMED and not names[0].strip(' "').isdigit())
     found = [
         re.fullmatch(r"\W*([a-z_ .:-]{0,20}?)(\d{1,3})\W*", name[:LONGEST_NAME].lower()) for name in names[skipped:]
     ]
@@ -209,7 +209,7 @@ def check_units(names: Iterable[str]) -> None:
     """Raises Refusal where the names of x, y and z end with different units, such as "X [mm]" and "Z [m]"."""
     found: dict[str, str] = {}
     for name in names:
-        if match := AT_END.search(unicodedata.normalize("NFKD", name[:LONGEST_NAME]).lower()):
+        if match := AT_END.search(name[:LONGEST_NAME].lower()):
             found.setdefault(SAME_UNIT.get(match[1], match[1]), name.strip())
     if len(found) > 1:
         one, other, *_ = map(quoted, found.values())
@@ -217,56 +217,66 @@ def check_units(names: Iterable[str]) -> None:
 
 
 def are_units(cells: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether these cells below the names of columns give their units, or nothing.
+    """Whether these cells below the names of columns give the units of x, y and z, or nothing for one.
 
     Raises:
         Refusal: those of x, y and z differ.
     """
     if len(cells) != len(names):
         return False
-    match = [re.fullmatch(rf"\W*{UNITS}?\W*", unicodedata.normalize("NFKD", cell).lower()) for cell in cells]
     axes = places(names, ()).get("points", ())
-    if all(match[i] for i in axes):
-        check_units(f"{names[i]} {cells[i]}" for i in axes)
-    return all(match)
+    if not axes or not all(UNITS_ALONE.fullmatch(cells[i].lower()) for i in axes):
+        return False
+    check_units(f"{names[i]} {cells[i]}" for i in axes)
+    return True
 
 
 def _is_never_missed(name: str) -> bool:
-    return not re.search(r"[^\W_]", name) or _spelled(name)[0] in NEVER_MISSED
+    return not re.search(r"[^\W_]", name) or _spelled(name).letters in NEVER_MISSED
 
 
-def _spelled(name: str) -> tuple[str, str]:
-    """A name's letters in lower case, without accents, and the digit that it ends with, unless it ends a longer number.
+class Spelled(NamedTuple):
+    """A name's ASCII letters in lower case, and the digit that it ends with, unless it ends a longer
+    number; whether there is nothing else in it but marks of ASCII, unlike \u03c3x, the spread of x."""
 
-    Letters of other alphabets stay, so that \u03c3x, the spread of x, is not x.
-    """
-    text = UNIT.sub("", unicodedata.normalize("NFKD", name[:LONGEST_NAME]).lower())
+    letters: str
+    digit: str
+    is_plain: bool
+
+
+def _spelled(name: str) -> Spelled:
+    text = UNIT.sub("", name[:LONGEST_NAME].lower())
     digit = re.search(r"(?<!\d)\d(?=\W*$)", text)
-    return "".join(filter(str.isalpha, text)), digit[0] if digit else ""
+    return Spelled(re.sub(r"[^a-z]", "", text), digit[0] if digit else "", text.isascii())
 
 
-def _three(spelled: Sequence[tuple[str, str]], what: str) -> tuple[int, ...] | None:
-    """The places of three columns whose names differ in nothing but the axis; x, y and z themselves come first."""
+def _three(spelled: Sequence[Spelled], what: str) -> tuple[int, ...] | None:
+    """The places of three columns whose names differ in nothing but the axis; plain names, and of them x, y and z
+    themselves, come first."""
     groups: dict[tuple[str, ...], dict[int, int]] = {}
-    for place, (letters, digit) in enumerate(spelled):
+    for place, (letters, digit, is_plain) in enumerate(spelled):
+        others = ("others",) * (not is_plain)
         for i, pattern in enumerate(THREE_PATTERNS[what]):
             if match := re.fullmatch(pattern, letters):
-                stem = (letters[: match.start(1)], letters[match.end(1) :], *("other",) * i)
+                stem = (letters[: match.start(1)], letters[match.end(1) :], *others, *("other",) * i)
                 groups.setdefault(stem, {}).setdefault(WHICH[match[1]], place)
                 break
         else:
             if digit and re.fullmatch(NUMBERED[what], letters):
-                groups.setdefault((letters,), {}).setdefault(int(digit), place)
-    for _, group in sorted(groups.items(), key=lambda pair: (pair[0] != ("", ""), pair[0].count("other"))):
+                groups.setdefault((letters, *others), {}).setdefault(int(digit), place)
+    ranked = sorted(groups.items(), key=lambda pair: ("others" in pair[0], pair[0] != ("", ""), pair[0].count("other")))
+    for _, group in ranked:
         for wanted in ((0, 1, 2), (1, 2, 3)):
             if group.keys() >= set(wanted):
                 return tuple(group[which] for which in wanted)
     return None
 
 
-def _single(spelled: Sequence[tuple[str, str]], patterns: Iterable[str]) -> tuple[int, ...]:
-    """The places of the columns whose names fit, the first of each name, in the order of the patterns."""
-    there = first_of_each((letters, place) for place, (letters, _) in enumerate(spelled))
+def _single(spelled: Sequence[Spelled], patterns: Iterable[str]) -> tuple[int, ...]:
+    """The places of the columns whose names fit, the first of each name, in the order of the patterns; plain names
+    come first."""
+    ranked = sorted(enumerate(spelled), key=lambda pair: not pair[1].is_plain)
+    there = first_of_each((each.letters, place) for place, each in ranked)
     if {"i", "j", "k"} <= there.keys():
         del there["i"]  # a normal, no intensity
     found = (place for pattern in patterns for letters, place in there.items() if re.fullmatch(pattern, letters))

@@ -69,10 +69,10 @@ def opening_of(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
         elif line.strip() and not by_hand and (not headers or COMMENT.match(line)):
             if (is_named := bool(_names(line))) or not COMMENT.match(line):
                 (headers if is_named else above).append(line)
-        elif line.strip() and not COMMENT.match(line):
+        elif not all(cell.lower() in WORDS for cell in cells):  # nor blank, nor a comment
             below += [] if by_hand else [line]
-            if not by_hand or re.search(rb"\d", line):
-                wrong = wrong or f"line {number} is {quoted(line.strip())}, not a row of numbers"
+            is_wrong = not by_hand or re.search(rb"\d", line)  # else names
+            wrong = wrong or (f"line {number} is {quoted(line.strip())}, not a row of numbers" if is_wrong else "")
         start = file.tell()
     if above and not headers:
         raise _no_names(above[0], len(above) > MOST_BESIDE)
@@ -81,8 +81,12 @@ def opening_of(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
 
 def _without_units(names: Sequence[str], lines: Iterable[bytes]) -> list[bytes]:
     """Those lines below the names that do not give their units."""
-    read = {line: [*_marked(text := decoded(line).strip("\r\n")), (None, text.split())] for line in lines}
-    return [line for line, readings in read.items() if not any(are_units(cells, names) for _, cells in readings)]
+
+    def may_be(line: bytes) -> list[list[str]]:
+        text = decoded(line).strip("\r\n")
+        return [*(cells for _, cells in _marked(text)), text.split()]
+
+    return [line for line in lines if not any(are_units(cells, names) for cells in may_be(line))]
 
 
 def _is_row(cells: Sequence[bytes], has_header: bool, by_hand: Sequence[str]) -> bool:

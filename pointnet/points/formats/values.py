@@ -35,11 +35,12 @@ def are_whole(column: Array) -> bool:
     return bool(np.isfinite(column).all() and (np.abs(column) < 2**53).all() and (column == np.rint(column)).all())
 
 
-def as_unit_colors(colors: Array) -> tuple[Array, tuple[str, ...]]:
+def as_unit_colors(colors: Array, points: Array | None = None) -> tuple[Array, tuple[str, ...]]:
     """(n, 3 or more), in [0, 1], [-1, 1] or from 0 to 255, 1023, 4095, 65535 -> (n, 3) float32 in [0, 1], and notes.
 
     Bytes are of 255. Of other numbers the least and the largest decide; integers are never of 1. Notes say that colours
-    were taken to be of 10 or 12 bits, by their largest number alone, and how many are no numbers or outside the range.
+    were taken to be of 10 or 12 bits, by their largest number alone, and how many are no numbers or outside the range,
+    of rows whose points (n, 3) are finite.
     """
     rgb = np.asarray(colors[:, :3])
     if rgb.dtype == np.int8:  # "char" where "uchar" is meant
@@ -47,9 +48,11 @@ def as_unit_colors(colors: Array) -> tuple[Array, tuple[str, ...]]:
     if rgb.dtype == np.uint8 or not rgb.size:
         return rgb.astype(np.float32) / np.float32(255), ()
     notes, is_whole = list[str](), rgb.dtype.kind in "iu"
-    if not is_whole and not (is_number := np.isfinite(rgb)).all():
-        notes.append(f"colours that are not finite, taken as black: {len(rgb) - is_number.all(axis=1).sum():,}")
-        rgb = np.where(is_number, rgb, 0)
+    lost = None if is_whole else ~np.isfinite(rgb).all(axis=1)
+    if lost is not None and lost.any():
+        rgb = np.where(lost[:, None], 0, rgb)
+        count = (lost if points is None else lost & np.isfinite(points).all(axis=1)).sum()
+        notes += [f"colours that are not finite, taken as black: {count:,}"] * bool(count)
     scaled, full = rgb.astype(np.float32), 1
     if is_whole or scaled.max() > 1.01:
         full = _full(float(scaled.max()))
@@ -61,6 +64,8 @@ def as_unit_colors(colors: Array) -> tuple[Array, tuple[str, ...]]:
     if scaled.min() < least or scaled.max() > 1.01:
         others = ((scaled < least) | (scaled > 1.01)).any(axis=1).sum()
         notes.append(f"colours outside 0 to {full}, cut to that range: {others:,}")
+    if lost is not None:
+        scaled[lost] = 0
     return np.clip(scaled, 0, 1, out=scaled), tuple(notes)
 
 
