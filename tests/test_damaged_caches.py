@@ -96,7 +96,7 @@ def folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("instead", [pipe, endless, folder])
-@pytest.mark.parametrize("which", ["*.npy", LISTING, "contents-*.json"])
+@pytest.mark.parametrize("which", ["*.npy", LISTING, "contents.json"])
 def test_what_is_no_file_in_the_place_of_one_is_never_read_and_made_again(files, which, instead):
     root = files[0].parent
     wanted = cached_clouds(files, numbered, (3, 4), "a", root).points.copy()

@@ -142,7 +142,7 @@ def test_parts_and_scenes_have_their_notes(tmp_path):
     assert line.startswith("4 files, such as pin/")
     assert line.endswith(".txt: columns taken as x,y,z,label")
     lines = lines_about(open_both(tmp_path / "scenes", SceneFolder, features="intensity"))
-    (line,) = (each for each in lines if " files, such as " in each)
+    (line,) = (each for each in lines if "columns taken" in each)
     assert line.startswith("4 files, such as ")
     assert line.endswith(".txt: columns taken as x,y,z,intensity,label")
 

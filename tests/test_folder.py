@@ -329,4 +329,5 @@ def test_a_class_of_nothing_but_what_predict_wrote_is_said(tmp_path):
     for name in ("chair/b.parts.ply", "labels/a.xyz.parts.ply"):
         (tmp_path / name).write_text(header + "0 0 0\n")
     said = [note for note in MeshFolder(tmp_path).notes if "predict" in note]
-    assert said == ["class labels holds only what predict writes; if it is none, move it out"]
+    beside = "files with labels that predict wrote: 1, such as chair/b.parts.ply; move them out unless they are meant"
+    assert said == ["class labels holds only what predict writes; if it is none, move it out", beside]

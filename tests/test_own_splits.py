@@ -12,7 +12,7 @@ import torch
 
 from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder, PointCloudFileError, split_validation
-from pointnet.datasets.own_files import _drawn, _objects
+from pointnet.datasets.own_objects import _drawn, objects_of
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.points.features import intensity_scales
@@ -129,10 +129,10 @@ def test_files_of_one_object_are_those_of_one_stem_or_content():
         *("chair copy 2.off", "copy_of_chair.off", "chair_copy.off", "Copy (2) of chair.off"),
     )
     apart = ("chair (1).off", "chair (2).off", "chair2.off", "photocopy.off", "copy.off", "copy machine.off")
-    found = _objects([Path(name) for name in (*together, *apart)], {})
+    found = objects_of([Path(name) for name in (*together, *apart)], {})
     assert [len(one) for one in found] == [len(together), *[1] * len(apart)]
     contents = dict.fromkeys(map(Path, ("x.off", "chair.ply", "y.off")), "same") | {Path("z.off"): "other"}
-    found = _objects([Path(name) for name in ("x.off", "y.off", "z.off", "chair.off", "chair.ply")], contents)
+    found = objects_of([Path(name) for name in ("x.off", "y.off", "z.off", "chair.off", "chair.ply")], contents)
     assert [[file.name for file in one] for one in found] == [["x.off", "y.off", "chair.off", "chair.ply"], ["z.off"]]
 
 

@@ -27,7 +27,7 @@ from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model
 from pointnet.training import fit, run
 from pointnet.training.checkpoint import load_checkpoint
-from pointnet.training.fit import check_trainable
+from pointnet.training.data import check_trainable
 from pointnet.training.run_folder import write_config
 from pointnet.world import AgreedError, World, joined_world
 from tests.helpers import ROOT, assert_ends_as, halves, pack, quiet, tiny, two_shapes

@@ -239,6 +239,15 @@ class LabelledPoints(LabelledClouds):
         """(S, C, K)."""
         return split_parts(super().points)[0]
 
+    def fingerprint(self) -> str:
+        """As of `LabelledClouds`, and of the labels of all points, their names and their numbers in files."""
+        digest = hashlib.sha256(super().fingerprint().encode())
+        digest.update("\n".join([*self.part_names, *map(str, self.label_numbers)]).encode())
+        for rows in torch.arange(len(self)).split(256):
+            stored = self._stored[rows if self._rows is None else self._rows[rows]]
+            digest.update(stored[:, -1].contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     @property
     def parts(self) -> Tensor:
         """(S, K) int64."""

@@ -15,7 +15,7 @@ from pointnet.points.features import (
     Range,
     channel_names,
     feature_names,
-    intensity_scales,
+    lines_on_intensity,
     unit_sphere_channels,
 )
 from pointnet.points.read import named_by_hand, read_cloud
@@ -23,7 +23,8 @@ from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, Notes, cached_clouds
 from .clouds import UNIT_SPHERE, LabelledClouds
-from .own_files import own_files, whole_objects
+from .own_files import own_files
+from .own_objects import whole_objects
 from .releases import errors_name
 
 
@@ -95,7 +96,7 @@ class MeshFolder(LabelledClouds):
         if "intensity" in chosen:
             rows = [row for row, file in enumerate(cached.files) if file in of_train] or slice(None)
             self.scale_intensity(intensity, cached.points[:, -1][rows, :SOME_POINTS])
-            self.notes += intensity_scales(cached.points[:, -1], files.named(cached.files))
+            self.notes += lines_on_intensity(cached.points[:, -1], files.named(cached.files), intensity)
         if whole:
             self.keep(torch.tensor([row for row, file in enumerate(cached.files) if file in of_split]))
 

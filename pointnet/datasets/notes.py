@@ -35,20 +35,20 @@ def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
     """What `write_note` has kept for the data set in `root`; empty if that is nothing, or damaged."""
     known: dict[str, Any] = {}
     for folder in reversed(cache_folders(root)):
-        path = folder / _note(root, kind, settings)
-        try:
-            known |= read_json(path)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue
-        except (OSError, ValueError, TypeError):
-            say(f"{path}: damaged; made again", sys.stderr)
+        for path in (folder / _of_this_place(root, kind, settings), _path(folder, root, kind, settings)):
+            try:
+                known |= read_json(path)
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                continue
+            except (OSError, ValueError, TypeError):
+                say(f"{path}: damaged; made again", sys.stderr)
     return known
 
 
 def write_note(known: dict[str, Any], root: Path, kind: str, settings: str = "") -> None:
     """Keeps it with the caches, if they can be written."""
     with contextlib.suppress(OSError):
-        path = writable_folder(root) / _note(root, kind, settings)
+        path = _path(writable_folder(root), root, kind, settings)
         remove_folder(path)
         write_json(path, known)
 
@@ -59,5 +59,11 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _note(root: Path, kind: str, settings: str) -> str:
+def _path(folder: Path, root: Path, kind: str, settings: str) -> Path:
+    """Beside the data set a note goes where the data set goes; elsewhere its name tells data sets apart."""
+    own = folder == cache_folders(root)[0]
+    return folder / (f"{kind}{settings}.json" if own else _of_this_place(root, kind, settings))
+
+
+def _of_this_place(root: Path, kind: str, settings: str) -> str:
     return f"{kind}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}{settings}.json"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,15 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from pointnet.names import no_folder, printable
 from pointnet.points.frame import check_up
 from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, passed_over, readable
 
 from .cache import CachedClouds, contents_of
-from .notes import read_note, write_note
+from .own_objects import LABELLED, name_in, test_files, twins_in
 from .releases import check_num_points, check_one_of
 
 MOST_POINTS = 1_000_000
@@ -27,14 +22,7 @@ SPLITS = ("train", "val", "test")  # folders; "train" of a data set is the first
 OPENED = ("train", "test")
 OF_SPLITS = {*SPLITS, "training", "valid", "validation", "dev", "testing"}  # what no set has for all of its classes
 EMPTY: Mapping[Path, PointCloudFileError] = {}
-NO_GROUPS: Mapping[Path, int] = {}
 UNDRAWN = ""  # the split of a file that no folder says
-WORD = r"(?:copy|kopie|copie|copia)"  # as file managers name copies; a number alone may count different objects
-LABELLED = re.compile(r"\.(?:parts|scene)\.ply$")  # as `pointnet predict --task part` or `scene` names what it writes
-COPY = re.compile(
-    rf"^{WORD}[ _-](?:\(\d+\)[ _-])?(?:of|von|de|di)[ _-]|"
-    rf"(?:[ _-]+\(?|\()(?:another |\d+(?:st|nd|rd|th) )?{WORD}(?:[ _-]?\d+)?\)?(?: ?\(\d+\))?$"
-)
 
 
 class OwnFiles(NamedTuple):
@@ -67,12 +55,12 @@ class OwnFiles(NamedTuple):
         """
         good, contents = set(readable), contents_of(list(self.found), self.root)
         undrawn = {name: [file for file, its in self.found.items() if its == (name, UNDRAWN)] for name in self.classes}
-        test = _test_files(self.root, undrawn, good, contents, self.fraction, self.seed)
+        test = test_files(self.root, undrawn, good, contents, self.fraction, self.seed)
         places = {
             file: (name, its or ("test" if file in test else "train")) for file, (name, its) in self.found.items()
         }
         by_split = sorted(places.items(), key=lambda item: (self.classes.index(item[1][0]), SPLITS.index(item[1][1])))
-        twins = tuple(_twins(self.root, places, good, contents))
+        twins = tuple(twins_in(self.root, places, good, contents))
         chance = good & {file for files in undrawn.values() for file in files}
         files = self._replace(found=dict(by_split), twins=twins, split_by_chance=frozenset(chance))
         if all(split != "test" and files.found[file][1] == "val" for file in files.of(split)):
@@ -135,10 +123,15 @@ class OwnFiles(NamedTuple):
         return [*passed, *self.twins, *without, *self._labelled(), *_named_alike(self.classes)]
 
     def _labelled(self) -> list[str]:
-        """A line for each class of nothing but what `predict` wrote, which leaves it in labels/."""
+        """Lines on what `predict` wrote, which leaves it in labels/: a class of it alone, or files beside others."""
+        made = [file for file in self.found if LABELLED.search(file.name)]
         other = {its for file, (its, _) in self.found.items() if not LABELLED.search(file.name)}
-        made = (printable(name) for name in self.classes if not self.is_flat and name not in other)
-        return [f"class {name} holds only what predict writes; if it is none, move it out" for name in made]
+        alone = [printable(name) for name in self.classes if not self.is_flat and name not in other]
+        lines = [f"class {name} holds only what predict writes; if it is none, move it out" for name in alone]
+        if beside := [name for name in self.named(made) if self.found[self.root / name][0] in other]:
+            what = f"files with labels that predict wrote: {len(beside):,}, such as {printable(beside[0])}"
+            lines.append(f"{what}; move them out unless they are meant")
+        return lines
 
 
 def own_files(
@@ -204,7 +197,7 @@ def _elsewhere(root: Path, found: Collection[Path]) -> str:
     folders = others[0].relative_to(root).parts[:-1]
     misnamed = any(name not in SPLITS and name.casefold() in OF_SPLITS for name in folders)
     names = ": folders of splits are named train, val and test" if misnamed else ""
-    return f"; {len(others):,} elsewhere, such as {_name(others[0], root)}{names}"
+    return f"; {len(others):,} elsewhere, such as {name_in(others[0], root)}{names}"
 
 
 def _class_of(folder: Path) -> str:
@@ -236,115 +229,3 @@ def _known(folder: Path) -> list[Path]:
     """The files of a folder that have a suffix we read, in order of name."""
     files = folder.iterdir() if folder.is_dir() else ()
     return readable(file for file in files if file.name[0] != ".")
-
-
-def _test_files(
-    root: Path,
-    files: Mapping[str, Sequence[Path]],
-    readable: Collection[Path],
-    contents: Mapping[Path, str],
-    fraction: float,
-    seed: int,
-) -> set[Path]:
-    """Those of undrawn files, class by class, that are for testing, whole objects: all readable.
-
-    What was drawn before stays, but where only files that cannot be read, or twins of files of the other split, were on
-    one side: that class is drawn anew.
-    """
-    settings = f"-{seed}-{fraction:g}"
-    known = read_note(root, "split", settings)
-    before, test = dict(known), set[Path]()
-    for found in files.values():
-        objects = _objects([file for file in found if file in readable], contents)
-        names = [[_name(file, root) for file in one] for one in objects]
-        in_test = _drawn(names, before, fraction, seed)
-        sides = {known[name] for file in found if (name := _name(file, root)) in known}
-        if sides <= set(in_test):
-            known = {name: its for one, its in zip(names, in_test, strict=True) for name in one} | known
-        else:
-            in_test = _drawn(names, {}, fraction, seed)
-        test |= {file for one, its in zip(objects, in_test, strict=True) if its for file in one}
-    if known != before:  # if it cannot be written, the same files give the same choice
-        write_note(known, root, "split", settings)
-    return test
-
-
-def _drawn(objects: Sequence[Sequence[str]], known: Mapping[str, bool], fraction: float, seed: int) -> list[bool]:
-    """Whether each object (names of files) is for testing: as known, and of new ones enough chosen at random."""
-    before = [[known[name] for name in names if name in known] for names in objects]
-    in_test = [bool(sides) and all(sides) for sides in before]
-    wanted = round(len(objects) * fraction)
-    if fraction and len(objects) > 1:
-        wanted = max(1, min(wanted, len(objects) - 1))
-    new = [i for i, sides in enumerate(before) if not sides]
-    shortest = [min(names, key=lambda name: (len(name), name)) for names in objects]  # a copy's name is longer
-    new.sort(key=lambda i: hashlib.sha256(f"{seed}/{shortest[i]}".encode()).digest())
-    for i in new[: max(wanted - sum(in_test), 0)]:
-        in_test[i] = True
-    return in_test
-
-
-def whole_objects(held_out: Tensor, groups: Tensor, files: Sequence[Path], root: Path) -> Tensor:
-    """A validation split (S,) bool with each object on the side of its first cloud; as it is where none has twins.
-
-    Args:
-        groups: (S,) of which none may be for validation as a whole: it would then be for training. Files of one name
-            are of one object within a group.
-        files: of the clouds, S.
-    """
-    different = list(dict.fromkeys(files))
-    contents, of_group = contents_of(different, root), dict(zip(files, groups.tolist(), strict=True))
-    first = {file: one[0] for one in _objects(different, contents, of_group) for file in one}
-    if len(set(first.values())) == len(different):
-        return held_out
-    side = dict(zip(reversed(files), reversed(held_out.tolist()), strict=True))
-    joined = torch.tensor([side[first[file]] for file in files])
-    for group in groups.unique():
-        its = groups == group
-        joined[its] = joined[its] & ~joined[its].all()
-    return joined
-
-
-def _objects(
-    files: Sequence[Path], contents: Mapping[Path, str], groups: Mapping[Path, int] = NO_GROUPS
-) -> list[list[Path]]:
-    """The files of each object: of the same content, or of one name but for its ending and the mark of a copy.
-
-    A name counts within a group of files: chair/1.off and table/1.off are two objects.
-    """
-    leaders: dict[object, object] = {}
-
-    def leader(of: object) -> object:
-        while (above := leaders.setdefault(of, of)) != of:
-            of = above
-        return of
-
-    for file in files:
-        stem = file.stem.casefold()
-        for shared in ((COPY.sub("", stem) or stem, groups.get(file)), ("content", contents.get(file, file))):
-            leaders[leader(shared)] = leader(file)
-    objects: dict[object, list[Path]] = {}
-    for file in files:
-        objects.setdefault(leader(file), []).append(file)
-    return list(objects.values())
-
-
-def _twins(
-    root: Path, places: Mapping[Path, tuple[str, str]], readable: Collection[Path], contents: Mapping[Path, str]
-) -> list[str]:
-    """A line each for testing and validation, if files of it have the content of files of another split."""
-    lines = []
-    for split, others in (("test", ("train", "val")), ("val", ("train",))):
-        first = {contents.get(file, file): file for file, (_, its) in reversed([*places.items()]) if its in others}
-        of_split = [file for file, (_, its) in places.items() if its == split and contents.get(file) in first]
-        pairs = [(file, first[contents[file]]) for file in of_split]
-        if pairs := [pair for pair in pairs if not set(pair).isdisjoint(readable)]:
-            one, other = (printable(_name(file, root)) for file in pairs[0])
-            what = {"test": "testing", "val": "validation"}[split]
-            both = f"files for {what} with the same content as files for training: {len(pairs):,}"
-            lines.append(f"{both}, such as {one} and {other}; remove one of each")
-    return lines
-
-
-def _name(file: Path, root: Path) -> str:
-    return os.fsencode(file.relative_to(root)).decode(errors="backslashreplace")

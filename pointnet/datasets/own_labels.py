@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.names import printable
-from pointnet.points.features import SOME_POINTS, Range, channel_names, intensity_scales
+from pointnet.points.features import SOME_POINTS, Range, channel_names, lines_on_intensity
 from pointnet.points.formats.scan import quoted
 from pointnet.points.read import PointCloud, PointCloudFileError
 
 from .cache import Sampler, cached_clouds
 from .clouds import UNLABELLED, LabelledPoints
-from .own_files import OwnFiles, whole_objects
+from .own_files import OwnFiles
+from .own_objects import whole_objects
 from .releases import read_lines
 
 OF_LABELS = ("not numbers", "labels left out", "labels in ", "names of ")  # what notes of lost labels say
@@ -158,7 +159,7 @@ class OwnPoints(LabelledPoints):
         if "intensity" in features:
             rows = [row for row in placed.met if cached.files[row] in of_train] or [*placed.met]
             self.scale_intensity(intensity, cached.points[:, -2][rows, :SOME_POINTS])
-            self.notes += intensity_scales(cached.points[:, -2], files.named(cached.files))
+            self.notes += lines_on_intensity(cached.points[:, -2], files.named(cached.files), intensity)
         self.keep(torch.tensor([row for row in placed.met if cached.files[row] in of_split]))
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
@@ -239,16 +240,16 @@ def _uneven(placed: Labelled, files: Sequence[Path], before: Sequence[str], test
     somewhere = {int(place) for places in placed.met.values() for place in places}
     sides = {name: {file in test for file in files} for name, files in have.items()}
     both = set().union(*sides.values()) == {True, False}
-    lines = [("labels that are named, and in no file", [name for i, name in enumerate(names) if i not in somewhere])]
+    lines = [
+        ("labels that are named, and drawn from no file", [name for i, name in enumerate(names) if i not in somewhere])
+    ]
     if both:
-        what = "labels that are in no file for training, and never answered"
-        lines.append((what, [name for name, its in sides.items() if its == {True}]))
-        lines.append(
-            ("labels that are in no file for testing", [name for name, its in sides.items() if its == {False}])
-        )
+        for what, side in (("training, so never learned", {True}), ("testing", {False})):
+            its = [name for name, there in sides.items() if there == side]
+            lines.append((f"labels that are drawn from no file for {what}", its))
     if len(set().union(*have.values())) > 2:
         one = {name: min(files).relative_to(root).as_posix() for name, files in have.items() if len(files) == 1}
-        lines.append(("labels that are in one file alone", [f"{name} in {file}" for name, file in one.items()]))
+        lines.append(("labels that are drawn from one file alone", [f"{name} in {file}" for name, file in one.items()]))
     more = {what: f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "" for what, names in lines}
     return [f"{what}: {', '.join(map(printable, names[:SHOWN]))}{more[what]}" for what, names in lines if names]
 

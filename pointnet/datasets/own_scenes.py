@@ -19,11 +19,13 @@ from pointnet.points.sampling import seed_of
 from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, check_extent, cut_blocks, held_out_scenes
 from .cache import Notes
 from .clouds import BLOCKS
-from .own_files import own_files, whole_objects
+from .own_files import own_files
 from .own_labels import OwnPoints, labels_of
+from .own_objects import whole_objects
 from .releases import errors_name
 
 MOST_BLOCKS = 2000  # of a file
+MOST_SPARSE = 0.01  # of a file's points, in blocks of too few, without a note
 
 
 class SceneFolder(OwnPoints):
@@ -75,7 +77,7 @@ class SceneFolder(OwnPoints):
         chosen, by_hand = feature_names(features, normals), named_by_hand(columns)
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
         sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=by_hand)
-        settings = f"own scenes, version 1, {chosen}, up={up}, {','.join(by_hand)}, blocks of {block!r}"
+        settings = f"own scenes, version 2, {chosen}, up={up}, {','.join(by_hand)}, blocks of {block!r}"
         how = sampler, shape, settings, "classes.txt", chosen, True, strict, num_points, up, intensity
         super().__init__(files, split, *how)
         self.block = block
@@ -101,13 +103,16 @@ def _cut(
     how: dict[str, Any] = {"mesh_points": MESH_POINTS, "mapped": True, "columns": columns}
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, **how)
     with errors_name(path):
-        return scene_blocks(cloud, features, side, shape, np.random.default_rng(seed)), cloud.notes
+        blocks, lost = scene_blocks(cloud, features, side, shape, np.random.default_rng(seed))
+    few = f"in blocks of {side:g} with fewer than {FEWEST} points, and left out"
+    return blocks, (*cloud.notes, *([f"{lost:.1%} of its points are {few}"] if lost > MOST_SPARSE else []))
 
 
 def scene_blocks(
     cloud: PointCloud, features: Sequence[str], side: float, shape: tuple[int, int], generator: np.random.Generator
-) -> NDArray[np.float32]:
-    """A labelled cloud cut into blocks, as `LabelledPoints` has them: (n, *shape).
+) -> tuple[NDArray[np.float32], float]:
+    """A labelled cloud cut into blocks, as `LabelledPoints` has them, (n, *shape), and the share of its points that is
+    in none, as their blocks have too few.
 
     Raises:
         ValueError: it lacks labels or a feature, is too wide for blocks of this side, or most of its points are in
@@ -124,10 +129,12 @@ def scene_blocks(
     held = np.zeros(grid.shape, bool)
     for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
         held[i : i + dense.shape[0], j : j + dense.shape[1]] |= dense
-    if 2 * grid[held].sum() < len(points):
+    lost = 1 - float(grid[held].sum()) / len(points)
+    if lost > 0.5:
         few = f"of {side:g} that have fewer than {FEWEST} points"
         raise ValueError(f"has most of its points in blocks {few}; give a larger --block")
     corners = np.argwhere(dense)
     if len(corners) > MOST_BLOCKS:
         corners = corners[np.sort(generator.permutation(len(corners))[:MOST_BLOCKS])]
-    return cut_blocks(points, of_rows, labels, cells, corners, shape, generator, extent=extent, side=side, shares=False)
+    how: Any = {"extent": extent, "side": side, "shares": False}
+    return cut_blocks(points, of_rows, labels, cells, corners, shape, generator, **how), lost

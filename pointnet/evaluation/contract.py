@@ -19,7 +19,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES, MOST_STRAY, far_outside
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE, spread
 from pointnet.models import Pretrained
-from pointnet.points.features import ENDS, FEATURES, SOME_POINTS, Range, channel_names, features_of
+from pointnet.points.features import ENDS, FEATURES, SOME_POINTS, Range, channel_names, features_of, mostly_outside
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.frame import BLOCK, centre_and_radius
 from pointnet.points.read import PointCloud
@@ -207,7 +207,7 @@ class Contract:
             return ()
         some = cloud.intensity[:: len(cloud.intensity) // SOME_POINTS + 1]
         low, high = self.intensity
-        if 2 * int(((some < low) | (some > high)).sum()) <= len(some):
+        if not mostly_outside(some, self.intensity):
             return ()
         return (f"intensity is {some.min():g} to {some.max():g}, and was {low:g} to {high:g} in training",)
 

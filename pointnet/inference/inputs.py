@@ -11,11 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import task_of
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, load_model, shipped
 from pointnet.models.pretrained import Pretrained
-from pointnet.points.read import PointCloud, PointCloudFileError, cloud_of, files_in, passed_over, read_cloud
+from pointnet.points.read import (
+    TABLES,
+    PointCloud,
+    PointCloudFileError,
+    cloud_of,
+    files_in,
+    named_by_hand,
+    passed_over,
+    read_cloud,
+)
 from pointnet.points.sampling import seed_of
 
 T = TypeVar("T")
@@ -106,6 +116,12 @@ def _matches(word: str) -> list[str]:
 def path_of(source: Source) -> Path | None:
     """The file of a source; None for an array."""
     return Path(source) if isinstance(source, str | os.PathLike) else None
+
+
+def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:
+    """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if the file is a table."""
+    is_table = path is not None and path.suffix.lower() in TABLES
+    return named_by_hand(columns or (contract.columns if is_table else None))
 
 
 def _array_of(source: Any) -> NDArray[Any]:

@@ -20,11 +20,11 @@ from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PartLabels, SceneSegmenter
 from pointnet.names import check_name, printable
 from pointnet.points.colours import label_colours
-from pointnet.points.frame import BLOCK, up_of
-from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing, named_by_hand
+from pointnet.points.frame import BLOCK, Y_UP, up_of
+from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, from_source, path_of
+from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, path_of
 from .scenes import LabelledScene, label_blocks
 
 CHUNK = 8192  # points that are scored together
@@ -80,7 +80,8 @@ class LabelledCloud:
     def write_ply(self, path: AnyPath) -> None:
         """Writes points, colours by label, labels and their probabilities as a binary PLY, and creates the folder.
 
-        Coordinates are float if that is exact, else double. Labels are `numbers`; comments name them.
+        Coordinates are as in the file, float if that is exact, else double; a comment says where y is up, by which
+        `read_cloud` goes. Labels are `numbers`; comments name them.
 
         Raises:
             OSError: the file cannot be written.
@@ -92,6 +93,7 @@ class LabelledCloud:
         header = [
             "ply",
             "format binary_little_endian 1.0",
+            *[Y_UP] * (self.up == "y"),
             *(f"comment label {number} is {name}" for number, name in zip(numbers, names, strict=True)),
             f"element vertex {len(self.points)}",
             *(f"property {'float' if is_single else 'double'} {axis}" for axis in "xyz"),
@@ -187,7 +189,6 @@ def label_each(
             raise ValueError("arrays of a room, points and colours, are for pointnet.inference.scenes.label_scene")
 
     of_arrays = {"columns": contract.channels}
-    by_hand = named_by_hand(columns or contract.columns)
 
     def whole(cloud: PointCloud) -> str:
         if num_points is None or isinstance(model, PartLabels) or len(cloud.points) == num_points:
@@ -208,8 +209,8 @@ def label_each(
             return LabelledCloud(path, cloud.points, *how)
 
         # Not rotated on reading: the labelled points are as in the file.
-        of_files = {"extras": contract.features, "mesh_points": count, "columns": by_hand, "vertices": vertices}
-        of_files["mapped"] = mapped and axis == "z"
+        of_files = {"extras": contract.features, "mesh_points": count, "vertices": vertices}
+        of_files |= {"columns": columns_for(path, columns, contract), "mapped": mapped and axis == "z"}
         return from_source(source, answer, of_files, of_arrays, up="z", precise=True)
 
     return map(labelled, sources)

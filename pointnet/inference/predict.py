@@ -17,10 +17,10 @@ from pointnet.evaluation.trust import unfit
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
 from pointnet.points.frame import Y_UP_SUFFIXES, Points, up_of, with_other_up
-from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing, named_by_hand
+from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, from_source, path_of
+from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, path_of
 from .judge import AUTO, Judge, Opinion, clouds_together
 
 
@@ -221,8 +221,7 @@ def reader(
     contract: Contract, up: str | None, count: int, columns: str | Iterable[str] | None, vertices: bool
 ) -> Callable[[Source], Seen | PointCloudFileError]:
     """A function that brings a source into the contract, with so many points, or gives the error of its file."""
-    by_hand = named_by_hand(columns or contract.columns)
-    of_files = {"extras": contract.features, "vertices": vertices, "columns": by_hand, "up": up or contract.up}
+    of_files = {"extras": contract.features, "vertices": vertices, "up": up or contract.up}
     of_arrays = {"columns": contract.channels, "up": up}
     drawing = {"num_points": max(count, KEPT), "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
 
@@ -230,4 +229,8 @@ def reader(
         notes = *cloud.notes, *contract.notes_of(cloud)
         return Seen(contract.channels_of(cloud)(slice(count)), unfit(cloud.points, contract.scale), notes)
 
-    return lambda source: from_source(source, seen, of_files, of_arrays, **drawing)
+    def read(source: Source) -> Seen | PointCloudFileError:
+        by_hand = {"columns": columns_for(path_of(source), columns, contract)}
+        return from_source(source, seen, of_files | by_hand, of_arrays, **drawing)
+
+    return read

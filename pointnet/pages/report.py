@@ -13,7 +13,7 @@ from pointnet.files import AnyPath
 from pointnet.models import load_model
 from pointnet.names import did_you_mean_path, no_folder
 from pointnet.points.features import FEATURES
-from pointnet.training.fit import training_parts
+from pointnet.training.data import training_parts
 from pointnet.training.run_folder import is_finished, read_config, read_metrics, read_result, seed_folders
 
 from .report_sections import Report, TrainedRun, sections

@@ -13,6 +13,7 @@ from .frame import BLOCK, bounds, lossless_type, middle_and_half_extent, rotated
 from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 Chosen = slice | NDArray[np.integer]
+COARSE = 1e-3  # share of a cloud's width that neighbouring numbers of its type may be apart without a note
 SOME_ROWS = 10_000  # drawn to see whether most rows are copies of one
 
 
@@ -56,6 +57,7 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     contents = _without_loose(_finite_mesh(contents)) if is_mesh else contents
     whole: Any = contents.vertices
     valid, zeros = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
+    contents = contents.noted(*_coarse(whole, valid))
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
         valid, notes = _valid_rows(whole, valid, 0 if drawing.any_zeros else zeros)
         contents = _without_zero_normals(contents._replace(notes=(*contents.notes, *notes)))
@@ -75,6 +77,17 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     elif not (is_mesh or drawing.precise):
         dtype = lossless_type(whole, valid)
     return _sampled(contents, drawing, extras) if is_mesh else _as_cloud(contents, dtype)
+
+
+def _coarse(points: Any, valid: NDArray[np.bool_]) -> tuple[str, ...]:
+    """A note where the file's own type, float32 or less, is so far from the origin that it loses the shape."""
+    if not isinstance(points, np.ndarray) or points.dtype.kind != "f" or points.itemsize > 4 or not valid.any():
+        return ()
+    low, high = bounds(points, valid)
+    step, side = float(np.abs([low, high]).max() * np.finfo(points.dtype).eps), float((high - low).max())
+    if not 0 < side * COARSE < step:
+        return ()
+    return (f"coordinates are in steps of {step:.2g}: {points.dtype} holds no more so far from the origin",)
 
 
 def drawn_rows(valid: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool) -> Chosen:

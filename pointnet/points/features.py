@@ -109,6 +109,34 @@ def intensity_range(values: NDArray[np.float32]) -> Range:
     return low, high if high > low else low + 1
 
 
+def mostly_outside(values: NDArray[np.float32], ends: Range) -> bool:
+    """Whether more than half of some intensities are outside those of training."""
+    return 2 * int(((values < ends[0]) | (values > ends[1])).sum()) > values.size
+
+
+def unlike_intensity(values: NDArray[np.float32], files: Sequence[str], ends: Range) -> list[str]:
+    """A line on files most of whose intensities are outside those that a network was taught; none where there is none.
+
+    Args:
+        values: of clouds, (S, K).
+        files: the name of the file of each cloud, S.
+        ends: of the network.
+    """
+    some = values[:, :SOME_POINTS]
+    rows = [row for row in range(len(files)) if mostly_outside(some[row], ends)]
+    if not rows:
+        return []
+    found, taught = (f"{low:g} to {high:g}" for low, high in ((some[rows].min(), some[rows].max()), ends))
+    names = list(dict.fromkeys(files[row] for row in rows))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"intensity is {found}, and was {taught} in training: {', '.join(map(printable, names[:SHOWN]))}{more}"]
+
+
+def lines_on_intensity(values: NDArray[np.float32], files: Sequence[str], taught: Range | None) -> list[str]:
+    """Lines of `intensity_scales`, and of `unlike_intensity` where a network was taught something."""
+    return intensity_scales(values, files) + (unlike_intensity(values, files, taught) if taught else [])
+
+
 def intensity_scales(values: NDArray[np.float32], files: Sequence[str]) -> list[str]:
     """A line on files whose intensity is in other units than that of most; none where all are in one.
 

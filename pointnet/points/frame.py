@@ -4,6 +4,8 @@ The library's frame has z up and is right-handed. Rows are numpy arrays (..., N,
 Nothing here changes its input.
 """
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ Points = NDArray[Any]
 
 UPS = (None, "z", "y")  # what `up=` may be; None: what the format or the data set says
 Y_UP_SUFFIXES = (".glb", ".gltf")  # their standard says so; all else is taken as z up
+Y_UP, LONGEST_HEADER = "comment up y", 1 << 16
 BLOCK = 1 << 16  # points processed together, so that temporary arrays stay small
 LEAST_SHARE = 1e-6  # of a cloud's longest side: differences between its points are right to that
 
@@ -25,8 +28,17 @@ def check_up(up: str | None) -> None:
 
 
 def up_of(path: Path, up: str | None = None) -> str:
-    """The up axis of a file, "z" or "y": `up`, or what its format says."""
-    return up or ("y" if path.suffix.lower() in Y_UP_SUFFIXES else "z")
+    """The up axis of a file, "z" or "y": `up`, or what its format says, or the comment `Y_UP` in a PLY's header."""
+    return up or ("y" if path.suffix.lower() in Y_UP_SUFFIXES or _says_y_up(path) else "z")
+
+
+def _says_y_up(path: Path) -> bool:
+    if path.suffix.lower() != ".ply" or not os.path.isfile(path):
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        header = file.read(LONGEST_HEADER).partition(b"end_header")[0].splitlines()
+        return header[:1] == [b"ply"] and Y_UP.encode() in header
+    return False
 
 
 def rotated_y_up_to_z_up(rows: Points) -> Points:

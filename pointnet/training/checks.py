@@ -20,7 +20,8 @@ from pointnet.evaluation.evaluate import EVALUATION_BATCH
 from pointnet.files import sweep, temporary_prefix
 from pointnet.world import World
 
-from .fit import begin, check_trainable, discard, fit, open_run, train_epochs, training_parts
+from .data import check_trainable, training_parts
+from .fit import begin, discard, fit, open_run, train_epochs
 from .loader import count_batches, count_steps
 from .progress import Progress
 from .run import Run

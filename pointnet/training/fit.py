@@ -9,14 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
-from pointnet.datasets.clouds import spread
+from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.lines import of_each_kind
 from pointnet.devices import deterministic_algorithms, environment, find_device
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.structures import Structures
-from pointnet.evaluation.tasks import TASKS
 from pointnet.evaluation.trust import measure_trust, measure_usual
 from pointnet.models import PointNetModel, load_model
 from pointnet.models.own import is_own
@@ -26,7 +24,7 @@ from pointnet.names import say
 from pointnet.world import World
 
 from .claim import claimed
-from .loader import count_batches
+from .data import check_data, check_trainable, training_parts
 from .network import OF_NETWORK, Loss, Own
 from .run import Run
 from .run_folder import CHECKPOINT, CONFIG, Result, check_epochs, check_free, read_config, write_config, write_result
@@ -235,40 +233,6 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
         scores = evaluate(best, test, run.device, check, world, task=run.task)
         result["test"] = {name: value for name, value in scores.items() if name != "loss"}
     return result
-
-
-def training_parts(train: LabelledClouds, config: TrainConfig) -> tuple[LabelledClouds, LabelledClouds]:
-    """The training set in two: what a run trains on, and its validation split."""
-    train, val = split_validation(train, config.seed, config.val_fraction)
-    if config.overfit_batches:
-        train = val = spread(train, config.overfit_batches * config.batch_size)
-    return train, val
-
-
-def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | None) -> None:
-    """Raises ValueError, in one line, unless `train` and `test` are data sets, of the same classes and channels."""
-    task = TASKS[config.task]
-    for name, data in (("train", train), ("test", test)):
-        kind = LabelledClouds if config.task == "classification" else LabelledPoints
-        if not isinstance(data, kind) and not (data is None and name == "test"):
-            made = f"{kind.__name__}(points, labels, ...) makes one"
-            raise ValueError(f"{name} must be a {kind.__name__}, got {type(data).__name__}; {made}")
-    if test is not None:
-        ours, others = ((task.class_names(data), task.categories(data), data.channels) for data in (train, test))
-        if ours != others:
-            what = "channels" if ours[:2] == others[:2] else "classes"
-            raise ValueError(f"test must have the {what} of train, in their order")
-
-
-def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) -> None:
-    """Raises ValueError, in one line, unless the processes can train a network on these clouds."""
-    TASKS[config.task].check(train)
-    if train.num_points != config.num_points:
-        raise ValueError(f"num_points must be {train.num_points}, as the data has, got {config.num_points}")
-    smallest = len(train) // count_batches(len(train), config.batch_size)
-    if smallest < world.size:
-        needed = f"each of {world.size} processes needs one; more --batch_size"
-        raise ValueError(f"a step has {smallest} clouds, and {needed}")
 
 
 def create_run_folder(run: Run) -> None:

@@ -15,7 +15,8 @@ from .settings import TrainConfig
 
 FEW = 8  # clouds of a class to learn from: what ten files leave where a fifth of them is for testing
 SHOWN = 5  # classes in a line
-LEARNED = 0.95  # accuracy in training
+LEARNED = 0.95  # accuracy in training,
+GAP = 0.1  # and how much less it is in validation, at least, where that is as guessing would be
 
 
 def lines_on_data(
@@ -40,6 +41,8 @@ def lines_on_data(
             tested = set(test.labels.tolist())
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
                 lines.append(f"no cloud to test on: {shown(missing)}. The test score says nothing of it; add files")
+    if config.val_fraction and not len(val):
+        lines.append("no cloud to validate on: the last epoch is kept. See --val_fraction 0.3")
     if 0 < len(val) < LEAST_CLOUDS:
         cannot = f"{len(val)} clouds to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
         lines.append(f"{cannot}. See --seeds 0 1 2 for chance, --val_fraction 0.3, or 0 to keep the last epoch")
@@ -61,7 +64,7 @@ def lines_on_result(
     if accuracy is None or not last["train_accuracy"] >= LEARNED:  # NaN where every step was skipped
         return []
     chance = accuracy_by_chance(task, val)
-    if accuracy > chance + math.sqrt(chance * (1 - chance) / len(val)):
+    if accuracy > min(chance + math.sqrt(chance * (1 - chance) / len(val)), last["train_accuracy"] - GAP):
         return []
     found = f"training reaches {last['train_accuracy']:.0%}, but validation only {accuracy:.0%}, as guessing would"
     return [f"{found}: are its clouds like those of training, labelled, up and scaled alike? python -m pointnet show"]

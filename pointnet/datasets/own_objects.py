@@ -1,0 +1,136 @@
+"""Which of one's own files are of one object, and which objects are for testing or validation."""
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pointnet.names import printable
+
+from .cache import contents_of
+from .notes import read_note, write_note
+
+NO_GROUPS: Mapping[Path, int] = {}
+WORD = r"(?:copy|kopie|copie|copia)"  # as file managers name copies; a number alone may count different objects
+LABELLED = re.compile(r"\.(?:parts|scene)\.ply$")  # as `pointnet predict --task part` or `scene` names what it writes
+COPY = re.compile(
+    rf"^{WORD}[ _-](?:\(\d+\)[ _-])?(?:of|von|de|di)[ _-]|"
+    rf"(?:[ _-]+\(?|\()(?:another |\d+(?:st|nd|rd|th) )?{WORD}(?:[ _-]?\d+)?\)?(?: ?\(\d+\))?$"
+)
+
+
+def test_files(
+    root: Path,
+    files: Mapping[str, Sequence[Path]],
+    readable: Collection[Path],
+    contents: Mapping[Path, str],
+    fraction: float,
+    seed: int,
+) -> set[Path]:
+    """Those of undrawn files, class by class, that are for testing, whole objects: all readable.
+
+    What was drawn before stays, but where only files that cannot be read, or twins of files of the other split, were on
+    one side: that class is drawn anew.
+    """
+    settings = f"-{seed}-{fraction:g}"
+    known = read_note(root, "split", settings)
+    before, test = dict(known), set[Path]()
+    for found in files.values():
+        objects = objects_of([file for file in found if file in readable], contents)
+        names = [[name_in(file, root) for file in one] for one in objects]
+        in_test = _drawn(names, before, fraction, seed)
+        sides = {known[name] for file in found if (name := name_in(file, root)) in known}
+        if sides <= set(in_test):
+            known = {name: its for one, its in zip(names, in_test, strict=True) for name in one} | known
+        else:
+            in_test = _drawn(names, {}, fraction, seed)
+        test |= {file for one, its in zip(objects, in_test, strict=True) if its for file in one}
+    if known != before:  # if it cannot be written, the same files give the same choice
+        write_note(known, root, "split", settings)
+    return test
+
+
+def _drawn(objects: Sequence[Sequence[str]], known: Mapping[str, bool], fraction: float, seed: int) -> list[bool]:
+    """Whether each object (names of files) is for testing: as known, and of new ones enough chosen at random."""
+    before = [[known[name] for name in names if name in known] for names in objects]
+    in_test = [bool(sides) and all(sides) for sides in before]
+    wanted = round(len(objects) * fraction)
+    if fraction and len(objects) > 1:
+        wanted = max(1, min(wanted, len(objects) - 1))
+    new = [i for i, sides in enumerate(before) if not sides]
+    shortest = [min(names, key=lambda name: (len(name), name)) for names in objects]  # a copy's name is longer
+    new.sort(key=lambda i: hashlib.sha256(f"{seed}/{shortest[i]}".encode()).digest())
+    for i in new[: max(wanted - sum(in_test), 0)]:
+        in_test[i] = True
+    return in_test
+
+
+def whole_objects(held_out: Tensor, groups: Tensor, files: Sequence[Path], root: Path) -> Tensor:
+    """A validation split (S,) bool with each object on the side of its first cloud; as it is where none has twins.
+
+    Args:
+        groups: (S,) of which none may be for validation as a whole: it would then be for training. Files of one name
+            are of one object within a group.
+        files: of the clouds, S.
+    """
+    different = list(dict.fromkeys(files))
+    contents, of_group = contents_of(different, root), dict(zip(files, groups.tolist(), strict=True))
+    first = {file: one[0] for one in objects_of(different, contents, of_group) for file in one}
+    if len(set(first.values())) == len(different):
+        return held_out
+    side = dict(zip(reversed(files), reversed(held_out.tolist()), strict=True))
+    joined = torch.tensor([side[first[file]] for file in files])
+    for group in groups.unique():
+        its = groups == group
+        joined[its] = joined[its] & ~joined[its].all()
+    return joined
+
+
+def objects_of(
+    files: Sequence[Path], contents: Mapping[Path, str], groups: Mapping[Path, int] = NO_GROUPS
+) -> list[list[Path]]:
+    """The files of each object: of the same content, or of one name but for its ending, the mark of a copy, and what
+    `predict` adds.
+
+    A name counts within a group of files: chair/1.off and table/1.off are two objects.
+    """
+    leaders: dict[object, object] = {}
+
+    def leader(of: object) -> object:
+        while (above := leaders.setdefault(of, of)) != of:
+            of = above
+        return of
+
+    for file in files:
+        stem = Path(LABELLED.sub("", file.name)).stem.casefold()
+        for shared in ((COPY.sub("", stem) or stem, groups.get(file)), ("content", contents.get(file, file))):
+            leaders[leader(shared)] = leader(file)
+    objects: dict[object, list[Path]] = {}
+    for file in files:
+        objects.setdefault(leader(file), []).append(file)
+    return list(objects.values())
+
+
+def twins_in(
+    root: Path, places: Mapping[Path, tuple[str, str]], readable: Collection[Path], contents: Mapping[Path, str]
+) -> list[str]:
+    """A line each for testing and validation, if files of it have the content of files of another split."""
+    lines = []
+    for split, others in (("test", ("train", "val")), ("val", ("train",))):
+        first = {contents.get(file, file): file for file, (_, its) in reversed([*places.items()]) if its in others}
+        of_split = [file for file, (_, its) in places.items() if its == split and contents.get(file) in first]
+        pairs = [(file, first[contents[file]]) for file in of_split]
+        if pairs := [pair for pair in pairs if not set(pair).isdisjoint(readable)]:
+            one, other = (printable(name_in(file, root)) for file in pairs[0])
+            what = {"test": "testing", "val": "validation"}[split]
+            both = f"files for {what} with the same content as files for training: {len(pairs):,}"
+            lines.append(f"{both}, such as {one} and {other}; remove one of each")
+    return lines
+
+
+def name_in(file: Path, root: Path) -> str:
+    return os.fsencode(file.relative_to(root)).decode(errors="backslashreplace")

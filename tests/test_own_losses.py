@@ -1,0 +1,155 @@
+"""What of one's own labelled files is lost, changed, moved or unlike what was taught is said, or refused."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from pointnet import label_points, load_model, predict
+from pointnet.datasets import LabelledPoints
+from pointnet.datasets.own_parts import PartFolder
+from pointnet.datasets.own_scenes import SceneFolder
+from pointnet.points.read import read_cloud
+from pointnet.training import TrainConfig, fit
+from pointnet.training.small_sets import lines_on_data, lines_on_result
+from tests.helpers import halves, quiet, small, tiny, two_shapes
+from tests.own_points import make_object, make_yard, save, write_objects, write_yards
+
+
+def test_every_label_its_name_and_its_number_count_in_the_fingerprint():
+    stored = torch.zeros(2, 4, 6)
+    stored[:, 3] = torch.arange(6) % 2
+    other = stored.clone()
+    other[1, 3, 5] = 0
+    prints = [
+        LabelledPoints(points, torch.tensor([0, 0]), ["a"], names).fingerprint()
+        for points, names in ((stored, "xy"), (stored, "xy"), (other, "xy"), (stored, "yx"))
+    ]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+    numbered = LabelledPoints(stored, torch.tensor([0, 0]), ["a"], "xy")
+    numbered.label_numbers = (2, 7)
+    assert numbered.fingerprint() not in prints
+    assert numbered.subset(torch.tensor([1])).fingerprint() != numbered.subset(torch.tensor([0, 1])).fingerprint()
+
+
+def test_a_run_does_not_go_on_with_other_labels(tmp_path):
+    config, data = small(tmp_path, "part", epochs=1), halves("part")
+    fit(config, data, log=quiet)
+    changed = copy.copy(data)
+    changed._stored = data._stored.clone()
+    changed._stored[3, -1, 7] = 1 - changed._stored[3, -1, 7]
+    with pytest.raises(ValueError, match="the run had data .*, got .*; it cannot go on with that"):
+        fit(config, changed, log=quiet, resume=True)
+
+
+def test_intensity_unlike_what_a_network_was_taught_is_said(tmp_path):
+    root = write_yards(tmp_path, size=3000)
+    assert not [note for note in SceneFolder(root, features="intensity").notes if "training" in note]
+    taught = SceneFolder(root, features="intensity", intensity=(0.1, 0.9)).notes
+    (line,) = [note for note in taught if "training" in note]
+    assert line.startswith("intensity is 100 to 899, and was 0.1 to 0.9 in training: yard_0.txt, ")
+    near = SceneFolder(root, features="intensity", intensity=(50, 700)).notes
+    assert not [note for note in near if "training" in note]
+
+
+def test_points_in_blocks_of_too_few_are_counted_and_a_label_that_is_only_there_is_named(tmp_path):
+    for i in range(4):
+        yard, lamps = make_yard(i, 6000), make_yard(i, 600)
+        lamps[:, :3] = (1010, -500, 30) + np.random.default_rng(i).random((600, 3)) * (40, 40, 3)
+        lamps[:, 4] = 5
+        save(tmp_path / f"{i}.txt", np.vstack([yard, lamps]))
+    (tmp_path / "classes.txt").write_text("2 floor\n6 wall\n11 pole\n5 lamp\n")
+    data = SceneFolder(tmp_path, block=2.0)
+    note = next(note for notes in data.file_notes.values() for note in notes if "blocks" in note)
+    assert note.endswith("% of its points are in blocks of 2 with fewer than 100 points, and left out")
+    assert 5 < float(note.partition("%")[0]) < 9.5
+    assert "labels that are named, and drawn from no file: lamp" in data.notes
+
+
+def test_a_data_set_that_is_copied_keeps_its_draw(tmp_path):
+    root = write_yards(tmp_path / "a", 6, size=3000)
+    tested = SceneFolder(root, "test").files
+    shutil.copytree(root, tmp_path / "b")
+    for i in range(6, 12):
+        save(tmp_path / "b" / f"yard_{i}.txt", make_yard(i, 3000))
+    again = {file.name for file in SceneFolder(tmp_path / "b", "test").files}
+    assert {file.name for file in tested} < again
+    assert not again & {file.name for file in SceneFolder(root, "train").files}
+
+
+def test_labels_that_predict_wrote_beside_its_files_are_said_and_on_their_side(tmp_path):
+    root = write_yards(tmp_path, 4, size=3000)
+    for i in range(4):
+        save(root / f"yard_{i}.txt.scene.ply", make_yard(i, 3000), "x y z intensity label")
+    train, test = (SceneFolder(root, split) for split in ("train", "test"))
+    said = "files with labels that predict wrote: 4, such as yard_0.txt.scene.ply; move them out unless they are meant"
+    assert said in train.notes
+    trained, tested = ({file.name.removesuffix(".scene.ply") for file in data.files} for data in (train, test))
+    assert not trained & tested
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("channel_names", [("x", "y", "z"), ("x", "z", "y")]),
+        ("scale", ["unit sphere", "as given"]),
+        ("block", [1, 2.0]),
+    ],
+)
+def test_what_is_tested_is_of_the_kind_that_was_trained_on(tmp_path, name, values):
+    train, test = two_shapes(), two_shapes(seed=1)
+    for data, value in zip((train, test), values, strict=True):
+        setattr(data, name, value)
+    with pytest.raises(ValueError, match=f"test must have the {name} of train, .*, got "):
+        fit(tiny(tmp_path), train, test, log=quiet)
+
+
+def test_columns_of_training_are_for_tables_alone(tmp_path):
+    for i in range(6):
+        save(tmp_path / "set" / "pin" / f"{i}.txt", make_object("pin", i, 400))
+    data = PartFolder(tmp_path / "set", num_points=64, columns="x,y,z,label")
+    fit(
+        small(tmp_path / "run", "part", dataset="parts", num_points=64, columns="x,y,z,label", epochs=1),
+        data,
+        log=quiet,
+    )
+    model = load_model(tmp_path / "run")
+    rows = make_object("pin", 9, 400)
+    text, ply = save(tmp_path / "a.txt", rows), save(tmp_path / "a.ply", rows, "x y z label")
+    found = [label_points(path, model, "pin") for path in (text, ply)]
+    np.testing.assert_allclose(found[0].points, found[1].points, atol=1e-5)
+    found[1].write_ply(tmp_path / "b.ply")
+    assert np.array_equal(label_points(tmp_path / "b.ply", model, "pin").labels, found[1].labels)
+
+
+def test_labels_of_a_file_with_y_up_are_read_back_with_y_up(tmp_path):
+    root = write_objects(tmp_path / "set", count=4)
+    fit(small(tmp_path / "run", "part", dataset="parts", epochs=1), PartFolder(root, num_points=32), log=quiet)
+    model, path = load_model(tmp_path / "run"), save(tmp_path / "a.txt", make_object("pin", 9, 400))
+    for up in ("z", "y"):
+        found = label_points(path, model, "pin", up=up)
+        found.write_ply(tmp_path / f"{up}.ply")
+        assert np.array_equal(read_cloud(tmp_path / f"{up}.ply").points, read_cloud(path, up=up).points)
+        assert np.array_equal(label_points(tmp_path / f"{up}.ply", model, "pin").labels, found.labels)
+
+
+def test_one_object_to_validate_on_is_no_reason_to_speak_of_guessing(tmp_path):
+    data, config = halves("part"), TrainConfig(task="part", out=str(tmp_path))
+    one = data.subset(torch.tensor([0]))
+    for accuracy, lines in ((0.98, 0), (0.3, 1)):
+        assert len(lines_on_result(config, one, {"train_accuracy": 0.97}, {"val_point_accuracy": accuracy})) == lines
+    none = data.subset(torch.tensor([], dtype=torch.int64))
+    kept = "no cloud to validate on: the last epoch is kept. See --val_fraction 0.3"
+    assert kept in lines_on_data(config, data, none)
+    assert kept not in lines_on_data(TrainConfig(task="part", val_fraction=0, out=str(tmp_path)), data, none)
+
+
+def test_coordinates_that_float32_rounds_far_away_are_said():
+    rows = np.random.default_rng(0).random((500, 3)) * 30
+    far = np.array([500_000, 5_400_000, 100]) + rows
+    for points, said in ((rows, False), (far, False), (rows.astype(np.float32), False), (far.astype(np.float32), True)):
+        notes = predict(points, "pointnet_shapes").notes
+        assert ("coordinates are in steps of 0.64: float32 holds no more so far from the origin" in notes) == said
