@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pointnet import __main__ as command_line
 from pointnet import label_points, load_model, predict
 from pointnet.datasets import LabelledPoints
 from pointnet.datasets.own_parts import PartFolder
@@ -78,6 +79,24 @@ def test_a_data_set_that_is_copied_keeps_its_draw(tmp_path):
     again = {file.name for file in SceneFolder(tmp_path / "b", "test").files}
     assert {file.name for file in tested} < again
     assert not again & {file.name for file in SceneFolder(root, "train").files}
+
+
+def test_evaluate_says_which_files_the_network_was_trained_on(tmp_path, capsys):
+    root, run = write_yards(tmp_path / "a", 5, size=3000), tmp_path / "run"
+    config = small(run, "scene", dataset="scenes", root=str(root), num_points=64, epochs=1)
+    fit(config, SceneFolder(root, num_points=64), log=quiet)
+    tested = SceneFolder(root, "test", num_points=64).files
+    words = ["evaluate", str(run), "--device", "cpu"]
+    assert command_line.main(words) == 0
+    assert "trained on" not in capsys.readouterr().err
+    shutil.copytree(root, tmp_path / "b", ignore=shutil.ignore_patterns(".cache", *(file.name for file in tested)))
+    (tmp_path / "b" / "yard_9.txt").write_bytes(tested[0].read_bytes())
+    assert command_line.main([*words, "--root", str(tmp_path / "b")]) == 0
+    seen = [name for name in capsys.readouterr().err.splitlines() if "trained on" in name]
+    again = {file.name for file in SceneFolder(tmp_path / "b", "test", num_points=64).files} - {"yard_9.txt"}
+    assert len(seen) == bool(again)
+    assert all(line.startswith(f"files that the network was trained on: {len(again)}, such as yard_") for line in seen)
+    assert again, "the draw left nothing that was trained on; choose other names"
 
 
 def test_labels_that_predict_wrote_beside_its_files_are_said_and_on_their_side(tmp_path):

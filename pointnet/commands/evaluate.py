@@ -21,7 +21,7 @@ from pointnet.files import strict_json
 from pointnet.inference.judge import Judge, Trust
 from pointnet.models import PointNetClassifier, PointNetModel, load_model
 from pointnet.names import printable, say
-from pointnet.training.run_folder import CONFIG, read_config
+from pointnet.training.run_folder import CONFIG, read_config, trained_on
 
 WIDTH = 79  # of the table
 
@@ -52,7 +52,9 @@ def run(flags: Namespace) -> int:
             say(f"files are taken with {data.up} up, as in training; --up names another axis")
     with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
-    for line in [*left_out(data), *of_each_kind(contract.notes_on_files(data))]:
+    seen = trained_on(flags.run, data) if flags.split == "test" else []
+    known = f"files that the network was trained on: {len(seen):,}, such as " + printable("".join(seen[:1]))
+    for line in [*[known] * bool(seen), *left_out(data), *of_each_kind(contract.notes_on_files(data))]:
         say(line, sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)

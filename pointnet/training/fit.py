@@ -27,7 +27,17 @@ from .claim import claimed
 from .data import check_data, check_trainable, training_parts
 from .network import OF_NETWORK, Loss, Own
 from .run import Run
-from .run_folder import CHECKPOINT, CONFIG, Result, check_epochs, check_free, read_config, write_config, write_result
+from .run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    Result,
+    check_epochs,
+    check_free,
+    read_config,
+    write_config,
+    write_files,
+    write_result,
+)
 from .settings import TrainConfig
 from .small_sets import lines_on_data, lines_on_result
 from .stopping import Stopped, signals_deferred
@@ -84,6 +94,9 @@ def fit(
     run, val = open_run(config, train, resume, world, Own(model, loss))
     with claimed(config.out, world):
         begin(run, resume)
+        with world.together():
+            if world.writes and not resume:
+                write_files(config.out, train)
         for line in first_lines(run, val, test, resume):
             log(line)
         with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from pointnet.datasets import LabelledClouds
+from pointnet.datasets.cache import contents_of
 from pointnet.evaluation.tasks import titles_of
 from pointnet.files import AnyPath, read_file, strict_json, write_atomically
 from pointnet.models.weights import WEIGHTS_FILE
@@ -24,6 +26,7 @@ METRICS = "metrics.jsonl"  # one line per epoch
 CHECKPOINT = "checkpoint.pt"  # all that --resume needs
 RESULT = "result.json"  # how good the chosen epoch is
 CURVES = "curves.svg"  # the metrics, drawn
+FILES = "files.json"  # those of one's own that it was trained on, each with the sha256 of its content
 
 # Settings that were removed, as old files have them whose runs would compute the same today.
 REMOVED = {"mix": ("none",), "mix_share": (0.5,), "mix_beta": (1.0,), "cuda_graph": (False, True)}
@@ -90,6 +93,25 @@ def read_settings(path: AnyPath) -> tuple[TrainConfig, list[int]]:
         return with_values(TrainConfig(), kept), seeds
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(" ".join(f"{path}: {error}".split())) from error
+
+
+def write_files(out: AnyPath, data: LabelledClouds) -> None:
+    """Writes which files a run is trained on, by their names in the set, where that is one of one's own files."""
+    if root := getattr(data, "root", None):
+        contents = contents_of(list(dict.fromkeys(data.files)), root)
+        named = {file.relative_to(root).as_posix(): content for file, content in contents.items()}
+        write_atomically(Path(out) / FILES, (strict_json(named, indent=1) + "\n").encode())
+
+
+def trained_on(out: AnyPath, data: LabelledClouds) -> list[str]:
+    """The files of a set whose content the run was trained on, by name; none where its folder does not say."""
+    try:
+        known = set(json.loads((Path(out) / FILES).read_text(encoding="utf-8")).values())
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return []
+    root = getattr(data, "root", None)
+    contents = contents_of(list(dict.fromkeys(data.files)), root) if root else {}
+    return [file.name for file, content in contents.items() if content in known]
 
 
 def write_metrics(out: AnyPath, lines: Iterable[Line]) -> None:
