@@ -15,7 +15,7 @@ from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.points.read import read_cloud
 from pointnet.training import TrainConfig, fit
 from pointnet.training.small_sets import lines_on_data, lines_on_result
-from tests.helpers import halves, quiet, small, tiny, two_shapes
+from tests.helpers import error_of, halves, quiet, small, tiny, two_shapes
 from tests.own_points import make_object, make_yard, save, write_objects, write_yards
 
 
@@ -97,6 +97,9 @@ def test_evaluate_says_which_files_the_network_was_trained_on(tmp_path, capsys):
     assert len(seen) == bool(again)
     assert all(line.startswith(f"files that the network was trained on: {len(again)}, such as yard_") for line in seen)
     assert again, "the draw left nothing that was trained on; choose other names"
+    (tmp_path / "b" / "classes.txt").unlink()
+    message = error_of(capsys, command_line.main, [*words, "--root", str(tmp_path / "b")])
+    assert "classes.txt (of parts, parts.txt) in its folder names labels, also those of no point" in message
 
 
 def test_labels_that_predict_wrote_beside_its_files_are_said_and_on_their_side(tmp_path):
