@@ -83,7 +83,7 @@ def from_another(path: Path, choice: random.Random, _: Path) -> None:
     for file in others:
         file.write_bytes(bytes([choice.randrange(256)]))
     read_numbered(others)
-    kind = "contents-*" if "contents" in path.name else "?" * 16
+    kind = "contents" if "contents" in path.name else "?" * 16
     (other,) = (others[0].parent / ".cache").glob(f"{kind}{path.suffix}")
     shutil.copy(other, path)
 
@@ -109,7 +109,7 @@ def caches(count: int, folder: Path) -> Trials:
     files = numbered_files(folder / "set")
     wanted = read_numbered(files)
     for _ in range(count):
-        pattern = choice.choice(["?" * 16 + ".npy", "?" * 16 + ".json", "contents-*.json"])
+        pattern = choice.choice(["?" * 16 + ".npy", "?" * 16 + ".json", "contents.json"])
         (path,) = (folder / "set" / ".cache").glob(pattern)
         poison = choice.choice(list(POISONS))
         POISONS[poison](path, choice, ran)
