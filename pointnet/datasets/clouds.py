@@ -244,8 +244,8 @@ class LabelledPoints(LabelledClouds):
         digest = hashlib.sha256(super().fingerprint().encode())
         digest.update("\n".join([*self.part_names, *map(str, self.label_numbers)]).encode())
         for rows in torch.arange(len(self)).split(256):
-            stored = self._stored[rows if self._rows is None else self._rows[rows]]
-            digest.update(stored[:, -1].contiguous().numpy().tobytes())
+            labels = self._stored[rows if self._rows is None else self._rows[rows], -1]  # no other channel is read
+            digest.update(labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @property
