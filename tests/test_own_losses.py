@@ -118,7 +118,6 @@ def test_labels_that_predict_wrote_beside_its_files_are_said_and_on_their_side(t
     [
         ("channel_names", [("x", "y", "z"), ("x", "z", "y")]),
         ("scale", ["unit sphere", "as given"]),
-        ("block", [1, 2.0]),
     ],
 )
 def test_what_is_tested_is_of_the_kind_that_was_trained_on(tmp_path, name, values):

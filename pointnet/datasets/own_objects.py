@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pointnet.names import printable
+from pointnet.points.read import SUFFIXES
 
 from .cache import contents_of
 from .notes import read_note, write_note
@@ -106,7 +107,9 @@ def objects_of(
         return of
 
     for file in files:
-        stem = Path(LABELLED.sub("", file.name)).stem.casefold()
+        made = Path(LABELLED.sub("", file.name))
+        is_file = made.name == file.name or made.suffix.lower() in SUFFIXES
+        stem = (made.stem if is_file else made.name).casefold()
         for shared in ((COPY.sub("", stem) or stem, groups.get(file)), ("content", contents.get(file, file))):
             leaders[leader(shared)] = leader(file)
     objects: dict[object, list[Path]] = {}

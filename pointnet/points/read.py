@@ -274,7 +274,7 @@ def passed_over(root: Path, depth: int = 1) -> list[str]:
         total = suffixes.total()
         lines.append(f"{total:,} file{'s' * (total > 1)} passed over for the suffix: {', '.join(kinds)}{more}")
     shut = (file for file in files if os.path.isdir(file) or not os.path.exists(file))
-    if closed := sorted(file for file in shut if file.suffix.lower() in ("", *SUFFIXES)):
+    if closed := sorted(file for file in shut if os.path.isdir(file) or file.suffix.lower() in ("", *SUFFIXES)):
         what = "link or folder" if len(closed) == 1 else "links or folders"
         first = printable(closed[0].relative_to(root).as_posix())
         lines.append(f"{len(closed):,} {what} that cannot be opened, such as {first}")

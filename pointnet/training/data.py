@@ -30,9 +30,9 @@ def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds 
         if ours != others:
             what = "channels" if ours[:2] == others[:2] else "classes"
             raise ValueError(f"test must have the {what} of train, in their order")
-        for name in ("channel_names", "scale", "intensity", "block"):  # what arrays do not say is None
+        for name in ("channel_names", "scale", "intensity"):  # what arrays do not say is None
             own, other = getattr(train, name), getattr(test, name)
-            if own != other and None not in (own, other):
+            if None not in (own, other) and (own != other if isinstance(own, str) else tuple(own) != tuple(other)):
                 raise ValueError(f"test must have the {name} of train, {own}, got {other}")
 
 

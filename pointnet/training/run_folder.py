@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from pointnet.datasets import LabelledClouds
+from pointnet.datasets import LabelledClouds, MeshFolder
 from pointnet.datasets.cache import contents_of
+from pointnet.datasets.own_labels import OwnPoints
 from pointnet.evaluation.tasks import titles_of
 from pointnet.files import AnyPath, read_file, strict_json, write_atomically
 from pointnet.models.weights import WEIGHTS_FILE
@@ -97,7 +98,8 @@ def read_settings(path: AnyPath) -> tuple[TrainConfig, list[int]]:
 
 def write_files(out: AnyPath, data: LabelledClouds) -> None:
     """Writes which files a run is trained on, by their names in the set, where that is one of one's own files."""
-    if root := getattr(data, "root", None):
+    if isinstance(data, MeshFolder | OwnPoints):
+        root = data.root
         contents = contents_of(list(dict.fromkeys(data.files)), root)
         named = {file.relative_to(root).as_posix(): content for file, content in contents.items()}
         write_atomically(Path(out) / FILES, (strict_json(named, indent=1) + "\n").encode())
@@ -109,7 +111,7 @@ def trained_on(out: AnyPath, data: LabelledClouds) -> list[str]:
         known = set(json.loads((Path(out) / FILES).read_text(encoding="utf-8")).values())
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return []
-    root = getattr(data, "root", None)
+    root = data.root if isinstance(data, MeshFolder | OwnPoints) else None
     contents = contents_of(list(dict.fromkeys(data.files)), root) if root else {}
     return [file.name for file, content in contents.items() if content in known]
 

@@ -43,6 +43,7 @@ THREE_PATTERNS = {
     "normals": (f"{NORMAL}([xyz])", "([xyz])normals?", "([ijk])"),
     "colors": (f"{TINT}(r|g|b|red|green|blue)(?:f|float|channel|value|u?int|byte)?",),
 }
+COORDINATE = re.compile("\u5750\u6807|\u5ea7\u6a19|\u043a\u043e\u043e\u0440\u0434|\uc88c\ud45c")  # coordinate
 WHICH = {"x": 0, "y": 1, "z": 2, "r": 0, "g": 1, "b": 2, "red": 0, "green": 1, "blue": 2}
 WHICH |= {"i": 0, "j": 1, "k": 2, "easting": 0, "northing": 1, "elevation": 2, "height": 2, "altitude": 2}
 NUMBERED = {"points": f"{AROUND}{POINT}{AROUND}", "normals": NORMAL, "colors": f"{TINT}{COLOR}"}  # then 0, 1, 2
@@ -237,34 +238,35 @@ def _is_never_missed(name: str) -> bool:
 
 class Spelled(NamedTuple):
     """A name's ASCII letters in lower case, and the digit that it ends with, unless it ends a longer
-    number; whether there is nothing else in it but marks of ASCII, unlike \u03c3x, the spread of x."""
+    number; and what is not ASCII in it, as in \u03c3x, the spread of x."""
 
     letters: str
     digit: str
-    is_plain: bool
+    foreign: str  # what is not ASCII
 
 
 def _spelled(name: str) -> Spelled:
     text = UNIT.sub("", name[:LONGEST_NAME].lower())
     digit = re.search(r"(?<!\d)\d(?=\W*$)", text)
-    return Spelled(re.sub(r"[^a-z]", "", text), digit[0] if digit else "", text.isascii())
+    return Spelled(re.sub(r"[^a-z]", "", text), digit[0] if digit else "", re.sub(r"[\x00-\x7f]", "", text))
 
 
 def _three(spelled: Sequence[Spelled], what: str) -> tuple[int, ...] | None:
     """The places of three columns whose names differ in nothing but the axis; plain names, and of them x, y and z
     themselves, come first."""
     groups: dict[tuple[str, ...], dict[int, int]] = {}
-    for place, (letters, digit, is_plain) in enumerate(spelled):
-        others = ("others",) * (not is_plain)
-        for i, pattern in enumerate(THREE_PATTERNS[what]):
-            if match := re.fullmatch(pattern, letters):
-                stem = (letters[: match.start(1)], letters[match.end(1) :], *others, *("other",) * i)
-                groups.setdefault(stem, {}).setdefault(WHICH[match[1]], place)
-                break
-        else:
-            if digit and re.fullmatch(NUMBERED[what], letters):
-                groups.setdefault((letters, *others), {}).setdefault(int(digit), place)
-    ranked = sorted(groups.items(), key=lambda pair: ("others" in pair[0], pair[0] != ("", ""), pair[0].count("other")))
+    for place, (letters, digit, foreign) in enumerate(spelled):
+        # Those in two alphabets go together by what is foreign in them, or else whatever that is.
+        for others in (("others", foreign), ("others",)) if foreign else ((),):
+            for i, pattern in enumerate(THREE_PATTERNS[what]):
+                if match := re.fullmatch(pattern, letters):
+                    stem = (letters[: match.start(1)], letters[match.end(1) :], *others, *("other",) * i)
+                    groups.setdefault(stem, {}).setdefault(WHICH[match[1]], place)
+                    break
+            else:
+                if digit and re.fullmatch(NUMBERED[what], letters):
+                    groups.setdefault((letters, *others), {}).setdefault(int(digit), place)
+    ranked = sorted(groups.items(), key=lambda pair: (_rank(pair[0]), pair[0] != ("", ""), pair[0].count("other")))
     for _, group in ranked:
         for wanted in ((0, 1, 2), (1, 2, 3)):
             if group.keys() >= set(wanted):
@@ -272,10 +274,15 @@ def _three(spelled: Sequence[Spelled], what: str) -> tuple[int, ...] | None:
     return None
 
 
+def _rank(stem: tuple[str, ...]) -> int:
+    """Plain names first, then those that say coordinate, then others."""
+    return 0 if "others" not in stem else 1 if COORDINATE.search("".join(stem)) else 2 + (stem[-1] == "others")
+
+
 def _single(spelled: Sequence[Spelled], patterns: Iterable[str]) -> tuple[int, ...]:
     """The places of the columns whose names fit, the first of each name, in the order of the patterns; plain names
     come first."""
-    ranked = sorted(enumerate(spelled), key=lambda pair: not pair[1].is_plain)
+    ranked = sorted(enumerate(spelled), key=lambda pair: bool(pair[1].foreign))
     there = first_of_each((each.letters, place) for place, each in ranked)
     if {"i", "j", "k"} <= there.keys():
         del there["i"]  # a normal, no intensity
