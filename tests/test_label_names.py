@@ -19,6 +19,8 @@ from pointnet.datasets.own_labels import Labels
         ),
         ("3-seater\n2-seater\n", {0: "3-seater", 1: "2-seater"}),
         ("room 1\nroom 2\n", {0: "room 1", 1: "room 2"}),
+        ("3 <2m\n4 >2m vegetation\n5=wall\n", {3: "<2m", 4: ">2m vegetation", 5: "wall"}),
+        ("bolt (8)\nnut (8)\n", {0: "bolt (8)", 1: "nut (8)"}),
         ("Boeing 747\nAirbus 320\n", {0: "Boeing 747", 1: "Airbus 320"}),
         ("0::ground\n1,,pole\n2 => car\n3 | roof\n", {0: "ground", 1: "pole", 2: "car", 3: "roof"}),
     ],

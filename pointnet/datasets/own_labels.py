@@ -30,7 +30,7 @@ NO_LABEL = re.compile(
     r"un-?(?:labell?ed|annotated|classified|assigned|known|defined)|ignored?|void|none|nothing|invalid", re.I
 )
 # A line of names, "0 ground", "0: ground" or "0 - ground"; one with its number behind, perhaps after a mark.
-NUMBERED = re.compile(r"(-?\d+)\.?[\s,;:=|>)]+(?:[-\u2013\u2014]+>?\s+)?(\S.*)")
+NUMBERED = re.compile(r"(-?\d+)\.?(?:\s*=\s*(?!>)|[\s,;:|)]+)(?:[-=\u2013\u2014]+>?\s+)?(\S.*)")
 BEHIND = re.compile(r"(\S.*?)(?:\s*([,;:=|(\[])\s*|\s+[-\u2013\u2014]\s+|\s+)(\d+)\s*[)\]]?")
 SHOWN = 5  # labels in a line
 MOST_LABELS = 256  # different ones in a set that has no names for them
@@ -41,7 +41,7 @@ def _numbered_behind(lines: Sequence[str]) -> str:
     found = {line: match for line in lines if (match := BEHIND.fullmatch(line))}
     numbers = {int(match[3]) for match in found.values()}
     counted = numbers in (set(range(len(found))), set(range(1, len(found) + 1)))
-    are_names = len({match[1] for match in found.values()}) == len(found) > max(1, len(lines) / 2)
+    are_names = len({match[1] for match in found.values()}) == len(numbers) == len(found) > max(1, len(lines) / 2)
     return next(iter(found)) if are_names and (counted or all(match[2] for match in found.values())) else ""
 
 

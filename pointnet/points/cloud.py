@@ -57,10 +57,11 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     contents = _without_loose(_finite_mesh(contents)) if is_mesh else contents
     whole: Any = contents.vertices
     valid, zeros = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
-    contents = contents.noted(*_coarse(whole, valid))
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
         valid, notes = _valid_rows(whole, valid, 0 if drawing.any_zeros else zeros)
-        contents = _without_zero_normals(contents._replace(notes=(*contents.notes, *notes)))
+        contents = _without_zero_normals(contents.noted(*notes))
+    contents = contents.noted(*_coarse(whole, valid))
+    if not is_mesh:
         if drawing.mapped and isinstance(whole, Rows):
             return _mapped(contents, np.flatnonzero(~valid))
         rows = drawn_rows(valid, drawing.num_points, drawing.generator, drawing.repeat)

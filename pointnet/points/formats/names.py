@@ -229,7 +229,7 @@ def are_units(cells: Sequence[str], names: Sequence[str]) -> bool:
     if not axes or not all(UNITS_ALONE.fullmatch(cells[i].lower()) for i in axes):
         return False
     check_units(f"{names[i]} {cells[i]}" for i in axes)
-    return True
+    return any(re.search("[a-z]", cells[i].lower()) for i in axes)
 
 
 def _is_never_missed(name: str) -> bool:
