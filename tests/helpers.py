@@ -78,6 +78,11 @@ def error_of(capsys, call, *arguments) -> str:
     return lines[0]
 
 
+def assert_near(got: Tensor, wanted: Tensor, share: float = 1e-5) -> None:
+    """Equal to a share of the largest value, or of one where all are smaller: what the order of a sum may change."""
+    torch.testing.assert_close(got, wanted, rtol=0, atol=share * max(1, float(wanted.detach().abs().max())))
+
+
 def trained_looking(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
     """In eval mode, with T-Nets that turn and norms of both signs: a fresh network is too well-behaved to test."""
     for module in model.modules():

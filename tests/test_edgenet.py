@@ -15,7 +15,7 @@ from pointnet.models.edgenet import CENTRES, EdgeMax, Structure, structure_of
 from pointnet.ops.neighbours import gather
 from pointnet.training import fit
 from pointnet.training.recipes import RECIPES
-from tests.helpers import Largest, count_multiply_adds, described, quiet, tiny, trained_looking, two_shapes
+from tests.helpers import Largest, assert_near, count_multiply_adds, described, quiet, tiny, trained_looking, two_shapes
 
 
 def small(**arguments) -> EdgeNetClassifier:
@@ -83,7 +83,7 @@ def test_an_edge_max_is_what_it_says_of_all_pairs(some, residual, channels, trai
         inputs = [points, *([features] if channels else []), *each.parameters()]
         found.append([y.detach(), *torch.autograd.grad(y.square().sum(), inputs), *each.buffers()])
     for got, wanted in zip(*found, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10 * max(1, float(wanted.abs().max())))
+        assert_near(got, wanted, 1e-10)
 
 
 @pytest.mark.parametrize("points", [1, 20, 600])

@@ -20,7 +20,7 @@ from pointnet.inference.export import SIZES, SUFFIXES, export_model
 from pointnet.inference.label import label_points
 from pointnet.models import load_model, weights
 from tests.exported import metadata_of, need, runner, shares_by_hand, taught
-from tests.helpers import CLASSES, ROOT, SMALL, described, error_of, make_room
+from tests.helpers import CLASSES, ROOT, SMALL, assert_near, described, error_of, make_room
 
 FORMATS = ("onnx", "torch")
 
@@ -63,7 +63,7 @@ def test_the_file_gives_the_models_logits_at_every_size(exported, model):
     for clouds, points in (*SIZES, (2, 1), (3, 16), (5, 257)):
         x = torch.randn(clouds, 3, points)
         wanted = model(x)
-        torch.testing.assert_close(run(x), wanted, rtol=0, atol=1e-4 * max(1, wanted.abs().max()))
+        assert_near(run(x), wanted, 1e-4)
 
 
 def test_the_file_holds_its_classes_and_its_contract_and_no_folder_of_the_machine(exported, model):

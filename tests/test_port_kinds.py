@@ -16,7 +16,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.inference.scenes import label_scene
 from pointnet.models import PointNetEmbedder, PointNetPartSegmenter, PointNetSegmenter
 from pointnet.models.ports import load_port
-from tests.helpers import ROOT, SAMPLES, error_of
+from tests.helpers import ROOT, SAMPLES, assert_near, error_of
 from tests.ports import FiveLayers, Learning3d, OfDGCNN, PortClassifier, PortDense, PortEncoder, PortParts, trained
 
 PARTS = {"desk": ("top", "leg", "drawer"), "jar": ("lid", "body")}
@@ -48,7 +48,7 @@ def assert_labels_the_same(model, port, x, *inputs, theirs=None):
     category = [one.argmax(2).squeeze(1) for one in inputs]
     for network in (model, model.fold()):
         ours = network(x, *category).log_softmax(1).transpose(1, 2)
-        torch.testing.assert_close(ours, port(x if theirs is None else theirs, *inputs), rtol=0, atol=1e-5)
+        assert_near(ours, port(x if theirs is None else theirs, *inputs))
 
 
 def test_yanx27s_network_for_parts_becomes_ours(parts, tmp_path):
@@ -60,10 +60,10 @@ def test_yanx27s_network_for_parts_becomes_ours(parts, tmp_path):
     x = torch.randn(2, 6, 300)
     whole = model(x, category)
     chunks = torch.cat([*model.label_chunks(x, x.split(70, 2), category)], 2)
-    torch.testing.assert_close(chunks, whole, rtol=0, atol=1e-4)
+    assert_near(chunks, whole, 1e-4)
     padded = torch.cat([x, torch.full((2, 6, 9), torch.nan)], 2)
     logits = model(padded, category, lengths=torch.tensor([300, 300]))
-    torch.testing.assert_close(logits[:, :, :300], whole, rtol=0, atol=1e-4)
+    assert_near(logits[:, :, :300], whole, 1e-4)
     assert not logits[:, :, 300:].any()
     assert model.preprocessing["needs_category"]
     assert model.parts_of is None
@@ -108,7 +108,7 @@ def test_fxia22s_dense_classifier_is_one_of_parts_without_a_category(tmp_path, f
     theirs = x if up == "z" else x[:, [0, 2, 1]]
     assert_labels_the_same(model, port, x, theirs=theirs)
     with torch.no_grad():
-        torch.testing.assert_close(model(x, torch.tensor([0, -1])), model(x), rtol=0, atol=1e-5)
+        assert_near(model(x, torch.tensor([0, -1])), model(x))
     assert label_points(np.random.default_rng(0).random((30, 3)), model).labels.shape == (30,)
 
 
@@ -120,8 +120,8 @@ def test_classifiers_of_five_layers_with_other_names_become_ours(tmp_path, port)
     for count in (1, 2, 300):
         x = torch.randn(3, 3, count)
         with torch.no_grad():
-            torch.testing.assert_close(model(x), port(x), rtol=0, atol=1e-5)
-            torch.testing.assert_close(model.fold()(x), port(x), rtol=0, atol=1e-5)
+            assert_near(model(x), port(x))
+            assert_near(model.fold()(x), port(x))
 
 
 @pytest.mark.parametrize("network", [PortEncoder(3, True), PortEncoder(6, False), FiveLayers(), FiveLayers(False)])
@@ -131,7 +131,7 @@ def test_an_encoder_alone_becomes_one_that_gives_its_features(tmp_path, network,
     model = load_port(saved(port, tmp_path / "x.pth"))
     x = torch.randn(2, channels, 200)
     with torch.no_grad():
-        torch.testing.assert_close(model(x), port(x), rtol=0, atol=1e-5)
+        assert_near(model(x), port(x))
     assert type(model) is PointNetEmbedder
     assert command_line.main(["convert", str(tmp_path / "x.pth")]) == 0
     assert "an encoder alone, without classes" in capsys.readouterr().out
@@ -235,4 +235,4 @@ def test_t_nets_of_other_widths_are_taken_as_they_are(tmp_path):
     port = trained(port)
     model, x = load_port(saved(port, tmp_path / "x.pth")), torch.randn(2, 3, 50)
     with torch.no_grad():
-        torch.testing.assert_close(model(x).log_softmax(1), port(x), rtol=0, atol=1e-5)
+        assert_near(model(x).log_softmax(1), port(x))

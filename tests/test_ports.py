@@ -15,7 +15,7 @@ from pointnet import load_model
 from pointnet.datasets import ModelNet
 from pointnet.evaluation.contract import Contract
 from pointnet.models.ports import load_port
-from tests.helpers import SAMPLES, before_long, error_of
+from tests.helpers import SAMPLES, assert_near, before_long, error_of
 from tests.ports import PortClassifier, trained
 
 
@@ -37,7 +37,7 @@ def saved(port, tmp_path_factory):
 
 @torch.no_grad()
 def assert_same(model, port, x, theirs=None):
-    torch.testing.assert_close(model(x).log_softmax(1), port(x if theirs is None else theirs), rtol=0, atol=1e-5)
+    assert_near(model(x).log_softmax(1), port(x if theirs is None else theirs))
 
 
 @pytest.mark.parametrize("channels", [3, 6])
@@ -55,11 +55,11 @@ def test_a_ports_classifier_becomes_ours_and_computes_the_same(tmp_path, channel
     assert_same(model.fold(), port, x)
     with torch.no_grad():
         matrix = model(x, return_transforms=True)[1].input
-        torch.testing.assert_close(matrix, port.feat.stn(x), rtol=0, atol=1e-5)
+        assert_near(matrix, port.feat.stn(x))
         assert (matrix - matrix.transpose(1, 2)).abs().max() > 0.05, "a symmetric matrix hides its direction"
     # What is left of the difference is float32's: the same weights in float64 agree far better.
     model, port, x = model.double(), port.double(), x.double()
-    torch.testing.assert_close(model(x).log_softmax(1), port(x), rtol=0, atol=1e-6)
+    assert_near(model(x).log_softmax(1), port(x), 1e-6)
 
 
 @pytest.mark.parametrize("scalar", [np.float64, np.float32, np.int64])
