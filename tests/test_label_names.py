@@ -21,6 +21,7 @@ from pointnet.datasets.own_labels import Labels
         ("room 1\nroom 2\n", {0: "room 1", 1: "room 2"}),
         ("3 <2m\n4 >2m vegetation\n5=wall\n", {3: "<2m", 4: ">2m vegetation", 5: "wall"}),
         ("bolt (8)\nnut (8)\n", {0: "bolt (8)", 1: "nut (8)"}),
+        ("Track 1\nSiding 2\nPlatform\n", {0: "Track 1", 1: "Siding 2", 2: "Platform"}),
         ("Boeing 747\nAirbus 320\n", {0: "Boeing 747", 1: "Airbus 320"}),
         ("0::ground\n1,,pole\n2 => car\n3 | roof\n", {0: "ground", 1: "pole", 2: "car", 3: "roof"}),
     ],
@@ -42,7 +43,8 @@ def test_names_of_which_one_lacks_its_number_are_refused(tmp_path):
     "text",
     [
         *("ground 0\npole 1\n", "ground 2\npole 1\n", "ground: 0\npole: 9\n", "ground (2)\npole (5)\n"),
-        *("name,id\nground,0\npole,1\n", "ground | 3\npole | 4\n", "ground [7]\npole [8]\nother\n"),
+        *("name id\nground 0\npole 1\n", "name,id\nground,0\npole,1\n"),
+        *("ground | 3\npole | 4\n", "ground [7]\npole [8]\nother\n"),
     ],
 )
 def test_names_before_their_numbers_are_refused(tmp_path, text):

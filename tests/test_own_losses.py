@@ -74,8 +74,11 @@ def test_a_data_set_that_is_copied_keeps_its_draw(tmp_path):
     root = write_yards(tmp_path / "a", 6, size=3000)
     tested = SceneFolder(root, "test").files
     shutil.copytree(root, tmp_path / "b")
-    for i in range(6, 12):
-        save(tmp_path / "b" / f"yard_{i}.txt", make_yard(i, 3000))
+    for i in range(6):
+        save(tmp_path / "b" / f"x_{i}.txt", make_yard(6 + i, 3000))
+    shutil.copytree(tmp_path / "b", tmp_path / "c", ignore=shutil.ignore_patterns(".cache"))
+    anew = {file.name for file in SceneFolder(tmp_path / "c", "test").files}
+    assert not {file.name for file in tested} & anew, "a new draw would keep it too; choose other names"
     again = {file.name for file in SceneFolder(tmp_path / "b", "test").files}
     assert {file.name for file in tested} < again
     assert not again & {file.name for file in SceneFolder(root, "train").files}
@@ -144,6 +147,23 @@ def test_columns_of_training_are_for_tables_alone(tmp_path):
     np.testing.assert_allclose(found[0].points, found[1].points, atol=1e-5)
     found[1].write_ply(tmp_path / "b.ply")
     assert np.array_equal(label_points(tmp_path / "b.ply", model, "pin").labels, found[1].labels)
+
+
+def test_columns_of_training_leave_files_of_other_formats_their_own(tmp_path, capsys):
+    for i in range(10):
+        rows, is_table = make_object("pin", i, 400), i % 2
+        save(tmp_path / "both" / "pin" / f"{i}.{'txt' if is_table else 'ply'}", rows, "" if is_table else "x y z label")
+        save(tmp_path / "ply" / "pin" / f"{i}.ply", rows, "x y z label")
+    how = {"columns": "x,y,z,label", "num_points": 64}
+    data, run = PartFolder(tmp_path / "both", strict=True, **how), str(tmp_path / "run")
+    fit(small(run, "part", dataset="parts", epochs=1, **how), data, log=quiet)
+    said = "no file is a table, whose columns are x,y,z,label; each names its own"
+    assert said not in data.notes
+    of_ply = ["--dataset", "parts", "--root", str(tmp_path / "ply"), "--device", "cpu"]
+    new = ["--task", "part", "--epochs", "1", "--out", str(tmp_path / "new")]
+    for words in (["evaluate", run, *of_ply], ["train", "--init", run, *of_ply, *new]):
+        assert command_line.main(words) == 0
+        assert said in "".join(capsys.readouterr())
 
 
 def test_labels_of_a_file_with_y_up_are_read_back_with_y_up(tmp_path):

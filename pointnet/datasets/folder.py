@@ -18,7 +18,7 @@ from pointnet.points.features import (
     lines_on_intensity,
     unit_sphere_channels,
 )
-from pointnet.points.read import named_by_hand, read_cloud
+from pointnet.points.read import columns_of_table, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, Notes, cached_clouds
@@ -48,7 +48,7 @@ class MeshFolder(LabelledClouds):
         test_fraction: the share of each class in the test split, where the folders do not say.
         seed: of that split.
         strict: a file that cannot be read is an error; else it is listed in `data.bad`.
-        columns: the names of the columns of files that are tables, as in `read_cloud`; of other files it is an error.
+        columns: the names of the columns of files that are tables, as in `read_cloud`; others name their own.
         features: channels beside x y z, of "normals", "rgb" (in [0, 1]) and "intensity", in this order; a list, or
             joined by commas. A file that lacks one cannot be read.
         intensity: what becomes 0 and 1 of the intensity; None: by the clouds of the training split, as
@@ -78,9 +78,9 @@ class MeshFolder(LabelledClouds):
         features: str | Sequence[str] = "",
         intensity: Range | None = None,
     ):
-        files = own_files(Path(root), split, num_points, up, test_fraction, seed)
+        files = own_files(Path(root), split, num_points, up, test_fraction, seed, columns)
         chosen = feature_names(features, normals)
-        how = files.root, num_points, chosen, up, named_by_hand(columns)
+        how = files.root, num_points, chosen, up, files.columns
         whole = files.undrawn or ("intensity" in chosen and intensity is None)  # else the other split is not read
         cached = sample_files(list(files.found) if whole else files.of(split), *how)
         files = files.drawn(cached.files, split, cached.bad)
@@ -116,7 +116,7 @@ def sample_files(
     """Files of any format as clouds in the unit sphere, (S, C, K), K >= num_points; made once, on all cores."""
     shape = (len(channel_names(features)), max(num_points, KEPT))
     sampler = partial(sample_file, count=shape[1], features=features, up=up, columns=columns)
-    named = f", columns {','.join(columns)}" if columns else ""
+    named = f", tables of {','.join(columns)}" if columns else ""
     named += f", with {features}" if set(features) - {"normals"} else ""
     return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 4{named}", root)
 
@@ -129,6 +129,8 @@ def sample_file(
     Raises:
         PointCloudFileError: as `read_points`, or it lacks a feature, or all its points are one.
     """
-    cloud = read_cloud(path, count, seed_of(path.name), up, True, True, features, columns=columns)
+    cloud = read_cloud(
+        path, count, seed_of(path.name), up, True, True, features, columns=columns_of_table(path, columns)
+    )
     with errors_name(path):
         return unit_sphere_channels(cloud, features), cloud.notes

@@ -11,7 +11,16 @@ from typing import NamedTuple
 
 from pointnet.names import no_folder, printable
 from pointnet.points.frame import check_up
-from pointnet.points.read import SUFFIXES, DatasetNotFoundError, PointCloudFileError, files_in, passed_over, readable
+from pointnet.points.read import (
+    SUFFIXES,
+    DatasetNotFoundError,
+    PointCloudFileError,
+    columns_of_table,
+    files_in,
+    named_by_hand,
+    passed_over,
+    readable,
+)
 
 from .cache import CachedClouds, contents_of
 from .own_objects import LABELLED, name_in, test_files, twins_in
@@ -34,6 +43,7 @@ class OwnFiles(NamedTuple):
     is_flat: bool  # whether there are no folders of classes
     fraction: float  # of each class that is drawn for testing
     seed: int  # of that draw
+    columns: tuple[str, ...] = ()  # of the tables among them, by hand
     twins: tuple[str, ...] = ()  # lines on files of the same content in two splits
     split_by_chance: frozenset[Path] = frozenset()  # those that can be read and that no folder gave a split
 
@@ -120,7 +130,10 @@ class OwnFiles(NamedTuple):
         empty = ", ".join(map(printable, sorted(folders)))
         passed = passed_over(self.root, 1 if self.is_flat else 2)
         without = [f"no class, as there is no file to read: {empty}"] if empty else []
-        return [*passed, *self.twins, *without, *self._labelled(), *_named_alike(self.classes)]
+        lines = [*passed, *self.twins, *without, *self._labelled(), *_named_alike(self.classes)]
+        if self.columns and not any(columns_of_table(file, self.columns) for file in self.found):
+            lines.append(f"no file is a table, whose columns are {','.join(self.columns)}; each names its own")
+        return lines
 
     def _labelled(self) -> list[str]:
         """Lines on what `predict` wrote, which leaves it in labels/: a class of it alone, or files beside others."""
@@ -135,7 +148,14 @@ class OwnFiles(NamedTuple):
 
 
 def own_files(
-    root: Path, split: str, num_points: int, up: str | None, test_fraction: float, seed: int, flat: bool | None = False
+    root: Path,
+    split: str,
+    num_points: int,
+    up: str | None,
+    test_fraction: float,
+    seed: int,
+    columns: str | Sequence[str] | None,
+    flat: bool | None = False,
 ) -> OwnFiles:
     """The files under a root, not yet `drawn`, after a look at the arguments that all sets of one's own have.
 
@@ -150,6 +170,7 @@ def own_files(
     check_one_of("split", split, OPENED)
     check_up(up)
     check_num_points(num_points, MOST_POINTS)
+    by_hand = named_by_hand(columns)
     if not 0 <= test_fraction < 1:
         raise ValueError(f"test_fraction must be in [0, 1), got {test_fraction}")
     if not root.is_dir():
@@ -160,7 +181,7 @@ def own_files(
         within = [folder for each in SPLITS for folder in _folders(root / each)]
         folders = [folder for folder in _folders(root) if folder.name not in SPLITS]
         flat = not any(known(folder) or _has_split(folder) for folder in (*folders, *within))
-    return OwnFiles(root, *_find_files(root, known, flat), flat, test_fraction, seed)
+    return OwnFiles(root, *_find_files(root, known, flat), flat, test_fraction, seed, by_hand)
 
 
 def _find_files(

@@ -32,15 +32,18 @@ NO_LABEL = re.compile(
 # A line of names, "0 ground", "0: ground" or "0 - ground"; one with its number behind, perhaps after a mark.
 NUMBERED = re.compile(r"(-?\d+)\.?(?:\s*=\s*(?!>)|[\s,;:|)]+)(?:[-=\u2013\u2014]+>?\s+)?(\S.*)")
 BEHIND = re.compile(r"(\S.*?)(?:\s*([,;:=|(\[])\s*|\s+[-\u2013\u2014]\s+|\s+)(\d+)\s*[)\]]?")
+OF_COLUMN = re.compile(r"\b(?:id|label|number|index|code|value)s?$", re.I)  # that ends a line above the names
 SHOWN = 5  # labels in a line
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
 
 def _numbered_behind(lines: Sequence[str]) -> str:
-    """The first of most lines that end with the number of their label: behind a mark, or numbers from 0 or 1 on."""
+    """The first of the lines that end with the number of their label: of most, behind a mark; or of all but names of
+    columns, from 0 or 1 on."""
     found = {line: match for line in lines if (match := BEHIND.fullmatch(line))}
     numbers = {int(match[3]) for match in found.values()}
     counted = numbers in (set(range(len(found))), set(range(1, len(found) + 1)))
+    counted &= len(found) == len(lines) - sum(bool(OF_COLUMN.search(line)) for line in lines[:1])
     are_names = len({match[1] for match in found.values()}) == len(numbers) == len(found) > max(1, len(lines) / 2)
     return next(iter(found)) if are_names and (counted or all(match[2] for match in found.values())) else ""
 

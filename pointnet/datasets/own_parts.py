@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
-from pointnet.points.read import named_by_hand, read_cloud
+from pointnet.points.read import columns_of_table, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import Notes
@@ -58,11 +58,11 @@ class PartFolder(OwnPoints):
         features: str | Sequence[str] = "",
         intensity: Range | None = None,
     ):
-        files = own_files(Path(root), split, num_points, up, test_fraction, seed, flat=None)
-        chosen, by_hand = feature_names(features, normals), named_by_hand(columns)
+        files = own_files(Path(root), split, num_points, up, test_fraction, seed, columns, None)
+        chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, KEPT)
-        sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=by_hand)
-        settings = f"own parts, version 2, {chosen}, up={up}, {','.join(by_hand)}"
+        sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=files.columns)
+        settings = f"own parts, version 2, {chosen}, up={up}, {' '.join(files.columns)}"
         how = sampler, shape, settings, "parts.txt", chosen, False, strict, num_points, up, intensity
         super().__init__(files, split, *how)
 
@@ -71,8 +71,8 @@ def _sample(
     path: Path, count: int, features: Sequence[str], up: str | None, columns: Sequence[str]
 ) -> tuple[NDArray[np.float32], Notes]:
     """One file as `count` of its points with their labels, the same each time: (C + 1, count), and its notes."""
-    seed, extras = seed_of(path.name), (*features, "labels")
-    cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, mesh_points=count, columns=columns)
+    seed, extras, by_hand = seed_of(path.name), (*features, "labels"), columns_of_table(path, columns)
+    cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, mesh_points=count, columns=by_hand)
     with errors_name(path):
         channels = unit_sphere_channels(cloud, features)
         return draw_labelled(channels.T, labels_of(cloud), count, np.random.default_rng(seed)), cloud.notes

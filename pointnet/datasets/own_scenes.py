@@ -13,7 +13,7 @@ from torch import Tensor
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, features_of
 from pointnet.points.frame import bounds
-from pointnet.points.read import PointCloud, Rows, named_by_hand, read_cloud
+from pointnet.points.read import PointCloud, Rows, columns_of_table, read_cloud
 from pointnet.points.sampling import seed_of
 
 from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, check_extent, cut_blocks, held_out_scenes
@@ -73,11 +73,11 @@ class SceneFolder(OwnPoints):
     ):
         if not 0 < block < np.inf:
             raise ValueError(f"block must be a size above 0, in the unit of the files, got {block}")
-        files = own_files(Path(root), split, num_points, up, test_fraction, seed, flat=True)
-        chosen, by_hand = feature_names(features, normals), named_by_hand(columns)
+        files = own_files(Path(root), split, num_points, up, test_fraction, seed, columns, True)
+        chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
-        sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=by_hand)
-        settings = f"own scenes, version 2, {chosen}, up={up}, {','.join(by_hand)}, blocks of {block!r}"
+        sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns)
+        settings = f"own scenes, version 2, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
         how = sampler, shape, settings, "classes.txt", chosen, True, strict, num_points, up, intensity
         super().__init__(files, split, *how)
         self.block = block
@@ -100,7 +100,7 @@ def _cut(
 ) -> tuple[NDArray[np.float32], Notes]:
     """The blocks of one file, the same each time: (n, *shape), and its notes."""
     seed, extras = seed_of(path.name), (*features, "labels")
-    how: dict[str, Any] = {"mesh_points": MESH_POINTS, "mapped": True, "columns": columns}
+    how: dict[str, Any] = {"mesh_points": MESH_POINTS, "mapped": True, "columns": columns_of_table(path, columns)}
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, **how)
     with errors_name(path):
         blocks, lost = scene_blocks(cloud, features, side, shape, np.random.default_rng(seed))

@@ -17,10 +17,10 @@ from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, load_model, shipped
 from pointnet.models.pretrained import Pretrained
 from pointnet.points.read import (
-    TABLES,
     PointCloud,
     PointCloudFileError,
     cloud_of,
+    columns_of_table,
     files_in,
     named_by_hand,
     passed_over,
@@ -120,8 +120,8 @@ def path_of(source: Source) -> Path | None:
 
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:
     """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if the file is a table."""
-    is_table = path is not None and path.suffix.lower() in TABLES
-    return named_by_hand(columns or (contract.columns if is_table else None))
+    taught = named_by_hand(contract.columns)
+    return named_by_hand(columns) or tuple(columns_of_table(path, taught) if path is not None else ())
 
 
 def _array_of(source: Any) -> NDArray[Any]:

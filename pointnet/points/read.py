@@ -318,6 +318,11 @@ def checked_labels(path: Path, what: str, labels: Array, count: int, first: int 
     return labels.astype(np.int64)
 
 
+def columns_of_table(path: Path, columns: Sequence[str]) -> Sequence[str]:
+    """These names by hand where the file is a table; other files name their own columns."""
+    return columns if path.suffix.lower() in TABLES else ()
+
+
 def contents_of(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = ()) -> Contents:
     """What a file's parser makes of it; raises whatever that raises, so call it within `file_errors`."""
     try:

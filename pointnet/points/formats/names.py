@@ -1,6 +1,7 @@
 """What the names of columns and of arrays mean, however they are spelled: the one place for names."""
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -25,6 +26,7 @@ SKIPPED = "_"
 UNIT = re.compile(
     r"(?<![a-z])(?:in|[\u00b5\u03bcn]m|mm?|cm|ft|feet|met(?:er|re)s?)(?![a-z])|[(\[{](?![xyzrgb][)\]}])[^)\]}]*[^)\]}\d][^)\]}]*[)\]}]"
 )
+WIDE = "".join(map(chr, range(0xFF01, 0xFF5F)))  # ASCII as wide as Chinese characters
 UNITS = "([\u00b5\u03bcn]m|mm?|cm|km|ft|feet|in(?:ch(?:es)?)?|yd|yards?|met(?:er|re)s?|deg(?:rees?)?)"
 UNITS_ALONE = re.compile(rf"\W*{UNITS}?\W*")
 AT_END = re.compile(rf"[_\W]{UNITS}\W*$")
@@ -210,7 +212,7 @@ def check_units(names: Iterable[str]) -> None:
     """Raises Refusal where the names of x, y and z end with different units, such as "X [mm]" and "Z [m]"."""
     found: dict[str, str] = {}
     for name in names:
-        if match := AT_END.search(name[:LONGEST_NAME].lower()):
+        if match := AT_END.search(_plain(name[:LONGEST_NAME]).lower()):
             found.setdefault(SAME_UNIT.get(match[1], match[1]), name.strip())
     if len(found) > 1:
         one, other, *_ = map(quoted, found.values())
@@ -246,9 +248,23 @@ class Spelled(NamedTuple):
 
 
 def _spelled(name: str) -> Spelled:
-    text = UNIT.sub("", name[:LONGEST_NAME].lower())
+    text = UNIT.sub("", _plain(name[:LONGEST_NAME]).lower())
     digit = re.search(r"(?<!\d)\d(?=\W*$)", text)
     return Spelled(re.sub(r"[^a-z]", "", text), digit[0] if digit else "", re.sub(r"[\x00-\x7f]", "", text))
+
+
+def _plain(name: str) -> str:
+    """A name with plain letters: its wide ones as on other keyboards, and accents of words left out; a letter that
+    stands alone keeps its dot, as that of a velocity."""
+    if name.isascii():
+        return name
+    text = unicodedata.normalize("NFC", "".join(unicodedata.normalize("NFKC", c) if c in WIDE else c for c in name))
+    return re.sub(r"[^\W\d_]{2,}", lambda word: "".join(map(_base, word[0])), text)
+
+
+def _base(letter: str) -> str:
+    base = unicodedata.normalize("NFD", letter)[0]
+    return base if base.isascii() else letter
 
 
 def _three(spelled: Sequence[Spelled], what: str) -> tuple[int, ...] | None:
