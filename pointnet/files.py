@@ -180,3 +180,8 @@ def content_hash(path: Path) -> str:
 def files_of(path: Path) -> list[Path]:
     """The file itself, or the files of a folder by name, without those of folders in it."""
     return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+
+
+def name_in(file: Path, root: Path) -> str:
+    """A file's path in a folder, with bytes that are no text spelled out, so that it can be written in any JSON."""
+    return os.fsencode(file.relative_to(root)).decode(errors="backslashreplace")

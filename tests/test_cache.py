@@ -12,6 +12,8 @@ import pytest
 
 from pointnet.datasets import PointCloudFileError, cache, workers
 from pointnet.datasets.cache import cached_clouds
+from pointnet.datasets.notes import read_note
+from pointnet.files import content_hash
 
 BAD = (0, 33)
 
@@ -81,6 +83,19 @@ def test_only_what_is_new_or_changed_is_sampled_and_caches_do_not_pile_up(files,
     assert sampled(files[:22]) == [*bad, "0005.bin"]
     os.utime(files[5])  # touched, and the same
     assert sampled(files[:22]) == []
+
+
+def test_a_set_that_moves_is_not_hashed_again_and_files_that_are_gone_are_forgotten(files, tmp_path, monkeypatch):
+    root, hashed = files[0].parent, []
+    cached_clouds(files, numbered, (3, 4), "a", root)
+    moved = root.rename(tmp_path / "moved")
+    files = [moved / file.name for file in files]
+    files.pop().unlink()
+    (new := moved / "new.bin").write_bytes(b"7")
+    monkeypatch.setattr(cache, "content_hash", lambda file: hashed.append(file) or content_hash(file))
+    cached_clouds([*files, new], numbered, (3, 4), "a", moved)
+    assert hashed == [new]
+    assert read_note(moved, "contents").keys() == {file.name for file in (*files, new)}
 
 
 def test_transient_failures_are_reported_but_not_cached(files, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.points.read import read_cloud
 from pointnet.training import TrainConfig, fit
 from pointnet.training.small_sets import lines_on_data, lines_on_result
-from tests.helpers import error_of, halves, quiet, small, tiny, two_shapes
+from tests.helpers import SAMPLES, error_of, halves, quiet, small, tiny, two_shapes
 from tests.own_points import make_object, make_yard, save, write_objects, write_yards
 
 
@@ -100,6 +100,11 @@ def test_evaluate_says_which_files_the_network_was_trained_on(tmp_path, capsys):
     assert len(seen) == bool(again)
     assert all(line.startswith(f"files that the network was trained on: {len(again)}, such as yard_") for line in seen)
     assert again, "the draw left nothing that was trained on; choose other names"
+    new = write_yards(tmp_path / "c", 3, seed=20, size=3000)
+    config = small(tmp_path / "new", "scene", dataset="scenes", root=str(new), num_points=64, epochs=1, init=str(run))
+    fit(config, SceneFolder(new, num_points=64), log=quiet)
+    assert command_line.main(["evaluate", str(tmp_path / "new"), "--device", "cpu", "--root", str(tmp_path / "b")]) == 0
+    assert seen == [name for name in capsys.readouterr().err.splitlines() if "trained on" in name]
     (tmp_path / "b" / "classes.txt").unlink()
     message = error_of(capsys, command_line.main, [*words, "--root", str(tmp_path / "b")])
     assert "classes.txt (of parts, parts.txt) in its folder names labels, also those of no point" in message
@@ -129,6 +134,22 @@ def test_what_is_tested_is_of_the_kind_that_was_trained_on(tmp_path, name, value
         setattr(data, name, value)
     with pytest.raises(ValueError, match=f"test must have the {name} of train, .*, got "):
         fit(tiny(tmp_path), train, test, log=quiet)
+
+
+def test_scenes_to_test_on_have_the_intensity_and_the_blocks_of_those_trained_on(tmp_path):
+    root, config = write_yards(tmp_path, 4, size=3000), small(tmp_path / "run", "scene", num_points=64, epochs=1)
+    how = {"num_points": 64, "features": "intensity"}
+    train = SceneFolder(root, **how)
+    for other, message in (
+        (
+            {"intensity": (0.25, 700)},
+            "the intensity of train, scaled by .* to 8.*, got 0.25 to 700; make",
+        ),
+        ({"intensity": train.intensity, "block": 2.0}, "the block of train, 1, got 2$"),
+    ):
+        with pytest.raises(ValueError, match=f"test must have {message}"):
+            fit(config, train, SceneFolder(root, "test", **how, **other), log=quiet)
+    fit(config, train, SceneFolder(root, "test", intensity=train.intensity, **how), log=quiet)
 
 
 def test_columns_of_training_are_for_tables_alone(tmp_path):
@@ -177,6 +198,16 @@ def test_labels_of_a_file_with_y_up_are_read_back_with_y_up(tmp_path):
         assert np.array_equal(label_points(tmp_path / f"{up}.ply", model, "pin").labels, found.labels)
 
 
+def test_a_ply_that_says_which_axis_is_up_is_not_advised_to_take_another(tmp_path):
+    x, y, z = read_cloud(SAMPLES / "files" / "chair.off", 2048).points.T
+    path = save(tmp_path / "a.ply", np.stack([x, z, -y], 1), "x y z")
+    (note,) = predict(path, "pointnet_modelnet40_upright").notes
+    assert note.startswith("with y up it would be chair ")
+    path.write_bytes(path.read_bytes().replace(b"element", b"comment up y\nelement", 1))
+    answer = predict(path, "pointnet_modelnet40_upright")
+    assert (answer.class_name, answer.up, answer.notes) == ("chair", "y", ())
+
+
 def test_one_object_to_validate_on_is_no_reason_to_speak_of_guessing(tmp_path):
     data, config = halves("part"), TrainConfig(task="part", out=str(tmp_path))
     one = data.subset(torch.tensor([0]))
@@ -191,6 +222,9 @@ def test_one_object_to_validate_on_is_no_reason_to_speak_of_guessing(tmp_path):
 def test_coordinates_that_float32_rounds_far_away_are_said():
     rows = np.random.default_rng(0).random((500, 3)) * 30
     far = np.array([500_000, 5_400_000, 100]) + rows
-    for points, said in ((rows, False), (far, False), (rows.astype(np.float32), False), (far.astype(np.float32), True)):
+    grid = np.argwhere(np.ones((25, 20))) + far.astype(int)[0, :2]
+    raster = np.hstack([grid, rows[:, 2:]])
+    kept = (rows, far, rows.astype(np.float32), raster.astype(np.float32), np.round(far).astype(np.float32))
+    for points, said in (*((points, False) for points in kept), (far.astype(np.float32), True)):
         notes = predict(points, "pointnet_shapes").notes
-        assert ("coordinates are in steps of 0.64: float32 holds no more so far from the origin" in notes) == said
+        assert ("coordinates are in steps of 0.5: float32 holds no more so far from the origin" in notes) == said

@@ -40,6 +40,7 @@ from pointnet.files import (
     check_regular,
     content_hash,
     files_of,
+    name_in,
     read_file,
     read_json,
     write_atomically,
@@ -126,7 +127,7 @@ def _contents(files: Sequence[Path], root: Path) -> tuple[Contents, Errors]:
 
     def look(file: Path) -> list[Any] | PointCloudFileError:
         try:
-            status, held = _status(file), known.get(str(os.fsencode(file)))
+            status, held = _status(file), known.get(name_in(file, root))
             return held if isinstance(held, list) and held[:-1] == status else [*status, content_hash(file)]
         except OSError as error:
             return PointCloudFileError(file, f"cannot be read: {error.strerror}")
@@ -135,9 +136,10 @@ def _contents(files: Sequence[Path], root: Path) -> tuple[Contents, Errors]:
         looks = tqdm(pool.map(look, files), "looking", len(files), leave=False, disable=None)
         found = dict(zip(files, looks, strict=True))
     contents = {file: entry for file, entry in found.items() if isinstance(entry, list)}
-    listing = {str(os.fsencode(file)): entry for file, entry in contents.items()}
+    listing = {name_in(file, root): entry for file, entry in contents.items()}
     if not listing.items() <= known.items():
-        write_note(known | listing, root, "contents")
+        there = {name: entry for name, entry in known.items() if os.path.lexists(root / name)}
+        write_note(there | listing, root, "contents")
     return contents, {file: error for file, error in found.items() if isinstance(error, PointCloudFileError)}
 
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from pointnet.files import name_in
 from pointnet.names import no_folder, printable
 from pointnet.points.frame import check_up
 from pointnet.points.read import (
@@ -23,7 +24,7 @@ from pointnet.points.read import (
 )
 
 from .cache import CachedClouds, contents_of
-from .own_objects import LABELLED, name_in, test_files, twins_in
+from .own_objects import LABELLED, test_files, twins_in
 from .releases import check_num_points, check_one_of
 
 MOST_POINTS = 1_000_000

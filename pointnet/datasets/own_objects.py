@@ -1,7 +1,6 @@
 """Which of one's own files are of one object, and which objects are for testing or validation."""
 
 import hashlib
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pointnet.files import name_in
 from pointnet.names import printable
 from pointnet.points.read import SUFFIXES
 
@@ -133,7 +133,3 @@ def twins_in(
             both = f"files for {what} with the same content as files for training: {len(pairs):,}"
             lines.append(f"{both}, such as {one} and {other}; remove one of each")
     return lines
-
-
-def name_in(file: Path, root: Path) -> str:
-    return os.fsencode(file.relative_to(root)).decode(errors="backslashreplace")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.datasets.own_labels import OwnPoints
 from pointnet.datasets.transforms import rotation
 from pointnet.models import Pretrained
 from pointnet.names import did_you_mean
@@ -33,7 +34,7 @@ def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: st
             more, fewer = (sorted(set(a) - set(b)) for a, b in ((names, own), (own, names)))
             which = f"those lack '{fewer[0]}'" if fewer else "they are in another order"
             which = f"it has no '{more[0]}'{did_you_mean(more[0], own)}" if more else which
-            if kind == "classes" and isinstance(data, LabelledPoints) and hasattr(data, "root"):
+            if kind == "classes" and isinstance(data, OwnPoints):
                 which += "; classes.txt (of parts, parts.txt) in its folder names labels, also those of no point"
             raise ValueError(f"{run}: its {kind} are not those of {where}: {which}")
     contract.check_met(contract_of_data(data, num_points=contract.num_points), run, where)

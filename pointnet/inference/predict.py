@@ -16,7 +16,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import unfit
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import Y_UP_SUFFIXES, Points, up_of, with_other_up
+from pointnet.points.frame import Points, says_y_up, up_of, with_other_up
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
@@ -160,8 +160,9 @@ def predict_each(
         ups = [(axis or "z") if path is None else up_of(path, axis or contract.up) for path in paths]
         there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
         first = dict(zip(there, judge.opinions([cloud.channels for cloud in there.values()]), strict=True))
-        # Where neither the caller nor the format says which axis is up, the other is asked too.
-        open_ups = [i for i in there if not says_up(paths[i]) and judge.asks_both(up)]
+        # Where neither the caller nor the file says which axis is up, the other is asked too.
+        told = [path is not None and says_y_up(path) for path in paths]
+        open_ups = [i for i in there if not told[i] and judge.asks_both(up)]
         turned = {i: with_other_up(there[i].channels, ups[i], contract.normals) for i in open_ups}
         other = dict(zip(turned, judge.opinions([*turned.values()]), strict=True))
         for i, cloud in enumerate(clouds):
@@ -202,11 +203,6 @@ def answer(
         notes += (f"unsure: {'; '.join(reasons)}",)
     ranked = sorted(zip(model.classes, first.probabilities, strict=True), key=lambda pair: -pair[1])
     return Prediction(path, dict(ranked), not (reasons or is_another), notes, up, surer_up)
-
-
-def says_up(path: Path | None) -> bool:
-    """Whether a file's format says which axis is up."""
-    return path is not None and path.suffix.lower() in Y_UP_SUFFIXES
 
 
 class Seen(NamedTuple):

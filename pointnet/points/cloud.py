@@ -14,6 +14,7 @@ from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_fa
 
 Chosen = slice | NDArray[np.integer]
 COARSE = 1e-3  # share of a cloud's width that neighbouring numbers of its type may be apart without a note
+SOME_ROWS = 10_000  # in which coordinates between the points of a grid are looked for
 SOME_ROWS = 10_000  # drawn to see whether most rows are copies of one
 
 
@@ -81,13 +82,17 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
 
 
 def _coarse(points: Any, valid: NDArray[np.bool_]) -> tuple[str, ...]:
-    """A note where the file's own type, float32 or less, is so far from the origin that it loses the shape."""
+    """A note where the file's own type, float32 or less, is so far from the origin that it loses the shape; none where
+    all coordinates are of a grid that it holds."""
     if not isinstance(points, np.ndarray) or points.dtype.kind != "f" or points.itemsize > 4 or not valid.any():
         return ()
     low, high = bounds(points, valid)
-    step, side = float(np.abs([low, high]).max() * np.finfo(points.dtype).eps), float((high - low).max())
-    if not 0 < side * COARSE < step:
+    steps = np.spacing(np.abs([low, high]).max(0).astype(points.dtype)).astype(float)
+    some, side = points[np.flatnonzero(valid)[:SOME_ROWS]].astype(float), float((high - low).max())
+    lost = (side * COARSE < steps) & (some % (2 * steps) != 0).any(0)  # of a coarser grid all are even
+    if not side or not lost.any():
         return ()
+    step = steps[lost].max()
     return (f"coordinates are in steps of {step:.2g}: {points.dtype} holds no more so far from the origin",)
 
 

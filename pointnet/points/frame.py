@@ -29,10 +29,13 @@ def check_up(up: str | None) -> None:
 
 def up_of(path: Path, up: str | None = None) -> str:
     """The up axis of a file, "z" or "y": `up`, or what its format says, or the comment `Y_UP` in a PLY's header."""
-    return up or ("y" if path.suffix.lower() in Y_UP_SUFFIXES or _says_y_up(path) else "z")
+    return up or ("y" if says_y_up(path) else "z")
 
 
-def _says_y_up(path: Path) -> bool:
+def says_y_up(path: Path) -> bool:
+    """Whether a file's format says that y is up, or a PLY's header does."""
+    if path.suffix.lower() in Y_UP_SUFFIXES:
+        return True
     if path.suffix.lower() != ".ply" or not os.path.isfile(path):
         return False
     with suppress(OSError), path.open("rb") as file:

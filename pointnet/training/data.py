@@ -2,6 +2,7 @@
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
+from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.tasks import TASKS
 from pointnet.world import World
 
@@ -30,10 +31,17 @@ def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds 
         if ours != others:
             what = "channels" if ours[:2] == others[:2] else "classes"
             raise ValueError(f"test must have the {what} of train, in their order")
-        for name in ("channel_names", "scale", "intensity"):  # what arrays do not say is None
+        for name in ("channel_names", "scale"):  # what arrays do not say is None
             own, other = getattr(train, name), getattr(test, name)
             if None not in (own, other) and (own != other if isinstance(own, str) else tuple(own) != tuple(other)):
                 raise ValueError(f"test must have the {name} of train, {own}, got {other}")
+        if None not in (train.intensity, test.intensity) and train.intensity != test.intensity:
+            own, other = ("{:g} to {:g}".format(*data.intensity) for data in (train, test) if data.intensity)
+            hint = "make test with intensity=train.intensity"
+            raise ValueError(f"test must have the intensity of train, scaled by {own}, got {other}; {hint}")
+        sides = [data.block for data in (train, test) if isinstance(data, SceneFolder)]
+        if len({*sides}) > 1:
+            raise ValueError(f"test must have the block of train, {sides[0]:g}, got {sides[1]:g}")
 
 
 def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) -> None:

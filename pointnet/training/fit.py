@@ -96,7 +96,7 @@ def fit(
         begin(run, resume)
         with world.together():
             if world.writes and not resume:
-                write_files(config.out, train)
+                write_files(config.out, train, config.init)
         for line in first_lines(run, val, test, resume):
             log(line)
         with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:

@@ -16,7 +16,7 @@ from pointnet.datasets import LabelledClouds, MeshFolder
 from pointnet.datasets.cache import contents_of
 from pointnet.datasets.own_labels import OwnPoints
 from pointnet.evaluation.tasks import titles_of
-from pointnet.files import AnyPath, read_file, strict_json, write_atomically
+from pointnet.files import AnyPath, name_in, read_file, strict_json, write_atomically
 from pointnet.models.weights import WEIGHTS_FILE
 from pointnet.names import did_you_mean_path
 
@@ -96,24 +96,33 @@ def read_settings(path: AnyPath) -> tuple[TrainConfig, list[int]]:
         raise ValueError(" ".join(f"{path}: {error}".split())) from error
 
 
-def write_files(out: AnyPath, data: LabelledClouds) -> None:
-    """Writes which files a run is trained on, by their names in the set, where that is one of one's own files."""
+def write_files(out: AnyPath, data: LabelledClouds, init: str = "") -> None:
+    """Writes which files a run is trained on, by their names in the set, where that is one of one's own files; with
+    those of the run that it begins from."""
+    named = {f"{init}: {name}": content for name, content in _files_of(init).items()} if init else {}
     if isinstance(data, MeshFolder | OwnPoints):
-        root = data.root
-        contents = contents_of(list(dict.fromkeys(data.files)), root)
-        named = {file.relative_to(root).as_posix(): content for file, content in contents.items()}
+        contents = contents_of(list(dict.fromkeys(data.files)), data.root)
+        named |= {name_in(file, data.root): content for file, content in contents.items()}
+    if named:
         write_atomically(Path(out) / FILES, (strict_json(named, indent=1) + "\n").encode())
 
 
 def trained_on(out: AnyPath, data: LabelledClouds) -> list[str]:
     """The files of a set whose content the run was trained on, by name; none where its folder does not say."""
-    try:
-        known = set(json.loads((Path(out) / FILES).read_text(encoding="utf-8")).values())
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    known = set(_files_of(out).values())
+    if not known or not isinstance(data, MeshFolder | OwnPoints):
         return []
-    root = data.root if isinstance(data, MeshFolder | OwnPoints) else None
-    contents = contents_of(list(dict.fromkeys(data.files)), root) if root else {}
-    return [file.name for file, content in contents.items() if content in known]
+    contents = contents_of(list(dict.fromkeys(data.files)), data.root)
+    return [name_in(file, data.root) for file, content in contents.items() if content in known]
+
+
+def _files_of(out: AnyPath) -> dict[str, str]:
+    """What `write_files` wrote, by name the sha256 of the content; empty where it is missing or damaged."""
+    try:
+        named = json.loads((Path(out) / FILES).read_text(encoding="utf-8"))
+        return {name: content for name, content in named.items() if isinstance(content, str)}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
 
 
 def write_metrics(out: AnyPath, lines: Iterable[Line]) -> None:

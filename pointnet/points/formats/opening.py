@@ -43,12 +43,11 @@ class Opening(NamedTuple):
 def opening_of(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
     """What precedes the points, from the current position of the file."""
     headers, above, below = list[bytes](), list[bytes](), list[bytes]()  # lines with names; others above and below
-    declared, wrong = None, ""
+    widths, declared, wrong = set[tuple[str | None, int]](), None, ""  # of what the headers name
     start, number = file.tell(), 0
     while max(len(above), len(below)) <= MOST_BESIDE and (line := file.readline(LONGEST_LINE)):
         number += 1
         check_length(line, number)
-        widths = {(mark, len(names)) for header in headers for mark, names in _names(header)}
         separator, cells = _row(line, widths, bool(headers or by_hand))
         if declared is None and COUNT.fullmatch(line):
             declared = int(line)
@@ -67,8 +66,10 @@ def opening_of(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
             opening = Opening(start, number, separator, len(words), width, names, columns, declared, counts)
             return opening._replace(above=above, below=_without_units(names, below))
         elif line.strip() and not by_hand and (not headers or COMMENT.match(line)):
-            if (is_named := bool(_names(line))) or not COMMENT.match(line):
-                (headers if is_named else above).append(line)
+            readings = _names(line)
+            widths |= {(mark, len(names)) for mark, names in readings}
+            if readings or not COMMENT.match(line):
+                (headers if readings else above).append(line)
         elif not all(cell.lower() in WORDS for cell in cells):  # nor blank, nor a comment
             below += [] if by_hand else [line]
             is_wrong = not by_hand or re.search(rb"\d", line)  # else names
