@@ -36,6 +36,7 @@ def batch(clouds: int, size: int, ragged: bool, lattice: bool, dtype=torch.float
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr(blocked, "BLOCK", {"cpu": 100})
+    monkeypatch.setattr(blocked, "NEAREST_BLOCK", 100)
     monkeypatch.setattr(blocked, "FARTHEST_BLOCK", 60)
 
 

@@ -19,6 +19,7 @@ BLOCK = {"cpu": 2**18}
 # How many roundings of |q|^2 the squared distance to the K-th nearest of q must be, for products to find it: where it
 # is less, points that are farther by a hundredth or more could be taken for nearer.
 ROUNDINGS = 2**8
+NEAREST_BLOCK = 2**19  # of nearest neighbours: fewer calls of NumPy weigh more than what no longer fits
 FARTHEST_BLOCK = 2**15  # points that are sampled from together, for each of which some eight numbers are at hand
 
 
@@ -176,11 +177,11 @@ def nearest_on_cpu(points: Tensor, queries: Tensor, neighbours: int, lengths: Le
     The least of each run takes one pass; K of them at least are within the K-th least, and hardly more points than K.
     Queries whose neighbours are so near that the products' rounding would decide get squared differences.
     """
-    runs = 2 ** max(5, (4 * neighbours - 1).bit_length())
+    runs = 2 ** max(5, (3 * neighbours - 1).bit_length())
     size = points.shape[2] if points.shape[2] < 2 * runs else -(-points.shape[2] // runs) * runs
     kept = min(neighbours, points.shape[2])
     found = np.empty((*queries.shape[::2], kept), np.int64)
-    step = max(1, min(queries.shape[2], BLOCK["cpu"] // size))
+    step = max(1, min(queries.shape[2], NEAREST_BLOCK // size))
     block = points.new_empty(step, size)
     for cloud in range(len(points)):
         one = slice(cloud, cloud + 1)
