@@ -23,7 +23,7 @@ from pointnet.devices import keep_freed_memory
 from pointnet.layers import SetAbstraction
 from pointnet.models import pointnext
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS
-from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, knn
+from pointnet.ops.neighbours import ball_query, gather, knn
 from tests.textbook import TextbookDGCNN, TextbookPointNet2, TextbookPointNext
 
 ROWS = (2048, 128, 256)  # rows, channels in and out of the product that gives the machine's rate
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 def of_abstractions(model: PointNet2Classifier | PointNextClassifier, x: Tensor) -> None:
     for layer in list(model.abstractions)[:-1]:
         assert isinstance(layer, SetAbstraction)
-        centres = gather(x, farthest_point_sampling(x, layer.number_of_centres(x.shape[2])))
+        centres = gather(x, layer.chosen(x))
         for radius, most in zip(layer.radii, layer.neighbours, strict=True):
             ball_query(x, centres, radius, most)
         x = centres

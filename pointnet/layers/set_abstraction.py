@@ -51,6 +51,8 @@ class SetAbstraction(nn.Module):
         widths: of each MLP's layers; the first takes 3 + C channels, coordinates first.
         centres: S; None: all points are one neighbourhood, and there is one MLP.
         stride: instead of `centres`: S is N // stride, at least 1.
+        in_order: the points are the centres of another set abstraction, as it gives them: the first S of them are then
+            the farthest (identity 13), and nothing is sampled.
         radii, neighbours: of the balls, and K, for each MLP.
         by_radius: relative coordinates are divided by the radius.
         residual: adds a linear map of the centre's feature, or the feature itself if C is D.
@@ -72,6 +74,7 @@ class SetAbstraction(nn.Module):
         by_radius: bool = False,
         residual: bool = False,
         stride: int | None = None,
+        in_order: bool = False,
     ):
         super().__init__()
         whole = centres is None and stride is None
@@ -86,7 +89,7 @@ class SetAbstraction(nn.Module):
                 f"residual must have features of centres, got in_channels {in_channels}, centres {centres}"
             )
         self.centres, self.stride, self.radii, self.neighbours = centres, stride, tuple(radii), tuple(neighbours)
-        self.by_radius = by_radius
+        self.by_radius, self.in_order = by_radius, in_order
         self.mlps = nn.ModuleList(SharedMLP([3 + in_channels, *each], last_activation=not residual) for each in widths)
         self.skip: nn.Module | None = None
         if residual:
@@ -94,7 +97,7 @@ class SetAbstraction(nn.Module):
             self.skip = nn.Identity() if same else SharedMLP([in_channels, self.out_channels], None, None)
 
     def extra_repr(self) -> str:
-        names = ("centres", "stride", "radii", "neighbours", "by_radius")
+        names = ("centres", "stride", "radii", "neighbours", "by_radius", "in_order")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
     @property
@@ -109,6 +112,13 @@ class SetAbstraction(nn.Module):
     def existing_centres(self, lengths: Lengths) -> Lengths:
         """How many centres of each cloud exist (B,), the lengths of what comes next; None: all of them."""
         return None if lengths is None or not self.stride else (lengths.long() // self.stride).clamp(min=1)
+
+    def chosen(self, points: Tensor, lengths: Lengths = None) -> Tensor:
+        """Which points are centres: (B, C, N) -> (B, S) indices; that of one that does not exist may be any."""
+        count = self.number_of_centres(points.shape[2])
+        if self.in_order and count <= points.shape[2]:
+            return torch.arange(count, device=points.device).expand(len(points), -1)
+        return farthest_point_sampling(points, count, lengths)
 
     @property
     def _mlps(self) -> list[SharedMLP]:
@@ -134,7 +144,7 @@ class SetAbstraction(nn.Module):
             mask = point_mask(lengths, points)
             points = fill_padding(points, mask)
             features = None if features is None else fill_padding(features, mask)
-        chosen = farthest_point_sampling(points, self.number_of_centres(points.shape[2]), lengths)
+        chosen = self.chosen(points, lengths)
         centres = gather(points, chosen)
         some = self.existing_centres(lengths)
         exist = None if some is None else point_mask(some, centres)

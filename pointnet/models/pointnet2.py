@@ -36,10 +36,11 @@ DROPOUT = {"single": 0.5, "multi": 0.6}
 
 def abstractions_of(levels: Levels, all_widths: Sequence[int], channels: int, width: float) -> list[SetAbstraction]:
     """The set abstractions of these levels, and with `all_widths` one over all; of points with so many channels."""
-    layers = []
+    layers: list[SetAbstraction] = []
     for centres, scale in levels:
         radii, neighbours, widths = zip(*scale, strict=True)
-        layers.append(SetAbstraction(channels, [scaled(w, width) for w in widths], centres, radii, neighbours))
+        of_each = [scaled(w, width) for w in widths]
+        layers.append(SetAbstraction(channels, of_each, centres, radii, neighbours, in_order=bool(layers)))
         channels = layers[-1].out_channels
     if all_widths:
         layers.append(SetAbstraction(channels, [scaled(all_widths, width)]))

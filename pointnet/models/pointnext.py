@@ -55,10 +55,11 @@ class PointNextClassifier(Pretrained, name="pointnext_s"):
             raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
         (channels,) = scaled([STEM_WIDTH], width)
         self.stem = SharedMLP([in_channels, channels], norm=None, activation=None)
-        layers = []
+        layers: list[SetAbstraction] = []
         for radius, most in LEVELS:
             widths = [channels, 2 * channels]
-            layers.append(SetAbstraction(channels, [widths], None, [radius], [most], True, True, stride=2))
+            follows = bool(layers)
+            layers.append(SetAbstraction(channels, [widths], None, [radius], [most], True, True, 2, follows))
             channels *= 2
         self.abstractions = nn.ModuleList([*layers, SetAbstraction(channels, [[channels, channels]])])
         head = [channels, *scaled(HEAD_WIDTHS, min(width, 1))]
