@@ -3,7 +3,8 @@
 from pointnet.ops.aligned import align
 
 from .edge_conv import EdgeConv
-from .set_abstraction import FeaturePropagation, SetAbstraction
+from .feature_propagation import FeaturePropagation
+from .set_abstraction import SetAbstraction
 from .shared_layer import synchronize_norms
 from .shared_mlp import SharedMLP
 from .tnet import TNet, orthogonality_loss

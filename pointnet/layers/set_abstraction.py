@@ -1,5 +1,5 @@
-"""PointNet++'s two layers: a small PointNet at each centre, and features carried back to the points (Qi, Yi, Su,
-Guibas, NIPS 2017, sections 3.2 to 3.4; released code: github.com/charlesq34/pointnet2, utils/pointnet_util.py)."""
+"""PointNet++'s layer: a small PointNet at each centre (Qi, Yi, Su, Guibas, NIPS 2017, sections 3.2 and 3.3; released
+code: github.com/charlesq34/pointnet2, utils/pointnet_util.py)."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from pointnet.ops.edges import edge_moments, pooled_edges
 from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.groups import Rows, pooled_groups, pooled_rows, takes_statistics
 from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
-from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate, of_all_clouds
+from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, of_all_clouds
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear
 
 from .shared_layer import HALF, SharedLayer, refuse_script
@@ -319,38 +319,3 @@ def is_fast(mlp: SharedMLP) -> bool:
 def _is_plain(layer: SharedLayer) -> bool:
     """Whether a layer is a linear map, batch norm or none, and ReLU."""
     return layer.is_poolable() and type(layer.activation) is nn.ReLU
-
-
-class FeaturePropagation(nn.Module):
-    """Features of centres carried back to the points: (B, D, S) -> (B, E, N), section 3.4.
-
-    Each point gets the mean of its three nearest centres' features, weighted by 1 / squared distance, beside the
-    features that it has; a shared MLP sees both, the interpolated ones first.
-
-    Args:
-        in_channels: D + C, of the centres' features and of the points' own.
-        widths: of the MLP's layers; E is the last.
-    """
-
-    __prepare_scriptable__ = refuse_script
-
-    def __init__(self, in_channels: int, widths: Sequence[int]):
-        super().__init__()
-        self.mlp = SharedMLP([in_channels, *widths])
-
-    def forward(
-        self,
-        points: Tensor,
-        features: Features | Sequence[Tensor],
-        centres: Tensor,
-        of_centres: Tensor,
-        lengths: Lengths = None,
-    ) -> Tensor:
-        """(B, 3, N), (B, C, N), (B, 3, S), (B, D, S) -> (B, E, N), 0 where no point exists.
-
-        Args:
-            features: of the points: one tensor, several, (B, C) where all points of a cloud have the same; or none.
-        """
-        if lengths is not None:
-            points = fill_padding(points, point_mask(lengths, points))
-        return self.mlp(interpolate(of_centres, centres, points), features, lengths)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pointnet.layers.set_abstraction import FeaturePropagation
+from pointnet.layers.feature_propagation import FeaturePropagation
 from pointnet.layers.shared_layer import shape_hint
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.masked import Lengths

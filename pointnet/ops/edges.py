@@ -24,7 +24,7 @@ from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normaliz
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Numbers of a block of centres on a CPU: a few such blocks stay in a core's cache.
-BLOCK = 2**16
+BLOCK = 2**17
 
 
 def edges_definition(

@@ -1,0 +1,48 @@
+"""PointNet++'s way back: features of centres carried to the points (Qi, Yi, Su, Guibas, NIPS 2017, section 3.4;
+released code: github.com/charlesq34/pointnet2, utils/pointnet_util.py)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pointnet.ops.masked import Lengths, fill_padding, point_mask
+from pointnet.ops.neighbours import interpolate
+
+from .set_abstraction import Features
+from .shared_layer import refuse_script
+from .shared_mlp import SharedMLP
+
+
+class FeaturePropagation(nn.Module):
+    """Features of centres carried back to the points: (B, D, S) -> (B, E, N), section 3.4.
+
+    Each point gets the mean of its three nearest centres' features, weighted by 1 / squared distance, beside the
+    features that it has; a shared MLP sees both, the interpolated ones first.
+
+    Args:
+        in_channels: D + C, of the centres' features and of the points' own.
+        widths: of the MLP's layers; E is the last.
+    """
+
+    __prepare_scriptable__ = refuse_script
+
+    def __init__(self, in_channels: int, widths: Sequence[int]):
+        super().__init__()
+        self.mlp = SharedMLP([in_channels, *widths])
+
+    def forward(
+        self,
+        points: Tensor,
+        features: Features | Sequence[Tensor],
+        centres: Tensor,
+        of_centres: Tensor,
+        lengths: Lengths = None,
+    ) -> Tensor:
+        """(B, 3, N), (B, C, N), (B, 3, S), (B, D, S) -> (B, E, N), 0 where no point exists.
+
+        Args:
+            features: of the points: one tensor, several, (B, C) where all points of a cloud have the same; or none.
+        """
+        if lengths is not None:
+            points = fill_padding(points, point_mask(lengths, points))
+        return self.mlp(interpolate(of_centres, centres, points), features, lengths)
