@@ -35,6 +35,9 @@ def binned(neighbours: Tensor, points: int) -> tuple[Tensor, list[Bin]]:
     return order, [Bin(rows[which, :size].unsqueeze(0), max(most - size, 0)) for size, which in some if len(which)]
 
 
+SUMMED = 2048  # rows that are summed in their own type; the sums of more are added in float64
+
+
 class Moments:
     """The mean of rows and the sum of squares about it, of rows that come a block at a time."""
 
@@ -45,13 +48,14 @@ class Moments:
 
     def add(self, rows: Tensor, times: int = 1) -> None:
         """Rows (R, D) that count so many times each."""
-        if rows.device.type == "cpu":  # two passes, in place of the slower one of `var_mean`
-            mean, variance = torch.batch_norm_update_stats(rows, None, None, 0.0)
-        else:
-            variance, mean = torch.var_mean(rows, 0, correction=0)
-        self.counts.append(times * len(rows))
-        self.means.append(mean)
-        self.squares.append(variance * self.counts[-1])
+        for some in rows.split(SUMMED if rows.device.type == "cpu" else max(1, len(rows))):
+            if rows.device.type == "cpu":  # two passes, in place of the slower one of `var_mean`
+                mean, variance = torch.batch_norm_update_stats(some, None, None, 0.0)
+            else:
+                variance, mean = torch.var_mean(some, 0, correction=0)
+            self.counts.append(times * len(some))
+            self.means.append(mean)
+            self.squares.append(variance * self.counts[-1])
 
     def of_all(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """(D,) and (D,) in float64; 0 of no rows."""
