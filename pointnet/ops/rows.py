@@ -11,8 +11,7 @@ from torch import Tensor
 
 from .neighbours import of_all_clouds
 
-# Rows that are worked on together: on a CPU a block of floats nearly fits a core's cache; a GPU
-# needs more work.
+# Rows that are worked on together: on a CPU a block of floats nearly fits a core's cache; a GPU needs more.
 ROWS = {"cpu": 4096}
 
 

@@ -35,7 +35,7 @@ def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds 
             own, other = getattr(train, name), getattr(test, name)
             if None not in (own, other) and (own != other if isinstance(own, str) else tuple(own) != tuple(other)):
                 raise ValueError(f"test must have the {name} of train, {own}, got {other}")
-        if None not in (train.intensity, test.intensity) and train.intensity != test.intensity:
+        if train.intensity and test.intensity and tuple(train.intensity) != tuple(test.intensity):
             own, other = ("{:g} to {:g}".format(*data.intensity) for data in (train, test) if data.intensity)
             hint = "make test with intensity=train.intensity"
             raise ValueError(f"test must have the intensity of train, scaled by {own}, got {other}; {hint}")
