@@ -23,6 +23,7 @@ from .given import as_floats, as_indices, as_names, as_tensor
 UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS = "unit sphere", "as given", "blocks of a metre", "blocks"
 MOST_CHANNELS = 12  # of a point; more of them than points: the points are transposed
 UNLABELLED = 2**24 - 1  # as the label of a stored point: it has none; float32 holds every whole number up to it
+SOME_CLOUDS = 8  # whose repeated points are looked at
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 
 
@@ -225,6 +226,16 @@ class LabelledPoints(LabelledClouds):
             stored = self._stored[:, -1]
             parts = torch.where(stored < 0, -1 - stored, stored)
             self._check_belonging(as_indices("the labels of points", parts, len(self.part_names)))
+            self._check_repeats()
+
+    def _check_repeats(self) -> None:
+        """Raises ValueError where points of the first clouds are marked as repeated and repeat none."""
+        for cloud in self._stored[(self._stored[:, -1] < 0).any(1).nonzero()[:SOME_CLOUDS, 0]]:
+            own = cloud[-1] >= 0
+            there, again = ({row.tobytes() for row in cloud[:-1, some].T.numpy()} for some in (own, ~own))
+            if not again <= there:
+                wanted = "-1 - label marks a point that repeats another of its cloud"
+                raise ValueError(f"{wanted}, got others; leave out points without a label")
 
     def _check_belonging(self, parts: Tensor) -> None:
         """Raises ValueError where a cloud has a part (S, K) that its class may not have."""
@@ -268,7 +279,8 @@ def split_parts(batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A batch of `LabelledPoints` (B, C + 1, N) -> points (B, C, N), parts (B, N) int64, own (B, N) bool.
 
     `own` is False on repeated (padding) points. Evaluation that counts every point of a cloud once runs on all K and
-    counts the own ones: in eval mode a repeated point changes no other's prediction, since it changes no maximum.
+    counts the own ones: in eval mode a repeated point changes no other's prediction where points meet in a max alone.
+    It does in a mean, and among nearest neighbours, whose places it takes.
     """
     stored = batch[..., -1, :].long()
     own = stored >= 0

@@ -14,7 +14,7 @@ MOST_LOST = 1e-3  # share of a cloud's width that its points may move in float32
 def as_tensor(name: str, values: Any) -> Tensor:
     """A tensor, an array or a list as a tensor, without a copy where there can be none. ValueError, with the name."""
     if isinstance(values, Tensor):
-        return values
+        return values.detach()
     try:
         array = np.asarray(values)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)

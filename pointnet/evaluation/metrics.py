@@ -126,7 +126,7 @@ def pair_counts(predicted: Tensor, true: Tensor, valid: Tensor | None, size: int
         for name, labels in (("predicted", predicted), ("true", true)):
             if (outside := valid & ((labels < 0) | (labels >= size))).any():
                 raise ValueError(f"{name} labels must be 0 to {size - 1}, got {int(labels[outside][0])}")
-    pairs = torch.where(valid, true * size + predicted, 0).reshape(clouds, -1)
+    pairs = torch.where(valid, true.long() * size + predicted, 0).reshape(clouds, -1)
     counts = torch.zeros(clouds, size * size, dtype=torch.int64, device=true.device)
     return counts.scatter_add_(1, pairs, valid.long().reshape(clouds, -1)).view(clouds, size, size)
 

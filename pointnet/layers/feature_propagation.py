@@ -37,12 +37,15 @@ class FeaturePropagation(nn.Module):
         centres: Tensor,
         of_centres: Tensor,
         lengths: Lengths = None,
+        existing: Lengths = None,
     ) -> Tensor:
         """(B, 3, N), (B, C, N), (B, 3, S), (B, D, S) -> (B, E, N), 0 where no point exists.
 
         Args:
             features: of the points: one tensor, several, (B, C) where all points of a cloud have the same; or none.
+            lengths: (B,), how many points of each cloud exist.
+            existing: (B,), how many of its centres do (`SetAbstraction.existing_centres`); None: all.
         """
         if lengths is not None:
             points = fill_padding(points, point_mask(lengths, points))
-        return self.mlp(interpolate(of_centres, centres, points), features, lengths)
+        return self.mlp(interpolate(of_centres, centres, points, existing), features, lengths)

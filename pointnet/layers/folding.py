@@ -24,7 +24,10 @@ def fold_norms(module: M) -> M:
         ValueError: a norm without running statistics (`track_running_stats=False`) or of another kind, which has no
             fixed affine form, or a layer whose weight is computed by something else (a parametrization or a hook).
     """
-    folded = copy.deepcopy(module).eval()
+    try:
+        folded = copy.deepcopy(module).eval()
+    except RuntimeError as error:  # as of pruned weights, which are computed in each step
+        raise ValueError("a weight is computed by something else and cannot be copied; make it a parameter") from error
     if isinstance(folded, nn.Sequential):
         folded = cast(M, _fold_linears(folded, ""))
     for name, each in folded.named_modules():

@@ -58,8 +58,8 @@ class SetAbstraction(nn.Module):
         residual: adds a linear map of the centre's feature, or the feature itself if C is D.
 
     Raises:
-        ValueError: numbers of radii, neighbours and MLPs that differ; both `centres` and `stride`; `residual` without
-            features or centres.
+        ValueError: numbers of radii, neighbours and MLPs that differ; both `centres` and `stride`, or one below 1;
+            `residual` without features or centres.
     """
 
     __prepare_scriptable__ = refuse_script
@@ -81,6 +81,8 @@ class SetAbstraction(nn.Module):
         scales = 0 if whole else len(widths)
         if centres is not None and stride is not None:
             raise ValueError(f"centres and stride exclude each other, got {centres} and {stride}")
+        if min(1 if centres is None else centres, 1 if stride is None else stride) < 1:
+            raise ValueError(f"centres and stride must be at least 1, got {centres} and {stride}")
         if not widths or (whole and len(widths) > 1) or not len(radii) == len(neighbours) == scales:
             got = f"{len(radii)} radii, {len(neighbours)} numbers of neighbours and {len(widths)} MLPs"
             raise ValueError(f"each MLP must have a radius and a number of neighbours, without centres one none; {got}")
@@ -117,7 +119,9 @@ class SetAbstraction(nn.Module):
         """Which points are centres: (B, C, N) -> (B, S) indices; that of one that does not exist may be any."""
         count = self.number_of_centres(points.shape[2])
         if self.in_order and count <= points.shape[2]:
-            return torch.arange(count, device=points.device).expand(len(points), -1)
+            places = torch.arange(count, device=points.device).expand(len(points), -1)
+            # As in sampling, the first repeats where a cloud has fewer.
+            return places if lengths is None else places.where(places < lengths.to(places.device).unsqueeze(1), 0)
         return farthest_point_sampling(points, count, lengths)
 
     @property

@@ -89,7 +89,12 @@ def save_weights(folder: AnyPath, state: Mapping[str, Tensor]) -> str:
     """Writes `model.safetensors` from a state dict; -> the file's sha256."""
     from safetensors.torch import save
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors, places = dict[str, Tensor](), set[int]()
+    for name, tensor in state.items():
+        tensors[name] = tensor.detach().cpu().contiguous()
+        if (place := tensors[name].untyped_storage().data_ptr()) in places:  # shared, which the format has no word for
+            tensors[name] = tensors[name].clone()
+        places.add(place)
     content = save(tensors, {"sha256": digest(tensors)})
     write_atomically(Path(folder) / WEIGHTS_FILE, content)
     return hashlib.sha256(content).hexdigest()

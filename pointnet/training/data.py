@@ -26,6 +26,8 @@ def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds 
         if not isinstance(data, kind) and not (data is None and name == "test"):
             made = f"{kind.__name__}(points, labels, ...) makes one"
             raise ValueError(f"{name} must be a {kind.__name__}, got {type(data).__name__}; {made}")
+        if data is not None and data.channels < 3:
+            raise ValueError(f"{name} must have x, y and z as its first channels, got {data.channels} in all")
     if test is not None:
         ours, others = ((task.class_names(data), task.categories(data), data.channels) for data in (train, test))
         if ours != others:

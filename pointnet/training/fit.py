@@ -80,7 +80,8 @@ def fit(
         loss: your own, of logits and labels, their mean, in place of the settings'.
 
     Raises:
-        ValueError: data that cannot train a network, a `model` whose logits are not as above, a run folder that is
+        ValueError: data that cannot train a network, a `model` whose logits are not as above, a `loss` with parameters
+            of its own, a run folder that is
             taken, that another process writes, or missing with `resume`, more skipped steps than `config.skip_limit`,
             or more processes than a batch has clouds.
         Stopped: SIGTERM or SIGINT came; the run is saved as it was between two steps.
@@ -89,9 +90,11 @@ def fit(
     """
     world = World.current()
     log = log if world.writes else discard
+    own = Own(model, loss)
     with world.together():
         check_data(config, train, test)
-    run, val = open_run(config, train, resume, world, Own(model, loss))
+        own.check_loss()
+    run, val = open_run(config, train, resume, world, own)
     with claimed(config.out, world):
         begin(run, resume)
         with world.together():

@@ -42,6 +42,12 @@ class Own(NamedTuple):
         """Of the network's class."""
         return None if self.model is None else type(self.model).__name__
 
+    def check_loss(self) -> None:
+        """Raises ValueError where the loss has parameters, which no optimizer sees."""
+        learns = isinstance(self.loss, nn.Module) and any(each.requires_grad for each in self.loss.parameters())
+        if learns:
+            raise ValueError("loss has parameters, which would not be trained; make them the network's, or freeze them")
+
     @property
     def loss_name(self) -> str | None:
         """Of the loss's function or class."""
@@ -167,7 +173,11 @@ def check_scores(model: nn.Module, task: Task, data: LabelledClouds, device: tor
 def set_training(model: nn.Module) -> None:
     """Training mode; eval for a part that is frozen, so that its running statistics stay."""
     model.train()
-    for part in model.children():
+    parts = [*model.children()]
+    while parts:
+        part = parts.pop()
         learns = [p.requires_grad for p in part.parameters()]
         if learns and not any(learns):
             part.eval()
+        else:
+            parts += part.children()

@@ -1,0 +1,130 @@
+"""Networks, losses and labels of one's own in unusual forms: trained as they are meant, or refused in one line."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import prune
+
+from pointnet import PointNetClassifier, SharedMLP, load_model
+from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.evaluation.metrics import ConfusionMatrix
+from pointnet.layers import FeaturePropagation, SetAbstraction
+from pointnet.layers.folding import fold_norms
+from pointnet.training import fit
+from tests.helpers import quiet, tiny, trained_looking, two_shapes
+
+
+class TwoDepths(nn.Module):
+    """The max of some layers' points and of some more: the first layers are in it twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = SharedMLP([3, 8, 16])
+        self.early = self.all[:1]
+        self.logits = nn.Linear(24, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(torch.cat([self.early.max_pool(x), self.all.max_pool(x)], 1))
+
+
+def test_a_network_with_shared_weights_is_saved_and_loaded(tmp_path):
+    model = TwoDepths()
+    fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, model=model)
+    again = load_model(tmp_path, model=TwoDepths())
+    assert again.early[0].conv.weight is again.all[0].conv.weight
+    x = torch.randn(2, 3, 9)
+    assert torch.equal(again.eval()(x), model.eval()(x))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_frozen_part_keeps_its_running_statistics_however_deep_it_is(tmp_path, wrapped):
+    model = PointNetClassifier(2, 3, False, False, widths=((8,), (16,)), head_widths=(4,))
+    frozen, learning = model.encoder.mlp1, model.encoder.mlp2[0].norm
+    frozen.requires_grad_(False)
+    kept, changed = frozen[0].norm.running_mean.clone(), learning.running_mean.clone()
+    fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, model=nn.Sequential(model) if wrapped else model)
+    assert torch.equal(frozen[0].norm.running_mean, kept)
+    assert not torch.equal(learning.running_mean, changed)
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits * self.scale, labels)
+
+
+def test_a_loss_whose_parameters_would_not_be_trained_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match="loss has parameters, which would not be trained; make them the network's, or"
+    ):
+        fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, loss=Scaled())
+    fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, loss=Scaled().requires_grad_(False))
+
+
+def test_a_loss_that_is_no_tensor_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="loss must give one number, .*, as a tensor, got float"):
+        fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, loss=lambda logits, labels: 0.0)
+
+
+def test_clouds_have_x_y_and_z_and_may_want_gradients(tmp_path):
+    labels = torch.arange(24) % 2
+    with pytest.raises(ValueError, match="train must have x, y and z as its first channels, got 2 in all"):
+        fit(tiny(tmp_path, epochs=1), LabelledClouds(torch.randn(24, 2, 32), labels, ["a", "b"]), log=quiet)
+    data = LabelledClouds(torch.randn(24, 3, 32, requires_grad=True), labels, ["a", "b"])
+    fit(tiny(tmp_path / "b", epochs=1), data, log=quiet)
+
+
+def test_points_without_a_label_are_not_taken_for_repeated_ones():
+    stored = torch.randn(2, 4, 6)
+    stored[:, 3] = torch.tensor([1.0, 2, 1, 2, -1, -1])
+    with pytest.raises(
+        ValueError, match="-1 - label marks a point that repeats another of its cloud, got others; leave"
+    ):
+        LabelledPoints(stored, torch.tensor([0, 0]), ["a"], ["low", "mid", "high"])
+    stored[:, :3, 4:] = stored[:, :3, :2]
+    stored[:, 3, 4:] = torch.tensor([-2.0, -3])
+    assert LabelledPoints(stored, torch.tensor([0, 0]), ["a"], ["low", "mid", "high"]).parts[0].tolist() == [1, 2] * 3
+
+
+def test_pruned_weights_are_not_folded_and_small_integers_are_counted():
+    mlp = SharedMLP([3, 8, 4])
+    prune.l1_unstructured(mlp[0].conv, "weight", 0.5)
+    mlp(torch.randn(2, 3, 5)).sum().backward()
+    with pytest.raises(ValueError, match="a weight is computed by something else and cannot be copied|a hook is on it"):
+        fold_norms(mlp)
+    counts = ConfusionMatrix(3)
+    counts.update(torch.tensor([0, 1, 2], dtype=torch.uint8), torch.tensor([0, 1, 1], dtype=torch.uint8))
+    assert counts.counts.tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("number", [{"centres": 0}, {"stride": 0}, {"stride": -2}])
+def test_a_set_abstraction_has_a_centre_at_least(number):
+    with pytest.raises(ValueError, match="centres and stride must be at least 1, got "):
+        SetAbstraction(0, [[8]], radii=[0.1], neighbours=[4], **number)
+
+
+def test_centres_that_do_not_exist_are_no_neighbours_on_the_way_back():
+    down = trained_looking(SetAbstraction(4, [[16]], None, [0.6], [8], stride=2)).eval()
+    back = trained_looking(FeaturePropagation(20, [16])).eval()
+    points, features, lengths = torch.randn(2, 3, 20).double(), torch.randn(2, 4, 20).double(), torch.tensor([20, 9])
+    padded = [F.pad(each, (0, 20)) for each in (points, features)]
+    given = *padded, *down(*padded, lengths), lengths, down.existing_centres(lengths)
+    for i, count in enumerate(lengths.tolist()):
+        alone = [each[i : i + 1, :, :count] for each in (points, features)]
+        wanted = back(*alone, *down(*alone))[0]
+        torch.testing.assert_close(back(*given)[i, :, :count], wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_padding_is_no_centre_among_points_in_order():
+    first = trained_looking(SetAbstraction(0, [[16]], None, [0.6], [8], stride=2)).eval()
+    anew = trained_looking(SetAbstraction(16, [[16]], 16, [1.0], [8])).eval()
+    points, lengths = torch.randn(2, 3, 40).double(), torch.tensor([40, 9])
+    found = *first(points, None, lengths), first.existing_centres(lengths)
+    wanted = anew(*found)
+    anew.in_order = True
+    for ours, theirs in zip(anew(*found), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
