@@ -167,7 +167,9 @@ def test_a_loss_of_many_numbers_is_refused(tmp_path):
     def loss(logits, labels):
         return F.cross_entropy(logits, labels, reduction="none")
 
-    with pytest.raises(ValueError, match=r"loss must give one number, the mean over the labels, got \(\d,\)"):
+    with pytest.raises(
+        ValueError, match=r"loss must give one number, a tensor with the mean over the labels, got \(\d,\)"
+    ):
         fit(tiny(tmp_path), two_shapes(), log=quiet, loss=loss)
 
 

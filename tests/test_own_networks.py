@@ -66,7 +66,7 @@ def test_a_loss_whose_parameters_would_not_be_trained_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_no_tensor_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="loss must give one number, .*, as a tensor, got float"):
+    with pytest.raises(ValueError, match="loss must give one number, a tensor .*, got float"):
         fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, loss=lambda logits, labels: 0.0)
 
 

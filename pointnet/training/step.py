@@ -142,7 +142,7 @@ class Step:
             loss = label_loss(config, self.model, logits, labels, category, self.class_weights)
         elif not isinstance(loss := self.own_loss(logits, labels), Tensor) or loss.dim():
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"loss must give one number, the mean over the labels, as a tensor, got {got}")
+            raise ValueError(f"loss must give one number, a tensor with the mean over the labels, got {got}")
         if taught is not None:
             loss = torch.lerp(loss, distillation_loss(logits, taught, config.temperature), config.distill)
         return loss if transforms is None else loss + self.model.regularization(transforms), logits
