@@ -11,8 +11,8 @@ from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.evaluation.metrics import ConfusionMatrix
 from pointnet.layers import FeaturePropagation, SetAbstraction
 from pointnet.layers.folding import fold_norms
-from pointnet.training import fit
-from tests.helpers import quiet, tiny, trained_looking, two_shapes
+from pointnet.training import TrainConfig, fit
+from tests.helpers import halves, quiet, tiny, trained_looking, two_shapes
 
 
 class TwoDepths(nn.Module):
@@ -63,6 +63,11 @@ def test_a_loss_whose_parameters_would_not_be_trained_is_refused(tmp_path):
     ):
         fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, loss=Scaled())
     fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, loss=Scaled().requires_grad_(False))
+
+
+def test_points_of_ones_own_need_no_name_of_a_data_set(tmp_path):
+    config = TrainConfig(task="scene", num_points=32, batch_size=8, epochs=1, width=0.125, out=str(tmp_path))
+    fit(config, halves("scene"), log=quiet)
 
 
 def test_a_loss_that_is_no_tensor_is_refused(tmp_path):

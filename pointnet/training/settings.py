@@ -167,7 +167,8 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
         if not self.init and (self.freeze or self.trunk_lr != 1):
             given = "freeze" if self.freeze else f"trunk_lr {self.trunk_lr}"
             raise ValueError(f"{given} is for the encoder of trained weights; name them: --init")
-        check_dataset(self.dataset, self.task)
+        if self.dataset != TrainConfig.dataset:  # else data may be handed in; opening it looks again
+            check_dataset(self.dataset, self.task)
         check_name("model", self.model, TASKS[self.task].networks)
         if self.choose_by:
             check_name("metric", self.choose_by, TASKS[self.task].titles)
