@@ -38,7 +38,7 @@ def test_names_in_two_alphabets_are_known_and_plain_ones_come_first(tmp_path):
     )
 
 
-def test_accents_and_wide_letters_are_those_of_other_keyboards(tmp_path):
+def test_accents_and_wide_letters_make_no_difference(tmp_path):
     rows = text_of(np.hstack([XYZ, LABEL / 8]), ",")
     of_all = {"intensity": (LABEL / 8)[:, 0]}
     for names in (

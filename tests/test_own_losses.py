@@ -178,7 +178,7 @@ def test_columns_of_training_leave_files_of_other_formats_their_own(tmp_path, ca
     how = {"columns": "x,y,z,label", "num_points": 64}
     data, run = PartFolder(tmp_path / "both", strict=True, **how), str(tmp_path / "run")
     fit(small(run, "part", dataset="parts", epochs=1, **how), data, log=quiet)
-    said = "no file is a table, whose columns are x,y,z,label; each names its own"
+    said = "no file is a table, so columns x,y,z,label are not used: each names its own"
     assert said not in data.notes
     of_ply = ["--dataset", "parts", "--root", str(tmp_path / "ply"), "--device", "cpu"]
     new = ["--task", "part", "--epochs", "1", "--out", str(tmp_path / "new")]

@@ -133,7 +133,7 @@ class OwnFiles(NamedTuple):
         without = [f"no class, as there is no file to read: {empty}"] if empty else []
         lines = [*passed, *self.twins, *without, *self._labelled(), *_named_alike(self.classes)]
         if self.columns and not any(columns_of_table(file, self.columns) for file in self.found):
-            lines.append(f"no file is a table, whose columns are {','.join(self.columns)}; each names its own")
+            lines.append(f"no file is a table, so columns {','.join(self.columns)} are not used: each names its own")
         return lines
 
     def _labelled(self) -> list[str]:

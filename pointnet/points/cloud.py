@@ -14,7 +14,7 @@ from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_fa
 
 Chosen = slice | NDArray[np.integer]
 COARSE = 1e-3  # share of a cloud's width that neighbouring numbers of its type may be apart without a note
-SOME_ROWS = 10_000  # in which coordinates between the points of a grid are looked for
+SOME_ROWS = 10_000  # that are looked at for coordinates that lie on no grid
 SOME_ROWS = 10_000  # drawn to see whether most rows are copies of one
 
 

@@ -254,8 +254,8 @@ def _spelled(name: str) -> Spelled:
 
 
 def _plain(name: str) -> str:
-    """A name with plain letters: its wide ones as on other keyboards, and accents of words left out; a letter that
-    stands alone keeps its dot, as that of a velocity."""
+    """A name with wide letters made narrow and without the accents of words; a letter that stands alone keeps its dot,
+    as x does where it means a velocity."""
     if name.isascii():
         return name
     text = unicodedata.normalize("NFC", "".join(unicodedata.normalize("NFKC", c) if c in WIDE else c for c in name))
