@@ -13,7 +13,7 @@ from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
 from pointnet.datasets import LabelledClouds, MeshFolder, ShapeNetPart
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.evaluate import check_taught, evaluate
+from pointnet.evaluation.evaluate import check_taught, evaluate, never_answered
 from pointnet.evaluation.tasks import TASKS
 from pointnet.evaluation.trust import calibration_error
 from pointnet.inference.label import label_points
@@ -148,6 +148,21 @@ def test_a_category_has_the_iou_of_the_labels_that_label_points_gives(tmp_path, 
     assert found["class_miou"] == pytest.approx(np.mean([*wanted.values()]))
     assert 0 < found["class_miou"] < 1
     assert "sure" not in found
+
+
+def test_parts_are_those_of_the_network_where_the_shapes_here_show_fewer_and_others_are_said():
+    data = halves("part")
+    model = MODELS["pointnet_part"](**TASKS["part"].arguments(data), **SMALL).eval()
+    assert not never_answered(model, data)
+    before = evaluate(model, data)
+    data.parts_of = torch.zeros_like(data.parts_of)  # as of a set whose objects show none of them
+    assert evaluate(model, data) == before
+    data.parts_of[0, 3] = True
+    part, category = data.part_names[3], data.classes[0]
+    (line,) = never_answered(model, data)
+    assert line.endswith(f"which count as wrong: 1, such as {part} of {category}")
+    model.parts_of = None
+    assert not never_answered(model, data)
 
 
 def test_a_class_of_a_scene_has_the_iou_of_all_its_points():

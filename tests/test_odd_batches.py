@@ -53,6 +53,18 @@ def test_in_half_precision_logits_and_gradients_are_near_those_of_the_same_weigh
     assert likeness > 0.5
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", FAMILY)
+def test_without_values_shapes_are_those_of_a_cpu(kind, training):
+    network, x = FAMILY[kind]().train(training), torch.randn(2, 3, 150)
+    wanted = network(x)
+    bare = network.to("meta")
+    got = bare(x.to("meta"))
+    assert (got.shape, got.dtype, got.device.type) == (wanted.shape, wanted.dtype, "meta")
+    got.sum().backward()
+    assert all(each.grad is not None and each.grad.shape == each.shape for each in bare.parameters())
+
+
 @pytest.mark.parametrize("kind", FAMILY)
 def test_no_cloud_has_no_logits(kind):
     network, x = FAMILY[kind]().eval(), torch.randn(1, 3, 60)

@@ -312,15 +312,16 @@ def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(t
     assert (contract.block, contract.scale, contract.channels) == (2 * unit, "blocks", ("x", "y", "z", "intensity"))
     assert contract.label_numbers == (FLOOR, WALL, POLE)
     assert_cases_are_answered(model)
-    model.preprocessing = contract.as_json() | {"num_points": 5000}  # each block whole
-    file = data.files[0]
+    file, whole_blocks = data.files[0], contract.as_json() | {"num_points": 5000}
+    model.preprocessing = whole_blocks | {"temperature": 2.0}
     found = label_points(file, model)
+    model.preprocessing = whole_blocks
     votes = {}
     whole = SceneFolder(root, num_points=4096, features="intensity", block=2 * unit)
     for i in (whole.labels == whole.labels[0]).nonzero()[:, 0].tolist():
         x, _, own = split_parts(whole.batch(torch.tensor([i]))[0])
         with torch.no_grad():
-            shares = model(x[:, :, own[0]]).softmax(1)[0].T
+            shares = (model(x[:, :, own[0]]) / 2).softmax(1)[0].T
         for intensity, share in zip(x[0, 3, own[0]].tolist(), shares.numpy(), strict=True):
             votes.setdefault(round(intensity, 4), []).append(share)
     rows = read_cloud(file)

@@ -15,7 +15,7 @@ from pointnet.datasets.catalog import DATASETS_OF, OWN_FILES, check_dataset, ope
 from pointnet.datasets.lines import left_out, of_each_kind
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.evaluate import check_taught, evaluate
+from pointnet.evaluation.evaluate import check_taught, evaluate, never_answered
 from pointnet.evaluation.tasks import Task, task_of
 from pointnet.files import strict_json
 from pointnet.inference.judge import Judge, Trust
@@ -54,7 +54,12 @@ def run(flags: Namespace) -> int:
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
     seen = trained_on(flags.run, data) if flags.split == "test" else []
     known = f"files that the network was trained on: {len(seen):,}, such as " + printable("".join(seen[:1]))
-    for line in [*[known] * bool(seen), *left_out(data), *of_each_kind(contract.notes_on_files(data))]:
+    for line in [
+        *[known] * bool(seen),
+        *never_answered(model, data),
+        *left_out(data),
+        *of_each_kind(contract.notes_on_files(data)),
+    ]:
         say(line, sys.stderr)
     if data.bad:
         scores["left_out"] = len(data.bad)

@@ -13,12 +13,12 @@ from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.own_labels import OwnPoints
 from pointnet.datasets.transforms import rotation
 from pointnet.models import Pretrained
-from pointnet.names import did_you_mean
+from pointnet.names import did_you_mean, printable
 from pointnet.world import World
 
 from .contract import NORMALS, Contract, contract_of_data
 from .structures import Structures
-from .tasks import Task, task_of
+from .tasks import Task, parts_taught, task_of
 
 EVALUATION_BATCH = 32
 
@@ -38,6 +38,18 @@ def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: st
                 which += "; classes.txt (of parts, parts.txt) in its folder names labels, also those of no point"
             raise ValueError(f"{run}: its {kind} are not those of {where}: {which}")
     contract.check_met(contract_of_data(data, num_points=contract.num_points), run, where)
+
+
+def never_answered(model: nn.Module, data: LabelledClouds) -> list[str]:
+    """A line on parts that objects have here, and that the network does not answer of their category."""
+    if not isinstance(data, LabelledPoints) or getattr(model, "parts_of", None) is None:
+        return []
+    pairs = (data.parts_of & ~parts_taught(model, data)).nonzero().tolist()
+    named = [f"{data.part_names[part]} of {data.classes[category]}" for category, part in pairs]
+    such = printable("".join(named[:1]))
+    return [
+        f"parts that the network was not taught of their category, which count as wrong: {len(named)}, such as {such}"
+    ] * bool(named)
 
 
 @torch.no_grad()
@@ -80,7 +92,7 @@ def evaluate(
     """
     task = task or task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
-    scores = task.scores(data, device)
+    scores = task.scores(data, device, model)
     normals = data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
     normals, temperature = (normals, 1.0) if contract is None else (contract.normals, contract.temperature)
     loss, labels = torch.zeros(2, dtype=torch.float64, device=device)

@@ -71,7 +71,7 @@ class Task:
         points, classes, valid = split_parts(points)
         return points, None, classes, valid
 
-    def scores(self, data: LabelledClouds, device: torch.device | str) -> Any:
+    def scores(self, data: LabelledClouds, device: torch.device | str, model: nn.Module) -> Any:
         """Empty metric accumulators."""
         return ConfusionMatrix(len(self.class_names(data)), device)
 
@@ -138,8 +138,12 @@ class PartSegmentation(Task):
         points, parts, valid = split_parts(points)
         return points, labels, parts, valid
 
-    def scores(self, data: LabelledClouds, device: torch.device | str) -> PartScores:
-        return PartScores(cast(LabelledPoints, data).parts_of, device)
+    def scores(self, data: LabelledClouds, device: torch.device | str, model: nn.Module) -> PartScores:
+        """Of the parts that a category has here or in the network, as those of few shapes may be fewer."""
+        taught = parts_taught(model, data)
+        if len(taught) > 1:  # where all parts may also be those of a category that had no shapes
+            taught &= ~taught.all(1, keepdim=True)
+        return PartScores(cast(LabelledPoints, data).parts_of | taught, device)
 
 
 class SceneSegmentation(Task):
@@ -153,8 +157,17 @@ class SceneSegmentation(Task):
     unit = "points"
     of_class = "IoU of each class"
 
-    def scores(self, data: LabelledClouds, device: torch.device | str) -> SceneScores:
+    def scores(self, data: LabelledClouds, device: torch.device | str, model: nn.Module) -> SceneScores:
         return SceneScores(len(self.class_names(data)), device)
+
+
+def parts_taught(model: nn.Module, data: LabelledClouds) -> Tensor:
+    """(categories, parts) bool: which parts of the data's a network may answer of each category of the data's; none of
+    a network of one's own that does not say."""
+    taught = torch.zeros_like(cast(LabelledPoints, data).parts_of)
+    for row, parts in zip(taught, getattr(model, "parts_of", None) or (), strict=False):
+        row[list(parts)] = True
+    return taught
 
 
 TASKS: Mapping[str, Task] = {task.name: task for task in (Classification(), PartSegmentation(), SceneSegmentation())}

@@ -94,7 +94,7 @@ def label_blocks(model: SceneSegmenter, cloud: PointCloud, seed: int = 0) -> Lab
         first, done, end = cells.row(i), cells.row(i + 1), cells.row(i + 2)
         votes = np.concatenate([votes, np.zeros((end - first - len(votes), votes.shape[1]), np.float32)])
         samples = _samples(channels_of, cells, i, contract.num_points, seed)
-        for at, probabilities in _scores(network, _batches(samples)):
+        for at, probabilities in _scores(network, _batches(samples), contract.temperature):
             votes[at - first, :-1] += probabilities
             votes[at - first, -1] += 1
         if i == cells.across - 1:
@@ -131,13 +131,14 @@ def _batches(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
         yield batch
 
 
-def _scores(network: SceneSegmenter, batches: Iterable[list[Sample]]) -> Iterator[Sample]:
+def _scores(network: SceneSegmenter, batches: Iterable[list[Sample]], temperature: float) -> Iterator[Sample]:
     """The places of each sample, and the probabilities (n, classes) of its points."""
     weight = next(network.parameters())
     for batch in batches:
         x, lengths = pad_clouds([torch.from_numpy(channels.T) for _, channels in batch])
         x = functional.pad(x, (0, _padded(x.shape[2]) - x.shape[2]))
-        probabilities = network(x.to(weight), lengths=lengths.to(weight.device)).softmax(1).float().cpu().numpy()
+        logits = network(x.to(weight), lengths=lengths.to(weight.device)).float()
+        probabilities = (logits / temperature).softmax(1).cpu().numpy()
         yield from ((at, row[:, : len(at)].T) for (at, _), row in zip(batch, probabilities, strict=True))
 
 

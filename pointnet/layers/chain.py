@@ -12,6 +12,7 @@ from pointnet.ops.aligned import Transform, fold_transform
 from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.masked import Mask
 from pointnet.ops.mlp import may_take, mlp_max, takes
+from pointnet.ops.products import autocast_dtype
 
 from .shared_layer import SharedLayer
 
@@ -68,8 +69,7 @@ class Chain:
 
     def _matrices(self, last: SharedLayer, transform: Transform) -> tuple[list[Tensor], list[Tensor | None]]:
         """Weights, with their transforms folded in, and biases, in the dtype that products are to have."""
-        kind = self.x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.x.dtype
+        dtype = autocast_dtype(self.x) or self.x.dtype
         weights: list[Tensor] = []
         biases: list[Tensor | None] = []
         for layer, matrix in (*self.waiting, (last, transform)):

@@ -16,6 +16,7 @@ from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.groups import Rows, pooled_groups, pooled_rows, takes_statistics
 from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, of_all_clouds
+from pointnet.ops.products import no_autocast
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear
 
 from .shared_layer import HALF, SharedLayer, refuse_script
@@ -217,7 +218,7 @@ def pooled_neighbourhoods(
 ) -> Tensor:
     """`neighbourhoods_definition` by identities 7 and 11, of an MLP that `is_fast`."""
     mlp[0].check(points if features is None else torch.cat([points[:, :, :1], features[:, :, :1]], 1))
-    with torch.autocast(points.device.type, enabled=False):  # differences of near coordinates want their digits
+    with no_autocast(points):  # differences of near coordinates want their digits
         kind = mlp[0].conv.weight.dtype
         # Nothing but differences of coordinates counts, and near the origin they lose no digits.
         origin = centres.detach().mean(2, keepdim=True)

@@ -13,7 +13,7 @@ from pointnet.ops.aligned import Transform, align, fold_transform
 from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.masked import Mask, batch_norm, fill_padding, goes_by, has_hooks, stored_as_rows
 from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
-from pointnet.ops.products import linear_map
+from pointnet.ops.products import autocast_dtype, linear_map
 from pointnet.ops.ranks import MARK, Ranks, group_of
 
 from .views import conv1d_to_linear
@@ -166,7 +166,7 @@ class SharedLayer(nn.Module):
 
 def check_dtype(name: str, x: Tensor, dtype: torch.dtype) -> None:
     """Raises TypeError unless x has the dtype of the weights, or one that autocast takes."""
-    taken = (dtype, *HALF, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
+    taken = (dtype, *HALF, torch.float32) if autocast_dtype(x) else (dtype,)
     if x.dtype not in taken:
         raise TypeError(f"{name} must be {dtype} like the weights, got {x.dtype}; convert with .to({dtype})")
 

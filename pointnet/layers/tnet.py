@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.ops.masked import has_hooks
+from pointnet.ops.products import no_autocast
 
 from .chain import Chain
 from .shared_mlp import SharedMLP
@@ -61,7 +62,7 @@ def orthogonality_loss(transform: Tensor) -> Tensor:
 
     (B, dim, dim) -> scalar, computed in float32 or better whatever the precision around it.
     """
-    with torch.autocast(transform.device.type, enabled=False):
+    with no_autocast(transform):
         a = transform.to(torch.promote_types(transform.dtype, torch.float32))
         identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
         return (identity - a @ a.transpose(1, 2)).square().sum((1, 2)).mean()

@@ -21,6 +21,7 @@ from .graphs import makes_a_graph
 from .masked import batch_norm
 from .neighbours import check_indices, gather, of_all_clouds
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, register, signs
+from .products import no_autocast
 from .ranks import check_count, group_of, moments_over_ranks
 from .rows import made_of
 
@@ -246,7 +247,7 @@ def _backward(
 ) -> tuple[list[Tensor | None] | Tensor | None, ...]:
     weight, slots, point, *parts = ctx.saved_tensors
     given = grad, grad_mean, grad_squares, parts, weight, slots, point, ctx.size, ctx.more, ctx.batch
-    with torch.autocast(grad.device.type, enabled=False):  # in which whoever calls backward may be
+    with no_autocast(grad):  # in which whoever calls backward may be
         of_rows, of_weight = torch.ops.pointnet.group_extremes_backward(*given)
     return [*of_rows, *[None] * (len(parts) - len(of_rows))], of_weight, None, None, None, None, None
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .masked import Mask, batch_norm, fill_padding, update_running_statistics
-from .products import linear_map, products_kept
+from .products import linear_map, no_autocast, products_kept
 from .ranks import check_count, group_of, moments_over_ranks
 from .winners import TILE, groups_of, through_extremes, values_at
 
@@ -186,7 +186,7 @@ def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor
     for group in groups_of(x):
         for start in range(0, points, size):
             tile = slice(start, start + size)
-            with torch.autocast(x.device.type, enabled=False):
+            with no_autocast(x):
                 z = product(x[group, :, tile], kernel)
                 z = z if safe else z.to(weight.dtype)
             for plane, sign in enumerate(signs):

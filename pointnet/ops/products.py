@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -44,6 +45,17 @@ def products_kept() -> Callable[[Tensor, Tensor], Tensor]:
         return torch.bmm(weight.expand(len(x), -1, -1), x, out=memory[sizes])
 
     return product
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype that autocast gives products of x, or None outside it; tensors of the device "meta" know none."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if kind != "meta" and torch.is_autocast_enabled(kind) else None
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A block in which products of x have its own dtype, whoever calls."""
+    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
 
 
 def takes_tf32() -> bool:
