@@ -3,7 +3,7 @@
 import pytest
 
 from pointnet.datasets import PointCloudFileError
-from pointnet.datasets.own_labels import Labels
+from pointnet.datasets.label_names import Labels
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from pointnet.names import printable
 from pointnet.points.features import SOME_POINTS, Range, channel_names, lines_on_intensity
-from pointnet.points.formats.scan import quoted
 from pointnet.points.read import PointCloud, PointCloudFileError
 
 from .cache import Sampler, cached_clouds
 from .clouds import UNLABELLED, LabelledPoints
+from .label_names import Labels
 from .own_files import OwnFiles
 from .own_objects import whole_objects
-from .releases import read_lines
 
 OF_LABELS = ("not numbers", "labels left out", "labels in ", "names of ")  # what notes of lost labels say
 # What stands for no label where there are fewer: the largest number of a byte or of two, and what people type.
@@ -29,64 +28,8 @@ FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
 NO_LABEL = re.compile(
     r"un-?(?:labell?ed|annotated|classified|assigned|known|defined)|ignored?|void|none|nothing|invalid", re.I
 )
-# A line of names, "0 ground", "0: ground" or "0 - ground"; one with its number behind, perhaps after a mark.
-NUMBERED = re.compile(r"(-?\d+)\.?(?:\s*=\s*(?!>)|[\s,;:|)]+)(?:[-=\u2013\u2014]+>?\s+)?(\S.*)")
-BEHIND = re.compile(r"(\S.*?)(?:\s*([,;:=|(\[])\s*|\s+[-\u2013\u2014]\s+|\s+)(\d+)\s*[)\]]?")
-OF_COLUMN = re.compile(r"\b(?:id|label|number|index|code|value)s?$", re.I)  # that ends a line above the names
 SHOWN = 5  # labels in a line
 MOST_LABELS = 256  # different ones in a set that has no names for them
-
-
-def _numbered_behind(lines: Sequence[str]) -> str:
-    """The first of the lines that end with the number of their label: of most, behind a mark; or of all but names of
-    columns, from 0 or 1 on."""
-    found = {line: match for line in lines if (match := BEHIND.fullmatch(line))}
-    numbers = {int(match[3]) for match in found.values()}
-    counted = numbers in (set(range(len(found))), set(range(1, len(found) + 1)))
-    counted &= len(found) == len(lines) - sum(bool(OF_COLUMN.search(line)) for line in lines[:1])
-    are_names = len({match[1] for match in found.values()}) == len(numbers) == len(found) > max(1, len(lines) / 2)
-    return next(iter(found)) if are_names and (counted or all(match[2] for match in found.values())) else ""
-
-
-class Labels(NamedTuple):
-    """The labels of a set, in the order of a network's classes."""
-
-    numbers: tuple[int, ...]  # as files have them, ascending
-    names: tuple[str, ...]
-
-    @classmethod
-    def named_in(cls, path: Path) -> Labels | None:
-        """Those that a text names, a line each: of label 0, 1, 2 ..., or each after its number; None: no such file.
-
-        A line that begins with # is a comment; a negative number is that of points without a label.
-
-        Raises:
-            PointCloudFileError: it cannot be read, has a name or a number twice, or is empty; or most lines, but not
-                all, begin with a number; or most end with one.
-        """
-        if not path.is_file():
-            return None
-        lines = [line for line in read_lines(path) if line[0] != "#"]
-        matches = [NUMBERED.fullmatch(line) for line in lines]
-        numbered = [(int(match[1]), match[2]) for match in matches if match]
-        if len(lines) > len(numbered) > len(lines) / 2:
-            line = next(line for line, match in zip(lines, matches, strict=True) if not match)
-            raise PointCloudFileError(path, f"most lines begin with the label's number, {quoted(line)} does not")
-        if not numbered and (line := _numbered_behind(lines)):
-            raise PointCloudFileError(path, f"has numbers behind its names, as in {quoted(line)}; put them in front")
-        found = sorted([each for each in numbered if each[0] >= 0] if numbered and all(matches) else enumerate(lines))
-        words = [(str(number), name) for number, name in found]
-        for what, values in zip(("number", "name"), zip(*words, strict=True), strict=False):
-            if twice := [value for value in values if values.count(value) > 1]:
-                raise PointCloudFileError(path, f"has the {what} {quoted(twice[0])} twice")
-        if not found:
-            raise PointCloudFileError(path, "names no label; a name is wanted in each line")
-        return cls(*zip(*found, strict=True))
-
-    @property
-    def has_own_numbers(self) -> bool:
-        """Whether a label's number is not its place."""
-        return self.numbers != tuple(range(len(self.numbers)))
 
 
 def labels_of(cloud: PointCloud) -> NDArray[np.int64]:

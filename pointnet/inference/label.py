@@ -18,9 +18,10 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import Usual, unfit
 from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PartLabels, SceneSegmenter
-from pointnet.names import check_name, printable
+from pointnet.names import check_name
+from pointnet.points import comments
 from pointnet.points.colours import label_colours
-from pointnet.points.frame import BLOCK, Y_UP, up_of
+from pointnet.points.frame import BLOCK, up_of
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
@@ -81,20 +82,19 @@ class LabelledCloud:
         """Writes points, colours by label, labels and their probabilities as a binary PLY, and creates the folder.
 
         Coordinates are as in the file, float if that is exact, else double; a comment says where y is up, by which
-        `read_cloud` goes. Labels are `numbers`; comments name them.
+        `read_cloud` goes. Labels are `numbers`; comments name them, for sets of labelled files too.
 
         Raises:
             OSError: the file cannot be written.
         """
         blocks = [slice(start, start + BLOCK) for start in range(0, len(self.points), BLOCK)]
         is_single = all((block == block.astype(np.float32)).all() for block in map(self.points.__getitem__, blocks))
-        names = (printable(name).encode("ascii", "backslashreplace").decode() for name in self.names)
         numbers = np.array(self.numbers or range(len(self.names)), np.int64)
         header = [
             "ply",
             "format binary_little_endian 1.0",
-            *[Y_UP] * (self.up == "y"),
-            *(f"comment label {number} is {name}" for number, name in zip(numbers, names, strict=True)),
+            *[comments.Y_UP] * (self.up == "y"),
+            *comments.of_labels(numbers, self.names),
             f"element vertex {len(self.points)}",
             *(f"property {'float' if is_single else 'double'} {axis}" for axis in "xyz"),
             *(f"property uchar {colour}" for colour in ("red", "green", "blue")),

@@ -4,19 +4,18 @@ The library's frame has z up and is right-handed. Rows are numpy arrays (..., N,
 Nothing here changes its input.
 """
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import comments
+
 Points = NDArray[Any]
 
 UPS = (None, "z", "y")  # what `up=` may be; None: what the format or the data set says
 Y_UP_SUFFIXES = (".glb", ".gltf")  # their standard says so; all else is taken as z up
-Y_UP, LONGEST_HEADER = "comment up y", 1 << 16
 BLOCK = 1 << 16  # points processed together, so that temporary arrays stay small
 LEAST_SHARE = 1e-6  # of a cloud's longest side: differences between its points are right to that
 
@@ -28,20 +27,13 @@ def check_up(up: str | None) -> None:
 
 
 def up_of(path: Path, up: str | None = None) -> str:
-    """The up axis of a file, "z" or "y": `up`, or what its format says, or the comment `Y_UP` in a PLY's header."""
+    """The up axis of a file, "z" or "y": `up`, or what its format or the header of a PLY says."""
     return up or ("y" if says_y_up(path) else "z")
 
 
 def says_y_up(path: Path) -> bool:
     """Whether a file's format says that y is up, or a PLY's header does."""
-    if path.suffix.lower() in Y_UP_SUFFIXES:
-        return True
-    if path.suffix.lower() != ".ply" or not os.path.isfile(path):
-        return False
-    with suppress(OSError), path.open("rb") as file:
-        header = file.read(LONGEST_HEADER).partition(b"end_header")[0].splitlines()
-        return header[:1] == [b"ply"] and Y_UP.encode() in header
-    return False
+    return path.suffix.lower() in Y_UP_SUFFIXES or comments.says_y_up(path)
 
 
 def rotated_y_up_to_z_up(rows: Points) -> Points:
