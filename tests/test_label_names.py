@@ -1,9 +1,13 @@
-"""The texts that name labels: numbers stay with their names."""
+"""The texts that name labels, and the comments of PLY files: numbers stay with their names."""
 
+import re
+
+import numpy as np
 import pytest
 
-from pointnet.datasets import PointCloudFileError
+from pointnet.datasets import PointCloudFileError, SceneFolder
 from pointnet.datasets.label_names import Labels
+from pointnet.inference.label import LabelledCloud
 
 
 @pytest.mark.parametrize(
@@ -51,3 +55,44 @@ def test_names_before_their_numbers_are_refused(tmp_path, text):
     (tmp_path / "classes.txt").write_text(text)
     with pytest.raises(PointCloudFileError, match="has numbers behind its names, as in 'ground.*'; put them in front"):
         Labels.named_in(tmp_path / "classes.txt")
+
+
+def write_labelled(path, names: dict[int, str], seed: int = 0):
+    """Points of boxes beside each other, one of each label, as `label_points` writes them."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, len(names), 300)
+    points = generator.random((300, 3)) + labels[:, None] * [1.0, 0, 0]
+    probability = np.ones(300, np.float32)
+    cloud = LabelledCloud(None, points, "z", labels, probability, tuple(names.values()), numbers=tuple(names))
+    cloud.write_ply(path)
+
+
+NAMES = {2: "ground", 6: "Gebäude, alt", 11: "pole"}
+
+
+def test_the_names_in_comments_of_a_ply_are_those_of_its_labels(tmp_path):
+    write_labelled(tmp_path / "a.ply", NAMES)
+    write_labelled(tmp_path / "b.ply", {2: "ground", 4: "tree"}, 1)
+    np.savetxt(tmp_path / "c.txt", np.column_stack([np.random.default_rng(2).random((300, 3)), [6] * 299 + [9]]))
+    data = SceneFolder(tmp_path, num_points=32, block=2.0)
+    assert data.label_numbers == (2, 4, 6, 9, 11)
+    assert data.part_names == ("ground", "tree", "Gebäude, alt", "9", "pole")
+    assert not [note for note in data.notes if "taken as" in note]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({2: "floor"}, "b.ply: calls label 2 'floor', another file calls label 2 'ground'; name them in classes.txt"),
+        ({3: "pole"}, "b.ply: calls label 3 'pole', another file calls label 11 so too; name them in classes.txt"),
+    ],
+)
+def test_names_that_contradict_each_other_are_refused_or_said_where_a_text_decides(tmp_path, other, said):
+    write_labelled(tmp_path / "a.ply", NAMES)
+    write_labelled(tmp_path / "b.ply", other | {4: "tree"})
+    with pytest.raises(PointCloudFileError, match=re.escape(said)):
+        SceneFolder(tmp_path, num_points=32, block=2.0)
+    (tmp_path / "classes.txt").write_text("2 Ground\n3 rock\n4 tree\n6 house\n11 pole\n")
+    data = SceneFolder(tmp_path, num_points=32, block=2.0)
+    (note,) = (note for note in data.notes if "taken as" in note)
+    assert note == "label 6 is taken as 'house'; a.ply calls it 'Gebäude, alt'"

@@ -1,12 +1,13 @@
-"""The names of labels, in a text beside the files."""
+"""The names of labels: in a text beside the files, or in the comments of PLY files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pointnet.points.comments import names_of_labels
 from pointnet.points.formats.scan import quoted
 from pointnet.points.read import PointCloudFileError
 
@@ -63,6 +64,37 @@ class Labels(NamedTuple):
         if not found:
             raise PointCloudFileError(path, "names no label; a name is wanted in each line")
         return cls(*zip(*found, strict=True))
+
+    @classmethod
+    def of_files(cls, files: Iterable[Path], there: Iterable[int], text: str) -> Labels:
+        """Those that the comments of PLY files name, and all others that are `there`, whose names are their numbers.
+
+        Args:
+            text: where a user may name them.
+
+        Raises:
+            PointCloudFileError: a label with two names, or a name of two labels.
+        """
+        by_number: dict[int, str] = {}
+        by_name: dict[str, int] = {}
+        for file in files:
+            for number, name in names_of_labels(file).items():
+                named, numbered = by_number.setdefault(number, name), by_name.setdefault(name, number)
+                if named != name or numbered != number:
+                    other = f"label {number} {quoted(named)}" if named != name else f"label {numbered} so too"
+                    reason = f"calls label {number} {quoted(name)}, another file calls {other}"
+                    raise PointCloudFileError(file, f"{reason}; name them in {text}")
+        numbers = sorted({*there, *by_number})
+        return cls(tuple(numbers), tuple(by_number.get(number, str(number)) for number in numbers))
+
+    def other_names(self, files: Iterable[Path]) -> list[str]:
+        """A line on labels that the comments of PLY files name otherwise."""
+        names = dict(zip(self.numbers, self.names, strict=True))
+        for file in files:
+            for number, name in names_of_labels(file).items():
+                if number in names and names[number].casefold() != name.casefold():
+                    return [f"label {number} is taken as {quoted(names[number])}; {file.name} calls it {quoted(name)}"]
+        return []
 
     @property
     def has_own_numbers(self) -> bool:

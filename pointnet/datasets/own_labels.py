@@ -129,10 +129,10 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
 
     Args:
         files: the file of each cloud.
-        names: the text of `Labels.named_in`; without it every number that occurs is a label, and its own name.
+        names: the text of `Labels.named_in`; without it every number that occurs is a label, by `Labels.of_files`.
 
     Raises:
-        PointCloudFileError: too many labels for classes, or `names` cannot be read.
+        PointCloudFileError: too many labels for classes, or `names` cannot be read, or files name them in two ways.
     """
     named = Labels.named_in(names)
     met = [np.unique(_numbers(cloud[-1])) for cloud in clouds]
@@ -140,7 +140,8 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     if named is None and len(there) > MOST_LABELS:
         reason = f"its points have {len(there):,} different labels, which are no classes; if they are, name them"
         raise PointCloudFileError(names.parent, f"{reason} in {names.name}")
-    labels = named or Labels(tuple(there), tuple(map(str, there)))
+    each_once = sorted(set(files))
+    labels = named or Labels.of_files(each_once, there, names.name)
     bad: dict[Path, PointCloudFileError] = {}
     rows, without, total = [], 0, 0
     for row, (cloud, numbers, file) in enumerate(zip(clouds, met, files, strict=True)):
@@ -166,7 +167,7 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     for file in set(files) - bad.keys() - {files[row] for row in rows}:
         bad[file] = PointCloudFileError(file, "none of the points that were drawn has a label")
     share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one), and are left out"
-    notes = [*([share] if without else []), *_as_if_none(labels, named is not None)]
+    notes = [*([share] if without else []), *labels.other_names(each_once), *_as_if_none(labels)]
     stored = {row: np.unique(clouds[row][-1]) for row in rows if files[row] not in bad}
     return Labelled(labels, bad, {row: its[its >= 0].astype(np.int64) for row, its in stored.items()}, notes)
 
@@ -200,11 +201,11 @@ def _uneven(placed: Labelled, files: Sequence[Path], before: Sequence[str], test
     return [f"{what}: {', '.join(map(printable, names[:SHOWN]))}{more[what]}" for what, names in lines if names]
 
 
-def _as_if_none(labels: Labels, is_named: bool) -> list[str]:
+def _as_if_none(labels: Labels) -> list[str]:
     """A line on labels that often mean that a point has none, by their name or as the last number, beyond a gap."""
     last, before = ([0, 0, *labels.numbers][i] for i in (-1, -2))
-    found = [name for name in labels.names if is_named and NO_LABEL.fullmatch(name)]
-    found += [str(last)] if not is_named and last in FILLERS and 2 * before < last else []
+    found = [name for name in labels.names if NO_LABEL.fullmatch(name)]
+    found += [str(last)] if labels.names[-1:] == (str(last),) and last in FILLERS and 2 * before < last else []
     names = ", ".join(map(printable, found))
     return [f"trained like any other label: {names}; if it means that a point has none, write -1"] if found else []
 
