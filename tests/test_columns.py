@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pointnet.datasets import MeshFolder
 from pointnet.points.formats.values import as_unit_colors
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files
@@ -293,3 +294,26 @@ def test_colours_from_minus_one_to_one_are_moved(tmp_path):
     colors = np.random.default_rng(1).integers(0, 256, (40, 3))
     np.savez(tmp_path / "a.npz", coords=np.ones((40, 3)) * colors, colors=colors / 127.5 - 1)
     np.testing.assert_allclose(read_cloud(tmp_path / "a.npz").colors, colors / 255, atol=1e-6)
+
+
+def test_names_by_hand_that_move_a_column_which_the_file_names_are_said(tmp_path):
+    text = "time,x,y,z\n" + "".join(f"{i},{i + 0.5},{i * i + 0.25},{0.125}\n" for i in range(9))
+    path = written(tmp_path, "a.csv", text)
+    assert read_cloud(path, columns="_,x,y,z").notes == ()
+    moved = read_cloud(path, columns="x,y,z,_")
+    assert moved.notes == ("columns taken as x,y,z,_, though the file names them 'time, x, y, z'",)
+    assert moved.points[3].tolist() == [3, 3.5, 9.25]
+
+
+def test_a_set_whose_columns_are_named_by_hand_may_hold_arrays_with_names(tmp_path):
+    rows = RNG.normal(size=(40, 3))
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    for name in ("one", "two"):
+        np.savetxt(tmp_path / name / "bare.txt", np.column_stack([np.arange(40), rows[:, ::-1]]))
+        np.save(tmp_path / name / "named.npy", np.rec.fromarrays(rows.T, names="x,y,z"))
+        np.savez(tmp_path / name / "named.npz", x=rows[:, 0], y=rows[:, 1], z=rows[:, 2])
+    data = MeshFolder(tmp_path, num_points=40, columns="_,z,y,x", test_fraction=0.2)
+    assert not data.bad
+    extents = np.ptp(data.points.numpy(), axis=2)
+    assert np.allclose(extents / extents[:, :1], extents[0] / extents[0, 0], rtol=1e-4)

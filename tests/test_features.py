@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pointnet import __main__ as command_line
-from pointnet import load_model, predict
+from pointnet import PointNetClassifier, load_model, predict
 from pointnet.datasets import MeshFolder, open_dataset
 from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.evaluation.evaluate import check_taught, evaluate
@@ -18,7 +18,7 @@ from pointnet.training import TrainConfig, fit
 from pointnet.training.augment import augment
 from pointnet.training.run_folder import read_settings
 from pointnet.training.settings import Augmentation
-from tests.helpers import QUICK, error_of, quiet, tiny
+from tests.helpers import QUICK, SMALL, described, error_of, quiet, tiny
 
 ALL = ("x", "y", "z", "nx", "ny", "nz", "r", "g", "b", "intensity")
 
@@ -201,3 +201,23 @@ def test_two_classes_that_differ_by_intensity_alone_are_told_apart(tmp_path, cap
     assert [Path(each["file"]).parent.name == each["class"] for each in answers] == [True] * 6
     assert command_line.main(["report", str(out), "--device", "cpu"]) == 0
     assert "with intensity" in (out / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_points_become_what_the_page_on_exported_networks_says():
+    model = described(PointNetClassifier(3, in_channels=len(ALL), **SMALL), num_points=300)
+    contract = {"channels": ALL, "intensity": (100.0, 500.0), "num_points": 300}
+    model.preprocessing = Contract.of(described(PointNetClassifier(3, **SMALL))).as_json() | contract
+    generator = np.random.default_rng(0)
+    points, normals = generator.normal(size=(300, 3)) + 5, generator.normal(size=(300, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    colors, intensity = generator.random((300, 3)), generator.uniform(0, 9000, (300, 1))
+    found = predict(np.hstack([points, normals, colors, intensity]), model)
+    moved = points - points.mean(0)
+    moved /= np.linalg.norm(moved, axis=1).max()
+    low, high = contract["intensity"]
+    rows = np.hstack([moved, normals, colors, ((intensity - low) / (high - low)).clip(-10, 10)])
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(rows.T[None].astype(np.float32)))[0].softmax(0)
+    torch.testing.assert_close(
+        torch.tensor([found.probabilities[name] for name in model.classes]), wanted, atol=1e-4, rtol=0
+    )

@@ -8,6 +8,7 @@ import torch
 
 from pointnet import PointNetClassifier, embed, label_points, load_model, predict
 from pointnet.datasets import PointCloudFileError
+from pointnet.evaluation.contract import Contract
 from pointnet.inference.inputs import find_files
 from pointnet.models import DEFAULTS
 from tests.helpers import ROOT, SMALL, described
@@ -110,3 +111,21 @@ def test_a_model_of_another_dtype_is_refused_in_one_line(dtype):
         model = load_model(DEFAULTS[task]).to(dtype)
         with pytest.raises(ValueError, match=f"the model must be float32, got {dtype}; give model.float()"):
             ask(np.random.default_rng(0).normal(size=(50, 3)), model=model)
+
+
+def test_the_columns_of_training_are_for_tables_without_names(tmp_path):
+    model = described(PointNetClassifier(3, **SMALL), num_points=300)
+    model.preprocessing = Contract.of(model).as_json() | {"columns": "_,z,y,x"}
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+    wanted = predict(rows, model).probabilities
+    turned = rows[:, ::-1]
+    np.savetxt(tmp_path / "bare.txt", np.column_stack([np.arange(300), turned]))
+    np.savetxt(
+        tmp_path / "named.csv", np.column_stack([turned, np.arange(300)]), delimiter=",", header="z,y,x,t", comments=""
+    )
+    np.savetxt(tmp_path / "plain.csv", rows, delimiter=",", header="x,y,z", comments="")
+    np.save(tmp_path / "named.npy", np.rec.fromarrays(turned.T, names="z,y,x"))
+    for name in ("bare.txt", "named.csv", "plain.csv", "named.npy"):
+        found = predict(tmp_path / name, model)
+        assert found.probabilities == pytest.approx(wanted, abs=1e-4), name
+        assert not [note for note in found.notes if "taken as" in note]

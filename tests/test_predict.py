@@ -19,7 +19,7 @@ from pointnet.inference import judge as module
 from pointnet.inference.predict import Prediction
 from pointnet.models import DEFAULTS
 from pointnet.points.features import unit_sphere_channels
-from pointnet.points.read import cloud_of
+from pointnet.points.in_memory import cloud_of
 from tests.helpers import CLASSES, ROOT, described, error_of
 
 SAMPLES = ROOT / "data" / "samples"

@@ -11,7 +11,8 @@ import pytest
 from pointnet import __main__ as command_line
 from pointnet.inference.label import label_points
 from pointnet.inference.predict import predict
-from pointnet.points.read import PointCloudFileError, cloud_of, read_cloud, read_points
+from pointnet.points.in_memory import cloud_of
+from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from pointnet.points.sampling import draw_on_surface, normals_of_faces
 from tests import whole_files
 from tests.helpers import SHARED_DATA

@@ -19,7 +19,16 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES, MOST_STRAY, far_outside
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE, spread
 from pointnet.models import Pretrained
-from pointnet.points.features import ENDS, FEATURES, SOME_POINTS, Range, channel_names, features_of, mostly_outside
+from pointnet.points.features import (
+    ENDS,
+    FEATURES,
+    SOME_POINTS,
+    Range,
+    channel_names,
+    check_colors,
+    features_of,
+    mostly_outside,
+)
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.frame import BLOCK, centre_and_radius
 from pointnet.points.read import PointCloud
@@ -316,9 +325,8 @@ def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
 
 def _check_colors(points: Tensor, names: Sequence[str]) -> None:
     colors = [names.index(name) for name in COLUMNS["colors"] if name in names]
-    if colors and len(points) and not 0 <= points[:, colors].min() <= points[:, colors].max() <= 1:
-        low, high = float(points[:, colors].min()), float(points[:, colors].max())
-        raise ValueError(f"colours must be in [0, 1], as files give them, got {low:g} to {high:g}")
+    if colors:
+        check_colors(points[:, colors])
 
 
 def _of_older(held: Mapping[str, Any], in_channels: int) -> dict[str, Any]:

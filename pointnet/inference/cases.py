@@ -19,7 +19,7 @@ from pointnet.evaluation.tasks import task_of
 from pointnet.models import PartLabels, PointNetModel, SceneSegmenter
 from pointnet.points.features import channel_names, features_of
 from pointnet.points.formats.names import COLUMNS
-from pointnet.points.read import cloud_of
+from pointnet.points.in_memory import cloud_of
 from pointnet.points.sampling import KEPT, draw_on_surface, interpolate, normals_of_faces
 
 from .label import label_points

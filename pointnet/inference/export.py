@@ -103,6 +103,8 @@ def what_it_takes(model: PointNetModel) -> str:
     if isinstance(model, PartLabels):
         unknown = "" if contract.needs_category else ", or -1 where it is not known"
         line += f"; category (B,) int64: 0 to {model.num_categories - 1}{unknown}"
+    if isinstance(model, SEARCHES):
+        line += f"; {contract.num_points:,} points of each cloud, as in training: drawn, or repeated if there are fewer"
     return f"{line}; N of at least {model.least_points}" if model.least_points > 1 else line
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -16,11 +15,11 @@ from pointnet.evaluation.tasks import task_of
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, load_model, shipped
 from pointnet.models.pretrained import Pretrained
+from pointnet.points.in_memory import cloud_of, rows_of, shown
 from pointnet.points.read import (
     PointCloud,
     PointCloudFileError,
-    cloud_of,
-    columns_of_table,
+    columns_as_taught,
     files_in,
     named_by_hand,
     passed_over,
@@ -119,18 +118,9 @@ def path_of(source: Source) -> Path | None:
 
 
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:
-    """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if the file is a table."""
+    """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names."""
     taught = named_by_hand(contract.columns)
-    return named_by_hand(columns) or tuple(columns_of_table(path, taught) if path is not None else ())
-
-
-def _array_of(source: Any) -> NDArray[Any]:
-    """An array, tensor or list as an array, NaN where NumPy's is masked."""
-    if isinstance(source, Tensor):
-        return (source.float() if source.dtype == torch.bfloat16 else source).numpy(force=True)
-    if isinstance(source, np.ma.MaskedArray) and source.dtype.kind in "fiu":
-        return np.ma.filled(source.astype(np.result_type(source.dtype, np.float32)), np.nan)
-    return np.asarray(source)
+    return named_by_hand(columns) or tuple(columns_as_taught(path, taught) if path is not None else ())
 
 
 def from_source(
@@ -152,12 +142,12 @@ def from_source(
     """
     path = path_of(source)
     if path is None:
-        rows = _array_of(source)
+        rows = rows_of(source)
         cloud = cloud_of(rows, **of_arrays, **drawing)
         try:
             return use(cloud, 0)
         except ValueError as error:
-            raise ValueError(f"points {rows.shape}: {error}") from error
+            raise ValueError(f"points {shown(rows)}: {error}") from error
     seed = seed_of(path.name)
     try:
         return use(read_cloud(path, seed=seed, **of_files, **drawing), seed)

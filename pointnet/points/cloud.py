@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from .errors import Refusal
 from .formats.contents import Array, Contents, Extras, Rows
-from .frame import BLOCK, bounds, lossless_type, middle_and_half_extent, rotated_y_up_to_z_up
+from .frame import BLOCK, bounds, check_up, lossless_type, middle_and_half_extent, rotated_y_up_to_z_up
 from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 Chosen = slice | NDArray[np.integer]
 COARSE = 1e-3  # share of a cloud's width that neighbouring numbers of its type may be apart without a note
-SOME_ROWS = 10_000  # that are looked at for coordinates that lie on no grid
-SOME_ROWS = 10_000  # drawn to see whether most rows are copies of one
+FEW_MISSING = 0.01  # of the points may lack a normal without a note
+UNLIKE = 1.5  # times: normals whose lengths differ so much may be something else
+SOME_ROWS = 10_000  # that are looked at for coordinates on no grid, for copies of one row, for lengths of normals
 
 
 class PointCloud(NamedTuple):
@@ -48,6 +49,13 @@ class Drawing(NamedTuple):
     any_zeros: bool = False  # rows of zeros count, however many, as those of arrays and of a mesh's vertices do
 
 
+def check_drawing(num_points: int | None, up: str | None) -> None:
+    """Raises ValueError unless so many points can be drawn, and `up` is an axis."""
+    if num_points is not None and num_points < 1:
+        raise ValueError(f"num_points must be at least 1, got {num_points}")
+    check_up(up)
+
+
 def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     """The points of a file, in its own frame, and notes of the rows that are left out.
 
@@ -60,7 +68,7 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     valid, zeros = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     if not is_mesh:  # rows are drawn first, since all that follows takes memory
         valid, notes = _valid_rows(whole, valid, 0 if drawing.any_zeros else zeros)
-        contents = _without_zero_normals(contents.noted(*notes))
+        contents = _of_normals(contents.noted(*notes), valid)
     contents = contents.noted(*_coarse(whole, valid))
     if not is_mesh:
         if drawing.mapped and isinstance(whole, Rows):
@@ -254,12 +262,27 @@ def vertices_of(mesh: Contents) -> Contents:
     return mesh._replace(faces=None, face_colors=None, face_labels=None, notes=(*mesh.notes, *notes))
 
 
-def _without_zero_normals(contents: Contents) -> Contents:
-    """A cloud whose normals are all 0, or not finite, has none."""
+def _of_normals(contents: Contents, valid: NDArray[np.bool_]) -> Contents:
+    """Without normals where all are 0 or not finite; else with notes of those, and of lengths that are not alike."""
     normals = contents.normals
-    if not isinstance(normals, np.ndarray):
+    if normals is None:
         return contents
-    blocks = (normals[start : start + BLOCK] for start in range(0, len(normals), BLOCK))
-    if any(np.any(np.isfinite(block) & (block != 0)) for block in blocks):
+    missing = 0
+    for start in range(0, len(normals), BLOCK):
+        block = normals[start : start + BLOCK]
+        there = np.isfinite(block).all(1) & block.any(1)
+        missing += int((valid[start : start + BLOCK] & ~there).sum())
+    count = int(valid.sum())
+    if missing == count:
+        return contents._replace(normals=None).noted("normals are all 0 or not finite, left out")
+    if missing > FEW_MISSING * count:
+        contents = contents.noted(f"normals of {missing:,} of {count:,} points are 0 or not finite, and 0 to a network")
+    rows = np.flatnonzero(valid)
+    some = np.asarray(normals[rows[:: len(rows) // SOME_ROWS + 1]], np.float64)
+    lengths = np.linalg.norm(some, axis=1)
+    lengths = lengths[np.isfinite(lengths) & (lengths > 0)]
+    low, high = np.quantile(lengths, (0.05, 0.95)) if len(lengths) else (1.0, 1.0)
+    if high <= UNLIKE * low:
         return contents
-    return contents._replace(normals=None, notes=(*contents.notes, "normals are all 0 or not finite, left out"))
+    are = "and none is negative: are they colours?" if some[np.isfinite(some).all(1)].min() >= 0 else "not 1"
+    return contents.noted(f"normals have lengths of {low:.3g} to {high:.3g}, {are}")

@@ -66,12 +66,21 @@ def features_of(
                 are = "is" if name == "intensity" else "are"
                 share = f"{_broken_share(getattr(cloud, name)):.2g}% of its points"
                 raise ValueError(f"has {FEATURES[name]} that {are} not finite at {share}; leave these points out")
+            if name == "colors":
+                check_colors(taken)
             taken = scaled_intensity(taken, intensity) if name == "intensity" and intensity else taken
             columns.append(taken.reshape(len(taken), -1))
         count = len(range(*rows.indices(len(cloud.points)))) if isinstance(rows, slice) else len(rows)
         return np.hstack([np.empty((count, 0), np.float32), *columns])
 
     return of_rows
+
+
+def check_colors(values: Any) -> None:
+    """Raises ValueError unless all numbers, of an array or a tensor, are in [0, 1], as colours of files are."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"colours must be in [0, 1], as files give them, got {low:g} to {high:g}")
 
 
 def _broken_share(values: Any) -> float:

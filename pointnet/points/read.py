@@ -17,11 +17,15 @@ from pointnet.names import did_you_mean_path, printable
 
 from .cloud import Drawing, cloud_from, vertices_of
 from .cloud import PointCloud as PointCloud
+from .cloud import check_drawing as check_drawing
 from .converters import CONVERTERS
 from .errors import DatasetNotFoundError as DatasetNotFoundError
 from .errors import PointCloudFileError as PointCloudFileError
 from .errors import Refusal, check_file, file_errors
 from .formats.arrays import parse_npy, parse_npy_table, parse_npz
+from .formats.by_hand import TABLES, TEXTS
+from .formats.by_hand import columns_as_taught as columns_as_taught
+from .formats.by_hand import columns_of_table as columns_of_table
 from .formats.contents import EXTRAS as EXTRAS
 from .formats.contents import Array, Contents, Extras
 from .formats.contents import Rows as Rows
@@ -30,7 +34,6 @@ from .formats.hdf5 import parse_hdf5
 from .formats.hdf5 import read_hdf5 as read_hdf5
 from .formats.kitti import parse_bin
 from .formats.las import parse_las
-from .formats.names import COLUMNS
 from .formats.names import named_by_hand as named_by_hand
 from .formats.obj import parse_obj
 from .formats.off import parse_off
@@ -39,14 +42,10 @@ from .formats.ply import parse_ply
 from .formats.scan import MARK
 from .formats.stl import parse_stl
 from .formats.text import parse_table, parse_text
-from .frame import check_up, up_of
+from .frame import up_of
 
 NUM_POINTS = 1024  # drawn from a mesh by default
 MOST_SUFFIXES = 5  # that a line names
-
-TEXTS = (".xyz", ".txt", ".csv", ".pts", ".asc")
-# The formats of tables, whose columns may be named by hand: these parsers take the names as a third argument.
-TABLES = (*TEXTS, ".xyzrgb", ".xyzn", ".npy", ".npz")
 
 
 def _whole(parse: Callable[..., Contents]) -> Callable[..., Contents]:
@@ -141,55 +140,6 @@ def read_cloud(
         mapped = mapped and axis == "z" and num_points is None and not normalize
         drawing = Drawing(num_points, generator, repeat, normalize, precise, mapped, any_zeros=is_mesh)
         return cloud_from(contents, drawing, extras).in_library_frame(axis)
-
-
-def cloud_of(
-    rows: NDArray[Any],
-    num_points: int | None = None,
-    seed: int = 0,
-    up: str | None = None,
-    repeat: bool = False,
-    normalize: bool = False,
-    precise: bool = False,
-    columns: Sequence[str] = (),
-) -> PointCloud:
-    """The cloud that `read_cloud` gives for a file of these rows: points (N, 3), or points and normals (N, 6).
-
-    But rows of zeros stay, however many, so that the cloud's rows are the caller's.
-
-    Args:
-        columns: of rows (N, K) the names of K columns, x, y and z first; colours are taken as they are.
-
-    Raises:
-        ValueError: rows of another shape or not of numbers, or that `read_cloud` would refuse in a file; an argument
-            outside `read_cloud`'s.
-    """
-    check_drawing(num_points, up)
-    drawing = Drawing(num_points, np.random.default_rng(seed), repeat, normalize, precise, any_zeros=True)
-    width = rows.shape[1] if rows.ndim == 2 else 0
-    names = tuple(columns) if len(columns) == width else ("x", "y", "z", "nx", "ny", "nz")[:width]
-    if width not in (3, 6, len(columns)) or not len(rows) or rows.dtype.kind not in "fiu":
-        wanted = "numbers (N, 3), or (N, 6) with normals"
-        several = "; give several clouds as a list" if rows.ndim == 3 else ""
-        raise ValueError(f"points must be {wanted}, got {rows.dtype} {tuple(rows.shape)}{several}")
-    parts: dict[str, Any] = {}
-    for what, group in COLUMNS.items():
-        if group[0] in names:
-            at = names.index(group[0])
-            parts[what] = rows[:, at : at + len(group)] if len(group) > 1 else rows[:, at]
-    contents = Contents(parts.pop("points"), **parts)
-    try:
-        with np.errstate(all="ignore"):
-            return cloud_from(contents, drawing, EXTRAS).in_library_frame(up or "z")
-    except Refusal as refusal:
-        raise ValueError(f"points {tuple(rows.shape)}: {refusal}") from refusal
-
-
-def check_drawing(num_points: int | None, up: str | None) -> None:
-    """Raises ValueError unless so many points can be drawn, and `up` is an axis."""
-    if num_points is not None and num_points < 1:
-        raise ValueError(f"num_points must be at least 1, got {num_points}")
-    check_up(up)
 
 
 def read_points(
@@ -316,11 +266,6 @@ def checked_labels(path: Path, what: str, labels: Array, count: int, first: int 
         reason = f"{what} must be whole numbers from {first} to {first + count - 1}, got {labels[~right][0]:g}"
         raise PointCloudFileError(path, reason)
     return labels.astype(np.int64)
-
-
-def columns_of_table(path: Path, columns: Sequence[str]) -> Sequence[str]:
-    """These names by hand where the file is a table; other files name their own columns."""
-    return columns if path.suffix.lower() in TABLES else ()
 
 
 def contents_of(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = ()) -> Contents:

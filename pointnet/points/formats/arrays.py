@@ -4,6 +4,8 @@ import io
 import math
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -176,11 +178,7 @@ def _npy(data: bytes | bytearray, name: str = "number") -> tuple[Array, tuple[st
         Refusal: it is damaged, or more rows of the array lie behind it.
     """
     stream = io.BytesIO(data[:LONGEST_HEADER])
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise Refusal(f"is NPY of version {version[0]}.{version[1]}, which is not known")
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, by_columns, dtype = read_header(stream)
+    shape, by_columns, dtype = _header(stream)
     if dtype.hasobject:
         raise Refusal("holds Python objects, which are not loaded, since that can run anything")
     start = stream.tell()
@@ -194,6 +192,29 @@ def _npy(data: bytes | bytearray, name: str = "number") -> tuple[Array, tuple[st
         more = rows_behind(rest, row := np.dtype((dtype, shape[1:])))
         check_behind(more, array, "rows", len(rest) // row.itemsize)
     return array, bytes_behind(rest, name)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape of the array, whether its columns lie one behind another, and its type."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise Refusal(f"is NPY of version {version[0]}.{version[1]}, which is not known")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read_header(stream)
+    return found
+
+
+def names_columns(path: Path) -> bool:
+    """Whether an NPY, or an NPZ, names its columns x, y and z, or its only array does."""
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".npy":
+            return bool(_header(file)[2].names)
+        with zipfile.ZipFile(file) as archive:
+            names = {name.removesuffix(".npy"): name for name in archive.namelist()[:MOST_MEMBERS]}
+            if len(names) == 1:
+                with archive.open(archive.namelist()[0]) as only:
+                    return bool(_header(only)[2].names)
+            return "points" not in array_names(names) and bool(known_columns(names))
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> bytearray:

@@ -37,22 +37,17 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
     """A text's points; columns are known by the names in its first lines, else recognised by `recognised`.
 
     Args:
-        columns: the names of the columns, by hand; those in the file do not count.
+        columns: the names of the columns, by hand; a note says so if the file calls other ones x, y, z or the like.
         usual: what a file of this suffix has, if so many columns have no names.
     """
     with path.open("rb") as file:
-        head = file.read(LONGEST_LINE)
-        if b"\0" in head:
-            raise Refusal("is not text of one byte a letter; save it as UTF-8")
-        source: BinaryIO = file
-        if re.search(rb"\r[^\n]", head):
-            source = io.BytesIO(unix_lines(head + file.read()))
-        source.seek(len(MARK) if head.startswith(MARK) else 0)
+        source = _in_lines(file)
+        own = _own_names(source) if columns else []
         opening = opening_of(source, columns)
         source.seek(opening.start)
         some = source.read(LONGEST_LINE)
         opening, notes = _with_commas(some, opening)
-        notes += opening.notes
+        notes += opening.notes + _overruled(own, columns, extras)
         words = _of_words(some, opening) - {i for i, name in enumerate(columns) if name != SKIPPED}
         names = opening.names or list(usual if len(usual) == opening.width else [])
         all_columns, asked = set(range(opening.width)), set().union(*places(names, extras).values())
@@ -78,6 +73,42 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
         is_pts = opening.declared is not None or path.suffix.lower() == ".pts"
         contents = from_table(rows, extras, is_pts=is_pts)
     return contents._replace(notes=(*notes, *of_counts, *contents.notes))
+
+
+def names_columns(path: Path) -> bool:
+    """Whether the first lines of a text name its columns, x, y and z among them."""
+    with path.open("rb") as file:
+        return bool(_own_names(_in_lines(file)))
+
+
+def _in_lines(file: BinaryIO) -> BinaryIO:
+    """The text with line ends that are known, at its first letter."""
+    head, source = file.read(LONGEST_LINE), file
+    if b"\0" in head:
+        raise Refusal("is not text of one byte a letter; save it as UTF-8")
+    if re.search(rb"\r[^\n]", head):
+        source = io.BytesIO(unix_lines(head + file.read()))
+    source.seek(len(MARK) if head.startswith(MARK) else 0)
+    return source
+
+
+def _own_names(source: BinaryIO) -> list[str]:
+    """The names that the text gives its columns, if x, y and z are among them; the position stays."""
+    start = source.tell()
+    try:
+        names = opening_of(source, ()).names
+    except Refusal:
+        names = []
+    source.seek(start)
+    return names if places(names, ()) else []
+
+
+def _overruled(own: Sequence[str], columns: Sequence[str], extras: Extras) -> list[str]:
+    """A note if the file's own names put a column elsewhere than those by hand."""
+    mine, theirs = (places(names, extras) for names in (columns, own))
+    if all(theirs.get(what, group) == group for what, group in mine.items()):
+        return []
+    return [f"columns taken as {','.join(columns)}, though the file names them {quoted(', '.join(own))}"]
 
 
 def _with_commas(lines: bytes, opening: Opening) -> tuple[Opening, list[str]]:

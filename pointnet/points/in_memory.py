@@ -1,0 +1,95 @@
+"""Points in memory: arrays, and tables that name their columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .cloud import Drawing, PointCloud, check_drawing, cloud_from
+from .errors import Refusal
+from .formats.columns import from_named
+from .formats.contents import EXTRAS, Contents
+from .formats.names import COLUMNS, left_out
+from .formats.scan import quoted
+
+
+def rows_of(source: Any) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    """An array, tensor or list as an array, NaN where NumPy's is masked; of a structured array, or of a table of
+    pandas or polars that names its columns, these by name."""
+    if isinstance(source, np.ndarray) and source.dtype.names:
+        return {name: _filled(source[name]) for name in source.dtype.names}
+    if hasattr(source, "to_numpy") and (names := [*getattr(source, "columns", ())]):
+        if all(isinstance(name, str) for name in names):
+            return {name: source[name].to_numpy() for name in names}
+        source = source.to_numpy()
+    if isinstance(source, Tensor):
+        return (source.float() if source.dtype == torch.bfloat16 else source).numpy(force=True)
+    return _filled(source)
+
+
+def _filled(source: Any) -> NDArray[Any]:
+    if isinstance(source, np.ma.MaskedArray) and source.dtype.kind in "fiu":
+        return np.ma.filled(source.astype(np.result_type(source.dtype, np.float32)), np.nan)
+    return np.asarray(source)
+
+
+def cloud_of(
+    rows: NDArray[Any] | Mapping[str, NDArray[Any]],
+    num_points: int | None = None,
+    seed: int = 0,
+    up: str | None = None,
+    repeat: bool = False,
+    normalize: bool = False,
+    precise: bool = False,
+    columns: Sequence[str] = (),
+) -> PointCloud:
+    """The cloud that `read_cloud` gives for a file of these rows: points (N, 3), or points and normals (N, 6), or
+    columns by name, (N,) each, as of a file that names them.
+
+    But rows of zeros stay, however many, so that the cloud's rows are the caller's.
+
+    Args:
+        columns: of rows (N, K) the names of K columns, x, y and z first; colours are taken as they are.
+
+    Raises:
+        ValueError: rows of another shape or not of numbers, or that `read_cloud` would refuse in a file; an argument
+            outside `read_cloud`'s.
+    """
+    check_drawing(num_points, up)
+    drawing = Drawing(num_points, np.random.default_rng(seed), repeat, normalize, precise, any_zeros=True)
+    try:
+        with np.errstate(all="ignore"):
+            contents = _named(rows) if isinstance(rows, Mapping) else _unnamed(rows, columns)
+            return cloud_from(contents, drawing, EXTRAS).in_library_frame(up or "z")
+    except Refusal as refusal:
+        raise ValueError(f"points {shown(rows)}: {refusal}") from refusal
+
+
+def shown(rows: NDArray[Any] | Mapping[str, NDArray[Any]]) -> str:
+    """Their shape, or the names of their columns, for a message."""
+    return f"of columns {quoted(', '.join(rows))}" if isinstance(rows, Mapping) else str(tuple(rows.shape))
+
+
+def _named(columns: Mapping[str, NDArray[Any]]) -> Contents:
+    numbers = {name: column for name, column in columns.items() if column.dtype.kind in "fiub"}
+    contents = from_named(numbers, EXTRAS, list(numbers))
+    others = left_out(list(columns), [i for i, name in enumerate(columns) if name in numbers])
+    return contents.noted(*(f"{note}, not numbers" for note in others))
+
+
+def _unnamed(rows: NDArray[Any], columns: Sequence[str]) -> Contents:
+    width = rows.shape[1] if rows.ndim == 2 else 0
+    names = tuple(columns) if len(columns) == width else ("x", "y", "z", "nx", "ny", "nz")[:width]
+    if width not in (3, 6, len(columns)) or not len(rows) or rows.dtype.kind not in "fiu":
+        wanted = "numbers (N, 3), or (N, 6) with normals"
+        several = "; give several clouds as a list" if rows.ndim == 3 else ""
+        raise ValueError(f"points must be {wanted}, got {rows.dtype} {tuple(rows.shape)}{several}")
+    parts: dict[str, Any] = {}
+    for part, group in COLUMNS.items():
+        if group[0] in names:
+            at = names.index(group[0])
+            parts[part] = rows[:, at : at + len(group)] if len(group) > 1 else rows[:, at]
+    return Contents(parts.pop("points"), **parts)
