@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pointnet import __main__ as command_line
 from pointnet import PointNetClassifier, load_model, predict
+from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder, open_dataset
 from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.evaluation.evaluate import check_taught, evaluate

@@ -1,5 +1,6 @@
 """Models, files and arrays as callers hand them in: what is refused, and in which words."""
 
+import os
 import re
 
 import numpy as np
@@ -84,6 +85,13 @@ def test_a_file_that_cannot_be_read_is_its_own_error(model, tmp_path):
     (tmp_path / "link.off").symlink_to("link.off")
     with pytest.raises(PointCloudFileError, match=r"link.off: no such file$"):
         predict(tmp_path / "link.off", model)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_no_file(model, tmp_path):
+    os.mkfifo(tmp_path / "a.xyz")
+    with pytest.raises(PointCloudFileError, match="is a pipe or a device, not a file; save what it gives as one$"):
+        predict(tmp_path / "a.xyz", model)
 
 
 def test_folders_and_patterns_are_the_files_they_name_once_each(tmp_path):
