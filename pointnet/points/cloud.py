@@ -280,8 +280,8 @@ def _of_normals(contents: Contents, valid: NDArray[np.bool_]) -> Contents:
     rows = np.flatnonzero(valid)
     some = np.asarray(normals[rows[:: len(rows) // SOME_ROWS + 1]], np.float64)
     lengths = np.linalg.norm(some, axis=1)
-    lengths = lengths[np.isfinite(lengths) & (lengths > 0)]
-    low, high = np.quantile(lengths, (0.05, 0.95)) if len(lengths) else (1.0, 1.0)
+    lengths = np.sort(lengths[np.isfinite(lengths) & (lengths > 0)])
+    low, high = (lengths[int(share * len(lengths))] for share in (0.05, 0.95)) if len(lengths) else (1.0, 1.0)
     if high <= UNLIKE * low:
         return contents
     are = "and none is negative: are they colours?" if some[np.isfinite(some).all(1)].min() >= 0 else "not 1"
