@@ -22,6 +22,7 @@ SIDE, STRIDE = 1.0, 0.5  # of the published blocks, in metres: a block is two by
 WIDEST = 1000  # blocks; a wider scene is probably in another unit
 SOME, ENDS = 4096, (0.01, 0.99)  # points that tell how far a scene reaches, but for those at its ends
 MOST_STRAY = 0.005  # the largest share of a cloud's points that may be stray
+FLOOR_GAP = 0.1  # of a scene's height, or of a block: an empty gap of that size tells stray points from a floor
 FEWEST = 100  # points; a block of fewer is dropped
 MESH_POINTS = 100_000  # drawn from the mesh of a scene
 
@@ -93,6 +94,39 @@ def check_extent(points: Any, extent: NDArray[np.floating], side: float, hint: s
         raise ValueError(f"must be at most {WIDEST:,} blocks of {side:g} wide, got {got}; {hint}")
 
 
+class Heights(NamedTuple):
+    """How far the points of a scene are above its lowest, but for a few below an empty gap."""
+
+    half: float  # half of the points are below it
+    top: float  # 99 % are below it
+    stray: str | None  # what is to be said of the few, None where there are none
+
+    @classmethod
+    def of(cls, points: Any, side: float) -> Heights:
+        """Of points (N, 3), z up, an array or `Rows`, that are cut into blocks of this side."""
+        low, size = _lowest(points), len(points)
+        some = np.sort(np.asarray(points[:: size // SOME + 1][:, 2], np.float64))
+        top = some[round(ENDS[1] * (len(some) - 1))]
+        apart = np.flatnonzero(np.diff(low) > FLOOR_GAP * max(top - low[-1], side))
+        count = 0 if not len(apart) else int(apart[-1]) + 1
+        floor, stray = low[count], None
+        if count:
+            are = "point is" if count == 1 else "points are"
+            reach = f"{floor - low[0]:.3g}" if count == 1 else f"up to {floor - low[0]:.3g}"
+            stray = f"{count:,} {are} {reach} below the other {size - count:,}, and heights count from there"
+        return cls(float(some[len(some) // 2] - floor), float(top - floor), stray)
+
+
+def _lowest(points: Any) -> NDArray[np.float64]:
+    """The least z of points (N, 3), an array or `Rows`, ascending: of one more than may be stray."""
+    most = min(max(1, int(MOST_STRAY * len(points))), BLOCK) + 1
+    low = np.empty(0)
+    for start in range(0, len(points), BLOCK):
+        low = np.append(low, np.asarray(points[start : start + BLOCK][:, 2], np.float64))
+        low = np.partition(low, most - 1)[:most] if len(low) > most else low
+    return np.sort(low)
+
+
 def far_outside(points: Any, side: float, shares: bool) -> str | None:
     """What is to be said of a scene's points (N, 3), z up, an array or `Rows`, of which a few are above or beside all
     others, beyond an empty gap wider than these; None of others.
@@ -110,7 +144,7 @@ def far_outside(points: Any, side: float, shares: bool) -> str | None:
         return None
     blocks = [slice(start, start + BLOCK) for start in range(0, size, BLOCK)]
     few, inner = min(max(1, int(MOST_STRAY * size)), BLOCK), dict[tuple[int, int], float]()
-    for axis, sign in ((0, -1), (0, 1), (1, -1), (1, 1), (2, 1)):  # not below: heights count from there
+    for axis, sign in ((0, -1), (0, 1), (1, -1), (1, 1), (2, 1)):  # not below: `Heights` has those
         outermost = np.empty(0)
         for block in blocks:
             outermost = np.append(outermost, sign * np.asarray(points[block][:, axis], np.float64))

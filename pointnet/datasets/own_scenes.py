@@ -16,7 +16,7 @@ from pointnet.points.frame import bounds
 from pointnet.points.read import PointCloud, Rows, columns_of_table, read_cloud
 from pointnet.points.sampling import seed_of
 
-from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, check_extent, cut_blocks, held_out_scenes
+from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, Heights, check_extent, cut_blocks, held_out_scenes
 from .cache import Notes
 from .clouds import BLOCKS
 from .own_files import own_files
@@ -77,7 +77,7 @@ class SceneFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
         sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns)
-        settings = f"own scenes, version 2, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
+        settings = f"own scenes, version 3, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
         how = sampler, shape, settings, "classes.txt", chosen, True, strict, num_points, up, intensity
         super().__init__(files, split, *how)
         self.block = block
@@ -104,8 +104,9 @@ def _cut(
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, **how)
     with errors_name(path):
         blocks, lost = scene_blocks(cloud, features, side, shape, np.random.default_rng(seed))
-    few = f"in blocks of {side:g} with fewer than {FEWEST} points, and left out"
-    return blocks, (*cloud.notes, *([f"{lost:.1%} of its points are {few}"] if lost > MOST_SPARSE else []))
+    few = f"{lost:.1%} of its points are in blocks of {side:g} with fewer than {FEWEST} points, and left out"
+    notes = Heights.of(cloud.points, side).stray, few if lost > MOST_SPARSE else None
+    return blocks, (*cloud.notes, *filter(None, notes))
 
 
 def scene_blocks(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.blocks import CHANNEL_NAMES, MOST_STRAY, far_outside
-from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE, spread
+from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside
+from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
 from pointnet.models import Pretrained
 from pointnet.points.features import (
-    ENDS,
     FEATURES,
     SOME_POINTS,
     Range,
@@ -30,17 +30,15 @@ from pointnet.points.features import (
     mostly_outside,
 )
 from pointnet.points.formats.names import COLUMNS
-from pointnet.points.frame import BLOCK, centre_and_radius
+from pointnet.points.frame import centre_and_radius
 from pointnet.points.read import PointCloud
 
 FRAME = "z up, right-handed"  # the library's, of all that a network sees
 XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
 BATCH = 256  # clouds that are measured together
-SOME_BLOCKS, SOME_OF_A_FILE = 64, 16  # blocks of training, and of a file, whose heights are looked at
-SOME_HEIGHTS = 4096  # points of a scene that are looked at
+SOME_SCENES, SOME_OF_A_FILE = 16, 16  # scenes of training, and blocks of a scene, whose heights are looked at
 UNLIKE = 2.0  # heights that are so many times those of training, or a part of them, are said
 HALF_OFF = 0.6  # of the height of training: half of a scene's points being so much higher or lower is said
-FLOOR_GAP = 0.1  # of a scene's height, or of a block: an empty gap of that size tells stray points from a floor
 Rows = slice | NDArray[np.int64]
 
 
@@ -58,8 +56,8 @@ class Contract:
         centre: whether the mean of a cloud was at the origin.
         scale: "unit sphere": a cloud's farthest point was at distance 1; "as given": units that matter; or, of scenes,
             "blocks of a metre" (S3DIS) or "blocks" of any size.
-        heights: of scenes, half of the points in training were below the first, 99 % below the second, both above the
-            lowest point of their file and in its unit; None: not measured.
+        heights: of scenes, as was usual in training: half of a scene's points are below the first, 99 % below the
+            second, both above its lowest point but for stray ones, in the unit of files; None: not measured.
         block: the side of blocks, which is 1 to the network, in the unit of files.
         label_numbers: of a network that labels points, what files had for its classes; () for 0, 1, 2 ...
         rotations: clouds were rotated at random about the up axis, by up to so many degrees; 0: they all faced the way
@@ -172,44 +170,28 @@ class Contract:
         heights of a scene; and where a few points are far outside all others, or so far below that they set heights."""
         notes = self._notes_of_intensity(cloud)
         if self.in_blocks:
+            heights = Heights.of(cloud.points, self.block)
             far = far_outside(cloud.points, self.block, self.channels == CHANNEL_NAMES)
-            notes = *notes, *self._notes_of_heights(cloud.points), *([far] if far else [])
+            notes = *notes, *filter(None, [heights.stray, self._unlike(heights), far])
         return notes
 
-    def _notes_of_heights(self, points: Any) -> tuple[str, ...]:
-        low = _lowest(points)
-        some = np.sort(np.asarray(points[:: len(points) // SOME_HEIGHTS + 1][:, 2], np.float64))
-        top = some[round(ENDS[1] * (len(some) - 1))]
-        apart = np.flatnonzero(np.diff(low) > FLOOR_GAP * max(top - low[-1], self.block))
-        count = 0 if not len(apart) else int(apart[-1]) + 1
-        floor = low[count]
-        notes: tuple[str, ...] = ()
-        if count:
-            are = "point is" if count == 1 else "points are"
-            reach = f"{low[count] - low[0]:.3g}" if count == 1 else f"up to {low[count] - low[0]:.3g}"
-            notes = (f"{count:,} {are} {reach} below the other {len(points) - count:,}, and heights count from there",)
-        return *notes, *self._unlike_heights(some[len(some) // 2] - floor, top - floor)
-
-    def _unlike_heights(self, half: float, top: float) -> list[str]:
-        """What is to be said of a scene of which half is below the first height, and 99 % below the second."""
+    def _unlike(self, found: Heights) -> str | None:
+        """What is to be said of a scene of these heights; None of one that is like those of training."""
         if self.heights is None:
-            return []
-        taught_half, taught_top = self.heights
-        if not 1 / UNLIKE <= top / taught_top <= UNLIKE:
-            return [f"heights are 0 to {top:.3g}, and were 0 to {taught_top:.3g} in training"]
-        if abs(half - taught_half) > HALF_OFF * taught_top:
-            were = f"in training below {taught_half:.3g}; is z up?"
-            return [f"half of the points are below a height of {half:.3g}, {were}"]
-        return []
+            return None
+        half, top = self.heights
+        if not 1 / UNLIKE <= found.top / top <= UNLIKE:
+            return f"heights are 0 to {found.top:.3g}, and were usually 0 to {top:.3g} in training"
+        if abs(found.half - half) > HALF_OFF * top:
+            were = f"in training usually below {half:.3g}; is z up?"
+            return f"half of the points are below a height of {found.half:.3g}, {were}"
+        return None
 
     def notes_on_files(self, data: LabelledClouds) -> list[tuple[str, str]]:
         """Files of scenes of a data set, by name, whose heights are not those of training, each with a note."""
-        found = list[tuple[str, str]]()
-        for scene in data.labels.unique().tolist() if self.heights and data.files else ():
-            rows = (data.labels == scene).nonzero()[:, 0]
-            if heights := _heights(data.subset(rows[:: len(rows) // SOME_OF_A_FILE + 1])):
-                found += [(data.classes[scene], note) for note in self._unlike_heights(*heights)]
-        return found
+        found = _heights_of_scenes(data) if self.heights and data.files else {}
+        notes = ((data.classes[scene], self._unlike(heights)) for scene, heights in found.items())
+        return [(name, note) for name, note in notes if note]
 
     def _notes_of_intensity(self, cloud: PointCloud) -> tuple[str, ...]:
         if self.intensity is None or cloud.intensity is None:
@@ -271,30 +253,34 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
     of_data: dict[str, Any] = {
         "intensity": data.intensity,
         "up": data.up,
-        "heights": _heights(spread(data, SOME_BLOCKS)) if scale in (IN_BLOCKS, BLOCKS) else None,
+        "heights": _usual_heights(data) if scale in (IN_BLOCKS, BLOCKS) else None,
         "block": data.block,
         "label_numbers": data.label_numbers,
     }
     return Contract(channels=channels, centre=centre, scale=scale, **of_data, **fields)
 
 
-def _lowest(points: Any) -> NDArray[np.float64]:
-    """The least z of points (N, 3), an array or `Rows`, ascending: of one more than may be stray."""
-    most = min(max(1, int(MOST_STRAY * len(points))), BLOCK) + 1
-    low = np.empty(0)
-    for start in range(0, len(points), BLOCK):
-        low = np.append(low, np.asarray(points[start : start + BLOCK][:, 2], np.float64))
-        low = np.partition(low, most - 1)[:most] if len(low) > most else low
-    return np.sort(low)
+def _heights_of_scenes(data: LabelledClouds, most: int | None = None) -> dict[int, Heights]:
+    """The heights of scenes, at most so many, by their label, from some points of some of their blocks."""
+    scenes = data.labels.unique()
+    if most is not None and len(scenes) > most:
+        scenes = scenes[torch.linspace(0, len(scenes) - 1, most).round().long()]
+    found = dict[int, Heights]()
+    for scene in scenes.tolist():
+        rows = (data.labels == scene).nonzero()[:, 0]
+        blocks = data.subset(rows[:: len(rows) // SOME_OF_A_FILE + 1]).points[:, :3, :SOME_POINTS].double()
+        points = blocks.transpose(1, 2).flatten(0, 1)
+        if len(points := points[points.isfinite().all(1)]):
+            found[scene] = Heights.of(points.numpy() * data.block, data.block)
+    return found
 
 
-def _heights(data: LabelledClouds) -> Range | None:
-    """`Contract.heights` of blocks, from some of their points; None where they have no height."""
-    z = data.points[:, 2, :SOME_POINTS].double()
-    z = z[z.isfinite()].sort().values * data.block
-    if not len(z) or z[round(ENDS[1] * (len(z) - 1))] <= 0:
-        return None
-    return float(z[len(z) // 2]), float(z[round(ENDS[1] * (len(z) - 1))])
+def _usual_heights(data: LabelledClouds) -> Range | None:
+    """`Contract.heights`; None where there are none. Those of the scene in the middle, as a few may be in another unit,
+    or have z down."""
+    found = _heights_of_scenes(data, SOME_SCENES).values()
+    half, top = (median_low(each) if each else 0.0 for each in ([h.half for h in found], [h.top for h in found]))
+    return (half, top) if top > 0 else None
 
 
 def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
