@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pointnet import PointNetPartSegmenter, PointNetSegmenter, label_points, predict
 from pointnet import __main__ as command_line
+from pointnet.commands.predict import NO_STRANGERS
 from pointnet.datasets import PointCloudFileError, ShapeNetPart, read_cloud, read_points, split_parts
 from pointnet.inference import label as module
 from pointnet.inference.scenes import label_scene
@@ -283,8 +284,9 @@ def test_each_file_is_a_line_and_a_ply_and_all_are_a_page(capsys, folders, tmp_p
     words = ["predict", "--task", "part", str(tmp_path / "a"), "--category", "chair"]
     assert command_line.main([*words, "--model", folders["part"], "--out", str(out)]) == 1
     printed = capsys.readouterr()
-    header, *lines, page = printed.out.replace("\n  ", " ").splitlines()
+    header, strangers, *lines, page = printed.out.replace("\n  ", " ").splitlines()
     assert header.startswith(f"{folders['part']}: labels points by the parts of chair; ")
+    assert strangers == NO_STRANGERS
     wanted = label_points(STOOL, folders["part"], "chair")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in wanted.shares.items())
     assert [re.sub(" +", " ", line) for line in lines] == [
@@ -318,7 +320,9 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folders, tmp_path):
         "notes": ["columns taken as x,y,z,r,g,b,label"],
         "ply": str(tmp_path / "out" / "room.npy.scene.ply"),
     }
-    assert "stool.xyz: has no colours" in printed.err
+    strangers, error = printed.err.splitlines()
+    assert strangers == NO_STRANGERS
+    assert "stool.xyz: has no colours" in error
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"room.npy.scene.ply", "scene.html"}
 
 
@@ -329,6 +333,12 @@ def test_the_page_stands_upright_and_the_ply_as_the_file_does(folders, tmp_path)
     (view,) = views_of(tmp_path / "parts.html")
     np.testing.assert_allclose(np.reshape(view["points"], (-1, 3)), points[:, [0, 2, 1]] * (1, -1, 1), atol=2e-4)
     assert np.array_equal(read_points(tmp_path / "stool.xyz.parts.ply", up="z"), points)
+
+
+def test_a_network_that_was_measured_what_it_was_shown_knows_strangers(capsys, tmp_path):
+    words = ["predict", str(STOOL), "--task", "part", "--category", "chair", "--out", str(tmp_path)]
+    assert command_line.main(words) == 0
+    assert NO_STRANGERS not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,9 @@ def test_limits_pass_nearly_all_of_what_they_are_measured_on_and_few_clouds_tell
     assert measure_usual(contract, few, few.subset(torch.arange(19))) is None
     assert measure_usual(contract, few, few) is not None
     assert measure_usual(dataclasses.replace(contract, scale="as given"), data, few) is None
+    plates = halves("part", per_class=40).subset(torch.arange(40))
+    plates.classes = plates.classes[:1]
+    assert measure_usual(contract, plates, plates.subset(torch.arange(0))) is not None
 
 
 def test_a_run_keeps_them_and_damaged_ones_are_refused_in_a_line(tmp_path, monkeypatch):

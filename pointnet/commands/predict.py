@@ -29,7 +29,7 @@ from .flags import one_line
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
 WIDTH = 79  # of lines that are no tables
-NO_STRANGERS = "it knows no strangers: what is unlike its training set is not marked unsure"
+NO_STRANGERS = "it knows no strangers: what it was never shown is not marked"
 # The flags that not every task has.
 ONLY_FOR = {"category": ("part",), "votes": ("classification",), "top": ("classification",)}
 # Lines to print, each with a JSON object if it is about a file, and errors of files.
@@ -69,7 +69,7 @@ def say_all(lines: Lines, as_json: bool) -> tuple[int, list[dict[str, Any]]]:
             say(printable(found[0]))
         elif found[1] is not None:
             answers.append(found[1])
-        elif found[0] == NO_STRANGERS:  # "sure" means less
+        elif found[0] == NO_STRANGERS:  # an answer without a note means less
             say(NO_STRANGERS, sys.stderr)
     return code, answers
 
@@ -83,9 +83,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
     expected = f"{flags.num_points or contract.num_points:,} points of each file, {as_taken}"
     calibrated = "" if contract.is_calibrated else "not "
     known = f"{name}: {len(model.classes)} classes; takes {expected}; probabilities {calibrated}calibrated"
-    yield from wrapped(f"{known}; {threads}")
-    if contract.familiar is None:
-        yield NO_STRANGERS, None
+    yield from opening(f"{known}; {threads}", contract)
     views, count, surer = list[View](), 0, Counter[str | None]()
     file_width, class_width = max(len(str(file)) for file in files), max(map(len, model.classes))
     for shown, each in zip(short_names(files), predictions, strict=True):
@@ -118,11 +116,12 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
     width, kind, names = max(len(str(file)) for file in files), "parts" if task == "part" else task, short_names(files)
     written = [out / f"{name}.{kind}.ply" for name in names]
     check_apart(written, files)
-    classes, categories = len(model.classes), Contract.of(model).categories
+    classes, contract = len(model.classes), Contract.of(model)
+    categories = contract.categories
     labels = f"{classes} parts of {len(categories)} categories" if categories else f"{classes} classes"
     if categories and flags.category:
         labels = f"the parts of {flags.category}"
-    yield from wrapped(f"{flags.model or DEFAULTS[task]}: labels points by {labels}; {threads}")
+    yield from opening(f"{flags.model or DEFAULTS[task]}: labels points by {labels}; {threads}", contract)
     if task == "part" and flags.category is None:
         known = ", ".join(categories)
         yield from wrapped(f"labels are more certain if --category gives the objects' category: {known}")
@@ -147,6 +146,13 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
             cloud = PointCloud(found.points, None, None, found.labels).in_library_frame(found.up)
             views.append(file_view(name, cloud, found.names, found.notes))
     yield from page_of(out / f"{kind}.html", views, count, f"Points are labelled by {labels}.")
+
+
+def opening(text: str, contract: Contract) -> Lines:
+    """What a model does, and whether it was measured what it was shown."""
+    yield from wrapped(text)
+    if contract.familiar is None:
+        yield NO_STRANGERS, None
 
 
 def wrapped(text: str) -> Lines:

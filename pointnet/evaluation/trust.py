@@ -26,7 +26,7 @@ from .contract import Contract
 M = TypeVar("M")
 BATCH = 32
 BINS = 15  # of the calibration error
-LEAST_CLOUDS = 40  # of validation, fewer of which tell nothing
+LEAST_CLOUDS = 40  # of validation, and of all clouds where only their points tell; fewer tell nothing
 TEMPERATURES = torch.logspace(-1.0, 0.7, 86, dtype=torch.float64)  # 0.1 to 5, each 1.05 times the last
 PER_CLASS = 20  # clouds of training, on average, that tell what is usual
 PASSING = 0.95  # share of validation that is familiar, at least
@@ -292,7 +292,8 @@ def measure_trust(
 def measure_usual(contract: Contract, train: LabelledClouds, val: LabelledClouds) -> Usual | None:
     """What is usual of the points that a network is given, of both: no network has learned it; None where there are
     too few clouds to tell."""
-    both = [_finite(data) for data in (spread(train, PER_CLASS * len(train.classes)), val)]
+    shown = spread(train, max(PER_CLASS * len(train.classes), LEAST_CLOUDS))
+    both = [_finite(data) for data in (shown, val)]
     if sum(map(len, both)) < LEAST_CLOUDS or contract.scale != UNIT_SPHERE:
         return None
     rows = ((data, some) for data in both if len(data) for some in torch.arange(len(data)).split(BATCH))
