@@ -279,6 +279,20 @@ def test_colours_of_faces_of_10_bits_are_taken_as_such_and_this_is_said(tmp_path
     assert cloud.notes == ("colours never exceed 1023, taken as 10 bits",)
 
 
+@pytest.mark.parametrize("size", [3, 4])
+def test_labels_of_faces_that_are_not_whole_numbers_are_said(tmp_path, size):
+    header = f"element vertex 4\n{XYZ}element face 2\n{LIST}property float label\n"
+    faces = [f"{size} {' '.join(map(str, range(size)))} {label}\n" for label in (1, 2.5)]
+    note = "labels of faces left out: they are not whole numbers"
+    path = written(tmp_path, "a.ply", ply(header, f"{rows(SQUARE)}{''.join(faces)}".encode()))
+    for how in ({}, {"extras": ("labels",)}, {"vertices": True}):
+        cloud = read_cloud(path, **how)
+        assert cloud.labels is None
+        assert note in cloud.notes
+    with pytest.raises(ValueError, match=rf"column or property 'label' \({note}\)"):
+        labels_of(cloud)
+
+
 def test_names_of_groups_solids_and_meshes_that_could_be_labels_are_said(tmp_path):
     faces = "f 1 2 3\n", "f 1 3 4\n"
     for between, notes in (

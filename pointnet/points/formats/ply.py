@@ -17,7 +17,6 @@ from .ears import runs
 from .names import first_of_each, known_columns, left_out, places
 from .polygons import ROW, Polygons, polygons_of_text, whole_corners, with_faces
 from .scan import blocks_of_lines, columns_of_lines, decoded, end_of_lines, numbers, quoted, unix_lines, words_per_line
-from .values import as_labels
 
 LONGEST_HEADER = 1 << 20
 MOST_PROPERTIES = 1000
@@ -115,7 +114,7 @@ def _of_faces(names: list[str], columns: Scalars, extras: Extras) -> tuple[Array
             used += group
     notes = left_out(every, used) if set(extras) >= set(EXTRAS) else ()
     colors = values["colors"] if "colors" in values and "colors" in extras else None
-    labels = as_labels(values["labels"][:, 0]) if "labels" in values and "labels" in extras else None
+    labels = values["labels"][:, 0] if "labels" in values and "labels" in extras else None
     return colors, labels, tuple(f"{note} of faces" for note in notes)
 
 

@@ -11,7 +11,7 @@ from ..sampling import crossed
 from .contents import EXTRAS, Array, Budget, Contents, Extras
 from .ears import cut_ears, runs
 from .scan import blocks_of_lines, numbers, words_per_line
-from .values import as_unit_colors
+from .values import as_labels, as_unit_colors
 
 Indices = NDArray[np.int64]
 
@@ -85,7 +85,7 @@ def with_faces(
     labels: Array | None = None,
     counted_from: int = 0,
 ) -> Contents:
-    """Contents with polygons cut into triangles; `colors` (P, 3 or more) and `labels` (P,) are those of the polygons.
+    """Contents with polygons cut into triangles; `colors` (P, 3 or more) and `labels` (P,) are the file's for these.
 
     What vertices have of them counts, which a note says; and if all extras are wanted, one counts the vertices in no
     triangle, on which no point is drawn.
@@ -103,6 +103,8 @@ def with_faces(
     if colors is not None:
         colors, of_colors = as_unit_colors(colors)
         notes = (*notes, *of_colors)
+    if labels is not None and (labels := as_labels(labels)) is None:
+        notes = (*notes, "labels of faces left out: they are not whole numbers")
     if polygon is not None:
         colors, labels = (None if values is None else values[polygon] for values in (colors, labels))
     if set(extras) >= set(EXTRAS):
