@@ -320,8 +320,8 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folders, tmp_path):
         "notes": ["columns taken as x,y,z,r,g,b,label"],
         "ply": str(tmp_path / "out" / "room.npy.scene.ply"),
     }
-    strangers, error = printed.err.splitlines()
-    assert strangers == NO_STRANGERS
+    strangers, error, page = printed.err.splitlines()
+    assert (strangers, page) == (NO_STRANGERS, f"wrote {tmp_path / 'out' / 'scene.html'}")
     assert "stool.xyz: has no colours" in error
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"room.npy.scene.ply", "scene.html"}
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -32,8 +32,17 @@ WIDTH = 79  # of lines that are no tables
 NO_STRANGERS = "it knows no strangers: what it was never shown is not marked"
 # The flags that not every task has.
 ONLY_FOR = {"category": ("part",), "votes": ("classification",), "top": ("classification",)}
-# Lines to print, each with a JSON object if it is about a file, and errors of files.
-Lines = Iterator[tuple[str, dict[str, Any] | None] | PointCloudFileError]
+
+
+class Line(NamedTuple):
+    """A line to print; with --json the object of its file is printed in its place, if there is one."""
+
+    text: str
+    as_json: dict[str, Any] | None = None
+    beside_json: bool = False  # with --json it is printed on stderr, else left out
+
+
+Lines = Iterator[Line | PointCloudFileError]  # with the errors of files
 
 
 def run(flags: Namespace) -> int:
@@ -59,18 +68,18 @@ def run(flags: Namespace) -> int:
 
 
 def say_all(lines: Lines, as_json: bool) -> tuple[int, list[dict[str, Any]]]:
-    """Prints the lines, but not those about files if these are wanted `as_json`: -> the exit code, and the objects."""
+    """Prints the lines, or, `as_json`, those that go beside the objects: -> the exit code, and the objects."""
     code, answers = 0, []
     for found in lines:
         if isinstance(found, PointCloudFileError):
             code = 1
             say(printable(str(found)), sys.stderr)
         elif not as_json:
-            say(printable(found[0]))
-        elif found[1] is not None:
-            answers.append(found[1])
-        elif found[0] == NO_STRANGERS:  # an answer without a note means less
-            say(NO_STRANGERS, sys.stderr)
+            say(printable(found.text))
+        elif found.as_json is not None:
+            answers.append(found.as_json)
+        elif found.beside_json:
+            say(printable(found.text), sys.stderr)
     return code, answers
 
 
@@ -95,8 +104,8 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
         then = f", then {', '.join(f'{other} {less:.1%}' for other, less in others)}" if others else ""
         unsure = "" if found.sure else "   unsure"
         text = f"{found.file!s:{file_width}}  {first:{class_width}} {share:6.1%}{then}{unsure}"
-        yield text, found.as_json(flags.top)
-        yield from ((f"    {note}", None) for note in found.notes)
+        yield Line(text, found.as_json(flags.top))
+        yield from (Line(f"    {note}") for note in found.notes)
         surer[found.surer_up] += 1
         if flags.out and len(views) < MOST_CLOUDS:
             notes = [*([then.removeprefix(", ")] if then else []), *found.notes]
@@ -104,7 +113,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
             views.append(view._replace(answer=f"{first} {share:.1%}", sure=found.sure))
     axis, often = surer.most_common(1)[0] if surer else (None, 0)
     if axis is not None and 2 * often > count > 1:
-        yield f"{often} of {count} answers would be surer with {axis} up: --up {axis}", None
+        yield Line(f"{often} of {count} answers would be surer with {axis} up: --up {axis}")
     yield from page_of(Path(flags.out or FOLDER) / "classes.html", views, count, known)
 
 
@@ -139,8 +148,8 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
         shares = [f"{label} {share:.1%}" for label, share in found.shares.items()]
         more = [f"{len(shares) - MOST_SHARES} more"] if len(shares) > MOST_SHARES else []
         text = f"{found.file!s:{width}}  {len(found.points):>9,} points: {', '.join(shares[:MOST_SHARES] + more)}"
-        yield text, {**found.as_json(), "ply": str(ply)}
-        yield from ((f"    {note}", None) for note in found.notes)
+        yield Line(text, {**found.as_json(), "ply": str(ply)})
+        yield from (Line(f"    {note}") for note in found.notes)
         count += 1
         if len(views) < MOST_CLOUDS:
             cloud = PointCloud(found.points, None, None, found.labels).in_library_frame(found.up)
@@ -152,13 +161,13 @@ def opening(text: str, contract: Contract) -> Lines:
     """What a model does, and whether it was measured what it was shown."""
     yield from wrapped(text)
     if contract.familiar is None:
-        yield NO_STRANGERS, None
+        yield Line(NO_STRANGERS, beside_json=True)  # an answer without a note means less
 
 
 def wrapped(text: str) -> Lines:
     """A sentence in lines that fit a terminal, those after the first indented."""
     lines = textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    yield from ((line, None) for line in lines)
+    yield from map(Line, lines)
 
 
 def page_of(page: Path, views: Sequence[View], count: int, notes: str) -> Lines:
@@ -168,4 +177,4 @@ def page_of(page: Path, views: Sequence[View], count: int, notes: str) -> Lines:
         first = f"The first {len(views)}. " if len(views) < count else ""
         replaced = replacing(page)
         write_page(page, views, title, first + notes)
-        yield f"wrote {page}{replaced}", None
+        yield Line(f"wrote {page}{replaced}", beside_json=True)
