@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pointnet import __main__ as command_line
 from pointnet import embed, label_points, load_model
 from pointnet.commands import train
+from pointnet.commands.predict import NO_STRANGERS
 from pointnet.datasets import split_validation
 from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_parts
@@ -113,6 +115,13 @@ def test_limits_pass_nearly_all_of_what_they_are_measured_on_and_few_clouds_tell
     plates = halves("part", per_class=40).subset(torch.arange(40))
     plates.classes = plates.classes[:1]
     assert measure_usual(contract, plates, plates.subset(torch.arange(0))) is not None
+
+
+def test_a_network_of_which_it_was_measured_knows_strangers(tmp_path, capsys):
+    np.savetxt(tmp_path / "chair.txt", made("chair")[0])
+    words = ["predict", str(tmp_path / "chair.txt"), "--model", MODEL, "--out", str(tmp_path)]
+    assert command_line.main(words) == 0
+    assert NO_STRANGERS not in capsys.readouterr().out
 
 
 def test_a_run_keeps_them_and_damaged_ones_are_refused_in_a_line(tmp_path, monkeypatch):
