@@ -9,11 +9,20 @@ import pytest
 import torch
 import trimesh.sample
 
-from pointnet.datasets import LabelledPoints, open_dataset, shapes, split_parts, split_validation
+from pointnet.datasets import (
+    LabelledPoints,
+    MeshFolder,
+    PointCloudFileError,
+    open_dataset,
+    shapes,
+    split_parts,
+    split_validation,
+)
 from pointnet.datasets.modelnet import MODELNET40
 from pointnet.datasets.shape_classes import BUILDERS, make_shape
 from pointnet.datasets.shapes import Shapes, shape_parts
 from pointnet.datasets.solids import box, join
+from tests.own_points import make_object, save
 
 MANY = {"train": 12, "test": 6}  # shapes per class that are enough here; a shape does not depend on how many are made
 
@@ -232,3 +241,43 @@ def test_a_root_that_cannot_be_written_does_no_harm(tmp_path: Path):
     root.write_text("in the way")
     assert len(Shapes(root, "test")) == 16
     assert root.read_text() == "in the way"
+
+
+# Where it is made.
+
+
+@pytest.mark.parametrize(("task", "own"), [("classification", "folder"), ("part", "parts"), ("scene", "scenes")])
+@pytest.mark.parametrize("within", ["", "pin", "pin/train", "test/pin"])
+def test_no_data_set_is_made_among_files_of_ones_own_and_theirs_is_named(tmp_path: Path, task, own, within):
+    save(tmp_path / within / "1.txt", make_object("pin", 1))
+    there, name = sorted(tmp_path.rglob("*")), "s3dis" if task == "scene" else "shapes"
+    with pytest.raises(
+        PointCloudFileError, match=rf"holds no .*; --dataset {own} reads files such as {within}/?1\.txt$"
+    ):
+        open_dataset(name, tmp_path, "train", 64, task=task)
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+@pytest.mark.usefixtures("few")
+def test_the_default_root_and_the_folders_of_releases_may_hold_other_files(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(Path("data/pin/1.txt"), make_object("pin", 1))
+    save(Path("sets/stanford_indoor3d/Area_1_hall.npy"), make_object("pin", 1))
+    for root in ("data", "sets"):
+        assert len(open_dataset("shapes", root, "test", 64)) == 16
+    save(Path("packed/train/samples.npy"), make_object("pin", 1))
+    Path("packed/train/index.json").write_text("{}")
+    with pytest.raises(PointCloudFileError, match="; --dataset packed reads files such as train/samples.npy$"):
+        open_dataset("shapes", "packed", "test", 64)
+
+
+@pytest.mark.usefixtures("few")
+def test_beside_files_of_ones_own_it_is_opened_where_it_was_made_and_is_no_class(tmp_path: Path):
+    Shapes(tmp_path, "test")
+    save(tmp_path / "pin" / "1.txt", make_object("pin", 1)[:, :3])
+    assert len(open_dataset("shapes", tmp_path, "test", 64)) == 16
+    data = MeshFolder(tmp_path, num_points=16, test_fraction=0)
+    assert data.classes == ("pin",)
+    (error,) = data.bad
+    assert error.path.parent == tmp_path / "shapes"
+    assert error.reason == "not looked at: of the data set shapes, which the library makes"

@@ -7,16 +7,18 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from pointnet.files import AnyPath
-from pointnet.names import check_name, say
+from pointnet.files import AnyPath, name_in
+from pointnet.names import check_name, printable, say
 from pointnet.points.features import WORDS, Range, feature_names
 from pointnet.points.read import DatasetNotFoundError
 
+from . import modelnet, s3dis, scanobjectnn, shapenetpart
 from .clouds import LabelledClouds
 from .download import ARCHIVES
 from .download import download as fetch
 from .folder import MeshFolder
 from .modelnet import ModelNet
+from .own_files import first_own_file
 from .own_parts import PartFolder
 from .own_scenes import SceneFolder
 from .packed import open_packed
@@ -24,7 +26,8 @@ from .releases import check_one_of
 from .s3dis import S3DIS
 from .scanobjectnn import ScanObjectNN
 from .shapenetpart import ShapeNetPart
-from .shapes import Shapes, shape_parts
+from .shapes import FOLDER, Shapes, is_made, shape_parts
+from .shards import INDEX
 
 
 def _shapenetpart(
@@ -56,6 +59,9 @@ for _task, _sets in DATASETS_OF.items():
 """The data sets of each task, by name. Each takes root, split and num_points, and some normals or strict."""
 
 OWN_FILES = ("folder", "parts", "scenes")  # whatever files lie in the root
+HOME = Path("data")  # the default root, where sets of all kinds are side by side
+_forms = (form for module in (modelnet, s3dis, scanobjectnn, shapenetpart) for form in module.FORMS.values())
+RELEASED = frozenset(name for form in _forms for name in form.names)  # folders
 
 # What --download fetches. ModelNet10 is read from the same HDF5 release as ModelNet40.
 DOWNLOADS = {"modelnet40": ARCHIVES["modelnet40"], "modelnet10": ARCHIVES["modelnet40"]}
@@ -117,7 +123,8 @@ def open_dataset(
         workers, cache_gb: of `open_packed`.
 
     Raises:
-        PointCloudFileError: the set is missing (and not to be downloaded) or damaged.
+        PointCloudFileError: the set is missing (and not to be downloaded) or damaged; or it is shapes, and would be
+            made among files of one's own.
         DownloadError, MissingExtraError: the download fails.
         ValueError: the set has not these features or is not for this task, or there is no such task.
     """
@@ -129,19 +136,33 @@ def open_dataset(
     open_split = partial(DATASETS_OF[task][name], root=root, split=split, num_points=num_points, **chosen)
     archive = DOWNLOADS.get(name)
     try:
+        if name == "shapes":
+            _check_place(Path(root))
         return open_split()
     except DatasetNotFoundError as error:
-        if archive is None:
-            raise
-        if not download:
-            hint = f"--download fetches it ({archive.size_text})"
-            raise DatasetNotFoundError(error.path, f"{error.reason}; {hint}") from error
+        if archive is None or not download:
+            hint = f"; --download fetches it ({archive.size_text})" if archive else ""
+            hint += "" if name in (*OWN_FILES, "packed") else _other_set(Path(root), task)
+            raise DatasetNotFoundError(error.path, f"{error.reason}{hint}") from error
     parent = Path(root).parent if Path(root).name == archive.folder else Path(root)
     folder = fetch(archive, parent, log=partial(say, file=sys.stderr))  # a command may print its result alone
     try:
         return open_split()
     except DatasetNotFoundError as error:
         raise DatasetNotFoundError(folder, "is not the whole set; remove it, and --download fetches it anew") from error
+
+
+def _check_place(root: Path) -> None:
+    """Raises DatasetNotFoundError where the data set shapes would be made among files of one's own."""
+    if root != HOME and not any(map(is_made, root.glob(f"{FOLDER}/*"))) and first_own_file(root, RELEASED):
+        raise DatasetNotFoundError(root, "holds no data set shapes, and none is made among other files")
+
+
+def _other_set(root: Path, task: str) -> str:
+    """Which data set reads the files in a root that was named by hand; empty where it holds none of one's own."""
+    file = None if root == HOME else first_own_file(root, RELEASED)
+    its = "packed" if any(root.glob(f"*/{INDEX}")) else next(name for name in OWN_FILES if name in DATASETS_OF[task])
+    return f"; --dataset {its} reads files such as {printable(name_in(file, root))}" if file else ""
 
 
 def _chosen(name: str, task: str, options: dict[str, Any], features: Sequence[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from pointnet.points.read import (
 from .cache import CachedClouds, contents_of
 from .own_objects import LABELLED, test_files, twins_in
 from .releases import check_num_points, check_one_of
+from .shapes import is_made
 
 MOST_POINTS = 1_000_000
 SPLITS = ("train", "val", "test")  # folders; "train" of a data set is the first two
@@ -114,8 +116,9 @@ class OwnFiles(NamedTuple):
         """
         wanted = "root/" if self.is_flat else "root/<class>/"
         unseen = f"not looked at: files are wanted in {wanted}, or train/, val/ and test/ in or above that"
-        stray = (file for file in files_in(self.root) if file not in self.found)
-        bad = [*cached.bad, *others.values(), *(PointCloudFileError(file, unseen) for file in stray)]
+        stray = {file: unseen for file in files_in(self.root) if file not in self.found}
+        stray |= dict.fromkeys(filter(is_made, stray), "not looked at: of the data set shapes, which the library makes")
+        bad = [*cached.bad, *others.values(), *map(PointCloudFileError, stray, stray.values())]
         if strict and bad:
             raise bad[0]
         if not set(self.of(split)).intersection(cached.files) - others.keys():
@@ -185,6 +188,23 @@ def own_files(
     return OwnFiles(root, *_find_files(root, known, flat), flat, test_fraction, seed, by_hand)
 
 
+def first_own_file(root: Path, without: Collection[str]) -> Path | None:
+    """The first file of those that a set of one's own may have under a root; None if there is none.
+
+    Args:
+        without: the names of folders that belong to other sets.
+    """
+    homes = [root, *_folders(root), *(folder for split in SPLITS for folder in _folders(root / split))]
+    if root.resolve().name in without:
+        return None
+    for home in (home for home in homes if home.name not in without):
+        with suppress(OSError):  # a folder that cannot be opened
+            for place in (home, *(home / split for split in SPLITS)):
+                if found := _known(place):
+                    return found[0]
+    return None
+
+
 def _find_files(
     root: Path, known: Callable[[Path], list[Path]], flat: bool
 ) -> tuple[list[str], dict[Path, tuple[str, str]]]:
@@ -248,6 +268,6 @@ def _has_split(folder: Path) -> bool:
 
 
 def _known(folder: Path) -> list[Path]:
-    """The files of a folder that have a suffix we read, in order of name."""
+    """The files of a folder that have a suffix we read, in order of name, but those of the data set shapes."""
     files = folder.iterdir() if folder.is_dir() else ()
-    return readable(file for file in files if file.name[0] != ".")
+    return readable(file for file in files if file.name[0] != "." and not is_made(file))

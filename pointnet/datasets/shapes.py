@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # trimesh takes half a second to import, and is not needed wh
 
 NUM_POINTS = 2048
 COUNTS = {"train": 80, "test": 25}  # shapes per class
+FOLDER, MADE = "shapes", re.compile(r"(?:train|test)-[0-9a-f]{8}\.npz")  # where the clouds are kept
 
 
 class Shapes(LabelledClouds):
@@ -52,7 +54,7 @@ class Shapes(LabelledClouds):
     def __init__(self, root: str | os.PathLike[str] = "data", split: str = "train", num_points: int = 1024):
         check_one_of("split", split, tuple(COUNTS))
         check_num_points(num_points, NUM_POINTS)
-        points, parts = _cached(Path(root) / "shapes" / f"{split}-{_digest()}.npz", split)
+        points, parts = _cached(Path(root) / FOLDER / f"{split}-{_digest()}.npz", split)
         labels = torch.arange(len(BUILDERS)).repeat_interleave(COUNTS[split])
         super().__init__(torch.from_numpy(points[:, :, :num_points].copy()), labels, tuple(BUILDERS))
         self.parts = torch.from_numpy(parts[:, :num_points].astype(np.int64))
@@ -77,6 +79,11 @@ def shape_parts(root: str | os.PathLike[str] = "data", split: str = "train", num
     parts_of = torch.tensor([[name == owner for owner in of_class] for name in shapes.classes])
     points = torch.cat([shapes.points, shapes.parts[:, None].float()], 1)
     return LabelledPoints(points, shapes.labels, shapes.classes, PART_NAMES, parts_of, num_points)
+
+
+def is_made(file: Path) -> bool:
+    """Whether a file is one that the clouds are kept in, by its name."""
+    return file.parent.name == FOLDER and MADE.fullmatch(file.name) is not None
 
 
 def shape_generator(split: str, name: str, index: int) -> Generator:
