@@ -13,7 +13,7 @@ import pytest
 from pointnet import __main__ as command_line
 from pointnet.commands import train
 from pointnet.points.read import read_cloud
-from tests.helpers import ROOT
+from tests.helpers import QUICK, ROOT, error_of
 from tests.own_points import make_object, make_yard, save, write_objects, write_yards
 
 PAGE = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
@@ -70,3 +70,26 @@ def test_an_object_comes_back_with_its_parts(tmp_path, monkeypatch, capsys, more
     found = read_cloud(tmp_path / "labelled" / "new_pin.ply.parts.ply", precise=True)
     assert (found.labels == rows[:, 3]).mean() >= 0.95
     assert set(found.labels.tolist()) <= {0, 1, 3}
+
+
+def test_one_or_two_labelled_files_are_trained_on_or_refused_with_what_to_do(tmp_path, capsys):
+    one, yard, three = tmp_path / "one", tmp_path / "yard", tmp_path / "three"
+    save(one / "pin" / "0.txt", make_object("pin", 0))
+    save(yard / "0.txt", make_yard(0, 1500), "X Y Z Intensity Classification")
+    write_objects(three, ["pin"], 3)
+    how, plain = (
+        [*QUICK[:-4], "--min_steps", "1", "--out", str(tmp_path / "out")],
+        "--input_transform false --feature_transform false",
+    )
+    of_parts = ["--task", "part", "--dataset", "parts", *how, "--root"]
+    of_scenes = ["--task", "scene", "--dataset", "scenes", "--block", "50", *how, "--root"]
+    for words, more in (([*of_parts, str(one)], ""), ([*of_scenes, str(yard)], "take a smaller --block, or ")):
+        line = error_of(capsys, train.main, [*words, "--test", "false"])
+        assert "there is a single cloud to train on, and the norms behind the pooling of PointNet" in line
+        assert line.endswith(f" need two; add files, or {more}leave out its T-Nets: {plain}")
+    assert not (tmp_path / "out").exists()
+    assert f"`{plain}`" in PAGE
+    assert train.main([*of_parts, str(one), "--test", "false", *plain.split()]) == 0
+    capsys.readouterr()
+    assert train.main([*of_parts, str(three), "--dry_run", "--out", str(tmp_path / "dry")]) == 0
+    assert "fewer than 8 clouds to learn from: pin 2" in capsys.readouterr().out

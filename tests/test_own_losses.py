@@ -214,7 +214,7 @@ def test_one_object_to_validate_on_is_no_reason_to_speak_of_guessing(tmp_path):
     for accuracy, lines in ((0.98, 0), (0.3, 1)):
         assert len(lines_on_result(config, one, {"train_accuracy": 0.97}, {"val_point_accuracy": accuracy})) == lines
     none = data.subset(torch.tensor([], dtype=torch.int64))
-    kept = "no cloud to validate on: the last epoch is kept. See --val_fraction 0.3"
+    kept = "no cloud to validate on: the last epoch is kept. Add files"
     assert kept in lines_on_data(config, data, none)
     assert kept not in lines_on_data(TrainConfig(task="part", val_fraction=0, out=str(tmp_path)), data, none)
 

@@ -169,6 +169,17 @@ def test_copies_are_on_one_side_of_validation_too_and_never_a_whole_class(tmp_pa
         assert set(train.labels.tolist()) == {0, 1, 2}
 
 
+def test_validation_leaves_two_clouds_or_more_unless_a_folder_says_otherwise(tmp_path):
+    for count in (1, 2, 3):
+        root = write_clouds(tmp_path / str(count), ("a",), count)
+        train, val = split_validation(MeshFolder(root, num_points=16, test_fraction=0), 0, 0.4)
+        assert (len(train), len(val)) == (min(count, 2), max(count - 2, 0))
+    for split, i in (("val", 0), ("val", 1), ("train", 2)):
+        (root / "a" / split).mkdir(exist_ok=True)
+        (root / "a" / f"a_{i}.xyz").rename(root / "a" / split / f"a_{i}.xyz")
+    assert len(split_validation(MeshFolder(root, num_points=16, test_fraction=0), 0, 0.4)[1]) == 2
+
+
 def test_files_of_one_name_in_two_classes_are_two_objects_and_each_class_is_validated_on(tmp_path):
     for name in "abc":
         for i in range(5):

@@ -308,14 +308,17 @@ def draw_labelled(
 def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Clouds, Clouds]:
     """Splits a training set in two: -> (train, validation).
 
-    Each class gives `fraction` of its clouds, rounded, but at least one, and never its last one. A data set with a
-    validation split of its own gives that instead, and one of rooms gives whole rooms (`held_out`). The same seed gives
-    the same split, and a fraction of 0 holds nothing out.
+    Each class gives `fraction` of its clouds, rounded, but at least one, and never its last one; none does where a
+    single cloud would be left for training, as norms behind a pooling need two. A data set with a validation split of
+    its own gives that instead, and one of rooms gives whole rooms (`held_out`). The same seed gives the same split, and
+    a fraction of 0 holds nothing out.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be in [0, 1), got {fraction}")
     own = data.validation if fraction and data.validation is not None and data.validation.any() else None
     held_out = data.held_out(seed, fraction) if own is None else own
+    if own is None and len(data) - int(held_out.sum()) < 2:
+        held_out = torch.zeros_like(held_out)
     return data.subset((~held_out).nonzero().squeeze(1)), data.subset(held_out.nonzero().squeeze(1))
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds
+from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.evaluation.evaluate import evaluating
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.layers import synchronize_norms
 from pointnet.layers.shared_mlp import scaled
-from pointnet.layers.tnet import TNET_WIDTHS
+from pointnet.layers.tnet import TNET_WIDTHS, TNet
 from pointnet.models import MODELS, PointNetModel, load_model
 from pointnet.models.own import is_own
 from pointnet.models.weights import digest
@@ -145,6 +146,8 @@ def make_model(
         synchronize_norms(model)
     if start:
         start.put_into(model, TASKS[config.task].class_names(data), config.freeze)
+    if len(data) == 1:
+        check_trains_alone(model, TASKS[config.task], data, device, has_tnets_to_choose=start is None and own is None)
     world.take_from_first(list(model.state_dict().values()))
     return model
 
@@ -168,6 +171,37 @@ def check_scores(model: nn.Module, task: Task, data: LabelledClouds, device: tor
         raise ValueError(f"{name} must make {wanted} logits of {shapes}, got {got}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{name} has no parameter to train")
+
+
+@torch.no_grad()
+def check_trains_alone(
+    model: nn.Module, task: Task, data: LabelledClouds, device: torch.device, has_tnets_to_choose: bool
+) -> None:
+    """Raises ValueError, in one line, where the network cannot train on the only cloud of the data: a norm behind a
+    pooling has one value per channel, whose variance is 0. The network stays as it is.
+
+    Args:
+        has_tnets_to_choose: whether settings can leave out its T-Nets, where it has some.
+    """
+    points, clouds = (each.to(device) for each in data.batch(torch.arange(1)))
+    x, category, _, _ = task.examples(points[:, :, : data.num_points], clouds)
+    before, was_training = [buffer.clone() for buffer in model.buffers()], model.training
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws
+            set_training(model)
+            model(*((x,) if category is None else (x, category)))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # PyTorch's words
+            raise
+        ways = ["add files", *["take a smaller --block"] * isinstance(data, SceneFolder)]
+        if has_tnets_to_choose and any(isinstance(part, TNet) for part in model.modules()):
+            ways.append("leave out its T-Nets: --input_transform false --feature_transform false")
+        needed = f"the norms behind the pooling of {type(model).__name__} need two"
+        raise ValueError(f"there is a single cloud to train on, and {needed}; {', or '.join(ways)}") from error
+    finally:
+        model.train(was_training)
+        for buffer, old in zip(model.buffers(), before, strict=True):
+            buffer.copy_(old)
 
 
 def set_training(model: nn.Module) -> None:

@@ -42,7 +42,7 @@ def lines_on_data(
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
                 lines.append(f"no cloud to test on: {shown(missing)}. The test score says nothing of it; add files")
     if config.val_fraction and not len(val):
-        lines.append("no cloud to validate on: the last epoch is kept. See --val_fraction 0.3")
+        lines.append("no cloud to validate on: the last epoch is kept. Add files")
     if 0 < len(val) < LEAST_CLOUDS:
         cannot = f"{len(val)} clouds to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
         lines.append(f"{cannot}. See --seeds 0 1 2 for chance, --val_fraction 0.3, or 0 to keep the last epoch")
