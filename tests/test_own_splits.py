@@ -305,8 +305,21 @@ def test_where_no_file_is_left_for_a_split_it_says_why_the_others_cannot_be_read
         save(tmp_path / "yards" / f"{i}.txt", make_yard(i, 300)[:, :3])
         save(tmp_path / "folder" / "c" / f"{i}.txt", np.full((4, 3), np.nan))
     save(tmp_path / "yards" / "3.txt", make_yard(3), "X Y Z I label")
-    wanted = r"has no file for its test split: .*; 3 cannot be read, such as .*/yards/0\.txt: has no labels: "
+    wanted = r"has no file for its test split: .*; 3 cannot be read: 3 files, such as 0\.txt: has no labels: "
     with pytest.raises(PointCloudFileError, match=wanted):
         SceneFolder(tmp_path / "yards", "test", num_points=16, block=2)
-    with pytest.raises(PointCloudFileError, match=r"3 cannot be read, such as .*/c/0\.txt: has no point whose"):
+    with pytest.raises(PointCloudFileError, match=r"; 3 cannot be read: 3 files, such as c/0\.txt: has no point whose"):
         MeshFolder(tmp_path / "folder", "test", num_points=16)
+
+
+@pytest.mark.parametrize("within", ["", "train"])
+def test_where_none_can_be_read_the_commonest_reason_comes_first_with_how_many_have_it(tmp_path, within):
+    write_objects(tmp_path, within=within)
+    (tmp_path / "parts.txt").write_text("8 stick\n9 ball\n")
+    save(tmp_path / "pin" / within / "bare.txt", make_object("pin", 1)[:, :3])
+    if within:
+        write_objects(tmp_path, ["pin"], 20, "test", seed=50)
+    unnamed = r"12 files, such as pin/.*: has label 0, which parts.txt does not name \(8, 9\)"
+    wanted = rf": its train split holds no file that can be read: {unnamed}; pin/.*bare.txt: has no labels: [^;]*$"
+    with pytest.raises(PointCloudFileError, match=wanted):
+        PartFolder(tmp_path, num_points=16)

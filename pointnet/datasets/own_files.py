@@ -25,11 +25,13 @@ from pointnet.points.read import (
 )
 
 from .cache import CachedClouds, contents_of
+from .lines import of_each_kind
 from .own_objects import LABELLED, test_files, twins_in
 from .releases import check_num_points, check_one_of
 from .shapes import is_made
 
 MOST_POINTS = 1_000_000
+MOST_REASONS = 3  # that an error names
 SPLITS = ("train", "val", "test")  # folders; "train" of a data set is the first two
 OPENED = ("train", "test")
 OF_SPLITS = {*SPLITS, "training", "valid", "validation", "dev", "testing"}  # what no set has for all of its classes
@@ -80,7 +82,7 @@ class OwnFiles(NamedTuple):
             what = "a set" if self.is_flat else "a class"
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
             hint = "; --test false trains without" if split == "test" else ""
-            hint += f"; {len(bad):,} cannot be read, such as {bad[0]}" if bad else ""
+            hint += f"; {len(bad):,} cannot be read: {self._reasons(bad)}" if bad else ""
             hint += _elsewhere(self.root, self.found)
             raise PointCloudFileError(self.root, f"has no file for its {split} split: {wanted}{hint}")
         return files
@@ -121,10 +123,17 @@ class OwnFiles(NamedTuple):
         bad = [*cached.bad, *others.values(), *map(PointCloudFileError, stray, stray.values())]
         if strict and bad:
             raise bad[0]
-        if not set(self.of(split)).intersection(cached.files) - others.keys():
-            reason = f": {bad[0]}" if bad else ""
-            raise PointCloudFileError(self.root, f"its {split} split holds no file that can be read{reason}")
+        its = set(self.of(split))
+        if not its.intersection(cached.files) - others.keys():
+            reasons = self._reasons([error for error in bad if error.path in its] or bad)
+            hint = f": {reasons}" if reasons else ""
+            raise PointCloudFileError(self.root, f"its {split} split holds no file that can be read{hint}")
         return bad
+
+    def _reasons(self, bad: Sequence[PointCloudFileError]) -> str:
+        """Why files cannot be read, the commonest reasons first, each with how many files have it."""
+        lines = of_each_kind([(name_in(error.path, self.root), error.reason) for error in bad])
+        return "; ".join(lines[:MOST_REASONS])
 
     @property
     def notes(self) -> list[str]:
