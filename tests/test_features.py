@@ -121,7 +121,7 @@ def test_intensity_that_tells_nothing_is_said(tmp_path):
     for kind in "ab":
         (tmp_path / kind).mkdir()
         for i in range(2):
-            rows = np.hstack([np.random.default_rng(i).random((40, 3)), np.full((40, 1), 7.5)])
+            rows = np.hstack([np.random.default_rng([ord(kind), i]).random((40, 3)), np.full((40, 1), 7.5)])
             np.savetxt(tmp_path / kind / f"{i}.csv", rows, delimiter=",", header="x,y,z,intensity", comments="")
     data = MeshFolder(tmp_path, num_points=16, features="intensity")
     assert data.notes == ["intensity is 7.5 at every point of the training split: it tells nothing"]

@@ -287,9 +287,8 @@ def test_one_name_in_both_spellings_of_unicode_is_one_class_and_nearly_the_same_
     assert len(MeshFolder(flat, num_points=16, test_fraction=0)) == 10
     names = ("Night Stand", "ball", "night_stand ", "stand")
     said = "classes of nearly the same name: 'Night Stand', 'night_stand '; give their folders one name if they are one"
-    assert MeshFolder(write_meshes(tmp_path / "alike", names, 2), num_points=16, test_fraction=0).notes == [
-        f"{said} class"
-    ]
+    alike = MeshFolder(write_meshes(tmp_path / "alike", names, 2), num_points=16, test_fraction=0)
+    assert [note for note in alike.notes if note.startswith("classes of")] == [f"{said} class"]
 
 
 def test_names_of_splits_are_no_classes_and_other_spellings_of_them_are_found(tmp_path):

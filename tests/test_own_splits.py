@@ -232,6 +232,23 @@ def test_files_of_the_same_content_on_both_sides_of_folders_are_counted_and_two_
     assert wanted[0] in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", [MeshFolder, PartFolder])
+@pytest.mark.parametrize("sides", [("train", "train"), ("train", "test"), ("test", "val"), ("", "")])
+def test_copies_in_two_classes_are_one_line_whichever_split_they_are_in(tmp_path, kind, sides):
+    for seed, within in enumerate({"train", "test", *sides} if any(sides) else {""}):
+        write_objects(tmp_path, ["pin", "table"], 3, within, 10 * seed)
+    one, *others = (tmp_path / name / side / "copy.txt" for name, side in zip(("pin", "table"), sides, strict=True))
+    save(one, make_object("pin", 99))
+    for other in (*others, one.with_name("again.txt")):
+        shutil.copy(one, other)
+    for broken in ("pin", "table"):
+        (tmp_path / broken / sides[0] / "empty.xyz").write_text("")
+    names = sorted(file.relative_to(tmp_path).as_posix() for file in (*others, one.with_name("again.txt")))
+    said = f"files with the same content as files of another class: 1, such as {names[0]} and {names[1]}"
+    notes = [note for split in ("train", "test") for note in kind(tmp_path, split, num_points=16).notes]
+    assert {note for note in notes if "same content" in note} == {f"{said}; remove one of each"}
+
+
 def test_a_class_that_cannot_be_tested_is_named(tmp_path):
     root = write_clouds(tmp_path, ("a", "b"))
     for file in sorted((root / "b").glob("*"))[1:]:

@@ -121,15 +121,22 @@ def objects_of(
 def twins_in(
     root: Path, places: Mapping[Path, tuple[str, str]], readable: Collection[Path], contents: Mapping[Path, str]
 ) -> list[str]:
-    """A line each for testing and validation, if files of it have the content of files of another split."""
-    lines = []
+    """A line on files that have the content of files of another class; and a line each for testing and validation, if
+    files of it have the content of files of another split in their own class."""
+    known = {file: (contents[file], name) for file, (name, _) in places.items() if file in contents}
+    first = {content: file for file, (content, _) in reversed(known.items())}
+    of_two = [(first[content], file) for file, (content, name) in known.items() if known[first[content]][1] != name]
+    lines = _of_pairs("files with the same content as files of another class", of_two, readable, root)
     for split, others in (("test", ("train", "val")), ("val", ("train",))):
-        first = {contents.get(file, file): file for file, (_, its) in reversed([*places.items()]) if its in others}
-        of_split = [file for file, (_, its) in places.items() if its == split and contents.get(file) in first]
-        pairs = [(file, first[contents[file]]) for file in of_split]
-        if pairs := [pair for pair in pairs if not set(pair).isdisjoint(readable)]:
-            one, other = (printable(name_in(file, root)) for file in pairs[0])
-            what = {"test": "testing", "val": "validation"}[split]
-            both = f"files for {what} with the same content as files for training: {len(pairs):,}"
-            lines.append(f"{both}, such as {one} and {other}; remove one of each")
+        twins = {known[file]: file for file in reversed(known) if places[file][1] in others}
+        pairs = [(file, twins[its]) for file, its in known.items() if places[file][1] == split and its in twins]
+        what = {"test": "testing", "val": "validation"}[split]
+        lines += _of_pairs(f"files for {what} with the same content as files for training", pairs, readable, root)
     return lines
+
+
+def _of_pairs(what: str, pairs: Sequence[tuple[Path, Path]], readable: Collection[Path], root: Path) -> list[str]:
+    """A line on pairs of files, if one of some pair can be read."""
+    pairs = [pair for pair in pairs if not set(pair).isdisjoint(readable)]
+    names = [printable(name_in(file, root)) for pair in pairs[:1] for file in pair]
+    return [f"{what}: {len(pairs):,}, such as {' and '.join(names)}; remove one of each"] if pairs else []
