@@ -16,16 +16,17 @@ from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.groups import Rows, pooled_groups, pooled_rows, takes_statistics
 from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, of_all_clouds
-from pointnet.ops.products import no_autocast
+from pointnet.ops.products import autocast_dtype, no_autocast
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear
 
-from .shared_layer import HALF, SharedLayer, refuse_script
+from .shared_layer import HALF, SharedLayer, max_of_points, refuse_script
 from .shared_mlp import SharedMLP
 
 Features = Tensor | None  # (B, C, N), beside the coordinates; None where C is 0
 Pool = Callable[..., Tensor]  # of an MLP, points, features, centres, neighbours and a unit
 ROWS = {"cpu": 8192}  # pairs that go through all layers together where nothing is learned, so that few are at hand
 WHOLE = 1024  # points of a cloud whose max is one of rows
+FEW = 8  # so many times fewer points than channels are very few; under autocast no more points than channels
 
 
 class SetAbstraction(nn.Module):
@@ -180,7 +181,9 @@ def neighbourhoods_definition(
 
 
 def _pooled_whole(mlp: SharedMLP, x: Tensor, lengths: Lengths) -> Tensor:
-    """`mlp.max_pool`: (B, C, N) -> (B, D). On a CPU points of small clouds are rows where it learns: faster."""
+    """`mlp.max_pool`: (B, C, N) -> (B, D). On a CPU points of small clouds are rows where it learns: faster. Of very
+    few points it is faster to hold what is pooled.
+    """
     fast = torch.is_grad_enabled() and x.device.type == "cpu" and x.shape[2] <= WHOLE
     if not fast or lengths is not None or not is_fast(mlp):
         return mlp.max_pool(x, lengths=lengths)
@@ -190,7 +193,9 @@ def _pooled_whole(mlp: SharedMLP, x: Tensor, lengths: Lengths) -> Tensor:
     for layer in before:
         x = layer(x)
     last.check(x)
-    weight = last.conv.weight.squeeze(2)
+    weight, (channels, points) = last.conv.weight.squeeze(2), x.shape[1:]
+    if points * (1 if autocast_dtype(x) else FEW) <= channels:
+        return max_of_points(last(x))
     if x.dtype != weight.dtype:  # under autocast, whose products of bfloat16 a processor may have units for
         return last.max_pool(x)
     return pooled_groups(x.unsqueeze(2), weight, last.conv.bias, last.norm, last.activation).squeeze(2)
