@@ -12,7 +12,7 @@ from pointnet import PointNet2Classifier, load_model, predict
 from pointnet.commands.train_flags import parse_command
 from pointnet.inference.export import export_model
 from pointnet.layers import FeaturePropagation, SetAbstraction
-from pointnet.layers.set_abstraction import is_fast, neighbourhoods_definition, pooled_neighbourhoods
+from pointnet.layers.set_abstraction import WHOLE, is_fast, neighbourhoods_definition, pooled_neighbourhoods
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS, PointNet2MultiScale
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate_definition
 from pointnet.training import fit
@@ -106,6 +106,25 @@ def test_neighbourhoods_are_their_definition(widths, mode):
             others = [pool(copy.deepcopy(block).train(mode), *given, neighbours) for mode in (block.training, False)]
             results.append([y, *grads, *block.state_dict().values(), *others])
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("points", [2, 5, 17, 60, WHOLE + 1])
+def test_all_points_are_one_neighbourhood_however_few_they_are(points):
+    layer = trained_looking(SetAbstraction(2, [[40, 8]])).train()
+    given = [torch.randn(3, size, points, dtype=torch.float64, requires_grad=True) for size in (3, 2)]
+    twin, results = copy.deepcopy(layer), []
+    for mine, whole in (
+        (layer, lambda: layer(*given)[1].squeeze(2)),
+        (twin, lambda: twin.mlps[0](torch.cat(given, 1)).max(2).values),
+    ):
+        y = whole()
+        grads = torch.autograd.grad(y.square().sum(), [*given, *mine.parameters()])
+        results.append([y, *grads, *mine.state_dict().values()])
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
+    single, x = layer.float(), [each.detach().float() for each in given]
+    with torch.autocast("cpu", torch.bfloat16):
+        got, wanted = single(*x)[1].squeeze(2), single.mlps[0](torch.cat(x, 1)).max(2).values
+    torch.testing.assert_close(got.float(), wanted.float(), rtol=0.05, atol=0.05)
 
 
 def test_what_the_fast_path_does_not_know_takes_the_definition():
