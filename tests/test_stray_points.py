@@ -149,11 +149,18 @@ def test_files_of_a_set_whose_heights_are_unlike_those_of_training_are_said(tmp_
     assert found[1][0] in capsys.readouterr().err.splitlines()
 
 
-def test_a_stray_low_point_is_said_of_its_file_alone_in_training_evaluation_and_show(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("height", "said"),
+    [
+        (-300, r"1 point is \d{3} below the other 1,499, and heights count from there"),
+        (300, "1 point is far above the other 1,499"),
+    ],
+)
+def test_a_stray_point_is_said_of_its_file_alone_in_training_evaluation_and_show(tmp_path, capsys, height, said):
     root, out = tmp_path / "yards", str(tmp_path / "run")
     for i in range(4):
         yard = make_yard(i, 1500)
-        yard[7, 2] -= 300 if i == 1 else 0
+        yard[7, 2] += height if i == 1 else 0
         save(root / ("train" if i < 3 else "test") / f"{i}.txt", yard, "X Y Z I label")
     scenes = ["scenes", "--root", str(root), "--block", "2", "--out"]
     short = "--task scene --epochs 1 --num_points 64 --width 0.1 --tnet_width 0.1 --min_steps 1".split()
@@ -165,7 +172,7 @@ def test_a_stray_low_point_is_said_of_its_file_alone_in_training_evaluation_and_
         assert command_line.main(words) == 0
         printed = "".join(capsys.readouterr()).splitlines()
         (line,) = [line for line in printed if ".txt: " in line]
-        assert re.fullmatch(r"train/1\.txt: 1 point is \d{3} below the other 1,499, and heights count from there", line)
+        assert re.fullmatch(rf"train/1\.txt: {said}", line)
         assert not any("heights are" in line or "is z up" in line for line in printed)
 
 

@@ -16,7 +16,7 @@ from pointnet.points.frame import bounds
 from pointnet.points.read import PointCloud, Rows, columns_of_table, read_cloud
 from pointnet.points.sampling import seed_of
 
-from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, Heights, check_extent, cut_blocks, held_out_scenes
+from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, Heights, check_extent, cut_blocks, far_outside, held_out_scenes
 from .cache import Notes
 from .clouds import BLOCKS
 from .own_files import own_files
@@ -105,8 +105,8 @@ def _cut(
     with errors_name(path):
         blocks, lost = scene_blocks(cloud, features, side, shape, np.random.default_rng(seed))
     few = f"{lost:.1%} of its points are in blocks of {side:g} with fewer than {FEWEST} points, and left out"
-    notes = Heights.of(cloud.points, side).stray, few if lost > MOST_SPARSE else None
-    return blocks, (*cloud.notes, *filter(None, notes))
+    far = Heights.of(cloud.points, side).stray, far_outside(cloud.points, side, False)
+    return blocks, (*cloud.notes, *filter(None, (*far, few if lost > MOST_SPARSE else None)))
 
 
 def scene_blocks(
