@@ -44,7 +44,8 @@ def lines_on_data(
     if config.val_fraction and not len(val):
         lines.append("no cloud to validate on: the last epoch is kept. Add files")
     if 0 < len(val) < LEAST_CLOUDS:
-        cannot = f"{len(val)} clouds to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
+        clouds = "1 cloud" if len(val) == 1 else f"{len(val)} clouds"
+        cannot = f"{clouds} to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
         lines.append(f"{cannot}. See --seeds 0 1 2 for chance, --val_fraction 0.3, or 0 to keep the last epoch")
     return lines
 
