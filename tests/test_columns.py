@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pointnet.datasets import MeshFolder
+from pointnet.points.formats.by_hand import columns_as_taught
 from pointnet.points.formats.values import as_unit_colors
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files
@@ -303,6 +304,14 @@ def test_names_by_hand_that_move_a_column_which_the_file_names_are_said(tmp_path
     moved = read_cloud(path, columns="x,y,z,_")
     assert moved.notes == ("columns taken as x,y,z,_, though the file names them 'time, x, y, z'",)
     assert moved.points[3].tolist() == [3, 3.5, 9.25]
+    text = (
+        text.replace("time,x,y,z", "x,y,z,label")
+        .replace(",0.125", ",1")
+        .replace("\n", ",2\n")
+        .replace("label,2", "label,class")
+    )
+    for columns in ("x,y,z,label,_", "x,y,z,_,label"):
+        assert read_cloud(written(tmp_path, "b.csv", text), columns=columns).notes == ()
 
 
 def test_a_set_whose_columns_are_named_by_hand_may_hold_arrays_with_names(tmp_path):
@@ -317,3 +326,15 @@ def test_a_set_whose_columns_are_named_by_hand_may_hold_arrays_with_names(tmp_pa
     assert not data.bad
     extents = np.ptp(data.points.numpy(), axis=2)
     assert np.allclose(extents / extents[:, :1], extents[0] / extents[0, 0], rtol=1e-4)
+
+
+def test_what_names_columns_itself_is_known_before_it_is_read(tmp_path):
+    by_hand = ["x", "y", "z", "_"]
+    rows = RNG.normal(size=(9, 4))
+    np.savez(tmp_path / "both.npz", points=rows, x=rows[:, 0], y=rows[:, 1], z=rows[:, 2])
+    np.savez(tmp_path / "own.npz", x=rows[:, 0], y=rows[:, 1], z=rows[:, 2])
+    for name, wanted in (("both.npz", by_hand), ("own.npz", ())):
+        assert columns_as_taught(tmp_path / name, by_hand) == wanted
+    words = written(tmp_path, "words.txt", "measured in the hall\n1 2 3 4\n5 6 7 8\n")
+    assert columns_as_taught(words, by_hand) == by_hand
+    assert len(read_cloud(words, columns=by_hand).points) == 2

@@ -11,6 +11,7 @@ import torch
 
 from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
+from pointnet.commands import evaluate as command
 from pointnet.datasets import LabelledClouds, MeshFolder, ShapeNetPart
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught, evaluate, never_answered
@@ -163,6 +164,21 @@ def test_parts_are_those_of_the_network_where_the_shapes_here_show_fewer_and_oth
     assert line.endswith(f"which count as wrong: 1, such as {part} of {category}")
     model.parts_of = None
     assert not never_answered(model, data)
+
+
+def test_all_parts_may_stand_for_a_category_that_had_no_shapes():
+    data, scores = halves("part"), TASKS["part"].scores
+    model = MODELS["pointnet_part"](**TASKS["part"].arguments(data), **SMALL)
+    model.parts_of = [[0, 1], [0, 1, 2, 3]]
+    assert scores(data, "cpu", model).parts_of.tolist() == data.parts_of.tolist()
+    model.parts_of = data.parts_of  # as a network of one's own may keep it
+    assert scores(data, "cpu", model).parts_of.tolist() == data.parts_of.tolist()
+
+
+def test_what_the_network_never_answers_is_on_stderr(own, capsys, monkeypatch):
+    monkeypatch.setattr(command, "never_answered", lambda model, data: [f"of {len(data)} clouds"])
+    assert command_line.main(["evaluate", str(own), "--device", "cpu"]) == 0
+    assert re.search(r"^of \d+ clouds$", capsys.readouterr().err, re.M)
 
 
 def test_a_class_of_a_scene_has_the_iou_of_all_its_points():

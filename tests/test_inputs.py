@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_read_is_its_own_error(model, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
 def test_a_pipe_is_no_file(model, tmp_path):
     os.mkfifo(tmp_path / "a.xyz")
-    with pytest.raises(PointCloudFileError, match="is a pipe or a device, not a file; save what it gives as one$"):
+    with pytest.raises(PointCloudFileError, match="is a pipe or a device, not a file; save its output to a file$"):
         predict(tmp_path / "a.xyz", model)
 
 
@@ -137,3 +137,21 @@ def test_the_columns_of_training_are_for_tables_without_names(tmp_path):
         found = predict(tmp_path / name, model)
         assert found.probabilities == pytest.approx(wanted, abs=1e-4), name
         assert not [note for note in found.notes if "taken as" in note]
+
+
+def test_a_damaged_table_or_a_pipe_is_one_error_to_a_network_with_columns_too(tmp_path):
+    model = described(PointNetClassifier(3, **SMALL), num_points=300)
+    model.preprocessing = Contract.of(model).as_json() | {"columns": "x,y,z,_"}
+    np.savez_compressed(tmp_path / "a.npz", points=np.random.default_rng(0).normal(size=(300, 3)))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[60:90] = bytes(30)
+    (tmp_path / "a.npz").write_bytes(data)
+    (tmp_path / "b.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((  ")
+    (tmp_path / "c.txt").write_bytes(b"1 2 3\0")
+    names = ["a.npz", "b.npy", "c.txt"]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "d.xyz")
+        names.append("d.xyz")
+    for name in names:
+        with pytest.raises(PointCloudFileError, match=name):
+            predict(tmp_path / name, model)

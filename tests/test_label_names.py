@@ -72,7 +72,7 @@ NAMES = {2: "ground", 6: "Gebäude, alt", 11: "pole"}
 
 def test_the_names_in_comments_of_a_ply_are_those_of_its_labels(tmp_path):
     write_labelled(tmp_path / "a.ply", NAMES)
-    write_labelled(tmp_path / "b.ply", {2: "ground", 4: "tree"}, 1)
+    write_labelled(tmp_path / "b.ply", {2: "Ground", 4: "tree", 6: "6"}, 1)
     np.savetxt(tmp_path / "c.txt", np.column_stack([np.random.default_rng(2).random((300, 3)), [6] * 299 + [9]]))
     data = SceneFolder(tmp_path, num_points=32, block=2.0)
     assert data.label_numbers == (2, 4, 6, 9, 11)
@@ -83,8 +83,11 @@ def test_the_names_in_comments_of_a_ply_are_those_of_its_labels(tmp_path):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({2: "floor"}, "b.ply: calls label 2 'floor', another file calls label 2 'ground'; name them in classes.txt"),
-        ({3: "pole"}, "b.ply: calls label 3 'pole', another file calls label 11 so too; name them in classes.txt"),
+        ({2: "floor"}, "b.ply: calls label 2 'floor', another file calls it 'ground'; name them in classes.txt"),
+        (
+            {3: "pole"},
+            "b.ply: calls label 3 'pole', another file gives this name to label 11; name them in classes.txt",
+        ),
     ],
 )
 def test_names_that_contradict_each_other_are_refused_or_said_where_a_text_decides(tmp_path, other, said):

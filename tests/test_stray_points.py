@@ -195,6 +195,19 @@ def test_one_scan_does_not_set_the_heights_of_training(tmp_path, change):
     assert names == ([] if change == "stray" else ["1.txt"])
 
 
+def test_a_pit_in_one_corner_counts_for_the_heights_of_training(tmp_path):
+    generator, yards = np.random.default_rng(0), []
+    for i in range(3):
+        x, y, z = generator.random((3, 20_000)) * [[20], [20], [3]]
+        z -= np.where((x < 2) & (y < 2), 6, 0)
+        yards.append(np.column_stack([x, y, z, np.ones(20_000), z > 1]))
+        save(tmp_path / f"{i}.txt", yards[-1], "X Y Z I label")
+    contract = contract_of_data(SceneFolder(tmp_path, num_points=64, block=2.0, test_fraction=0), num_points=64)
+    assert contract.heights == pytest.approx((7.5, 9), abs=0.3)
+    for yard in yards:
+        assert heights_said(yard[:, :3], contract) == ()
+
+
 @pytest.mark.parametrize("unit", [1.0, 100.0])
 def test_points_far_below_a_scene_are_counted_and_its_heights_taken_without_them(unit):
     room = np.random.default_rng(0).random((3000, 3)) * (8, 8, 3)

@@ -1,5 +1,6 @@
 """Segmentation is trained as classification is: the same loop, files and stops, with labels of points."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -20,7 +21,7 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS
 from pointnet.training import TrainConfig, fit
 from pointnet.training.losses import label_loss, point_loss, soft_iou
-from pointnet.training.network import make_model
+from pointnet.training.network import check_trains_alone, make_model
 from pointnet.training.run_folder import chosen_epoch, read_metrics
 from pointnet.training.step import Step
 from pointnet.world import World
@@ -286,3 +287,14 @@ def test_what_segmentation_cannot_do_is_one_line(capsys):
         (["--task", "part", "--model", "pointnet_part"], "no model 'pointnet_part'; did you mean 'pointnet'?"),
     ):
         assert message in error_of(capsys, train.main, words)
+
+
+def test_to_try_whether_a_single_cloud_trains_a_network_leaves_it_as_it_is():
+    data, task = halves("part").subset(torch.arange(1)), TASKS["part"]
+    plain = {"input_transform": False, "feature_transform": False}
+    model = PointNetPartSegmenter(**task.arguments(data), **plain, widths=[[4], [4]], head_widths=[4]).eval()
+    before = copy.deepcopy(model.state_dict())
+    check_trains_alone(model, task, data, torch.device("cpu"), has_tnets_to_choose=True)
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -29,7 +29,7 @@ from .flags import one_line
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
 WIDTH = 79  # of lines that are no tables
-NO_STRANGERS = "it knows no strangers: what it was never shown is not marked"
+NO_STRANGERS = "it knows no strangers: inputs unlike the training set are not marked"
 # The flags that not every task has.
 ONLY_FOR = {"category": ("part",), "votes": ("classification",), "top": ("classification",)}
 
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
     text: str
     as_json: dict[str, Any] | None = None
-    beside_json: bool = False  # with --json it is printed on stderr, else left out
+    beside_json: bool = False  # with --json it is printed on stderr, as others are not
 
 
 Lines = Iterator[Line | PointCloudFileError]  # with the errors of files
@@ -158,7 +158,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
 
 
 def opening(text: str, contract: Contract) -> Lines:
-    """What a model does, and whether it was measured what it was shown."""
+    """What a model does, and that it knows no strangers, where that was not measured."""
     yield from wrapped(text)
     if contract.familiar is None:
         yield Line(NO_STRANGERS, beside_json=True)  # an answer without a note means less

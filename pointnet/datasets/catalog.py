@@ -154,15 +154,30 @@ def open_dataset(
 
 def _check_place(root: Path) -> None:
     """Raises DatasetNotFoundError where the data set shapes would be made among files of one's own."""
-    if root != HOME and not any(map(is_made, root.glob(f"{FOLDER}/*"))) and first_own_file(root, RELEASED):
-        raise DatasetNotFoundError(root, "holds no data set shapes, and none is made among other files")
+    if _is_home(root) or any(map(is_made, root.glob(f"{FOLDER}/*"))):
+        return
+    if first_own_file(root, RELEASED):
+        raise DatasetNotFoundError(root, "holds other files, so that the data set shapes is not made here")
 
 
 def _other_set(root: Path, task: str) -> str:
     """Which data set reads the files in a root that was named by hand; empty where it holds none of one's own."""
-    file = None if root == HOME else first_own_file(root, RELEASED)
-    its = "packed" if any(root.glob(f"*/{INDEX}")) else next(name for name in OWN_FILES if name in DATASETS_OF[task])
-    return f"; --dataset {its} reads files such as {printable(name_in(file, root))}" if file else ""
+    file = None if _is_home(root) else first_own_file(root, RELEASED)
+    if file is None:
+        return ""
+    name = printable(name_in(file, root))
+    if any(root.glob(f"*/{INDEX}")):
+        return "; --dataset packed reads the packed set in it"
+    if task == "part" and (root / shapenetpart.CATEGORIES).is_file():
+        return "; --dataset shapenetpart reads the set in it"
+    its = next(name for name in OWN_FILES if name in DATASETS_OF[task])
+    if its == "folder" and file.parent == root:
+        return f"; --dataset folder reads files such as {name} from a folder for each class"
+    return f"; --dataset {its} reads files such as {name}"
+
+
+def _is_home(root: Path) -> bool:
+    return root.resolve() == HOME.resolve()
 
 
 def _chosen(name: str, task: str, options: dict[str, Any], features: Sequence[str]) -> dict[str, Any]:

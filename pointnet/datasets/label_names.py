@@ -76,13 +76,14 @@ class Labels(NamedTuple):
             PointCloudFileError: a label with two names, or a name of two labels.
         """
         by_number: dict[int, str] = {}
-        by_name: dict[str, int] = {}
+        by_name = {str(number): number for number in there}
         for file in files:
-            for number, name in names_of_labels(file).items():
-                named, numbered = by_number.setdefault(number, name), by_name.setdefault(name, number)
-                if named != name or numbered != number:
-                    other = f"label {number} {quoted(named)}" if named != name else f"label {numbered} so too"
-                    reason = f"calls label {number} {quoted(name)}, another file calls {other}"
+            for number, name in _names_in(file).items():
+                named, numbered = by_number.setdefault(number, name), by_name.setdefault(name.casefold(), number)
+                if named.casefold() != name.casefold() or numbered != number:
+                    is_other = named.casefold() != name.casefold()
+                    other = f"calls it {quoted(named)}" if is_other else f"gives this name to label {numbered}"
+                    reason = f"calls label {number} {quoted(name)}, another file {other}"
                     raise PointCloudFileError(file, f"{reason}; name them in {text}")
         numbers = sorted({*there, *by_number})
         return cls(tuple(numbers), tuple(by_number.get(number, str(number)) for number in numbers))
@@ -91,7 +92,7 @@ class Labels(NamedTuple):
         """A line on labels that the comments of PLY files name otherwise."""
         names = dict(zip(self.numbers, self.names, strict=True))
         for file in files:
-            for number, name in names_of_labels(file).items():
+            for number, name in _names_in(file).items():
                 if number in names and names[number].casefold() != name.casefold():
                     return [f"label {number} is taken as {quoted(names[number])}; {file.name} calls it {quoted(name)}"]
         return []
@@ -100,3 +101,8 @@ class Labels(NamedTuple):
     def has_own_numbers(self) -> bool:
         """Whether a label's number is not its place."""
         return self.numbers != tuple(range(len(self.numbers)))
+
+
+def _names_in(file: Path) -> dict[int, str]:
+    """Those of the comments of a PLY that are more than the label's number."""
+    return {number: name for number, name in names_of_labels(file).items() if name != str(number)}

@@ -203,11 +203,14 @@ def first_own_file(root: Path, without: Collection[str]) -> Path | None:
     Args:
         without: the names of folders that belong to other sets.
     """
-    homes = [root, *_folders(root), *(folder for split in SPLITS for folder in _folders(root / split))]
     if root.resolve().name in without:
         return None
-    for home in (home for home in homes if home.name not in without):
+    homes = [root]
+    for parent in (root, *(root / split for split in SPLITS)):
         with suppress(OSError):  # a folder that cannot be opened
+            homes += _folders(parent)
+    for home in (home for home in homes if home.name not in without):
+        with suppress(OSError):
             for place in (home, *(home / split for split in SPLITS)):
                 if found := _known(place):
                     return found[0]

@@ -168,7 +168,7 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     for file in set(files) - bad.keys() - {files[row] for row in rows}:
         bad[file] = PointCloudFileError(file, "none of the points that were drawn has a label")
     share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one), and are left out"
-    notes = [*([share] if without else []), *labels.other_names(each_once), *_as_if_none(labels)]
+    notes = [*([share] if without else []), *(labels.other_names(each_once) if named else []), *_as_if_none(labels)]
     stored = {row: np.unique(clouds[row][-1]) for row in rows if files[row] not in bad}
     return Labelled(labels, bad, {row: its[its >= 0].astype(np.int64) for row, its in stored.items()}, notes)
 

@@ -77,7 +77,7 @@ class SceneFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
         sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns)
-        settings = f"own scenes, version 3, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
+        settings = f"own scenes, version 4, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
         how = sampler, shape, settings, "classes.txt", chosen, True, strict, num_points, up, intensity
         super().__init__(files, split, *how)
         self.block = block

@@ -49,6 +49,7 @@ PUBLISHED = {folder: category for folder, (category, _) in SHAPENETPART.items()}
 Part = tuple[str, str, int]  # category, name, label
 _named = ((category, part) for category, parts in SHAPENETPART.values() for part in parts)
 PUBLISHED_PARTS: list[Part] = [(category, part, label) for label, (category, part) in enumerate(_named)]
+CATEGORIES = "synsetoffset2category.txt"  # which folder is which category
 
 
 class ShapeNetPart(LabelledPoints):
@@ -124,7 +125,7 @@ Release = tuple[NDArray[np.float32], list[str], list[bool], list[int], list[str]
 
 def _read_text(folder: Path, splits: Sequence[str], num_points: int, up: str, normals: bool) -> Release:
     """All listed shapes as one array, whichever split is asked for, so that all splits have the same parts."""
-    folders, categories = _read_categories(folder / "synsetoffset2category.txt")
+    folders, categories = _read_categories(folder / CATEGORIES)
     listed = {split: _read_listing(folder, split, folders, split in splits) for split in ("train", "val", "test")}
     files = list(dict.fromkeys(file for part in listed.values() for file in part))
     releases.check_files_exist(files)
@@ -289,7 +290,7 @@ def _read_json(path: Path) -> Any:
 FORMS = {
     "text": releases.Form(
         ("shapenetcore_partanno_segmentation_benchmark_v0_normal", "shapenetcore_partanno_segmentation_benchmark_v0"),
-        ("synsetoffset2category.txt", "train_test_split"),
+        (CATEGORIES, "train_test_split"),
         _read_text,
     ),
     "hdf5": releases.Form(

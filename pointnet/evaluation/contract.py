@@ -36,7 +36,7 @@ from pointnet.points.read import PointCloud
 FRAME = "z up, right-handed"  # the library's, of all that a network sees
 XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
 BATCH = 256  # clouds that are measured together
-SOME_SCENES, SOME_OF_A_FILE = 16, 16  # scenes of training, and blocks of a scene, whose heights are looked at
+SOME_SCENES = 16  # scenes of training whose heights are looked at
 UNLIKE = 2.0  # heights that are so many times those of training, or a part of them, are said
 HALF_OFF = 0.6  # of the height of training: half of a scene's points being so much higher or lower is said
 Rows = slice | NDArray[np.int64]
@@ -261,23 +261,22 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
 
 
 def _heights_of_scenes(data: LabelledClouds, most: int | None = None) -> dict[int, Heights]:
-    """The heights of scenes, at most so many, by their label, from some points of some of their blocks."""
+    """The heights of scenes, at most so many, by their label, from some points of each of their blocks."""
     scenes = data.labels.unique()
     if most is not None and len(scenes) > most:
         scenes = scenes[torch.linspace(0, len(scenes) - 1, most).round().long()]
     found = dict[int, Heights]()
     for scene in scenes.tolist():
         rows = (data.labels == scene).nonzero()[:, 0]
-        blocks = data.subset(rows[:: len(rows) // SOME_OF_A_FILE + 1]).points[:, :3, :SOME_POINTS].double()
-        points = blocks.transpose(1, 2).flatten(0, 1)
+        points = data.points[rows, :3, :SOME_POINTS].double().transpose(1, 2).flatten(0, 1)
         if len(points := points[points.isfinite().all(1)]):
             found[scene] = Heights.of(points.numpy() * data.block, data.block)
     return found
 
 
 def _usual_heights(data: LabelledClouds) -> Range | None:
-    """`Contract.heights`; None where there are none. Those of the scene in the middle, as a few may be in another unit,
-    or have z down."""
+    """`Contract.heights`; None where there are none. Medians over scenes, as a few may be in another unit, or have z
+    down."""
     found = _heights_of_scenes(data, SOME_SCENES).values()
     half, top = (median_low(each) if each else 0.0 for each in ([h.half for h in found], [h.top for h in found]))
     return (half, top) if top > 0 else None

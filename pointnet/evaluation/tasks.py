@@ -164,8 +164,10 @@ class SceneSegmentation(Task):
 def parts_taught(model: nn.Module, data: LabelledClouds) -> Tensor:
     """(categories, parts) bool: which parts of the data's a network may answer of each category of the data's; none of
     a network of one's own that does not say."""
-    taught = torch.zeros_like(cast(LabelledPoints, data).parts_of)
-    for row, parts in zip(taught, getattr(model, "parts_of", None) or (), strict=False):
+    taught, own = torch.zeros_like(cast(LabelledPoints, data).parts_of), getattr(model, "parts_of", None)
+    if isinstance(own, Tensor) and own.shape == taught.shape:
+        return own.to(taught)
+    for row, parts in zip(taught, own if isinstance(own, list | tuple) else (), strict=False):
         row[list(parts)] = True
     return taught
 

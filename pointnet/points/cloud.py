@@ -263,7 +263,7 @@ def vertices_of(mesh: Contents) -> Contents:
 
 
 def _of_normals(contents: Contents, valid: NDArray[np.bool_]) -> Contents:
-    """Without normals where all are 0 or not finite; else with notes of those, and of lengths that are not alike."""
+    """Without normals where all are 0 or not finite; else with notes of those, and of what may be colours."""
     normals = contents.normals
     if normals is None:
         return contents
@@ -277,12 +277,12 @@ def _of_normals(contents: Contents, valid: NDArray[np.bool_]) -> Contents:
         return contents._replace(normals=None).noted("normals are all 0 or not finite, left out")
     if missing > FEW_MISSING * count:
         contents = contents.noted(f"normals of {missing:,} of {count:,} points are 0 or not finite, and 0 to a network")
-    rows = np.flatnonzero(valid)
-    some = np.asarray(normals[rows[:: len(rows) // SOME_ROWS + 1]], np.float64)
-    lengths = np.linalg.norm(some, axis=1)
-    lengths = np.sort(lengths[np.isfinite(lengths) & (lengths > 0)])
-    low, high = (lengths[int(share * len(lengths))] for share in (0.05, 0.95)) if len(lengths) else (1.0, 1.0)
-    if high <= UNLIKE * low:
+    step = len(normals) // SOME_ROWS + 1
+    some = np.asarray(normals[::step], np.float64)[valid[::step]]
+    some = some[np.isfinite(some).all(1) & some.any(1)]
+    if not len(some) or some.min() < 0:
         return contents
-    are = "and none is negative: are they colours?" if some[np.isfinite(some).all(1)].min() >= 0 else "not 1"
-    return contents.noted(f"normals have lengths of {low:.3g} to {high:.3g}, {are}")
+    lengths = np.sort(np.linalg.norm(some, axis=1))
+    low, high = (lengths[int(share * len(lengths))] for share in (0.05, 0.95))
+    said = f"normals have lengths of {low:.3g} to {high:.3g}, and none is negative: are they colours?"
+    return contents.noted(said) if high > UNLIKE * low else contents

@@ -57,7 +57,7 @@ def file_errors(path: Path) -> Iterator[None]:
 def check_file(path: Path) -> None:
     """Raises Refusal unless there is a file at this path that holds something, and not what came in its place."""
     if not path.is_file():
-        is_other = "is a pipe or a device, not a file; save what it gives as one" if path.exists() else "no such file"
+        is_other = "is a pipe or a device, not a file; save its output to a file" if path.exists() else "no such file"
         raise Refusal("is a folder, not a file" if path.is_dir() else is_other)
     if path.stat().st_size == 0:
         raise Refusal("is empty")

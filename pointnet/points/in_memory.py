@@ -12,17 +12,23 @@ from .cloud import Drawing, PointCloud, check_drawing, cloud_from
 from .errors import Refusal
 from .formats.columns import from_named
 from .formats.contents import EXTRAS, Contents
-from .formats.names import COLUMNS, left_out
+from .formats.names import COLUMNS, left_out, places
 from .formats.scan import quoted
 
 
 def rows_of(source: Any) -> NDArray[Any] | dict[str, NDArray[Any]]:
     """An array, tensor or list as an array, NaN where NumPy's is masked; of a structured array, or of a table of
-    pandas or polars that names its columns, these by name."""
+    pandas or polars that names x, y and z, the columns by name.
+
+    Raises:
+        ValueError: two columns have one name.
+    """
     if isinstance(source, np.ndarray) and source.dtype.names:
         return {name: _filled(source[name]) for name in source.dtype.names}
     if hasattr(source, "to_numpy") and (names := [*getattr(source, "columns", ())]):
-        if all(isinstance(name, str) for name in names):
+        if places([*map(str, names)], ()):
+            if len(set(names)) < len(names):
+                raise ValueError(f"points of columns {quoted(', '.join(names))}: two have one name")
             return {name: source[name].to_numpy() for name in names}
         source = source.to_numpy()
     if isinstance(source, Tensor):
@@ -74,6 +80,8 @@ def shown(rows: NDArray[Any] | Mapping[str, NDArray[Any]]) -> str:
 
 
 def _named(columns: Mapping[str, NDArray[Any]]) -> Contents:
+    if any(column.ndim != 1 for column in columns.values()):
+        raise Refusal("each column must be one number for each point")
     numbers = {name: column for name, column in columns.items() if column.dtype.kind in "fiub"}
     contents = from_named(numbers, EXTRAS, list(numbers))
     others = left_out(list(columns), [i for i, name in enumerate(columns) if name in numbers])

@@ -1,10 +1,9 @@
 """Names of columns that are given by hand: for which files they count."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import Refusal
+from ..errors import PointCloudFileError, check_file, file_errors
 from . import arrays, text
 
 TEXTS = (".xyz", ".txt", ".csv", ".pts", ".asc")
@@ -28,6 +27,8 @@ def _names_columns(path: Path) -> bool:
     """Whether a table names its columns; not if it cannot be read, as whoever reads it will say."""
     kind = arrays if path.suffix.lower() in ARRAYS else text
     try:
-        return kind.names_columns(path)
-    except (OSError, ValueError, Refusal, EOFError, zipfile.BadZipFile, NotImplementedError):
+        with file_errors(path):
+            check_file(path)
+            return kind.names_columns(path)
+    except PointCloudFileError:
         return False

@@ -106,7 +106,7 @@ def _own_names(source: BinaryIO) -> list[str]:
 def _overruled(own: Sequence[str], columns: Sequence[str], extras: Extras) -> list[str]:
     """A note if the file's own names put a column elsewhere than those by hand."""
     mine, theirs = (places(names, extras) for names in (columns, own))
-    if all(theirs.get(what, group) == group for what, group in mine.items()):
+    if all(set(group) <= set(theirs.get(what, group)) for what, group in mine.items()):
         return []
     return [f"columns taken as {','.join(columns)}, though the file names them {quoted(', '.join(own))}"]
 
