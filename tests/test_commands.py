@@ -38,8 +38,8 @@ def test_evaluate_repeats_the_number_of_the_run_exactly(sample_run, capsys):
     wanted = json.loads((sample_run / "result.json").read_text())["test"]
     assert {name: scores[name] for name in wanted} == wanted
     assert command_line.main(words) == 0
-    threads, *_, line = capsys.readouterr().out.splitlines()
-    assert re.match(r"\d+ threads? on \d+ free core", threads)
+    where, *_, line = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"modelnet40 in {re.escape(str(SAMPLES))}; \d+ threads? on \d+ free cores?", where)
     assert f"{wanted['overall_accuracy']:.2%} overall" in line
     assert command_line.main([*words, "--json", "--split", "train"]) == 0
     assert json.loads(capsys.readouterr().out)["count"] == 16

@@ -92,4 +92,6 @@ def test_one_or_two_labelled_files_are_trained_on_or_refused_with_what_to_do(tmp
     assert train.main([*of_parts, str(one), "--test", "false", *plain.split()]) == 0
     capsys.readouterr()
     assert train.main([*of_parts, str(three), "--dry_run", "--out", str(tmp_path / "dry")]) == 0
-    assert "fewer than 8 clouds to learn from: pin 2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith(f"parts in {three}; ")
+    assert "fewer than 8 clouds to learn from: pin 2" in said

@@ -41,7 +41,7 @@ def run(flags: Namespace) -> int:
         data.number_as(model.classes)
     check_taught(model, data, flags.run, where)
     if not flags.json:
-        say(threads)
+        say(f"{where}; {threads}")
         if named < len(data.classes):
             say(f"{where} has {named} of the network's {len(data.classes)} classes; it may answer any of them")
         names_data, drawn = flags.dataset or flags.root, data.split_by_chance

@@ -73,7 +73,7 @@ def train(command: Command) -> None:
     world = World.current()
     log = say if world.writes else discard
     keep_freed_memory()
-    log(use_threads(config.threads))
+    log(f"{config.dataset} in {printable(config.root)}; {use_threads(config.threads)}")
     with world.together():
         if not config.out:
             raise ValueError("under torchrun --out is needed: the folder that all processes write to and resume from")
