@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections import Counter
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from pointnet import PointNet2Classifier, load_model, predict
 from pointnet.commands.train_flags import parse_command
 from pointnet.inference.export import export_model
-from pointnet.layers import FeaturePropagation, SetAbstraction
+from pointnet.layers import FeaturePropagation, SetAbstraction, SharedMLP
 from pointnet.layers.set_abstraction import WHOLE, is_fast, neighbourhoods_definition, pooled_neighbourhoods
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS, PointNet2MultiScale
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate_definition
@@ -106,6 +107,37 @@ def test_neighbourhoods_are_their_definition(widths, mode):
             others = [pool(copy.deepcopy(block).train(mode), *given, neighbours) for mode in (block.training, False)]
             results.append([y, *grads, *block.state_dict().values(), *others])
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
+
+
+def test_under_autocast_neighbourhoods_err_no_more_than_twice_the_definition():
+    """Against float64, in value, running statistics and every gradient; with products of bfloat16."""
+    given, direction = [torch.randn(4, size, 200, dtype=torch.float64) for size in (3, 2)], torch.randn(4, 64, 50)
+    given.append(given[0][:, :, :50])
+    neighbours = ball_query(given[0], given[2], 0.9, 12)
+
+    def results(mlp, pool, dtype: torch.dtype, autocast: bool) -> dict[str, torch.Tensor]:
+        block, inputs = copy.deepcopy(mlp).to(dtype), [each.to(dtype).requires_grad_() for each in given]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = pool(block, *inputs, neighbours)
+        names = ["points", "features", "centres", *dict(block.named_parameters())]
+        grads = torch.autograd.grad((y.to(dtype) * direction).sum(), [*inputs, *block.parameters()])
+        named = {"output": y.detach(), **dict(zip(names, grads, strict=True)), **dict(block.named_buffers())}
+        return {name: each.double() for name, each in named.items()}
+
+    errors = {"plain": Counter(), "ours": Counter(), "exact": Counter()}
+    for _ in range(4):  # which point wins is chance where rounding decides it
+        mlp = trained_looking(SharedMLP([5, 16, 32, 64])).train()
+        truth = results(mlp, neighbourhoods_definition, torch.float64, False)
+        for name, got in (
+            ("plain", results(mlp, neighbourhoods_definition, torch.float32, True)),
+            ("ours", results(mlp, pooled_neighbourhoods, torch.float32, True)),
+            ("exact", results(mlp, pooled_neighbourhoods, torch.float32, False)),
+        ):
+            errors[name].update({key: ((got[key] - each).norm() / each.norm()).item() for key, each in truth.items()})
+    for name, error in errors["ours"].items():
+        assert error <= 2 * errors["plain"][name] + 1e-6, f"{name}: {error:.1e}, definition {errors['plain'][name]:.1e}"
+    for name in ("output", "layers.1.conv.weight", "layers.2.conv.weight", "points"):
+        assert errors["ours"][name] > 100 * errors["exact"][name], name
 
 
 @pytest.mark.parametrize("points", [2, 5, 17, 60, WHOLE + 1])

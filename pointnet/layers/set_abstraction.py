@@ -16,7 +16,7 @@ from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.groups import Rows, pooled_groups, pooled_rows, takes_statistics
 from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, of_all_clouds
-from pointnet.ops.products import autocast_dtype, no_autocast
+from pointnet.ops.products import autocast_dtype, no_autocast, rounding_of
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear
 
 from .shared_layer import HALF, SharedLayer, max_of_points, refuse_script
@@ -223,6 +223,7 @@ def pooled_neighbourhoods(
 ) -> Tensor:
     """`neighbourhoods_definition` by identities 7 and 11, of an MLP that `is_fast`."""
     mlp[0].check(points if features is None else torch.cat([points[:, :, :1], features[:, :, :1]], 1))
+    rounding = rounding_of(points)
     with no_autocast(points):  # differences of near coordinates want their digits
         kind = mlp[0].conv.weight.dtype
         # Nothing but differences of coordinates counts, and near the origin they lose no digits.
@@ -247,10 +248,10 @@ def pooled_neighbourhoods(
         of_centres, of_points = (of_centres - mean) * gain + shift, of_points * gain
         parts, of_points, order = _parts(mlp, of_centres, of_points, neighbours)
         if torch.is_grad_enabled() or any(takes_statistics(layer.norm) for layer in mlp):
-            y = _pooled_pairs(mlp, parts, of_points)
+            y = _pooled_pairs(mlp, parts, of_points, rounding)
         else:
             small = itertools.chain.from_iterable(map(_cut, parts))
-            y = torch.cat([_pooled_pairs(mlp, [part], of_points) for part in small])
+            y = torch.cat([_pooled_pairs(mlp, [part], of_points, rounding) for part in small])
         y = y if order is None else y.index_select(0, order.argsort())
         return y.unflatten(0, neighbours.shape[:2]).transpose(1, 2)
 
@@ -296,7 +297,7 @@ def _cut(part: Part) -> Iterator[Part]:
     return (Part(a, Bin(near, part.bin.more)) for a, near in pieces)
 
 
-def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor) -> Tensor:
+def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor, rounding: torch.dtype | None) -> Tensor:
     """The layers after the first, for what it makes of pairs, relu(a_i + b_j): (B, N, D) -> (G, E), G of all parts."""
     _, *middle, last = mlp
     sizes = [(each.neighbours.shape[2], each.more) for _, each in parts]
@@ -305,7 +306,7 @@ def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor) -> Tensor:
         weight = layer.conv.weight.squeeze(2)
         first, its = parts[0]
         near = near_mean(first, b, its.neighbours, weight) if takes_statistics(layer.norm) else None
-        found = [pairs_linear(a, b, each.neighbours, weight, near, each.more) for a, each in parts]
+        found = [pairs_linear(a, b, each.neighbours, weight, near, each.more, rounding) for a, each in parts]
         counts = [len(z) // size * (size + more) for (z, *_), (size, more) in zip(found, sizes, strict=True)]
         moments = moments_of_all(counts, [each[1] for each in found], [each[2] for each in found])
         affine = affine_of(layer.norm, layer.conv.bias, sum(counts), found[0][0], moments, near)
@@ -314,7 +315,7 @@ def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor) -> Tensor:
         made = (z if not affine else F.relu((z - affine[0]) * affine[1] + affine[2]) for z, *affine in rows)
         rows = [[layer(x.T.unsqueeze(0)).squeeze(0).T] for x in made]
     lots = [Rows(made_of, *each) for made_of, each in zip(rows, sizes, strict=True)]
-    return pooled_rows(lots, last.conv.weight.squeeze(2), last.conv.bias, last.norm, last.activation)
+    return pooled_rows(lots, last.conv.weight.squeeze(2), last.conv.bias, last.norm, last.activation, rounding)
 
 
 def is_fast(mlp: SharedMLP) -> bool:

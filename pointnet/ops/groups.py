@@ -21,7 +21,7 @@ from .graphs import makes_a_graph
 from .masked import batch_norm
 from .neighbours import check_indices, gather, of_all_clouds
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, register, signs
-from .products import no_autocast
+from .products import add_product, multiply, no_autocast, rounded, rounding_of
 from .ranks import check_count, group_of, moments_over_ranks
 from .rows import made_of
 
@@ -67,7 +67,7 @@ def pooled_groups(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, ac
         near = rows[:2048].detach().mean(0)  # any guess near the data will do: about it nothing cancels
         parts, shift = [rows, near], weight @ near
         bias = shift if bias is None else bias + shift
-    y = pooled_rows([Rows(parts, most, 0)], weight, bias, norm, activation)
+    y = pooled_rows([Rows(parts, most, 0)], weight, bias, norm, activation, rounding_of(x))
     return y.unflatten(0, (clouds, centres)).transpose(1, 2)
 
 
@@ -90,15 +90,18 @@ class Rows(NamedTuple):
 
 
 def pooled_rows(
-    lots: Sequence[Rows], weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation
-) -> Tensor:
-    """`pooled_groups` for groups of several sizes, lot after lot: -> (G, D) of all groups."""
+    lots: Sequence[Rows], weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation,
+    rounding: torch.dtype | None = None,
+) -> Tensor:  # fmt: skip
+    """`pooled_groups` for groups of several sizes, lot after lot: -> (G, D) of all groups. Products have factors that
+    are rounded."""
     rising, both = signs(weight, norm), type(activation) in FALLING_THEN_RISING
     batch = takes_statistics(norm)
-    given = (weight, *itertools.chain.from_iterable(lot.parts for lot in lots))
-    learns = torch.is_grad_enabled() and any(each.requires_grad for each in given)
+    tensors = (weight, *itertools.chain.from_iterable(lot.parts for lot in lots))
+    learns = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
     signed = rising.unsqueeze(1) * weight
-    found = [torch.ops.pointnet.group_extremes(lot.parts, signed, *lot[1:], both, batch, learns) for lot in lots]
+    given = both, batch, learns, rounding
+    found = [torch.ops.pointnet.group_extremes(lot.parts, signed, *lot[1:], *given) for lot in lots]
     z = (found[0][0] if len(found) == 1 else torch.cat([each[0] for each in found], 1)) * rising
 
     def of_all_ranks() -> tuple[Tensor, Tensor, Tensor]:
@@ -120,8 +123,9 @@ def pooled_rows(
 
 
 def _group_extremes(
-    parts: Sequence[Tensor], weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool
-) -> tuple[Tensor, ...]:
+    parts: Sequence[Tensor], weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool,
+    rounding: torch.dtype | None,
+) -> tuple[Tensor, ...]:  # fmt: skip
     """-> values (1 or 2, G, D); which point of its group won, the same of small integers; mean and squares (D,) of z in
     float64, and the mean point (C,). Without `learns` or `batch` theirs are nothing."""
     made, out = made_of(parts, size), len(weight)
@@ -135,7 +139,7 @@ def _group_extremes(
             point += x.sum(0)
         if batch and more:
             point += more * x[::size].sum(0)
-        z = torch.mm(x, kernel, out=kept[: len(x)])
+        z = multiply(x, kernel, rounding, kept[: len(x)])
         if batch:
             moments.add(z)
         if batch and more:
@@ -165,11 +169,11 @@ def _largest(z: Tensor, learns: bool) -> tuple[Tensor, Tensor | None]:
 
 def _group_extremes_backward(
     grad: Tensor, grad_mean: Tensor, grad_squares: Tensor, parts: Sequence[Tensor], weight: Tensor, slots: Tensor,
-    point: Tensor, size: int, more: int, batch: bool,
+    point: Tensor, size: int, more: int, batch: bool, rounding: torch.dtype | None,
 ) -> tuple[list[Tensor], Tensor]:  # fmt: skip
     """Identity 4: the winners' gradient, and an affine map of x for that of the mean, g, and of the squares, h."""
     made, kind = made_of(parts, size), weight.dtype
-    single = torch.promote_types(kind, torch.float32)  # sums over all rows are too large for half precision
+    wide = rounding or torch.promote_types(kind, torch.float32)  # sums of all rows are too large for float16
     made.start()
     count = made.groups * (size + more)
     double = (2 * grad_squares).to(kind).unsqueeze(1) * weight
@@ -184,17 +188,17 @@ def _group_extremes_backward(
             of_rows, of_weight = of_rows + of_others[0], of_weight + of_others[1]
         grad_weight += of_weight
         if batch:
-            counted = x
+            once = counted = rounded(x, rounding)
             if more:
-                counted = x.clone()
+                counted = once.clone()
                 counted[::size] *= 1 + more
                 of_rows[::size] += more * constant
-            scatter += counted.to(single).T @ x.to(single)
-            of_rows.addmm_(counted, affine).add_(constant)
+            scatter += counted.to(wide).T @ once.to(wide)
+            add_product(of_rows, counted, affine, rounding).add_(constant)
         made.give(some, rows, x, of_rows)
     if batch:
         scatter -= count * point.outer(point)
-        of_batch = grad_mean.to(single).outer(point.to(single)) + double.to(single) @ scatter.to(single)
+        of_batch = grad_mean.outer(point) + double.to(scatter.dtype) @ scatter
         grad_weight += of_batch.to(kind)
     return made.gradients(), grad_weight
 
@@ -237,7 +241,7 @@ def _rows_given(rows: Tensor, indices: Tensor, size: int) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    parts, weight, ctx.size, ctx.more, _, ctx.batch, _ = inputs
+    parts, weight, ctx.size, ctx.more, _, ctx.batch, _, ctx.rounding = inputs
     ctx.mark_non_differentiable(output[1], output[4])
     ctx.save_for_backward(weight, output[1], output[4], *parts)
 
@@ -246,14 +250,14 @@ def _backward(
     ctx: Any, grad: Tensor, _: Tensor, grad_mean: Tensor, grad_squares: Tensor, __: Tensor
 ) -> tuple[list[Tensor | None] | Tensor | None, ...]:
     weight, slots, point, *parts = ctx.saved_tensors
-    given = grad, grad_mean, grad_squares, parts, weight, slots, point, ctx.size, ctx.more, ctx.batch
+    given = grad, grad_mean, grad_squares, parts, weight, slots, point, ctx.size, ctx.more, ctx.batch, ctx.rounding
     with no_autocast(grad):  # in which whoever calls backward may be
         of_rows, of_weight = torch.ops.pointnet.group_extremes_backward(*given)
-    return [*of_rows, *[None] * (len(parts) - len(of_rows))], of_weight, None, None, None, None, None
+    return [*of_rows, *[None] * (len(parts) - len(of_rows))], of_weight, *[None] * 6
 
 
 def _fake(
-    parts: Sequence[Tensor], weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool
+    parts: Sequence[Tensor], weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool, _: Any
 ) -> tuple[Tensor, ...]:
     first, double = parts[0], torch.float64
     groups = first.shape[0] * first.shape[1] if len(parts) == 3 else first.shape[0] // size
@@ -284,12 +288,12 @@ register(
     lambda ctx, grad: (torch.ops.pointnet.rows_taken(grad, *ctx.saved_tensors), None, None), _save_indices,
 )  # fmt: skip
 register(
-    "group_extremes(Tensor[] parts, Tensor weight, int size, int more, bool both, bool batch, bool learns)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "group_extremes(Tensor[] parts, Tensor weight, int size, int more, bool both, bool batch, bool learns,"
+    " ScalarType? rounding) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _group_extremes, _fake, _backward, _save,
 )  # fmt: skip
 register(
     "group_extremes_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor[] parts, Tensor weight,"
-    " Tensor slots, Tensor point, int size, int more, bool batch) -> (Tensor[], Tensor)",
+    " Tensor slots, Tensor point, int size, int more, bool batch, ScalarType? rounding) -> (Tensor[], Tensor)",
     _group_extremes_backward, _fake_backward, refuse_second, save_nothing,
 )  # fmt: skip

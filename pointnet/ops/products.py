@@ -53,6 +53,31 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(kind) if kind != "meta" and torch.is_autocast_enabled(kind) else None
 
 
+def rounding_of(x: Tensor) -> torch.dtype | None:
+    """What factors of products over all pairs are rounded to: bfloat16 under its autocast. None: they stay, also under
+    that of float16, for whose range sums over all pairs are too large."""
+    return torch.bfloat16 if autocast_dtype(x) == torch.bfloat16 else None
+
+
+def rounded(x: Tensor, rounding: torch.dtype | None) -> Tensor:
+    """A factor of a product, in the dtype of its `rounding`."""
+    return x if rounding is None else x.to(rounding)
+
+
+def multiply(x: Tensor, weight: Tensor, rounding: torch.dtype | None, out: Tensor) -> Tensor:
+    """x @ weight of rounded factors, as autocast rounds sums too, in `out`: (R, C), (C, D) -> (R, D)."""
+    if rounding is None:
+        return torch.mm(x, weight, out=out)
+    return out.copy_(torch.mm(rounded(x, rounding), rounded(weight, rounding)))
+
+
+def add_product(total: Tensor, x: Tensor, weight: Tensor, rounding: torch.dtype | None) -> Tensor:
+    """Adds x @ weight of rounded factors to (R, D), in place."""
+    if rounding is None:
+        return total.addmm_(x, weight)
+    return total.add_(torch.mm(rounded(x, rounding), rounded(weight, rounding)))
+
+
 def no_autocast(x: Tensor) -> AbstractContextManager[object]:
     """A block in which products of x have its own dtype, whoever calls."""
     return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)

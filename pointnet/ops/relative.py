@@ -18,6 +18,7 @@ from .bins import Moments
 from .edges import refuse_second, save_nothing
 from .neighbours import gather
 from .pooled import Norm, register, statistics
+from .products import add_product, multiply, rounded
 from .ranks import check_count, group_of, moments_over_ranks
 from .rows import Pairs
 
@@ -37,11 +38,12 @@ def pairs_definition(
 
 
 def pairs_linear(
-    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, near: Tensor | None = None, more: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, near: Tensor | None = None, more: int = 0,
+    rounding: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """`pairs_definition` in blocks. Without `near`, which gets no gradient, it is 0, and mean and squares are not
-    computed."""
-    return torch.ops.pointnet.pairs_linear(a, b, neighbours, weight, near, more)
+    computed. Products have factors that are rounded."""
+    return torch.ops.pointnet.pairs_linear(a, b, neighbours, weight, near, more, rounding)
 
 
 @torch.no_grad()
@@ -81,12 +83,13 @@ def affine_of(
 
 
 def _pairs_linear(
-    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, near: Tensor | None, more: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, near: Tensor | None, more: int,
+    rounding: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     z, kernel, pairs = a.new_empty(neighbours.numel(), len(weight)), weight.T.contiguous(), Pairs(a, b, neighbours)
     moments = Moments()
     for some, rows in pairs.blocks():
-        of_block = torch.mm(pairs.make(some, rows), kernel, out=z[rows])
+        of_block = multiply(pairs.make(some, rows), kernel, rounding, z[rows])
         if near is not None:
             moments.add(of_block.sub_(near))
             if more:
@@ -96,7 +99,7 @@ def _pairs_linear(
 
 def _pairs_linear_backward(
     grad: Tensor, grad_mean: Tensor, grad_squares: Tensor, a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor,
-    near: Tensor | None, z: Tensor, mean: Tensor, more: int,
+    near: Tensor | None, z: Tensor, mean: Tensor, more: int, rounding: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Of a row the gradient is that of z, g / M + 2 h (z - mean) for those of the mean, g, and of the squares, h."""
     pairs, grad_weight = Pairs(a, b, neighbours), weight.new_zeros(weight.shape)
@@ -112,25 +115,26 @@ def _pairs_linear_backward(
             if more:
                 g[:: pairs.size] *= 1 + more
             g += grad[rows]
-        grad_weight.addmm_(g.T, x)
-        pairs.give(some, rows, x, torch.mm(g, weight, out=above[: len(x)]))
+        g = rounded(g, rounding)
+        add_product(grad_weight, g.T, x, rounding)
+        pairs.give(some, rows, x, multiply(g, weight, rounding, above[: len(x)]))
     grad_a, grad_b = pairs.gradients()
     return grad_a, grad_b, grad_weight
 
 
 def _save_pairs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.more = inputs[5]
+    ctx.more, ctx.rounding = inputs[5:]
     ctx.save_for_backward(*inputs[:5], *output[:2])
 
 
 def _backward_of_pairs(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    given = (*grads, *ctx.saved_tensors, ctx.more)
+    given = (*grads, *ctx.saved_tensors, ctx.more, ctx.rounding)
     grad_a, grad_b, grad_weight = torch.ops.pointnet.pairs_linear_backward(*given)
-    return grad_a, grad_b, None, grad_weight, None, None
+    return grad_a, grad_b, None, grad_weight, None, None, None
 
 
 def _fake_pairs(
-    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, near: Tensor | None, more: int
+    a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, near: Tensor | None, more: int, _: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     double = a.new_empty(len(weight), dtype=torch.float64)
     z = a.new_empty(neighbours.shape[0] * neighbours.shape[1] * neighbours.shape[2], len(weight))
@@ -138,13 +142,13 @@ def _fake_pairs(
 
 
 register(
-    "pairs_linear(Tensor a, Tensor b, Tensor neighbours, Tensor weight, Tensor? near, int more)"
-    " -> (Tensor, Tensor, Tensor)",
+    "pairs_linear(Tensor a, Tensor b, Tensor neighbours, Tensor weight, Tensor? near, int more,"
+    " ScalarType? rounding) -> (Tensor, Tensor, Tensor)",
     _pairs_linear, _fake_pairs, _backward_of_pairs, _save_pairs,
 )  # fmt: skip
 register(
     "pairs_linear_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor a, Tensor b, Tensor neighbours,"
-    " Tensor weight, Tensor? near, Tensor z, Tensor mean, int more) -> (Tensor, Tensor, Tensor)",
+    " Tensor weight, Tensor? near, Tensor z, Tensor mean, int more, ScalarType? rounding) -> (Tensor, Tensor, Tensor)",
     _pairs_linear_backward,
     lambda _, __, ___, a, b, ____, weight, *more: tuple(each.new_empty(each.shape) for each in (a, b, weight)),
     refuse_second, save_nothing,
