@@ -1,10 +1,11 @@
 """Time and memory of the family's networks, ours and the textbook's with the same weights, in turn.
 
-python -m benchmarks.family [NAME ...] [--device cuda] [--rounds 9]
+python -m benchmarks.family [NAME ...] [--device cuda] [--rounds 9] [--precision bf16]
 
 A step is forward and backward; inference is of our folded network and of the textbook's in eval mode. The floor is the
 multiply-adds that ours takes, at the rate of a product of rows into kept memory. *Neighbours* is sampling and finding
-neighbours alone, as a share of our time. Another network joins by one entry of `FAMILY`.
+neighbours alone, as a share of our time. In bf16 both run under autocast, and the product is of bfloat16. Another
+network joins by one entry of `FAMILY`.
 """
 
 import math
@@ -82,18 +83,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FAMILY)}; all")
     flags.add_argument("--num_points", type=int, default=1024)
     flags.add_argument("--clouds", type=int, help="in a batch; as in FAMILY")
+    flags.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     args = flags.parse_args(arguments)
     if unknown := set(args.names) - set(FAMILY):
         flags.error(f"names must be of {', '.join(FAMILY)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(args.threads)
-    print(f"{machine(args.device)}; clouds of {args.num_points:,} points; gradients and logits equal")
+    print(f"{machine(args.device)}; clouds of {args.num_points:,} points; {args.precision}; gradients and logits equal")
     print(
         "| freed memory | network | what | ms | textbook | times faster | floor / time | neighbours | MiB | textbook |"
     )
     print("|-|-|-|-|-|-|-|-|-|-|")
     entries = {name: FAMILY[name] for name in args.names or FAMILY}
     jobs = {
-        name: Job(entry, args.clouds or entry.clouds, args.num_points, args.device) for name, entry in entries.items()
+        name: Job(entry, args.clouds or entry.clouds, args.num_points, args.device, args.precision)
+        for name, entry in entries.items()
     }
     for phase in ("returned", "kept") if args.device == "cpu" else ("-",):
         if phase == "kept":
@@ -106,9 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 class Job:
     """A network and the textbook's, equal, with a batch; AssertionError if they are not equal."""
 
-    def __init__(self, entry: Entry, clouds: int, points: int, device: str):
+    def __init__(self, entry: Entry, clouds: int, points: int, device: str, precision: str = "fp32"):
         torch.manual_seed(0)
-        self.entry, self.device = entry, device
+        self.entry, self.device, self.halved = entry, device, precision == "bf16"
         self.ours, self.textbook = make_alike(entry.ours(), entry.textbook(), device)
         self.x = shapes(clouds, points, device)
         self.labels = torch.arange(clouds, device=device) % 40
@@ -126,22 +129,27 @@ class Job:
     def step(self, model: nn.Module) -> Callable[[], None]:
         def step() -> None:
             model.train().zero_grad()
-            loss_of(model, self.x, self.labels).backward()
+            with self.autocast():
+                loss = loss_of(model, self.x, self.labels)
+            loss.backward()
 
         return step
 
     def infer(self, model: nn.Module) -> Callable[[], None]:
         def infer() -> None:
             model.eval()
-            with torch.no_grad():
+            with torch.no_grad(), self.autocast():
                 model(self.x)
 
         return infer
 
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.halved)
+
     def rows(self, rounds: int) -> list[str]:
         rows = []
         for what, (ours, textbook) in self.calls.items():
-            functions = {"ours": ours, "textbook": textbook, "product": product(self.device)}
+            functions = {"ours": ours, "textbook": textbook, "product": product(self.device, self.halved)}
             functions["neighbours"] = lambda: self.entry.searches(self.ours, self.x)
             seconds = side_by_side(functions, rounds, self.device)
             taken, theirs = seconds["ours"], seconds["textbook"]
@@ -159,9 +167,11 @@ def shapes(clouds: int, points: int, device: str) -> Tensor:
     return data.points[torch.randperm(len(data))[:clouds]].to(device)
 
 
-def product(device: str) -> Callable[[], None]:
+def product(device: str, halved: bool) -> Callable[[], None]:
     rows, channels, width = ROWS
-    x, weight = torch.randn(rows, channels, device=device), torch.randn(channels, width, device=device)
+    dtype = torch.bfloat16 if halved else torch.float32
+    x = torch.randn(rows, channels, device=device, dtype=dtype)
+    weight = torch.randn(channels, width, device=device, dtype=dtype)
     kept = x.new_empty(rows, width)
 
     def multiply() -> None:

@@ -40,6 +40,7 @@ BENCHMARKS = [
     ("inference", "--batch_size 2 --num_points 16 --stream 1000", r"\| 1,000 \| [\d.]+ \|"),
     ("neighbours", "--clouds 2 --num_points 64", r"\| nearest, K = 20 \| the products alone \| [\d.]+ \| [\d.]+ \|"),
     ("family", "pointnet2 --clouds 2 --num_points 64", r"\| kept \| pointnet2, 2 clouds \| step \| [\d,]+ \|"),
+    ("family", "pointnet2 --clouds 2 --num_points 64 --precision bf16", r"64 points; bf16; gradients and logits equal"),
     ("spellings", "--sizes 2x3x4x5", r"\| `Linear` on \(B, N, C\) \| [*\d.]+ / [*\d.]+ \|"),
     ("data", "--repeat 1", r"\| ours, into the cache \| [\d.]+ \| [\d,]+ \| [\d.]+ \|"),
     ("memory", "--sizes 2x32", r"\| 2 x 32 \| [\d,]+ \| [\d,]+ \|"),
