@@ -138,6 +138,8 @@ def test_under_autocast_neighbourhoods_err_no_more_than_twice_the_definition():
         assert error <= 2 * errors["plain"][name] + 1e-6, f"{name}: {error:.1e}, definition {errors['plain'][name]:.1e}"
     for name in ("output", "layers.1.conv.weight", "layers.2.conv.weight", "points"):
         assert errors["ours"][name] > 100 * errors["exact"][name], name
+    double = results(mlp, pooled_neighbourhoods, torch.float64, True)
+    torch.testing.assert_close(double, truth, rtol=1e-9, atol=1e-9)  # which autocast leaves
 
 
 @pytest.mark.parametrize("points", [2, 5, 17, 60, WHOLE + 1])

@@ -173,7 +173,8 @@ def _group_extremes_backward(
 ) -> tuple[list[Tensor], Tensor]:  # fmt: skip
     """Identity 4: the winners' gradient, and an affine map of x for that of the mean, g, and of the squares, h."""
     made, kind = made_of(parts, size), weight.dtype
-    wide = rounding or torch.promote_types(kind, torch.float32)  # sums of all rows are too large for float16
+    single = torch.promote_types(kind, torch.float32)  # sums over all rows are too large for float16
+    wide = rounding or single
     made.start()
     count = made.groups * (size + more)
     double = (2 * grad_squares).to(kind).unsqueeze(1) * weight
@@ -198,7 +199,7 @@ def _group_extremes_backward(
         made.give(some, rows, x, of_rows)
     if batch:
         scatter -= count * point.outer(point)
-        of_batch = grad_mean.outer(point) + double.to(scatter.dtype) @ scatter
+        of_batch = grad_mean.to(single).outer(point.to(single)) + double.to(single) @ scatter.to(single)
         grad_weight += of_batch.to(kind)
     return made.gradients(), grad_weight
 
