@@ -135,7 +135,7 @@ def test_a_part_of_a_file_of_the_training_set_is_labelled_as_in_evaluation(tmp_p
             wanted = model.restrict(model(seen, category), category)[0].softmax(0)
         assert (found.labels == wanted.argmax(0).numpy()).mean() > 0.99
         np.testing.assert_allclose(found.probability, wanted.amax(0).numpy(), atol=1e-5)
-    with pytest.raises(ValueError, match="the model was told each object's category; give --category, one of Tree"):
+    with pytest.raises(ValueError, match="the model needs each object's category; give --category, one of Tree"):
         label_points(file, tmp_path / "run")
 
 
@@ -162,9 +162,9 @@ def test_an_older_folder_has_the_contract_that_it_implied(held, implied):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"channels": [*XYZ, "r", "g", "b"]}, "has no colours, which the model was taught with"),
-        ({"channels": [*XYZ, "nx", "ny", "nz"]}, "has no normals, which the model was taught with"),
-        ({"channels": [*XYZ, "a", "b", "c"]}, "the model was taught a channel 'a', which no file gives"),
+        ({"channels": [*XYZ, "r", "g", "b"]}, "has no colours, which the model was trained with"),
+        ({"channels": [*XYZ, "nx", "ny", "nz"]}, "has no normals, which the model was trained with"),
+        ({"channels": [*XYZ, "a", "b", "c"]}, "the model was trained on a channel 'a', which no file gives"),
     ],
 )
 def test_a_contract_that_a_file_cannot_meet_is_one_line_that_names_what_is_missing(tmp_path, change, message):

@@ -170,7 +170,7 @@ def test_a_teacher_that_cannot_be_is_one_clear_line(tmp_path, teachers):
         (
             (teachers[0],),
             large,
-            f"teacher {teachers[0]}: it was taught clouds of scale 'unit sphere'",
+            f"teacher {teachers[0]}: it was trained on clouds of scale 'unit sphere'",
         ),
         (
             (teachers[0], str(tmp_path / "normals")),

@@ -80,7 +80,7 @@ def test_what_makes_predict_unsure_is_said_of_features_too():
     assert "its points fill space, as noise does" in of_features[2][0]
     assert of_features[3] == ("unsure: only 9 different points",)
     for notes, found in zip(of_features, predict(clouds, MODEL, up="z"), strict=True):
-        assert notes == tuple(note.removesuffix("; no class has an even chance") for note in found.notes)
+        assert notes == tuple(note.removesuffix("; no class has a probability of 50 %") for note in found.notes)
 
 
 def stray_said(points: np.ndarray, far: np.ndarray) -> str:
@@ -89,7 +89,7 @@ def stray_said(points: np.ndarray, far: np.ndarray) -> str:
     return f"1 of 1,025 points is {times:.1f} times as far out as all others and sets the scale"
 
 
-def test_an_encoder_alone_says_stray_points_and_knows_no_strangers(model):
+def test_an_encoder_alone_says_stray_points_and_marks_no_unusual_inputs(model):
     alone = PointNetEmbedder(widths=((8,), (16, 24)), input_transform=False)
     alone.preprocessing = dict(model.preprocessing)
     generator = np.random.default_rng(0)

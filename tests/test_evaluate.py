@@ -161,7 +161,7 @@ def test_parts_are_those_of_the_network_where_the_shapes_here_show_fewer_and_oth
     data.parts_of[0, 3] = True
     part, category = data.part_names[3], data.classes[0]
     (line,) = never_answered(model, data)
-    assert line.endswith(f"which count as wrong: 1, such as {part} of {category}")
+    assert line.endswith(f"they count as wrong: 1, such as {part} of {category}")
     model.parts_of = None
     assert not never_answered(model, data)
 
@@ -229,14 +229,14 @@ def test_the_answers_are_a_table_and_a_line(own, capsys):
 @pytest.mark.parametrize(
     ("held", "data", "message"),
     [
-        ({"scale": "as given"}, clouds(), "it was taught clouds of scale 'as given'; my set has 'unit sphere'"),
-        ({}, clouds(size=70), "it was taught clouds of scale 'unit sphere'; my set has 'as given'"),
+        ({"scale": "as given"}, clouds(), "it was trained on clouds of scale 'as given'; my set has 'unit sphere'"),
+        ({}, clouds(size=70), "it was trained on clouds of scale 'unit sphere'; my set has 'as given'"),
         (
             {"channels": ["x", "y", "z", "nx", "ny", "nz"]},
             clouds(),
-            "it was taught points of x, y, z, nx, ny, nz; my set has x, y, z",
+            "it was trained on points of x, y, z, nx, ny, nz; my set has x, y, z",
         ),
-        ({}, clouds(6), "it was taught points of x, y, z; my set has x, y, z, channel 3"),
+        ({}, clouds(6), "it was trained on points of x, y, z; my set has x, y, z, channel 3"),
     ],
 )
 def test_data_that_the_model_was_not_taught_is_one_line_that_says_what(held, data, message):

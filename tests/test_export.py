@@ -221,9 +221,7 @@ def test_a_file_that_answers_otherwise_than_the_library_is_not_written(tmp_path,
 
 
 def test_a_model_that_does_not_say_what_it_was_taught_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match="the model does not say what it was taught of its input: preprocessing has no"
-    ):
+    with pytest.raises(ValueError, match="the model does not say what input it expects: preprocessing has no"):
         export_model(PointNetClassifier(3), tmp_path / "x", "torch")
 
 

@@ -164,7 +164,7 @@ def test_what_a_file_or_a_set_lacks_is_one_line_that_names_it(tmp_path, capsys):
         f"{root}/dark/nan.csv: has intensity that is not finite at 2.5% of its points; leave these points out",
     ]
     fit(tiny(tmp_path / "run", epochs=1), data, log=quiet)
-    with pytest.raises(PointCloudFileError, match=r"bare.csv: has no intensity, which the model was taught with"):
+    with pytest.raises(PointCloudFileError, match=r"bare.csv: has no intensity, which the model was trained with"):
         predict(root / "dark" / "bare.csv", tmp_path / "run")
     for dataset, words, message in (
         ("shapes", "rgb", "the data set shapes has no rgb"),

@@ -77,7 +77,7 @@ def test_numbers_and_quoted_words_alone_make_no_other_kind():
     data.file_notes = {f"{i}.txt": (f"the {letter} is guessed",) for i, letter in enumerate("abcdefghijk")}
     *_, last = lines_about([data])
     assert len(lines_about([data])) == 1 + MOST_KINDS + 1
-    assert last == "3 more kinds of notes; python -m pointnet show FILE has those of one"
+    assert last == "3 more kinds of notes; python -m pointnet show FILE prints a file's"
 
 
 def test_notes_come_from_the_cache_and_no_file_is_read_twice(tmp_path, monkeypatch):

@@ -111,7 +111,7 @@ def test_files_elsewhere_are_told_not_passed_over(tmp_path):
     data = MeshFolder(root, test_fraction=0)
     assert "CAPITAL.OFF" in {file.name for file in data.files}
     assert [(error.path.name, error.reason.split(":")[0]) for error in data.bad] == [
-        ("deep.OFF", "not looked at"), ("loose.off", "not looked at"),
+        ("deep.OFF", "not read"), ("loose.off", "not read"),
     ]  # fmt: skip
 
 

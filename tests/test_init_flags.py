@@ -71,7 +71,7 @@ def test_files_are_read_as_those_that_the_weights_were_taught_to_the_scale_of_in
     for name in ("channels", "intensity", "up", "columns", "scale", "rotations"):
         assert getattr(kept, name) == getattr(given, name), name
     own = error_of(capsys, train.main, [*words, "--init", weights, "--features", "", "--out", str(tmp_path / "no")])
-    assert "it was taught points of x, y, z, intensity; the data set has x, y, z" in own
+    assert "it was trained on points of x, y, z, intensity; the data set has x, y, z" in own
 
 
 def test_init_begins_with_its_own_recipe_and_with_the_points_and_files_of_the_weights(tmp_path, trained, capsys):
@@ -104,8 +104,8 @@ def test_flags_that_cannot_be_are_one_line_with_what_to_do(capsys, tmp_path, tra
         (["--trunk_lr", "0.5"], "trunk_lr 0.5 is for the encoder of trained weights; name them: --init"),
         (["--init", trained, "--freeze", "--trunk_lr", "0.5"], "--trunk_lr is for an encoder that learns,"),
         (["--init", "pointnet_modelnet4"], "did you mean 'pointnet_modelnet40'?"),
-        (["--init", trained, "--width", "0.5"], "--width is of a new encoder; that of --init has its own"),
-        (["--init", trained, "--input_transform", "false"], "--input_transform is of a new encoder"),
+        (["--init", trained, "--width", "0.5"], "--width is for a new encoder; that of --init has its own"),
+        (["--init", trained, "--input_transform", "false"], "--input_transform is for a new encoder"),
     ):
         assert wanted in error_of(capsys, train.main, words), words
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pointnet import PointNetPartSegmenter, PointNetSegmenter, label_points, predict
 from pointnet import __main__ as command_line
-from pointnet.commands.predict import NO_STRANGERS
+from pointnet.commands.predict import NOT_MARKED
 from pointnet.datasets import PointCloudFileError, ShapeNetPart, read_cloud, read_points, split_parts
 from pointnet.inference import label as module
 from pointnet.inference.scenes import label_scene
@@ -253,7 +253,7 @@ def test_what_cannot_be_labelled_is_one_line(model, tmp_path):
         parts(STOOL, model, "chiar")
     with pytest.raises(ValueError, match="a room has no category, got 'chair'"):
         parts(STOOL, room, "chair")
-    with pytest.raises(PointCloudFileError, match="stool.xyz: has no colours, which the model was taught with"):
+    with pytest.raises(PointCloudFileError, match="stool.xyz: has no colours, which the model was trained with"):
         parts(STOOL, room)
     with pytest.raises(ValueError, match="arrays of a room, points and colours, are for"):
         parts(np.zeros((5, 6)), room)
@@ -283,9 +283,9 @@ def test_each_file_is_a_line_and_a_ply_and_all_are_a_page(capsys, folders, tmp_p
     words = ["predict", "--task", "part", str(tmp_path / "a"), "--category", "chair"]
     assert command_line.main([*words, "--model", folders["part"], "--out", str(out)]) == 1
     printed = capsys.readouterr()
-    header, strangers, *lines, page = printed.out.replace("\n  ", " ").splitlines()
+    header, unmarked, *lines, page = printed.out.replace("\n  ", " ").splitlines()
     assert header.startswith(f"{folders['part']}: labels points by the parts of chair; ")
-    assert (strangers, page) == (NO_STRANGERS, f"wrote {out / 'parts.html'}")
+    assert (unmarked, page) == (NOT_MARKED, f"wrote {out / 'parts.html'}")
     wanted = label_points(STOOL, folders["part"], "chair")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in wanted.shares.items())
     assert [re.sub(" +", " ", line) for line in lines] == [
@@ -317,8 +317,8 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folders, tmp_path):
         "notes": ["columns taken as x,y,z,r,g,b,label"],
         "ply": str(tmp_path / "out" / "room.npy.scene.ply"),
     }
-    strangers, error, page = printed.err.splitlines()
-    assert (strangers, page) == (NO_STRANGERS, f"wrote {tmp_path / 'out' / 'scene.html'}")
+    unmarked, error, page = printed.err.splitlines()
+    assert (unmarked, page) == (NOT_MARKED, f"wrote {tmp_path / 'out' / 'scene.html'}")
     assert "stool.xyz: has no colours" in error
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"room.npy.scene.ply", "scene.html"}
 

@@ -90,7 +90,7 @@ def test_a_run_is_not_begun_over_a_model(tmp_path, capsys):
     for name in ("checkpoint.pt", "config.yaml"):
         (out / name).unlink()
         before = contents(out)
-        with pytest.raises(ValueError, match=r"already holds a model, without the checkpoint\.pt to go on from"):
+        with pytest.raises(ValueError, match=r"already holds a model, without the checkpoint\.pt to resume from"):
             fit(config, train, log=quiet)
         assert contents(out) == before
     shutil.copy(out / "model.safetensors", tmp_path)

@@ -338,5 +338,5 @@ def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(t
     assert_cases_are_answered(model)
     array = np.column_stack([rows.points, rows.intensity])
     assert (label_points(array, model).labels == found.labels).mean() > 0.99
-    with pytest.raises(ValueError, match="has no intensity, which the model was taught with"):
+    with pytest.raises(ValueError, match="has no intensity, which the model was trained with"):
         label_points(array[:, :3], model)

@@ -164,7 +164,7 @@ def test_convert_says_what_it_took_and_the_folder_labels(parts, tmp_path, capsys
     printed = capsys.readouterr().out
     assert "50 parts of 16 categories" in printed
     assert "it takes x, y, z, nx, ny, nz, with z up" in printed
-    assert "told each object's category, in this order: Airplane, Bag, Cap" in printed
+    assert "each object's category, as its place in this list: Airplane, Bag, Cap" in printed
     assert "'Airplane/body' and so on" in printed
     model = load_model(tmp_path / "best")
     rows = np.random.default_rng(0).random((40, 6))

@@ -13,7 +13,7 @@ import torch
 
 from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
-from pointnet.commands.predict import NO_STRANGERS
+from pointnet.commands.predict import NOT_MARKED
 from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
 from pointnet.inference import judge as module
 from pointnet.inference.predict import Prediction
@@ -191,9 +191,9 @@ def test_normals_are_rotated_with_the_points():
 def test_weights_that_take_normals_get_those_of_meshes_and_refuse_what_has_none():
     model = small(normals=True)
     assert predict(CHAIR, model).class_name in CLASSES
-    with pytest.raises(PointCloudFileError, match="stool.xyz: has no normals, which the model was taught with"):
+    with pytest.raises(PointCloudFileError, match="stool.xyz: has no normals, which the model was trained with"):
         predict(STOOL, model)
-    with pytest.raises(ValueError, match=r"^points \(9, 3\): has no normals, which the model was taught with$"):
+    with pytest.raises(ValueError, match=r"^points \(9, 3\): has no normals, which the model was trained with$"):
         predict(np.eye(9)[:, :3], model)
 
 
@@ -247,13 +247,13 @@ def test_each_file_is_a_line_and_one_that_cannot_be_read_is_a_line_on_stderr(cap
     missing = str(FILES / "chiar.off")
     assert command_line.main(["predict", str(CHAIR), str(broken), missing, str(STOOL), "--model", folder]) == 1
     printed = capsys.readouterr()
-    header, strangers, *lines = printed.out.replace("\n  ", " ").splitlines()  # the first in lines that fit a terminal
+    header, unmarked, *lines = printed.out.replace("\n  ", " ").splitlines()  # the first in lines that fit a terminal
     assert all(len(line) <= 79 for line in printed.out.splitlines() if line.startswith("  "))
     expected = (
         "200 points of each file, z up, right-handed, centred, in the unit sphere, facing as its training set does"
     )
     assert header.startswith(f"{folder}: 3 classes; takes {expected}; probabilities not calibrated; ")
-    assert strangers == NO_STRANGERS
+    assert unmarked == NOT_MARKED
     wanted = predict([CHAIR, STOOL], load_model(folder))
     assert len(lines) == 2
     for line, prediction in zip(lines, wanted, strict=True):
@@ -283,7 +283,7 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
             "up": "y",
             "notes": [*prediction.notes],
         }
-    assert printed.err == f"{NO_STRANGERS}\nnowhere.ply: no such file\n"
+    assert printed.err == f"{NOT_MARKED}\nnowhere.ply: no such file\n"
 
 
 @pytest.mark.parametrize(

@@ -182,13 +182,13 @@ def test_wrong_seeds_are_one_line_and_exit_code_2(several, capsys, tmp_path):
         (["--seeds", "1", "2", "1"], "seeds must be different whole numbers"),
         (["--seeds", "0", "-3"], "from 0 to 8796093022207, got 0, -3"),
         (["--seeds", "one"], "--seeds: must be a whole number, got 'one'"),
-        (["--seeds", "1", "2", "--seed=3"], "--seed cannot be given where there are several seeds"),
+        (["--seeds", "1", "2", "--seed=3"], "--seed and --seeds exclude each other"),
     ):
         said = error_of(capsys, train.main, [*SMALL, *words, *new])
         assert message in said, words
         assert "did you mean" not in said, words
     assert not (tmp_path / "new").exists()
-    taken = "already holds a run; go on with it by --resume"
+    taken = "already holds a run; continue it with --resume"
     assert taken in error_of(capsys, train.main, [*SMALL, "--seeds", "5", "6", "--out", out])
     assert "holds runs of several seeds" in error_of(capsys, train.main, [*SMALL, "--out", out])
     resume = ["--resume", "--out", out]

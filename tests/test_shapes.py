@@ -281,4 +281,4 @@ def test_beside_files_of_ones_own_it_is_opened_where_it_was_made_and_is_no_class
     assert data.classes == ("pin",)
     (error,) = data.bad
     assert error.path.parent == tmp_path / "shapes"
-    assert error.reason == "not looked at: of the data set shapes, which the library makes"
+    assert error.reason == "not read: of the data set shapes, which the library makes"

@@ -121,7 +121,7 @@ def test_a_run_takes_encoder_and_head_and_the_last_layer_where_the_classes_are_t
     taken = {"same": "encoder, head, last layer taken, nothing new", "other": "encoder, head taken, last layer new"}
     lines = []
     fit(tiny(tmp_path, epochs=1, init=trained), data, log=lines.append)
-    said = f"weights of {trained}: {taken[classes]}; they were taught clouds z up, right-handed, centred, in the unit"
+    said = f"weights of {trained}: {taken[classes]}; they were trained on clouds z up, right-handed, centred, in the"
     assert lines[1].startswith(said)
     kept = load_model(tmp_path)
     assert kept.arguments == given.arguments
@@ -241,8 +241,8 @@ def test_clouds_unlike_those_that_the_weights_were_taught_are_refused_in_one_lin
     wide = LabelledClouds(data.points.repeat(1, 2, 1), data.labels, data.classes)
     wide.channel_names = ("x", "y", "z", "nx", "ny", "nz")
     for clouds, message in (
-        (large, f"init {trained}: it was taught clouds of scale 'unit sphere'; the data set has 'as given'"),
-        (wide, f"init {trained}: it was taught points of x, y, z; the data set has x, y, z, nx, ny, nz"),
+        (large, f"init {trained}: it was trained on clouds of scale 'unit sphere'; the data set has 'as given'"),
+        (wide, f"init {trained}: it was trained on points of x, y, z; the data set has x, y, z, nx, ny, nz"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             fit(tiny(tmp_path / "run", init=trained), clouds, log=quiet)

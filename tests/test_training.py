@@ -200,7 +200,7 @@ def test_a_run_prints_a_legend_and_a_row_per_epoch_in_per_cent(tmp_path):
 
 
 def test_a_taken_or_missing_run_folder_is_one_clear_line(finished, tmp_path):
-    with pytest.raises(ValueError, match="already holds a run; go on with it by --resume"):
+    with pytest.raises(ValueError, match="already holds a run; continue it with --resume"):
         fit(finished[1], DATA, log=quiet)
     with pytest.raises(ValueError, match="checkpoint.pt: no checkpoint to resume from; a run that was killed in its"):
         fit(tiny(tmp_path / "nothing"), DATA, resume=True, log=quiet)

@@ -212,8 +212,8 @@ def test_the_surer_of_two_up_axes_has_the_lower_energy():
 
 def test_an_answer_is_doubted_for_few_points_what_is_unusual_and_less_than_an_even_chance():
     assert Opinion([0.5, 0.3, 0.2], [], 0.0).doubts(None) == []
-    assert Opinion([0.49, 0.3, 0.21], [], 0.0).doubts(None) == ["no class has an even chance"]
-    assert Opinion([0.4, 0.3, 0.3], ["flat"], 0.0).doubts(None) == ["flat", "no class has an even chance"]
+    assert Opinion([0.49, 0.3, 0.21], [], 0.0).doubts(None) == ["no class has a probability of 50 %"]
+    assert Opinion([0.4, 0.3, 0.3], ["flat"], 0.0).doubts(None) == ["flat", "no class has a probability of 50 %"]
     assert Opinion([0.9, 0.1], ["flat"], 0.0).doubts("only 63 different points") == ["only 63 different points"]
 
 

@@ -9,7 +9,7 @@ import torch
 from pointnet import __main__ as command_line
 from pointnet import embed, label_points, load_model
 from pointnet.commands import train
-from pointnet.commands.predict import NO_STRANGERS
+from pointnet.commands.predict import NOT_MARKED
 from pointnet.datasets import split_validation
 from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_parts
@@ -117,11 +117,11 @@ def test_limits_pass_nearly_all_of_what_they_are_measured_on_and_few_clouds_tell
     assert measure_usual(contract, plates, plates.subset(torch.arange(0))) is not None
 
 
-def test_a_network_of_which_it_was_measured_knows_strangers(tmp_path, capsys):
+def test_a_network_for_which_what_is_usual_was_measured_marks_unusual_inputs(tmp_path, capsys):
     np.savetxt(tmp_path / "chair.txt", made("chair")[0])
     words = ["predict", str(tmp_path / "chair.txt"), "--model", MODEL, "--out", str(tmp_path)]
     assert command_line.main(words) == 0
-    assert NO_STRANGERS not in capsys.readouterr().out
+    assert NOT_MARKED not in capsys.readouterr().out
 
 
 def test_a_run_keeps_them_and_damaged_ones_are_refused_in_a_line(tmp_path, monkeypatch):

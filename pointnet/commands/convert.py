@@ -36,7 +36,7 @@ def run(flags: Namespace) -> int:
     try:
         lines = Path(flags.classes).read_text(encoding="utf-8").splitlines() if flags.classes else []
     except UnicodeDecodeError as error:
-        raise ValueError(f"{flags.classes}: must be UTF-8 text, one class name a line") from error
+        raise ValueError(f"{flags.classes}: must be UTF-8 text, one class name per line") from error
     try:
         classes = [line.strip() for line in lines if line.strip()]
         model = load_port(file, classes, flags.up, dict(SHAPENETPART.values()), flags.normalize_dp == "true")
@@ -91,7 +91,7 @@ def what_was_taken(model: Pretrained, flags: Namespace) -> Iterator[str]:
     if isinstance(model, PointNextClassifier) and flags.normalize_dp == "true":
         yield "if its settings do not say normalize_dp: True (normalize_xyz is ignored), add --normalize_dp false"
     if contract.categories:
-        yield f"it must be told each object's category, in this order: {', '.join(contract.categories)}"
+        yield f"it needs each object's category, as its place in this list: {', '.join(contract.categories)}"
     if model.classes and not flags.classes:
         names = f"'{model.classes[0]}' and so on"
         yield f"its classes are named {names}; --classes NAMES.txt gives their names"

@@ -27,7 +27,7 @@ def run(flags: Namespace) -> int:
     most = min(largest, TOLERANCE)
     say(f"its logits at {sizes} differ from the model's by at most {most:.0e} ({TOLERANCE:.0e} allowed)")
     if ties:
-        say(f"but of a few clouds, with two neighbours as near but for rounding, by up to {largest:.0e}")
+        say(f"except for a few clouds in which two neighbours are equally far within rounding: by up to {largest:.0e}")
     if solids:
         near = "as near" if ties else f"within {TOLERANCE:.0e}"
         say(f"for {solids} solids it answers as the library does: the same labels, logits {near}")

@@ -136,10 +136,10 @@ def predict(parser: ArgumentParser) -> None:
     add("--task", help="classification, part (of an object) or scene (a room or another scan)")
     add("--model", help=f"{RUN} (default: pointnet_modelnet40_upright; with --task part: pointnet_shapes_part)")
     add("--category", help="for parts: the category of the objects, by its name in the data set; labels get better")
-    add("--votes", **WHOLE, help="average over so many rotations about the up axis (the paper: 12; default: 1)")
-    add("--top", **WHOLE, help="give so many of the most probable classes (default: the first and the runner-up)")
+    add("--votes", **WHOLE, help="average over N rotations about the up axis (the paper: 12; default: 1)")
+    add("--top", **WHOLE, help="print the N most probable classes (default: the first and the runner-up)")
     add = parser.add_argument_group("how files are read").add_argument
-    text = "the up axis of the files, z, y, or auto: the surer (default: by their format, or as in training)"
+    text = "the up axis of the files: z, y, or auto for the surer (default: by their format, or as in training)"
     add("--up", help=text)
     text = "points used of each file (default: as in training; for parts 4,096; of a room's mesh 100,000, else all)"
     add("--num_points", **WHOLE, help=text)
@@ -159,7 +159,7 @@ def evaluate(parser: ArgumentParser) -> None:
     add("--dataset", help=f"{DATA_SETS} (default: the run's own)")
     add_data(add, "as in training; with --dataset: data")
     add("--split", default="test", help="test or train")
-    text = "those of tables of your own files (default: as in training)"
+    text = "the columns of tables of your own files (default: as in training)"
     add("--columns", metavar="X,Y,...", default="", help=text)
     add("--up", default="", help="the up axis of the files, y or z (default: as in training)")
     add = parser.add_argument_group("how it is scored").add_argument
@@ -178,7 +178,7 @@ def report(parser: ArgumentParser) -> None:
     parser.add_argument("run", help="a run folder, or the folder of runs with several seeds")
     parser.add_argument("--out", help="the folder of the page (default: report in the run folder)")
     add_data(parser.add_argument, "as in training")
-    text = "error rates too, on so many clouds with each of fifteen corruptions; 100 without a number"
+    text = "also measure error rates on N clouds with each of fifteen corruptions; 100 if N is left out"
     parser.add_argument("--corruptions", **WHOLE, nargs="?", default=0, const=100, help=text)
     add_device(parser)
 
@@ -187,7 +187,7 @@ def show(parser: ArgumentParser) -> None:
     """Describe a data set or files of points, and draw samples of them on a page."""
     add = parser.add_argument
     add("what", nargs="+", help=f"a data set ({DATA_SETS}), or files and folders of points")
-    add("--num_points", **WHOLE, help="points of each cloud (default: 1,024; of files all, and 1,024 of a mesh)")
+    add("--num_points", **WHOLE, help="points per cloud (default: 1,024; for files all, for meshes 1,024)")
     add("--columns", metavar="X,Y,...", help=COLUMNS)
     add("--up", help="the up axis of the files, y or z (default: by the file format)")
     add("--out", default="show", help="the folder of the page")
@@ -196,7 +196,7 @@ def show(parser: ArgumentParser) -> None:
     add("--download", action="store_true", help="download the data set if it is missing")
     add("--split", default="both", help="train, test or both")
     add("--per_class", **WHOLE, default=1, help="samples of each class")
-    add("--features", metavar="A,B,...", default="", help="what files must have beside x y z: normals, rgb, intensity")
+    add("--features", metavar="A,B,...", default="", help="channels beside x y z: normals, rgb, intensity")
     add("--block", type=float, default=1.0, metavar="SIDE", help="the side of the blocks of scenes, in their unit")
     add = parser.add_argument_group("files").add_argument
     add("--vertices", action="store_true", help=VERTICES)
@@ -204,7 +204,7 @@ def show(parser: ArgumentParser) -> None:
 
 def export(parser: ArgumentParser) -> None:
     """Write a trained model as one file that runs without this library, for any number of clouds and points, if its
-    logits equal the model's at several sizes. It says what its classes are and how it takes points."""
+    logits equal the model's at several sizes. The file contains its classes and how its points are prepared."""
     parser.add_argument("run", help=RUN)
     parser.add_argument("--format", default="onnx", help="onnx (needs the extra export), or torch for a .pt2")
     parser.add_argument("--out", help="the file to write (default: model.onnx or model.pt2 in the run folder)")
@@ -217,15 +217,15 @@ def convert(parser: ArgumentParser) -> None:
     guochengqian/PointNeXt (S); their encoders alone; and networks with the same names. No code in the file is run."""
     parser.add_argument("file", help="the file that the port saved, such as best_model.pth")
     parser.add_argument("--out", help="the folder to write (default: the file's name without its suffix)")
-    parser.add_argument("--classes", help="a text file of class names, one a line, in the order of the labels")
+    parser.add_argument("--classes", help="a text file of class names, one per line, in the order of the labels")
     parser.add_argument("--up", default="z", help="the up axis in training: z, or y as in ModelNet's HDF5 and text")
-    text = "of a PointNeXt: its setting, whether coordinates in a ball are divided by the radius"
+    text = "for a PointNeXt: whether its settings divide coordinates in a ball by the radius"
     parser.add_argument("--normalize_dp", default="true", choices=("true", "false"), help=text)
 
 
 def embed(parser: ArgumentParser) -> None:
-    """Write what a network makes of files of points as one NPZ: "files" (S,), "feature" (S, 1024), the encoder's, and
-    "hidden" (S, 256), of a classifier's last hidden layer. Files are read as predict reads them; those that cannot be
+    """Write the features of files of points as one NPZ: "files" (S,), "feature" (S, 1024) of the encoder, and "hidden"
+    (S, 256) of a classifier's last hidden layer. Files are read as predict reads them; those that cannot be
     read are reported on stderr."""
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
@@ -240,14 +240,14 @@ def embed(parser: ArgumentParser) -> None:
 
 def pack(parser: ArgumentParser) -> None:
     """Write the training and test splits of a data set as shards, few large files that train.py --dataset packed
-    streams from a folder or an object store. A command that was stopped goes on where it was."""
+    streams from a folder or an object store. A command that was stopped continues there."""
     add = parser.add_argument
     add("root", help="the folder that holds the data set")
     add("out", help="the folder to write")
     add("--dataset", default="folder", help=DATA_SETS)
     add("--task", default="classification", help="classification, part (of an object) or scene")
-    add("--num_points", **WHOLE, default=1024, help="points of a cloud that training will take, at most")
-    add("--keep", **WHOLE, default=0, help="points that are packed of a cloud; 0 for all that the set stores, as 2,048")
+    add("--num_points", **WHOLE, default=1024, help="the most points per cloud that training will take")
+    add("--keep", **WHOLE, default=0, help="points packed per cloud; 0 for all that the set stores, such as 2,048")
     add("--download", action="store_true", help="download the data set if it is missing")
     add = parser.add_argument_group("how files of your own are read").add_argument
     add("--features", default="", help="channels beside x y z, of normals,rgb,intensity")
@@ -269,10 +269,10 @@ def add_data(add: Callable[..., Action], default: str) -> None:
 
 
 def add_device(parser: ArgumentParser, precision: bool = False) -> None:
-    add = parser.add_argument_group("what computes").add_argument
+    add = parser.add_argument_group("device").add_argument
     add("--device", default="auto", help="auto (CUDA if available), cpu, cuda or cuda:N")
     if precision:
-        add("--precision", default="fp32", choices=("fp32", "bf16"), help="of products; fp32 or, by autocast, bf16")
+        add("--precision", default="fp32", choices=("fp32", "bf16"), help="of products: fp32, or bf16 by autocast")
     text = "CPU threads; 0 for OMP_NUM_THREADS if it is set, else as many as there are free cores"
     add("--threads", **WHOLE, default=0, help=text)
 

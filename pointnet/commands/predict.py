@@ -29,7 +29,7 @@ from .flags import one_line
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
 WIDTH = 79  # of lines that are no tables
-NO_STRANGERS = "it knows no strangers: inputs unlike the training set are not marked"
+NOT_MARKED = "inputs unlike the training set are not marked: what is usual is not known"
 # The flags that not every task has.
 ONLY_FOR = {"category": ("part",), "votes": ("classification",), "top": ("classification",)}
 
@@ -158,10 +158,10 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
 
 
 def opening(text: str, contract: Contract) -> Lines:
-    """What a model does, and that it knows no strangers, where that was not measured."""
+    """What a model does, and a line if unusual inputs are not marked, as what is usual was not measured."""
     yield from wrapped(text)
     if contract.familiar is None:
-        yield Line(NO_STRANGERS, beside_json=True)  # an answer without a note means less
+        yield Line(NOT_MARKED, beside_json=True)  # an answer without a note means less
 
 
 def wrapped(text: str) -> Lines:

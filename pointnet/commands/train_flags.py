@@ -46,7 +46,7 @@ def training_parser(prog: str = "train.py", all_flags: bool = False) -> OneLineP
     start = parser.add_argument_group("start")
     start.add_argument("--recipe", metavar="NAME", help=f"begin with these settings: {', '.join(RECIPES)}")
     start.add_argument("--config", metavar="FILE", help="begin with the settings in a YAML file")
-    start.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    start.add_argument("--resume", action="store_true", help="continue the run in --out")
     start.add_argument("--seeds", type=whole_number, nargs="+", metavar="N", help="run once with each of these seeds")
     start.add_argument("--dry_run", action="store_true", help="try everything on a few clouds, and forecast the time")
     start.add_argument("--profile", action="store_true", help="measure where the time of a step goes")
@@ -95,14 +95,14 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
         config = with_values(start, values)
         check_used(config, [name for name in values if getattr(config, name) != getattr(start, name)])
         if previews and (len(previews) > 1 or resume or seeds):
-            raise ValueError(f"--{previews[0]} is of one run to come: not with --resume, --seeds or another such flag")
+            raise ValueError(f"--{previews[0]} previews one new run; leave out --resume, --seeds and other previews")
         if seeds:
             most = FIELDS["seed"].metadata["high"]
             if len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > most:
                 wanted = f"different whole numbers from 0 to {most}"
                 raise ValueError(f"seeds must be {wanted}, got {', '.join(map(str, seeds))}")
             if "seed" in given:
-                raise ValueError("--seed cannot be given where there are several seeds; leave it out, or --seeds")
+                raise ValueError("--seed and --seeds exclude each other; leave one out")
     except (ValueError, OSError) as error:
         parser.error(one_line(error))
     return Command(config, resume, seeds, previews[0] if previews else "", prog)
@@ -138,7 +138,7 @@ def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:
 def as_taught(config: TrainConfig, init: str, given: Mapping[str, Any]) -> TrainConfig:
     """The settings with those that trained weights bring: points per cloud, and how files of one's own are read."""
     if taken := [name for name in OF_ENCODER if name in given]:
-        raise ValueError(f"--{taken[0]} is of a new encoder; that of --init has its own; leave it out")
+        raise ValueError(f"--{taken[0]} is for a new encoder; that of --init has its own; leave it out")
     contract = taught_by(init)
     values: dict[str, Any] = {"num_points": contract.num_points, "rotate": max(config.rotate, contract.rotations)}
     if given.get("dataset") in OWN_FILES:
@@ -148,7 +148,7 @@ def as_taught(config: TrainConfig, init: str, given: Mapping[str, Any]) -> Train
 
 
 def taught_by(init: str) -> Contract:
-    """What trained weights were taught of their input."""
+    """The contract of trained weights."""
     return Contract.of(load_model(init))
 
 

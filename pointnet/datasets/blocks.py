@@ -99,7 +99,7 @@ class Heights(NamedTuple):
 
     half: float  # half of the points are below it
     top: float  # 99 % are below it
-    stray: str | None  # what is to be said of the few, None where there are none
+    stray: str | None  # a note on the few; None if there are none
 
     @classmethod
     def of(cls, points: Any, side: float) -> Heights:
@@ -128,8 +128,8 @@ def _lowest(points: Any) -> NDArray[np.float64]:
 
 
 def far_outside(points: Any, side: float, shares: bool) -> str | None:
-    """What is to be said of a scene's points (N, 3), z up, an array or `Rows`, of which a few are above or beside all
-    others, beyond an empty gap wider than these; None of others.
+    """A note if a few points of a scene (N, 3), z up, an array or `Rows`, are above or beside all others, beyond an
+    empty gap that is wider than the extent of these; else None.
 
     Args:
         side: of a block, the least width of a gap.

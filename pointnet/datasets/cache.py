@@ -69,7 +69,7 @@ class CachedClouds(NamedTuple):
     points: NDArray[np.float32]  # (S, C, K), mapped: pages are read from disk as they are used
     files: list[Path]  # S, the file that each cloud was made of
     bad: list[PointCloudFileError]
-    notes: dict[Path, Notes]  # of the files of which there is something to be said
+    notes: dict[Path, Notes]  # by file; only files with notes
 
     def strict(self) -> CachedClouds:
         """Itself; raises the first error if a file could not be read."""
@@ -160,7 +160,7 @@ class Held(NamedTuple):
     bad: dict[str, str]  # why there are no clouds of some of them
     counts: list[int]  # how many clouds there are of each of the others
     hashes: list[int]  # and the hash of these
-    notes: list[list[str]]  # and what is to be said of it
+    notes: list[list[str]]  # the notes of each file
 
     @property
     def good(self) -> list[str]:

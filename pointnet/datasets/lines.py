@@ -1,4 +1,4 @@
-"""What is to be said of data sets before they are used: lines on each set, and on its files, each kind of note once."""
+"""Lines on data sets before they are used: on each set, and on its files, each kind of note once."""
 
 import re
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def of_each_kind(found: Sequence[tuple[str, str]]) -> list[str]:
         (name, note), count = of_kind[0], len({name for name, _ in of_kind})
         lines.append(printable(f"{name}: {note}" if count == 1 else f"{count:,} files, such as {name}: {note}"))
     if len(ranked) > MOST_KINDS:
-        lines.append(f"{len(ranked) - MOST_KINDS:,} more kinds of notes; python -m pointnet show FILE has those of one")
+        lines.append(f"{len(ranked) - MOST_KINDS:,} more kinds of notes; python -m pointnet show FILE prints a file's")
     return lines
 
 

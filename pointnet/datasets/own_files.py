@@ -117,9 +117,9 @@ class OwnFiles(NamedTuple):
             PointCloudFileError: there is one, where that is `strict`; or no file of the split could be read.
         """
         wanted = "root/" if self.is_flat else "root/<class>/"
-        unseen = f"not looked at: files are wanted in {wanted}, or train/, val/ and test/ in or above that"
+        unseen = f"not read: files must be in {wanted}, or train/, val/ and test/ in or above that"
         stray = {file: unseen for file in files_in(self.root) if file not in self.found}
-        stray |= dict.fromkeys(filter(is_made, stray), "not looked at: of the data set shapes, which the library makes")
+        stray |= dict.fromkeys(filter(is_made, stray), "not read: of the data set shapes, which the library makes")
         bad = [*cached.bad, *others.values(), *map(PointCloudFileError, stray, stray.values())]
         if strict and bad:
             raise bad[0]

@@ -77,7 +77,7 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
         )
         written = sorted(bar)
     except WorkerDiedError as error:
-        raise OSError(f"{out}: a process died (out of memory?); the same command goes on from here") from error
+        raise OSError(f"{out}: a process died (out of memory?); the same command continues from here") from error
     samples = np.empty(len(rows), SAMPLE)
     samples["label"], samples["key"], samples["validation"] = data.labels.numpy()[rows], keys[rows], own.numpy()[rows]
     buffer = io.BytesIO()

@@ -1,1 +1,1 @@
-"""Evaluation: the three tasks, their metrics, and `evaluate`. It knows no training."""
+"""Evaluation: the three tasks, their metrics, and `evaluate`. It imports no training."""

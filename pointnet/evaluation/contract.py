@@ -1,4 +1,4 @@
-"""The contract of a model: what it was taught of its input, and the one way by which a cloud is brought into it.
+"""The contract of a model: what input it was trained on, and the one way to bring a cloud into that form.
 
 Training writes it from the data it really saw, `config.json` keeps it as `preprocessing`, and everything that hands
 points to a model goes through `Contract.channels_of`.
@@ -37,14 +37,14 @@ FRAME = "z up, right-handed"  # the library's, of all that a network sees
 XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
 BATCH = 256  # clouds that are measured together
 SOME_SCENES = 16  # scenes of training whose heights are looked at
-UNLIKE = 2.0  # heights that are so many times those of training, or a part of them, are said
-HALF_OFF = 0.6  # of the height of training: half of a scene's points being so much higher or lower is said
+UNLIKE = 2.0  # heights this many times those of training, or less than one over it, get a note
+HALF_OFF = 0.6  # share of the height of training: if half of the points are higher or lower by it, a note says so
 Rows = slice | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model was taught of its input.
+    """The input that a model was trained on.
 
     Args:
         num_points: points of a cloud.
@@ -63,7 +63,7 @@ class Contract:
         rotations: clouds were rotated at random about the up axis, by up to so many degrees; 0: they all faced the way
             of their set.
         categories: of a network for parts: what its second input may be.
-        needs_category: whether the category was told for each object that it saw.
+        needs_category: whether each object in training came with its category.
         temperature: divides the logits, so that the probabilities are as often right as they say.
         familiar: of a classifier, what it was shown (`evaluation.trust.Familiar.as_json`), of a network for parts, what
             is usual of its points (`evaluation.trust.Usual`); None: not measured.
@@ -96,7 +96,7 @@ class Contract:
         if (frame := held.pop("frame", FRAME)) != FRAME:
             raise ValueError(f"the model expects points of frame '{frame}', known here is '{FRAME}'")
         if "num_points" not in held:
-            raise ValueError("the model does not say what it was taught of its input: preprocessing has no num_points")
+            raise ValueError("the model does not say what input it expects: preprocessing has no num_points")
         held = held if "scale" in held else _of_older(held, model.arguments["in_channels"])
         known = {name: held[name] for name in cls.__dataclass_fields__ if name in held}
         fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
@@ -129,13 +129,13 @@ class Contract:
         return self.channels[3:6] == NORMALS
 
     def check_met(self, found: Contract, name: object, where: str) -> None:
-        """Raises ValueError, in one line, unless data, with this contract, has the channels and scales that were
-        taught; it names the model and where the data is."""
+        """Raises ValueError, in one line, unless data with the contract `found` has the channels and scales of this
+        one; it names the model and where the data is."""
         if found.channels != self.channels:
             taught, has = (", ".join(each.channels) for each in (self, found))
-            raise ValueError(f"{name}: it was taught points of {taught}; {where} has {has}")
+            raise ValueError(f"{name}: it was trained on points of {taught}; {where} has {has}")
         if found.scale != self.scale:
-            raise ValueError(f"{name}: it was taught clouds of scale '{self.scale}'; {where} has '{found.scale}'")
+            raise ValueError(f"{name}: it was trained on clouds of scale '{self.scale}'; {where} has '{found.scale}'")
         for what in ("intensity", "block"):
             own, other = getattr(self, what), getattr(found, what)
             if own != other:
@@ -150,12 +150,12 @@ class Contract:
         """The one way into the contract: a function that gives a cloud's chosen rows as (C, n), as in training.
 
         Raises:
-            ValueError: the cloud lacks a channel, has no extent, or the model was taught channels without known names.
+            ValueError: the cloud lacks a channel, has no extent, or the model takes channels without known names.
         """
-        features_of_rows = features_of(cloud, self.features, self.intensity, ", which the model was taught with")
+        features_of_rows = features_of(cloud, self.features, self.intensity, ", which the model was trained with")
         there = channel_names(self.features)
         if unknown := [name for name in self.channels if name not in there]:
-            raise ValueError(f"the model was taught a channel '{unknown[0]}', which no file gives")
+            raise ValueError(f"the model was trained on a channel '{unknown[0]}', which no file gives")
         order = [there.index(name) - len(XYZ) for name in self.channels[len(XYZ) :]]
         centre, radius = self._frame_of(cloud.points)
 
@@ -166,7 +166,7 @@ class Contract:
         return channels
 
     def notes_of(self, cloud: PointCloud) -> tuple[str, ...]:
-        """Short sentences where a cloud, z up, is not what the model was taught: most of its intensities, or the
+        """Short sentences if a cloud, z up, is unlike the training set: most of its intensities, or the
         heights of a scene; and where a few points are far outside all others, or so far below that they set heights."""
         notes = self._notes_of_intensity(cloud)
         if self.in_blocks:
@@ -176,7 +176,7 @@ class Contract:
         return notes
 
     def _unlike(self, found: Heights) -> str | None:
-        """What is to be said of a scene of these heights; None of one that is like those of training."""
+        """A note on a scene of these heights; None if they are like those of training."""
         if self.heights is None:
             return None
         half, top = self.heights

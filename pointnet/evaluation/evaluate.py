@@ -24,8 +24,8 @@ EVALUATION_BATCH = 32
 
 
 def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: str) -> None:
-    """Raises ValueError, in one line, unless the data is what the model was taught: classes and categories, in their
-    order, channels and scale."""
+    """Raises ValueError, in one line, unless the data fits what the model was trained on: classes and categories, in
+    their order, channels and scale."""
     task, contract = task_of(model), Contract.of(model)
     kinds = [("classes", model.classes, task.class_names(data))]
     kinds += [("categories", contract.categories, task.categories(data))] if contract.categories else []
@@ -48,7 +48,7 @@ def never_answered(model: nn.Module, data: LabelledClouds) -> list[str]:
     named = [f"{data.part_names[part]} of {data.classes[category]}" for category, part in pairs]
     such = printable("".join(named[:1]))
     return [
-        f"parts that the network was not taught of their category, which count as wrong: {len(named)}, such as {such}"
+        f"parts that the network did not see in their category; they count as wrong: {len(named)}, such as {such}"
     ] * bool(named)
 
 

@@ -173,7 +173,7 @@ def _lowest_layer(z: Tensor, radius: float) -> float:
 
 
 def few_points(points: NDArray[np.floating] | Rows) -> str | None:
-    """What is to be said of points (N, 3) of which fewer than `LEAST_POINTS` are different; None of others."""
+    """A note if fewer than `LEAST_POINTS` of the points (N, 3) are different; else None."""
     places, block = np.empty((0, 3)), 4 * LEAST_POINTS
     for start in range(0, len(points), block):
         places = np.unique(np.vstack([places, points[start : start + block]]), axis=0)
@@ -183,8 +183,8 @@ def few_points(points: NDArray[np.floating] | Rows) -> str | None:
 
 
 def stray_points(points: NDArray[np.floating]) -> str | None:
-    """What is to be said of points (N, 3) of which a few are far from all others, beyond an empty shell: they set the
-    scale of the unit sphere. None of others."""
+    """A note if a few of the points (N, 3) are far from all others, beyond an empty shell, and so set the scale of the
+    unit sphere; else None."""
     far = _from_the_middle(points)
     if far.max() <= GAP * np.quantile(far, 0.9):  # most clouds: no need to look closer
         return None
@@ -211,8 +211,8 @@ def _from_the_middle(points: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def unfit(points: Any, scale: str) -> str | None:
-    """Why no answer on points (N, 3) is sure, of a network that was taught clouds of this scale: they are few, or a few
-    of them set the size of all others."""
+    """Why no answer on points (N, 3) is sure, for a network that was trained on clouds of this scale: there are few
+    points, or a few of them set the size of all others. Else None."""
     return few_points(points) or (stray_points(points) if scale == UNIT_SPHERE else None)
 
 

@@ -35,10 +35,10 @@ class Opinion(NamedTuple):
         return self.probabilities[self.label]
 
     def doubts(self, unfit: str | None) -> list[str]:
-        """Why the answer is not sure, of a cloud of which `unfit` says this; empty where it is."""
+        """The reasons why the answer is not sure; none if it is. `unfit` is what that function says of the cloud."""
         if unfit is not None:
             return [unfit]
-        return [*self.reasons, *(["no class has an even chance"] if self.probability < EVEN_CHANCE else [])]
+        return [*self.reasons, *(["no class has a probability of 50 %"] if self.probability < EVEN_CHANCE else [])]
 
     def is_surer_than(self, other: Opinion, margin: float = 0.0) -> bool:
         """By its energy, of the same cloud with the other axis up."""

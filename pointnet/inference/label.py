@@ -48,9 +48,9 @@ class LabelledCloud:
         probability: (N,) float32, of that label.
         names: the names of the labels; the model's classes.
         numbers: of the labels in files, as the training set had them; () for 0, 1, 2 ...
-        notes: what of the file was guessed or left out, in short sentences; whether there are few points, or some far
-            from all others, or what else is unlike the objects of the training set, such as a floor below; and of which
-            categories the labels are, if the object's is not known.
+        notes: short sentences: what of the file was guessed or left out; few points, points far from all others, and
+            what else is unlike the objects of the training set, such as a floor below; and the categories of the
+            labels, if the object's is not known.
     """
 
     file: Path | None
@@ -131,13 +131,14 @@ def label_points(
         source: a file of any format that `read_points` reads, a folder of them, or, for parts, an array (N, 3), with
             normals (N, 6), or with the channels that the model takes; or a list of these. A cloud may have any number
             of points; a mesh is sampled by area. A room of S3DIS must be in metres and have colours (`label_scene`
-            takes arrays), another scan what its model was taught. Rows of zeros of a file are left out, if there are
-            several; those of an array are labelled too, so that labels are in its rows' order.
+            takes arrays); another scan must have the channels and unit of the model's training. Rows of zeros of a file
+            are left out, if there are several; those of an array are labelled too, so that labels are in its rows'
+            order.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights
             for parts.
         category: the category of the objects, one of `model.preprocessing["categories"]`; points get the labels of its
             parts only. None: unknown, and points get labels of any category, which are less certain; a network that
-            was told the category of each object in training (`--unknown_category 0`) refuses that.
+            always had the category in training (`--unknown_category 0`) refuses that.
         up: as in `predict`, without "auto".
         num_points: how many points of an object the network sees before it labels all, drawn with a seed made from
             the file's name, and how many are drawn from a mesh; None for 4,096. It sees all points of a smaller cloud,
@@ -223,7 +224,7 @@ def _part_labels(model: PartLabels, contract: Contract, category: str | None, co
         category = unicodedata.normalize("NFC", str(category))  # as the names of folders are spelled
         check_name("category", category, categories)
     elif contract.needs_category:
-        raise ValueError(f"the model was told each object's category; give --category, one of {', '.join(categories)}")
+        raise ValueError(f"the model needs each object's category; give --category, one of {', '.join(categories)}")
     network, device = model.fold(), next(model.parameters()).device
     kind = None if category is None else torch.tensor([categories.index(category)], device=device)
 

@@ -30,12 +30,11 @@ class Prediction:
 
     Args:
         file: the file of the cloud; None for an array.
-        probabilities: by class name, the most probable first; their sum is 1. Of models that training calibrated (on
-            a validation split of 40 clouds or more) they are as often right as they say.
-        sure: whether the most probable class has at least an even chance, there are enough points, none far from all
-            others, the cloud is like those that the model was taught and tested on, and no other class is clearly surer
-            with the other axis up.
-            Weights that were validated on fewer than 40 clouds know no strangers: for them only the first three count.
+        probabilities: by class name, the most probable first; their sum is 1. They are calibrated if training had a
+            validation split of 40 clouds or more.
+        sure: whether the most probable class has a probability of at least 50 %, there are enough points, none is far
+            from all others, the cloud is like those of training, and no other class is clearly surer with the other
+            axis up. For weights that were validated on fewer than 40 clouds only the first three count.
         notes: short sentences: what of the file was guessed or left out, why the answer is not sure, and whether the
             other up axis would give a surer one.
         up: the up axis of the cloud, "z" or "y", as it was taken.

@@ -65,16 +65,16 @@ def label_blocks(model: SceneSegmenter, cloud: PointCloud, seed: int = 0) -> Lab
     Beside the cloud and the result it takes 4 bytes per point.
 
     Raises:
-        ValueError: a network that was not taught blocks; or the cloud lacks what it was taught with, or is wider than a
+        ValueError: the network takes no blocks; or the cloud lacks a channel that it takes, or is wider than a
             thousand blocks.
     """
     contract, points = Contract.of(model), cloud.points
     if not contract.in_blocks:
         channels = ", ".join(contract.channels)
         raise ValueError(
-            f"scenes need a network that was taught blocks of scenes, got one of {channels}, {contract.scale}"
+            f"scenes need a network that was trained on blocks of scenes, got one of {channels}, {contract.scale}"
         )
-    features = features_of(cloud, contract.features, contract.intensity, ", which the model was taught with")
+    features = features_of(cloud, contract.features, contract.intensity, ", which the model was trained with")
     low, high = bounds(points)
     width, depth, _ = extent = (high - low).astype(np.float32)
     shares = contract.channels == CHANNEL_NAMES

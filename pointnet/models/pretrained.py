@@ -181,7 +181,7 @@ def load_folder(
 def _with_new_last_layer(model: Pretrained, num_outputs: int) -> Pretrained:
     """The same network, but for its last layer, `logits`: untrained, from torch's global random numbers.
 
-    It keeps what it was taught of its input, but neither classes nor what was measured of its answers.
+    It keeps the contract of its input, but neither classes nor what was measured on its answers.
     """
     if type(num_outputs) is not int or num_outputs < 1:
         raise ValueError(f"num_classes must be a whole number of at least 1, got {num_outputs!r}")

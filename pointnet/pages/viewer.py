@@ -38,7 +38,7 @@ class View(NamedTuple):
     label_names: Sequence[str] = ()
     colors: NDArray[Any] | None = None  # (N, 3), red, green and blue from 0 to 1
     critical: NDArray[Any] | None = None  # (N,) bool; these points stand out and the others fade
-    answer: str = ""  # what is said of the cloud, also beneath its thumbnail
+    answer: str = ""  # the model's answer, also shown beneath the thumbnail
     notes: Sequence[str] = ()  # lines beneath that
     sure: bool = True  # else the answer is marked
 

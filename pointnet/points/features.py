@@ -49,7 +49,7 @@ def features_of(
 
     Args:
         intensity: what becomes 0 and 1, as `scaled_intensity` has it; None: intensity is as in the file.
-        taught: the end of the message, who wants them.
+        taught: the end of the message, which says who needs them.
 
     Raises:
         ValueError: the cloud lacks one; or, when rows are taken, one is not finite.
@@ -124,7 +124,7 @@ def mostly_outside(values: NDArray[np.float32], ends: Range) -> bool:
 
 
 def unlike_intensity(values: NDArray[np.float32], files: Sequence[str], ends: Range) -> list[str]:
-    """A line on files most of whose intensities are outside those that a network was taught; none where there is none.
+    """A line on files most of whose intensities are outside those of a network's training; none if there are none.
 
     Args:
         values: of clouds, (S, K).
@@ -142,7 +142,7 @@ def unlike_intensity(values: NDArray[np.float32], files: Sequence[str], ends: Ra
 
 
 def lines_on_intensity(values: NDArray[np.float32], files: Sequence[str], taught: Range | None) -> list[str]:
-    """Lines of `intensity_scales`, and of `unlike_intensity` where a network was taught something."""
+    """Lines of `intensity_scales`, and of `unlike_intensity` if a network's range is given."""
     return intensity_scales(values, files) + (unlike_intensity(values, files, taught) if taught else [])
 
 

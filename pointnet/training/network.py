@@ -95,7 +95,7 @@ class StartingWeights:
         new = [words for words in PARTS.values() if words not in names] or ["nothing"]
         names[0] += " (frozen)" if freeze else ""
         said = f"{', '.join(names)} taken, {', '.join(new)} new"
-        self.line = f"weights of {self.name}: {said}; they were taught clouds {self.taught}"
+        self.line = f"weights of {self.name}: {said}; they were trained on clouds {self.taught}"
 
 
 def model_arguments(config: TrainConfig, data: LabelledClouds) -> dict[str, Any]:

@@ -55,10 +55,10 @@ def has_checkpoint(out: AnyPath) -> bool:
 def check_free(out: AnyPath) -> None:
     """Raises ValueError if a run, or one of several seeds, has been saved in the folder, or a model without one."""
     if has_checkpoint(out):
-        raise ValueError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
+        raise ValueError(f"{out}: already holds a run; continue it with --resume, or choose another --out")
     is_begun = (Path(out) / CONFIG).is_file() and not (Path(out) / RESULT).exists()
     if (Path(out) / WEIGHTS_FILE).exists() and not is_begun:
-        raise ValueError(f"{out}: already holds a model, without the {CHECKPOINT} to go on from; choose another --out")
+        raise ValueError(f"{out}: already holds a model, without the {CHECKPOINT} to resume from; choose another --out")
 
 
 def write_config(out: AnyPath, config: TrainConfig, seeds: Sequence[int] = ()) -> None:

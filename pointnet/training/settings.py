@@ -38,19 +38,19 @@ class DataSettings(Settings):
     dataset: str = setting("shapes", "shapes, modelnet40, folder, packed, parts, scenes ...; a wrong name lists all")
     root: str = setting("data", "the folder that holds the data set; of packed also s3://, gs:// or hf://")
     features: str = setting("", "channels beside x y z, of normals,rgb,intensity; needs files that have them")
-    normals: bool = setting(False, "short for --features normals, and may stand beside others")
+    normals: bool = setting(False, "short for --features normals; adds normals to other features")
     strict: bool = setting(False, "stop at a file of your own that cannot be read; else skip and list it")
     columns: str = setting(
         "", "the columns of tables in --dataset folder, parts or scenes, such as x,y,z,intensity,_; see predict --help"
     )
-    up: Literal["", "z", "y"] = setting("", "the up axis of the files of --dataset; empty: as known of them")
+    up: Literal["", "z", "y"] = setting("", "the up axis of the files; empty: as their format or data set has it")
     block: float = setting(1.0, "side of the blocks that --dataset scenes is cut into, in the unit of its files", 1e-9)
     download: bool = setting(False, "download a missing data set; ModelNet only, 415 MiB")
     num_points: int = setting(1024, "points per cloud; in evaluation, and in the late epochs of training", 1)
     val_fraction: float = setting(0.1, "share of each class held out to choose the epoch; 0 keeps the last", 0, 0.9)
     choose_by: str = setting("", "the metric that chooses the epoch, such as mean_class_accuracy; empty: the first")
     test: bool = setting(True, "evaluate the chosen epoch on the test split; false while you search for settings")
-    feed: Literal["auto", "resident", "stream"] = setting("auto", "where clouds are: on the device, or streamed")
+    feed: Literal["auto", "resident", "stream"] = setting("auto", "where clouds are stored: on the device, or streamed")
     workers: int = setting(1, "threads that read clouds, and as many that fetch shards, ahead of the step", 1, 64)
     cache_gb: float = setting(50.0, "disk that shards fetched from a store may take, in GB; see --dataset packed", 0)
 

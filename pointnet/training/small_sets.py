@@ -1,4 +1,4 @@
-"""What is said of sets that are too small or too uneven to learn from, or to judge by: lines, each with what to do."""
+"""Lines on sets that are too small or too uneven to learn from, or to judge by, each with what to do."""
 
 import math
 from collections.abc import Mapping, Sequence

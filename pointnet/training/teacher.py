@@ -25,13 +25,12 @@ def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Ten
 class Teacher:
     """Trained networks; it teaches the mean of their probabilities.
 
-    A run asks it once about each cloud, whole and as it is stored. To ask at each step, about what augmentation made of
-    the cloud, takes as long in every epoch as this takes once, and of a quarter of the points many networks know
-    little.
+    A run asks it once about each cloud, whole and as it is stored. Asking at each step, about the augmented cloud,
+    would take as long in every epoch as this takes once, and many networks know little from a quarter of the points.
 
     Args:
         names: one or more names or folders, as `load_model` takes them.
-        classes, contract: the student's; each network must have the same classes, and was taught the same channels and
+        classes, contract: the student's; each network must have the same classes, and the same channels and
             scale.
         device: where the networks run, in eval mode and folded.
 

@@ -1,4 +1,4 @@
-"""What lies behind the end that a file declares: padding, more of its points, which is refused, or bytes that are said.
+"""Bytes behind the end that a file declares: padding is skipped, more points are refused, other bytes get a note.
 
 Zero bytes and white space are padding, in every format.
 """
@@ -43,10 +43,10 @@ def rows_behind(rest: bytes, kind: np.dtype[np.generic]) -> Array:
 
 
 def check_behind(more: Array, rows: Array, what: str, behind: int) -> None:
-    """Raises Refusal where `behind` rows, of which `more` (n, K) are some, are points like `rows` (N, K).
+    """Raises Refusal if the `behind` rows after the end are points like `rows` (N, K); `more` (n, K) are some of them.
 
-    They are if three columns, as x y z, have a spread of their own, and no number far from those of the rows: bytes of
-    another kind are numbers of any size, or next to nothing.
+    They are if three columns, as x y z, vary, and no number is far from those of the rows: read as numbers, bytes of
+    another kind are of any size, or next to nothing.
     """
     if not len(more):
         return
