@@ -2,7 +2,7 @@
 
 python -m benchmarks.gpu --out DIR [--minutes 9] [--networks pointnet dgcnn ...] [--root data]
 
-It stops after `--minutes`; the same command goes on where it stopped, on the same GPU. DIR/gpu.json holds what was
+It stops after `--minutes`; the same command continues where it stopped, on the same GPU. DIR/gpu.json holds what was
 found, DIR/gpu.md the table. A step is forward and backward; inference is of our folded network and of the textbook's in
 eval mode, all with the same weights. *Recorded* is as a CUDA graph that is replayed, as training runs its steps;
 *compiled* is by `torch.compile`, only for networks that do not sample: it unrolls sampling for minutes. Without a CUDA
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name in found.rows:
             continue
         if time.monotonic() > end:
-            print(f"stopped before {name}; the same command goes on there")
+            print(f"stopped before {name}; the same command continues there")
             return
         found.add(name, measure())
     print(found.table())

@@ -236,7 +236,7 @@ def test_the_benchmark_of_a_gpu_goes_on_where_it_stopped(tmp_path, monkeypatch, 
     monkeypatch.setattr(gpu, "printed", lambda *words: " ".join(words))
     command = ["--device", "cpu", "--out", str(tmp_path), "--networks", "dgcnn"]
     gpu.main([*command, "--minutes", "-1"])
-    assert capsys.readouterr().out == "stopped before dgcnn, fp32; the same command goes on there\n"
+    assert capsys.readouterr().out == "stopped before dgcnn, fp32; the same command continues there\n"
     gpu.Found(tmp_path, common.machine("cpu")).add("dgcnn, fp32", stub("dgcnn", "fp32"))
     gpu.main(command)
     assert measured == [("dgcnn", precision) for precision in gpu.PRECISIONS]

@@ -192,7 +192,7 @@ def test_a_run_goes_on_with_its_own_teacher_wherever_that_is_now(tmp_path, teach
     with pytest.raises(InterruptedError):
         fit(config, data, log=quiet, after_epoch=stop)
     for other in ((), (teachers[0],), tuple(reversed(teachers))):
-        with pytest.raises(ValueError, match="the run had teacher [0-9a-f]{16}, got .*; it cannot go on with that"):
+        with pytest.raises(ValueError, match="the run had teacher [0-9a-f]{16}, got .*; it cannot resume with that"):
             fit(dataclasses.replace(config, teacher=other), data, resume=True, log=quiet)
     moved = [shutil.copytree(name, tmp_path / f"moved {i}") for i, name in enumerate(teachers)]
     words = ["--resume", "--out", config.out, "--teacher", *map(str, moved)]

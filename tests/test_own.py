@@ -108,10 +108,10 @@ def test_a_stopped_run_of_ones_own_network_ends_as_an_unbroken_one(tmp_path):
     resumed = new(seed=9)
     fit(tiny(tmp_path / "b"), two_shapes(), log=quiet, model=resumed, resume=True)
     assert_equal_states(resumed.state_dict(), whole.state_dict())
-    with pytest.raises(ValueError, match="the run had network Max, got None; it cannot go on with that"):
+    with pytest.raises(ValueError, match="the run had network Max, got None; it cannot resume with that"):
         fit(tiny(tmp_path / "b"), two_shapes(), log=quiet, resume=True)
     fit(tiny(tmp_path / "c", epochs=1), two_shapes(), log=quiet, loss=F.cross_entropy)
-    with pytest.raises(ValueError, match="the run had loss cross_entropy, got None; it cannot go on with that"):
+    with pytest.raises(ValueError, match="the run had loss cross_entropy, got None; it cannot resume with that"):
         fit(tiny(tmp_path / "c", epochs=1), two_shapes(), log=quiet, resume=True)
 
 

@@ -42,7 +42,7 @@ def test_a_run_does_not_go_on_with_other_labels(tmp_path):
     changed = copy.copy(data)
     changed._stored = data._stored.clone()
     changed._stored[3, -1, 7] = 1 - changed._stored[3, -1, 7]
-    with pytest.raises(ValueError, match="the run had data .*, got .*; it cannot go on with that"):
+    with pytest.raises(ValueError, match="the run had data .*, got .*; it cannot resume with that"):
         fit(config, changed, log=quiet, resume=True)
 
 

@@ -99,7 +99,7 @@ def test_one_label_is_nothing_to_learn(tmp_path):
     save(tmp_path / "set" / "pin" / "0.txt", make_object("pin", 0) * (1, 1, 1, 0))
     save(tmp_path / "set" / "pin" / "1.txt", make_object("pin", 1) * (1, 1, 1, 0))
     data = PartFolder(tmp_path / "set", num_points=32, test_fraction=0)
-    with pytest.raises(ValueError, match="points need two different labels or more to be told apart, got only '0'"):
+    with pytest.raises(ValueError, match="points must have at least two different labels, got only '0'"):
         fit(small(tmp_path / "run", "part", dataset="parts"), data, log=quiet)
 
 

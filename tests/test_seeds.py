@@ -194,4 +194,4 @@ def test_wrong_seeds_are_one_line_and_exit_code_2(several, capsys, tmp_path):
     resume = ["--resume", "--out", out]
     assert "--seeds leaves out 3 of the run" in error_of(capsys, train.main, [*resume, "--seeds", "1", "9"])
     single = ["--resume", "--out", f"{out}/seed-3", "--seeds", "3", "4"]
-    assert "holds one run, of seed 3; it cannot go on with --seeds" in error_of(capsys, train.main, single)
+    assert "holds one run, of seed 3; it cannot resume with --seeds" in error_of(capsys, train.main, single)

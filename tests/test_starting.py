@@ -224,7 +224,7 @@ def test_a_run_goes_on_only_with_the_weights_that_it_began_with_wherever_they_ar
         fit(config, data, log=quiet, after_epoch=stop)
     fit(tiny(tmp_path / "others", epochs=1, seed=5), two_shapes(), log=quiet)
     for other in ("", str(tmp_path / "others")):
-        with pytest.raises(ValueError, match="the run had init [0-9a-f]{16}, got .*; it cannot go on with that"):
+        with pytest.raises(ValueError, match="the run had init [0-9a-f]{16}, got .*; it cannot resume with that"):
             fit(dataclasses.replace(config, init=other, width=0.125), data, resume=True, log=quiet)
     moved = shutil.copytree(trained, tmp_path / "moved")
     resumed = parse_command(["--resume", "--out", config.out, "--init", str(moved)]).config

@@ -106,7 +106,7 @@ def test_the_command_saves_says_how_to_go_on_and_ends_with_the_signals_code(tmp_
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)  # seconds on a quiet machine
     assert process.returncode == 128 + signal.SIGTERM
-    assert said.strip() == f"stopped; to go on: python train.py --resume --out {out}"
+    assert said.strip() == f"stopped; to continue: python train.py --resume --out {out}"
     assert load_checkpoint(tmp_path / out / "checkpoint.pt")["epoch"] >= 1
 
 

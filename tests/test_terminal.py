@@ -72,7 +72,7 @@ def test_sigterm_before_and_after_training_ends_as_within_it(capsys, monkeypatch
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(train, when, end)
     assert train.main([*ON_SAMPLES, "--out", str(tmp_path / "x")]) == 143
-    following = "nothing was saved yet" if when == "open_dataset" else "to go on: python train.py --resume --out"
+    following = "nothing was saved yet" if when == "open_dataset" else "to continue: python train.py --resume --out"
     assert f"stopped; {following}" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -212,7 +212,7 @@ def test_a_killed_rank_is_restarted_and_a_stopped_run_goes_on_to_the_same_weight
     assert process.returncode != 0
     assert said.count(" to train on") == 2  # once more after the restart
     assert "another process of the run is gone" in complained
-    assert "stopped; to go on: torchrun as before, with train.py --resume --out" in complained
+    assert "stopped; to continue: torchrun as before, with train.py --resume --out" in complained
     assert load_checkpoint(broken / "checkpoint.pt")["epoch"] < 12
 
     again = [*torchrun, *command(broken, 12, packed), "--resume"]

@@ -57,7 +57,7 @@ def ending(error: BaseException, command: Command) -> tuple[int, str]:
         following = "nothing was saved yet"
         if not command.preview and run_folder.has_checkpoint(command.config.out):
             call = f"torchrun as before, with {command.prog}" if launched_by_torchrun() else command.call
-            following = f"to go on: {call} --resume --out {shlex.quote(command.config.out)}"
+            following = f"to continue: {call} --resume --out {shlex.quote(command.config.out)}"
         return stopped(error), f"\nstopped; {following}" if world.writes else ""
     if isinstance(error, RuntimeError):
         if not (launched_by_torchrun() and is_lost_process(error)):

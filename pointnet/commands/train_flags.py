@@ -171,7 +171,7 @@ def resumed(given: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[TrainC
             raise ValueError(f"--{name} {value} differs from the run's own {was}; resume cannot change it")
     seeds = given.get("seeds", saved)
     if seeds and not saved:
-        raise ValueError(f"{out}: holds one run, of seed {config.seed}; it cannot go on with --seeds")
+        raise ValueError(f"{out}: holds one run, of seed {config.seed}; it cannot resume with --seeds")
     if missing := [str(seed) for seed in saved if seed not in seeds]:
         raise ValueError(f"--seeds leaves out {', '.join(missing)} of the run; resume can add seeds, not drop them")
     return config, seeds

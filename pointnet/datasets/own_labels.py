@@ -46,7 +46,7 @@ def labels_of(cloud: PointCloud) -> NDArray[np.int64]:
     if labels.max() < 0:
         raise ValueError(f"has no labelled point: all labels are negative, such as {labels[0]}")
     if labels.max() >= UNLABELLED:
-        raise ValueError(f"has labels of {labels.max():,}; at most {UNLABELLED - 1:,} can be told apart")
+        raise ValueError(f"has the label {labels.max():,}; the largest allowed is {UNLABELLED - 1:,}")
     return np.where(labels < 0, UNLABELLED, labels)
 
 

@@ -60,7 +60,7 @@ class Task:
         if not len(data):
             raise ValueError("there is nothing to train on: all clouds are held out for validation")
         if len(names := self.class_names(data)) < 2:
-            raise ValueError(f"points need two different labels or more to be told apart, got only '{names[0]}'")
+            raise ValueError(f"points must have at least two different labels, got only '{names[0]}'")
 
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
         """A batch of `data.batch`, as a network takes it -> points (B, C, N), category, labels, valid.

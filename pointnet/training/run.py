@@ -303,7 +303,7 @@ class Run:
         state = of_older | {"loss": self.identity["loss"]} | load_checkpoint(path)
         for name, now in self.identity.items():
             if state.get(name) != now:
-                raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot go on with that")
+                raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot resume with that")
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])

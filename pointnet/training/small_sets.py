@@ -36,7 +36,7 @@ def lines_on_data(
         if one := [name for name, n in of_class.items() if n == 1]:
             lines.append(f"a single cloud to learn from: {shown(one)}. None is left to validate on; add files")
         if empty := [name for name, n in of_class.items() if n == 0]:
-            lines.append(f"no cloud to learn from: {shown(empty)}. It will never be answered; add files or remove it")
+            lines.append(f"no cloud to learn from: {shown(empty)}. It will never be predicted; add files or remove it")
         if test is not None:
             tested = set(test.labels.tolist())
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:

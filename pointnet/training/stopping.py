@@ -14,7 +14,7 @@ class Stopped(Exception):
     """A signal asked the run to stop; its state between two steps is saved."""
 
     def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}, and saved: resume goes on from there")
+        super().__init__(f"stopped by {signal.Signals(signum).name}, and saved: --resume continues from there")
         self.signum = signum
 
 
