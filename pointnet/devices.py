@@ -67,7 +67,7 @@ def free_cores() -> int:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of this name; "auto" is CUDA where there is one, else the CPU. ValueError where there is no such."""
+    """The device of this name; "auto" is CUDA if there is one, else the CPU. ValueError if there is no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

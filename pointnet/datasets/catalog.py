@@ -115,7 +115,7 @@ def open_dataset(
         strict: a file that cannot be read is an error; else a set of many files lists it in `.bad`.
         download: download the set if it is not found and offered.
         columns: the names of the columns of files that are tables, as in `read_cloud`; for folder, parts and scenes.
-        up: the up axis of its files, "z" or "y"; "": as known of them.
+        up: the up axis of its files, "z" or "y"; "": that of the data set or the file format.
         features: channels beside x y z: of "normals", "rgb" and "intensity", as a list or joined by commas; all for
             folder, parts and scenes, normals for some others. S3DIS has nine channels of its own, and takes none.
         intensity: what becomes 0 and 1 of it; None: by the training split.
@@ -126,7 +126,7 @@ def open_dataset(
         PointCloudFileError: the set is missing (and not to be downloaded) or damaged; or it is shapes, and would be
             made among files of one's own.
         DownloadError, MissingExtraError: the download fails.
-        ValueError: the set has not these features or is not for this task, or there is no such task.
+        ValueError: the set lacks these features or is not for this task, or there is no such task.
     """
     check_one_of("task", task, tuple(DATASETS_OF))
     check_dataset(name, task)

@@ -49,12 +49,12 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     `data.validation` (S,) bool are clouds of the set's own validation split, None or none where it has no such split.
     `data.split_by_chance` are the files of all splits whose split was drawn, as no folder says it.
 
-    What a network learns of its input beside the points (`evaluation.contract`), None where the numbers tell it, and
-    free to be set: `data.channel_names`, such as ("x", "y", "z", "r", "g", "b"); `data.scale`, "unit sphere",
-    or "as given" where units matter; `data.centre`, whether the mean of each cloud is at the origin; `data.up`, how
-    files whose format does not say were turned, "z" or "y"; `data.intensity`, the two intensities of the stored points
-    that everybody gets as 0 and 1, None for all as stored; `data.block`, the side of blocks; `data.label_numbers`, the
-    numbers of points' labels in files, () for 0, 1, 2 ...
+    These attributes go into a network's contract (`evaluation.contract`). Set them where the numbers do not tell; None
+    means that they do: `data.channel_names`, such as ("x", "y", "z", "r", "g", "b"); `data.scale`, "unit sphere", or
+    "as given" where units matter; `data.centre`, whether the mean of each cloud is at the origin; `data.up`, the up
+    axis of files whose format does not say, "z" or "y"; `data.intensity`, the two stored intensities that become 0 and
+    1, None for all as stored; `data.block`, the side of blocks; `data.label_numbers`, the numbers of points' labels in
+    files, () for 0, 1, 2 ...
     """
 
     channel_names: tuple[str, ...] | None = None

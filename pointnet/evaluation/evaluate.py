@@ -76,19 +76,20 @@ def evaluate(
     Args:
         after_batch: called after each batch; it may raise, to stop.
         world: the processes that share the samples; each returns the metrics of all samples.
-        votes: predict by the mean probability over so many even rotations about the up axis (Qi et al. 2017: 12), at
-            least 1, else ValueError. Useful where training rotated the clouds too.
-        num_points: of each cloud the first so many; None for all that the task evaluates. Segmentation evaluates all
-            points that are stored, each of them once.
-        contract: the model's, which says what turns with the points, and has the temperature of the probabilities;
-            None: six channels that `data` does not name have normals, and the temperature is 1.
-        degrees: all clouds are rotated about the up axis by so much.
+        votes: predict by the mean probability over this many even rotations about the up axis (Qi et al. 2017: 12), at
+            least 1, else ValueError. Useful if training rotated the clouds too.
+        num_points: the number of points per cloud, the first ones; None for all that the task evaluates. Segmentation
+            evaluates all stored points, each of them once.
+        contract: the model's, which says which channels rotate with the points and holds the temperature of the
+            probabilities; None: of six channels that `data` does not name the last three are normals, and the
+            temperature is 1.
+        degrees: the angle by which all clouds are rotated about the up axis.
         by_class: add "of_class", the accuracy or IoU of each class that occurs (of parts, of each category) by name.
         smoothing: the share of the loss's targets that is spread over all classes.
         look: called with each batch: its points with all that are stored, logits of temperature 1, logarithms of
             probabilities, and labels.
         task: what a network of one's own is for, if it does not classify clouds.
-        structures: of the clouds, which their network has use for; None: it finds them itself.
+        structures: those of the clouds, for a network that takes them; None: the network finds them itself.
     """
     task = task or task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)

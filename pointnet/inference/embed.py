@@ -50,9 +50,8 @@ def embed(
 ) -> Embedding | list[Embedding]:
     """The features of a file or an array of points; a list for several, or for a folder.
 
-    Arguments are those of `predict`, but `up` is not "auto"; any network with an encoder has features, but one of
-    scenes, whose blocks are not whole clouds. Clouds are brought into its contract as `predict` does, and take part
-    with as many points.
+    Arguments are those of `predict`, except `up="auto"`. Any network with an encoder gives features, except one for
+    scenes, whose blocks are not whole clouds. Clouds are brought into its contract and sampled as in `predict`.
 
     Raises:
         PointCloudFileError: a file that cannot be read or lacks what the model takes, the first of several.

@@ -109,9 +109,9 @@ def predict(
             one whose answer is surer. None: y for GLB and glTF, as their standard says, z for arrays, and for other
             files as in training, which is z for the shipped weights; a note says so where the other's answer is clearly
             surer.
-        votes: average the probabilities over so many even rotations about the up axis (Qi et al. 2017: 12).
+        votes: average the probabilities over this many even rotations about the up axis (Qi et al. 2017: 12).
         num_points: how many points of each cloud the network sees; None for as many as in training. They are drawn as
-            in training on files, seeded by the file's name, and repeated where a cloud has fewer.
+            in training on files, seeded by the file's name, and repeated if a cloud has fewer.
         columns: the names of the columns of files that are tables, as in `read_cloud`; None: as in training.
         vertices: take the vertices of a mesh as its points, in place of points drawn from its faces.
 

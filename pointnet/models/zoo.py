@@ -29,10 +29,10 @@ def load_model(path: AnyPath, num_classes: int | None = None, model: nn.Module |
     It has `.classes`, a tuple of names in the order of its logits, and `.preprocessing`, what it expects of points.
 
     Args:
-        num_classes: replace the last layer by an untrained one of so many classes (or parts), drawn from torch's global
-            random numbers as that of any new network; `.classes` are empty then, until you name them.
-        model: a network of your own that `fit(model=...)` trained: it gets the weights, `.classes` and
-            `.preprocessing` where it is, and is returned in eval mode.
+        num_classes: replace the last layer by an untrained one for this many classes (or parts), initialised from
+            torch's global random numbers as in any new network; `.classes` is empty until you set it.
+        model: a network of your own that `fit(model=...)` trained: it gets the weights, `.classes` and `.preprocessing`
+            in place, and is returned in eval mode.
 
     Raises:
         ValueError: the folder holds no model, or a file of it is damaged; the message names the file. A `num_classes`

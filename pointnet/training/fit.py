@@ -69,14 +69,14 @@ def fit(
     Settings that open data or set up a process (`dataset`, `test`, `threads`, `tensorboard`) change nothing here.
 
     Args:
-        resume: go on with the run in `config.out` from where it was saved; it ends as if it had never stopped. It may
-            have other `config.epochs` if its schedule does not depend on their number.
+        resume: continue the run in `config.out` from where it was saved; it ends as if it had never stopped.
+            `config.epochs` may differ if the schedule does not depend on their number.
         log: called with one line per epoch, and with lines on data that are too few to learn from or to judge by.
         after_epoch: called with each line of `metrics.jsonl` once the epoch is safe on disk.
         model: a network of your own in place of the settings', (B, C, N) -> logits (B, K), or (B, K, N) where the task
-            labels points; for parts it also takes category (B,). It is trained where it is, and ends with the weights
-            of the chosen epoch. `load_model(out, model=...)` gives them to a new one, and so does `resume`. A changed
-            network of the library's counts as your own.
+            labels points; for parts it also takes category (B,). It is trained in place, and ends with the weights of
+            the chosen epoch. `load_model(out, model=...)` and `resume` load them into a new one. A changed network of
+            the library counts as your own.
         loss: your own, of logits and labels, their mean, in place of the settings'.
 
     Raises:
