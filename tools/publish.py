@@ -135,7 +135,7 @@ are those of a twin: the same settings and `--val_fraction {config.val_fraction}
     return f"""## How sure
 
 {opening}Probabilities are softmax(logits / {temperature}), as fits validation best. An answer is sure if its class has
-at least an even chance and the cloud is not unusual beside validation.
+a probability of 50 % or more and the cloud is not unusual beside validation.
 
 {markdown(["", "overall", "calibration error", "sure"], rows)}
 

@@ -1,4 +1,4 @@
-"""Faults of every kind, at full counts: what was done, how often, and what came of it: docs/reliability.md.
+"""Faults of every kind, at full counts: what was done, how often, and how it ended: docs/reliability.md.
 
 python -m benchmarks.faults [--only kills bits/weights ...] [--count N] [--page docs/reliability.md]
 
@@ -59,7 +59,7 @@ ROWS = {
     "writers/files": Row("four processes write a file, or a cache, at once", 200, writing),
     "pickles": Row("a pickle that calls a function, in the place of any file", 1000, pickles),
 }
-HEADING = "| row | what was done, each time | times | what came of it |"
+HEADING = "| row | what was done, each time | times | how it ended |"
 
 
 def measured(name: str, count: int | None = None) -> Counter[str]:

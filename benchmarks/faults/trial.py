@@ -1,4 +1,4 @@
-"""One trial: what is done, with what time, and what came of it."""
+"""One trial: what is done, with what time, and how it ended."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
