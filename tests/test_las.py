@@ -11,9 +11,9 @@ import torch
 from pointnet import PointNetSegmenter
 from pointnet.__main__ import main
 from pointnet.datasets import blocks
-from pointnet.inference import label
 from pointnet.inference.label import label_each
 from pointnet.inference.scenes import label_scene
+from pointnet.points.formats import contents
 from pointnet.points.formats import las as reader
 from pointnet.points.formats.contents import BLOCK
 from pointnet.points.frame import bounds
@@ -276,14 +276,14 @@ def test_a_las_is_labelled_and_shown_as_the_same_points_in_arrays(tmp_path, caps
     model.save_pretrained(tmp_path / "network")
     path = large(tmp_path / "hall.las", 3000)
     whole, mapped = read_cloud(path, precise=True), read_cloud(path, mapped=True)
-    monkeypatch.setattr(blocks, "BLOCK", 700)
+    for module in (blocks, contents):
+        monkeypatch.setattr(module, "BLOCK", 700)
     wanted = label_scene(model, whole.points, whole.colors, seed_of("hall.las"))
     found = label_scene(model, mapped.points, mapped.colors, seed_of("hall.las"))
     assert len(np.unique(wanted.labels)) > 1
     assert np.array_equal(found.labels, wanted.labels)
     assert np.array_equal(found.probability, wanted.probability)
     out = ["--out", str(tmp_path / "out")]
-    monkeypatch.setattr(label, "BLOCK", 700)
     assert main(["predict", str(path), "--model", str(tmp_path / "network"), "--threads", "1", *out]) == 0
     said = read_cloud(tmp_path / "out" / "hall.las.scene.ply", precise=True)
     assert np.array_equal(said.labels, wanted.labels)

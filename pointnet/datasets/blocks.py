@@ -11,7 +11,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointnet.points.frame import BLOCK, bounds
+from pointnet.points.formats.contents import BLOCK, blocks_of_rows
+from pointnet.points.frame import bounds
 
 from .clouds import draw_labelled
 
@@ -38,8 +39,8 @@ class Cells(NamedTuple):
     @classmethod
     def of(cls, points: Any, side: float = SIDE) -> Cells:
         """Of points (N, 3), an array or `Rows` of float32 from 0 upwards. They are looked at block by block."""
-        blocks, stride = range(0, len(points), BLOCK), side / 2
-        widest = np.max([points[start : start + BLOCK][:, :2].max(0) for start in blocks], axis=0)
+        starts_of_blocks, stride = range(0, len(points), BLOCK), side / 2
+        widest = np.max([block[:, :2].max(0) for block in blocks_of_rows(points)], axis=0)
         across, along = np.maximum(np.ceil((widest - side) / stride).astype(int) + 1, 1).tolist()
 
         def cells_of(start: int) -> NDArray[np.int64]:
@@ -47,13 +48,13 @@ class Cells(NamedTuple):
             return np.minimum(at, (across, along)) @ (along + 1, 1)
 
         counts = np.zeros((across + 1) * (along + 1), np.int64)
-        for start in blocks:
+        for start in starts_of_blocks:
             cells, held = np.unique(cells_of(start), return_counts=True)
             counts[cells] += held
         starts = np.append(0, counts.cumsum())
         order: NDArray[np.integer] = np.empty(len(points), np.int32 if len(points) < 2**31 else np.int64)
         free = starts.copy()
-        for start in blocks:
+        for start in starts_of_blocks:
             of_points = cells_of(start)
             by_cell = np.argsort(of_points, kind="stable")
             cells, first, held = np.unique(of_points[by_cell], return_index=True, return_counts=True)
@@ -86,8 +87,7 @@ def check_extent(points: Any, extent: NDArray[np.floating], side: float, hint: s
     if extent.max() > WIDEST * side:
         got, size = f"{extent.max() / side:,.0f} of them", len(points)
         middle = np.median(points[:: size // BLOCK + 1], axis=0)
-        blocks = (points[start : start + BLOCK] for start in range(0, size, BLOCK))
-        far = sum(int((np.abs(block - middle) > WIDEST * side / 2).any(1).sum()) for block in blocks)
+        far = sum(int((np.abs(block - middle) > WIDEST * side / 2).any(1).sum()) for block in blocks_of_rows(points))
         if far <= max(1, MOST_STRAY * size):
             are = "point is" if far == 1 else "points are"
             hint = f"{far:,} {are} far from the other {size - far:,}: leave out what is stray"
@@ -121,8 +121,8 @@ def _lowest(points: Any) -> NDArray[np.float64]:
     """The least z of points (N, 3), an array or `Rows`, ascending: of one more than may be stray."""
     most = min(max(1, int(MOST_STRAY * len(points))), BLOCK) + 1
     low = np.empty(0)
-    for start in range(0, len(points), BLOCK):
-        low = np.append(low, np.asarray(points[start : start + BLOCK][:, 2], np.float64))
+    for block in blocks_of_rows(points):
+        low = np.append(low, np.asarray(block[:, 2], np.float64))
         low = np.partition(low, most - 1)[:most] if len(low) > most else low
     return np.sort(low)
 
@@ -142,18 +142,17 @@ def far_outside(points: Any, side: float, shares: bool) -> str | None:
     least, most = bounds(points)
     if (least[:2] >= (low - gap)[:2]).all() and (most <= high + gap).all():
         return None
-    blocks = [slice(start, start + BLOCK) for start in range(0, size, BLOCK)]
     few, inner = min(max(1, int(MOST_STRAY * size)), BLOCK), dict[tuple[int, int], float]()
     for axis, sign in ((0, -1), (0, 1), (1, -1), (1, 1), (2, 1)):  # not below: `Heights` has those
         outermost = np.empty(0)
-        for block in blocks:
-            outermost = np.append(outermost, sign * np.asarray(points[block][:, axis], np.float64))
+        for block in blocks_of_rows(points):
+            outermost = np.append(outermost, sign * np.asarray(block[:, axis], np.float64))
             outermost = np.sort(outermost)[-few - 1 :]
         if len(apart := np.flatnonzero(np.diff(outermost) > gap[axis])):
             inner[axis, sign] = outermost[apart[0]]
     count = 0
-    for block in blocks:
-        rows = np.asarray(points[block], np.float64)
+    for block in blocks_of_rows(points):
+        rows = np.asarray(block, np.float64)
         is_far = np.zeros(len(rows), bool)
         for (axis, sign), last in inner.items():
             is_far |= sign * rows[:, axis] > last

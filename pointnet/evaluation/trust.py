@@ -18,7 +18,8 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import MOST_STRAY
 from pointnet.datasets.clouds import UNIT_SPHERE, spread
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import BLOCK, with_other_up
+from pointnet.points.formats.contents import blocks_of_rows
+from pointnet.points.frame import with_other_up
 from pointnet.points.read import Rows
 
 from .contract import Contract
@@ -206,8 +207,8 @@ def stray_points(points: NDArray[np.floating]) -> str | None:
 def _from_the_middle(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """How far each of points (N, 3) is from the median point, which a few points do not move."""
     middle = np.median(points[:: len(points) // SEVERAL + 1], axis=0)
-    blocks = (points[start : start + BLOCK] for start in range(0, len(points), BLOCK))
-    return np.concatenate([np.linalg.norm(block.astype(np.float64) - middle, axis=1) for block in blocks])
+    far = [np.linalg.norm(block.astype(np.float64) - middle, axis=1) for block in blocks_of_rows(points)]
+    return np.concatenate(far)
 
 
 def unfit(points: Any, scale: str) -> str | None:

@@ -21,7 +21,8 @@ from pointnet.models import PartLabels, SceneSegmenter
 from pointnet.names import check_name
 from pointnet.points import comments
 from pointnet.points.colours import label_colours
-from pointnet.points.frame import BLOCK, up_of
+from pointnet.points.formats.contents import blocks_of_rows
+from pointnet.points.frame import up_of
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
@@ -87,8 +88,7 @@ class LabelledCloud:
         Raises:
             OSError: the file cannot be written.
         """
-        blocks = [slice(start, start + BLOCK) for start in range(0, len(self.points), BLOCK)]
-        is_single = all((block == block.astype(np.float32)).all() for block in map(self.points.__getitem__, blocks))
+        is_single = all((block == block.astype(np.float32)).all() for block in blocks_of_rows(self.points))
         numbers = np.array(self.numbers or range(len(self.names)), np.int64)
         header = [
             "ply",
@@ -105,15 +105,15 @@ class LabelledCloud:
         coordinate = "<f4" if is_single else "<f8"
         kind = np.dtype([("xyz", coordinate, 3), ("rgb", "u1", 3), ("label", "<i4"), ("probability", "<f4")])
 
-        def rows_of(block: slice) -> bytes:
-            labels = self.labels[block]
+        def rows_of(points: Any, labels: NDArray[np.int64], probability: NDArray[np.float32]) -> bytes:
             rows = np.empty(len(labels), kind)
-            rows["xyz"], rows["rgb"], rows["label"] = self.points[block], label_colours(labels), numbers[labels]
-            rows["probability"] = self.probability[block]
+            rows["xyz"], rows["rgb"], rows["label"] = points, label_colours(labels), numbers[labels]
+            rows["probability"] = probability
             return rows.tobytes()
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, chain(["\n".join(header).encode()], map(rows_of, blocks)))
+        blocks = map(rows_of, *map(blocks_of_rows, (self.points, self.labels, self.probability)))
+        write_atomically(path, chain(["\n".join(header).encode()], blocks))
 
 
 def label_points(

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Refusal
-from .formats.contents import Array, Contents, Extras, Rows
-from .frame import BLOCK, bounds, check_up, lossless_type, middle_and_half_extent, rotated_y_up_to_z_up
+from .formats.contents import Array, Contents, Extras, Rows, blocks_of_rows
+from .frame import bounds, check_up, lossless_type, middle_and_half_extent, rotated_y_up_to_z_up
 from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 Chosen = slice | NDArray[np.integer]
@@ -124,9 +124,8 @@ def drawn_rows(valid: NDArray[np.bool_], count: int | None, generator: np.random
 def _finite_rows(vertices: Array, dtype: type[np.floating]) -> tuple[NDArray[np.bool_], int]:
     """(N,) whether all coordinates of a row are finite in this type, and how many rows are zeros."""
     finite, zeros = np.empty(len(vertices), bool), 0
-    for start in range(0, len(vertices), BLOCK):
-        block = vertices[start : start + BLOCK]
-        finite[start : start + BLOCK] = np.isfinite(block.astype(dtype, copy=False)).all(1)
+    for place, block in zip(blocks_of_rows(finite), blocks_of_rows(vertices), strict=True):
+        place[:] = np.isfinite(block.astype(dtype, copy=False)).all(1)
         if not block[:, 0].all():  # which is quick
             zeros += int((~block.any(1)).sum())
     return finite, zeros
@@ -142,8 +141,8 @@ def _valid_rows(vertices: Array, finite: NDArray[np.bool_], zeros: int) -> tuple
         notes.append(f"{wrong:,} row{'s that are' if wrong > 1 else ' that is'} not finite left out")
     if zeros > 1:
         notes.append(f"{zeros:,} rows of zeros left out")
-        for start in range(0, len(vertices), BLOCK):
-            finite[start : start + BLOCK] &= vertices[start : start + BLOCK].any(1)
+        for place, block in zip(blocks_of_rows(finite), blocks_of_rows(vertices), strict=True):
+            place &= block.any(1)
         if not finite.any():
             raise Refusal("holds no point but rows of zeros")
     return finite, notes + _copies(vertices, finite)
@@ -159,7 +158,7 @@ def _copies(vertices: Array, valid: NDArray[np.bool_]) -> list[str]:
     likeliest = np.partition(drawn, len(drawn) // 2, axis=0)[len(drawn) // 2]  # if more than half are one, this one
     if (drawn == likeliest).all(1).mean() < 0.4:
         return []
-    same = sum(int((vertices[i : i + BLOCK] == likeliest).all(1).sum()) for i in range(0, size, BLOCK))
+    same = sum(int((block == likeliest).all(1).sum()) for block in blocks_of_rows(vertices))
     place = ", ".join(f"{float(coordinate):.7g}" for coordinate in likeliest)
     return [f"{same:,} of {count:,} points are copies of one, ({place})"] if same > count / 2 else []
 
@@ -268,10 +267,8 @@ def _of_normals(contents: Contents, valid: NDArray[np.bool_]) -> Contents:
     if normals is None:
         return contents
     missing = 0
-    for start in range(0, len(normals), BLOCK):
-        block = normals[start : start + BLOCK]
-        there = np.isfinite(block).all(1) & block.any(1)
-        missing += int((valid[start : start + BLOCK] & ~there).sum())
+    for block, wanted in zip(blocks_of_rows(normals), blocks_of_rows(valid), strict=True):
+        missing += int((wanted & ~(np.isfinite(block).all(1) & block.any(1))).sum())
     count = int(valid.sum())
     if missing == count:
         return contents._replace(normals=None).noted("normals are all 0 or not finite, left out")

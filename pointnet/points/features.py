@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from pointnet.names import check_name, printable
 
 from .cloud import PointCloud
+from .formats.contents import blocks_of_rows
 from .formats.names import COLUMNS
-from .frame import BLOCK, in_unit_sphere
+from .frame import in_unit_sphere
 
 # Attributes of `PointCloud` in the order of their channels: how people call them, and the word of --features.
 FEATURES = {"normals": "normals", "colors": "colours", "intensity": "intensity"}
@@ -85,7 +86,7 @@ def check_colors(values: Any) -> None:
 
 def _broken_share(values: Any) -> float:
     """Of the rows of an array or `Rows`, per cent with a number that is not finite in float32."""
-    blocks = (np.asarray(values[start : start + BLOCK], np.float32) for start in range(0, len(values), BLOCK))
+    blocks = (np.asarray(block, np.float32) for block in blocks_of_rows(values))
     return 100 / len(values) * sum(int((~np.isfinite(each.reshape(len(each), -1)).all(1)).sum()) for each in blocks)
 
 

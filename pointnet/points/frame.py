@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import comments
+from .formats.contents import BLOCK, blocks_of_rows
 
 Points = NDArray[Any]
 
 UPS = (None, "z", "y")  # what `up=` may be; None: what the format or the data set says
 Y_UP_SUFFIXES = (".glb", ".gltf")  # their standard says so; all else is taken as z up
-BLOCK = 1 << 16  # points processed together, so that temporary arrays stay small
 LEAST_SHARE = 1e-6  # of a cloud's longest side: differences between its points are right to that
 
 
@@ -101,10 +101,9 @@ def bounds(points: Any, valid: NDArray[np.bool_] | None = None) -> tuple[NDArray
         valid: (N,), which of them count, at least one; None for all.
     """
     corners = []
-    for start in range(0, len(points), BLOCK):
-        block = points[start : start + BLOCK]
-        if valid is not None and not valid[start : start + BLOCK].all():
-            block = block[valid[start : start + BLOCK]]
+    valid = np.broadcast_to(True, len(points)) if valid is None else valid
+    for block, counts in zip(blocks_of_rows(points), blocks_of_rows(valid), strict=True):
+        block = block if counts.all() else block[counts]
         if len(block):
             # A column at a time: numpy takes ten times as long for all three at once.
             corners.append([[column.min() for column in block.T], [column.max() for column in block.T]])

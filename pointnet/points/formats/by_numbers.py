@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import Refusal
-from .column import BLOCK, SMALL, SOME_ROWS, Column, described, finite_columns, highest
-from .contents import EXTRAS, Array, Extras
+from .column import SMALL, SOME_ROWS, Column, described, finite_columns, highest
+from .contents import EXTRAS, Array, Extras, blocks_of_rows
 from .names import COLUMNS, FLAG, MOST_ROWS, SKIPPED
 from .values import FULL
 
@@ -198,8 +198,8 @@ def _are_normals(rows: Array, columns: Sequence[Column]) -> bool:
     if any(c.low < -1.01 or c.high > 1.01 for c in columns):
         return False
     units = total = 0
-    for start in range(0, len(rows), BLOCK):
-        length = np.linalg.norm(rows[start : start + BLOCK].astype(np.float64), axis=1)
+    for block in blocks_of_rows(rows):
+        length = np.linalg.norm(block.astype(np.float64), axis=1)
         length = length[np.isfinite(length)]
         unit = np.abs(length - 1) < 0.01
         if not (unit | (length == 0)).all():

@@ -1,7 +1,7 @@
 """What a parser returns, and how much memory it may take."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 Extras = Collection[str]
 EXTRAS = ("normals", "colors", "labels", "intensity")
 FREE, PER_BYTE = 60_000_000, 3  # bytes that arrays may declare: for any file, and for each of its bytes
-BLOCK = 1 << 16  # rows looked at together, so that temporary arrays stay small
+BLOCK = 1 << 16  # rows looked at together
 NONE = np.empty(0, np.int64)
 
 
@@ -47,9 +47,14 @@ class Rows:
     def astype(self, dtype: DTypeLike) -> Array:
         """All rows as an array."""
         whole = np.empty(self.shape, dtype)
-        for start in range(0, len(self), BLOCK):
-            whole[start : start + BLOCK] = self[start : start + BLOCK]
+        for place, block in zip(blocks_of_rows(whole), blocks_of_rows(self), strict=True):
+            place[:] = block
         return whole
+
+
+def blocks_of_rows(rows: Any) -> Iterator[Array]:
+    """An array or `Rows` (N, ...) in blocks, so that temporary arrays stay small; those of an array are views."""
+    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
 
 
 class Contents(NamedTuple):

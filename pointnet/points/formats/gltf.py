@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PointCloudFileError, Refusal, file_errors
-from ..frame import BLOCK, lossless_type
+from ..frame import lossless_type
 from .accessors import Accessors, tree_of
 from .behind import bytes_behind
 from .beside import Folder
-from .contents import EXTRAS, Array, Budget, Contents, Extras
+from .contents import EXTRAS, Array, Budget, Contents, Extras, blocks_of_rows
 from .names import left_out, of_pieces
 from .polygons import check_indices
 from .scan import quoted
@@ -269,9 +269,8 @@ def _pose(node: dict[str, Any]) -> Array:
 def _moved(vertices: Array, pose: Array) -> NDArray[np.float64]:
     """Vertices (V, 3) transformed by the pose (4, 4), block by block."""
     placed = np.empty(vertices.shape, np.float64)
-    for start in range(0, len(vertices), BLOCK):
-        block = slice(start, start + BLOCK)
-        placed[block] = vertices[block].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
+    for place, block in zip(blocks_of_rows(placed), blocks_of_rows(vertices), strict=True):
+        place[:] = block.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
     return placed
 
 

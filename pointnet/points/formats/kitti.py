@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import Refusal
-from .contents import BLOCK, EXTRAS, Array, Contents, Extras
+from .contents import EXTRAS, Array, Contents, Extras, blocks_of_rows
 
 KITTI, NUSCENES = 4, 5  # numbers of a point
 FARTHEST, STRONGEST = 1e5, 65535  # metres from the scanner, and the largest intensity
@@ -54,9 +54,8 @@ def _are_alike(rows: Array) -> bool:
 
 def _is_scan(rows: Array) -> bool:
     """Whether rows may be a scan's; some may be not finite, where a beam came back from nothing."""
-    blocks = (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
     is_scan = False
-    for block in blocks:
+    for block in blocks_of_rows(rows):
         block = block[np.isfinite(block).all(1)]
         size, intensity, whole = np.abs(block[:, :3]), block[:, 3], block == np.rint(block)
         fits = (size < FARTHEST) & ((size > SMALLEST) | (size == 0))

@@ -22,7 +22,7 @@ from ..errors import Refusal
 from ..guard import Send, guarded
 from ..sampling import unit_or_zero
 from .behind import bytes_behind, check_behind, rows_behind
-from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows
+from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows, blocks_of_rows
 from .names import left_out, places
 from .scan import decoded, quoted
 from .values import are_whole
@@ -119,14 +119,13 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
 
 def _is_one(classes: Array) -> bool:
     """Whether they are the same number at all points, as where nothing was classified."""
-    return all((classes[start : start + BLOCK] == classes[:1]).all() for start in range(0, len(classes), BLOCK))
+    return all((block == classes[:1]).all() for block in blocks_of_rows(classes))
 
 
 def _are_labels(column: Array) -> bool:
     """Whether they are whole numbers where there is one, and not the same at all points."""
-    numbered = Rows(column, _numbered)
-    blocks = (numbered[start : start + BLOCK] for start in range(0, len(column), BLOCK))
-    return not _is_one(cast(Array, numbered)) and all(are_whole(block) for block in blocks)
+    numbered = cast(Array, Rows(column, _numbered))
+    return not _is_one(numbered) and all(map(are_whole, blocks_of_rows(numbered)))
 
 
 def _numbered(column: Array) -> Array:
@@ -291,7 +290,7 @@ def send_unpacked(path: Path, send: Send, start: int, laszip: str, record: int, 
 
 def _colors(rgb: Array) -> tuple[Array | None, tuple[str, ...]]:
     """(N, 3) in [0, 1], and what is to be said: fields of 16 bits often hold 8, or nothing."""
-    most = max((int(rgb[start : start + BLOCK].max()) for start in range(0, len(rgb), BLOCK)), default=0)
+    most = max((int(block.max()) for block in blocks_of_rows(rgb)), default=0)
     if not most:
         return None, ("colours are all 0, left out",) if len(rgb) else ()
     whole = np.float32(255 if most <= 255 else 65535)

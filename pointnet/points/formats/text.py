@@ -18,12 +18,11 @@ from ..errors import Refusal
 from .by_numbers import ENOUGH
 from .cells import COMMENT, IN_QUOTES, WITH_COMMA, number_of, plain, split, what_commas_mean
 from .columns import from_named, from_table
-from .contents import EXTRAS, Array, Contents, Extras
+from .contents import EXTRAS, Array, Contents, Extras, blocks_of_rows
 from .names import SKIPPED, check_shape, left_out, places
 from .opening import COUNT, LONGEST_LINE, Opening, check_length, opening_of
 from .scan import MARK, cells_per_line, quoted, unix_lines
 
-BLOCK = 1 << 14  # rows looked at together
 BYTES = 1 << 16  # of lines that are read together
 
 
@@ -207,7 +206,6 @@ def _without_counts(rows: Array, opening: Opening) -> tuple[Array, tuple[str, ..
     if not opening.counts or len(rows) < 2:
         return rows, ()
     line = f"its first line, {' '.join(map(str, range(opening.width)))},"
-    blocks = (rows[start : start + BLOCK, :3] for start in range(1, len(rows), BLOCK))
-    if all((block == np.rint(block)).all() for block in blocks):
+    if all((block == np.rint(block)).all() for block in blocks_of_rows(rows[1:, :3])):
         return rows, (f"{line} taken as a point, since all coordinates are whole numbers",)
     return rows[1:], (f"{line} taken as a header that counts the columns",)
