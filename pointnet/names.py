@@ -38,6 +38,12 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """The first of several names in a line, and how many more there are: "a, b and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
+
+
 def say(text: str, file: TextIO | None = None) -> None:
     """Prints text, in which anything may be quoted; only its line breaks reach the terminal as they are.
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointnet.names import printable
+from pointnet.names import first_of, printable
 from pointnet.points.features import SOME_POINTS, Range, channel_names, lines_on_intensity
 from pointnet.points.read import PointCloud, PointCloudFileError
 
@@ -29,7 +29,6 @@ FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
 NO_LABEL = re.compile(
     r"un-?(?:labell?ed|annotated|classified|assigned|known|defined)|ignored?|void|none|nothing|invalid", re.I
 )
-SHOWN = 5  # labels in a line
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
 
@@ -198,8 +197,7 @@ def _uneven(placed: Labelled, files: Sequence[Path], before: Sequence[str], test
     if len(set().union(*have.values())) > 2:
         one = {name: min(files).relative_to(root).as_posix() for name, files in have.items() if len(files) == 1}
         lines.append(("labels that are drawn from one file alone", [f"{name} in {file}" for name, file in one.items()]))
-    more = {what: f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "" for what, names in lines}
-    return [f"{what}: {', '.join(map(printable, names[:SHOWN]))}{more[what]}" for what, names in lines if names]
+    return [f"{what}: {first_of(names)}" for what, names in lines if names]
 
 
 def _as_if_none(labels: Labels) -> list[str]:

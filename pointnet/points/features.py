@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointnet.names import check_name, printable
+from pointnet.names import check_name, first_of
 
 from .cloud import PointCloud
 from .formats.contents import blocks_of_rows
@@ -19,7 +19,6 @@ WORDS = {"normals": "normals", "colors": "rgb", "intensity": "intensity"}
 FARTHEST = 10.0  # a scaled intensity is cut at this, to either side
 ENDS = (0.01, 0.99)  # of all intensities, these shares are below what becomes 0, and below what becomes 1
 APART = 8.0  # where intensity goes so many times farther, it is in another unit: 8 bits beside 11, or beside 0 to 1
-SHOWN = 5  # files in a line
 SOME_POINTS = 256  # of a cloud, whose points are in random order, that are looked at
 Range = tuple[float, float]
 
@@ -138,8 +137,7 @@ def unlike_intensity(values: NDArray[np.float32], files: Sequence[str], ends: Ra
         return []
     found, taught = (f"{low:g} to {high:g}" for low, high in ((some[rows].min(), some[rows].max()), ends))
     names = list(dict.fromkeys(files[row] for row in rows))
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return [f"intensity is {found}, and was {taught} in training: {', '.join(map(printable, names[:SHOWN]))}{more}"]
+    return [f"intensity is {found}, and was {taught} in training: {first_of(names)}"]
 
 
 def lines_on_intensity(values: NDArray[np.float32], files: Sequence[str], taught: Range | None) -> list[str]:
@@ -170,8 +168,7 @@ def intensity_scales(values: NDArray[np.float32], files: Sequence[str]) -> list[
     words: list[str] = []
     for scale in [*(scale for scale in scales if scale is not most), most]:
         its = [file for file in rows if file in scale]
-        named = ", ".join(map(printable, its[:SHOWN])) + (f" and {len(its) - SHOWN} more" if len(its) > SHOWN else "")
         farthest = max(float(np.abs(values[rows[file]]).max()) for file in its)
         verb = "" if words else "goes "
-        words.append(f"of {'others' if scale is most else named} {verb}to {farthest:,.6g}")
+        words.append(f"of {'others' if scale is most else first_of(its)} {verb}to {farthest:,.6g}")
     return [f"intensity {', '.join(words)}; bring all files to one scale"]

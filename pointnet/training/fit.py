@@ -299,6 +299,7 @@ def check_skipped(run: Run, log: Log) -> None:
     if "skipped_steps" not in metrics:
         return
     broken = metrics["broken_samples"]
+    # Of five alone: the name of a packed cloud is read from its shard.
     shown = [f"{train.name_of(i)} ({train.classes[int(train.labels[i])]})" for i in broken[:5]]
     cause = f"not finite: samples {', '.join(shown)}" if broken else "the loss was not finite; try a lower --lr"
     more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""

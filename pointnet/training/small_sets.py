@@ -1,7 +1,7 @@
 """Lines on sets that are too small or too uneven to learn from, or to judge by, each with what to do."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,12 +9,11 @@ import torch
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.evaluation.trust import LEAST_CLOUDS
-from pointnet.names import printable
+from pointnet.names import first_of
 
 from .settings import TrainConfig
 
 FEW = 8  # clouds of a class to learn from: what ten files leave where a fifth of them is for testing
-SHOWN = 5  # classes in a line
 LEARNED = 0.95  # accuracy in training,
 GAP = 0.1  # and how much less it is in validation, at least, where that is as guessing would be
 
@@ -32,15 +31,16 @@ def lines_on_data(
         of_class = dict(zip(train.classes, counts, strict=True))
         if few := [f"{name} {n}" for name, n in of_class.items() if 1 < n < FEW]:
             then = "--rotate and --jitter" if config.init else "--init, or --rotate and --jitter"
-            lines.append(f"fewer than {FEW} clouds to learn from: {shown(few)}. More files help most, then {then}")
+            lines.append(f"fewer than {FEW} clouds to learn from: {first_of(few)}. More files help most, then {then}")
         if one := [name for name, n in of_class.items() if n == 1]:
-            lines.append(f"a single cloud to learn from: {shown(one)}. None is left to validate on; add files")
+            lines.append(f"a single cloud to learn from: {first_of(one)}. None is left to validate on; add files")
         if empty := [name for name, n in of_class.items() if n == 0]:
-            lines.append(f"no cloud to learn from: {shown(empty)}. It will never be predicted; add files or remove it")
+            then = "It will never be predicted; add files or remove it"
+            lines.append(f"no cloud to learn from: {first_of(empty)}. {then}")
         if test is not None:
             tested = set(test.labels.tolist())
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
-                lines.append(f"no cloud to test on: {shown(missing)}. The test score says nothing of it; add files")
+                lines.append(f"no cloud to test on: {first_of(missing)}. The test score says nothing of it; add files")
     if config.val_fraction and not len(val):
         lines.append("no cloud to validate on: the last epoch is kept. Add files")
     if 0 < len(val) < LEAST_CLOUDS:
@@ -48,11 +48,6 @@ def lines_on_data(
         cannot = f"{clouds} to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
         lines.append(f"{cannot}. See --seeds 0 1 2 for chance, --val_fraction 0.3, or 0 to keep the last epoch")
     return lines
-
-
-def shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(printable, names[:SHOWN])) + more
 
 
 def lines_on_result(
