@@ -100,7 +100,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     @property
     def points(self) -> Tensor:
         """(S, C, K)."""
-        return self._taken(slice(None) if self._rows is None else self._rows)
+        return self._taken(self._places(slice(None)))
 
     @property
     def channels(self) -> int:
@@ -113,10 +113,8 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         self.classes = tuple(classes)
 
     def scale_intensity(self, ends: Range | None, values: NDArray[np.float32]) -> None:
-        """Makes 0 and 1 of these two intensities; None: by the stored ones of the training split, (S, K).
-
-        Notes it where they are the same everywhere.
-        """
+        """Makes 0 and 1 of these two intensities; None: by the stored ones of the training split, (S, K). Notes it
+        where they are the same everywhere."""
         self.intensity = ends or intensity_range(values)
         if (values == values[0, 0]).all():
             self.notes.append(f"intensity is {values[0, 0]:g} at every point of the training split: it tells nothing")
@@ -125,12 +123,11 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        row = index if self._rows is None else int(self._rows[index])
-        return self._taken(row)[:, : self.num_points], int(self.labels[index])
+        return self._taken(int(self._places(index)))[:, : self.num_points], int(self.labels[index])
 
     def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """The clouds at `indices` (B,), with all their points, and their labels: (B, C, K), (B,)."""
-        return self._taken(indices if self._rows is None else self._rows[indices]), self.labels[indices]
+        return self._taken(self._places(indices)), self.labels[indices]
 
     def order(self, generator: torch.Generator) -> Tensor:
         """The clouds in the random order of one pass (S,): it depends on the clouds and on the generator alone."""
@@ -146,6 +143,10 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         for rows in torch.arange(len(self)).split(1024):
             digest.update(self.batch(rows)[0][:, :, 0].contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def _places(self, indices: Any) -> Any:
+        """Where clouds of this subset, by a tensor, a slice or one index, are among the stored ones."""
+        return indices if self._rows is None else self._rows[indices]
 
     def _taken(self, stored: Tensor | slice | int) -> Tensor:
         """Clouds by their place among the stored ones, a copy of them where their intensity is scaled."""
@@ -164,7 +165,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     def keep(self, indices: Tensor) -> None:
         """Drops all clouds but those at `indices`; a subclass does the same with whatever else it has of each cloud."""
-        self._rows = indices if self._rows is None else self._rows[indices]
+        self._rows = self._places(indices)
         self.labels = self.labels[indices]
         self.files = [self.files[i] for i in indices.tolist()] if self.files else []
         self.validation = None if self.validation is None else self.validation[indices]
@@ -173,7 +174,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         """How to find the cloud: its file, or else its number in the whole data set, of which this may be a subset."""
         if self.files:
             return str(self.files[index])
-        return f"no. {index if self._rows is None else int(self._rows[index])}"
+        return f"no. {int(self._places(index))}"
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the clouds that `split_validation` gives to validation."""
@@ -218,8 +219,7 @@ class LabelledPoints(LabelledClouds):
         super().__init__(points, labels, classes, num_points)
         self.part_names = as_names("part_names", part_names)
         wanted = len(self.classes), len(self.part_names)
-        given = torch.ones(wanted) if parts_of is None else as_tensor("parts_of", parts_of)
-        self.parts_of = given.bool()
+        self.parts_of = (torch.ones(wanted) if parts_of is None else as_tensor("parts_of", parts_of)).bool()
         if self.parts_of.shape != wanted:
             raise ValueError(f"parts_of must be (classes, parts), {wanted}, got {tuple(self.parts_of.shape)}")
         if type(self) is LabelledPoints:  # a data set that is read from files has checked its own
@@ -255,7 +255,7 @@ class LabelledPoints(LabelledClouds):
         digest = hashlib.sha256(super().fingerprint().encode())
         digest.update("\n".join([*self.part_names, *map(str, self.label_numbers)]).encode())
         for rows in torch.arange(len(self)).split(256):
-            labels = self._stored[rows if self._rows is None else self._rows[rows], -1]  # no other channel is read
+            labels = self._stored[self._places(rows), -1]  # no other channel is read
             digest.update(labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 

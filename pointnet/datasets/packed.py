@@ -43,9 +43,6 @@ class _Packed(LabelledClouds):
             setattr(self, name, tuple(held[name]) if isinstance(held[name], list) else held[name])
         self._digest = hashlib.sha256(json.dumps(held).encode()).hexdigest()
 
-    def _places(self, indices: Tensor) -> Tensor:
-        return indices if self._rows is None else self._rows[indices]
-
     def _taken(self, stored: Tensor | slice | int) -> Tensor:
         return self._stored[stored]  # its intensity was scaled when it was packed
 
@@ -68,12 +65,11 @@ class _Packed(LabelledClouds):
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, by the hash of each name (of the room, for scenes): no seed and no other cloud moves one."""
         below = np.array(fraction * 2.0**64).astype(np.uint64)
-        keys = self._keys if self._rows is None else self._keys[self._rows.numpy()]
-        return torch.from_numpy(keys < below)
+        return torch.from_numpy(self._keys[self._places(torch.arange(len(self))).numpy()] < below)
 
     def name_of(self, index: int) -> str:
         """The name it was packed with."""
-        return str(self._stored.name(int(self._places(torch.tensor([index])))))
+        return str(self._stored.name(int(self._places(index))))
 
 
 class PackedClouds(_Packed):
