@@ -233,7 +233,7 @@ def _finite_mesh(mesh: Contents) -> Contents:
     if not kept.all():
         wrong = int((~kept).sum())
         note = f"{wrong:,} face{'s' * (wrong > 1)} with coordinates that are not finite left out"
-        mesh = mesh._replace(notes=(*mesh.notes, note))
+        mesh = mesh.noted(note)
     return mesh._replace(
         vertices=np.where(finite[:, None], mesh.vertices, 0),
         **{name: values[kept] for name, values in of_faces.items() if values is not None},
@@ -258,7 +258,7 @@ def vertices_of(mesh: Contents) -> Contents:
     """The vertices of a mesh as a cloud; a cloud as it is."""
     of_faces = {"colours": mesh.face_colors, "labels": mesh.face_labels}
     notes = tuple(f"{name} of faces left out" for name, values in of_faces.items() if values is not None)
-    return mesh._replace(faces=None, face_colors=None, face_labels=None, notes=(*mesh.notes, *notes))
+    return mesh._replace(faces=None, face_colors=None, face_labels=None).noted(*notes)
 
 
 def _of_normals(contents: Contents, valid: NDArray[np.bool_]) -> Contents:

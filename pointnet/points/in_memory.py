@@ -84,7 +84,7 @@ def _named(columns: Mapping[str, NDArray[Any]]) -> Contents:
         raise Refusal("each column must be one number for each point")
     numbers = {name: column for name, column in columns.items() if column.dtype.kind in "fiub"}
     contents = from_named(numbers, EXTRAS, list(numbers))
-    others = left_out(list(columns), [i for i, name in enumerate(columns) if name in numbers])
+    others = left_out([name for name in columns if name not in numbers])
     return contents.noted(*(f"{note}, not numbers" for note in others))
 
 

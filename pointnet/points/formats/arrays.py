@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import Refusal
 from .behind import bytes_behind, check_behind, rows_behind
 from .columns import from_named, from_parts, from_table
-from .contents import EXTRAS, Array, Budget, Contents, Extras, size_in_memory
+from .contents import EXTRAS, Array, Budget, Contents, Extras, size_in_memory, wants_all
 from .names import MOST_ROWS, array_names, check_count, known_columns, left_out
 from .scan import quoted
 
@@ -92,11 +92,11 @@ def from_arrays(
         part, some, known = _part(likely, read, what, len(contents.vertices))
         notes, used = (*notes, *some), used + known
         parts |= {} if part is None else {what: part}
-    if set(extras) >= set(EXTRAS):
+    if wants_all(extras):
         notes += left_out(there, [there.index(name) for name in used])
     elif "labels" in parts and (others := [name for name in names["labels"] if name not in used]):
         taken = [name for name in names["labels"] if name in used][-1]  # those before it are none
-        notes += tuple(f"labels are those of {taken}; {note}" for note in left_out(others, ()))
+        notes += tuple(f"labels are those of {taken}; {note}" for note in left_out(others))
     own = from_parts({"points": contents.vertices, **parts}, notes)
     return contents._replace(notes=own.notes, **{what: getattr(own, what) for what in parts})
 
@@ -136,9 +136,8 @@ def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str],
     single = {field: column.reshape(-1) for field, column in fields.items() if column.ndim == array.ndim}
     numbers = {field: column for field, column in single.items() if column.dtype.kind in "fiub"}
     contents = from_named(numbers, extras, numbers)
-    are_all = set(extras) >= set(EXTRAS)
-    others = left_out(list(fields), [i for i, field in enumerate(fields) if field in numbers or not are_all])
-    return contents._replace(notes=(*contents.notes, *(f"{note}, not numbers" for note in others)))
+    others = [field for field in fields if field not in numbers] if wants_all(extras) else []
+    return contents.noted(*(f"{note}, not numbers" for note in left_out(others)))
 
 
 def _check_unnamed(columns: Sequence[str], names: Iterable[str]) -> None:

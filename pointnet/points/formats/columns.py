@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import Refusal
 from .by_numbers import ENOUGH, recognised
 from .column import FEW, has_few
-from .contents import EXTRAS, Array, Contents, Extras
+from .contents import EXTRAS, Array, Contents, Extras, wants_all
 from .names import COLUMNS, check_units, left_out, places
 from .values import as_labels, as_unit_colors, unpacked_colors
 
@@ -34,10 +34,10 @@ def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Ite
         found["labels"] = (label,)
         if label in several:
             notes = (f"{names[label]} taken as label, since {names[likeliest]} has more than {FEW} different numbers",)
-        if not set(extras) >= set(EXTRAS):  # else it is among all that is left out
+        if not wants_all(extras):  # else it is among all that is left out
             taken, others = columns[names[label]], [names[i] for i in (likeliest, *several)]
             unlike = [name for name in others if has_few(columns[name]) and (columns[name] != taken).any()]
-            notes += tuple(f"labels are those of {names[label]}; {note}" for note in left_out(unlike, ()))
+            notes += tuple(f"labels are those of {names[label]}; {note}" for note in left_out(unlike))
     parts = {what: _side_by_side([columns[names[i]] for i in group]) for what, group in found.items()}
     if "packed" in parts:
         colors, lost = unpacked_colors(parts.pop("packed")[:, 0])
@@ -49,7 +49,7 @@ def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Ite
         and np.abs(parts["normals"]).max(initial=0) > 1.01
     ):
         del found["normals"], parts["normals"]  # they number voxels
-    if set(extras) >= set(EXTRAS):
+    if wants_all(extras):
         notes += left_out(every, [every.index(names[i]) for group in found.values() for i in group])
     return from_parts(parts, notes)
 
@@ -79,7 +79,7 @@ def from_table(
         Refusal: fewer than 3 columns, or colours are wanted and it is not clear which they are.
     """
     notes: tuple[str, ...] = ()
-    are_all = set(extras) >= set(EXTRAS)
+    are_all = wants_all(extras)
     extras = [what for what in extras if what not in beside]
     if not names:
         rows = rows if extras else rows[:, :ENOUGH]

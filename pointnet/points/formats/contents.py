@@ -52,6 +52,11 @@ class Rows:
         return whole
 
 
+def wants_all(extras: Extras) -> bool:
+    """Whether nothing is skipped, so that a note must say what else a file has."""
+    return set(extras) >= set(EXTRAS)
+
+
 def blocks_of_rows(rows: Any) -> Iterator[Array]:
     """An array or `Rows` (N, ...) in blocks, so that temporary arrays stay small; those of an array are views."""
     return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))

@@ -21,7 +21,7 @@ from ..frame import lossless_type
 from .accessors import Accessors, tree_of
 from .behind import bytes_behind
 from .beside import Folder
-from .contents import EXTRAS, Array, Budget, Contents, Extras, blocks_of_rows
+from .contents import EXTRAS, Array, Budget, Contents, Extras, blocks_of_rows, wants_all
 from .names import left_out, of_pieces
 from .polygons import check_indices
 from .scan import quoted
@@ -167,13 +167,13 @@ class _Scene:
 
     def _unread(self, primitives: Iterable[dict[str, Any]], extras: Extras) -> tuple[str, ...]:
         """A note of the attributes of vertices that are not read, if all extras are wanted."""
-        if not set(extras) >= set(EXTRAS):
+        if not wants_all(extras):
             return ()
         unread = dict[str, None]()
         for primitive in primitives:
             used, attributes = [*self._accessors(primitive, extras).values()], primitive["attributes"]
             unread |= {name: None for name, index in attributes.items() if index not in used and not SHOWN.match(name)}
-        return left_out([*unread], ())
+        return left_out([*unread])
 
     def _roots(self) -> list[int]:
         if self.tree.get("scenes"):

@@ -16,7 +16,7 @@ from ..errors import Refusal, check_file, file_errors
 from ..guard import Send, guarded
 from .arrays import from_arrays
 from .behind import bytes_behind
-from .contents import EXTRAS, Budget, Contents, Extras, most_bytes, size_in_memory
+from .contents import EXTRAS, Budget, Contents, Extras, most_bytes, size_in_memory, wants_all
 from .names import array_names, check_units, known_columns, left_out
 from .scan import quoted
 
@@ -106,10 +106,10 @@ def send_contents(path: Path, send: Send, extras: Extras) -> Sent:
 
         contents = from_arrays(list(arrays or group), read, extras)
         check_units(units.values())
-    if set(extras) >= set(EXTRAS):
-        attributes = (f"{note}, an attribute" for note in left_out(moving, ()))
-        words_out = (f"{note}, not numbers" for note in left_out(words, ()))
-        contents = contents.noted(*left_out(beside, ()), *attributes, *words_out)
+    if wants_all(extras):
+        attributes = (f"{note}, an attribute" for note in left_out(moving))
+        words_out = (f"{note}, not numbers" for note in left_out(words))
+        contents = contents.noted(*left_out(beside), *attributes, *words_out)
     fields = contents._asdict().items()
     return list(contents.notes), [_sent(name, part, send) for name, part in fields if isinstance(part, np.ndarray)]
 

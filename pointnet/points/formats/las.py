@@ -22,8 +22,8 @@ from ..errors import Refusal
 from ..guard import Send, guarded
 from ..sampling import unit_or_zero
 from .behind import bytes_behind, check_behind, rows_behind
-from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows, blocks_of_rows
-from .names import left_out, places
+from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows, blocks_of_rows, wants_all
+from .names import extra_places, left_out
 from .scan import decoded, quoted
 from .values import are_whole
 
@@ -103,10 +103,10 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
         if header.kind < NEW_FORMAT:
             held[15] &= 255 - bits  # the class
         has_normals = any(held[each.start : each.stop].any() for each in header.normals)
-        if set(extras) >= set(EXTRAS):
+        if wants_all(extras):
             others = [Dimension(name, start, stop, "") for name, start, stop, kinds in OTHERS if header.kind in kinds]
             others += [each for each in header.extra if each not in (*header.normals, label)]
-            notes += left_out([each.name for each in others if held[each.start : each.stop].any()], ())
+            notes += left_out([each.name for each in others if held[each.start : each.stop].any()])
     return Contents(
         cast(Array, Rows(records["xyz"], lambda xyz: xyz * scale + offset)),
         normals=cast(Array, Rows(records["normals"], unit_or_zero)) if has_normals else None,
@@ -217,16 +217,14 @@ def _extra(described: bytes, at: int, record: int) -> list[Dimension]:
 
 def _normals(extra: list[Dimension]) -> list[Dimension]:
     """Three dimensions that are named as normals and stand side by side as plain numbers of one type, or none."""
-    names = ["x", "y", "z", *(each.name for each in extra)]  # as `places` wants them
-    three = [extra[place - 3] for place in places(names, ("normals",)).get("normals", ())]
+    three = [extra[i] for i in extra_places([each.name for each in extra], ("normals",)).get("normals", ())]
     are_one = all(a.stop == b.start and a.kind == b.kind != "" for a, b in pairwise(three))
     return three if are_one else []
 
 
 def _label(extra: list[Dimension]) -> Dimension | None:
     """The first plain number that is named as a label, as CloudCompare writes a scalar field `label`."""
-    names = ["x", "y", "z", *(each.name for each in extra)]  # as `places` wants them
-    named = [extra[place - 3] for place in places(names, ("labels",)).get("labels", ())]
+    named = [extra[i] for i in extra_places([each.name for each in extra], ("labels",)).get("labels", ())]
     return next((each for each in named if each.kind), None)
 
 

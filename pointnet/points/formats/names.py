@@ -98,14 +98,20 @@ def places(names: Sequence[str], extras: Extras = EXTRAS) -> Places:
     Of two columns of one name the first counts. Of labels all names, the likeliest first. "packed" is the place of a
     column that holds a whole colour.
     """
+    points = _three([_spelled(name) for name in names], "points")
+    return {"points": points, **extra_places(names, extras)} if points else {}
+
+
+def extra_places(names: Sequence[str], extras: Extras) -> Places:
+    """The same of the extras alone, whether x, y and z are among the names or not."""
     spelled = [_spelled(name) for name in names]
     found: Places = {}
-    for what in ("points", *extras):
+    for what in extras:
         if group := _three(spelled, what) if what in THREE_PATTERNS else _single(spelled, SINGLE_PATTERNS[what]):
             found[what] = group if what != "intensity" else group[:1]
     if "colors" in extras and "colors" not in found and (packed := _single(spelled, ("rgba?",))):
         found["packed"] = packed[:1]
-    return found if "points" in found else {}
+    return found
 
 
 def known_columns(names: Iterable[str], extras: Extras = EXTRAS) -> set[str]:
@@ -134,8 +140,8 @@ def first_of_each(columns: Iterable[tuple[str, T]]) -> dict[str, T]:
     return first
 
 
-def left_out(names: Sequence[str], used: Iterable[int]) -> tuple[str, ...]:
-    """A note that lists the names at all other places; none if there is nothing to mention."""
+def left_out(names: Sequence[str], used: Iterable[int] = ()) -> tuple[str, ...]:
+    """A note that lists the names, but for those at places that are used; none if there is nothing to mention."""
     used = set(used)
     others = [name for i, name in enumerate(names) if i not in used and not _is_never_missed(name)]
     return (f"left out: {_listed(others)}",) if others else ()

@@ -12,9 +12,9 @@ import numpy as np
 from ..errors import Refusal
 from .behind import bytes_behind, check_behind, lines_behind, rows_behind
 from .columns import from_named
-from .contents import EXTRAS, Array, Budget, Contents, Extras
+from .contents import EXTRAS, Array, Budget, Contents, Extras, wants_all
 from .ears import runs
-from .names import first_of_each, known_columns, left_out, places
+from .names import extra_places, first_of_each, known_columns, left_out
 from .polygons import ROW, Polygons, polygons_of_text, whole_corners, with_faces
 from .scan import blocks_of_lines, columns_of_lines, decoded, end_of_lines, numbers, quoted, unix_lines, words_per_line
 
@@ -70,7 +70,7 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
     if contents is None or not len(contents.vertices):
         raise Refusal("holds no vertices")
     others = [element.name for element in elements if element.rows and element.name not in ("vertex", "face")]
-    contents = contents.noted(*left_out([f"element {name}" for name in others], ()))
+    contents = contents.noted(*left_out([f"element {name}" for name in others]))
     contents = contents.noted(*_behind(data, at, elements, max(needed) + 1, order, contents.vertices))
     if faces.polygons is None:
         return contents
@@ -105,14 +105,13 @@ def _behind(body: bytes, at: int, elements: list[Element], read: int, order: str
 
 def _of_faces(names: list[str], columns: Scalars, extras: Extras) -> tuple[Array | None, Array | None, tuple[str, ...]]:
     """Colours (P, 3) and labels (P,) of faces, named as those of vertices may be, and a note of what is left out."""
-    every = ["x", "y", "z", *names]  # as `places` wants them
-    values, used = dict[str, Array](), [0, 1, 2, *(i for i, name in enumerate(every) if name in CORNERS)]
-    for what, group in places(every, ("colors", "labels")).items():
+    values, used = dict[str, Array](), [i for i, name in enumerate(names) if name in CORNERS]
+    for what, group in extra_places(names, ("colors", "labels")).items():
         group = group[: 1 if what == "labels" else 3]
-        if columns.keys() >= {every[i] for i in group}:
-            values[what] = np.stack([columns[every[i]] for i in group], axis=1)
+        if columns.keys() >= {names[i] for i in group}:
+            values[what] = np.stack([columns[names[i]] for i in group], axis=1)
             used += group
-    notes = left_out(every, used) if set(extras) >= set(EXTRAS) else ()
+    notes = left_out(names, used) if wants_all(extras) else ()
     colors = values["colors"] if "colors" in values and "colors" in extras else None
     labels = values["labels"][:, 0] if "labels" in values and "labels" in extras else None
     return colors, labels, tuple(f"{note} of faces" for note in notes)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..errors import Refusal
 from ..sampling import crossed
-from .contents import EXTRAS, Array, Budget, Contents, Extras
+from .contents import Array, Budget, Contents, Extras, wants_all
 from .ears import cut_ears, runs
 from .scan import blocks_of_lines, numbers, words_per_line
 from .values import as_labels, as_unit_colors
@@ -107,7 +107,7 @@ def with_faces(
         notes = (*notes, "labels of faces left out: they are not whole numbers")
     if polygon is not None:
         colors, labels = (None if values is None else values[polygon] for values in (colors, labels))
-    if set(extras) >= set(EXTRAS):
+    if wants_all(extras):
         is_loose = np.ones(len(contents.vertices), bool)
         is_loose[faces] = False
         notes += (f"vertices that are in no face: {is_loose.sum():,}",) * bool(is_loose.any())

@@ -18,7 +18,7 @@ from ..errors import Refusal
 from .by_numbers import ENOUGH
 from .cells import COMMENT, IN_QUOTES, WITH_COMMA, number_of, plain, split, what_commas_mean
 from .columns import from_named, from_table
-from .contents import EXTRAS, Array, Contents, Extras, blocks_of_rows
+from .contents import EXTRAS, Array, Contents, Extras, blocks_of_rows, wants_all
 from .names import SKIPPED, check_shape, left_out, places
 from .opening import COUNT, LONGEST_LINE, Opening, check_length, opening_of
 from .scan import MARK, cells_per_line, quoted, unix_lines
@@ -50,7 +50,7 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
         words = _of_words(some, opening) - {i for i, name in enumerate(columns) if name != SKIPPED}
         names = opening.names or list(usual if len(usual) == opening.width else [])
         all_columns, asked = set(range(opening.width)), set().union(*places(names, extras).values())
-        if lost := words if set(extras) >= set(EXTRAS) else words & asked:
+        if lost := words if wants_all(extras) else words & asked:
             known = names or [f"column {i + 1}" for i in range(opening.width)]
             notes += [f"{note}, not numbers" for note in left_out(known, all_columns - lost)]
         names = ["" if i in words else name for i, name in enumerate(names)]
