@@ -182,6 +182,11 @@ def files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
 
 
+def user_cache() -> Path:
+    """The folder of what the library keeps for this user. RuntimeError for a user without a home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pointnet-shared-mlp"
+
+
 def name_in(file: Path, root: Path) -> str:
     """A file's path in a folder, with bytes that are no text spelled out, so that it can be written in any JSON."""
     return os.fsencode(file.relative_to(root)).decode(errors="backslashreplace")

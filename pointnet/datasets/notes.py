@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pointnet.files import read_json, write_json
+from pointnet.files import read_json, user_cache, write_json
 from pointnet.names import say
 
 
@@ -16,7 +16,7 @@ def cache_folders(root: Path) -> list[Path]:
     """Where caches are: beside the data set, or in the user's cache, where each note is named after its data set."""
     folders = [root / ".cache"]
     with contextlib.suppress(RuntimeError):  # a user without a home
-        folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pointnet-shared-mlp")
+        folders.append(user_cache())
     return folders
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pointnet.extras import MissingExtraError
-from pointnet.files import AnyPath, check_regular, read_file, write_atomically
+from pointnet.files import AnyPath, check_regular, read_file, user_cache, write_atomically
 
 SCHEMES = ("s3", "gs", "az", "hf")
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before each further attempt: a store that is away for a minute
@@ -90,8 +90,8 @@ class Remote:
     def __init__(self, url: str, workers: int, limit: float, ahead: int):
         self.url, self.limit, self.ahead, self.workers = url.rstrip("/"), limit, ahead, workers
         self.get = _getter(self.url)
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pointnet-shared-mlp" / "shards"
-        self.home, self.folder = home, home / hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self.home = user_cache() / "shards"
+        self.folder = self.home / hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self.rank, self.ranks = (
             int(os.environ.get(f"LOCAL_{name}", n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1))
         )
