@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pointnet.files import checked_json, read_file, write_atomically, write_json
+from pointnet.files import checked_json, name_in, read_file, write_atomically, write_json
 
 from .clouds import AS_GIVEN, LabelledClouds, LabelledPoints
 from .given import MOST_LOST
@@ -55,7 +54,7 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
         OSError: it cannot be written, or the disk is full; what is written stays, and the same call goes on.
         ValueError: the folder holds another set, or `count` is more than there are.
     """
-    kept = data.batch(torch.arange(1))[0].shape[2]
+    _, channels, kept = data.batch(torch.arange(1))[0].shape
     if not 0 <= count <= kept or 0 < count < data.num_points:
         raise ValueError(f"points must be {data.num_points} to {kept}, as many as are stored of a cloud, got {count}")
     count = count or kept
@@ -65,7 +64,6 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     own = torch.zeros(len(data), dtype=torch.bool) if data.validation is None else data.validation
     rows = np.lexsort((order, keys, ~own.numpy()))
     source = f"{data.fingerprint()} {data.channels} {count} {hashlib.sha256(json.dumps(names).encode()).hexdigest()}"
-    channels = data.batch(torch.arange(1))[0].shape[1]
     size = max(1, SHARD_BYTES // (2 * channels * count))
     parts = np.array_split(rows, -(-len(rows) // size))
     out.mkdir(parents=True, exist_ok=True)
@@ -103,8 +101,8 @@ def names_of(data: LabelledClouds, root: Path) -> list[str]:
     names = []
     for file in data.files:
         seen[file] = seen.get(file, 0) + 1
-        name = os.fsencode(file.relative_to(root) if file.is_relative_to(root) else file.name)
-        names.append(name.decode(errors="backslashreplace") + (f"#{seen[file]}" if seen[file] > 1 else ""))
+        name = name_in(file, root if file.is_relative_to(root) else file.parent)
+        names.append(f"{name}#{seen[file]}" if seen[file] > 1 else name)
     return names
 
 
