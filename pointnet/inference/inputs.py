@@ -15,6 +15,7 @@ from pointnet.evaluation.tasks import task_of
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, load_model, shipped
 from pointnet.models.pretrained import Pretrained
+from pointnet.points.frame import up_of
 from pointnet.points.in_memory import cloud_of, rows_of, shown
 from pointnet.points.read import (
     PointCloud,
@@ -115,6 +116,11 @@ def _matches(word: str) -> list[str]:
 def path_of(source: Source) -> Path | None:
     """The file of a source; None for an array."""
     return Path(source) if isinstance(source, str | os.PathLike) else None
+
+
+def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
+    """The up axis of a source: as it is given, or of a file as its format says, or as in training; z of an array."""
+    return (up or "z") if path is None else up_of(path, up or contract.up)
 
 
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:

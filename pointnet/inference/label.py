@@ -22,11 +22,10 @@ from pointnet.names import check_name
 from pointnet.points import comments
 from pointnet.points.colours import label_colours
 from pointnet.points.formats.contents import blocks_of_rows
-from pointnet.points.frame import up_of
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, path_of
+from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, path_of, up_for
 from .scenes import LabelledScene, label_blocks
 
 CHUNK = 8192  # points that are scored together
@@ -198,7 +197,7 @@ def label_each(
 
     def labelled(source: Source) -> LabelledCloud | PointCloudFileError:
         path = path_of(source)
-        axis = (up or "z") if path is None else up_of(path, up or contract.up)
+        axis = up_for(path, up, contract)
 
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
             turned = cloud.in_library_frame(axis)

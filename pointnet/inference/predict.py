@@ -16,11 +16,11 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import unfit
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import Points, says_y_up, up_of, with_other_up
+from pointnet.points.frame import Points, says_y_up, with_other_up
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, path_of
+from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, path_of, up_for
 from .judge import AUTO, Judge, Opinion, clouds_together
 
 
@@ -146,17 +146,17 @@ def predict_each(
     """
     contract = Contract.of(model)
     count = contract.num_points if num_points is None else num_points
-    check_drawing(count, None if up == AUTO else up)
+    axis = None if up == AUTO else up
+    check_drawing(count, axis)
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
     judge = Judge(model, contract, votes)
-    axis = None if up == AUTO else up
     read = reader(contract, axis, count, columns, vertices)
 
     def answers(batch: Sequence[Source]) -> Iterator[tuple[Prediction, Points] | PointCloudFileError]:
         clouds = [read(source) for source in batch]
         paths = [*map(path_of, batch)]
-        ups = [(axis or "z") if path is None else up_of(path, axis or contract.up) for path in paths]
+        ups = [up_for(path, axis, contract) for path in paths]
         there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
         first = dict(zip(there, judge.opinions([cloud.channels for cloud in there.values()]), strict=True))
         # Where neither the caller nor the file says which axis is up, the other is asked too.
