@@ -25,8 +25,6 @@ from .settings import TrainConfig
 ENCODER_ARGUMENTS = ("input_transform", "feature_transform", "widths", "last_activation", "tnet_widths")
 HEAD_ARGUMENTS = ("head_widths", "head_takes")
 PARTS = {"encoder": "encoder", "head": "head", "logits": "last layer"}  # of a network, and how people call them
-
-
 # Settings of a network, some of which one's own may not take.
 OF_NETWORK = ("input_transform", "feature_transform", "widths", "head_widths", "tnet_widths", "dropout")
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -156,16 +154,14 @@ def make_model(
 def check_scores(model: nn.Module, task: Task, data: LabelledClouds, device: torch.device) -> None:
     """Raises ValueError, in one line, unless the network scores each class, for two clouds of the data in eval mode."""
     name = type(model).__name__
-    points, clouds = (each.to(device) for each in data.batch(torch.arange(min(2, len(data)))))
-    x, category, labels, _ = task.examples(points[:, :, : data.num_points], clouds)
-    given = (x,) if category is None else (x, category)
+    given, labels = first_examples(task, data, 2, device)
     shapes = " and ".join(str(tuple(each.shape)) for each in given)
     try:
         with evaluating(model):
             logits = model(*given)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{name} does not take {shapes}: {' '.join(str(error).split())[:200]}") from error
-    wanted = (len(x), len(task.class_names(data)), *labels.shape[1:])
+    wanted = (len(labels), len(task.class_names(data)), *labels.shape[1:])
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if got != wanted:
         raise ValueError(f"{name} must make {wanted} logits of {shapes}, got {got}")
@@ -183,13 +179,12 @@ def check_trains_alone(
     Args:
         has_tnets_to_choose: whether settings can leave out its T-Nets, where it has some.
     """
-    points, clouds = (each.to(device) for each in data.batch(torch.arange(1)))
-    x, category, _, _ = task.examples(points[:, :, : data.num_points], clouds)
+    given, _ = first_examples(task, data, 1, device)
     before, was_training = [buffer.clone() for buffer in model.buffers()], model.training
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws
             set_training(model)
-            model(*((x,) if category is None else (x, category)))
+            model(*given)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # PyTorch's words
             raise
@@ -202,6 +197,15 @@ def check_trains_alone(
         model.train(was_training)
         for buffer, old in zip(model.buffers(), before, strict=True):
             buffer.copy_(old)
+
+
+def first_examples(
+    task: Task, data: LabelledClouds, count: int, device: torch.device
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What a network takes of the first clouds, at most so many, and their labels."""
+    points, clouds = (each.to(device) for each in data.batch(torch.arange(min(count, len(data)))))
+    x, category, labels, _ = task.examples(points[:, :, : data.num_points], clouds)
+    return (x,) if category is None else (x, category), labels
 
 
 def set_training(model: nn.Module) -> None:
