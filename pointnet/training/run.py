@@ -149,10 +149,7 @@ class Run:
         config, model = self.config, self.step.model
         set_training(model)
         self.step.set_norm_momentum(config.norm_momentum_in_epoch(self.epoch))
-        if self.progress is None:
-            passes = math.ceil(self.passes)
-            self.progress = Progress.begin(self.train, config.seed, self.epoch, self.device, passes)
-        progress = self.progress
+        progress = self.progress = self.progress or self._begun()
         how = progress.order.split(len(self.train)), config.batch_size, config.min_steps
         batches = cut_epoch(*how)[progress.position :]
         shares = cut_epoch(*how, self.world.rank, self.world.size)[progress.position :]
@@ -170,6 +167,10 @@ class Run:
         finally:
             for name, seconds in watch.stop().items():
                 progress.seconds[name] = progress.seconds.get(name, 0.0) + seconds
+
+    def _begun(self) -> Progress:
+        """The epoch before its first step."""
+        return Progress.begin(self.train, self.config.seed, self.epoch, self.device, math.ceil(self.passes))
 
     def _train_on(
         self, points: Tensor, labels: Tensor, rows: Tensor, host_rows: Tensor, share: float, progress: Progress
@@ -320,10 +321,9 @@ class Run:
             fields: Any = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in saved}
             self.progress = None
             if fields:
-                passes = math.ceil(self.passes)
-                self.progress = Progress.begin(self.train, self.config.seed, self.epoch, self.device, passes)
-                self.progress.broken[fields.pop("broken")] = True  # indices; in older checkpoints a mask
-                self.progress = dataclasses.replace(self.progress, **fields, position=state["position"])
+                begun = self._begun()
+                begun.broken[fields.pop("broken")] = True  # indices; in older checkpoints a mask
+                self.progress = dataclasses.replace(begun, **fields, position=state["position"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(" ".join(f"{path}: does not fit this run: {error}".split())) from error
 
