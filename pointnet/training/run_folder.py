@@ -100,20 +100,22 @@ def write_files(out: AnyPath, data: LabelledClouds, init: str = "") -> None:
     """Writes which files a run is trained on, by their names in the set, where that is one of one's own files; with
     those of the run that it begins from."""
     named = {f"{init}: {name}": content for name, content in _files_of(init).items()} if init else {}
-    if isinstance(data, MeshFolder | OwnPoints):
-        contents = contents_of(list(dict.fromkeys(data.files)), data.root)
-        named |= {name_in(file, data.root): content for file, content in contents.items()}
-    if named:
+    if named := named | _own_contents(data):
         write_atomically(Path(out) / FILES, (strict_json(named, indent=1) + "\n").encode())
 
 
 def trained_on(out: AnyPath, data: LabelledClouds) -> list[str]:
     """The files of a set whose content the run was trained on, by name; none where its folder does not say."""
     known = set(_files_of(out).values())
-    if not known or not isinstance(data, MeshFolder | OwnPoints):
-        return []
+    return [name for name, content in _own_contents(data).items() if content in known] if known else []
+
+
+def _own_contents(data: LabelledClouds) -> dict[str, str]:
+    """By name the sha256 of each file of a set of one's own; empty for another set."""
+    if not isinstance(data, MeshFolder | OwnPoints):
+        return {}
     contents = contents_of(list(dict.fromkeys(data.files)), data.root)
-    return [name_in(file, data.root) for file, content in contents.items() if content in known]
+    return {name_in(file, data.root): content for file, content in contents.items()}
 
 
 def _files_of(out: AnyPath) -> dict[str, str]:
