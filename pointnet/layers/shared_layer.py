@@ -197,6 +197,13 @@ def as_sequence(context: Context) -> Sequence[Tensor]:
     return () if context is None else (context,) if isinstance(context, Tensor) else context
 
 
+def check_points(x: Tensor, channels: int) -> None:
+    """Raises ValueError unless points are (B, channels, N), and there are some."""
+    if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
+        got = f"{tuple(x.shape)}{shape_hint(tuple(x.shape), channels)}"
+        raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
+
+
 def shape_hint(shape: tuple[int, ...], channels: int) -> str:
     """What may be wrong with points of this shape, to end a message with; empty where nothing is known."""
     if len(shape) == 3 and shape[2] == channels:

@@ -16,7 +16,7 @@ from pointnet.layers.shared_layer import max_of_points
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.masked import Lengths, point_mask
 
-from .pretrained import Pretrained
+from .pretrained import Pretrained, check_sizes
 
 EDGE_WIDTHS, LAST_WIDTHS = (64, 64, 128, 256), (1024, 512, 256)
 
@@ -58,8 +58,7 @@ class DGCNNClassifier(Pretrained, name="dgcnn"):
     ):
         super().__init__()
         self.least_points = neighbours + 1
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        check_sizes(num_classes)
         edges, (feature, *head) = scaled(EDGE_WIDTHS, width), scaled(LAST_WIDTHS, width)
         self.edges = nn.ModuleList(EdgeConv(c, d, neighbours) for c, d in pairwise([in_channels, *edges]))
         self.mlp = SharedMLP([sum(edges), feature], activation=LEAKY_RELU)

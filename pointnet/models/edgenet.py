@@ -11,13 +11,13 @@ Where its ideas come from:
 - one layer and not several before each max: what identity 12 asks for. The norm comes after the max, of S centres.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointnet.layers.shared_layer import BatchNormLast, check_dtype, shape_hint
+from pointnet.layers.shared_layer import BatchNormLast, check_dtype, check_points
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.edges import pooled_edges
 from pointnet.ops.masked import (
@@ -33,7 +33,7 @@ from pointnet.ops.masked import (
 )
 from pointnet.ops.neighbours import check_indices, farthest_point_sampling, gather, knn, of_all_clouds
 
-from .pretrained import Pretrained
+from .pretrained import Pretrained, check_sizes
 
 CENTRES = (512, 128, 32)  # of the levels
 NEIGHBOURS = (16, 24, 16, 24)  # of the centres of each level among the points of the one before, and 128 among 128
@@ -189,10 +189,7 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
 
     def __init__(self, num_classes: int = 40, in_channels: int = 3, dropout: float = 0.4, width: float = 1.0):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        if in_channels < 3:
-            raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
+        check_sizes(num_classes, in_channels)
         (one, two, three), (last, *head) = scaled(WIDTHS, width), scaled(LAST_WIDTHS, width)
         self.level1 = EdgeMax(in_channels - 3, one, RADII[0])
         self.level2 = EdgeMax(one, two, RADII[1])
@@ -225,10 +222,7 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
             ValueError: a wrong shape, or no points.
             TypeError: a dtype other than the weights' (outside autocast).
         """
-        channels: Any = self.arguments["in_channels"]
-        if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
-            got = f"{tuple(x.shape)}{shape_hint(tuple(x.shape), channels)}"
-            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
+        check_points(x, self.arguments["in_channels"])
         check_dtype("points", x, self.level1.edge.weight.dtype)
         x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
         points, features = x[:, :3], x[:, 3:]

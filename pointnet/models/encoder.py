@@ -16,7 +16,7 @@ from pointnet.layers.tnet import TNET_WIDTHS, TNet, orthogonality_loss
 from pointnet.ops.aligned import Transform
 from pointnet.ops.masked import Lengths, fill_padding, point_mask, warn_of_hooks
 
-from .pretrained import Pretrained
+from .pretrained import Pretrained, check_sizes
 
 ENCODER_WIDTHS = ((64, 64), (64, 128, 1024))  # as published: before and after the feature transform
 
@@ -69,8 +69,7 @@ class PointNetEncoder(nn.Module):
         tnet_widths: Sequence[Sequence[int]] = TNET_WIDTHS,
     ):
         super().__init__()
-        if in_channels < 3:
-            raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
+        check_sizes(in_channels=in_channels)
         if len(widths) != 2 or not all(widths):
             raise ValueError(f"widths must be those before and those after the feature transform, got {widths!r}")
         before, after = widths

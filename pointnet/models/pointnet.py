@@ -12,6 +12,7 @@ from pointnet.ops.masked import Lengths, warn_of_hooks
 
 from .chunks import CHUNKED, pool_chunks
 from .encoder import ENCODER_WIDTHS, Output, PointNetEncoder, PointNetModel
+from .pretrained import check_sizes
 
 CLASSIFIER_HEAD_WIDTHS = (512, 256)  # as published: of the hidden layers
 
@@ -46,8 +47,7 @@ class PointNetClassifier(PointNetModel, name="pointnet"):
         dropout: float = 0.3,
         tnet_widths: Sequence[Sequence[int]] = TNET_WIDTHS,
     ):
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        check_sizes(num_classes)
         transforms = input_transform, feature_transform
         encoder = PointNetEncoder(in_channels, *transforms, widths, last_activation, tnet_widths)
         super().__init__(encoder, regularization_weight)

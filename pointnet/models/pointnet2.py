@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from pointnet.layers.set_abstraction import SetAbstraction
-from pointnet.layers.shared_layer import shape_hint
+from pointnet.layers.shared_layer import check_points
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.masked import Lengths
 
-from .pretrained import Pretrained
+from .pretrained import Pretrained, check_sizes
 
 SCALES = ("single", "multi")
 Levels = list[tuple[int, list[tuple[float, int, list[int]]]]]
@@ -81,10 +81,7 @@ class PointNet2Classifier(Pretrained, name="pointnet2"):
         width: float = 1.0,
     ):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        if in_channels < 3:
-            raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
+        check_sizes(num_classes, in_channels)
         if scales not in SCALES:
             raise ValueError(f"scales must be {' or '.join(SCALES)}, got {scales!r}")
         self.abstractions = nn.ModuleList(abstractions_of(LEVELS[scales], ALL_WIDTHS, in_channels - 3, width))
@@ -99,9 +96,7 @@ class PointNet2Classifier(Pretrained, name="pointnet2"):
     def forward(self, x: Tensor, lengths: Lengths = None) -> Tensor:
         """(B, C, N) -> (B, num_classes) logits; only the first lengths[b] points of cloud b exist."""
         channels: Any = self.arguments["in_channels"]
-        if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
-            got = f"{tuple(x.shape)}{shape_hint(tuple(x.shape), channels)}"
-            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
+        check_points(x, channels)
         points, features = x[:, :3], x[:, 3:] if channels > 3 else None
         for layer in self.abstractions:
             points, features = layer(points, features, lengths)

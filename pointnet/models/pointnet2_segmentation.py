@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from pointnet.layers.feature_propagation import FeaturePropagation
-from pointnet.layers.shared_layer import shape_hint
+from pointnet.layers.shared_layer import check_points
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.masked import Lengths
 
 from .pointnet2 import ALL_WIDTHS, SCALES, Levels, PointNet2Classifier, abstractions_of
-from .pretrained import Pretrained
+from .pretrained import Pretrained, check_sizes
 from .segmentation import Category, PartLabels
 
 # By level: centres, and radius, neighbours and widths of each scale; then the widths of the way back, the last level's
@@ -72,8 +72,7 @@ class PointNet2Labeller(Pretrained):
         width: float,
     ):
         super().__init__()
-        if in_channels < 3:
-            raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
+        check_sizes(in_channels=in_channels)
         abstractions = abstractions_of(levels, all_widths, in_channels - 3, width)
         self.abstractions = nn.ModuleList(abstractions)
         *own, channels = [beside, *(layer.out_channels for layer in abstractions)]
@@ -92,9 +91,7 @@ class PointNet2Labeller(Pretrained):
     def centres(self, x: Tensor, lengths: Lengths = None) -> Centres:
         """What the centres of the first level know of their clouds: (B, C, N) -> (B, 3, S), (B, D, S)."""
         channels = self.arguments["in_channels"]
-        if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
-            got = f"{tuple(x.shape)}{shape_hint(tuple(x.shape), channels)}"
-            raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
+        check_points(x, channels)
         points, features = x[:, :3], x[:, 3:] if channels > 3 else None
         levels = []
         for layer in self.abstractions:
@@ -185,8 +182,7 @@ class PointNet2Segmenter(PointNet2Labeller, name="pointnet2_scene"):
     """
 
     def __init__(self, num_classes: int = 13, in_channels: int = 9, dropout: float = 0.5, width: float = 1.0):
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        check_sizes(num_classes)
         sizes = in_channels, in_channels - 3, num_classes
         super().__init__(SCENE_LEVELS, (), SCENE_BACK, *sizes, dropout, width)
 

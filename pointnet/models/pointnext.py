@@ -13,7 +13,7 @@ from pointnet.layers.set_abstraction import SetAbstraction
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.masked import Lengths
 
-from .pretrained import Pretrained
+from .pretrained import Pretrained, check_sizes
 
 # Radius and neighbours of each level; it has half the centres of the one before, and twice the width.
 LEVELS = [(0.15, 32), (0.225, 32), (0.3375, 32), (0.50625, 32)]
@@ -49,10 +49,7 @@ class PointNextClassifier(Pretrained, name="pointnext_s"):
 
     def __init__(self, num_classes: int = 40, in_channels: int = 3, dropout: float = 0.5, width: float = 1.0):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        if in_channels < 3:
-            raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
+        check_sizes(num_classes, in_channels)
         (channels,) = scaled([STEM_WIDTH], width)
         self.stem = SharedMLP([in_channels, channels], norm=None, activation=None)
         layers: list[SetAbstraction] = []

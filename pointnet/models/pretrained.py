@@ -129,6 +129,14 @@ class Pretrained(nn.Module):
         return model
 
 
+def check_sizes(num_classes: int = 1, in_channels: int = 3) -> None:
+    """Raises ValueError unless a network has a class, or more, and x y z among its channels."""
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if in_channels < 3:
+        raise ValueError(f"in_channels must be 3 (xyz) or more, got {in_channels}")
+
+
 @contextmanager
 def no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
     """Within it a network is built no further than these weights could fill it, whatever its arguments are."""

@@ -17,7 +17,7 @@ from pointnet.ops.masked import Lengths, check_range
 
 from .chunks import check_points_are_independent
 from .encoder import ENCODER_WIDTHS, Encoding, Output, PointNetEncoder, PointNetModel
-from .pretrained import Pretrained
+from .pretrained import Pretrained, check_sizes
 
 # As published: of the part encoder before and after its feature transform, and of the heads' hidden layers.
 PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS = ((64, 128, 128), (512, 2048)), (256, 256, 128)
@@ -247,8 +247,7 @@ class PointNetSegmenter(PointNetLabeller, name="pointnet_scene"):
         tnet_widths: Sequence[Sequence[int]] = TNET_WIDTHS,
         last_activation: bool = True,
     ):
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        check_sizes(num_classes)
         transforms = input_transform, feature_transform
         encoder = PointNetEncoder(in_channels, *transforms, widths, last_activation, tnet_widths)
         given = widths[0][-1] + widths[1][-1]
