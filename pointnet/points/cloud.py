@@ -62,31 +62,40 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     Raises:
         Refusal: no finite point or face, nothing but zeros, too few points, or coordinates too large for float32.
     """
-    is_mesh = contents.faces is not None
-    contents = _without_loose(_finite_mesh(contents)) if is_mesh else contents
+    if contents.faces is not None:
+        return _sampled(_drawable(contents, drawing.normalize), drawing, extras)
     whole: Any = contents.vertices
-    valid, zeros = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
-    if not is_mesh:  # rows are drawn first, since all that follows takes memory
-        valid, notes = _valid_rows(whole, valid, 0 if drawing.any_zeros else zeros)
-        contents = _of_normals(contents.noted(*notes), valid)
-    contents = contents.noted(*_coarse(whole, valid))
-    if not is_mesh:
-        if drawing.mapped and isinstance(whole, Rows):
-            return _mapped(contents, np.flatnonzero(~valid))
-        rows = drawn_rows(valid, drawing.num_points, drawing.generator, drawing.repeat)
-        if not isinstance(rows, slice):
-            columns = contents._asdict().items()
-            drawn: dict[str, Any] = {
-                name: column[rows] for name, column in columns if isinstance(column, np.ndarray | Rows)
-            }
-            contents = contents._replace(**drawn)
-    dtype = np.float64 if drawing.precise else np.float32
-    if drawing.normalize and valid.any():
-        middle, half = middle_and_half_extent(np.stack(bounds(whole, valid)))
-        contents = contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
-    elif not (is_mesh or drawing.precise):
-        dtype = lossless_type(whole, valid)
-    return _sampled(contents, drawing, extras) if is_mesh else _as_cloud(contents, dtype)
+    finite, zeros = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
+    valid, notes = _valid_rows(whole, finite, 0 if drawing.any_zeros else zeros)
+    contents = _of_normals(contents.noted(*notes), valid).noted(*_coarse(whole, valid))
+    if drawing.mapped and isinstance(whole, Rows):
+        return _mapped(contents, np.flatnonzero(~valid))
+    rows = drawn_rows(valid, drawing.num_points, drawing.generator, drawing.repeat)  # first, as the rest takes memory
+    if not isinstance(rows, slice):
+        columns = contents._asdict().items()
+        drawn: dict[str, Any] = {
+            name: column[rows] for name, column in columns if isinstance(column, np.ndarray | Rows)
+        }
+        contents = contents._replace(**drawn)
+    if drawing.normalize:
+        contents = _in_box(contents, whole, valid)
+    if drawing.precise:
+        return _as_cloud(contents, np.float64)
+    return _as_cloud(contents, np.float32 if drawing.normalize else lossless_type(whole, valid))
+
+
+def _drawable(mesh: Contents, normalize: bool) -> Contents:
+    """A mesh whose points can be drawn: finite, and in the box [-1, 1] if wanted."""
+    mesh = _without_loose(_finite_mesh(mesh))
+    valid, _ = _finite_rows(mesh.vertices, np.float64 if normalize else np.float32)
+    mesh = mesh.noted(*_coarse(mesh.vertices, valid))
+    return _in_box(mesh, mesh.vertices, valid) if normalize and valid.any() else mesh
+
+
+def _in_box(contents: Contents, whole: Array, valid: NDArray[np.bool_]) -> Contents:
+    """Contents in the box [-1, 1] of the valid ones of all vertices, of which these may be some."""
+    middle, half = middle_and_half_extent(np.stack(bounds(whole, valid)))
+    return contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
 
 
 def _coarse(points: Any, valid: NDArray[np.bool_]) -> tuple[str, ...]:
