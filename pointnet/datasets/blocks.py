@@ -89,8 +89,7 @@ def check_extent(points: Any, extent: NDArray[np.floating], side: float, hint: s
         middle = np.median(points[:: size // BLOCK + 1], axis=0)
         far = sum(int((np.abs(block - middle) > WIDEST * side / 2).any(1).sum()) for block in blocks_of_rows(points))
         if far <= max(1, MOST_STRAY * size):
-            are = "point is" if far == 1 else "points are"
-            hint = f"{far:,} {are} far from the other {size - far:,}: leave out what is stray"
+            hint = f"{_points_are(far)} far from the other {size - far:,}: leave out what is stray"
         raise ValueError(f"must be at most {WIDEST:,} blocks of {side:g} wide, got {got}; {hint}")
 
 
@@ -111,9 +110,8 @@ class Heights(NamedTuple):
         count = 0 if not len(apart) else int(apart[-1]) + 1
         floor, stray = low[count], None
         if count:
-            are = "point is" if count == 1 else "points are"
             reach = f"{floor - low[0]:.3g}" if count == 1 else f"up to {floor - low[0]:.3g}"
-            stray = f"{count:,} {are} {reach} below the other {size - count:,}, and heights count from there"
+            stray = f"{_points_are(count)} {reach} below the other {size - count:,}, and heights count from there"
         return cls(float(some[len(some) // 2] - floor), float(top - floor), stray)
 
 
@@ -161,7 +159,11 @@ def far_outside(points: Any, side: float, shares: bool) -> str | None:
         return None
     where = " or ".join(["above"] * ((2, 1) in inner) + ["beside"] * (len(inner) > ((2, 1) in inner)))
     counted = "; places in the room are shares of its sides, which reach to there" if shares else ""
-    return f"{count:,} {'point is' if count == 1 else 'points are'} far {where} the other {size - count:,}{counted}"
+    return f"{_points_are(count)} far {where} the other {size - count:,}{counted}"
+
+
+def _points_are(count: int) -> str:
+    return f"{count:,} {'point is' if count == 1 else 'points are'}"
 
 
 def block_channels(
