@@ -7,28 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pointnet.files import AnyPath
-from pointnet.points.features import (
-    SOME_POINTS,
-    Range,
-    channel_names,
-    feature_names,
-    lines_on_intensity,
-    unit_sphere_channels,
-)
+from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
 from pointnet.points.read import columns_of_table, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, Notes, cached_clouds
-from .clouds import UNIT_SPHERE, LabelledClouds
-from .own_files import own_files
-from .own_objects import whole_objects
+from .clouds import UNIT_SPHERE
+from .own_files import OwnSet, own_files
 from .releases import errors_name
 
 
-class MeshFolder(LabelledClouds):
+class MeshFolder(OwnSet):
     """Files under `root/<class>/`, of any format `read_points` knows: `data[i]` -> ((C, N) float32, int).
 
     Meshes are sampled once, area-weighted and seeded by the file's name. Of a cloud points are drawn, or repeated where
@@ -89,20 +80,13 @@ class MeshFolder(LabelledClouds):
         bad = files.bad(cached._replace(bad=its_bad), split, strict)
         labels = torch.tensor(files.labels(cached.files))
         super().__init__(torch.from_numpy(cached.points), labels, files.classes, num_points)
-        self.root, self.split_by_chance = files.root, files.split_by_chance
-        self.up, self.files, self.channel_names = up, cached.files, channel_names(chosen)
-        self.bad, self.notes, self.file_notes = bad, files.notes, files.notes_on(cached, split)
-        self.validation = torch.tensor(files.in_validation(cached.files))
+        self.bad = bad
+        self._describe(files, cached, split, up, chosen)
         if "intensity" in chosen:
             rows = [row for row, file in enumerate(cached.files) if file in of_train] or slice(None)
-            self.scale_intensity(intensity, cached.points[:, -1][rows, :SOME_POINTS])
-            self.notes += lines_on_intensity(cached.points[:, -1], files.named(cached.files), intensity)
+            self._scale(intensity, cached.points[:, -1], rows, files)
         if whole:
             self.keep(torch.tensor([row for row, file in enumerate(cached.files) if file in of_split]))
-
-    def held_out(self, seed: int, fraction: float) -> Tensor:
-        """(S,) bool, the clouds that `split_validation` gives to validation, whole objects."""
-        return whole_objects(super().held_out(seed, fraction), self.labels, self.files, self.root)
 
 
 def sample_files(

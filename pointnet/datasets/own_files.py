@@ -1,4 +1,4 @@
-"""The files of a data set of one's own: which belong to which class and to which split."""
+"""The files of a data set of one's own: which belong to which class and to which split, and what such sets share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from pointnet.files import name_in
 from pointnet.names import no_folder, printable
+from pointnet.points.features import SOME_POINTS, Range, channel_names, lines_on_intensity
 from pointnet.points.frame import check_up
 from pointnet.points.read import (
     SUFFIXES,
@@ -25,8 +31,9 @@ from pointnet.points.read import (
 )
 
 from .cache import CachedClouds, contents_of
+from .clouds import LabelledClouds
 from .lines import of_each_kind
-from .own_objects import LABELLED, test_files, twins_in
+from .own_objects import LABELLED, test_files, twins_in, whole_objects
 from .releases import check_num_points, check_one_of
 from .shapes import is_made
 
@@ -158,6 +165,32 @@ class OwnFiles(NamedTuple):
             what = f"files with labels that predict wrote: {len(beside):,}, such as {printable(beside[0])}"
             lines.append(f"{what}; move them out unless they are meant")
         return lines
+
+
+class OwnSet(LabelledClouds):
+    """What data sets of one's own files share."""
+
+    root: Path
+
+    def _describe(
+        self, files: OwnFiles, cached: CachedClouds, split: str, up: str | None, features: Sequence[str]
+    ) -> None:
+        """Sets what `LabelledClouds` has, of all clouds, and `root`."""
+        self.root, self.up, self.files, self.channel_names = files.root, up, cached.files, channel_names(features)
+        self.notes, self.file_notes = files.notes, files.notes_on(cached, split)
+        self.validation = torch.tensor(files.in_validation(cached.files))
+        self.split_by_chance = files.split_by_chance
+
+    def _scale(
+        self, intensity: Range | None, values: NDArray[np.float32], rows: list[int] | slice, files: OwnFiles
+    ) -> None:
+        """`scale_intensity` of all clouds (S, K) by some rows of them, and lines on files in other units."""
+        self.scale_intensity(intensity, values[rows, :SOME_POINTS])
+        self.notes += lines_on_intensity(values, files.named(self.files), intensity)
+
+    def held_out(self, seed: int, fraction: float) -> Tensor:
+        """(S,) bool, the clouds that `split_validation` gives to validation, whole objects."""
+        return whole_objects(super().held_out(seed, fraction), self.labels, self.files, self.root)
 
 
 def own_files(

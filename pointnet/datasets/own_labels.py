@@ -10,17 +10,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pointnet.names import first_of, printable
-from pointnet.points.features import SOME_POINTS, Range, channel_names, lines_on_intensity
+from pointnet.points.features import Range
 from pointnet.points.read import PointCloud, PointCloudFileError
 
 from .cache import Sampler, cached_clouds
 from .clouds import UNLABELLED, LabelledPoints
 from .label_names import Labels
-from .own_files import OwnFiles
-from .own_objects import whole_objects
+from .own_files import OwnFiles, OwnSet
 
 # What notes of lost labels say.
 OF_LABELS = ("not numbers", "labels left out", "labels of faces", "labels in ", "names of ")
@@ -49,7 +47,7 @@ def labels_of(cloud: PointCloud) -> NDArray[np.int64]:
     return np.where(labels < 0, UNLABELLED, labels)
 
 
-class OwnPoints(LabelledPoints):
+class OwnPoints(OwnSet, LabelledPoints):
     """Clouds of one's own files with a label for each point: what sets of parts and of scenes share.
 
     All files of all splits are sampled, so that each split has the same labels, and the clouds of one are kept.
@@ -95,22 +93,16 @@ class OwnPoints(LabelledPoints):
         for row, places in placed.met.items():
             parts_of[labels[row], torch.from_numpy(places)] = True
         super().__init__(torch.from_numpy(cached.points), labels, classes, placed.labels.names, parts_of, num_points)
-        self.root, self.up, self.files, self.channel_names = files.root, up, cached.files, channel_names(features)
+        self.bad = bad
+        self._describe(files, cached, split, up, features)
         of = ["" if by_file else f"{classes[label]}: " for label in labels.tolist()]
-        self.bad, self.notes, self.file_notes = bad, [*files.notes, *placed.notes], files.notes_on(cached, split)
-        self.notes += _uneven(placed, cached.files, of, set(files.of("test")), files.root)
-        self.validation, self.split_by_chance = torch.tensor(files.in_validation(cached.files)), files.split_by_chance
+        self.notes += [*placed.notes, *_uneven(placed, cached.files, of, set(files.of("test")), files.root)]
         self.label_numbers = placed.labels.numbers if placed.labels.has_own_numbers else ()
         of_train, of_split = (set(files.of(each)) for each in ("train", split))
         if "intensity" in features:
             rows = [row for row in placed.met if cached.files[row] in of_train] or [*placed.met]
-            self.scale_intensity(intensity, cached.points[:, -2][rows, :SOME_POINTS])
-            self.notes += lines_on_intensity(cached.points[:, -2], files.named(cached.files), intensity)
+            self._scale(intensity, cached.points[:, -2], rows, files)
         self.keep(torch.tensor([row for row in placed.met if cached.files[row] in of_split]))
-
-    def held_out(self, seed: int, fraction: float) -> Tensor:
-        """(S,) bool, the clouds that `split_validation` gives to validation, whole objects."""
-        return whole_objects(super().held_out(seed, fraction), self.labels, self.files, self.root)
 
 
 class Labelled(NamedTuple):

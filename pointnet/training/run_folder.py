@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from pointnet.datasets import LabelledClouds, MeshFolder
+from pointnet.datasets import LabelledClouds
 from pointnet.datasets.cache import contents_of
-from pointnet.datasets.own_labels import OwnPoints
+from pointnet.datasets.own_files import OwnSet
 from pointnet.evaluation.tasks import titles_of
 from pointnet.files import AnyPath, name_in, read_file, strict_json, write_atomically
 from pointnet.models.weights import WEIGHTS_FILE
@@ -112,7 +112,7 @@ def trained_on(out: AnyPath, data: LabelledClouds) -> list[str]:
 
 def _own_contents(data: LabelledClouds) -> dict[str, str]:
     """By name the sha256 of each file of a set of one's own; empty for another set."""
-    if not isinstance(data, MeshFolder | OwnPoints):
+    if not isinstance(data, OwnSet):
         return {}
     contents = contents_of(list(dict.fromkeys(data.files)), data.root)
     return {name_in(file, data.root): content for file, content in contents.items()}
