@@ -14,6 +14,8 @@ import torch
 
 import pointnet
 
+from .world import place_on_machine
+
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -128,4 +130,4 @@ def free_memory(device: torch.device) -> float:
     with contextlib.suppress(OSError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = min(free, *(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
-    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun; all ranks ask at once
+    return free / place_on_machine()[1]  # all of them ask at once

@@ -97,7 +97,7 @@ class World:
     @contextmanager
     def one_by_one(self) -> Iterator[None]:
         """Within it the first process of each machine goes ahead; the others then find what it made or downloaded."""
-        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        first = place_on_machine()[0] == 0
         try:
             if not first:
                 self.gather(None)
@@ -123,7 +123,7 @@ def joined_world(device: str) -> Iterator[World]:
     if on_cuda:
         if ":" in device:
             raise ValueError(f"under torchrun each process has its own device: device must be cuda, got '{device}'")
-        local, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        local, found = place_on_machine()[0], torch.cuda.device_count()
         if local >= found:
             raise ValueError(f"process {local} of this machine has no CUDA device of its own: {found} found")
         torch.cuda.set_device(local)
@@ -142,6 +142,11 @@ def joined_world(device: str) -> Iterator[World]:
         yield World.current()
     finally:
         dist.destroy_process_group()
+
+
+def place_on_machine() -> tuple[int, int]:
+    """Which of torchrun's processes of this machine this one is, and how many there are; 0 and 1 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_lost_process(error: RuntimeError) -> bool:

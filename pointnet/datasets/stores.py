@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from pointnet.extras import MissingExtraError
 from pointnet.files import AnyPath, check_regular, read_file, user_cache, write_atomically
+from pointnet.world import place_on_machine
 
 SCHEMES = ("s3", "gs", "az", "hf")
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before each further attempt: a store that is away for a minute
@@ -92,9 +93,7 @@ class Remote:
         self.get = _getter(self.url)
         self.home = user_cache() / "shards"
         self.folder = self.home / hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self.rank, self.ranks = (
-            int(os.environ.get(f"LOCAL_{name}", n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1))
-        )
+        self.rank, self.ranks = place_on_machine()
         self.lock, self.fetching = threading.Lock(), dict[str, Future[None]]()
         self.expected: Sequence[Shard] = ()
         self.place: dict[str, int] = {}
