@@ -28,6 +28,7 @@ from pointnet.points.features import (
     check_colors,
     features_of,
     mostly_outside,
+    said_of_intensity,
 )
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.frame import centre_and_radius
@@ -197,10 +198,7 @@ class Contract:
         if self.intensity is None or cloud.intensity is None:
             return ()
         some = cloud.intensity[:: len(cloud.intensity) // SOME_POINTS + 1]
-        low, high = self.intensity
-        if not mostly_outside(some, self.intensity):
-            return ()
-        return (f"intensity is {some.min():g} to {some.max():g}, and was {low:g} to {high:g} in training",)
+        return (said_of_intensity(some, self.intensity),) if mostly_outside(some, self.intensity) else ()
 
     def _frame_of(self, points: NDArray[np.floating]) -> tuple[Any, Any]:
         """What is taken from points, and what they are then divided by, in their type."""

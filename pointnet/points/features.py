@@ -123,6 +123,11 @@ def mostly_outside(values: NDArray[np.float32], ends: Range) -> bool:
     return 2 * int(((values < ends[0]) | (values > ends[1])).sum()) > values.size
 
 
+def said_of_intensity(values: NDArray[np.float32], ends: Range) -> str:
+    """Where some intensities are, and where those of training were."""
+    return f"intensity is {values.min():g} to {values.max():g}, and was {ends[0]:g} to {ends[1]:g} in training"
+
+
 def unlike_intensity(values: NDArray[np.float32], files: Sequence[str], ends: Range) -> list[str]:
     """A line on files most of whose intensities are outside those of a network's training; none if there are none.
 
@@ -135,9 +140,8 @@ def unlike_intensity(values: NDArray[np.float32], files: Sequence[str], ends: Ra
     rows = [row for row in range(len(files)) if mostly_outside(some[row], ends)]
     if not rows:
         return []
-    found, taught = (f"{low:g} to {high:g}" for low, high in ((some[rows].min(), some[rows].max()), ends))
     names = list(dict.fromkeys(files[row] for row in rows))
-    return [f"intensity is {found}, and was {taught} in training: {first_of(names)}"]
+    return [f"{said_of_intensity(some[rows], ends)}: {first_of(names)}"]
 
 
 def lines_on_intensity(values: NDArray[np.float32], files: Sequence[str], taught: Range | None) -> list[str]:
