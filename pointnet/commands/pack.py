@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pointnet.datasets import open_dataset
 from pointnet.datasets.catalog import OWN_FILES
-from pointnet.datasets.lines import lines_about
+from pointnet.datasets.lines import lines_about, skipped_files
 from pointnet.datasets.packing import Packed, is_unnamed, pack_split
 from pointnet.evaluation.contract import contract_of_data
 from pointnet.names import printable, say
@@ -22,18 +22,16 @@ def run(flags: Namespace) -> int:
     if flags.dataset == "packed":
         raise ValueError("the data set is packed already; name what it was packed from")
     opened = {split: open_dataset(flags.dataset, root, split, flags.num_points, **how) for split in SPLITS}
-    skipped: dict[str, None] = {}
     for split, data in opened.items():
         if is_unnamed(data):  # measured once here, and not each time that the shards are opened
             contract = contract_of_data(data, num_points=flags.num_points)
             data.channel_names, data.scale, data.centre = contract.channels, contract.scale, contract.centre
         packed = pack_split(data, out / split, flags.task, root, flags.keep)
         say(f"{out / split}/: {described(packed)}")
-        skipped |= dict.fromkeys(str(error) for error in data.bad)
     for line in lines_about([*opened.values()]):
         say(line)
-    if skipped:
-        say("\n".join([f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped:", *map(printable, skipped)]))
+    if skipped := skipped_files([*opened.values()]):
+        say("\n".join([f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped:", *skipped]))
     train = f"python train.py --dataset packed --root {printable(str(out))} --task {flags.task}"
     say(f"next: {train} --num_points {flags.num_points}")
     return 1 if skipped else 0

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 from pointnet.datasets import LabelledClouds, open_dataset
-from pointnet.datasets.lines import lines_about
+from pointnet.datasets.lines import lines_about, skipped_files
 from pointnet.devices import find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.tasks import TASKS
 from pointnet.extras import MissingExtraError
@@ -88,7 +88,7 @@ def train(command: Command) -> None:
         training = open_dataset(config.dataset, config.root, "train", **opening)
         test = open_dataset(config.dataset, config.root, "test", **opening) if config.test else None
     opened = [data for data in (training, test) if data is not None]
-    skipped = list(dict.fromkeys(str(error) for data in opened for error in data.bad))
+    skipped = skipped_files(opened)
     for line in lines_about(opened):
         log(line)
     files = f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped"
@@ -107,7 +107,7 @@ def train(command: Command) -> None:
     else:
         log(summary(config, run(config, training, test, resume), command.call))
     if skipped:
-        log("\n".join(["", f"{files}:", *(f"  {printable(error)}" for error in skipped)]))
+        log("\n".join(["", f"{files}:", *(f"  {error}" for error in skipped)]))
 
 
 def run(config: TrainConfig, training: LabelledClouds, test: LabelledClouds | None, resume: bool) -> Result:

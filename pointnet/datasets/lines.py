@@ -36,6 +36,11 @@ def of_each_kind(found: Sequence[tuple[str, str]]) -> list[str]:
     return lines
 
 
+def skipped_files(opened: Sequence[LabelledClouds]) -> list[str]:
+    """The errors of the files that could not be read, each once, as lines to print."""
+    return list(dict.fromkeys(printable(str(error)) for data in opened for error in data.bad))
+
+
 def left_out(data: LabelledClouds) -> list[str]:
     """What `lines_about` says of a data set, and its files that could not be read, as lines to print."""
-    return [*lines_about([data]), *(f"skipped: {printable(str(error))}" for error in data.bad)]
+    return [*lines_about([data]), *(f"skipped: {error}" for error in skipped_files([data]))]

@@ -1,7 +1,6 @@
 """Data sets and files of points, shown as text and as one page of clouds: `python -m pointnet show`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
-from pointnet.datasets.lines import lines_about
+from pointnet.datasets.lines import lines_about, skipped_files
 from pointnet.files import AnyPath, replacing
-from pointnet.names import printable, short_names
+from pointnet.names import short_names
 from pointnet.points.frame import bounds
 from pointnet.points.read import EXTRAS, PointCloudFileError, files_in, named_by_hand, passed_over, read_cloud
 
@@ -92,8 +91,8 @@ def show_data(
     yield f"{title}\n\n{text_table([['class', *opened], *rows, totals])}\n"
     clouds = (each[i][0][:3].T.numpy() for each in opened.values() for i in range(len(each)))
     yield f"{statistics_table(map(cloud_statistics, clouds))}\n"
-    errors = dict.fromkeys(printable(str(error)) for each in opened.values() for error in each.bad)
-    listed = [*lines_about([*opened.values()]), *(f"skipped: {error}" for error in islice(errors, MOST_ERRORS))]
+    errors = skipped_files([*opened.values()])
+    listed = [*lines_about([*opened.values()]), *(f"skipped: {error}" for error in errors[:MOST_ERRORS])]
     if len(errors) > MOST_ERRORS:
         listed.append(f"skipped: {len(errors) - MOST_ERRORS:,} more")
     if listed:
