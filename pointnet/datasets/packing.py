@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pointnet.files import checked_json, name_in, read_file, write_atomically, write_json
+from pointnet.files import name_in, read_file, read_json, write_atomically, write_json
 
 from .clouds import AS_GIVEN, LabelledClouds, LabelledPoints
 from .given import MOST_LOST
@@ -116,7 +116,7 @@ def check_same(out: Path, source: str) -> None:
     """Raises ValueError if the folder holds another set."""
     if (out / INDEX).exists():
         try:
-            there = checked_json(read_file(out / INDEX), out / INDEX).get("source")
+            there = read_json(out / INDEX).get("source")
         except (OSError, ValueError, TypeError):
             return  # damaged: it is written again
         if there != source:
