@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
-from pointnet.points.read import columns_of_table, read_cloud
+from pointnet.points.read import columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import CachedClouds, Notes, cached_clouds
 from .clouds import UNIT_SPHERE
 from .own_files import OwnSet, own_files
-from .releases import errors_name
 
 
 class MeshFolder(OwnSet):

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
-from pointnet.points.read import columns_of_table, read_cloud
+from pointnet.points.read import columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import Notes
 from .clouds import UNIT_SPHERE, draw_labelled
 from .own_files import own_files
 from .own_labels import OwnPoints, labels_of
-from .releases import errors_name
 
 
 class PartFolder(OwnPoints):

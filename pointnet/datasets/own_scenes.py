@@ -13,7 +13,7 @@ from torch import Tensor
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, features_of
 from pointnet.points.frame import bounds
-from pointnet.points.read import PointCloud, Rows, columns_of_table, read_cloud
+from pointnet.points.read import PointCloud, Rows, columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import seed_of
 
 from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, Heights, check_extent, cut_blocks, far_outside, held_out_scenes
@@ -22,7 +22,6 @@ from .clouds import BLOCKS
 from .own_files import own_files
 from .own_labels import OwnPoints, labels_of
 from .own_objects import whole_objects
-from .releases import errors_name
 
 MOST_BLOCKS = 2000  # of a file
 MOST_SPARSE = 0.01  # of a file's points, in blocks of too few, without a note

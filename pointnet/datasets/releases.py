@@ -1,7 +1,6 @@
 """What the published data sets share: checks of arguments, where a release is found, its lists and its HDF5 files."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,15 +24,6 @@ def check_num_points(num_points: int, most: int | None = None) -> None:
     if num_points < 1 or (most is not None and num_points > most):
         wanted = "at least 1" if most is None else f"1 to {most:,}"
         raise ValueError(f"num_points must be {wanted}, got {num_points}")
-
-
-@contextmanager
-def errors_name(path: Path) -> Iterator[None]:
-    """Raises a ValueError of the block again as a PointCloudFileError that names the file."""
-    try:
-        yield
-    except ValueError as error:
-        raise PointCloudFileError(path, str(error)) from error
 
 
 class Form(NamedTuple):

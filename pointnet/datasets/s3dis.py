@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.files import AnyPath
-from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels, read_hdf5, read_table
+from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels, errors_name, read_hdf5, read_table
 from pointnet.points.sampling import seed_of
 
 from . import releases
@@ -191,7 +191,7 @@ def _read_rooms(folder: Path, split: str, area: str, pattern: str) -> Blocks:
 
 def _cut(path: Path) -> NDArray[np.float32]:
     room = read_room(path)
-    with releases.errors_name(path):
+    with errors_name(path):
         return room_blocks(room, np.random.default_rng(seed_of(_room_name(path))))
 
 

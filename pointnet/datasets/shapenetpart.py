@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pointnet.files import AnyPath, read_file
 from pointnet.points.formats.scan import quoted
 from pointnet.points.frame import check_up, in_unit_sphere, rotated_y_up_to_z_up
-from pointnet.points.read import PointCloudFileError, checked_labels, read_hdf5, read_table
+from pointnet.points.read import PointCloudFileError, checked_labels, errors_name, read_hdf5, read_table
 from pointnet.points.sampling import seed_of, unit_or_zero
 
 from . import releases
@@ -161,7 +161,7 @@ def _read_shape(
     labels = checked_labels(path, "parts", rows[:, -1], num_parts)
     if normals and rows.shape[1] == 4:
         raise PointCloudFileError(path, "has no normals: 4 numbers a row")
-    with releases.errors_name(path):
+    with errors_name(path):
         points = in_unit_sphere(rows[:, :3])
     channels = np.hstack([points, unit_or_zero(rows[:, 3:6])]) if normals else points
     channels = channels.astype(np.float32)

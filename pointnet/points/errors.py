@@ -54,6 +54,15 @@ def file_errors(path: Path) -> Iterator[None]:
         raise PointCloudFileError(path, _one_line(_reason(error, path))) from error
 
 
+@contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Raises a ValueError of the block again as a `PointCloudFileError` that names the file; all else as it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise PointCloudFileError(path, str(error)) from error
+
+
 def check_file(path: Path) -> None:
     """Raises Refusal unless there is a file at this path that holds something, and not what came in its place."""
     if not path.is_file():

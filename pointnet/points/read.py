@@ -22,6 +22,7 @@ from .converters import CONVERTERS
 from .errors import DatasetNotFoundError as DatasetNotFoundError
 from .errors import PointCloudFileError as PointCloudFileError
 from .errors import Refusal, check_file, file_errors
+from .errors import errors_name as errors_name
 from .formats.arrays import parse_npy, parse_npy_table, parse_npz
 from .formats.by_hand import TABLES, TEXTS
 from .formats.by_hand import columns_as_taught as columns_as_taught
