@@ -65,10 +65,6 @@ class DGCNNClassifier(Pretrained, name="dgcnn"):
         self.head = SharedMLP([2 * feature, *head], activation=LEAKY_RELU, dropout=dropout).to_linear()
         self.logits = nn.Linear(head[-1], num_classes)
 
-    @property
-    def num_outputs(self) -> int:
-        return self.logits.out_features
-
     def forward(self, x: Tensor, lengths: Lengths = None) -> Tensor:
         """(B, C, N) -> (B, num_classes) logits; lengths as of `EdgeConv.forward`."""
         found = []

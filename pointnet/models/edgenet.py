@@ -201,10 +201,6 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
         self.head = SharedMLP([last, *head], dropout=dropout).to_linear()
         self.logits = nn.Linear(head[-1], num_classes)
 
-    @property
-    def num_outputs(self) -> int:
-        return self.logits.out_features
-
     def find_structure(self, x: Tensor, lengths: Lengths = None) -> Tensor:
         """The centres of clouds (B, C, N) and their neighbours, of coordinates alone: (B, M) small integers."""
         return structure_of(x[:, :3], lengths).packed(x.shape[2])

@@ -54,10 +54,6 @@ class PointNetClassifier(PointNetModel, name="pointnet"):
         self.head = SharedMLP([widths[1][-1], *head_widths], dropout=dropout).to_linear()
         self.logits = nn.Linear(head_widths[-1], num_classes)
 
-    @property
-    def num_outputs(self) -> int:
-        return self.logits.out_features
-
     def forward(self, x: Tensor, lengths: Lengths = None, return_transforms: bool = False) -> Output:
         """(B, C, N) -> (B, num_classes) logits, and the T-Nets' matrices if asked for; lengths and errors: as of the
         encoder."""

@@ -89,10 +89,6 @@ class PointNet2Classifier(Pretrained, name="pointnet2"):
         self.head = SharedMLP(head, dropout=DROPOUT[scales] if dropout is None else dropout).to_linear()
         self.logits = nn.Linear(head[-1], num_classes)
 
-    @property
-    def num_outputs(self) -> int:
-        return self.logits.out_features
-
     def forward(self, x: Tensor, lengths: Lengths = None) -> Tensor:
         """(B, C, N) -> (B, num_classes) logits; only the first lengths[b] points of cloud b exist."""
         channels: Any = self.arguments["in_channels"]

@@ -84,10 +84,6 @@ class PointNet2Labeller(Pretrained):
         self.head = SharedMLP([channels, *scaled([HEAD_WIDTH], width)], dropout=dropout)
         self.logits = SharedMLP([*scaled([HEAD_WIDTH], width), num_outputs], norm=None, activation=None)
 
-    @property
-    def num_outputs(self) -> int:
-        return self.logits.widths[-1]
-
     def centres(self, x: Tensor, lengths: Lengths = None) -> Centres:
         """What the centres of the first level know of their clouds: (B, C, N) -> (B, 3, S), (B, D, S)."""
         channels = self.arguments["in_channels"]

@@ -63,10 +63,6 @@ class PointNextClassifier(Pretrained, name="pointnext_s"):
         self.head = SharedMLP(head, dropout=dropout).to_linear()
         self.logits = nn.Linear(head[-1], num_classes)
 
-    @property
-    def num_outputs(self) -> int:
-        return self.logits.out_features
-
     def forward(self, x: Tensor, lengths: Lengths = None) -> Tensor:
         """(B, C, N) -> (B, num_classes) logits; only the first lengths[b] points of cloud b exist."""
         features = self.stem(x, lengths=lengths)

@@ -59,8 +59,9 @@ class Pretrained(nn.Module):
 
     @property
     def num_outputs(self) -> int:
-        """The number of logits of a cloud, or of each point."""
-        raise NotImplementedError
+        """The number of logits of a cloud, or of each point: those of its last layer, which is called `logits`."""
+        last: Any = self.logits
+        return last.out_features if hasattr(last, "out_features") else last.widths[-1]
 
     fold = fold_norms  # a copy for inference: `model.fold()`
 

@@ -118,10 +118,6 @@ class PointNetLabeller(PointNetModel):
         self.head = SharedMLP(widths[:-1], dropout=dropout)
         self.logits = SharedMLP(widths[-2:], norm=None, activation=None)
 
-    @property
-    def num_outputs(self) -> int:
-        return self.logits.widths[-1]
-
 
 class PointNetPartSegmenter(PartLabels, PointNetLabeller, name="pointnet_part"):
     """Scores each point of an object for each part: (B, C, N) -> (B, num_parts, N) logits (supplement C, figure 9).
