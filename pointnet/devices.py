@@ -105,6 +105,11 @@ def deterministic_algorithms(wanted: bool = True) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which products are computed in this precision, "fp32" or "bf16"."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def keep_freed_memory() -> None:
     """Makes glibc keep large freed blocks instead of returning each of them to the kernel.
 

@@ -13,7 +13,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
 from pointnet.datasets.catalog import DATASETS_OF, OWN_FILES, check_dataset, open_dataset
 from pointnet.datasets.lines import left_out, of_each_kind
-from pointnet.devices import find_device, keep_freed_memory, use_threads
+from pointnet.devices import autocast, find_device, keep_freed_memory, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught, evaluate, never_answered
 from pointnet.evaluation.tasks import Task, task_of
@@ -50,7 +50,7 @@ def run(flags: Namespace) -> int:
             say(f"the {flags.split} split was drawn: {some:,} of {len(drawn):,} files; --split {other} has the others")
         if names_data and data.up and data.up == contract.up and not flags.up:
             say(f"files are taken with {data.up} up, as in training; --up names another axis")
-    with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
+    with autocast(device, flags.precision):
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
     seen = trained_on(flags.run, data) if flags.split == "test" else []
     known = f"files that the network was trained on: {len(seen):,}, such as " + printable("".join(seen[:1]))

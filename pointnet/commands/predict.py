@@ -10,9 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import torch
-
-from pointnet.devices import find_device, use_threads
+from pointnet.devices import autocast, find_device, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, task_of
 from pointnet.files import check_apart, replacing, strict_json
@@ -60,7 +58,7 @@ def run(flags: Namespace) -> int:
     for line in lines_of_folders(flags.files):
         say(printable(line), sys.stderr)
     answer = classified if task == "classification" else labelled
-    with torch.autocast(device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
+    with autocast(device, flags.precision):
         code, answers = say_all(answer(flags, files, model.to(device), threads), flags.json)
     if flags.json:
         say(strict_json(answers, 2))

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.transforms import random_subset
+from pointnet.devices import autocast
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.structures import Structures
 from pointnet.evaluation.tasks import TASKS, Task
@@ -134,7 +135,7 @@ class Run:
         title = "asking the teacher" if self.world.writes else ""
         loaded = with_bar(self.loader.batches(shares), sum(map(len, shares)), title)
         for rows, (points, _) in zip(shares, loaded, strict=True):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            with autocast(self.device, config.precision):
                 taught[rows] = self.teacher.probabilities(points[:, :, : config.num_points], config.temperature)
             yield
         self.world.add_up([taught])

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pointnet.devices import autocast
 from pointnet.models import PointNetModel
 from pointnet.models.own import is_own
 from pointnet.world import World
@@ -132,7 +133,7 @@ class Step:
         """The loss () of these clouds, and the logits in float32."""
         config, inputs = self.config, (x,) if category is None else (x, category)
         found = {} if structure is None else {"structure": structure}
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(x.device, config.precision):
             if isinstance(self.model, PointNetModel):
                 logits, transforms = self.forward(*inputs, return_transforms=True)
             else:
