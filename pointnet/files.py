@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, reading them back, and naming what they hold."""
+"""Writing files so that a reader never sees half of one, reading them back, naming them and what they hold."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Text for people: the nearest known name, and text that is safe to print on one line."""
+"""Text for people: the nearest known name, the first of many, and text that is safe to print on one line."""
 
 import difflib
 import os

@@ -1,4 +1,4 @@
-"""The one error of files of points, and the context manager that turns every other error into it."""
+"""The one error of files of points, and the context managers that turn other errors into it."""
 
 import os
 import warnings

@@ -1,4 +1,4 @@
-"""What a parser returns, and how much memory it may take."""
+"""What a parser is asked for and what it returns, block by block where that is long, and how much memory it takes."""
 
 import math
 from collections.abc import Callable, Collection, Iterator
