@@ -6,8 +6,8 @@ from pathlib import Path
 from pointnet.datasets import open_dataset
 from pointnet.datasets.catalog import OWN_FILES
 from pointnet.datasets.lines import lines_about, skipped_files
-from pointnet.datasets.packing import Packed, is_unnamed, pack_split
-from pointnet.evaluation.contract import contract_of_data
+from pointnet.datasets.packing import Packed, pack_split
+from pointnet.evaluation.contract import contract_of_data, said_by
 from pointnet.names import printable, say
 
 SPLITS = ("train", "test")
@@ -23,7 +23,7 @@ def run(flags: Namespace) -> int:
         raise ValueError("the data set is packed already; name what it was packed from")
     opened = {split: open_dataset(flags.dataset, root, split, flags.num_points, **how) for split in SPLITS}
     for split, data in opened.items():
-        if is_unnamed(data):  # measured once here, and not each time that the shards are opened
+        if said_by(data) is None:  # measured once here, and not each time that the shards are opened
             contract = contract_of_data(data, num_points=flags.num_points)
             data.channel_names, data.scale, data.centre = contract.channels, contract.scale, contract.centre
         packed = pack_split(data, out / split, flags.task, root, flags.keep)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from pointnet.files import name_in, read_file, read_json, write_atomically, write_json
 
-from .clouds import AS_GIVEN, LabelledClouds, LabelledPoints
+from .clouds import LabelledClouds, LabelledPoints
 from .given import MOST_LOST
 from .shards import FIELDS, INDEX, SAMPLE, SAMPLES, VERSION
 from .stores import Shard, shard_hash
@@ -182,8 +182,3 @@ def halved_clouds(clouds: NDArray[np.float32], labelled: bool) -> tuple[NDArray[
     if not enough or (labelled and lost[:, -1].any()):
         return None, 0.0
     return halved, float((moved / np.where(widths > 0, widths, 1)).max())
-
-
-def is_unnamed(data: LabelledClouds) -> bool:
-    """Whether the contract of a set must be measured before it is packed."""
-    return not data.channel_names or not data.scale or (data.scale == AS_GIVEN and data.centre is None)

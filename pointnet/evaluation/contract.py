@@ -247,7 +247,7 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
     """
     if data.channel_names and len(data.channel_names) != data.channels:
         raise ValueError(f"channel_names must name {data.channels} channels, got {', '.join(data.channel_names)}")
-    channels, scale, centre = _measured(data)
+    channels, scale, centre = said_by(data) or _measured(data)
     of_data: dict[str, Any] = {
         "intensity": data.intensity,
         "up": data.up,
@@ -280,12 +280,16 @@ def _usual_heights(data: LabelledClouds) -> Range | None:
     return (half, top) if top > 0 else None
 
 
+def said_by(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool] | None:
+    """The channels, the scale and whether the clouds are centred, as the data says; None where numbers must tell."""
+    tells = data.centre is not None or data.scale in (UNIT_SPHERE, IN_BLOCKS, BLOCKS)
+    if not (data.channel_names and data.scale and tells):
+        return None
+    return data.channel_names, data.scale, data.scale == UNIT_SPHERE if data.centre is None else data.centre
+
+
 def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
-    """The channels, the scale and whether the clouds are centred, from the numbers of all clouds."""
-    if data.channel_names and data.scale and data.centre is not None:
-        return data.channel_names, data.scale, data.centre
-    if data.channel_names and data.scale in (UNIT_SPHERE, IN_BLOCKS, BLOCKS):
-        return data.channel_names, data.scale, data.scale == UNIT_SPHERE
+    """The same, from the numbers of all clouds."""
     means, radii, lengths = [], [], []
     for rows in torch.arange(len(data)).split(BATCH):
         points = data.batch(rows)[0].double()
