@@ -17,12 +17,12 @@ from .clouds import LabelledClouds
 from .download import ARCHIVES
 from .download import download as fetch
 from .folder import MeshFolder
+from .given import check_one_of
 from .modelnet import ModelNet
 from .own_files import first_own_file
 from .own_parts import PartFolder
 from .own_scenes import SceneFolder
 from .packed import open_packed
-from .releases import check_one_of
 from .s3dis import S3DIS
 from .scanobjectnn import ScanObjectNN
 from .shapenetpart import ShapeNetPart

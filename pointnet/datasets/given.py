@@ -1,4 +1,4 @@
-"""Points, labels and names as callers hand them to a data set: in the library's types, or refused."""
+"""What callers hand to a data set: arguments, points, labels and names, in the library's types, or refused."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,6 +9,19 @@ import torch
 from torch import Tensor
 
 MOST_LOST = 1e-3  # share of a cloud's width that its points may move in float32
+
+
+def check_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raises ValueError unless the argument of this name has one of the allowed values."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_num_points(num_points: int, most: int | None = None) -> None:
+    """Raises ValueError unless there is at least one point, and at most `most`."""
+    if num_points < 1 or (most is not None and num_points > most):
+        wanted = "at least 1" if most is None else f"1 to {most:,}"
+        raise ValueError(f"num_points must be {wanted}, got {num_points}")
 
 
 def as_tensor(name: str, values: Any) -> Tensor:

@@ -16,6 +16,7 @@ from . import releases
 from .cache import cached_clouds
 from .clouds import UNIT_SPHERE, LabelledClouds
 from .folder import sample_files
+from .given import check_num_points, check_one_of
 
 MODELNET40 = tuple(
     "airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door dresser flower_pot "
@@ -61,10 +62,10 @@ class ModelNet(LabelledClouds):
         up: str | None = None,
         normals: bool = False,
     ):
-        releases.check_one_of("split", split, ("train", "test"))
-        releases.check_one_of("num_classes", num_classes, (40, 10))
+        check_one_of("split", split, ("train", "test"))
+        check_one_of("num_classes", num_classes, (40, 10))
         check_up(up)
-        releases.check_num_points(num_points)
+        check_num_points(num_points)
         classes = MODELNET10 if num_classes == 10 else MODELNET40
         folder, read = releases.find_release(f"ModelNet{num_classes}", root, FORMS, form)
         points, names = read(folder, split, classes, num_points, up, normals)

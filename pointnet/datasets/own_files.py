@@ -32,9 +32,9 @@ from pointnet.points.read import (
 
 from .cache import CachedClouds, contents_of
 from .clouds import LabelledClouds
+from .given import check_num_points, check_one_of
 from .lines import of_each_kind
 from .own_objects import LABELLED, test_files, twins_in, whole_objects
-from .releases import check_num_points, check_one_of
 from .shapes import is_made
 
 MOST_POINTS = 1_000_000

@@ -18,8 +18,7 @@ from pointnet.points.features import channel_names
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError
 
 from .clouds import LabelledClouds, LabelledPoints
-from .given import as_indices
-from .releases import check_num_points, check_one_of
+from .given import as_indices, check_num_points, check_one_of
 from .shards import FIELDS, INDEX, OPEN, WINDOW, Index, Shards
 from .stores import GB, Folder, Remote, Store, is_remote
 

@@ -1,4 +1,4 @@
-"""What the published data sets share: checks of arguments, where a release is found, its lists and its HDF5 files."""
+"""What the published data sets share: where a release is found, its lists and its HDF5 files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,18 +12,7 @@ from pointnet.names import no_folder
 from pointnet.points.frame import rotated_y_up_to_z_up, swapped_y_and_z
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, checked_labels, read_hdf5
 
-
-def check_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Raises ValueError unless the argument of this name has one of the allowed values."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-def check_num_points(num_points: int, most: int | None = None) -> None:
-    """Raises ValueError unless there is at least one point, and at most `most`."""
-    if num_points < 1 or (most is not None and num_points > most):
-        wanted = "at least 1" if most is None else f"1 to {most:,}"
-        raise ValueError(f"num_points must be {wanted}, got {num_points}")
+from .given import check_one_of
 
 
 class Form(NamedTuple):

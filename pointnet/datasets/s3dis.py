@@ -18,6 +18,7 @@ from . import releases
 from .blocks import CHANNEL_NAMES, CHANNELS, FEWEST, POINTS, WIDEST, Cells, cut_blocks, held_out_scenes
 from .cache import cached_clouds
 from .clouds import IN_BLOCKS, LabelledPoints
+from .given import check_num_points, check_one_of
 
 # In the published order of the labels.
 CLASSES = tuple("ceiling floor wall beam column window door table chair sofa bookcase board clutter".split())
@@ -63,8 +64,8 @@ class S3DIS(LabelledPoints):
         area: str = "Area_5",
         form: str | None = None,
     ):
-        releases.check_one_of("split", split, ("train", "test"))
-        releases.check_num_points(num_points, POINTS)
+        check_one_of("split", split, ("train", "test"))
+        check_num_points(num_points, POINTS)
         folder, read = releases.find_release("S3DIS", root, FORMS, form)
         points, rooms, names, files = read(folder, split, area)
         wanted = set(_rooms_in(split, names, area, folder))

@@ -7,7 +7,8 @@ from pointnet.points.frame import in_unit_sphere
 from pointnet.points.read import errors_name
 
 from .clouds import UNIT_SPHERE, LabelledClouds
-from .releases import Form, check_num_points, check_one_of, find_release, read_labelled_hdf5, to_channels
+from .given import check_num_points, check_one_of
+from .releases import Form, find_release, read_labelled_hdf5, to_channels
 
 # In the published order of the labels.
 SCANOBJECTNN = tuple("bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet".split())

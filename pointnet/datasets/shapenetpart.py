@@ -20,6 +20,7 @@ from pointnet.points.sampling import seed_of, unit_or_zero
 from . import releases
 from .cache import cached_clouds
 from .clouds import UNIT_SPHERE, LabelledPoints, draw_labelled
+from .given import check_num_points, check_one_of
 
 # Folder, category and parts in the order of the published labels: 16 categories, 50 parts. The release numbers the
 # parts and does not name them; these are the names in common use.
@@ -98,9 +99,9 @@ class ShapeNetPart(LabelledPoints):
         up: str | None = None,
         normals: bool = False,
     ):
-        releases.check_one_of("split", split, tuple(SPLITS))
+        check_one_of("split", split, tuple(SPLITS))
         check_up(up)
-        releases.check_num_points(num_points)
+        check_num_points(num_points)
         folder, read = releases.find_release("ShapeNetPart", root, FORMS, form)
         release: Release = read(folder, SPLITS[split], num_points, up or "y", normals)
         points, names, validation, rows, categories, parts = release

@@ -21,7 +21,7 @@ from pointnet.files import check_regular, write_atomically
 from pointnet.points.frame import in_unit_sphere
 
 from .clouds import UNIT_SPHERE, LabelledClouds, LabelledPoints
-from .releases import check_num_points, check_one_of
+from .given import check_num_points, check_one_of
 from .shape_classes import BUILDERS, PART_NAMES, make_shape
 
 if TYPE_CHECKING:  # trimesh takes half a second to import, and is not needed where the clouds are cached
