@@ -84,5 +84,5 @@ class MovingAverage:
     def _tensors(self) -> Sequence[tuple[list[Tensor], list[Tensor]]]:
         """The floats of the average and of the model, and what else they hold, such as counters."""
         own, theirs = list(self.model.state_dict().values()), list(self.of.state_dict().values())
-        kinds = [own[i].is_floating_point() for i in range(len(own))]
+        kinds = [each.is_floating_point() for each in own]
         return [([*compress(own, kept)], [*compress(theirs, kept)]) for kept in (kinds, [not kind for kind in kinds])]

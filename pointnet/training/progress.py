@@ -40,8 +40,8 @@ class Progress:
         """An epoch of `data` in the order of `epoch_order`."""
         order = epoch_order(data, seed, epoch, passes)
         broken = torch.zeros(len(data), dtype=torch.bool, device=device)
-        right, seen, skipped = torch.zeros(3, dtype=torch.int64, device=device).unbind()
-        return cls(order.to(device), broken, torch.zeros((), device=device), right.clone(), seen.clone(), skipped)
+        right, seen, skipped = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(3))
+        return cls(order.to(device), broken, torch.zeros((), device=device), right, seen, skipped)
 
 
 def with_bar(batches: Iterator[Batch], total: int, title: str, progress: Progress | None = None) -> Iterator[Batch]:
