@@ -212,7 +212,10 @@ class Run:
         model, watch, broken = self.evaluated.eval(), self.step.watch, self.progress.broken.int()
         self.world.add_up([broken])
         order = self.progress.order[: len(self.train)]
-        shares = cut_batches(order[broken[order] == 0], self.config.batch_size, self.world.rank, self.world.size)
+        order = order[broken[order] == 0]
+        if len(order) < 2:  # no statistics; such an epoch skipped its steps
+            return
+        shares = cut_batches(order, self.config.batch_size, self.world.rank, self.world.size)
         watch.start()
         try:
             for norm in norms:

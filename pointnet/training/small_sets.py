@@ -14,6 +14,7 @@ from pointnet.names import first_of
 from .settings import TrainConfig
 
 FEW = 8  # clouds of a class to learn from: what ten files leave where a fifth of them is for testing
+LOOKED_AT = 256  # clouds at a time
 LEARNED = 0.95  # accuracy in training,
 GAP = 0.1  # and how much less it is in validation, at least, where that is as guessing would be
 
@@ -21,7 +22,8 @@ GAP = 0.1  # and how much less it is in validation, at least, where that is as g
 def lines_on_data(
     config: TrainConfig, train: LabelledClouds, val: LabelledClouds, test: LabelledClouds | None = None
 ) -> list[str]:
-    """Lines on classes with few clouds, one or none, and on a validation split that cannot tell epochs apart."""
+    """Lines on classes with few clouds, one or none, on a validation split that cannot tell epochs apart, and on clouds
+    to judge by that are not finite."""
     if config.overfit_batches:
         return []
     lines = []
@@ -47,7 +49,20 @@ def lines_on_data(
         clouds = "1 cloud" if len(val) == 1 else f"{len(val)} clouds"
         cannot = f"{clouds} to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
         lines.append(f"{cannot}. See --seeds 0 1 2 for chance, --val_fraction 0.3, or 0 to keep the last epoch")
+    for use, data in (("validate", val), ("test", test)):
+        if broken := _not_finite(data):
+            lines.append(f"clouds to {use} on that are not finite, and count as wrong: {first_of(broken)}")
     return lines
+
+
+def _not_finite(data: LabelledClouds | None) -> list[str]:
+    """The clouds of arrays in which a number is not finite, by name; of files and shards, no such cloud was read."""
+    if type(data) not in (LabelledClouds, LabelledPoints):
+        return []
+    assert data is not None
+    parts = torch.arange(len(data)).split(LOOKED_AT)
+    broken = torch.cat([~data.batch(rows)[0].isfinite().flatten(1).all(1) for rows in parts])
+    return [f"{data.name_of(i)} ({data.classes[int(data.labels[i])]})" for i in broken.nonzero()[:, 0].tolist()]
 
 
 def lines_on_result(
