@@ -229,8 +229,10 @@ def test_files_that_are_passed_over_are_one_line_however_many_they_are(tmp_path,
     (root / "ball" / ".DS_Store").touch()
     line = "9 files passed over for the suffix: 3 .fls, 1 without, 1 .a, 1 .b, 1 .c and 2 more kinds"
     (root / "box" / "box_0.off").write_text("OFF\n")
-    empty = "no class, as there is no file to read: tree"
-    assert MeshFolder(root).notes == MeshFolder(root, "test").notes == [line, empty]
+    (root / "Validation" / "ball").mkdir(parents=True)
+    others = ["no class, as there is no file to read: tree"]
+    others.append("not read, as folders of splits are named train, val and test: Validation")
+    assert MeshFolder(root).notes == MeshFolder(root, "test").notes == [line, *others]
     words = ["--dataset", "folder", "--root", str(root), *QUICK, "--out", str(tmp_path / "run")]
     assert command_line.main(["train", *words]) == 0
     assert capsys.readouterr().out.count(line) == 1

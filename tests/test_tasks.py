@@ -272,6 +272,15 @@ def test_the_commands_train_and_measure_ones_own_files(task, tmp_path, capsys):
         assert "\n1 file skipped; listed at the end\n" in printed
         assert "broken.off: declares 9 vertices" in printed
         assert "broken.off" in error_of(capsys, train.main, [*data, *few, "--strict", "--out", str(tmp_path / "x")])
+        broken = tmp_path / "broken" / "rod"
+        broken.mkdir(parents=True)
+        (broken / "a.off").write_text("OFF\n")
+        shutil.copytree(tmp_path / "root" / "chair", tmp_path / "broken" / "chair")
+        refused = ["--dataset", "folder", "--root", str(tmp_path / "broken"), *few, "--out", str(tmp_path / "y")]
+        assert train.main(refused) == 2
+        captured = capsys.readouterr()
+        assert "needs shapes of at least two classes" in captured.err
+        assert "a.off: must give" in captured.out
     assert command_line.main(["evaluate", str(out), "--device", "cpu"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith(TASKS[task].summary(test))
     if task != "classification":

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
@@ -94,20 +94,29 @@ def train(command: Command) -> None:
     files = f"{len(skipped)} file{'s' * (len(skipped) != 1)} skipped"
     if skipped:
         log(f"{files}; listed at the end")
+    try:
+        log(outcome(command, training, test, resume, log))
+    finally:
+        if skipped:
+            log("\n".join(["", f"{files}:", *(f"  {error}" for error in skipped)]))
+
+
+def outcome(
+    command: Command, training: LabelledClouds, test: LabelledClouds | None, resume: bool, log: Callable[[str], None]
+) -> str:
+    """Trains, or previews it, as the command asks for; returns what is printed at the end."""
+    config = command.config
     if command.preview == "dry_run":
-        log(dry_run(config, training, test))
-    elif command.preview == "profile":
-        log(profile(config, training))
-    elif command.seeds:
+        return dry_run(config, training, test)
+    if command.preview == "profile":
+        return profile(config, training)
+    if command.seeds:
         data = training.fingerprint()
         results = run_seeds(
             config, command.seeds, lambda one, go_on: run(one, training, test, go_on), resume, log, data
         )
-        log(summary_of_seeds(config, command.seeds, results, command.call))
-    else:
-        log(summary(config, run(config, training, test, resume), command.call))
-    if skipped:
-        log("\n".join(["", f"{files}:", *(f"  {error}" for error in skipped)]))
+        return summary_of_seeds(config, command.seeds, results, command.call)
+    return summary(config, run(config, training, test, resume), command.call)
 
 
 def run(config: TrainConfig, training: LabelledClouds, test: LabelledClouds | None, resume: bool) -> Result:

@@ -147,9 +147,16 @@ class OwnFiles(NamedTuple):
         """Files passed over for their suffix, twins in two splits, folders without any, odd or alike classes."""
         places = [] if self.is_flat else [self.root, *(self.root / split for split in SPLITS)]
         folders = {_class_of(folder) for place in places for folder in _folders(place)}.difference(self.classes, SPLITS)
-        empty = ", ".join(map(printable, sorted(folders)))
+        splits = sorted(name for name in folders if name.casefold() in OF_SPLITS)
         passed = passed_over(self.root, 1 if self.is_flat else 2)
-        without = [f"no class, as there is no file to read: {empty}"] if empty else []
+        without = [
+            f"{what}: {', '.join(map(printable, names))}"
+            for what, names in (
+                ("no class, as there is no file to read", sorted(folders.difference(splits))),
+                ("not read, as folders of splits are named train, val and test", splits),
+            )
+            if names
+        ]
         lines = [*passed, *self.twins, *without, *self._labelled(), *_named_alike(self.classes)]
         if self.columns and not any(columns_of_table(file, self.columns) for file in self.found):
             lines.append(f"no file is a table, so columns {','.join(self.columns)} are not used: each names its own")
