@@ -4,6 +4,7 @@ import pytest
 
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
+from pointnet.training import run_folder
 from pointnet.training.run_folder import read_config
 from pointnet.training.settings import FIELDS, TrainConfig
 from tests.helpers import ON_SAMPLES, error_of
@@ -130,9 +131,9 @@ def test_stopping_by_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
 def test_a_run_without_out_gets_a_folder_of_its_own(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     config, *_ = parse_command([])
-    assert train.new_run_folder(config) == "runs/shapes-1"
+    assert run_folder.placed(config).out == "runs/shapes-1"
     (tmp_path / "runs" / "shapes-1").mkdir(parents=True)
-    assert train.new_run_folder(config) == "runs/shapes-2"
+    assert run_folder.placed(config).out == "runs/shapes-2"
 
 
 def test_the_help_is_short_and_the_long_one_explains_all_flags_with_their_defaults(capsys):

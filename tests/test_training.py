@@ -18,6 +18,7 @@ from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.fit import create_run_folder
 from pointnet.training.run import Run
 from pointnet.training.run_folder import read_config, read_metrics
+from pointnet.training.seeds import run_seeds
 from pointnet.world import World
 from tests.helpers import (
     QUICK,
@@ -218,6 +219,38 @@ def test_a_taken_or_missing_run_folder_is_one_clear_line(finished, tmp_path):
         fit(finished[1], DATA, log=quiet)
     with pytest.raises(ValueError, match="checkpoint.pt: no checkpoint to resume from; a run that was killed in its"):
         fit(tiny(tmp_path / "nothing"), DATA, resume=True, log=quiet)
+
+
+def test_a_run_without_out_gets_a_folder_of_its_own_and_leaves_the_others_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("mine")
+    config, lines = tiny("", epochs=1), []
+    fit(config, DATA, log=lines.append)
+    run_seeds(config, [3], lambda one, resume: fit(one, DATA, log=quiet, resume=resume), log=quiet)
+    assert lines[0].endswith("; runs/shapes-1/")
+    assert read_config("runs/shapes-1").out == "runs/shapes-1"
+    assert read_config("runs/shapes-2/seed-3").seed == 3
+    assert (tmp_path / "config.json").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "runs"}
+    with pytest.raises(ValueError, match="resume needs out, the folder of the run to go on with"):
+        fit(config, DATA, log=quiet, resume=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "config.yaml", "metrics.jsonl", "result.json", "files.json"])
+def test_a_folder_with_other_files_of_a_runs_names_is_left_as_it_is(tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=f"already holds {name}, which a run would overwrite; choose another --out"):
+        fit(tiny(tmp_path), DATA, log=quiet)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"mine": 1}')]
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="file: is a file; choose a folder as --out"):
+            fit(tiny(tmp_path / "file"), DATA, log=quiet, resume=resume)
+    with pytest.raises(ValueError, match="file: is a file; choose a folder as --out"):
+        run_seeds(tiny(tmp_path / "file"), [0], Mock(), log=quiet)
 
 
 @pytest.mark.parametrize("changes", [{"schedule": "constant"}, {"schedule": "step", "decay_epochs": 1, "min_steps": 6}])

@@ -1,7 +1,5 @@
 """`python train.py` and `python -m pointnet train`: open the data, train, say how good the network is."""
 
-import dataclasses
-import itertools
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,8 +31,7 @@ def main(words: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Runs the command line; returns the exit code. `prog` is the program in messages."""
     command = parse_command(words, prog)
     if not (command.config.out or launched_by_torchrun()):
-        out = new_run_folder(command.config)
-        command = command._replace(config=dataclasses.replace(command.config, out=out))
+        command = command._replace(config=run_folder.placed(command.config))
     with ExitStack() as stack:
         try:
             stack.enter_context(joined_world(command.config.device))
@@ -131,12 +128,6 @@ def run(config: TrainConfig, training: LabelledClouds, test: LabelledClouds | No
         except (ValueError, OSError) as error:  # the run is complete without them
             say(f"no curves: {one_line(error)}")
     return result
-
-
-def new_run_folder(config: TrainConfig) -> str:
-    """The first of runs/shapes-1, runs/shapes-2, ... that does not exist."""
-    name = config.dataset if config.task == "classification" else f"{config.dataset}-{config.task}"
-    return next(folder for folder in (f"runs/{name}-{i}" for i in itertools.count(1)) if not Path(folder).exists())
 
 
 def began_here(command: Command) -> bool:

@@ -25,7 +25,7 @@ from .fit import begin, discard, fit, open_run, train_epochs
 from .loader import count_batches, count_steps
 from .progress import Progress
 from .run import Run
-from .run_folder import check_free
+from .run_folder import check_free, placed
 from .settings import TrainConfig
 from .small_sets import lines_on_data
 from .stopping import signals_deferred
@@ -45,6 +45,7 @@ def dry_run(config: TrainConfig, train: LabelledClouds, test: LabelledClouds | N
     """
     world = World.current()
     with world.together():
+        config = placed(config)
         check_trainable(train, config, world)
         check_free(config.out)
         disk = next(folder for folder in Path(config.out).absolute().parents if folder.is_dir())

@@ -13,6 +13,8 @@ from pointnet.files import AnyPath, read_file, write_atomically
 from pointnet.names import printable
 from pointnet.world import World
 
+from .run_folder import check_folder
+
 LOCK = ".lock"  # locked by the system, which frees it when the process ends, however it ends
 HOLDER = ".locked_by"  # which process that is, for people
 SOFT_LOCK = ".lock_file"  # is the lock itself, on a file system that has no locks
@@ -27,13 +29,14 @@ def claimed(out: AnyPath, world: World) -> Iterator[None]:
     a file stands for the lock; if its process was killed on another machine, a person must remove it.
 
     Raises:
-        ValueError: another process writes it; the message says which, and on what machine.
+        ValueError: it is a file, or another process writes it; the message says which, and on what machine.
         OSError: the folder cannot be written.
     """
     folder = Path(out)
     with ExitStack() as held:
         with world.together():
             if world.writes:
+                check_folder(folder)
                 folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(_locked(folder))
         yield

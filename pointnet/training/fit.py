@@ -33,6 +33,7 @@ from .run_folder import (
     Result,
     check_epochs,
     check_free,
+    placed,
     read_config,
     write_config,
     write_files,
@@ -55,8 +56,8 @@ def fit(
     model: nn.Module | None = None,
     loss: Loss | None = None,
 ) -> Result:
-    """Trains `config.model`, or a network of your own, on `train` and writes the run folder `config.out`; returns the
-    content of `result.json`.
+    """Trains `config.model`, or a network of your own, on `train` and writes the run folder `config.out`, where that is
+    empty a new one under runs/; returns the content of `result.json`.
 
     A validation split is held out from `train`; the epoch that is best on it, by `config.chooser`, then by its loss,
     then the later one, is kept (the last epoch where `config.val_fraction` is 0). `test` is evaluated once, at the end,
@@ -91,6 +92,7 @@ def fit(
     log = log if world.writes else discard
     own = Own(model, loss)
     with world.together():
+        config = placed(config, resume)
         check_data(config, train, test)
         own.check_loss()
     run, val = open_run(config, train, resume, world, own)
@@ -253,8 +255,8 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
 def create_run_folder(run: Run) -> None:
     """Creates the folder with all that is known before the first step: settings, and how to build the model."""
     Path(run.config.out).mkdir(parents=True, exist_ok=True)
+    write_config(run.config.out, run.config)  # first: it says that the other files are a run's
     describe_model(run, run.contract)
-    write_config(run.config.out, run.config)
 
 
 def describe_model(run: Run, contract: Contract) -> None:

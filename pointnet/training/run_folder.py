@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +18,9 @@ from pointnet.datasets.cache import contents_of
 from pointnet.datasets.own_files import OwnSet
 from pointnet.evaluation.tasks import titles_of
 from pointnet.files import AnyPath, name_in, read_file, strict_json, write_atomically
-from pointnet.models.weights import WEIGHTS_FILE
+from pointnet.models.weights import CONFIG_FILE, WEIGHTS_FILE
 from pointnet.names import did_you_mean_path
+from pointnet.world import World
 
 from .settings import TrainConfig, with_values
 
@@ -29,11 +31,27 @@ RESULT = "result.json"  # how good the chosen epoch is
 CURVES = "curves.svg"  # the metrics, drawn
 FILES = "files.json"  # those of one's own that it was trained on, each with the sha256 of its content
 
+WRITTEN = (CONFIG, CONFIG_FILE, METRICS, RESULT, CURVES, FILES)  # beside the weights and the checkpoint
+
 # Settings that were removed, as old files have them whose runs would compute the same today.
 REMOVED = {"mix": ("none",), "mix_share": (0.5,), "mix_beta": (1.0,), "cuda_graph": (False, True)}
 
 Line = Mapping[str, Any]  # the metrics of an epoch
 Result = dict[str, Any]
+
+
+def placed(config: TrainConfig, resume: bool = False) -> TrainConfig:
+    """The settings with the folder of a run: where `out` is empty, the first of runs/shapes-1, runs/shapes-2, ... that
+    does not exist. ValueError where only the caller can choose it."""
+    if config.out:
+        return config
+    if resume:
+        raise ValueError("resume needs out, the folder of the run to go on with")
+    if World.current().size > 1:
+        raise ValueError("several processes need out: the folder that all of them write to and resume from")
+    name = config.dataset if config.task == "classification" else f"{config.dataset}-{config.task}"
+    folders = (f"runs/{name}-{i}" for i in itertools.count(1))
+    return dataclasses.replace(config, out=next(folder for folder in folders if not Path(folder).exists()))
 
 
 def seed_folder(out: AnyPath, seed: int) -> Path:
@@ -52,13 +70,32 @@ def has_checkpoint(out: AnyPath) -> bool:
     return any((folder / CHECKPOINT).exists() for folder in (Path(out), *seed_folders(out).values()))
 
 
+def check_folder(out: AnyPath) -> None:
+    """Raises ValueError if it is a file."""
+    if Path(out).is_file():
+        raise ValueError(f"{out}: is a file; choose a folder as --out")
+
+
 def check_free(out: AnyPath) -> None:
-    """Raises ValueError if a run, or one of several seeds, has been saved in the folder, or a model without one."""
+    """Raises ValueError if a run, or one of several seeds, has been saved in the folder, or a model without one, or if
+    it holds files that a run would overwrite. A run that was stopped before its first checkpoint may begin again."""
+    check_folder(out)
     if has_checkpoint(out):
         raise ValueError(f"{out}: already holds a run; continue it with --resume, or choose another --out")
-    is_begun = (Path(out) / CONFIG).is_file() and not (Path(out) / RESULT).exists()
+    is_begun = _has_settings(out) and not (Path(out) / RESULT).exists()
     if (Path(out) / WEIGHTS_FILE).exists() and not is_begun:
         raise ValueError(f"{out}: already holds a model, without the {CHECKPOINT} to resume from; choose another --out")
+    if taken := [name for name in WRITTEN if (Path(out) / name).exists() and not is_begun]:
+        raise ValueError(f"{out}: already holds {taken[0]}, which a run would overwrite; choose another --out")
+
+
+def _has_settings(out: AnyPath) -> bool:
+    """Whether the folder has the settings of a run, which it writes first."""
+    try:
+        read_config(out)
+        return True
+    except ValueError:
+        return False
 
 
 def write_config(out: AnyPath, config: TrainConfig, seeds: Sequence[int] = ()) -> None:

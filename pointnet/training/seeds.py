@@ -11,7 +11,7 @@ from pointnet.world import AgreedError, World
 
 from . import run_folder
 from .claim import HOLDER, LOCK, claimed
-from .run_folder import CHECKPOINT, CONFIG, Result, check_free, seed_folder
+from .run_folder import CHECKPOINT, CONFIG, Result, check_free, placed, seed_folder
 from .settings import TrainConfig
 
 OneRun = Callable[[TrainConfig, bool], Result]
@@ -42,6 +42,8 @@ def run_seeds(
             with the seed.
     """
     world = World.current()
+    with world.together():
+        config = placed(config, resume)
     with claimed(config.out, world):
         if resume:
             with world.together():
