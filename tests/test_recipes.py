@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, reject, settings
@@ -264,6 +265,42 @@ def test_only_a_setting_that_changes_nothing_counts_as_such(name):
 def test_an_unknown_word_is_refused_in_python_too(name, word):
     with pytest.raises(ValueError, match=f"{name} must be .*, got '{word}'"):
         TrainConfig(**{name: word})
+
+
+def test_values_of_other_types_become_the_settings_own_where_that_is_exact(tmp_path):
+    values = {"lr": np.float64(1e-3), "seed": np.int64(7), "mirror": np.True_, "clip": 2, "out": tmp_path / "é"}
+    values |= {"teacher": [tmp_path, "b"], "optimizer": np.str_("adam")}
+    config = TrainConfig(**values)
+    own = {"lr": 1e-3, "seed": 7, "mirror": True, "clip": 2.0, "out": str(tmp_path / "é"), "optimizer": "adam"}
+    own |= {"teacher": (str(tmp_path), "b")}
+    assert {name: (getattr(config, name), type(getattr(config, name))) for name in own} == {
+        name: (value, type(value)) for name, value in own.items()
+    }
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("input_transform", "false", "true or false, got 'false'"),
+        ("mirror", 1, "true or false, got 1"),
+        ("epochs", "2", "a whole number, got '2'"),
+        ("epochs", 2.5, "a whole number, got 2.5"),
+        ("epochs", True, "a whole number, got True"),
+        ("lr", "1e-3", "a number, got '1e-3'"),
+        ("lr", None, "a number, got None"),
+        ("lr", 10**400, "a number, got 1000"),
+        ("teacher", "pointnet_shapes", "a list of words, got 'pointnet_shapes'"),
+        ("teacher", [1], r"a list of words, got \[1\]"),
+        ("out", 5, "a word, got 5"),
+        ("optimizer", ["adam"], r"adamw or adam or sgd, got \['adam'\]"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_one_line(name, value, wanted):
+    with pytest.raises(ValueError, match=f"^{name} must be {wanted}") as caught:
+        TrainConfig(**{name: value})
+    assert "\n" not in str(caught.value)
 
 
 def test_the_settings_of_the_records_load_although_some_were_removed_since():

@@ -2,10 +2,13 @@
 
 import contextlib
 import dataclasses
+import os
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from pointnet.datasets.catalog import check_dataset
 from pointnet.evaluation.tasks import TASKS
@@ -20,11 +23,16 @@ def setting(default: Any, text: str, low: float | None = None, high: float | Non
 
 @dataclass(frozen=True)
 class Settings:
-    """A group of settings. ValueError, naming the setting, where a value is out of range."""
+    """A group of settings. ValueError, naming the setting, where a value is of another type or out of range."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
+            value, low, high = (
+                typed(field.name, getattr(self, field.name)),
+                field.metadata["low"],
+                field.metadata["high"],
+            )
+            object.__setattr__(self, field.name, value)
             if low is not None and not low <= value <= (float("inf") if high is None else high):
                 wanted = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise ValueError(f"{field.name} must be {wanted}, got {value}")
@@ -157,9 +165,6 @@ class TrainConfig(RunSettings, Augmentation, LossSettings, Optimization, ModelSe
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, kind in TYPES.items():
-            if get_origin(kind) is Literal:
-                read_value(name, getattr(self, name))
         words = [WORDS[name] for name in feature_names(self.features)]
         object.__setattr__(self, "features", ",".join(words))  # in one order, however they were typed
         if self.task != "classification" and self.teacher:
@@ -230,16 +235,31 @@ def read_value(name: str, value: Any) -> Any:
     """A setting's value in the setting's type, from YAML or from the word of a flag. ValueError if it does not fit."""
     if name not in FIELDS:
         raise ValueError(f"no setting '{name}'{did_you_mean(str(name), FIELDS)}")
+    if isinstance(value, str) and TYPES[name] in READERS:
+        with contextlib.suppress(ValueError, KeyError):
+            value = READERS[TYPES[name]](value)
+    return typed(name, value)
+
+
+def typed(name: str, value: Any) -> Any:
+    """A setting's value in the setting's type: a number of NumPy, a path, a list or a whole number becomes it where
+    that is exact. ValueError, naming the setting, for another type or word."""
     kind, choices = get_origin(TYPES[name]) or TYPES[name], get_args(TYPES[name])
     given = value
-    with contextlib.suppress(ValueError, KeyError, OverflowError):
-        if isinstance(value, str) and kind in READERS:
-            value = READERS[kind](value)
-        elif kind is float and type(value) is int:
+    if isinstance(value, np.generic):
+        value = value.item()
+    elif isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif kind is tuple and isinstance(value, list | tuple):
+        value = tuple(str(word) if isinstance(word, str | os.PathLike) else word for word in value)
+    if kind is float and type(value) is int:
+        with contextlib.suppress(OverflowError):
             value = float(value)
-        elif kind is tuple and isinstance(value, list) and all(isinstance(word, str) for word in value):
-            value = tuple(value)
-    if not (value in choices if kind is Literal else type(value) is kind):
+    if kind is Literal:
+        fits = isinstance(value, str) and value in choices
+    else:
+        fits = type(value) is kind and (kind is not tuple or all(isinstance(word, str) for word in value))
+    if not fits:
         wanted = WANTED.get(kind) or " or ".join(choices)
         hint = did_you_mean(given, choices) if kind is Literal and isinstance(given, str) else ""
         raise ValueError(f"{name} must be {wanted}, got {reprlib.repr(given)}{hint}")
