@@ -1,8 +1,10 @@
 """Networks, losses and data sets of one's own, in fit() and by the flags."""
 
+import copy
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -113,6 +115,33 @@ def test_a_stopped_run_of_ones_own_network_ends_as_an_unbroken_one(tmp_path):
     fit(tiny(tmp_path / "c", epochs=1), two_shapes(), log=quiet, loss=F.cross_entropy)
     with pytest.raises(ValueError, match="the run had loss cross_entropy, got None; it cannot resume with that"):
         fit(tiny(tmp_path / "c", epochs=1), two_shapes(), log=quiet, resume=True)
+
+
+def focal(gamma: float) -> nn.Module:
+    loss = nn.CrossEntropyLoss()
+    loss.gamma = gamma
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "other", "message"),
+    [
+        (nn.CrossEntropyLoss(torch.ones(2)), nn.CrossEntropyLoss(torch.tensor([1.0, 2])), "weight=[0-9a-f]{8}, got .*"),
+        (focal(2.0), focal(3.0), "gamma=2.0, got .*gamma=3.0"),
+        (
+            partial(F.cross_entropy, label_smoothing=0.1),
+            partial(F.cross_entropy, label_smoothing=0.2),
+            "0.1, got .*0.2",
+        ),
+    ],
+    ids=["tensor", "attribute", "keyword"],
+)
+def test_a_run_does_not_go_on_with_a_loss_of_other_values(tmp_path, loss, other, message):
+    config = tiny(tmp_path, epochs=1)
+    fit(config, two_shapes(), log=quiet, loss=loss)
+    with pytest.raises(ValueError, match=f"the run had loss_values .*{message}; it cannot resume with that"):
+        fit(config, two_shapes(), log=quiet, resume=True, loss=other)
+    fit(config, two_shapes(), log=quiet, resume=True, loss=copy.deepcopy(loss))
 
 
 def test_a_network_of_the_library_that_fit_is_given_is_rebuilt_from_its_folder(tmp_path):

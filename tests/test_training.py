@@ -17,7 +17,7 @@ from pointnet.training import TrainConfig, fit, run
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.fit import create_run_folder
 from pointnet.training.run import Run
-from pointnet.training.run_folder import read_config, read_metrics
+from pointnet.training.run_folder import read_config, read_metrics, write_config
 from pointnet.training.seeds import run_seeds
 from pointnet.world import World
 from tests.helpers import (
@@ -273,6 +273,21 @@ def test_other_epochs_that_cannot_be_are_one_line(tmp_path):
     with pytest.raises(ValueError, match="--epochs 1 is less than the 2 that are done"):
         fit(tiny(tmp_path / "run", epochs=1, schedule="constant"), DATA, resume=True, log=quiet)
     assert read_config(tmp_path / "run").epochs == read_config(tmp_path / "cycle").epochs == 2
+
+
+@pytest.mark.parametrize("changes", [{"lr": 0.5}, {"rotate": 90.0}, {"label_smoothing": 0.0}, {"seed": 3}], ids=str)
+def test_a_resumed_run_keeps_its_settings(finished, changes):
+    out, config, _ = finished
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    ((name, value),) = changes.items()
+    line = f"--{name} {value} differs from the run's own {getattr(config, name)}; resume cannot change it"
+    with pytest.raises(ValueError, match=line):
+        fit(dataclasses.replace(config, **changes), DATA, resume=True, log=quiet)
+    (seeds := out.parent / "seeds").mkdir(exist_ok=True)
+    write_config(seeds, config, [0])
+    with pytest.raises(ValueError, match=line):
+        run_seeds(dataclasses.replace(config, **changes, out=str(seeds)), [0], Mock(), resume=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_the_command_goes_on_to_more_epochs_of_all_seeds(tmp_path, capsys):

@@ -12,8 +12,8 @@ from pointnet.models import load_model
 from pointnet.names import check_name
 from pointnet.points.features import WORDS
 from pointnet.training.recipes import RECIPES, defaults_of
-from pointnet.training.run_folder import CONFIG, check_epochs, read_settings, seed_folders
-from pointnet.training.settings import FIELDS, GROUPS, MAY_CHANGE, TYPES, TrainConfig, read_value, with_values
+from pointnet.training.run_folder import CONFIG, check_epochs, check_kept, read_settings, seed_folders
+from pointnet.training.settings import FIELDS, GROUPS, TYPES, TrainConfig, read_value, with_values
 
 from .flags import OneLineParser, add_version, one_line, whole_number
 
@@ -162,13 +162,11 @@ def resumed(given: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[TrainC
     if not (Path(out) / CONFIG).is_file():
         raise ValueError(f"{Path(out) / CONFIG}: no run to resume here")
     config, saved = read_settings(Path(out) / CONFIG)
-    for name, word in values.items():
-        value, was = read_value(name, word), getattr(config, name)
-        if name == "epochs" and value != was:
-            for folder in seed_folders(out).values() or [out]:
-                check_epochs(folder, value)
-        elif value != was and name not in MAY_CHANGE:
-            raise ValueError(f"--{name} {value} differs from the run's own {was}; resume cannot change it")
+    now = with_values(config, values)
+    check_kept(config, now)
+    if now.epochs != config.epochs:
+        for folder in seed_folders(out).values() or [out]:
+            check_epochs(folder, now.epochs)
     seeds = given.get("seeds", saved)
     if seeds and not saved:
         raise ValueError(f"{out}: holds one run, of seed {config.seed}; it cannot resume with --seeds")

@@ -33,6 +33,7 @@ from .run_folder import (
     Result,
     check_epochs,
     check_free,
+    check_kept,
     placed,
     read_config,
     write_config,
@@ -71,7 +72,8 @@ def fit(
 
     Args:
         resume: continue the run in `config.out` from where it was saved; it ends as if it had never stopped.
-            `config.epochs` may differ if the schedule does not depend on their number.
+            `config.epochs` may differ if the schedule does not depend on their number; of other settings only where
+            data and weights are and how they are loaded. A loss of your own must hold the same values.
         log: called with one line per epoch, and with lines on data that are too few to learn from or to judge by.
         after_epoch: called with each line of `metrics.jsonl` once the epoch is safe on disk.
         model: a network of your own in place of the settings', (B, C, N) -> logits (B, K), or (B, K, N) where the task
@@ -147,6 +149,7 @@ def open_run(
         if not resume:
             check_free(out)
         elif (out / CONFIG).is_file():
+            check_kept(read_config(out), config)
             check_epochs(out, config.epochs)
     run = Run.start(config, train, device, world, own)
     with world.together():

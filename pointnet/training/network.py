@@ -27,6 +27,7 @@ HEAD_ARGUMENTS = ("head_widths", "head_takes")
 PARTS = {"encoder": "encoder", "head": "head", "logits": "last layer"}  # of a network, and how people call them
 # Settings of a network, some of which one's own may not take.
 OF_NETWORK = ("input_transform", "feature_transform", "widths", "head_widths", "tnet_widths", "dropout")
+PLAIN = (bool, int, float, str, tuple, type(None))  # kinds of values that say what a loss computes
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -51,6 +52,25 @@ class Own(NamedTuple):
     def loss_name(self) -> str | None:
         """Of the loss's function or class."""
         return None if self.loss is None else getattr(self.loss, "__name__", type(self.loss).__name__)
+
+    @property
+    def loss_values(self) -> str | None:
+        """What the loss computes with, as far as its attributes show it: plain values, and a hash of each tensor."""
+        if self.loss is None:
+            return None
+        held: list[Any] = [getattr(self.loss, "keywords", {})]  # of functools.partial
+        if isinstance(self.loss, nn.Module):
+            held += [
+                dict(self.loss.named_parameters()),
+                dict(self.loss.named_buffers()),
+                *map(vars, self.loss.modules()),
+            ]
+        else:
+            held.append(getattr(self.loss, "__dict__", {}))
+        values = [(name, value) for each in held for name, value in each.items() if name[0] != "_"]
+        shown = [f"{name}={value!r}" for name, value in values if isinstance(value, PLAIN) and name != "training"]
+        tensors = [(name, value.detach().cpu()) for name, value in values if isinstance(value, Tensor)]
+        return ", ".join([*shown, *(f"{name}={digest({name: value})[:8]}" for name, value in tensors)])
 
 
 class StartingWeights:

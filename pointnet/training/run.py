@@ -101,7 +101,7 @@ class Run:
         identity = {
             "device": device.type, "samples": len(train), "data": train.fingerprint(), "processes": world.size,
             "teacher": teacher and teacher.digest, "init": start and start.digest, "steps_per_epoch": steps,
-            "network": own.name, "loss": own.loss_name,
+            "network": own.name, "loss": own.loss_name, "loss_values": own.loss_values,
         }  # fmt: skip
         generator = torch.Generator(device).manual_seed(seed)
         origin = start.line if start else ""
@@ -305,7 +305,8 @@ class Run:
     def restore(self, path: Path) -> None:
         """Restores the state saved at `path`. ValueError, in one line, if it is of another run."""
         of_older = {"steps_per_epoch": count_batches(len(self.train), self.config.batch_size)}  # they do not say
-        state = of_older | {"loss": self.identity["loss"]} | load_checkpoint(path)
+        of_older |= {name: self.identity[name] for name in ("loss", "loss_values")}
+        state = of_older | load_checkpoint(path)
         for name, now in self.identity.items():
             if state.get(name) != now:
                 raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot resume with that")

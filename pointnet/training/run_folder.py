@@ -22,7 +22,7 @@ from pointnet.models.weights import CONFIG_FILE, WEIGHTS_FILE
 from pointnet.names import did_you_mean_path
 from pointnet.world import World
 
-from .settings import TrainConfig, with_values
+from .settings import FIELDS, MAY_CHANGE, TrainConfig, with_values
 
 CONFIG = "config.yaml"  # how the network is trained
 METRICS = "metrics.jsonl"  # one line per epoch
@@ -207,6 +207,14 @@ def chosen_epoch(lines: Sequence[Line], choose_by: str = "") -> int:
     """The epoch that a run keeps: the best on validation, or the last where there is none."""
     name, _ = chooser(lines, choose_by)
     return int(max(lines, key=lambda line: score_of(line, name))["epoch"])
+
+
+def check_kept(was: TrainConfig, now: TrainConfig) -> None:
+    """Raises ValueError where a resumed run is given other settings than its own, but for its epochs."""
+    for name in FIELDS:
+        own, value = getattr(was, name), getattr(now, name)
+        if value != own and name not in (*MAY_CHANGE, "epochs"):
+            raise ValueError(f"--{name} {value} differs from the run's own {own}; resume cannot change it")
 
 
 def check_epochs(out: AnyPath, epochs: int) -> None:

@@ -52,8 +52,10 @@ def run_seeds(
 
 
 def _check_alike(config: TrainConfig, seeds: Sequence[int], data: str | None) -> None:
-    """Raises ValueError where a finished seed was trained on other data than the others will be: their mean and
-    deviation would say nothing. Older results do not say on what."""
+    """Raises ValueError where a finished seed was trained on other data, or with other settings, than the others will
+    be: their mean and deviation would say nothing. Older results do not say on what data."""
+    if (Path(config.out) / CONFIG).is_file():
+        run_folder.check_kept(run_folder.read_config(config.out), config)
     for seed in seeds:
         folder = seed_folder(config.out, seed)
         if data and run_folder.is_finished(folder, config.epochs):
