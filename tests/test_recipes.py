@@ -12,6 +12,7 @@ from pointnet.commands import train
 from pointnet.commands.train_flags import check_used, parse_command
 from pointnet.models import PointNetClassifier
 from pointnet.training import TrainConfig, fit
+from pointnet.training.fit import lines_on_idle
 from pointnet.training.optimizer import make_optimizer, make_schedule
 from pointnet.training.recipes import RECIPES, to_flags
 from pointnet.training.run import Run
@@ -247,9 +248,22 @@ def test_only_a_setting_that_changes_nothing_counts_as_such(name):
         assert course(dataclasses.replace(used, **{name: other})) != course(used)
     if name == "regularization_weight":  # of the T-Net that PointNet alone has
         assert name in TrainConfig(model="dgcnn").idle()
+    assert [*lines_on_idle(idle)] == [*lines_on_idle(used)] == []
+    lines = [*lines_on_idle(dataclasses.replace(idle, **{name: other}))]
+    assert lines == [f"{name} changes nothing: it is for {idle.idle()[name]}"]
     check_used(dataclasses.replace(used, **{name: other}), [name])
     with pytest.raises(ValueError, match=f"--{name} is for .*; it would change nothing"):
         check_used(dataclasses.replace(idle, **{name: other}), [name])
+
+
+def test_a_run_prints_each_setting_that_was_chosen_and_changes_nothing(tmp_path):
+    lines = []
+    fit(tiny(tmp_path, epochs=1, warmup=0.2, overlap=0.5), two_shapes(), log=lines.append)
+    found = [line for line in lines if "changes nothing" in line]
+    assert found == [
+        "overlap changes nothing: it is for --task part, not classification",
+        "warmup changes nothing: it is for the other schedules, as onecycle has its own",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from pointnet.world import World
 from .claim import claimed
 from .data import check_data, check_trainable, training_parts
 from .network import OF_NETWORK, Loss, Own
+from .recipes import defaults_of
 from .run import Run
 from .run_folder import (
     CHECKPOINT,
@@ -127,7 +128,7 @@ def first_lines(run: Run, val: LabelledClouds, test: LabelledClouds | None, resu
     device = f"{run.device}, {size} processes" if size > 1 else run.device
     samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
     yield f"{samples}; {device}, {config.precision}; {config.out}/"
-    of_network = [] if resume else [run.origin, *lines_on_network(run)]
+    of_network = [] if resume else [run.origin, *lines_on_network(run), *lines_on_idle(config)]
     yield from filter(None, [*of_network, *lines_on_data(config, run.train, val, test)])
     opened = [data for data in (run.train, val, test) if data is not None]
     yield from of_each_kind([note for data in opened for note in run.contract.notes_on_files(data)])
@@ -292,6 +293,14 @@ def lines_on_network(run: Run) -> Iterator[str]:
         yield f"{run.config.model}: {idle} change nothing"
     if run.own.loss is not None:
         yield "a loss of your own: those of the settings change nothing, but for distillation"
+
+
+def lines_on_idle(config: TrainConfig) -> Iterator[str]:
+    """Lines on settings that were chosen and change nothing beside the others."""
+    usual = defaults_of(config.task, config.dataset, config.init, config.model)
+    for name, what in config.idle().items():
+        if getattr(config, name) not in (getattr(TrainConfig, name), getattr(usual, name)):
+            yield f"{name} changes nothing: it is for {what}"
 
 
 def discard(line: str) -> None:
