@@ -75,6 +75,59 @@ def test_a_loss_that_is_no_tensor_is_refused(tmp_path):
         fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, loss=lambda logits, labels: 0.0)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "edgenet"}, r"model must be a module, got 'edgenet'; .*: TrainConfig\(...\)"),
+        ({"model": TwoDepths}, r"model must be a module, got the class TwoDepths; make one: TwoDepths\(...\)"),
+        ({"loss": "mse"}, "loss must be a function of logits and labels, got 'mse'; one of the library's"),
+        ({"loss": nn.CrossEntropyLoss}, r"got the class CrossEntropyLoss; make one: CrossEntropyLoss\(...\)"),
+    ],
+)
+def test_what_is_no_module_or_no_function_is_refused(tmp_path, given, message):
+    with pytest.raises(ValueError, match=message):
+        fit(tiny(tmp_path / "x"), two_shapes(), log=quiet, **given)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_without_gradients_is_refused(tmp_path, mode):
+    with mode(), pytest.raises(ValueError, match=r"training needs gradients; leave torch.no_grad\(\) or"):
+        fit(tiny(tmp_path / "x"), two_shapes(), log=quiet)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_loss_without_a_gradient_is_refused(tmp_path):
+    def errors(logits, labels):
+        return (logits.argmax(1) != labels).float().mean()
+
+    with pytest.raises(ValueError, match="the loss has no gradient of the network's weights; an argmax"):
+        fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, loss=errors)
+
+
+class WithState(TwoDepths):
+    """Keeps what no parameter and no buffer is."""
+
+    def __init__(self, state: object) -> None:
+        super().__init__()
+        self.state = state
+
+    def get_extra_state(self) -> object:
+        return self.state
+
+    def set_extra_state(self, state: object) -> None:
+        self.state = state
+
+
+def test_extra_state_is_saved_if_it_is_a_tensor_and_refused_before_training_if_not(tmp_path):
+    message = "_extra_state in the network's state is of type dict, which model.safetensors cannot hold"
+    with pytest.raises(ValueError, match=message):
+        fit(tiny(tmp_path / "x"), two_shapes(), log=quiet, model=WithState({"step": 3}))
+    assert not (tmp_path / "x").exists()
+    fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, model=WithState(torch.tensor([3.0])))
+    assert load_model(tmp_path, model=WithState(torch.zeros(1))).state == 3
+
+
 def test_clouds_have_x_y_and_z_and_may_want_gradients(tmp_path):
     labels = torch.arange(24) % 2
     with pytest.raises(ValueError, match="train must have x, y and z as its first channels, got 2 in all"):

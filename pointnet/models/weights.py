@@ -89,6 +89,7 @@ def save_weights(folder: AnyPath, state: Mapping[str, Tensor]) -> str:
     """Writes `model.safetensors` from a state dict; -> the file's sha256."""
     from safetensors.torch import save
 
+    check_tensors(state)
     tensors, places = dict[str, Tensor](), set[int]()
     for name, tensor in state.items():
         tensors[name] = tensor.detach().cpu().contiguous()
@@ -98,6 +99,14 @@ def save_weights(folder: AnyPath, state: Mapping[str, Tensor]) -> str:
     content = save(tensors, {"sha256": digest(tensors)})
     write_atomically(Path(folder) / WEIGHTS_FILE, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def check_tensors(state: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming it, for what is no tensor in a state dict, such as the extra state of a module."""
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            kept = f"{name} in the network's state is of type {type(value).__name__}"
+            raise ValueError(f"{kept}, which {WEIGHTS_FILE} cannot hold; make it a tensor, such as a buffer")
 
 
 def read_weights(folder: Path, sha256: str | None = None) -> dict[str, Tensor]:

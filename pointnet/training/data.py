@@ -1,5 +1,7 @@
 """What a run asks of its data: kinds, classes and channels that suit, and a validation split."""
 
+import torch
+
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.datasets.own_scenes import SceneFolder
@@ -48,6 +50,8 @@ def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds 
 
 def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) -> None:
     """Raises ValueError, in one line, unless the processes can train a network on these clouds."""
+    if not torch.is_grad_enabled():
+        raise ValueError("training needs gradients; leave torch.no_grad() or torch.inference_mode() before it")
     TASKS[config.task].check(train)
     if train.num_points != config.num_points:
         raise ValueError(f"num_points must be {train.num_points}, as the data has, got {config.num_points}")

@@ -85,8 +85,8 @@ def fit(
 
     Raises:
         ValueError: data that cannot train a network, a `model` whose logits are not as above, a `loss` with parameters
-            of its own, a run folder that is taken, that another process writes, or missing with `resume`, more skipped
-            steps than `config.skip_limit`, or more processes than a batch has clouds.
+            of its own or without a gradient, a run folder that is taken, that another process writes, or missing with
+            `resume`, more skipped steps than `config.skip_limit`, or more processes than a batch has clouds.
         Stopped: SIGTERM or SIGINT came; the run is saved as it was between two steps.
         OSError: the run folder cannot be written; the last checkpoint is still good.
         AgreedError: in place of the others, where several processes train: one of them had such an error.
@@ -97,7 +97,7 @@ def fit(
     with world.together():
         config = placed(config, resume)
         check_data(config, train, test)
-        own.check_loss()
+        own.check()
     run, val = open_run(config, train, resume, world, own)
     with claimed(config.out, world):
         begin(run, resume)

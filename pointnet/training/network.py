@@ -17,7 +17,7 @@ from pointnet.layers.shared_mlp import scaled
 from pointnet.layers.tnet import TNET_WIDTHS, TNet
 from pointnet.models import MODELS, PointNetModel, load_model
 from pointnet.models.own import is_own
-from pointnet.models.weights import digest
+from pointnet.models.weights import check_tensors, digest
 from pointnet.world import World
 
 from .settings import TrainConfig
@@ -42,8 +42,18 @@ class Own(NamedTuple):
         """Of the network's class."""
         return None if self.model is None else type(self.model).__name__
 
-    def check_loss(self) -> None:
-        """Raises ValueError where the loss has parameters, which no optimizer sees."""
+    def check(self) -> None:
+        """Raises ValueError for what is no module or function, and a loss with parameters: no optimizer sees them."""
+        for name, value, fits, kind in (
+            ("model", self.model, isinstance(self.model, nn.Module), "a module"),
+            ("loss", self.loss, callable(self.loss), "a function of logits and labels"),
+        ):
+            if isinstance(value, type):
+                made = f"the class {value.__name__}; make one: {value.__name__}(...)"
+                raise ValueError(f"{name} must be {kind}, got {made}")
+            if value is not None and not fits:
+                given = f"{value!r}; one of the library's is in the settings: TrainConfig(...)"
+                raise ValueError(f"{name} must be {kind}, got {given}")
         learns = isinstance(self.loss, nn.Module) and any(each.requires_grad for each in self.loss.parameters())
         if learns:
             raise ValueError("loss has parameters, which would not be trained; make them the network's, or freeze them")
@@ -172,8 +182,10 @@ def make_model(
 
 @torch.no_grad()
 def check_scores(model: nn.Module, task: Task, data: LabelledClouds, device: torch.device) -> None:
-    """Raises ValueError, in one line, unless the network scores each class, for two clouds of the data in eval mode."""
+    """Raises ValueError, in one line, unless the network scores each class, for two clouds of the data in eval mode,
+    and its state can be saved."""
     name = type(model).__name__
+    check_tensors(model.state_dict())
     given, labels = first_examples(task, data, 2, device)
     shapes = " and ".join(str(tuple(each.shape)) for each in given)
     try:

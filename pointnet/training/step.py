@@ -119,6 +119,9 @@ class Step:
         with Statistics(self.model) as statistics:
             loss, logits = self._loss(x, labels, category, structure, taught)
             loss = loss * share
+            if not loss.requires_grad:
+                cut = "an argmax, .item(), .detach() or torch.no_grad() cuts it off"
+                raise ValueError(f"the loss has no gradient of the network's weights; {cut}")
             if not self.graphed:
                 self.watch.lap("forward")
             loss.backward()
