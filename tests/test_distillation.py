@@ -184,6 +184,15 @@ def test_a_teacher_that_cannot_be_is_one_clear_line(tmp_path, teachers):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("points", "is_fewer"), [(31, True), (32, False), (64, False)])
+def test_a_teacher_of_larger_clouds_is_named_with_both_numbers(tmp_path, teachers, points, is_fewer):
+    data, lines = two_shapes(points=points), []
+    fit(tiny(tmp_path, epochs=1, num_points=points, teacher=(teachers[0],)), data, log=lines.append)
+    found = [line for line in lines if line.startswith("teacher ")]
+    said = f"it was trained on clouds of 32 points, and is asked about {points}, from which it may know less"
+    assert found == [f"teacher {teachers[0]}: {said}; see --num_points"] * is_fewer
+
+
 def test_a_run_goes_on_with_its_own_teacher_wherever_that_is_now(tmp_path, teachers, monkeypatch):
     def stop(metrics):
         raise InterruptedError

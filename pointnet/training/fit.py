@@ -128,7 +128,8 @@ def first_lines(run: Run, val: LabelledClouds, test: LabelledClouds | None, resu
     device = f"{run.device}, {size} processes" if size > 1 else run.device
     samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
     yield f"{samples}; {device}, {config.precision}; {config.out}/"
-    of_network = [] if resume else [run.origin, *lines_on_network(run), *lines_on_idle(config)]
+    of_teacher = run.teacher.lines if run.teacher else []
+    of_network = [] if resume else [run.origin, *of_teacher, *lines_on_network(run), *lines_on_idle(config)]
     yield from filter(None, [*of_network, *lines_on_data(config, run.train, val, test)])
     opened = [data for data in (run.train, val, test) if data is not None]
     yield from of_each_kind([note for data in opened for note in run.contract.notes_on_files(data)])

@@ -34,17 +34,23 @@ class Teacher:
             scale.
         device: where the networks run, in eval mode and folded.
 
-    `digest` is a hash of the weights, which tells teachers apart. ValueError, naming it, for a network that is not
-    there or does not suit.
+    `digest` is a hash of the weights, which tells teachers apart; `lines` name those that were trained on more points
+    than the student's clouds have. ValueError, naming it, for a network that is not there or does not suit.
     """
 
     def __init__(self, names: Sequence[str], classes: Sequence[str], contract: Contract, device: torch.device):
         self.networks, digests = [], []
+        self.lines: list[str] = []
         for name in names:
             network = load_model(name)
             if network.classes != tuple(classes):
                 raise ValueError(f"teacher {name}: its classes are not those of the data set")
-            Contract.of(network).check_met(contract, f"teacher {name}", "the data set")
+            taught = Contract.of(network)
+            taught.check_met(contract, f"teacher {name}", "the data set")
+            if contract.num_points < taught.num_points:
+                trained = f"teacher {name}: it was trained on clouds of {taught.num_points:,} points"
+                asked = f"and is asked about {contract.num_points:,}, from which it may know less"
+                self.lines.append(f"{trained}, {asked}; see --num_points")
             digests.append(digest(network.state_dict()))
             self.networks.append(network.fold().to(device))
         self.digest = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
