@@ -144,6 +144,28 @@ def test_a_run_does_not_go_on_with_a_loss_of_other_values(tmp_path, loss, other,
     fit(config, two_shapes(), log=quiet, resume=True, loss=copy.deepcopy(loss))
 
 
+class Noisy(LabelledClouds):
+    def __getitem__(self, index):
+        points, label = super().__getitem__(index)
+        return points + 0.1 * torch.randn_like(points), label
+
+
+def test_a_getitem_of_ones_own_which_nothing_would_call_is_refused(tmp_path):
+    plain = two_shapes()
+    noisy = Noisy(plain.points, plain.labels, plain.classes)
+    line = r"^Noisy has a __getitem__ of its own, which is never called, as clouds are read by batch\(\); .* augment by"
+    for sets in ((noisy,), (plain, noisy)):
+        with pytest.raises(ValueError, match=line):
+            fit(tiny(tmp_path / "x"), *sets, log=quiet)
+    with pytest.raises(ValueError, match=line):
+        evaluate(PointNetClassifier(2), noisy)
+    Noisy.batch = lambda self, indices: LabelledClouds.batch(self, indices)  # it says how it is read
+    try:
+        fit(tiny(tmp_path / "x", epochs=1), noisy, log=quiet)
+    finally:
+        del Noisy.batch
+
+
 def test_a_network_of_the_library_that_fit_is_given_is_rebuilt_from_its_folder(tmp_path):
     model, lines = PointNetClassifier(2, 3, False, False, widths=((8,), (16,)), head_widths=(4,)), []
     fit(tiny(tmp_path, epochs=1), two_shapes(), log=lines.append, model=model)

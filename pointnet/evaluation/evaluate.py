@@ -52,6 +52,17 @@ def never_answered(model: nn.Module, data: LabelledClouds) -> list[str]:
     ] * bool(named)
 
 
+def check_read(*sets: LabelledClouds) -> None:
+    """Raises ValueError for a data set whose `__getitem__` is its own: clouds are read by its `batch`."""
+    for data in sets:
+        kind = type(data)
+        known = kind.__getitem__ in (LabelledClouds.__getitem__, LabelledPoints.__getitem__)
+        if not known and kind.batch is LabelledClouds.batch:
+            own = f"{kind.__name__} has a __getitem__ of its own, which is never called, as clouds are read by batch()"
+            ways = "change them before you make the data set; augment by the settings, or in your network's forward"
+            raise ValueError(f"{own}; {ways}")
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -91,9 +102,9 @@ def evaluate(
         task: what a network of one's own is for, if it does not classify clouds.
         structures: those of the clouds, for a network that takes them; None: the network finds them itself.
     """
-    task = task or task_of(model)
+    check_read(data)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
-    scores = task.scores(data, device, model)
+    scores = (task := task or task_of(model)).scores(data, device, model)
     normals = data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
     normals, temperature = (normals, 1.0) if contract is None else (contract.normals, contract.temperature)
     loss, labels = torch.zeros(2, dtype=torch.float64, device=device)

@@ -13,7 +13,7 @@ from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.lines import of_each_kind
 from pointnet.devices import deterministic_algorithms, environment, find_device
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.evaluate import check_read, evaluate
 from pointnet.evaluation.structures import Structures
 from pointnet.evaluation.trust import measure_trust, measure_usual
 from pointnet.models import PointNetModel, load_model
@@ -97,6 +97,7 @@ def fit(
     with world.together():
         config = placed(config, resume)
         check_data(config, train, test)
+        check_read(train, *([] if test is None else [test]))
         own.check()
     run, val = open_run(config, train, resume, world, own)
     with claimed(config.out, world):
