@@ -9,7 +9,7 @@ import torch
 
 from pointnet import __main__ as command_line
 from pointnet import label_points, load_model, predict
-from pointnet.datasets import LabelledPoints
+from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.points.read import read_cloud
@@ -228,3 +228,23 @@ def test_coordinates_that_float32_rounds_far_away_are_said():
     for points, said in (*((points, False) for points in kept), (far.astype(np.float32), True)):
         notes = predict(points, "pointnet_shapes").notes
         assert ("coordinates are in steps of 0.5: float32 holds no more so far from the origin" in notes) == said
+
+
+@pytest.mark.parametrize(("place", "changes", "is_far"), [
+    ((1000, 2000, 100), {}, True),
+    ((4, 0, 0), {"scale": 1.0, "mirror": True}, True),
+    ((4, 0, 0), {"scale": 1.0}, False),
+    ((0, 0, 1), {}, False),
+])  # fmt: skip
+def test_clouds_that_augmentation_would_move_far_are_named(tmp_path, place, changes, is_far):
+    near = two_shapes()
+    data = LabelledClouds(near.points + torch.tensor(place)[:, None], near.labels, near.classes)
+    lines = []
+    fit(tiny(tmp_path, epochs=1, **changes), data, log=lines.append)
+    found = [line for line in lines if "from the origin" in line]
+    assert len(found) == is_far
+    if is_far:
+        used = "--mirror" if "mirror" in changes else "--scale"
+        times = {1000: "2,238", 4: "4"}[place[0]]  # clouds have radius 1
+        moved = f"{used} would move them about it. Centre each: points - points.mean(2, keepdims=True)"
+        assert found == [f"clouds are {times} times their radius from the origin: {moved}"]

@@ -1,4 +1,4 @@
-"""Lines on sets that are too small or too uneven to learn from, or to judge by, each with what to do."""
+"""Lines on sets that are too small, too uneven or too far away to learn from, or to judge by, each with what to do."""
 
 import math
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.datasets.clouds import AS_GIVEN, spread
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.evaluation.trust import LEAST_CLOUDS
 from pointnet.names import first_of
@@ -15,6 +16,8 @@ from .settings import TrainConfig
 
 FEW = 8  # clouds of a class to learn from: what ten files leave where a fifth of them is for testing
 LOOKED_AT = 256  # clouds at a time
+SOME_CLOUDS = 64  # whose distance from the origin is measured
+FAR = 3.0  # radii of a cloud from the origin: stretching by 1.25 moves it by 3/4 of its radius
 LEARNED = 0.95  # accuracy in training,
 GAP = 0.1  # and how much less it is in validation, at least, where that is as guessing would be
 
@@ -23,10 +26,10 @@ def lines_on_data(
     config: TrainConfig, train: LabelledClouds, val: LabelledClouds, test: LabelledClouds | None = None
 ) -> list[str]:
     """Lines on classes with few clouds, one or none, on a validation split that cannot tell epochs apart, and on clouds
-    to judge by that are not finite."""
+    to judge by that are not finite or that augmentation moves too far."""
     if config.overfit_batches:
         return []
-    lines = []
+    lines = lines_on_distance(config, train)
     if config.task != "scene":  # there a cloud has points of many classes
         both = torch.cat([train.labels, val.labels])
         counts = torch.bincount(both, minlength=len(train.classes)).tolist()
@@ -63,6 +66,22 @@ def _not_finite(data: LabelledClouds | None) -> list[str]:
     parts = torch.arange(len(data)).split(LOOKED_AT)
     broken = torch.cat([~data.batch(rows)[0].isfinite().flatten(1).all(1) for rows in parts])
     return [f"{data.name_of(i)} ({data.classes[int(data.labels[i])]})" for i in broken.nonzero()[:, 0].tolist()]
+
+
+def lines_on_distance(config: TrainConfig, train: LabelledClouds) -> list[str]:
+    """A line where clouds are far from the origin, about which augmentation stretches, rotates and mirrors them."""
+    used = {"--scale": config.scale > 1, "--rotate": config.rotate > 0, "--mirror": config.mirror}
+    if train.scale not in (None, AS_GIVEN) or not any(used.values()):
+        return []
+    points = spread(train, SOME_CLOUDS).batch(slice(None))[0][:, :3].double()
+    points = points[points.isfinite().flatten(1).all(1)]
+    centre = points.mean(2, keepdim=True)
+    radii = (centre.norm(dim=1)[:, 0] / (points - centre).norm(dim=1).amax(1)).median()
+    if not FAR <= float(radii) < math.inf:  # NaN of no clouds, infinite where each is a single point
+        return []
+    found = f"clouds are {float(radii):,.0f} times their radius from the origin"
+    moved = f"{', '.join(name for name in used if used[name])} would move them about it"
+    return [f"{found}: {moved}. Centre each: points - points.mean(2, keepdims=True)"]
 
 
 def lines_on_result(
