@@ -17,11 +17,12 @@ TOGETHER = 0.5  # the least correlation of colours that tells them from other co
 CLOSEST = 1 - 1e-6  # of correlations: that of a column with itself has no arctanh
 FARTHEST = 1e8  # more than any coordinate; times since 1970 or 1980 are beyond
 ENOUGH = 6  # columns that tell which are x y z
+PTS = ["x", "y", "z", "intensity", "r", "g", "b"]  # what its format says
 RETURN = "return"  # in names: the number of a return, or of returns, which is skipped
 
 
 class Recognised(NamedTuple):
-    """What the columns of a table are, as for `from_table`; whether a wanted one was guessed."""
+    """What the columns of a table are, as for `from_table`; whether x, or a wanted extra but normals, was guessed."""
 
     names: list[str]
     is_guess: bool
@@ -80,7 +81,7 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     columns = described(rows)
     skipped = _before_x(rows, columns)
     _check_x(rows[:, skipped:], columns[skipped:], width)
-    is_guess, names = skipped > 0, [*[SKIPPED] * skipped, *names[: width - skipped]]
+    names = [*[SKIPPED] * skipped, *names[: width - skipped]]
     for i in _free(names):
         if _are_normals(rows[:, i : i + 3], columns[i : i + 3]) and not _are_pure(columns, i):
             names[i : i + 3] = COLUMNS["normals"]
@@ -93,10 +94,11 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     colors, is_sure = _colors(rows, columns, names, is_pts)
     if colors is not None:
         names[colors : colors + 3] = COLUMNS["colors"]
-        is_guess |= not is_sure and "colors" in extras
     elif not is_sure and "colors" in extras:
         raise Refusal(f"has {width} columns, and it is not clear which of them are colours; {FLAG}")
     _name_the_rest(columns, names, is_pts)
+    used = any(COLUMNS[what][0] in names for what in extras if what != "normals")  # whose length tells them
+    is_guess = skipped > 0 or (used and not (is_pts and names == PTS))
     return Recognised([SKIPPED if name == RETURN else name for name in names], is_guess)
 
 

@@ -85,7 +85,7 @@ def from_table(
         rows = rows if extras else rows[:, :ENOUGH]
         found = recognised(rows, extras, is_pts)
         names = found.names if extras else found.names[: found.names.index("z") + 1]
-        if found.is_guess or ("labels" in extras and "label" in names) or (len(names) > 3 and are_all):
+        if found.is_guess or (len(names) > 3 and are_all):
             notes = (f"columns taken as {','.join(names)}",)
     parts = {}
     for what in ("points", *extras):
