@@ -3,7 +3,7 @@
 import io
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,7 +82,8 @@ def from_arrays(
     if "points" not in names:
         if found := known_columns(there, extras):
             _check_unnamed(columns, there)
-            return from_named({name: read(name).reshape(-1) for name in there if name in found}, extras, there)
+            arrays, unlike = _columns(there, found, read)
+            return from_named(arrays, extras, [name for name in there if name not in unlike]).noted(*unlike.values())
         held = ", ".join(map(ascii, sorted(there)[:8])) or "nothing"
         raise Refusal(f"holds no array named {', '.join(NAMES_OF_POINTS)}, only {held[:200]}")
     points, *_ = names.pop("points")
@@ -108,10 +109,8 @@ def _part(
     width, notes, known, misfit = WIDTHS[what], tuple[str, ...](), list[str](), ""
     for name in names:
         array = read(name)
-        if array.dtype.kind in "SU":
-            notes, known = (*notes, f"left out: {name}, not numbers"), [*known, name]
-        elif width == 1 and array.size == 1 < count:  # such as the class of the object
-            notes, known = (*notes, f"left out: {name}, one for all points"), [*known, name]
+        if unlike := _unlike(array, count, width):
+            notes, known = (*notes, f"left out: {name}, {unlike}"), [*known, name]
         else:
             rows = _as_rows(array.reshape(-1, 1) if width == 1 else array, what, width)[:, :width]
             if len(rows) == count:
@@ -120,6 +119,41 @@ def _part(
     if misfit:
         raise Refusal(misfit)
     return None, notes, known
+
+
+def _columns(
+    there: Iterable[str], found: Collection[str], read: Callable[[str], Array]
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """The found arrays that have a number for each point, (N,) each, and notes of the others, by name."""
+    arrays, axes = {name: read(name) for name in there if name in found}, known_columns(found, ())
+    count, *others = {arrays[name].size for name in axes}
+    if others:
+        lengths = ", ".join(f"{arrays[name].size} of {name}" for name in arrays if name in axes)
+        raise Refusal(f"x, y and z must be of one length, got {lengths}")
+    unlike = {name: why for name, array in arrays.items() if (why := _unlike(array, count, 1))}
+    fitting = {name for name, array in arrays.items() if name not in unlike and array.size == count}
+    labels = known_columns(found, ("labels",)) - axes
+    for name in [name for name in arrays if name not in fitting | unlike.keys()]:
+        if name not in labels or not labels & fitting:
+            raise Refusal(f"holds {count} points but {arrays[name].size} of {name}")
+        unlike[name] = f"of shape {arrays[name].shape}"
+    notes = {name: f"left out: {name}, {why}" for name, why in unlike.items()}
+    return {name: array.reshape(-1) for name, array in arrays.items() if name in fitting}, notes
+
+
+def _unlike(array: Array, count: int, width: int) -> str:
+    """Why an array belongs to something other than so many points, such as their image; "" where it has rows of this
+    width, however many."""
+    if array.dtype.kind in "SU":
+        return "not numbers"
+    if array.size == width and count > 1:  # such as the class of the object
+        return "one for all points"
+    if width == 1:
+        has_rows = array.size in (count, max(array.shape, default=1))
+    else:
+        wide = array.shape[1] if array.ndim == 2 else 0
+        has_rows = width <= wide <= width + 1 or (width <= wide and count in array.shape)  # or is transposed
+    return "" if has_rows else f"of shape {array.shape}"
 
 
 def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str], beside: Extras = ()) -> Contents:
