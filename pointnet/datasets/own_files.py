@@ -88,7 +88,7 @@ class OwnFiles(NamedTuple):
         if all(split != "test" and files.found[file][1] == "val" for file in files.of(split)):
             what = "a set" if self.is_flat else "a class"
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
-            hint = "; --test false trains without" if split == "test" else ""
+            hint = "; --test false trains without it, and evaluate takes --split train" if split == "test" else ""
             hint += f"; {len(bad):,} cannot be read: {self._reasons(bad)}" if bad else ""
             hint += _elsewhere(self.root, self.found)
             raise PointCloudFileError(self.root, f"has no file for its {split} split: {wanted}{hint}")
