@@ -1,9 +1,12 @@
 """train.py, as a user runs it."""
 
+import shlex
+
 import pytest
 
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
+from pointnet.pages.report import write_report
 from pointnet.training import run_folder
 from pointnet.training.run_folder import read_config
 from pointnet.training.settings import FIELDS, TrainConfig
@@ -23,6 +26,16 @@ def test_training_ends_with_where_everything_is_and_what_to_run_next(sample_run,
 """
     assert printed.endswith(wanted)
     assert (out / "model.safetensors").read_bytes() == (sample_run / "model.safetensors").read_bytes()
+
+
+def test_the_command_that_repeats_a_run_names_a_folder_that_does_not_exist(sample_run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["--config", str(sample_run / "config.yaml"), "--out", "runs/again"]
+    for folder in ("runs/again-2", "runs/again-3"):
+        assert train.main(command) == 0
+        command = shlex.split(capsys.readouterr().out.splitlines()[-1])[2:]
+        assert command[-1] == folder
+    assert write_report("runs/again", device="cpu").page.read_text().count(" --out runs/again-3\n") == 1
 
 
 def test_resuming_a_finished_run_trains_no_further(sample_run, capsys):

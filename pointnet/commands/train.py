@@ -162,7 +162,7 @@ epoch {result["selected_epoch"]} of {config.epochs}, {chosen}
 {result["seconds"]:,.0f} s, {result["samples_per_second"]:,.0f} clouds/s in training; {shares}
 
 {folder_and_next(config, files, config.out)}
-      {call} --config {out}/{CONFIG} --out runs/again"""
+      {call} --config {out}/{CONFIG} --out {run_folder.folder_again()}"""
 
 
 def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result, call: str) -> str:

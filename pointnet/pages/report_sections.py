@@ -18,7 +18,7 @@ from pointnet.evaluation.corrupted import POINTS, PUBLISHED, SEVERITIES
 from pointnet.evaluation.metrics import ConfusionMatrix, likely
 from pointnet.models import Pretrained
 from pointnet.training.recipes import to_flags
-from pointnet.training.run_folder import CONFIG, Result, chooser, chosen_epoch
+from pointnet.training.run_folder import CONFIG, Result, chooser, chosen_epoch, folder_again
 from pointnet.training.seeds import seeds_rows, summarize
 from pointnet.training.settings import TrainConfig
 
@@ -252,13 +252,13 @@ def _settings(run: TrainedRun, device: torch.device) -> str:
 
 
 def _commands(report: Report) -> str:
-    run, config = report.run, report.run.config
-    commands = [["python", "train.py", *to_flags(dataclasses.replace(config, out="runs/again"))]]
+    run, out = report.run, folder_again()
+    commands = [["python", "train.py", *to_flags(dataclasses.replace(run.config, out=out))]]
     if report.split == "test":
-        commands.append(["python", "-m", "pointnet", "evaluate", "runs/again"])
+        commands.append(["python", "-m", "pointnet", "evaluate", out])
     corrupted = report.analysis.corrupted if report.analysis else {}
     count = ["--corruptions", str(corrupted[CLEAN].shape[1])] if corrupted else []
-    commands.append(["python", "-m", "pointnet", "report", "runs/again", *count])
+    commands.append(["python", "-m", "pointnet", "report", out, *count])
     lines = "\n".join(shlex.join(words) for words in commands)
     digest = hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest()
     text = (

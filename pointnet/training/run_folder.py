@@ -65,6 +65,12 @@ def seed_folders(out: AnyPath) -> dict[int, Path]:
     return {int(seed): folder for seed, folder in folders.items() if seed.isdecimal()}
 
 
+def folder_again() -> str:
+    """Where a run is made again: the first of runs/again, runs/again-2, runs/again-3, ... that does not exist."""
+    folders = itertools.chain(["runs/again"], (f"runs/again-{i}" for i in itertools.count(2)))
+    return next(folder for folder in folders if not Path(folder).exists())
+
+
 def has_checkpoint(out: AnyPath) -> bool:
     """Whether a run, or one of several seeds, has been saved in the folder."""
     return any((folder / CHECKPOINT).exists() for folder in (Path(out), *seed_folders(out).values()))
