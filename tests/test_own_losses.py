@@ -248,3 +248,18 @@ def test_clouds_that_augmentation_would_move_far_are_named(tmp_path, place, chan
         times = {1000: "2,238", 4: "4"}[place[0]]  # clouds have radius 1
         moved = f"{used} would move them about it. Centre each: points - points.mean(2, keepdims=True)"
         assert found == [f"clouds are {times} times their radius from the origin: {moved}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"), [(torch.float16, 32), (torch.bfloat16, 256), (torch.float32, None), (torch.float64, None)]
+)
+def test_the_steps_of_coordinates_are_those_of_the_type_in_which_they_came(kind, step):
+    points = torch.from_numpy(np.random.default_rng(0).random((500, 3)) * 3000 + 50_000).to(kind)
+    near = torch.from_numpy(np.random.default_rng(0).random((500, 3))).to(kind)  # up to 1
+    arrays = [points] if kind == torch.bfloat16 else [points, points.numpy(), np.ma.masked_array(points.numpy())]
+    name = str(kind).removeprefix("torch.")
+    for array in arrays:
+        coarse = [note for note in predict(array, "pointnet_shapes").notes if "in steps of" in note]
+        wanted = f"coordinates are in steps of {step}: {name} holds no more so far from the origin"
+        assert coarse == ([wanted] if step else [])
+    assert not [note for note in predict(near, "pointnet_shapes").notes if "in steps of" in note]

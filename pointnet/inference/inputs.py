@@ -16,7 +16,7 @@ from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, load_model, shipped
 from pointnet.models.pretrained import Pretrained
 from pointnet.points.frame import up_of
-from pointnet.points.in_memory import cloud_of, rows_of, shown
+from pointnet.points.in_memory import came_as, cloud_of, rows_of, shown
 from pointnet.points.read import (
     PointCloud,
     PointCloudFileError,
@@ -149,7 +149,7 @@ def from_source(
     path = path_of(source)
     if path is None:
         rows = rows_of(source)
-        cloud = cloud_of(rows, **of_arrays, **drawing)
+        cloud = cloud_of(rows, **of_arrays, **drawing, came_as=came_as(source))
         try:
             return use(cloud, 0)
         except ValueError as error:

@@ -16,6 +16,8 @@ Chosen = slice | NDArray[np.integer]
 COARSE = 1e-3  # share of a cloud's width that neighbouring numbers of its type may be apart without a note
 FEW_MISSING = 0.01  # of the points may lack a normal without a note
 UNLIKE = 1.5  # times: normals whose lengths differ so much may be something else
+BFLOAT16 = "bfloat16"  # float32 without its last 16 bits; NumPy lacks it
+COARSE_BFLOAT16 = 1 / 64  # as COARSE; about the origin they are up to 1 / 128 apart
 SOME_ROWS = 10_000  # that are looked at for coordinates on no grid, for copies of one row, for lengths of normals
 
 
@@ -46,7 +48,8 @@ class Drawing(NamedTuple):
     normalize: bool
     precise: bool
     mapped: bool = False  # the rows of a table that is mapped stay there
-    any_zeros: bool = False  # rows of zeros count, however many, as those of arrays and of a mesh's vertices do
+    any_zeros: bool = False  # rows of zeros count, however many, as a mesh's vertices do
+    came_as: str = ""  # the type that the numbers had before, where that is no type of NumPy's: `BFLOAT16`
 
 
 def check_drawing(num_points: int | None, up: str | None) -> None:
@@ -67,7 +70,7 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     whole: Any = contents.vertices
     finite, zeros = _finite_rows(whole, np.float64 if drawing.normalize else np.float32)
     valid, notes = _valid_rows(whole, finite, 0 if drawing.any_zeros else zeros)
-    contents = _of_normals(contents.noted(*notes), valid).noted(*_coarse(whole, valid))
+    contents = _of_normals(contents.noted(*notes), valid).noted(*_coarse(whole, valid, drawing.came_as))
     if drawing.mapped and isinstance(whole, Rows):
         return _mapped(contents, np.flatnonzero(~valid))
     rows = drawn_rows(valid, drawing.num_points, drawing.generator, drawing.repeat)  # first, as the rest takes memory
@@ -88,7 +91,7 @@ def _drawable(mesh: Contents, normalize: bool) -> Contents:
     """A mesh whose points can be drawn: finite, and in the box [-1, 1] if wanted."""
     mesh = _without_loose(_finite_mesh(mesh))
     valid, _ = _finite_rows(mesh.vertices, np.float64 if normalize else np.float32)
-    mesh = mesh.noted(*_coarse(mesh.vertices, valid))
+    mesh = mesh.noted(*_coarse(mesh.vertices, valid, ""))
     return _in_box(mesh, mesh.vertices, valid) if normalize and valid.any() else mesh
 
 
@@ -98,19 +101,20 @@ def _in_box(contents: Contents, whole: Array, valid: NDArray[np.bool_]) -> Conte
     return contents._replace(vertices=(contents.vertices.astype(np.float64) - middle) / half)
 
 
-def _coarse(points: Any, valid: NDArray[np.bool_]) -> tuple[str, ...]:
-    """A note where the file's own type, float32 or less, is so far from the origin that it loses the shape; none where
-    all coordinates are of a grid that it holds."""
+def _coarse(points: Any, valid: NDArray[np.bool_], came_as: str) -> tuple[str, ...]:
+    """A note where the type that the numbers came in, float32 or less, is so far from the origin that it loses the
+    shape; none where all coordinates are of a grid that it holds."""
     if not isinstance(points, np.ndarray) or points.dtype.kind != "f" or points.itemsize > 4 or not valid.any():
         return ()
     low, high = bounds(points, valid)
-    steps = np.spacing(np.abs([low, high]).max(0).astype(points.dtype)).astype(float)
+    cut, share = (2**16, COARSE_BFLOAT16) if came_as == BFLOAT16 else (1, COARSE)
+    steps = cut * np.spacing(np.abs([low, high]).max(0).astype(points.dtype)).astype(float)
     some, side = points[np.flatnonzero(valid)[:SOME_ROWS]].astype(float), float((high - low).max())
-    lost = (side * COARSE < steps) & (some % (2 * steps) != 0).any(0)  # of a coarser grid all are even
+    lost = (side * share < steps) & (some % (2 * steps) != 0).any(0)  # of a coarser grid all are even
     if not side or not lost.any():
         return ()
     step = steps[lost].max()
-    return (f"coordinates are in steps of {step:.2g}: {points.dtype} holds no more so far from the origin",)
+    return (f"coordinates are in steps of {step:.4g}: {came_as or points.dtype} holds no more so far from the origin",)
 
 
 def drawn_rows(valid: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool) -> Chosen:

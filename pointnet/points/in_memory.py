@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .cloud import Drawing, PointCloud, check_drawing, cloud_from
+from .cloud import BFLOAT16, Drawing, PointCloud, check_drawing, cloud_from
 from .errors import Refusal
 from .formats.columns import from_named
 from .formats.contents import EXTRAS, Contents
@@ -36,9 +36,14 @@ def rows_of(source: Any) -> NDArray[Any] | dict[str, NDArray[Any]]:
     return _filled(source)
 
 
+def came_as(source: Any) -> str:
+    """The type of a tensor's numbers, where `rows_of` gives them in another; "" for all else."""
+    return BFLOAT16 if isinstance(source, Tensor) and source.dtype == torch.bfloat16 else ""
+
+
 def _filled(source: Any) -> NDArray[Any]:
     if isinstance(source, np.ma.MaskedArray) and source.dtype.kind in "fiu":
-        return np.ma.filled(source.astype(np.result_type(source.dtype, np.float32)), np.nan)
+        return np.ma.filled(source.astype(np.result_type(source.dtype, np.float16)), np.nan)
     return np.asarray(source)
 
 
@@ -51,6 +56,7 @@ def cloud_of(
     normalize: bool = False,
     precise: bool = False,
     columns: Sequence[str] = (),
+    came_as: str = "",
 ) -> PointCloud:
     """The cloud that `read_cloud` gives for a file of these rows: points (N, 3), or points and normals (N, 6), or
     columns by name, (N,) each, as of a file that names them.
@@ -59,13 +65,15 @@ def cloud_of(
 
     Args:
         columns: of rows (N, K) the names of K columns, x, y and z first; colours are taken as they are.
+        came_as: the type of their numbers before, as the function of this name has it.
 
     Raises:
         ValueError: rows of another shape or not of numbers, or that `read_cloud` would refuse in a file; an argument
             outside `read_cloud`'s.
     """
     check_drawing(num_points, up)
-    drawing = Drawing(num_points, np.random.default_rng(seed), repeat, normalize, precise, any_zeros=True)
+    how = num_points, np.random.default_rng(seed), repeat, normalize, precise
+    drawing = Drawing(*how, any_zeros=True, came_as=came_as)
     try:
         with np.errstate(all="ignore"):
             contents = _named(rows) if isinstance(rows, Mapping) else _unnamed(rows, columns)
