@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pointnet import PointNetClassifier, load_model, predict
+from pointnet import PointNetClassifier, embed, load_model, predict
 from pointnet import __main__ as command_line
 from pointnet.commands.predict import NOT_MARKED
 from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
@@ -99,6 +99,22 @@ def test_an_array_is_centred_scaled_and_classified(normals):
     # Fifty points, repeated to the 4,096 that are drawn of each: their mean is not exactly that of the fifty.
     np.testing.assert_allclose(probabilities([prediction]), model(x).softmax(1), atol=5e-3)
     assert prediction.file is None
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "table"])
+def test_rows_of_zeros_of_an_array_are_left_out_as_those_of_a_file(tmp_path, model, kind):
+    points = np.random.default_rng(0).normal((0, 0, 40), size=(500, 3))
+    rows = np.vstack([points, np.zeros((300, 3))])
+    np.save(tmp_path / "a.npy", rows)
+    kinds = {"array": rows, "tensor": torch.from_numpy(rows), "table": np.rec.fromarrays(rows.T, names="x,y,z")}
+    for ask in (predict, embed):
+        found, clean, of_file = (ask(source, model) for source in (kinds[kind], points, tmp_path / "a.npy"))
+        assert [note for note in found.notes if note not in clean.notes] == ["300 rows of zeros left out"]
+        assert "300 rows of zeros left out" in of_file.notes
+        assert "left out" not in str(ask(np.vstack([points, np.zeros((1, 3))]), model).notes), "one may be a point"
+    assert predict(kinds[kind], model).probabilities == predict(points, model).probabilities
+    with pytest.raises(ValueError, match=r"points \(9, 3\): holds no point but rows of zeros"):
+        predict(np.zeros((9, 3)), model)
 
 
 def test_a_prediction_ranks_all_classes(model):

@@ -188,7 +188,7 @@ def label_each(
         if contract.channels == CHANNEL_NAMES and any(path_of(source) is None for source in sources):
             raise ValueError("arrays of a room, points and colours, are for pointnet.inference.scenes.label_scene")
 
-    of_arrays = {"columns": contract.channels}
+    of_arrays = {"columns": contract.channels, "any_zeros": True}
 
     def whole(cloud: PointCloud) -> str:
         if num_points is None or isinstance(model, PartLabels) or len(cloud.points) == num_points:

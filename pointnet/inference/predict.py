@@ -102,7 +102,7 @@ def predict(
     Args:
         source: a file of any format that `read_points` reads, a folder of them, or an array (N, 3), with normals
             (N, 6), or with the channels that the model takes; or a list of these. A mesh is sampled by area. Rows of
-            zeros of a file are left out, if there are several; those of an array count.
+            zeros are left out, if there are several.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights of
             ModelNet40. For a model that labels points, use `label_points`.
         up: the up axis of the source, "z" or "y"; points are rotated to the frame of the weights (z up). "auto": the

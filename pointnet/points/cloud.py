@@ -48,7 +48,7 @@ class Drawing(NamedTuple):
     normalize: bool
     precise: bool
     mapped: bool = False  # the rows of a table that is mapped stay there
-    any_zeros: bool = False  # rows of zeros count, however many, as a mesh's vertices do
+    any_zeros: bool = False  # rows of zeros count, however many, as a mesh's vertices do, and those to label
     came_as: str = ""  # the type that the numbers had before, where that is no type of NumPy's: `BFLOAT16`
 
 

@@ -56,15 +56,15 @@ def cloud_of(
     normalize: bool = False,
     precise: bool = False,
     columns: Sequence[str] = (),
+    any_zeros: bool = False,
     came_as: str = "",
 ) -> PointCloud:
     """The cloud that `read_cloud` gives for a file of these rows: points (N, 3), or points and normals (N, 6), or
     columns by name, (N,) each, as of a file that names them.
 
-    But rows of zeros stay, however many, so that the cloud's rows are the caller's.
-
     Args:
         columns: of rows (N, K) the names of K columns, x, y and z first; colours are taken as they are.
+        any_zeros: rows of zeros stay, however many, so that labels are in the order of the caller's rows.
         came_as: the type of their numbers before, as the function of this name has it.
 
     Raises:
@@ -73,7 +73,7 @@ def cloud_of(
     """
     check_drawing(num_points, up)
     how = num_points, np.random.default_rng(seed), repeat, normalize, precise
-    drawing = Drawing(*how, any_zeros=True, came_as=came_as)
+    drawing = Drawing(*how, any_zeros=any_zeros, came_as=came_as)
     try:
         with np.errstate(all="ignore"):
             contents = _named(rows) if isinstance(rows, Mapping) else _unnamed(rows, columns)
