@@ -260,6 +260,19 @@ def test_rows_that_are_not_numbers_are_quoted(tmp_path, columns):
         read_cloud(path, columns=columns)
 
 
+@pytest.mark.parametrize("names", ["", "x,y,z\n"])
+@pytest.mark.parametrize("text", ["[1, 2, 3]\n[4, 5, 6]\n", "[[1. 2. 3.]\n [4. 5. 6.]]", "(1;2;3)\n(4;5;6)"])
+def test_rows_in_brackets_are_refused_with_what_to_do(tmp_path, names, text):
+    path = written(tmp_path, "a.txt", names + text)
+    for columns in (None, "x,y,z"):
+        with pytest.raises(
+            PointCloudFileError, match="; write the numbers of one point on each line, without brackets$"
+        ):
+            read_cloud(path, columns=columns)
+    bare = text.translate(str.maketrans("", "", "[]()"))
+    assert read_points(written(tmp_path, "a.txt", names + bare)).tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 def test_words_are_quoted_as_they_are_written(tmp_path):
     for encoding in ("utf-8", "utf-8-sig", "latin-1"):
         with pytest.raises(PointCloudFileError, match="begins with 'Höhe;Länge', neither"):

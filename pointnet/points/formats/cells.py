@@ -44,6 +44,13 @@ def number_of(cell: bytes) -> float | None:
         return WORDS.get(cell.lower())
 
 
+def hint_on(line: bytes) -> str:
+    """What to do about a line of numbers in brackets, as Python prints a list; "" for all else."""
+    bare = line.translate(None, b"[](){}")
+    are_numbers = len(bare) < len(line) and all(map(is_number, re.split(rb"[\s,;|]+", bare)))
+    return "; write the numbers of one point on each line, without brackets" if are_numbers else ""
+
+
 def plain(lines: bytes, separator: str | None, comma: bytes, grouped: bool = False) -> bytes:
     """The lines with numbers as Python writes them, and words without quotes and separators."""
     if grouped:

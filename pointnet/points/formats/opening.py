@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import BinaryIO, NamedTuple
 
 from ..errors import Refusal
-from .cells import COMMENT, WITH_COMMA, WORDS, is_number, plain, split
+from .cells import COMMENT, WITH_COMMA, WORDS, hint_on, is_number, plain, split
 from .names import COLUMNS, FLAG, are_units, check_count, counting, places
 from .scan import NOT_FINITE, decoded, quoted
 
@@ -73,7 +73,8 @@ def opening_of(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
         elif not all(cell.lower() in WORDS for cell in cells):  # nor blank, nor a comment
             below += [] if by_hand else [line]
             is_wrong = not by_hand or re.search(rb"\d", line)  # else names
-            wrong = wrong or (f"line {number} is {quoted(line.strip())}, not a row of numbers" if is_wrong else "")
+            said = f"line {number} is {quoted(line.strip())}, not a row of numbers{hint_on(line)}"
+            wrong = wrong or (said if is_wrong else "")
         start = file.tell()
     if above and not headers:
         raise _no_names(above[0], len(above) > MOST_BESIDE)
@@ -141,7 +142,7 @@ def _marked(line: str) -> list[tuple[str | None, list[str]]]:
 
 
 def _no_names(line: bytes, rows_follow: bool) -> Refusal:
-    hint = f"; {FLAG}" if rows_follow else ""
+    hint = hint_on(line) or (f"; {FLAG}" if rows_follow else "")
     return Refusal(f"begins with {quoted(line.strip())}, neither numbers nor names of columns with x, y and z{hint}")
 
 

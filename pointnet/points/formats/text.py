@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import Refusal
 from .by_numbers import ENOUGH
-from .cells import COMMENT, IN_QUOTES, WITH_COMMA, number_of, plain, split, what_commas_mean
+from .cells import COMMENT, IN_QUOTES, WITH_COMMA, hint_on, number_of, plain, split, what_commas_mean
 from .columns import from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras, blocks_of_rows, wants_all
 from .names import SKIPPED, check_shape, left_out, places
@@ -193,7 +193,8 @@ def _one_by_one(lines: bytes, first: int, opening: Opening, wanted: Sequence[int
             if not fits:
                 raise Refusal(f"line {number} has {len(cells)} columns, not {opening.width}: {quoted(line.strip())}")
             wrong = wanted[values.index(None)]
-            raise Refusal(f"line {number} has {quoted(cells[wrong])} in column {wrong + 1}, not a number")
+            where = f"line {number} has {quoted(cells[wrong])} in column {wrong + 1}"
+            raise Refusal(f"{where}, not a number{hint_on(line)}")
         rows.append(values)
     return np.array(rows, float).reshape(len(rows), len(wanted))
 
