@@ -46,33 +46,6 @@ def test_columns_without_names_are_known_by_their_numbers(tmp_path, name):
     assert by_hand.notes == ()
 
 
-@pytest.mark.parametrize(
-    ("extra", "behind", "taken"),
-    [
-        ("intensity", "ii", "intensity,_"),
-        ("intensity", "i", "intensity"),
-        ("colors", "rgb", "r,g,b"),
-        ("labels", "l", "label"),
-        ("normals", "n", None),
-        ("normals", "i", None),
-    ],
-)
-def test_columns_that_are_used_are_in_a_note_whoever_wants_them(tmp_path, extra, behind, taken):
-    rng = np.random.default_rng(0)
-    parts = {
-        "ii": rng.normal(50, 9, (300, 2)),
-        "i": rng.normal(50, 9, (300, 1)),
-        "rgb": rng.integers(0, 256, (300, 3)),
-        "l": rng.integers(0, 5, (300, 1)),
-        "n": np.tile([0.6, 0, 0.8], (300, 1)),
-    }
-    rows = np.hstack([rng.normal(size=(300, 3)), parts[behind]])
-    for path in (written(tmp_path, "a.txt", text_of(rows)), written(tmp_path, "a.npy", npy_of(rows))):
-        wanted = (f"columns taken as x,y,z,{taken}",) if taken else ()
-        assert read_cloud(path, extras=(extra,)).notes == wanted
-        assert read_cloud(path, extras=()).notes == ()
-
-
 def test_the_whole_table_decides(tmp_path):
     rows = np.hstack([np.resize(XYZ, (30_001, 3)), np.resize(RGB, (30_001, 3)) % 2])
     for value, has in ((1, True), (200, True), (0.5, True), (-1, False), (70_000, False)):

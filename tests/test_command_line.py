@@ -4,13 +4,15 @@ import shlex
 
 import pytest
 
+from pointnet import __main__ as command_line
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.pages.report import write_report
 from pointnet.training import run_folder
 from pointnet.training.run_folder import read_config
 from pointnet.training.settings import FIELDS, TrainConfig
-from tests.helpers import ON_SAMPLES, error_of
+from tests.helpers import ON_SAMPLES, QUICK, error_of
+from tests.own_points import make_object, save
 
 
 def test_training_ends_with_where_everything_is_and_what_to_run_next(sample_run, capsys, tmp_path):
@@ -36,6 +38,21 @@ def test_the_command_that_repeats_a_run_names_a_folder_that_does_not_exist(sampl
         command = shlex.split(capsys.readouterr().out.splitlines()[-1])[2:]
         assert command[-1] == folder
     assert write_report("runs/again", device="cpu").page.read_text().count(" --out runs/again-3\n") == 1
+
+
+def test_a_run_without_a_test_split_ends_with_steps_that_work(tmp_path, monkeypatch, capsys):
+    for name in ("pin", "box"):
+        for i in range(4):
+            save(tmp_path / "set" / "train" / name / f"{i}.txt", make_object("pin", i)[:, :3])
+    monkeypatch.chdir(tmp_path)
+    words = ["--dataset", "folder", "--root", "set", *QUICK, "--out", "run"]
+    assert train.main([*words, "--test", "false"]) == 0
+    *_, after = capsys.readouterr().out.split("next: ")
+    assert [line.split()[3] for line in after.splitlines()[:2]] == ["report", "predict"]
+    assert "evaluate" not in after
+    line = error_of(capsys, command_line.main, ["evaluate", "run"])
+    assert line.endswith("; --test false trains without it, and evaluate takes --split train")
+    assert command_line.main(["evaluate", "run", "--split", "train"]) == 0
 
 
 def test_resuming_a_finished_run_trains_no_further(sample_run, capsys):

@@ -1,10 +1,11 @@
-"""What was guessed or left out of the files of a data set is said once for each kind, from the cache too."""
+"""What was guessed or left out of a file is in a note; of a data set once for each kind, from the cache too."""
 
 import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -15,8 +16,11 @@ from pointnet.datasets.cache import DIGEST, Notes, cached_clouds
 from pointnet.datasets.lines import MOST_KINDS, left_out, lines_about
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
+from pointnet.points.read import PointCloudFileError, read_cloud
 from tests.helpers import QUICK
 from tests.own_points import make_object, make_yard, save
+from tests.tables import COUNT, LABEL, XYZ, assert_holds, text_of
+from tests.whole_files import npy_of, written
 
 GUESSED = "columns taken as _,x,y,z,r,g,b"
 
@@ -159,3 +163,80 @@ def test_commands_say_them_once(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.count(GUESSED) == 1
     assert command_line.main(["pack", str(root), "packed", "--dataset", "folder", "--features", "rgb"]) == 0
     assert capsys.readouterr().out.count(GUESSED) == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "behind", "taken"),
+    [
+        ("intensity", "ii", "intensity,_"),
+        ("intensity", "i", "intensity"),
+        ("colors", "rgb", "r,g,b"),
+        ("labels", "l", "label"),
+        ("normals", "n", None),
+        ("normals", "i", None),
+    ],
+)
+def test_columns_that_are_used_are_in_a_note_whoever_wants_them(tmp_path, extra, behind, taken):
+    rng = np.random.default_rng(0)
+    parts = {
+        "ii": rng.normal(50, 9, (300, 2)),
+        "i": rng.normal(50, 9, (300, 1)),
+        "rgb": rng.integers(0, 256, (300, 3)),
+        "l": rng.integers(0, 5, (300, 1)),
+        "n": np.tile([0.6, 0, 0.8], (300, 1)),
+    }
+    rows = np.hstack([rng.normal(size=(300, 3)), parts[behind]])
+    for path in (written(tmp_path, "a.txt", text_of(rows)), written(tmp_path, "a.npy", npy_of(rows))):
+        wanted = (f"columns taken as x,y,z,{taken}",) if taken else ()
+        assert read_cloud(path, extras=(extra,)).notes == wanted
+        assert read_cloud(path, extras=()).notes == ()
+
+
+def save_npz(path: Path, **arrays: np.ndarray) -> None:
+    np.savez(path, **arrays)
+
+
+def save_hdf5(path: Path, **arrays: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+
+
+@pytest.mark.parametrize("points", [{"points": XYZ}, dict(zip("xyz", XYZ.T, strict=True))], ids="_".join)
+@pytest.mark.parametrize("save_arrays", [save_npz, save_hdf5])
+def test_arrays_whose_shape_is_not_that_of_points_are_left_out_and_those_of_another_length_refused(
+    tmp_path, points, save_arrays
+):
+    path = tmp_path / ("a.npz" if save_arrays is save_npz else "a.h5")
+    for name, shape in (
+        ("rgb", (60, 80, 3)),
+        ("points_gt", (COUNT, 3)),
+        ("target", (COUNT, 3)),
+        ("segmentation", (60, 80)),
+        ("intensity", (60, 80)),
+        ("color", (3,)),
+        ("normal", (3,)),
+        ("color", (80, 60)),
+    ):
+        save_arrays(path, **points, **{name: np.ones(shape, np.uint8)})
+        cloud = read_cloud(path)
+        assert_holds(cloud, {})
+        (note,) = cloud.notes
+        assert note.startswith(f"left out: {name}"), shape
+    save_arrays(path, **points, target=np.ones((COUNT, 3)), labels=LABEL[:, 0])
+    assert_holds(read_cloud(path), {"labels": LABEL[:, 0]})
+    save_arrays(path, **points, labels=LABEL[:, 0], sem=LABEL[:5, 0])
+    assert_holds(read_cloud(path), {"labels": LABEL[:, 0]})
+    for name, shape in (("labels", (COUNT - 1,)), ("labels", (COUNT - 1, 1)), ("intensity", (COUNT + 1,))):
+        save_arrays(path, **points, **{name: np.ones(shape)})
+        with pytest.raises(PointCloudFileError, match=f"holds {COUNT} points but {shape[0]} "):
+            read_cloud(path)
+    if "points" in points:
+        for shape in ((COUNT - 1, 3), (COUNT - 1, 4), (2, 3)):
+            save_arrays(path, **points, colors=np.ones(shape))
+            with pytest.raises(PointCloudFileError, match=f"holds {COUNT} points but {shape[0]} colors"):
+                read_cloud(path)
+    else:
+        save_arrays(path, **points | {"z": XYZ[1:, 2]})
+        with pytest.raises(PointCloudFileError, match=f"x, y and z must be of one length, got .*{COUNT - 1} of z"):
+            read_cloud(path)

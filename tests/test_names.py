@@ -241,46 +241,6 @@ def test_labels_of_words_are_left_out(tmp_path):
     assert both.notes == ("left out: labels, not numbers",)
 
 
-@pytest.mark.parametrize("points", [{"points": XYZ}, dict(zip("xyz", XYZ.T, strict=True))], ids="_".join)
-@pytest.mark.parametrize("made", [npz, hdf5])
-def test_arrays_whose_shape_is_not_that_of_points_are_left_out_and_those_of_another_length_refused(
-    tmp_path, points, made
-):
-    path = tmp_path / ("a.npz" if made is npz else "a.h5")
-    for name, shape in (
-        ("rgb", (60, 80, 3)),
-        ("points_gt", (COUNT, 3)),
-        ("target", (COUNT, 3)),
-        ("segmentation", (60, 80)),
-        ("intensity", (60, 80)),
-        ("color", (3,)),
-        ("normal", (3,)),
-        ("color", (80, 60)),
-    ):
-        path.write_bytes(made(**points, **{name: np.ones(shape, np.uint8)}))
-        cloud = read_cloud(path)
-        assert_holds(cloud, {})
-        (note,) = cloud.notes
-        assert note.startswith(f"left out: {name}"), shape
-    path.write_bytes(made(**points, target=np.ones((COUNT, 3)), labels=LABEL[:, 0]))
-    assert_holds(read_cloud(path), {"labels": LABEL[:, 0]})
-    path.write_bytes(made(**points, labels=LABEL[:, 0], sem=LABEL[:5, 0]))
-    assert_holds(read_cloud(path), {"labels": LABEL[:, 0]})
-    for name, shape in (("labels", (COUNT - 1,)), ("labels", (COUNT - 1, 1)), ("intensity", (COUNT + 1,))):
-        path.write_bytes(made(**points, **{name: np.ones(shape)}))
-        with pytest.raises(PointCloudFileError, match=f"holds {COUNT} points but {shape[0]} "):
-            read_cloud(path)
-    if "points" in points:
-        for shape in ((COUNT - 1, 3), (COUNT - 1, 4), (2, 3)):
-            path.write_bytes(made(**points, colors=np.ones(shape)))
-            with pytest.raises(PointCloudFileError, match=f"holds {COUNT} points but {shape[0]} colors"):
-                read_cloud(path)
-    else:
-        path.write_bytes(made(**points | {"z": XYZ[1:, 2]}))
-        with pytest.raises(PointCloudFileError, match=f"x, y and z must be of one length, got .*{COUNT - 1} of z"):
-            read_cloud(path)
-
-
 def test_a_packed_colour_of_a_text_is_unpacked(tmp_path):
     cloud = read_cloud(written(tmp_path, "a.csv", "x,y,z,rgb\n1,2,3,16711701\n4,5,6,255\n"))
     np.testing.assert_allclose(cloud.colors * 255, [[255, 0, 21], [0, 0, 255]], atol=1e-4)

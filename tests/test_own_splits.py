@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from pointnet import __main__ as command_line
-from pointnet.commands import train
 from pointnet.datasets import MeshFolder, PointCloudFileError, split_validation
 from pointnet.datasets.own_objects import _drawn, objects_of
 from pointnet.datasets.own_parts import PartFolder
@@ -19,7 +18,7 @@ from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.points.features import intensity_scales
 from pointnet.training import TrainConfig
 from pointnet.training.small_sets import lines_on_data
-from tests.helpers import QUICK, error_of
+from tests.helpers import error_of
 from tests.own_points import make_object, make_yard, save, write_objects, write_yards
 
 
@@ -97,21 +96,6 @@ def test_a_single_labelled_file_is_trained_on(tmp_path):
         assert {file.name for file in SceneFolder(tmp_path, seed=seed).files} == {"scan.txt"}
     with pytest.raises(PointCloudFileError, match="two files or more that can be read, .*; --test false trains"):
         SceneFolder(tmp_path, "test")
-
-
-def test_a_run_without_a_test_split_ends_with_steps_that_work(tmp_path, monkeypatch, capsys):
-    for name in ("pin", "box"):
-        for i in range(4):
-            save(tmp_path / "set" / "train" / name / f"{i}.txt", make_object("pin", i)[:, :3])
-    monkeypatch.chdir(tmp_path)
-    words = ["--dataset", "folder", "--root", "set", *QUICK, "--out", "run"]
-    assert train.main([*words, "--test", "false"]) == 0
-    *_, after = capsys.readouterr().out.split("next: ")
-    assert [line.split()[3] for line in after.splitlines()[:2]] == ["report", "predict"]
-    assert "evaluate" not in after
-    line = error_of(capsys, command_line.main, ["evaluate", "run"])
-    assert line.endswith("; --test false trains without it, and evaluate takes --split train")
-    assert command_line.main(["evaluate", "run", "--split", "train"]) == 0
 
 
 def test_what_an_unreadable_file_was_drawn_for_goes_to_another(tmp_path):
