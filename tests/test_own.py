@@ -17,6 +17,7 @@ from pointnet.datasets import DATASETS_OF, LabelledClouds, register_dataset
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import MODELS, PointNetModel
 from pointnet.training import evaluate, fit, register_model
+from pointnet.training.run_folder import read_metrics
 from tests.helpers import (
     ON_SAMPLES,
     ROOT,
@@ -97,6 +98,21 @@ def test_fit_trains_any_module_with_any_loss_and_its_folder_gives_it_back(tmp_pa
         load_model(tmp_path)
     with pytest.raises(ValueError, match="does not fit the model in config.json: there is no weight"):
         load_model(tmp_path, model=nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("restrict", [True, False])
+def test_ones_own_network_for_parts_answers_among_those_of_the_category(tmp_path, restrict):
+    """By the data, as the network says nothing of them; so does the restricted loss."""
+    data, model = halves("part"), PerPoint()
+    fit(small(tmp_path, "part", restrict=restrict, epochs=1, val_fraction=0.0), data, log=quiet, model=model)
+    model.each.bias.data[2:] += 100  # every point a part of a rod, if a plate had those
+    x, category, parts, valid = TASKS["part"].examples(*data.batch(torch.arange(len(data))))
+    of_category = model(x, category).masked_fill(~data.parts_of[category].unsqueeze(2), -torch.inf)
+    wanted = float((of_category.argmax(1) == parts)[valid].float().mean())
+    assert evaluate(model, data, task=TASKS["part"])["point_accuracy"] == pytest.approx(wanted)
+    assert wanted > 0.4
+    first = read_metrics(tmp_path)[0]["train_loss"]
+    assert (first < 0.75) == restrict, "log 2 by two parts, log 4 by four"
 
 
 def test_a_stopped_run_of_ones_own_network_ends_as_an_unbroken_one(tmp_path):

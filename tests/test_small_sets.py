@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pointnet.commands import train as command
 from pointnet.datasets import split_validation
 from pointnet.evaluation.tasks import TASKS
-from pointnet.models import PointNetPartSegmenter, load_model
+from pointnet.models import load_model
 from pointnet.training import TrainConfig, fit
 from pointnet.training import run as run_module
 from pointnet.training.checks import dry_run
@@ -193,7 +193,7 @@ def test_with_balanced_weights_the_loss_is_the_mean_of_the_classes_own(smoothing
     torch.testing.assert_close(weights, torch.tensor([10 / (2 * 9), 10 / (2 * 1)]))
     each = F.cross_entropy(logits, data.labels, label_smoothing=smoothing, reduction="none")
     wanted = (each[:9].mean() + each[9:].mean()) / 2
-    torch.testing.assert_close(label_loss(config, None, logits, data.labels, None, weights), wanted)
+    torch.testing.assert_close(label_loss(config, logits, data.labels, None, weights=weights), wanted)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -201,10 +201,10 @@ def test_of_points_it_is_the_mean_of_the_labels_own(smoothing):
     """Each point counted once; two of the four parts are never there."""
     data = halves("part", per_class=3).subset(torch.tensor([0, 1, 2]))
     parts, weights = data.parts[:, :32], balanced_weights(data)  # of 40 stored points 8 are repeated
-    model, logits = PointNetPartSegmenter(**TASKS["part"].arguments(data)), torch.randn(3, 4, 32)
+    config, logits = TrainConfig(label_smoothing=smoothing), torch.randn(3, 4, 32)
 
     def loss(weights):
-        return label_loss(TrainConfig(label_smoothing=smoothing), model, logits, parts, data.labels, weights)
+        return label_loss(config, logits, parts, data.labels, data.parts_of, weights)
 
     assert (weights > 0).tolist() == [True, True, False, False]
     of_part = [loss(torch.eye(4)[part]) * parts.numel() / (parts == part).sum() for part in (0, 1)]

@@ -177,13 +177,11 @@ def test_the_loss_of_points_is_cross_entropy_among_the_labels_that_are_not_left_
 
 @pytest.mark.parametrize("restrict", [True, False])
 def test_a_part_of_another_category_costs_nothing_where_the_loss_is_restricted(tmp_path, restrict):
-    task, data = TASKS["part"], halves("part")
-    config = small(tmp_path, "part", restrict=restrict)
-    model = PointNetPartSegmenter(**task.arguments(data))
+    parts_of, config = halves("part").parts_of, small(tmp_path, "part", restrict=restrict)
     logits = torch.zeros(2, 4, 5)
     logits[0, 2:] = 9  # a plate with parts of a rod
     targets, category = torch.tensor([[0] * 5, [3] * 5]), torch.tensor([0, 1])
-    loss = label_loss(config, model, logits, targets, category)
+    loss = label_loss(config, logits, targets, category, parts_of)
     assert float(loss) == pytest.approx(math.log(2), rel=1e-6) if restrict else float(loss) > 4
 
 
@@ -217,7 +215,7 @@ def test_overlap_is_the_share_of_the_soft_iou_in_the_loss_of_parts(tmp_path):
     model = PointNetPartSegmenter(**task.arguments(data))
     logits, targets, category = torch.randn(2, 4, 5), torch.tensor([[0] * 5, [3] * 5]), torch.tensor([0, 1])
     plain, mixed, alone = (
-        float(label_loss(small(tmp_path, "part", overlap=share), model, logits, targets, category))
+        float(label_loss(small(tmp_path, "part", overlap=share), logits, targets, category, data.parts_of))
         for share in (0.0, 0.25, 1.0)
     )
     assert alone == pytest.approx(1 - float(soft_iou(model.restrict(logits, category), targets)), rel=1e-6)

@@ -103,8 +103,9 @@ def evaluate(
         structures: those of the clouds, for a network that takes them; None: the network finds them itself.
     """
     check_read(data)
+    parts_of = (task := task or task_of(model)).parts_of(model, data, device)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
-    scores = (task := task or task_of(model)).scores(data, device, model)
+    scores = task.scores(data, device, model)
     normals = data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
     normals, temperature = (normals, 1.0) if contract is None else (contract.normals, contract.temperature)
     loss, labels = torch.zeros(2, dtype=torch.float64, device=device)
@@ -119,7 +120,7 @@ def evaluate(
                 more = () if category is None else (category,)
                 logits, logs = vote(asked, x, votes, normals, temperature, *more)
                 look(points, logits, logs, true)
-                scores.update(_answers(task, model, logs, category, true), true, valid, *more)
+                scores.update(_answers(task, logs, category, true, parts_of), true, valid, *more)
                 loss -= torch.where(valid, of_targets(logs, true, smoothing), 0.0).sum(dtype=torch.float64)
                 labels += valid.sum()
             after_batch()
@@ -128,9 +129,9 @@ def evaluate(
     return {"loss": float(loss / labels), **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
 
 
-def _answers(task: Task, model: nn.Module, logs: Tensor, category: Tensor | None, true: Tensor) -> Tensor:
+def _answers(task: Task, logs: Tensor, category: Tensor | None, true: Tensor, parts_of: Tensor | None) -> Tensor:
     """The predicted labels; a wrong one where a probability is NaN, which counts as the largest."""
-    return torch.where(logs.isnan().any(1), (true + 1) % logs.shape[1], task.predict(model, logs, category))
+    return torch.where(logs.isnan().any(1), (true + 1) % logs.shape[1], task.predict(logs, category, parts_of))
 
 
 def _of_class(task: Task, data: LabelledClouds, scores: Any) -> dict[str, Any]:

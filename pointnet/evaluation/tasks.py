@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
-from pointnet.models import MODELS, PartLabels, PointNetEmbedder
+from pointnet.models import MODELS, PointNetEmbedder
 from pointnet.models.encoder import ENCODER_WIDTHS
 from pointnet.models.own import own_network
 from pointnet.models.pointnet import CLASSIFIER_HEAD_WIDTHS
-from pointnet.models.segmentation import PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS, SCENE_HEAD_WIDTHS
+from pointnet.models.segmentation import PART_ENCODER_WIDTHS, PART_HEAD_WIDTHS, SCENE_HEAD_WIDTHS, restricted
 from pointnet.names import check_name
 
 from .metrics import ConfusionMatrix, PartScores, SceneScores
@@ -75,10 +75,14 @@ class Task:
         """Empty metric accumulators."""
         return ConfusionMatrix(len(self.class_names(data)), device)
 
-    def predict(self, model: nn.Module, logits: Tensor, category: Tensor | None) -> Tensor:
+    def parts_of(self, model: nn.Module, data: LabelledClouds, device: torch.device | str) -> Tensor | None:
+        """(categories, parts) bool: which parts an object may get, by its category; None where labels are not parts."""
+        return None
+
+    def predict(self, logits: Tensor, category: Tensor | None, parts_of: Tensor | None) -> Tensor:
         """Predicted labels, (B,) or (B, N); as published, parts are among those of the object's category."""
-        if category is not None and hasattr(model, "restrict"):
-            logits = cast(PartLabels, model).restrict(logits, category)
+        if category is not None and parts_of is not None:
+            logits = restricted(logits, category, parts_of)
         return logits.argmax(1)
 
     def summary(self, result: Mapping[str, float]) -> str:
@@ -137,6 +141,12 @@ class PartSegmentation(Task):
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
         points, parts, valid = split_parts(points)
         return points, labels, parts, valid
+
+    def parts_of(self, model: nn.Module, data: LabelledClouds, device: torch.device | str) -> Tensor:
+        """By the network; of a category that it says nothing of, by the data, and any part where they have no shape."""
+        taught, given = parts_taught(model, data), cast(LabelledPoints, data).parts_of
+        known = torch.where(taught.any(1, keepdim=True), taught, given)
+        return (known | ~known.any(1, keepdim=True)).to(device)
 
     def scores(self, data: LabelledClouds, device: torch.device | str, model: nn.Module) -> PartScores:
         """Of the parts that a category has here or in the network, as those of few shapes may be fewer."""

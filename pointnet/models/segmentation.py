@@ -26,6 +26,13 @@ HEAD_TAKES = ("published", "released", "aligned")
 Category = Tensor | None  # (B,) int64, the category of each object; -1 where it is not known; None: of none
 
 
+def restricted(logits: Tensor, category: Tensor, parts_of: Tensor) -> Tensor:
+    """The logits (B, parts, N), -inf for parts that the object's category (B,) does not have by the table
+    (categories, parts) bool. Where the category is -1, not known, all stay."""
+    allowed = parts_of[category.clamp(min=0)] | (category < 0).unsqueeze(1)
+    return logits.masked_fill(~allowed.unsqueeze(2), -torch.inf)
+
+
 class PartLabels(Pretrained):
     """What a network for parts knows of objects: the parts of each category, and a category as numbers.
 
@@ -58,9 +65,7 @@ class PartLabels(Pretrained):
         if category is None or self.parts_of is None:
             return logits
         table = [[part in parts for part in range(self.num_outputs)] for parts in self.parts_of]
-        category = category.to(logits.device)
-        allowed = torch.tensor(table, device=logits.device)[category.clamp(min=0)] | (category < 0).unsqueeze(1)
-        return logits.masked_fill(~allowed.unsqueeze(2), -torch.inf)
+        return restricted(logits, category.to(logits.device), torch.tensor(table, device=logits.device))
 
     def one_hot(self, category: Category, like: Tensor) -> Tensor:
         """(B,) -> (B, num_categories) in the dtype of `like` (B, ...); zeros where it is not known."""

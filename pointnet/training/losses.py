@@ -1,13 +1,11 @@
 """The losses of training: of labels for clouds or points, and of a teacher."""
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
-from pointnet.models import PartLabels
+from pointnet.models.segmentation import restricted
 
 from .settings import LossSettings
 
@@ -16,14 +14,15 @@ BLOCK = 256  # clouds whose labels are counted together
 
 def label_loss(
     settings: LossSettings,
-    model: nn.Module,
     logits: Tensor,
     labels: Tensor,
     category: Tensor | None,
+    parts_of: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """The mean loss over the labels (B,) or (B, N), from logits (B, K) or (B, K, N); category (B,) of objects.
 
+    parts_of (categories, K) bool: the parts of each category, which are compared alone where the settings say so.
     weights (K,): the loss of a label is multiplied by that of its class. Smoothing spreads evenly, whatever they are.
     """
     smoothing = settings.label_smoothing
@@ -31,8 +30,8 @@ def label_loss(
         if weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=smoothing)
         return (weights[labels] * F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")).mean()
-    if settings.restrict and category is not None and hasattr(model, "restrict"):
-        logits = cast(PartLabels, model).restrict(logits, category)
+    if settings.restrict and category is not None and parts_of is not None:
+        logits = restricted(logits, category, parts_of)
     loss = point_loss(logits, labels, smoothing, weights)
     if settings.overlap and category is not None:
         loss = torch.lerp(loss, 1 - soft_iou(logits, labels), settings.overlap)

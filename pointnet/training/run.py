@@ -97,7 +97,8 @@ class Run:
         forward = torch.compile(model, dynamic=False) if config.compile else model
         weights = balanced_weights(train).to(device) if config.class_weights == "balanced" else None
         watch = Stopwatch(device)
-        step = Step(config, model, forward, optimizer, schedule, average, weights, world, watch, own.loss)
+        parts_of = TASKS[config.task].parts_of(model, train, device)
+        step = Step(config, model, forward, optimizer, schedule, average, parts_of, weights, world, watch, own.loss)
         identity = {
             "device": device.type, "samples": len(train), "data": train.fingerprint(), "processes": world.size,
             "teacher": teacher and teacher.digest, "init": start and start.digest, "steps_per_epoch": steps,
@@ -190,7 +191,7 @@ class Run:
         self.step.watch.lap("data")
         taught = None if self.taught is None else self.taught[rows]
         loss, logits, finite = self.step(x, labels, category, share, structure, taught)
-        predicted = self.task.predict(self.step.model, logits, category)
+        predicted = self.task.predict(logits, category, self.step.parts_of)
         progress.skipped += ~finite
         progress.broken[rows] |= ~points.isfinite().flatten(1).all(1)
         progress.seen += finite * labels.numel()

@@ -47,6 +47,7 @@ class Step:
     Args:
         forward: the model, or its compiled form.
         average: None for no moving average.
+        parts_of: (categories, parts) bool, which parts an object may get; None where labels are not parts.
         class_weights: (classes,), of the loss of each class; None for 1.
         own_loss: of logits and labels, in place of that of the settings.
     """
@@ -57,6 +58,7 @@ class Step:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     average: MovingAverage | None
+    parts_of: Tensor | None
     class_weights: Tensor | None
     world: World
     watch: Stopwatch
@@ -143,7 +145,7 @@ class Step:
                 logits, transforms = self.forward(*inputs, **found), None
         logits = logits.float()
         if self.own_loss is None:
-            loss = label_loss(config, self.model, logits, labels, category, self.class_weights)
+            loss = label_loss(config, logits, labels, category, self.parts_of, self.class_weights)
         elif not isinstance(loss := self.own_loss(logits, labels), Tensor) or loss.dim():
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss must give one number, a tensor with the mean over the labels, got {got}")
