@@ -221,6 +221,9 @@ def test_a_row_is_of_the_epoch_that_was_chosen(tmp_path):
     (tmp_path / "result.json").write_text('{"test": null, "val": null, "selected_epoch": 2, "seconds": 90}')
     titles = ["overall_accuracy", "mean_class_accuracy"]
     assert ablation.row("a", [tmp_path], titles) == "| a | 1 | 80.000 | 40.000 | 0.200 | 1.5 |"
+    smoothed = metrics_line(2, **scores[1] | {"val_loss": 0.9, "val_cross_entropy": 0.2})
+    write_metrics(tmp_path, metrics_line(1, **scores[0]), smoothed)
+    assert "| 0.200 |" in ablation.row("a", [tmp_path], titles), "the loss without smoothing, in every row"
     assert ablation.row("b", [], titles) == "| b | 0 |  |  |  |  |"
 
 

@@ -101,11 +101,11 @@ def finished(folder: Path, seeds: Sequence[int]) -> list[Path]:
 
 
 def row(name: str, runs: Sequence[Path], titles: Collection[str]) -> str:
-    """A row of the table: the validation scores of the chosen epochs, over the seeds."""
+    """A row of the table: the validation scores of the chosen epochs, over the seeds, and their loss unsmoothed."""
     results = [read_result(run) for run in runs]
     chosen = [read_metrics(run)[result["selected_epoch"] - 1] for run, result in zip(runs, results, strict=True)]
     cells = [spread([100 * line[f"val_{score}"] for line in chosen]) for score in titles]
-    cells.append(spread([line["val_loss"] for line in chosen]))
+    cells.append(spread([line.get("val_cross_entropy", line["val_loss"]) for line in chosen]))
     minutes = f"{statistics.fmean(result['seconds'] for result in results) / 60:.1f}" if results else ""
     return f"| {name} | {len(runs)} | {' | '.join(cells)} | {minutes} |"
 

@@ -96,19 +96,20 @@ def evaluate(
             temperature is 1.
         degrees: the angle by which all clouds are rotated about the up axis.
         by_class: add "of_class", the accuracy or IoU of each class that occurs (of parts, of each category) by name.
-        smoothing: the share of the loss's targets that is spread over all classes.
+        smoothing: the share of the loss's targets that is spread over all classes; above 0 the loss without it is added
+            as "cross_entropy".
         look: called with each batch: its points with all that are stored, logits of temperature 1, logarithms of
             probabilities, and labels.
         task: what a network of one's own is for, if it does not classify clouds.
         structures: those of the clouds, for a network that takes them; None: the network finds them itself.
     """
     check_read(data)
-    parts_of = (task := task or task_of(model)).parts_of(model, data, device)
+    task = task or task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
-    scores = task.scores(data, device, model)
+    scores, parts_of = task.scores(data, device, model), task.parts_of(model, data, device)
     normals = data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
     normals, temperature = (normals, 1.0) if contract is None else (contract.normals, contract.temperature)
-    loss, labels = torch.zeros(2, dtype=torch.float64, device=device)
+    losses = torch.zeros(3, dtype=torch.float64, device=device)
     data.expect(torch.arange(len(data)))
     with evaluating(model):
         for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
@@ -121,12 +122,12 @@ def evaluate(
                 logits, logs = vote(asked, x, votes, normals, temperature, *more)
                 look(points, logits, logs, true)
                 scores.update(_answers(task, logs, category, true, parts_of), true, valid, *more)
-                loss -= torch.where(valid, of_targets(logs, true, smoothing), 0.0).sum(dtype=torch.float64)
-                labels += valid.sum()
+                losses += _losses(logs, true, valid, smoothing)
             after_batch()
-    for tensor in (*scores.sums, loss, labels):
+    for tensor in (*scores.sums, losses):
         world.add_up([tensor])
-    return {"loss": float(loss / labels), **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
+    means = dict(zip(("loss", "cross_entropy")[: 1 + bool(smoothing)], (losses[:2] / losses[2]).tolist(), strict=False))
+    return {**means, **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
 
 
 def _answers(task: Task, logs: Tensor, category: Tensor | None, true: Tensor, parts_of: Tensor | None) -> Tensor:
@@ -138,6 +139,13 @@ def _of_class(task: Task, data: LabelledClouds, scores: Any) -> dict[str, Any]:
     """As "of_class" the accuracy or IoU of each class that occurs, by its name."""
     shares = zip(task.categories(data) or task.class_names(data), scores.of_class().tolist(), strict=True)
     return {"of_class": {name: share for name, share in shares if not math.isnan(share)}}
+
+
+def _losses(logs: Tensor, true: Tensor, valid: Tensor, smoothing: float) -> Tensor:
+    """(3,) float64: over the valid labels the sum of the loss, that of the loss without smoothing, and their number."""
+    targets = (of_targets(logs, true, share) for share in (smoothing, 0.0))
+    sums = [torch.where(valid, -logarithm, 0.0).sum(dtype=torch.float64) for logarithm in targets]
+    return torch.stack([*sums, valid.sum(dtype=torch.float64)])
 
 
 def of_targets(logs: Tensor, true: Tensor, smoothing: float) -> Tensor:

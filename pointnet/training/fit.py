@@ -202,8 +202,8 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             run.measure_norms(check)
             started = time.perf_counter()
             # Validation repeats every epoch, so it takes no more points of a cloud than training does.
-            # Of few clouds the loss often decides; it is that of training, as a smoothed network is never certain.
-            smoothing = run.config.label_smoothing if run.passes > 1 else 0.0
+            # Of few clouds the loss often decides; it is smoothed as in training: such a network is never certain.
+            smoothing = run.config.label_smoothing if run.passes > 1 and run.own.loss is None else 0.0
             how: Any = {"num_points": run.config.num_points, "task": run.task}
             how |= {"smoothing": smoothing, "structures": structures}
             scores = evaluate(run.evaluated, val, run.device, check, run.world, **how) if len(val) else {}

@@ -96,8 +96,7 @@ class Run:
         # Batches have few sizes, so each is compiled for itself.
         forward = torch.compile(model, dynamic=False) if config.compile else model
         weights = balanced_weights(train).to(device) if config.class_weights == "balanced" else None
-        watch = Stopwatch(device)
-        parts_of = TASKS[config.task].parts_of(model, train, device)
+        parts_of, watch = TASKS[config.task].parts_of(model, train, device), Stopwatch(device)
         step = Step(config, model, forward, optimizer, schedule, average, parts_of, weights, world, watch, own.loss)
         identity = {
             "device": device.type, "samples": len(train), "data": train.fingerprint(), "processes": world.size,
