@@ -13,7 +13,7 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.models import PointNetClassifier
 from pointnet.training import TrainConfig
 from pointnet.training.augment import augment
-from pointnet.training.optimizer import make_optimizer
+from pointnet.training.optimizer import MovingAverage, make_optimizer
 from tests.helpers import assert_equal_states, started, two_shapes
 
 DATA = two_shapes(per_class=8)
@@ -93,6 +93,23 @@ def test_the_average_follows_the_first_weights_faster():
         torch.testing.assert_close(average.logits.weight, wanted)
     assert int(average.encoder.mlp1[0].norm.num_batches_tracked) == 6
     assert run.evaluated is average
+
+
+def test_the_average_moves_shared_weights_once():
+    """A weight of two layers and a running mean of two norms, both twice in the state dict."""
+    first, second, norm = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)
+    second.weight = first.weight
+    model = torch.nn.Sequential(first, norm, second, torch.nn.BatchNorm1d(4))
+    model[3].running_mean = norm.running_mean
+    average = MovingAverage(model, 0.5)
+    wanted = [each.clone() for each in (first.weight.detach(), norm.running_mean)]
+    for step in (100, 101):  # late enough to keep a half
+        for mean, now in zip(wanted, (first.weight.detach(), norm.running_mean), strict=True):
+            now.add_(torch.randn_like(now))
+            mean.lerp_(now, 0.5)
+        average.update(step)
+    assert average.model[0].weight is average.model[2].weight
+    torch.testing.assert_close([average.model[0].weight.detach(), average.model[3].running_mean], wanted)
 
 
 def test_the_average_of_a_short_run_is_a_network_as_good_as_the_last():

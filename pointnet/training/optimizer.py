@@ -82,7 +82,8 @@ class MovingAverage:
             torch._foreach_copy_(copies, others)
 
     def _tensors(self) -> Sequence[tuple[list[Tensor], list[Tensor]]]:
-        """The floats of the average and of the model, and what else they hold, such as counters."""
-        own, theirs = list(self.model.state_dict().values()), list(self.of.state_dict().values())
+        """The floats of the average and of the model, and what else they hold, such as counters; shared ones once."""
+        states = (model.state_dict(keep_vars=True).values() for model in (self.model, self.of))
+        own, theirs = zip(*{id(pair[0]): pair for pair in zip(*states, strict=True)}.values(), strict=True)
         kinds = [each.is_floating_point() for each in own]
         return [([*compress(own, kept)], [*compress(theirs, kept)]) for kept in (kinds, [not kind for kind in kinds])]
