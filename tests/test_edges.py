@@ -14,7 +14,7 @@ from pointnet.ops import rows as rows_of
 from pointnet.ops.edges import edge_extremes, edge_moments, edges_definition, first_of, pooled_edges, rows_summed
 from pointnet.ops.groups import grouped, groups_definition, pooled_groups, through_winners
 from pointnet.ops.masked import point_mask
-from pointnet.ops.neighbours import gather
+from pointnet.ops.neighbours import gather, interpolate
 from tests.helpers import ACTIVATIONS, NORMS, Largest
 
 
@@ -266,6 +266,10 @@ def test_gradients_of_gradients_are_refused_in_one_line():
         first = torch.autograd.grad(y.square().sum(), list(named.values()), create_graph=True)
         with pytest.raises(RuntimeError, match="^gradients of gradients do not pass .* take its definition$"):
             sum(each.square().sum() for each in first).backward()
+    x, places = torch.randn(1, 2, 5, requires_grad=True), torch.randn(1, 3, 5)
+    (first,) = torch.autograd.grad(interpolate(x, places, places + 1).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="^gradients of gradients do not pass .* take its definition$"):
+        first.square().sum().backward()
 
 
 @pytest.mark.parametrize(("make", "most"), [(Edges, 4_000), (Groups, 12_000)])  # a block, or the points that are given

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from .graphs import makes_a_graph
 from .masked import Mask, batch_norm, fill_padding
 from .neighbours import check_indices, gather, of_all_clouds
-from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, register, signs
+from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, refuse_second, register, signs
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Numbers of a block of centres on a CPU: a few such blocks stay in a core's cache.
@@ -304,11 +304,6 @@ def _fake_edge_moments(a: Tensor, b: Tensor, neighbours: Tensor, mask: Mask) -> 
     double, sums = torch.float64, a.new_empty(*neighbours.shape[:2], channels, dtype=single)
     return (*(a.new_empty(channels, dtype=kind) for kind in (double, double)), sums,
             *(a.new_empty(channels, dtype=kind) for kind in (single, single, double)))  # fmt: skip
-
-
-def refuse_second(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-    """The gradient of an operator that is itself a gradient."""
-    raise RuntimeError("gradients of gradients do not pass through a max over neighbours; take its definition")
 
 
 def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

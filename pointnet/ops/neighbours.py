@@ -15,6 +15,8 @@ the first point should not be far from the others. Where points are not numbers,
 Indices carry no gradient.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,7 +34,7 @@ from .blocked import (
 )  # fmt: skip
 from .graphs import is_transformed, makes_a_graph
 from .masked import Lengths, fill_padding, point_mask
-from .pooled import DEFINITIONS, OPERATORS
+from .pooled import DEFINITIONS, OPERATORS, refuse_second
 
 First = Tensor | int | None
 
@@ -189,6 +191,8 @@ def interpolate(features: Tensor, points: Tensor, queries: Tensor, lengths: Leng
     if is_transformed():
         return interpolate_definition(features, points, queries, lengths)
     table, index, weights = _interpolation(features, points, queries, lengths)
+    if table.requires_grad and not makes_a_graph():
+        table = _OnceOnly.apply(table)
     index = index + torch.arange(len(index), device=index.device)[:, None, None] * features.shape[2]
     rows = F.embedding_bag(
         index.flatten(0, 1), table.transpose(1, 2).flatten(0, 1), mode="sum", per_sample_weights=weights.flatten(0, 1)
@@ -199,6 +203,26 @@ def interpolate(features: Tensor, points: Tensor, queries: Tensor, lengths: Leng
 def interpolate_definition(features: Tensor, points: Tensor, queries: Tensor, lengths: Lengths = None) -> Tensor:
     table, index, weights = _interpolation(features, points, queries, lengths)
     return (gather(table, index) * weights.unsqueeze(1)).sum(3)
+
+
+class _OnceOnly(torch.autograd.Function):
+    """Its input, whose gradient has no gradient: `embedding_bag` has none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Refused.apply(grad)
+
+
+class _Refused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    backward = staticmethod(refuse_second)
 
 
 def _interpolation(

@@ -314,6 +314,11 @@ OPERATORS = torch.library.Library("pointnet", "DEF")
 DEFINITIONS: dict[str, Function] = {}  # by operator: what runs where no kernel does
 
 
+def refuse_second(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of an operator that is itself a gradient."""
+    raise RuntimeError("gradients of gradients do not pass through an operator on neighbours; take its definition")
+
+
 def register(schema: str, function: Function, fake: Function, backward: Function, save: Function) -> None:
     """Defines an operator of this library, for all devices: what it computes, shapes, and its gradient."""
     OPERATORS.define(schema)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from .bins import Moments
-from .edges import refuse_second, save_nothing
+from .edges import save_nothing
 from .neighbours import gather
-from .pooled import Norm, register, statistics
+from .pooled import Norm, refuse_second, register, statistics
 from .products import add_product, multiply, rounded
 from .ranks import check_count, group_of, moments_over_ranks
 from .rows import Pairs
