@@ -1,5 +1,6 @@
 """pointnet.predict and python -m pointnet predict: a file is what evaluation finds it to be, in any company."""
 
+import copy
 import json
 import math
 import shutil
@@ -245,6 +246,13 @@ def test_shipped_weights_are_taken_where_no_model_is_named(tmp_path, monkeypatch
     assert_alike([predict(CHAIR), predict(CHAIR, DEFAULTS["classification"])], [predict(CHAIR, model)] * 2)
     assert command_line.main(["predict", str(CHAIR)]) == 0
     assert capsys.readouterr().out.startswith(f"{DEFAULTS['classification']}: 3 classes; ")
+
+
+def test_classes_that_do_not_name_each_output_are_refused(model):
+    few = copy.deepcopy(model)
+    few.classes = ("a", "b")
+    with pytest.raises(ValueError, match=r"^model\.classes must name the 3 outputs of the model, got 2 names$"):
+        predict(CHAIR, few)
 
 
 def test_a_name_the_system_refuses_is_a_file_that_cannot_be_read(folder, capsys):

@@ -37,7 +37,8 @@ def as_model(model: Any, *tasks: str) -> Any:
     """The model itself, the one of this name or folder, or for None the shipped one of the first task.
 
     Raises:
-        ValueError: there is none, it was trained for another task than these, or it is not float32.
+        ValueError: there is none, it was trained for another task than these, its classes are not named, or it is not
+            float32.
     """
     name = "the model"
     if isinstance(model, nn.Module) and not isinstance(model, Pretrained):
@@ -53,6 +54,9 @@ def as_model(model: Any, *tasks: str) -> Any:
         raise ValueError(f"{name} is for the task {task}, not {' or '.join(tasks)}")
     if not model.classes:
         raise ValueError(f"{name} has no names for its {model.num_outputs} classes; train it, then set model.classes")
+    named, outputs = len(model.classes), getattr(model, "num_outputs", None)  # a last layer of one's own may not say
+    if outputs not in (named, None):
+        raise ValueError(f"model.classes must name the {outputs} outputs of {name}, got {named} names")
     check_dtype(model)
     return model
 
