@@ -14,9 +14,9 @@ import torch
 
 from pointnet import PointNetClassifier, embed, load_model, predict
 from pointnet import __main__ as command_line
-from pointnet.commands.predict import NOT_MARKED
 from pointnet.datasets import MeshFolder, PointCloudFileError, read_points
 from pointnet.inference import judge as module
+from pointnet.inference.inputs import NOT_MARKED
 from pointnet.inference.predict import Prediction
 from pointnet.models import DEFAULTS
 from pointnet.points.features import unit_sphere_channels
@@ -305,8 +305,9 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
             "runner_up_probability": pytest.approx(prediction.runner_up_probability, abs=1e-6),
             "sure": prediction.sure,
             "up": "y",
-            "notes": [*prediction.notes],
+            "notes": [],
         }
+        assert prediction.notes == (NOT_MARKED,)  # which the command says once
     assert printed.err == f"{NOT_MARKED}\nnowhere.ply: no such file\n"
 
 

@@ -9,8 +9,8 @@ import torch
 
 from pointnet import __main__ as command_line
 from pointnet import predict
-from pointnet.commands.predict import NOT_MARKED
 from pointnet.datasets import read_points
+from pointnet.inference.inputs import NOT_MARKED
 from pointnet.models import PointNetModel
 from pointnet.points.frame import in_unit_sphere, rotated_y_up_to_z_up
 from tests.helpers import ROOT

@@ -9,12 +9,12 @@ import torch
 from pointnet import __main__ as command_line
 from pointnet import embed, label_points, load_model
 from pointnet.commands import train
-from pointnet.commands.predict import NOT_MARKED
 from pointnet.datasets import split_validation
 from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_parts
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import OF_POINTS, Usual, measure_usual, measures_of_points
+from pointnet.inference.inputs import NOT_MARKED
 from tests.helpers import QUICK, halves
 from tests.own_points import write_objects
 

@@ -14,7 +14,7 @@ from pointnet.devices import autocast, find_device, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, task_of
 from pointnet.files import check_apart, replacing, strict_json
-from pointnet.inference.inputs import as_model, find_files, lines_of_folders
+from pointnet.inference.inputs import as_model, find_files, lines_of_folders, notes_on
 from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
 from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel
@@ -27,7 +27,6 @@ from .flags import one_line
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows
 WIDTH = 79  # of lines that are no tables
-NOT_MARKED = "inputs unlike the training set are not marked: what is usual is not known"
 # The flags that not every task has.
 ONLY_FOR = {"category": ("part",), "votes": ("classification",), "top": ("classification",)}
 
@@ -158,8 +157,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
 def opening(text: str, contract: Contract) -> Lines:
     """What a model does, and a line if unusual inputs are not marked, as what is usual was not measured."""
     yield from wrapped(text)
-    if contract.familiar is None:
-        yield Line(NOT_MARKED, beside_json=True)  # an answer without a note means less
+    yield from (Line(note, beside_json=True) for note in notes_on(contract))
 
 
 def wrapped(text: str) -> Lines:

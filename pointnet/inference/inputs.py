@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from pointnet.points.sampling import seed_of
 
 T = TypeVar("T")
 Source = AnyPath | NDArray[Any] | Tensor
+NOT_MARKED = "inputs unlike the training set are not marked: what is usual is not known"
 Sources = Source | list[Any] | tuple[Any, ...]
 
 
@@ -61,6 +63,11 @@ def as_model(model: Any, *tasks: str) -> Any:
     return model
 
 
+def notes_on(contract: Contract) -> list[str]:
+    """A note if inputs unlike those of training are not marked: an answer without another note then means less."""
+    return [NOT_MARKED] if contract.familiar is None else []
+
+
 def check_dtype(model: nn.Module) -> None:
     """ValueError unless the weights are float32, as points of files and arrays become."""
     dtype = next(model.parameters()).dtype
@@ -68,8 +75,13 @@ def check_dtype(model: nn.Module) -> None:
         raise ValueError(f"the model must be float32, got {dtype}; give model.float()")
 
 
-def answers_of(source: Sources, answer_each: Callable[[Sequence[Source]], Iterable[T | PointCloudFileError]]) -> Any:
-    """The answer for a single source, or the list of answers for a list or a folder; raises the first error."""
+def answers_of(
+    source: Sources, answer_each: Callable[[Sequence[Source]], Iterable[Any | PointCloudFileError]], *notes: str
+) -> Any:
+    """The answer for a single source, or the list of answers for a list or a folder; raises the first error.
+
+    notes: added to those of each answer.
+    """
     several, sources = True, list[Any]()
     if isinstance(source, list | tuple):
         sources = [*source]
@@ -81,7 +93,7 @@ def answers_of(source: Sources, answer_each: Callable[[Sequence[Source]], Iterab
     for answer in answer_each(sources):
         if isinstance(answer, PointCloudFileError):
             raise answer
-        answers.append(answer)
+        answers.append(replace(answer, notes=(*answer.notes, *notes)) if notes else answer)
     return answers if several else answers[0]
 
 

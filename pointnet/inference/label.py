@@ -25,7 +25,7 @@ from pointnet.points.formats.contents import blocks_of_rows
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, path_of, up_for
+from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, notes_on, path_of, up_for
 from .scenes import LabelledScene, label_blocks
 
 CHUNK = 8192  # points that are scored together
@@ -50,7 +50,7 @@ class LabelledCloud:
         numbers: of the labels in files, as the training set had them; () for 0, 1, 2 ...
         notes: short sentences: what of the file was guessed or left out; few points, points far from all others, and
             what else is unlike the objects of the training set, such as a floor below; and the categories of the
-            labels, if the object's is not known.
+            labels, if the object's is not known; from `label_points`, that unlike inputs are not marked.
     """
 
     file: Path | None
@@ -151,7 +151,7 @@ def label_points(
     """
     segmenter = cast(Segmenter, as_model(model, "part", "scene"))
     how = segmenter, category, up, num_points, False, columns, vertices
-    return answers_of(source, lambda sources: label_each(sources, *how))
+    return answers_of(source, lambda sources: label_each(sources, *how), *notes_on(Contract.of(segmenter)))
 
 
 def label_each(

@@ -20,7 +20,7 @@ from pointnet.points.frame import Points, says_y_up, with_other_up
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, path_of, up_for
+from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, notes_on, path_of, up_for
 from .judge import AUTO, Judge, Opinion, clouds_together
 
 
@@ -35,8 +35,8 @@ class Prediction:
         sure: whether the most probable class has a probability of at least 50 %, there are enough points, none is far
             from all others, the cloud is like those of training, and no other class is clearly surer with the other
             axis up. For weights that were validated on fewer than 40 clouds only the first three count.
-        notes: short sentences: what of the file was guessed or left out, why the answer is not sure, and whether the
-            other up axis would give a surer one.
+        notes: short sentences: what of the file was guessed or left out, why the answer is not sure, whether the other
+            up axis would give a surer one, and, from `predict`, that clouds unlike those of training are not marked.
         up: the up axis of the cloud, "z" or "y", as it was taken.
         surer_up: the other axis, where its answer is clearly surer; else None.
     """
@@ -126,7 +126,7 @@ def predict(
         found = predict_each(sources, *how)
         return (each if isinstance(each, PointCloudFileError) else each[0] for each in found)
 
-    return answers_of(source, answers)
+    return answers_of(source, answers, *notes_on(Contract.of(classifier)))
 
 
 def predict_each(
