@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 
 from pointnet import (
@@ -113,6 +114,18 @@ def test_the_transforms_of_torch_func_give_what_cloud_after_cloud_gives(kind):
     points = x.clone().requires_grad_()
     (wanted,) = torch.autograd.grad(network(points).sum(), points)
     torch.testing.assert_close(turned, wanted.sum())
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.script")
+@pytest.mark.parametrize("kind", FAMILY)
+def test_dual_numbers_have_the_tangents_of_the_transforms_of_a_frozen_network_too(kind):
+    network, x = FAMILY[kind]().double().eval(), torch.randn(2, 3, 40).double()
+    _, wanted = jvp(network, (x,), (torch.ones_like(x),))
+    for frozen in (False, True):
+        network.requires_grad_(not frozen)
+        with torch.set_grad_enabled(not frozen), forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(network(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+        torch.testing.assert_close(tangent, wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
