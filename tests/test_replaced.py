@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from pointnet import EdgeNetClassifier, PointNetClassifier, SharedMLP, critical_points
 from pointnet.evaluation.trust import UNUSUAL
+from pointnet.layers import SetAbstraction
 from pointnet.ops import mlp as by_rows_of
 from pointnet.ops import products
 from pointnet.training import fit
@@ -180,6 +181,16 @@ def test_a_weight_that_changes_when_it_is_computed_is_computed_once(norm, pool):
     plain, x = copy.deepcopy(conv), torch.randn(2, 3, 200)
     (layer.max_pool if pool else layer)(x)
     plain(x)
+    assert torch.equal(conv.parametrizations.weight[0]._u, plain.parametrizations.weight[0]._u)
+
+
+@pytest.mark.parametrize("channels", [0, 2])
+def test_a_layer_of_neighbourhoods_computes_such_a_weight_once_too(channels):
+    level, features = SetAbstraction(channels, [[8, 6]], 16, [9.0], [20]), torch.randn(2, channels, 40)
+    conv = parametrizations.spectral_norm(level.mlps[0][0].conv)
+    plain, points = copy.deepcopy(conv), torch.randn(2, 3, 40)
+    level(points, features if channels else None)
+    plain(torch.cat([points, features], 1))
     assert torch.equal(conv.parametrizations.weight[0]._u, plain.parametrizations.weight[0]._u)
 
 

@@ -225,15 +225,14 @@ def pooled_neighbourhoods(
     mlp[0].check(points if features is None else torch.cat([points[:, :, :1], features[:, :, :1]], 1))
     rounding = rounding_of(points)
     with no_autocast(points):  # differences of near coordinates want their digits
-        kind = mlp[0].conv.weight.dtype
+        weight, bias = mlp[0].conv.weight.squeeze(2), mlp[0].conv.bias  # once, as each reading may compute it anew
         # Nothing but differences of coordinates counts, and near the origin they lose no digits.
         origin = centres.detach().mean(2, keepdim=True)
         rows = ((points - origin) / unit).transpose(1, 2)
         if features is not None:
-            rows = torch.cat([rows, features.to(kind).transpose(1, 2)], 2)
-        weight = mlp[0].conv.weight.squeeze(2)
+            rows = torch.cat([rows, features.to(weight.dtype).transpose(1, 2)], 2)
         of_points = F.linear(rows, weight)
-        of_centres = F.linear(((centres - origin) / unit).transpose(1, 2), -weight[:, :3], mlp[0].conv.bias)
+        of_centres = F.linear(((centres - origin) / unit).transpose(1, 2), -weight[:, :3], bias)
         if len(mlp) == 1:
             tables = of_centres.transpose(1, 2), of_points.transpose(1, 2)
             return pooled_edges(*tables, neighbours, mlp[0].norm, mlp[0].activation)
@@ -241,7 +240,8 @@ def pooled_neighbourhoods(
         learns = torch.is_grad_enabled() and (points.requires_grad or centres.requires_grad)
         few = features is None and not learns and points.device.type == "cpu"  # a GPU has a kernel for all
         if takes_statistics(mlp[0].norm) and few:
-            found = _moments_of_coordinates((points - origin) / unit, (centres - origin) / unit, neighbours, mlp[0])
+            around = (points - origin) / unit, (centres - origin) / unit
+            found = _moments_of_coordinates(*around, neighbours, weight, bias)
         elif takes_statistics(mlp[0].norm):
             found = edge_moments(of_centres.transpose(1, 2), of_points.transpose(1, 2), neighbours)
         mean, gain, shift = affine_of(mlp[0].norm, None, neighbours.numel(), of_points, found)
@@ -257,15 +257,15 @@ def pooled_neighbourhoods(
 
 
 def _moments_of_coordinates(
-    points: Tensor, centres: Tensor, neighbours: Tensor, layer: SharedLayer
+    points: Tensor, centres: Tensor, neighbours: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`edge_moments` of what the layer makes of relative coordinates, from theirs, which are fewer (identity 3)."""
+    """`edge_moments` of what a linear map makes of relative coordinates, from theirs, which are fewer (identity 3)."""
     relative = (gather(points.double(), neighbours) - centres.double().unsqueeze(3)).transpose(0, 1).flatten(1)
     mean = relative.mean(1)
     centred = relative - mean.unsqueeze(1)
-    weight = layer.conv.weight.squeeze(2).double()
+    weight = weight.double()
     squares = ((weight @ (centred @ centred.T)) * weight).sum(1)
-    return weight @ mean if layer.conv.bias is None else weight @ mean + layer.conv.bias, squares
+    return weight @ mean if bias is None else weight @ mean + bias, squares
 
 
 class Part(NamedTuple):
