@@ -107,8 +107,7 @@ def evaluate(
     task = task or task_of(model)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores, parts_of = task.scores(data, device, model), task.parts_of(model, data, device)
-    normals = data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
-    normals, temperature = (normals, 1.0) if contract is None else (contract.normals, contract.temperature)
+    normals, temperature = (contract.normals, contract.temperature) if contract else (_has_normals(data), 1.0)
     losses = torch.zeros(3, dtype=torch.float64, device=device)
     data.expect(torch.arange(len(data)))
     with evaluating(model):
@@ -128,6 +127,10 @@ def evaluate(
         world.add_up([tensor])
     means = dict(zip(("loss", "cross_entropy")[: 1 + bool(smoothing)], (losses[:2] / losses[2]).tolist(), strict=False))
     return {**means, **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
+
+
+def _has_normals(data: LabelledClouds) -> bool:
+    return data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
 
 
 def _answers(task: Task, logs: Tensor, category: Tensor | None, true: Tensor, parts_of: Tensor | None) -> Tensor:
