@@ -1,13 +1,15 @@
 """The contract: what training's evaluation answers for a sample, `predict` and `label_points` answer for its file."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pointnet import PointNetClassifier, PointNetSegmenter, load_model, predict
-from pointnet.datasets import LabelledClouds, MeshFolder, ShapeNetPart
+from pointnet import PointNetClassifier, PointNetSegmenter, embed, load_model, predict
+from pointnet.commands.evaluate import all_scores
+from pointnet.datasets import LabelledClouds, LabelledPoints, MeshFolder, ShapeNetPart
 from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.inference.label import label_points
 from pointnet.points.read import PointCloudFileError
@@ -96,6 +98,65 @@ def test_arrays_are_taken_as_training_saw_them(tmp_path, size, move):
         answer = predict(whole, tmp_path / "run", num_points=40)
         found = torch.tensor([answer.probabilities[name] for name in model.classes])
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def boxes(size: float = 40.0, seed: int = 0) -> LabelledClouds:
+    """Small boxes, and large ones of twice to four times the size, in units that matter."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(24, 3, 80, generator=generator) - 0.5
+    x *= size * torch.where(torch.arange(24) < 12, 1, torch.linspace(2, 4, 24))[:, None, None]
+    return LabelledClouds(x, (torch.arange(24) >= 12).long(), ["small", "large"], 32)
+
+
+def test_a_cloud_in_another_unit_than_those_of_training_is_unsure(tmp_path):
+    data = boxes()
+    model = trained(data, tmp_path / "run")
+    least, most = model.preprocessing["extents"]
+    assert 35 < least < 40
+    assert 140 < most < 160
+    whole = data.points[0].T.numpy() / np.ptp(data.points[0].numpy(), axis=1).max()
+    for size, note in [
+        (0.51 * least, None),
+        (1.99 * most, None),
+        (
+            least / 1000,
+            r"extent is 0\.0\d+, 1,000 times smaller than in training \(3\S+ to 1\S+\); is the unit the same\?",
+        ),
+        (3 * most, r"extent is \S+, 3 times larger than in training .*"),
+    ]:
+        answer, found = (ask(size * whole + 7, model) for ask in (predict, embed))
+        notes = [each for each in (*answer.notes, *found.notes) if "extent" in each]
+        assert bool(notes) == bool(note)
+        assert not notes or (len(notes) == 2 and not answer.sure)
+        assert all(re.fullmatch(f"unsure: {note}", each) for each in notes)
+    assert all_scores(model, boxes(0.04))["sure"] == 0
+    del model.preprocessing["extents"]  # of an older folder
+    assert not any("extent" in each for each in predict(whole / 1000, model).notes)
+
+
+def test_objects_in_another_unit_are_said_where_their_parts_are_labelled(tmp_path):
+    clouds = boxes()
+    stored = torch.cat([clouds.points, (clouds.points[:, 2:] > 0).float()], 1)
+    data = LabelledPoints(stored, clouds.labels, clouds.classes, ["low", "high"], num_points=32)
+    model, whole = trained(data, tmp_path / "run", task="part"), clouds.points[0].T.numpy()
+    said, none = (label_points(size * whole, model, category="small").notes for size in (1e-3, 1))
+    assert [note for note in said if "times smaller than in training" in note]
+    assert not [note for note in none if "training" in note]
+
+
+def test_a_set_in_another_unit_is_a_line_and_the_unit_sphere_needs_none():
+    contract = contract_of_data(boxes(), num_points=32)
+    assert contract.lines_on_extents(boxes(seed=1), "test") == []
+    (line,) = contract.lines_on_extents(boxes(40_000), "test")
+    assert re.fullmatch(
+        r"test: extents are \S+ to \S+, 1,0\d\d times larger than in training .*; is the unit the same\?", line
+    )
+    sphere = boxes()
+    sphere.points[:] /= sphere.points.norm(dim=1).amax(1)[:, None, None]
+    sphere.points[:] -= sphere.points.mean(2, keepdim=True)
+    assert contract_of_data(sphere, num_points=32).extents is None
+    sphere.points[:] *= 0
+    assert contract.lines_on_extents(sphere, "test") == []
 
 
 def test_what_the_caller_says_counts_before_what_the_numbers_tell():

@@ -45,7 +45,7 @@ def ball(count: int, seed: int = 0) -> np.ndarray:
 def test_stray_points_are_those_beyond_an_empty_shell(strays, said):
     points = np.vstack([ball(2000 - len(strays)), strays])
     assert stray_points(points) == said
-    assert unfit(points, "as given") is None
+    assert unfit(points, Contract(num_points=64, scale="as given")) is None
     moved = np.float32(np.random.default_rng(1).permutation(points) * 7 + 1)
     assert stray_points(moved) == said
 
@@ -63,7 +63,7 @@ def test_a_cloud_of_any_size_and_one_repeated_says_the_same(count):
 def test_points_that_are_nearly_all_one_are_few():
     points = np.vstack([np.ones((500, 3)), [[2, 2, 2]]])
     assert stray_points(points) is None
-    assert unfit(points, "unit sphere") == few_points(points) == "only 2 different points"
+    assert unfit(points, Contract(num_points=64)) == few_points(points) == "only 2 different points"
 
 
 def test_no_sample_is_taken_to_have_stray_points():

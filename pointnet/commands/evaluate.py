@@ -59,6 +59,7 @@ def run(flags: Namespace) -> int:
         *never_answered(model, data),
         *left_out(data),
         *of_each_kind(contract.notes_on_files(data)),
+        *contract.lines_on_extents(data, where),
     ]:
         say(line, sys.stderr)
     if data.bad:

@@ -53,8 +53,8 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     means that they do: `data.channel_names`, such as ("x", "y", "z", "r", "g", "b"); `data.scale`, "unit sphere", or
     "as given" where units matter; `data.centre`, whether the mean of each cloud is at the origin; `data.up`, the up
     axis of files whose format does not say, "z" or "y"; `data.intensity`, the two stored intensities that become 0 and
-    1, None for all as stored; `data.block`, the side of blocks; `data.label_numbers`, the numbers of points' labels in
-    files, () for 0, 1, 2 ...
+    1, None for all as stored; `data.extents`, the smallest and the largest extent of clouds "as given"; `data.block`,
+    the side of blocks; `data.label_numbers`, the numbers of points' labels in files, () for 0, 1, 2 ...
     """
 
     channel_names: tuple[str, ...] | None = None
@@ -62,6 +62,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     centre: bool | None = None
     up: str | None = None
     intensity: Range | None = None
+    extents: Range | None = None
     block: float = 1.0
     label_numbers: tuple[int, ...] = ()
     validation: Tensor | None = None
@@ -172,9 +173,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     def name_of(self, index: int) -> str:
         """How to find the cloud: its file, or else its number in the whole data set, of which this may be a subset."""
-        if self.files:
-            return str(self.files[index])
-        return f"no. {int(self._places(index))}"
+        return str(self.files[index]) if self.files else f"no. {int(self._places(index))}"
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the clouds that `split_validation` gives to validation."""

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from pointnet.files import name_in, read_file, read_json, write_atomically, write_json
 
-from .clouds import LabelledClouds, LabelledPoints
+from .clouds import AS_GIVEN, LabelledClouds, LabelledPoints
+from .extents import extents_of
 from .given import MOST_LOST
 from .shards import FIELDS, INDEX, SAMPLE, SAMPLES, VERSION
 from .stores import Shard, shard_hash
@@ -83,6 +84,7 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     write_atomically(out / SAMPLES, buffer.getvalue())
     index = {"version": VERSION, "task": task, "source": source, "classes": data.classes, "shape": [channels, count]}
     index |= {name: getattr(data, name) for name in FIELDS}
+    index |= {"extents": extents_of(data) if data.scale == AS_GIVEN else None}
     if isinstance(data, LabelledPoints):
         index |= {"part_names": data.part_names, "parts_of": data.parts_of.int().tolist()}
     index |= {"samples": [len(rows), buffer.tell(), shard_hash(buffer.getvalue())]}

@@ -19,6 +19,7 @@ from torch import Tensor
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
+from pointnet.datasets.extents import UNLIKE, extent_of, extents_of, unlike_extents
 from pointnet.models import Pretrained
 from pointnet.points.features import (
     FEATURES,
@@ -38,7 +39,6 @@ FRAME = "z up, right-handed"  # the library's, of all that a network sees
 XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
 BATCH = 256  # clouds that are measured together
 SOME_SCENES = 16  # scenes of training whose heights are looked at
-UNLIKE = 2.0  # heights this many times those of training, or less than one over it, get a note
 HALF_OFF = 0.6  # share of the height of training: if half of the points are higher or lower by it, a note says so
 Rows = slice | NDArray[np.int64]
 
@@ -59,6 +59,7 @@ class Contract:
             "blocks of a metre" (S3DIS) or "blocks" of any size.
         heights: of scenes, as was usual in training: half of a scene's points are below the first, 99 % below the
             second, both above its lowest point but for stray ones, in the unit of files; None: not measured.
+        extents: of clouds as given, the smallest and the largest in training (`extents_of`); None: not measured.
         block: the side of blocks, which is 1 to the network, in the unit of files.
         label_numbers: of a network that labels points, what files had for its classes; () for 0, 1, 2 ...
         rotations: clouds were rotated at random about the up axis, by up to so many degrees; 0: they all faced the way
@@ -74,6 +75,7 @@ class Contract:
     channels: tuple[str, ...] = XYZ
     intensity: Range | None = None
     heights: Range | None = None
+    extents: Range | None = None
     up: str | None = None
     columns: str = ""
     centre: bool = True
@@ -188,6 +190,15 @@ class Contract:
             return f"half of the points are below a height of {found.half:.3g}, {were}"
         return None
 
+    def unlike_extent(self, points: Any) -> str | None:
+        """A note on a cloud (N, 3), an array or `Rows`, if its extent is far from those of training; else None."""
+        return unlike_extents(self.extents, (extent_of(points),) * 2) if self.extents else None
+
+    def lines_on_extents(self, data: LabelledClouds, name: str) -> list[str]:
+        """A line on a data set of this name, if some of its clouds have extents far from those of training."""
+        note = unlike_extents(self.extents, extents_of(data)) if self.extents else None
+        return [f"{name}: {note}"] if note else []
+
     def notes_on_files(self, data: LabelledClouds) -> list[tuple[str, str]]:
         """Files of scenes of a data set, by name, whose heights are not those of training, each with a note."""
         found = _heights_of_scenes(data) if self.heights and data.files else {}
@@ -252,6 +263,7 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
         "intensity": data.intensity,
         "up": data.up,
         "heights": _usual_heights(data) if scale in (IN_BLOCKS, BLOCKS) else None,
+        "extents": extents_of(data) if scale == AS_GIVEN else None,
         "block": data.block,
         "label_numbers": data.label_numbers,
     }

@@ -211,10 +211,11 @@ def _from_the_middle(points: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.concatenate(far)
 
 
-def unfit(points: Any, scale: str) -> str | None:
-    """Why no answer on points (N, 3) is sure, for a network that was trained on clouds of this scale: there are few
-    points, or a few of them set the size of all others. Else None."""
-    return few_points(points) or (stray_points(points) if scale == UNIT_SPHERE else None)
+def unfit(points: Any, contract: Contract) -> str | None:
+    """Why no answer on points (N, 3) is sure, for a network with this contract: there are few points, a few of them set
+    the size of all others, or the cloud is far smaller or larger than those of training. Else None."""
+    set_size = stray_points if contract.scale == UNIT_SPHERE else contract.unlike_extent
+    return few_points(points) or set_size(points)
 
 
 def _neighbourhoods(points: Tensor) -> tuple[float, float]:

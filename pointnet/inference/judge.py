@@ -89,7 +89,7 @@ class Trust:
         for cloud, opinion, label in zip(points.numpy(force=True), opinions, labels.tolist(), strict=True):
             self.probability.append(opinion.probability)
             self.right.append(opinion.label == label)
-            self.sure.append(not opinion.doubts(unfit(cloud[:3].T, self.judge.contract.scale)))
+            self.sure.append(not opinion.doubts(unfit(cloud[:3].T, self.judge.contract)))
 
     def result(self) -> dict[str, float]:
         """The expected calibration error, and the share of answers that are sure."""

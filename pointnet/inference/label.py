@@ -202,7 +202,7 @@ def label_each(
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
             turned = cloud.in_library_frame(axis)
             labels, probability = label(turned, seed)
-            doubts = unfit(cloud.points, contract.scale) or (usual and _unusual(usual, turned, contract, seed))
+            doubts = unfit(cloud.points, contract) or (usual and _unusual(usual, turned, contract, seed))
             said = doubts, None if category else _guess(labels, model, contract.categories), whole(cloud)
             notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)
             how = axis, labels, probability, model.classes, notes, contract.label_numbers

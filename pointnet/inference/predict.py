@@ -33,8 +33,9 @@ class Prediction:
         probabilities: by class name, the most probable first; their sum is 1. They are calibrated if training had a
             validation split of 40 clouds or more.
         sure: whether the most probable class has a probability of at least 50 %, there are enough points, none is far
-            from all others, the cloud is like those of training, and no other class is clearly surer with the other
-            axis up. For weights that were validated on fewer than 40 clouds only the first three count.
+            from all others, the cloud is about as large as those of training (if its unit matters) and like them, and
+            no other class is clearly surer with the other axis up. For weights that were validated on fewer than 40
+            clouds neither likeness nor the other axis counts.
         notes: short sentences: what of the file was guessed or left out, why the answer is not sure, whether the other
             up axis would give a surer one, and, from `predict`, that clouds unlike those of training are not marked.
         up: the up axis of the cloud, "z" or "y", as it was taken.
@@ -222,7 +223,7 @@ def reader(
 
     def seen(cloud: PointCloud, seed: int) -> Seen:
         notes = *cloud.notes, *contract.notes_of(cloud)
-        return Seen(contract.channels_of(cloud)(slice(count)), unfit(cloud.points, contract.scale), notes)
+        return Seen(contract.channels_of(cloud)(slice(count)), unfit(cloud.points, contract), notes)
 
     def read(source: Source) -> Seen | PointCloudFileError:
         by_hand = {"columns": columns_for(path_of(source), columns, contract)}
