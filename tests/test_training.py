@@ -183,18 +183,17 @@ def test_skipped_steps_are_logged_and_too_many_end_the_run(tmp_path):
         fit(tiny(tmp_path / "blown", lr=1e30, optimizer="sgd", schedule="constant", skip_limit=1), DATA, log=quiet)
 
 
-def test_clouds_that_are_not_finite_are_named_wherever_they_are(tmp_path):
-    broken = DATA.points.clone()
-    broken[:, 1, 3] = torch.inf
-    all_of_them = LabelledClouds(broken, DATA.labels, DATA.classes)
-    with pytest.raises(ValueError, match=r"20 of 20 steps skipped, not finite: samples no. \d+ \(disc\), "):
-        fit(tiny(tmp_path / "all", early_points=0, min_steps=20), all_of_them, log=quiet)
-    lines, test = [], LabelledClouds(DATA.points.clone(), DATA.labels, DATA.classes)
-    test.points[[1, 4], 0, 0] = torch.nan
-    fit(tiny(tmp_path / "test"), DATA, test, log=lines.append)
-    names = ", ".join(f"no. {i} ({DATA.classes[DATA.labels[i]]})" for i in (1, 4))
-    assert f"clouds to test on that are not finite, and count as wrong: {names}" in lines
-    assert not any("to validate on that are not finite" in line for line in lines)
+@pytest.mark.parametrize("whole", [0, 1, 2])
+def test_samples_that_are_not_finite_are_named_where_few_or_none_are_whole(tmp_path, whole):
+    """In short epochs too, where norms are measured on the clouds that are whole."""
+    data = LabelledClouds(DATA.points.clone(), DATA.labels, DATA.classes)
+    data.points[whole:, :, 5] = torch.nan
+    lines, config = [], tiny(tmp_path / "run", epochs=1, val_fraction=0.0, min_steps=40, skip_limit=99)
+    fit(config, data, log=lines.append)
+    named = ", ".join(f"no. {i} ({DATA.classes[DATA.labels[i]]})" for i in range(whole, whole + 5))
+    assert any(f"steps skipped, not finite: samples {named} and {11 - whole} more" in line for line in lines)
+    with pytest.raises(ValueError, match=r"not finite: samples no\. .* more than --skip_limit 3$"):
+        fit(dataclasses.replace(config, out=str(tmp_path / "few"), skip_limit=3), data, log=quiet)
 
 
 def test_a_run_prints_a_legend_and_a_row_per_epoch_in_per_cent(tmp_path):

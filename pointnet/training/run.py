@@ -201,7 +201,8 @@ class Run:
     def measure_norms(self, check: Callable[[], None]) -> None:
         """Gives the evaluated network's norms the statistics of training clouds as evaluation would see them.
 
-        Only where epochs are short, as there running statistics lag behind the weights. `check` may raise, to stop.
+        Only where epochs are short, as there running statistics lag behind the weights, and enough clouds are finite.
+        `check` may raise, to stop.
         Source: "precise batch norm", Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3.
         """
         if self.passes == 1:
@@ -212,10 +213,10 @@ class Run:
         model, watch, broken = self.evaluated.eval(), self.step.watch, self.progress.broken.int()
         self.world.add_up([broken])
         order = self.progress.order[: len(self.train)]
-        order = order[broken[order] == 0]
-        if len(order) < 2:  # no statistics; such an epoch skipped its steps
-            return
-        shares = cut_batches(order, self.config.batch_size, self.world.rank, self.world.size)
+        whole = order[broken[order] == 0]
+        if len(whole) // count_batches(len(whole), self.config.batch_size) < max(2, self.world.size):
+            return  # a norm needs two clouds, each process one; `check_skipped` names the others
+        shares = cut_batches(whole, self.config.batch_size, self.world.rank, self.world.size)
         watch.start()
         try:
             for norm in norms:
