@@ -1,6 +1,7 @@
 """What of one's own labelled files is lost, changed, moved or unlike what was taught is said, or refused."""
 
 import copy
+import re
 import shutil
 
 import numpy as np
@@ -134,6 +135,29 @@ def test_what_is_tested_is_of_the_kind_that_was_trained_on(tmp_path, name, value
         setattr(data, name, value)
     with pytest.raises(ValueError, match=f"test must have the {name} of train, .*, got "):
         fit(tiny(tmp_path), train, test, log=quiet)
+
+
+def sized(size: float, seed: int = 0):
+    data = two_shapes(per_class=8, seed=seed)
+    data.points[:] *= size
+    return data
+
+
+def test_arrays_to_test_on_have_the_scale_that_those_trained_on_are_found_to_have(tmp_path):
+    for train, test, found in [(1, 700, "unit sphere, got as given"), (700, 1, "as given, got unit sphere")]:
+        message = rf"test must have the scale of train, {found}: extents are .*; is the unit the same\?"
+        with pytest.raises(ValueError, match=message):
+            fit(tiny(tmp_path / "run"), sized(train), sized(test, 1), log=quiet)
+        assert not (tmp_path / "run").exists()
+    lines = []
+    for number, (train, test) in enumerate([(1, 1), (700, 700), (1, 0.8), (700, 0.7)]):
+        fit(tiny(tmp_path / f"{number}", epochs=1), sized(train), sized(test, 1), log=lines.append)
+    (line,) = (line for line in lines if "extents" in line)
+    assert re.fullmatch(r"test: extents are \S+ to 1.\d+, 1,\d{3} times smaller than in training .*", line)
+    train = sized(700)
+    train.points[:, 0, 5] = torch.nan  # which says nothing of scale: training names the clouds
+    with pytest.raises(ValueError, match="steps skipped, not finite: samples no"):
+        fit(tiny(tmp_path / "broken", skip_limit=0), train, sized(1), log=quiet)
 
 
 def test_scenes_to_test_on_have_the_intensity_and_the_blocks_of_those_trained_on(tmp_path):

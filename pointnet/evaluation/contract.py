@@ -270,6 +270,11 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
     return Contract(channels=channels, centre=centre, scale=scale, **of_data, **fields)
 
 
+def scale_of(data: LabelledClouds) -> str:
+    """`Contract.scale` of clouds: what the data says of itself, else what its clouds tell."""
+    return data.scale or _measured(data)[1]
+
+
 def _heights_of_scenes(data: LabelledClouds, most: int | None = None) -> dict[int, Heights]:
     """The heights of scenes, at most so many, by their label, from some points of each of their blocks."""
     scenes = data.labels.unique()

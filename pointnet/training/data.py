@@ -4,7 +4,9 @@ import torch
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
+from pointnet.datasets.extents import extents_of, unlike_extents
 from pointnet.datasets.own_scenes import SceneFolder
+from pointnet.evaluation.contract import scale_of
 from pointnet.evaluation.tasks import TASKS
 from pointnet.world import World
 
@@ -39,6 +41,7 @@ def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds 
             own, other = getattr(train, name), getattr(test, name)
             if None not in (own, other) and (own != other if isinstance(own, str) else tuple(own) != tuple(other)):
                 raise ValueError(f"test must have the {name} of train, {own}, got {other}")
+        _check_scale(train, test)
         if train.intensity and test.intensity and tuple(train.intensity) != tuple(test.intensity):
             own, other = ("{:g} to {:g}".format(*data.intensity) for data in (train, test) if data.intensity)
             hint = "make test with intensity=train.intensity"
@@ -46,6 +49,17 @@ def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds 
         sides = [data.block for data in (train, test) if isinstance(data, SceneFolder)]
         if len({*sides}) > 1:
             raise ValueError(f"test must have the block of train, {sides[0]:g}, got {sides[1]:g}")
+
+
+def _check_scale(train: LabelledClouds, test: LabelledClouds) -> None:
+    """Raises ValueError if clouds that do not say their scale are found to be in the unit sphere on one side alone,
+    and in another unit. Sizes decide, as clouds in the sphere may look otherwise after points are drawn from them."""
+    if train.scale and test.scale:
+        return
+    taught, found = extents_of(train), extents_of(test)
+    note = unlike_extents(taught, found) if taught else None
+    if note and (own := scale_of(train)) != (other := scale_of(test)):
+        raise ValueError(f"test must have the scale of train, {own}, got {other}: {note}")
 
 
 def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) -> None:
