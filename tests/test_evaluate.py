@@ -71,6 +71,21 @@ def test_evaluate_counts_what_predict_answers_for_the_files(own, capsys, votes):
     assert 0 < found["sure"] < 1
 
 
+def test_clouds_that_are_not_finite_are_neither_right_nor_sure(own):
+    model, data = load_model(own), MeshFolder(own.parent / "set", "test", num_points=64, up="y")
+    points = data.points.clone()
+    points[[3, 20], [0, 1], 7] = torch.tensor([torch.nan, torch.inf])
+    broken = LabelledClouds(points, data.labels, data.classes)
+    whole = broken.subset(torch.tensor([i for i in range(24) if i not in (3, 20)]))
+    found, kept = (command.all_scores(model, each, rotations=[45]) for each in (broken, whole))
+    for name in ("overall_accuracy", "sure"):
+        assert found[name] == pytest.approx(kept[name] * 22 / 24)
+    assert found["calibration_error"] == kept["calibration_error"]
+    points[:] = torch.nan
+    found = command.all_scores(model, broken)
+    assert (found["overall_accuracy"], found["sure"]) == (0, 0)
+
+
 def test_the_data_of_the_run_is_meant_unless_other_is_named(own, capsys, tmp_path):
     wanted = scores_of(capsys, own)
     data = MeshFolder(own.parent / "set", "test", num_points=64, up="y")

@@ -84,7 +84,12 @@ class Trust:
         self.probability, self.right, self.sure = list[float](), list[bool](), list[bool]()
 
     def look(self, points: Tensor, logits: Tensor, logs: Tensor, labels: Tensor) -> None:
-        """Adds a batch, as `evaluate` shows it."""
+        """Adds a batch, as `evaluate` shows it. Answers on clouds that are not finite are not sure."""
+        whole = points.isfinite().flatten(1).all(1)
+        self.sure += [False] * int((~whole).sum())
+        if not whole.any():
+            return
+        points, logits, logs, labels = (each[whole] for each in (points, logits, logs, labels))
         opinions = self.judge.opinions_of(points[:, :, : self.judge.contract.num_points], logits, logs)
         for cloud, opinion, label in zip(points.numpy(force=True), opinions, labels.tolist(), strict=True):
             self.probability.append(opinion.probability)
@@ -92,7 +97,7 @@ class Trust:
             self.sure.append(not opinion.doubts(unfit(cloud[:3].T, self.judge.contract)))
 
     def result(self) -> dict[str, float]:
-        """The expected calibration error, and the share of answers that are sure."""
+        """The expected calibration error, of clouds that are finite, and the share of answers that are sure."""
         error = calibration_error(torch.tensor(self.probability), torch.tensor(self.right))
         return {"calibration_error": error, "sure": sum(self.sure) / len(self.sure)}
 
