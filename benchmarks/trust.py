@@ -24,9 +24,9 @@ from benchmarks.scene import make_hall
 from pointnet import load_model
 from pointnet.datasets import LabelledClouds, ShapeNetPart, open_dataset, split_validation
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.trust import EVEN_CHANCE, LEAST_POINTS, UNUSUAL, Familiar, calibration_error, measures
+from pointnet.evaluation.trust import EVEN_CHANCE, UNUSUAL, Familiar, calibration_error, measures
 from pointnet.models import Pretrained
-from pointnet.points.frame import in_unit_sphere
+from pointnet.points.frame import LEAST_POINTS, in_unit_sphere
 from pointnet.training import fit
 from pointnet.training.recipes import RECIPES
 

@@ -18,9 +18,9 @@ import trimesh
 from pointnet import __main__ as command_line
 from pointnet import load_model, predict
 from pointnet.datasets import Shapes
-from pointnet.evaluation.trust import stray_points
 from pointnet.pages.explain import WEIGHTS
 from pointnet.pages.explain_weights import eight_bits, rounded
+from pointnet.points.frame import stray_points
 from pointnet.points.read import read_cloud
 from tests.chromium import DARK, computed, needs_chromium, visit
 from tests.helpers import ROOT, SAMPLES

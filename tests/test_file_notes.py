@@ -28,7 +28,7 @@ GUESSED = "columns taken as _,x,y,z,r,g,b"
 def coloured(seed: int, rows_without: int = 0) -> np.ndarray:
     """Rows without names of their number and x y z r g b, of some of which nothing was measured."""
     generator = np.random.default_rng(seed)
-    rows = np.hstack([np.arange(60)[:, None], generator.normal(size=(60, 3)), generator.integers(0, 256, (60, 3))])
+    rows = np.hstack([np.arange(80)[:, None], generator.normal(size=(80, 3)), generator.integers(0, 256, (80, 3))])
     rows[:rows_without, 1:4] = 0
     return rows
 

@@ -11,8 +11,9 @@ from pointnet import predict
 from pointnet.datasets import SceneFolder, open_dataset
 from pointnet.datasets.blocks import check_extent, far_outside
 from pointnet.evaluation.contract import Contract, contract_of_data
-from pointnet.evaluation.trust import few_points, stray_points, unfit
+from pointnet.evaluation.trust import unfit
 from pointnet.points.features import features_of
+from pointnet.points.frame import few_points, stray_points
 from pointnet.points.read import PointCloud, Rows, read_points
 from pointnet.points.sampling import KEPT
 from pointnet.training import fit
@@ -288,3 +289,31 @@ def test_predict_says_them_of_scenes():
         "1 point is far above the other 6,001",
     )
     assert Contract(num_points=64).notes_of(cloud) == ()
+
+
+@pytest.mark.parametrize("kind", ["folder", "parts"])
+def test_stray_points_and_too_few_in_files_of_a_set_are_one_line_each_wherever_it_is_opened(tmp_path, capsys, kind):
+    root, out = tmp_path / "set", str(tmp_path / "run")
+    for i in range(9):
+        for j, name in enumerate("ab"):
+            rows = np.c_[ball(400, 9 * i + j) * (1, 1, 1 + j), np.arange(400) % 2]
+            rows = rows[:5] if i in (0, 5) and name == "a" else rows
+            rows[: 1 + i % 2, :3] *= 1000 if i in (3, 4, 6) and name == "b" else 1
+            save(root / ("train" if i < 6 else "test") / name / f"{i}.txt", rows, "x y z label")
+    few = "2 files, such as train/a/0.txt: only 5 different points"
+    far = r"3 files, such as train/b/3\.txt: 2 of 400 points are up to \S+ times as far out as all others and set .*"
+    task = "classification" if kind == "folder" else "part"
+    short = f"--task {task} --epochs 1 --num_points 16 --width 0.1 --tnet_width 0.1 --min_steps 1".split()
+    for words in (
+        ["train", *short, "--dataset", kind, "--root", str(root), "--out", out],
+        ["show", kind, "--root", str(root), "--out", str(tmp_path)],
+    ):
+        assert command_line.main(words) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert few in lines
+        assert len([line for line in lines if re.fullmatch(far, line)]) == 1
+    assert command_line.main(["evaluate", out]) == 0
+    said = "test/b/6.txt: 1 of 400 points is "
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(said)]
+    assert command_line.main(["show", str(root / "train" / "a" / "0.txt"), "--out", str(tmp_path)]) == 0
+    assert "    only 5 different points" in capsys.readouterr().out.splitlines()

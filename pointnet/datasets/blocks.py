@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.points.formats.contents import BLOCK, blocks_of_rows
-from pointnet.points.frame import bounds
+from pointnet.points.frame import MOST_STRAY, bounds
 
 from .clouds import draw_labelled
 
@@ -22,7 +22,6 @@ CHANNELS = len(CHANNEL_NAMES)
 SIDE, STRIDE = 1.0, 0.5  # of the published blocks, in metres: a block is two by two cells
 WIDEST = 1000  # blocks; a wider scene is probably in another unit
 SOME, ENDS = 4096, (0.01, 0.99)  # points that tell how far a scene reaches, but for those at its ends
-MOST_STRAY = 0.005  # the largest share of a cloud's points that may be stray
 FLOOR_GAP = 0.1  # of a scene's height, or of a block: an empty gap of that size tells stray points from a floor
 FEWEST = 100  # points; a block of fewer is dropped
 MESH_POINTS = 100_000  # drawn from the mesh of a scene

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
+from pointnet.points.frame import notes_on_points
 from pointnet.points.read import columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
@@ -101,7 +102,7 @@ def sample_files(
     sampler = partial(sample_file, count=shape[1], features=features, up=up, columns=columns)
     named = f", tables of {','.join(columns)}" if columns else ""
     named += f", with {features}" if set(features) - {"normals"} else ""
-    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 4{named}", root)
+    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 5{named}", root)
 
 
 def sample_file(
@@ -116,4 +117,4 @@ def sample_file(
         path, count, seed_of(path.name), up, True, True, features, columns=columns_of_table(path, columns)
     )
     with errors_name(path):
-        return unit_sphere_channels(cloud, features), cloud.notes
+        return unit_sphere_channels(cloud, features), (*cloud.notes, *notes_on_points(cloud.points))

@@ -9,7 +9,7 @@ from .clouds import LabelledClouds
 
 MOST_KINDS = 8  # of notes on files that are listed
 # What notes of one kind differ in: what they quote, numbers, and singular and plural.
-OF_ONE_FILE = re.compile(r"'.*'|\".*\"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?|s\b|\b(?:is|are)\b")
+OF_ONE_FILE = re.compile(r"'.*'|\".*\"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?|s\b|\b(?:is|are)\b|\bup to ")
 
 
 def lines_about(opened: Sequence[LabelledClouds]) -> list[str]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
+from pointnet.points.frame import notes_on_points
 from pointnet.points.read import columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
@@ -61,7 +62,7 @@ class PartFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, KEPT)
         sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=files.columns)
-        settings = f"own parts, version 2, {chosen}, up={up}, {' '.join(files.columns)}"
+        settings = f"own parts, version 3, {chosen}, up={up}, {' '.join(files.columns)}"
         how = sampler, shape, settings, "parts.txt", chosen, False, strict, num_points, up, intensity
         super().__init__(files, split, *how)
 
@@ -74,4 +75,5 @@ def _sample(
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, mesh_points=count, columns=by_hand)
     with errors_name(path):
         channels = unit_sphere_channels(cloud, features)
-        return draw_labelled(channels.T, labels_of(cloud), count, np.random.default_rng(seed)), cloud.notes
+        clouds = draw_labelled(channels.T, labels_of(cloud), count, np.random.default_rng(seed))
+        return clouds, (*cloud.notes, *notes_on_points(cloud.points))

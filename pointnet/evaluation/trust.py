@@ -10,17 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.blocks import MOST_STRAY
 from pointnet.datasets.clouds import UNIT_SPHERE, spread
 from pointnet.models import PointNetClassifier
-from pointnet.points.formats.contents import blocks_of_rows
-from pointnet.points.frame import with_other_up
-from pointnet.points.read import Rows
+from pointnet.points.frame import few_points, stray_points, with_other_up
 
 from .contract import Contract
 
@@ -33,11 +29,6 @@ PER_CLASS = 20  # clouds of training, on average, that tell what is usual
 PASSING = 0.95  # share of validation that is familiar, at least
 PASSING_BY_POINTS = 0.98  # where only the points tell, which training cannot make look more usual than they are
 EVEN_CHANCE = 0.5  # the probability below which no answer is sure
-LEAST_POINTS = 64  # different ones
-# Stray points are so many times as far from the middle as the next one inwards. On a true part of an object, however
-# thin, there are points all the way: none of 2,050 clouds of ModelNet40 and real meshes has so few of them so far out.
-GAP = 1.6
-SEVERAL = 8192  # points that may be few points repeated: so many are drawn from a file, or fewer
 LOOKED_AT = 256  # points of a cloud whose neighbours are looked at
 NEIGHBOURS = 10
 
@@ -171,44 +162,6 @@ def _lowest_layer(z: Tensor, radius: float) -> float:
     z = z.sort().values
     within = torch.searchsorted(z, z + LAYER * radius, right=True) - torch.arange(len(z))
     return float(within[z <= z[0] + LOWEST * (z[-1] - z[0])].max()) / len(z)
-
-
-def few_points(points: NDArray[np.floating] | Rows) -> str | None:
-    """A note if fewer than `LEAST_POINTS` of the points (N, 3) are different; else None."""
-    places, block = np.empty((0, 3)), 4 * LEAST_POINTS
-    for start in range(0, len(points), block):
-        places = np.unique(np.vstack([places, points[start : start + block]]), axis=0)
-        if len(places) >= LEAST_POINTS:
-            return None
-    return f"only {len(places)} different points"
-
-
-def stray_points(points: NDArray[np.floating]) -> str | None:
-    """A note if a few of the points (N, 3) are far from all others, beyond an empty shell, and so set the scale of the
-    unit sphere; else None."""
-    far = _from_the_middle(points)
-    if far.max() <= GAP * np.quantile(far, 0.9):  # most clouds: no need to look closer
-        return None
-    if len(points) <= SEVERAL:
-        far = _from_the_middle(np.unique(points, axis=0))
-    most = max(1, int(MOST_STRAY * len(far)))
-    last = np.sort(np.partition(far, -most - 1)[-most - 1 :])
-    beyond = np.flatnonzero(last[1:] > GAP * last[:-1])
-    if not len(beyond) or not last[beyond[0]]:
-        return None
-    count, times = most - int(beyond[0]), last[-1] / last[beyond[0]]
-    are, set_ = ("is", "sets") if count == 1 else ("are", "set")
-    reach = "" if count == 1 else "up to "
-    return (
-        f"{count:,} of {len(far):,} points {are} {reach}{times:.1f} times as far out as all others and {set_} the scale"
-    )
-
-
-def _from_the_middle(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far each of points (N, 3) is from the median point, which a few points do not move."""
-    middle = np.median(points[:: len(points) // SEVERAL + 1], axis=0)
-    far = [np.linalg.norm(block.astype(np.float64) - middle, axis=1) for block in blocks_of_rows(points)]
-    return np.concatenate(far)
 
 
 def unfit(points: Any, contract: Contract) -> str | None:

@@ -12,7 +12,7 @@ const READERS = {
   csv: readXYZ,
 };
 const FEWEST = 3;
-const STRAY_GAP = 1.6, // as evaluation/trust.py has them: how much farther stray points are, and their largest share
+const STRAY_GAP = 1.6, // as points/frame.py has them: how much farther stray points are, and their largest share
   STRAY_SHARE = 0.005;
 
 function readPoints(name, buffer, count) {
@@ -76,7 +76,7 @@ function inUnitSphere(rows) {
 }
 
 function strayPoints(points) {
-  // x y z of a cloud -> a sentence where a few points are far from all others, as evaluation/trust.py has it, or ""
+  // x y z of a cloud -> a sentence where a few points are far from all others, as points/frame.py has it, or ""
   const rows = [...new Map(rowsOfThree(points).map(row => [row.join(), row])).values()],
     middle = [0, 1, 2].map(i => median(rowsOfThree(points).map(row => row[i]))),
     far = rows.map(row => Math.hypot(...row.map((v, i) => v - middle[i]))).sort((a, b) => a - b),

@@ -12,7 +12,7 @@ from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_
 from pointnet.datasets.lines import lines_about, skipped_files
 from pointnet.files import AnyPath, replacing
 from pointnet.names import short_names
-from pointnet.points.frame import bounds
+from pointnet.points.frame import bounds, notes_on_points
 from pointnet.points.read import EXTRAS, PointCloudFileError, files_in, named_by_hand, passed_over, read_cloud
 
 from .viewer import MOST_CLOUDS, MOST_POINTS, View, file_view, write_page
@@ -166,6 +166,7 @@ def show_files(
     for file, name in zip(files, short_names(files), strict=True):
         try:
             cloud = read_cloud(file, num_points, up=up, mapped=True, columns=by_hand, vertices=vertices)
+            notes = (*cloud.notes, *notes_on_points(cloud.points))
         except PointCloudFileError as error:
             yield error
             continue
@@ -175,10 +176,10 @@ def show_files(
         words = f"{len(cloud.points):>7,} points  extents {extents}  {', '.join(extras) or 'positions only'}"
         thinned = f"  {MOST_POINTS:,} drawn" if len(cloud.points) > MOST_POINTS else ""
         yield f"{file!s:{width}}  {words}{thinned}"
-        yield from (f"    {note}" for note in cloud.notes)
+        yield from (f"    {note}" for note in notes)
         readable += 1
         if len(views) < MOST_CLOUDS:
-            views.append(file_view(name, cloud, notes=cloud.notes))
+            views.append(file_view(name, cloud, notes=notes))
     if views:
         stem = paths[0].resolve().stem if len(paths) == 1 else "files"
         page = Path(out) / f"{stem}.html"

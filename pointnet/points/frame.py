@@ -1,4 +1,4 @@
-"""The library's frame and unit: axis changes, centring and scaling of rows of points.
+"""The library's frame and unit: axis changes, centring and scaling of rows of points, and points that spoil the scale.
 
 The library's frame has z up and is right-handed. Rows are numpy arrays (..., N, 3), or (..., N, 6) with normals.
 Nothing here changes its input.
@@ -18,6 +18,12 @@ Points = NDArray[Any]
 UPS = (None, "z", "y")  # what `up=` may be; None: what the format or the data set says
 Y_UP_SUFFIXES = (".glb", ".gltf")  # their standard says so; all else is taken as z up
 LEAST_SHARE = 1e-6  # of a cloud's longest side: differences between its points are right to that
+LEAST_POINTS = 64  # different ones
+MOST_STRAY = 0.005  # the largest share of a cloud's points that may be stray
+# Stray points are so many times as far from the middle as the next one inwards. On a true part of an object, however
+# thin, there are points all the way: none of 2,050 clouds of ModelNet40 and real meshes has so few of them so far out.
+GAP = 1.6
+SEVERAL = 8192  # points that may be few points repeated: so many are drawn from a file, or fewer
 
 
 def check_up(up: str | None) -> None:
@@ -130,3 +136,47 @@ def lossless_type(points: Any, valid: NDArray[np.bool_] | None = None) -> type[n
     lost = np.maximum(np.abs(low), np.abs(high)).max() * np.finfo(np.float32).eps  # two points, half of it each
     side = (high - low).max()
     return np.float64 if 0 < side * LEAST_SHARE < lost else np.float32
+
+
+def notes_on_points(points: Any) -> tuple[str, ...]:
+    """The note of `few_points`, or else of `stray_points`, on a cloud that is for the unit sphere; none on most."""
+    note = few_points(points) or stray_points(points)
+    return (note,) if note else ()
+
+
+def few_points(points: Any) -> str | None:
+    """A note if fewer than `LEAST_POINTS` of the points (N, 3), an array or `Rows`, are different; else None."""
+    places, block = np.empty((0, 3)), 4 * LEAST_POINTS
+    for start in range(0, len(points), block):
+        places = np.unique(np.vstack([places, points[start : start + block]]), axis=0)
+        if len(places) >= LEAST_POINTS:
+            return None
+    return f"only {len(places)} different points"
+
+
+def stray_points(points: Any) -> str | None:
+    """A note if a few of the points (N, 3), an array or `Rows`, are far from all others, beyond an empty shell, and so
+    set the scale of the unit sphere; else None."""
+    far = _from_the_middle(points)
+    if far.max() <= GAP * np.quantile(far, 0.9):  # most clouds: no need to look closer
+        return None
+    if len(points) <= SEVERAL:
+        far = _from_the_middle(np.unique(points[:], axis=0))
+    most = max(1, int(MOST_STRAY * len(far)))
+    last = np.sort(np.partition(far, -most - 1)[-most - 1 :])
+    beyond = np.flatnonzero(last[1:] > GAP * last[:-1])
+    if not len(beyond) or not last[beyond[0]]:
+        return None
+    count, times = most - int(beyond[0]), last[-1] / last[beyond[0]]
+    are, set_ = ("is", "sets") if count == 1 else ("are", "set")
+    reach = "" if count == 1 else "up to "
+    return (
+        f"{count:,} of {len(far):,} points {are} {reach}{times:.1f} times as far out as all others and {set_} the scale"
+    )
+
+
+def _from_the_middle(points: Any) -> NDArray[np.float64]:
+    """How far each of points (N, 3) is from the median point, which a few points do not move."""
+    middle = np.median(points[:: len(points) // SEVERAL + 1], axis=0)
+    far = [np.linalg.norm(block.astype(np.float64) - middle, axis=1) for block in blocks_of_rows(points)]
+    return np.concatenate(far)
