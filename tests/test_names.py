@@ -292,9 +292,9 @@ def test_only_extras_without_an_array_of_their_own_are_looked_for_in_the_columns
 def test_commands_say_what_was_taken_for_what_and_take_columns(capsys, tmp_path):
     path = written(tmp_path, "a.csv", text_of(np.hstack([np.arange(COUNT)[:, None], XYZ, RGB]), ","))
     assert command_line.main(["show", str(path), "--out", str(tmp_path)]) == 0
-    line, note, _ = capsys.readouterr().out.splitlines()
+    line, *notes, _ = capsys.readouterr().out.splitlines()
     assert line.endswith("  colors")
-    assert note == "    columns taken as _,x,y,z,r,g,b"
+    assert notes == ["    columns taken as _,x,y,z,r,g,b", f"    only {COUNT} different points"]
     assert command_line.main(["predict", str(path)]) == 0
     assert "    columns taken as _,x,y,z" in capsys.readouterr().out.splitlines()
     assert command_line.main(["predict", str(path), "--json"]) == 0
@@ -303,7 +303,7 @@ def test_commands_say_what_was_taken_for_what_and_take_columns(capsys, tmp_path)
     assert command_line.main(["predict", str(path), *by_hand]) == 0
     assert "columns taken" not in capsys.readouterr().out
     assert command_line.main(["show", str(path), "--out", str(tmp_path), *by_hand]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 3
     for command in ("predict", "show"):
         assert "no column 'q'" in error_of(capsys, command_line.main, [command, str(path), "--columns", "x,y,z,q"])
 
