@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pointnet.datasets import MeshFolder
+
 FLOOR, WALL, POLE = 2, 6, 11  # as a surveyor numbers them
 CLASSES = "2 floor\n6 wall\n11 pole\n"
 
@@ -69,3 +71,19 @@ def write_yards(root: Path, count: int = 4, seed: int = 0, unit: float = 1.0, si
         save(root / f"yard_{i}.txt", make_yard(seed + i, size, unit), "X Y Z Intensity Classification")
     (root / "classes.txt").write_text(CLASSES)
     return root
+
+
+def write_clouds(root: Path, classes=("a", "b"), count: int = 6) -> Path:
+    """`root/<class>/<class>_<i>.xyz`, each of its own content."""
+    for name in classes:
+        for i in range(count):
+            save(root / name / f"{name}_{i}.xyz", make_object("pin", 99 * ord(name) + i, 20)[:, :3])
+    return root
+
+
+def both(root: Path, kind=MeshFolder, **how) -> tuple[set[str], set[str]]:
+    """The files in training and in testing, as paths in the root."""
+    opened = (kind(root, split, num_points=16, **how) for split in ("train", "test"))
+    train, test = ({file.relative_to(root).as_posix() for file in data.files} for data in opened)
+    assert not train & test
+    return train, test

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointnet.datasets import PointCloudFileError, cache, workers
+from pointnet.datasets import PointCloudFileError, cache, notes, workers
 from pointnet.datasets.cache import cached_clouds
 from pointnet.datasets.notes import read_note
-from pointnet.files import content_hash
+from pointnet.files import content_hash, read_json, write_json
 
 BAD = (0, 33)
 
@@ -92,14 +92,14 @@ def test_a_set_that_moves_is_not_hashed_again_and_files_that_are_gone_are_forgot
     files = [moved / file.name for file in files]
     files.pop().unlink()
     (new := moved / "new.bin").write_bytes(b"7")
-    monkeypatch.setattr(cache, "content_hash", lambda file: hashed.append(file) or content_hash(file))
+    monkeypatch.setattr(notes, "content_hash", lambda file: hashed.append(file) or content_hash(file))
     cached_clouds([*files, new], numbered, (3, 4), "a", moved)
     assert hashed == [new]
     assert read_note(moved, "contents").keys() == {file.name for file in (*files, new)}
 
 
 def test_transient_failures_are_reported_but_not_cached(files, tmp_path, monkeypatch):
-    root, status = files[0].parent, cache._status
+    root, status = files[0].parent, notes.status_of
     tired = tmp_path / "tired"
     tired.touch()
 
@@ -113,7 +113,7 @@ def test_transient_failures_are_reported_but_not_cached(files, tmp_path, monkeyp
             raise PermissionError(13, "Permission denied")
         return status(file)
 
-    monkeypatch.setattr(cache, "_status", hidden)
+    monkeypatch.setattr(notes, "status_of", hidden)
     first = cached_clouds(files, sampler, (3, 4), "a", root)
     assert [error.path for error in first.bad] == [files[0], files[7], files[9], files[33]]
     assert len(first.files) == len(files) - 4
@@ -157,6 +157,32 @@ def listed(folder: Path) -> np.ndarray:
     return np.tile(np.array(content, np.float32), (3, 1))
 
 
+def with_hash(file: Path) -> tuple[np.ndarray, tuple[str, ...], str]:
+    return numbered(file), (), f"points {file.stem}" if file.stem[-1] != "0" else ""
+
+
+def test_hashes_of_points_are_kept_and_known_of_the_files_of_other_caches(files):
+    root, first, second = files[0].parent, files[1:7], files[5:12]
+    wanted = {file: f"points {file.stem}" for file in files[1:12] if file.stem[-1] != "0"}
+    of_first = {file: its for file, its in wanted.items() if file in first}
+    for _ in range(2):
+        made = cached_clouds(first, with_hash, (3, 4), "a", root, others=[files[20]])
+        assert made.points_hashes == of_first
+    assert cached_clouds(second, with_hash, (3, 4), "a", root, others=files).points_hashes == wanted
+    assert {*cached_clouds(files[20:23], with_hash, (3, 4), "b", root, others=files).points_hashes} < {*files[20:23]}
+
+
+def test_a_cache_of_the_version_without_hashes_of_points_is_read(files):
+    root, log = files[0].parent, files[0].parent / "log"
+    wanted = cached_clouds(files, numbered, (3, 4), "a", root).points.copy()
+    (listing,) = (root / ".cache").glob("?" * 16 + ".json")
+    write_json(listing, {name: held for name, held in read_json(listing).items() if name != "points_hashes"})
+    again = cached_clouds(files, partial(numbered, log=log), (3, 4), "a", root)
+    np.testing.assert_array_equal(again.points, wanted)
+    assert not log.exists()
+    assert again.points_hashes == {}
+
+
 def test_a_folder_stands_for_the_files_in_it(tmp_path):
     folders = [tmp_path / f"room_{i}" for i in range(3)]
     for i, folder in enumerate(folders):
@@ -173,9 +199,9 @@ def test_a_folder_stands_for_the_files_in_it(tmp_path):
     assert read() == [[1, 0], [1, 7], [2, 11]]
     (folders[2] / "chair.txt").unlink()
     assert read() == [[1, 0], [1, 7], [1, 9]]
-    before = cache.content_hash(folders[2])
+    before = content_hash(folders[2])
     (folders[2] / "table.txt").rename(folders[2] / "sofa.txt")  # what a file is called may say what it holds
-    assert cache.content_hash(folders[2]) != before
+    assert content_hash(folders[2]) != before
 
 
 @pytest.mark.parametrize("damage", [

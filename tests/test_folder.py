@@ -76,8 +76,7 @@ def test_files_that_come_and_go_never_move_another_from_one_part_to_the_other(tm
     root = write_meshes(tmp_path, count=10)
     parts = {split: {file.name for file in MeshFolder(root, split).files} for split in ("train", "test")}
     for i in range(10, 20):
-        mesh = (root / "ball" / "ball_0.off").read_text()
-        (root / "ball" / f"ball_{i}.off").write_text(f"{mesh}# {i}\n")  # of another content, thus not a twin
+        trimesh.creation.icosphere(2, 1 + 0.1 * i).export(root / "ball" / f"ball_{i}.off")
     (root / "box" / "box_3.off").unlink()
     after = {split: {file.name for file in MeshFolder(root, split).files} for split in ("train", "test")}
     assert not after["train"] & parts["test"]

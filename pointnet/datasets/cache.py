@@ -25,8 +25,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,9 +37,6 @@ from tqdm import tqdm
 from pointnet.files import (
     DAY,
     check_regular,
-    content_hash,
-    files_of,
-    name_in,
     read_file,
     read_json,
     write_atomically,
@@ -49,18 +45,17 @@ from pointnet.files import (
 from pointnet.names import say
 from pointnet.points.read import PointCloudFileError
 
-from .notes import cache_folders, read_note, remove_folder, writable_folder, write_note
+from .notes import Contents, Errors, cache_folders, hashed_contents, remove_folder, status_of, writable_folder
 from .workers import WorkerDiedError, on_all_cores
 
 DIGEST = 32  # bytes of a sha256
 WEEK = 7 * DAY  # after which the pieces of a cache that nobody finished are removed
 ATTEMPTS = 5  # another process may remove what this one is about to use
 Notes = tuple[str, ...]  # what of a file was guessed or left out, as `PointCloud.notes`
-Sampled = NDArray[np.float32] | tuple[NDArray[np.float32], Notes]
+Whole = tuple[NDArray[np.float32], Notes, str]  # the clouds of a file, its notes, and the hash of its points or ""
+Sampled = NDArray[np.float32] | tuple[NDArray[np.float32], Notes] | Whole
 Sampler = Callable[[Path], Sampled]
 Shape = tuple[int, int]
-Contents = dict[Path, list[Any]]  # of each file its status (`_status`), then its sha256
-Errors = dict[Path, PointCloudFileError]
 
 
 class CachedClouds(NamedTuple):
@@ -70,6 +65,7 @@ class CachedClouds(NamedTuple):
     files: list[Path]  # S, the file that each cloud was made of
     bad: list[PointCloudFileError]
     notes: dict[Path, Notes]  # by file; only files with notes
+    points_hashes: dict[Path, str]  # by file; only where the sampler gives one
 
     def strict(self) -> CachedClouds:
         """Itself; raises the first error if a file could not be read."""
@@ -78,8 +74,11 @@ class CachedClouds(NamedTuple):
         return self
 
 
-def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, settings: str, root: Path) -> CachedClouds:
-    """`sampler(file)` of each file, one cloud (C, K) or several (n, C, K), with its notes: from the cache, or made.
+def cached_clouds(
+    files: Sequence[Path], sampler: Sampler, shape: Shape, settings: str, root: Path, others: Collection[Path] = ()
+) -> CachedClouds:
+    """`sampler(file)` of each file, one cloud (C, K) or several (n, C, K), with its notes and the hash of its points:
+    from the cache, or made.
 
     Args:
         files: all under `root`, in the order of the result, none twice; a folder stands for the files in it.
@@ -87,16 +86,14 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
         shape: (C, K).
         settings: whatever else the sampler's result depends on.
         root: the data set's folder; the cache is `root/.cache`, or in the user's cache where that cannot be written.
+        others: files whose `points_hashes` are wanted too, where a cache has them.
 
     Raises:
         OSError: neither can be written, or the disk is full.
         PointCloudFileError: a process died; the message names the files that it may have died of.
     """
-    contents, failing = _contents(files, root)
-    by_key = {}
-    for file, (*_, content) in contents.items():
-        named = f"{settings} {shape}".encode(), os.fsencode(file.relative_to(root)), content.encode()
-        by_key[hashlib.sha256(b"\n".join(named)).hexdigest()] = file
+    contents, failing = hashed_contents(files, root)
+    by_key = _by_key(contents, f"{settings} {shape}", root)
     for _ in range(ATTEMPTS):
         name = hashlib.sha256("".join(by_key).encode()).hexdigest()[:16]
         for folder in cache_folders(root):
@@ -106,7 +103,11 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
                 bad = sorted([*bad, *failing.values()], key=lambda error: str(error.path))
                 made_of = [by_key[key] for key, clouds in held.clouds().items() for _ in range(len(clouds))]
                 notes = {by_key[key]: tuple(its) for key, its in zip(held.good, held.notes, strict=True) if its}
-                return CachedClouds(held.points, made_of, bad, notes)
+                hashes = {by_key[key]: its for key, its in held.of_points().items()}
+                if left := {*others} - {*files}:
+                    others_by_key = _by_key(hashed_contents(left, root)[0], f"{settings} {shape}", root)
+                    hashes |= _known_hashes(others_by_key, shape, root)
+                return CachedClouds(held.points, made_of, bad, notes, hashes)
             if held is None and os.path.lexists(array := f"{folder / name}.npy"):
                 say(f"{array}: damaged, or of an earlier version; made again", sys.stderr)
         folder = writable_folder(root)
@@ -116,44 +117,17 @@ def cached_clouds(files: Sequence[Path], sampler: Sampler, shape: Shape, setting
     raise OSError(f"the cache of {root} is removed as soon as it is made: {folder / name}.npy")
 
 
-def contents_of(files: Sequence[Path], root: Path) -> dict[Path, str]:
-    """The sha256 of each file that can be read; those that the cache knows are not read again."""
-    return {file: content for file, (*_, content) in _contents(files, root)[0].items()}
-
-
-def _contents(files: Sequence[Path], root: Path) -> tuple[Contents, Errors]:
-    """The status and hash of each file, and why some could not be read; one of known status is not hashed again."""
-    known = read_note(root, "contents")
-
-    def look(file: Path) -> list[Any] | PointCloudFileError:
-        try:
-            status, held = _status(file), known.get(name_in(file, root))
-            return held if isinstance(held, list) and held[:-1] == status else [*status, content_hash(file)]
-        except OSError as error:
-            return PointCloudFileError(file, f"cannot be read: {error.strerror}")
-
-    with ThreadPoolExecutor() as pool:
-        looks = tqdm(pool.map(look, files), "looking", len(files), leave=False, disable=None)
-        found = dict(zip(files, looks, strict=True))
-    contents = {file: entry for file, entry in found.items() if isinstance(entry, list)}
-    listing = {name_in(file, root): entry for file, entry in contents.items()}
-    if not listing.items() <= known.items():
-        there = {name: entry for name, entry in known.items() if os.path.lexists(root / name)}
-        write_note(there | listing, root, "contents")
-    return contents, {file: error for file, error in found.items() if isinstance(error, PointCloudFileError)}
-
-
-def _status(file: Path) -> list[int]:
-    """What changes whenever a file's content does, copies that keep its time included."""
-    stats = [one.stat() for one in files_of(file)]
-    return [n for status in stats for n in (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)]
-
-
-Whole = tuple[NDArray[np.float32], Notes]  # the clouds (n, C, K) of a file, and its notes
+def _by_key(contents: Contents, settings: str, root: Path) -> dict[str, Path]:
+    """The files by their keys in a cache."""
+    by_key = {}
+    for file, (*_, content) in contents.items():
+        named = settings.encode(), os.fsencode(file.relative_to(root)), content.encode()
+        by_key[hashlib.sha256(b"\n".join(named)).hexdigest()] = file
+    return by_key
 
 
 class Held(NamedTuple):
-    """A cached array and its listing, the other five."""
+    """A cached array and its listing, the other six."""
 
     points: np.memmap[Any, np.dtype[np.float32]]  # (S, C, K)
     keys: list[str]  # of the files, in order
@@ -161,6 +135,7 @@ class Held(NamedTuple):
     counts: list[int]  # how many clouds there are of each of the others
     hashes: list[int]  # and the hash of these
     notes: list[list[str]]  # the notes of each file
+    points_hashes: Sequence[str] = ()  # and the hash of its points, "" for none; earlier versions had none
 
     @property
     def good(self) -> list[str]:
@@ -170,6 +145,10 @@ class Held(NamedTuple):
     def clouds(self) -> dict[str, NDArray[np.float32]]:
         """The clouds (n, C, K) of each file that could be read, by its key."""
         return dict(zip(self.good, np.split(self.points, np.cumsum(self.counts)), strict=False))
+
+    def of_points(self) -> dict[str, str]:
+        """The hash of the points of each file that has one, by its key."""
+        return {key: its for key, its in zip(self.good, self.points_hashes, strict=False) if its}
 
     def damaged(self) -> set[str]:
         """The keys of the files whose clouds are not as they were written."""
@@ -199,6 +178,8 @@ def _opened(path: Path, shape: Shape) -> Held | None:
         held = Held(np.memmap(array, "<f4", "c", len(header), whole), **listing)
         count = len(held.keys) - len(held.bad)
         right = len(held.clouds()) == len(held.counts) == len(held.hashes) == len(held.notes) == count
+        right &= isinstance(held.bad, dict) and len(held.points_hashes) in (0, count)
+        right &= all(isinstance(its, str) for its in held.points_hashes)
         return held if right and all(isinstance(its, list) for its in held.notes) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
@@ -211,6 +192,13 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
+def _known_hashes(files: Mapping[str, Path], shape: Shape, root: Path) -> dict[Path, str]:
+    """`CachedClouds.points_hashes` of files, by their keys, from whichever cache has them."""
+    paths = [path for folder in cache_folders(root) for path in folder.glob("*.json")]
+    caches = [held for path in paths if (held := _opened(path, shape)) is not None]
+    return {files[key]: its for held in caches for key, its in held.of_points().items() if key in files}
+
+
 def _whole_pieces(folder: Path, shape: Shape) -> tuple[dict[Path, Held], dict[str, Whole]]:
     """The caches in a folder, and the clouds in them and their notes by their keys, without those that are damaged."""
     others = {path: held for path in folder.glob("*.json") if (held := _opened(path, shape)) is not None}
@@ -218,8 +206,9 @@ def _whole_pieces(folder: Path, shape: Shape) -> tuple[dict[Path, Held], dict[st
     for path, held in others.items():
         if damaged := held.damaged():
             say(f"{path.with_suffix('.npy')}: {len(damaged)} of {len(held.counts)} damaged; made again", sys.stderr)
-        known = zip(held.clouds().items(), held.notes, strict=True)
-        whole |= {key: (clouds, tuple(notes)) for (key, clouds), notes in known if key not in damaged}
+        known, of_points = zip(held.clouds().items(), held.notes, strict=True), held.of_points()
+        its = {key: (clouds, tuple(notes), of_points.get(key, "")) for (key, clouds), notes in known}
+        whole |= {key: one for key, one in its.items() if key not in damaged}
     return others, whole
 
 
@@ -250,10 +239,10 @@ def _make(files: Mapping[str, Path], contents: Contents, sampler: Sampler, shape
     return failed
 
 
-# What one file gave begins with one of these bytes: its notes, a line of JSON, and its clouds follow, or the reason why
-# there are none. It ends with its hash, since it is not worth the wait for the disk: a piece that is damaged is made
-# again, and so is one of a version without notes, which began with a plus.
-GOOD, BAD = b"*", b"-"
+# What one file gave begins with one of these bytes: its notes and the hash of its points, a line of JSON, and its
+# clouds follow, or the reason why there are none. It ends with its hash, since it is not worth the wait for the disk: a
+# piece that is damaged is made again, and so is one of earlier versions, which began with a plus or a star.
+GOOD, BAD = b"=", b"-"
 
 
 def _make_piece(
@@ -263,16 +252,16 @@ def _make_piece(
     file = files[key]
     try:
         sampled = sampler(file)
-        clouds, notes = sampled if isinstance(sampled, tuple) else (sampled, ())
+        clouds, *rest = sampled if isinstance(sampled, tuple) else (sampled,)
         clouds = clouds.astype("<f4", copy=False)
         assert clouds.shape[-2:] == shape
-        content = GOOD + json.dumps(notes).encode() + b"\n" + clouds.tobytes()
+        content = GOOD + json.dumps([*rest, *((), "")[len(rest) :]]).encode() + b"\n" + clouds.tobytes()
     except PointCloudFileError as error:
         if isinstance(error.__cause__, OSError | MemoryError):
             return error
         content = BAD + error.reason.encode(errors="replace")
     try:
-        if _status(file) != contents[file][:-1]:
+        if status_of(file) != contents[file][:-1]:
             return PointCloudFileError(file, "changed while it was read")
     except OSError as error:
         return PointCloudFileError(file, f"cannot be read: {error.strerror}")
@@ -314,34 +303,39 @@ def _join(keys: list[str], earlier: Mapping[str, Whole], shape: Shape, pieces: P
     bad: dict[str, str] = {}
     counts: dict[str, int] = {}
     notes: list[Notes] = []
+    of_points: list[str] = []
     hashes: list[int] = []
     for key in keys:
         if key in earlier:
             counts[key] = len(earlier[key][0])
             notes.append(earlier[key][1])
+            of_points.append(earlier[key][2])
         elif (content := _content(pieces / key)).startswith(BAD):
             bad[key] = content[1:].decode(errors="replace")
         else:
-            its, clouds = _notes_and_clouds(content)
+            clouds, its_notes, its_hash = _parts_of(content)
             counts[key] = len(clouds) // (4 * shape[0] * shape[1])
-            notes.append(its)
+            notes.append(its_notes)
+            of_points.append(its_hash)
     with tempfile.NamedTemporaryFile(dir=pieces, delete=False) as file:
         file.write(_header((sum(counts.values()), *shape)))
         for key in counts:  # written, not mapped: mapped pages would count as memory in use
-            written = earlier[key][0].tobytes() if key in earlier else _notes_and_clouds(_content(pieces / key))[1]
+            written = earlier[key][0].tobytes() if key in earlier else _parts_of(_content(pieces / key))[0]
             hashes.append(piece_hash(written))
             file.write(written)
         file.flush()
         os.fsync(file.fileno())
     os.chmod(file.name, 0o644)
     listing = {"keys": keys, "bad": bad, "counts": list(counts.values()), "hashes": hashes, "notes": notes}
+    listing["points_hashes"] = of_points
     for path in (whole.with_suffix(".json"), whole.with_suffix(".npy")):
         remove_folder(path)
     write_json(whole.with_suffix(".json"), listing)
     os.replace(file.name, whole.with_suffix(".npy"))
 
 
-def _notes_and_clouds(content: bytes) -> tuple[Notes, memoryview]:
-    """Of the content of a good piece."""
+def _parts_of(content: bytes) -> tuple[memoryview, Notes, str]:
+    """What a good piece holds, its clouds as bytes."""
     end = content.index(b"\n")
-    return tuple(json.loads(content[1:end])), memoryview(content)[end + 1 :]
+    notes, points_hash = json.loads(content[1:end])
+    return memoryview(content)[end + 1 :], tuple(notes), points_hash

@@ -1,20 +1,18 @@
 """A folder of anyone's meshes and clouds, one subfolder per class."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
 from pointnet.points.frame import notes_on_points
-from pointnet.points.read import columns_of_table, errors_name, read_cloud
+from pointnet.points.read import HASH, columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
-from .cache import CachedClouds, Notes, cached_clouds
+from .cache import CachedClouds, Whole, cached_clouds
 from .clouds import UNIT_SPHERE
 from .own_files import OwnSet, own_files
 
@@ -30,7 +28,7 @@ class MeshFolder(OwnSet):
             `train/` and `test/`, each with one folder per class. Beside them `val/` may hold files of the training
             split for validation. Without such a split the seed chooses the test split, class by class. The choice is
             kept in the cache: files that are added or removed later never move another. Only files that can be read are
-            chosen, and files of one object (the same content, or one name but for its ending and the mark of a copy)
+            chosen, and files of one object (the same points, or one name but for its ending and the mark of a copy)
             are on one side.
         split: "train" (with `val/`, which `split_validation` holds out) or "test".
         num_points: N, at most a million.
@@ -73,8 +71,8 @@ class MeshFolder(OwnSet):
         chosen = feature_names(features, normals)
         how = files.root, num_points, chosen, up, files.columns
         whole = files.undrawn or ("intensity" in chosen and intensity is None)  # else the other split is not read
-        cached = sample_files(list(files.found) if whole else files.of(split), *how)
-        files = files.drawn(cached.files, split, cached.bad)
+        cached = sample_files(list(files.found) if whole else files.of(split), *how, others=files.found)
+        files = files.drawn(cached, split)
         of_split, of_train = set(files.of(split)), set(files.of("train"))
         its_bad = [error for error in cached.bad if error.path in of_split]
         bad = files.bad(cached._replace(bad=its_bad), split, strict)
@@ -96,25 +94,27 @@ def sample_files(
     features: Sequence[str] = (),
     up: str | None = None,
     columns: Sequence[str] = (),
+    others: Collection[Path] = (),
 ) -> CachedClouds:
     """Files of any format as clouds in the unit sphere, (S, C, K), K >= num_points; made once, on all cores."""
     shape = (len(channel_names(features)), max(num_points, KEPT))
     sampler = partial(sample_file, count=shape[1], features=features, up=up, columns=columns)
     named = f", tables of {','.join(columns)}" if columns else ""
     named += f", with {features}" if set(features) - {"normals"} else ""
-    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 5{named}", root)
+    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 6{named}", root, others)
 
 
 def sample_file(
     path: Path, count: int, features: Sequence[str] = (), up: str | None = None, columns: Sequence[str] = ()
-) -> tuple[NDArray[np.float32], Notes]:
-    """One file as `count` points, centred and scaled to the unit sphere, the same each time: (C, count), and its notes.
+) -> Whole:
+    """One file as `count` points, centred and scaled to the unit sphere, the same each time: (C, count), its notes, and
+    the hash of its points.
 
     Raises:
         PointCloudFileError: as `read_points`, or it lacks a feature, or all its points are one.
     """
-    cloud = read_cloud(
-        path, count, seed_of(path.name), up, True, True, features, columns=columns_of_table(path, columns)
-    )
+    seed, extras, by_hand = seed_of(path.name), (*features, HASH), columns_of_table(path, columns)
+    cloud = read_cloud(path, count, seed, up, True, True, extras, columns=by_hand)
     with errors_name(path):
-        return unit_sphere_channels(cloud, features), (*cloud.notes, *notes_on_points(cloud.points))
+        channels = unit_sphere_channels(cloud, features)
+    return channels, (*cloud.notes, *notes_on_points(cloud.points)), cloud.points_hash

@@ -5,11 +5,19 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pointnet.files import read_json, user_cache, write_json
+from tqdm import tqdm
+
+from pointnet.files import content_hash, files_of, name_in, read_json, user_cache, write_json
 from pointnet.names import say
+from pointnet.points.read import PointCloudFileError
+
+Contents = dict[Path, list[Any]]  # of each file its status (`status_of`), then its sha256
+Errors = dict[Path, PointCloudFileError]
 
 
 def cache_folders(root: Path) -> list[Path]:
@@ -67,3 +75,36 @@ def _path(folder: Path, root: Path, kind: str, settings: str) -> Path:
 
 def _of_this_place(root: Path, kind: str, settings: str) -> str:
     return f"{kind}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}{settings}.json"
+
+
+def contents_of(files: Collection[Path], root: Path) -> dict[Path, str]:
+    """The sha256 of each file that can be read; those that the cache knows are not read again."""
+    return {file: content for file, (*_, content) in hashed_contents(files, root)[0].items()}
+
+
+def hashed_contents(files: Collection[Path], root: Path) -> tuple[Contents, Errors]:
+    """The status and hash of each file, and why some could not be read; one of known status is not hashed again."""
+    known = read_note(root, "contents")
+
+    def look(file: Path) -> list[Any] | PointCloudFileError:
+        try:
+            status, held = status_of(file), known.get(name_in(file, root))
+            return held if isinstance(held, list) and held[:-1] == status else [*status, content_hash(file)]
+        except OSError as error:
+            return PointCloudFileError(file, f"cannot be read: {error.strerror}")
+
+    with ThreadPoolExecutor() as pool:
+        looks = tqdm(pool.map(look, files), "looking", len(files), leave=False, disable=None)
+        found = dict(zip(files, looks, strict=True))
+    contents = {file: entry for file, entry in found.items() if isinstance(entry, list)}
+    listing = {name_in(file, root): entry for file, entry in contents.items()}
+    if not listing.items() <= known.items():
+        there = {name: entry for name, entry in known.items() if os.path.lexists(root / name)}
+        write_note(there | listing, root, "contents")
+    return contents, {file: error for file, error in found.items() if isinstance(error, PointCloudFileError)}
+
+
+def status_of(file: Path) -> list[int]:
+    """What changes whenever a file's content does, copies that keep its time included."""
+    stats = [one.stat() for one in files_of(file)]
+    return [n for status in stats for n in (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)]

@@ -30,10 +30,11 @@ from pointnet.points.read import (
     readable,
 )
 
-from .cache import CachedClouds, contents_of
+from .cache import CachedClouds
 from .clouds import LabelledClouds
 from .given import check_num_points, check_one_of
 from .lines import of_each_kind
+from .notes import contents_of
 from .own_objects import LABELLED, test_files, twins_in, whole_objects
 from .shapes import is_made
 
@@ -43,6 +44,7 @@ SPLITS = ("train", "val", "test")  # folders; "train" of a data set is the first
 OPENED = ("train", "test")
 OF_SPLITS = {*SPLITS, "training", "valid", "validation", "dev", "testing"}  # what no set has for all of its classes
 EMPTY: Mapping[Path, PointCloudFileError] = {}
+NO_HASHES: Mapping[Path, str] = {}
 UNDRAWN = ""  # the split of a file that no folder says
 
 
@@ -56,6 +58,7 @@ class OwnFiles(NamedTuple):
     fraction: float  # of each class that is drawn for testing
     seed: int  # of that draw
     columns: tuple[str, ...] = ()  # of the tables among them, by hand
+    contents: Mapping[Path, str] = NO_HASHES  # of each file a hash of its points, or else of its bytes
     twins: tuple[str, ...] = ()  # lines on files of the same content in two splits
     split_by_chance: frozenset[Path] = frozenset()  # those that can be read and that no folder gave a split
 
@@ -64,27 +67,29 @@ class OwnFiles(NamedTuple):
         """Whether there are files whose split is to be drawn."""
         return any(split == UNDRAWN for _, split in self.found.values())
 
-    def drawn(self, readable: Collection[Path], split: str, bad: Sequence[PointCloudFileError] = ()) -> OwnFiles:
+    def drawn(self, cached: CachedClouds, split: str, others: Mapping[Path, PointCloudFileError] = EMPTY) -> OwnFiles:
         """The files with the split of each, drawn where no folder says it; unreadable ones are for training.
 
         Args:
-            readable: the files that can be read, at least all undrawn ones of them.
+            cached: the clouds of at least all undrawn files.
             split: which is opened.
-            bad: why others cannot be read, for the message.
+            others: of these files those that are bad for another reason.
 
         Raises:
             PointCloudFileError: no file for this split, or for training none but those in val/.
         """
-        good, contents = set(readable), contents_of(list(self.found), self.root)
+        good, bad = {*cached.files} - others.keys(), [*cached.bad, *others.values()]
+        in_bytes = contents_of(self.found, self.root)
+        contents = {**in_bytes, **cached.points_hashes}
         undrawn = {name: [file for file, its in self.found.items() if its == (name, UNDRAWN)] for name in self.classes}
         test = test_files(self.root, undrawn, good, contents, self.fraction, self.seed)
         places = {
             file: (name, its or ("test" if file in test else "train")) for file, (name, its) in self.found.items()
         }
         by_split = sorted(places.items(), key=lambda item: (self.classes.index(item[1][0]), SPLITS.index(item[1][1])))
-        twins = tuple(twins_in(self.root, places, good, contents))
+        twins = tuple(twins_in(self.root, places, good, in_bytes, cached.points_hashes))
         chance = good & {file for files in undrawn.values() for file in files}
-        files = self._replace(found=dict(by_split), twins=twins, split_by_chance=frozenset(chance))
+        files = self._replace(found=dict(by_split), contents=contents, twins=twins, split_by_chance=frozenset(chance))
         if all(split != "test" and files.found[file][1] == "val" for file in files.of(split)):
             what = "a set" if self.is_flat else "a class"
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
@@ -178,6 +183,7 @@ class OwnSet(LabelledClouds):
     """What data sets of one's own files share."""
 
     root: Path
+    contents: Mapping[Path, str]  # as of `objects_of`
 
     def _describe(
         self, files: OwnFiles, cached: CachedClouds, split: str, up: str | None, features: Sequence[str]
@@ -186,7 +192,7 @@ class OwnSet(LabelledClouds):
         self.root, self.up, self.files, self.channel_names = files.root, up, cached.files, channel_names(features)
         self.notes, self.file_notes = files.notes, files.notes_on(cached, split)
         self.validation = torch.tensor(files.in_validation(cached.files))
-        self.split_by_chance = files.split_by_chance
+        self.split_by_chance, self.contents = files.split_by_chance, files.contents
 
     def _scale(
         self, intensity: Range | None, values: NDArray[np.float32], rows: list[int] | slice, files: OwnFiles
@@ -197,7 +203,7 @@ class OwnSet(LabelledClouds):
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the clouds that `split_validation` gives to validation, whole objects."""
-        return whole_objects(super().held_out(seed, fraction), self.labels, self.files, self.root)
+        return whole_objects(super().held_out(seed, fraction), self.labels, self.files, self.contents)
 
 
 def own_files(

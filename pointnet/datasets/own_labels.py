@@ -82,7 +82,7 @@ class OwnPoints(OwnSet, LabelledPoints):
     ):
         cached = cached_clouds(list(files.found), sampler, shape, settings, files.root)
         placed = place_labels(cached.points, cached.files, files.root / names)
-        files = files.drawn({*cached.files} - placed.bad.keys(), split, [*cached.bad, *placed.bad.values()])
+        files = files.drawn(cached, split, placed.bad)
         bad = files.bad(cached, split, strict, placed.bad)
         classes, labels = files.classes, torch.tensor(files.labels(cached.files))
         if by_file:

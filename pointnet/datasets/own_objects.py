@@ -12,7 +12,6 @@ from pointnet.files import name_in
 from pointnet.names import printable
 from pointnet.points.read import SUFFIXES
 
-from .cache import contents_of
 from .notes import read_note, write_note
 
 NO_GROUPS: Mapping[Path, int] = {}
@@ -70,16 +69,17 @@ def _drawn(objects: Sequence[Sequence[str]], known: Mapping[str, bool], fraction
     return in_test
 
 
-def whole_objects(held_out: Tensor, groups: Tensor, files: Sequence[Path], root: Path) -> Tensor:
+def whole_objects(held_out: Tensor, groups: Tensor, files: Sequence[Path], contents: Mapping[Path, str]) -> Tensor:
     """A validation split (S,) bool with each object on the side of its first cloud; as it is where none has twins.
 
     Args:
         groups: (S,) of which none may be for validation as a whole: it would then be for training. Files of one name
             are of one object within a group.
         files: of the clouds, S.
+        contents: as of `objects_of`.
     """
     different = list(dict.fromkeys(files))
-    contents, of_group = contents_of(different, root), dict(zip(files, groups.tolist(), strict=True))
+    of_group = dict(zip(files, groups.tolist(), strict=True))
     first = {file: one[0] for one in objects_of(different, contents, of_group) for file in one}
     if len(set(first.values())) == len(different):
         return held_out
@@ -97,7 +97,8 @@ def objects_of(
     """The files of each object: of the same content, or of one name but for its ending, the mark of a copy, and what
     `predict` adds.
 
-    A name counts within a group of files: chair/1.off and table/1.off are two objects.
+    `contents` has of each file a hash of what it holds. A name counts within a group of files: chair/1.off and
+    table/1.off are two objects.
     """
     leaders: dict[object, object] = {}
 
@@ -119,19 +120,29 @@ def objects_of(
 
 
 def twins_in(
-    root: Path, places: Mapping[Path, tuple[str, str]], readable: Collection[Path], contents: Mapping[Path, str]
+    root: Path,
+    places: Mapping[Path, tuple[str, str]],
+    readable: Collection[Path],
+    contents: Mapping[Path, str],
+    points_hashes: Mapping[Path, str],
 ) -> list[str]:
     """A line on files that have the content of files of another class; and a line each for testing and validation, if
-    files of it have the content of files of another split in their own class."""
-    known = {file: (contents[file], name) for file, (name, _) in places.items() if file in contents}
-    first = {content: file for file, (content, _) in reversed(known.items())}
-    of_two = [(first[content], file) for file, (content, name) in known.items() if known[first[content]][1] != name]
-    lines = _of_pairs("files with the same content as files of another class", of_two, readable, root)
-    for split, others in (("test", ("train", "val")), ("val", ("train",))):
-        twins = {known[file]: file for file in reversed(known) if places[file][1] in others}
-        pairs = [(file, twins[its]) for file, its in known.items() if places[file][1] == split and its in twins]
-        what = {"test": "testing", "val": "validation"}[split]
-        lines += _of_pairs(f"files for {what} with the same content as files for training", pairs, readable, root)
+    files of it have the content of files of another split in their own class. The same of files that have other bytes,
+    but the same points."""
+    lines = []
+    for what, hashes in (("content", contents), ("points", points_hashes)):
+        known = {file: (hashes[file], name) for file, (name, _) in places.items() if file in hashes}
+        first = {its: file for file, (its, _) in reversed(known.items())}
+        of_two = [(first[its], file) for file, (its, name) in known.items() if known[first[its]][1] != name]
+        found = [(f"files with the same {what} as files of another class", of_two)]
+        for split, others in (("test", ("train", "val")), ("val", ("train",))):
+            twins = {known[file]: file for file in reversed(known) if places[file][1] in others}
+            pairs = [(file, twins[its]) for file, its in known.items() if places[file][1] == split and its in twins]
+            side = {"test": "testing", "val": "validation"}[split]
+            found.append((f"files for {side} with the same {what} as files for training", pairs))
+        for line, pairs in found:
+            kept = [pair for pair in pairs if hashes is contents or len({*map(contents.get, pair)}) == 2]
+            lines += _of_pairs(line, kept, readable, root)
     return lines
 
 

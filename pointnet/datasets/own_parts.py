@@ -5,15 +5,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, unit_sphere_channels
 from pointnet.points.frame import notes_on_points
-from pointnet.points.read import columns_of_table, errors_name, read_cloud
+from pointnet.points.read import HASH, columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
-from .cache import Notes
+from .cache import Whole
 from .clouds import UNIT_SPHERE, draw_labelled
 from .own_files import own_files
 from .own_labels import OwnPoints, labels_of
@@ -62,18 +61,17 @@ class PartFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, KEPT)
         sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=files.columns)
-        settings = f"own parts, version 3, {chosen}, up={up}, {' '.join(files.columns)}"
+        settings = f"own parts, version 4, {chosen}, up={up}, {' '.join(files.columns)}"
         how = sampler, shape, settings, "parts.txt", chosen, False, strict, num_points, up, intensity
         super().__init__(files, split, *how)
 
 
-def _sample(
-    path: Path, count: int, features: Sequence[str], up: str | None, columns: Sequence[str]
-) -> tuple[NDArray[np.float32], Notes]:
-    """One file as `count` of its points with their labels, the same each time: (C + 1, count), and its notes."""
-    seed, extras, by_hand = seed_of(path.name), (*features, "labels"), columns_of_table(path, columns)
+def _sample(path: Path, count: int, features: Sequence[str], up: str | None, columns: Sequence[str]) -> Whole:
+    """One file as `count` of its points with their labels, the same each time: (C + 1, count), its notes, and the hash
+    of its points."""
+    seed, extras, by_hand = seed_of(path.name), (*features, "labels", HASH), columns_of_table(path, columns)
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, mesh_points=count, columns=by_hand)
     with errors_name(path):
         channels = unit_sphere_channels(cloud, features)
         clouds = draw_labelled(channels.T, labels_of(cloud), count, np.random.default_rng(seed))
-        return clouds, (*cloud.notes, *notes_on_points(cloud.points))
+    return clouds, (*cloud.notes, *notes_on_points(cloud.points)), cloud.points_hash

@@ -13,11 +13,11 @@ from torch import Tensor
 from pointnet.files import AnyPath
 from pointnet.points.features import Range, channel_names, feature_names, features_of
 from pointnet.points.frame import bounds
-from pointnet.points.read import PointCloud, Rows, columns_of_table, errors_name, read_cloud
+from pointnet.points.read import HASH, PointCloud, Rows, columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import seed_of
 
 from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, Heights, check_extent, cut_blocks, far_outside, held_out_scenes
-from .cache import Notes
+from .cache import Whole
 from .clouds import BLOCKS
 from .own_files import own_files
 from .own_labels import OwnPoints, labels_of
@@ -76,7 +76,7 @@ class SceneFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
         sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns)
-        settings = f"own scenes, version 4, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
+        settings = f"own scenes, version 5, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
         how = sampler, shape, settings, "classes.txt", chosen, True, strict, num_points, up, intensity
         super().__init__(files, split, *how)
         self.block = block
@@ -91,21 +91,22 @@ class SceneFolder(OwnPoints):
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the blocks that `split_validation` gives to validation: those of some files, never of all."""
         held_out = held_out_scenes(self.labels, seed, fraction)
-        return whole_objects(held_out, torch.zeros_like(self.labels), self.files, self.root)
+        return whole_objects(held_out, torch.zeros_like(self.labels), self.files, self.contents)
 
 
 def _cut(
     path: Path, shape: tuple[int, int], side: float, features: Sequence[str], up: str | None, columns: Sequence[str]
-) -> tuple[NDArray[np.float32], Notes]:
-    """The blocks of one file, the same each time: (n, *shape), and its notes."""
-    seed, extras = seed_of(path.name), (*features, "labels")
+) -> Whole:
+    """The blocks of one file, the same each time: (n, *shape), its notes, and the hash of its points."""
+    seed, extras = seed_of(path.name), (*features, "labels", HASH)
     how: dict[str, Any] = {"mesh_points": MESH_POINTS, "mapped": True, "columns": columns_of_table(path, columns)}
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, **how)
     with errors_name(path):
         blocks, lost = scene_blocks(cloud, features, side, shape, np.random.default_rng(seed))
     few = f"{lost:.1%} of its points are in blocks of {side:g} with fewer than {FEWEST} points, and left out"
     far = Heights.of(cloud.points, side).stray, far_outside(cloud.points, side, False)
-    return blocks, (*cloud.notes, *filter(None, (*far, few if lost > MOST_SPARSE else None)))
+    notes = (*cloud.notes, *filter(None, (*far, few if lost > MOST_SPARSE else None)))
+    return blocks, notes, cloud.points_hash
 
 
 def scene_blocks(

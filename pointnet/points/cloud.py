@@ -30,6 +30,7 @@ class PointCloud(NamedTuple):
     labels: NDArray[np.int64] | None  # (N,)
     intensity: NDArray[np.float32] | None = None  # (N,), as in the file
     notes: tuple[str, ...] = ()  # short sentences: what of the file was guessed, skipped or left out
+    points_hash: str = ""  # of all points of the file, as `hash_of` has it; empty where it was not asked for
 
     def in_library_frame(self, up: str) -> PointCloud:
         """This cloud with z up: rotated if `up`, its own up axis, is "y"."""

@@ -44,6 +44,8 @@ from .formats.scan import MARK
 from .formats.stl import parse_stl
 from .formats.text import parse_table, parse_text
 from .frame import up_of
+from .hashing import HASH as HASH
+from .hashing import hash_of
 
 NUM_POINTS = 1024  # drawn from a mesh by default
 MOST_SUFFIXES = 5  # that a line names
@@ -106,8 +108,8 @@ def read_cloud(
             is refused.
         normalize: first move the centre of the bounding box to the origin and scale coordinates to at most 1, in
             float64, so that a survey's easting of half a million metres does not cost the shape its digits.
-        extras: what else is wanted, of "normals", "colors", "labels" and "intensity"; the rest is None and takes no
-            memory.
+        extras: what else is wanted, of "normals", "colors", "labels", "intensity" and "hash" (`points_hash`, the same
+            for files of the same points); the rest is None and takes no memory.
         precise: coordinates as float64 in any case, with all digits that the file has.
         mesh_points: N of a mesh where `num_points` is None.
         vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces, with
@@ -131,7 +133,8 @@ def read_cloud(
     path, generator, by_hand = Path(path), np.random.default_rng(seed), named_by_hand(columns)
     check_drawing(num_points, up)
     with file_errors(path):
-        contents = contents_of(path, extras, by_hand)
+        contents = contents_of(path, [name for name in extras if name != HASH], by_hand)
+        points_hash = hash_of(contents) if HASH in extras else ""
         is_mesh = contents.faces is not None
         if vertices:
             contents = vertices_of(contents)
@@ -140,7 +143,8 @@ def read_cloud(
         axis = up_of(path, up)
         mapped = mapped and axis == "z" and num_points is None and not normalize
         drawing = Drawing(num_points, generator, repeat, normalize, precise, mapped, any_zeros=is_mesh)
-        return cloud_from(contents, drawing, extras).in_library_frame(axis)
+        cloud = cloud_from(contents, drawing, extras)._replace(points_hash=points_hash)
+        return cloud.in_library_frame(axis)
 
 
 def read_points(

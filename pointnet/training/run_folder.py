@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.cache import contents_of
+from pointnet.datasets.notes import contents_of
 from pointnet.datasets.own_files import OwnSet
 from pointnet.evaluation.tasks import titles_of
 from pointnet.files import AnyPath, name_in, read_file, strict_json, write_atomically
