@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TextIO
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message: the known name that begins with this one, or is nearest to it; empty where none is."""
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that begins with this one, or is nearest to it; None where none is."""
     others = [other for other in known if other != name]
     begun = [other for other in others if name and other.startswith(name)]
-    near = begun or difflib.get_close_matches(name, others, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return next(iter(begun or difflib.get_close_matches(name, others, n=1)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message: what `nearest` finds; empty where it finds none."""
+    near = nearest(name, known)
+    return "" if near is None else f"; did you mean '{near}'?"
 
 
 def did_you_mean_path(path: str | os.PathLike[str]) -> str:

@@ -42,7 +42,8 @@ MOST_POINTS = 1_000_000
 MOST_REASONS = 3  # that an error names
 SPLITS = ("train", "val", "test")  # folders; "train" of a data set is the first two
 OPENED = ("train", "test")
-OF_SPLITS = {*SPLITS, "training", "valid", "validation", "dev", "testing"}  # what no set has for all of its classes
+# What no set has for all of its classes.
+OF_SPLITS = {*SPLITS, "training", "valid", "validation", "dev", "testing", "eval", "evaluation"}
 EMPTY: Mapping[Path, PointCloudFileError] = {}
 NO_HASHES: Mapping[Path, str] = {}
 UNDRAWN = ""  # the split of a file that no folder says

@@ -10,7 +10,7 @@ from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.clouds import AS_GIVEN, spread
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.evaluation.trust import LEAST_CLOUDS
-from pointnet.names import first_of
+from pointnet.names import first_of, nearest
 
 from .settings import TrainConfig
 
@@ -40,8 +40,11 @@ def lines_on_data(
         if one := [name for name, n in of_class.items() if n == 1]:
             lines.append(f"a single cloud to learn from: {first_of(one)}. None is left to validate on; add files")
         if empty := [name for name, n in of_class.items() if n == 0]:
-            then = "It will never be predicted; add files or remove it"
-            lines.append(f"no cloud to learn from: {first_of(empty)}. {then}")
+            learned = [name for name, n in of_class.items() if n]
+            near = {name: other for name in empty if (other := nearest(name, learned)) is not None}
+            named = [f"{name} (nearly '{near[name]}')" if name in near else name for name in empty]
+            remedy = "add files, remove it, or give both folders one name" if near else "add files or remove it"
+            lines.append(f"no cloud to learn from: {first_of(named)}. It will never be predicted; {remedy}")
         if test is not None:
             tested = set(test.labels.tolist())
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
