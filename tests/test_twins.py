@@ -15,6 +15,9 @@ from pointnet.datasets import MeshFolder, split_validation
 from pointnet.datasets.own_objects import objects_of
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
+from pointnet.points.formats import contents
+from pointnet.points.formats.contents import Contents
+from pointnet.points.hashing import hash_of
 from tests.own_points import both, make_object, save, write_clouds, write_objects, write_yards
 
 
@@ -142,6 +145,27 @@ def test_copies_in_two_classes_are_one_line_whichever_split_they_are_in(tmp_path
     said = f"files with the same content as files of another class: 1, such as {names[0]} and {names[1]}"
     notes = [note for split in ("train", "test") for note in kind(tmp_path, split, num_points=16).notes]
     assert {note for note in notes if "same content" in note} == {f"{said}; remove one of each"}
+
+
+def test_the_hash_of_points_knows_no_order_and_every_number(monkeypatch):
+    monkeypatch.setattr(contents, "BLOCK", 32)  # so that there are several blocks
+    draw = np.random.default_rng(0)
+    points, colors, corners = draw.normal(size=(100, 3)), draw.random((100, 3)), np.arange(99).reshape(33, 3)
+    cloud, mesh = Contents(points, colors=colors), Contents(points, corners, colors=colors)
+    order, not_measured = draw.permutation(100), np.float64([[0, 0, 0], [np.nan, 1, 1], [0, 0, -0.0]])
+    crossed, tinted = points.copy(), colors.copy()
+    crossed[[0, 1], 0] = crossed[[1, 0], 0]  # the same numbers at other points
+    tinted[7, 1] += 0.1
+    with_gaps = Contents(np.insert(points, 50, not_measured, 0), colors=np.insert(colors, 50, np.ones((3, 3)), 0))
+    for other in (Contents(points[order], colors=colors[order]), with_gaps, cloud._replace(labels=corners)):
+        assert hash_of(other) == hash_of(cloud)
+    turned = corners[draw.permutation(33)][:, [1, 2, 0]]
+    elsewhere = Contents(points[order], np.argsort(order)[turned], colors=colors[order])
+    for other in (elsewhere, mesh._replace(normals=points)):
+        assert hash_of(other) == hash_of(mesh)
+    others = [of._replace(**what) for of in (cloud, mesh) for what in ({"vertices": crossed}, {"colors": tinted})]
+    others += [mesh._replace(faces=np.roll(corners, 1)), mesh._replace(face_colors=colors[:33]), Contents(points)]
+    assert len({hash_of(one) for one in (cloud, mesh, *others)}) == 2 + len(others)
 
 
 def other_bytes(saved: Path, path: Path, how: int) -> None:
