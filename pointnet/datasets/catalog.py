@@ -19,7 +19,7 @@ from .download import download as fetch
 from .folder import MeshFolder
 from .given import check_one_of
 from .modelnet import ModelNet
-from .own_files import first_own_file
+from .own_layout import first_own_file
 from .own_parts import PartFolder
 from .own_scenes import SceneFolder
 from .packed import open_packed

@@ -1,12 +1,8 @@
-"""The files of a data set of one's own: which belong to which class and to which split, and what such sets share."""
+"""The files of a data set of one's own: the split of each, what is said of them, and what such sets share."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +16,12 @@ from pointnet.names import no_folder, printable
 from pointnet.points.features import SOME_POINTS, Range, channel_names, lines_on_intensity
 from pointnet.points.frame import check_up
 from pointnet.points.read import (
-    SUFFIXES,
     DatasetNotFoundError,
     PointCloudFileError,
     columns_of_table,
     files_in,
     named_by_hand,
     passed_over,
-    readable,
 )
 
 from .cache import CachedClouds
@@ -35,18 +29,15 @@ from .clouds import LabelledClouds
 from .given import check_num_points, check_one_of
 from .lines import of_each_kind
 from .notes import contents_of
+from .own_layout import SPLITS, UNDRAWN, elsewhere, layout_of, lines_on_folders, named_alike
 from .own_objects import LABELLED, test_files, twins_in, whole_objects
 from .shapes import is_made
 
 MOST_POINTS = 1_000_000
 MOST_REASONS = 3  # that an error names
-SPLITS = ("train", "val", "test")  # folders; "train" of a data set is the first two
 OPENED = ("train", "test")
-# What no set has for all of its classes.
-OF_SPLITS = {*SPLITS, "training", "valid", "validation", "dev", "testing", "eval", "evaluation"}
 EMPTY: Mapping[Path, PointCloudFileError] = {}
 NO_HASHES: Mapping[Path, str] = {}
-UNDRAWN = ""  # the split of a file that no folder says
 
 
 class OwnFiles(NamedTuple):
@@ -96,7 +87,7 @@ class OwnFiles(NamedTuple):
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
             hint = "; --test false trains without it, and evaluate takes --split train" if split == "test" else ""
             hint += f"; {len(bad):,} cannot be read: {self._reasons(bad)}" if bad else ""
-            hint += _elsewhere(self.root, self.found)
+            hint += elsewhere(self.root, self.found)
             raise PointCloudFileError(self.root, f"has no file for its {split} split: {wanted}{hint}")
         return files
 
@@ -151,19 +142,9 @@ class OwnFiles(NamedTuple):
     @property
     def notes(self) -> list[str]:
         """Files passed over for their suffix, twins in two splits, folders without any, odd or alike classes."""
-        places = [] if self.is_flat else [self.root, *(self.root / split for split in SPLITS)]
-        folders = {_class_of(folder) for place in places for folder in _folders(place)}.difference(self.classes, SPLITS)
-        splits = sorted(name for name in folders if name.casefold() in OF_SPLITS)
         passed = passed_over(self.root, 1 if self.is_flat else 2)
-        without = [
-            f"{what}: {', '.join(map(printable, names))}"
-            for what, names in (
-                ("no class, as there is no file to read", sorted(folders.difference(splits))),
-                ("not read, as folders of splits are named train, val and test", splits),
-            )
-            if names
-        ]
-        lines = [*passed, *self.twins, *without, *self._labelled(), *_named_alike(self.classes)]
+        without = [] if self.is_flat else lines_on_folders(self.root, self.classes)
+        lines = [*passed, *self.twins, *without, *self._labelled(), *named_alike(self.classes)]
         if self.columns and not any(columns_of_table(file, self.columns) for file in self.found):
             lines.append(f"no file is a table, so columns {','.join(self.columns)} are not used: each names its own")
         return lines
@@ -220,8 +201,7 @@ def own_files(
     """The files under a root, not yet `drawn`, after a look at the arguments that all sets of one's own have.
 
     Args:
-        flat: there are no folders of classes: files are in the root, or in train/, val/ and test/ in it; None: that is
-            so where no folder of a class is found. The one class then has the root's name.
+        flat: as of `layout_of`.
 
     Raises:
         DatasetNotFoundError: no folder, or no class with files.
@@ -236,97 +216,4 @@ def own_files(
     if not root.is_dir():
         wanted = "the folder of the files" if flat else "one with a folder of files for each class"
         raise DatasetNotFoundError(root, f"{no_folder(root)}; --root must name {wanted}")
-    known = cache(_known)
-    if flat is None:
-        within = [folder for each in SPLITS for folder in _folders(root / each)]
-        folders = [folder for folder in _folders(root) if folder.name not in SPLITS]
-        flat = not any(known(folder) or _has_split(folder) for folder in (*folders, *within))
-    return OwnFiles(root, *_find_files(root, known, flat), flat, test_fraction, seed, by_hand)
-
-
-def first_own_file(root: Path, without: Collection[str]) -> Path | None:
-    """The first file of those that a set of one's own may have under a root; None if there is none.
-
-    Args:
-        without: the names of folders that belong to other sets.
-    """
-    if root.resolve().name in without:
-        return None
-    homes = [root]
-    for parent in (root, *(root / split for split in SPLITS)):
-        with suppress(OSError):  # a folder that cannot be opened
-            homes += _folders(parent)
-    for home in (home for home in homes if home.name not in without):
-        with suppress(OSError):
-            for place in (home, *(home / split for split in SPLITS)):
-                if found := _known(place):
-                    return found[0]
-    return None
-
-
-def _find_files(
-    root: Path, known: Callable[[Path], list[Path]], flat: bool
-) -> tuple[list[str], dict[Path, tuple[str, str]]]:
-    """The classes, and the class and split of each file, class by class."""
-    homes = {home: _class_of(home) for home in _folders(root) if known(home) or _has_split(home)}
-    telling = SPLITS[:1] if homes else SPLITS  # root/<split>/<class>/<files>: train/ says so, any where nothing else is
-    by_split = not flat and any(known(folder) for its in telling for folder in _folders(root / its))
-    if by_split:
-        places = [(_class_of(folder), its, folder) for its in SPLITS for folder in _folders(root / its)]
-    else:
-        homes = {root: _class_of(root.resolve())} if flat else homes
-        places = [(name, UNDRAWN, home) for home, name in homes.items() if not _has_split(home)]
-        places += [(name, its, home / its) for home, name in homes.items() for its in SPLITS]
-    classes = sorted({name for name, _, folder in places if not by_split or known(folder)})
-    order = sorted(places, key=lambda place: (place[0], (*SPLITS, UNDRAWN).index(place[1])))
-    found = {file: (name, its) for name, its, folder in order for file in known(folder)}
-    if not found:
-        wanted = "; ".join([f"wanted root/{'' if flat else '<class>/'}<files>", *passed_over(root, 1 if flat else 2)])
-        what = "no file to read" if flat else "no folder with files to read"
-        raise DatasetNotFoundError(root, f"holds {what} ({' '.join(SUFFIXES)}); {wanted}{_elsewhere(root, found)}")
-    if not (flat or by_split) and {name.casefold() for name in classes} <= OF_SPLITS:
-        what = f"holds files in {' and '.join(classes)}, which are names of splits and no classes"
-        raise DatasetNotFoundError(root, f"{what}; wanted root/train/<class>/<files>, and root/test/<class>/<files>")
-    return classes, found
-
-
-def _elsewhere(root: Path, found: Collection[Path]) -> str:
-    """How many files there are in other folders, and where the first is; empty if there is none."""
-    others = [file for file in files_in(root) if file not in found]
-    if not others:
-        return ""
-    folders = others[0].relative_to(root).parts[:-1]
-    misnamed = any(name not in SPLITS and name.casefold() in OF_SPLITS for name in folders)
-    names = ": folders of splits are named train, val and test" if misnamed else ""
-    return f"; {len(others):,} elsewhere, such as {name_in(others[0], root)}{names}"
-
-
-def _class_of(folder: Path) -> str:
-    """The name of a folder's class, in one of the two ways in which Unicode spells a letter with an accent."""
-    return unicodedata.normalize("NFC", folder.name)
-
-
-def _named_alike(classes: Sequence[str]) -> list[str]:
-    """A line if there are classes whose names are one but for case, spaces, hyphens and underscores."""
-    alike: dict[str, list[str]] = {}
-    for name in classes:
-        alike.setdefault(re.sub(r"[\s_-]+", " ", name.casefold()).strip(), []).append(repr(printable(name)))
-    several = "; ".join(", ".join(names) for names in alike.values() if len(names) > 1)
-    line = f"classes of nearly the same name: {several}; give their folders one name if they are one class"
-    return [line] if several else []
-
-
-def _folders(root: Path) -> list[Path]:
-    if not root.is_dir():
-        return []
-    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _has_split(folder: Path) -> bool:
-    return any((folder / split).is_dir() for split in SPLITS)
-
-
-def _known(folder: Path) -> list[Path]:
-    """The files of a folder that have a suffix we read, in order of name, but those of the data set shapes."""
-    files = folder.iterdir() if folder.is_dir() else ()
-    return readable(file for file in files if file.name[0] != "." and not is_made(file))
+    return OwnFiles(root, *layout_of(root, flat), test_fraction, seed, by_hand)

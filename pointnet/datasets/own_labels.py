@@ -58,12 +58,12 @@ class OwnPoints(OwnSet, LabelledPoints):
         sampler: makes of a file one cloud or several, (C + 1, K), with labels by `labels_of`.
         shape: (C + 1, K).
         settings: whatever else its result depends on.
-        names: the file that may name labels.
         features: of the channels.
-        by_file: a cloud's class is the name of its file, which may have any label; else its folder, whose clouds have
-            the labels that occur.
         strict, num_points, up, intensity: as of the sets.
     """
+
+    names_of_labels: str  # the file that may name labels
+    by_file: bool  # a cloud's class is its file, which may have any label; else its folder, with the labels that occur
 
     def __init__(
         self,
@@ -72,30 +72,28 @@ class OwnPoints(OwnSet, LabelledPoints):
         sampler: Sampler,
         shape: tuple[int, int],
         settings: str,
-        names: str,
         features: Sequence[str],
-        by_file: bool,
         strict: bool,
         num_points: int,
         up: str | None,
         intensity: Range | None,
     ):
         cached = cached_clouds(list(files.found), sampler, shape, settings, files.root)
-        placed = place_labels(cached.points, cached.files, files.root / names)
+        placed = place_labels(cached.points, cached.files, files.root / self.names_of_labels)
         files = files.drawn(cached, split, placed.bad)
         bad = files.bad(cached, split, strict, placed.bad)
         classes, labels = files.classes, torch.tensor(files.labels(cached.files))
-        if by_file:
+        if self.by_file:
             classes = [file.relative_to(files.root).as_posix() for file in files.found]
             place = {file: i for i, file in enumerate(files.found)}
             labels = torch.tensor([place[file] for file in cached.files])
-        parts_of = torch.full((len(classes), len(placed.labels.names)), by_file)
+        parts_of = torch.full((len(classes), len(placed.labels.names)), self.by_file)
         for row, places in placed.met.items():
             parts_of[labels[row], torch.from_numpy(places)] = True
         super().__init__(torch.from_numpy(cached.points), labels, classes, placed.labels.names, parts_of, num_points)
         self.bad = bad
         self._describe(files, cached, split, up, features)
-        of = ["" if by_file else f"{classes[label]}: " for label in labels.tolist()]
+        of = ["" if self.by_file else f"{classes[label]}: " for label in labels.tolist()]
         self.notes += [*placed.notes, *_uneven(placed, cached.files, of, set(files.of("test")), files.root)]
         self.label_numbers = placed.labels.numbers if placed.labels.has_own_numbers else ()
         of_train, of_split = (set(files.of(each)) for each in ("train", split))

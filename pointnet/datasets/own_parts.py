@@ -41,7 +41,7 @@ class PartFolder(OwnPoints):
         ValueError: an argument has none of the values above.
     """
 
-    scale = UNIT_SPHERE
+    scale, names_of_labels, by_file = UNIT_SPHERE, "parts.txt", False
 
     def __init__(
         self,
@@ -62,8 +62,7 @@ class PartFolder(OwnPoints):
         shape = len(channel_names(chosen)) + 1, max(num_points, KEPT)
         sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=files.columns)
         settings = f"own parts, version 4, {chosen}, up={up}, {' '.join(files.columns)}"
-        how = sampler, shape, settings, "parts.txt", chosen, False, strict, num_points, up, intensity
-        super().__init__(files, split, *how)
+        super().__init__(files, split, sampler, shape, settings, chosen, strict, num_points, up, intensity)
 
 
 def _sample(path: Path, count: int, features: Sequence[str], up: str | None, columns: Sequence[str]) -> Whole:

@@ -53,7 +53,7 @@ class SceneFolder(OwnPoints):
         ValueError: an argument has none of the values above.
     """
 
-    scale = BLOCKS
+    scale, names_of_labels, by_file = BLOCKS, "classes.txt", True
 
     def __init__(
         self,
@@ -77,8 +77,7 @@ class SceneFolder(OwnPoints):
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
         sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns)
         settings = f"own scenes, version 5, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
-        how = sampler, shape, settings, "classes.txt", chosen, True, strict, num_points, up, intensity
-        super().__init__(files, split, *how)
+        super().__init__(files, split, sampler, shape, settings, chosen, strict, num_points, up, intensity)
         self.block = block
         counts = np.bincount(self.labels.numpy()).tolist()
         full = [self.classes[i] for i, count in enumerate(counts) if count == MOST_BLOCKS]
