@@ -1,4 +1,5 @@
-"""Identities 5 to 12 where they are used; 1 is proven in test_proof.py, 2 to 4 in test_pooled.py."""
+"""Identities 5 to 12 where they are used; 1 is proven in test_proof.py, 2 to 4 in test_pooled.py, 13 in
+test_nested_sampling.py."""
 
 import copy
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 import torch.nn.utils.prune
 from torch import nn
 
-from pointnet import PointNetClassifier, PointNetEncoder, SharedMLP, critical_points
+from pointnet import PointNet2Classifier, PointNetClassifier, PointNetEncoder, SharedMLP, critical_points
 from pointnet.layers import EdgeConv, SetAbstraction, align, edge_conv, folding, set_abstraction, shared_layer
 from pointnet.layers.folding import fold_norms
 from pointnet.layers.shared_layer import SharedLayer
@@ -20,6 +21,8 @@ from pointnet.ops.aligned import fold_transform
 from pointnet.ops.edges import pooled_edges
 from pointnet.ops.groups import Rows, pooled_rows
 from pointnet.ops.neighbours import ball_query, knn
+from pointnet.ops.neighbours import farthest_point_sampling as fps
+from tests import test_nested_sampling
 from tests.helpers import trained_looking
 
 # Identity 5: W [x; g] = W1 x + W2 g.
@@ -286,8 +289,16 @@ def without_last_points(lots, *given):
     return pooled_rows([Rows(*lot) for lot in fewer], *given)
 
 
+def the_last_centres(layer, points, lengths=None, chosen=SetAbstraction.chosen):
+    found = chosen(layer, points, lengths)
+    return points.shape[2] - 1 - found if layer.in_order else found
+
+
 SETS = partial(test_identities_7_and_11_a_set_abstraction_is_a_small_network_at_each_centre, [8, 6], True)
 EDGES = partial(test_identity_12_an_edge_convolution_is_a_layer_on_each_edge, True)
+LEVELS = partial(
+    test_nested_sampling.test_networks_are_those_whose_levels_sample_each_for_itself, PointNet2Classifier, False, None
+)
 BROKEN = {
     "identity 5: the context's columns first": (
         (SharedLayer, "project", lambda self, x, context=None, transform=None: self.conv(torch.cat(
@@ -336,6 +347,11 @@ BROKEN = {
     ),
     "identity 12: the centre's half left out": (
         (edge_conv, "pooled_edges", lambda a, b, *given: pooled_edges(torch.zeros_like(a), b, *given)), EDGES,
+    ),
+    "identity 13: the last of the farthest points": ((SetAbstraction, "chosen", the_last_centres), LEVELS),
+    "identity 13: the farthest points in the order of the cloud": (
+        (set_abstraction, "farthest_point_sampling", lambda x, count, *given: fps(x, count, *given).sort().values),
+        LEVELS,
     ),
 }  # fmt: skip
 
