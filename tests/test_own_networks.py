@@ -1,16 +1,30 @@
 """Networks, losses and labels of one's own in unusual forms: trained as they are meant, or refused in one line."""
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
-from pointnet import PointNetClassifier, SharedMLP, load_model
+from pointnet import (
+    PointNetClassifier,
+    PointNetPartSegmenter,
+    SharedMLP,
+    embed,
+    label_points,
+    load_model,
+    predict,
+)  # fmt: skip
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.evaluation.metrics import ConfusionMatrix
+from pointnet.evaluation.trust import UNUSUAL
 from pointnet.layers import FeaturePropagation, SetAbstraction
 from pointnet.layers.folding import fold_norms
+from pointnet.models import own, pretrained
 from pointnet.training import TrainConfig, fit
 from tests.helpers import halves, quiet, tiny, trained_looking, two_shapes
 
@@ -186,3 +200,104 @@ def test_padding_is_no_centre_among_points_in_order():
     anew.in_order = True
     for ours, theirs in zip(anew(*found), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+# What goes around a network's forward must not, where that is of one's own.
+
+POINTS = np.random.default_rng(0).normal(size=(90, 3))
+
+
+SMALL = {"in_channels": 3, "widths": ((8,), (16,)), "tnet_widths": ((8,), (8,)), "head_widths": (8,)}
+
+
+def described(model):
+    model.eval().classes = ("a", "b", "c")
+    model.preprocessing = {
+        "num_points": 90,
+        "scale": "unit sphere",
+        "channels": ["x", "y", "z"],
+        "categories": ["d", "e"],
+    }
+    return trained_looking(model).float()
+
+
+class FromAbove(PointNetClassifier):
+    def forward(self, x: Tensor, lengths: Tensor | None = None, return_transforms: bool = False) -> Tensor:
+        return super().forward(x * torch.tensor([1.0, 1.0, 0.0])[:, None], lengths, return_transforms)
+
+
+class PartsFromAbove(PointNetPartSegmenter):
+    def forward(self, x: Tensor, *given: Tensor, **named: Tensor) -> Tensor:
+        return super().forward(x * torch.tensor([1.0, 1.0, 0.0])[:, None], *given, **named)
+
+
+def test_predict_asks_the_forward_of_a_subclass_as_evaluate_does():
+    model = described(FromAbove(3, **SMALL))
+    model.logits.weight.data *= 30  # so that answers differ
+    unit = POINTS - POINTS.mean(0)
+    x = torch.from_numpy((unit / np.linalg.norm(unit, axis=1).max()).T[None]).float()
+    wanted, plain = (kind.forward(model, x).log_softmax(1)[0] for kind in (FromAbove, PointNetClassifier))
+    found = predict(POINTS, model).probabilities
+    found = torch.tensor([found[name] for name in model.classes]).log()
+    assert (found - wanted).abs().max() < 1e-3 < 0.01 < (found - plain).abs().max()
+
+
+def test_a_subclass_with_a_forward_of_its_own_gives_no_features_and_no_labels_of_parts():
+    with pytest.raises(ValueError, match="a FromAbove has a forward of its own, so its encoder may see other points"):
+        embed(POINTS, described(FromAbove(3, **SMALL)))
+    parts = described(PartsFromAbove(3, 2, **SMALL))
+    with pytest.raises(ValueError, match="a PartsFromAbove is of your own; files are labelled by the library's"):
+        label_points(POINTS, parts)
+
+
+def test_an_answer_that_is_no_number_is_not_sure_and_no_label():
+    model = described(PointNetClassifier(3, **SMALL))
+    model.encoder.mlp1[0].norm.running_var.fill_(-1)
+    found = predict(POINTS, model)
+    assert not found.sure
+    assert "unsure: the network's logits are not finite" in found.notes
+    parts = described(PointNetPartSegmenter(3, 2, parts_of=[[0, 1], [2]], **SMALL))
+    parts.encoder.mlp1[0].norm.running_var.fill_(-1)
+    for category in (None, "e"):
+        with pytest.raises(ValueError, match="the network's logits are not finite at 90 of 90 points"):
+            label_points(POINTS, parts, category)
+
+
+def test_names_of_classes_differ_and_what_is_usual_is_of_all_of_them():
+    model = described(PointNetClassifier(3, **SMALL))
+    means, limits = torch.eye(4).tolist(), dict.fromkeys(UNUSUAL, 9.0)
+    model.preprocessing["familiar"] = {"means": means, "precision": means, "limits": limits, "other_up": 0.0}
+    with pytest.raises(
+        ValueError, match="the model's 'familiar' is of 4 classes, not 3; set .* None if the last layer"
+    ):
+        predict(POINTS, model)
+    model.classes = ("a", "b", "a")
+    with pytest.raises(ValueError, match="^model.classes must be different names, got 'a', 'b', 'a'$"):
+        predict(POINTS, model)
+
+
+class Least(nn.Module):
+    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        self.last = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x.amin(2))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_registered_network_is_pickled_and_copied_also_to_where_it_is_not_registered(monkeypatch, known):
+    monkeypatch.setattr(own, "MODELS", models := dict(own.MODELS))
+    monkeypatch.setattr(pretrained, "MODELS", models)
+    model = described(own.own_network("least", Least, "num_classes")(3)).train()
+    copies = [copy.deepcopy(model)]
+    written = pickle.dumps(model)
+    if not known:
+        models.pop("least")
+    copies.append(pickle.loads(written))
+    for each in copies:
+        assert (type(each).__name__, each.classes, each.preprocessing) == ("Least", model.classes, model.preprocessing)
+        assert each.training
+        assert each.num_outputs == 3
+        assert torch.equal(each(torch.ones(2, 3, 4)), model(torch.ones(2, 3, 4)))
+    assert models["least"] is type(copies[1])

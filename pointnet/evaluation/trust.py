@@ -90,7 +90,14 @@ class Familiar(NamedTuple):
         return self._asdict() | {"means": rounded(self.means), "precision": rounded(self.precision)}
 
     def reasons(self, x: Tensor, logits: Tensor) -> list[list[str]]:
-        """What is unusual about each of B clouds (B, C, N), with logits (B, K) of temperature 1."""
+        """What is unusual about each of B clouds (B, C, N), with logits (B, K) of temperature 1.
+
+        Raises:
+            ValueError: another K.
+        """
+        if logits.shape[1] != len(self.means):
+            then = "set model.preprocessing['familiar'] to None if the last layer is new"
+            raise ValueError(f"the model's 'familiar' is of {len(self.means)} classes, not {logits.shape[1]}; {then}")
         limits = torch.tensor([self.limits[name] for name in UNUSUAL], dtype=torch.float64)
         over = (measures(x, logits, self.means, self.precision) > limits).tolist()
         found = [

@@ -15,6 +15,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import Familiar
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, SceneSegmenter, load_model, pool_chunks
+from pointnet.models.own import has_own_forward
 from pointnet.points.read import PointCloudFileError, check_drawing
 
 from .inputs import Source, Sources, answers_of, check_dtype, path_of
@@ -69,6 +70,8 @@ def with_encoder(model: AnyPath | PointNetModel | None) -> PointNetModel:
         raise ValueError("a network of scenes sees blocks of them, so it has no feature of a whole cloud")
     if not isinstance(network, PointNetModel):
         raise ValueError(f"a {type(network).__name__} has no encoder whose features could be taken")
+    if has_own_forward(network):
+        raise ValueError(f"a {type(network).__name__} has a forward of its own, so its encoder may see other points")
     check_dtype(network)
     return network
 

@@ -59,6 +59,8 @@ def as_model(model: Any, *tasks: str) -> Any:
     named, outputs = len(model.classes), getattr(model, "num_outputs", None)  # a last layer of one's own may not say
     if outputs not in (named, None):
         raise ValueError(f"model.classes must name the {outputs} outputs of {name}, got {named} names")
+    if named > len(set(model.classes)):
+        raise ValueError(f"model.classes must be different names, got {', '.join(map(repr, model.classes))}")
     check_dtype(model)
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from pointnet.evaluation.evaluate import vote
 from pointnet.evaluation.trust import EVEN_CHANCE, Familiar, calibration_error, folded_if_it_can, unfit
 from pointnet.models import PointNetClassifier
 
+NO_NUMBERS = "the network's logits are not finite"
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
 AUTO = "auto"  # the up axis whose answer is surer
 
@@ -36,8 +38,8 @@ class Opinion(NamedTuple):
 
     def doubts(self, unfit: str | None) -> list[str]:
         """The reasons why the answer is not sure; none if it is. `unfit` is what that function says of the cloud."""
-        if unfit is not None:
-            return [unfit]
+        if unfit is not None or not math.isfinite(self.probability):
+            return [unfit or NO_NUMBERS]
         return [*self.reasons, *(["no class has a probability of 50 %"] if self.probability < EVEN_CHANCE else [])]
 
     def is_surer_than(self, other: Opinion, margin: float = 0.0) -> bool:

@@ -18,6 +18,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import Usual, unfit
 from pointnet.files import AnyPath, write_atomically
 from pointnet.models import PartLabels, SceneSegmenter
+from pointnet.models.own import has_own_forward
 from pointnet.names import check_name
 from pointnet.points import comments
 from pointnet.points.colours import label_colours
@@ -26,6 +27,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
 from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, notes_on, path_of, up_for
+from .judge import NO_NUMBERS
 from .scenes import LabelledScene, label_blocks
 
 CHUNK = 8192  # points that are scored together
@@ -172,7 +174,7 @@ def label_each(
     Raises:
         ValueError: an array or an argument that `label_points` refuses.
     """
-    if not isinstance(model, Segmenter):
+    if not isinstance(model, Segmenter) or (isinstance(model, PartLabels) and has_own_forward(model)):
         raise ValueError(f"a {type(model).__name__} is of your own; files are labelled by the library's networks alone")
     check_drawing(num_points, up)
     contract = Contract.of(model)
@@ -202,6 +204,8 @@ def label_each(
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
             turned = cloud.in_library_frame(axis)
             labels, probability = label(turned, seed)
+            if wrong := int(np.isnan(probability).sum()):
+                raise ValueError(f"{NO_NUMBERS} at {wrong:,} of {len(labels):,} points")
             doubts = unfit(cloud.points, contract) or (usual and _unusual(usual, turned, contract, seed))
             said = doubts, None if category else _guess(labels, model, contract.categories), whole(cloud)
             notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)

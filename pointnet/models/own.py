@@ -27,10 +27,21 @@ class OwnNetwork(Pretrained):
         """A copy in eval mode; nothing of it is folded."""
         return copy.deepcopy(self).eval()
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """As of any object, but for its class, which no module has under its name."""
+        made: Any = super().__reduce_ex__(protocol)
+        kind = type(self).__bases__[0]
+        return _unpickled, (self.model_name, kind), *made[2:]
+
 
 def is_own(model: nn.Module) -> bool:
     """Whether the library did not write the network."""
     return type(model).__module__.partition(".")[0] != __name__.partition(".")[0]
+
+
+def has_own_forward(model: nn.Module) -> bool:
+    """Whether it is one of the library's networks but for its `forward`, around which none of their methods may go."""
+    return type(model).forward.__module__.partition(".")[0] != __name__.partition(".")[0]
 
 
 def own_network(name: str, kind: type[nn.Module], outputs: str) -> type[Any]:
@@ -61,3 +72,12 @@ def own_network(name: str, kind: type[nn.Module], outputs: str) -> type[Any]:
         init(self, *given, **named)
 
     return type(kind.__name__, (kind, OwnNetwork), {"__init__": of_both, "__module__": kind.__module__}, name=name)
+
+
+def _unpickled(name: str, kind: type[nn.Module]) -> OwnNetwork:
+    """An empty network of the class that is known by this name, or becomes so in a process that has not met it."""
+    known: Any = MODELS.get(name)
+    if known is None or kind not in known.__bases__:
+        known = own_network(name, kind, next(each for each in OUTPUTS if each in inspect.signature(kind).parameters))
+    blank: OwnNetwork = known.__new__(known)
+    return blank

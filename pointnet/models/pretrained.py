@@ -50,6 +50,8 @@ class Pretrained(nn.Module):
         cls.model_name = name  # not inherited: a subclass may be another network
         if name:
             MODELS[name] = cls
+        if _defines_later(cls, "forward", "classify_chunks"):  # which would go around it
+            cls.classify_chunks = Pretrained.classify_chunks  # type: ignore[method-assign]
         if "__init__" in vars(cls):
             cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
 
@@ -128,6 +130,12 @@ class Pretrained(nn.Module):
         if not isinstance(model, cls):
             raise ValueError(f"{os.fspath(name)}: holds a {type(model).__name__}, not a {cls.__name__}")
         return model
+
+
+def _defines_later(cls: type[Any], method: str, other: str) -> bool:
+    """Whether the first method is of a class that is derived from the one that the other is of."""
+    order = [next(i for i, each in enumerate(cls.__mro__) if name in vars(each)) for name in (method, other)]
+    return order[0] < order[1]
 
 
 def check_sizes(num_classes: int = 1, in_channels: int = 3) -> None:
