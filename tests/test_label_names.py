@@ -7,7 +7,10 @@ import pytest
 
 from pointnet.datasets import PointCloudFileError, SceneFolder
 from pointnet.datasets.label_names import Labels
+from pointnet.datasets.own_parts import PartFolder
 from pointnet.inference.label import LabelledCloud
+from pointnet.points.read import read_cloud
+from tests.own_points import write_objects
 
 
 @pytest.mark.parametrize(
@@ -99,3 +102,39 @@ def test_names_that_contradict_each_other_are_refused_or_said_where_a_text_decid
     data = SceneFolder(tmp_path, num_points=32, block=2.0)
     (note,) = (note for note in data.notes if "taken as" in note)
     assert note == "label 6 is taken as 'house'; a.ply calls it 'Gebäude, alt'"
+
+
+def test_colours_that_were_given_to_labels_are_no_colours_of_the_points(tmp_path):
+    write_labelled(path := tmp_path / "a.ply", NAMES)
+    note = "colours left out: they are those that predict gave to labels"
+    cloud = read_cloud(path)
+    assert cloud.colors is None
+    assert note in cloud.notes
+    assert note not in read_cloud(path, extras=("labels",)).notes
+    data = path.read_bytes()
+    data = re.sub(rb"comment .*\n", b"", data).replace(
+        b" probability", b" scalar_probability"
+    )  # as CloudCompare saves it
+    path.write_bytes(data)
+    assert read_cloud(path).colors is None
+    with pytest.raises(PointCloudFileError, match=f"has no colours.*{note}"):
+        SceneFolder(tmp_path, num_points=32, block=2.0, features="rgb")
+    path.write_bytes(data.replace(b"scalar_probability", b"scalar_quality"))
+    assert read_cloud(path).colors is not None
+    last = len(data) - 9  # of the last point's blue, before its label and probability
+    path.write_bytes(data[:last] + bytes([data[last] ^ 1]) + data[last + 1 :])
+    assert read_cloud(path).colors is not None
+
+
+@pytest.mark.parametrize("place", ["classes.txt", "train/parts.txt", "train/pin/parts.txt"])
+def test_names_of_labels_in_another_place_or_text_are_named(tmp_path, place):
+    write_objects(tmp_path / "train", count=3)
+    (root := write_objects(tmp_path / "test", count=3).parent).joinpath(place).write_text(
+        "stick\nball\nnothing\nplate\n"
+    )
+    said = f"not read: {place}; names of labels are in parts.txt in the root"
+    assert said in PartFolder(root, num_points=16).notes
+    (root / "parts.txt").write_text("stick\nball\nnothing\nplate\n")
+    assert said in PartFolder(root, num_points=16).notes
+    (root / place).unlink()
+    assert not any("not read" in note for note in PartFolder(root, num_points=16).notes)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pointnet import __main__ as command_line
-from pointnet.datasets import MeshFolder, PointCloudFileError
+from pointnet.datasets import LabelledPoints, MeshFolder, PointCloudFileError
 from pointnet.datasets.own_objects import _drawn
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
@@ -130,6 +130,25 @@ def test_a_class_without_clouds_is_named_with_the_class_of_nearly_its_name(tmp_p
     data = MeshFolder(tmp_path, num_points=16)
     said = "no cloud to learn from: cup, rod. It will never be predicted; add files or remove it"
     assert said in lines_on_data(TrainConfig(), data, data.subset(torch.arange(0)))
+
+
+@pytest.mark.parametrize("kind", [PartFolder, SceneFolder, LabelledPoints])
+def test_a_label_that_only_clouds_of_validation_have_is_named(tmp_path, kind):
+    for i in range(5):
+        rows = make_object("pin", i, 200)
+        rows[:, 3] = np.where(rows[:, 3] == 0, 0, 1 + (i == 2))
+        save(tmp_path / "pin" / f"{i}.txt" if kind is PartFolder else tmp_path / f"{i}.txt", rows, "x y z label")
+    how = {} if kind is PartFolder else {"block": 5.0}
+    data = (PartFolder if kind is PartFolder else SceneFolder)(tmp_path, num_points=16, test_fraction=0, **how)
+    of_2 = torch.tensor([file.stem == "2" for file in data.files])
+    if kind is LabelledPoints:
+        data = LabelledPoints(data.batch(slice(None))[0], data.labels, data.classes, data.part_names)
+    train, val = (data.subset(rows.nonzero()[:, 0]) for rows in (~of_2, of_2))
+    config = TrainConfig(task="part" if kind is PartFolder else "scene")
+    said = "labels of validation that no cloud to learn from has: 2. Add files"
+    assert said in lines_on_data(config, train, val)
+    assert said not in lines_on_data(config, val, train)
+    assert not any("labels of validation" in line for line in lines_on_data(config, data, val))
 
 
 # Scales of intensity.

@@ -159,6 +159,8 @@ def test_the_hash_of_points_knows_no_order_and_every_number(monkeypatch):
     with_gaps = Contents(np.insert(points, 50, not_measured, 0), colors=np.insert(colors, 50, np.ones((3, 3)), 0))
     for other in (Contents(points[order], colors=colors[order]), with_gaps, cloud._replace(labels=corners)):
         assert hash_of(other) == hash_of(cloud)
+    with_y_up = Contents(points[:, [0, 2, 1]] * [1, 1, -1], normals=points[:, [0, 2, 1]] * [1, 1, -1])
+    assert hash_of(with_y_up, "y") == hash_of(Contents(points, normals=points)) != hash_of(with_y_up)
     turned = corners[draw.permutation(33)][:, [1, 2, 0]]
     elsewhere = Contents(points[order], np.argsort(order)[turned], colors=colors[order])
     for other in (elsewhere, mesh._replace(normals=points)):

@@ -191,7 +191,8 @@ def _chosen(name: str, task: str, options: dict[str, Any], features: Sequence[st
     if options["up"] and "up" not in known:
         raise ValueError(f"the up axis of the data set {name} is known; leave out --up")
     if options["block"] != 1 and "block" not in known:
-        raise ValueError(f"the data set {name} is not cut into blocks of a size to choose; leave out --block")
+        wanted = f"{options['block']:g}, which --block or the network asks for"
+        raise ValueError(f"the data set {name} is not cut into blocks of {wanted}")
     options |= {"features": features} if "features" in known else {"normals": "normals" in features}
     return {option: value for option, value in options.items() if option in known}
 

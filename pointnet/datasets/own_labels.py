@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pointnet.files import name_in
 from pointnet.names import first_of, printable
 from pointnet.points.features import Range
-from pointnet.points.read import PointCloud, PointCloudFileError
+from pointnet.points.read import NAMES_OF_LABELS, PointCloud, PointCloudFileError
 
 from .cache import Sampler, cached_clouds
 from .clouds import UNLABELLED, LabelledPoints
@@ -94,7 +95,8 @@ class OwnPoints(OwnSet, LabelledPoints):
         self.bad = bad
         self._describe(files, cached, split, up, features)
         of = ["" if self.by_file else f"{classes[label]}: " for label in labels.tolist()]
-        self.notes += [*placed.notes, *_uneven(placed, cached.files, of, set(files.of("test")), files.root)]
+        self.notes += [*_names_elsewhere(files.root, self.names_of_labels), *placed.notes]
+        self.notes += _uneven(placed, cached.files, of, set(files.of("test")), files.root)
         self.label_numbers = placed.labels.numbers if placed.labels.has_own_numbers else ()
         of_train, of_split = (set(files.of(each)) for each in ("train", split))
         if "intensity" in features:
@@ -160,6 +162,14 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     notes = [*([share] if without else []), *(labels.other_names(each_once) if named else []), *_as_if_none(labels)]
     stored = {row: np.unique(clouds[row][-1]) for row in rows if files[row] not in bad}
     return Labelled(labels, bad, {row: its[its >= 0].astype(np.int64) for row, its in stored.items()}, notes)
+
+
+def _names_elsewhere(root: Path, name: str) -> list[str]:
+    """A line on texts that may name labels, but are not the one of this name in the root."""
+    places = ("", "*/", "*/*/")
+    found = {path for place in places for each in NAMES_OF_LABELS for path in root.glob(f"{place}{each}")}
+    names = sorted(name_in(path, root) for path in found - {root / name})
+    return [f"not read: {first_of(names)}; names of labels are in {name} in the root"] if names else []
 
 
 def _uneven(placed: Labelled, files: Sequence[Path], before: Sequence[str], test: Set[Path], root: Path) -> list[str]:

@@ -18,3 +18,9 @@ PALETTE_BYTES = np.array([tuple(bytes.fromhex(colour[1:])) for colour in PALETTE
 def label_colours(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
     """Red, green and blue of each label, from 0 to 255: (N,) integers -> (N, 3)."""
     return PALETTE_BYTES[labels % len(PALETTE_BYTES)]
+
+
+def are_of_labels(colors: NDArray[np.floating]) -> bool:
+    """Whether all colours (N, 3) in [0, 1] are of the palette."""
+    place = np.array([1 << 16, 1 << 8, 1])
+    return bool(np.isin(np.rint(colors * 255).astype(np.int64) @ place, PALETTE_BYTES @ place).all())

@@ -56,7 +56,8 @@ def features_of(
     """
     for name in features:
         if getattr(cloud, name) is None:
-            raise ValueError(f"has no {FEATURES[name]}{taught}")
+            why = "".join(f" ({note})" for note in cloud.notes if note.startswith(f"{FEATURES[name]} left out"))
+            raise ValueError(f"has no {FEATURES[name]}{taught}{why}")
 
     def of_rows(rows: Any) -> NDArray[np.float32]:
         columns = []

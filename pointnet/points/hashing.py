@@ -6,19 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .formats.contents import Array, Contents, blocks_of_rows
-from .frame import few_points
+from .frame import few_points, rotated_y_up_to_z_up
 
 HASH = "hash"  # among the extras: `PointCloud.points_hash` is wanted
 NONE = np.zeros(1, np.uint64)  # what the hash of a row begins with
 
 
-def hash_of(contents: Contents) -> str:
-    """A hash of a cloud's points, or of a mesh's faces: of float32 coordinates, and of all else that was read of them
-    but labels.
+def hash_of(contents: Contents, up: str = "z") -> str:
+    """A hash of a cloud's points, or of a mesh's faces: of float32 coordinates with z up, and of all else that was read
+    of them but labels.
 
     The order of the points does not matter. It is empty for a cloud of few points, since those may be the same in two
     files by chance.
     """
+    if up == "y":
+        contents = contents._replace(
+            vertices=rotated_y_up_to_z_up(contents.vertices[:]),
+            normals=None if contents.normals is None else rotated_y_up_to_z_up(contents.normals[:]),
+        )
     vertices, faces = contents.vertices, contents.faces
     if faces is None and few_points(vertices):
         return ""

@@ -134,13 +134,13 @@ def read_cloud(
     check_drawing(num_points, up)
     with file_errors(path):
         contents = contents_of(path, [name for name in extras if name != HASH], by_hand)
-        points_hash = hash_of(contents) if HASH in extras else ""
         is_mesh = contents.faces is not None
         if vertices:
             contents = vertices_of(contents)
         elif is_mesh:
             num_points = num_points or mesh_points
         axis = up_of(path, up)
+        points_hash = hash_of(contents, axis) if HASH in extras else ""
         mapped = mapped and axis == "z" and num_points is None and not normalize
         drawing = Drawing(num_points, generator, repeat, normalize, precise, mapped, any_zeros=is_mesh)
         cloud = cloud_from(contents, drawing, extras)._replace(points_hash=points_hash)

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
 from pointnet.datasets.clouds import AS_GIVEN, spread
+from pointnet.datasets.own_labels import OwnPoints
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.evaluation.trust import LEAST_CLOUDS
 from pointnet.names import first_of, nearest
@@ -49,6 +50,8 @@ def lines_on_data(
             tested = set(test.labels.tolist())
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
                 lines.append(f"no cloud to test on: {first_of(missing)}. The test score says nothing of it; add files")
+    if lost := _never_learned(train, val):
+        lines.append(f"labels of validation that no cloud to learn from has: {first_of(lost)}. Add files")
     if config.val_fraction and not len(val):
         lines.append("no cloud to validate on: the last epoch is kept. Add files")
     if 0 < len(val) < LEAST_CLOUDS:
@@ -59,6 +62,20 @@ def lines_on_data(
         if broken := _not_finite(data):
             lines.append(f"clouds to {use} on that are not finite, and count as wrong: {first_of(broken)}")
     return lines
+
+
+def _never_learned(train: LabelledClouds, val: LabelledClouds) -> list[str]:
+    """The names of the labels that points to validate on have, and none to learn from, in files and arrays."""
+    if not isinstance(train, OwnPoints) and type(train) is not LabelledPoints:
+        return []
+    wanted = set[int]()
+    for rows in torch.arange(len(val)).split(LOOKED_AT):
+        wanted.update(split_parts(val.batch(rows)[0])[1].unique().tolist())
+    for rows in torch.arange(len(train)).split(LOOKED_AT):
+        if not wanted:
+            break
+        wanted.difference_update(split_parts(train.batch(rows)[0])[1].unique().tolist())
+    return [train.part_names[label] for label in sorted(wanted)]
 
 
 def _not_finite(data: LabelledClouds | None) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ..colours import are_of_labels
 from ..errors import Refusal
 from .behind import bytes_behind, check_behind, lines_behind, rows_behind
 from .columns import from_named
-from .contents import EXTRAS, Array, Budget, Contents, Extras, wants_all
+from .contents import EXTRAS, Array, Budget, Contents, Extras, blocks_of_rows, wants_all
 from .ears import runs
 from .names import extra_places, first_of_each, known_columns, left_out
 from .polygons import ROW, Polygons, polygons_of_text, whole_corners, with_faces
@@ -64,7 +65,7 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
             budget.charge(f"element {quoted(element.name)}", ROW * element.rows)
         table, at = _rows(data, at, element, order, known_columns(names, extras) or names)
         if element.name == "vertex":
-            contents = from_named(table.columns, extras, names)
+            contents = _measured(from_named(table.columns, extras, names), names)
         elif element.name == "face" and element.rows:
             faces, of_faces = table, [prop.name for prop in element.properties]
     if contents is None or not len(contents.vertices):
@@ -76,6 +77,15 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
         return contents
     colors, labels, notes = _of_faces(of_faces, faces.columns, extras)
     return with_faces(contents.noted(*notes), faces.polygons, extras, budget, colors, labels)
+
+
+def _measured(contents: Contents, names: list[str]) -> Contents:
+    """Without colours that `LabelledCloud.write_ply` gave to labels, perhaps saved by another program since then."""
+    if contents.colors is None or not any("probability" in name.lower() for name in names):
+        return contents
+    if not all(are_of_labels(block) for block in blocks_of_rows(contents.colors)):
+        return contents
+    return contents._replace(colors=None).noted("colours left out: they are those that predict gave to labels")
 
 
 def _behind(body: bytes, at: int, elements: list[Element], read: int, order: str, vertices: Array) -> tuple[str, ...]:
