@@ -295,7 +295,7 @@ def test_a_wrong_size_of_block_is_said_with_what_to_do(tmp_path):
             SceneFolder(tmp_path, block=side)
     with pytest.raises(ValueError, match="block must be a size above 0, in the unit of the files, got 0"):
         SceneFolder(tmp_path, block=0)
-    with pytest.raises(ValueError, match="the data set parts is not cut into blocks of a size to choose; leave out"):
+    with pytest.raises(ValueError, match="parts is not cut into blocks of 2, which --block or the network asks for"):
         open_dataset("parts", tmp_path, "train", 32, task="part", block=2)
     data = SceneFolder(tmp_path, block=50, test_fraction=0)
     assert data.notes == ["each file is one block of 50, of 4,096 points; a smaller --block has more"]
