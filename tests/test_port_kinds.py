@@ -124,6 +124,23 @@ def test_classifiers_of_five_layers_with_other_names_become_ours(tmp_path, port)
             assert_near(model.fold()(x), port(x))
 
 
+@pytest.mark.parametrize(("network", "lacking"), [
+    (PortClassifier(3), r"feat\.bn1\.weight"),
+    (PortClassifier(3), r"feat\.bn\d\.(weight|bias)"),  # as of BatchNorm1d(affine=False)
+    (PortClassifier(3), r"feat\.bn\d\."),
+    (Learning3d(3), r"feature_model\.bn1\."),
+    (Learning3d(3), r"feature_model\.bn\d\.(weight|bias)"),
+    (OfDGCNN(3), r"bn1\."),
+    (OfDGCNN(3), r"bn[1-5]\."),
+    (PortEncoder(3, False), r"bn1\."),
+])  # fmt: skip
+def test_a_norm_that_a_file_lacks_is_missed_by_name(tmp_path, network, lacking):
+    state = {name: tensor for name, tensor in network.state_dict().items() if not re.match(lacking, name)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x.pth: not a PointNet of a known port: no 'feat\.bn1\.\w+'$"):
+        load_port(tmp_path / "x.pth")
+
+
 @pytest.mark.parametrize("network", [PortEncoder(3, True), PortEncoder(6, False), FiveLayers(), FiveLayers(False)])
 def test_an_encoder_alone_becomes_one_that_gives_its_features(tmp_path, network, capsys):
     channels = network.conv1.in_channels

@@ -190,7 +190,7 @@ def check_unpacked(path: Path) -> int:
 def _common_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict by the first port's names: those of the encoder begin with "feat.", the head's are conv, fc, bn.
 
-    Layers of the encoder without batch norm get one that changes nothing.
+    A network of layers with biases and without norms or T-Nets, as learning3d's may be, gets norms that change nothing.
     """
     named = {re.sub("^linear", "fc", re.sub("^feature_model", "feat", name)): each for name, each in state.items()}
     if not any(name.startswith("feat.") for name in named):
@@ -200,7 +200,8 @@ def _common_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         named = {_by_level(name, layers): each for name, each in named.items()}
     elif any(name.startswith("feature_model.") for name in state) and len(_widths(named, "feat.conv")) != 5:
         raise ValueError("a feature_model of theirs has five layers")
-    if "feat.bn1.weight" not in named:
+    has_norms = any(re.match(r"feat\.(bn|stn|fstn)", name) for name in named)
+    if not has_norms and "feat.conv1.bias" in named:
         for i, width in enumerate(_widths(named, "feat.conv"), 1):
             one, zero = torch.ones(width), torch.zeros(width)
             norm = {"weight": one, "bias": zero, "running_mean": zero, "running_var": one - nn.BatchNorm1d(1).eps}
