@@ -115,6 +115,7 @@ def test_convert_writes_a_folder_and_says_what_it_supposed(tmp_path, capsys):
     ("next", {"encoder.encoder.1.1.convs.convs.0.0.weight": torch.zeros(3)}, "no network of theirs has encoder"),
     ("next", {"encoder.encoder.2.0.convs.0.0.weight": torch.zeros(64, 64, 1, 1)}, r"enc.*2.0.*\(64, 67\)"),
     ("dgcnn", {"conv5.0.weight": torch.zeros(512, 512, 1)}, r"conv5.0.weight must be \(1024, 512\), got \(512"),
+    ("dgcnn", {"conv2.1.bias": torch.full((64,), 9.0)}, "conv2.1.bias and bn2.bias are the same tensor in theirs, and"),
 ])  # fmt: skip
 def test_networks_of_other_layers_are_refused_by_the_layer(tmp_path, capsys, name, changed, message):
     path = saved(network(name), tmp_path / "x.pth", lambda state: state | changed)

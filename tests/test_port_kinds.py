@@ -170,9 +170,27 @@ def test_an_encoder_alone_becomes_one_that_gives_its_features(tmp_path, network,
     lambda state: OrderedDict((f"module.{name}", value) for name, value in state.items()),
     lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
     lambda state: {"net": {f"module._orig_mod.{name}": value for name, value in state.items()}},
-], ids=["model", "DataParallel", "Lightning", "compiled"])  # fmt: skip
+    lambda state: {"state_dict": {f"model_ema.module.{name}": value for name, value in state.items()}},
+], ids=["model", "DataParallel", "Lightning", "compiled", "averaged"])  # fmt: skip
 def test_wrappers_of_the_state_dict_are_seen_through(scenes, tmp_path, wrap):
     assert_labels_the_same(load_port(saved(scenes, tmp_path / "x.pth", wrap)), scenes, torch.randn(2, 9, 20))
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    ("model.feat.conv1.weight", "net.feat.conv1.weight"),
+    ("feat.conv1.weight", "module.feat.conv1.weight"),
+    ("model.feat.conv1.weight", "model_ema.feat.conv1.weight"),
+    ("ema.feat.conv1.weight", "feat.conv1.weight"),
+    ("fc1.weight", "linear1.weight"),
+    ("feat.conv1.weight", "feature_model.conv1.weight"),
+])  # fmt: skip
+def test_two_weights_for_one_name_are_refused_by_both(tmp_path, first, second):
+    state = {first: torch.ones(64, 3, 1), second: torch.zeros(64, 3, 1)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(
+        ValueError, match=f"holds {first} and {second}, two weights for (feat.conv1|fc1).weight; save one"
+    ):
+        load_port(tmp_path / "x.pth")
 
 
 def test_convert_says_what_it_took_and_the_folder_labels(parts, tmp_path, capsys):

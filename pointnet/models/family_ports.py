@@ -94,7 +94,9 @@ def _pointnet2(state: dict[str, Tensor]) -> tuple[Family, Names, dict[str, int]]
 def _dgcnn(state: dict[str, Tensor]) -> tuple[Family, Names, dict[str, int]]:
     """As `_pointnet2`. Their state has the norms of shared layers twice, as `bn1` and as `conv1.1`."""
     for name in [name for name in state if re.match(r"conv\d\.1\.", name)]:
-        state[f"bn{name[4]}{name[7:]}"] = state.pop(name)
+        norm = f"bn{name[4]}{name[7:]}"
+        if not torch.equal(state.setdefault(norm, state[name]), state.pop(name)):
+            raise ValueError(f"{name} and {norm} are the same tensor in theirs, and differ here")
     names = [(f"conv{i}.0", f"bn{i}") for i in range(1, 6)] + [("linear1", "bn6"), ("linear2", "bn7"), ("linear3", "")]
     turned = {name: state[f"{name}.weight"].shape[1] // 2 for name, _ in names[:4]}
     return DGCNNClassifier(len(state["linear3.weight"]), turned["conv1.0"]), names, turned

@@ -20,7 +20,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate, count, takewhile
 from pathlib import Path
@@ -43,6 +43,7 @@ from .segmentation import PointNetPartSegmenter, PointNetSegmenter
 PREFIXES = {"encoder.input_tnet.": "feat.stn.", "encoder.feature_tnet.": "feat.fstn.", "encoder.mlp": "feat.", "": ""}
 KINDS: dict[type[nn.Module], str] = {nn.Conv1d: "conv", nn.Linear: "fc", nn.BatchNorm1d: "bn"}
 WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "network")  # of the state dict in a checkpoint
+LEADING = re.compile(r"^((module|_orig_mod|model|net|model_ema|ema)\.)+")  # what they put before the names
 # Clouds they are trained on, unless their user chose otherwise.
 NUM_POINTS = {PointNetPartSegmenter: 2048, PointNetSegmenter: 4096}
 SCENE_CHANNELS = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")
@@ -169,11 +170,30 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: holds no state dict, tensors by their names{found}")
     if (total := sum(tensor.numel() * tensor.element_size() for tensor in held.values())) > MOST_OF_SIZE * size:
         raise ValueError(f"{path}: its {size:,} bytes stand for {total:,}, as its tensors repeat what it holds")
-    state = {re.sub(r"^((module|_orig_mod|model|net)\.)+", "", str(name)): value for name, value in held.items()}
+    try:
+        return _unwrapped(held)
+    except ValueError as error:
+        raise ValueError(f"{path}: {printable(str(error))}") from error
+
+
+def _unwrapped(held: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the network's own names. ValueError for those of another kind of network."""
+    state = _renamed(held, lambda name: LEADING.sub("", name))
     for pattern, kind in OTHERS.items() if not is_of_family(state) else ():
         if any(re.match(pattern, name) for name in state):
-            raise ValueError(f"{path}: holds {kind}; only networks of known ports are converted")
+            raise ValueError(f"holds {kind}; only networks of known ports are converted")
     return state
+
+
+def _renamed(state: Mapping[Any, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
+    """The tensors by new names. ValueError where two would get the same, as those of a network and of its average."""
+    renamed, before = dict[str, Tensor](), dict[str, str]()
+    for old, tensor in state.items():
+        new = rename(str(old))
+        if new in before:
+            raise ValueError(f"holds {before[new]} and {old}, two weights for {new}; save one of the two networks")
+        renamed[new], before[new] = tensor, str(old)
+    return renamed
 
 
 def check_unpacked(path: Path) -> int:
@@ -192,12 +212,12 @@ def _common_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     A network of layers with biases and without norms or T-Nets, as learning3d's may be, gets norms that change nothing.
     """
-    named = {re.sub("^linear", "fc", re.sub("^feature_model", "feat", name)): each for name, each in state.items()}
+    named = _renamed(state, lambda name: re.sub("^linear", "fc", re.sub("^feature_model", "feat", name)))
     if not any(name.startswith("feat.") for name in named):
         layers = len(_widths(named, "conv"))
         if layers == 3 and "stn.conv1.weight" not in named:
             raise ValueError("three layers without a T-Net do not tell whether a ReLU stands before the max")
-        named = {_by_level(name, layers): each for name, each in named.items()}
+        named = _renamed(named, lambda name: _by_level(name, layers))
     elif any(name.startswith("feature_model.") for name in state) and len(_widths(named, "feat.conv")) != 5:
         raise ValueError("a feature_model of theirs has five layers")
     has_norms = any(re.match(r"feat\.(bn|stn|fstn)", name) for name in named)
