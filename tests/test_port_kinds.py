@@ -16,6 +16,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.inference.scenes import label_scene
 from pointnet.models import PointNetEmbedder, PointNetPartSegmenter, PointNetSegmenter
 from pointnet.models.ports import load_port
+from tests.family_ports import PortDGCNN
 from tests.helpers import ROOT, SAMPLES, assert_near, error_of
 from tests.ports import FiveLayers, Learning3d, OfDGCNN, PortClassifier, PortDense, PortEncoder, PortParts, trained
 
@@ -247,6 +248,17 @@ def test_what_is_not_known_is_called_by_what_it_is(tmp_path, capsys, content, me
     assert f"{path}: " in line
     assert message in line
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize(("network", "name"), [
+    (PortClassifier(3), "feat.fstn.conv2.weight"), (OfDGCNN(3), "bn2.running_var"), (PortDGCNN(3), "linear3.bias"),
+], ids=["yanx27", "of dgcnn", "dgcnn"])  # fmt: skip
+def test_weights_of_no_floating_point_type_are_refused_by_name_and_type(tmp_path, network, name, dtype):
+    state = {f"module.{each}": tensor for each, tensor in network.state_dict().items()}
+    torch.save(state | {f"module.{name}": state[f"module.{name}"].to(dtype)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=f"x.pth: {name} is {dtype}; save the port's weights in a floating-point type"):
+        load_port(tmp_path / "x.pth")
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

@@ -44,6 +44,7 @@ PREFIXES = {"encoder.input_tnet.": "feat.stn.", "encoder.feature_tnet.": "feat.f
 KINDS: dict[type[nn.Module], str] = {nn.Conv1d: "conv", nn.Linear: "fc", nn.BatchNorm1d: "bn"}
 WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "network")  # of the state dict in a checkpoint
 LEADING = re.compile(r"^((module|_orig_mod|model|net|model_ema|ema)\.)+")  # what they put before the names
+NUMBERS = ("weight", "bias", "running_mean", "running_var")  # by which the names of a layer's tensors end
 # Clouds they are trained on, unless their user chose otherwise.
 NUM_POINTS = {PointNetPartSegmenter: 2048, PointNetSegmenter: 4096}
 SCENE_CHANNELS = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")
@@ -177,11 +178,14 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(held: Mapping[Any, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the network's own names. ValueError for those of another kind of network."""
+    """The tensors by the network's own names. ValueError for another kind of network, and for weights of integers."""
     state = _renamed(held, lambda name: LEADING.sub("", name))
     for pattern, kind in OTHERS.items() if not is_of_family(state) else ():
         if any(re.match(pattern, name) for name in state):
             raise ValueError(f"holds {kind}; only networks of known ports are converted")
+    for name, tensor in state.items():
+        if name.endswith(NUMBERS) and not tensor.is_floating_point():
+            raise ValueError(f"{name} is {tensor.dtype}; save the port's weights in a floating-point type")
     return state
 
 
