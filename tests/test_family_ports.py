@@ -71,6 +71,15 @@ def test_a_ports_classifier_becomes_ours_and_computes_the_same(tmp_path, name, c
     assert logits.std() > 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_converted_as_exactly_as_in_float32(tmp_path, dtype):
+    port = network("single")
+    model = load_port(saved(port.to(dtype), tmp_path / "x.pth"))
+    x = torch.randn(3, 3, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x).log_softmax(1), port.float()(x), rtol=0, atol=1e-4)
+
+
 def test_the_published_widths_are_theirs(monkeypatch, tmp_path):
     monkeypatch.undo()
     for width in (32, 64):

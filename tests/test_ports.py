@@ -100,6 +100,16 @@ def test_what_others_made_of_it_is_read_too(port, tmp_path, change):
     assert model.logits.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_converted_as_exactly_as_in_float32(tmp_path, dtype):
+    port = PortClassifier(7)
+    for layer in (each for each in port.modules() if isinstance(each, torch.nn.Conv1d | torch.nn.Linear)):
+        layer.bias.detach().add_(3)  # in half precision what is left of the mean without it would be rounded
+    port = trained(port)
+    torch.save(port.to(dtype).state_dict(), tmp_path / "x.pth")
+    assert_same(load_port(tmp_path / "x.pth"), port.float(), torch.randn(20, 3, 50))
+
+
 def test_weights_of_y_up_clouds_take_the_librarys_frame(tmp_path):
     for channels, order in ((3, [0, 2, 1]), (4, [0, 2, 1, 3]), (6, [0, 2, 1, 3, 5, 4])):
         port = trained(PortClassifier(3, channels), channels)

@@ -65,7 +65,7 @@ def family_model(state: Mapping[str, Tensor], by_radius: bool = True) -> Family:
         norm = next(norms)
         bias = state.pop(f"{linear}.bias", torch.zeros(()))
         state.setdefault(f"{after}.num_batches_tracked", torch.tensor(0))  # the oldest files lack it
-        state[f"{after}.running_mean"] = state[f"{after}.running_mean"] - bias
+        state[f"{after}.running_mean"] = state[f"{after}.running_mean"].double() - bias.double()
         norm.load_state_dict({name: state.pop(f"{after}.{name}") for name in norm.state_dict()})
     if state:
         raise ValueError(f"no network of theirs has {next(iter(state))}")

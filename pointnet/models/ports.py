@@ -313,7 +313,7 @@ def _model_of(state: dict[str, Tensor], sizes: Sequence[int]) -> PointNetModel:
         theirs = f"{kind}{counts[kind]}"
         if isinstance(module, nn.BatchNorm1d):
             state.setdefault(f"{theirs}.num_batches_tracked", torch.tensor(0))  # the oldest files lack it
-            state[f"{theirs}.running_mean"] = state[f"{theirs}.running_mean"] - bias
+            state[f"{theirs}.running_mean"] = state[f"{theirs}.running_mean"].double() - bias.double()
         elif module.bias is None:
             bias = state.pop(f"{theirs}.bias", torch.zeros(()))
         converted |= {f"{ours}.{name}": state.pop(f"{theirs}.{name}") for name in module.state_dict()}
