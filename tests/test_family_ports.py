@@ -131,3 +131,18 @@ def test_networks_of_other_layers_are_refused_by_the_layer(tmp_path, capsys, nam
     with pytest.raises(ValueError, match=f"not a PointNet, DGCNN or PointNeXt of a known port: {message}"):
         load_port(path)
     assert str(path) in error_of(capsys, command_line.main, ["convert", str(path)])
+
+
+@pytest.mark.parametrize(("name", "last", "message"), [
+    ("single", "fc3.", "holds a PointNet"), ("dgcnn", "linear3.", "holds a DGCNN that is no classifier"),
+    ("next", "prediction.head.4.", "prediction.head has 2 layers, a known port's has 3"),
+    ("next", "prediction.head.4.0.bias", "no 'prediction.head.4.0.bias'"),
+])  # fmt: skip
+def test_a_file_without_the_last_layer_is_one_clear_line(tmp_path, capsys, name, last, message):
+    def without(state):
+        return {each: tensor for each, tensor in state.items() if not each.startswith(last)}
+
+    path = saved(network(name), tmp_path / "x.pth", without)
+    line = error_of(capsys, command_line.main, ["convert", str(path)])
+    assert f"{path}: " in line
+    assert message in line

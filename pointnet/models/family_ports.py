@@ -106,6 +106,8 @@ def _pointnext(state: dict[str, Tensor]) -> tuple[Family, Names, dict[str, int]]
     """As `_pointnet2`. A block is the index of a stage and of a block within it, then of a layer and of what is in it:
     linear map, norm. Dropout takes a place among the layers of the head."""
     head = sorted({int(name.split(".")[2]) for name in state if name.startswith("prediction.head.")})
+    if len(head) != 3:
+        raise ValueError(f"prediction.head has {len(head)} layers, a known port's has 3")
     names = [("encoder.encoder.0.0.convs.0.0", "")]
     for level in range(1, 6):
         layers = [f"encoder.encoder.{level}.0.convs.{i}" for i in range(2)]
