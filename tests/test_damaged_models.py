@@ -97,6 +97,7 @@ def test_weights_of_another_library_or_another_model_are_one_clear_line(folder, 
         (lambda state: state.update(more=torch.zeros(2)), "it has no more"),
         (lambda state: state.update({"more\x1b[2J": torch.zeros(2)}), "it has no more�[2J"),
         (lambda state: state["logits.bias"].fill_(float("nan")), "logits.bias holds numbers that are not finite"),
+        (lambda state: state["head.1.norm.running_var"].neg_(), "head.1.norm.running_var holds variances below 0"),
         (lambda state: state.update({"logits.bias": torch.zeros(3, dtype=torch.int64)}), "got (3,) torch.int64"),
     ],
 )

@@ -257,8 +257,23 @@ def test_what_is_not_known_is_called_by_what_it_is(tmp_path, capsys, content, me
 def test_weights_of_no_floating_point_type_are_refused_by_name_and_type(tmp_path, network, name, dtype):
     state = {f"module.{each}": tensor for each, tensor in network.state_dict().items()}
     torch.save(state | {f"module.{name}": state[f"module.{name}"].to(dtype)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=f"x.pth: {name} is {dtype}; save the port's weights in a floating-point type"):
+    with pytest.raises(ValueError, match=f"x.pth: {name} is {dtype}; save the weights in a floating-point type"):
         load_port(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(("name", "change", "reason"), [
+    ("bn2.running_var", lambda x: -x, "holds variances below 0"),
+    ("feat.bn1.running_var", lambda x: x / 0, "holds numbers that are not finite"),
+    ("feat.stn.fc3.bias", lambda x: x * torch.nan, "holds numbers that are not finite"),
+    ("fc1.weight", lambda x: x.double() * 1e300, "holds numbers that are not finite"),
+    ("fc1.weight", lambda x: x.to_sparse(), "is torch.sparse_coo on cpu; save the weights as dense tensors"),
+    ("fc1.weight", lambda x: x.to("meta"), "is torch.strided on meta; save the weights as dense tensors"),
+])  # fmt: skip
+def test_numbers_that_no_network_computes_with_are_refused_by_name(tmp_path, capsys, name, change, reason):
+    state = PortClassifier(3).state_dict()
+    torch.save(state | {name: change(state[name])}, tmp_path / "x.pth")
+    assert f"x.pth: {name} {reason}" in error_of(capsys, command_line.main, ["convert", str(tmp_path / "x.pth")])
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

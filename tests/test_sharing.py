@@ -146,9 +146,10 @@ def test_a_model_that_could_not_be_rebuilt_is_not_saved(tmp_path):
     nameless, without_size, changed = small(), small(), small()
     nameless.classes, without_size.preprocessing = (), {}
     changed.encoder.mlp1[0].activation = nn.GELU()
-    pruned, lost = small(), small()
+    pruned, lost, negative = small(), small(), small()
     prune.l1_unstructured(pruned.logits, "weight", 0.5)
     lost.logits.bias.data[0] = torch.nan
+    negative.encoder.mlp1[0].norm.running_var[0] = -1
     for model, message in (
         (small().fold(), "the model is not as its arguments make it"),
         (changed, "the model is not as its arguments make it"),
@@ -157,6 +158,7 @@ def test_a_model_that_could_not_be_rebuilt_is_not_saved(tmp_path):
         (Other(3), "Other is not one of pointnet"),
         (pruned, "its weights do not fit the model as its arguments make it: .*logits.weight"),
         (lost, "logits.bias holds numbers that are not finite"),
+        (negative, "encoder.mlp1.layers.0.norm.running_var holds variances below 0"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             model.save_pretrained(tmp_path / "x")

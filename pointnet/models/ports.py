@@ -38,13 +38,13 @@ from .family_ports import Family, exchange_y_and_z, family_model, is_of_family
 from .pointnet import PointNetClassifier
 from .pretrained import no_larger_than
 from .segmentation import PointNetPartSegmenter, PointNetSegmenter
+from .weights import check_numbers
 
 # Where our names begin so, theirs begin so; behind that, theirs are numbered in the order of the layers.
 PREFIXES = {"encoder.input_tnet.": "feat.stn.", "encoder.feature_tnet.": "feat.fstn.", "encoder.mlp": "feat.", "": ""}
 KINDS: dict[type[nn.Module], str] = {nn.Conv1d: "conv", nn.Linear: "fc", nn.BatchNorm1d: "bn"}
 WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "network")  # of the state dict in a checkpoint
 LEADING = re.compile(r"^((module|_orig_mod|model|net|model_ema|ema)\.)+")  # what they put before the names
-NUMBERS = ("weight", "bias", "running_mean", "running_var")  # by which the names of a layer's tensors end
 # Clouds they are trained on, unless their user chose otherwise.
 NUM_POINTS = {PointNetPartSegmenter: 2048, PointNetSegmenter: 4096}
 SCENE_CHANNELS = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")
@@ -178,14 +178,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(held: Mapping[Any, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the network's own names. ValueError for another kind of network, and for weights of integers."""
+    """The tensors by the network's own names. ValueError for another kind of network, or for no numbers."""
     state = _renamed(held, lambda name: LEADING.sub("", name))
     for pattern, kind in OTHERS.items() if not is_of_family(state) else ():
         if any(re.match(pattern, name) for name in state):
             raise ValueError(f"holds {kind}; only networks of known ports are converted")
-    for name, tensor in state.items():
-        if name.endswith(NUMBERS) and not tensor.is_floating_point():
-            raise ValueError(f"{name} is {tensor.dtype}; save the port's weights in a floating-point type")
+    check_numbers(state)
     return state
 
 

@@ -23,6 +23,7 @@ from pointnet.names import did_you_mean, did_you_mean_path, printable
 WEIGHTS = Path(__file__).parent / "weights"  # a model folder for each name of shipped weights
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*\n\s*\]")  # a list of numbers over several lines, which becomes one line
+LAYER_TENSORS = ("weight", "bias", "running_mean", "running_var")  # by which the names of a layer's tensors end
 # What else may be there, by how it begins: what torch.save and pickle write, what a clone without Git LFS has.
 OTHER_KINDS = {
     rb"PK|\x80[\x02-\x05]": "a pickle, which may hold code and is not opened; see python -m pointnet convert",
@@ -152,6 +153,28 @@ def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
             return f"there is no {name}"
         if (got.shape, got.is_floating_point()) != (tensor.shape, tensor.is_floating_point()):
             return f"{name} must be {tuple(tensor.shape)} {tensor.dtype}, got {tuple(got.shape)} {got.dtype}"
-        if not got.isfinite().all():
-            return f"{name} holds numbers that are not finite"
+        if reason := fault_of(name, got):
+            return reason
     return next((f"it has no {name}" for name in state if name not in wanted), "")
+
+
+def fault_of(name: str, tensor: Tensor) -> str:
+    """Why no network can compute with this tensor of its state; empty where it can."""
+    if not tensor.isfinite().all():
+        return f"{name} holds numbers that are not finite"
+    is_variance = name.rpartition(".")[2] == "running_var"
+    return f"{name} holds variances below 0" if is_variance and bool((tensor < 0).any()) else ""
+
+
+def check_numbers(state: Mapping[str, Tensor]) -> None:
+    """Raises ValueError, naming it, for a weight or statistic that is not a dense tensor of floating-point numbers that
+    float32 holds."""
+    for name, tensor in state.items():
+        if not name.endswith(LAYER_TENSORS):
+            continue
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} is {tensor.dtype}; save the weights in a floating-point type")
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise ValueError(f"{name} is {tensor.layout} on {tensor.device}; save the weights as dense tensors")
+        if reason := fault_of(name, tensor.float()):
+            raise ValueError(reason)
