@@ -45,7 +45,7 @@ def make_set(root: Path, out: Path, count: int, seed: int) -> Path:
     if not listing.is_file():
         reason = "no such file" if root.is_dir() else no_folder(root)
         raise SystemExit(f"{listing}: {reason}; a set in ShapeNetPart's text layout is wanted")
-    for line in listing.read_text().splitlines():
+    for line in listing.read_text(encoding="utf-8-sig").splitlines():
         category, folder = line.split()
         files = sorted((root / folder).glob("*.txt"))
         if len(files) <= count:

@@ -163,7 +163,7 @@ SHARED = [*ON_SAMPLES, "--val_fraction", "0.25", "--recipe", "fast"]
 
 def variations_of(folder: Path, text: str) -> list[str]:
     """The words of an ablation of these variations, whose runs go to `folder`/runs."""
-    (folder / "variations.txt").write_text(text)
+    (folder / "variations.txt").write_text(text, encoding="utf-8")
     return [str(folder / "variations.txt"), "--out", str(folder / "runs"), *SHARED]
 
 
@@ -207,6 +207,7 @@ def test_variations_follow_a_data_set_that_moved_but_no_other_setting(tmp_path, 
 @pytest.mark.parametrize(("text", "message"), [
     ("--ema 0.9", "line 1: must be a new name, a colon and flags, got '--ema 0.9'"),
     ("a b:\na_b: --ema 0.9", "line 2: must be a new name"),
+    ("\ufeffa b:\na_b: --ema 0.9", "line 2: must be a new name"),
     ("a: --emma 0.9", "did you mean '--ema'?"),
     ("a: --val_fraction 0", "a: is compared on validation, so --val_fraction must be above 0"),
     ("a:\nb: --task part --dataset shapes --recipe part", "got classification, part"),

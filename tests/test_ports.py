@@ -251,6 +251,14 @@ def test_names_for_the_classes_must_be_as_many(saved, tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_byte_order_mark_is_no_letter_of_the_first_class(tmp_path):
+    torch.save(PortClassifier(2).state_dict(), tmp_path / "x.pth")
+    (tmp_path / "names.txt").write_text("desk\r\nThéière\r\n", encoding="utf-8-sig")
+    words = ["convert", str(tmp_path / "x.pth"), "--classes", str(tmp_path / "names.txt")]
+    assert command_line.main(words) == 0
+    assert load_model(tmp_path / "x").classes == ("desk", "Théière")
+
+
 def test_files_of_points_are_no_weights(tmp_path, capsys):
     chair = tmp_path / "chair.off"
     chair.write_text("OFF\n")

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def read_variations(path: Path) -> dict[str, list[str]]:
     """Name -> flags, for each line. Raises ValueError for a line without a name, or with a name that is taken."""
     variations: dict[str, list[str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         line = line.partition("#")[0].strip()
         name, colon, words = line.partition(":")
         taken = folder_of(name.strip()) in map(folder_of, variations)

@@ -34,7 +34,7 @@ def run(flags: Namespace) -> int:
     if (out / CONFIG_FILE).exists():
         raise ValueError(f"{out}: {TAKEN}")
     try:
-        lines = Path(flags.classes).read_text(encoding="utf-8").splitlines() if flags.classes else []
+        lines = Path(flags.classes).read_text(encoding="utf-8-sig").splitlines() if flags.classes else []
     except UnicodeDecodeError as error:
         raise ValueError(f"{flags.classes}: must be UTF-8 text, one class name per line") from error
     try:
