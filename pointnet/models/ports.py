@@ -86,8 +86,8 @@ def load_port(
             its radius. Code that knows `normalize_dp` ignores `normalize_xyz`, which is False then.
 
     Raises:
-        ValueError: another kind of file, a damaged one, or another network; the message names the file. Names for
-            more or fewer classes than it has.
+        ValueError: another kind of file, a damaged one, another network, two networks, or numbers that no network
+            computes with; the message names the file. Names for more or fewer classes than it has.
     """
     if up not in ("y", "z"):
         raise ValueError(f"up must be y or z, got '{up}'")
@@ -178,7 +178,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(held: Mapping[Any, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the network's own names. ValueError for another kind of network, or for no numbers."""
+    """The tensors by the network's own names. ValueError for another kind of network, and by `check_numbers`."""
     state = _renamed(held, lambda name: LEADING.sub("", name))
     for pattern, kind in OTHERS.items() if not is_of_family(state) else ():
         if any(re.match(pattern, name) for name in state):
