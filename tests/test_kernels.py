@@ -19,7 +19,7 @@ from pointnet.ops import kernels
 from pointnet.ops.masked import point_mask
 from pointnet.ops.mlp import mlp_max_definition
 from pointnet.ops.neighbours import farthest_definition
-from pointnet.ops.pooled import DEFINITIONS
+from pointnet.ops.operators import DEFINITIONS
 from tests.helpers import ROOT, trained_looking
 
 pytest.importorskip("triton", reason="needs triton, of the extra triton")

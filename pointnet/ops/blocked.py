@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .masked import Lengths, Mask, fill_padding, point_mask
-from .pooled import DEFINITIONS, OPERATORS
+from .operators import define
 
 # Distances that are computed at a time on a CPU: 1 MiB of float32 stays in a core's cache. A GPU needs more work.
 BLOCK = {"cpu": 2**18}
@@ -256,6 +256,7 @@ def _blocks(points: Tensor, queries: int) -> list[tuple[slice, slice]]:
     ]
 
 
-OPERATORS.define("lowest(Tensor values, int count) -> Tensor")
-OPERATORS.impl("lowest", lowest_definition, "CompositeExplicitAutograd")
-DEFINITIONS["lowest"] = lowest_definition
+define(
+    "lowest(Tensor values, int count) -> Tensor", lowest_definition,
+    lambda values, count: values.new_empty(*values.shape[:-1], count, dtype=torch.int64),
+)  # fmt: skip

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from .graphs import makes_a_graph
 from .masked import Mask, batch_norm, fill_padding
 from .neighbours import check_indices, gather, of_all_clouds
-from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, refuse_second, register, signs
+from .operators import refuse_second, register, save_nothing
+from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, signs
 from .ranks import check_count, group_of, moments_over_ranks
 
 # Numbers of a block of centres on a CPU: a few such blocks stay in a core's cache.
@@ -304,10 +305,6 @@ def _fake_edge_moments(a: Tensor, b: Tensor, neighbours: Tensor, mask: Mask) -> 
     double, sums = torch.float64, a.new_empty(*neighbours.shape[:2], channels, dtype=single)
     return (*(a.new_empty(channels, dtype=kind) for kind in (double, double)), sums,
             *(a.new_empty(channels, dtype=kind) for kind in (single, single, double)))  # fmt: skip
-
-
-def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    pass
 
 
 register(

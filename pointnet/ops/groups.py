@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .bins import Moments, moments_of_all
-from .edges import first_of, rows_summed, save_nothing, slot_type
+from .edges import first_of, rows_summed, slot_type
 from .graphs import makes_a_graph
 from .masked import batch_norm
 from .neighbours import check_indices, gather, of_all_clouds
-from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, refuse_second, register, signs
+from .operators import refuse_second, register, save_nothing
+from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, signs
 from .products import add_product, multiply, no_autocast, rounded, rounding_of
 from .ranks import check_count, group_of, moments_over_ranks
 from .rows import made_of

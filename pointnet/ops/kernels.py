@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pointnet.extras import MissingExtraError
 
-from .pooled import DEFINITIONS, OPERATORS
+from .operators import DEFINITIONS, OPERATORS
 
 CHOICE = os.environ.get("POINTNET_KERNELS", "")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

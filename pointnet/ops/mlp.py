@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from .kernels import run_on
 from .masked import Mask, fill_padding
-from .pooled import DEFINITIONS, OPERATORS, bits_of
+from .operators import define
+from .pooled import bits_of
 from .products import has_matrix_units, takes_tf32
 
 MOST_CHANNELS = 128  # of every layer but the last: what a tile of points holds on chip
@@ -139,9 +140,7 @@ def _shapes(
     return values, torch.empty_like(values, dtype=torch.int64) if find else values.new_empty(0, dtype=torch.int64)
 
 
-OPERATORS.define(
-    "mlp_max(Tensor x, Tensor[] weights, Tensor?[] biases, Tensor? mask, bool relu, bool find) -> (Tensor, Tensor)"
-)
-OPERATORS.impl("mlp_max", _mlp_max, "CompositeExplicitAutograd")
-torch.library.register_fake("pointnet::mlp_max", _shapes, lib=OPERATORS)
-DEFINITIONS["mlp_max"] = _mlp_max
+define(
+    "mlp_max(Tensor x, Tensor[] weights, Tensor?[] biases, Tensor? mask, bool relu, bool find) -> (Tensor, Tensor)",
+    _mlp_max, _shapes,
+)  # fmt: skip

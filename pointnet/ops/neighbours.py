@@ -34,7 +34,7 @@ from .blocked import (
 )  # fmt: skip
 from .graphs import is_transformed, makes_a_graph
 from .masked import Lengths, fill_padding, point_mask
-from .pooled import DEFINITIONS, OPERATORS, refuse_second
+from .operators import OPERATORS, define, refuse_second
 
 First = Tensor | int | None
 
@@ -277,9 +277,4 @@ for schema, on_cpu, anywhere, shapes in (
     ("knn(Tensor points, Tensor queries, int neighbours, Tensor? lengths) -> Tensor", nearest_on_cpu, nearest,
      lambda points, queries, neighbours, _: _indices(points, queries.shape[2], neighbours)),
 ):  # fmt: skip
-    OPERATORS.define(schema)
-    name = schema.partition("(")[0]
-    OPERATORS.impl(name, on_cpu, "CPU")
-    OPERATORS.impl(name, anywhere, "CompositeExplicitAutograd")
-    DEFINITIONS[name] = anywhere
-    torch.library.register_fake(f"pointnet::{name}", shapes, lib=OPERATORS)
+    OPERATORS.impl(define(schema, anywhere, shapes), on_cpu, "CPU")

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .masked import Mask, batch_norm, fill_padding, update_running_statistics
+from .operators import register
 from .products import linear_map, no_autocast, products_kept
 from .ranks import check_count, group_of, moments_over_ranks
 from .winners import TILE, groups_of, through_extremes, values_at
 
-Function = Callable[..., Any]
 Norm = nn.BatchNorm1d | None
 Activation = nn.Module | None
 # f(max y) = max f(y).
@@ -307,26 +307,6 @@ def _backward_of_extremes_backward(ctx: Any, grad_x: Tensor, grad_weight: Tensor
     of_grad = values_at(winners, grad_x, weight) + values_at(winners, x, grad_weight)
     of_x = torch.ops.pointnet.extremes_backward(grad, x, grad_weight, winners)[0]
     return of_grad, of_x, torch.ops.pointnet.extremes_backward(grad, grad_x, weight, winners)[1], None
-
-
-# Not `torch.library.custom_op`: its first call imports torch._dynamo, 2 s in each process that predicts.
-OPERATORS = torch.library.Library("pointnet", "DEF")
-DEFINITIONS: dict[str, Function] = {}  # by operator: what runs where no kernel does
-
-
-def refuse_second(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-    """The gradient of an operator that is itself a gradient."""
-    raise RuntimeError("gradients of gradients do not pass through an operator on neighbours; take its definition")
-
-
-def register(schema: str, function: Function, fake: Function, backward: Function, save: Function) -> None:
-    """Defines an operator of this library, for all devices: what it computes, shapes, and its gradient."""
-    OPERATORS.define(schema)
-    name = schema.partition("(")[0]
-    OPERATORS.impl(name, function, "CompositeExplicitAutograd")
-    DEFINITIONS[name] = function
-    torch.library.register_fake(f"pointnet::{name}", fake, lib=OPERATORS)
-    torch.library.register_autograd(f"pointnet::{name}", backward, setup_context=save, lib=OPERATORS)
 
 
 register(

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from .bins import Moments
-from .edges import save_nothing
 from .neighbours import gather
-from .pooled import Norm, refuse_second, register, statistics
+from .operators import refuse_second, register, save_nothing
+from .pooled import Norm, statistics
 from .products import add_product, multiply, rounded
 from .ranks import check_count, group_of, moments_over_ranks
 from .rows import Pairs
