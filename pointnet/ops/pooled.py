@@ -207,12 +207,12 @@ def _extremes(x: Tensor, weight: Tensor, mask: Mask, both: bool) -> tuple[Tensor
     return values, winners
 
 
-def _first_max(z: Tensor, valued: bool = True, run: int = 64) -> tuple[Tensor, Tensor]:
+def _first_max(z: Tensor, valued: bool = True) -> tuple[Tensor, Tensor]:
     """`z.max(2)` of (B, D, N), the lowest index on ties; the values may be nothing where they are not `valued`."""
     if z.device.type == "cpu":  # NumPy vectorises it
         winner = torch.from_numpy(_first_of_bits(bits_of(z).numpy()) if z.element_size() == 2 else z.numpy().argmax(2))
         return z.gather(2, winner.unsqueeze(2)).squeeze(2) if valued else z[:0], winner
-    # First the max of each run of points, which vectorises.
+    run = 64  # points, whose max is taken first, as that vectorises
     if z.shape[2] % run:
         value, winner = z.max(2)
         return value, winner
