@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from pointnet.ops.bins import Bin, binned, moments_of_all
 from pointnet.ops.edges import edge_moments, pooled_edges
 from pointnet.ops.graphs import makes_a_graph
-from pointnet.ops.groups import Rows, pooled_groups, pooled_rows, takes_statistics
-from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask
+from pointnet.ops.groups import Rows, pooled_groups, pooled_rows
+from pointnet.ops.masked import Lengths, fill_padding, has_hooks, point_mask, takes_statistics
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, of_all_clouds
 from pointnet.ops.products import autocast_dtype, no_autocast, rounding_of
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.layers.shared_layer import SharedLayer
-from pointnet.ops.masked import Lengths, sees_other_points, warn_of_hooks
+from pointnet.ops.masked import Lengths, sees_other_points, takes_statistics, warn_of_hooks
 
 from .encoder import PointNetEncoder, PointNetModel
 
@@ -88,7 +88,7 @@ def check_points_are_independent(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if module is model or isinstance(module, PointNetEncoder):
             warn_of_hooks(module, CHUNKED)
-        if isinstance(module, nn.BatchNorm1d) and (module.training or module.running_mean is None):
+        if isinstance(module, nn.BatchNorm1d) and takes_statistics(module):
             raise ValueError(f"{name} takes its statistics from the batch, so no point is independent of the others")
         norm: nn.Module | None = module.norm if isinstance(module, SharedLayer) else None
         if norm is not None and not isinstance(norm, nn.BatchNorm1d) and sees_other_points(norm):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .bins import Moments, moments_of_all
 from .edges import first_of, rows_summed, slot_type
 from .graphs import makes_a_graph
-from .masked import batch_norm
+from .masked import batch_norm, takes_statistics
 from .neighbours import check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, signs
@@ -70,11 +70,6 @@ def pooled_groups(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, ac
         bias = shift if bias is None else bias + shift
     y = pooled_rows([Rows(parts, most, 0)], weight, bias, norm, activation, rounding_of(x))
     return y.unflatten(0, (clouds, centres)).transpose(1, 2)
-
-
-def takes_statistics(norm: Norm) -> bool:
-    """Whether the norm goes by the batch."""
-    return norm is not None and (norm.training or norm.running_mean is None)
 
 
 class Rows(NamedTuple):

@@ -67,11 +67,14 @@ def goes_by(module: nn.Module, kind: type[nn.Module]) -> bool:
     return type(module) is kind or type(module).forward is kind.forward
 
 
+def takes_statistics(norm: _NormBase | None) -> bool:
+    """Whether the norm goes by the mean and variance of its batch, and not by running ones."""
+    return norm is not None and (norm.training or norm.running_mean is None)
+
+
 def sees_other_points(norm: nn.Module) -> bool:
     """Whether what a norm makes of a point depends on others; so it is taken to be of norms that are not PyTorch's."""
-    if isinstance(norm, _NormBase):
-        return norm.training or norm.running_mean is None
-    return type(norm) is not nn.Identity
+    return takes_statistics(norm) if isinstance(norm, _NormBase) else type(norm) is not nn.Identity
 
 
 def warn_of_hooks(module: nn.Module, reason: str) -> None:
@@ -97,7 +100,7 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Mask = None) -> Tensor:
             raise ValueError(f"lengths need BatchNorm1d: {type(norm).__name__} would count the padding{instead}")
         return norm(z)
     group = group_of(norm)
-    if (mask is None and group is None) or not (norm.training or norm.running_mean is None):
+    if (mask is None and group is None) or not takes_statistics(norm):
         if not stored_as_rows(z):
             return norm(z)
         rows = z.transpose(1, 2)  # PyTorch takes these several times faster

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .masked import Mask, batch_norm, fill_padding, update_running_statistics
+from .masked import Mask, batch_norm, fill_padding, takes_statistics, update_running_statistics
 from .operators import register
 from .products import linear_map, no_autocast, products_kept
 from .ranks import check_count, group_of, moments_over_ranks
@@ -117,7 +117,8 @@ def statistics(
 ) -> tuple[Tensor, Tensor]:
     """The mean and variance (D,) that `norm` goes by; if they are of `moments_of_all`, as of `normalize`, its running
     statistics follow."""
-    if not norm.training and norm.running_mean is not None:
+    if not takes_statistics(norm):
+        assert norm.running_mean is not None
         assert norm.running_var is not None
         return norm.running_mean, norm.running_var
     count, mean, squares = moments_of_all()
