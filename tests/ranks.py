@@ -189,26 +189,32 @@ def copied(rank: int) -> Tensor:
     return model.narrow[0].norm.running_mean
 
 
+def own(norm: nn.Module, *moments: Tensor) -> tuple[Tensor, ...]:
+    """In place of `moments_over_ranks`: those of the rank's own points."""
+    return moments
+
+
 MUTATIONS: dict[str, list[tuple[object, str, Callable]]] = {
-    "statistics of each rank": [(place, "group_of", lambda norm: None) for place in (masked, pooled)],
-    "of the pooled layers of each rank": [(pooled, "group_of", lambda norm: None)],
+    "statistics of each rank": [(masked, "group_of", lambda norm: None), (pooled, "moments_over_ranks", own)],
+    "of the pooled layers of each rank": [(pooled, "moments_over_ranks", own)],
     "of the dense head of each rank": [
         (masked, "group_of", lambda norm: None if norm.num_features < 7 else ranks.group_of(norm))
     ],
     "gradients of each rank": [(ranks._Total, "backward", staticmethod(lambda ctx, *grads: (grads[0], None)))],
     "the means of ranks not weighted": [
-        (pooled, "moments_over_ranks", lambda group, n, m, s: unweighted(group, n, m, s, shifted=True))
+        (pooled, "moments_over_ranks", lambda norm, n, m, s: unweighted(norm, n, m, s, shifted=True))
     ],
     "the ranks' means taken for one": [
-        (pooled, "moments_over_ranks", lambda group, n, m, s: unweighted(group, n, m, s, shifted=False))
+        (pooled, "moments_over_ranks", lambda norm, n, m, s: unweighted(norm, n, m, s, shifted=False))
     ],
     "the counts of each rank": [(masked, "totals", lambda group, *parts: [parts[0], *totals(group, *parts)[1:]])],
 }
 totals, moments_over_ranks = ranks.totals, ranks.moments_over_ranks
 
 
-def unweighted(group: dist.ProcessGroup, count: Tensor, mean: Tensor, scatter: Tensor, shifted: bool) -> tuple:
-    everyone, overall, spread = moments_over_ranks(group, count, mean, scatter)
+def unweighted(norm: nn.BatchNorm1d, count: Tensor, mean: Tensor, scatter: Tensor, shifted: bool) -> tuple:
+    everyone, overall, spread = moments_over_ranks(norm, count, mean, scatter)
+    group = ranks.group_of(norm)
     if not shifted:
         return everyone, overall, totals(group, scatter)[0]
     return everyone, totals(group, mean)[0] / RANKS, spread
@@ -222,7 +228,7 @@ def work(folder: Path, rank: int) -> None:
     found["run single"] = run(SINGLE, rank)
     found["run neighbourhoods"] = run(CASES["unequal shares"], rank, Neighbourhoods)
     for place in (relative, groups, edges):
-        with patch.object(place, "group_of", lambda norm: None):
+        with patch.object(place, "moments_over_ranks", own):
             found[f"{place.__name__} of each rank"] = run(CASES["unequal shares"], rank, Neighbourhoods)
     found |= {f"train {name}": train(case, rank) for name, case in TRAINED.items()}
     found |= {f"traffic {points}": steps_traffic(points) for points in (8, 50)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .graphs import makes_a_graph
@@ -22,7 +22,7 @@ from .masked import Mask, batch_norm, fill_padding
 from .neighbours import check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, signs
-from .ranks import check_count, group_of, moments_over_ranks
+from .ranks import check_count, moments_over_ranks
 
 # Numbers of a block of centres on a CPU: a few such blocks stay in a core's cache.
 BLOCK = 2**17
@@ -73,15 +73,14 @@ def pooled_edges(
     return fill_padding((y.amax(0) if both else y.squeeze(0)).transpose(1, 2), mask)
 
 
-def _statistics(a: Tensor, b: Tensor, neighbours: Tensor, norm: Norm, mask: Mask) -> tuple[Tensor, Tensor, Tensor]:
+def _statistics(
+    a: Tensor, b: Tensor, neighbours: Tensor, norm: nn.BatchNorm1d, mask: Mask
+) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and squares about it of all pairs, over all ranks."""
     full = a.new_full((), neighbours.numel(), dtype=torch.float64)
     count = full if mask is None else mask.sum().double() * neighbours.shape[2]
     mean, squares = edge_moments(a, b, neighbours, mask)
-    assert norm is not None
-    group = group_of(norm)
-    if group is not None:
-        count, mean, squares = moments_over_ranks(group, count, mean, squares)
+    count, mean, squares = moments_over_ranks(norm, count, mean, squares)
     check_count(count, neighbours.reshape(1, 1, -1))
     return count, mean, squares
 

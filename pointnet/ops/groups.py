@@ -23,7 +23,7 @@ from .neighbours import check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, signs
 from .products import add_product, multiply, no_autocast, rounded, rounding_of
-from .ranks import check_count, group_of, moments_over_ranks
+from .ranks import check_count, moments_over_ranks
 from .rows import made_of
 
 
@@ -104,10 +104,8 @@ def pooled_rows(
         counts = [each[0].shape[1] * (lot.size + lot.more) for each, lot in zip(found, lots, strict=True)]
         mean, squares = moments_of_all(counts, [each[2] for each in found], [each[3] for each in found])
         mean = mean * rising if bias is None else mean * rising + bias
-        moments = mean.new_full((), sum(counts)), mean, squares
-        group = None if norm is None else group_of(norm)
-        if group is not None:
-            moments = moments_over_ranks(group, *moments)
+        assert norm is not None  # without one it is not called
+        moments = moments_over_ranks(norm, mean.new_full((), sum(counts)), mean, squares)
         check_count(moments[0], z[:1].transpose(1, 2))
         return moments
 

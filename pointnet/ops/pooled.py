@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from .masked import Mask, batch_norm, fill_padding, takes_statistics, update_running_statistics
 from .operators import register
 from .products import linear_map, no_autocast, products_kept
-from .ranks import check_count, group_of, moments_over_ranks
+from .ranks import check_count, moments_over_ranks
 from .winners import TILE, groups_of, through_extremes, values_at
 
 Norm = nn.BatchNorm1d | None
@@ -136,17 +136,17 @@ def _moments_of_linear(
     Over several ranks, either the moments of x or those of W x travel, whichever are fewer numbers: C * C + C + 1 or
     2 D + 1 forward, and as many back.
     """
-    group, narrow = group_of(norm), x.shape[1] * (x.shape[1] + 1) <= 2 * len(weight)
+    narrow = x.shape[1] * (x.shape[1] + 1) <= 2 * len(weight)
     full = x.new_full((), x.shape[0] * x.shape[2], dtype=torch.float64)
     count = full if mask is None else mask.sum().double()
     point_mean, scatter = moments(x, mask)
-    if group is not None and narrow:
-        count, point_mean, scatter = moments_over_ranks(group, count, point_mean, scatter)
+    if narrow:
+        count, point_mean, scatter = moments_over_ranks(norm, count, point_mean, scatter)
     w = weight.double()
     mean = w @ point_mean
     squares = ((w @ scatter) * w).sum(1).clamp(min=0)
-    if group is not None and not narrow:
-        count, mean, squares = moments_over_ranks(group, count, mean, squares)
+    if not narrow:
+        count, mean, squares = moments_over_ranks(norm, count, mean, squares)
     check_count(count, x)
     return count, mean if bias is None else mean + bias, squares
 

@@ -48,9 +48,13 @@ def totals(group: dist.ProcessGroup, *parts: Tensor) -> list[Tensor]:
 
 
 def moments_over_ranks(
-    group: dist.ProcessGroup, count: Tensor, mean: Tensor, scatter: Tensor
+    norm: nn.BatchNorm1d, count: Tensor, mean: Tensor, scatter: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean (C,) and scatter (C, C), or its diagonal (C,), of all ranks' points from those of each rank's own."""
+    """Count, mean (C,) and scatter (C, C), or its diagonal (C,), of the points of all ranks of `norm` from those of
+    each rank's own; these as they are where there are no other ranks."""
+    group = group_of(norm)
+    if group is None:
+        return count, mean, scatter
     everyone, total = totals(group, count, count * mean)
     overall = total / everyone
     shift = mean - overall

@@ -19,7 +19,7 @@ from .neighbours import gather
 from .operators import refuse_second, register, save_nothing
 from .pooled import Norm, statistics
 from .products import add_product, multiply, rounded
-from .ranks import check_count, group_of, moments_over_ranks
+from .ranks import check_count, moments_over_ranks
 from .rows import Pairs
 
 
@@ -68,9 +68,8 @@ def affine_of(
     def of_all_ranks() -> tuple[Tensor, Tensor, Tensor]:
         mean, squares = moments
         mean = mean if near is None else mean + near
-        found = like.new_full((), count, dtype=torch.float64), mean if bias is None else mean + bias, squares
-        if (group := group_of(norm)) is not None:
-            found = moments_over_ranks(group, *found)
+        own = like.new_full((), count, dtype=torch.float64), mean if bias is None else mean + bias, squares
+        found = moments_over_ranks(norm, *own)
         check_count(found[0], like.view(1, 1, -1))
         return found
 
