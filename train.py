@@ -18,7 +18,7 @@ The usual flags: python train.py --help; all of them: --help_all. What a run fol
 import importlib
 import sys
 
-from pointnet.commands.flags import whole_program
+from pointnet.commands.program import whole_program
 
 
 @whole_program

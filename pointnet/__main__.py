@@ -4,7 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from pointnet.commands.flags import COMMANDS, PROG, command_parser, one_line, whole_program
+from pointnet.commands.flags import COMMANDS, command_parser
+from pointnet.commands.program import PROG, one_line, whole_program
 from pointnet.extras import MissingExtraError
 from pointnet.names import check_name, say
 

@@ -20,7 +20,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pointnet.commands import train
-from pointnet.commands.flags import OneLineParser, one_line, whole_number
+from pointnet.commands.flags import OneLineParser, whole_number
+from pointnet.commands.program import one_line
 from pointnet.commands.train_flags import parse_command
 from pointnet.evaluation.tasks import TASKS
 from pointnet.training import TrainConfig

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pointnet.commands.flags import whole_program
+from pointnet.commands.program import whole_program
 from pointnet.datasets.download import ARCHIVES, DownloadError, download
 from pointnet.datasets.modelnet import HDF5_FOLDER, MODELNET40
 from pointnet.datasets.releases import listed_files, read_labelled_hdf5

@@ -3,28 +3,22 @@
 Every error of the parser is one line on stderr, with the nearest known word for an unknown one.
 """
 
-import os
 import platform
-import signal
 import sys
-import threading
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter, _ArgumentGroup
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from pointnet import __version__
-from pointnet.names import did_you_mean, printable, say
+from pointnet.names import did_you_mean, printable
 
-PROG = "python -m pointnet"  # works wherever the library does; the script `pointnet` and it are the same
+from .program import PROG, REFUSED
+
 VERSION = f"pointnet-shared-mlp {__version__}, Python {platform.python_version()}"
 EXIT_CODES = (
     "exit codes: 0 done; 1 done, except for files that cannot be read; 2 refused, in one line; 130 stopped; "
     "141 nobody reads the output; 143 ended by SIGTERM. The words of a flag may be joined by - or _"
 )
-REFUSED, NO_READER = 2, 141  # exit codes; 128 + SIGPIPE, which Windows does not have
 COMMANDS = {
     "train": "train a network on a data set",
     "predict": "classify files of points, or label their points",
@@ -80,7 +74,7 @@ class OneLineParser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         line = printable(" ".join(message.removeprefix("argument ").splitlines()))
-        self.exit(2, f"{self.prog}: error: {line}\n")
+        self.exit(REFUSED, f"{self.prog}: error: {line}\n")
 
 
 class HelpWithDefaults(HelpFormatter):
@@ -278,73 +272,3 @@ def add_device(parser: ArgumentParser, precision: bool = False) -> None:
 
 
 FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert, embed, pack, explain)}
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: as Ctrl-C, it ends the command where it is, and what is half done is put away on the way out."""
-
-    signum = signal.SIGTERM
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Within it SIGTERM raises `Terminated`, unless somebody else answers it.
-
-    Processes of torchrun are left as they are: while they wait for each other, no Python would run to raise it.
-    """
-    in_main, by_torchrun = threading.current_thread() is threading.main_thread(), "TORCHELASTIC_RUN_ID" in os.environ
-    if not in_main or by_torchrun or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def end(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def whole_program(main: Callable[..., int]) -> Callable[..., int]:
-    """The same command, which ends without a traceback: stopped by a signal, it says so, and where the reader closed
-    the pipe, as `| head` does, nothing."""
-
-    @wraps(main)
-    def wrapped(*words: Any) -> int:
-        code = 0
-        try:
-            try:
-                with terminated_as_interrupted():
-                    code = main(*words)
-            except KeyboardInterrupt as error:
-                code = stopped(error)
-                say("\nstopped", sys.stderr)
-            finally:  # what is still held back, while an error can be caught
-                if sys.stdout is not None:
-                    sys.stdout.flush()
-            return code
-        except BrokenPipeError:
-            code = NO_READER
-        except OSError as error:  # a full disk
-            if code != REFUSED:
-                say(f"{PROG}: error: {one_line(error)}", sys.stderr)
-            code = REFUSED
-        for stream in (sys.stdout, sys.stderr):  # Python flushes both once more when it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return code
-
-    return wrapped
-
-
-def stopped(error: BaseException) -> int:
-    """The exit code of a command that a signal stopped."""
-    return 128 + int(getattr(error, "signum", signal.SIGINT))
-
-
-def one_line(error: BaseException) -> str:
-    """An error in one printable line; where the system refused a file, which one and why."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return printable(f"{error.filename2 or error.filename}: {error.strerror}")
-    return printable(str(error))

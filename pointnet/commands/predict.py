@@ -22,7 +22,7 @@ from pointnet.names import check_name, printable, say, short_names
 from pointnet.pages.viewer import MOST_CLOUDS, View, file_view, write_page
 from pointnet.points.read import PointCloud, PointCloudFileError
 
-from .flags import one_line
+from .program import one_line
 
 FOLDER = "labels"  # of the PLY files and the page
 MOST_SHARES = 8  # labels that the line of a file shows

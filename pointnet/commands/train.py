@@ -22,7 +22,7 @@ from pointnet.training.settings import TrainConfig
 from pointnet.training.tensorboard import ScalarLog, check_tensorboard
 from pointnet.world import AgreedError, World, is_lost_process, joined_world, launched_by_torchrun, restart_count
 
-from .flags import one_line, stopped, whole_program
+from .program import one_line, stopped, whole_program
 from .train_flags import Command, parse_command, taught_by
 
 

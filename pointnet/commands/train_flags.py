@@ -15,7 +15,8 @@ from pointnet.training.recipes import RECIPES, defaults_of
 from pointnet.training.run_folder import CONFIG, check_epochs, check_kept, read_settings, seed_folders
 from pointnet.training.settings import FIELDS, GROUPS, TYPES, TrainConfig, read_value, with_values
 
-from .flags import OneLineParser, add_version, one_line, whole_number
+from .flags import OneLineParser, add_version, whole_number
+from .program import one_line
 
 OF_ENCODER = ("width", "tnet_width", "input_transform", "feature_transform")  # settings that --init takes the place of
 PREVIEWS = ("dry_run", "profile")  # checks before the run, in its place
