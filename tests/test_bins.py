@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import BatchNorm1d
 
-from pointnet.layers import set_abstraction
+from pointnet.layers import neighbourhoods, set_abstraction
 from pointnet.ops import rows as rows_of
 from pointnet.ops.bins import BINS, binned, moments_of_all
 from pointnet.ops.groups import Rows, groups_definition, pooled_rows
@@ -116,7 +116,7 @@ def test_what_a_ball_repeats_is_hardly_computed(monkeypatch):
         rows.extend(len(lot.parts[0]) for lot in lots)
         return pooled_rows(lots, *given)
 
-    monkeypatch.setattr(set_abstraction, "pooled_rows", counted)
+    monkeypatch.setattr(neighbourhoods, "pooled_rows", counted)
     layer = set_abstraction.SetAbstraction(2, [[8, 8, 8]], 15, [1e-3], [16]).double()
     layer(clouds(2, 40), torch.randn(2, 2, 40, dtype=torch.float64))
     assert sum(rows) == 2 * 15 * 2  # bins of 2, 4, ... points

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pointnet import PointNet2Classifier, SharedMLP
-from pointnet.layers import SetAbstraction, edge_conv, folding, set_abstraction, shared_layer
+from pointnet.layers import SetAbstraction, edge_conv, folding, neighbourhoods, set_abstraction, shared_layer
 from pointnet.layers.shared_layer import SharedLayer
 from pointnet.models import chunks as in_chunks
 from pointnet.ops.aligned import fold_transform
@@ -40,7 +40,7 @@ def of_different_pairs(a, b, neighbours):
     return z.mean(0), z.var(0, unbiased=False) * neighbours.numel()
 
 
-def about_the_origin(mlp, points, features, centres, neighbours, *unit, pool=set_abstraction.pooled_neighbourhoods):
+def about_the_origin(mlp, points, features, centres, neighbours, *unit, pool=neighbourhoods.pooled_neighbourhoods):
     return pool(mlp, points, features, torch.zeros_like(centres), neighbours, *unit)
 
 
@@ -93,10 +93,10 @@ BROKEN = {
     "identity 7: neighbours off by one": (
         (set_abstraction, "ball_query", lambda x, *given: (ball_query(x, *given) + 1) % x.shape[2]), SETS),
     "identity 7: a repeated neighbour counted once in the statistics": (
-        (set_abstraction, "edge_moments", of_different_pairs), SETS),
-    "identity 11: a group without its last point": ((set_abstraction, "pooled_rows", without_last_points), SETS),
+        (neighbourhoods, "edge_moments", of_different_pairs), SETS),
+    "identity 11: a group without its last point": ((neighbourhoods, "pooled_rows", without_last_points), SETS),
     "identity 11: a repeated neighbour counted once in the pooled layer's statistics": (
-        (set_abstraction, "pooled_rows", lambda lots, *given: pooled_rows([Rows(*lot[:2], 0) for lot in lots], *given)),
+        (neighbourhoods, "pooled_rows", lambda lots, *given: pooled_rows([Rows(*lot[:2], 0) for lot in lots], *given)),
         SETS,
     ),
     "identity 12: the point itself not among its neighbours": (

@@ -13,7 +13,8 @@ from pointnet import PointNet2Classifier, load_model, predict
 from pointnet.commands.train_flags import parse_command
 from pointnet.inference.export import export_model
 from pointnet.layers import FeaturePropagation, SetAbstraction, SharedMLP
-from pointnet.layers.set_abstraction import WHOLE, is_fast, neighbourhoods_definition, pooled_neighbourhoods
+from pointnet.layers.neighbourhoods import is_fast, neighbourhoods_definition, pooled_neighbourhoods
+from pointnet.layers.set_abstraction import WHOLE
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS, PointNet2MultiScale
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, interpolate_definition
 from pointnet.training import fit

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pointnet.ops.masked import Lengths, fill_padding, point_mask
 from pointnet.ops.neighbours import interpolate
 
-from .set_abstraction import Features
+from .neighbourhoods import Features
 from .shared_layer import refuse_script
 from .shared_mlp import SharedMLP
 
