@@ -110,8 +110,7 @@ def _parts(mlp: SharedMLP, a: Tensor, b: Tensor, neighbours: Tensor) -> tuple[li
 
 def _cut(part: Part) -> Iterator[Part]:
     """The part in pieces that stay in a cache, through all layers."""
-    most = part.bin.neighbours.shape[2]
-    step = max(1, ROWS.get(part.of_centres.device.type, part.bin.neighbours.numel()) // most)
+    step = max(1, ROWS.get(part.of_centres.device.type, part.bin.neighbours.numel()) // part.bin.size)
     pieces = zip(part.of_centres.split(step, 1), part.bin.neighbours.split(step, 1), strict=True)
     return (Part(a, Bin(near, part.bin.more)) for a, near in pieces)
 
@@ -119,22 +118,27 @@ def _cut(part: Part) -> Iterator[Part]:
 def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor, rounding: torch.dtype | None) -> Tensor:
     """The layers after the first, for what it makes of pairs, relu(a_i + b_j): (B, N, D) -> (G, E), G of all parts."""
     _, *middle, last = mlp
-    sizes = [(each.neighbours.shape[2], each.more) for _, each in parts]
-    rows: list[list[Tensor]] = [[a, b, each.neighbours] for a, each in parts]
-    for layer in middle[:1]:
-        weight = layer.conv.weight.squeeze(2)
-        first, its = parts[0]
-        near = near_mean(first, b, its.neighbours, weight) if takes_statistics(layer.norm) else None
-        found = [pairs_linear(a, b, each.neighbours, weight, near, each.more, rounding) for a, each in parts]
-        counts = [len(z) // size * (size + more) for (z, *_), (size, more) in zip(found, sizes, strict=True)]
-        moments = moments_of_all(counts, [each[1] for each in found], [each[2] for each in found])
-        affine = affine_of(layer.norm, layer.conv.bias, sum(counts), found[0][0], moments, near)
-        rows = [[z, *affine] for z, *_ in found]
+    made_of = [[a, b, each.neighbours] for a, each in parts]  # as `Rows` says
+    if middle:
+        made_of = _behind_second(middle[0], parts, b, rounding)
     for layer in middle[1:]:
-        made = (z if not affine else F.relu((z - affine[0]) * affine[1] + affine[2]) for z, *affine in rows)
-        rows = [[layer(x.T.unsqueeze(0)).squeeze(0).T] for x in made]
-    lots = [Rows(made_of, *each) for made_of, each in zip(rows, sizes, strict=True)]
+        made = (z if not affine else F.relu((z - affine[0]) * affine[1] + affine[2]) for z, *affine in made_of)
+        made_of = [[layer(x.T.unsqueeze(0)).squeeze(0).T] for x in made]
+    lots = [Rows(its, each.size, each.more) for its, (_, each) in zip(made_of, parts, strict=True)]
     return pooled_rows(lots, last.conv.weight.squeeze(2), last.conv.bias, last.norm, last.activation, rounding)
+
+
+def _behind_second(
+    layer: SharedLayer, parts: Sequence[Part], b: Tensor, rounding: torch.dtype | None
+) -> list[list[Tensor]]:
+    """What the second layer makes of pairs: of each part its z, mean, gain and shift, as `Rows` takes them."""
+    weight, (a, first) = layer.conv.weight.squeeze(2), parts[0]
+    near = near_mean(a, b, first.neighbours, weight) if takes_statistics(layer.norm) else None
+    found = [pairs_linear(a, b, each.neighbours, weight, near, each.more, rounding) for a, each in parts]
+    counts = [each.pairs for _, each in parts]
+    moments = moments_of_all(counts, [each[1] for each in found], [each[2] for each in found])
+    affine = affine_of(layer.norm, layer.conv.bias, sum(counts), found[0][0], moments, near)
+    return [[z, *affine] for z, *_ in found]
 
 
 def is_fast(mlp: SharedMLP) -> bool:

@@ -22,6 +22,16 @@ class Bin(NamedTuple):
     neighbours: Tensor  # (B, G, K') rows of points
     more: int
 
+    @property
+    def size(self) -> int:
+        """K'."""
+        return self.neighbours.shape[2]
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of a centre and a point count."""
+        return self.neighbours.numel() // self.size * (self.size + self.more)
+
 
 def binned(neighbours: Tensor, points: int) -> tuple[Tensor, list[Bin]]:
     """(B, S, K) of clouds of so many points -> an order of the B * S centres, and bins of rows of B * points, in which
