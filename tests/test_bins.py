@@ -8,7 +8,7 @@ from torch.nn import BatchNorm1d
 
 from pointnet.layers import neighbourhoods, set_abstraction
 from pointnet.ops import rows as rows_of
-from pointnet.ops.bins import BINS, binned, moments_of_all
+from pointnet.ops.bins import BINS, binned
 from pointnet.ops.groups import Rows, groups_definition, pooled_rows
 from pointnet.ops.neighbours import ball_query
 from pointnet.ops.relative import near_mean, pairs_definition, pairs_linear
@@ -102,7 +102,7 @@ def test_groups_of_several_sizes_are_one_layer_s(activation):
 def test_moments_of_lots_are_those_of_all_rows():
     lots = [torch.randn(n, 4, dtype=torch.float64) + n for n in (1, 5, 30)]
     found = [(len(x), x.mean(0), (x - x.mean(0)).square().sum(0)) for x in lots]
-    mean, squares = moments_of_all(*zip(*found, strict=True))
+    mean, squares = rows_of.moments_of_all(*zip(*found, strict=True))
     every = torch.cat(lots)
     torch.testing.assert_close(mean, every.mean(0))
     torch.testing.assert_close(squares, (every - every.mean(0)).square().sum(0))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointnet.ops.bins import Bin, binned, moments_of_all
+from pointnet.ops.bins import Bin, binned
 from pointnet.ops.edges import edge_moments, pooled_edges
 from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.groups import Rows, pooled_rows
@@ -16,6 +16,7 @@ from pointnet.ops.masked import has_hooks, takes_statistics
 from pointnet.ops.neighbours import gather
 from pointnet.ops.products import no_autocast, rounding_of
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear
+from pointnet.ops.rows import moments_of_all
 
 from .shared_layer import HALF, SharedLayer
 from .shared_mlp import SharedMLP

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bins import Moments, moments_of_all
 from .edges import first_of, rows_summed, slot_type
 from .graphs import makes_a_graph
 from .masked import batch_norm, takes_statistics
@@ -24,7 +23,7 @@ from .operators import refuse_second, register, save_nothing
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, signs
 from .products import add_product, multiply, no_autocast, rounded, rounding_of
 from .ranks import check_count, moments_over_ranks
-from .rows import made_of
+from .rows import Moments, made_of, moments_of_all
 
 
 def grouped(x: Tensor, neighbours: Tensor) -> Tensor:

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .bins import Moments
 from .neighbours import gather
 from .operators import refuse_second, register, save_nothing
 from .pooled import Norm, statistics
 from .products import add_product, multiply, rounded
 from .ranks import check_count, moments_over_ranks
-from .rows import Pairs
+from .rows import Moments, Pairs
 
 
 def pairs_definition(

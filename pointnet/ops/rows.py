@@ -1,6 +1,7 @@
 """Rows of groups that are made a block at a time, where they are needed, and again in the backward pass: none is kept.
 
-A group is K rows in turn. A block of rows is in the cache while it is worked on.
+A group is K rows in turn. A block of rows is in the cache while it is worked on. The mean of all rows and their squares
+about it come from those of the blocks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from .neighbours import of_all_clouds
 
 # Rows that are worked on together: on a CPU a block of floats nearly fits a core's cache; a GPU needs more.
 ROWS = {"cpu": 4096}
+SUMMED = 2048  # rows that are summed in their own type; the sums of more are added in float64
 
 
 class Made:
@@ -135,3 +137,38 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
     if a.device.type != "cpu":
         return (a * b).sum(0)
     return torch.from_numpy(np.einsum("rd,rd->d", a.numpy(), b.numpy()))  # without the products in memory
+
+
+class Moments:
+    """The mean of rows and the sum of squares about it, of rows that come a block at a time."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.means: list[Tensor] = []
+        self.squares: list[Tensor] = []
+
+    def add(self, rows: Tensor, times: int = 1) -> None:
+        """Rows (R, D) that count so many times each."""
+        for some in rows.split(SUMMED if rows.device.type == "cpu" else max(1, len(rows))):
+            if rows.device.type == "cpu":  # two passes, in place of the slower one of `var_mean`
+                mean, variance = torch.batch_norm_update_stats(some, None, None, 0.0)
+            else:
+                variance, mean = torch.var_mean(some, 0, correction=0)
+            self.counts.append(times * len(some))
+            self.means.append(mean)
+            self.squares.append(variance * self.counts[-1])
+
+    def of_all(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(D,) and (D,) in float64; 0 of no rows."""
+        if not self.counts:
+            zero = torch.zeros(width, dtype=torch.float64, device=device)
+            return zero, zero.clone()
+        return moments_of_all(self.counts, self.means, self.squares)
+
+
+def moments_of_all(counts: Sequence[int], means: Sequence[Tensor], squares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The mean (D,) of several lots of rows and the squares about it (D,) in float64, from those of each."""
+    mean = torch.stack([*means]).double()
+    count = torch.cat([mean.new_full((1, 1), each) for each in counts])  # of a list a GPU would be waited for
+    overall = (count * mean).sum(0) / count.sum()
+    return overall, torch.stack([*squares]).double().sum(0) + (count * (mean - overall).square()).sum(0)
