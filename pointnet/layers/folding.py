@@ -6,7 +6,7 @@ from typing import TypeVar, cast
 import torch
 from torch import nn
 
-from pointnet.ops.masked import goes_by, has_hooks
+from pointnet.ops.hooks import goes_by, has_hooks
 
 from .shared_layer import BatchNormLast, SharedLayer
 from .shared_mlp import SharedMLP

@@ -12,7 +12,8 @@ from pointnet.ops.bins import Bin, binned
 from pointnet.ops.edges import edge_moments, pooled_edges
 from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.groups import Rows, pooled_rows
-from pointnet.ops.masked import has_hooks, takes_statistics
+from pointnet.ops.hooks import has_hooks
+from pointnet.ops.masked import takes_statistics
 from pointnet.ops.neighbours import gather
 from pointnet.ops.products import no_autocast, rounding_of
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear

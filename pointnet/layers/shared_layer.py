@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.ops.aligned import Transform, align, fold_transform
 from pointnet.ops.graphs import makes_a_graph
-from pointnet.ops.masked import Mask, batch_norm, fill_padding, goes_by, has_hooks, stored_as_rows
+from pointnet.ops.hooks import has_hooks, must_call
+from pointnet.ops.masked import Mask, batch_norm, fill_padding, stored_as_rows
 from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
 from pointnet.ops.products import autocast_dtype, linear_map
 from pointnet.ops.ranks import MARK, Ranks, group_of
@@ -107,7 +108,7 @@ class SharedLayer(nn.Module):
 
     def must_call_conv(self) -> bool:
         """Whether the convolution is more than its weight and bias: a hook, or a forward of its own."""
-        return has_hooks(self.conv) or not goes_by(self.conv, nn.Conv1d)
+        return must_call(self.conv, nn.Conv1d)
 
     def check(self, x: Tensor, context: Context = None, transform: Transform = None) -> None:
         """Raises ValueError (shapes) or TypeError (dtypes) for what the layer cannot take, in one line."""

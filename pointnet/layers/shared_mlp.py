@@ -11,7 +11,8 @@ from typing import cast, overload
 from torch import Tensor, nn
 
 from pointnet.ops.aligned import Transform
-from pointnet.ops.masked import Lengths, Mask, fill_padding, has_hooks, point_mask
+from pointnet.ops.hooks import has_hooks
+from pointnet.ops.masked import Lengths, Mask, fill_padding, point_mask
 
 from .chain import Chain
 from .shared_layer import BatchNormLast, Context, SharedLayer, as_sequence, max_of_points

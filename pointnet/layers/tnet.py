@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pointnet.ops.masked import has_hooks
+from pointnet.ops.hooks import has_hooks
 from pointnet.ops.products import no_autocast
 
 from .chain import Chain

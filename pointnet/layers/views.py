@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from pointnet.ops.masked import has_hooks
+from pointnet.ops.hooks import must_call
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -114,11 +114,7 @@ def _check(layer: nn.Module, wanted: type[nn.Module], what: str = "", **settings
     if not isinstance(layer, wanted):
         raise TypeError(f"{name} must be a {kind}, got {type(layer).__name__}")
     held = {"weight"} if layer.bias is None else {"weight", "bias"}
-    if (
-        {each for each, _ in layer.named_parameters()} != held
-        or has_hooks(layer)
-        or type(layer).forward is not wanted.forward
-    ):
+    if {each for each, _ in layer.named_parameters()} != held or must_call(layer, wanted):
         plain = "with weight and bias its parameters and no hook, parametrization or forward of its own"
         raise ValueError(f"{name} must be a plain {kind}, {plain}; got {type(layer).__name__}")
     for setting, value in settings.items():

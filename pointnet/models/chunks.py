@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.layers.shared_layer import SharedLayer
-from pointnet.ops.masked import Lengths, sees_other_points, takes_statistics, warn_of_hooks
+from pointnet.ops.hooks import warn_of_hooks
+from pointnet.ops.masked import Lengths, sees_other_points, takes_statistics
 
 from .encoder import PointNetEncoder, PointNetModel
 

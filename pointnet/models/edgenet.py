@@ -20,17 +20,8 @@ from torch.nn import functional as F
 from pointnet.layers.shared_layer import BatchNormLast, check_dtype, check_points
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.edges import pooled_edges
-from pointnet.ops.masked import (
-    Lengths,
-    Mask,
-    batch_norm,
-    fill_padding,
-    goes_by,
-    has_hooks,
-    point_mask,
-    sees_other_points,
-    warn_of_hooks,
-)
+from pointnet.ops.hooks import has_hooks, must_call, warn_of_hooks
+from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, point_mask, sees_other_points
 from pointnet.ops.neighbours import check_indices, farthest_point_sampling, gather, knn, of_all_clouds
 
 from .pretrained import Pretrained, check_sizes
@@ -135,7 +126,7 @@ class EdgeMax(nn.Module):
         b = self.edge(near)
         if self.residual:
             a = -of_centres(b, centres, size)
-        elif any(each is not None and _must_call(each) for each in (self.edge, self.skip)):
+        elif any(each is not None and must_call(each, nn.Linear) for each in (self.edge, self.skip)):
             own = of_centres(near, centres, size)
             a = -self.edge(torch.cat([own[:, :, :3], torch.zeros_like(own[:, :, 3:])], 2))
             a = a if self.skip is None else a + self.skip(own[:, :, 3:])
@@ -151,11 +142,6 @@ class EdgeMax(nn.Module):
         if self.residual:
             y = y + of_centres(features.transpose(1, 2), centres, size).transpose(1, 2)
         return fill_padding(F.relu(y), mask)
-
-
-def _must_call(linear: nn.Module) -> bool:
-    """Whether it is more than its weight: a hook, or a forward of its own."""
-    return has_hooks(linear) or not goes_by(linear, nn.Linear)
 
 
 def of_centres(rows: Tensor, centres: Tensor | None, count: int) -> Tensor:

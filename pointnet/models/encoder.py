@@ -14,7 +14,8 @@ from pointnet.layers.shared_layer import max_of_points
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS, TNet, orthogonality_loss
 from pointnet.ops.aligned import Transform
-from pointnet.ops.masked import Lengths, fill_padding, point_mask, warn_of_hooks
+from pointnet.ops.hooks import warn_of_hooks
+from pointnet.ops.masked import Lengths, fill_padding, point_mask
 
 from .pretrained import Pretrained, check_sizes
 

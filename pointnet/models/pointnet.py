@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pointnet.layers.shared_mlp import SharedMLP
 from pointnet.layers.tnet import TNET_WIDTHS
-from pointnet.ops.masked import Lengths, warn_of_hooks
+from pointnet.ops.hooks import warn_of_hooks
+from pointnet.ops.masked import Lengths
 
 from .chunks import CHUNKED, pool_chunks
 from .encoder import ENCODER_WIDTHS, Output, PointNetEncoder, PointNetModel

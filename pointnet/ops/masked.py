@@ -5,13 +5,12 @@ gradient alike. Nothing here waits for the device, so lengths on a GPU are check
 (`pad_clouds`).
 """
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .graphs import makes_a_graph
+from .hooks import goes_by, warn_of_hooks
 from .ranks import check_count, group_of, totals
 
 Lengths = Tensor | None  # (B,) integers: only the first lengths[b] points of cloud b exist; None: all of them
@@ -55,18 +54,6 @@ def stored_as_rows(x: Tensor) -> bool:
     return x.dim() == 3 and not x.is_contiguous() and x.transpose(1, 2).is_contiguous()
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether something reads or changes what the module takes or gives; that runs only when the module is called."""
-    m = module
-    hooks = m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-    return bool(hooks) or "forward" in vars(m)
-
-
-def goes_by(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether the module computes what the kind does from its weights, also where these are parametrized."""
-    return type(module) is kind or type(module).forward is kind.forward
-
-
 def takes_statistics(norm: _NormBase | None) -> bool:
     """Whether the norm goes by the mean and variance of its batch, and not by running ones."""
     return norm is not None and (norm.training or norm.running_mean is None)
@@ -75,12 +62,6 @@ def takes_statistics(norm: _NormBase | None) -> bool:
 def sees_other_points(norm: nn.Module) -> bool:
     """Whether what a norm makes of a point depends on others; so it is taken to be of norms that are not PyTorch's."""
     return takes_statistics(norm) if isinstance(norm, _NormBase) else type(norm) is not nn.Identity
-
-
-def warn_of_hooks(module: nn.Module, reason: str) -> None:
-    """Says in one line that the module is not called, if it has hooks."""
-    if has_hooks(module):
-        warnings.warn(f"hooks on this {type(module).__name__} do not run: {reason}", stacklevel=2)
 
 
 def batch_norm(z: Tensor, norm: nn.BatchNorm1d, mask: Mask = None) -> Tensor:
