@@ -24,7 +24,7 @@ from pointnet.ops.hooks import has_hooks, must_call, warn_of_hooks
 from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, point_mask, sees_other_points
 from pointnet.ops.neighbours import check_indices, farthest_point_sampling, gather, knn, of_all_clouds
 
-from .pretrained import Pretrained, check_sizes
+from .pretrained import CENTRES_IN_TURN, Pretrained, check_sizes
 
 CENTRES = (512, 128, 32)  # of the levels
 NEIGHBOURS = (16, 24, 16, 24)  # of the centres of each level among the points of the one before, and 128 among 128
@@ -171,7 +171,7 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
     """
 
     source = "EdgeNet, a network of this library,"
-    not_exported = "its centres are found one after another, hundreds of times the operators of the network"
+    not_exported = CENTRES_IN_TURN
 
     def __init__(self, num_classes: int = 40, in_channels: int = 3, dropout: float = 0.4, width: float = 1.0):
         super().__init__()

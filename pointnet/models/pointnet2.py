@@ -15,7 +15,7 @@ from pointnet.layers.shared_layer import check_points
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.masked import Lengths
 
-from .pretrained import Pretrained, check_sizes
+from .pretrained import CENTRES_IN_TURN, Pretrained, check_sizes
 
 SCALES = ("single", "multi")
 Levels = list[tuple[int, list[tuple[float, int, list[int]]]]]
@@ -70,7 +70,7 @@ class PointNet2Classifier(Pretrained, name="pointnet2"):
     """
 
     source = "PointNet++ (Qi, Yi, Su, Guibas, NIPS 2017)"
-    not_exported = "its centres are found one after another, hundreds of times the operators of the network"
+    not_exported = CENTRES_IN_TURN
 
     def __init__(
         self,

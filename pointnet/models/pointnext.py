@@ -13,7 +13,7 @@ from pointnet.layers.set_abstraction import SetAbstraction
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.ops.masked import Lengths
 
-from .pretrained import Pretrained, check_sizes
+from .pretrained import CENTRES_IN_TURN, Pretrained, check_sizes
 
 # Radius and neighbours of each level; it has half the centres of the one before, and twice the width.
 LEVELS = [(0.15, 32), (0.225, 32), (0.3375, 32), (0.50625, 32)]
@@ -45,7 +45,7 @@ class PointNextClassifier(Pretrained, name="pointnext_s"):
     """
 
     source = "PointNeXt-S (Qian et al., NeurIPS 2022)"
-    not_exported = "its centres are found one after another, hundreds of times the operators of the network"
+    not_exported = CENTRES_IN_TURN
 
     def __init__(self, num_classes: int = 40, in_channels: int = 3, dropout: float = 0.5, width: float = 1.0):
         super().__init__()

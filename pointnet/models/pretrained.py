@@ -23,6 +23,8 @@ from . import weights
 M = TypeVar("M", bound="Pretrained")
 MODELS: dict[str, type[Any]] = {}  # the subclasses of `Pretrained` that have a name, by it
 MOMENTUM = re.compile(r"momentum=[^,)]*")
+# Why networks that sample their centres are not exported.
+CENTRES_IN_TURN = "its centres are found one after another, hundreds of times the operators of the network"
 ROOM = 4  # times what the weights hold; a network may make layers that it does not keep
 
 
