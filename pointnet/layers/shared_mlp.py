@@ -168,9 +168,7 @@ class SharedMLP(nn.Module):
                 layers.append(SharedLayer(linear_to_conv1d(module)))
                 rest = ("norm", "activation", "dropout")
                 continue
-            norm = isinstance(module, nn.BatchNorm1d | BatchNormLast)
-            slot = "norm" if norm else "dropout" if isinstance(module, nn.Dropout) else "activation"
-            slot = slot if slot != "activation" or _is_elementwise(module) else ""
+            slot = _slot_of(module)
             if slot not in rest:
                 order = "Linear, BatchNorm1d, activation, Dropout, in that order"
                 raise ValueError(f"network must be {order}; module {i} is {type(module).__name__}")
@@ -259,6 +257,15 @@ def make_activation(activation: Activation) -> nn.Module | None:
     if not callable(activation):
         raise ValueError(f"activation must be a name, a module, a function or None, got {activation!r}")
     return Elementwise(cast(Callable[[Tensor], Tensor], activation))
+
+
+def _slot_of(module: nn.Module) -> str:
+    """Which part of a `SharedLayer` the module is, beside the convolution; empty where it is none."""
+    if isinstance(module, nn.BatchNorm1d | BatchNormLast):
+        return "norm"
+    if isinstance(module, nn.Dropout):
+        return "dropout"
+    return "activation" if _is_elementwise(module) else ""
 
 
 def _is_elementwise(module: nn.Module) -> bool:
