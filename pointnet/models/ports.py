@@ -93,15 +93,14 @@ def load_port(
         raise ValueError(f"up must be y or z, got '{up}'")
     path = Path(path)
     state = _read_state(path)
+    of_family = is_of_family(state)
     try:
         sizes = [*map(len, (parts or {}).values())]
         with no_larger_than(state):
-            model: Any = (
-                family_model(state, normalize_dp) if is_of_family(state) else _model_of(_common_names(state), sizes)
-            )
+            model: Any = family_model(state, normalize_dp) if of_family else _model_of(_common_names(state), sizes)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        reason, kind = f"no {error}" if isinstance(error, KeyError) else error, "PointNet"
-        kind += ", DGCNN or PointNeXt" if is_of_family(state) else ""
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        kind = "PointNet, DGCNN or PointNeXt" if of_family else "PointNet"
         raise ValueError(f"{path}: not a {kind} of a known port: {printable(' '.join(str(reason).split()))}") from error
     if classes and len(classes) != model.num_outputs:
         raise ValueError(f"{path}: has {model.num_outputs} classes, got {len(classes)} names")
