@@ -80,9 +80,8 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
     """The words of a command line, or those that the program was called with -> what they ask for.
 
     The settings begin as those of --recipe, of the file --config, or as the defaults of the model, the task and the
-    data set.
-    Flags win over them. With --resume they are those of the run in --out; a flag may repeat one, and change those in
-    `MAY_CHANGE` and, where the schedule allows it, the epochs. Seeds may be added to those of the run.
+    data set. Flags win over them. With --resume they are those of the run in --out; a flag may repeat one, and change
+    those in `MAY_CHANGE` and, where the schedule allows it, the epochs. Seeds may be added to those of the run.
     """
     parser = training_parser(prog)
     given = vars(parser.parse_args(words))
@@ -97,13 +96,7 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
         check_used(config, [name for name in values if getattr(config, name) != getattr(start, name)])
         if previews and (len(previews) > 1 or resume or seeds):
             raise ValueError(f"--{previews[0]} previews one new run; leave out --resume, --seeds and other previews")
-        if seeds:
-            most = FIELDS["seed"].metadata["high"]
-            if len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > most:
-                wanted = f"different whole numbers from 0 to {most}"
-                raise ValueError(f"seeds must be {wanted}, got {', '.join(map(str, seeds))}")
-            if "seed" in given:
-                raise ValueError("--seed and --seeds exclude each other; leave one out")
+        check_seeds(seeds, "seed" in given)
     except (ValueError, OSError) as error:
         parser.error(one_line(error))
     return Command(config, resume, seeds, previews[0] if previews else "", prog)
@@ -115,6 +108,16 @@ def check_used(config: TrainConfig, changed: Sequence[str]) -> None:
     for name in changed:
         if name in idle:
             raise ValueError(f"--{name} is for {idle[name]}; it would change nothing")
+
+
+def check_seeds(seeds: Sequence[int], one_given: bool) -> None:
+    """Raises ValueError for several seeds that are no seeds or not all different, or that stand beside a --seed."""
+    most = FIELDS["seed"].metadata["high"]
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed <= most for seed in seeds):
+        wanted = f"different whole numbers from 0 to {most}"
+        raise ValueError(f"seeds must be {wanted}, got {', '.join(map(str, seeds))}")
+    if seeds and one_given:
+        raise ValueError("--seed and --seeds exclude each other; leave one out")
 
 
 def beginning(given: Mapping[str, Any]) -> tuple[TrainConfig, list[int]]:
