@@ -1,6 +1,7 @@
 """A trained classifier as one page that any browser shows offline: `python -m pointnet report`."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pointnet.datasets import LabelledClouds, open_dataset
@@ -57,20 +58,27 @@ def write_report(
         report = Report(page, found, "", None, str(error))
     else:
         report = Report(page, found, split, analyse(found.model, data, chosen, corruptions), "")
-    contents = sections(report, chosen)
+    write_html(page, *_title_and_notes(found), _body(sections(report, chosen)))
+    return report
+
+
+def _body(contents: Mapping[str, str]) -> str:
+    """The sections by their headings, below links to them."""
     anchors = {heading: heading.lower().replace(" ", "-") for heading in contents}
     links = "".join(f'<a href="#{anchor}">{heading}</a>' for heading, anchor in anchors.items())
     parts = (f'<section id="{anchors[name]}"><h2>{name}</h2>{content}</section>' for name, content in contents.items())
-    body = f'<main><nav aria-label="sections">{links}</nav>{"".join(parts)}</main>'
-    path, config, model, seeds = found.path.resolve(), found.config, found.model, len(found.seeds)
+    return f'<main><nav aria-label="sections">{links}</nav>{"".join(parts)}</main>'
+
+
+def _title_and_notes(run: TrainedRun) -> tuple[str, str]:
+    """The name of the run, and a line about its network and data."""
+    path, config, model, seeds = run.path.resolve(), run.config, run.model, len(run.seeds)
     title = path.name if seeds < 2 else f"{path.parent.name}, seed {config.seed} of {seeds} seeds"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with_features = ", ".join(f"with {FEATURES[name]}" for name in Contract.of(model).features)
     points = f"{config.num_points:,} points per cloud{with_features and ', '}{with_features}"
     network, classes = f"{type(model).__name__}, {parameters:,} parameters", f"{len(model.classes)} classes"
-    notes = f"{network}, on {config.dataset}: {classes}, {points}"
-    write_html(page, title, notes, body)
-    return report
+    return title, f"{network}, on {config.dataset}: {classes}, {points}"
 
 
 def read_run(path: AnyPath) -> TrainedRun:
