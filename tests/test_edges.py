@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pointnet.ops import edges
 from pointnet.ops import rows as rows_of
-from pointnet.ops.edges import edge_extremes, edge_moments, edges_definition, first_of, pooled_edges, rows_summed
+from pointnet.ops.edges import edge_extremes, edge_moments, edges_definition, first_with, pooled_edges, rows_summed
 from pointnet.ops.groups import grouped, groups_definition, pooled_groups, through_winners
 from pointnet.ops.masked import point_mask
 from pointnet.ops.neighbours import gather, interpolate
@@ -176,7 +176,7 @@ def test_on_ties_the_first_of_the_neighbours_wins():
 @pytest.mark.parametrize("most", [1, 2, 7, 255, 256, 300])
 def test_the_first_row_with_a_value_is_found_among_any_number(most):
     rows = torch.randint(4, (50, most, 33)).float()
-    assert torch.equal(first_of(rows, rows.amax(1)).long(), rows.max(1).indices)
+    assert torch.equal(first_with(rows, rows.amax(1)).long(), rows.max(1).indices)
 
 
 @pytest.mark.parametrize("size", [9, 70_000])

@@ -120,7 +120,7 @@ def _edge_extremes(
             for plane in range(1 + both):
                 ends[plane, some] = gathered.amin(1) if plane else gathered.amax(1)
                 if won is not None:
-                    won[plane, some] = first_of(gathered, ends[plane, some])
+                    won[plane, some] = first_with(gathered, ends[plane, some])
     return values if rising is None else values.mul_(rising), slots
 
 
@@ -157,7 +157,7 @@ def slot_type(most: int) -> torch.dtype:
     return torch.uint8 if most < 256 else torch.int16
 
 
-def first_of(gathered: Tensor, values: Tensor) -> Tensor:
+def first_with(gathered: Tensor, values: Tensor) -> Tensor:
     """Which of the K rows is the first to have the value: (R, K, D), (R, D) -> (R, D) of small integers."""
     most, kind = gathered.shape[1], slot_type(gathered.shape[1])
     ranks = torch.arange(most, 0, -1, dtype=kind, device=gathered.device).unsqueeze(1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .edges import first_of, rows_summed, slot_type
+from .edges import first_with, rows_summed, slot_type
 from .graphs import makes_a_graph
 from .masked import batch_norm, takes_statistics
 from .neighbours import check_indices, gather, of_all_clouds
@@ -153,7 +153,7 @@ def _largest(z: Tensor, learns: bool) -> tuple[Tensor, Tensor | None]:
         return z.amax(1), None
     if z.device.type != "cpu":
         values = z.amax(1)
-        return values, first_of(z, values)
+        return values, first_with(z, values)
     # As an image of G x K pixels with D channels, whose pooling finds both at once.
     image, (groups, size, _) = z.unsqueeze(0).permute(0, 3, 1, 2), z.shape
     values, pixels = F.max_pool2d(image, (1, size), return_indices=True)

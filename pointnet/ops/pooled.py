@@ -99,13 +99,13 @@ def signs(channels: Tensor, norm: Norm) -> Tensor:
     return (norm.weight.detach() >= 0).to(channels.dtype) * 2 - 1
 
 
-def normalize(z: Tensor, norm: nn.BatchNorm1d, moments_of_all: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def normalize(z: Tensor, norm: nn.BatchNorm1d, take_moments: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """What `norm` makes of some values z (..., D), with the statistics of all of them.
 
-    `moments_of_all` gives their count, mean (D,) and sum of squares about it (D,), over all ranks. It is called where
+    `take_moments` gives their count, mean (D,) and sum of squares about it (D,), over all ranks. It is called where
     the norm takes the statistics of its batch.
     """
-    mean, variance = statistics(norm, moments_of_all)
+    mean, variance = statistics(norm, take_moments)
     y = (z - mean.to(z.dtype)) * (variance + norm.eps).rsqrt().to(z.dtype)
     if norm.weight is not None:
         y = y * norm.weight
@@ -113,15 +113,15 @@ def normalize(z: Tensor, norm: nn.BatchNorm1d, moments_of_all: Callable[[], tupl
 
 
 def statistics(
-    norm: nn.BatchNorm1d, moments_of_all: Callable[[], tuple[Tensor, Tensor, Tensor]]
+    norm: nn.BatchNorm1d, take_moments: Callable[[], tuple[Tensor, Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """The mean and variance (D,) that `norm` goes by; if they are of `moments_of_all`, as of `normalize`, its running
-    statistics follow."""
+    """The mean and variance (D,) that `norm` goes by: its running ones, or those of its batch, which it then adds to
+    its running ones. `take_moments` is as in `normalize`."""
     if not takes_statistics(norm):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         return norm.running_mean, norm.running_var
-    count, mean, squares = moments_of_all()
+    count, mean, squares = take_moments()
     variance = squares / count
     if norm.training and norm.track_running_stats:
         update_running_statistics(norm, mean, variance, count)
