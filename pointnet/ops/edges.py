@@ -21,7 +21,7 @@ from .graphs import makes_a_graph
 from .masked import Mask, batch_norm, fill_padding
 from .neighbours import check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
-from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, signs
+from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, of_extremes, signs
 from .ranks import check_count, moments_over_ranks
 
 # Numbers of a block of centres on a CPU: a few such blocks stay in a core's cache.
@@ -67,14 +67,12 @@ def pooled_edges(
     both = type(activation) in FALLING_THEN_RISING
     ends = edge_extremes(b, neighbours, both, None if norm is None else signs(a[0], norm))
     z = a.transpose(1, 2) + (ends if mask is None else ends.masked_fill(~mask.transpose(1, 2), 0))
-    y = z if norm is None else normalize(z, norm, partial(_statistics, a, b, neighbours, norm, mask))
-    if activation is not None:
-        y = activation(y)
-    return fill_padding((y.amax(0) if both else y.squeeze(0)).transpose(1, 2), mask)
+    y = of_extremes(z, norm, activation, partial(_statistics, a, b, neighbours, mask))
+    return fill_padding(y.transpose(1, 2), mask)
 
 
 def _statistics(
-    a: Tensor, b: Tensor, neighbours: Tensor, norm: nn.BatchNorm1d, mask: Mask
+    a: Tensor, b: Tensor, neighbours: Tensor, mask: Mask, norm: nn.BatchNorm1d
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and squares about it of all pairs, over all ranks."""
     full = a.new_full((), neighbours.numel(), dtype=torch.float64)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .edges import first_with, rows_summed, slot_type
@@ -20,7 +20,7 @@ from .graphs import makes_a_graph
 from .masked import batch_norm, takes_statistics
 from .neighbours import check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
-from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, normalize, signs
+from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, of_extremes, signs
 from .products import add_product, multiply, no_autocast, rounded, rounding_of
 from .ranks import check_count, moments_over_ranks
 from .rows import Moments, made_of, moments_of_all
@@ -99,20 +99,15 @@ def pooled_rows(
     found = [torch.ops.pointnet.group_extremes(lot.parts, signed, *lot[1:], *given) for lot in lots]
     z = (found[0][0] if len(found) == 1 else torch.cat([each[0] for each in found], 1)) * rising
 
-    def of_all_ranks() -> tuple[Tensor, Tensor, Tensor]:
+    def of_all_ranks(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor, Tensor]:
         counts = [each[0].shape[1] * (lot.size + lot.more) for each, lot in zip(found, lots, strict=True)]
         mean, squares = moments_of_all(counts, [each[2] for each in found], [each[3] for each in found])
         mean = mean * rising if bias is None else mean * rising + bias
-        assert norm is not None  # without one it is not called
         moments = moments_over_ranks(norm, mean.new_full((), sum(counts)), mean, squares)
         check_count(moments[0], z[:1].transpose(1, 2))
         return moments
 
-    z = z if bias is None else z + bias
-    y = z if norm is None else normalize(z, norm, of_all_ranks)
-    if activation is not None:
-        y = activation(y)
-    return y.amax(0) if both else y.squeeze(0)
+    return of_extremes(z if bias is None else z + bias, norm, activation, of_all_ranks)
 
 
 def _group_extremes(

@@ -27,6 +27,8 @@ from .winners import TILE, groups_of, through_extremes, values_at
 
 Norm = nn.BatchNorm1d | None
 Activation = nn.Module | None
+# The count of all z, their mean (D,) and the sum of squares about it (D,), over all ranks of a norm.
+TakeMoments = Callable[[nn.BatchNorm1d], tuple[Tensor, Tensor, Tensor]]
 # f(max y) = max f(y).
 NON_DECREASING = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.SELU,
@@ -80,10 +82,7 @@ def pooled(
     z = extremes(x, rising.unsqueeze(1) * weight, mask, both) * rising
     if bias is not None:
         z = z + bias
-    y = z if norm is None else normalize(z, norm, partial(_moments_of_linear, x, weight, bias, norm, mask))
-    if activation is not None:
-        y = activation(y)
-    return y.amax(0)
+    return of_extremes(z, norm, activation, partial(_moments_of_linear, x, weight, bias, mask))
 
 
 def pooled_winners(x: Tensor, weight: Tensor, norm: Norm, activation: Activation, mask: Mask = None) -> Tensor:
@@ -99,12 +98,20 @@ def signs(channels: Tensor, norm: Norm) -> Tensor:
     return (norm.weight.detach() >= 0).to(channels.dtype) * 2 - 1
 
 
-def normalize(z: Tensor, norm: nn.BatchNorm1d, take_moments: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """What `norm` makes of some values z (..., D), with the statistics of all of them.
+def of_extremes(z: Tensor, norm: Norm, activation: Activation, take_moments: TakeMoments) -> Tensor:
+    """The max of activation(norm(z)) over many z, from their extremes alone (identity 2): (1 or 2, ..., D) -> (..., D).
 
-    `take_moments` gives their count, mean (D,) and sum of squares about it (D,), over all ranks. It is called where
-    the norm takes the statistics of its batch.
+    Args:
+        z: the largest, the smallest where the norm falls; and with two planes the other end.
+        take_moments: is called where the norm takes the statistics of its batch.
     """
+    y = z if norm is None else _normalize(z, norm, take_moments)
+    if activation is not None:
+        y = activation(y)
+    return y.amax(0) if len(y) > 1 else y.squeeze(0)
+
+
+def _normalize(z: Tensor, norm: nn.BatchNorm1d, take_moments: TakeMoments) -> Tensor:
     mean, variance = statistics(norm, take_moments)
     y = (z - mean.to(z.dtype)) * (variance + norm.eps).rsqrt().to(z.dtype)
     if norm.weight is not None:
@@ -112,16 +119,14 @@ def normalize(z: Tensor, norm: nn.BatchNorm1d, take_moments: Callable[[], tuple[
     return (y if norm.bias is None else y + norm.bias).to(z.dtype)  # a norm may be in float32 beside half
 
 
-def statistics(
-    norm: nn.BatchNorm1d, take_moments: Callable[[], tuple[Tensor, Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
+def statistics(norm: nn.BatchNorm1d, take_moments: TakeMoments) -> tuple[Tensor, Tensor]:
     """The mean and variance (D,) that `norm` goes by: its running ones, or those of its batch, which it then adds to
-    its running ones. `take_moments` is as in `normalize`."""
+    its running ones."""
     if not takes_statistics(norm):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         return norm.running_mean, norm.running_var
-    count, mean, squares = take_moments()
+    count, mean, squares = take_moments(norm)
     variance = squares / count
     if norm.training and norm.track_running_stats:
         update_running_statistics(norm, mean, variance, count)
@@ -129,7 +134,7 @@ def statistics(
 
 
 def _moments_of_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d, mask: Mask
+    x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, norm: nn.BatchNorm1d
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and squares of W x + b over all points of all ranks.
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .neighbours import gather
 from .operators import refuse_second, register, save_nothing
@@ -64,7 +64,7 @@ def affine_of(
         zero = like.new_zeros(like.shape[-1])
         return zero if bias is None else -bias, torch.ones_like(zero), zero
 
-    def of_all_ranks() -> tuple[Tensor, Tensor, Tensor]:
+    def of_all_ranks(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor, Tensor]:
         mean, squares = moments
         mean = mean if near is None else mean + near
         own = like.new_full((), count, dtype=torch.float64), mean if bias is None else mean + bias, squares
