@@ -49,7 +49,7 @@ def run(flags: Namespace) -> int:
         raise ValueError(f"{out}: {TAKEN}")
     model.preprocessing = Contract.of(model).as_json()
     model.save_pretrained(out, notes=f"Converted from `{printable(file.name)}`.")
-    say("\n".join([f"{out}/: {what_it_is(model)}", *what_was_taken(model, flags)]))
+    say("\n".join([f"{out}/: {what_it_is(model)}", *what_was_assumed(model, flags)]))
     return 0
 
 
@@ -78,8 +78,8 @@ def what_it_is(model: Pretrained) -> str:
     return f"{kinds[type(model)]}, {parameters:,} parameters; it takes {', '.join(contract.channels)}, with z up"
 
 
-def what_was_taken(model: Pretrained, flags: Namespace) -> Iterator[str]:
-    """Lines about what the file does not say and was supposed."""
+def what_was_assumed(model: Pretrained, flags: Namespace) -> Iterator[str]:
+    """Lines about what the file does not say and was assumed."""
     contract = Contract.of(model)
     if flags.up == "z" and contract.scale == UNIT_SPHERE:
         known = "ModelNet's HDF5 and text, and ShapeNetPart, have"

@@ -122,7 +122,7 @@ def open_data(flags: Namespace, task: Task, contract: Contract) -> tuple[Labelle
 
 
 def text_of(scores: Mapping[str, Any], task: Task) -> str:
-    """The scores as lines: those of each class in columns, those by angle, and last all in one."""
+    """The scores as lines: those of each class in columns, those by angle, and last a summary."""
     width = max(len(printable(name)) for name in scores["of_class"])
     cells = [f"{printable(name):{width}}  {share:6.1%}" for name, share in scores["of_class"].items()]
     across = max(1, (WIDTH + 3) // (width + 11))

@@ -69,7 +69,7 @@ class OneLineParser(ArgumentParser):
         return f"{other}{equals}{value}" if flag[:2] == "--" and flag not in known and other in known else word
 
     def print_help(self, file: Any = None) -> None:
-        """As argparse's, which passes over a reader that went."""
+        """As argparse's, but where the reader closed the pipe, that is an error; argparse ignores it."""
         (file or sys.stdout).write(self.format_help())
 
     def error(self, message: str) -> NoReturn:

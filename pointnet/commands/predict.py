@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
     text: str
     as_json: dict[str, Any] | None = None
-    beside_json: bool = False  # with --json it is printed on stderr, as others are not
+    beside_json: bool = False  # with --json it is printed on stderr; other lines are then not printed
 
 
 Lines = Iterator[Line | PointCloudFileError]  # with the errors of files

@@ -44,8 +44,8 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 def whole_program(main: Callable[..., int]) -> Callable[..., int]:
-    """The same command, which ends without a traceback: stopped by a signal, it says so, and where the reader closed
-    the pipe, as `| head` does, nothing."""
+    """The same command, which ends without a traceback: stopped by a signal, it says so; where the reader closed the
+    pipe, as `| head` does, it says nothing."""
 
     @wraps(main)
     def wrapped(*words: Any) -> int:

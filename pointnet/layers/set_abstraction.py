@@ -19,7 +19,7 @@ from .shared_mlp import SharedMLP
 
 Pool = Callable[..., Tensor]  # of an MLP, points, features, centres, neighbours and a unit
 WHOLE = 1024  # points of a cloud whose max is one of rows
-FEW = 8  # so many times fewer points than channels are very few; under autocast no more points than channels
+FEW = 8  # points are very few if there are so many times more channels; under autocast, if there are as many
 
 
 class SetAbstraction(nn.Module):

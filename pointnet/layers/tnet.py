@@ -47,7 +47,7 @@ class TNet(nn.Module):
         return self.matrix_of(self.mlp.max_pool(x, lengths=lengths))
 
     def of(self, points: Chain, lengths: Tensor | None = None) -> Tensor:
-        """`forward` of points with layers that wait, which then go on waiting where they can."""
+        """`forward` for points with layers that wait (see `Chain`): with the T-Net's own in one operator if it can."""
         if not points.waiting or has_hooks(self) or has_hooks(self.mlp):
             return self(points.run().x, lengths)
         return self.matrix_of(points.max_pool(self.mlp))

@@ -150,7 +150,7 @@ def check_sizes(num_classes: int = 1, in_channels: int = 3) -> None:
 
 @contextmanager
 def no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within it a network is built no further than these weights could fill it, whatever its arguments are."""
+    """Within it, building a network with many more layers or numbers than these weights have is a ValueError."""
     room = [ROOM * len(state), ROOM * sum(tensor.numel() for tensor in state.values())]
     thread = threading.get_ident()
 

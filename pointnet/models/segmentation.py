@@ -40,7 +40,7 @@ class PartLabels(Pretrained):
     """
 
     def know(self, num_parts: int, num_categories: int, parts_of: Sequence[Sequence[int]] | None) -> None:
-        """Keeps what `PointNetPartSegmenter` says of these arguments. ValueError: outside that."""
+        """Keeps the parts and categories, arguments as of `PointNetPartSegmenter`. ValueError: outside what it says."""
         for name, value in (("num_parts", num_parts), ("num_categories", num_categories)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

@@ -32,8 +32,10 @@ class Bin(NamedTuple):
 
 
 def binned(neighbours: Tensor, points: int) -> tuple[Tensor, list[Bin]]:
-    """(B, S, K) of clouds of so many points -> an order of the B * S centres, and bins of rows of B * points, in which
-    the centres come in this order. The points of a neighbourhood come first, then its first again. Waits for a GPU."""
+    """(B, S, K) of clouds of so many points -> an order of the B * S centres, and bins that hold them in it.
+
+    In a neighbourhood its different points come first, then the first of them repeats. Waits for a GPU.
+    """
     most = neighbours.shape[2]
     rows = of_all_clouds(neighbours, points)
     step = -(-most // BINS)

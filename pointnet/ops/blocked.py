@@ -38,7 +38,7 @@ def filled(points: Tensor, lengths: Lengths) -> tuple[Tensor, Mask]:
 
 
 def padded_by_first(found: Tensor, neighbours: int, size: int) -> Tensor:
-    """(B, S, up to K) -> (B, S, K): what is missing, or is `size`, becomes the first; a first that is, 0."""
+    """(B, S, up to K) -> (B, S, K): slots that are missing, or hold `size`, repeat the first; if that does too, 0."""
     found = F.pad(found, (0, neighbours - found.shape[2]), value=size)
     first = found[:, :, :1]
     return found.where(found < size, first.where(first < size, 0))

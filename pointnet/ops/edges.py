@@ -205,8 +205,8 @@ def first_guesses(a: Tensor, b: Tensor, neighbours: Tensor) -> tuple[Tensor, Ten
 def of_pairs(
     pairs: Tensor, lack: Tensor, squares: Tensor, sums: Tensor, near_a: Tensor, near_b: Tensor
 ) -> tuple[Tensor, ...]:
-    """What `edge_moments` gives, from how many pairs there are and the sums of all and of their squares about the
-    guesses."""
+    """The results of the operator `edge_moments`, from the number of pairs, and the sums of a_i + b_j and of its
+    square, both about the guesses."""
     lack = lack / pairs
     squares = (squares - pairs * lack.square()).clamp(min=0)
     return near_a.double() + near_b.double() + lack, squares, sums, near_a, near_b, lack

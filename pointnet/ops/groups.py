@@ -115,7 +115,7 @@ def _group_extremes(
     rounding: torch.dtype | None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """-> values (1 or 2, G, D); which point of its group won, the same of small integers; mean and squares (D,) of z in
-    float64, and the mean point (C,). Without `learns` or `batch` theirs are nothing."""
+    float64, and the mean point (C,). Which point won is empty unless it `learns`; moments are 0 unless `batch`."""
     made, out = made_of(parts, size), len(weight)
     values, point = weight.new_empty(1 + both, made.groups, out), weight.new_zeros(made.channels, dtype=torch.float64)
     slots = torch.empty(values.shape if learns else (0,), dtype=slot_type(size), device=weight.device)

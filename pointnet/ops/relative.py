@@ -57,7 +57,8 @@ def affine_of(
     """What the norm makes of z + near + bias, as (z - mean) * gain + shift: -> (D,) each, of the dtype of `like`.
 
     Args:
-        count, moments: where the norm takes statistics: of so many z, their mean and squares about it, (D,) each.
+        count, moments: how many z there are, and their mean and squares about it, (D,) each. Both are used only where
+            the norm takes statistics.
         near: (D,); None: 0.
     """
     if norm is None:
