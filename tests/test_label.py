@@ -175,7 +175,7 @@ def test_the_ply_holds_points_labels_and_the_colours_of_the_page(model, tmp_path
     assert np.array_equal(written.labels, found.labels)
     assert len(set(found.labels.tolist())) == 5
     rows = trimesh.load(tmp_path / "stool.ply").metadata["_ply_raw"]["vertex"]["data"]
-    assert np.array_equal(np.hstack([rows[name] for name in ("red", "green", "blue")]), label_colours(found.labels))
+    assert np.array_equal(np.column_stack([rows[of] for of in ("red", "green", "blue")]), label_colours(found.labels))
     assert np.array_equal(rows["probability"].ravel(), found.probability)
 
 
