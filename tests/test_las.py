@@ -192,6 +192,28 @@ def test_extra_bytes_named_as_a_label_count_where_nothing_was_classified(tmp_pat
     assert mapped.labels[:9].tolist() == [-1] * 9
 
 
+def test_labels_in_extra_bytes_that_are_not_taken_are_said_in_training(tmp_path):
+    classes, other = np.arange(40) % 20, np.arange(40) % 3
+    for columns, its, wanted in (
+        ({"label": other}, None, "labels are those of classification; left out: label"),
+        ({"scalar_Class": other + 0.5}, None, "labels are those of classification; left out: scalar_Class"),
+        ({"label": other + 0.5}, np.ones(40), "labels are those of classification; left out: label"),
+        ({"label": classes, "height": other}, None, None),
+        ({"class": other, "label": other + 1}, np.ones(40), "labels are those of label; left out: class"),
+        ({"class": other, "label": other}, np.ones(40), None),
+    ):
+        path = written(tmp_path, "a.las", las_with(columns, its))
+        for mapped in (False, True):
+            notes = read_cloud(path, mapped=mapped, extras=("labels",)).notes
+            assert tuple(note for note in notes if "left out" in note) == ((wanted,) if wanted else ())
+        assert read_cloud(path, extras=("intensity",)).notes == ()
+    count = 3 * BLOCK
+    one_differs = np.resize(classes, count)
+    one_differs[-1] += 1
+    path = written(tmp_path, "a.las", las_with({"label": one_differs}, np.resize(classes, count)))
+    assert read_cloud(path, extras=("labels",)).notes == ("labels are those of classification; left out: label",)
+
+
 def notes_of(tmp_path, content: bytes) -> tuple[str, ...]:
     return read_cloud(written(tmp_path, "a.las", content)).notes
 

@@ -32,6 +32,7 @@ FIRST_SIZE, NEW_SIZE = 227, 375  # bytes of a header before version 1.4, and of 
 RECORDS = (20, 28, 26, 34, 57, 63, 30, 36, 38, 59, 67)  # the least bytes of a point, by format
 COLORS = {2: 20, 3: 28, 5: 28, 7: 30, 8: 30, 10: 30}  # where red, green and blue are, in the formats that have them
 NEW_FORMAT = 6  # from here on a class has a byte of its own
+OLD_CLASS = 31  # the bits of a class before
 # What is not used of a point: name, bytes, and formats.
 OTHERS = (
     ("returns", 14, 15, range(11)), ("flags", 15, 16, range(11)), ("user_data", 17, 18, range(11)),
@@ -76,7 +77,7 @@ class Header(NamedTuple):
     behind: int  # bytes after the points that the header does not name
     extra: list[Dimension]  # what is behind the numbers of the format
     normals: list[Dimension]  # those of them that are, or none
-    label: Dimension | None  # that of them which is named as a label
+    labels: list[Dimension]  # those of them that are named as labels, the likeliest first
 
 
 def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
@@ -91,17 +92,14 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
     if "colors" in extras and header.kind in COLORS:
         colors, more = _colors(records["rgb"])
         notes += more
-    bits, label = 255 if header.kind >= NEW_FORMAT else 31, header.label
-    labels = cast(Array, Rows(records["class"], lambda byte: byte & bits))
-    if "labels" in extras and label and _is_one(labels) and _are_labels(records["label"]):
-        labels = cast(Array, Rows(records["label"], lambda values: _numbered(values).astype(np.int64)))
-        notes += (f"{label.name} taken as label, since the classification is the same everywhere",)
-    else:
-        label = None
+    labels, label = None, None
+    if "labels" in extras:
+        labels, label, more = _labels(header, records, extras)
+        notes += more
     if "normals" in extras:
         held = np.bitwise_or.reduce(records["bytes"][:: len(records) // BLOCK + 1], axis=0)  # (R,) of some records
         if header.kind < NEW_FORMAT:
-            held[15] &= 255 - bits  # the class
+            held[15] &= 255 - OLD_CLASS
         has_normals = any(held[each.start : each.stop].any() for each in header.normals)
         if wants_all(extras):
             others = [Dimension(name, start, stop, "") for name, start, stop, kinds in OTHERS if header.kind in kinds]
@@ -111,10 +109,42 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
         cast(Array, Rows(records["xyz"], lambda xyz: xyz * scale + offset)),
         normals=cast(Array, Rows(records["normals"], unit_or_zero)) if has_normals else None,
         colors=colors,
-        labels=labels if "labels" in extras else None,
+        labels=labels,
         intensity=records["intensity"] if "intensity" in extras else None,
         notes=notes,
     )
+
+
+def _labels(header: Header, records: Array, extras: Extras) -> tuple[Array, Dimension | None, tuple[str, ...]]:
+    """The labels of points, the extra bytes that they are of or None for the classification, and what is to be said."""
+    bits = 255 if header.kind >= NEW_FORMAT else OLD_CLASS
+    labels = cast(Array, Rows(records["class"], lambda byte: byte & bits))
+    taken, notes = next((each for each in header.labels if each.kind), None), tuple[str, ...]()
+    if taken and _is_one(labels) and _are_labels(column := _column(records, taken)):
+        labels = cast(Array, Rows(column, lambda values: _numbered(values).astype(np.int64)))
+        notes = (f"{taken.name} taken as label, since the classification is the same everywhere",)
+    else:
+        taken = None
+    if not wants_all(extras):  # else they are among all that is left out
+        unlike = [each.name for each in header.labels if each != taken and _differ(_column(records, each), labels)]
+        name = taken.name if taken else "classification"
+        notes += tuple(f"labels are those of {name}; {note}" for note in left_out(unlike))
+    return labels, taken, notes
+
+
+def _column(records: Array, dimension: Dimension) -> Array:
+    """(N,) numbers of a dimension; (N, B) bytes where it is more than plain numbers."""
+    at, kind = dimension.start, cast(Any, dimension.kind or ("u1", (dimension.stop - dimension.start,)))
+    row = np.dtype({"names": ["column"], "formats": [kind], "offsets": [at], "itemsize": records.itemsize})
+    return records.view(row)["column"]
+
+
+def _differ(column: Array, labels: Array) -> bool:
+    """Whether these numbers (N,) are others than the labels somewhere, or these bytes (N, B) other than 0."""
+    if column.ndim == 2:
+        return any(block.any() for block in blocks_of_rows(column))
+    pairs = zip(blocks_of_rows(column), blocks_of_rows(labels), strict=True)
+    return any((_numbered(block) != its).any() for block, its in pairs)
 
 
 def _is_one(classes: Array) -> bool:
@@ -180,7 +210,8 @@ def _header(file: BinaryIO, size: int) -> Header:
     elif not _has_more(data, minor):
         behind = there - count * record
     extra = _extra(_described(file, length, start, EXTRA_BYTES, MOST_EXTRA * EXTRA.size), RECORDS[kind], record)
-    more = _normals(extra), _label(extra)
+    named = extra_places([each.name for each in extra], ("labels",)).get("labels", ())
+    more = _normals(extra), [extra[i] for i in named]
     return Header(packed, kind, record, count, start, scale, offset, laszip, behind, extra, *more)
 
 
@@ -222,12 +253,6 @@ def _normals(extra: list[Dimension]) -> list[Dimension]:
     return three if are_one else []
 
 
-def _label(extra: list[Dimension]) -> Dimension | None:
-    """The first plain number that is named as a label, as CloudCompare writes a scalar field `label`."""
-    named = [extra[i] for i in extra_places([each.name for each in extra], ("labels",)).get("labels", ())]
-    return next((each for each in named if each.kind), None)
-
-
 def _mapped(file: BinaryIO | Any, header: Header, start: int) -> Array:
     """(N,) records of xyz, intensity, class, all their bytes and, where there are, colours and normals."""
     fields: dict[str, tuple[Any, int]] = {
@@ -240,8 +265,6 @@ def _mapped(file: BinaryIO | Any, header: Header, start: int) -> Array:
         fields["rgb"] = (("<u2", 3), COLORS[header.kind])
     if header.normals:
         fields["normals"] = ((header.normals[0].kind, 3), header.normals[0].start)
-    if header.label:
-        fields["label"] = (header.label.kind, header.label.start)
     formats, offsets = zip(*fields.values(), strict=True)
     kind = np.dtype({"names": [*fields], "formats": formats, "offsets": offsets, "itemsize": header.record})
     if not header.points:
