@@ -78,13 +78,14 @@ def test_a_cloud_is_as_laspy_reads_it(tmp_path, kind, version, most, packed):
     assert np.array_equal(cloud.labels, wanted.classification)
     assert np.array_equal(cloud.intensity, wanted.intensity)
     assert (cloud.labels.dtype, cloud.intensity.dtype) == (np.int64, np.float32)
+    withheld = f"{int(np.sum(wanted.withheld))} points are flagged as withheld (deleted), and are used"
     if kind not in reader.COLORS:
-        assert (cloud.colors, cloud.notes) == (None, ("left out: flags",))
+        assert (cloud.colors, cloud.notes) == (None, (withheld, "left out: flags"))
         return
     colors = np.stack([wanted.red, wanted.green, wanted.blue], 1).astype(np.float32) / np.float32(most)
     assert np.array_equal(cloud.colors, colors)
     eight = ("colours never exceed 255, taken as 8 bits",) if most == 255 else ()
-    assert cloud.notes == (*eight, "left out: flags")
+    assert cloud.notes == (withheld, *eight, "left out: flags")
 
 
 @pytest.mark.parametrize("minor", range(6))
@@ -212,6 +213,31 @@ def test_labels_in_extra_bytes_that_are_not_taken_are_said_in_training(tmp_path)
     one_differs[-1] += 1
     path = written(tmp_path, "a.las", las_with({"label": one_differs}, np.resize(classes, count)))
     assert read_cloud(path, extras=("labels",)).notes == ("labels are those of classification; left out: label",)
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_withheld_points_are_counted_in_a_note_whatever_is_wanted(tmp_path, kind):
+    count = BLOCK + 7
+    xyz = np.random.default_rng(kind).integers(1, 3001, (count, 3))
+    records = np.frombuffer(las_records(xyz, xyz % 256, np.zeros(count, int), kind), np.uint8).reshape(count, -1).copy()
+    header = las_header(count, kind, 4)
+    others, withheld = (0b1011, 4) if kind >= 6 else (127, 128)
+    records[:, 15] = others  # synthetic, key point and, in new formats, overlap; a class in old ones
+    assert not withheld_in(tmp_path, header + records.tobytes())
+    records[-1, 15] |= withheld
+    assert withheld_in(tmp_path, header + records.tobytes()) == "1 point is flagged as withheld (deleted), and is used"
+    records[::2, 15] |= withheld
+    said = f"{(count + 1) // 2:,} points are flagged as withheld (deleted), and are used"
+    assert withheld_in(tmp_path, header + records.tobytes()) == said
+
+
+def withheld_in(tmp_path, content: bytes) -> str:
+    """The note on withheld points, the same for each use."""
+    path, said = written(tmp_path, "a.las", content), set[str]()
+    for how in ({}, {"mapped": True}, {"extras": ()}, {"extras": ("labels",)}, {"extras": ("colors", "hash")}):
+        said.add("".join(note for note in read_cloud(path, **how).notes if "withheld" in note))
+    (note,) = said
+    return note
 
 
 def notes_of(tmp_path, content: bytes) -> tuple[str, ...]:

@@ -247,7 +247,7 @@ def test_extra_bytes_of_a_las_are_normals_or_said(tmp_path, name):
     notes = tuple(note for note in whole.notes if note.startswith("left out"))
     assert notes == tuple(f"left out: {names}" for names in lost)
     assert mapped.notes == whole.notes
-    assert read_cloud(path, extras=("normals",)).notes == ()
+    assert not any("left out" in note for note in read_cloud(path, extras=("normals",)).notes)
     if wanted is None:
         assert (whole.normals, mapped.normals) == (None, None)
         return

@@ -33,6 +33,7 @@ RECORDS = (20, 28, 26, 34, 57, 63, 30, 36, 38, 59, 67)  # the least bytes of a p
 COLORS = {2: 20, 3: 28, 5: 28, 7: 30, 8: 30, 10: 30}  # where red, green and blue are, in the formats that have them
 NEW_FORMAT = 6  # from here on a class has a byte of its own
 OLD_CLASS = 31  # the bits of a class before
+FLAGS, WITHHELD, OLD_WITHHELD = 15, 4, 128  # the byte of flags, and the bit of it that says withheld
 # What is not used of a point: name, bytes, and formats.
 OTHERS = (
     ("returns", 14, 15, range(11)), ("flags", 15, 16, range(11)), ("user_data", 17, 18, range(11)),
@@ -82,12 +83,12 @@ class Header(NamedTuple):
 
 def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
     """A file's points; classification as labels, or extra bytes named as a label where it is one number everywhere;
-    intensity, colours of 8 or 16 bits, normals of extra bytes, and a note of what else some points hold. The suffix
-    does not matter."""
+    intensity, colours of 8 or 16 bits, normals of extra bytes, and notes of what else some points hold and how many
+    are withheld. The suffix does not matter."""
     with path.open("rb") as file:
         header = _header(file, path.stat().st_size)
         records = _unpacked(path, header) if header.packed else _mapped(file, header, header.start)
-        notes = _behind(file, header, records["xyz"])
+        notes = _behind(file, header, records["xyz"]) + _withheld(header, records)
     scale, offset, colors, has_normals = header.scale, header.offset, None, False
     if "colors" in extras and header.kind in COLORS:
         colors, more = _colors(records["rgb"])
@@ -99,7 +100,7 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
     if "normals" in extras:
         held = np.bitwise_or.reduce(records["bytes"][:: len(records) // BLOCK + 1], axis=0)  # (R,) of some records
         if header.kind < NEW_FORMAT:
-            held[15] &= 255 - OLD_CLASS
+            held[FLAGS] &= 255 - OLD_CLASS
         has_normals = any(held[each.start : each.stop].any() for each in header.normals)
         if wants_all(extras):
             others = [Dimension(name, start, stop, "") for name, start, stop, kinds in OTHERS if header.kind in kinds]
@@ -113,6 +114,15 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
         intensity=records["intensity"] if "intensity" in extras else None,
         notes=notes,
     )
+
+
+def _withheld(header: Header, records: Array) -> tuple[str, ...]:
+    """A note of how many points are flagged as withheld, the standard's word for deleted; none where there are none."""
+    bit = WITHHELD if header.kind >= NEW_FORMAT else OLD_WITHHELD
+    flags = _column(records, Dimension("flags", FLAGS, FLAGS + 1, "u1"))
+    count = sum(int(np.count_nonzero(block & bit)) for block in blocks_of_rows(flags))
+    what, verb = ("points", "are") if count > 1 else ("point", "is")
+    return (f"{count:,} {what} {verb} flagged as withheld (deleted), and {verb} used",) if count else ()
 
 
 def _labels(header: Header, records: Array, extras: Extras) -> tuple[Array, Dimension | None, tuple[str, ...]]:
