@@ -152,7 +152,7 @@ def test_what_a_las_leaves_out_is_said(tmp_path):
     struct.pack_into("<I", few, 107, 30)
     with pytest.raises(PointCloudFileError, match="declares 30 points, holds 40$"):
         read_cloud(written(tmp_path, "few.las", bytes(few)))
-    dark = las_header(1) + las_records(np.ones((1, 3), int), np.array([[256, 0, 9]]), np.zeros(1, int))
+    dark = las_header(1) + las_records(np.ones((1, 3), int), np.array([[256, 0, 9]]), np.ones(1, int))
     assert notes_of(tmp_path, dark) == ()
     old = bytearray(las_new())
     struct.pack_into("<I", old, 107, 40)  # the count where older versions have it, and alone
@@ -162,9 +162,9 @@ def test_what_a_las_leaves_out_is_said(tmp_path):
     struct.pack_into("<QI", behind, 235, len(behind) - 99, 1)  # extended records
     assert notes_of(tmp_path, bytes(behind)) == ()
     black = las_header(4) + las_records(np.arange(12).reshape(4, 3), np.zeros((4, 3), int), np.zeros(4, int))
-    assert notes_of(tmp_path, black) == ("colours are all 0, left out",)
+    assert notes_of(tmp_path, black) == ("colours are all 0, left out", reader.UNCLASSIFIED)
     cloud = read_cloud(tmp_path / "a.las")
-    assert (cloud.colors, cloud.labels.tolist()) == (None, [0, 0, 0, 0])
+    assert (cloud.colors, cloud.labels) == (None, None)
 
 
 def test_extra_bytes_named_as_a_label_count_where_nothing_was_classified(tmp_path):
@@ -177,7 +177,7 @@ def test_extra_bytes_named_as_a_label_count_where_nothing_was_classified(tmp_pat
         ("label", wanted + 0.5, np.ones(40), np.ones(40), "left out: label"),
         ("label", np.full(40, 3.0), np.ones(40), np.ones(40), "left out: label"),
         ("label", np.full(40, np.nan), np.ones(40), np.ones(40), "left out: label"),
-        ("height", wanted, np.zeros(40), np.zeros(40), "left out: height"),
+        ("height", wanted, np.ones(40), np.ones(40), "left out: height"),
     ):
         path = written(tmp_path, "a.las", las_with({"time": np.zeros(40), name: column}, its))
         cloud = read_cloud(path)
@@ -213,6 +213,25 @@ def test_labels_in_extra_bytes_that_are_not_taken_are_said_in_training(tmp_path)
     one_differs[-1] += 1
     path = written(tmp_path, "a.las", las_with({"label": one_differs}, np.resize(classes, count)))
     assert read_cloud(path, extras=("labels",)).notes == ("labels are those of classification; left out: label",)
+
+
+def test_where_no_point_is_classified_there_are_no_labels(tmp_path):
+    other = np.arange(40) % 3
+    for columns, label in (
+        ({"height": other}, None),
+        ({"label": other + 0.5}, "label"),
+        ({"label": other * 0}, None),
+    ):
+        path = written(tmp_path, "a.las", las_with(columns, np.full(40, 32)))  # synthetic, no class
+        for mapped in (False, True):
+            cloud = read_cloud(path, mapped=mapped, extras=("labels",))
+            assert cloud.labels is None
+            assert cloud.notes == (reader.UNCLASSIFIED, *([f"left out: {label}"] if label else []))
+        assert read_cloud(path, extras=("intensity",)).notes == ()
+    classes = np.zeros(3 * BLOCK)
+    classes[-1] = 2
+    path = written(tmp_path, "a.las", las_with({"label": classes}, classes))
+    assert read_cloud(path, extras=("labels",)).labels.tolist() == classes.tolist()
 
 
 @pytest.mark.parametrize("kind", SIZES)

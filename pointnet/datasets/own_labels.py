@@ -22,7 +22,7 @@ from .label_names import Labels
 from .own_files import OwnFiles, OwnSet
 
 # What notes of lost labels say.
-OF_LABELS = ("not numbers", "labels left out", "labels of faces", "labels in ", "names of ")
+OF_LABELS = ("not numbers", "labels left out", "labels of faces", "labels in ", "names of ", "is classified")
 # What stands for no label where there are fewer: the largest number of a byte or of two, and what people type.
 FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
 NO_LABEL = re.compile(

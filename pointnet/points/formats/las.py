@@ -52,6 +52,8 @@ SCALED = 8 | 16  # the bits that say so
 # The most points and bytes that a LAZ may unpack to, and how many more for each of its own bytes.
 MOST_POINTS, POINTS_OF_A_BYTE = 2_000_000, 1
 MOST_BYTES, BYTES_OF_A_BYTE = 100_000_000, 100
+TAKEN = "{} taken as label, since the classification is the same everywhere"
+UNCLASSIFIED = "no point is classified: all have the class 0, never classified"
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -82,9 +84,9 @@ class Header(NamedTuple):
 
 
 def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
-    """A file's points; classification as labels, or extra bytes named as a label where it is one number everywhere;
-    intensity, colours of 8 or 16 bits, normals of extra bytes, and notes of what else some points hold and how many
-    are withheld. The suffix does not matter."""
+    """A file's points; classification as labels, or extra bytes named as a label where it is one number everywhere, or
+    else none where that is 0, never classified; intensity, colours of 8 or 16 bits, normals of extra bytes, and notes
+    of what else some points hold and how many are withheld. The suffix does not matter."""
     with path.open("rb") as file:
         header = _header(file, path.stat().st_size)
         records = _unpacked(path, header) if header.packed else _mapped(file, header, header.start)
@@ -125,21 +127,24 @@ def _withheld(header: Header, records: Array) -> tuple[str, ...]:
     return (f"{count:,} {what} {verb} flagged as withheld (deleted), and {verb} used",) if count else ()
 
 
-def _labels(header: Header, records: Array, extras: Extras) -> tuple[Array, Dimension | None, tuple[str, ...]]:
-    """The labels of points, the extra bytes that they are of or None for the classification, and what is to be said."""
+def _labels(header: Header, records: Array, extras: Extras) -> tuple[Array | None, Dimension | None, tuple[str, ...]]:
+    """The labels of points, None where no point was classified; the extra bytes that they are of, None for the
+    classification; and what is to be said."""
     bits = 255 if header.kind >= NEW_FORMAT else OLD_CLASS
     labels = cast(Array, Rows(records["class"], lambda byte: byte & bits))
-    taken, notes = next((each for each in header.labels if each.kind), None), tuple[str, ...]()
-    if taken and _is_one(labels) and _are_labels(column := _column(records, taken)):
+    taken, is_one = next((each for each in header.labels if each.kind), None), _is_one(labels)
+    notes, of = tuple[str, ...](), "labels are those of classification; "
+    if taken and is_one and _are_labels(column := _column(records, taken)):
         labels = cast(Array, Rows(column, lambda values: _numbered(values).astype(np.int64)))
-        notes = (f"{taken.name} taken as label, since the classification is the same everywhere",)
+        notes, of = (TAKEN.format(taken.name),), f"labels are those of {taken.name}; "
     else:
         taken = None
+    if are_none := is_one and not taken and not labels[:1].any():
+        notes, of = (UNCLASSIFIED,), ""
     if not wants_all(extras):  # else they are among all that is left out
         unlike = [each.name for each in header.labels if each != taken and _differ(_column(records, each), labels)]
-        name = taken.name if taken else "classification"
-        notes += tuple(f"labels are those of {name}; {note}" for note in left_out(unlike))
-    return labels, taken, notes
+        notes = (*notes, *(f"{of}{note}" for note in left_out(unlike)))
+    return None if are_none else labels, taken, notes
 
 
 def _column(records: Array, dimension: Dimension) -> Array:
