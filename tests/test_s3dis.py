@@ -151,6 +151,27 @@ def test_bytes_that_lost_a_bit_are_read_as_they_were(text):
     assert b"103.0\x100000 185\x00187 -9.1\x160".translate(MENDED) == b"103.000000 185 187 -9.160"
 
 
+@pytest.mark.parametrize("form", ["npy", "text"])
+def test_colours_from_0_to_1_are_those_from_0_to_255(tmp_path, form):
+    root = (write_npy_rooms if form == "npy" else write_text_rooms)(tmp_path)
+    path = root / "Area_1_office_1.npy" if form == "npy" else root / "Area_1" / "office_1" / "Annotations"
+    wanted = read_room(path)
+    for file in [path] if form == "npy" else path.glob("*.txt"):
+        rows = np.load(file) if form == "npy" else np.loadtxt(file)
+        rows[:, 3:6] /= 255
+        np.save(file, rows) if form == "npy" else np.savetxt(file, rows)
+    found = read_room(path)
+    np.testing.assert_allclose(found.colors, wanted.colors, atol=1e-6)
+    assert found.colors.max() > 0.9
+
+
+def test_colours_in_whole_numbers_are_never_from_0_to_1(tmp_path):
+    room = np.rint(make_room(400)).astype(np.int32)
+    room[:, 3:6] %= 2
+    np.save(tmp_path / "Area_1_dark_1.npy", room)
+    np.testing.assert_allclose(read_room(tmp_path / "Area_1_dark_1.npy").colors, room[:, 3:6] / 255, atol=1e-7)
+
+
 def test_an_object_of_another_class_is_clutter_and_hidden_files_are_not_looked_at(text):
     folder = text / "Area_1" / "office_1" / "Annotations"
     (folder / "chair_1.txt").rename(folder / "stairs_1.txt")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.files import AnyPath
+from pointnet.points.formats.values import as_unit_colors
 from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels, errors_name, read_hdf5, read_table
 from pointnet.points.sampling import seed_of
 
@@ -101,7 +102,8 @@ def read_room(path: AnyPath) -> PointCloud:
 
     Args:
         path: an NPY of rows x y z r g b class, or a folder `Annotations` with one text per object, rows x y z r g b,
-            whose name begins with its class; any class but the 13 becomes clutter.
+            whose name begins with its class; any class but the 13 becomes clutter. Colours are from 0 to 255, or from 0
+            to 1 where none exceeds that, as in other files.
 
     Raises:
         PointCloudFileError: a file is missing, damaged or of another shape; a colour or class is out of range; the room
@@ -109,18 +111,19 @@ def read_room(path: AnyPath) -> PointCloud:
     """
     path = Path(path)
     with np.errstate(all="ignore"):  # what is too large is refused below
-        rows = _read_objects(path) if path.is_dir() else read_table(path, 7).astype(np.float64, copy=False)
+        table = _read_objects(path) if path.is_dir() else read_table(path, 7)
+        rows = table.astype(np.float64, copy=False)
         low, high = rows[:, :3].min(0), rows[:, :3].max(0)
         width = (high - low).max()
     releases.check_finite(path, "point", rows, first=1)
     labels = checked_labels(path, "classes", rows[:, 6], len(CLASSES))
-    colors = rows[:, 3:6]
+    colors = table[:, 3:6]
     if not 0 <= colors.min() <= colors.max() <= 255:
         raise PointCloudFileError(path, f"colours must be 0 to 255, got {colors.min():g} to {colors.max():g}")
     if width > WIDEST:
         raise PointCloudFileError(path, f"must be a room in metres, at most {WIDEST} of them, got {width:g}")
     points = (rows[:, :3] - low).astype(np.float32)
-    return PointCloud(points, None, (colors / 255).astype(np.float32), labels)
+    return PointCloud(points, None, as_unit_colors(colors)[0], labels)
 
 
 def _read_objects(folder: Path) -> NDArray[np.float64]:
@@ -186,7 +189,7 @@ def _read_rooms(folder: Path, split: str, area: str, pattern: str) -> Blocks:
     """The blocks of the split's rooms."""
     rooms = {_room_name(path): path for path in sorted(folder.glob(pattern))}
     files = {name: rooms[name] for name in _rooms_in(split, list(rooms), area, folder)}
-    cached = cached_clouds(list(files.values()), _cut, BLOCK, "blocks of 1 m every 0.5 m, version 1", folder).strict()
+    cached = cached_clouds(list(files.values()), _cut, BLOCK, "blocks of 1 m every 0.5 m, version 2", folder).strict()
     return cached.points, [_room_name(path) for path in cached.files], list(rooms), files
 
 
