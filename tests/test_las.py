@@ -20,7 +20,7 @@ from pointnet.points.frame import bounds
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from pointnet.points.sampling import seed_of
 from tests.helpers import SHARED_DATA, trained_looking
-from tests.las_files import HAS_LASPY, SIZES, las, las_header, las_new, las_records, las_with, laz
+from tests.las_files import HAS_LASPY, SIZES, las, las_header, las_new, las_records, laz
 from tests.whole_files import written
 
 needs_laspy = pytest.mark.skipif(not HAS_LASPY, reason="needs laspy and lazrs")
@@ -165,73 +165,6 @@ def test_what_a_las_leaves_out_is_said(tmp_path):
     assert notes_of(tmp_path, black) == ("colours are all 0, left out", reader.UNCLASSIFIED)
     cloud = read_cloud(tmp_path / "a.las")
     assert (cloud.colors, cloud.labels) == (None, None)
-
-
-def test_extra_bytes_named_as_a_label_count_where_nothing_was_classified(tmp_path):
-    wanted = np.arange(40) % 3 - 1.0
-    classes, taken = np.arange(40) % 20, "{} taken as label, since the classification is the same everywhere"
-    for name, column, its, labels, note in (
-        ("label", wanted, np.zeros(40), wanted, taken.format("label")),
-        ("scalar_Label", np.where(wanted < 0, np.nan, wanted), np.ones(40), wanted, taken.format("scalar_Label")),
-        ("label", wanted, None, classes, "left out: label"),
-        ("label", wanted + 0.5, np.ones(40), np.ones(40), "left out: label"),
-        ("label", np.full(40, 3.0), np.ones(40), np.ones(40), "left out: label"),
-        ("label", np.full(40, np.nan), np.ones(40), np.ones(40), "left out: label"),
-        ("height", wanted, np.ones(40), np.ones(40), "left out: height"),
-    ):
-        path = written(tmp_path, "a.las", las_with({"time": np.zeros(40), name: column}, its))
-        cloud = read_cloud(path)
-        assert (cloud.labels.tolist(), cloud.notes[1:]) == (labels.tolist(), (note,))
-        mapped = read_cloud(path, None, mapped=True, extras=("labels",))
-        assert mapped.labels[:].tolist() == labels.tolist()
-    many = np.repeat([np.nan, 2.0, 0.0], [3 * BLOCK, 9, 1])  # more than are read at a time have no label
-    path = written(tmp_path, "a.las", las_with({"label": many}, np.zeros(len(many))))
-    wanted = np.nan_to_num(many, nan=-1)
-    assert np.array_equal(read_cloud(path).labels, wanted)
-    mapped = read_cloud(path, None, mapped=True, extras=("labels",))
-    assert np.array_equal(mapped.labels[:], wanted)
-    assert mapped.labels[:9].tolist() == [-1] * 9
-
-
-def test_labels_in_extra_bytes_that_are_not_taken_are_said_in_training(tmp_path):
-    classes, other = np.arange(40) % 20, np.arange(40) % 3
-    for columns, its, wanted in (
-        ({"label": other}, None, "labels are those of classification; left out: label"),
-        ({"scalar_Class": other + 0.5}, None, "labels are those of classification; left out: scalar_Class"),
-        ({"label": other + 0.5}, np.ones(40), "labels are those of classification; left out: label"),
-        ({"label": classes, "height": other}, None, None),
-        ({"class": other, "label": other + 1}, np.ones(40), "labels are those of label; left out: class"),
-        ({"class": other, "label": other}, np.ones(40), None),
-    ):
-        path = written(tmp_path, "a.las", las_with(columns, its))
-        for mapped in (False, True):
-            notes = read_cloud(path, mapped=mapped, extras=("labels",)).notes
-            assert tuple(note for note in notes if "left out" in note) == ((wanted,) if wanted else ())
-        assert read_cloud(path, extras=("intensity",)).notes == ()
-    count = 3 * BLOCK
-    one_differs = np.resize(classes, count)
-    one_differs[-1] += 1
-    path = written(tmp_path, "a.las", las_with({"label": one_differs}, np.resize(classes, count)))
-    assert read_cloud(path, extras=("labels",)).notes == ("labels are those of classification; left out: label",)
-
-
-def test_where_no_point_is_classified_there_are_no_labels(tmp_path):
-    other = np.arange(40) % 3
-    for columns, label in (
-        ({"height": other}, None),
-        ({"label": other + 0.5}, "label"),
-        ({"label": other * 0}, None),
-    ):
-        path = written(tmp_path, "a.las", las_with(columns, np.full(40, 32)))  # synthetic, no class
-        for mapped in (False, True):
-            cloud = read_cloud(path, mapped=mapped, extras=("labels",))
-            assert cloud.labels is None
-            assert cloud.notes == (reader.UNCLASSIFIED, *([f"left out: {label}"] if label else []))
-        assert read_cloud(path, extras=("intensity",)).notes == ()
-    classes = np.zeros(3 * BLOCK)
-    classes[-1] = 2
-    path = written(tmp_path, "a.las", las_with({"label": classes}, classes))
-    assert read_cloud(path, extras=("labels",)).labels.tolist() == classes.tolist()
 
 
 @pytest.mark.parametrize("kind", SIZES)

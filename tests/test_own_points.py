@@ -15,7 +15,6 @@ from pointnet.inference.cases import cases_of
 from pointnet.points.read import read_cloud
 from pointnet.training import fit
 from tests.helpers import SHARED_DATA, quiet, small
-from tests.las_files import las_header, las_records
 from tests.own_points import CLASSES, FLOOR, POLE, WALL, make_object, make_yard, save, write_objects, write_yards
 
 
@@ -94,30 +93,6 @@ def test_what_labels_cannot_be_is_one_line_that_names_it(tmp_path):
         PointCloudFileError, match="have 4,000 different labels, which are no classes; if they are, name"
     ):
         PartFolder(root, num_points=32)
-
-
-def test_a_tile_that_nobody_classified_is_skipped_and_listed(tmp_path):
-    def tile(place: str, seed: int, is_classified: bool):
-        rows = make_yard(seed, 4000)
-        xyz, classes = np.rint(1000 * rows[:, :3]).astype(int), rows[:, 4].astype(int) * is_classified
-        path = tmp_path / place / f"tile_{seed}.las"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(las_header(len(rows)) + las_records(xyz, xyz % 256, classes))
-
-    for seed in range(3):
-        tile("some", seed, seed > 0)
-        tile("none", seed, False)
-    why = "(no point is classified: all have the class 0, never classified)"
-    data = SceneFolder(tmp_path / "some", block=2.0, test_fraction=0)
-    assert data.label_numbers == (FLOOR, WALL, POLE)
-    (error,) = data.bad
-    assert str(error).startswith(f"{tmp_path / 'some' / 'tile_0.las'}: has no labels: ")
-    assert str(error).endswith(why)
-    with pytest.raises(PointCloudFileError) as caught:
-        SceneFolder(tmp_path / "none", block=2.0, test_fraction=0)
-    assert why in str(caught.value)
-    save(tmp_path / "none" / "other.txt", np.delete(make_yard(9, 4000) * (1, 1, 1, 1, 0), 3, 1), "X Y Z Class")
-    assert SceneFolder(tmp_path / "none", block=2.0, test_fraction=0).part_names == ("0",)  # in text 0 is a label
 
 
 def test_one_label_is_nothing_to_learn(tmp_path):
