@@ -61,6 +61,7 @@ def shortened(words: list[str]) -> list[str]:
     taught, alone = with_and_without(kept, "--teacher")
     if not all(Path(teacher).is_dir() for teacher in taught):
         kept = with_and_without(alone, "--distill")[1]
+    kept = with_and_without(kept, "--early_share")[1]  # there are no early points
     return [*kept, *([] if "--resume" in words else SHORT if "--init" in words else SHORT + NARROW)]
 
 
