@@ -145,10 +145,10 @@ def test_a_label_that_only_clouds_of_validation_have_is_named(tmp_path, kind):
         data = LabelledPoints(data.batch(slice(None))[0], data.labels, data.classes, data.part_names)
     train, val = (data.subset(rows.nonzero()[:, 0]) for rows in (~of_2, of_2))
     config = TrainConfig(task="part" if kind is PartFolder else "scene")
-    said = "labels of validation that no cloud to learn from has: 2. Add files"
+    said = "labels that only clouds of validation have, so never learned: 2. Add files"
     assert said in lines_on_data(config, train, val)
     assert said not in lines_on_data(config, val, train)
-    assert not any("labels of validation" in line for line in lines_on_data(config, data, val))
+    assert not any("only clouds of validation" in line for line in lines_on_data(config, data, val))
 
 
 # Scales of intensity.

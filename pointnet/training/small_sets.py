@@ -51,7 +51,7 @@ def lines_on_data(
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
                 lines.append(f"no cloud to test on: {first_of(missing)}. The test score says nothing of it; add files")
     if lost := _never_learned(train, val):
-        lines.append(f"labels of validation that no cloud to learn from has: {first_of(lost)}. Add files")
+        lines.append(f"labels that only clouds of validation have, so never learned: {first_of(lost)}. Add files")
     if config.val_fraction and not len(val):
         lines.append("no cloud to validate on: the last epoch is kept. Add files")
     if 0 < len(val) < LEAST_CLOUDS:
