@@ -217,7 +217,7 @@ def test_what_one_kernel_cannot_take_runs_layer_by_layer(asked, monkeypatch):
     for layers in (hooked, normed, SharedMLP([3, 4, 5], norm=None, activation="gelu"), wide):
         block = layers.to(DEVICE)
         if layers is wide:  # by rows it would be taken
-            monkeypatch.setattr("pointnet.ops.mlp.has_matrix_units", lambda: False)
+            monkeypatch.setattr("pointnet.ops.mlp.goes_by_rows", lambda *given: False)
         torch.testing.assert_close(block.max_pool(x), block(x).max(2).values, rtol=tolerance, atol=tolerance)
     with pytest.raises(TypeError, match="'NoneType' object is not callable"):
         SharedMLP([3, 4, 5], norm=None).to(DEVICE).max_pool(x)

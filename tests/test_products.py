@@ -9,14 +9,24 @@ from pointnet.ops import mlp, products
 from pointnet.ops.masked import point_mask
 from tests.helpers import trained_looking
 
+PROCESSORS = {
+    "Intel": {"avx512_f": True, "cpu_name": "Intel(R) Xeon(R)"},
+    "matrix units": {"avx512_f": True, "amx_bf16": True, "cpu_name": "Intel(R) Xeon(R)"},
+    "AMD": {"avx512_f": True, "avx512_bf16": True, "cpu_name": "AMD EPYC"},
+    "unknown": {},
+}
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
 
-@pytest.mark.parametrize("units", [True, False])
+@pytest.fixture(params=PROCESSORS)
+def processor(monkeypatch, request):
+    monkeypatch.setattr(products, "capabilities", lambda: PROCESSORS[request.param])
+    return request.param
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", [(3, 5, 7, 4), (1, 1, 1, 1), (4, 16, 33, 8)])
-def test_it_is_the_convolution(monkeypatch, units, dtype, shape):
-    monkeypatch.setattr(products, "has_matrix_units", lambda: units)
+def test_it_is_the_convolution(processor, dtype, shape):
     clouds, channels, points, out = shape
     x, weight, bias = torch.randn(clouds, channels, points), torch.randn(out, channels), torch.randn(out)
     given = [each.to(dtype).requires_grad_() for each in (x, weight, bias)]
@@ -29,24 +39,54 @@ def test_it_is_the_convolution(monkeypatch, units, dtype, shape):
         assert (mine - other).abs().max() <= TOLERANCE[dtype] * other.abs().max().clamp(min=1)
 
 
-def test_a_strided_input_is_read_as_it_lies(monkeypatch):
-    monkeypatch.setattr(products, "has_matrix_units", lambda: True)
-    rows, weight = torch.randn(3, 9, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+@pytest.mark.parametrize("channels", [5, 20])
+def test_a_strided_input_is_read_as_it_lies(processor, channels):
+    rows, weight = torch.randn(3, 9, channels), torch.randn(4, channels)
     y = products.linear_map(rows.transpose(1, 2), weight)
+    assert y.transpose(1, 2).is_contiguous()
     torch.testing.assert_close(y, F.linear(rows, weight).transpose(1, 2))
 
 
-def test_under_autocast_it_is_of_bfloat16(monkeypatch):
-    for units in (True, False):
-        monkeypatch.setattr(products, "has_matrix_units", lambda units=units: units)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert products.linear_map(torch.randn(2, 3, 8), torch.randn(4, 3), torch.randn(4)).dtype == torch.bfloat16
+@pytest.mark.parametrize("channels", [3, 20])
+def test_under_autocast_it_is_of_bfloat16(processor, channels):
+    x, weight, bias = torch.randn(2, channels, 8), torch.randn(4, channels), torch.randn(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert products.linear_map(x, weight, bias).dtype == torch.bfloat16
+        assert products.map_rows(x.transpose(1, 2), weight, bias).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("units", [True, False])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(0, 20, 4), (1, 20, 1), (7, 1, 3), (7, 20, 1), (33, 16, 40)])
+def test_a_map_of_rows_is_that_of_linear(processor, dtype, shape):
+    count, channels, out = shape
+    rows, weight, bias = torch.randn(2, count, channels), torch.randn(out, channels), torch.randn(out)
+    given = [each.to(dtype).requires_grad_() for each in (rows, weight, bias)]
+    wanted = [each.detach().double().requires_grad_() for each in given]
+    y, z, along = products.map_rows(*given), F.linear(*wanted), torch.randn(2, count, out, dtype=torch.float64)
+    grads = torch.autograd.grad((y * along).sum(), given)
+    grads2 = torch.autograd.grad((z * along).sum(), wanted)
+    flat, times = given[0].detach().flatten(0, 1), along.to(dtype).flatten(0, 1)
+    sums = products.sum_of_outer(times, flat), times.double().T @ flat.double()
+    of_block = products.multiply(flat, given[1].detach(), None, torch.empty(2 * count, out, dtype=dtype))
+    added = products.add_product(times.clone(), flat, given[1].detach(), given[2].detach(), None)
+    blocks = ((of_block + given[2], z.flatten(0, 1)), (added, z.flatten(0, 1) + times), sums)
+    for mine, other in ((y, z), *zip(grads, grads2, strict=True), *blocks):
+        assert mine.dtype == dtype
+        assert mine.shape == other.shape
+        assert (mine - other).abs().max() <= TOLERANCE[dtype] * other.abs().max().clamp(min=1) if mine.numel() else True
+
+
+def test_rows_are_convolved_where_products_of_matrices_are_slow(processor, monkeypatch):
+    convolve, calls = F.conv2d, []
+    monkeypatch.setattr(F, "conv2d", lambda *given, **more: calls.append(1) or convolve(*given, **more))
+    products.map_rows(torch.randn(8, 20), torch.randn(4, 20))
+    products.map_rows(torch.randn(8, 20).double(), torch.randn(4, 20).double())
+    products.map_rows(torch.randn(8, 3), torch.randn(4, 3))
+    assert len(calls) == (processor == "AMD")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_in_kept_memory_are_the_same_at_every_size(monkeypatch, units, dtype):
-    monkeypatch.setattr(products, "has_matrix_units", lambda: units)
+def test_products_in_kept_memory_are_the_same_at_every_size(processor, dtype):
     product, weight = products.products_kept(), torch.randn(6, 4).to(dtype)
     for shape in ((3, 4, 9), (2, 4, 5), (3, 4, 9)):
         x = torch.randn(shape).to(dtype)
@@ -58,8 +98,8 @@ def test_products_in_kept_memory_are_the_same_at_every_size(monkeypatch, units, 
 
 @pytest.fixture(params=[(10, 8), (50, 8), (64, 64), (64, 42)])
 def by_rows(monkeypatch, request):
-    rows = dict(zip(("NARROW", "TILE"), request.param, strict=True))
-    for name, value in {"has_matrix_units": lambda: True, "FEWEST": 1, **rows}.items():
+    monkeypatch.setattr(products, "capabilities", lambda: PROCESSORS["matrix units"])
+    for name, value in zip(("NARROW", "TILE", "FEWEST"), (*request.param, 1), strict=True):
         monkeypatch.setattr(mlp, name, value)
 
 
@@ -107,7 +147,7 @@ def test_a_folded_network_by_rows_is_the_same(by_rows, monkeypatch):
     assert calls == [2, 4, 5]
     with torch.autocast("cpu", torch.bfloat16):
         low = folded(x, lengths=lengths)
-    monkeypatch.setattr(mlp, "has_matrix_units", lambda: False)
+    monkeypatch.setattr(products, "capabilities", lambda: PROCESSORS["Intel"])
     wanted = folded(x, lengths=lengths)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
     assert (low - wanted).abs().max() < 0.05 * wanted.abs().max()

@@ -11,7 +11,6 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from pointnet import EdgeNetClassifier, PointNetClassifier, SharedMLP, critical_points
 from pointnet.evaluation.trust import UNUSUAL
 from pointnet.layers import SetAbstraction
-from pointnet.ops import mlp as by_rows_of
 from pointnet.ops import products
 from pointnet.training import fit
 from tests.helpers import SMALL, quiet, tiny, trained_looking, two_shapes
@@ -196,8 +195,7 @@ def test_a_layer_of_neighbourhoods_computes_such_a_weight_once_too(channels):
 
 @pytest.mark.parametrize("learns", ["bias", "transform", "first weight", "last weight"])
 def test_whatever_learns_alone_gets_its_gradient(learns, monkeypatch):
-    for module in (products, by_rows_of):
-        monkeypatch.setattr(module, "has_matrix_units", lambda: True)
+    monkeypatch.setattr(products, "capabilities", lambda: {"amx_bf16": True})
     mlp, x = SharedMLP([3, 4, 6], norm=None).requires_grad_(False), torch.randn(2, 3, 200)
     transform = torch.eye(3).repeat(2, 1, 1) + 0.1
     learned = {"bias": mlp[0].conv.bias, "first weight": mlp[0].conv.weight, "last weight": mlp[1].conv.weight}
@@ -208,8 +206,7 @@ def test_whatever_learns_alone_gets_its_gradient(learns, monkeypatch):
 
 
 def test_a_transform_of_other_clouds_is_refused_wherever_it_is_folded(monkeypatch):
-    for module in (products, by_rows_of):
-        monkeypatch.setattr(module, "has_matrix_units", lambda: True)
+    monkeypatch.setattr(products, "capabilities", lambda: {"amx_bf16": True})
     mlp = SharedMLP([3, 4, 6], norm=None).requires_grad_(False)
     for clouds in (1, 3, 8):
         with pytest.raises(ValueError, match=r"transform must be \(4, dim, dim\)"):

@@ -2,11 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pointnet.ops.edges import pooled_edges
 from pointnet.ops.masked import Lengths, Mask, fill_padding, point_mask
 from pointnet.ops.neighbours import gather, knn
+from pointnet.ops.products import map_rows
 
 from .shared_layer import shape_hint
 from .shared_mlp import Activation, SharedMLP
@@ -65,7 +65,7 @@ class EdgeConv(nn.Module):
         if not self.layer.is_poolable():
             return self.by_definition(x, neighbours, mask)
         of_centre, of_edge = self.layer.conv.weight.squeeze(2).chunk(2, 1)
-        rows = F.linear(x.transpose(1, 2), torch.cat([of_centre - of_edge, of_edge]))
+        rows = map_rows(x.transpose(1, 2), torch.cat([of_centre - of_edge, of_edge]))
         a, b = rows.transpose(1, 2).chunk(2, 1)
         if self.layer.conv.bias is not None:  # of a folded norm
             a = a + self.layer.conv.bias.unsqueeze(1)

@@ -15,7 +15,7 @@ from pointnet.ops.groups import Rows, pooled_rows
 from pointnet.ops.hooks import has_hooks
 from pointnet.ops.masked import takes_statistics
 from pointnet.ops.neighbours import gather
-from pointnet.ops.products import no_autocast, rounding_of
+from pointnet.ops.products import map_rows, no_autocast, rounding_of
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear
 from pointnet.ops.rows import moments_of_all
 
@@ -52,8 +52,8 @@ def pooled_neighbourhoods(
         rows = ((points - origin) / unit).transpose(1, 2)
         if features is not None:
             rows = torch.cat([rows, features.to(weight.dtype).transpose(1, 2)], 2)
-        of_points = F.linear(rows, weight)
-        of_centres = F.linear(((centres - origin) / unit).transpose(1, 2), -weight[:, :3], bias)
+        of_points = map_rows(rows, weight)
+        of_centres = map_rows(((centres - origin) / unit).transpose(1, 2), -weight[:, :3], bias)
         if len(mlp) == 1:
             tables = of_centres.transpose(1, 2), of_points.transpose(1, 2)
             return pooled_edges(*tables, neighbours, mlp[0].norm, mlp[0].activation)

@@ -23,6 +23,7 @@ from pointnet.ops.edges import pooled_edges
 from pointnet.ops.hooks import has_hooks, must_call, warn_of_hooks
 from pointnet.ops.masked import Lengths, Mask, batch_norm, fill_padding, point_mask, sees_other_points
 from pointnet.ops.neighbours import check_indices, farthest_point_sampling, gather, knn, of_all_clouds
+from pointnet.ops.products import map_rows
 
 from .pretrained import CENTRES_IN_TURN, Pretrained, check_sizes
 
@@ -132,7 +133,7 @@ class EdgeMax(nn.Module):
             a = a if self.skip is None else a + self.skip(own[:, :, 3:])
         else:
             of_own = -weight[:, :3] if self.skip is None else torch.cat([-weight[:, :3], self.skip.weight], 1)
-            a = F.linear(of_centres(near, centres, size), of_own)
+            a = map_rows(of_centres(near, centres, size), of_own)
         z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask).to(weight.dtype)
         if has_hooks(self.norm) and (mask is None or not sees_other_points(self.norm.norm)):
             y = self.norm(z.transpose(1, 2)).transpose(1, 2)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from .masked import Lengths, Mask, fill_padding, point_mask
 from .operators import define
+from .products import multiply
 
 # Distances that are computed at a time on a CPU: 1 MiB of float32 stays in a core's cache. A GPU needs more work.
 BLOCK = {"cpu": 2**18}
@@ -191,14 +192,14 @@ def nearest_on_cpu(points: Tensor, queries: Tensor, neighbours: int, lengths: Le
         grain = (ROUNDINGS * torch.finfo(rows.dtype).eps * squares - squares).numpy()
         for first in range(0, queries.shape[2], step):
             some = rows[0, first : first + step]
-            distances = torch.mm(some, table[0], out=block[: len(some)])
+            distances = multiply(some, table[0].T, None, block[: len(some)])
             limits = _limits(distances, runs, kept)
             near = limits[:, 0] < grain[first : first + step]
             if near.any():
                 which = torch.from_numpy(near.nonzero()[0])
                 exact = squared_distances(points[one], queries[one, :, first + which])
                 there = table[:, -1:, : points.shape[2]] < torch.inf
-                block[which, : points.shape[2]] = fill_padding(exact, there, torch.inf)[0]
+                distances[which, : points.shape[2]] = fill_padding(exact, there, torch.inf)[0]
                 limits = _limits(distances, runs, kept)
             found[cloud, first : first + step] = _lowest(distances.numpy(), limits, kept, points.shape[2])
     return only_existing(torch.from_numpy(found), neighbours, points, lengths)

@@ -21,7 +21,7 @@ from .masked import batch_norm, takes_statistics
 from .neighbours import check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, of_extremes, signs
-from .products import add_product, multiply, no_autocast, rounded, rounding_of
+from .products import add_product, multiply, no_autocast, rounded, rounding_of, sum_of_outer
 from .ranks import check_count, moments_over_ranks
 from .rows import Moments, made_of, moments_of_all
 
@@ -119,7 +119,7 @@ def _group_extremes(
     made, out = made_of(parts, size), len(weight)
     values, point = weight.new_empty(1 + both, made.groups, out), weight.new_zeros(made.channels, dtype=torch.float64)
     slots = torch.empty(values.shape if learns else (0,), dtype=slot_type(size), device=weight.device)
-    kernel, moments = weight.T.contiguous(), Moments()
+    moments = Moments()
     kept = weight.new_empty(len(made.kept), out)
     for some, rows in made.blocks():
         x = made.make(some, rows)
@@ -127,7 +127,7 @@ def _group_extremes(
             point += x.sum(0)
         if batch and more:
             point += more * x[::size].sum(0)
-        z = multiply(x, kernel, rounding, kept[: len(x)])
+        z = multiply(x, weight, rounding, kept[: len(x)])
         if batch:
             moments.add(z)
         if batch and more:
@@ -182,8 +182,8 @@ def _group_extremes_backward(
                 counted = once.clone()
                 counted[::size] *= 1 + more
                 of_rows[::size] += more * constant
-            scatter += counted.to(wide).T @ once.to(wide)
-            add_product(of_rows, counted, affine, rounding).add_(constant)
+            scatter += sum_of_outer(counted.to(wide), once.to(wide))
+            add_product(of_rows, counted, affine.T, constant, rounding)
         made.give(some, rows, x, of_rows)
     if batch:
         scatter -= count * point.outer(point)

@@ -1,8 +1,8 @@
 """A whole shared MLP with its max, in inference: linear maps and ReLUs, then the max over the points (identity 8).
 
 Folded layers hold no norm, so nothing of one point depends on another until the max. A kernel takes the points from
-their coordinates to the max without writing a layer's output to memory (`ops.triton.mlp`). A processor with matrix
-units takes a tile of them through all layers while it is in the cache, as rows; through the last layer, the widest, in
+their coordinates to the max without writing a layer's output to memory (`ops.triton.mlp`). A processor that is fastest
+with rows takes a tile of them through all layers while it is in the cache; through the last layer, the widest, in
 smaller tiles.
 """
 
@@ -10,13 +10,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .kernels import run_on
 from .masked import Mask, fill_padding
 from .operators import define
 from .pooled import bits_of
-from .products import has_matrix_units, takes_tf32
+from .products import has_slow_products, map_rows, multiplies_matrices, multiply, takes_tf32
 
 MOST_CHANNELS = 128  # of every layer but the last: what a tile of points holds on chip
 NARROW = 4096  # rows on a CPU that go through the layers before the last
@@ -47,7 +46,9 @@ def goes_by_rows(x: Tensor, mask: Mask) -> bool:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     enough = x.numel() > 0 and (mask is None or x.shape[2] >= FEWEST)
-    return has_matrix_units() and x.dtype in (torch.bfloat16, torch.float32) and enough
+    if x.dtype not in (torch.bfloat16, torch.float32):
+        return False
+    return enough and (multiplies_matrices(x) or has_slow_products())
 
 
 def takes(x: Tensor, weights: Sequence[Tensor], mask: Mask) -> bool:
@@ -112,7 +113,7 @@ def _by_rows(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | Non
 def _layer(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The linear map of (B, N, C), with one weight or one per cloud."""
     if weight.dim() == 2:
-        return F.linear(rows, weight, bias)
+        return map_rows(rows, weight, bias)
     return torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias, rows, weight.mT)
 
 
@@ -122,7 +123,7 @@ def _keep_largest(rows: Tensor, weight: Tensor, kept: Tensor, values: Tensor) ->
     for i, (clouds, largest) in enumerate(zip(rows.split(each), values.split(each), strict=True)):
         for tile in clouds.split(TILE, 1):
             flat = tile.flatten(0, 1)
-            z = torch.mm(flat, (weight if weight.dim() == 2 else weight[i]).T, out=kept[: len(flat)])
+            z = multiply(flat, weight if weight.dim() == 2 else weight[i], None, kept[: len(flat)])
             torch.maximum(largest, _largest(z.unflatten(0, tile.shape[:2])), out=largest)
 
 

@@ -1,28 +1,32 @@
 """W x + b at every point, by the product that is fastest on this processor."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from .masked import stored_as_rows
+
+FEWEST_CHANNELS = 16  # of rows that a convolution takes faster
 
 
 def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(B, C, N), (D, C), (D,) -> (B, D, N): `F.conv1d(x, weight.unsqueeze(2), bias)`.
 
-    A convolution does not reach the matrix units of a processor that has them (AMX); a product of matrices does, and
-    there it is faster in float32 too. Which of them is taken depends on the processor alone, so runs repeat bit by bit.
-    What is stored as rows, (B, N, C) transposed, stays so.
+    A convolution does not reach the matrix units of a processor that has them (AMX), and in bfloat16 it is slower than
+    a product of matrices on others too. Which of them is taken depends on the processor and the dtype alone, so runs
+    repeat bit by bit. What is stored as rows, (B, N, C) transposed, stays so.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if x.device.type != "cpu" or is_traced():
         return F.conv1d(x, weight.unsqueeze(2), bias)
     if stored_as_rows(x):
-        return F.linear(x.transpose(1, 2), weight, bias).transpose(1, 2)
-    if has_matrix_units():
+        return map_rows(x.transpose(1, 2), weight, bias).transpose(1, 2)
+    if multiplies_matrices(x):
         each = weight.expand(len(x), -1, -1)
         return torch.bmm(each, x) if bias is None else torch.baddbmm(bias.unsqueeze(1), each, x)
     # Alone on its thread a small batch goes to a BLAS that on some processors is half as fast as oneDNN, unless the
@@ -31,13 +35,44 @@ def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv1d(x, weight.unsqueeze(2), bias, dilation=2 if alone else 1)
 
 
+def map_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., C), (D, C), (D,) -> (..., D): `F.linear(rows, weight, bias)`.
+
+    Where products of matrices are slow (`has_slow_products`), as the convolution that it is: of an image whose pixels
+    are the rows and whose channels lie side by side.
+    """
+    if not convolves_rows(rows):
+        return F.linear(rows, weight, bias)
+    return _of_pixels(F.conv2d(_pixels(rows), weight[:, :, None, None], bias, dilation=2)).unflatten(0, rows.shape[:-1])
+
+
+def sum_of_outer(a: Tensor, b: Tensor) -> Tensor:
+    """a^T b, the sum over the rows r of a_r b_r^T: (R, D), (R, C) -> (D, C).
+
+    As a convolution it is the gradient of the weight.
+    """
+    if not (convolves_rows(a) and convolves_rows(b)):
+        return a.T @ b
+    return conv2d_weight(_pixels(b), [a.shape[1], b.shape[1], 1, 1], _pixels(a), dilation=2)[:, :, 0, 0]
+
+
+def _pixels(rows: Tensor) -> Tensor:
+    """(..., C) -> (1, C, 1, R)."""
+    return rows.reshape(1, 1, -1, rows.shape[-1]).permute(0, 3, 1, 2)
+
+
+def _of_pixels(image: Tensor) -> Tensor:
+    """(1, D, 1, R) -> (R, D)."""
+    return image[0, :, 0].T
+
+
 def products_kept() -> Callable[[Tensor, Tensor], Tensor]:
-    """A function as `linear_map` of x and weight, whose result holds until its next call: on a processor with matrix
-    units it is written to memory that is kept, as new memory takes longer to get than to fill."""
+    """A function as `linear_map` of x and weight, whose result holds until its next call: a product of matrices is
+    written to memory that is kept, as new memory takes longer to get than to fill."""
     memory: dict[tuple[torch.Size, torch.Size], Tensor] = {}
 
     def product(x: Tensor, weight: Tensor) -> Tensor:
-        if x.device.type != "cpu" or stored_as_rows(x) or not has_matrix_units():
+        if x.device.type != "cpu" or stored_as_rows(x) or not multiplies_matrices(x):
             return linear_map(x, weight)
         sizes = x.shape, weight.shape
         if sizes not in memory:
@@ -69,17 +104,17 @@ def rounded(x: Tensor, rounding: torch.dtype | None) -> Tensor:
 
 
 def multiply(x: Tensor, weight: Tensor, rounding: torch.dtype | None, out: Tensor) -> Tensor:
-    """x @ weight of rounded factors, as autocast rounds sums too, in `out`: (R, C), (C, D) -> (R, D)."""
-    if rounding is None:
-        return torch.mm(x, weight, out=out)
-    return out.copy_(torch.mm(rounded(x, rounding), rounded(weight, rounding)))
+    """x W^T of rounded factors, as autocast rounds sums too: (R, C), (D, C) -> (R, D), which may be `out`."""
+    if rounding is not None:
+        return out.copy_(torch.mm(rounded(x, rounding), rounded(weight, rounding).T))
+    return map_rows(x, weight) if convolves_rows(x) else torch.mm(x, weight.T, out=out)
 
 
-def add_product(total: Tensor, x: Tensor, weight: Tensor, rounding: torch.dtype | None) -> Tensor:
-    """Adds x @ weight of rounded factors to (R, D), in place."""
-    if rounding is None:
-        return total.addmm_(x, weight)
-    return total.add_(torch.mm(rounded(x, rounding), rounded(weight, rounding)))
+def add_product(total: Tensor, x: Tensor, weight: Tensor, constant: Tensor, rounding: torch.dtype | None) -> Tensor:
+    """Adds x W^T of rounded factors, and a constant (D,), to (R, D), in place."""
+    if rounding is not None:
+        return total.add_(torch.mm(rounded(x, rounding), rounded(weight, rounding).T)).add_(constant)
+    return total.add_(map_rows(x, weight, constant)) if convolves_rows(x) else total.addmm_(x, weight.T).add_(constant)
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[object]:
@@ -94,9 +129,32 @@ def takes_tf32() -> bool:
     return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
 
 
-@functools.cache
-def has_matrix_units() -> bool:
-    """Whether this processor multiplies matrices of bfloat16 in units of their own."""
-    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.12
+def is_traced() -> bool:
+    """Whether a compiler or an exporter records what is called."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
+def multiplies_matrices(x: Tensor) -> bool:
+    """Whether products of matrices are faster than convolutions of (B, C, N) on this processor, in the dtype of x:
+    where it has units for matrices, or instructions for bfloat16."""
+    dtype = autocast_dtype(x) or x.dtype
+    return bool(capabilities().get("amx_bf16") or (dtype == torch.bfloat16 and capabilities().get("avx512_bf16")))
+
+
+def convolves_rows(rows: Tensor) -> bool:
+    """Whether a linear map of these rows is faster as a convolution."""
+    if rows.device.type != "cpu" or is_traced() or not has_slow_products() or not rows.numel():
         return False
-    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return rows.dtype == torch.float32 and autocast_dtype(rows) is None and rows.shape[-1] >= FEWEST_CHANNELS
+
+
+def has_slow_products() -> bool:
+    """Whether products of float32 matrices take half of this processor's vector units, and convolutions all: MKL, which
+    PyTorch takes for the first, uses AVX-512 on Intel's processors alone, oneDNN on AMD's too."""
+    return bool(capabilities().get("avx512_f")) and "AMD" in str(capabilities().get("cpu_name"))
+
+
+@functools.cache
+def capabilities() -> Mapping[str, Any]:
+    """What this processor has, and its name; nothing before torch 2.12."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

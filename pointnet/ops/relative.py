@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .neighbours import gather
 from .operators import refuse_second, register, save_nothing
 from .pooled import Norm, statistics
-from .products import add_product, multiply, rounded
+from .products import multiply, rounded, sum_of_outer
 from .ranks import check_count, moments_over_ranks
 from .rows import Moments, Pairs
 
@@ -85,14 +85,16 @@ def _pairs_linear(
     a: Tensor, b: Tensor, neighbours: Tensor, weight: Tensor, near: Tensor | None, more: int,
     rounding: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    z, kernel, pairs = a.new_empty(neighbours.numel(), len(weight)), weight.T.contiguous(), Pairs(a, b, neighbours)
+    z, pairs = a.new_empty(neighbours.numel(), len(weight)), Pairs(a, b, neighbours)
     moments = Moments()
     for some, rows in pairs.blocks():
-        of_block = multiply(pairs.make(some, rows), kernel, rounding, z[rows])
-        if near is not None:
-            moments.add(of_block.sub_(near))
-            if more:
-                moments.add(of_block[:: pairs.size], more)
+        of_block, kept = multiply(pairs.make(some, rows), weight, rounding, z[rows]), z[rows]
+        if near is None:
+            kept.copy_(of_block)
+            continue
+        moments.add(torch.sub(of_block, near, out=kept))
+        if more:
+            moments.add(kept[:: pairs.size], more)
     return z, *moments.of_all(len(weight), z.device)
 
 
@@ -115,8 +117,8 @@ def _pairs_linear_backward(
                 g[:: pairs.size] *= 1 + more
             g += grad[rows]
         g = rounded(g, rounding)
-        add_product(grad_weight, g.T, x, rounding)
-        pairs.give(some, rows, x, multiply(g, weight, rounding, above[: len(x)]))
+        grad_weight += sum_of_outer(g, rounded(x, rounding))
+        pairs.give(some, rows, x, multiply(g, weight.T, rounding, above[: len(x)]))
     grad_a, grad_b = pairs.gradients()
     return grad_a, grad_b, grad_weight
 
