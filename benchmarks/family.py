@@ -3,8 +3,8 @@
 python -m benchmarks.family [NAME ...] [--device cuda] [--rounds 9] [--precision bf16]
 
 A step is forward and backward; inference is of our folded network and of the textbook's in eval mode. The floor is the
-multiply-adds that ours takes, at the rate of a product of rows into kept memory. *Neighbours* is sampling and finding
-neighbours alone, as a share of our time. In bf16 both run under autocast, and the product is of bfloat16. Another
+multiply-adds that ours takes, at the rate of a product of rows. *Neighbours* is sampling and finding neighbours alone,
+as a share of our time. In bf16 both run under autocast, and the product is of bfloat16. Another
 network joins by one entry of `FAMILY`.
 """
 
@@ -25,6 +25,7 @@ from pointnet.layers import SetAbstraction
 from pointnet.models import pointnext
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS
 from pointnet.ops.neighbours import ball_query, gather, knn
+from pointnet.ops.products import multiply
 from tests.textbook import TextbookDGCNN, TextbookPointNet2, TextbookPointNext
 
 ROWS = (2048, 128, 256)  # rows, channels in and out of the product that gives the machine's rate
@@ -167,17 +168,12 @@ def shapes(clouds: int, points: int, device: str) -> Tensor:
     return data.points[torch.randperm(len(data))[:clouds]].to(device)
 
 
-def product(device: str, halved: bool) -> Callable[[], None]:
+def product(device: str, halved: bool) -> Callable[[], object]:
     rows, channels, width = ROWS
     dtype = torch.bfloat16 if halved else torch.float32
     x = torch.randn(rows, channels, device=device, dtype=dtype)
-    weight = torch.randn(channels, width, device=device, dtype=dtype)
-    kept = x.new_empty(rows, width)
-
-    def multiply() -> None:
-        torch.mm(x, weight, out=kept)
-
-    return multiply
+    weight = torch.randn(width, channels, device=device, dtype=dtype)
+    return partial(multiply, x, weight, None, x.new_empty(rows, width))
 
 
 def multiply_adds(call: Callable[[], object]) -> int:

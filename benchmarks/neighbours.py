@@ -20,6 +20,7 @@ from pointnet.devices import keep_freed_memory
 from pointnet.ops import neighbours as ops
 from pointnet.ops.edges import edges_definition, pooled_edges
 from pointnet.ops.groups import groups_definition, pooled_groups
+from pointnet.ops.products import multiply
 
 BIG = 10_000  # points of the cloud that is sampled from alone
 
@@ -141,11 +142,11 @@ def products(points: Tensor) -> Callable[[], None]:
     rows, size = points.transpose(1, 2).contiguous(), points.shape[2]
     kept = points.new_empty(size, size)
 
-    def multiply() -> None:
+    def call() -> None:
         for row, cloud in zip(rows, points, strict=True):
-            torch.mm(row, cloud, out=kept)
+            multiply(row, cloud.T, None, kept)
 
-    return multiply
+    return call
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time of one layer, C to D channels on B x N points, in six spellings: forward, and forward with backward.
+"""Time of one layer, C to D channels on B x N points, in seven spellings: forward, and forward with backward.
 
 python -m benchmarks.spellings [--device cuda] [--sizes 32x3x64x1024 ...]
 """
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.common import full_precision, machine, parser, side_by_side
 from pointnet.devices import keep_freed_memory
 from pointnet.layers import linear_to_conv1d, linear_to_full_conv2d, linear_to_pointwise_conv2d
+from pointnet.ops.products import map_rows
 
 # PointNet's own layers, narrow to wide; one cloud; a scene; the first layer of a segmentation head.
 SIZES = ["32x3x64x1024", "32x64x64x1024", "32x64x128x1024", "32x128x1024x1024", "1x64x128x1024", "2x64x128x16384"]
@@ -28,7 +29,7 @@ class Spelling(NamedTuple):
 
 
 def spellings(linear: nn.Linear) -> dict[str, Spelling]:
-    """The six spellings, each with the weights of `linear`."""
+    """The seven spellings, each with the weights of `linear`."""
     conv1d, pointwise = linear_to_conv1d(linear), linear_to_pointwise_conv2d(linear)
     row = linear_to_full_conv2d(linear, (1, 1, linear.in_features))
     own = list(linear.parameters())
@@ -41,6 +42,9 @@ def spellings(linear: nn.Linear) -> dict[str, Spelling]:
             row, list(row.parameters()), lambda x: x.mT.unsqueeze(1), lambda y: y.squeeze(3)
         ),
         "`Linear` on (B, N, C)": Spelling(linear, own, lambda x: x.mT, lambda y: y.mT),
+        "`map_rows` on (B, N, C)": Spelling(
+            lambda x: map_rows(x, linear.weight, linear.bias), own, lambda x: x.mT, lambda y: y.mT
+        ),
         "`Linear` between two transposes": Spelling(lambda x: linear(x.mT).mT, own),
         "`W @ x + b` on (B, C, N)": Spelling(lambda x: linear.weight @ x + linear.bias.unsqueeze(1), own),
     }

@@ -124,10 +124,11 @@ class EdgeMax(nn.Module):
         """
         near = torch.cat([points.transpose(1, 2) / self.radius, features.transpose(1, 2)], 2)
         weight, size = self.edge.weight, neighbours.shape[1]
-        b = self.edge(near)
+        called = any(each is not None and must_call(each, nn.Linear) for each in (self.edge, self.skip))
+        b = self.edge(near) if called else map_rows(near, weight)
         if self.residual:
             a = -of_centres(b, centres, size)
-        elif any(each is not None and must_call(each, nn.Linear) for each in (self.edge, self.skip)):
+        elif called:
             own = of_centres(near, centres, size)
             a = -self.edge(torch.cat([own[:, :, :3], torch.zeros_like(own[:, :, 3:])], 2))
             a = a if self.skip is None else a + self.skip(own[:, :, 3:])

@@ -43,7 +43,8 @@ def map_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """
     if not convolves_rows(rows):
         return F.linear(rows, weight, bias)
-    return _of_pixels(F.conv2d(_pixels(rows), weight[:, :, None, None], bias, dilation=2)).unflatten(0, rows.shape[:-1])
+    image = F.conv2d(_pixels(rows), weight[:, :, None, None], bias, dilation=2)
+    return image.permute(0, 2, 3, 1).reshape(*rows.shape[:-1], len(weight))
 
 
 def sum_of_outer(a: Tensor, b: Tensor) -> Tensor:
@@ -59,11 +60,6 @@ def sum_of_outer(a: Tensor, b: Tensor) -> Tensor:
 def _pixels(rows: Tensor) -> Tensor:
     """(..., C) -> (1, C, 1, R)."""
     return rows.reshape(1, 1, -1, rows.shape[-1]).permute(0, 3, 1, 2)
-
-
-def _of_pixels(image: Tensor) -> Tensor:
-    """(1, D, 1, R) -> (R, D)."""
-    return image[0, :, 0].T
 
 
 def products_kept() -> Callable[[Tensor, Tensor], Tensor]:
