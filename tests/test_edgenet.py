@@ -86,6 +86,19 @@ def test_an_edge_max_is_what_it_says_of_all_pairs(some, residual, channels, trai
         assert_near(got, wanted, 1e-10)
 
 
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+def test_maps_with_a_bias_keep_it(residual, called):
+    layer = EdgeMax(5, 5, 0.3, residual).double().eval()
+    layer.edge = nn.Linear(8, 5, dtype=torch.float64)
+    if layer.skip is not None:
+        layer.skip = nn.Linear(5, 5, dtype=torch.float64)
+    if called:
+        layer.edge.register_forward_hook(lambda *given: None)
+    given = clouds(20, 3, 2), clouds(20, 5, 2), None, torch.randint(20, (2, 9, 6))
+    assert_near(layer(*given, None), on_pairs(layer, *given), 1e-10)
+
+
 @pytest.mark.parametrize("points", [1, 20, 600])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_order_of_the_points_changes_nothing(training, points):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pointnet.ops import blocked
+from pointnet.ops import blocked, products
 from pointnet.ops.blocked import balls, balls_on_cpu, farthest_on_cpu, nearest, nearest_on_cpu, squared_distances
 from pointnet.ops.neighbours import (
     ball_definition,
@@ -106,6 +106,14 @@ def test_a_cloud_that_is_used_up_repeats_its_first_point():
     samples = farthest_point_sampling(LATTICE[:, :, :4], 7, first=2)
     assert samples[0, :4].sort().values.tolist() == [0, 1, 2, 3]
     assert samples[0, 4:].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("processor", [{}, {"avx512_f": True, "cpu_name": "AMD EPYC"}])
+def test_where_rounding_would_decide_squared_differences_do(monkeypatch, processor):
+    monkeypatch.setattr(products, "capabilities", lambda: processor)
+    points = torch.randn(1, 20, 300)
+    points[:, :, 0] += 1e5
+    assert (knn(points, 6) == knn_definition(points, points, 6, None)).all(2).sum() > 290
 
 
 def test_a_ball_is_the_first_points_nearer_than_its_radius_and_then_the_first_of_them():

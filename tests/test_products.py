@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from pointnet import PointNetClassifier
 from pointnet.ops import mlp, products
 from pointnet.ops.masked import point_mask
+from pointnet.ops.relative import pairs_linear
 from tests.helpers import trained_looking
 
 PROCESSORS = {
@@ -39,7 +40,7 @@ def test_it_is_the_convolution(processor, dtype, shape):
         assert (mine - other).abs().max() <= TOLERANCE[dtype] * other.abs().max().clamp(min=1)
 
 
-@pytest.mark.parametrize("channels", [5, 20])
+@pytest.mark.parametrize("channels", [5, 300])
 def test_a_strided_input_is_read_as_it_lies(processor, channels):
     rows, weight = torch.randn(3, 9, channels), torch.randn(4, channels)
     y = products.linear_map(rows.transpose(1, 2), weight)
@@ -47,7 +48,7 @@ def test_a_strided_input_is_read_as_it_lies(processor, channels):
     torch.testing.assert_close(y, F.linear(rows, weight).transpose(1, 2))
 
 
-@pytest.mark.parametrize("channels", [3, 20])
+@pytest.mark.parametrize("channels", [3, 300])
 def test_under_autocast_it_is_of_bfloat16(processor, channels):
     x, weight, bias = torch.randn(2, channels, 8), torch.randn(4, channels), torch.randn(4)
     with torch.autocast("cpu", torch.bfloat16):
@@ -56,7 +57,7 @@ def test_under_autocast_it_is_of_bfloat16(processor, channels):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("shape", [(0, 20, 4), (1, 20, 1), (7, 1, 3), (7, 20, 1), (33, 16, 40)])
+@pytest.mark.parametrize("shape", [(0, 40, 30), (7, 40, 0), (1, 40, 30), (7, 1, 3), (128, 40, 30), (33, 16, 64)])
 def test_a_map_of_rows_is_that_of_linear(processor, dtype, shape):
     count, channels, out = shape
     rows, weight, bias = torch.randn(2, count, channels), torch.randn(out, channels), torch.randn(out)
@@ -68,7 +69,7 @@ def test_a_map_of_rows_is_that_of_linear(processor, dtype, shape):
     flat, times = given[0].detach().flatten(0, 1), along.to(dtype).flatten(0, 1)
     sums = products.sum_of_outer(times, flat), times.double().T @ flat.double()
     of_block = products.multiply(flat, given[1].detach(), None, torch.empty(2 * count, out, dtype=dtype))
-    added = products.add_product(times.clone(), flat, given[1].detach(), given[2].detach(), None)
+    added = products.add_map(times.clone(), flat, given[1].detach(), given[2].detach(), None)
     blocks = ((of_block + given[2], z.flatten(0, 1)), (added, z.flatten(0, 1) + times), sums)
     for mine, other in ((y, z), *zip(grads, grads2, strict=True), *blocks):
         assert mine.dtype == dtype
@@ -76,13 +77,90 @@ def test_a_map_of_rows_is_that_of_linear(processor, dtype, shape):
         assert (mine - other).abs().max() <= TOLERANCE[dtype] * other.abs().max().clamp(min=1) if mine.numel() else True
 
 
-def test_rows_are_convolved_where_products_of_matrices_are_slow(processor, monkeypatch):
-    convolve, calls = F.conv2d, []
-    monkeypatch.setattr(F, "conv2d", lambda *given, **more: calls.append(1) or convolve(*given, **more))
-    products.map_rows(torch.randn(8, 20), torch.randn(4, 20))
-    products.map_rows(torch.randn(8, 20).double(), torch.randn(4, 20).double())
-    products.map_rows(torch.randn(8, 3), torch.randn(4, 3))
-    assert len(calls) == (processor == "AMD")
+@pytest.fixture
+def calls(monkeypatch):
+    """How often products are taken by each operator."""
+    counted = dict.fromkeys(("conv2d", "conv2d_weight", "bmm"), 0)
+
+    def counting(module, name):
+        call = getattr(module, name)
+
+        def counts(*given, **named):
+            counted[name] += 1
+            return call(*given, **named)
+
+        monkeypatch.setattr(module, name, counts)
+
+    counting(F, "conv2d")
+    counting(products, "conv2d_weight")
+    counting(torch, "bmm")
+    return counted
+
+
+def test_rows_are_convolved_where_products_of_matrices_are_slow(processor, calls, monkeypatch):
+    rows, weight = torch.randn(8, 40), torch.randn(30, 40)
+    products.map_rows(rows, weight)
+    products.multiply(rows, weight, None, torch.empty(8, 30))
+    products.add_map(torch.zeros(8, 30), rows, weight, torch.zeros(30), None)
+    products.sum_of_outer(torch.randn(8, 30), rows)
+    amd = processor == "AMD"
+    assert calls == {"conv2d": 3 * amd, "conv2d_weight": 1 * amd, "bmm": 0}
+    with torch.autocast("cpu", torch.bfloat16):
+        products.map_rows(rows, weight)
+    for others, of_others in ((rows.double(), weight.double()), (rows[:, :3], weight[:, :3]), (rows, weight[:3])):
+        products.map_rows(others, of_others)
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    products.map_rows(rows, weight)
+    assert calls["conv2d"] == 3 * amd
+
+
+def test_matrices_are_multiplied_where_that_is_faster(processor, calls):
+    x, weight = torch.randn(2, 40, 8), torch.randn(30, 40)
+    products.linear_map(x, weight)
+    products.products_kept()(x, weight)
+    assert calls["bmm"] == 2 * (processor == "matrix units")
+    with torch.autocast("cpu", torch.bfloat16):
+        products.linear_map(x, weight)
+    products.products_kept()(x.bfloat16(), weight.bfloat16())
+    products.linear_map(x.bfloat16(), weight.bfloat16())
+    assert calls["bmm"] == {"matrix units": 5, "AMD": 3}.get(processor, 0)
+
+
+def error(found, wanted):
+    return ((found.double() - wanted).norm() / wanted.norm()).item()
+
+
+@pytest.mark.parametrize(
+    ("count", "channels", "out"), [(4096, 64, 64), (4080, 128, 64), (32768, 64, 64), (1000, 512, 40)]
+)
+def test_of_many_rows_no_digits_are_lost(monkeypatch, count, channels, out):
+    """At most twice the error of PyTorch's own product, in value and in each gradient."""
+    given = [torch.randn(count, channels).relu(), torch.randn(out, channels), torch.randn(out)]
+    given = [each.requires_grad_() for each in given]
+    along, exact = torch.randn(count, out), [each.detach().double().requires_grad_() for each in given]
+
+    def all_of(call, given, along):
+        y = call(*given)
+        return [y, *torch.autograd.grad(y, given, along)]
+
+    wanted = all_of(F.linear, exact, along.double())
+    plain = [error(*pair) for pair in zip(all_of(F.linear, given, along), wanted, strict=True)]
+    monkeypatch.setattr(products, "capabilities", lambda: PROCESSORS["AMD"])
+    ours = [error(*pair) for pair in zip(all_of(products.map_rows, given, along), wanted, strict=True)]
+    ours.append(error(products.sum_of_outer(along, given[0].detach()), wanted[2]))
+    assert all(mine <= 2 * other for mine, other in zip(ours, [*plain, plain[2]], strict=True)), (ours, plain)
+
+
+def test_under_autocast_the_gradient_of_pairs_keeps_its_digits(processor):
+    a, b, weight = torch.randn(1, 9, 40), torch.randn(1, 20, 40), torch.randn(30, 40)
+    given = [each.requires_grad_() for each in (a, b, weight)]
+    neighbours = torch.randint(20, (1, 9, 4))
+    z = pairs_linear(a, b, neighbours, weight)[0].square().sum()
+    wanted = torch.autograd.grad(z, given, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(z, given)
+    for mine, other in zip(found, wanted, strict=True):
+        assert torch.equal(mine, other)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -97,10 +175,15 @@ def test_products_in_kept_memory_are_the_same_at_every_size(processor, dtype):
 
 
 @pytest.fixture(params=[(10, 8), (50, 8), (64, 64), (64, 42)])
-def by_rows(monkeypatch, request):
-    monkeypatch.setattr(products, "capabilities", lambda: PROCESSORS["matrix units"])
+def tiles(monkeypatch, request):
     for name, value in zip(("NARROW", "TILE", "FEWEST"), (*request.param, 1), strict=True):
         monkeypatch.setattr(mlp, name, value)
+
+
+@pytest.fixture(params=["matrix units", "AMD"])
+def by_rows(monkeypatch, request, tiles):
+    monkeypatch.setattr(products, "capabilities", lambda: PROCESSORS[request.param])
+    monkeypatch.setattr(products, "LEAST_WEIGHT", 1)
 
 
 @pytest.mark.parametrize("relu", [True, False])

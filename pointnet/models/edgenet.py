@@ -134,8 +134,10 @@ class EdgeMax(nn.Module):
             a = a if self.skip is None else a + self.skip(own[:, :, 3:])
         else:
             of_own = -weight[:, :3] if self.skip is None else torch.cat([-weight[:, :3], self.skip.weight], 1)
-            a = map_rows(of_centres(near, centres, size), of_own)
+            a = map_rows(of_centres(near, centres, size), of_own, None if self.skip is None else self.skip.bias)
         z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask).to(weight.dtype)
+        if self.edge.bias is not None:  # of another map than its own; from a + b it is gone
+            z = z + self.edge.bias.unsqueeze(1)
         if has_hooks(self.norm) and (mask is None or not sees_other_points(self.norm.norm)):
             y = self.norm(z.transpose(1, 2)).transpose(1, 2)
         else:

@@ -21,7 +21,7 @@ from .masked import batch_norm, takes_statistics
 from .neighbours import check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, of_extremes, signs
-from .products import add_product, multiply, no_autocast, rounded, rounding_of, sum_of_outer
+from .products import add_map, multiply, no_autocast, rounded, rounding_of, sum_of_outer
 from .ranks import check_count, moments_over_ranks
 from .rows import Moments, made_of, moments_of_all
 
@@ -183,7 +183,7 @@ def _group_extremes_backward(
                 counted[::size] *= 1 + more
                 of_rows[::size] += more * constant
             scatter += sum_of_outer(counted.to(wide), once.to(wide))
-            add_product(of_rows, counted, affine.T, constant, rounding)
+            add_map(of_rows, counted, affine.T, constant, rounding)
         made.give(some, rows, x, of_rows)
     if batch:
         scatter -= count * point.outer(point)

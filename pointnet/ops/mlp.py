@@ -118,7 +118,7 @@ def _layer(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _keep_largest(rows: Tensor, weight: Tensor, kept: Tensor, values: Tensor) -> None:
-    """Updates the values (B, D) with the max of the last map of (B, N, C), whose products are written to `kept`."""
+    """Updates the values (B, D) with the max of the last map of (B, N, C), whose products `kept` may hold."""
     each = max(1, TILE // rows.shape[1]) if weight.dim() == 2 else 1
     for i, (clouds, largest) in enumerate(zip(rows.split(each), values.split(each), strict=True)):
         for tile in clouds.split(TILE, 1):

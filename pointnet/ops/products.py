@@ -12,15 +12,16 @@ from torch.nn.grad import conv2d_weight
 
 from .masked import stored_as_rows
 
-FEWEST_CHANNELS = 16  # of rows that a convolution takes faster
+LEAST_WEIGHT = 1024  # numbers of a weight that rows meet faster in a convolution
+MOST_CHANNELS = 512  # of rows: the more channels it sums, the more digits a convolution loses
 
 
 def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(B, C, N), (D, C), (D,) -> (B, D, N): `F.conv1d(x, weight.unsqueeze(2), bias)`.
 
     A convolution does not reach the matrix units of a processor that has them (AMX), and in bfloat16 it is slower than
-    a product of matrices on others too. Which of them is taken depends on the processor and the dtype alone, so runs
-    repeat bit by bit. What is stored as rows, (B, N, C) transposed, stays so.
+    a product of matrices on others too. What is taken depends on the processor, the number of threads and the tensors'
+    dtype, sizes and layout, so runs repeat bit by bit. What is stored as rows, (B, N, C) transposed, stays so.
     """
     if x.device.type != "cpu" or is_traced():
         return F.conv1d(x, weight.unsqueeze(2), bias)
@@ -38,13 +39,16 @@ def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def map_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(..., C), (D, C), (D,) -> (..., D): `F.linear(rows, weight, bias)`.
 
-    Where products of matrices are slow (`has_slow_products`), as the convolution that it is: of an image whose pixels
-    are the rows and whose channels lie side by side.
+    Where products of matrices are slow (`has_slow_products`), as the convolution that it is: of images whose pixels are
+    the rows and whose channels lie side by side.
     """
-    if not convolves_rows(rows):
+    if not convolves_rows(rows, len(weight)):
         return F.linear(rows, weight, bias)
-    image = F.conv2d(_pixels(rows), weight[:, :, None, None], bias, dilation=2)
-    return image.permute(0, 2, 3, 1).reshape(*rows.shape[:-1], len(weight))
+    # The gradient of a bias loses more digits in a convolution than in a sum.
+    after = bias if bias is not None and bias.requires_grad and torch.is_grad_enabled() else None
+    images = F.conv2d(_pixels(rows), weight[:, :, None, None], bias if after is None else None, dilation=2)
+    z = images.permute(0, 2, 3, 1).reshape(*rows.shape[:-1], len(weight))
+    return z if after is None else z + after
 
 
 def sum_of_outer(a: Tensor, b: Tensor) -> Tensor:
@@ -52,14 +56,22 @@ def sum_of_outer(a: Tensor, b: Tensor) -> Tensor:
 
     As a convolution it is the gradient of the weight.
     """
-    if not (convolves_rows(a) and convolves_rows(b)):
+    if not convolves_rows(b, a.shape[1]):
         return a.T @ b
     return conv2d_weight(_pixels(b), [a.shape[1], b.shape[1], 1, 1], _pixels(a), dilation=2)[:, :, 0, 0]
 
 
 def _pixels(rows: Tensor) -> Tensor:
-    """(..., C) -> (1, C, 1, R)."""
-    return rows.reshape(1, 1, -1, rows.shape[-1]).permute(0, 3, 1, 2)
+    """(..., C) -> (R / P, C, 1, P), P rows to an image."""
+    channels = rows.shape[-1]
+    return rows.reshape(-1, 1, rows_of_an_image(rows.numel() // channels), channels).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(1024)
+def rows_of_an_image(count: int) -> int:
+    """A divisor of the number of rows. The gradient of a weight is summed one row after the other within an image, and
+    of longer ones it loses digits."""
+    return next((size for size in range(256, 31, -1) if count % size == 0), count)
 
 
 def products_kept() -> Callable[[Tensor, Tensor], Tensor]:
@@ -99,18 +111,20 @@ def rounded(x: Tensor, rounding: torch.dtype | None) -> Tensor:
     return x if rounding is None else x.to(rounding)
 
 
-def multiply(x: Tensor, weight: Tensor, rounding: torch.dtype | None, out: Tensor) -> Tensor:
-    """x W^T of rounded factors, as autocast rounds sums too: (R, C), (D, C) -> (R, D), which may be `out`."""
+def multiply(x: Tensor, weight: Tensor, rounding: torch.dtype | None, kept: Tensor) -> Tensor:
+    """x W^T of rounded factors, as autocast rounds sums too: (R, C), (D, C) -> (R, D), in `kept` or in new memory."""
     if rounding is not None:
-        return out.copy_(torch.mm(rounded(x, rounding), rounded(weight, rounding).T))
-    return map_rows(x, weight) if convolves_rows(x) else torch.mm(x, weight.T, out=out)
+        return kept.copy_(torch.mm(rounded(x, rounding), rounded(weight, rounding).T))
+    return map_rows(x, weight) if convolves_rows(x, len(weight)) else torch.mm(x, weight.T, out=kept)
 
 
-def add_product(total: Tensor, x: Tensor, weight: Tensor, constant: Tensor, rounding: torch.dtype | None) -> Tensor:
-    """Adds x W^T of rounded factors, and a constant (D,), to (R, D), in place."""
+def add_map(total: Tensor, x: Tensor, weight: Tensor, constant: Tensor, rounding: torch.dtype | None) -> Tensor:
+    """Adds x W^T + constant, of rounded factors, to (R, D), in place."""
     if rounding is not None:
         return total.add_(torch.mm(rounded(x, rounding), rounded(weight, rounding).T)).add_(constant)
-    return total.add_(map_rows(x, weight, constant)) if convolves_rows(x) else total.addmm_(x, weight.T).add_(constant)
+    if convolves_rows(x, len(weight)):
+        return total.add_(map_rows(x, weight, constant))
+    return total.addmm_(x, weight.T).add_(constant)
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[object]:
@@ -131,23 +145,25 @@ def is_traced() -> bool:
 
 
 def multiplies_matrices(x: Tensor) -> bool:
-    """Whether products of matrices are faster than convolutions of (B, C, N) on this processor, in the dtype of x:
-    where it has units for matrices, or instructions for bfloat16."""
+    """Whether products of matrices are faster than convolutions of (B, C, N) like x on this processor: where it has
+    units for matrices and, in bfloat16, where it has instructions for that."""
     dtype = autocast_dtype(x) or x.dtype
     return bool(capabilities().get("amx_bf16") or (dtype == torch.bfloat16 and capabilities().get("avx512_bf16")))
 
 
-def convolves_rows(rows: Tensor) -> bool:
-    """Whether a linear map of these rows is faster as a convolution."""
+def convolves_rows(rows: Tensor, out: int) -> bool:
+    """Whether a linear map of these rows to so many channels is faster as a convolution."""
     if rows.device.type != "cpu" or is_traced() or not has_slow_products() or not rows.numel():
         return False
-    return rows.dtype == torch.float32 and autocast_dtype(rows) is None and rows.shape[-1] >= FEWEST_CHANNELS
+    wide = rows.shape[-1] <= MOST_CHANNELS and rows.shape[-1] * out >= LEAST_WEIGHT
+    return wide and rows.dtype == torch.float32 and autocast_dtype(rows) is None
 
 
 def has_slow_products() -> bool:
-    """Whether products of float32 matrices take half of this processor's vector units, and convolutions all: MKL, which
-    PyTorch takes for the first, uses AVX-512 on Intel's processors alone, oneDNN on AMD's too."""
-    return bool(capabilities().get("avx512_f")) and "AMD" in str(capabilities().get("cpu_name"))
+    """Whether products of float32 matrices run at half of this processor's rate: those of MKL, which uses AVX-512 on
+    Intel's processors alone. oneDNN, which convolutions run on, uses it on AMD's too."""
+    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return both and bool(capabilities().get("avx512_f")) and "AMD" in str(capabilities().get("cpu_name"))
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .neighbours import gather
 from .operators import refuse_second, register, save_nothing
 from .pooled import Norm, statistics
-from .products import multiply, rounded, sum_of_outer
+from .products import multiply, no_autocast, rounded, sum_of_outer
 from .ranks import check_count, moments_over_ranks
 from .rows import Moments, Pairs
 
@@ -88,7 +88,8 @@ def _pairs_linear(
     z, pairs = a.new_empty(neighbours.numel(), len(weight)), Pairs(a, b, neighbours)
     moments = Moments()
     for some, rows in pairs.blocks():
-        of_block, kept = multiply(pairs.make(some, rows), weight, rounding, z[rows]), z[rows]
+        kept = z[rows]
+        of_block = multiply(pairs.make(some, rows), weight, rounding, kept)  # which may be elsewhere
         if near is None:
             kept.copy_(of_block)
             continue
@@ -130,7 +131,8 @@ def _save_pairs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 
 def _backward_of_pairs(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     given = (*grads, *ctx.saved_tensors, ctx.more, ctx.rounding)
-    grad_a, grad_b, grad_weight = torch.ops.pointnet.pairs_linear_backward(*given)
+    with no_autocast(grads[0]):  # in which whoever calls backward may be
+        grad_a, grad_b, grad_weight = torch.ops.pointnet.pairs_linear_backward(*given)
     return grad_a, grad_b, None, grad_weight, None, None, None
 
 
