@@ -19,6 +19,7 @@ from pointnet.ops.neighbours import (
     knn,
     knn_definition,
 )
+from tests.helpers import PROCESSORS
 
 LATTICE = torch.cartesian_prod(*[torch.arange(-2.0, 3)] * 3).T[None]  # (1, 3, 125); its centre is point 62
 
@@ -80,6 +81,18 @@ def test_ties_go_to_the_lowest_index_in_single_precision_too(ragged):
     assert_fast_is_the_definition(*batch(3, 700, ragged, lattice=True, dtype=torch.float32), 50, 20)
 
 
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("channels", [3, 20, 64])
+def test_of_equal_points_the_first_is_the_nearer_wherever_they_stand(monkeypatch, channels, processor):
+    monkeypatch.setattr(products, "capabilities", lambda: PROCESSORS[processor])
+    twice = torch.randn(1, channels, 301).repeat(1, 1, 2)[:, :, torch.randperm(602)]
+    for fast in (nearest, nearest_on_cpu):
+        found = fast(twice, twice, 12, None)
+        first, second = found[:, :, ::2], found[:, :, 1::2]
+        assert torch.equal(gather(twice, first), gather(twice, second))
+        assert (first < second).all()
+
+
 @pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize("channels", [3, 64])
 def test_in_single_precision_neighbours_are_the_nearest_up_to_its_rounding(channels, offset):
@@ -108,9 +121,9 @@ def test_a_cloud_that_is_used_up_repeats_its_first_point():
     assert samples[0, 4:].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("processor", [{}, {"avx512_f": True, "cpu_name": "AMD EPYC"}])
+@pytest.mark.parametrize("processor", PROCESSORS)
 def test_where_rounding_would_decide_squared_differences_do(monkeypatch, processor):
-    monkeypatch.setattr(products, "capabilities", lambda: processor)
+    monkeypatch.setattr(products, "capabilities", lambda: PROCESSORS[processor])
     points = torch.randn(1, 20, 300)
     points[:, :, 0] += 1e5
     assert (knn(points, 6) == knn_definition(points, points, 6, None)).all(2).sum() > 290

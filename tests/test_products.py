@@ -8,14 +8,8 @@ from pointnet import PointNetClassifier
 from pointnet.ops import mlp, products
 from pointnet.ops.masked import point_mask
 from pointnet.ops.relative import pairs_linear
-from tests.helpers import trained_looking
+from tests.helpers import PROCESSORS, trained_looking
 
-PROCESSORS = {
-    "Intel": {"avx512_f": True, "cpu_name": "Intel(R) Xeon(R)"},
-    "matrix units": {"avx512_f": True, "amx_bf16": True, "cpu_name": "Intel(R) Xeon(R)"},
-    "AMD": {"avx512_f": True, "avx512_bf16": True, "cpu_name": "AMD EPYC"},
-    "unknown": {},
-}
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
 

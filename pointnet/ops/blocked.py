@@ -218,7 +218,8 @@ def _factors(points: Tensor, queries: Tensor, lengths: Lengths, size: int = 0) -
     """
     origin = points[:, :, :1]
     table, mask = filled(points - origin, lengths)
-    squares = table.square().sum(1, keepdim=True)
+    # By rows, so that the sums of equal points are equal wherever they stand.
+    squares = table.transpose(1, 2).contiguous().square().sum(2).unsqueeze(1)
     squares = squares if mask is None else squares.masked_fill(~mask, torch.inf)
     missing = max(size - points.shape[2], 0)
     table = torch.cat([F.pad(table, (0, missing)), F.pad(squares, (0, missing), value=torch.inf)], 1)
