@@ -4,8 +4,8 @@ python -m benchmarks.family [NAME ...] [--device cuda] [--rounds 9] [--precision
 
 A step is forward and backward; inference is of our folded network and of the textbook's in eval mode. The floor is the
 multiply-adds that ours takes, at the rate of a product of rows. *Neighbours* is sampling and finding neighbours alone,
-as a share of our time. In bf16 both run under autocast, and the product is of bfloat16. Another
-network joins by one entry of `FAMILY`.
+as a share of our time. In bf16 both run under autocast, and the product is of bfloat16. Another network joins by one
+entry of `FAMILY`.
 """
 
 import math

@@ -12,8 +12,8 @@ from torch.nn.grad import conv2d_weight
 
 from .masked import stored_as_rows
 
-LEAST_WEIGHT = 1024  # numbers of a weight that rows meet faster in a convolution
-MOST_CHANNELS = 512  # of rows: the more channels it sums, the more digits a convolution loses
+LEAST_WEIGHT = 1024  # numbers in the weight of a convolution of rows: with fewer, a product of matrices is faster
+MOST_CHANNELS = 512  # of rows that are convolved: the more channels it sums, the more digits a convolution loses
 
 
 def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
