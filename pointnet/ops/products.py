@@ -19,9 +19,10 @@ MOST_CHANNELS = 512  # of rows that are convolved: the more channels it sums, th
 def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(B, C, N), (D, C), (D,) -> (B, D, N): `F.conv1d(x, weight.unsqueeze(2), bias)`.
 
-    A convolution does not reach the matrix units of a processor that has them (AMX), and in bfloat16 it is slower than
-    a product of matrices on others too. What is taken depends on the processor, the number of threads and the tensors'
-    dtype, sizes and layout, so runs repeat bit by bit. What is stored as rows, (B, N, C) transposed, stays so.
+    A convolution does not reach the matrix units of a processor that has them (AMX). On others too it is slower than a
+    product of matrices: in bfloat16, and on Intel's. What is taken depends on the processor, the number of threads and
+    the tensors' dtype, sizes and layout, so runs repeat bit by bit. What is stored as rows, (B, N, C) transposed, stays
+    so.
     """
     if x.device.type != "cpu" or is_traced():
         return F.conv1d(x, weight.unsqueeze(2), bias)
@@ -146,9 +147,12 @@ def is_traced() -> bool:
 
 def multiplies_matrices(x: Tensor) -> bool:
     """Whether products of matrices are faster than convolutions of (B, C, N) like x on this processor: where it has
-    units for matrices and, in bfloat16, where it has instructions for that."""
-    dtype = autocast_dtype(x) or x.dtype
-    return bool(capabilities().get("amx_bf16") or (dtype == torch.bfloat16 and capabilities().get("avx512_bf16")))
+    units for matrices; in bfloat16, where it has instructions for that; else on Intel's, for which MKL is made."""
+    dtype, found = autocast_dtype(x) or x.dtype, capabilities()
+    if dtype == torch.bfloat16 or found.get("amx_bf16"):
+        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    of_mkl = dtype in (torch.float32, torch.float64) and torch.backends.mkl.is_available()
+    return of_mkl and "Intel" in str(found.get("cpu_name"))
 
 
 def convolves_rows(rows: Tensor, out: int) -> bool:
