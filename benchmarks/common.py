@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointnet import PointNetClassifier, TNet
-from pointnet.devices import processor
+from pointnet.devices import precision_on, processor
 from pointnet.ops.products import products_kept
 from tests.textbook import TextbookPointNet, share_weights
 
@@ -46,6 +46,12 @@ def machine(device: str) -> str:
     if device != "cpu":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.python_version()}"
+
+
+def precisions(device: str) -> dict[str, torch.dtype]:
+    """Those that products are worth computing in there, and their dtypes."""
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    return {name: dtype for name, dtype in dtypes.items() if precision_on(torch.device(device), name) == name}
 
 
 def synchronize(device: str) -> None:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import check_equal, loss_of, machine, make_alike, parser, peak_memory, side_by_side
 from pointnet import DGCNNClassifier, PointNet2Classifier, PointNextClassifier
 from pointnet.datasets.shapes import Shapes
-from pointnet.devices import keep_freed_memory
+from pointnet.devices import autocast, keep_freed_memory, precision_in_words, precision_on
 from pointnet.layers import SetAbstraction
 from pointnet.models import pointnext
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS
@@ -89,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := set(args.names) - set(FAMILY):
         flags.error(f"names must be of {', '.join(FAMILY)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(args.threads)
-    print(f"{machine(args.device)}; clouds of {args.num_points:,} points; {args.precision}; gradients and logits equal")
+    precision = precision_in_words(torch.device(args.device), args.precision)
+    print(f"{machine(args.device)}; clouds of {args.num_points:,} points; {precision}; gradients and logits equal")
     print(
         "| freed memory | network | what | ms | textbook | times faster | floor / time | neighbours | MiB | textbook |"
     )
@@ -112,7 +113,7 @@ class Job:
 
     def __init__(self, entry: Entry, clouds: int, points: int, device: str, precision: str = "fp32"):
         torch.manual_seed(0)
-        self.entry, self.device, self.halved = entry, device, precision == "bf16"
+        self.entry, self.device, self.precision = entry, device, precision
         self.ours, self.textbook = make_alike(entry.ours(), entry.textbook(), device)
         self.x = shapes(clouds, points, device)
         self.labels = torch.arange(clouds, device=device) % 40
@@ -130,7 +131,7 @@ class Job:
     def step(self, model: nn.Module) -> Callable[[], None]:
         def step() -> None:
             model.train().zero_grad()
-            with self.autocast():
+            with autocast(self.x.device, self.precision):
                 loss = loss_of(model, self.x, self.labels)
             loss.backward()
 
@@ -139,18 +140,15 @@ class Job:
     def infer(self, model: nn.Module) -> Callable[[], None]:
         def infer() -> None:
             model.eval()
-            with torch.no_grad(), self.autocast():
+            with torch.no_grad(), autocast(self.x.device, self.precision):
                 model(self.x)
 
         return infer
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.halved)
-
     def rows(self, rounds: int) -> list[str]:
         rows = []
         for what, (ours, textbook) in self.calls.items():
-            functions = {"ours": ours, "textbook": textbook, "product": product(self.device, self.halved)}
+            functions = {"ours": ours, "textbook": textbook, "product": product(self.x.device, self.precision)}
             functions["neighbours"] = lambda: self.entry.searches(self.ours, self.x)
             seconds = side_by_side(functions, rounds, self.device)
             taken, theirs = seconds["ours"], seconds["textbook"]
@@ -168,9 +166,9 @@ def shapes(clouds: int, points: int, device: str) -> Tensor:
     return data.points[torch.randperm(len(data))[:clouds]].to(device)
 
 
-def product(device: str, halved: bool) -> Callable[[], object]:
+def product(device: torch.device, precision: str) -> Callable[[], object]:
     rows, channels, width = ROWS
-    dtype = torch.bfloat16 if halved else torch.float32
+    dtype = torch.bfloat16 if precision_on(device, precision) == "bf16" else torch.float32
     x = torch.randn(rows, channels, device=device, dtype=dtype)
     weight = torch.randn(width, channels, device=device, dtype=dtype)
     return partial(multiply, x, weight, None, x.new_empty(rows, width))

@@ -19,11 +19,12 @@ from benchmarks.common import (
     pair,
     parser,
     peak_memory,
+    precisions,
     side_by_side,
     widest_product,
 )
 from pointnet import PointNetClassifier
-from pointnet.devices import keep_freed_memory
+from pointnet.devices import autocast, keep_freed_memory
 
 CHUNK = 16_384
 
@@ -76,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for phase in ("returned", "kept") if device == "cpu" else ("-",):
         if phase == "kept":
             keep_freed_memory()
-        for dtype, precision in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+        for precision, dtype in precisions(device).items():
+            with autocast(torch.device(device), precision):
                 seconds = side_by_side(calls | {"product": widest_product(device, dtype)}, args.rounds, device)
             least = floor(adds, seconds.pop("product"))
             for name, taken in seconds.items():

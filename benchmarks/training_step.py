@@ -19,10 +19,11 @@ from benchmarks.common import (
     machine,
     pair,
     parser,
+    precisions,
     side_by_side,
     widest_product,
 )  # fmt: skip
-from pointnet.devices import keep_freed_memory
+from pointnet.devices import autocast, keep_freed_memory
 from pointnet.training.graph import GraphedGradients
 
 
@@ -45,15 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         models["ours, replayed"], models["textbook, replayed"] = pair(device)
     optimizers = {name: torch.optim.AdamW(model.parameters(), fused=True) for name, model in models.items()}
 
-    def gradients(name: str, half: bool, x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+    def gradients(name: str, precision: str, x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        with autocast(torch.device(device), precision):
             loss = loss_of(models[name], x, labels)
         optimizers[name].zero_grad()
         loss.backward()
         return (loss.detach(),)
 
-    def stepper(name: str, half: bool) -> Callable[[], None]:
-        backward: Callable[..., tuple[Tensor, ...]] = partial(gradients, name, half)
+    def stepper(name: str, precision: str) -> Callable[[], None]:
+        backward: Callable[..., tuple[Tensor, ...]] = partial(gradients, name, precision)
         if "replayed" in name:  # as `train.py` does on a GPU
             backward = GraphedGradients(backward, list(models[name].parameters()))
 
@@ -72,16 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for phase in phases:
         if phase == "kept":
             keep_freed_memory()
-        for half in (False, True):
-            steps = {name: stepper(name, half) for name in models}
-            product = widest_product(device, torch.bfloat16 if half else torch.float32)
+        for precision, dtype in precisions(device).items():
+            steps = {name: stepper(name, precision) for name in models}
+            product = widest_product(device, dtype)
             seconds = side_by_side(steps | {"product": product}, args.rounds, device)
             adds = args.batch_size * EXACT_STEP * (POINT_ADDS * args.num_points + CLOUD_ADDS)
             least = floor(adds, seconds.pop("product"))
             first = first or seconds["textbook"]
             for name, taken in seconds.items():
                 print(
-                    f"| {phase} | {'bf16' if half else 'fp32'} | {name} | {taken * 1e3:.1f} | "
+                    f"| {phase} | {precision} | {name} | {taken * 1e3:.1f} | "
                     f"{args.batch_size / taken:,.0f} | {least / taken:.0%} | "
                     f"{seconds['textbook'] / taken:.1f} | {first / taken:.1f} |",
                     flush=True,

@@ -2,10 +2,11 @@
 
 import contextlib
 import ctypes
+import functools
 import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pointnet
 from .world import place_on_machine
 
 CGROUP = Path("/sys/fs/cgroup")
+BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")  # what a processor that multiplies it has one of, x86 or ARM
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -106,8 +108,33 @@ def deterministic_algorithms(wanted: bool = True) -> Iterator[None]:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """A context in which products are computed in this precision, "fp32" or "bf16"."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    """A context in which products are computed in `precision_on` this device of "fp32" or "bf16"."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision_on(device, precision) == "bf16")
+
+
+def precision_on(device: torch.device, asked: str) -> str:
+    """What `autocast` computes products in, where "fp32" or "bf16" is asked: "fp32" on a processor that has no
+    instructions for bfloat16, where it takes four to six times as long."""
+    known = device.type == "cpu" and capabilities()
+    return "fp32" if known and not any(known.get(name) for name in BFLOAT16) else asked
+
+
+def precision_in_words(device: torch.device, asked: str) -> str:
+    """`precision_on` this device, for a log, with the reason where it is not what was asked."""
+    taken = precision_on(device, asked)
+    return taken if taken == asked else f"{taken}, as this processor has no instructions for {asked}"
+
+
+def lines_on_precision(device: torch.device, asked: str) -> list[str]:
+    """A line if `precision_on` this device is not what was asked."""
+    words = precision_in_words(device, asked)
+    return [] if words == asked else [f"precision: {words}"]
+
+
+@functools.cache
+def capabilities() -> Mapping[str, Any]:
+    """What this processor has, and its name; nothing before torch 2.12."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def keep_freed_memory() -> None:

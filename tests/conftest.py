@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from pointnet import devices
 from pointnet.commands import train
 from pointnet.datasets import packed, packing
-from tests.helpers import ON_SAMPLES, SHARED_DATA
+from tests.helpers import ON_SAMPLES, PROCESSORS, SHARED_DATA
 from tests.packs import EACH
 
 # Deterministic: the same examples every time. No deadline: a loaded machine is not a failure.
@@ -46,6 +47,12 @@ def pytest_collectstart(collector):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def bfloat16(monkeypatch) -> None:
+    """A processor with instructions for it, whichever this is."""
+    monkeypatch.setattr(devices, "capabilities", lambda: PROCESSORS["AMD"])
 
 
 @pytest.fixture(scope="session")

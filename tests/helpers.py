@@ -63,7 +63,7 @@ NORMS = {
     "not affine": lambda d: nn.BatchNorm1d(d, affine=False),
     "eval": lambda d: nn.BatchNorm1d(d).eval(),
 }
-PROCESSORS = {  # what `ops.products.capabilities` says of some
+PROCESSORS = {  # what `devices.capabilities` says of some
     "Intel": {"avx512_f": True, "cpu_name": "Intel(R) Xeon(R)"},
     "matrix units": {"avx512_f": True, "amx_bf16": True, "cpu_name": "Intel(R) Xeon(R)"},
     "AMD": {"avx512_f": True, "avx512_bf16": True, "cpu_name": "AMD EPYC"},

@@ -52,7 +52,7 @@ LONG = ("data", "family", "memory", "segmentation")  # to run, even in small
 
 
 @pytest.fixture
-def in_small(monkeypatch):
+def in_small(monkeypatch, bfloat16):
     """Benchmarks run in this process: a small product for the floor, a small hall, and no memory measured."""
     threads = torch.get_num_threads()
     monkeypatch.setattr(common, "WIDEST", (1, 8, 16, 32))

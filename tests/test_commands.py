@@ -10,6 +10,7 @@ import pytest
 
 import pointnet
 from pointnet import __main__ as command_line
+from pointnet import devices
 from pointnet.commands.flags import COMMANDS, FLAGS, OneLineParser
 from pointnet.commands.train_flags import training_parser
 from pointnet.datasets import DATASETS_OF
@@ -17,7 +18,7 @@ from pointnet.datasets.blocks import MESH_POINTS
 from pointnet.models import DEFAULTS
 from pointnet.points.sampling import KEPT
 from pointnet.training.settings import FIELDS
-from tests.helpers import ROOT, SAMPLES, error_of
+from tests.helpers import PROCESSORS, ROOT, SAMPLES, error_of
 
 
 def help_of(capsys, *words: str) -> str:
@@ -43,6 +44,13 @@ def test_evaluate_repeats_the_number_of_the_run_exactly(sample_run, capsys):
     assert f"{wanted['overall_accuracy']:.2%} overall" in line
     assert command_line.main([*words, "--json", "--split", "train"]) == 0
     assert json.loads(capsys.readouterr().out)["count"] == 16
+
+
+def test_evaluate_says_where_bfloat16_is_computed_in_float32(sample_run, capsys, monkeypatch):
+    monkeypatch.setattr(devices, "capabilities", lambda: PROCESSORS["Intel"])
+    words = ["evaluate", str(sample_run), "--dataset", "modelnet40", "--root", SAMPLES, "--device", "cpu"]
+    assert command_line.main([*words, "--precision", "bf16"]) == 0
+    assert "precision: fp32, as this processor has no instructions for bf16\n" in capsys.readouterr().err
 
 
 def test_a_wrong_call_of_evaluate_is_one_line_and_exit_code_2(sample_run, capsys, tmp_path):

@@ -1,4 +1,5 @@
-"""Threads: as many as there are free cores, unless somebody says otherwise, and waiting without spinning."""
+"""Threads: as many as there are free cores, unless somebody says otherwise, and waiting without spinning; bfloat16
+where a processor has it."""
 
 import os
 import subprocess
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from pointnet import devices
-from tests.helpers import ROOT
+from pointnet.training import fit
+from pointnet.training.run_folder import read_config
+from tests.helpers import PROCESSORS, ROOT, tiny, two_shapes
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +58,32 @@ def test_a_count_wins_over_the_environment_and_that_over_the_free_cores(monkeypa
 def test_a_negative_count_is_refused():
     with pytest.raises(ValueError, match="threads must be at least 0, got -1"):
         devices.use_threads(-1)
+
+
+@pytest.mark.parametrize(
+    ("processor", "has"), [("Intel", False), ("matrix units", True), ("AMD", True), ("unknown", True)]
+)
+def test_a_processor_without_instructions_for_bfloat16_computes_in_float32_and_says_so(monkeypatch, processor, has):
+    monkeypatch.setattr(devices, "capabilities", lambda: PROCESSORS[processor])
+    cpu, x, given = torch.device("cpu"), torch.randn(2, 3), torch.randn(3, 4)
+    assert devices.precision_on(cpu, "fp32") == devices.precision_in_words(cpu, "fp32") == "fp32"
+    assert devices.precision_on(cpu, "bf16") == ("bf16" if has else "fp32")
+    words = "bf16" if has else "fp32, as this processor has no instructions for bf16"
+    assert devices.precision_in_words(cpu, "bf16") == words
+    with devices.autocast(cpu, "bf16"):
+        assert (x @ given).dtype == (torch.bfloat16 if has else torch.float32)
+    assert devices.precision_on(torch.device("meta"), "bf16") == "bf16"
+
+
+@pytest.mark.parametrize("processor", ["Intel", "AMD"])
+def test_what_bfloat16_was_computed_in_is_said_and_kept(tmp_path, monkeypatch, processor):
+    monkeypatch.setattr(devices, "capabilities", lambda: PROCESSORS[processor])
+    lines, taken = [], "fp32" if processor == "Intel" else "bf16"
+    result = fit(tiny(tmp_path / "run", epochs=1, precision="bf16"), two_shapes(per_class=8), log=lines.append)
+    assert f"cpu, {taken}" in lines[0]
+    assert ("no instructions for bf16" in lines[0]) == (taken == "fp32")
+    assert result["environment"]["precision"] == taken
+    assert read_config(tmp_path / "run").precision == "bf16"
 
 
 SPY = """

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from pointnet import __main__ as command_line
-from pointnet import predict
+from pointnet import devices, predict
 from pointnet.datasets import read_points
 from pointnet.inference.inputs import NOT_MARKED
 from pointnet.models import PointNetModel
 from pointnet.points.frame import in_unit_sphere, rotated_y_up_to_z_up
-from tests.helpers import ROOT
+from tests.helpers import PROCESSORS, ROOT
 from tests.pages import Page
 
 FILES = ROOT / "data" / "samples" / "files"
@@ -86,7 +86,7 @@ def test_the_device_is_chosen_by_its_flag(capsys, tmp_path, monkeypatch, task):
 
 
 @pytest.mark.parametrize("task", ["classification", "part"])
-def test_answers_in_bfloat16_are_near_those_in_float32(capsys, tmp_path, task):
+def test_answers_in_bfloat16_are_near_those_in_float32(bfloat16, capsys, tmp_path, task):
     name = "mean_probability" if task == "part" else "probability"
     found = []
     for precision in ("fp32", "bf16"):
@@ -96,3 +96,14 @@ def test_answers_in_bfloat16_are_near_those_in_float32(capsys, tmp_path, task):
     for exact, rounded in zip(*found, strict=True):
         assert exact.get("class") == rounded.get("class")
         assert exact[name] != rounded[name] == pytest.approx(exact[name], abs=0.02)
+
+
+def test_without_instructions_for_bfloat16_answers_are_those_in_float32_and_a_line_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(devices, "capabilities", lambda: PROCESSORS["Intel"])
+    found = []
+    for precision in ("fp32", "bf16"):
+        assert command_line.main(["predict", str(CHAIR), "--precision", precision]) == 0
+        found.append(capsys.readouterr())
+    assert found[0].out == found[1].out
+    line = "precision: fp32, as this processor has no instructions for bf16\n"
+    assert [line in each.err for each in found] == [False, True]

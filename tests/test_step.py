@@ -149,7 +149,7 @@ def test_the_average_of_a_short_run_is_a_network_as_good_as_the_last():
     ],
     ids=str,
 )
-def test_every_setting_makes_a_difference(change):
+def test_every_setting_makes_a_difference(bfloat16, change):
     ends = []
     for changes in ({}, change):
         run = started(DATA, **{"epochs": 2, "batch_size": 8, "early_share": 1.0} | changes)
@@ -223,7 +223,7 @@ UNORDERED = ("nll_loss2d_forward", "put_", "histc", "bincount", "median", "nanme
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "clip": 1.0, "precision": "bf16"}, {"optimizer": "sgd"}])
-def test_an_epoch_of_steps_never_waits_for_the_device(changes):
+def test_an_epoch_of_steps_never_waits_for_the_device(bfloat16, changes):
     run = started(DATA, **TNETS, **AUGMENTED, **changes)
     with Refused(SYNCS, "waits for the device"):
         train_epoch(run)

@@ -88,7 +88,7 @@ def test_a_run_stopped_before_its_first_checkpoint_can_be_started_again(tmp_path
     assert (tmp_path / "run" / "result.json").exists()
 
 
-def test_without_validation_the_last_epoch_is_kept_and_with_an_average_it_is_the_network(tmp_path):
+def test_without_validation_the_last_epoch_is_kept_and_with_an_average_it_is_the_network(bfloat16, tmp_path):
     result = fit(tiny(tmp_path, ema=0.9, val_fraction=0.0, epochs=2, precision="bf16"), DATA, log=quiet)
     assert result["val"] is None
     assert result["selected_epoch"] == 2

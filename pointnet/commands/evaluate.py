@@ -13,7 +13,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
 from pointnet.datasets.catalog import DATASETS_OF, OWN_FILES, check_dataset, open_dataset
 from pointnet.datasets.lines import left_out, of_each_kind
-from pointnet.devices import autocast, find_device, keep_freed_memory, use_threads
+from pointnet.devices import autocast, find_device, keep_freed_memory, lines_on_precision, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught, evaluate, never_answered
 from pointnet.evaluation.tasks import Task, task_of
@@ -55,6 +55,7 @@ def run(flags: Namespace) -> int:
     seen = trained_on(flags.run, data) if flags.split == "test" else []
     known = f"files that the network was trained on: {len(seen):,}, such as " + printable("".join(seen[:1]))
     for line in [
+        *lines_on_precision(device, flags.precision),
         *[known] * bool(seen),
         *never_answered(model, data),
         *left_out(data),

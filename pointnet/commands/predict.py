@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from pointnet.devices import autocast, find_device, use_threads
+from pointnet.devices import autocast, find_device, lines_on_precision, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, task_of
 from pointnet.files import check_apart, replacing, strict_json
@@ -54,7 +54,7 @@ def run(flags: Namespace) -> int:
     for flag, tasks in ONLY_FOR.items():
         if getattr(flags, flag) is not None and task not in tasks:
             raise ValueError(f"--{flag} is for the task {' or '.join(tasks)}, not {task}")
-    for line in lines_of_folders(flags.files):
+    for line in [*lines_of_folders(flags.files), *lines_on_precision(device, flags.precision)]:
         say(printable(line), sys.stderr)
     answer = classified if task == "classification" else labelled
     with autocast(device, flags.precision):

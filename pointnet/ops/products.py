@@ -1,14 +1,15 @@
 """W x + b at every point, by the product that is fastest on this processor."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
+
+from pointnet.devices import capabilities
 
 from .masked import stored_as_rows
 
@@ -168,9 +169,3 @@ def has_slow_products() -> bool:
     Intel's processors alone. oneDNN, which convolutions run on, uses it on AMD's too."""
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     return both and bool(capabilities().get("avx512_f")) and "AMD" in str(capabilities().get("cpu_name"))
-
-
-@functools.cache
-def capabilities() -> Mapping[str, Any]:
-    """What this processor has, and its name; nothing before torch 2.12."""
-    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -15,7 +15,7 @@ from torch.profiler import profile as record
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import spread
-from pointnet.devices import deterministic_algorithms, find_device
+from pointnet.devices import deterministic_algorithms, find_device, precision_in_words
 from pointnet.evaluation.evaluate import EVALUATION_BATCH
 from pointnet.files import sweep, temporary_prefix
 from pointnet.world import World
@@ -125,7 +125,8 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
     clouds = len(few) / count_batches(len(few), config.batch_size)
     first = (
         f"a step of {clouds:.0f} clouds of {config.num_points:,} points: {whole / MEASURED * 1000:,.1f} ms, "
-        f"{clouds * MEASURED / whole:,.0f} clouds/s, the mean of {MEASURED}; {device}, {config.precision}"
+        f"{clouds * MEASURED / whole:,.0f} clouds/s, the mean of {MEASURED}; {device}, "
+        f"{precision_in_words(device, config.precision)}"
     )
     rows = [f"{name:>16} {time / MEASURED * 1000:9,.1f} ms {time / whole:6.1%}" for name, time in parts.items()]
     return "\n".join([first, "", *rows, "", *operator_lines(recorded.key_averages(), device)])

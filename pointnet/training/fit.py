@@ -11,7 +11,7 @@ from torch import nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.lines import of_each_kind
-from pointnet.devices import deterministic_algorithms, environment, find_device
+from pointnet.devices import deterministic_algorithms, environment, find_device, precision_in_words, precision_on
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_read, evaluate
 from pointnet.evaluation.structures import Structures
@@ -128,7 +128,7 @@ def first_lines(run: Run, val: LabelledClouds, test: LabelledClouds | None, resu
     config, size = run.config, run.world.size
     device = f"{run.device}, {size} processes" if size > 1 else run.device
     samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
-    yield f"{samples}; {device}, {config.precision}; {config.out}/"
+    yield f"{samples}; {device}, {precision_in_words(run.device, config.precision)}; {config.out}/"
     of_teacher = run.teacher.lines if run.teacher else []
     of_network = [] if resume else [run.origin, *of_teacher, *lines_on_network(run), *lines_on_idle(config)]
     yield from filter(None, [*of_network, *lines_on_data(config, run.train, val, test)])
@@ -230,7 +230,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
     config, world = run.config, run.world
     parts = dict.fromkeys(name for epoch in run.history for name in epoch if name.endswith("_seconds"))
     seconds = {name: sum(epoch.get(name, 0.0) for epoch in run.history) for name in parts}
-    clouds = len(run.history) * len(run.train) * run.passes
+    clouds, taken = len(run.history) * len(run.train) * run.passes, precision_on(run.device, config.precision)
     result: Result = {
         "test": None,
         "val": run.best.get("val"),
@@ -239,7 +239,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
         "samples_per_second": round(clouds / sum(epoch["seconds"] for epoch in run.history), 1),
         # Of the run's time; the rest to 1 was writing files.
         "shares": {name.removesuffix("_seconds"): round(s / run.seconds, 4) for name, s in seconds.items() if s},
-        "environment": environment(run.device) | {"processes": world.size},
+        "environment": environment(run.device) | {"processes": world.size, "precision": taken},
     }
     with world.together():
         best: Any = load_model(config.out, model=run.own.model).to(run.device)
