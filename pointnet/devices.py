@@ -114,7 +114,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def precision_on(device: torch.device, asked: str) -> str:
     """What `autocast` computes products in, where "fp32" or "bf16" is asked: "fp32" on a processor that has no
-    instructions for bfloat16, where it takes four to six times as long."""
+    instructions for bfloat16, where products of it take five times as long."""
     known = device.type == "cpu" and capabilities()
     return "fp32" if known and not any(known.get(name) for name in BFLOAT16) else asked
 

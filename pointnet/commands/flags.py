@@ -266,7 +266,7 @@ def add_device(parser: ArgumentParser, precision: bool = False) -> None:
     add = parser.add_argument_group("device").add_argument
     add("--device", default="auto", help="auto (CUDA if available), cpu, cuda or cuda:N")
     if precision:
-        add("--precision", default="fp32", choices=("fp32", "bf16"), help="of products: fp32, or bf16 by autocast")
+        add("--precision", default="fp32", choices=("fp32", "bf16"), help="of products; bf16 if the device has it")
     text = "CPU threads; 0 for OMP_NUM_THREADS if it is set, else as many as there are free cores"
     add("--threads", **WHOLE, default=0, help=text)
 

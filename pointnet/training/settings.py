@@ -151,7 +151,7 @@ class RunSettings(Settings):
     seed: int = setting(0, "the seed of everything random", 0, 2**43 - 1)  # with the epoch 64 bits
     device: str = setting("auto", "auto (cuda if there is one), cpu, cuda or cuda:N")
     threads: int = setting(0, "CPU threads, 0 for as many as are free", 0)
-    precision: Literal["fp32", "bf16"] = setting("fp32", "bf16 is autocast")
+    precision: Literal["fp32", "bf16"] = setting("fp32", "bf16 is autocast, if the device has it")
     compile: bool = setting(False, "use torch.compile (C++ compiler, or Triton on a GPU); the first steps are slow")
     deterministic: bool = setting(False, "fixed order of sums on a GPU: slower, but a resumed run repeats bit for bit")
     overfit_batches: int = setting(0, "overfit this many batches, without augmentation, as a check; 0 for all", 0)
