@@ -49,7 +49,7 @@ def machine(device: str) -> str:
 
 
 def precisions(device: str) -> dict[str, torch.dtype]:
-    """Those that products are worth computing in there, and their dtypes."""
+    """The precisions that the device has instructions for, and their dtypes."""
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return {name: dtype for name, dtype in dtypes.items() if precision_on(torch.device(device), name) == name}
 

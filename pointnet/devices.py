@@ -108,7 +108,8 @@ def deterministic_algorithms(wanted: bool = True) -> Iterator[None]:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """A context in which products are computed in `precision_on` this device of "fp32" or "bf16"."""
+    """A context in which products are computed in `precision_on` this device of "fp32" or "bf16". Where that is
+    "fp32", no autocast around it counts."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision_on(device, precision) == "bf16")
 
 

@@ -61,7 +61,7 @@ def test_a_negative_count_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("processor", "has"), [("Intel", False), ("matrix units", True), ("AMD", True), ("unknown", True)]
+    ("processor", "has"), [("Intel", False), ("matrix units", True), ("AMD", True), ("ARM", True), ("unknown", True)]
 )
 def test_a_processor_without_instructions_for_bfloat16_computes_in_float32_and_says_so(monkeypatch, processor, has):
     monkeypatch.setattr(devices, "capabilities", lambda: PROCESSORS[processor])

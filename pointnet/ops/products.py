@@ -29,7 +29,9 @@ def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.conv1d(x, weight.unsqueeze(2), bias)
     if stored_as_rows(x):
         return map_rows(x.transpose(1, 2), weight, bias).transpose(1, 2)
-    if multiplies_matrices(x):
+    if multiplies_matrices(x) and x.shape[2] == 1:
+        return map_rows(x.transpose(1, 2), weight, bias).transpose(1, 2)
+    if multiplies_matrices(x) and has_many_points(x, weight):
         each = weight.expand(len(x), -1, -1)
         return torch.bmm(each, x) if bias is None else torch.baddbmm(bias.unsqueeze(1), each, x)
     # Alone on its thread a small batch goes to a BLAS that on some processors is half as fast as oneDNN, unless the
@@ -82,7 +84,8 @@ def products_kept() -> Callable[[Tensor, Tensor], Tensor]:
     memory: dict[tuple[torch.Size, torch.Size], Tensor] = {}
 
     def product(x: Tensor, weight: Tensor) -> Tensor:
-        if x.device.type != "cpu" or stored_as_rows(x) or not multiplies_matrices(x):
+        by_matrices = x.device.type == "cpu" and multiplies_matrices(x) and has_many_points(x, weight)
+        if stored_as_rows(x) or not by_matrices:
             return linear_map(x, weight)
         sizes = x.shape, weight.shape
         if sizes not in memory:
@@ -150,10 +153,18 @@ def multiplies_matrices(x: Tensor) -> bool:
     """Whether products of matrices are faster than convolutions of (B, C, N) like x on this processor: where it has
     units for matrices; in bfloat16, where it has instructions for that; else on Intel's, for which MKL is made."""
     dtype, found = autocast_dtype(x) or x.dtype, capabilities()
-    if dtype == torch.bfloat16 or found.get("amx_bf16"):
-        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
-    of_mkl = dtype in (torch.float32, torch.float64) and torch.backends.mkl.is_available()
-    return of_mkl and "Intel" in str(found.get("cpu_name"))
+    if found.get("amx_bf16"):
+        return True
+    if dtype == torch.bfloat16:
+        return bool(found.get("avx512_bf16"))
+    mkl_multiplies = dtype in (torch.float32, torch.float64) and torch.backends.mkl.is_available()
+    return mkl_multiplies and "Intel" in str(found.get("cpu_name"))
+
+
+def has_many_points(x: Tensor, weight: Tensor) -> bool:
+    """Whether the clouds of x are large enough for a product of matrices each: of fewer points it is slower than a
+    convolution, and the gradient of the weight, which it makes for each cloud, takes more memory than these do."""
+    return weight.numel() <= x.shape[2] * sum(weight.shape)
 
 
 def convolves_rows(rows: Tensor, out: int) -> bool:

@@ -244,6 +244,7 @@ def _settings(run: TrainedRun, device: torch.device) -> str:
     here = environment(device)
     there = (run.result or {}).get("environment", {})
     where = [["", "training", "this page"]]
+    here["precision"] = "fp32"
     where += [[name, escape(str(there.get(name, "not recorded"))), escape(str(here[name]))] for name in here]
     return (
         f"{changed}<details><summary>All settings, as in config.yaml</summary><pre>{all_of_them}</pre></details>"

@@ -230,7 +230,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
     config, world = run.config, run.world
     parts = dict.fromkeys(name for epoch in run.history for name in epoch if name.endswith("_seconds"))
     seconds = {name: sum(epoch.get(name, 0.0) for epoch in run.history) for name in parts}
-    clouds, taken = len(run.history) * len(run.train) * run.passes, precision_on(run.device, config.precision)
+    clouds, computed_in = len(run.history) * len(run.train) * run.passes, precision_on(run.device, config.precision)
     result: Result = {
         "test": None,
         "val": run.best.get("val"),
@@ -239,7 +239,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
         "samples_per_second": round(clouds / sum(epoch["seconds"] for epoch in run.history), 1),
         # Of the run's time; the rest to 1 was writing files.
         "shares": {name.removesuffix("_seconds"): round(s / run.seconds, 4) for name, s in seconds.items() if s},
-        "environment": environment(run.device) | {"processes": world.size, "precision": taken},
+        "environment": environment(run.device) | {"processes": world.size, "precision": computed_in},
     }
     with world.together():
         best: Any = load_model(config.out, model=run.own.model).to(run.device)
