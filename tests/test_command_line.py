@@ -40,19 +40,21 @@ def test_the_command_that_repeats_a_run_names_a_folder_that_does_not_exist(sampl
     assert write_report("runs/again", device="cpu").page.read_text().count(" --out runs/again-3\n") == 1
 
 
-def test_a_run_without_a_test_split_ends_with_steps_that_work(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("held_out", ["0.25", "0"])
+def test_a_run_without_a_test_split_ends_with_steps_that_work(tmp_path, monkeypatch, capsys, held_out):
     for name in ("pin", "box"):
         for i in range(4):
             save(tmp_path / "set" / "train" / name / f"{i}.txt", make_object("pin", i)[:, :3])
     monkeypatch.chdir(tmp_path)
     words = ["--dataset", "folder", "--root", "set", *QUICK, "--out", "run"]
-    assert train.main([*words, "--test", "false"]) == 0
+    assert train.main([*words, "--test", "false", "--val_fraction", held_out]) == 0
     *_, after = capsys.readouterr().out.split("next: ")
-    assert [line.split()[3] for line in after.splitlines()[:2]] == ["report", "predict"]
-    assert "evaluate" not in after
+    commands = [line.split()[3] for line in after.splitlines()]
+    assert commands[:-1] == ["report"] * (held_out != "0") + ["predict"]
     line = error_of(capsys, command_line.main, ["evaluate", "run"])
     assert line.endswith("; --test false trains without it, and evaluate takes --split train")
     assert command_line.main(["evaluate", "run", "--split", "train"]) == 0
+    assert "report" not in commands or command_line.main(["report", "run"]) == 0
 
 
 def test_resuming_a_finished_run_trains_no_further(sample_run, capsys):

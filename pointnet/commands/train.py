@@ -181,12 +181,12 @@ def summary_of_seeds(config: TrainConfig, seeds: Sequence[int], results: Result,
 
 def folder_and_next(config: TrainConfig, files: Mapping[str, str], run: str) -> str:
     """The files of the folder, and what to do with the run in `run`; a report is of a classifier only, of all seeds.
-    There may be no test split to evaluate where none was opened."""
+    There may be no test split to evaluate where none was opened, and then nothing to report on without validation."""
     listed = [f"{config.out}/", *(f"  {name:30}   {text}" for name, text in files.items())]
     run, out = shlex.quote(run), shlex.quote(config.out)
     told = " --category NAME" if config.task == "part" and not config.unknown_category else ""
     commands = [f"predict FILE --model {run}{told}", *[f"evaluate {run}"] * config.test]
-    if config.task == "classification":
+    if config.task == "classification" and (config.test or config.val_fraction):
         commands = [f"report {out}", *commands]
     following = "\n      ".join(f"python -m pointnet {command}" for command in commands)
     return "\n".join([*listed, "", f"next: {following}"])
