@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .inference.predict import predict
     from .layers import SharedMLP, TNet, orthogonality_loss
     from .models.chunks import critical_points
-    from .models.dgcnn import DGCNNClassifier
+    from .models.dgcnn import DGCNNClassifier, DGCNNPartSegmenter
     from .models.edgenet import EdgeNetClassifier
     from .models.encoder import PointNetEncoder
     from .models.pointnet import PointNetClassifier
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["PointNetClassifier", "PointNetEncoder", "PointNetPartSegmenter", "PointNetSegmenter", "SharedMLP", "TNet"]
-__all__ += ["DGCNNClassifier", "EdgeNetClassifier", "PointNet2Classifier", "PointNet2PartSegmenter"]
-__all__ += ["PointNet2Segmenter", "PointNextClassifier"]
+__all__ += ["DGCNNClassifier", "DGCNNPartSegmenter", "EdgeNetClassifier"]
+__all__ += ["PointNet2Classifier", "PointNet2PartSegmenter", "PointNet2Segmenter", "PointNextClassifier"]
 __all__ += ["critical_points", "embed", "label_points", "load_model", "orthogonality_loss", "predict"]
 _HOMES = {"embed": "inference.embed", "label_points": "inference.label", "predict": "inference.predict"}
 _HOMES |= dict.fromkeys(("SharedMLP", "TNet", "orthogonality_loss"), "layers")  # the others are of models

@@ -251,10 +251,10 @@ def test_the_gradients_are_right_by_finite_differences(masked, both):
     extremes = torch.ops.pointnet.group_extremes
     for more in (0, 3):
         assert torch.autograd.gradcheck(
-            lambda x, w, m=more: extremes([x], w, 4, m, both, True, True, None)[::2][:2], (rows, weight)
+            lambda x, w, m=more: extremes([x], w, 4, m, both, True, True, None, 0.0)[::2][:2], (rows, weight)
         )
         assert torch.autograd.gradcheck(
-            lambda x, w, m=more: extremes([x], w, 4, m, both, True, True, None)[3], (rows, weight)
+            lambda x, w, m=more: extremes([x], w, 4, m, both, True, True, None, 0.0)[3], (rows, weight)
         )
 
 
@@ -291,12 +291,13 @@ def test_the_operators_are_well_formed(batch):
     (inputs, (indices, mask)), *_ = Edges(ragged=True).steps
     a, b = inputs["a"].nan_to_num(), inputs["b"].requires_grad_()
     rows, weight = torch.randn(12, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
-    tables = [a.mT, b.mT, indices]
+    tables, wide = [a.mT, b.mT, indices], torch.ones(4, a.shape[1]).double()
     for name, inputs in (
         ("edge_extremes", (b, indices, torch.ones(5).double(), batch, True)),
         ("edge_moments", (a, b, indices, mask if batch else None)),
-        ("group_extremes", ([rows], weight, 4, 2, batch, batch, True, None)),
-        ("group_extremes", (tables, torch.ones(4, a.shape[1]).double(), indices.shape[2], 0, batch, True, True, None)),
+        ("group_extremes", ([rows], weight, 4, 2, batch, batch, True, None, 0.0)),
+        ("group_extremes", (tables, wide, indices.shape[2], 0, batch, True, True, None, 0.0)),
+        ("group_extremes", (tables, wide, indices.shape[2], 0, batch, True, True, None, 0.2)),
         ("rows_taken", (b.mT, indices.flatten(1))),
         ("rows_given", (b.mT, indices.flatten(1)[:, :30], 30)),
     ):

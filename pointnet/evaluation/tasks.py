@@ -118,7 +118,11 @@ class PartSegmentation(Task):
     """One label for each point of an object whose category is known."""
 
     name = "part"
-    networks: ClassVar[dict[str, str]] = {"pointnet": "pointnet_part", "pointnet2": "pointnet2_part"}
+    networks: ClassVar[dict[str, str]] = {
+        "pointnet": "pointnet_part",
+        "pointnet2": "pointnet2_part",
+        "dgcnn": "dgcnn_part",
+    }
     widths = PART_ENCODER_WIDTHS
     head_widths = PART_HEAD_WIDTHS
     titles = PartScores.titles
@@ -160,7 +164,7 @@ class SceneSegmentation(Task):
     """One label for each point of a scene."""
 
     name = "scene"
-    networks: ClassVar[dict[str, str]] = {"pointnet": "pointnet_scene", "pointnet2": "pointnet2_scene"}
+    networks: ClassVar[dict[str, str]] = {name: f"{name}_scene" for name in ("pointnet", "pointnet2")}
     widths = ENCODER_WIDTHS
     head_widths = SCENE_HEAD_WIDTHS
     titles = SceneScores.titles

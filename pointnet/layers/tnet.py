@@ -9,7 +9,7 @@ from pointnet.ops.hooks import has_hooks
 from pointnet.ops.products import no_autocast
 
 from .chain import Chain
-from .shared_mlp import SharedMLP
+from .shared_mlp import Activation, SharedMLP
 
 TNET_WIDTHS = ((64, 128, 1024), (512, 256))  # as published: of the layers before the max, and after it
 
@@ -24,19 +24,26 @@ class TNet(nn.Module):
         dim: the size of the matrix.
         in_channels: C, the channels it looks at; None: dim.
         widths: of the layers before the max and after it.
+        activation: as of `SharedMLP`.
 
     Raises:
         ValueError: widths that are not in two groups.
     """
 
-    def __init__(self, dim: int, in_channels: int | None = None, widths: Sequence[Sequence[int]] = TNET_WIDTHS):
+    def __init__(
+        self,
+        dim: int,
+        in_channels: int | None = None,
+        widths: Sequence[Sequence[int]] = TNET_WIDTHS,
+        activation: Activation = "relu",
+    ):
         super().__init__()
         if len(widths) != 2 or not all(widths):
             raise ValueError(f"a T-Net's widths must be those before and those after the max, got {widths!r}")
         self.dim = dim
         before, after = widths
-        self.mlp = SharedMLP([dim if in_channels is None else in_channels, *before])
-        self.fc = SharedMLP([before[-1], *after]).to_linear()
+        self.mlp = SharedMLP([dim if in_channels is None else in_channels, *before], activation=activation)
+        self.fc = SharedMLP([before[-1], *after], activation=activation).to_linear()
         self.matrix = nn.Linear(after[-1], dim * dim)
         nn.init.zeros_(self.matrix.weight)
         # Not nn.init.eye_: where models are built to be loaded, on the meta device, that imports sympy.

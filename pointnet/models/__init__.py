@@ -3,6 +3,7 @@
 from .chunks import critical_points as critical_points
 from .chunks import pool_chunks as pool_chunks
 from .dgcnn import DGCNNClassifier as DGCNNClassifier
+from .dgcnn import DGCNNPartSegmenter as DGCNNPartSegmenter
 from .edgenet import EdgeNetClassifier as EdgeNetClassifier
 from .encoder import PointNetEmbedder as PointNetEmbedder
 from .encoder import PointNetEncoder as PointNetEncoder

@@ -1,12 +1,15 @@
-"""DGCNN's classifier as published: Wang, Sun, Liu, Sarma, Bronstein, Solomon, "Dynamic Graph CNN for Learning on Point
-Clouds" (ACM Transactions on Graphics 2019), section 5.1 and figure 3, and its released code, pytorch/model.py of
-github.com/WangYueFt/dgcnn.
+"""DGCNN as published: Wang, Sun, Liu, Sarma, Bronstein, Solomon, "Dynamic Graph CNN for Learning on Point Clouds" (ACM
+Transactions on Graphics 2019), sections 5.1 and 5.4 and figure 3, and its code in PyTorch: pytorch/model.py of
+github.com/WangYueFt/dgcnn to classify, model.py of github.com/AnTao97/dgcnn.pytorch for parts.
 
-Where the two differ, the code is followed: the last shared layer is pooled by max and mean (the paper says max and
-sum). Neither has the spatial transformer of the first version (arXiv 2018).
+Where paper and code differ, the code is followed: to classify, the last shared layer is pooled by max and mean (the
+paper says max and sum). The spatial transformer that the classifier of the first version (arXiv 2018) had is in the
+network for parts alone.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +17,17 @@ from torch import Tensor, nn
 from pointnet.layers.edge_conv import LEAKY_RELU, EdgeConv
 from pointnet.layers.shared_layer import max_of_points
 from pointnet.layers.shared_mlp import SharedMLP, scaled
-from pointnet.ops.masked import Lengths, point_mask
+from pointnet.layers.tnet import TNet
+from pointnet.ops.aligned import align
+from pointnet.ops.masked import Lengths, fill_padding, point_mask
 
 from .pretrained import Pretrained, check_sizes
+from .segmentation import Category, PartLabels
 
 EDGE_WIDTHS, LAST_WIDTHS = (64, 64, 128, 256), (1024, 512, 256)
+PART_EDGES, PART_FEATURE = ((64, 64), (64, 64), (64,)), 1024  # the widths of each EdgeConv's layers
+PART_CATEGORY, PART_HEAD, PART_LAST = 64, (256, 256), 128
+PART_TNET = (64, 128), (1024,), (512, 256)  # of the EdgeConv, and before and after the max over the points
 
 
 class DGCNNClassifier(Pretrained, name="dgcnn"):
@@ -75,3 +84,109 @@ class DGCNNClassifier(Pretrained, name="dgcnn"):
         mask = None if lengths is None else point_mask(lengths, y)
         count = y.shape[2] if lengths is None else lengths.to(y.device).unsqueeze(1)
         return self.logits(self.head(torch.cat([max_of_points(y, mask), y.sum(2) / count], 1)))
+
+
+class SeenByDGCNN(NamedTuple):
+    """What the logits of a point depend on beside the point.
+
+    inputs: what each EdgeConv is given, (B, C, N), (B, 64, N), (B, 64, N).
+    transform: (B, 3, 3), which aligns the coordinates.
+    feature: (B, 1024), the cloud's.
+    """
+
+    inputs: tuple[Tensor, ...]
+    transform: Tensor
+    feature: Tensor
+
+
+class DGCNNPartSegmenter(PartLabels, name="dgcnn_part"):
+    """Scores each point of an object for each part: (B, C, N) -> (B, num_parts, N) logits (section 5.4).
+
+    A T-Net whose first two layers are an EdgeConv, 64, 128 | 1024, max, 512, 256, aligns the coordinates. Three
+    EdgeConvs of 64, 64, then 64, 64, then 64, each on the graph of the nearest neighbours among the features before it;
+    a shared layer of 1,024 on all their outputs and the max over the points. Each point brings the outputs of the
+    EdgeConvs (192), the cloud's feature and its category through a layer of 64 to a head of 256, 256 with dropout and
+    128, then the logits. All with batch norm and LeakyReLU 0.2. 1,460,361 parameters at 50 parts and 16 categories, and
+    2,364.4 M multiply-adds per cloud of 2,048 points, as usually written 4,304.5 M. Published: a mean IoU of 85.2 % on
+    ShapeNetPart.
+
+    A point's logits depend on the points near it, so of a cloud that is labelled in chunks the neighbours are among the
+    points that were seen.
+
+    Args:
+        num_parts, num_categories, parts_of: see `PointNetPartSegmenter`.
+        in_channels: C >= 3; xyz first. Further channels are neither aligned nor seen by the T-Net (published: xyz).
+        neighbours: K of each graph; a point is its own nearest.
+        dropout: after each of the head's layers of 256.
+        width: of all layers, relative to the published; multiples of 8.
+
+    Raises:
+        ValueError: an argument outside the values above.
+    """
+
+    source = DGCNNClassifier.source
+    scores_each_point = True
+
+    def __init__(
+        self,
+        num_parts: int = 50,
+        num_categories: int = 16,
+        in_channels: int = 3,
+        parts_of: Sequence[Sequence[int]] | None = None,
+        neighbours: int = 40,
+        dropout: float = 0.5,
+        width: float = 1.0,
+    ):
+        self.know(num_parts, num_categories, parts_of)
+        super().__init__()
+        check_sizes(in_channels=in_channels)
+        self.least_points = neighbours + 1
+        (hidden, out), *after = (scaled(each, width) for each in PART_TNET)
+        self.tnet_edges = EdgeConv(3, out, neighbours, hidden_channels=hidden)
+        self.tnet = TNet(3, out, after, LEAKY_RELU)
+        edges, channels = [], in_channels
+        for *before, last in (scaled(each, width) for each in PART_EDGES):
+            edges.append(EdgeConv(channels, last, neighbours, hidden_channels=before[0] if before else None))
+            channels = last
+        self.edges = nn.ModuleList(edges)
+        (feature, kind, *head, last), given = scaled([PART_FEATURE, PART_CATEGORY, *PART_HEAD, PART_LAST], width), 3
+        self.mlp = SharedMLP([given * channels, feature], activation=LEAKY_RELU)
+        self.category = SharedMLP([num_categories, kind], activation=LEAKY_RELU).to_linear()
+        self.head = SharedMLP([given * channels + feature + kind, *head], activation=LEAKY_RELU, dropout=dropout)
+        self.last = SharedMLP([head[-1], last], activation=LEAKY_RELU)
+        self.logits = SharedMLP([last, num_parts], norm=None, activation=None, bias=False)
+
+    def forward(self, x: Tensor, category: Category = None, lengths: Lengths = None) -> Tensor:
+        """(B, C, N) -> (B, num_parts, N) logits.
+
+        Args:
+            category, lengths: as of `PointNetPartSegmenter.forward`; lengths as of `EdgeConv.forward` too.
+        """
+        seen, found = self._see(x, lengths)
+        return self._score(found, seen.feature, category, lengths)
+
+    def see(self, x: Tensor) -> SeenByDGCNN:
+        return self._see(x)[0]
+
+    def score_chunk(self, x: Tensor, category: Category, seen: SeenByDGCNN) -> Tensor:
+        x, found = align(x, seen.transform), list[Tensor]()
+        for edge_conv, among in zip(self.edges, seen.inputs, strict=True):
+            x = edge_conv(x, among=among)
+            found.append(x)
+        return self._score(found, seen.feature, category)
+
+    def _see(self, x: Tensor, lengths: Lengths = None) -> tuple[SeenByDGCNN, list[Tensor]]:
+        """With the outputs of the EdgeConvs."""
+        x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
+        transform = self.tnet(self.tnet_edges(x[:, :3], lengths), lengths)
+        points = [align(x, transform)]
+        for edge_conv in self.edges:
+            points.append(edge_conv(points[-1], lengths))
+        *inputs, _ = points
+        feature = self.mlp.max_pool(torch.cat(points[1:], 1), lengths=lengths)
+        return SeenByDGCNN(tuple(inputs), transform, feature), points[1:]
+
+    def _score(self, found: Sequence[Tensor], feature: Tensor, category: Category, lengths: Lengths = None) -> Tensor:
+        first, *others = found
+        context = [*others, feature, self.category(self.one_hot(category, feature))]
+        return self.logits(self.last(self.head(first, context, lengths), lengths=lengths), lengths=lengths)

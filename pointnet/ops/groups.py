@@ -75,13 +75,15 @@ class Rows(NamedTuple):
     """The points of groups, `size` rows each in turn; the first of each counts `more` times more in statistics.
 
     They are made of rows x (G * size, C); or of x and `near` (C,), which gets no gradient, as x - near; or of a, b and
-    neighbours, as relu(a_i + b_j); or of z (G * size, C) and mean, gain and shift (C,), as
-    relu((z - mean) * gain + shift). What is made is made a block at a time, and again in the backward pass.
+    neighbours, as relu(a_i + b_j), or with a `slope` as a LeakyReLU of that; or of z (G * size, C) and mean, gain and
+    shift (C,), as relu((z - mean) * gain + shift). What is made is made a block at a time, and again in the backward
+    pass.
     """
 
     parts: Sequence[Tensor]
     size: int
     more: int
+    slope: float = 0.0
 
 
 def pooled_rows(
@@ -96,7 +98,7 @@ def pooled_rows(
     learns = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
     signed = rising.unsqueeze(1) * weight
     given = both, batch, learns, rounding
-    found = [torch.ops.pointnet.group_extremes(lot.parts, signed, *lot[1:], *given) for lot in lots]
+    found = [torch.ops.pointnet.group_extremes(lot.parts, signed, *lot[1:3], *given, lot.slope) for lot in lots]
     z = (found[0][0] if len(found) == 1 else torch.cat([each[0] for each in found], 1)) * rising
 
     def of_all_ranks(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,11 +114,11 @@ def pooled_rows(
 
 def _group_extremes(
     parts: Sequence[Tensor], weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool,
-    rounding: torch.dtype | None,
+    rounding: torch.dtype | None, slope: float,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """-> values (1 or 2, G, D); which point of its group won, the same of small integers; mean and squares (D,) of z in
     float64, and the mean point (C,). Which point won is empty unless it `learns`; moments are 0 unless `batch`."""
-    made, out = made_of(parts, size), len(weight)
+    made, out = made_of(parts, size, slope), len(weight)
     values, point = weight.new_empty(1 + both, made.groups, out), weight.new_zeros(made.channels, dtype=torch.float64)
     slots = torch.empty(values.shape if learns else (0,), dtype=slot_type(size), device=weight.device)
     moments = Moments()
@@ -157,10 +159,10 @@ def _largest(z: Tensor, learns: bool) -> tuple[Tensor, Tensor | None]:
 
 def _group_extremes_backward(
     grad: Tensor, grad_mean: Tensor, grad_squares: Tensor, parts: Sequence[Tensor], weight: Tensor, slots: Tensor,
-    point: Tensor, size: int, more: int, batch: bool, rounding: torch.dtype | None,
+    point: Tensor, size: int, more: int, batch: bool, rounding: torch.dtype | None, slope: float,
 ) -> tuple[list[Tensor], Tensor]:  # fmt: skip
     """Identity 4: the winners' gradient, and an affine map of x for that of the mean, g, and of the squares, h."""
-    made, kind = made_of(parts, size), weight.dtype
+    made, kind = made_of(parts, size, slope), weight.dtype
     single = torch.promote_types(kind, torch.float32)  # sums over all rows are too large for float16
     wide = rounding or single
     made.start()
@@ -230,7 +232,7 @@ def _rows_given(rows: Tensor, indices: Tensor, size: int) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    parts, weight, ctx.size, ctx.more, _, ctx.batch, _, ctx.rounding = inputs
+    parts, weight, ctx.size, ctx.more, _, ctx.batch, _, *ctx.rounding_and_slope = inputs
     ctx.mark_non_differentiable(output[1], output[4])
     ctx.save_for_backward(weight, output[1], output[4], *parts)
 
@@ -239,14 +241,14 @@ def _backward(
     ctx: Any, grad: Tensor, _: Tensor, grad_mean: Tensor, grad_squares: Tensor, __: Tensor
 ) -> tuple[list[Tensor | None] | Tensor | None, ...]:
     weight, slots, point, *parts = ctx.saved_tensors
-    given = grad, grad_mean, grad_squares, parts, weight, slots, point, ctx.size, ctx.more, ctx.batch, ctx.rounding
+    given = grad, grad_mean, grad_squares, parts, weight, slots, point, ctx.size, ctx.more, ctx.batch
     with no_autocast(grad):  # in which whoever calls backward may be
-        of_rows, of_weight = torch.ops.pointnet.group_extremes_backward(*given)
-    return [*of_rows, *[None] * (len(parts) - len(of_rows))], of_weight, *[None] * 6
+        of_rows, of_weight = torch.ops.pointnet.group_extremes_backward(*given, *ctx.rounding_and_slope)
+    return [*of_rows, *[None] * (len(parts) - len(of_rows))], of_weight, *[None] * 7
 
 
 def _fake(
-    parts: Sequence[Tensor], weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool, _: Any
+    parts: Sequence[Tensor], weight: Tensor, size: int, more: int, both: bool, batch: bool, learns: bool, *_: Any
 ) -> tuple[Tensor, ...]:
     first, double = parts[0], torch.float64
     groups = first.shape[0] * first.shape[1] if len(parts) == 3 else first.shape[0] // size
@@ -278,11 +280,12 @@ register(
 )  # fmt: skip
 register(
     "group_extremes(Tensor[] parts, Tensor weight, int size, int more, bool both, bool batch, bool learns,"
-    " ScalarType? rounding) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    " ScalarType? rounding, float slope) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _group_extremes, _fake, _backward, _save,
 )  # fmt: skip
 register(
     "group_extremes_backward(Tensor grad, Tensor grad_mean, Tensor grad_squares, Tensor[] parts, Tensor weight,"
-    " Tensor slots, Tensor point, int size, int more, bool batch, ScalarType? rounding) -> (Tensor[], Tensor)",
+    " Tensor slots, Tensor point, int size, int more, bool batch, ScalarType? rounding, float slope)"
+    " -> (Tensor[], Tensor)",
     _group_extremes_backward, _fake_backward, refuse_second, save_nothing,
 )  # fmt: skip

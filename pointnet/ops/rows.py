@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .neighbours import of_all_clouds
 
@@ -97,9 +98,10 @@ class Rectified(Given):
 
 class Pairs(Made):
     """relu(a_i + b_j), j = neighbours[i, k], and the gradients of both tables: (B, S, C), (B, N, C), (B, S, K) ->
-    (B * S * K, C)."""
+    (B * S * K, C). With a slope above 0, which numbers below 0 are multiplied by, a LeakyReLU."""
 
-    def __init__(self, a: Tensor, b: Tensor, neighbours: Tensor):
+    def __init__(self, a: Tensor, b: Tensor, neighbours: Tensor, slope: float = 0.0):
+        self.slope = slope
         self.a, self.b, self.neighbours = a.flatten(0, 1), b.flatten(0, 1), of_all_clouds(neighbours, b.shape[1])
         self.shapes = a.shape, b.shape
         super().__init__(self.a, neighbours.shape[2], len(self.a))
@@ -108,13 +110,16 @@ class Pairs(Made):
         indices = self.neighbours[groups].flatten()
         x = torch.index_select(self.b, 0, indices, out=self.kept[: len(indices)])
         x.view(-1, self.size, self.channels).add_(self.a[groups].unsqueeze(1))
-        return x.relu_()
+        return F.leaky_relu_(x, self.slope) if self.slope else x.relu_()
 
     def start(self) -> None:
         self.grad_a, self.grad_b = torch.empty_like(self.a), torch.zeros_like(self.b)
 
     def give(self, groups: slice, rows: slice, x: Tensor, grad: Tensor) -> None:
-        through_relu(grad, x)
+        if self.slope:
+            torch.ops.aten.leaky_relu_backward(grad, x, self.slope, True, grad_input=grad)
+        else:
+            through_relu(grad, x)
         torch.sum(grad.view(-1, self.size, self.channels), 1, out=self.grad_a[groups])
         self.grad_b.index_add_(0, self.neighbours[groups].flatten(), grad)
 
@@ -122,9 +127,9 @@ class Pairs(Made):
         return [self.grad_a.view(self.shapes[0]), self.grad_b.view(self.shapes[1])]
 
 
-def made_of(parts: Sequence[Tensor], size: int) -> Made:
-    """Rows in groups of so many, of x; x and near; a, b and neighbours; or z, mean, gain and shift."""
-    return Pairs(*parts) if len(parts) == 3 else (Given if len(parts) < 3 else Rectified)(size, *parts)
+def made_of(parts: Sequence[Tensor], size: int, slope: float = 0.0) -> Made:
+    """Rows in groups of so many, of x; x and near; a, b and neighbours, by the slope; or z, mean, gain and shift."""
+    return Pairs(*parts, slope) if len(parts) == 3 else (Given if len(parts) < 3 else Rectified)(size, *parts)
 
 
 def through_relu(grad: Tensor, y: Tensor) -> Tensor:
