@@ -24,7 +24,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import task_of
 from pointnet.extras import MissingExtraError
 from pointnet.files import AnyPath, write_atomically
-from pointnet.models import DGCNNClassifier, PartLabels, PointNetModel
+from pointnet.models import DGCNNClassifier, DGCNNPartSegmenter, PartLabels, PointNetModel
 
 from .cases import Case, cases_of
 
@@ -33,7 +33,7 @@ SIZES = ((1, 1), (1, 50), (7, 2048), (32, 1024))  # (B, N) at which the file is 
 TOLERANCE = 1e-4  # of a logit, or of the largest logit if that is above 1
 # Of a network that searches neighbours among features, some of the compared clouds may have two that are as near but
 # for rounding: sums in another order take the other one. As often does the same network in float64.
-SEARCHES, NEAR_TIE, SHARE = (DGCNNClassifier,), 0.05, 0.25
+SEARCHES, NEAR_TIE, SHARE = (DGCNNClassifier, DGCNNPartSegmenter), 0.05, 0.25
 INPUTS, OUTPUT = ("points", "category"), "logits"
 METADATA_FILE = "metadata.json"  # within a .pt2
 

@@ -84,7 +84,7 @@ class EdgeConv(nn.Module):
         x = fill_padding(x, mask)
         points = x if among is None else among
         neighbours = knn(points, self.neighbours, None if among is None else x, lengths)
-        if not (self.layer.is_poolable() if self.hidden is None else _is_fast(self.hidden, self.layer)) or not len(x):
+        if not (self.layer.is_poolable() if self.hidden is None else _is_fast(self.hidden, self.layer, x)):
             return self.by_definition(x, points, neighbours, mask)
         if self.hidden is not None:
             return self._pooled_pairs(self.hidden, x, points, neighbours, mask)
@@ -135,8 +135,8 @@ def _halves(layer: SharedLayer, x: Tensor, points: Tensor) -> tuple[Tensor, Tens
     return (a if layer.conv.bias is None else a + layer.conv.bias), b  # a bias is of a folded norm
 
 
-def _is_fast(hidden: SharedLayer, last: SharedLayer) -> bool:
+def _is_fast(hidden: SharedLayer, last: SharedLayer, x: Tensor) -> bool:
     """Whether the edges of two layers need not be held."""
-    if makes_a_graph() or (torch.is_grad_enabled() and hidden.dtype in HALF):
+    if makes_a_graph() or not x.numel() or (torch.is_grad_enabled() and hidden.dtype in HALF):
         return False
     return type(hidden.activation) in (nn.ReLU, nn.LeakyReLU) and hidden.is_poolable() and last.is_poolable()
