@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import check_equal, loss_of, machine, make_alike, parser, peak_memory, side_by_side
-from pointnet import DGCNNClassifier, PointNet2Classifier, PointNextClassifier
+from pointnet import DGCNNClassifier, DGCNNPartSegmenter, PointNet2Classifier, PointNextClassifier
 from pointnet.datasets.shapes import Shapes
 from pointnet.devices import autocast, keep_freed_memory, precision_in_words, precision_on
-from pointnet.layers import SetAbstraction
+from pointnet.layers import EdgeConv, SetAbstraction
 from pointnet.models import pointnext
 from pointnet.models.pointnet2 import ALL_WIDTHS, HEAD_WIDTHS, LEVELS
 from pointnet.ops.neighbours import ball_query, gather, knn
 from pointnet.ops.products import multiply
-from tests.textbook import TextbookDGCNN, TextbookPointNet2, TextbookPointNext
+from tests.textbook import TextbookDGCNN, TextbookDGCNNPart, TextbookPointNet2, TextbookPointNext
 
 ROWS = (2048, 128, 256)  # rows, channels in and out of the product that gives the machine's rate
 
@@ -37,12 +37,21 @@ class Entry(NamedTuple):
     ours, textbook: make one with 40 classes.
     clouds: of 1,024 points in a batch.
     searches: all sampling and finding of neighbours that ours does for a batch.
+    parts: whether it labels points, of 50 parts and 16 categories, and not clouds, of 40 classes.
     """
 
     ours: Callable[[], Any]
     textbook: Callable[[], nn.Module]
     clouds: int
     searches: Callable[[Any, Tensor], object]
+    parts: bool = False
+
+    def labels(self, clouds: int, points: int, device: str) -> list[Tensor]:
+        """Some, and the categories where it takes these."""
+        every = [torch.arange(clouds) % 40]
+        if self.parts:
+            every = [torch.arange(clouds * points).view(clouds, points) % 50, torch.arange(clouds) % 16]
+        return [each.to(device) for each in every]
 
 
 def of_abstractions(model: PointNet2Classifier | PointNextClassifier, x: Tensor) -> None:
@@ -64,9 +73,9 @@ def pointnext_s(stem: int) -> Entry:
     return Entry(partial(PointNextClassifier, width=stem / pointnext.STEM_WIDTH), textbook, 16, of_abstractions)
 
 
-def of_dgcnn(model: DGCNNClassifier, x: Tensor) -> None:
-    for layer in model.edges:  # among so many channels; which numbers they hold matters little
-        channels = int(layer.layer.conv.in_channels) // 2
+def of_dgcnn(model: DGCNNClassifier | DGCNNPartSegmenter, x: Tensor) -> None:
+    for layer in (each for each in model.modules() if isinstance(each, EdgeConv)):
+        channels = (layer.hidden or layer.layer).conv.in_channels // 2  # which numbers they hold matters little
         knn(x.repeat(1, channels // 3 + 1, 1)[:, :channels], layer.neighbours)
 
 
@@ -74,6 +83,7 @@ FAMILY = {
     "pointnet2": pointnet2("single"),
     "pointnet2_msg": pointnet2("multi"),
     "dgcnn": Entry(DGCNNClassifier, partial(TextbookDGCNN, 40), 8, of_dgcnn),
+    "dgcnn_part": Entry(DGCNNPartSegmenter, partial(TextbookDGCNNPart, 50, 16), 4, of_dgcnn, parts=True),
     "pointnext_s": pointnext_s(32),
     "pointnext_s64": pointnext_s(64),
 }
@@ -116,9 +126,9 @@ class Job:
         self.entry, self.device, self.precision = entry, device, precision
         self.ours, self.textbook = make_alike(entry.ours(), entry.textbook(), device)
         self.x = shapes(clouds, points, device)
-        self.labels = torch.arange(clouds, device=device) % 40
+        self.labels, *self.more = entry.labels(clouds, points, device)
         # Of fewer clouds the head's norms, which see two values a channel then, pass on little but rounding.
-        check_equal(self.ours, self.textbook, shapes(6, points, device), torch.arange(6))
+        check_equal(self.ours, self.textbook, shapes(6, points, device), *entry.labels(6, points, device))
         self.folded = self.ours.fold()
         self.adds = {"step": multiply_adds(self.step(self.ours)), "inference": multiply_adds(self.infer(self.folded))}
         step, infer = (
@@ -132,7 +142,7 @@ class Job:
         def step() -> None:
             model.train().zero_grad()
             with autocast(self.x.device, self.precision):
-                loss = loss_of(model, self.x, self.labels)
+                loss = loss_of(model, self.x, self.labels, *self.more)
             loss.backward()
 
         return step
@@ -141,7 +151,7 @@ class Job:
         def infer() -> None:
             model.eval()
             with torch.no_grad(), autocast(self.x.device, self.precision):
-                model(self.x)
+                model(self.x, *self.more)
 
         return infer
 

@@ -82,7 +82,7 @@ def test_groups_of_several_sizes_are_one_layer_s(activation):
         Rows([torch.randn(12, 3, dtype=torch.float64, requires_grad=True)], *how) for how in ((3, 2), (4, 1), (1, 4))
     ]
     whole = []
-    for (x,), size, more in lots:
+    for (x,), size, more, _ in lots:
         groups = x.unflatten(0, (-1, size))
         whole.append(torch.cat([groups, groups[:, :1].expand(-1, more, -1)], 1))
     whole = torch.cat(whole).permute(2, 0, 1).unsqueeze(0)

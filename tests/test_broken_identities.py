@@ -45,7 +45,7 @@ def about_the_origin(mlp, points, features, centres, neighbours, *unit, pool=nei
 
 
 def without_last_points(lots, *given):
-    fewer = [([a, b, near[:, :, : max(size - 1, 1)]], max(size - 1, 1), more) for (a, b, near), size, more in lots]
+    fewer = [([a, b, near[:, :, : max(size - 1, 1)]], max(size - 1, 1), more) for (a, b, near), size, more, _ in lots]
     return pooled_rows([Rows(*lot) for lot in fewer], *given)
 
 
@@ -100,7 +100,7 @@ BROKEN = {
         SETS,
     ),
     "identity 12: the point itself not among its neighbours": (
-        (edge_conv, "knn", lambda x, most, **given: knn(x, most + 1, **given)[:, :, 1:]), EDGES,
+        (edge_conv, "knn", lambda x, most, *given: knn(x, most + 1, *given)[:, :, 1:]), EDGES,
     ),
     "identity 12: the halves of the weight exchanged": (
         (edge_conv, "pooled_edges", lambda a, b, *given: pooled_edges(b, a, *given)), EDGES,

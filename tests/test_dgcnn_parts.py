@@ -11,9 +11,11 @@ from pointnet import DGCNNPartSegmenter, label_points, load_model
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledPoints
+from pointnet.inference.export import NEAR_TIE, SUFFIXES, export_model
 from pointnet.layers import EdgeConv
 from pointnet.training import fit
-from tests.helpers import count_multiply_adds, halves, quiet, small, trained_looking
+from tests.exported import need, runner
+from tests.helpers import count_multiply_adds, described, halves, quiet, small, trained_looking
 from tests.helpers import shared_multiply_adds as shared
 from tests.own_points import write_objects
 from tests.textbook import TextbookDGCNNPart, with_state_of
@@ -183,6 +185,27 @@ def test_parts_are_trained_saved_and_labelled_like_any(tmp_path):
     assert set(cloud.labels) <= {0, 1}  # of the category alone
     wider = load_model(tmp_path, num_classes=9)
     assert wider(torch.randn(1, 3, 50)).shape == (1, 9, 50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_an_exported_file_answers_alike(format, tmp_path):
+    need(format)
+    model = described(trained_looking(DGCNNPartSegmenter(3, 2, neighbours=4, width=0.125)).float())
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    assert export_model(model, path, format) <= NEAR_TIE
+    for clouds, points in ((1, 5), (3, 77)):
+        x, category = torch.randn(clouds, 3, points), torch.arange(clouds) % 3 - 1
+        torch.testing.assert_close(runner(format, path)(x, category), model(x, category), rtol=0, atol=1e-4)
+
+
+def test_of_a_large_cloud_it_sees_as_many_points_as_in_training(monkeypatch):
+    model, seen = described(network().float(), num_points=48), []
+    model.classes, see = tuple("abcdef"), DGCNNPartSegmenter.see
+    monkeypatch.setattr(DGCNNPartSegmenter, "see", lambda self, x: seen.append(x.shape[2]) or see(self, x))
+    for more in ({}, {"num_points": 64}):
+        label_points(np.random.default_rng(0).normal(size=(300, 3)), model, **more)
+    assert seen == [48, 64]
 
 
 @pytest.mark.slow

@@ -321,22 +321,19 @@ class TextbookDGCNN(nn.Module):
 
 
 def leaky_layer(in_channels: int, out_channels: int) -> nn.Sequential:
-    conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm1d(out_channels), nn.LeakyReLU(0.2))
+    return nn.Sequential(*shared_layer(in_channels, out_channels)[:2], nn.LeakyReLU(0.2))
 
 
 class TextbookDGCNNPart(nn.Module):
     def __init__(self, num_parts: int, num_categories: int, in_channels: int = 3, neighbours: int = 40):
         super().__init__()
         self.num_categories, self.neighbours = num_categories, neighbours
-        self.turn_edges = nn.Sequential(edge_layer(3, 64), edge_layer(32, 128))
-        self.turn = TextbookTNet(3, 128)
+        self.turn_edges, self.turn = nn.Sequential(edge_layer(3, 64), edge_layer(32, 128)), TextbookTNet(3, 128)
         self.turn.mlp = leaky_layer(128, 1024)
         self.turn.fc[0][2] = self.turn.fc[1][2] = nn.LeakyReLU(0.2)
         two = [nn.Sequential(edge_layer(channels, 64), edge_layer(32, 64)) for channels in (in_channels, 64)]
-        self.edges = nn.ModuleList([*two, nn.Sequential(edge_layer(64, 64))])
-        self.mlp = leaky_layer(192, 1024)
-        self.category = leaky_layer(num_categories, 64)
+        self.edges = nn.ModuleList([*two, edge_layer(64, 64)])
+        self.mlp, self.category = leaky_layer(192, 1024), leaky_layer(num_categories, 64)
         self.head = nn.Sequential(leaky_layer(1280, 256), leaky_layer(256, 256), leaky_layer(256, 128))
         self.logits = nn.Conv1d(128, num_parts, 1, bias=False)
 
@@ -348,5 +345,6 @@ class TextbookDGCNNPart(nn.Module):
             x = torch.max(layers(edges_of(x, self.neighbours)), 3)[0]
             found.append(x)
         feature = torch.max(self.mlp(torch.cat(found, 1)), 2)[0]
-        kind = self.category(F.one_hot(category, self.num_categories).to(x).unsqueeze(2)).squeeze(2)
-        return self.logits(self.head(torch.cat([*found, repeat(torch.cat([feature, kind], 1), x.shape[2])], 1)))
+        kind = self.category(F.one_hot(category, self.num_categories).to(x).unsqueeze(2))
+        context = repeat(torch.cat([feature, kind.squeeze(2)], 1), x.shape[2])
+        return self.logits(self.head(torch.cat([*found, context], 1)))

@@ -142,8 +142,9 @@ def label_points(
             always had the category in training (`--unknown_category 0`) refuses that.
         up: as in `predict`, without "auto".
         num_points: how many points of an object the network sees before it labels all, drawn with a seed made from
-            the file's name, and how many are drawn from a mesh; None for 4,096. It sees all points of a smaller cloud,
-            as in evaluation. Of a scene only how many are drawn from a mesh; None for 100,000.
+            the file's name, and how many are drawn from a mesh; None for 4,096, of a DGCNN for as many as in training.
+            It sees all points of a smaller cloud, as in evaluation. Of a scene only how many are drawn from a mesh;
+            None for 100,000.
         columns: the names of the columns of files that are tables, as in `read_cloud`; None: as in training.
         vertices: label the vertices of a mesh, in place of points drawn from its faces.
 
@@ -180,7 +181,7 @@ def label_each(
     contract = Contract.of(model)
     usual = None if contract.familiar is None else Usual.from_json(contract.familiar)
     if isinstance(model, PartLabels):
-        count, mapped = num_points or KEPT, False
+        count, mapped = num_points or (contract.num_points if model.needs_density else KEPT), False
         label = _part_labels(model, contract, category, count)
     else:
         count = num_points or MESH_POINTS

@@ -110,8 +110,8 @@ class DGCNNPartSegmenter(PartLabels, name="dgcnn_part"):
     2,364.4 M multiply-adds per cloud of 2,048 points, as usually written 4,304.5 M. Published: a mean IoU of 85.2 % on
     ShapeNetPart.
 
-    A point's logits depend on the points near it, so of a cloud that is labelled in chunks the neighbours are among the
-    points that were seen.
+    A point's logits depend on its nearest points, which are nearer among more points: clouds should have about as many
+    as in training. Of a cloud that is labelled in chunks the neighbours are among the points that were seen.
 
     Args:
         num_parts, num_categories, parts_of: see `PointNetPartSegmenter`.
@@ -125,7 +125,7 @@ class DGCNNPartSegmenter(PartLabels, name="dgcnn_part"):
     """
 
     source = DGCNNClassifier.source
-    scores_each_point = True
+    scores_each_point = needs_density = True
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ weight, the feature once per cloud (identity 5), the points not yet multiplied b
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class PartLabels(Pretrained):
 
     A subclass calls `know` first.
     """
+
+    needs_density: ClassVar[bool] = False  # it is right where clouds have about as many points as in training
 
     def know(self, num_parts: int, num_categories: int, parts_of: Sequence[Sequence[int]] | None) -> None:
         """Keeps the parts and categories, arguments as of `PointNetPartSegmenter`. ValueError: outside what it says."""

@@ -129,7 +129,10 @@ class Pairs(Made):
 
 def made_of(parts: Sequence[Tensor], size: int, slope: float = 0.0) -> Made:
     """Rows in groups of so many, of x; x and near; a, b and neighbours, by the slope; or z, mean, gain and shift."""
-    return Pairs(*parts, slope) if len(parts) == 3 else (Given if len(parts) < 3 else Rectified)(size, *parts)
+    if len(parts) == 3:
+        a, b, neighbours = parts
+        return Pairs(a, b, neighbours, slope)
+    return (Given if len(parts) < 3 else Rectified)(size, *parts)
 
 
 def through_relu(grad: Tensor, y: Tensor) -> Tensor:
