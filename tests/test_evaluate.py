@@ -262,6 +262,18 @@ def test_data_that_the_model_was_not_taught_is_one_line_that_says_what(held, dat
         check_taught(model, data, "runs/x", "my set")
 
 
+def test_classes_of_the_data_are_those_of_the_network_in_their_order():
+    model, data = described(PointNetClassifier(3, **SMALL)), clouds()
+    evaluate(model, data)
+    for names, which in (([*reversed(data.classes)], "they are in another order"), ("abc", "it has no 'a'")):
+        other = LabelledClouds(data.points, data.labels, names)
+        with pytest.raises(ValueError, match=f"the network: its classes are not those of the data: {which}"):
+            evaluate(model, other)
+    other = LabelledClouds(data.points, data.labels, [*reversed(data.classes)])
+    other.number_as(model.classes)
+    evaluate(model, other)
+
+
 def test_categories_are_those_of_the_data_in_their_order():
     data = halves("part")
     model = MODELS["pointnet_part"](**TASKS["part"].arguments(data), widths=[[4], [4]], head_widths=[4])

@@ -81,9 +81,21 @@ def test_normals_that_are_missing_or_may_be_others_are_said(tmp_path):
     assert notes(normals * RNG.uniform(1, 9, (400, 1))) == ()  # by the areas of faces, say
 
 
-def test_a_table_whose_names_are_not_those_of_points_is_an_array():
+@pytest.mark.parametrize("names", [("column_0", "column_1", "column_2"), ("0", "1", "2"), (7, 8, 9)])
+def test_a_table_whose_columns_are_numbered_is_an_array(names):
     rows = ROWS[:, :3] + 1
-    assert np.allclose(cloud_of(rows_of(Frame(["column_0", "column_1", "column_2"], rows))).points, rows)
+    assert np.allclose(cloud_of(rows_of(Frame(names, rows))).points, rows)
+
+
+@pytest.mark.parametrize("names", [("height", "east", "north"), ("depth", "x", "y"), ("t", "a", "b", "c", "u", "v")])
+def test_a_table_of_other_names_is_refused_and_not_read_by_place(names):
+    with pytest.raises(ValueError, match="points of columns '" + ", ".join(names) + "': not x, y and z; rename them"):
+        rows_of(Frame(names, ROWS[:, : len(names)]))
+
+
+def test_columns_of_points_that_hold_no_numbers_are_said():
+    with pytest.raises(ValueError, match="points of columns 'x, y, z': columns of x, y and z must hold numbers"):
+        cloud_of(rows_of(Frame(list("xyz"), ROWS[:, :3].astype(object))))
 
 
 def test_columns_that_are_none_are_refused_in_one_line():

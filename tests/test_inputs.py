@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from pointnet import PointNetClassifier, embed, label_points, load_model, predict
+from pointnet import __main__ as command_line
 from pointnet.datasets import PointCloudFileError
 from pointnet.evaluation.contract import Contract
 from pointnet.inference.inputs import find_files
 from pointnet.models import DEFAULTS
-from tests.helpers import ROOT, SMALL, described
+from tests.helpers import ROOT, SMALL, described, error_of
 
 CHAIR = ROOT / "data" / "samples" / "files" / "chair.off"
 
@@ -155,3 +156,25 @@ def test_a_damaged_table_or_a_pipe_is_one_error_to_a_network_with_columns_too(tm
     for name in names:
         with pytest.raises(PointCloudFileError, match=name):
             predict(tmp_path / name, model)
+
+
+@pytest.mark.parametrize("given", ["", {}, 3])
+def test_what_names_no_model_is_refused_and_not_the_shipped_one(given, capsys):
+    points = np.random.default_rng(0).normal(size=(60, 3))
+    for ask in (predict, label_points, *[embed] * (given == "")):
+        with pytest.raises(ValueError, match="the model must be a network, a run folder or the name of shipped"):
+            ask(points, given)
+    if given == "":
+        line = error_of(
+            capsys, command_line.main, ["predict", str(ROOT / "data/samples/files/bowl.npz"), "--model", ""]
+        )
+        assert line.endswith("got an empty name")
+
+
+def test_columns_by_hand_are_of_files_alone(model):
+    points = np.random.default_rng(0).normal(size=(60, 3))
+    for ask in (predict, embed):
+        with pytest.raises(
+            ValueError, match="columns name those of files; of an array or a table x, y and z come first"
+        ):
+            ask(points, model, columns="z,x,y")

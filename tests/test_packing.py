@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pointnet import __main__ as command_line
+from pointnet import load_model, predict
 from pointnet.commands import train
 from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset, packing, shards
 from pointnet.datasets.clouds import AS_GIVEN
@@ -21,7 +22,7 @@ from pointnet.evaluation.contract import contract_of_data
 from pointnet.files import read_json, write_json
 from pointnet.training.loader import StreamedLoader
 from tests.helpers import QUICK, error_of, pack, two_shapes
-from tests.own_points import write_objects, write_yards
+from tests.own_points import make_object, save, write_objects, write_yards
 from tests.packs import assert_same_clouds, packed_pair
 
 CPU = torch.device("cpu")
@@ -214,6 +215,25 @@ def test_a_folder_is_packed_trained_on_and_evaluated_and_bad_files_are_listed(tm
         capsys, train.main, ["--dataset", "packed", "--root", str(tmp_path / "none"), *QUICK]
     )
     assert "is packed already" in error_of(capsys, run, "pack", out, tmp_path / "x", "--dataset", "packed")
+
+
+def test_columns_by_hand_are_packed_for_the_networks_contract(tmp_path, capsys):
+    root, out = tmp_path / "own", tmp_path / "out"
+    for name in ("pin", "table"):
+        for i in range(6):
+            save(root / name / f"{i}.xyz", make_object(name, i)[:, [2, 1, 0]])
+    assert run("pack", root, out, "--num_points", 64, "--columns", "z,y,x") == 0
+    words = ["--dataset", "packed", "--root", str(out), *QUICK, "--out", str(tmp_path / "run")]
+    assert train.main(words) == 0
+    packed, told = load_model(tmp_path / "run"), open_dataset("folder", root, "train", 64, columns="z,y,x")
+    assert packed.preprocessing["columns"] == told.columns == "z,y,x"
+    for i in range(6):  # as if the names were not told, the cloud stands on another axis
+        turned = predict(root / "pin" / f"{i}.xyz", packed, columns="x,y,z").probabilities
+        assert predict(root / "pin" / f"{i}.xyz", packed).probabilities != turned
+    index = read_json(out / "train" / "index.json")
+    del index["columns"]  # as sets that were packed before
+    write_json(out / "train" / "index.json", index)
+    assert open_packed(out, "train", 64).columns == ""
 
 
 def test_parts_and_scenes_are_packed_with_all_that_a_network_learns_of_them(tmp_path, capsys):

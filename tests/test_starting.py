@@ -75,7 +75,8 @@ def same(one: PointNetModel, other: PointNetModel, name: str) -> bool:
 @pytest.mark.parametrize("kind", TASKED)
 def test_another_number_of_classes_is_the_same_network_with_a_new_last_layer(tmp_path, kind):
     model = described(MODELS[kind](3, **SMALL))
-    model.preprocessing |= {"temperature": 1.5, "familiar": {"limits": {}}, "channels": ["x", "y", "z"]}
+    of_answers = {"temperature": 1.5, "familiar": {"limits": {}}, "label_numbers": [2, 6, 11]}
+    model.preprocessing |= {"channels": ["x", "y", "z"], **of_answers}
     model.save_pretrained(tmp_path)
     news = []
     for seed in (0, 0, 1):
@@ -88,7 +89,7 @@ def test_another_number_of_classes_is_the_same_network_with_a_new_last_layer(tmp
     assert new.num_outputs == 5
     assert (new.classes, new.training) == ((), False)
     assert all(parameter.requires_grad for parameter in new.parameters())
-    assert set(model.preprocessing) - set(new.preprocessing) == {"temperature", "familiar"}
+    assert set(model.preprocessing) - set(new.preprocessing) == set(of_answers)
     assert {**model.preprocessing, **new.preprocessing} == model.preprocessing
     new.classes = tuple("abcde")
     new.save_pretrained(tmp_path / "new")

@@ -47,14 +47,14 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     `data.bad` are the errors of files that could not be read, `data.notes` lines about files that were not tried, and
     `data.file_notes` what was guessed or left out of others, by their name, as `read_cloud(path).notes` has it.
     `data.validation` (S,) bool are clouds of the set's own validation split, None or none where it has no such split.
-    `data.split_by_chance` are the files of all splits whose split was drawn, as no folder says it.
+    `data.split_by_chance` are the files whose split was drawn, as no folder says it.
 
-    These attributes go into a network's contract (`evaluation.contract`). Set them where the numbers do not tell; None
-    means that they do: `data.channel_names`, such as ("x", "y", "z", "r", "g", "b"); `data.scale`, "unit sphere", or
-    "as given" where units matter; `data.centre`, whether the mean of each cloud is at the origin; `data.up`, the up
-    axis of files whose format does not say, "z" or "y"; `data.intensity`, the two stored intensities that become 0 and
-    1, None for all as stored; `data.extents`, the smallest and the largest extent of clouds "as given"; `data.block`,
-    the side of blocks; `data.label_numbers`, the numbers of points' labels in files, () for 0, 1, 2 ...
+    These attributes go into a network's contract. Set them where the numbers do not tell; None means that they do:
+    `data.channel_names`, such as ("x", "y", "z", "r", ...); `data.scale`, "unit sphere", or "as given" where units
+    matter; `data.centre`, whether clouds' means are at the origin; `data.up`, the up axis of files whose format does
+    not say, "z" or "y"; `data.columns`, names of tables' columns by hand; `data.intensity`, those stored that become 0
+    and 1, None: as stored; `data.extents`, the smallest and largest extent of clouds "as given"; `data.block`, the side
+    of blocks; `data.label_numbers`, the numbers of points' labels in files, () for 0, 1, 2 ...
     """
 
     channel_names: tuple[str, ...] | None = None
@@ -65,6 +65,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     extents: Range | None = None
     block: float = 1.0
     label_numbers: tuple[int, ...] = ()
+    columns: str = ""
     validation: Tensor | None = None
     split_by_chance: frozenset[Path] = frozenset()
 

@@ -172,6 +172,7 @@ class OwnSet(LabelledClouds):
     ) -> None:
         """Sets what `LabelledClouds` has, of all clouds, and `root`."""
         self.root, self.up, self.files, self.channel_names = files.root, up, cached.files, channel_names(features)
+        self.columns = ",".join(files.columns)
         self.notes, self.file_notes = files.notes, files.notes_on(cached, split)
         self.validation = torch.tensor(files.in_validation(cached.files))
         self.split_by_chance, self.contents = files.split_by_chance, files.contents

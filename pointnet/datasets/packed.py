@@ -40,7 +40,8 @@ class _Packed(LabelledClouds):
         self.validation = torch.from_numpy(samples["validation"].copy())
         for name in FIELDS:
             setattr(self, name, tuple(held[name]) if isinstance(held[name], list) else held[name])
-        extents = held.get("extents")  # older sets do not say
+        self.columns = str(held.get("columns", ""))  # older sets do not say
+        extents = held.get("extents")  # nor these
         self.extents = (float(extents[0]), float(extents[1])) if extents else None
         self._digest = hashlib.sha256(json.dumps(held).encode()).hexdigest()
 

@@ -84,7 +84,7 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     write_atomically(out / SAMPLES, buffer.getvalue())
     index = {"version": VERSION, "task": task, "source": source, "classes": data.classes, "shape": [channels, count]}
     index |= {name: getattr(data, name) for name in FIELDS}
-    index |= {"extents": extents_of(data) if data.scale == AS_GIVEN else None}
+    index |= {"columns": data.columns, "extents": extents_of(data) if data.scale == AS_GIVEN else None}
     if isinstance(data, LabelledPoints):
         index |= {"part_names": data.part_names, "parts_of": data.parts_of.int().tolist()}
     index |= {"samples": [len(rows), buffer.tell(), shard_hash(buffer.getvalue())]}

@@ -1,7 +1,7 @@
 """How good a network is on a data set: the metrics of its task over every sample."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -27,17 +27,23 @@ def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: st
     """Raises ValueError, in one line, unless the data fits what the model was trained on: classes and categories, in
     their order, channels and scale."""
     task, contract = task_of(model), Contract.of(model)
-    kinds = [("classes", model.classes, task.class_names(data))]
-    kinds += [("categories", contract.categories, task.categories(data))] if contract.categories else []
-    for kind, own, names in kinds:
-        if names != own:
-            more, fewer = (sorted(set(a) - set(b)) for a, b in ((names, own), (own, names)))
-            which = f"those lack '{fewer[0]}'" if fewer else "they are in another order"
-            which = f"it has no '{more[0]}'{did_you_mean(more[0], own)}" if more else which
-            if kind == "classes" and isinstance(data, OwnPoints):
-                which += "; classes.txt (of parts, parts.txt) in its folder names labels, also those of no point"
-            raise ValueError(f"{run}: its {kind} are not those of {where}: {which}")
+    check_names(model.classes, task.class_names(data), run, where, data)
+    if contract.categories:
+        check_names(contract.categories, task.categories(data), run, where, data, "categories")
     contract.check_met(contract_of_data(data, num_points=contract.num_points), run, where)
+
+
+def check_names(
+    own: Sequence[str], names: Sequence[str], run: object, where: str, data: LabelledClouds, kind: str = "classes"
+) -> None:
+    """Raises ValueError, in one line, unless a network's names, if it has any, are those of the data in their order."""
+    if own and tuple(names) != tuple(own):
+        more, fewer = (sorted(set(a) - set(b)) for a, b in ((names, own), (own, names)))
+        which = f"those lack '{fewer[0]}'" if fewer else "they are in another order"
+        which = f"it has no '{more[0]}'{did_you_mean(more[0], own)}" if more else which
+        if kind == "classes" and isinstance(data, OwnPoints):
+            which += "; classes.txt (of parts, parts.txt) in its folder names labels, also those of no point"
+        raise ValueError(f"{run}: its {kind} are not those of {where}: {which}")
 
 
 def never_answered(model: nn.Module, data: LabelledClouds) -> list[str]:
@@ -82,7 +88,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
-    An answer of NaN is wrong, and the loss is then NaN.
+    An answer of NaN is wrong, and the loss is then NaN. ValueError if the network names other classes than the data.
 
     Args:
         after_batch: called after each batch; it may raise, to stop.
@@ -103,8 +109,7 @@ def evaluate(
         task: what a network of one's own is for, if it does not classify clouds.
         structures: those of the clouds, for a network that takes them; None: the network finds them itself.
     """
-    check_read(data)
-    task = task or task_of(model)
+    task = _checked(task or task_of(model), model, data)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores, parts_of = task.scores(data, device, model), task.parts_of(model, data, device)
     normals, temperature = (contract.normals, contract.temperature) if contract else (_has_normals(data), 1.0)
@@ -127,6 +132,13 @@ def evaluate(
         world.add_up([tensor])
     means = dict(zip(("loss", "cross_entropy")[: 1 + bool(smoothing)], (losses[:2] / losses[2]).tolist(), strict=False))
     return {**means, **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
+
+
+def _checked(task: Task, model: nn.Module, data: LabelledClouds) -> Task:
+    """The task, if the data can be read, and have the classes that the network names, if it names any."""
+    check_read(data)
+    check_names(getattr(model, "classes", ()), task.class_names(data), "the network", "the data", data)
+    return task
 
 
 def _has_normals(data: LabelledClouds) -> bool:

@@ -65,7 +65,10 @@ def embed(
 def with_encoder(model: AnyPath | PointNetModel | None) -> PointNetModel:
     """The model itself, or the one of this name or folder; None: the shipped one that classifies. ValueError if it has
     no encoder of whole clouds."""
-    network = model if isinstance(model, torch.nn.Module) else load_model(model or DEFAULTS["classification"])
+    name = DEFAULTS["classification"] if model is None else model
+    if not isinstance(name, torch.nn.Module) and not str(name):
+        raise ValueError("the model must be a network, a run folder or the name of shipped weights, got an empty name")
+    network = name if isinstance(name, torch.nn.Module) else load_model(name)
     if isinstance(network, SceneSegmenter):
         raise ValueError("a network of scenes sees blocks of them, so it has no feature of a whole cloud")
     if not isinstance(network, PointNetModel):

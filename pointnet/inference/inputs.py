@@ -47,7 +47,10 @@ def as_model(model: Any, *tasks: str) -> Any:
         kind = type(model).__name__
         raise ValueError(f"a {kind} is not known here; register_model makes it known, and load_model loads it")
     if not isinstance(model, Pretrained):
-        name = os.fspath(model or DEFAULTS.get(tasks[0], ""))
+        if model is not None and (not isinstance(model, str | os.PathLike) or not os.fspath(model)):
+            got = "an empty name" if isinstance(model, str) else type(model).__name__
+            raise ValueError(f"the model must be a network, a run folder or the name of shipped weights, got {got}")
+        name = os.fspath(DEFAULTS.get(tasks[0], "") if model is None else model)
         if model is None and name not in shipped():
             wanted = "give --model, a run folder that train.py made"
             raise ValueError(f"no weights for the task {tasks[0]} are shipped with this version; {wanted}")
@@ -142,7 +145,10 @@ def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
 
 
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:
-    """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names."""
+    """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names.
+    ValueError if they are given for an array."""
+    if path is None and named_by_hand(columns):
+        raise ValueError("columns name those of files; of an array or a table x, y and z come first, or it names them")
     taught = named_by_hand(contract.columns)
     return named_by_hand(columns) or tuple(columns_as_taught(path, taught) if path is not None else ())
 

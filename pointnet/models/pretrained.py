@@ -200,7 +200,8 @@ def load_folder(
 def _with_new_last_layer(model: Pretrained, num_outputs: int) -> Pretrained:
     """The same network, but for its last layer, `logits`: untrained, from torch's global random numbers.
 
-    It keeps the contract of its input, but neither classes nor what was measured on its answers.
+    It keeps the contract of its input, but neither classes, their numbers in files, nor what was measured on its
+    answers.
     """
     if type(num_outputs) is not int or num_outputs < 1:
         raise ValueError(f"num_classes must be a whole number of at least 1, got {num_outputs!r}")
@@ -212,7 +213,8 @@ def _with_new_last_layer(model: Pretrained, num_outputs: int) -> Pretrained:
             reset()
     kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("logits.")}
     new.load_state_dict(kept, strict=False, assign=True)
-    new.preprocessing = {k: value for k, value in model.preprocessing.items() if k not in ("temperature", "familiar")}
+    of_answers = ("temperature", "familiar", "label_numbers")
+    new.preprocessing = {k: value for k, value in model.preprocessing.items() if k not in of_answers}
     return new
 
 

@@ -1,5 +1,6 @@
 """Points in memory: arrays, and tables that name their columns."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,15 @@ from .formats.contents import EXTRAS, Contents
 from .formats.names import COLUMNS, left_out, places
 from .formats.scan import quoted
 
+NUMBERED = re.compile(r"(column_?)?\d+")  # what a table calls columns without a name
+
 
 def rows_of(source: Any) -> NDArray[Any] | dict[str, NDArray[Any]]:
     """An array, tensor or list as an array, NaN where NumPy's is masked; of a structured array, or of a table of
-    pandas or polars that names x, y and z, the columns by name.
+    pandas or polars, the columns by name, but for a table whose columns have none of their own.
 
     Raises:
-        ValueError: two columns have one name.
+        ValueError: two columns have one name, or none of them is x, y or z.
     """
     if isinstance(source, np.ndarray) and source.dtype.names:
         return {name: _filled(source[name]) for name in source.dtype.names}
@@ -30,6 +33,9 @@ def rows_of(source: Any) -> NDArray[Any] | dict[str, NDArray[Any]]:
             if len(set(names)) < len(names):
                 raise ValueError(f"points of columns {quoted(', '.join(names))}: two have one name")
             return {name: source[name].to_numpy() for name in names}
+        if not all(isinstance(name, int) or NUMBERED.fullmatch(str(name)) for name in names):
+            wanted = "rename them, or give its to_numpy() with x, y and z first"
+            raise ValueError(f"points of columns {quoted(', '.join(map(str, names)))}: not x, y and z; {wanted}")
         source = source.to_numpy()
     if isinstance(source, Tensor):
         return (source.float() if source.dtype == torch.bfloat16 else source).numpy(force=True)
@@ -91,6 +97,8 @@ def _named(columns: Mapping[str, NDArray[Any]]) -> Contents:
     if any(column.ndim != 1 for column in columns.values()):
         raise Refusal("each column must be one number for each point")
     numbers = {name: column for name, column in columns.items() if column.dtype.kind in "fiub"}
+    if places([*columns], ()) and not places([*numbers], ()):
+        raise Refusal("columns of x, y and z must hold numbers")
     contents = from_named(numbers, EXTRAS, list(numbers))
     others = left_out([name for name in columns if name not in numbers])
     return contents.noted(*(f"{note}, not numbers" for note in others))

@@ -150,7 +150,7 @@ def contract_of(config: TrainConfig, data: LabelledClouds) -> Contract:
     return contract_of_data(
         data,
         num_points=config.num_points,
-        columns=config.columns,
+        columns=config.columns or data.columns,
         rotations=config.rotate,
         categories=categories,
         needs_category=bool(categories) and config.unknown_category == 0,
