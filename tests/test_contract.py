@@ -242,3 +242,40 @@ def test_a_contract_that_a_file_cannot_meet_is_one_line_that_names_what_is_missi
 )
 def test_a_contract_says_how_clouds_faced(rotations, words):
     assert str(Contract(10, rotations=rotations)).endswith(words)
+
+
+def moved(data: LabelledClouds, by: float) -> LabelledClouds:
+    points = data.points + torch.tensor([by, 0, 0])[None, :, None]
+    return LabelledClouds(points, data.labels, data.classes, data.num_points)
+
+
+def test_a_cloud_elsewhere_than_those_of_training_is_unsure_where_they_were_not_centred(tmp_path):
+    data = boxes()
+    model = trained(data, tmp_path / "run")
+    assert model.preprocessing["centre"] is False
+    assert 0 < model.preprocessing["reach"] < 20
+    whole = data.points[0].T.numpy()
+    for by, note in [
+        (200.0, None),
+        (3000.0, r"unsure: it lies 3,?\S+ from the origin, in training at most \S+; is .*"),
+    ]:
+        answer, found = (ask(whole + np.array([by, 0, 0]), model) for ask in (predict, embed))
+        notes = [each for each in (*answer.notes, *found.notes) if "origin" in each]
+        assert len(notes) == (2 if note else 0)
+        assert note is None or (not answer.sure and all(re.fullmatch(note, each) for each in notes))
+        assert not any("--up" in each for each in answer.notes)
+    assert all_scores(model, moved(data, 3000.0))["sure"] == 0
+    contract = Contract.of(model)
+    (line,) = contract.lines_on_extents(moved(data, 3000.0), "test")
+    assert line.startswith("test: it lies 3")
+    assert contract.lines_on_extents(moved(data, 200.0), "test") == []
+    del model.preprocessing["reach"]  # of an older folder
+    assert not any("origin" in each for each in predict(whole + np.array([3000.0, 0, 0]), model).notes)
+
+
+def test_of_centred_clouds_the_place_is_not_measured():
+    data = boxes()
+    centred = LabelledClouds(data.points - data.points.mean(2, keepdim=True), data.labels, data.classes, 32)
+    contract = contract_of_data(centred, num_points=32)
+    assert (contract.centre, contract.reach) == (True, None)
+    assert contract.lines_on_extents(moved(centred, 3000.0), "test") == []

@@ -271,7 +271,9 @@ def test_clouds_in_units_that_matter_are_not_measured_again(tmp_path, monkeypatc
     monkeypatch.setattr(shards.Shards, "__getitem__", lambda *_: pytest.fail("a shard was read"))
     contract = contract_of_data(got, num_points=32)
     assert (contract.scale, contract.centre) == (AS_GIVEN, False)
-    assert contract.extents == contract_of_data(data, num_points=32).extents
+    wanted = contract_of_data(data, num_points=32)
+    assert (contract.extents, contract.reach) == (wanted.extents, wanted.reach)
+    assert wanted.reach > 0
     assert got.fingerprint() != got.subset(torch.arange(5)).fingerprint()
 
 

@@ -42,19 +42,18 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         ValueError: another shape, labels that are no indices, classes of one name, or points so far from the origin
             that float32 loses them.
 
-    `data[i]` gives ((C, N) float32, int), always the first N points. `data.points` and `data.labels` give everything at
-    once, `data.batch(indices)` some of it, with all K. `data.files` are the clouds' files, if each comes from one;
-    `data.bad` are the errors of files that could not be read, `data.notes` lines about files that were not tried, and
-    `data.file_notes` what was guessed or left out of others, by their name, as `read_cloud(path).notes` has it.
-    `data.validation` (S,) bool are clouds of the set's own validation split, None or none where it has no such split.
-    `data.split_by_chance` are the files whose split was drawn, as no folder says it.
+    `data[i]` gives ((C, N) float32, int), the first N points. `data.points` and `data.labels` give everything at once,
+    `data.batch(indices)` some of it, with all K. `data.files` are the clouds' files, if each comes from one; `data.bad`
+    are errors of files that could not be read, `data.notes` lines on files that were not tried, and `data.file_notes`
+    what was guessed or left out of others, by name, as `read_cloud(path).notes`. `data.validation` (S,) bool are clouds
+    of the set's own validation split, if any. `data.split_by_chance` are files whose split was drawn.
 
     These attributes go into a network's contract. Set them where the numbers do not tell; None means that they do:
     `data.channel_names`, such as ("x", "y", "z", "r", ...); `data.scale`, "unit sphere", or "as given" where units
     matter; `data.centre`, whether clouds' means are at the origin; `data.up`, the up axis of files whose format does
-    not say, "z" or "y"; `data.columns`, names of tables' columns by hand; `data.intensity`, those stored that become 0
-    and 1, None: as stored; `data.extents`, the smallest and largest extent of clouds "as given"; `data.block`, the side
-    of blocks; `data.label_numbers`, the numbers of points' labels in files, () for 0, 1, 2 ...
+    not say, "z" or "y"; `data.columns`, names of tables' columns by hand; `data.intensity`, the two stored that become
+    0 and 1, None: as stored; `data.extents` and `data.reach` of clouds "as given" (`datasets.extents`); `data.block`,
+    the side of blocks; `data.label_numbers`, the numbers of points' labels in files, if not 0, 1, 2 ...
     """
 
     channel_names: tuple[str, ...] | None = None
@@ -63,6 +62,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     up: str | None = None
     intensity: Range | None = None
     extents: Range | None = None
+    reach: float | None = None
     block: float = 1.0
     label_numbers: tuple[int, ...] = ()
     columns: str = ""

@@ -1,10 +1,12 @@
-"""How large clouds are whose units matter: a cloud in another unit than those of training is far smaller or larger."""
+"""How large clouds are whose units matter, and how far from the origin where they are not centred: a cloud in another
+unit than those of training is far smaller or larger, and one in another frame is elsewhere."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pointnet.points.features import Range
 from pointnet.points.frame import bounds
@@ -16,10 +18,12 @@ MOST_CLOUDS = 10_000  # of a set whose extents are looked at
 UNLIKE = 2.0  # heights or extents this many times those of training, or less than one over it, get a note
 
 
-def extent_of(points: Any) -> float:
-    """The longest side of the bounding box of a cloud (N, 3), an array or `Rows`."""
+def place_of(points: Any) -> tuple[Range, float]:
+    """Of a cloud (N, 3), an array or `Rows`, the longest side of the bounding box, twice, as of `extents_of` a single
+    cloud; and how far the middle of that box is from the origin."""
     low, high = bounds(points)
-    return float((high - low).max())
+    side = float((high - low).max())
+    return (side, side), float((((low + high) / 2) ** 2).sum() ** 0.5)
 
 
 def extents_of(data: LabelledClouds) -> Range | None:
@@ -27,13 +31,31 @@ def extents_of(data: LabelledClouds) -> Range | None:
     None where none is finite or has an extent."""
     if data.extents is not None:
         return data.extents
-    some, sides = spread(data, MOST_CLOUDS), []
-    for rows in torch.arange(len(some)).split(BATCH):
-        points = some.batch(rows)[0][:, :3].double()
-        sides.append((points.amax(2) - points.amin(2)).amax(1))
-    side = torch.cat(sides)
+    low, high = _boxes(data)
+    side = (high - low).amax(1)
     side = side[side.isfinite() & (side > 0)]
     return (float(side.min()), float(side.max())) if len(side) else None
+
+
+def reach_of(data: LabelledClouds) -> float | None:
+    """How far from the origin the middle of a cloud is at most, as `data.reach` says, or from some of the clouds where
+    there are many; None where none is finite."""
+    if data.reach is not None:
+        return data.reach
+    low, high = _boxes(data)
+    far = ((low + high) / 2).norm(dim=1)
+    far = far[far.isfinite()]
+    return float(far.max()) if len(far) else None
+
+
+def _boxes(data: LabelledClouds) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest coordinates (S, 3) of clouds, of some of them where there are many."""
+    some, low, high = spread(data, MOST_CLOUDS), list[Tensor](), list[Tensor]()
+    for rows in torch.arange(len(some)).split(BATCH):
+        points = some.batch(rows)[0][:, :3].double()
+        low.append(points.amin(2))
+        high.append(points.amax(2))
+    return torch.cat(low), torch.cat(high)
 
 
 def unlike_extents(taught: Range, found: Range | None) -> str | None:
@@ -47,3 +69,11 @@ def unlike_extents(taught: Range, found: Range | None) -> str | None:
     times = f"{least / low:,.0f} times smaller" if is_small else f"{high / most:,.0f} times larger"
     extent = f"extent is {low:.4g}" if low == high else f"extents are {low:.4g} to {high:.4g}"
     return f"{extent}, {times} than in training ({least:.4g} to {most:.4g}); is the unit the same?"
+
+
+def unlike_place(taught: Range, reach: float | None, extents: Range | None, far: float | None) -> str | None:
+    """A note on the extents that were found, or on how far from the origin: if one is far from those of training."""
+    note = unlike_extents(taught, extents)
+    if note or reach is None or far is None or far <= UNLIKE * (reach + taught[1]):
+        return note
+    return f"it lies {far:.4g} from the origin, in training at most {reach:.4g}; is the origin the same?"

@@ -43,6 +43,7 @@ class _Packed(LabelledClouds):
         self.columns = str(held.get("columns", ""))  # older sets do not say
         extents = held.get("extents")  # nor these
         self.extents = (float(extents[0]), float(extents[1])) if extents else None
+        self.reach = None if (reach := held.get("reach")) is None else float(reach)
         self._digest = hashlib.sha256(json.dumps(held).encode()).hexdigest()
 
     def _taken(self, stored: Tensor | slice | int) -> Tensor:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pointnet.files import name_in, read_file, read_json, write_atomically, write_json
 
 from .clouds import AS_GIVEN, LabelledClouds, LabelledPoints
-from .extents import extents_of
+from .extents import extents_of, reach_of
 from .given import MOST_LOST
 from .shards import FIELDS, INDEX, SAMPLE, SAMPLES, VERSION
 from .stores import Shard, shard_hash
@@ -84,7 +84,8 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     write_atomically(out / SAMPLES, buffer.getvalue())
     index = {"version": VERSION, "task": task, "source": source, "classes": data.classes, "shape": [channels, count]}
     index |= {name: getattr(data, name) for name in FIELDS}
-    index |= {"columns": data.columns, "extents": extents_of(data) if data.scale == AS_GIVEN else None}
+    measured = (extents_of(data), reach_of(data)) if data.scale == AS_GIVEN else (None, None)
+    index |= {"columns": data.columns, "extents": measured[0], "reach": measured[1]}
     if isinstance(data, LabelledPoints):
         index |= {"part_names": data.part_names, "parts_of": data.parts_of.int().tolist()}
     index |= {"samples": [len(rows), buffer.tell(), shard_hash(buffer.getvalue())]}

@@ -19,7 +19,7 @@ from torch import Tensor
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
-from pointnet.datasets.extents import UNLIKE, extent_of, extents_of, unlike_extents
+from pointnet.datasets.extents import UNLIKE, extents_of, place_of, reach_of, unlike_place
 from pointnet.models import Pretrained
 from pointnet.points.features import (
     FEATURES,
@@ -60,6 +60,7 @@ class Contract:
         heights: of scenes, as was usual in training: half of a scene's points are below the first, 99 % below the
             second, both above its lowest point but for stray ones, in the unit of files; None: not measured.
         extents: of clouds as given, the smallest and the largest in training (`extents_of`); None: not measured.
+        reach: of those that are not centred, how far from the origin they lay at most (`reach_of`).
         block: the side of blocks, which is 1 to the network, in the unit of files.
         label_numbers: of a network that labels points, what files had for its classes; () for 0, 1, 2 ...
         rotations: clouds were rotated at random about the up axis, by up to so many degrees; 0: they all faced the way
@@ -76,6 +77,7 @@ class Contract:
     intensity: Range | None = None
     heights: Range | None = None
     extents: Range | None = None
+    reach: float | None = None
     up: str | None = None
     columns: str = ""
     centre: bool = True
@@ -190,13 +192,16 @@ class Contract:
             return f"half of the points are below a height of {found.half:.3g}, {were}"
         return None
 
-    def unlike_extent(self, points: Any) -> str | None:
-        """A note on a cloud (N, 3), an array or `Rows`, if its extent is far from those of training; else None."""
-        return unlike_extents(self.extents, (extent_of(points),) * 2) if self.extents else None
+    def unlike_place(self, points: Any) -> str | None:
+        """A note on a cloud (N, 3), an array or `Rows`, if its extent or place is far from those of training."""
+        return unlike_place(self.extents, self.reach, *place_of(points)) if self.extents else None
 
     def lines_on_extents(self, data: LabelledClouds, name: str) -> list[str]:
-        """A line on a data set of this name, if some of its clouds have extents far from those of training."""
-        note = unlike_extents(self.extents, extents_of(data)) if self.extents else None
+        """A line on a data set of this name, if some of its clouds have another extent or place than in training."""
+        if self.extents is None:
+            return []
+        far = None if self.reach is None else reach_of(data)
+        note = unlike_place(self.extents, self.reach, extents_of(data), far)
         return [f"{name}: {note}"] if note else []
 
     def notes_on_files(self, data: LabelledClouds) -> list[tuple[str, str]]:
@@ -264,6 +269,7 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
         "up": data.up,
         "heights": _usual_heights(data) if scale in (IN_BLOCKS, BLOCKS) else None,
         "extents": extents_of(data) if scale == AS_GIVEN else None,
+        "reach": reach_of(data) if scale == AS_GIVEN and not centre else None,
         "block": data.block,
         "label_numbers": data.label_numbers,
     }

@@ -173,8 +173,9 @@ def _lowest_layer(z: Tensor, radius: float) -> float:
 
 def unfit(points: Any, contract: Contract) -> str | None:
     """Why no answer on points (N, 3) is sure, for a network with this contract: there are few points, a few of them set
-    the size of all others, or the cloud is far smaller or larger than those of training. Else None."""
-    set_size = stray_points if contract.scale == UNIT_SPHERE else contract.unlike_extent
+    the size of all others, or the cloud is far smaller or larger than those of training, or far from them. Else
+    None."""
+    set_size = stray_points if contract.scale == UNIT_SPHERE else contract.unlike_place
     return few_points(points) or set_size(points)
 
 
