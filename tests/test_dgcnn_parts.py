@@ -11,6 +11,8 @@ from pointnet import DGCNNPartSegmenter, label_points, load_model
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledPoints
+from pointnet.evaluation.contract import Contract
+from pointnet.inference.cases import cases_of
 from pointnet.inference.export import NEAR_TIE, SUFFIXES, export_model
 from pointnet.layers import EdgeConv
 from pointnet.training import fit
@@ -197,6 +199,18 @@ def test_an_exported_file_answers_alike(format, tmp_path):
     for clouds, points in ((1, 5), (3, 77)):
         x, category = torch.randn(clouds, 3, points), torch.arange(clouds) % 3 - 1
         torch.testing.assert_close(runner(format, path)(x, category), model(x, category), rtol=0, atol=1e-4)
+
+
+def test_what_an_exported_file_is_compared_with_saw_all_that_the_file_does():
+    parts_of = [[0], [1], [2]]
+    model = trained_looking(DGCNNPartSegmenter(3, 3, 3, parts_of, neighbours=4, width=0.125)).float()
+    model.classes = tuple("abc")
+    model.preprocessing = Contract(48, categories=("one", "two", "three")).as_json()
+    for case in cases_of(model):
+        x, category = case.inputs
+        with torch.no_grad():
+            shares = model.restrict(model(x, category), category).softmax(1)
+        torch.testing.assert_close(shares.amax(1), case.probability, rtol=0, atol=1e-4)
 
 
 def test_of_a_large_cloud_it_sees_as_many_points_as_in_training(monkeypatch):

@@ -272,6 +272,9 @@ def test_classes_of_the_data_are_those_of_the_network_in_their_order():
     other = LabelledClouds(data.points, data.labels, [*reversed(data.classes)])
     other.number_as(model.classes)
     evaluate(model, other)
+    own = torch.nn.Sequential(torch.nn.AdaptiveMaxPool1d(1), torch.nn.Flatten(), torch.nn.Linear(3, 3))
+    own.classes = 3  # of a network of one's own it may be anything
+    evaluate(own, data, task=TASKS["classification"])
 
 
 def test_categories_are_those_of_the_data_in_their_order():

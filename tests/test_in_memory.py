@@ -87,7 +87,7 @@ def test_a_table_whose_columns_are_numbered_is_an_array(names):
     assert np.allclose(cloud_of(rows_of(Frame(names, rows))).points, rows)
 
 
-@pytest.mark.parametrize("names", [("height", "east", "north"), ("depth", "x", "y"), ("t", "a", "b", "c", "u", "v")])
+@pytest.mark.parametrize("names", [("height", "east", "north"), ("depth", "x", "y"), ("5", "17", "3")])
 def test_a_table_of_other_names_is_refused_and_not_read_by_place(names):
     with pytest.raises(ValueError, match="points of columns '" + ", ".join(names) + "': not x, y and z; rename them"):
         rows_of(Frame(names, ROWS[:, : len(names)]))

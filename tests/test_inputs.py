@@ -161,7 +161,7 @@ def test_a_damaged_table_or_a_pipe_is_one_error_to_a_network_with_columns_too(tm
 @pytest.mark.parametrize("given", ["", {}, 3])
 def test_what_names_no_model_is_refused_and_not_the_shipped_one(given, capsys):
     points = np.random.default_rng(0).normal(size=(60, 3))
-    for ask in (predict, label_points, *[embed] * (given == "")):
+    for ask in (predict, label_points, embed):
         with pytest.raises(ValueError, match="the model must be a network, a run folder or the name of shipped"):
             ask(points, given)
     if given == "":
@@ -178,3 +178,5 @@ def test_columns_by_hand_are_of_files_alone(model):
             ValueError, match="columns name those of files; of an array or a table x, y and z come first"
         ):
             ask(points, model, columns="z,x,y")
+    file = ROOT / "data/samples/files/bowl.npz"
+    assert len(predict([file, points], model, columns="z,x,y")) == 2

@@ -135,9 +135,10 @@ def evaluate(
 
 
 def _checked(task: Task, model: nn.Module, data: LabelledClouds) -> Task:
-    """The task, if the data can be read, and have the classes that the network names, if it names any."""
+    """The task, if the data can be read, and have the classes that a network of the library names, if it names any."""
     check_read(data)
-    check_names(getattr(model, "classes", ()), task.class_names(data), "the network", "the data", data)
+    if isinstance(model, Pretrained):
+        check_names(model.classes, task.class_names(data), "the network", "the data", data)
     return task
 
 

@@ -67,7 +67,7 @@ def cases_of(model: PointNetModel) -> Iterator[Case]:
             rows = _rows(name, contract.channels, POINTS)
             known = None if category < 0 else contract.categories[category]
             x = contract.channels_of(cloud_of(rows, precise=True, columns=contract.channels))(slice(None))
-            yield _case(x, label_points(rows, model, category=known), torch.tensor([category]))
+            yield _case(x, label_points(rows, model, known, num_points=POINTS), torch.tensor([category]))
         elif task_of(model).name == "classification":
             size = max(contract.num_points, KEPT)
             rows = _rows(name, contract.channels, size)

@@ -18,7 +18,7 @@ from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, SceneSe
 from pointnet.models.own import has_own_forward
 from pointnet.points.read import PointCloudFileError, check_drawing
 
-from .inputs import Source, Sources, answers_of, check_dtype, path_of
+from .inputs import Source, Sources, answers_of, check_dtype, name_of_model, path_of
 from .judge import BATCH_POINTS, clouds_together
 from .predict import reader
 
@@ -59,16 +59,15 @@ def embed(
         ValueError: an array or an argument that `predict` refuses, or no such model, or one without an encoder.
     """
     network = with_encoder(model)
-    return answers_of(source, lambda sources: embed_each(sources, network, up, num_points, columns, vertices))
+    how = network, up, num_points, columns, vertices
+    return answers_of(source, lambda sources: embed_each(sources, *how), columns=columns)
 
 
 def with_encoder(model: AnyPath | PointNetModel | None) -> PointNetModel:
     """The model itself, or the one of this name or folder; None: the shipped one that classifies. ValueError if it has
     no encoder of whole clouds."""
     name = DEFAULTS["classification"] if model is None else model
-    if not isinstance(name, torch.nn.Module) and not str(name):
-        raise ValueError("the model must be a network, a run folder or the name of shipped weights, got an empty name")
-    network = name if isinstance(name, torch.nn.Module) else load_model(name)
+    network = name if isinstance(name, torch.nn.Module) else load_model(name_of_model(name))
     if isinstance(network, SceneSegmenter):
         raise ValueError("a network of scenes sees blocks of them, so it has no feature of a whole cloud")
     if not isinstance(network, PointNetModel):

@@ -47,10 +47,7 @@ def as_model(model: Any, *tasks: str) -> Any:
         kind = type(model).__name__
         raise ValueError(f"a {kind} is not known here; register_model makes it known, and load_model loads it")
     if not isinstance(model, Pretrained):
-        if model is not None and (not isinstance(model, str | os.PathLike) or not os.fspath(model)):
-            got = "an empty name" if isinstance(model, str) else type(model).__name__
-            raise ValueError(f"the model must be a network, a run folder or the name of shipped weights, got {got}")
-        name = os.fspath(DEFAULTS.get(tasks[0], "") if model is None else model)
+        name = DEFAULTS.get(tasks[0], "") if model is None else name_of_model(model)
         if model is None and name not in shipped():
             wanted = "give --model, a run folder that train.py made"
             raise ValueError(f"no weights for the task {tasks[0]} are shipped with this version; {wanted}")
@@ -68,6 +65,14 @@ def as_model(model: Any, *tasks: str) -> Any:
     return model
 
 
+def name_of_model(model: Any) -> str:
+    """The name or the folder that is given in place of a network. ValueError if it is neither."""
+    if not isinstance(model, str | os.PathLike) or not os.fspath(model):
+        got = "an empty name" if isinstance(model, str) else type(model).__name__
+        raise ValueError(f"the model must be a network, a run folder or the name of shipped weights, got {got}")
+    return os.fspath(model)
+
+
 def notes_on(contract: Contract) -> list[str]:
     """A note if inputs unlike those of training are not marked: an answer without another note then means less."""
     return [NOT_MARKED] if contract.familiar is None else []
@@ -81,11 +86,16 @@ def check_dtype(model: nn.Module) -> None:
 
 
 def answers_of(
-    source: Sources, answer_each: Callable[[Sequence[Source]], Iterable[Any | PointCloudFileError]], *notes: str
+    source: Sources,
+    answer_each: Callable[[Sequence[Source]], Iterable[Any | PointCloudFileError]],
+    *notes: str,
+    columns: str | Iterable[str] | None,
 ) -> Any:
     """The answer for a single source, or the list of answers for a list or a folder; raises the first error.
 
-    notes: added to those of each answer.
+    Args:
+        notes: added to those of each answer.
+        columns: the names of files' columns by hand. ValueError if there are some, and no file.
     """
     several, sources = True, list[Any]()
     if isinstance(source, list | tuple):
@@ -94,6 +104,8 @@ def answers_of(
         sources = [*find_files([os.fspath(source)])]
     else:
         several, sources = False, [source]
+    if named_by_hand(columns) and all(path_of(each) is None for each in sources):
+        raise ValueError("columns name those of files; of an array or a table x, y and z come first, or it names them")
     answers = []
     for answer in answer_each(sources):
         if isinstance(answer, PointCloudFileError):
@@ -145,10 +157,7 @@ def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
 
 
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:
-    """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names.
-    ValueError if they are given for an array."""
-    if path is None and named_by_hand(columns):
-        raise ValueError("columns name those of files; of an array or a table x, y and z come first, or it names them")
+    """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names."""
     taught = named_by_hand(contract.columns)
     return named_by_hand(columns) or tuple(columns_as_taught(path, taught) if path is not None else ())
 

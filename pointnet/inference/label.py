@@ -154,7 +154,9 @@ def label_points(
     """
     segmenter = cast(Segmenter, as_model(model, "part", "scene"))
     how = segmenter, category, up, num_points, False, columns, vertices
-    return answers_of(source, lambda sources: label_each(sources, *how), *notes_on(Contract.of(segmenter)))
+    return answers_of(
+        source, lambda sources: label_each(sources, *how), *notes_on(Contract.of(segmenter)), columns=columns
+    )
 
 
 def label_each(

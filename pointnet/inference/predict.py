@@ -127,7 +127,7 @@ def predict(
         found = predict_each(sources, *how)
         return (each if isinstance(each, PointCloudFileError) else each[0] for each in found)
 
-    return answers_of(source, answers, *notes_on(Contract.of(classifier)))
+    return answers_of(source, answers, *notes_on(Contract.of(classifier)), columns=columns)
 
 
 def predict_each(

@@ -80,6 +80,8 @@ class EdgeConv(nn.Module):
         if among is not None and lengths is not None:
             raise ValueError("points among others must all exist; give no lengths")
         first.check(x, x)
+        if among is not None:
+            first.check(among, among)
         mask = None if lengths is None else point_mask(lengths, x)
         x = fill_padding(x, mask)
         points = x if among is None else among

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.layers.edge_conv import LEAKY_RELU, EdgeConv
-from pointnet.layers.shared_layer import max_of_points
+from pointnet.layers.shared_layer import check_points, max_of_points
 from pointnet.layers.shared_mlp import SharedMLP, scaled
 from pointnet.layers.tnet import TNet
 from pointnet.ops.aligned import align
@@ -177,6 +177,7 @@ class DGCNNPartSegmenter(PartLabels, name="dgcnn_part"):
 
     def _see(self, x: Tensor, lengths: Lengths = None) -> tuple[SeenByDGCNN, list[Tensor]]:
         """With the outputs of the EdgeConvs."""
+        check_points(x, self.arguments["in_channels"])
         x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
         transform = self.tnet(self.tnet_edges(x[:, :3], lengths), lengths)
         points = [align(x, transform)]

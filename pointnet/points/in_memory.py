@@ -16,7 +16,7 @@ from .formats.contents import EXTRAS, Contents
 from .formats.names import COLUMNS, left_out, places
 from .formats.scan import quoted
 
-NUMBERED = re.compile(r"(column_?)?\d+")  # what a table calls columns without a name
+NUMBERED = re.compile(r"(?:column_?)?(\d+)")  # what a table calls columns without a name
 
 
 def rows_of(source: Any) -> NDArray[Any] | dict[str, NDArray[Any]]:
@@ -33,13 +33,20 @@ def rows_of(source: Any) -> NDArray[Any] | dict[str, NDArray[Any]]:
             if len(set(names)) < len(names):
                 raise ValueError(f"points of columns {quoted(', '.join(names))}: two have one name")
             return {name: source[name].to_numpy() for name in names}
-        if not all(isinstance(name, int) or NUMBERED.fullmatch(str(name)) for name in names):
+        if not _are_numbered([*map(str, names)]):
             wanted = "rename them, or give its to_numpy() with x, y and z first"
             raise ValueError(f"points of columns {quoted(', '.join(map(str, names)))}: not x, y and z; {wanted}")
         source = source.to_numpy()
     if isinstance(source, Tensor):
         return (source.float() if source.dtype == torch.bfloat16 else source).numpy(force=True)
     return _filled(source)
+
+
+def _are_numbered(names: Sequence[str]) -> bool:
+    """Whether names are those of a table whose columns have none: one number after the other."""
+    found = [NUMBERED.fullmatch(name) for name in names]
+    numbers = [int(each[1]) for each in found if each]
+    return len(numbers) == len(names) and numbers == [*range(numbers[0], numbers[0] + len(names))]
 
 
 def came_as(source: Any) -> str:
