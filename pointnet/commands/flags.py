@@ -135,9 +135,7 @@ def predict(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("how files are read").add_argument
     text = "the up axis of the files: z, y, or auto for the surer (default: by their format, or as in training)"
     add("--up", help=text)
-    text = (
-        "points used of each file (default: as in training; for parts 4,096, unless DGCNN; of a room's mesh 100,000)"
-    )
+    text = "points used of each file (default: as in training; for parts 4,096, unless DGCNN; of a room's mesh 100,000)"
     add("--num_points", **WHOLE, help=text)
     add("--columns", metavar="X,Y,...", help=COLUMNS)
     add("--vertices", action="store_true", help=VERTICES)
