@@ -149,10 +149,11 @@ class DGCNNPartSegmenter(PartLabels, name="dgcnn_part"):
             edges.append(EdgeConv(channels, last, neighbours, hidden_channels=before[0] if before else None))
             channels = last
         self.edges = nn.ModuleList(edges)
-        (feature, kind, *head, last), given = scaled([PART_FEATURE, PART_CATEGORY, *PART_HEAD, PART_LAST], width), 3
-        self.mlp = SharedMLP([given * channels, feature], activation=LEAKY_RELU)
+        feature, kind, *head, last = scaled([PART_FEATURE, PART_CATEGORY, *PART_HEAD, PART_LAST], width)
+        channels *= len(edges)  # of all of them together
+        self.mlp = SharedMLP([channels, feature], activation=LEAKY_RELU)
         self.category = SharedMLP([num_categories, kind], activation=LEAKY_RELU).to_linear()
-        self.head = SharedMLP([given * channels + feature + kind, *head], activation=LEAKY_RELU, dropout=dropout)
+        self.head = SharedMLP([channels + feature + kind, *head], activation=LEAKY_RELU, dropout=dropout)
         self.last = SharedMLP([head[-1], last], activation=LEAKY_RELU)
         self.logits = SharedMLP([last, num_parts], norm=None, activation=None, bias=False)
 
