@@ -24,7 +24,7 @@ from benchmarks.scene import make_hall
 from pointnet import load_model
 from pointnet.datasets import LabelledClouds, ShapeNetPart, open_dataset, split_validation
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.trust import EVEN_CHANCE, UNUSUAL, Familiar, calibration_error, measures
+from pointnet.evaluation.trust import UNUSUAL, Familiar, calibration_error, least_probability, measures
 from pointnet.models import Pretrained
 from pointnet.points.frame import LEAST_POINTS, in_unit_sphere
 from pointnet.training import fit
@@ -114,7 +114,7 @@ class Judged:
         limits = np.array([familiar.limits[name] for name in UNUSUAL])
         places = np.array([len(np.unique(cloud, axis=0)) for cloud in x.transpose(1, 2).numpy()])
         usual = (values.numpy() <= limits).all(1)
-        self.sure = usual & (self.confidence >= EVEN_CHANCE) & (places >= LEAST_POINTS)
+        self.sure = usual & (self.confidence >= least_probability(logits.shape[1])) & (places >= LEAST_POINTS)
 
     def together(self, usual: "Judged") -> NDArray[np.floating]:
         """The largest share of usual clouds that is below, over all measures."""

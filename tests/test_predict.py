@@ -305,9 +305,11 @@ def test_json_is_a_list_with_an_object_for_each_file(capsys, folder, model):
             "runner_up_probability": pytest.approx(prediction.runner_up_probability, abs=1e-6),
             "sure": prediction.sure,
             "up": "y",
-            "notes": [],
+            "notes": [*prediction.notes[:-1]],
         }
-        assert prediction.notes == (NOT_MARKED,)  # which the command says once
+        assert not prediction.sure
+        assert prediction.notes[0] == "unsure: no class has a probability of 60 %"
+        assert prediction.notes[-1] == NOT_MARKED  # which the command says once
     assert printed.err == f"{NOT_MARKED}\nnowhere.ply: no such file\n"
 
 

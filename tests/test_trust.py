@@ -211,10 +211,18 @@ def test_the_surer_of_two_up_axes_has_the_lower_energy():
 
 
 def test_an_answer_is_doubted_for_few_points_what_is_unusual_and_less_than_an_even_chance():
-    assert Opinion([0.5, 0.3, 0.2], [], 0.0).doubts(None) == []
-    assert Opinion([0.49, 0.3, 0.21], [], 0.0).doubts(None) == ["no class has a probability of 50 %"]
-    assert Opinion([0.4, 0.3, 0.3], ["flat"], 0.0).doubts(None) == ["flat", "no class has a probability of 50 %"]
+    assert Opinion([0.5, 0.3, 0.1, 0.1], [], 0.0).doubts(None) == []
+    assert Opinion([0.49, 0.3, 0.11, 0.1], [], 0.0).doubts(None) == ["no class has a probability of 50 %"]
+    assert Opinion([0.4, 0.3, 0.2, 0.1], ["flat"], 0.0).doubts(None) == ["flat", "no class has a probability of 50 %"]
     assert Opinion([0.9, 0.1], ["flat"], 0.0).doubts("only 63 different points") == ["only 63 different points"]
+
+
+def test_of_few_classes_a_sure_one_is_three_times_as_likely_as_the_others_in_the_mean():
+    assert Opinion([1 - 1e-7], [], 0.0).doubts(None) == []
+    assert Opinion([0.75, 0.25], [], 0.0).doubts(None) == []
+    assert Opinion([0.26, 0.74], [], 0.0).doubts(None) == ["no class has a probability of 75 %"]
+    assert Opinion([0.2, 0.6, 0.2], [], 0.0).doubts(None) == []
+    assert Opinion([0.3, 0.59, 0.11], [], 0.0).doubts(None) == ["no class has a probability of 60 %"]
 
 
 def test_clouds_that_are_not_finite_are_left_out_of_what_is_measured(taught):

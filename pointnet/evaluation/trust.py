@@ -28,7 +28,6 @@ TEMPERATURES = torch.logspace(-1.0, 0.7, 86, dtype=torch.float64)  # 0.1 to 5, e
 PER_CLASS = 20  # clouds of training, on average, that tell what is usual
 PASSING = 0.95  # share of validation that is familiar, at least
 PASSING_BY_POINTS = 0.98  # where only the points tell, which training cannot make look more usual than they are
-EVEN_CHANCE = 0.5  # the probability below which no answer is sure
 LOOKED_AT = 256  # points of a cloud whose neighbours are looked at
 NEIGHBOURS = 10
 
@@ -53,6 +52,12 @@ UNUSUAL = {
 SHARES = torch.tensor([1.0, 0.7, 0.2, 0.1, 0.1, 0.1])
 SHARES_OF_POINTS = torch.tensor([0.2, 0.1, 0.1, 0.1, 1.0])
 LAYER, LOWEST = 0.02, 0.1  # thickness of a layer of points, to the cloud's radius; how high it may begin, to its height
+
+
+def least_probability(classes: int) -> float:
+    """The probability below which no answer is sure: 50 %, and three times the mean of the other classes', which of two
+    classes is 75 %, of three 60 %. One of two always has 50 %."""
+    return max(0.5, 3 / (classes + 2)) if classes > 1 else 0.5
 
 
 class Familiar(NamedTuple):

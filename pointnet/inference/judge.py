@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import vote
-from pointnet.evaluation.trust import EVEN_CHANCE, Familiar, calibration_error, folded_if_it_can, unfit
+from pointnet.evaluation.trust import Familiar, calibration_error, folded_if_it_can, least_probability, unfit
 from pointnet.models import PointNetClassifier
 
 NO_NUMBERS = "the network's logits are not finite"
@@ -40,7 +40,9 @@ class Opinion(NamedTuple):
         """The reasons why the answer is not sure; none if it is. `unfit` is what that function says of the cloud."""
         if unfit is not None or not math.isfinite(self.probability):
             return [unfit or NO_NUMBERS]
-        return [*self.reasons, *(["no class has a probability of 50 %"] if self.probability < EVEN_CHANCE else [])]
+        least = least_probability(len(self.probabilities))
+        even = [f"no class has a probability of {100 * least:.0f} %"] if self.probability < least else []
+        return [*self.reasons, *even]
 
     def is_surer_than(self, other: Opinion, margin: float = 0.0) -> bool:
         """By its energy, of the same cloud with the other axis up."""

@@ -130,11 +130,11 @@ def label_points(
 
     Args:
         source: a file of any format that `read_points` reads, a folder of them, or, for parts, an array (N, 3), with
-            normals (N, 6), or with the channels that the model takes; or a list of these. A cloud may have any number
-            of points; a mesh is sampled by area. A room of S3DIS must be in metres and have colours (`label_scene`
-            takes arrays); another scan must have the channels and unit of the model's training. Rows of zeros of a file
-            are left out, if there are several; those of an array are labelled too, so that labels are in its rows'
-            order.
+            normals (N, 6), or with the channels that the model takes; or a list of files and arrays. A cloud may have
+            any number of points; a mesh is sampled by area. A room of S3DIS must be in metres and have colours
+            (`label_scene` takes arrays); another scan must have the channels and unit of the model's training. Rows of
+            zeros of a file are left out, if there are several; those of an array are labelled too, so that labels are
+            in its rows' order.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights
             for parts.
         category: the category of the objects, one of `model.preprocessing["categories"]`; points get the labels of its

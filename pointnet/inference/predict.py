@@ -32,10 +32,10 @@ class Prediction:
         file: the file of the cloud; None for an array.
         probabilities: by class name, the most probable first; their sum is 1. They are calibrated if training had a
             validation split of 40 clouds or more.
-        sure: whether the most probable class has a probability of at least 50 %, there are enough points, none is far
-            from all others, the cloud is about as large as those of training (if its unit matters) and like them, and
-            no other class is clearly surer with the other axis up. For weights that were validated on fewer than 40
-            clouds neither likeness nor the other axis counts.
+        sure: whether the most probable class has a probability of at least 50 % (of two classes 75 %, of three 60 %),
+            there are enough points, none is far from all others, the cloud is about as large as those of training (if
+            its unit matters) and like them, and no other class is clearly surer with the other axis up. For weights
+            that were validated on fewer than 40 clouds neither likeness nor the other axis counts.
         notes: short sentences: what of the file was guessed or left out, why the answer is not sure, whether the other
             up axis would give a surer one, and, from `predict`, that clouds unlike those of training are not marked.
         up: the up axis of the cloud, "z" or "y", as it was taken.
@@ -102,8 +102,8 @@ def predict(
 
     Args:
         source: a file of any format that `read_points` reads, a folder of them, or an array (N, 3), with normals
-            (N, 6), or with the channels that the model takes; or a list of these. A mesh is sampled by area. Rows of
-            zeros are left out, if there are several.
+            (N, 6), or with the channels that the model takes; or a list of files and arrays. A mesh is sampled by area.
+            Rows of zeros are left out, if there are several.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights of
             ModelNet40. For a model that labels points, use `label_points`.
         up: the up axis of the source, "z" or "y"; points are rotated to the frame of the weights (z up). "auto": the
