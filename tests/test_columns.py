@@ -93,7 +93,7 @@ def test_an_intensity_a_dim_blue_and_a_label_are_taken_for_each_other_nowhere(tm
     ):
         path = written(tmp_path, "a.npy", npy_of(np.hstack([xyz, *table]).astype(float)))
         if taken:
-            assert read_cloud(path).notes == (f"columns taken as x,y,z,{taken}",)
+            assert read_cloud(path).notes[0] == f"columns taken as x,y,z,{taken}"
         else:
             with pytest.raises(PointCloudFileError, match="it is not clear which of them are colours; name the col"):
                 read_cloud(path)

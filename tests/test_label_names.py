@@ -10,7 +10,7 @@ from pointnet.datasets.label_names import Labels
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.inference.label import LabelledCloud
 from pointnet.points.read import read_cloud
-from tests.own_points import write_objects
+from tests.own_points import FLOOR, POLE, WALL, write_objects, write_yards
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,8 @@ from tests.own_points import write_objects
         ("bolt (8)\nnut (8)\n", {0: "bolt (8)", 1: "nut (8)"}),
         ("Track 1\nSiding 2\nPlatform\n", {0: "Track 1", 1: "Siding 2", 2: "Platform"}),
         ("Boeing 747\nAirbus 320\n", {0: "Boeing 747", 1: "Airbus 320"}),
+        ('"2","ground"\n"6","a wall"\n', {2: "ground", 6: "a wall"}),
+        ("0 - ground\n1 -\n2 pole\n", {0: "ground", 2: "pole"}),
         ("0::ground\n1,,pole\n2 => car\n3 | roof\n", {0: "ground", 1: "pole", 2: "car", 3: "roof"}),
     ],
 )
@@ -58,6 +60,34 @@ def test_names_before_their_numbers_are_refused(tmp_path, text):
     (tmp_path / "classes.txt").write_text(text)
     with pytest.raises(PointCloudFileError, match="has numbers behind its names, as in 'ground.*'; put them in front"):
         Labels.named_in(tmp_path / "classes.txt")
+
+
+def test_names_that_end_with_the_labels_of_the_files_are_refused(tmp_path):
+    write_yards(tmp_path, count=2)
+    for names in ("ground 2\nwall 6\npole 11\n", "no class 1\nground 2\nwall 6\nbridge 17\npole 11\n"):
+        (tmp_path / "classes.txt").write_text(names)
+        why = r"has numbers behind its names, as in '.* \d', which are the labels of the files; put them in front$"
+        with pytest.raises(PointCloudFileError, match=why):
+            SceneFolder(tmp_path, block=2.0)
+    (tmp_path / "classes.txt").write_text("Boeing 747\nAirbus 320\n")
+    with pytest.raises(PointCloudFileError, match=r"which classes.txt does not name \(0, 1\)"):
+        SceneFolder(tmp_path, block=2.0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_name_of_a_dash_says_that_points_have_no_label(tmp_path, encoding):
+    write_yards(tmp_path, count=2)
+    every = SceneFolder(tmp_path, block=2.0, test_fraction=0)
+    (tmp_path / "classes.txt").write_text(f"{FLOOR} Böden\n{WALL} -\n{POLE} pole\n", encoding=encoding)
+    some = SceneFolder(tmp_path, block=2.0, test_fraction=0)
+    assert (some.part_names, some.label_numbers) == (("Böden", "pole"), (FLOOR, POLE))
+    wall = every.label_numbers.index(WALL)
+    for i in range(len(some)):
+        (points, labels), (whole, of_all) = some[i][:2], every[i][:2]
+        kept = {tuple(row) for row in whole.T[of_all != wall].tolist()}
+        assert {tuple(row) for row in points.T.tolist()} <= kept
+        assert set(labels.tolist()) <= {0, 1}
+    assert any("of the points drawn have no label" in note for note in some.notes)
 
 
 def write_labelled(path, names: dict[int, str], seed: int = 0):

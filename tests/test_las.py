@@ -152,8 +152,9 @@ def test_what_a_las_leaves_out_is_said(tmp_path):
     struct.pack_into("<I", few, 107, 30)
     with pytest.raises(PointCloudFileError, match="declares 30 points, holds 40$"):
         read_cloud(written(tmp_path, "few.las", bytes(few)))
-    dark = las_header(1) + las_records(np.ones((1, 3), int), np.array([[256, 0, 9]]), np.ones(1, int))
-    assert notes_of(tmp_path, dark) == ()
+    for full, notes in ((5000, ()), (4095, ("colours never exceed 4095, taken as 12 bits",))):
+        dark = las_header(1) + las_records(np.ones((1, 3), int), np.array([[full, 0, 9]]), np.full(1, 2))
+        assert notes_of(tmp_path, dark) == notes
     old = bytearray(las_new())
     struct.pack_into("<I", old, 107, 40)  # the count where older versions have it, and alone
     struct.pack_into("<Q", old, 247, 0)
@@ -162,7 +163,7 @@ def test_what_a_las_leaves_out_is_said(tmp_path):
     struct.pack_into("<QI", behind, 235, len(behind) - 99, 1)  # extended records
     assert notes_of(tmp_path, bytes(behind)) == ()
     black = las_header(4) + las_records(np.arange(12).reshape(4, 3), np.zeros((4, 3), int), np.zeros(4, int))
-    assert notes_of(tmp_path, black) == ("colours are all 0, left out", reader.UNCLASSIFIED)
+    assert notes_of(tmp_path, black) == ("colours are all 0, left out", reader.UNCLASSIFIED.format(reader.NO_CLASS[0]))
     cloud = read_cloud(tmp_path / "a.las")
     assert (cloud.colors, cloud.labels) == (None, None)
 

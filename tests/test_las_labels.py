@@ -1,11 +1,13 @@
 """The labels of a LAS: its classification, or extra bytes of such a name; none where no point was classified."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pointnet.datasets import PointCloudFileError, SceneFolder
 from pointnet.points.formats.contents import BLOCK
-from pointnet.points.formats.las import UNCLASSIFIED
+from pointnet.points.formats.las import NO_CLASS, UNCLASSIFIED
 from pointnet.points.read import read_cloud
 from tests.las_files import las_header, las_records, las_with
 from tests.own_points import FLOOR, POLE, WALL, make_yard, save
@@ -19,10 +21,10 @@ def test_extra_bytes_named_as_a_label_count_where_nothing_was_classified(tmp_pat
         ("label", wanted, np.zeros(40), wanted, taken.format("label")),
         ("scalar_Label", np.where(wanted < 0, np.nan, wanted), np.ones(40), wanted, taken.format("scalar_Label")),
         ("label", wanted, None, classes, "left out: label"),
-        ("label", wanted + 0.5, np.ones(40), np.ones(40), "left out: label"),
-        ("label", np.full(40, 3.0), np.ones(40), np.ones(40), "left out: label"),
-        ("label", np.full(40, np.nan), np.ones(40), np.ones(40), "left out: label"),
-        ("height", wanted, np.ones(40), np.ones(40), "left out: height"),
+        ("label", wanted + 0.5, np.full(40, 2.0), np.full(40, 2.0), "left out: label"),
+        ("label", np.full(40, 3.0), np.full(40, 2.0), np.full(40, 2.0), "left out: label"),
+        ("label", np.full(40, np.nan), np.full(40, 2.0), np.full(40, 2.0), "left out: label"),
+        ("height", wanted, np.full(40, 2.0), np.full(40, 2.0), "left out: height"),
     ):
         path = written(tmp_path, "a.las", las_with({"time": np.zeros(40), name: column}, its))
         cloud = read_cloud(path)
@@ -43,7 +45,7 @@ def test_labels_in_extra_bytes_that_are_not_taken_are_said_in_training(tmp_path)
     for columns, its, wanted in (
         ({"label": other}, None, "labels are those of classification; left out: label"),
         ({"scalar_Class": other + 0.5}, None, "labels are those of classification; left out: scalar_Class"),
-        ({"label": other + 0.5}, np.ones(40), "labels are those of classification; left out: label"),
+        ({"label": other + 0.5}, np.full(40, 2), "labels are those of classification; left out: label"),
         ({"label": classes, "height": other}, None, None),
         ({"class": other, "label": other + 1}, np.ones(40), "labels are those of label; left out: class"),
         ({"class": other, "label": other}, np.ones(40), None),
@@ -62,16 +64,17 @@ def test_labels_in_extra_bytes_that_are_not_taken_are_said_in_training(tmp_path)
 
 def test_where_no_point_is_classified_there_are_no_labels(tmp_path):
     other = np.arange(40) % 3
-    for columns, label in (
-        ({"height": other}, None),
-        ({"label": other + 0.5}, "label"),
-        ({"label": other * 0}, None),
+    for columns, number, label in (
+        ({"height": other}, 0, None),
+        ({"label": other + 0.5}, 0, "label"),
+        ({"label": other * 0}, 0, None),
+        ({"height": other}, 1, None),
     ):
-        path = written(tmp_path, "a.las", las_with(columns, np.full(40, 32)))  # synthetic, no class
+        path = written(tmp_path, "a.las", las_with(columns, np.full(40, 32 + number)))  # 32 is synthetic, no class
         for mapped in (False, True):
             cloud = read_cloud(path, mapped=mapped, extras=("labels",))
             assert cloud.labels is None
-            assert cloud.notes == (UNCLASSIFIED, *([f"left out: {label}"] if label else []))
+            assert cloud.notes == (UNCLASSIFIED.format(NO_CLASS[number]), *([f"left out: {label}"] if label else []))
         assert read_cloud(path, extras=("intensity",)).notes == ()
     classes = np.zeros(3 * BLOCK)
     classes[-1] = 2
@@ -79,18 +82,32 @@ def test_where_no_point_is_classified_there_are_no_labels(tmp_path):
     assert read_cloud(path, extras=("labels",)).labels.tolist() == classes.tolist()
 
 
-def test_a_tile_that_nobody_classified_is_skipped_and_listed(tmp_path):
-    def tile(place: str, seed: int, is_classified: bool):
-        rows = make_yard(seed, 4000)
-        xyz, classes = np.rint(1000 * rows[:, :3]).astype(int), rows[:, 4].astype(int) * is_classified
-        path = tmp_path / place / f"tile_{seed}.las"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(las_header(len(rows)) + las_records(xyz, xyz % 256, classes))
+def write_tile(folder: Path, seed: int, is_classified: bool | np.ndarray) -> None:
+    """A yard whose points have the class 0 where they are not classified."""
+    rows = make_yard(seed, 4000)
+    xyz, classes = np.rint(1000 * rows[:, :3]).astype(int), rows[:, 4].astype(int) * is_classified
+    folder.mkdir(exist_ok=True)
+    (folder / f"tile_{seed}.las").write_bytes(las_header(len(rows)) + las_records(xyz, xyz % 256, classes))
 
+
+def test_points_of_tiles_that_nobody_classified_are_said_to_be_trained_until_a_text_says_otherwise(tmp_path):
+    for seed in range(2):
+        write_tile(tmp_path / "a", seed, np.arange(4000) % 2)
+    data = SceneFolder(tmp_path / "a", block=2.0, test_fraction=0)
+    assert data.part_names == tuple(map(str, (0, FLOOR, WALL, POLE)))
+    none = "if it means that a point has none, write -1, or this into classes.txt: 0 -"
+    assert f"trained like any other label: 0; {none}" in data.notes
+    (tmp_path / "a" / "classes.txt").write_text(f"0 -\n{FLOOR} floor\n{WALL} wall\n{POLE} pole\n")
+    data = SceneFolder(tmp_path / "a", block=2.0, test_fraction=0)
+    assert data.part_names == ("floor", "wall", "pole")
+    assert not [note for note in data.notes if "trained like" in note]
+
+
+def test_a_tile_that_nobody_classified_is_skipped_and_listed(tmp_path):
     for seed in range(3):
-        tile("some", seed, seed > 0)
-        tile("none", seed, False)
-    why = f"({UNCLASSIFIED})"
+        write_tile(tmp_path / "some", seed, seed > 0)
+        write_tile(tmp_path / "none", seed, False)
+    why = f"({UNCLASSIFIED.format(NO_CLASS[0])})"
     data = SceneFolder(tmp_path / "some", block=2.0, test_fraction=0)
     assert data.label_numbers == (FLOOR, WALL, POLE)
     (error,) = data.bad

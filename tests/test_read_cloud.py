@@ -67,6 +67,29 @@ def test_colours_are_of_255_of_65535_or_of_1():
     assert as_unit_colors(np.array([[1, 0, 1]], np.uint8))[0].max() == np.float32(1 / 255)
 
 
+@pytest.mark.parametrize(("full", "dtype"), [(1.0, float), (255, float), (255, int), (1023, int), (4095, int)])
+def test_a_stray_colour_does_not_change_the_range_of_the_others(full, dtype):
+    rows = np.resize(np.linspace(0, full, 200), (1000, 3)).astype(dtype)
+    rows[500] = 1.1 * full + 30
+    cut = f"colours outside 0 to {full:g}, cut to that range: 1"
+    taken = [f"colours hardly ever exceed {full}, taken as {full.bit_length()} bits"] if full in (1023, 4095) else []
+    colors, notes = as_unit_colors(rows)
+    np.testing.assert_allclose(np.delete(colors, 500, 0), np.delete(rows, 500, 0) / full, atol=1e-6)
+    assert (colors[500].tolist(), [*notes]) == ([1, 1, 1], [*taken, cut])
+    few = np.delete(rows, slice(100), 0)  # of which one may not be stray
+    assert as_unit_colors(few)[0][400].tolist() != [1, 1, 1]
+
+
+def test_black_points_do_not_say_what_the_range_of_colours_is(tmp_path):
+    rows = np.zeros((5000, 6))
+    rows[:, :3] = np.random.default_rng(0).normal(size=(5000, 3))
+    rows[:4, 3:] = 200
+    assert as_unit_colors(rows[:, 3:])[0].max() == np.float32(200 / 255)
+    rows[:, 3:] = 0
+    cloud = read_cloud(written(tmp_path, "a.csv", "x y z red green blue\n" + whole_files.rows(rows)))
+    assert (cloud.colors, cloud.notes) == (None, ("colours are all 0, left out",))
+
+
 def test_colours_that_are_no_colours_are_counted():
     colors, notes = as_unit_colors(np.array([[np.nan, -3, 0.5], [0, 1, np.inf], [0, 1, 0]]))
     assert colors.tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 0]]

@@ -18,7 +18,7 @@ from pointnet.points.read import NAMES_OF_LABELS, PointCloud, PointCloudFileErro
 
 from .cache import Sampler, cached_clouds
 from .clouds import UNLABELLED, LabelledPoints
-from .label_names import Labels
+from .label_names import WITHOUT, Labels
 from .own_files import OwnFiles, OwnSet
 
 # What notes of lost labels say.
@@ -28,6 +28,7 @@ FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
 NO_LABEL = re.compile(
     r"un-?(?:labell?ed|annotated|classified|assigned|known|defined)|ignored?|void|none|nothing|invalid", re.I
 )
+LAS, NO_CLASS = (".las", ".laz"), ("0", "1")  # labels that files of this format have where nobody classified a point
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
 
@@ -127,11 +128,16 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
         PointCloudFileError: too many labels for classes, or `names` cannot be read, or files name them in two ways.
     """
     named = Labels.named_in(names)
+    for number in named.without if named else ():
+        for stored, none in ((number, UNLABELLED), (-1 - number, -1 - UNLABELLED)):
+            clouds[:, -1][clouds[:, -1] == stored] = none
     met = [np.unique(_numbers(cloud[-1])) for cloud in clouds]
     there = sorted({int(number) for each in met for number in each} - {UNLABELLED})
     if named is None and len(there) > MOST_LABELS:
         reason = f"its points have {len(there):,} different labels, which are no classes; if they are, name them"
         raise PointCloudFileError(names.parent, f"{reason} in {names.name}")
+    if named:
+        named.check_order(there, names)
     each_once = sorted(set(files))
     labels = named or Labels.of_files(each_once, there, names.name)
     bad: dict[Path, PointCloudFileError] = {}
@@ -159,7 +165,11 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     for file in set(files) - bad.keys() - {files[row] for row in rows}:
         bad[file] = PointCloudFileError(file, "none of the points that were drawn has a label")
     share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one), and are left out"
-    notes = [*([share] if without else []), *(labels.other_names(each_once) if named else []), *_as_if_none(labels)]
+    notes = [
+        *([share] if without else []),
+        *(labels.other_names(each_once) if named else []),
+        *_as_if_none(labels, set(files), names.name),
+    ]
     stored = {row: np.unique(clouds[row][-1]) for row in rows if files[row] not in bad}
     return Labelled(labels, bad, {row: its[its >= 0].astype(np.int64) for row, its in stored.items()}, notes)
 
@@ -200,13 +210,19 @@ def _uneven(placed: Labelled, files: Sequence[Path], before: Sequence[str], test
     return [f"{what}: {first_of(names)}" for what, names in lines if names]
 
 
-def _as_if_none(labels: Labels) -> list[str]:
-    """A line on labels that often mean that a point has none, by their name or as the last number, beyond a gap."""
+def _as_if_none(labels: Labels, files: Set[Path], text: str) -> list[str]:
+    """A line on labels that often mean that a point has none, by their name or as the last number, beyond a gap, or as
+    the number of a LAS."""
     last, before = ([0, 0, *labels.numbers][i] for i in (-1, -2))
-    found = [name for name in labels.names if NO_LABEL.fullmatch(name)]
-    found += [str(last)] if labels.names[-1:] == (str(last),) and last in FILLERS and 2 * before < last else []
-    names = ", ".join(map(printable, found))
-    return [f"trained like any other label: {names}; if it means that a point has none, write -1"] if found else []
+    found = {number: name for number, name in zip(*labels[:2], strict=True) if NO_LABEL.fullmatch(name)}
+    if any(file.suffix.lower() in LAS for file in files):
+        found |= {number: name for number, name in zip(*labels[:2], strict=True) if str(number) == name in NO_CLASS}
+    if labels.names[-1:] == (str(last),) and last in FILLERS and 2 * before < last:
+        found[last] = str(last)
+    names = ", ".join(map(printable, found.values()))
+    lines = "; ".join(f"{number} {WITHOUT}" for number in found)
+    none = f"if it means that a point has none, write -1, or this into {text}: {lines}"
+    return [f"trained like any other label: {names}; {none}"] if found else []
 
 
 def _numbers(stored: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """What the published data sets share: where a release is found, its lists and its HDF5 files."""
 
+import codecs
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,9 +47,11 @@ def find_release(
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text in UTF-8, stripped, without blank ones."""
+    """The lines of a text in UTF-8, or in UTF-16 with its mark, stripped, without blank ones."""
     try:
-        lines = read_file(path).decode("utf-8-sig").splitlines()
+        text = read_file(path)
+        is_wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        lines = text.decode("utf-16" if is_wide else "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PointCloudFileError(path, f"cannot be read: {error}") from error
     return [line.strip() for line in lines if line.strip()]

@@ -9,7 +9,7 @@ from .by_numbers import ENOUGH, recognised
 from .column import FEW, has_few
 from .contents import EXTRAS, Array, Contents, Extras, wants_all
 from .names import COLUMNS, check_units, left_out, places
-from .values import as_labels, as_unit_colors, unpacked_colors
+from .values import ALL_BLACK, as_labels, as_unit_colors, unpacked_colors
 
 
 def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Iterable[str] | None = None) -> Contents:
@@ -99,6 +99,8 @@ def from_parts(parts: Mapping[str, Array], notes: Iterable[str] = ()) -> Content
     colors, labels, intensity = parts.get("colors"), parts.get("labels"), parts.get("intensity")
     if colors is not None:
         colors, of_colors = as_unit_colors(colors, parts["points"])
+        if len(colors) and not colors.any():
+            colors, of_colors = None, (*of_colors, ALL_BLACK)
         notes = (*notes, *of_colors)
     if labels is not None and (labels := as_labels(labels[:, 0])) is None:
         notes = (*notes, "labels left out: they are not whole numbers")

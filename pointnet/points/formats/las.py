@@ -25,7 +25,7 @@ from .behind import bytes_behind, check_behind, rows_behind
 from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows, blocks_of_rows, wants_all
 from .names import extra_places, left_out
 from .scan import decoded, quoted
-from .values import are_whole
+from .values import ALL_BLACK, FULL, are_whole, range_of
 
 HEADER = struct.Struct("<4s20xBB68xHIIBHI20x3d3d")  # of version 1.0, from the signature to the offsets of coordinates
 FIRST_SIZE, NEW_SIZE = 227, 375  # bytes of a header before version 1.4, and of one from there
@@ -53,7 +53,8 @@ SCALED = 8 | 16  # the bits that say so
 MOST_POINTS, POINTS_OF_A_BYTE = 2_000_000, 1
 MOST_BYTES, BYTES_OF_A_BYTE = 100_000_000, 100
 TAKEN = "{} taken as label, since the classification is the same everywhere"
-UNCLASSIFIED = "no point is classified: all have the class 0, never classified"
+UNCLASSIFIED = "no point is classified: all have the class {}"
+NO_CLASS = ("0, never classified", "1, unclassified")  # in the words of the standard
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -139,8 +140,8 @@ def _labels(header: Header, records: Array, extras: Extras) -> tuple[Array | Non
         notes, of = (TAKEN.format(taken.name),), f"labels are those of {taken.name}; "
     else:
         taken = None
-    if are_none := is_one and not taken and not labels[:1].any():
-        notes, of = (UNCLASSIFIED,), ""
+    if are_none := len(labels) > 0 and is_one and not taken and labels[0] < len(NO_CLASS):
+        notes, of = (UNCLASSIFIED.format(NO_CLASS[labels[0]]),), ""
     if not wants_all(extras):  # else they are among all that is left out
         unlike = [each.name for each in header.labels if each != taken and _differ(_column(records, each), labels)]
         notes = (*notes, *(f"{of}{note}" for note in left_out(unlike)))
@@ -325,10 +326,9 @@ def send_unpacked(path: Path, send: Send, start: int, laszip: str, record: int, 
 
 
 def _colors(rgb: Array) -> tuple[Array | None, tuple[str, ...]]:
-    """(N, 3) in [0, 1], and what is to be said: fields of 16 bits often hold 8, or nothing."""
-    most = max((int(block.max()) for block in blocks_of_rows(rgb)), default=0)
-    if not most:
-        return None, ("colours are all 0, left out",) if len(rgb) else ()
-    whole = np.float32(255 if most <= 255 else 65535)
-    notes = ("colours never exceed 255, taken as 8 bits",) if most <= 255 else ()
-    return cast(Array, Rows(rgb, lambda values: values.astype(np.float32) / whole)), notes
+    """(N, 3) in [0, 1], and what is to be said: fields of 16 bits often hold 8 or 12, or nothing."""
+    if not any(block.any() for block in blocks_of_rows(rgb)):
+        return None, (ALL_BLACK,) if len(rgb) else ()
+    full, of_range = range_of(blocks_of_rows(rgb), 255)
+    colors = Rows(rgb, lambda values: np.minimum(values.astype(np.float32) / np.float32(full), np.float32(1)))
+    return cast(Array, colors), (of_range,) if full < FULL[-1] else ()

@@ -1,5 +1,7 @@
 """Labels and colours as files write them, in the types and ranges of the library."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,6 +9,9 @@ from .contents import Array
 
 PLAIN_NAN = 0x7FC00000  # the bits of a NaN that was read from text
 FULL = (1, 255, 1023, 4095, 65535)  # the largest number of a colour
+BOUNDS = (1.01, 256, 1023, 4095, 65535)  # what colours of these ranges do not exceed, as they are rounded
+STRAY = 1000  # of so many points that are not black one may have a colour beyond the range of the others
+ALL_BLACK = "colours are all 0, left out"
 
 
 def unpacked_colors(column: Array) -> tuple[Array | None, tuple[str, ...]]:
@@ -38,9 +43,9 @@ def are_whole(column: Array) -> bool:
 def as_unit_colors(colors: Array, points: Array | None = None) -> tuple[Array, tuple[str, ...]]:
     """(n, 3 or more), in [0, 1], [-1, 1] or from 0 to 255, 1023, 4095, 65535 -> (n, 3) float32 in [0, 1], and notes.
 
-    Bytes are of 255. Of other numbers the least and the largest decide; integers are never of 1. Notes say that colours
-    were taken to be of 10 or 12 bits, by their largest number alone, and how many are no numbers or outside the range,
-    of rows whose points (n, 3) are finite.
+    Bytes are of 255. Of other numbers the least and the largest decide, but for stray ones (`range_of`); integers are
+    never of 1. Notes say that colours were taken to be of 10 or 12 bits, by their numbers alone, and how many are no
+    numbers or outside the range, of rows whose points (n, 3) are finite.
     """
     rgb = np.asarray(colors[:, :3])
     if rgb.dtype == np.int8:  # "char" where "uchar" is meant
@@ -53,11 +58,11 @@ def as_unit_colors(colors: Array, points: Array | None = None) -> tuple[Array, t
         rgb = np.where(lost[:, None], 0, rgb)
         count = (lost if points is None else lost & np.isfinite(points).all(axis=1)).sum()
         notes += [f"colours that are not finite, taken as black: {count:,}"] * bool(count)
-    scaled, full = rgb.astype(np.float32), 1
-    if is_whole or scaled.max() > 1.01:
-        full = _full(float(scaled.max()))
+    scaled = rgb.astype(np.float32)
+    full, of_range = range_of([scaled], 255 if is_whole else 1)
+    if full > 1:
         scaled /= np.float32(full)
-        notes += [f"colours never exceed {full}, taken as {full.bit_length()} bits"] * (full in (1023, 4095))
+        notes += [of_range] * (full in (1023, 4095))
     elif -1.01 <= scaled.min() < -0.01:
         scaled = (scaled + np.float32(1)) / np.float32(2)
     least = -0.01 if full == 1 else -0.5 / full
@@ -69,6 +74,18 @@ def as_unit_colors(colors: Array, points: Array | None = None) -> tuple[Array, t
     return np.clip(scaled, 0, 1, out=scaled), tuple(notes)
 
 
-def _full(highest: float) -> int:
-    """The smallest number of `FULL` that colours to this number may have, from 255 on."""
-    return 255 if highest <= 256 else next((full for full in FULL[2:] if highest <= full), FULL[-1])
+def range_of(blocks: Iterable[Array], least: int) -> tuple[int, str]:
+    """The smallest number of `FULL`, from the least on, that colours (n, 3) have, block by block, and a note of it.
+
+    One point in `STRAY` that are not black may be beyond it, as where one is painted by hand.
+    """
+    colored, beyond = 0, [0] * len(FULL)
+    for tops in (block.max(axis=1) for block in blocks if len(block)):
+        colored += int(np.count_nonzero(tops > 0))
+        for i, bound in enumerate(BOUNDS):
+            if not (count := int(np.count_nonzero(tops > bound))):
+                break
+            beyond[i] += count
+    pairs = ((full, count) for full, count in zip(FULL, beyond, strict=True) if full >= least)
+    full, count = next((each for each in pairs if STRAY * each[1] <= colored), (FULL[-1], beyond[-1]))
+    return full, f"colours {'hardly ever' if count else 'never'} exceed {full}, taken as {full.bit_length()} bits"
