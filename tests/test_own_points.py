@@ -1,5 +1,6 @@
 """Labelled files of one's own as parts and as scenes: what is read, named, split, cut, trained on and labelled."""
 
+import re
 import shutil
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 
 from pointnet import label_points, load_model
 from pointnet.datasets import PointCloudFileError, open_dataset, split_parts, split_validation
+from pointnet.datasets.blocks import sparse
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract
 from pointnet.inference.cases import cases_of
+from pointnet.points.formats.contents import Rows
 from pointnet.points.read import read_cloud
 from pointnet.training import fit
 from tests.helpers import SHARED_DATA, quiet, small
@@ -299,6 +302,37 @@ def test_a_wrong_size_of_block_is_said_with_what_to_do(tmp_path):
         open_dataset("parts", tmp_path, "train", 32, task="part", block=2)
     data = SceneFolder(tmp_path, block=50, test_fraction=0)
     assert data.notes == ["each file is one block of 50, of 4,096 points; a smaller --block has more"]
+
+
+@pytest.mark.parametrize("side", [1.0, 500.0])
+def test_a_scene_in_another_unit_than_blocks_is_said_by_its_width_or_its_sparse_blocks(side):
+    points = np.random.default_rng(0).random((4000, 3)) * side * (4, 5, 1) + 1e6  # 200 points to a square
+    moved = points - points.min(0)
+    specks = {"degrees": 1e-5, "km": 1e-3}
+    for found in (lambda x: sparse(x, side), lambda x: sparse(Rows(x, lambda rows: rows), side)):
+        assert found(points) is None
+        for factor in (0.2, 0.05 / 4.9, 0.045 / 5):
+            width = 5 * side * factor
+            assert (found(moved * factor) is None) == (width > 0.05 * side), factor
+        for factor in specks.values():
+            assert re.fullmatch(rf"it is .* wide, and a block {side:g}: is it in another unit\?", found(moved * factor))
+        few = f"most of its points are in blocks of {side:g} with fewer than 100 points, as were none of training"
+        assert found(moved * (100, 100, 1)) == found(moved[::3]) == few
+        assert found(moved * 1e4) is None  # which is refused
+        most = np.vstack([moved[:3000], moved[3000:] * 50])
+        assert found(most) is None
+
+
+def test_a_tile_in_degrees_is_said_in_training(tmp_path):
+    root = write_yards(tmp_path, 2, size=3000)
+    file = root / "yard_0.txt"
+    rows = np.loadtxt(file, skiprows=1)
+    rows[:, :2] /= 111_000
+    header = file.read_text().splitlines()[0]
+    np.savetxt(file, rows, fmt="%.9g", header=header, comments="")
+    data = SceneFolder(root, block=2, test_fraction=0)
+    assert data.file_notes["yard_0.txt"] == ("it is 3.6e-05 wide, and a block 2: is it in another unit?",)
+    assert "yard_1.txt" not in data.file_notes
 
 
 @pytest.mark.parametrize("unit", [1.0, 1000.0])

@@ -16,7 +16,18 @@ from pointnet.points.frame import bounds
 from pointnet.points.read import HASH, PointCloud, Rows, columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import seed_of
 
-from .blocks import FEWEST, MESH_POINTS, POINTS, Cells, Heights, check_extent, cut_blocks, far_outside, held_out_scenes
+from .blocks import (
+    FEWEST,
+    MESH_POINTS,
+    POINTS,
+    Cells,
+    Heights,
+    check_extent,
+    cut_blocks,
+    far_outside,
+    held_out_scenes,
+    speck,
+)
 from .cache import Whole
 from .clouds import BLOCKS
 from .own_files import own_files
@@ -76,7 +87,7 @@ class SceneFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
         sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns)
-        settings = f"own scenes, version 6, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
+        settings = f"own scenes, version 7, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
         super().__init__(files, split, sampler, shape, settings, chosen, strict, num_points, up, intensity)
         self.block = block
         counts = np.bincount(self.labels.numpy()).tolist()
@@ -103,7 +114,7 @@ def _cut(
     with errors_name(path):
         blocks, lost = scene_blocks(cloud, features, side, shape, np.random.default_rng(seed))
     few = f"{lost:.1%} of its points are in blocks of {side:g} with fewer than {FEWEST} points, and left out"
-    far = Heights.of(cloud.points, side).stray, far_outside(cloud.points, side, False)
+    far = Heights.of(cloud.points, side).stray, far_outside(cloud.points, side, False), speck(cloud.points, side)
     notes = (*cloud.notes, *filter(None, (*far, few if lost > MOST_SPARSE else None)))
     return blocks, notes, cloud.points_hash
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside
+from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside, sparse
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
 from pointnet.datasets.extents import UNLIKE, extents_of, place_of, reach_of, unlike_place
 from pointnet.models import Pretrained
@@ -171,13 +171,13 @@ class Contract:
         return channels
 
     def notes_of(self, cloud: PointCloud) -> tuple[str, ...]:
-        """Short sentences if a cloud, z up, is unlike the training set: most of its intensities, or the
-        heights of a scene; and where a few points are far outside all others, or so far below that they set heights."""
+        """Short sentences if a cloud, z up, is unlike the training set: most of its intensities, or a scene's heights
+        or blocks; and where a few points are far outside all others, or so far below that they set heights."""
         notes = self._notes_of_intensity(cloud)
         if self.in_blocks:
-            heights = Heights.of(cloud.points, self.block)
+            heights, few = Heights.of(cloud.points, self.block), sparse(cloud.points, self.block)
             far = far_outside(cloud.points, self.block, self.channels == CHANNEL_NAMES)
-            notes = *notes, *filter(None, [heights.stray, self._unlike(heights), far])
+            notes = *notes, *filter(None, [heights.stray, self._unlike(heights), far, few])
         return notes
 
     def _unlike(self, found: Heights) -> str | None:
