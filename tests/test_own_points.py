@@ -16,7 +16,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.inference.cases import cases_of
 from pointnet.points.formats.contents import Rows
 from pointnet.points.read import read_cloud
-from pointnet.training import fit
+from pointnet.training import evaluate, fit
 from tests.helpers import SHARED_DATA, quiet, small
 from tests.own_points import CLASSES, FLOOR, POLE, WALL, make_object, make_yard, save, write_objects, write_yards
 
@@ -346,6 +346,15 @@ def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(t
     assert (contract.block, contract.scale, contract.channels) == (2 * unit, "blocks", ("x", "y", "z", "intensity"))
     assert contract.label_numbers == (FLOOR, WALL, POLE)
     assert_cases_are_answered(model)
+    low_high = {"intensity": contract.intensity}
+    assert evaluate(model, SceneFolder(root, num_points=64, features="intensity", block=2 * unit, **low_high))
+    for how, said in (
+        ({"block": unit, "features": "intensity"} | low_high, f"its block is scaled by {2 * unit}, that of the data"),
+        ({"block": 2 * unit, "features": "intensity", "intensity": (0.0, 65535.0)}, "its intensity is scaled by"),
+        ({"block": 2 * unit}, "it was trained on points of x, y, z, intensity; the data has x, y, z"),
+    ):
+        with pytest.raises(ValueError, match=f"the network: {said}"):
+            evaluate(model, SceneFolder(root, num_points=64, **how))
     file, whole_blocks = data.files[0], contract.as_json() | {"num_points": 5000}
     model.preprocessing = whole_blocks | {"temperature": 2.0}
     found = label_points(file, model)

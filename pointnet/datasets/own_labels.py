@@ -129,8 +129,8 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     """
     named = Labels.named_in(names)
     for number in named.without if named else ():
-        for own, none in ((number, UNLABELLED), (-1 - number, -1 - UNLABELLED)):
-            clouds[:, -1][clouds[:, -1] == own] = none
+        for value, none in ((number, UNLABELLED), (-1 - number, -1 - UNLABELLED)):
+            clouds[:, -1][clouds[:, -1] == value] = none
     met = [np.unique(_numbers(cloud[-1])) for cloud in clouds]
     there = sorted({int(number) for each in met for number in each} - {UNLABELLED})
     if named is None and len(there) > MOST_LABELS:

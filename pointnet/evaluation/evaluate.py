@@ -16,7 +16,7 @@ from pointnet.models import Pretrained
 from pointnet.names import did_you_mean, printable
 from pointnet.world import World
 
-from .contract import NORMALS, Contract, contract_of_data
+from .contract import NORMALS, Contract, contract_of_data, said_by
 from .structures import Structures
 from .tasks import Task, parts_taught, task_of
 
@@ -31,6 +31,15 @@ def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: st
     if contract.categories:
         check_names(contract.categories, task.categories(data), run, where, data, "categories")
     contract.check_met(contract_of_data(data, num_points=contract.num_points), run, where)
+
+
+def check_said(contract: Contract, data: LabelledClouds, run: object, where: str) -> None:
+    """Raises ValueError, in one line, for data that says of itself other channels, another scale, intensity or side of
+    blocks than the contract has. What only its clouds would tell is not looked at."""
+    if said := said_by(data):
+        channels, scale, centre = said
+        of_data: dict[str, Any] = {"intensity": data.intensity, "block": data.block, "centre": centre}
+        contract.check_met(Contract(data.num_points, channels, scale=scale, **of_data), run, where)
 
 
 def check_names(
@@ -88,7 +97,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
-    An answer of NaN is wrong, and the loss is then NaN. ValueError if the network names other classes than the data.
+    An answer of NaN is wrong, and the loss is then NaN. ValueError if a network of the library names other classes than
+    the data or, without `task`, if the data says of itself another input than the network was trained on.
 
     Args:
         after_batch: called after each batch; it may raise, to stop.
@@ -109,6 +119,8 @@ def evaluate(
         task: what a network of one's own is for, if it does not classify clouds.
         structures: those of the clouds, for a network that takes them; None: the network finds them itself.
     """
+    if task is None and isinstance(model, Pretrained) and model.preprocessing:
+        check_said(Contract.of(model), data, "the network", "the data")
     task = _checked(task or task_of(model), model, data)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores, parts_of = task.scores(data, device, model), task.parts_of(model, data, device)

@@ -19,9 +19,10 @@ from pointnet.models.pretrained import Pretrained
 from pointnet.points.frame import up_of
 from pointnet.points.in_memory import came_as, cloud_of, rows_of, shown
 from pointnet.points.read import (
+    TABLES,
     PointCloud,
     PointCloudFileError,
-    columns_as_taught,
+    columns_of_table,
     files_in,
     named_by_hand,
     passed_over,
@@ -159,7 +160,7 @@ def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:
     """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names."""
     taught = named_by_hand(contract.columns)
-    return named_by_hand(columns) or tuple(columns_as_taught(path, taught) if path is not None else ())
+    return named_by_hand(columns) or tuple(columns_of_table(path, taught, TABLES) if path is not None else ())
 
 
 def from_source(

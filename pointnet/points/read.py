@@ -24,8 +24,8 @@ from .errors import PointCloudFileError as PointCloudFileError
 from .errors import Refusal, check_file, file_errors
 from .errors import errors_name as errors_name
 from .formats.arrays import parse_npy, parse_npy_table, parse_npz
-from .formats.by_hand import TABLES, TEXTS
-from .formats.by_hand import columns_as_taught as columns_as_taught
+from .formats.by_hand import TABLES as TABLES
+from .formats.by_hand import TEXTS
 from .formats.by_hand import columns_of_table as columns_of_table
 from .formats.contents import EXTRAS as EXTRAS
 from .formats.contents import Array, Contents, Extras

@@ -237,8 +237,9 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return found
 
 
-def names_columns(path: Path) -> bool:
-    """Whether an NPY, or an NPZ, names its columns x, y and z, or its only array does."""
+def names_columns(path: Path, count: int) -> bool:
+    """Whether an NPY, or an NPZ, names its columns x, y and z, or its only array does; or an NPZ has points of three
+    columns beside other arrays that it names, to which so many names by hand do not belong."""
     with path.open("rb") as file:
         if path.suffix.lower() == ".npy":
             return bool(_header(file)[2].names)
@@ -247,7 +248,11 @@ def names_columns(path: Path) -> bool:
             if len(names) == 1:
                 with archive.open(archive.namelist()[0]) as only:
                     return bool(_header(only)[2].names)
-            return "points" not in array_names(names) and bool(known_columns(names))
+            known = array_names(names)
+            if "points" not in known:
+                return bool(known_columns(names))
+            with archive.open(names[known["points"][0]]) as points:
+                return len(known) > 1 and count != _header(points)[0][-1] == 3
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> bytearray:

@@ -12,23 +12,20 @@ ARRAYS = (".npy", ".npz")
 TABLES = (*TEXTS, ".xyzrgb", ".xyzn", *ARRAYS)
 
 
-def columns_of_table(path: Path, columns: Sequence[str]) -> Sequence[str]:
-    """The names for the columns of a set, where a file is a table; others, and arrays with names, have their own."""
+def columns_of_table(path: Path, columns: Sequence[str], asked: Sequence[str] = ARRAYS) -> Sequence[str]:
+    """The names by hand for the columns of a file; none where it is no table, or one of the formats `asked` that names
+    its columns itself. Names that a network was taught are for tables without names: there all formats are asked."""
     suffix = path.suffix.lower()
-    return () if suffix not in TABLES or (columns and suffix in ARRAYS and _names_columns(path)) else columns
+    is_named = columns and suffix in asked and _names_columns(path, len(columns))
+    return () if suffix not in TABLES or is_named else columns
 
 
-def columns_as_taught(path: Path, columns: Sequence[str]) -> Sequence[str]:
-    """The names that a network's training set was given, where a file is a table without names of its own."""
-    return () if path.suffix.lower() not in TABLES or (columns and _names_columns(path)) else columns
-
-
-def _names_columns(path: Path) -> bool:
-    """Whether a table names its columns; not if it cannot be read, as whoever reads it will say."""
-    kind = arrays if path.suffix.lower() in ARRAYS else text
+def _names_columns(path: Path, count: int) -> bool:
+    """Whether a table names its columns itself, where so many are named by hand; not if it cannot be read, as whoever
+    reads it will say."""
     try:
         with file_errors(path):
             check_file(path)
-            return kind.names_columns(path)
+            return arrays.names_columns(path, count) if path.suffix.lower() in ARRAYS else text.names_columns(path)
     except PointCloudFileError:
         return False

@@ -70,7 +70,7 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
        without colours, the first is an intensity and the last a label, if the others are labels or times.
 
     Raises:
-        Refusal: fewer than 3 columns; it is not clear which is x, or which are colours, if they are wanted.
+        Refusal: fewer than 3 columns; it is not clear which is x, or which are colours or labels, if they are wanted.
     """
     width = rows.shape[1]
     if width < 3:
@@ -97,6 +97,8 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     elif not is_sure and "colors" in extras:
         raise Refusal(f"has {width} columns, and it is not clear which of them are colours; {FLAG}")
     _name_the_rest(columns, names, is_pts)
+    if "labels" in extras and _is_other_label(columns, names):
+        raise Refusal(f"has {width} columns, and it is not clear which of two is the label; {FLAG}")
     used = any(COLUMNS[what][0] in names for what in extras if what != "normals")  # whose length tells them
     is_guess = skipped > 0 or (used and not (is_pts and names == PTS))
     return Recognised([SKIPPED if name == RETURN else name for name in names], is_guess)
@@ -314,3 +316,13 @@ def _name_the_rest(columns: Sequence[Column], names: list[str], is_pts: bool) ->
                 continue  # an instance
             elif "intensity" not in names and len(group) < 3 and columns[i].is_intensity:
                 names[i] = "intensity"
+
+
+def _is_other_label(columns: Sequence[Column], names: Sequence[str]) -> bool:
+    """Whether the column behind the label looks like one too and has fewer different numbers, as behind an intensity of
+    few: an instance number has more, or is the same everywhere."""
+    behind = names.index("label") + 1 if "label" in names else len(names)
+    if names[behind:][:1] != [SKIPPED]:
+        return False
+    label, other = columns[behind - 1 : behind + 1]
+    return other.is_label and 1 < other.values < label.values
