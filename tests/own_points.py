@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from pointnet.datasets import MeshFolder
+from pointnet.datasets import MeshFolder, split_parts
 
 FLOOR, WALL, POLE = 2, 6, 11  # as a surveyor numbers them
 CLASSES = "2 floor\n6 wall\n11 pole\n"
@@ -87,3 +88,14 @@ def both(root: Path, kind=MeshFolder, **how) -> tuple[set[str], set[str]]:
     train, test = ({file.relative_to(root).as_posix() for file in data.files} for data in opened)
     assert not train & test
     return train, test
+
+
+def own_points(data, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of one cloud its own points (n, C) and their labels (n,)."""
+    points, parts, own = (each[0] for each in split_parts(data.batch(torch.tensor([i]))[0]))
+    return points.T[own].numpy(), parts[own].numpy()
+
+
+def in_order(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    rows = np.column_stack([points, labels])
+    return rows[np.lexsort(rows.round(3).T)]

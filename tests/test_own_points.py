@@ -1,6 +1,5 @@
-"""Labelled files of one's own as parts and as scenes: what is read, named, split, cut, trained on and labelled."""
+"""Labelled files of one's own as parts: what is read, named, split, trained on and labelled."""
 
-import re
 import shutil
 
 import numpy as np
@@ -9,30 +8,11 @@ import torch
 
 from pointnet import label_points, load_model
 from pointnet.datasets import PointCloudFileError, open_dataset, split_parts, split_validation
-from pointnet.datasets.blocks import sparse
 from pointnet.datasets.own_parts import PartFolder
-from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract
-from pointnet.inference.cases import cases_of
-from pointnet.points.formats.contents import Rows
-from pointnet.points.read import read_cloud
-from pointnet.training import evaluate, fit
+from pointnet.training import fit
 from tests.helpers import SHARED_DATA, quiet, small
-from tests.own_points import CLASSES, FLOOR, POLE, WALL, make_object, make_yard, save, write_objects, write_yards
-
-
-def own_points(data, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of one cloud its own points (n, C) and their labels (n,)."""
-    points, parts, own = (each[0] for each in split_parts(data.batch(torch.tensor([i]))[0]))
-    return points.T[own].numpy(), parts[own].numpy()
-
-
-def in_order(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    rows = np.column_stack([points, labels])
-    return rows[np.lexsort(rows.round(3).T)]
-
-
-# Parts.
+from tests.own_points import in_order, make_object, own_points, save, write_objects
 
 
 def test_every_point_of_a_labelled_file_is_there_once_with_its_label_in_the_unit_sphere(tmp_path):
@@ -220,166 +200,3 @@ def test_a_file_of_ones_own_is_labelled_as_in_evaluation(tmp_path, options):
             kind = torch.tensor([0])
             wanted = model.restrict(model(x, kind), kind)[0].softmax(0).amax(0)[own[0]]
         np.testing.assert_allclose(np.sort(found.probability), np.sort(wanted.numpy()), atol=1e-5)
-
-
-# Scenes.
-
-
-def assert_cases_are_answered(model) -> None:
-    """That an exported file, which is held to them, can answer as the library does."""
-    cases = list(cases_of(model))
-    assert len(cases) == 2
-    for case in cases:
-        with torch.no_grad():
-            shares = model(*case.inputs).softmax(1)
-        torch.testing.assert_close(shares.amax(1), case.probability, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(("side", "features"), [(1.0, ""), (2.5, "intensity")])
-def test_a_scan_is_cut_into_blocks_of_any_side(tmp_path, side, features):
-    root = write_yards(tmp_path, 2, size=3000)
-    data = SceneFolder(root, test_fraction=0, num_points=64, features=features, block=side)
-    assert data.part_names == ("floor", "wall", "pole")
-    assert data.label_numbers == (FLOOR, WALL, POLE)
-    assert data.channel_names == ("x", "y", "z", *filter(None, [features]))
-    assert data.classes == ("yard_0.txt", "yard_1.txt")
-    assert data.bad == []
-    low_high, at = data.intensity, 0
-    for seed in range(2):
-        rows = make_yard(seed, 3000).round(6)
-        xyz = (rows[:, :3] - rows[:, :3].min(0)).astype(np.float32)
-        last = np.maximum(np.ceil((xyz.max(0)[:2] - np.float32(side)) / (side / 2)).astype(int), 0)
-        cells = np.minimum((xyz[:, :2] / (side / 2)).astype(int), last + 1)
-        for corner in np.ndindex(*(last + 1)):
-            inside = ((cells >= corner) & (cells <= np.add(corner, 1))).all(1)
-            if inside.sum() < 100:
-                continue
-            middle = np.append(xyz[inside, :2].min(0) + side / 2, 0)
-            wanted = (xyz[inside] - middle) / side
-            if features:
-                scaled = (rows[inside, 3:4] - low_high[0]) / (low_high[1] - low_high[0])
-                wanted = np.hstack([wanted, scaled])
-            labels = np.searchsorted((FLOOR, WALL, POLE), rows[inside, 4])
-            assert data.labels[at] == seed
-            np.testing.assert_allclose(in_order(*own_points(data, at)), in_order(wanted, labels), atol=1e-4)
-            at += 1
-    assert at == len(data)
-
-
-def test_whole_scans_are_held_out(tmp_path):
-    data = SceneFolder(write_yards(tmp_path / "a", 5, size=1500), num_points=64, block=2)
-    test = SceneFolder(tmp_path / "a", "test", num_points=64, block=2)
-    assert len(set(data.files)) == 4
-    assert len(set(test.files)) == 1
-    assert not set(data.files) & set(test.files)
-    train, val = split_validation(data, seed=0, fraction=0.1)
-    assert len(set(val.files)) == 1
-    assert not set(train.files) & set(val.files)
-    for within in ("train", "val", "test"):
-        write_yards(tmp_path / "b" / within, 1, seed=len(within), size=1500)
-    (tmp_path / "b" / "classes.txt").write_text(CLASSES)
-    for file in (tmp_path / "b").glob("*/classes.txt"):
-        file.unlink()
-    data = SceneFolder(tmp_path / "b", num_points=64, block=2)
-    assert data.classes == ("train/yard_0.txt", "val/yard_0.txt", "test/yard_0.txt")
-    _, val = split_validation(data, seed=0, fraction=0.5)
-    assert {file.parent.name for file in val.files} == {"val"}
-    with pytest.raises(PointCloudFileError, match="has no file for its test split: a set needs two files or more"):
-        SceneFolder(tmp_path / "b" / "val", "test")
-
-
-def test_a_wrong_size_of_block_is_said_with_what_to_do(tmp_path):
-    write_yards(tmp_path, 2, size=1500)
-    for side, message in (
-        (0.1, r"has most of its points in blocks of 0\.1 that have fewer than 100 points; give a larger"),
-        (0.001, r"must be at most 1,000 blocks of 0\.001 wide, got \d,\d\d\d of them; give a larger --block"),
-    ):
-        with pytest.raises(PointCloudFileError, match=message):
-            SceneFolder(tmp_path, block=side)
-    with pytest.raises(ValueError, match="block must be a size above 0, in the unit of the files, got 0"):
-        SceneFolder(tmp_path, block=0)
-    with pytest.raises(ValueError, match="parts is not cut into blocks of 2, which --block or the network asks for"):
-        open_dataset("parts", tmp_path, "train", 32, task="part", block=2)
-    data = SceneFolder(tmp_path, block=50, test_fraction=0)
-    assert data.notes == ["each file is one block of 50, of 4,096 points; a smaller --block has more"]
-
-
-@pytest.mark.parametrize("side", [1.0, 500.0])
-def test_a_scene_in_another_unit_than_blocks_is_said_by_its_width_or_its_sparse_blocks(side):
-    points = np.random.default_rng(0).random((4000, 3)) * side * (4, 5, 1) + 1e6  # 200 points to a square
-    moved = points - points.min(0)
-    specks = {"degrees": 1e-5, "km": 1e-3}
-    for found in (lambda x: sparse(x, side), lambda x: sparse(Rows(x, lambda rows: rows), side)):
-        assert found(points) is None
-        for factor in (0.2, 0.05 / 4.9, 0.045 / 5):
-            width = 5 * side * factor
-            assert (found(moved * factor) is None) == (width > 0.05 * side), factor
-        for factor in specks.values():
-            assert re.fullmatch(rf"it is .* wide, and a block {side:g}: is it in another unit\?", found(moved * factor))
-        few = f"most of its points are in blocks of {side:g} with fewer than 100 points, as were none of training"
-        assert found(moved * (100, 100, 1)) == found(moved[::3]) == few
-        assert found(moved * 1e4) is None  # which is refused
-        most = np.vstack([moved[:3000], moved[3000:] * 50])
-        assert found(most) is None
-
-
-def test_a_tile_in_degrees_is_said_in_training(tmp_path):
-    root = write_yards(tmp_path, 2, size=3000)
-    file = root / "yard_0.txt"
-    rows = np.loadtxt(file, skiprows=1)
-    rows[:, :2] /= 111_000
-    header = file.read_text().splitlines()[0]
-    np.savetxt(file, rows, fmt="%.9g", header=header, comments="")
-    data = SceneFolder(root, block=2, test_fraction=0)
-    assert data.file_notes["yard_0.txt"] == ("it is 3.6e-05 wide, and a block 2: is it in another unit?",)
-    assert "yard_1.txt" not in data.file_notes
-
-
-@pytest.mark.parametrize("unit", [1.0, 1000.0])
-def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(tmp_path, unit):
-    root = write_yards(tmp_path / "set", 3, unit=unit, size=1500)
-    data = SceneFolder(root, num_points=64, features="intensity", block=2 * unit)
-    settings = {"dataset": "scenes", "num_points": 64, "early_points": 0, "epochs": 1}
-    fit(small(tmp_path / "run", "scene", **settings), data, log=quiet)
-    model = load_model(tmp_path / "run")
-    contract = Contract.of(model)
-    assert (contract.block, contract.scale, contract.channels) == (2 * unit, "blocks", ("x", "y", "z", "intensity"))
-    assert contract.label_numbers == (FLOOR, WALL, POLE)
-    assert_cases_are_answered(model)
-    low_high = {"intensity": contract.intensity}
-    assert evaluate(model, SceneFolder(root, num_points=64, features="intensity", block=2 * unit, **low_high))
-    for how, said in (
-        ({"block": unit, "features": "intensity"} | low_high, f"its block is scaled by {2 * unit}, that of the data"),
-        ({"block": 2 * unit, "features": "intensity", "intensity": (0.0, 65535.0)}, "its intensity is scaled by"),
-        ({"block": 2 * unit}, "it was trained on points of x, y, z, intensity; the data has x, y, z"),
-    ):
-        with pytest.raises(ValueError, match=f"the network: {said}"):
-            evaluate(model, SceneFolder(root, num_points=64, **how))
-    file, whole_blocks = data.files[0], contract.as_json() | {"num_points": 5000}
-    model.preprocessing = whole_blocks | {"temperature": 2.0}
-    found = label_points(file, model)
-    model.preprocessing = whole_blocks
-    votes = {}
-    whole = SceneFolder(root, num_points=4096, features="intensity", block=2 * unit)
-    for i in (whole.labels == whole.labels[0]).nonzero()[:, 0].tolist():
-        x, _, own = split_parts(whole.batch(torch.tensor([i]))[0])
-        with torch.no_grad():
-            shares = (model(x[:, :, own[0]]) / 2).softmax(1)[0].T
-        for intensity, share in zip(x[0, 3, own[0]].tolist(), shares.numpy(), strict=True):
-            votes.setdefault(round(intensity, 4), []).append(share)
-    rows = read_cloud(file)
-    low, high = contract.intensity
-    alone = [k for k, value in enumerate(rows.intensity) if (rows.intensity == value).sum() == 1]
-    assert len(alone) > 20
-    for k in alone:
-        wanted = np.mean(votes[round(float((rows.intensity[k] - low) / (high - low)), 4)], axis=0)
-        assert found.probability[k] == pytest.approx(wanted.max(), abs=1e-4)
-    found.write_ply(tmp_path / "labelled.ply")
-    written = read_cloud(tmp_path / "labelled.ply", precise=True)
-    assert np.array_equal(written.labels, np.array(contract.label_numbers)[found.labels])
-    assert f"comment label {POLE} is pole" in (tmp_path / "labelled.ply").read_bytes()[:600].decode("latin-1")
-    assert_cases_are_answered(model)
-    array = np.column_stack([rows.points, rows.intensity])
-    assert (label_points(array, model).labels == found.labels).mean() > 0.99
-    with pytest.raises(ValueError, match="has no intensity, which the model was trained with"):
-        label_points(array[:, :3], model)

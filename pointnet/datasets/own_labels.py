@@ -131,15 +131,8 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     for number in named.without if named else ():
         for value, none in ((number, UNLABELLED), (-1 - number, -1 - UNLABELLED)):
             clouds[:, -1][clouds[:, -1] == value] = none
-    met = [np.unique(_numbers(cloud[-1])) for cloud in clouds]
-    there = sorted({int(number) for each in met for number in each} - {UNLABELLED})
-    if named is None and len(there) > MOST_LABELS:
-        reason = f"its points have {len(there):,} different labels, which are no classes; if they are, name them"
-        raise PointCloudFileError(names.parent, f"{reason} in {names.name}")
-    if named:
-        named.check_order(there, names)
-    each_once = sorted(set(files))
-    labels = named or Labels.of_files(each_once, there, names.name)
+    met, each_once = [np.unique(_numbers(cloud[-1])) for cloud in clouds], sorted(set(files))
+    labels = _labels_of(named, each_once, sorted({int(i) for each in met for i in each} - {UNLABELLED}), names)
     bad: dict[Path, PointCloudFileError] = {}
     rows, without, total = [], 0, 0
     for row, (cloud, numbers, file) in enumerate(zip(clouds, met, files, strict=True)):
@@ -172,6 +165,17 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     ]
     stored = {row: np.unique(clouds[row][-1]) for row in rows if files[row] not in bad}
     return Labelled(labels, bad, {row: its[its >= 0].astype(np.int64) for row, its in stored.items()}, notes)
+
+
+def _labels_of(named: Labels | None, files: Sequence[Path], there: Sequence[int], names: Path) -> Labels:
+    """Those that the text names, if they may be the labels that are there; without a text, what files say of these."""
+    if named:
+        named.check_order(there, names)
+        return named
+    if len(there) > MOST_LABELS:
+        reason = f"its points have {len(there):,} different labels, which are no classes; if they are, name them"
+        raise PointCloudFileError(names.parent, f"{reason} in {names.name}")
+    return Labels.of_files(files, there, names.name)
 
 
 def _names_elsewhere(root: Path, name: str) -> list[str]:

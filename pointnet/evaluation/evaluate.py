@@ -119,9 +119,7 @@ def evaluate(
         task: what a network of one's own is for, if it does not classify clouds.
         structures: those of the clouds, for a network that takes them; None: the network finds them itself.
     """
-    if task is None and isinstance(model, Pretrained) and model.preprocessing:
-        check_said(Contract.of(model), data, "the network", "the data")
-    task = _checked(task or task_of(model), model, data)
+    task = _checked(task, model, data)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores, parts_of = task.scores(data, device, model), task.parts_of(model, data, device)
     normals, temperature = (contract.normals, contract.temperature) if contract else (_has_normals(data), 1.0)
@@ -146,12 +144,16 @@ def evaluate(
     return {**means, **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
 
 
-def _checked(task: Task, model: nn.Module, data: LabelledClouds) -> Task:
-    """The task, if the data can be read, and have the classes that a network of the library names, if it names any."""
+def _checked(task: Task | None, model: nn.Module, data: LabelledClouds) -> Task:
+    """The task, if the data can be read and have the classes that a network of the library names, if it names any; if
+    no task was given, also if the data says of itself what the network was trained on."""
     check_read(data)
+    own = task or task_of(model)
     if isinstance(model, Pretrained):
-        check_names(model.classes, task.class_names(data), "the network", "the data", data)
-    return task
+        check_names(model.classes, own.class_names(data), "the network", "the data", data)
+        if task is None and model.preprocessing:
+            check_said(Contract.of(model), data, "the network", "the data")
+    return own
 
 
 def _has_normals(data: LabelledClouds) -> bool:
