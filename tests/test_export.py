@@ -54,6 +54,9 @@ def exported(request, model, tmp_path_factory):
     return request.param, path, returned
 
 
+of_onnx = pytest.mark.parametrize("exported", [pytest.param("onnx", marks=pytest.mark.slow)], indirect=True)
+
+
 @torch.no_grad()
 def test_the_file_gives_the_models_logits_at_every_size(exported, model):
     format, path, returned = exported
@@ -73,7 +76,7 @@ def test_the_file_holds_its_classes_and_its_contract_and_no_folder_of_the_machin
     assert not [word for word in (b".py", b"/pointnet/", b"stack_trace") if word in content]
 
 
-@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+@of_onnx
 def test_an_onnx_file_has_standard_operators_and_named_free_sizes(exported):
     import onnx
 
@@ -225,7 +228,7 @@ def test_a_model_that_does_not_say_what_it_was_taught_is_refused(tmp_path):
         export_model(PointNetClassifier(3), tmp_path / "x", "torch")
 
 
-@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+@of_onnx
 @pytest.mark.parametrize(("page", "up"), [("docs/tour.md", None), ("README.md", "z")])  # None: as in training, y
 def test_the_example_of_a_page_answers_as_predict_does(exported, model, tmp_path, monkeypatch, page, up):
     text = (ROOT / page).read_text(encoding="utf-8")

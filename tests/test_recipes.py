@@ -98,7 +98,7 @@ def test_the_papers_recipe_is_the_published_protocol():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("paper_", "pointnext")) else [])
+        pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("paper_", "pointnext", "pointnet2_")) else [])
         for name in RECIPES
     ],
 )

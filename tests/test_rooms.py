@@ -1,6 +1,7 @@
 """The house stays in order: imports run one way and stand at the top, private names stay at home, pieces stay short."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,9 +34,16 @@ ALLOWED = {
     "train": {"commands"},
 }
 MOST_CODE, MOST_LINES = 40, 350  # of a function, of a file
-# A piece that is longer, and why.
-LONG_FUNCTIONS: dict[str, str] = {}
-LONG_FILES: dict[str, str] = {}
+
+
+@functools.cache
+def source_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def tree_of(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
 def room_of(path: Path) -> str:
@@ -58,7 +66,7 @@ def imported(tree: ast.AST, path: Path) -> Iterator[tuple[str, str]]:
 
 def breaches(source: str, path: Path) -> list[str]:
     """What a file of the package does against the rules of imports and private names."""
-    tree, room = ast.parse(source), room_of(path)
+    tree, room = tree_of(source), room_of(path)
     found = []
     for module, name in imported(tree, path):
         words = f"{module}.{name}".split(".")[1:]
@@ -101,7 +109,7 @@ def imports_of(files: list[Path]) -> dict[str, set[str]]:
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
     found = {}
     for name, path in modules.items():
-        pairs = imported(ast.parse(path.read_text(encoding="utf-8")), path)
+        pairs = imported(tree_of(source_of(path)), path)
         found[name] = {full for module, taken in pairs for full in (module, f"{module}.{taken}") if full in modules}
     return found
 
@@ -128,13 +136,12 @@ def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str
 
 def long_functions(source: str) -> dict[str, int]:
     lines = source.splitlines()
-    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    functions = (node for node in ast.walk(tree_of(source)) if isinstance(node, ast.FunctionDef))
     return {each.name: count for each in functions if (count := code_lines(each, lines)) > MOST_CODE}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_one_way_and_private_names_stay_at_home(path):
-    assert breaches(path.read_text(encoding="utf-8"), path) == []
+def test_imports_run_one_way_and_private_names_stay_at_home():
+    assert {path: found for path in FILES if (found := breaches(source_of(path), path))} == {}
 
 
 @pytest.mark.parametrize(
@@ -153,15 +160,13 @@ def test_imports_run_one_way_and_private_names_stay_at_home(path):
 )
 def test_the_rules_notice_what_breaks_them(file, line, breach):
     path = ROOT / "pointnet" / file
-    assert breach in breaches(f"{path.read_text(encoding='utf-8')}\n{line}\n", path)
+    assert breach in breaches(f"{source_of(path)}\n{line}\n", path)
 
 
-@pytest.mark.parametrize("path", FILES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_functions_and_files_are_short_or_say_why_not(path):
-    source, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
-    too_long = {function for function in long_functions(source) if f"{name}:{function}" not in LONG_FUNCTIONS}
-    assert not too_long, long_functions(source)
-    assert (len(source.splitlines()) > MOST_LINES) == (name in LONG_FILES), len(source.splitlines())
+def test_functions_and_files_are_short():
+    assert {path: found for path in FILES + TESTS if (found := long_functions(source_of(path)))} == {}
+    lines = {path: len(source_of(path).splitlines()) for path in FILES + TESTS}
+    assert {path: count for path, count in lines.items() if count > MOST_LINES} == {}
 
 
 def test_a_function_is_measured_by_its_code_alone():
@@ -170,16 +175,9 @@ def test_a_function_is_measured_by_its_code_alone():
     assert long_functions(f"def f():\n{body}    x = 39\n") == {"f": 41}
 
 
-def test_the_list_of_long_pieces_is_of_pieces_that_are_there():
-    for name in LONG_FUNCTIONS:
-        file, function = name.split(":")
-        assert function in long_functions((ROOT / file).read_text(encoding="utf-8")), name
-    assert all((ROOT / name).exists() for name in LONG_FILES)
-
-
 def test_no_test_takes_names_from_another_test_file():
     for path in TESTS:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(source_of(path))):
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             assert not module.startswith("tests.test_"), path
 

@@ -1,6 +1,5 @@
-"""The wheel alone, outside the checkout: it trains, predicts and reports. And the oldest Python that is supported."""
+"""The wheel alone, outside the checkout: it trains, predicts and reports."""
 
-import ast
 import os
 import re
 import subprocess
@@ -62,10 +61,3 @@ def test_the_wheel_alone_trains_predicts_and_reports(installed, tmp_path):
         assert "chair.off" in printed(script, "predict", f"{SAMPLES}/files/chair.off", *more)
     printed(script, "show", f"{SAMPLES}/files/chair.off")
     assert sorted(path.name for path in away.iterdir()) == ["labels", "runs", "show"]
-
-
-@pytest.mark.parametrize("path", [*(ROOT / "pointnet").rglob("*.py"), ROOT / "train.py"], ids=lambda path: path.name)
-def test_no_syntax_is_newer_than_the_oldest_python(path):
-    described = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    oldest = int(re.search(r'^requires-python = ">=3\.(\d+)"$', described, re.MULTILINE)[1])
-    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, oldest))
