@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
-from filelock import FileLock, Timeout  # comes with torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from pointnet.extras import MissingExtraError

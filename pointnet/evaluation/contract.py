@@ -1,7 +1,7 @@
-"""The contract of a model: what input it was trained on, and the one way to bring a cloud into that form.
+"""The contract of a model: what input it was trained on, and how a cloud is brought into that form.
 
-Training writes it from the data it really saw, `config.json` keeps it as `preprocessing`, and everything that hands
-points to a model goes through `Contract.channels_of`.
+Training writes it from the data it really saw, and `config.json` keeps it as `preprocessing`. Whole clouds go through
+`Contract.channels_of`, blocks of scenes through `datasets.blocks.block_channels`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside, sparse
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
 from pointnet.datasets.extents import UNLIKE, extents_of, place_of, reach_of, unlike_place
 from pointnet.models import Pretrained
+from pointnet.points.cloud import Chosen
 from pointnet.points.features import (
     FEATURES,
     SOME_POINTS,
@@ -40,7 +41,6 @@ XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
 BATCH = 256  # clouds that are measured together
 SOME_SCENES = 16  # scenes of training whose heights are looked at
 HALF_OFF = 0.6  # share of the height of training: if half of the points are higher or lower by it, a note says so
-Rows = slice | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ class Contract:
         """Whether scenes were cut into blocks whose channels files give: S3DIS's, or x y z and features."""
         return self.scale in (IN_BLOCKS, BLOCKS) and self.channels in (CHANNEL_NAMES, channel_names(self.features))
 
-    def channels_of(self, cloud: PointCloud) -> Callable[[Rows], NDArray[np.float32]]:
-        """The one way into the contract: a function that gives a cloud's chosen rows as (C, n), as in training.
+    def channels_of(self, cloud: PointCloud) -> Callable[[Chosen], NDArray[np.float32]]:
+        """A function that gives a cloud's chosen rows as (C, n), as in training.
 
         Raises:
             ValueError: the cloud lacks a channel, has no extent, or the model takes channels without known names.
@@ -164,7 +164,7 @@ class Contract:
         order = [there.index(name) - len(XYZ) for name in self.channels[len(XYZ) :]]
         centre, radius = self._frame_of(cloud.points)
 
-        def channels(rows: Rows) -> NDArray[np.float32]:
+        def channels(rows: Chosen) -> NDArray[np.float32]:
             seen = (cloud.points[rows] - centre) / radius
             return np.vstack([seen.T.astype(np.float32), features_of_rows(rows)[:, order].T])
 

@@ -1,4 +1,4 @@
-"""How far an answer of a classifier can be trusted: calibrated probabilities, and whether an input is familiar.
+"""How far an answer can be trusted: calibrated probabilities of a classifier, and whether an input is familiar.
 
 Both are measured once, on the validation split when training is over, and kept in the model's contract.
 """

@@ -31,8 +31,8 @@ class Embedding:
         file: the file of the cloud; None for an array.
         feature: the encoder's, float32, as published (1024,), of a network for parts (2048,).
         hidden: of the last hidden layer of a classifier, (256,) float32 as published; (0,) of any other network.
-        notes: what of the file was guessed or left out, and what makes `predict` unsure of such a cloud, in short
-            sentences.
+        notes: what of the file was guessed or left out, and what makes `predict` unsure of such a cloud, but for low
+            probabilities, in short sentences.
     """
 
     file: Path | None
