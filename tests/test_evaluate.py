@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
 from pointnet.commands import evaluate as command
 from pointnet.datasets import LabelledClouds, MeshFolder, ShapeNetPart
+from pointnet.datasets.shapes import Shapes
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_taught, evaluate, never_answered
 from pointnet.evaluation.tasks import TASKS
@@ -298,3 +300,22 @@ def test_rooms_are_not_rotated(capsys, tmp_path):
     model.save_pretrained(tmp_path / "x")
     line = error_of(capsys, command_line.main, ["evaluate", str(tmp_path / "x"), "--rotate", "90"])
     assert "leave out --rotate" in line
+
+
+def test_data_that_say_of_themselves_something_else_than_the_contract_are_refused_in_python_too():
+    data = Shapes("test", num_points=32).subset(torch.arange(0, 400, 50))
+    model = trained_looking(PointNetClassifier(16, widths=((8,), (16,)))).float()
+    model.classes = data.classes
+    for held, said in (
+        ({}, None),
+        ({"note": "my own"}, None),
+        (Contract(32).as_json(), None),
+        (Contract(32, scale="as given").as_json(), "trained on clouds of scale 'as given'; the data has 'unit sphere'"),
+    ):
+        model.preprocessing = held
+        with pytest.raises(ValueError, match=said) if said else nullcontext():
+            assert evaluate(model, data)["count"] == 8
+    data.channel_names = ("x", "z", "y")
+    model.preprocessing = Contract(32).as_json()
+    with pytest.raises(ValueError, match="the network: it was trained on points of x, y, z; the data has x, z, y"):
+        evaluate(model, data)

@@ -31,6 +31,9 @@ from tests.own_points import FLOOR, POLE, WALL, write_objects, write_yards
         ("Track 1\nSiding 2\nPlatform\n", {0: "Track 1", 1: "Siding 2", 2: "Platform"}),
         ("Boeing 747\nAirbus 320\n", {0: "Boeing 747", 1: "Airbus 320"}),
         ('"2","ground"\n"6","a wall"\n', {2: "ground", 6: "a wall"}),
+        ('2,"ground"\n6;"-"\n7: 2" pipe\n', {2: "ground", 7: '2" pipe'}),
+        ("0 zone 1\n1 zone 2\n2 zone 3\n", {0: "zone 1", 1: "zone 2", 2: "zone 3"}),
+        ("1 \u2013\n2 \u2014\n3 pole\n", {3: "pole"}),
         ("0 - ground\n1 -\n2 pole\n", {0: "ground", 2: "pole"}),
         ("0::ground\n1,,pole\n2 => car\n3 | roof\n", {0: "ground", 1: "pole", 2: "car", 3: "roof"}),
     ],
@@ -62,6 +65,12 @@ def test_names_before_their_numbers_are_refused(tmp_path, text):
         Labels.named_in(tmp_path / "classes.txt")
 
 
+def test_a_number_with_a_name_and_with_none_is_refused(tmp_path):
+    (tmp_path / "classes.txt").write_text("1 -\n1 ground\n")
+    with pytest.raises(PointCloudFileError, match="has the number '1' twice"):
+        Labels.named_in(tmp_path / "classes.txt")
+
+
 def test_names_that_end_with_the_labels_of_the_files_are_refused(tmp_path):
     write_yards(tmp_path, count=2)
     for names in ("ground 2\nwall 6\npole 11\n", "no class 1\nground 2\nwall 6\nbridge 17\npole 11\n"):
@@ -69,6 +78,9 @@ def test_names_that_end_with_the_labels_of_the_files_are_refused(tmp_path):
         why = r"has numbers behind its names, as in '.* \d', which are the labels of the files; put them in front$"
         with pytest.raises(PointCloudFileError, match=why):
             SceneFolder(tmp_path, block=2.0)
+    for ordered in ("2 zone 6\n6 zone 11\n11 zone 2\n", "".join(f"zone {i}\n" for i in range(12))):
+        (tmp_path / "classes.txt").write_text(ordered)
+        assert "zone 11" in SceneFolder(tmp_path, block=2.0, test_fraction=0).part_names
     (tmp_path / "classes.txt").write_text("Boeing 747\nAirbus 320\n")
     with pytest.raises(PointCloudFileError, match=r"which classes.txt does not name \(0, 1\)"):
         SceneFolder(tmp_path, block=2.0)

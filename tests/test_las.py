@@ -152,6 +152,11 @@ def test_what_a_las_leaves_out_is_said(tmp_path):
     struct.pack_into("<I", few, 107, 30)
     with pytest.raises(PointCloudFileError, match="declares 30 points, holds 40$"):
         read_cloud(written(tmp_path, "few.las", bytes(few)))
+    many = np.full((3000, 3), 255)
+    many[7] = 65535
+    painted = las_header(3000) + las_records(np.arange(9000).reshape(3000, 3), many, np.arange(3000) % 9)
+    assert notes_of(tmp_path, painted) == ("colours hardly ever exceed 255, taken as 8 bits",)
+    assert np.unique(read_cloud(tmp_path / "a.las").colors).tolist() == [1]
     for full, notes in ((5000, ()), (4095, ("colours never exceed 4095, taken as 12 bits",))):
         dark = las_header(1) + las_records(np.ones((1, 3), int), np.array([[full, 0, 9]]), np.full(1, 2))
         assert notes_of(tmp_path, dark) == notes

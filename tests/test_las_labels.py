@@ -95,12 +95,16 @@ def test_points_of_tiles_that_nobody_classified_are_said_to_be_trained_until_a_t
         write_tile(tmp_path / "a", seed, np.arange(4000) % 2)
     data = SceneFolder(tmp_path / "a", block=2.0, test_fraction=0)
     assert data.part_names == tuple(map(str, (0, FLOOR, WALL, POLE)))
-    none = "if it means that a point has none, write -1, or this into classes.txt: 0 -"
+    none = "if it means that a point has none, write -1, or a line into classes.txt: '0 -'"
     assert f"trained like any other label: 0; {none}" in data.notes
-    (tmp_path / "a" / "classes.txt").write_text(f"0 -\n{FLOOR} floor\n{WALL} wall\n{POLE} pole\n")
-    data = SceneFolder(tmp_path / "a", block=2.0, test_fraction=0)
-    assert data.part_names == ("floor", "wall", "pole")
-    assert not [note for note in data.notes if "trained like" in note]
+    for text, names in (
+        ("0 -\n", tuple(map(str, (FLOOR, WALL, POLE)))),
+        (f"0 -\n{FLOOR} floor\n{WALL} wall\n{POLE} pole\n", ("floor", "wall", "pole")),
+    ):
+        (tmp_path / "a" / "classes.txt").write_text(text)
+        data = SceneFolder(tmp_path / "a", block=2.0, test_fraction=0)
+        assert (data.part_names, data.label_numbers) == (names, (FLOOR, WALL, POLE))
+        assert not [note for note in data.notes if "trained like" in note]
 
 
 def test_a_tile_that_nobody_classified_is_skipped_and_listed(tmp_path):

@@ -119,12 +119,17 @@ def test_labels_that_some_files_lack_or_that_mean_none_are_said(tmp_path):
             "labels that are drawn from no file for testing: pin: 1",
             "labels that are drawn from one file alone: pin: 2 in pin/test/4.txt",
         ]
-    filler = "trained like any other label: {}; if it means that a point has none, write -1, or this into parts.txt: {}"
-    assert notes(dict.fromkeys(files, (0, 1, 255))) == [filler.format(255, "255 -")]
+    filler = (
+        "trained like any other label: {}; if it means that a point has none, write -1, or a line into parts.txt: {}"
+    )
+    assert notes(dict.fromkeys(files, (0, 1, 255))) == [filler.format(255, "'255 -'")]
     assert notes(dict.fromkeys(files, (0, 200, 255))) == []
     named = "0 head\n1 shaft\n255 Unlabelled\n7 void\n"
     lost = "labels that are named, and drawn from no file: void"
-    assert notes(dict.fromkeys(files, (0, 1, 255)), named) == [filler.format("void, Unlabelled", "7 -; 255 -"), lost]
+    assert notes(dict.fromkeys(files, (0, 1, 255)), named) == [
+        filler.format("void, Unlabelled", "'7 -', '255 -'"),
+        lost,
+    ]
     with pytest.raises(PointCloudFileError, match=r"has label 255, .*name \(0, 1\); a point without a label has -1"):
         notes(dict.fromkeys(files, (0, 1, 255)), "head\nshaft\n")
 

@@ -125,6 +125,7 @@ def test_a_scene_in_another_unit_than_blocks_is_said_by_its_width_or_its_sparse_
         assert found(moved * 1e4) is None  # which is refused
         most = np.vstack([moved[:3000], moved[3000:] * 50])
         assert found(most) is None
+        assert found(np.vstack([moved[:1600], moved[1600:] * 50])) == few
 
 
 def test_a_tile_in_degrees_is_said_in_training(tmp_path):

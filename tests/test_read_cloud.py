@@ -80,14 +80,30 @@ def test_a_stray_colour_does_not_change_the_range_of_the_others(full, dtype):
     assert as_unit_colors(few)[0][400].tolist() != [1, 1, 1]
 
 
-def test_black_points_do_not_say_what_the_range_of_colours_is(tmp_path):
-    rows = np.zeros((5000, 6))
-    rows[:, :3] = np.random.default_rng(0).normal(size=(5000, 3))
-    rows[:4, 3:] = 200
-    assert as_unit_colors(rows[:, 3:])[0].max() == np.float32(200 / 255)
-    rows[:, 3:] = 0
-    cloud = read_cloud(written(tmp_path, "a.csv", "x y z red green blue\n" + whole_files.rows(rows)))
-    assert (cloud.colors, cloud.notes) == (None, ("colours are all 0, left out",))
+def test_few_points_below_0_do_not_move_the_others():
+    rows = np.resize(np.linspace(0, 1, 200), (2000, 3))
+    for stray in (-0.5, -5):
+        rows[500] = stray
+        colors, notes = as_unit_colors(rows)
+        np.testing.assert_allclose(np.delete(colors, 500, 0), np.delete(rows, 500, 0), atol=1e-6)
+        assert notes == ("colours outside 0 to 1, cut to that range: 1",)
+    rows = 2 * rows - 1
+    rows[500] = -5
+    np.testing.assert_allclose(as_unit_colors(rows)[0][:500], (rows[:500] + 1) / 2, atol=1e-6)
+
+
+def test_dark_and_black_points_do_not_say_what_the_range_of_colours_is():
+    rows = np.zeros((100_000, 3))
+    rows[:4] = 200
+    assert as_unit_colors(rows)[0].max() == np.float32(200 / 255)
+    rows[40:, 0] = 1  # and 40 lamps
+    rows[:40] = 200
+    assert as_unit_colors(rows)[0].mean() < 0.01
+    for black in (np.zeros((5, 3)), np.zeros((5, 3), np.uint8)):
+        colors, notes = as_unit_colors(black)
+        assert not colors.any()
+        assert notes == ("all colours are black",)
+    assert as_unit_colors(np.zeros((0, 3)))[1] == ()
 
 
 def test_colours_that_are_no_colours_are_counted():

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,6 +168,12 @@ def test_functions_and_files_are_short():
     assert {path: found for path in FILES + TESTS if (found := long_functions(source_of(path)))} == {}
     lines = {path: len(source_of(path).splitlines()) for path in FILES + TESTS}
     assert {path: count for path, count in lines.items() if count > MOST_LINES} == {}
+
+
+def test_no_syntax_is_newer_than_the_oldest_python():
+    (oldest,) = re.findall(r'^requires-python = ">=3\.(\d+)"$', source_of(ROOT / "pyproject.toml"), re.MULTILINE)
+    for path in FILES:
+        ast.parse(source_of(path), str(path), feature_version=(3, int(oldest)))
 
 
 def test_a_function_is_measured_by_its_code_alone():

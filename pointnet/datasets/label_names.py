@@ -13,12 +13,12 @@ from pointnet.points.read import PointCloudFileError
 
 from .releases import read_lines
 
-WITHOUT = "-"  # as the name of a number: points with it have no label
+WITHOUT = ("-", "\u2013", "\u2014")  # as the name of a number: points with it have no label
 
 # A line of names, "0 ground", "0: ground" or "0 - ground"; one with its number behind, perhaps after a mark.
 NUMBERED = re.compile(r"(-?\d+)\.?(?:\s*=\s*(?!>)|[\s,;:|)]+)(?:[-=\u2013\u2014]+>?\s+)?(\S.*)")
 BEHIND = re.compile(r"(\S.*?)(?:\s*([,;:=|(\[])\s*|\s+[-\u2013\u2014]\s+|\s+)(\d+)\s*[)\]]?")
-IN_QUOTES = re.compile(r'"([^"]*)"')
+IN_QUOTES = re.compile(r'(^|[,;:|\t]\s*)"([^"]*)"(?=\s*(?:$|[,;:|\t]))')  # a whole cell
 OF_COLUMN = re.compile(r"\b(?:id|label|number|index|code|value)s?$", re.I)  # that ends a line above the names
 
 
@@ -39,13 +39,14 @@ class Labels(NamedTuple):
     numbers: tuple[int, ...]  # as files have them, ascending
     names: tuple[str, ...]
     without: tuple[int, ...] = ()  # numbers that files have for points without a label
+    is_numbered: bool = True  # whether each name came with its number
 
     @classmethod
     def named_in(cls, path: Path) -> Labels | None:
         """Those that a text names, a line each: of label 0, 1, 2 ..., or each after its number; None: no such file.
 
         A line that begins with # is a comment; a negative number is that of points without a label, and so is one whose
-        name is `WITHOUT`.
+        name is one of `WITHOUT`. Where there are only such, the others have no names here.
 
         Raises:
             PointCloudFileError: it cannot be read, has a name or a number twice, or is empty; or most lines, but not
@@ -53,7 +54,7 @@ class Labels(NamedTuple):
         """
         if not path.is_file():
             return None
-        lines = [IN_QUOTES.sub(r"\1", line) if line[0] == '"' else line for line in read_lines(path) if line[0] != "#"]
+        lines = [IN_QUOTES.sub(r"\1\2", line) for line in read_lines(path) if line[0] != "#"]
         matches = [NUMBERED.fullmatch(line) for line in lines]
         numbered = [(int(match[1]), match[2]) for match in matches if match]
         if len(lines) > len(numbered) > len(lines) / 2:
@@ -61,22 +62,23 @@ class Labels(NamedTuple):
             raise PointCloudFileError(path, f"most lines begin with the label's number, {quoted(line)} does not")
         if not numbered and (line := _numbered_behind(lines)):
             raise PointCloudFileError(path, f"has numbers behind its names, as in {quoted(line)}; put them in front")
-        without = tuple(number for number, name in numbered if name == WITHOUT and all(matches))
-        named = [each for each in numbered if each[0] >= 0 and each[1] != WITHOUT]
-        found = sorted(named if numbered and all(matches) else enumerate(lines))
-        words = [(str(number), name) for number, name in found]
-        for what, values in zip(("number", "name"), zip(*words, strict=True), strict=False):
+        is_numbered = bool(numbered) and all(matches)
+        found = sorted([each for each in numbered if each[0] >= 0] if is_numbered else enumerate(lines))
+        named = [each for each in found if not (is_numbered and each[1] in WITHOUT)]
+        for what, values in (("number", [str(number) for number, _ in found]), ("name", [name for _, name in named])):
             if twice := [value for value in values if values.count(value) > 1]:
                 raise PointCloudFileError(path, f"has the {what} {quoted(twice[0])} twice")
         if not found:
             raise PointCloudFileError(path, "names no label; a name is wanted in each line")
-        numbers, names = zip(*found, strict=True)
-        return cls(numbers, names, without)
+        without = tuple(number for number, name in found if (number, name) not in named)
+        return cls(tuple(number for number, _ in named), tuple(name for _, name in named), without, is_numbered)
 
     def check_order(self, there: Iterable[int], path: Path) -> None:
-        """Raises PointCloudFileError where names of label 0, 1, 2 ... end with the labels that are there."""
+        """Raises PointCloudFileError where names of label 0, 1, 2 ... end with the labels that are there, in another
+        order."""
         ends = {name: int(match[3]) for name in self.names if (match := BEHIND.fullmatch(name))}
-        if not self.has_own_numbers and len(ends) == len(self.names) and {*there} <= {*ends.values()}:
+        in_order = self.is_numbered or [*ends.values()] == [*range(len(self.names))]
+        if not in_order and len(ends) == len(self.names) and {*there} and {*there} <= {*ends.values()}:
             line = quoted(next(iter(ends)))
             reason = f"has numbers behind its names, as in {line}, which are the labels of the files"
             raise PointCloudFileError(path, f"{reason}; put them in front")

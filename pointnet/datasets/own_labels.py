@@ -18,7 +18,7 @@ from pointnet.points.read import NAMES_OF_LABELS, PointCloud, PointCloudFileErro
 
 from .cache import Sampler, cached_clouds
 from .clouds import UNLABELLED, LabelledPoints
-from .label_names import WITHOUT, Labels
+from .label_names import Labels
 from .own_files import OwnFiles, OwnSet
 
 # What notes of lost labels say.
@@ -169,7 +169,7 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
 
 def _labels_of(named: Labels | None, files: Sequence[Path], there: Sequence[int], names: Path) -> Labels:
     """Those that the text names, if they may be the labels that are there; without a text, what files say of these."""
-    if named:
+    if named and named.names:
         named.check_order(there, names)
         return named
     if len(there) > MOST_LABELS:
@@ -223,9 +223,8 @@ def _as_if_none(labels: Labels, files: Set[Path], text: str) -> list[str]:
         found |= {number: name for number, name in zip(*labels[:2], strict=True) if str(number) == name in NO_CLASS}
     if labels.names[-1:] == (str(last),) and last in FILLERS and 2 * before < last:
         found[last] = str(last)
-    names = ", ".join(map(printable, found.values()))
-    lines = "; ".join(f"{number} {WITHOUT}" for number in found)
-    none = f"if it means that a point has none, write -1, or this into {text}: {lines}"
+    names, lines = (", ".join(each) for each in (map(printable, found.values()), [f"'{i} -'" for i in found]))
+    none = f"if it means that a point has none, write -1, or a line into {text}: {lines}"
     return [f"trained like any other label: {names}; {none}"] if found else []
 
 

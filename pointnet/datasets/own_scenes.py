@@ -114,8 +114,10 @@ def _cut(
     with errors_name(path):
         blocks, lost = scene_blocks(cloud, features, side, shape, np.random.default_rng(seed))
     few = f"{lost:.1%} of its points are in blocks of {side:g} with fewer than {FEWEST} points, and left out"
-    far = Heights.of(cloud.points, side).stray, far_outside(cloud.points, side, False), speck(cloud.points, side)
-    notes = (*cloud.notes, *filter(None, (*far, few if lost > MOST_SPARSE else None)))
+    low, high = bounds(cloud.points)
+    far = Heights.of(cloud.points, side).stray, far_outside(cloud.points, side, False)
+    narrow = speck(float((high - low)[:2].max()), side)
+    notes = (*cloud.notes, *filter(None, (*far, narrow, few if lost > MOST_SPARSE else None)))
     return blocks, notes, cloud.points_hash
 
 

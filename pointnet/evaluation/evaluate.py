@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.datasets.clouds import BLOCKS
 from pointnet.datasets.own_labels import OwnPoints
 from pointnet.datasets.transforms import rotation
 from pointnet.models import Pretrained
 from pointnet.names import did_you_mean, printable
 from pointnet.world import World
 
-from .contract import NORMALS, Contract, contract_of_data, said_by
+from .contract import NORMALS, Contract, contract_of_data
 from .structures import Structures
 from .tasks import Task, parts_taught, task_of
 
@@ -33,13 +35,16 @@ def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: st
     contract.check_met(contract_of_data(data, num_points=contract.num_points), run, where)
 
 
-def check_said(contract: Contract, data: LabelledClouds, run: object, where: str) -> None:
+def check_said(model: Pretrained, data: LabelledClouds, run: object, where: str) -> None:
     """Raises ValueError, in one line, for data that says of itself other channels, another scale, intensity or side of
-    blocks than the contract has. What only its clouds would tell is not looked at."""
-    if said := said_by(data):
-        channels, scale, centre = said
-        of_data: dict[str, Any] = {"intensity": data.intensity, "block": data.block, "centre": centre}
-        contract.check_met(Contract(data.num_points, channels, scale=scale, **of_data), run, where)
+    blocks than a network's contract has, if it has one. What only clouds would tell is not looked at."""
+    if "num_points" not in model.preprocessing:
+        return
+    contract = Contract.of(model)
+    said: dict[str, Any] = {"channels": data.channel_names and tuple(data.channel_names), "scale": data.scale}
+    said |= {"intensity": data.intensity, "block": data.block if data.scale == BLOCKS else None}
+    given = {name: value for name, value in said.items() if value is not None}
+    contract.check_met(replace(contract, **given), run, where)
 
 
 def check_names(
@@ -151,8 +156,8 @@ def _checked(task: Task | None, model: nn.Module, data: LabelledClouds) -> Task:
     own = task or task_of(model)
     if isinstance(model, Pretrained):
         check_names(model.classes, own.class_names(data), "the network", "the data", data)
-        if task is None and model.preprocessing:
-            check_said(Contract.of(model), data, "the network", "the data")
+        if task is None:
+            check_said(model, data, "the network", "the data")
     return own
 
 

@@ -22,10 +22,12 @@ RETURN = "return"  # in names: the number of a return, or of returns, which is s
 
 
 class Recognised(NamedTuple):
-    """What the columns of a table are, as for `from_table`; whether x, or a wanted extra but normals, was guessed."""
+    """What the columns of a table are, as for `from_table`; whether x, or a wanted extra but normals, was guessed; and
+    a note on what they may be too."""
 
     names: list[str]
     is_guess: bool
+    doubt: str = ""
 
 
 def _are_bytes(three: Sequence[Column]) -> bool:
@@ -70,7 +72,7 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
        without colours, the first is an intensity and the last a label, if the others are labels or times.
 
     Raises:
-        Refusal: fewer than 3 columns; it is not clear which is x, or which are colours or labels, if they are wanted.
+        Refusal: fewer than 3 columns; it is not clear which is x, or which are colours, if they are wanted.
     """
     width = rows.shape[1]
     if width < 3:
@@ -97,11 +99,10 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     elif not is_sure and "colors" in extras:
         raise Refusal(f"has {width} columns, and it is not clear which of them are colours; {FLAG}")
     _name_the_rest(columns, names, is_pts)
-    if "labels" in extras and _is_other_label(columns, names):
-        raise Refusal(f"has {width} columns, and it is not clear which of two is the label; {FLAG}")
     used = any(COLUMNS[what][0] in names for what in extras if what != "normals")  # whose length tells them
     is_guess = skipped > 0 or (used and not (is_pts and names == PTS))
-    return Recognised([SKIPPED if name == RETURN else name for name in names], is_guess)
+    doubt = _other_label(columns, names) if "labels" in extras else ""
+    return Recognised([SKIPPED if name == RETURN else name for name in names], is_guess, doubt)
 
 
 def _free(names: Sequence[str]) -> list[int]:
@@ -318,11 +319,13 @@ def _name_the_rest(columns: Sequence[Column], names: list[str], is_pts: bool) ->
                 names[i] = "intensity"
 
 
-def _is_other_label(columns: Sequence[Column], names: Sequence[str]) -> bool:
-    """Whether the column behind the label looks like one too and has fewer different numbers, as behind an intensity of
-    few: an instance number has more, or is the same everywhere."""
+def _other_label(columns: Sequence[Column], names: Sequence[str]) -> str:
+    """A note if the column behind the label looks like one too and has fewer different numbers, as it has where the
+    first is an intensity of few; an instance number has more, or is the same everywhere. "" if not."""
     behind = names.index("label") + 1 if "label" in names else len(names)
-    if names[behind:][:1] != [SKIPPED]:
-        return False
+    if names[behind : behind + 1] != [SKIPPED] or "r" in names or "intensity" in names:
+        return ""
     label, other = columns[behind - 1 : behind + 1]
-    return other.is_label and 1 < other.values < label.values
+    if not (other.is_label and 1 < other.values < label.values):
+        return ""
+    return f"column {behind + 1} may be the label, as it has fewer different numbers than column {behind}; {FLAG}"

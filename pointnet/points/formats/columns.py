@@ -9,7 +9,7 @@ from .by_numbers import ENOUGH, recognised
 from .column import FEW, has_few
 from .contents import EXTRAS, Array, Contents, Extras, wants_all
 from .names import COLUMNS, check_units, left_out, places
-from .values import ALL_BLACK, as_labels, as_unit_colors, unpacked_colors
+from .values import as_labels, as_unit_colors, unpacked_colors
 
 
 def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Iterable[str] | None = None) -> Contents:
@@ -86,7 +86,7 @@ def from_table(
         found = recognised(rows, extras, is_pts)
         names = found.names if extras else found.names[: found.names.index("z") + 1]
         if found.is_guess or (len(names) > 3 and are_all):
-            notes = (f"columns taken as {','.join(names)}",)
+            notes = (f"columns taken as {','.join(names)}", *filter(None, [found.doubt]))
     parts = {}
     for what in ("points", *extras):
         if COLUMNS[what][0] in names:
@@ -99,8 +99,6 @@ def from_parts(parts: Mapping[str, Array], notes: Iterable[str] = ()) -> Content
     colors, labels, intensity = parts.get("colors"), parts.get("labels"), parts.get("intensity")
     if colors is not None:
         colors, of_colors = as_unit_colors(colors, parts["points"])
-        if len(colors) and not colors.any():
-            colors, of_colors = None, (*of_colors, ALL_BLACK)
         notes = (*notes, *of_colors)
     if labels is not None and (labels := as_labels(labels[:, 0])) is None:
         notes = (*notes, "labels left out: they are not whole numbers")

@@ -25,7 +25,7 @@ from .behind import bytes_behind, check_behind, rows_behind
 from .contents import BLOCK, EXTRAS, Array, Contents, Extras, Rows, blocks_of_rows, wants_all
 from .names import extra_places, left_out
 from .scan import decoded, quoted
-from .values import ALL_BLACK, FULL, are_whole, range_of
+from .values import FULL, are_whole, range_of
 
 HEADER = struct.Struct("<4s20xBB68xHIIBHI20x3d3d")  # of version 1.0, from the signature to the offsets of coordinates
 FIRST_SIZE, NEW_SIZE = 227, 375  # bytes of a header before version 1.4, and of one from there
@@ -86,7 +86,7 @@ class Header(NamedTuple):
 
 def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
     """A file's points; classification as labels, or extra bytes named as a label where it is one number everywhere, or
-    else none where that is 0, never classified; intensity, colours of 8 or 16 bits, normals of extra bytes, and notes
+    else none where that is 0 or 1, unclassified; intensity, colours of 8 to 16 bits, normals of extra bytes, and notes
     of what else some points hold and how many are withheld. The suffix does not matter."""
     with path.open("rb") as file:
         header = _header(file, path.stat().st_size)
@@ -328,7 +328,7 @@ def send_unpacked(path: Path, send: Send, start: int, laszip: str, record: int, 
 def _colors(rgb: Array) -> tuple[Array | None, tuple[str, ...]]:
     """(N, 3) in [0, 1], and what is to be said: fields of 16 bits often hold 8 or 12, or nothing."""
     if not any(block.any() for block in blocks_of_rows(rgb)):
-        return None, (ALL_BLACK,) if len(rgb) else ()
+        return None, ("colours are all 0, left out",) if len(rgb) else ()
     full, of_range = range_of(blocks_of_rows(rgb), 255)
     colors = Rows(rgb, lambda values: np.minimum(values.astype(np.float32) / np.float32(full), np.float32(1)))
     return cast(Array, colors), (of_range,) if full < FULL[-1] else ()

@@ -10,8 +10,8 @@ from .contents import Array
 PLAIN_NAN = 0x7FC00000  # the bits of a NaN that was read from text
 FULL = (1, 255, 1023, 4095, 65535)  # the largest number of a colour
 BOUNDS = (1.01, 256, 1023, 4095, 65535)  # what colours of these ranges do not exceed, as they are rounded
-STRAY = 1000  # of so many points that are not black one may have a colour beyond the range of the others
-ALL_BLACK = "colours are all 0, left out"
+# One of so many points that are not black may have a colour beyond the range of the others, and so many in all.
+STRAY, MOST_STRAY = 1000, 10
 
 
 def unpacked_colors(column: Array) -> tuple[Array | None, tuple[str, ...]]:
@@ -44,9 +44,15 @@ def as_unit_colors(colors: Array, points: Array | None = None) -> tuple[Array, t
     """(n, 3 or more), in [0, 1], [-1, 1] or from 0 to 255, 1023, 4095, 65535 -> (n, 3) float32 in [0, 1], and notes.
 
     Bytes are of 255. Of other numbers the least and the largest decide, but for stray ones (`range_of`); integers are
-    never of 1. Notes say that colours were taken to be of 10 or 12 bits, by their numbers alone, and how many are no
-    numbers or outside the range, of rows whose points (n, 3) are finite.
+    never of 1. Notes say that all are black, or were taken to be of 10 or 12 bits, by their numbers alone, and how many
+    are no numbers or outside the range, of rows whose points (n, 3) are finite.
     """
+    found, notes = _in_range(colors, points)
+    return found, notes if found.any() or not found.size else (*notes, "all colours are black")
+
+
+def _in_range(colors: Array, points: Array | None) -> tuple[Array, tuple[str, ...]]:
+    """`as_unit_colors`, without a word on black ones."""
     rgb = np.asarray(colors[:, :3])
     if rgb.dtype == np.int8:  # "char" where "uchar" is meant
         rgb = rgb.view(np.uint8)
@@ -63,7 +69,7 @@ def as_unit_colors(colors: Array, points: Array | None = None) -> tuple[Array, t
     if full > 1:
         scaled /= np.float32(full)
         notes += [of_range] * (full in (1023, 4095))
-    elif -1.01 <= scaled.min() < -0.01:
+    elif _begins_at_minus_one(scaled):
         scaled = (scaled + np.float32(1)) / np.float32(2)
     least = -0.01 if full == 1 else -0.5 / full
     if scaled.min() < least or scaled.max() > 1.01:
@@ -74,10 +80,22 @@ def as_unit_colors(colors: Array, points: Array | None = None) -> tuple[Array, t
     return np.clip(scaled, 0, 1, out=scaled), tuple(notes)
 
 
+def _begins_at_minus_one(colors: Array) -> bool:
+    """Whether colours (n, 3) to 1 are from -1 on, but for stray ones."""
+    lows = colors.min(axis=1)
+    below, far = (int(np.count_nonzero(lows < bound)) for bound in (-0.01, -1.01))
+    return below > _most_stray(len(lows)) and far <= _most_stray(len(lows))
+
+
+def _most_stray(count: int) -> int:
+    return min(MOST_STRAY, count // STRAY)
+
+
 def range_of(blocks: Iterable[Array], least: int) -> tuple[int, str]:
     """The smallest number of `FULL`, from the least on, that colours (n, 3) have, block by block, and a note of it.
 
-    One point in `STRAY` that are not black may be beyond it, as where one is painted by hand.
+    A few may be beyond it, as where points are painted by hand: one in `STRAY` of those that are not black, and
+    `MOST_STRAY` in all. So many lamps in a dark scan are none of them.
     """
     colored, beyond = 0, [0] * len(FULL)
     for tops in (block.max(axis=1) for block in blocks if len(block)):
@@ -87,5 +105,5 @@ def range_of(blocks: Iterable[Array], least: int) -> tuple[int, str]:
                 break
             beyond[i] += count
     pairs = ((full, count) for full, count in zip(FULL, beyond, strict=True) if full >= least)
-    full, count = next((each for each in pairs if STRAY * each[1] <= colored), (FULL[-1], beyond[-1]))
+    full, count = next((each for each in pairs if each[1] <= _most_stray(colored)), (FULL[-1], beyond[-1]))
     return full, f"colours {'hardly ever' if count else 'never'} exceed {full}, taken as {full.bit_length()} bits"
