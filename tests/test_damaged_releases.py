@@ -64,7 +64,7 @@ MODELNET = [
     (claim((10**9, 1024, 3)), r"declares \(1000000000, 1024, 3\), more than the file holds"),
     (claim((10**10, 2048, 3), chunks=(1, 2048, 3), compression="gzip"), "more than the file holds"),
     (write("shape_names.txt", "chair\nlamp\nchari\n"), "'chari' is not a class"),
-    (write("shape_names.txt", b"\xff\xfe\xff"), "shape_names.txt: cannot be read"),
+    (write("shape_names.txt", b"\xff\xff\xff"), "shape_names.txt: cannot be read"),
     (write("train_files.txt", ""), "train_files.txt: names no file"),
 ]
 
@@ -149,7 +149,7 @@ PART_TEXTS = [
     (write(NAMES, "Tree\n"), f"{NAMES}: each line must name a category and its folder, .*, got 'Tree'"),
     (write(NAMES, "Tree ../01\n"), f"{NAMES}: each line must name a category and its folder"),
     (write(NAMES, "Tree 01\nBench 01\n"), f"{NAMES}: each line must name a category and its folder, neither"),
-    (write(NAMES, b"\xff\xfe"), f"{NAMES}: cannot be read"),
+    (write(NAMES, b"\xff\xff"), f"{NAMES}: cannot be read"),
     (write(NAMES, "Bush 03\n"), "its train split holds no shape"),
     (without(LIST), f"{LIST}: cannot be read: .*No such file"),
     (write(LIST, "[" * 100_000), f"{LIST}: cannot be read"),
