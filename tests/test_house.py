@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import json
 import re
+import shutil
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -31,6 +33,14 @@ PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
 def test_every_public_name_is_there_and_says_what_it_is(module):
     for name in module.__all__:
         assert getattr(getattr(module, name), "__doc__", None), name
+
+
+def test_no_file_of_the_repository_is_large():
+    if not (shutil.which("git") and (ROOT / ".git").exists()):
+        pytest.skip("needs git and a clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    sizes = {name: path.stat().st_size for name in listed.stdout.split("\0") if (path := ROOT / name).is_file()}
+    assert {name: size for name, size in sizes.items() if size > 10e6} == {}  # as a data set that a test has left
 
 
 def test_the_version_is_the_packages():

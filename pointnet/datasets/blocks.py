@@ -24,7 +24,7 @@ WIDEST = 1000  # blocks; a wider scene is probably in another unit
 SOME, ENDS = 4096, (0.01, 0.99)  # points that tell how far a scene reaches, but for those at its ends
 FLOOR_GAP = 0.1  # of a scene's height, or of a block: an empty gap of that size tells stray points from a floor
 FEWEST = 100  # points; a block of fewer is dropped
-MOST_COUNTED = 1_000_000  # points that tell how many blocks have few
+MOST_COUNTED = 1_000_000  # points, evenly spaced, that tell how many blocks have few
 SPECK = 0.05  # of a block's side: a narrower scene is probably in another unit
 MESH_POINTS = 100_000  # drawn from the mesh of a scene
 
@@ -172,15 +172,15 @@ def sparse(points: Any, side: float) -> str | None:
     """A note on a scene (N, 3), z up, an array or `Rows`, that is far narrower than a block of this side, or that has
     most of its points in squares of this side with fewer than `FEWEST`, as blocks of training have none; else None.
 
-    Of very many points it counts some.
+    Of more than `MOST_COUNTED` points it counts every second, third or so.
     """
     low, high = (each[:2] for each in bounds(points))
-    extent, each = high - low, -(-len(points) // MOST_COUNTED)
+    extent, stride = high - low, -(-len(points) // MOST_COUNTED)
     if (note := speck(float(extent.max()), side)) or extent.max() > WIDEST * side:  # `check_extent` refuses it
         return note
-    places = ((points[::each][:, :2] - low) / side).astype(np.int64) @ (int(extent[1] / side) + 1, 1)
+    places = ((points[::stride][:, :2] - low) / side).astype(np.int64) @ (int(extent[1] / side) + 1, 1)
     counts = np.unique(places, return_counts=True)[1]
-    if 2 * counts[counts * each < FEWEST].sum() <= len(places):
+    if 2 * counts[counts * stride < FEWEST].sum() <= len(places):
         return None
     return f"most of its points are in blocks of {side:g} with fewer than {FEWEST} points, as were none of training"
 

@@ -94,8 +94,8 @@ def _most_stray(count: int) -> int:
 def range_of(blocks: Iterable[Array], least: int) -> tuple[int, str]:
     """The smallest number of `FULL`, from the least on, that colours (n, 3) have, block by block, and a note of it.
 
-    A few may be beyond it, as where points are painted by hand: one in `STRAY` of those that are not black, and
-    `MOST_STRAY` in all. So many lamps in a dark scan are none of them.
+    A few may be beyond it, as where points are painted by hand: one in `STRAY` of those that are not black, and at most
+    `MOST_STRAY`, so that the lamps of a dark scan count.
     """
     colored, beyond = 0, [0] * len(FULL)
     for tops in (block.max(axis=1) for block in blocks if len(block)):
