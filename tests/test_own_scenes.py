@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pointnet import label_points, load_model
-from pointnet.datasets import PointCloudFileError, open_dataset, split_parts, split_validation
+from pointnet.datasets import PointCloudFileError, blocks, open_dataset, split_parts, split_validation
 from pointnet.datasets.blocks import sparse
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract
@@ -126,6 +126,13 @@ def test_a_scene_in_another_unit_than_blocks_is_said_by_its_width_or_its_sparse_
         most = np.vstack([moved[:3000], moved[3000:] * 50])
         assert found(most) is None
         assert found(np.vstack([moved[:1600], moved[1600:] * 50])) == few
+
+
+def test_of_very_many_points_some_tell_how_many_a_block_has(monkeypatch):
+    points = np.random.default_rng(0).random((4000, 3)) * (4, 5, 1)
+    monkeypatch.setattr(blocks, "MOST_COUNTED", 1000)
+    assert sparse(points, 1.0) is None
+    assert sparse(points[::3], 1.0) is not None
 
 
 def test_a_tile_in_degrees_is_said_in_training(tmp_path):
