@@ -14,10 +14,6 @@ from pointnet.datasets import packed, packing
 from tests.helpers import ON_SAMPLES, PROCESSORS, SHARED_DATA
 from tests.packs import EACH
 
-# Deterministic: the same examples every time. No deadline: a loaded machine is not a failure.
-settings.register_profile("suite", derandomize=True, deadline=None, database=None)
-settings.load_profile("suite")
-
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; threads of each would wait for the others'
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -25,6 +21,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; threa
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too: long forms of quick ones")
+
+
+def pytest_configure(config):
+    """Deterministic: the same examples every time. No deadline: a loaded machine is not a failure."""
+    examples = 60 if config.getoption("--slow") else 20
+    settings.register_profile("suite", derandomize=True, deadline=None, database=None, max_examples=examples)
+    settings.load_profile("suite")
 
 
 @pytest.hookimpl(tryfirst=True)

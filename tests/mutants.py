@@ -28,6 +28,7 @@ from tests.whole_files import BESIDE, FORMATS, WITHIN
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 10  # a mutant
+WITH_TORCH = ("PART", "ROOM", "BLOCKS")  # which their readers load, and a child for one of the others does not
 # A LAZ is unpacked into a temporary file, which has no name; a process that died is started anew.
 GUARDED = (tempfile.gettempdir(), os.devnull)
 NUMBERS = (
@@ -39,9 +40,9 @@ WORD = re.compile(rb"[-+.\w]*\d[-+.\w]*")
 
 def read(kind: str, path: Path) -> Any:
     """What the reader of a format makes of a file, as a cloud."""
-    if kind not in ("PART", "ROOM", "BLOCKS"):
+    if kind not in WITH_TORCH:
         return points.read_cloud(path)
-    from pointnet.datasets import s3dis, shapenetpart  # with torch, which a child for one of the others need not load
+    from pointnet.datasets import s3dis, shapenetpart
 
     if kind == "PART":
         shape = shapenetpart._read_shape(path, 60, 50, {}, "y", normals=True)

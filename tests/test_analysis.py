@@ -35,10 +35,10 @@ def test_the_probabilities_are_calibrated_as_those_of_predict_are(analysed, monk
     how = {"num_points": POINTS, "scale": "as given", "centre": False, "temperature": 0.25}
     monkeypatch.setattr(model, "preprocessing", how)
     again = analyse(model, data)
-    for x, row, before in zip(data.points, again.probabilities, found.probabilities, strict=True):
-        shares = predict(x.T.numpy(), model).probabilities
-        np.testing.assert_allclose(row, [shares[name] for name in data.classes], atol=1e-4)
-        assert row.max() > before.max()
+    assert (again.probabilities.max(1).values > found.probabilities.max(1).values).all()
+    for i in range(0, CLOUDS, 5):
+        shares = predict(data.points[i].T.numpy(), model).probabilities
+        np.testing.assert_allclose(again.probabilities[i], [shares[name] for name in data.classes], atol=1e-4)
     truth = again.probabilities[again.mistakes, data.labels[again.mistakes]]
     assert (truth.diff() >= 0).all()
 

@@ -14,6 +14,7 @@ from pointnet.datasets import PointCloudFileError, cache, notes, workers
 from pointnet.datasets.cache import cached_clouds
 from pointnet.datasets.notes import read_note
 from pointnet.files import content_hash, read_json, write_json
+from tests.forms import forms
 
 BAD = (0, 33)
 
@@ -209,7 +210,7 @@ def test_a_folder_stands_for_the_files_in_it(tmp_path):
     lambda path: path.unlink(), lambda path: path.write_bytes(b"[]"), lambda path: path.write_bytes(b'{"keys": 3}'),
     lambda path: path.write_bytes(b"[" * 100_000), lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"{")),
 ])  # fmt: skip
-@pytest.mark.parametrize("which", ["*.npy", "?" * 16 + ".json", "contents.json"])
+@pytest.mark.parametrize("which", forms(["*.npy", "?" * 16 + ".json", "contents.json"], "*.npy"))
 def test_a_damaged_cache_is_made_again(files, which, damage):
     root = files[0].parent
     wanted = cached_clouds(files, numbered, (3, 4), "a", root).points.copy()

@@ -14,6 +14,7 @@ from pointnet.evaluation.contract import Contract, contract_of_data
 from pointnet.inference.label import label_points
 from pointnet.points.read import PointCloudFileError
 from pointnet.training import TrainConfig, fit
+from tests.forms import forms
 from tests.helpers import OWN, SMALL, described, quiet, write_text
 
 COLUMNS = "x,y,z,nx,ny,nz"
@@ -53,23 +54,23 @@ def evaluated(model, data, i: int, category=None) -> torch.Tensor:
     return (logits[0] / Contract.of(model).temperature).softmax(0)
 
 
-@pytest.mark.parametrize(
-    ("options", "extra", "contract"),
-    [
-        ({}, 0, {"channels": XYZ, "up": None, "scale": "unit sphere"}),
-        ({"up": "y"}, 0, {"up": "y"}),
-        ({"normals": True}, 3, {"channels": (*XYZ, "nx", "ny", "nz")}),
-        ({"normals": True, "columns": "nx,ny,nz,x,y,z"}, 3, {"columns": "nx,ny,nz,x,y,z"}),
-        ({"up": "y", "normals": True}, 3, {"up": "y"}),
-    ],
-    ids=["z up", "y up", "normals", "columns by hand", "normals, y up"],
-)
-def test_a_file_of_the_training_set_is_answered_as_in_evaluation(tmp_path, options, extra, contract):
+SETS = {
+    "z up": ({}, 0, {"channels": XYZ, "up": None, "scale": "unit sphere"}),
+    "y up": ({"up": "y"}, 0, {"up": "y"}),
+    "normals": ({"normals": True}, 3, {"channels": (*XYZ, "nx", "ny", "nz")}),
+    "columns by hand": ({"normals": True, "columns": "nx,ny,nz,x,y,z"}, 3, {"columns": "nx,ny,nz,x,y,z"}),
+    "normals, y up": ({"up": "y", "normals": True}, 3, {"up": "y"}),
+}
+
+
+@pytest.mark.parametrize("name", forms(SETS, "z up", "columns by hand"))
+def test_a_file_of_the_training_set_is_answered_as_in_evaluation(tmp_path, name):
+    options, extra, contract = SETS[name]
     data = MeshFolder(write_clouds(tmp_path / "set", extra=extra), num_points=32, **options)
-    named = {name: value for name, value in options.items() if name != "up"}
+    named = {key: value for key, value in options.items() if key != "up"}
     model = trained(data, tmp_path / "run", **named)
     taught = Contract.of(model)
-    assert {name: getattr(taught, name) for name in contract} == contract
+    assert {key: getattr(taught, key) for key in contract} == contract
     assert taught.centre
     for i, file in enumerate(data.files):
         answer = predict(file, tmp_path / "run")
@@ -78,9 +79,10 @@ def test_a_file_of_the_training_set_is_answered_as_in_evaluation(tmp_path, optio
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("size", "move"), [(1, 0), (250, 0), (250, 900)])
-def test_arrays_are_taken_as_training_saw_them(tmp_path, size, move):
+@pytest.mark.parametrize("boxes", forms([(1, 0), (250, 0), (250, 900)], (250, 900)))
+def test_arrays_are_taken_as_training_saw_them(tmp_path, boxes):
     """Boxes that differ in nothing but their size: only a network that sees units can tell them apart."""
+    size, move = boxes
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(24, 3, 40, generator=generator)
     x -= x.mean(2, keepdim=True)

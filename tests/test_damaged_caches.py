@@ -11,6 +11,7 @@ from pointnet.datasets import PointCloudFileError, cache
 from pointnet.datasets.cache import cached_clouds
 from pointnet.datasets.notes import read_note, write_note
 from pointnet.files import read_json, write_json
+from tests.forms import forms
 from tests.helpers import before_long
 
 LISTING = f"{'?' * 16}.json"  # of a cache
@@ -62,15 +63,19 @@ def test_a_damaged_note_is_not_believed_and_one_of_an_earlier_version_is(tmp_pat
 
 @pytest.mark.parametrize(
     "forged",
-    [
-        {"keys": ["x"] * 31},
-        {"bad": {"x": ""}},
+    forms(
+        [
+            {"keys": ["x"] * 31},
+            {"bad": {"x": ""}},
+            {"counts": [31]},
+            {"hashes": []},
+            {"bad": 0},
+            {"notes": []},
+            {"notes": ["x"] * 30},
+        ],
         {"counts": [31]},
-        {"hashes": []},
-        {"bad": 0},
         {"notes": []},
-        {"notes": ["x"] * 30},
-    ],
+    ),
 )
 def test_a_listing_that_contradicts_itself_is_made_again_even_with_a_right_hash(files, forged):
     root = files[0].parent
@@ -96,7 +101,7 @@ def folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("instead", [pipe, endless, folder])
-@pytest.mark.parametrize("which", ["*.npy", LISTING, "contents.json"])
+@pytest.mark.parametrize("which", forms(["*.npy", LISTING, "contents.json"], "*.npy"))
 def test_what_is_no_file_in_the_place_of_one_is_never_read_and_made_again(files, which, instead):
     root = files[0].parent
     wanted = cached_clouds(files, numbered, (3, 4), "a", root).points.copy()

@@ -175,6 +175,7 @@ def test_under_autocast_it_is_near_that_in_single_precision():
     assert 0 < (rounded - exact).abs().max() <= 0.05 * exact.abs().max()
 
 
+@pytest.mark.slow
 def test_parts_are_trained_saved_and_labelled_like_any(tmp_path):
     every = halves("part")
     stored = every.batch(slice(None))[0][:, [0, 1, 2, 4]]  # without the channel that tells the label

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from pointnet.ops.edges import edge_extremes, edge_moments, edges_definition, fi
 from pointnet.ops.groups import grouped, groups_definition, pooled_groups, through_winners
 from pointnet.ops.masked import point_mask
 from pointnet.ops.neighbours import gather, interpolate
+from tests.forms import forms
 from tests.helpers import ACTIVATIONS, NORMS, Largest
 
 
@@ -110,13 +111,11 @@ LAYERS = {
 }
 
 
-@settings(max_examples=25)
 @given(points=st.integers(1, 40), ragged=st.booleans(), **LAYERS)
 def test_edges_equal_the_definition_in_value_gradients_and_running_statistics(**settings):
     assert_fast_is_exact(Edges(**settings))
 
 
-@settings(max_examples=25)
 @given(channels=st.integers(1, 9), bias=st.booleans(), **LAYERS)
 def test_groups_equal_the_definition_in_value_gradients_and_running_statistics(**settings):
     assert_fast_is_exact(Groups(**settings))
@@ -241,7 +240,7 @@ def test_a_cloud_alone_or_padded_in_a_batch_is_the_same():
 
 
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("both", forms([True, False], True))
 def test_the_gradients_are_right_by_finite_differences(masked, both):
     a, b = (torch.randn(2, 3, n, dtype=torch.float64, requires_grad=True) for n in (5, 6))
     indices, mask = torch.randint(6, (2, 5, 4)), point_mask(torch.tensor([5, 3]), a) if masked else None

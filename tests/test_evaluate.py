@@ -21,6 +21,7 @@ from pointnet.evaluation.trust import calibration_error
 from pointnet.inference.label import label_points
 from pointnet.models import MODELS
 from pointnet.training import fit
+from tests.forms import forms
 from tests.helpers import CLASSES, OWN, SMALL, described, error_of, halves, quiet, tiny, trained_looking, write_text
 
 FEW = {"epochs": 2, "batch_size": 16, "num_points": 64, "early_points": 0, "val_fraction": 0.5, "rotate": 10.0}
@@ -54,7 +55,7 @@ def scores_of(capsys, *words: object) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("votes", [1, 3])
+@pytest.mark.parametrize("votes", forms([1, 3], 3))
 def test_evaluate_counts_what_predict_answers_for_the_files(own, capsys, votes):
     found = scores_of(capsys, own, "--votes", votes)
     data = MeshFolder(own.parent / "set", "test", num_points=64, up="y")

@@ -11,6 +11,7 @@ from pointnet import __main__ as command_line
 from pointnet.datasets import DATASETS_OF
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import MODELS
+from tests.forms import forms
 from tests.helpers import ROOT
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -64,7 +65,7 @@ def test_a_data_set_of_ones_own_is_trained_on(capsys):
     assert "solids" in (ROOT / "docs" / "extending.md").read_text()
 
 
-@pytest.mark.parametrize("title", ["A pose with the encoder", "An autoencoder"])
+@pytest.mark.parametrize("title", forms(["A pose with the encoder", "An autoencoder"], "An autoencoder"))
 def test_a_loop_of_ones_own_learns(title):
     losses = run(title)["losses"]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5]), losses

@@ -9,6 +9,7 @@ from pointnet.models import pointnext
 from pointnet.models.pointnet2 import LEVELS
 from pointnet.models.ports import load_port
 from tests.family_ports import PortDGCNN, PortPointNet2, PortPointNext
+from tests.forms import forms
 from tests.helpers import error_of
 from tests.ports import trained
 
@@ -48,7 +49,7 @@ def saved(port, path, wrap=lambda state: state):
     return path
 
 
-@pytest.mark.parametrize("up", ["z", "y"])
+@pytest.mark.parametrize("up", forms(["z", "y"], "y"))
 @pytest.mark.parametrize(("name", "channels"), [
     ("single", 3), ("single", 6), ("multi", 3), ("multi", 6), ("dgcnn", 3), ("next", 3),
     ("next", 6), ("next, as they lie", 3),

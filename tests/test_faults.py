@@ -21,6 +21,10 @@ COUNTS |= {"caches": (22, 200), "writers": (4, 40), "pickles": (30, 200)}
 LONG = (
     "kills/two ranks",
     "disk/train",
+    "names/pages",
+    "kills/resident",
+    "disk/pack",
+    "disk/explain",
     "disk/show",
     "disk/report",
     "disk/export",

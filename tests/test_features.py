@@ -18,6 +18,7 @@ from pointnet.training import TrainConfig, fit
 from pointnet.training.augment import augment
 from pointnet.training.run_folder import read_settings
 from pointnet.training.settings import Augmentation
+from tests.forms import forms
 from tests.helpers import QUICK, SMALL, described, error_of, quiet, tiny
 
 ALL = ("x", "y", "z", "nx", "ny", "nz", "r", "g", "b", "intensity")
@@ -67,7 +68,9 @@ def test_normals_is_short_for_the_feature_in_old_settings_too(tmp_path):
     assert contracts[0].channels == ALL[:6]
 
 
-@pytest.mark.parametrize("features", ["rgb", "intensity", "normals,intensity", "normals,rgb,intensity"])
+@pytest.mark.parametrize(
+    "features", forms(["rgb", "intensity", "normals,intensity", "normals,rgb,intensity"], "rgb", "normals,intensity")
+)
 def test_a_file_is_to_predict_what_it_was_in_training(tmp_path, features):
     data = MeshFolder(write_tables(tmp_path / "set"), num_points=32, features=features)
     fit(tiny(tmp_path / "run", epochs=1), data, log=quiet)

@@ -6,12 +6,13 @@ import pytest
 
 from pointnet.points.read import PointCloudFileError
 from tests import mutants
-from tests.mutants import mutant, outcome_of, read_mutants
+from tests.forms import forms
+from tests.mutants import WITH_TORCH, mutant, outcome_of, read_mutants
 from tests.whole_files import FORMATS
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(400, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("count", forms([20, 400], 20))
+@pytest.mark.parametrize("kind", forms(FORMATS, *(FORMATS.keys() - set(WITH_TORCH))))
 def test_every_mutant_is_read_or_refused(kind, count):
     report = read_mutants(kind, count)
     assert not report.failures

@@ -41,8 +41,12 @@ def hurried(monkeypatch):
     ("content", "read"),
     [
         (hostile.fletcher(1), read_points),
-        (hostile.nbit_without_parameters(), lambda path: read_hdf5(path, {"points": None})),
-        (hostile.tree_in_itself(), read_points),
+        pytest.param(
+            hostile.nbit_without_parameters(),
+            lambda path: read_hdf5(path, {"points": None}),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(hostile.tree_in_itself(), read_points, marks=pytest.mark.slow),
     ],
     ids=["checksum", "nbit", "tree"],
 )

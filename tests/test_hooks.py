@@ -8,6 +8,7 @@ from torch import nn
 
 from pointnet import EdgeNetClassifier, PointNetClassifier, PointNetPartSegmenter, PointNetSegmenter, SharedMLP, TNet
 from pointnet.models import PointNetEmbedder
+from tests.forms import forms
 from tests.helpers import trained_looking
 
 SMALL = {"widths": ((4, 5), (6, 7)), "tnet_widths": ((4, 5), (6,))}
@@ -41,7 +42,7 @@ def silent_modules(network, register, run) -> tuple[set[str], set[str]]:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("padded", [True, False])
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", forms(NETWORKS, "classifier", "encoder", "mlp", "tnet"))
 def test_a_forward_hook_runs_or_a_line_says_why_not(kind, padded, training):
     network, x = trained_looking(NETWORKS[kind], torch.float32).train(training), torch.randn(3, 3, 9)
     lengths = {"lengths": torch.tensor([9, 4, 7])} if padded else {}
@@ -54,7 +55,7 @@ def test_a_forward_hook_runs_or_a_line_says_why_not(kind, padded, training):
     assert silent == expected
 
 
-@pytest.mark.parametrize("kind", ["classifier", "released parts"])
+@pytest.mark.parametrize("kind", forms(["classifier", "released parts"], "classifier"))
 def test_so_does_a_backward_hook(kind):
     network, x = trained_looking(NETWORKS[kind], torch.float32).train(), torch.randn(3, 3, 9, requires_grad=True)
     for register in ("register_full_backward_hook", "register_full_backward_pre_hook"):
@@ -62,7 +63,7 @@ def test_so_does_a_backward_hook(kind):
         assert silent == warned, register
 
 
-@pytest.mark.parametrize("kind", ["classifier", "parts", "released parts"])
+@pytest.mark.parametrize("kind", forms(["classifier", "parts", "released parts"], "classifier"))
 @pytest.mark.parametrize("training", [True, False])
 def test_a_hook_changes_no_result(kind, training):
     network, x = trained_looking(NETWORKS[kind], torch.float64).train(training), torch.randn(3, 3, 9).double()

@@ -14,6 +14,7 @@ from pointnet.layers import EdgeConv, SetAbstraction, align
 from pointnet.layers.folding import fold_norms
 from pointnet.models import pool_chunks
 from pointnet.ops.aligned import fold_transform
+from tests.forms import forms
 from tests.helpers import trained_looking
 
 # Identity 5: W [x; g] = W1 x + W2 g.
@@ -154,7 +155,7 @@ def test_norms_that_use_the_batch_even_in_eval_are_refused():
 # Identity 10: in eval the output depends on the critical points alone.
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", forms(["relu", "gelu"], "relu"))
 @pytest.mark.parametrize("transforms", [True, False])
 def test_identity_10_any_subset_with_the_critical_points_has_the_same_logits(transforms, activation):
     model = trained_looking(PointNetClassifier(5, 3, transforms, transforms))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pointnet import PointNetPartSegmenter, PointNetSegmenter, label_points, predict
@@ -18,6 +18,7 @@ from pointnet.inference import label as module
 from pointnet.inference.inputs import NOT_MARKED
 from pointnet.inference.scenes import label_scene
 from pointnet.points.colours import label_colours
+from tests.forms import forms
 from tests.helpers import SHARED_DATA, error_of, linked, make_room, trained_looking
 from tests.pages import views_of
 
@@ -89,7 +90,6 @@ def assert_says(found, wanted: torch.Tensor) -> None:
 # Parts.
 
 
-@settings(max_examples=12)
 @given(st.integers(2, 60), st.sampled_from([1, 7, 8192]), st.sampled_from([None, 0, 1]), st.integers(0, 99))
 def test_every_point_gets_what_the_network_says_of_the_whole_cloud(model, size, chunk, category, seed):
     points = np.random.default_rng(seed).normal(size=(size, 3)) * (5, 1, 2)
@@ -124,7 +124,7 @@ def test_all_points_of_a_large_cloud_are_labelled_by_what_is_seen_of_some_in_chu
     assert np.array_equal(again.probability, found.probability)
 
 
-@pytest.mark.parametrize("normals", [False, True])
+@pytest.mark.parametrize("normals", forms([False, True], False))
 def test_a_shape_of_a_data_set_is_labelled_as_evaluation_labels_it(tmp_path, normals):
     if not (SHARED_DATA / "psb_parts_dev").is_dir():
         pytest.skip(f"needs {SHARED_DATA / 'psb_parts_dev'}")

@@ -19,7 +19,7 @@ from tests.own_points import make_object, make_yard, save, write_objects, write_
 PAGE = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
 SCANS, OBJECTS = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)]
 QUICKLY = (
-    "--batch_size 4 --num_points 512 --early_points 128 --lr 0.01 --input_transform false --feature_transform false"
+    "--batch_size 4 --num_points 512 --early_points 128 --lr 0.005 --input_transform false --feature_transform false"
 )
 CLASSES = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)[0]
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -64,7 +64,6 @@ def share_right(pairs: list[tuple[int, int]]) -> float:
     return mean([guess == truth for guess, truth in pairs])
 
 
-@settings(max_examples=100)
 @given(**DRAWS, categories=st.integers(1, 4), batch=st.integers(1, 6))
 def test_part_scores_are_those_of_counting_by_hand(categories, batch, **draws):
     data = Labels(**draws)
@@ -84,7 +83,6 @@ def test_part_scores_are_those_of_counting_by_hand(categories, batch, **draws):
     }
 
 
-@settings(max_examples=100)
 @given(**DRAWS, unused=st.integers(0, 2), batch=st.integers(1, 6))
 def test_scene_scores_are_those_of_counting_by_hand(unused, batch, **draws):
     data = Labels(**draws)

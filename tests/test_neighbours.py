@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -55,7 +55,6 @@ def assert_fast_is_the_definition(points: Tensor, lengths: Tensor | None, count:
         assert torch.equal(fast(points, centres, neighbours, lengths), wanted), fast
 
 
-@settings(max_examples=30)
 @given(
     clouds=st.integers(1, 4),
     size=st.integers(1, 300),

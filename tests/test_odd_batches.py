@@ -20,6 +20,7 @@ from pointnet import (
     PointNetSegmenter,
     PointNextClassifier,
 )
+from tests.forms import forms
 
 NARROW = {"widths": ((8, 8), (8, 16)), "tnet_widths": ((8, 16), (8,))}
 FAMILY = {
@@ -35,6 +36,8 @@ FAMILY = {
     "pointnet2 scenes": lambda: PointNet2Segmenter(5, 3, dropout=0.0, width=0.25),
 }
 
+SOME = forms(FAMILY, "pointnet", "edgenet", "dgcnn parts")
+
 
 def gradients(network: nn.Module, x: Tensor) -> Tensor:
     network.zero_grad()
@@ -43,7 +46,7 @@ def gradients(network: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("kind", SOME)
 def test_in_half_precision_logits_and_gradients_are_near_those_of_the_same_weights(kind, dtype):
     half = FAMILY[kind]().to(dtype)
     x, whole = torch.randn(4, 3, 150).to(dtype), copy.deepcopy(half).double()
@@ -57,7 +60,7 @@ def test_in_half_precision_logits_and_gradients_are_near_those_of_the_same_weigh
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("kind", SOME)
 def test_without_values_shapes_are_those_of_a_cpu(kind, training):
     network, x = FAMILY[kind]().train(training), torch.randn(2, 3, 150)
     wanted = network(x)
@@ -95,7 +98,7 @@ def test_a_cloud_of_no_points_or_of_more_than_there_are_is_refused(kind, lengths
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:.*jit.script")
-@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("kind", SOME)
 def test_the_transforms_of_torch_func_give_what_cloud_after_cloud_gives(kind):
     network, x = FAMILY[kind]().double().eval(), torch.randn(2, 3, 40).double()
     weights = dict(network.named_parameters())
@@ -119,7 +122,7 @@ def test_the_transforms_of_torch_func_give_what_cloud_after_cloud_gives(kind):
 
 
 @pytest.mark.filterwarnings("ignore:.*jit.script")
-@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("kind", SOME)
 def test_dual_numbers_have_the_tangents_of_the_transforms_of_a_frozen_network_too(kind):
     network, x = FAMILY[kind]().double().eval(), torch.randn(2, 3, 40).double()
     _, wanted = jvp(network, (x,), (torch.ones_like(x),))

@@ -15,6 +15,7 @@ from pointnet import __main__ as command_line
 from pointnet.files import check_apart, strict_json
 from pointnet.training import fit
 from pointnet.training.run_folder import read_metrics
+from tests.forms import forms
 from tests.helpers import ROOT, error_of, quiet, tiny, two_shapes
 from tests.own_points import write_objects, write_yards
 from tests.pages import views_of
@@ -130,7 +131,7 @@ def test_clouds_of_one_name_are_told_apart_on_a_page(tmp_path):
         assert names == ["other.xyz", "new/stool.xyz", "old/stool.xyz"]
 
 
-@pytest.mark.parametrize("command", ["show", "embed", "export"])
+@pytest.mark.parametrize("command", forms(["show", "embed", "export"], "show", "embed"))
 def test_an_earlier_output_is_said_to_be_replaced(tmp_path, capsys, command):
     (tmp_path / "b").mkdir()
     shutil.copy(FILES / "stool.xyz", tmp_path / "b")

@@ -16,6 +16,7 @@ from pointnet.inference.cases import cases_of
 from pointnet.points.formats.contents import Rows
 from pointnet.points.read import read_cloud
 from pointnet.training import evaluate, fit
+from tests.forms import forms
 from tests.helpers import quiet, small
 from tests.own_points import (
     CLASSES,
@@ -160,7 +161,7 @@ def assert_other_data_is_refused(model, root: Path, block: float) -> None:
             evaluate(model, SceneFolder(root, num_points=64, **how))
 
 
-@pytest.mark.parametrize("unit", [1.0, 1000.0])
+@pytest.mark.parametrize("unit", forms([1.0, 1000.0], 1000.0))
 def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(tmp_path, unit):
     root = write_yards(tmp_path / "set", 3, unit=unit, size=1500)
     data = SceneFolder(root, num_points=64, features="intensity", block=2 * unit)

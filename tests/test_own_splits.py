@@ -17,6 +17,7 @@ from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.points.features import intensity_scales
 from pointnet.training import TrainConfig
 from pointnet.training.small_sets import lines_on_data
+from tests.forms import forms
 from tests.helpers import error_of
 from tests.own_points import both, make_object, make_yard, save, write_clouds, write_objects, write_yards
 
@@ -60,8 +61,9 @@ def test_a_file_that_cannot_be_read_changes_nothing_of_the_draw(tmp_path):
     assert MeshFolder(mixed, "test", num_points=16).bad == []
 
 
-@pytest.mark.parametrize(("kind", "write"), [(PartFolder, write_objects), (SceneFolder, write_yards)])
-def test_a_file_without_labels_is_not_held_out(tmp_path, kind, write):
+@pytest.mark.parametrize("kind", forms([PartFolder, SceneFolder], PartFolder))
+def test_a_file_without_labels_is_not_held_out(tmp_path, kind):
+    write = {PartFolder: write_objects, SceneFolder: write_yards}[kind]
     alone, mixed = write(tmp_path / "alone", count=3), write(tmp_path / "mixed", count=3)
     place = mixed / "pin" if kind is PartFolder else mixed
     for i in range(6):

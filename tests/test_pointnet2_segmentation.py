@@ -177,6 +177,7 @@ def test_a_folded_network_answers_alike(few, kind):
     torch.testing.assert_close(folded(x, *category), model(x, *category), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_parts_are_trained_saved_and_labelled_like_any(few, tmp_path):
     every = halves("part")
     stored = every.batch(slice(None))[0][:, [0, 1, 2, 4]]  # without the channel that tells the label

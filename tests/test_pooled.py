@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -72,7 +72,6 @@ def assert_fast_is_exact(problem: Problem) -> None:
         assert error(got[name], tensor, floor=1.0 if "bias" in name else 1e-3) <= 1e-10, name
 
 
-@settings(max_examples=40)
 @given(
     clouds=st.integers(1, 4),
     channels=st.integers(1, 9),

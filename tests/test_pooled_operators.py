@@ -9,11 +9,12 @@ from torch import nn
 
 from pointnet import PointNetClassifier, SharedMLP
 from pointnet.ops.masked import point_mask
+from tests.forms import forms
 from tests.helpers import trained_looking
 
 
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("masked", forms([True, False], True))
+@pytest.mark.parametrize("dtype", forms([torch.float32, torch.float64], torch.float32))
 def test_the_operators_are_well_formed(masked, dtype):
     x = torch.randn(2, 3, 6, dtype=dtype, requires_grad=True)
     weight = torch.randn(4, 3, dtype=dtype, requires_grad=True)

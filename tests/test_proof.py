@@ -6,7 +6,7 @@ then (last test) against blocks that were broken on purpose, which they must not
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.laws import CASES, LAWS, PAGE, Case, assert_close, page_rows, point_by_point
@@ -33,7 +33,6 @@ def test_a_shared_mlp_keeps_the_law(law, case):
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-@settings(max_examples=25)
 @given(case=cases)
 @example(case=Case(clouds=1, points=1))
 @example(case=Case(widths=(3, 64, 64), clouds=2, points=257))

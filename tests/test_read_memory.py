@@ -14,6 +14,7 @@ import pytest
 from pointnet.points.formats import contents
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files
+from tests.forms import forms
 from tests.whole_files import FILES, LIST, XYZ, npy_of, npz_of, pcd, ply, written
 
 LARGE = 120_000
@@ -70,7 +71,7 @@ CLOUDS = {
 }
 
 
-@pytest.mark.parametrize("name", CLOUDS)
+@pytest.mark.parametrize("name", forms(CLOUDS, "text.ply", "seven.txt", "cloud.glb"))
 def test_a_few_points_of_five_million_take_less_than_285_mb(tmp_path, name):
     """57 bytes a point, and a little for what is looked at together: read within 600 MB by a process of 315 MB."""
     path = written(tmp_path, name, CLOUDS[name]())
@@ -108,7 +109,7 @@ GREEDY = {
 }
 
 
-@pytest.mark.parametrize("name", GREEDY)
+@pytest.mark.parametrize("name", forms(GREEDY, "polygons.off", "faces.obj", "zeros.xyz", "named.csv"))
 def test_no_file_takes_more_than_ten_times_its_size(tmp_path, name):
     content = GREEDY[name]()
     path = written(tmp_path, name, content)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from pointnet.commands import train
@@ -18,6 +18,7 @@ from pointnet.training.recipes import RECIPES, to_flags
 from pointnet.training.run import Run
 from pointnet.training.run_folder import read_config, write_config
 from pointnet.world import World
+from tests.forms import forms
 from tests.helpers import ON_SAMPLES, ROOT, SAMPLES, error_of, halves, quiet, tiny, two_shapes
 
 CPU = torch.device("cpu")
@@ -96,11 +97,7 @@ def test_the_papers_recipe_is_the_published_protocol():
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("paper_", "pointnext", "pointnet2_")) else [])
-        for name in RECIPES
-    ],
+    "name", forms(RECIPES, *(name for name in RECIPES if not name.startswith(("paper_", "pointnext", "pointnet2"))))
 )
 def test_a_recipe_trains_and_comes_back_from_its_file(name, tmp_path):
     config = RECIPES[name]
@@ -196,7 +193,6 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=20)
 @given(SETTINGS, st.sampled_from([TrainConfig(), *RECIPES.values()]))
 def test_the_words_of_settings_are_read_back(changes, recipe):
     try:

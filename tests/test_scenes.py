@@ -49,7 +49,7 @@ def by_definition(model: PointNetSegmenter, points: np.ndarray, colors: np.ndarr
     return votes / counts
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(1, 60), st.floats(0.1, 3), st.floats(0.1, 3), st.integers(0, 99), st.sampled_from([1, 200, 10**6]))
 def test_a_point_gets_the_mean_of_what_all_blocks_that_hold_it_say(model, size, wide, deep, seed, batch):
     points, colors = scene(size, wide, deep, seed)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.segmentation import TASKS
 from pointnet import PointNetPartSegmenter, PointNetSegmenter
+from tests.forms import forms
 from tests.helpers import count_multiply_adds, trained_looking
 from tests.helpers import shared_multiply_adds as shared
 from tests.textbook import TextbookPartSegmenter, TextbookSegmenter, with_state_of
@@ -29,12 +30,15 @@ def points(clouds: int = 6, channels: int = 3, count: int = 11) -> Tensor:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    ("kind", "channels", "known", "padding"),
-    [("part", 6, True, 4), ("part", 3, False, 0), ("scene", 9, False, 0), ("scene", 9, False, 4)],
+    "given",
+    forms(
+        [("part", 6, True, 4), ("part", 3, False, 0), ("scene", 9, False, 0), ("scene", 9, False, 4)],
+        ("part", 6, True, 4),
+        ("scene", 9, False, 4),
+    ),
 )
-def test_it_equals_the_joining_form_in_values_gradients_and_running_statistics(
-    kind, channels, known, padding, training
-):
+def test_it_equals_the_joining_form_in_values_gradients_and_running_statistics(given, training):
+    kind, channels, known, padding = given
     model = make(kind, training, channels)
     textbook = TextbookPartSegmenter(7, 5, channels) if kind == "part" else TextbookSegmenter(4, channels)
     textbook = with_state_of(model, textbook)

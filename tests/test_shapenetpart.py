@@ -240,6 +240,7 @@ def test_the_form_is_told_from_the_folder_or_named(text, hdf5):
     assert len(ShapeNetPart(renamed.parent, "test", 8)) == 16
 
 
+@pytest.mark.slow
 def test_the_real_set_has_its_categories_parts_and_splits(real_parts):
     train, val, test = (ShapeNetPart(real_parts, split) for split in SPLITS)
     assert (len(train), len(val), len(test)) == (190, 38, 76)

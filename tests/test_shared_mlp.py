@@ -11,6 +11,7 @@ from torch import nn
 from pointnet import SharedMLP
 from pointnet.layers.shared_mlp import ACTIVATIONS, make_activation
 from pointnet.ops.masked import batch_norm, point_mask
+from tests.forms import forms
 
 
 def test_its_keys_and_widths_are_those_of_the_contract():
@@ -89,8 +90,8 @@ def test_it_can_be_copied_and_pickled():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("training", [pytest.param(True, marks=pytest.mark.slow), False])
-@pytest.mark.parametrize("with_lengths", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("training", forms([True, False], False))
+@pytest.mark.parametrize("with_lengths", forms([True, False], True))
 def test_it_compiles_in_one_piece(training, with_lengths):
     torch.compiler.reset()
     mlp = SharedMLP([3, 8, 4]).train(training)

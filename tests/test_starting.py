@@ -19,6 +19,7 @@ from pointnet.training.optimizer import make_optimizer, make_schedule
 from pointnet.training.run import Run
 from pointnet.training.run_folder import read_config
 from pointnet.world import World
+from tests.forms import forms
 from tests.helpers import (
     SMALL,
     assert_ends_as,
@@ -109,7 +110,7 @@ def test_a_new_last_layer_is_drawn_as_that_of_any_network_and_must_be_trained_be
             load_model("pointnet_shapes", num_classes=count)
 
 
-@pytest.mark.parametrize("classes", ["same", "other"])
+@pytest.mark.parametrize("classes", forms(["same", "other"], "other"))
 def test_a_run_takes_encoder_and_head_and_the_last_layer_where_the_classes_are_the_same(tmp_path, trained, classes):
     data = two_shapes() if classes == "same" else other_shapes()
     given, run = load_model(trained), started(data, init=trained, seed=3)
@@ -160,7 +161,7 @@ def _world() -> World:
     return World()
 
 
-@pytest.mark.parametrize("more", [{}, {"ema": 0.9, "optimizer": "sgd"}], ids=["plain", "averaged"])
+@pytest.mark.parametrize("more", forms([{}, {"ema": 0.9, "optimizer": "sgd"}], {}), ids=["plain", "averaged"])
 def test_a_frozen_encoder_stays_as_it_is_and_nothing_goes_backward_through_it(tmp_path, trained, more):
     settings = {"init": trained, "freeze": True, "epochs": 2, "weight_decay": 0.1, **more}
     run, seen = started(other_shapes(), **settings), []
@@ -208,7 +209,7 @@ def test_both_rates_follow_the_schedule(schedule):
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0] * 2
 
 
-@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize("freeze", forms([False, True], True))
 def test_stopped_and_resumed_it_ends_as_if_it_never_was(tmp_path, trained, freeze):
     config = tiny(tmp_path / "one", init=trained, freeze=freeze, trunk_lr=0.3, ema=0.9, epochs=3)
     fit(config, other_shapes(), log=quiet)

@@ -14,6 +14,7 @@ from pointnet.models import PointNetClassifier
 from pointnet.training import TrainConfig
 from pointnet.training.augment import augment
 from pointnet.training.optimizer import MovingAverage, make_optimizer
+from tests.forms import forms
 from tests.helpers import assert_equal_states, started, two_shapes
 
 DATA = two_shapes(per_class=8)
@@ -222,7 +223,10 @@ UNORDERED = ("nll_loss2d_forward", "put_", "histc", "bincount", "median", "nanme
              "_embedding_bag_backward")  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "clip": 1.0, "precision": "bf16"}, {"optimizer": "sgd"}])
+AVERAGED = {"ema": 0.9, "clip": 1.0, "precision": "bf16"}
+
+
+@pytest.mark.parametrize("changes", forms([{}, AVERAGED, {"optimizer": "sgd"}], AVERAGED))
 def test_an_epoch_of_steps_never_waits_for_the_device(bfloat16, changes):
     run = started(DATA, **TNETS, **AUGMENTED, **changes)
     with Refused(SYNCS, "waits for the device"):

@@ -15,6 +15,7 @@ from pointnet.training import Stopped, fit
 from pointnet.training.checkpoint import load_checkpoint, save_checkpoint
 from pointnet.training.stopping import signals_deferred
 from pointnet.world import World
+from tests.forms import forms
 from tests.helpers import ROOT, assert_ends_as, quiet, tiny, two_shapes
 from tests.stopped import fit_until_stopped
 
@@ -52,9 +53,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", forms(OPTIONS, "taught"))
 def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one(options, tmp_path, monkeypatch):
-    config = tiny(tmp_path / "unbroken", **SETTINGS | options)
+    config = tiny(tmp_path / "unbroken", **SETTINGS | OPTIONS[options])
     if config.teacher:
         config = dataclasses.replace(config, teacher=tuple(str(tmp_path / name) for name in config.teacher))
         for seed, name in enumerate(config.teacher):

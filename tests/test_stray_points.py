@@ -18,6 +18,7 @@ from pointnet.points.read import PointCloud, Rows, read_points
 from pointnet.points.sampling import KEPT
 from pointnet.training import fit
 
+from .forms import forms
 from .helpers import ROOT, small
 from .own_points import make_yard, save, write_yards
 
@@ -292,7 +293,7 @@ def test_predict_says_them_of_scenes():
     assert Contract(num_points=64).notes_of(cloud) == ()
 
 
-@pytest.mark.parametrize("kind", ["folder", "parts"])
+@pytest.mark.parametrize("kind", forms(["folder", "parts"], "parts"))
 def test_stray_points_and_too_few_in_files_of_a_set_are_one_line_each_wherever_it_is_opened(tmp_path, capsys, kind):
     root, out = tmp_path / "set", str(tmp_path / "run")
     for i in range(9):

@@ -25,6 +25,7 @@ from pointnet.training.network import check_trains_alone, make_model
 from pointnet.training.run_folder import chosen_epoch, read_metrics
 from pointnet.training.step import Step
 from pointnet.world import World
+from tests.forms import forms
 from tests.helpers import (
     OWN,
     PARTS,
@@ -126,7 +127,7 @@ def test_labels_go_with_their_points_whatever_becomes_of_them(tmp_path, task, ba
     assert any(x[0].unique(dim=1).shape[1] < x.shape[2] for x, *_ in batches), "none was dropped"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("share", forms([0.0, 0.5, 1.0], 0.5))
 def test_the_category_is_kept_from_the_network_as_often_as_asked(tmp_path, share, batches):
     fit(small(tmp_path / "run", "part", epochs=6, unknown_category=share), halves("part"), log=quiet)
     given, true = torch.cat([torch.stack([each, labels[:, 0] // 2]) for _, labels, each, *_ in batches], 1)
@@ -253,7 +254,7 @@ def own_files(task: str, root: Path) -> list[str]:
     return ["--dataset", "s3dis"]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", forms(TASKS, "classification"))
 def test_the_commands_train_and_measure_ones_own_files(task, tmp_path, capsys):
     (tmp_path / "root").mkdir()
     data = [*own_files(task, tmp_path / "root"), "--root", str(tmp_path / "root")]

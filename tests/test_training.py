@@ -20,6 +20,7 @@ from pointnet.training.run import Run
 from pointnet.training.run_folder import read_config, read_metrics, write_config
 from pointnet.training.seeds import run_seeds
 from pointnet.world import World
+from tests.forms import forms
 from tests.helpers import (
     QUICK,
     SAMPLES,
@@ -183,7 +184,7 @@ def test_skipped_steps_are_logged_and_too_many_end_the_run(tmp_path):
         fit(tiny(tmp_path / "blown", lr=1e30, optimizer="sgd", schedule="constant", skip_limit=1), DATA, log=quiet)
 
 
-@pytest.mark.parametrize("whole", [0, 1, 2])
+@pytest.mark.parametrize("whole", forms([0, 1, 2], 1))
 def test_samples_that_are_not_finite_are_named_where_few_or_none_are_whole(tmp_path, whole):
     """In short epochs too, where norms are measured on the clouds that are whole."""
     data = LabelledClouds(DATA.points.clone(), DATA.labels, DATA.classes)

@@ -15,6 +15,7 @@ from pointnet.datasets.shapes import shape_parts
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import OF_POINTS, Usual, measure_usual, measures_of_points
 from pointnet.inference.inputs import NOT_MARKED
+from tests.forms import forms
 from tests.helpers import QUICK, halves
 from tests.own_points import write_objects
 
@@ -74,7 +75,7 @@ def said_of(points: np.ndarray, **how) -> set[str]:
     return {reason for note in notes for reason in OF_POINTS.values() if reason in note}
 
 
-@pytest.mark.parametrize("kind", ["chair", "stool", "table", "desk", "bench"])
+@pytest.mark.parametrize("kind", forms(["chair", "stool", "table", "desk", "bench"], "chair", "table"))
 def test_a_floor_below_an_object_with_legs_is_said_and_the_object_alone_is_usual(kind):
     points, area = made(kind)
     assert said_of(points) == said_of(7 * points + [40, -3, 9]) == set()

@@ -11,6 +11,7 @@ from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import task_of
 from pointnet.models import MODELS, WEIGHTS, load_model, shipped
 from pointnet.training import fit
+from tests.forms import forms
 from tests.helpers import SHARED_DATA, halves, linked, quiet, small, tiny
 from tools import publish
 from tools.publish import count_seen, measure, on_samples
@@ -126,7 +127,7 @@ def test_weights_for_parts_are_published_with_what_is_measured(tmp_path, monkeyp
     assert "says nothing about other shapes" not in text
 
 
-@pytest.mark.parametrize("model", [pytest.param("dgcnn", marks=pytest.mark.slow), "edgenet"])
+@pytest.mark.parametrize("model", forms(["dgcnn", "edgenet"]))
 def test_classifiers_of_the_family_are_published_with_how_sure_they_are(tmp_path, monkeypatch, model):
     x = halves("part", per_class=80).batch(slice(None))[0][:, :3]
     data = LabelledClouds(x, halves("part", per_class=80).labels, ["plate", "rod"], 32)

@@ -128,6 +128,7 @@ def pair(tmp_path_factory):
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_processes_end_with_the_weights_of_one_with_the_same_batches(pair, tmp_path, name):
     folder, (first, second) = pair
@@ -147,6 +148,7 @@ def test_two_processes_end_with_the_weights_of_one_with_the_same_batches(pair, t
             assert other[key] == pytest.approx(line[key], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_fails_on_one_fails_on_all_in_the_same_words(pair):
     _, (first, second) = pair
     assert first["errors"] == second["errors"]
@@ -156,6 +158,7 @@ def test_what_fails_on_one_fails_on_all_in_the_same_words(pair):
     assert first["errors"][4:] == ["the disk is full"]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_group_outlives_it(pair):
     """Threads of gloo that live on abort the process at its end, now and then."""
     _, found = pair
