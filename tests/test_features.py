@@ -189,6 +189,7 @@ def test_a_file_of_another_scale_of_intensity_is_said(tmp_path):
     assert "with intensity (30" in str(Contract.of(load_model(tmp_path / "run")))
 
 
+@pytest.mark.slow
 def test_two_classes_that_differ_by_intensity_alone_are_told_apart(tmp_path, capsys):
     root, new = write_tables(tmp_path / "set", count=16), write_tables(tmp_path / "new", count=3)
     out = tmp_path / "run"

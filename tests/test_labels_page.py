@@ -59,13 +59,13 @@ def test_a_scan_comes_back_labelled(tmp_path, monkeypatch, capsys, more):
     assert (tmp_path / "labelled" / "scene.html").exists()
 
 
-@pytest.mark.parametrize("more", FORMS, ids=["quick", "as on the page"])
-def test_an_object_comes_back_with_its_parts(tmp_path, monkeypatch, capsys, more):
+@pytest.mark.slow
+def test_an_object_comes_back_with_its_parts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_objects(tmp_path / "my_objects", count=10)
     rows = make_object("pin", 99)
     save(tmp_path / "new_pin.ply", rows[:, :3], "x y z")
-    scores = run(OBJECTS, capsys, *more)
+    scores = run(OBJECTS, capsys)
     assert {name: share > 0.9 for name, share in scores["of_class"].items()} == {"pin": True, "table": True}
     found = read_cloud(tmp_path / "labelled" / "new_pin.ply.parts.ply", precise=True)
     assert (found.labels == rows[:, 3]).mean() >= 0.95

@@ -303,6 +303,7 @@ def solids(root, split, num_points):
     return data
 
 
+@pytest.mark.slow
 def test_a_registered_data_set_is_trained_on_and_its_runs_are_evaluated(tmp_path, capsys):
     register_dataset("solids", solids)
     out = tmp_path / "x"

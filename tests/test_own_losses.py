@@ -85,6 +85,7 @@ def test_a_data_set_that_is_copied_keeps_its_draw(tmp_path):
     assert not again & {file.name for file in SceneFolder(root, "train").files}
 
 
+@pytest.mark.slow
 def test_evaluate_says_which_files_the_network_was_trained_on(tmp_path, capsys):
     root, run = write_yards(tmp_path / "a", 5, size=3000), tmp_path / "run"
     config = small(run, "scene", dataset="scenes", root=str(root), num_points=64, epochs=1)
