@@ -11,8 +11,9 @@ if not torch.cuda.is_available():  # kernels are interpreted, which is decided a
 from pointnet import devices
 from pointnet.commands import train
 from pointnet.datasets import packed, packing
-from tests.helpers import ON_SAMPLES, PROCESSORS, SHARED_DATA
+from tests.helpers import ON_SAMPLES, SHARED_DATA
 from tests.packs import EACH
+from tests.processors import PROCESSORS
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; threads of each would wait for the others'
     torch.set_num_threads(1)

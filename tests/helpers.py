@@ -63,13 +63,6 @@ NORMS = {
     "not affine": lambda d: nn.BatchNorm1d(d, affine=False),
     "eval": lambda d: nn.BatchNorm1d(d).eval(),
 }
-PROCESSORS = {  # what `devices.capabilities` says of some
-    "Intel": {"avx512_f": True, "cpu_name": "Intel Xeon"},
-    "matrix units": {"avx512_f": True, "amx_bf16": True, "cpu_name": "Intel Xeon"},
-    "AMD": {"avx512_f": True, "avx512_bf16": True, "cpu_name": "AMD EPYC"},
-    "ARM": {"bf16": True, "architecture": "aarch64"},
-    "unknown": {},
-}
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -18,7 +18,8 @@ from pointnet.datasets.blocks import MESH_POINTS
 from pointnet.models import DEFAULTS
 from pointnet.points.sampling import KEPT
 from pointnet.training.settings import FIELDS
-from tests.helpers import PROCESSORS, ROOT, SAMPLES, error_of
+from tests.helpers import ROOT, SAMPLES, error_of
+from tests.processors import PROCESSORS
 
 
 def help_of(capsys, *words: str) -> str:

@@ -11,7 +11,8 @@ import torch
 from pointnet import devices
 from pointnet.training import fit
 from pointnet.training.run_folder import read_config
-from tests.helpers import PROCESSORS, ROOT, tiny, two_shapes
+from tests.helpers import ROOT, tiny, two_shapes
+from tests.processors import PROCESSORS
 
 
 @pytest.fixture(autouse=True)

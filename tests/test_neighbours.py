@@ -19,7 +19,7 @@ from pointnet.ops.neighbours import (
     knn,
     knn_definition,
 )
-from tests.helpers import PROCESSORS
+from tests.processors import PROCESSORS
 
 LATTICE = torch.cartesian_prod(*[torch.arange(-2.0, 3)] * 3).T[None]  # (1, 3, 125); its centre is point 62
 

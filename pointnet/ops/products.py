@@ -21,9 +21,9 @@ def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(B, C, N), (D, C), (D,) -> (B, D, N): `F.conv1d(x, weight.unsqueeze(2), bias)`.
 
     A convolution does not reach the matrix units of a processor that has them (AMX). On others too it is slower than a
-    product of matrices: in bfloat16, and on Intel's. What is taken depends on the processor, the number of threads and
-    the tensors' dtype, sizes and layout, so runs repeat bit by bit. What is stored as rows, (B, N, C) transposed, stays
-    so.
+    product of matrices: in bfloat16, on Intel's, and on AMD's without AVX-512. What is taken depends on the processor,
+    the number of threads and the tensors' dtype, sizes and layout, so runs repeat bit by bit. What is stored as rows,
+    (B, N, C) transposed, stays so.
     """
     if x.device.type != "cpu" or is_traced():
         return F.conv1d(x, weight.unsqueeze(2), bias)
@@ -151,14 +151,15 @@ def is_traced() -> bool:
 
 def multiplies_matrices(x: Tensor) -> bool:
     """Whether products of matrices are faster than convolutions of (B, C, N) like x on this processor: where it has
-    units for matrices; in bfloat16, where it has instructions for that; else on Intel's, for which MKL is made."""
+    units for matrices; in bfloat16, where it has instructions for that; else where MKL uses all that it has."""
     dtype, found = autocast_dtype(x) or x.dtype, capabilities()
     if found.get("amx_bf16"):
         return True
     if dtype == torch.bfloat16:
         return bool(found.get("avx512_bf16"))
     mkl_multiplies = dtype in (torch.float32, torch.float64) and torch.backends.mkl.is_available()
-    return mkl_multiplies and "Intel" in str(found.get("cpu_name"))
+    known = any(maker in str(found.get("cpu_name")) for maker in ("Intel", "AMD"))
+    return mkl_multiplies and known and not has_slow_products()
 
 
 def has_many_points(x: Tensor, weight: Tensor) -> bool:
