@@ -243,7 +243,12 @@ def test_train_py_trains_it_by_its_own_defaults_and_reports_it(tmp_path, capsys)
     data, lines = two_shapes(per_class=8), []
     config = tiny(tmp_path / "run", model="dgcnn", epochs=1, early_points=0, dropout=0.5)
     fit(config, data, two_shapes(per_class=4, seed=1), log=lines.append)
-    assert "dgcnn: input_transform, feature_transform, tnet_widths change nothing" in lines
+    idle = [line.split()[0] for line in lines if line.endswith(" changes nothing: DGCNNClassifier does not take it")]
+    assert idle == ["feature_transform", "input_transform", "tnet_width"]
+    lines.clear()
+    chosen = {"input_transform": True, "feature_transform": True, "tnet_width": 1.0}
+    fit(dataclasses.replace(config, out=str(tmp_path / "usual"), **chosen), data, log=lines.append)
+    assert not [line for line in lines if "does not take it" in line]
     model = load_model(tmp_path / "run")
     assert type(model) is DGCNNClassifier
     found = analyse(model, data)

@@ -285,26 +285,33 @@ def has_name(run: Run) -> bool:
 
 
 def lines_on_network(run: Run) -> Iterator[str]:
-    """Lines on a network or a loss that is not PointNet's: which settings change nothing, and how it is loaded."""
+    """Lines on a network or a loss that is not PointNet's: how it is loaded, and which settings that were chosen change
+    nothing."""
     model, kind = run.step.model, type(run.step.model).__name__
     taken = getattr(model, "arguments", {}) if run.own.model is None else {}
-    widths = ("widths", "head_widths") if "width" in taken else ()  # by `width` alone
-    idle = ", ".join(name for name in OF_NETWORK if name not in (*taken, *widths))
     if run.own.model is not None or is_own(model):
         again = f'load_model("{run.config.out}"{"" if has_name(run) else f", model={kind}(...)"})'
-        yield f"a network of your own, {kind}: {idle} change nothing; it is loaded by {again}"
-    elif not isinstance(model, PointNetModel):
-        yield f"{run.config.model}: {idle} change nothing"
+        yield f"a network of your own, {kind}: it is loaded by {again}"
+    if run.own.model is not None or not isinstance(model, PointNetModel):
+        used = {OF_NETWORK.get(name, name) for name in taken}
+        for name in sorted(set(OF_NETWORK.values()) - used):
+            if is_chosen(run.config, name):
+                yield f"{name} changes nothing: {kind} does not take it"
     if run.own.loss is not None:
         yield "a loss of your own: those of the settings change nothing, but for distillation"
 
 
 def lines_on_idle(config: TrainConfig) -> Iterator[str]:
     """Lines on settings that were chosen and change nothing beside the others."""
-    usual = defaults_of(config.task, config.dataset, config.init, config.model)
     for name, what in config.idle().items():
-        if getattr(config, name) not in (getattr(TrainConfig, name), getattr(usual, name)):
+        if is_chosen(config, name):
             yield f"{name} changes nothing: it is for {what}"
+
+
+def is_chosen(config: TrainConfig, name: str) -> bool:
+    """Whether a setting is neither the default nor that of the recipe which the other settings take."""
+    usual = defaults_of(config.task, config.dataset, config.init, config.model)
+    return getattr(config, name) not in (getattr(TrainConfig, name), getattr(usual, name))
 
 
 def discard(line: str) -> None:

@@ -25,8 +25,9 @@ from .settings import TrainConfig
 ENCODER_ARGUMENTS = ("input_transform", "feature_transform", "widths", "last_activation", "tnet_widths")
 HEAD_ARGUMENTS = ("head_widths", "head_takes")
 PARTS = {"encoder": "encoder", "head": "head", "logits": "last layer"}  # of a network, and how people call them
-# Settings of a network, some of which one's own may not take.
-OF_NETWORK = ("input_transform", "feature_transform", "widths", "head_widths", "tnet_widths", "dropout")
+# Arguments of a network, some of which one's own may not take, and the settings that they come from.
+OF_NETWORK = {name: name for name in ("input_transform", "feature_transform", "dropout")}
+OF_NETWORK |= {"widths": "width", "head_widths": "width", "tnet_widths": "tnet_width"}
 PLAIN = (bool, int, float, str, tuple, type(None))  # kinds of values that say what a loss computes
 Loss = Callable[[Tensor, Tensor], Tensor]
 
