@@ -26,7 +26,7 @@ from pointnet.world import World
 from .claim import claimed
 from .data import check_data, check_trainable, training_parts
 from .network import OF_NETWORK, Loss, Own
-from .recipes import defaults_of
+from .recipes import is_chosen, lines_on_idle
 from .run import Run
 from .run_folder import (
     CHECKPOINT,
@@ -299,19 +299,6 @@ def lines_on_network(run: Run) -> Iterator[str]:
                 yield f"{name} changes nothing: {kind} does not take it"
     if run.own.loss is not None:
         yield "a loss of your own: those of the settings change nothing, but for distillation"
-
-
-def lines_on_idle(config: TrainConfig) -> Iterator[str]:
-    """Lines on settings that were chosen and change nothing beside the others."""
-    for name, what in config.idle().items():
-        if is_chosen(config, name):
-            yield f"{name} changes nothing: it is for {what}"
-
-
-def is_chosen(config: TrainConfig, name: str) -> bool:
-    """Whether a setting is neither the default nor that of the recipe which the other settings take."""
-    usual = defaults_of(config.task, config.dataset, config.init, config.model)
-    return getattr(config, name) not in (getattr(TrainConfig, name), getattr(usual, name))
 
 
 def discard(line: str) -> None:

@@ -1,6 +1,7 @@
 """Recipes: settings that belong together, by name; they do not choose the data set."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from pointnet.models import DEFAULTS
 
@@ -150,6 +151,19 @@ def defaults_of(task: str, dataset: str, init: str = "", model: str = TrainConfi
     own = model if task == "classification" else f"{model}_{task}"
     name = own if own in RECIPES and RECIPES[own].task == task else names.get(task, task)
     return dataclasses.replace(RECIPES.get(name, TrainConfig()), init=init)
+
+
+def lines_on_idle(config: TrainConfig) -> Iterator[str]:
+    """Lines on settings that were chosen and change nothing beside the others."""
+    for name, what in config.idle().items():
+        if is_chosen(config, name):
+            yield f"{name} changes nothing: it is for {what}"
+
+
+def is_chosen(config: TrainConfig, name: str) -> bool:
+    """Whether a setting is neither the default nor that of the recipe which the other settings take."""
+    usual = defaults_of(config.task, config.dataset, config.init, config.model)
+    return getattr(config, name) not in (getattr(TrainConfig, name), getattr(usual, name))
 
 
 def to_flags(config: TrainConfig) -> list[str]:
