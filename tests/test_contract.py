@@ -10,7 +10,8 @@ import torch
 from pointnet import PointNetClassifier, PointNetSegmenter, embed, load_model, predict
 from pointnet.commands.evaluate import all_scores
 from pointnet.datasets import LabelledClouds, LabelledPoints, MeshFolder, ShapeNetPart
-from pointnet.evaluation.contract import Contract, contract_of_data
+from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.inference.label import label_points
 from pointnet.points.read import PointCloudFileError
 from pointnet.training import TrainConfig, fit

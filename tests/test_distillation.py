@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds
-from pointnet.evaluation.contract import contract_of_data
+from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.models import load_model
 from pointnet.training import fit
 from pointnet.training.checks import dry_run, profile

@@ -10,7 +10,8 @@ import torch
 from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder, open_dataset
-from pointnet.evaluation.contract import Contract, contract_of_data
+from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.evaluate import check_taught, evaluate
 from pointnet.points.features import FARTHEST, feature_names, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloudFileError

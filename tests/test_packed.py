@@ -12,7 +12,7 @@ from pointnet.datasets import LabelledPoints, open_dataset, packed, shards, spli
 from pointnet.datasets.clouds import UNLABELLED
 from pointnet.datasets.packed import open_packed
 from pointnet.datasets.packing import halved_clouds, keys_of, pack_split
-from pointnet.evaluation.contract import contract_of_data
+from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.models import load_model
 from pointnet.training import fit

@@ -18,7 +18,7 @@ from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset, pack
 from pointnet.datasets.clouds import AS_GIVEN
 from pointnet.datasets.packed import open_packed
 from pointnet.datasets.packing import pack_split
-from pointnet.evaluation.contract import contract_of_data
+from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.files import read_json, write_json
 from pointnet.training.loader import StreamedLoader
 from tests.helpers import QUICK, error_of, pack, two_shapes

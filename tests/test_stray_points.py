@@ -10,7 +10,8 @@ from pointnet import __main__ as command_line
 from pointnet import predict
 from pointnet.datasets import SceneFolder, open_dataset
 from pointnet.datasets.blocks import check_extent, far_outside, sparse
-from pointnet.evaluation.contract import Contract, contract_of_data
+from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.trust import unfit
 from pointnet.points.features import features_of
 from pointnet.points.frame import few_points, stray_points

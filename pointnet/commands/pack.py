@@ -7,7 +7,7 @@ from pointnet.datasets import open_dataset
 from pointnet.datasets.catalog import OWN_FILES
 from pointnet.datasets.lines import lines_about, skipped_files
 from pointnet.datasets.packing import Packed, pack_split
-from pointnet.evaluation.contract import contract_of_data, said_by
+from pointnet.evaluation.contract_of_data import contract_of_data, said_by
 from pointnet.names import printable, say
 
 SPLITS = ("train", "test")

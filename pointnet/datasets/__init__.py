@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from pointnet.points.read import PointCloud, PointCloudFileError, read_cloud, read_points
 
     from .catalog import DATASETS_OF, open_dataset, register_dataset
-    from .clouds import LabelledClouds, LabelledPoints, pad_clouds, split_parts, split_validation
+    from .clouds import LabelledClouds, LabelledPoints, split_parts, split_validation
     from .folder import MeshFolder
+    from .given import pad_clouds
     from .modelnet import ModelNet
     from .own_parts import PartFolder
     from .own_scenes import SceneFolder
@@ -26,15 +27,15 @@ __all__ = ["DATASETS_OF", "S3DIS", "MeshFolder", "ModelNet", "ScanObjectNN", "Sh
 __all__ += ["LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"]
 __all__ += ["PartFolder", "SceneFolder", "register_dataset"]
 __all__ += ["PointCloud", "PointCloudFileError", "read_cloud", "read_points"]
-_CLOUDS = {"LabelledClouds", "LabelledPoints", "pad_clouds", "split_parts", "split_validation"}
-_POINTS = {"PointCloud", "PointCloudFileError", "read_cloud", "read_points"}
+_HOMES = dict.fromkeys(("LabelledClouds", "LabelledPoints", "split_parts", "split_validation"), ".clouds")
+_HOMES |= dict.fromkeys(("PointCloud", "PointCloudFileError", "read_cloud", "read_points"), "pointnet.points.read")
+_HOMES["pad_clouds"] = ".given"
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = ".clouds" if name in _CLOUDS else "pointnet.points.read" if name in _POINTS else ".catalog"
-    value = globals()[name] = getattr(importlib.import_module(home, __name__), name)
+    value = globals()[name] = getattr(importlib.import_module(_HOMES.get(name, ".catalog"), __name__), name)
     return value
 
 

@@ -1,7 +1,6 @@
 """Labelled clouds of one size, whose points may have labels too: what every data set here is; splits and batches."""
 
 import copy
-import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +16,14 @@ from torch.utils.data import Dataset
 from pointnet.points.features import Range, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloudFileError
 
-from .given import as_floats, as_indices, as_names, as_tensor
+from .given import as_floats, as_indices, as_names, as_rows, as_tensor
 
 # What the unit of clouds may be.
 UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS = "unit sphere", "as given", "blocks of a metre", "blocks"
 MOST_CHANNELS = 12  # of a point; more of them than points: the points are transposed
 UNLABELLED = 2**24 - 1  # as the label of a stored point: it has none; float32 holds every whole number up to it
 SOME_CLOUDS = 8  # whose repeated points are looked at
+MOST_HASHED = 2**30  # bytes of clouds that were handed over
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 
 
@@ -139,11 +139,14 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         """Says that the clouds at `indices` will be asked for in about this order; what is far may be fetched now."""
 
     def fingerprint(self) -> str:
-        """A hash that tells data sets apart: of the classes, the labels, and the first point of each cloud."""
+        """A hash that tells data sets apart: of the classes, the labels, and the first point of each cloud; of clouds
+        that were handed over as arrays, up to a gigabyte, of all points."""
+        of_arrays = type(self).__module__ == __name__ and self._stored[:1].nbytes * len(self) <= MOST_HASHED
         digest = hashlib.sha256("\n".join(self.classes).encode())
         digest.update(self.labels.numpy().tobytes())
         for rows in torch.arange(len(self)).split(1024):
-            digest.update(self.batch(rows)[0][:, :, 0].contiguous().numpy().tobytes())
+            clouds = self.batch(rows)[0]
+            digest.update((clouds if of_arrays else clouds[:, :, 0]).contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _places(self, indices: Any) -> Any:
@@ -160,13 +163,15 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         return clouds
 
     def subset(self: Clouds, indices: Tensor) -> Clouds:
-        """The clouds at `indices` (S',), in that order, with the same classes; nothing is copied."""
+        """The clouds at `indices` (S',), in that order, or of a mask (S,) bool, with the same classes; nothing is
+        copied. ValueError for what is neither."""
         chosen = copy.copy(self)
-        chosen.keep(indices)
+        chosen.keep(as_rows(indices, len(self)))
         return chosen
 
     def keep(self, indices: Tensor) -> None:
         """Drops all clouds but those at `indices`; a subclass does the same with whatever else it has of each cloud."""
+        indices = as_rows(indices, len(self))
         self._rows = self._places(indices)
         self.labels = self.labels[indices]
         self.files = [self.files[i] for i in indices.tolist()] if self.files else []
@@ -315,7 +320,8 @@ def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Cl
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be in [0, 1), got {fraction}")
-    own = data.validation if fraction and data.validation is not None and data.validation.any() else None
+    own = as_rows(data.validation, len(data)) if fraction and data.validation is not None else None
+    own = None if own is None or not len(own) else torch.zeros(len(data), dtype=torch.bool).index_fill(0, own, True)
     held_out = data.held_out(seed, fraction) if own is None else own
     if own is None and len(data) - int(held_out.sum()) < 2:
         held_out = torch.zeros_like(held_out)
@@ -326,25 +332,3 @@ def spread(data: Clouds, count: int) -> Clouds:
     """`count` clouds spread evenly over the classes; all of them if there are no more."""
     by_class = data.labels.argsort(stable=True)
     return data.subset(by_class[torch.linspace(0, len(data) - 1, min(count, len(data))).round().long()])
-
-
-def pad_clouds(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Clouds of different sizes as one batch: B tensors (C, N_b) -> points (B, C, max N_b), lengths (B,).
-
-    This is where lengths are checked: a model trusts them, so that its forward never waits for the device.
-
-    Raises:
-        ValueError: no clouds, an empty one, or clouds that differ in channels.
-    """
-    if not clouds:
-        raise ValueError("a batch needs at least one cloud, got none")
-    for i, cloud in enumerate(clouds):
-        if cloud.dim() != 2 or cloud.shape[0] != clouds[0].shape[0] or cloud.shape[1] == 0:
-            wanted = clouds[0].shape[0] if clouds[0].dim() == 2 else "C"
-            raise ValueError(f"cloud {i} must be ({wanted}, N) with N >= 1, got {tuple(cloud.shape)}")
-    lengths = torch.tensor([cloud.shape[1] for cloud in clouds], device=clouds[0].device)
-    dtype = functools.reduce(torch.promote_types, [cloud.dtype for cloud in clouds])
-    points = clouds[0].new_zeros(len(clouds), clouds[0].shape[0], int(lengths.max()), dtype=dtype)
-    for row, cloud in zip(points, clouds, strict=True):
-        row[:, : cloud.shape[1]] = cloud
-    return points, lengths

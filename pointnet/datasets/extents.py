@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointnet.points.features import Range
+from pointnet.points.features import SOME_POINTS, Range
 from pointnet.points.frame import bounds
 
+from .blocks import Heights
 from .clouds import LabelledClouds, spread
 
 BATCH = 256  # clouds that are measured together
@@ -77,3 +78,17 @@ def unlike_place(taught: Range, reach: float | None, extents: Range | None, far:
     if note or reach is None or far is None or far <= UNLIKE * (reach + taught[1]):
         return note
     return f"it lies {far:.4g} from the origin, in training at most {reach:.4g}; is the origin the same?"
+
+
+def heights_of_scenes(data: LabelledClouds, most: int | None = None) -> dict[int, Heights]:
+    """The heights of scenes, at most so many, by their label, from some points of each of their blocks."""
+    scenes = data.labels.unique()
+    if most is not None and len(scenes) > most:
+        scenes = scenes[torch.linspace(0, len(scenes) - 1, most).round().long()]
+    found = dict[int, Heights]()
+    for scene in scenes.tolist():
+        rows = (data.labels == scene).nonzero()[:, 0]
+        points = data.points[rows, :3, :SOME_POINTS].double().transpose(1, 2).flatten(0, 1)
+        if len(points := points[points.isfinite().all(1)]):
+            found[scene] = Heights.of(points.numpy() * data.block, data.block)
+    return found

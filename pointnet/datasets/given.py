@@ -1,5 +1,7 @@
-"""What callers hand to a data set: arguments, points, labels and names, in the library's types, or refused."""
+"""What callers hand to a data set or a network: arguments, points, labels, rows and names, in the library's types, or
+refused."""
 
+import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -63,6 +65,19 @@ def as_indices(name: str, labels: Tensor, count: int) -> Tensor:
     return labels
 
 
+def as_rows(indices: Any, count: int) -> Tensor:
+    """Which of `count` clouds, by their numbers (S',) or by a mask (count,) bool, as int64. ValueError for others."""
+    rows = as_tensor("indices", indices)
+    if rows.dtype == torch.bool and rows.shape == (count,):
+        return rows.nonzero().squeeze(1)
+    rows = rows.long() if not rows.numel() else rows  # an empty list is one of floats
+    whole = rows.dtype != torch.bool and not rows.is_floating_point()
+    if rows.dim() != 1 or not whole or (rows.numel() and not -count <= int(rows.min()) <= int(rows.max()) < count):
+        got = f"{str(rows.dtype).removeprefix('torch.')} {tuple(rows.shape)}"
+        raise ValueError(f"indices must be whole numbers below {count}, or a mask ({count},) of them, got {got}")
+    return rows.long()
+
+
 def as_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
     """Names of classes as a tuple. ValueError unless each is a string, and there once."""
     if odd := [name for name in names if not isinstance(name, str)]:
@@ -71,3 +86,29 @@ def as_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise ValueError(f"{what} must be named once each, got '{twice}' twice")
     return tuple(names)
+
+
+def pad_clouds(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Clouds of different sizes as one batch: B tensors (C, N_b) -> points (B, C, max N_b), lengths (B,).
+
+    This is where lengths are checked: a model trusts them, so that its forward never waits for the device.
+
+    Raises:
+        ValueError: no clouds, an empty one, or clouds that differ in channels.
+    """
+    if not clouds:
+        raise ValueError("a batch needs at least one cloud, got none")
+    for i, cloud in enumerate(clouds):
+        if not isinstance(cloud, Tensor):
+            raise ValueError(
+                f"cloud {i} must be a tensor, got {type(cloud).__name__}; torch.from_numpy(array) makes one"
+            )
+        if cloud.dim() != 2 or cloud.shape[0] != clouds[0].shape[0] or cloud.shape[1] == 0:
+            wanted = clouds[0].shape[0] if clouds[0].dim() == 2 else "C"
+            raise ValueError(f"cloud {i} must be ({wanted}, N) with N >= 1, got {tuple(cloud.shape)}")
+    lengths = torch.tensor([cloud.shape[1] for cloud in clouds], device=clouds[0].device)
+    dtype = functools.reduce(torch.promote_types, [cloud.dtype for cloud in clouds])
+    points = clouds[0].new_zeros(len(clouds), clouds[0].shape[0], int(lengths.max()), dtype=dtype)
+    for row, cloud in zip(points, clouds, strict=True):
+        row[:, : cloud.shape[1]] = cloud
+    return points, lengths

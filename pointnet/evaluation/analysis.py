@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.clouds import UNIT_SPHERE, pad_clouds, spread
+from pointnet.datasets.clouds import UNIT_SPHERE, spread
+from pointnet.datasets.given import pad_clouds
 from pointnet.models import PointNetModel, Pretrained, critical_points
 from pointnet.points.frame import in_unit_sphere
 

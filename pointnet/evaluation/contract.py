@@ -6,28 +6,27 @@ Training writes it from the data it really saw, and `config.json` keeps it as `p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from statistics import median_low
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside, sparse
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
-from pointnet.datasets.extents import UNLIKE, extents_of, place_of, reach_of, unlike_place
+from pointnet.datasets.extents import UNLIKE, extents_of, heights_of_scenes, place_of, reach_of, unlike_place
+from pointnet.datasets.given import check_one_of
 from pointnet.models import Pretrained
+from pointnet.names import printable
 from pointnet.points.cloud import Chosen
 from pointnet.points.features import (
     FEATURES,
     SOME_POINTS,
     Range,
     channel_names,
-    check_colors,
     features_of,
     mostly_outside,
     said_of_intensity,
@@ -38,8 +37,7 @@ from pointnet.points.read import PointCloud
 
 FRAME = "z up, right-handed"  # the library's, of all that a network sees
 XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
-BATCH = 256  # clouds that are measured together
-SOME_SCENES = 16  # scenes of training whose heights are looked at
+OLDER = {"num_points", "categories", "normals", "normalization"}  # all that contracts had at first
 HALF_OFF = 0.6  # share of the height of training: if half of the points are higher or lower by it, a note says so
 
 
@@ -102,16 +100,35 @@ class Contract:
             raise ValueError(f"the model expects points of frame '{frame}', known here is '{FRAME}'")
         if "num_points" not in held:
             raise ValueError("the model does not say what input it expects: preprocessing has no num_points")
-        held = held if "scale" in held else _of_older(held, model.arguments["in_channels"])
-        known = {name: held[name] for name in cls.__dataclass_fields__ if name in held}
-        fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+        held = held if held.keys() - OLDER else _of_older(held, model.arguments["in_channels"])
+        if unknown := sorted(map(str, held.keys() - set(cls.__dataclass_fields__))):
+            raise ValueError(f"the model expects '{printable(unknown[0])}', which is not known here")
+        fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in held.items()}
         contract = cls(**fields)
-        if contract.scale not in (UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS):
-            raise ValueError(f"the model expects points of scale '{contract.scale}', which is not known here")
+        contract.check()
         if len(contract.channels) != model.arguments["in_channels"]:
             channels = ", ".join(contract.channels)
             raise ValueError(f"the model takes {model.arguments['in_channels']} channels per point, not {channels}")
         return contract
+
+    def check(self) -> None:
+        """Raises ValueError, in one line, for a value that no input can have."""
+        numbers: Any = {"temperature": self.temperature, "block": self.block, "num_points": self.num_points}
+        if wrong := [name for name, value in numbers.items() if not _is_number(value) or value <= 0]:
+            raise ValueError(f"{wrong[0]} must be a number above 0, got {numbers[wrong[0]]!r}")
+        ranges: Any = {"intensity": self.intensity, "heights": self.heights, "extents": self.extents}
+        for name, ends in ranges.items():
+            if ends is not None and not (len(ends) == 2 and all(map(_is_number, ends)) and ends[0] <= ends[1]):
+                raise ValueError(f"{name} must be two numbers, the smaller first, got {ends!r}")
+        if self.scale not in (UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS):
+            raise ValueError(f"points of scale '{printable(str(self.scale))}' are not known here")
+        check_one_of("up", self.up, (None, "z", "y"))
+        if self.channels[:3] != XYZ or len(set(self.channels)) < len(self.channels):
+            raise ValueError(
+                f"channels must be x, y, z and others, each once, got {', '.join(map(str, self.channels))}"
+            )
+        if self.intensity is not None and "intensity" not in self.channels:
+            raise ValueError("the scale of intensity is given, and no channel has its name")
 
     def as_json(self) -> dict[str, Any]:
         """As `model.preprocessing` and `config.json` have it."""
@@ -206,7 +223,7 @@ class Contract:
 
     def notes_on_files(self, data: LabelledClouds) -> list[tuple[str, str]]:
         """Files of scenes of a data set, by name, whose heights are not those of training, each with a note."""
-        found = _heights_of_scenes(data) if self.heights and data.files else {}
+        found = heights_of_scenes(data) if self.heights and data.files else {}
         notes = ((data.classes[scene], self._unlike(heights)) for scene, heights in found.items())
         return [(name, note) for name, note in notes if note]
 
@@ -251,94 +268,6 @@ class Contract:
         return f"facing as its training set does{within}"
 
 
-def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
-    """The contract of a network that is trained on this data: what the data says of itself, else what its clouds tell.
-
-    Args:
-        fields: of `Contract`, all that clouds do not tell.
-
-    Raises:
-        ValueError: `data.channel_names` are not as many as its channels, or colours are not in [0, 1], as files give
-            them.
-    """
-    if data.channel_names and len(data.channel_names) != data.channels:
-        raise ValueError(f"channel_names must name {data.channels} channels, got {', '.join(data.channel_names)}")
-    channels, scale, centre = said_by(data) or _measured(data)
-    of_data: dict[str, Any] = {
-        "intensity": data.intensity,
-        "up": data.up,
-        "heights": _usual_heights(data) if scale in (IN_BLOCKS, BLOCKS) else None,
-        "extents": extents_of(data) if scale == AS_GIVEN else None,
-        "reach": reach_of(data) if scale == AS_GIVEN and not centre else None,
-        "block": data.block,
-        "label_numbers": data.label_numbers,
-    }
-    return Contract(channels=channels, centre=centre, scale=scale, **of_data, **fields)
-
-
-def scale_of(data: LabelledClouds) -> str:
-    """`Contract.scale` of clouds: what the data says of itself, else what its clouds tell."""
-    return data.scale or _measured(data)[1]
-
-
-def _heights_of_scenes(data: LabelledClouds, most: int | None = None) -> dict[int, Heights]:
-    """The heights of scenes, at most so many, by their label, from some points of each of their blocks."""
-    scenes = data.labels.unique()
-    if most is not None and len(scenes) > most:
-        scenes = scenes[torch.linspace(0, len(scenes) - 1, most).round().long()]
-    found = dict[int, Heights]()
-    for scene in scenes.tolist():
-        rows = (data.labels == scene).nonzero()[:, 0]
-        points = data.points[rows, :3, :SOME_POINTS].double().transpose(1, 2).flatten(0, 1)
-        if len(points := points[points.isfinite().all(1)]):
-            found[scene] = Heights.of(points.numpy() * data.block, data.block)
-    return found
-
-
-def _usual_heights(data: LabelledClouds) -> Range | None:
-    """`Contract.heights`; None where there are none. Medians over scenes, as a few may be in another unit, or have z
-    down."""
-    found = _heights_of_scenes(data, SOME_SCENES).values()
-    half, top = (median_low(each) if each else 0.0 for each in ([h.half for h in found], [h.top for h in found]))
-    return (half, top) if top > 0 else None
-
-
-def said_by(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool] | None:
-    """The channels, the scale and whether the clouds are centred, as the data says; None where numbers must tell."""
-    tells = data.centre is not None or data.scale in (UNIT_SPHERE, IN_BLOCKS, BLOCKS)
-    if not (data.channel_names and data.scale and tells):
-        return None
-    return data.channel_names, data.scale, data.scale == UNIT_SPHERE if data.centre is None else data.centre
-
-
-def _measured(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool]:
-    """The same, from the numbers of all clouds."""
-    means, radii, lengths = [], [], []
-    for rows in torch.arange(len(data)).split(BATCH):
-        points = data.batch(rows)[0].double()
-        points = points[points.isfinite().flatten(1).all(1)]
-        means.append(points[:, :3].mean(2).norm(dim=1))
-        radii.append(points[:, :3].norm(dim=1).amax(1))
-        _check_colors(points, data.channel_names or ())
-        if data.channels == 6:
-            lengths.append((points[:, 3:6].norm(dim=1) - 1).abs().amax(1))
-    mean, radius = torch.cat(means), torch.cat(radii)
-    # Of points that were scaled and then drawn from, the mean is not exactly 0, nor the radius 1.
-    in_sphere = bool(((radius > 0.8) & (radius < 1.1)).all()) and abs(float(radius.median()) - 1) < 0.05
-    in_sphere &= float(mean.median()) < 0.1
-    are_normals = bool(lengths) and float(torch.cat(lengths).median()) < 0.01
-    names = data.channel_names or (*XYZ, *(NORMALS if are_normals else ()))
-    names = (*names, *(f"channel {i}" for i in range(len(names), data.channels)))
-    scale = data.scale or (UNIT_SPHERE if in_sphere else AS_GIVEN)
-    return names, scale, scale == UNIT_SPHERE or bool((mean <= 1e-3 * radius).all())
-
-
-def _check_colors(points: Tensor, names: Sequence[str]) -> None:
-    colors = [names.index(name) for name in COLUMNS["colors"] if name in names]
-    if colors:
-        check_colors(points[:, colors])
-
-
 def _of_older(held: Mapping[str, Any], in_channels: int) -> dict[str, Any]:
     """What `preprocessing` implied before it named channels and scale."""
     known = "centred, in the unit sphere"
@@ -348,3 +277,7 @@ def _of_older(held: Mapping[str, Any], in_channels: int) -> dict[str, Any]:
     channels = (*XYZ, *NORMALS) if held.get("normals", False) else XYZ
     here = {"channels": CHANNEL_NAMES, "scale": IN_BLOCKS} if in_blocks else {"channels": channels}
     return {"num_points": held["num_points"], "categories": held.get("categories", ()), **here}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.clouds import BLOCKS
+from pointnet.datasets.given import check_num_points
 from pointnet.datasets.own_labels import OwnPoints
 from pointnet.datasets.transforms import rotation
 from pointnet.models import Pretrained
 from pointnet.names import did_you_mean, printable
 from pointnet.world import World
 
-from .contract import NORMALS, Contract, contract_of_data
+from .contract import NORMALS, Contract
+from .contract_of_data import contract_of_data
 from .structures import Structures
 from .tasks import Task, parts_taught, task_of
 
@@ -72,9 +74,13 @@ def never_answered(model: nn.Module, data: LabelledClouds) -> list[str]:
     ] * bool(named)
 
 
-def check_read(*sets: LabelledClouds) -> None:
-    """Raises ValueError for a data set whose `__getitem__` is its own: clouds are read by its `batch`."""
+def check_read(*sets: Any) -> None:
+    """Raises ValueError for what is no data set of the library, and for one whose `__getitem__` is its own: clouds are
+    read by its `batch`."""
     for data in sets:
+        if not isinstance(data, LabelledClouds):
+            made = "LabelledClouds(points, labels, ...) makes one, data.subset(indices) a part of it"
+            raise ValueError(f"data must be LabelledClouds or LabelledPoints, got {type(data).__name__}; {made}")
         kind = type(data)
         known = kind.__getitem__ in (LabelledClouds.__getitem__, LabelledPoints.__getitem__)
         if not known and kind.batch is LabelledClouds.batch:
@@ -124,7 +130,7 @@ def evaluate(
         task: what a network of one's own is for, if it does not classify clouds.
         structures: those of the clouds, for a network that takes them; None: the network finds them itself.
     """
-    task = _checked(task, model, data)
+    task = _checked(task, model, data, num_points)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores, parts_of = task.scores(data, device, model), task.parts_of(model, data, device)
     normals, temperature = (contract.normals, contract.temperature) if contract else (_has_normals(data), 1.0)
@@ -149,10 +155,12 @@ def evaluate(
     return {**means, **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
 
 
-def _checked(task: Task | None, model: nn.Module, data: LabelledClouds) -> Task:
-    """The task, if the data can be read and have the classes that a network of the library names, if it names any; if
-    no task was given, also if the data says of itself what the network was trained on."""
+def _checked(task: Task | None, model: nn.Module, data: LabelledClouds, num_points: int | None) -> Task:
+    """The task, if the data can be read, and have so many points and the classes that a network of the library names,
+    if it names any; if no task was given, also if the data says of itself what the network was trained on."""
     check_read(data)
+    if num_points is not None:
+        check_num_points(num_points, data.batch(torch.arange(1))[0].shape[2])
     own = task or task_of(model)
     if isinstance(model, Pretrained):
         check_names(model.classes, own.class_names(data), "the network", "the data", data)

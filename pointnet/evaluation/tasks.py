@@ -210,6 +210,8 @@ def register_model(name: str, kind: type[nn.Module], task: str = "classification
         ValueError: no such task, no such class, or a name that the library uses itself.
     """
     check_name("task", task, TASKS)
+    if any(name in other.networks for other in TASKS.values() if other.name != task):
+        raise ValueError(f"there is a network '{name}' already; choose another name")
     own_network(name, kind, "num_parts" if task == "part" else "num_classes")
     TASKS[task].networks[name] = name
 
@@ -222,5 +224,8 @@ def task_of(model: nn.Module) -> Task:
     """
     if isinstance(model, PointNetEmbedder):
         raise ValueError("the model is an encoder alone, which gives features and no classes or labels")
-    kinds = ((MODELS[name], task) for task in TASKS.values() for name in task.networks.values())
-    return next((task for kind, task in kinds if isinstance(model, kind)), TASKS["classification"])
+    names = ((name, task) for task in TASKS.values() for name in task.networks.values())
+    own = getattr(model, "model_name", None)  # a class of one's own may have been registered anew since
+    return next(
+        (task for name, task in names if name == own or isinstance(model, MODELS[name])), TASKS["classification"]
+    )

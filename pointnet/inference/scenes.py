@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from pointnet.datasets.blocks import CHANNEL_NAMES, CHANNELS, POINTS, Cells, block_channels, check_extent
-from pointnet.datasets.clouds import pad_clouds
+from pointnet.datasets.given import pad_clouds
 from pointnet.evaluation.contract import Contract
 from pointnet.models import SceneSegmenter
 from pointnet.points.features import features_of

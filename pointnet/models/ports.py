@@ -163,6 +163,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     held = content
     if isinstance(content, Mapping):
         held = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), content)
+        maps = [name for name, value in content.items() if isinstance(value, Mapping)]
+        if len(states := [str(name) for name in maps if {*map(type, content[name].values())} == {Tensor}]) > 1:
+            raise ValueError(f"{path}: holds the networks {printable(', '.join(states))}; save the one that is meant")
     if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
         found = f", but {', '.join(map(str, list(held)[:5]))}" if isinstance(held, Mapping) else ""
         if isinstance(held, Mapping) and "param_groups" in held:

@@ -6,7 +6,7 @@ from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.datasets.extents import extents_of, unlike_extents
 from pointnet.datasets.own_scenes import SceneFolder
-from pointnet.evaluation.contract import scale_of
+from pointnet.evaluation.contract_of_data import scale_of
 from pointnet.evaluation.tasks import TASKS
 from pointnet.world import World
 
@@ -30,9 +30,13 @@ def check_data(config: TrainConfig, train: LabelledClouds, test: LabelledClouds 
         if not isinstance(data, kind) and not (data is None and name == "test"):
             made = f"{kind.__name__}(points, labels, ...) makes one"
             raise ValueError(f"{name} must be a {kind.__name__}, got {type(data).__name__}; {made}")
+        if kind is LabelledClouds and isinstance(data, LabelledPoints):
+            raise ValueError(f"{name} has a label for each point; set task to part or scene")
         if data is not None and data.channels < 3:
             raise ValueError(f"{name} must have x, y and z as its first channels, got {data.channels} in all")
     if test is not None:
+        if config.task == "classification" and test.num_points != train.num_points:
+            raise ValueError(f"test must have the num_points of train, {train.num_points}, got {test.num_points}")
         ours, others = ((task.class_names(data), task.categories(data), data.channels) for data in (train, test))
         if ours != others:
             what = "channels" if ours[:2] == others[:2] else "classes"

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.own_scenes import SceneFolder
-from pointnet.evaluation.contract import Contract, contract_of_data
+from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.evaluate import evaluating
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.layers import synchronize_norms

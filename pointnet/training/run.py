@@ -149,7 +149,7 @@ class Run:
         assert self.teacher is None or self.taught is not None
         config, model = self.config, self.step.model
         set_training(model)
-        self.step.set_norm_momentum(config.norm_momentum_in_epoch(self.epoch))
+        self.step.set_norm_momentum(config.norm_momentum_in_epoch(self.epoch), self.own.model is not None)
         progress = self.progress = self.progress or self._begun()
         how = progress.order.split(len(self.train)), config.batch_size, config.min_steps
         batches = cut_epoch(*how)[progress.position :]

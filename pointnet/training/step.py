@@ -70,12 +70,14 @@ class Step:
         on_gpu &= self.own_loss is None and not is_own(self.model)
         self.graphed = GraphedGradients(self._gradients, list(self.model.parameters())) if on_gpu else None
 
-    def set_norm_momentum(self, momentum: float) -> None:
-        """Sets the momentum of every batch norm. Recorded graphs hold the one they were recorded with."""
-        if is_own(self.model) and momentum == TrainConfig.norm_momentum:  # it keeps its own
+    def set_norm_momentum(self, momentum: float, own: bool = False) -> None:
+        """Sets the momentum of every batch norm; a network that was handed over (`own`), or is of one's own class,
+        keeps its own where none was chosen. Recorded graphs hold the one they were recorded with."""
+        if (own or is_own(self.model)) and momentum == TrainConfig.norm_momentum:
             return
+        norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
         for module in self.model.modules():
-            if isinstance(module, nn.BatchNorm1d) and module.momentum != momentum:
+            if isinstance(module, norms) and module.momentum != momentum:
                 module.momentum = momentum
                 if self.graphed:
                     self.graphed.recordings.clear()
