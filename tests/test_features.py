@@ -185,8 +185,9 @@ def test_a_file_of_another_scale_of_intensity_is_said(tmp_path):
     data = MeshFolder(write_tables(tmp_path / "set"), num_points=32, features="intensity")
     fit(tiny(tmp_path / "run", epochs=1), data, log=quiet)
     rows = np.hstack([np.random.default_rng(0).random((90, 3)), np.linspace(0, 255, 90)[:, None]])
-    notes = predict(rows, tmp_path / "run").notes
-    assert [note for note in notes if note.startswith("intensity is 0 to 255, and was 30")]
+    found = predict(rows, tmp_path / "run")
+    assert not found.sure
+    assert [note for note in found.notes if note.startswith("unsure: intensity is 0 to 255, and was 30")]
     assert "with intensity (30" in str(Contract.of(load_model(tmp_path / "run")))
 
 

@@ -77,7 +77,7 @@ def test_a_stray_colour_does_not_change_the_range_of_the_others(full, dtype):
     np.testing.assert_allclose(np.delete(colors, 500, 0), np.delete(rows, 500, 0) / full, atol=1e-6)
     assert (colors[500].tolist(), [*notes]) == ([1, 1, 1], [*taken, cut])
     few = np.delete(rows, slice(100), 0)  # of which one may not be stray
-    assert as_unit_colors(few)[0][400].tolist() != [1, 1, 1]
+    assert (as_unit_colors(few)[0][400].tolist() == [1, 1, 1]) == (full == 1)  # fractions may be a little above it
 
 
 def test_few_points_below_0_do_not_move_the_others():

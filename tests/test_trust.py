@@ -162,13 +162,14 @@ def test_a_cloud_that_lies_is_told_from_one_that_stands(taught, tmp_path):
         assert (wanted.up, wanted.notes) == ("z", ())
         found = predict(fallen, taught, up="auto")
         assert (found.class_name, found.up) == ("rod", "y")
-        assert "taken with y up, which is surer" in found.notes
+        assert "taken with y up, which is more like training" in found.notes
         assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
         of_page = [next(predict_each([each], load_model(taught), "auto", 1, None))[1] for each in (cloud, fallen)]
         np.testing.assert_allclose(*of_page, atol=1e-5)
         plain = predict(fallen, eager)
         assert (plain.up, plain.surer_up) == ("z", "y")
-        assert any(note.startswith("with y up it would be rod 100.0%, which is surer: --up y") for note in plain.notes)
+        line = "with y up it would be rod 100.0%, more like training: --up y"
+        assert any(note.startswith(line) for note in plain.notes)
         assert not any("up it would" in note for note in predict(fallen, taught, up="z").notes)
     trimesh.PointCloud(standing[0]).export(tmp_path / "lying.glb")  # whose format says that y is up
     for up in (None, "auto"):
@@ -188,7 +189,7 @@ def test_a_line_says_where_most_files_would_be_surer_with_the_other_axis_up(taug
         np.save(tmp_path / f"lying{i}.npy", cloud[:, [0, 2, 1]])
     for kind, is_said in (("lying", True), ("standing", False)):
         assert command_line.main(["predict", str(tmp_path / f"{kind}*"), "--model", str(tmp_path / "eager")]) == 0
-        assert ("answers would be surer with y up: --up y" in capsys.readouterr().out) == is_said
+        assert ("clouds would be more like training with y up: --up y" in capsys.readouterr().out) == is_said
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
             views.append(view._replace(answer=f"{first} {share:.1%}", sure=found.sure))
     axis, often = surer.most_common(1)[0] if surer else (None, 0)
     if axis is not None and 2 * often > count > 1:
-        yield Line(f"{often} of {count} answers would be surer with {axis} up: --up {axis}")
+        yield Line(f"{often} of {count} clouds would be more like training with {axis} up: --up {axis}")
     yield from page_of(Path(flags.out or FOLDER) / "classes.html", views, count, known)
 
 

@@ -30,7 +30,7 @@ from .given import check_num_points, check_one_of
 from .lines import of_each_kind
 from .notes import contents_of
 from .own_layout import SPLITS, UNDRAWN, elsewhere, layout_of, lines_on_folders, named_alike
-from .own_objects import LABELLED, test_files, twins_in, whole_objects
+from .own_objects import LABELLED, series_in, test_files, twins_in, whole_objects
 from .shapes import is_made
 
 MOST_POINTS = 1_000_000
@@ -79,8 +79,8 @@ class OwnFiles(NamedTuple):
             file: (name, its or ("test" if file in test else "train")) for file, (name, its) in self.found.items()
         }
         by_split = sorted(places.items(), key=lambda item: (self.classes.index(item[1][0]), SPLITS.index(item[1][1])))
-        twins = tuple(twins_in(self.root, places, good, in_bytes, cached.points_hashes))
         chance = good & {file for files in undrawn.values() for file in files}
+        twins = (*twins_in(self.root, places, good, in_bytes, cached.points_hashes), *series_in(chance, test))
         files = self._replace(found=dict(by_split), contents=contents, twins=twins, split_by_chance=frozenset(chance))
         if all(split != "test" and files.found[file][1] == "val" for file in files.of(split)):
             what = "a set" if self.is_flat else "a class"

@@ -16,6 +16,7 @@ from .notes import read_note, write_note
 
 NO_GROUPS: Mapping[Path, int] = {}
 WORD = r"(?:copy|kopie|copie|copia)"  # as file managers name copies; a number alone may count different objects
+SERIES = re.compile(r"^(.*\d.*?[^\d])\d+$")  # a name with a number that ends with another
 LABELLED = re.compile(r"\.(?:parts|scene)\.ply$")  # as `pointnet predict --task part` or `scene` names what it writes
 COPY = re.compile(
     rf"^{WORD}[ _-](?:\(\d+\)[ _-])?(?:of|von|de|di)[ _-]|"
@@ -117,6 +118,24 @@ def objects_of(
     for file in files:
         objects.setdefault(leader(file), []).append(file)
     return list(objects.values())
+
+
+def series_in(files: Collection[Path], tested: Collection[Path]) -> list[str]:
+    """A line where files whose split is drawn are numbered within several series, such as good0_frame_1 and
+    good0_frame_2, which have files on both sides: those of one may show one object."""
+    series: dict[tuple[Path, str], list[Path]] = {}
+    for file in files:
+        if named := SERIES.match(file.stem):
+            series.setdefault((file.parent, named[1]), []).append(file)
+    several = [found for found in series.values() if len(found) > 1]
+    split = [found for found in several if 0 < len({*found} & {*tested}) < len(found)]
+    if len(several) < 2 or 2 * sum(map(len, several)) < len(files) or not split:
+        return []
+    name, size = printable(SERIES.match(split[0][0].stem)[1]), len(split[0])  # type: ignore[index]
+    told = "if those of one show one object, give them their side: folders train/ and test/"
+    return [
+        f"series of files that are on both sides of the drawn split: {len(split)}, such as {name}* ({size}); {told}"
+    ]
 
 
 def twins_in(

@@ -45,7 +45,7 @@ class Opinion(NamedTuple):
         return [*self.reasons, *even]
 
     def is_surer_than(self, other: Opinion, margin: float = 0.0) -> bool:
-        """By its energy, of the same cloud with the other axis up."""
+        """By its energy, of the same cloud with the other axis up: which of the two is more like training."""
         return other.energy - self.energy > margin
 
 

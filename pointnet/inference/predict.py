@@ -188,15 +188,17 @@ def answer(
     model: PointNetClassifier,
 ) -> Prediction:
     """The prediction from what the model says of a cloud, and of the same with the other axis up: the surer one where
-    `clearly` is None, else the first, with a note if the other is surer by more than that."""
+    `clearly` is None, unless it alone has doubts; else the first, with a note if the other is surer by more than that.
+    """
     notes, turned, surer_up, is_another = cloud.notes, "y" if up == "z" else "z", None, False
     if other is not None and other.is_surer_than(first, clearly or 0.0):
         if clearly is None:
-            first, up = other, turned
-            notes += (f"taken with {turned} up, which is surer",)
+            if first.doubts(cloud.unfit) or not other.doubts(cloud.unfit):
+                first, up = other, turned
+                notes += (f"taken with {turned} up, which is more like training",)
         elif cloud.unfit is None:  # else another axis is no remedy
             name, share, surer_up = model.classes[other.label], other.probability, turned
-            notes += (f"with {turned} up it would be {name} {share:.1%}, which is surer: --up {turned}",)
+            notes += (f"with {turned} up it would be {name} {share:.1%}, more like training: --up {turned}",)
             is_another = other.label != first.label
     reasons = first.doubts(cloud.unfit)
     if reasons:
@@ -222,8 +224,10 @@ def reader(
     drawing = {"num_points": max(count, KEPT), "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
 
     def seen(cloud: PointCloud, seed: int) -> Seen:
-        notes = *cloud.notes, *contract.notes_of(cloud)
-        return Seen(contract.channels_of(cloud)(slice(count)), unfit(cloud.points, contract), notes)
+        unlike = contract.notes_of(cloud)
+        reason = unfit(cloud.points, contract) or next(iter(unlike), None)
+        notes = *cloud.notes, *(note for note in unlike if note != reason)
+        return Seen(contract.channels_of(cloud)(slice(count)), reason, notes)
 
     def read(source: Source) -> Seen | PointCloudFileError:
         by_hand = {"columns": columns_for(path_of(source), columns, contract)}

@@ -91,6 +91,8 @@ def _whole(header: Header, key: str, count: int) -> list[int]:
 def _fields(header: Header) -> Fields:
     names = header["FIELDS"]
     sizes, counts = (_whole({"COUNT": ["1"] * len(names), **header}, key, len(names)) for key in ("SIZE", "COUNT"))
+    if len(header["TYPE"]) != len(names):
+        raise Refusal(f"TYPE must be {len(names)} letters, got {quoted(' '.join(header['TYPE']))}")
     kinds = [f"{kind}{size}" for kind, size in zip(header["TYPE"], sizes, strict=True)]
     if unknown := set(kinds) - TYPES:
         raise Refusal(f"TYPE and SIZE must be I or U of 1, 2, 4 or 8, or F of 4 or 8, got {quoted(min(unknown))}")

@@ -25,6 +25,10 @@ BYTE_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": "
 TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"}
 TYPES |= {"float": "f4", "double": "f8"}
 TYPES |= {np.dtype(kind).name: kind for kind in (*TYPES.values(), "i8", "u8")}  # "int8", "float32"
+COMMENT = re.compile(  # on what the numbers mean
+    r"^comment[ \t]+(?:(?:unit|scale|offset|shift|translation|origin|crs|epsg|srs|texturefile)s?\b.*?)(?=[ \t]*$)",
+    re.IGNORECASE | re.MULTILINE,
+)
 END = re.compile(rb"[\r\n][ \t]*end_header[ \t]*(\r\n|\n|\r)")
 CORNERS = ("vertex_indices", "vertex_index", "vertex_indexes")
 
@@ -71,7 +75,8 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
     if contents is None or not len(contents.vertices):
         raise Refusal("holds no vertices")
     others = [element.name for element in elements if element.rows and element.name not in ("vertex", "face")]
-    contents = contents.noted(*left_out([f"element {name}" for name in others]))
+    comments = COMMENT.findall(decoded(data[: END.search(data).start()]))  # type: ignore[union-attr]  # a header ends
+    contents = contents.noted(*left_out([*(f"element {name}" for name in others), *comments]))
     contents = contents.noted(*_behind(data, at, elements, max(needed) + 1, order, contents.vertices))
     if faces.polygons is None:
         return contents

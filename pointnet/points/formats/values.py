@@ -12,6 +12,8 @@ FULL = (1, 255, 1023, 4095, 65535)  # the largest number of a colour
 BOUNDS = (1.01, 256, 1023, 4095, 65535)  # what colours of these ranges do not exceed, as they are rounded
 # One of so many points that are not black may have a colour beyond the range of the others, and so many in all.
 STRAY, MOST_STRAY = 1000, 10
+# Of fractions one of so many may be outside 0 to 1, as resampling and exposure make them; of 255 all others were black.
+OVERSHOOT = 10
 
 
 def unpacked_colors(column: Array) -> tuple[Array | None, tuple[str, ...]]:
@@ -19,6 +21,8 @@ def unpacked_colors(column: Array) -> tuple[Array | None, tuple[str, ...]]:
 
     Bits with the opacity 255 are a NaN, of which a text keeps nothing.
     """
+    if column.dtype == np.float32 and are_whole(column) and column.any():  # bits of colours are no whole numbers
+        column = column.astype(np.float64)
     if column.dtype == np.float32 or not are_whole(column):
         column = column.astype(np.float32).view(np.uint32)
         if (lost := int((column == PLAIN_NAN).sum())) and (column != 0).any():
@@ -84,7 +88,7 @@ def _begins_at_minus_one(colors: Array) -> bool:
     """Whether colours (n, 3) to 1 are from -1 on, but for stray ones."""
     lows = colors.min(axis=1)
     below, far = (int(np.count_nonzero(lows < bound)) for bound in (-0.01, -1.01))
-    return below > _most_stray(len(lows)) and far <= _most_stray(len(lows))
+    return below > len(lows) // OVERSHOOT and far <= _most_stray(len(lows))
 
 
 def _most_stray(count: int) -> int:
@@ -97,13 +101,16 @@ def range_of(blocks: Iterable[Array], least: int) -> tuple[int, str]:
     A few may be beyond it, as where points are painted by hand: one in `STRAY` of those that are not black, and at most
     `MOST_STRAY`, so that the lamps of a dark scan count.
     """
-    colored, beyond = 0, [0] * len(FULL)
-    for tops in (block.max(axis=1) for block in blocks if len(block)):
+    colored, beyond, has_fractions = 0, [0] * len(FULL), False
+    for block in (block for block in blocks if len(block)):
+        tops, has_fractions = block.max(axis=1), has_fractions or (least == 1 and bool((block % 1).any()))
         colored += int(np.count_nonzero(tops > 0))
         for i, bound in enumerate(BOUNDS):
             if not (count := int(np.count_nonzero(tops > bound))):
                 break
             beyond[i] += count
+    if has_fractions and beyond[0] <= colored // OVERSHOOT:
+        return 1, ""
     pairs = ((full, count) for full, count in zip(FULL, beyond, strict=True) if full >= least)
     full, count = next((each for each in pairs if each[1] <= _most_stray(colored)), (FULL[-1], beyond[-1]))
     return full, f"colours {'hardly ever' if count else 'never'} exceed {full}, taken as {full.bit_length()} bits"

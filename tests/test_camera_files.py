@@ -1,0 +1,95 @@
+"""Files as depth cameras and their tools write them: what they hold is used, or its loss is said in one line."""
+
+import numpy as np
+import pytest
+
+from pointnet.datasets import MeshFolder
+from pointnet.inference.judge import Opinion
+from pointnet.inference.predict import Seen, answer
+from pointnet.points.formats.values import as_unit_colors, unpacked_colors
+from pointnet.points.read import PointCloudFileError, read_cloud
+from tests.own_points import save
+
+RED = np.resize(np.array([0.9, 0.1, 0.1]), (400, 3))
+XYZ = np.random.default_rng(0).normal(size=(400, 3))
+
+
+@pytest.mark.parametrize(("value", "cut"), [(1.02, 1.0), (-0.02, 0.0), (1.9, 1.0)])
+@pytest.mark.parametrize("count", [1, 20])
+def test_fractions_barely_outside_0_to_1_are_cut_and_change_no_other(value, cut, count):
+    colors = RED.copy()
+    colors[:count, 0] = value
+    found, notes = as_unit_colors(colors)
+    np.testing.assert_allclose(found[count:], RED[count:], atol=1e-6)
+    np.testing.assert_allclose(found[:count, 0], cut)
+    assert notes == (f"colours outside 0 to 1, cut to that range: {count}",)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-1, 1)])
+def test_fractions_of_another_range_are_of_it(low, high):
+    colors = low + (high - low) * np.random.default_rng(0).random((400, 3))
+    found, notes = as_unit_colors(colors)
+    np.testing.assert_allclose(found, (colors - low) / (high - low), atol=1e-6)
+    assert notes == ()
+
+
+def test_a_packed_colour_is_a_number_where_its_bits_would_be_none():
+    number = np.full(3, 200 << 16 | 30 << 8 | 9)
+    for column in (number, number.astype(np.float64), number.astype(np.float32), number.astype("u4").view("f4")):
+        assert unpacked_colors(column)[0].tolist() == [[200, 30, 9]] * 3
+    assert unpacked_colors(np.zeros(3, np.float32))[0].tolist() == [[0, 0, 0]] * 3
+
+
+def test_comments_of_a_ply_on_what_its_numbers_mean_are_said(tmp_path):
+    header = "ply\nformat ascii 1.0\ncomment made by a tool of ours\ncomment scale 0.001\ncomment Unit: mm \n"
+    header += "comment TextureFile tex.png\nelement vertex 400\nproperty float x\nproperty float y\nproperty float z\n"
+    (tmp_path / "a.ply").write_text(header + "end_header\n" + "\n".join(" ".join(map(str, row)) for row in XYZ) + "\n")
+    assert read_cloud(tmp_path / "a.ply").notes == (
+        "left out: comment scale 0.001, comment Unit: mm, comment TextureFile tex.png",
+    )
+
+
+def test_a_pcd_of_too_few_types_is_refused_in_words(tmp_path):
+    header = (
+        "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F\nCOUNT 1 1 1\nWIDTH 1\nHEIGHT 1\nPOINTS 1\nDATA ascii\n1 2 3\n"
+    )
+    (tmp_path / "a.pcd").write_text(header)
+    with pytest.raises(PointCloudFileError, match="TYPE must be 3 letters, got 'F F'"):
+        read_cloud(tmp_path / "a.pcd")
+
+
+def write_series(root, names):
+    generator = np.random.default_rng(len(str(root)))
+    for kind in ("good", "defect"):
+        for name in names:
+            save(root / kind / f"{kind}{name}.xyz", generator.normal(size=(60, 3)), "")
+
+
+@pytest.mark.parametrize(("names", "said"), [
+    ([f"{i}_frame_{k:04d}" for i in range(4) for k in range(5)], True),
+    ([f"_{k:04d}" for k in range(20)], False),
+    ([f"{i}_frame_0000" for i in range(20)], False),
+])  # fmt: skip
+def test_series_of_files_on_both_sides_are_said(tmp_path, names, said):
+    write_series(tmp_path, names)
+    lines = [line for line in MeshFolder(tmp_path, num_points=16).notes if line.startswith("series of files")]
+    assert len(lines) == said
+    assert not said or "on both sides of the drawn split: " in lines[0]
+    assert not said or "_frame_* (5); if one shows one object, give it a side: folders train/ and test/" in lines[0]
+
+
+def test_a_series_that_folders_divide_is_as_its_owner_wants(tmp_path):
+    for split in ("train", "test"):
+        write_series(tmp_path / split, [f"{i}_frame_{k}{split}{k}" for i in range(4) for k in range(3)])
+    assert not [line for line in MeshFolder(tmp_path, num_points=16).notes if line.startswith("series of files")]
+
+
+@pytest.mark.parametrize(("own", "taken"), [([0.9, 0.05, 0.05, 0.0], "z"), ([0.3, 0.3, 0.2, 0.2], "y")])
+def test_the_axis_that_is_more_like_training_is_taken_unless_it_alone_has_doubts(own, taken):
+    class Model:
+        classes = ("a", "b", "c", "d")
+
+    cloud = Seen(np.zeros((3, 9), np.float32), None, ())
+    first, other = Opinion(own, [], -2.0), Opinion([0.4, 0.3, 0.2, 0.1], [], -5.0)
+    found = answer(None, cloud, "z", first, other, None, Model)
+    assert (found.up, found.sure) == (taken, taken == "z")
