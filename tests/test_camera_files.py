@@ -75,7 +75,7 @@ def test_series_of_files_on_both_sides_are_said(tmp_path, names, said):
     lines = [line for line in MeshFolder(tmp_path, num_points=16).notes if line.startswith("series of files")]
     assert len(lines) == said
     assert not said or "on both sides of the drawn split: " in lines[0]
-    assert not said or "_frame_* (5); if one shows one object, give it a side: folders train/ and test/" in lines[0]
+    assert not said or "_frame_* (5); if those of one show one object, give them their side: folders train/ and test/" in lines[0]
 
 
 def test_a_series_that_folders_divide_is_as_its_owner_wants(tmp_path):

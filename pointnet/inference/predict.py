@@ -107,9 +107,9 @@ def predict(
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights of
             ModelNet40. For a model that labels points, use `label_points`.
         up: the up axis of the source, "z" or "y"; points are rotated to the frame of the weights (z up). "auto": the
-            one whose answer is surer. None: y for GLB and glTF, as their standard says, z for arrays, and for other
-            files as in training, which is z for the shipped weights; a note says so where the other's answer is clearly
-            surer.
+            one with which the cloud is more like training, unless its answer alone is unsure. None: y for GLB and glTF,
+            as their standard says, z for arrays, and for other files as in training, which is z for the shipped
+            weights; a note says so where the cloud is clearly more like training with the other.
         votes: average the probabilities over this many even rotations about the up axis (Qi et al. 2017: 12).
         num_points: how many points of each cloud the network sees; None for as many as in training. They are drawn as
             in training on files, seeded by the file's name, and repeated if a cloud has fewer.
