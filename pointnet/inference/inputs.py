@@ -157,6 +157,12 @@ def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
     return (up or "z") if path is None else up_of(path, up or contract.up)
 
 
+def notes_on_up(path: Path | None, up: str | None, contract: Contract) -> tuple[str, ...]:
+    """A note on an array of which nobody says what is up, where the files of training had y up."""
+    is_open = path is None and up is None and contract.up == "y"
+    return ('taken with z up, as arrays are; the files of training had y up: up="y"',) if is_open else ()
+
+
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:
     """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names."""
     taught = named_by_hand(contract.columns)

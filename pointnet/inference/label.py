@@ -26,7 +26,18 @@ from pointnet.points.formats.contents import blocks_of_rows
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, notes_on, path_of, up_for
+from .inputs import (
+    Source,
+    Sources,
+    answers_of,
+    as_model,
+    columns_for,
+    from_source,
+    notes_on,
+    notes_on_up,
+    path_of,
+    up_for,
+)
 from .judge import NO_NUMBERS
 from .scenes import LabelledScene, label_blocks
 
@@ -212,6 +223,7 @@ def label_each(
             doubts = unfit(cloud.points, contract) or (usual and _unusual(usual, turned, contract, seed))
             said = doubts, None if category else _guess(labels, model, contract.categories), whole(cloud)
             notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)
+            notes += notes_on_up(path, up, contract)
             how = axis, labels, probability, model.classes, notes, contract.label_numbers
             return LabelledCloud(path, cloud.points, *how)
 

@@ -20,7 +20,18 @@ from pointnet.points.frame import Points, says_y_up, with_other_up
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
-from .inputs import Source, Sources, answers_of, as_model, columns_for, from_source, notes_on, path_of, up_for
+from .inputs import (
+    Source,
+    Sources,
+    answers_of,
+    as_model,
+    columns_for,
+    from_source,
+    notes_on,
+    notes_on_up,
+    path_of,
+    up_for,
+)
 from .judge import AUTO, Judge, Opinion, clouds_together
 
 
@@ -169,9 +180,9 @@ def predict_each(
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
                 continue
-            found = answer(
-                paths[i], cloud, ups[i], first[i], other.get(i), None if up == AUTO else judge.clearly, model
-            )
+            cloud = cloud._replace(notes=(*cloud.notes, *notes_on_up(paths[i], up, contract)))
+            clearly = None if up == AUTO else judge.clearly
+            found = answer(paths[i], cloud, ups[i], first[i], other.get(i), clearly, model)
             yield found, (cloud.channels if found.up == ups[i] else turned[i])[:3].T
 
     size = clouds_together(count)
