@@ -14,8 +14,9 @@ from pointnet.inference.inputs import NOT_MARKED
 from pointnet.models import PointNetModel
 from pointnet.points.frame import in_unit_sphere, rotated_y_up_to_z_up
 from tests.forms import forms
-from tests.helpers import PROCESSORS, ROOT
+from tests.helpers import ROOT
 from tests.pages import Page
+from tests.processors import PROCESSORS
 
 FILES = ROOT / "data" / "samples" / "files"
 CHAIR, STOOL = FILES / "chair.off", FILES / "stool.xyz"
