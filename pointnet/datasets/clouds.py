@@ -166,7 +166,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         """The clouds at `indices` (S',), in that order, or of a mask (S,) bool, with the same classes; nothing is
         copied. ValueError for what is neither."""
         chosen = copy.copy(self)
-        chosen.keep(as_rows(indices, len(self)))
+        chosen.keep(indices)
         return chosen
 
     def keep(self, indices: Tensor) -> None:

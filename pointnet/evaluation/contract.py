@@ -118,7 +118,8 @@ class Contract:
             raise ValueError(f"{wrong[0]} must be a number above 0, got {numbers[wrong[0]]!r}")
         ranges: Any = {"intensity": self.intensity, "heights": self.heights, "extents": self.extents}
         for name, ends in ranges.items():
-            if ends is not None and not (len(ends) == 2 and all(map(_is_number, ends)) and ends[0] <= ends[1]):
+            two = isinstance(ends, tuple | list) and len(ends) == 2 and all(map(_is_number, ends))
+            if ends is not None and not (two and ends[0] <= ends[1]):
                 raise ValueError(f"{name} must be two numbers, the smaller first, got {ends!r}")
         if self.scale not in (UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS):
             raise ValueError(f"points of scale '{printable(str(self.scale))}' are not known here")

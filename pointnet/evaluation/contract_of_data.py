@@ -26,8 +26,8 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
         fields: of `Contract`, all that clouds do not tell.
 
     Raises:
-        ValueError: `data.channel_names` are not as many as its channels, or colours are not in [0, 1], as files give
-            them.
+        ValueError: `data.channel_names` are not as many as its channels, colours are not in [0, 1], as files give them,
+            or what the data says cannot be (`Contract.check`).
     """
     if data.channel_names and len(data.channel_names) != data.channels:
         raise ValueError(f"channel_names must name {data.channels} channels, got {', '.join(data.channel_names)}")
