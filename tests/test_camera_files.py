@@ -1,10 +1,13 @@
 """Files as depth cameras and their tools write them: what they hold is used, or its loss is said in one line."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pointnet import PointNetClassifier, predict
 from pointnet.datasets import MeshFolder
+from pointnet.datasets.own_objects import series_in
 from pointnet.evaluation.contract import Contract
 from pointnet.inference.judge import Opinion
 from pointnet.inference.predict import Seen, answer
@@ -79,6 +82,15 @@ def test_series_of_files_on_both_sides_are_said(tmp_path, names, said):
     assert len(lines) == said
     assert not said or "on both sides of the drawn split: " in lines[0]
     assert not said or lines[0].endswith("give them their side: folders train/ and test/")
+
+
+def test_series_are_several_most_of_the_files_and_on_both_sides():
+    files = [Path(f"good{i}_frame_{k}.ply") for i in range(3) for k in range(4)]
+    others = [Path(f"good{i}_frame.ply") for i in range(13)]
+    assert len(series_in(files, files[2:6])) == 1
+    assert "2, such as good0_frame_* (4)" in series_in(files, files[2:6])[0]
+    for found, tested in ((files, files[:4]), (files, []), (files[:4], files[:2]), (files + others, files[2:6])):
+        assert series_in(found, tested) == []
 
 
 def test_a_series_that_folders_divide_is_as_its_owner_wants(tmp_path):

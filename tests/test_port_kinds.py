@@ -178,6 +178,16 @@ def test_wrappers_of_the_state_dict_are_seen_through(scenes, tmp_path, wrap):
     assert_labels_the_same(load_port(saved(scenes, tmp_path / "x.pth", wrap)), scenes, torch.randn(2, 9, 20))
 
 
+@pytest.mark.parametrize("names", [("model", "model_ema"), ("state_dict", "model_state_dict"), ("model", "ema")])
+def test_a_checkpoint_of_two_networks_is_refused_by_both_names(scenes, tmp_path, names):
+    optimizer = torch.optim.SGD(scenes.parameters(), 0.1).state_dict()
+    path = saved(scenes, tmp_path / "x.pth", lambda state: {"optimizer": optimizer, **dict.fromkeys(names, state)})
+    with pytest.raises(ValueError, match=f"holds the networks {', '.join(names)}; save the one that is meant"):
+        load_port(path)
+    path = saved(scenes, tmp_path / "x.pth", lambda state: {"optimizer": optimizer, names[0]: state})
+    assert len(load_port(path).state_dict())
+
+
 @pytest.mark.parametrize(("first", "second"), [
     ("model.feat.conv1.weight", "net.feat.conv1.weight"),
     ("feat.conv1.weight", "module.feat.conv1.weight"),

@@ -97,6 +97,14 @@ def test_a_contract_that_cannot_be_met_is_refused(tmp_path, change, message):
         predict(two_shapes().points[0].T.numpy(), tmp_path)
 
 
+def test_a_misspelt_scale_is_not_taken_for_a_contract_of_old():
+    model = described(PointNetClassifier(3), num_points=9)
+    held = Contract(num_points=9, temperature=2.0).as_json()
+    model.preprocessing = held | {"scael": held.pop("scale")}
+    with pytest.raises(ValueError, match="the model expects 'scael', which is not known here"):
+        Contract.of(model)
+
+
 def test_clouds_to_test_on_have_the_points_of_those_to_train_on(tmp_path):
     data = two_shapes()
     few = LabelledClouds(data.points, data.labels, data.classes, 2)
