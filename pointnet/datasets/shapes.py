@@ -65,6 +65,10 @@ class Shapes(LabelledClouds):
         self.parts = self.parts[indices]
 
 
+class ShapeParts(LabelledPoints):
+    """What `shape_parts` makes: a data set of the library, whose hash is that of first points, as figures name it."""
+
+
 def shape_parts(root: str | os.PathLike[str] = "data", split: str = "train", num_points: int = 1024) -> LabelledPoints:
     """`Shapes` for part segmentation: `data[i]` -> ((3, N) float32, (N,) int64, int).
 
@@ -78,7 +82,7 @@ def shape_parts(root: str | os.PathLike[str] = "data", split: str = "train", num
     of_class = [name.split("/")[0] for name in PART_NAMES]
     parts_of = torch.tensor([[name == owner for owner in of_class] for name in shapes.classes])
     points = torch.cat([shapes.points, shapes.parts[:, None].float()], 1)
-    return LabelledPoints(points, shapes.labels, shapes.classes, PART_NAMES, parts_of, num_points)
+    return ShapeParts(points, shapes.labels, shapes.classes, PART_NAMES, parts_of, num_points)
 
 
 def is_made(file: Path) -> bool:
