@@ -47,7 +47,7 @@ def test_a_packed_colour_is_a_number_where_its_bits_would_be_none():
 
 
 def test_comments_of_a_ply_on_what_its_numbers_mean_are_said(tmp_path):
-    header = "ply\nformat ascii 1.0\ncomment made by a tool of ours\ncomment scale 0.001\ncomment Unit: mm \n"
+    header = "ply\nformat ascii 1.0\ncomment made by a tool of ours\ncomment scale 0.001\ncomment Unit: mm \r\n"
     header += "comment TextureFile tex.png\nelement vertex 400\nproperty float x\nproperty float y\nproperty float z\n"
     (tmp_path / "a.ply").write_text(header + "end_header\n" + "\n".join(" ".join(map(str, row)) for row in XYZ) + "\n")
     assert read_cloud(tmp_path / "a.ply").notes == (

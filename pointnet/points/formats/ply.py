@@ -26,8 +26,7 @@ TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4"
 TYPES |= {"float": "f4", "double": "f8"}
 TYPES |= {np.dtype(kind).name: kind for kind in (*TYPES.values(), "i8", "u8")}  # "int8", "float32"
 COMMENT = re.compile(  # on what the numbers mean
-    r"^comment[ \t]+(?:(?:unit|scale|offset|shift|translation|origin|crs|epsg|srs|texturefile)s?\b.*?)(?=[ \t]*$)",
-    re.IGNORECASE | re.MULTILINE,
+    r"comment\s+(unit|scale|offset|shift|translation|origin|crs|epsg|srs|texturefile)s?\b", re.IGNORECASE
 )
 END = re.compile(rb"[\r\n][ \t]*end_header[ \t]*(\r\n|\n|\r)")
 CORNERS = ("vertex_indices", "vertex_index", "vertex_indexes")
@@ -75,7 +74,8 @@ def parse_ply(data: bytes, extras: Extras = EXTRAS) -> Contents:
     if contents is None or not len(contents.vertices):
         raise Refusal("holds no vertices")
     others = [element.name for element in elements if element.rows and element.name not in ("vertex", "face")]
-    comments = COMMENT.findall(decoded(data[: END.search(data).start()]))  # type: ignore[union-attr]  # a header ends
+    header = decoded(data[: END.search(data).start()])  # type: ignore[union-attr]  # it ends, as it was read
+    comments = [line.strip() for line in header.splitlines() if COMMENT.match(line)]
     contents = contents.noted(*left_out([*(f"element {name}" for name in others), *comments]))
     contents = contents.noted(*_behind(data, at, elements, max(needed) + 1, order, contents.vertices))
     if faces.polygons is None:
