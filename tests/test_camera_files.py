@@ -1,20 +1,24 @@
 """Files as depth cameras and their tools write them: what they hold is used, or its loss is said in one line."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pointnet import PointNetClassifier, predict
+from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder
 from pointnet.datasets.own_objects import series_in
 from pointnet.evaluation.contract import Contract
-from pointnet.inference.judge import Opinion
+from pointnet.inference.judge import Opinion, Rival
 from pointnet.inference.predict import Seen, answer
 from pointnet.points.formats.values import as_unit_colors, unpacked_colors
 from pointnet.points.read import PointCloudFileError, read_cloud
-from tests.helpers import SMALL, described
+from tests.helpers import SAMPLES, SMALL, described
 from tests.own_points import save
+
+UPRIGHT = "pointnet_modelnet40_upright"
 
 RED = np.resize(np.array([0.9, 0.1, 0.1]), (400, 3))
 XYZ = np.random.default_rng(0).normal(size=(400, 3))
@@ -106,8 +110,23 @@ def test_the_axis_that_is_more_like_training_is_taken_unless_it_alone_has_doubts
 
     cloud = Seen(np.zeros((3, 9), np.float32), None, ())
     first, other = Opinion(own, [], -2.0), Opinion([0.4, 0.3, 0.2, 0.1], [], -5.0)
-    found = answer(None, cloud, "z", first, other, None, Model)
+    found = answer(None, cloud, "z", first, Rival("y", other, 3.0), None, Model)
     assert (found.up, found.sure) == (taken, taken == "z")
+
+
+def test_the_frame_of_a_camera_whose_y_points_down_is_taken_or_advised(tmp_path, capsys):
+    x, y, z = read_cloud(f"{SAMPLES}/files/chair.off", 2048).points.T
+    path = save(tmp_path / "a.xyz", np.stack([x, -z, y], 1), "")
+    wanted = predict(np.stack([x, y, z], 1), UPRIGHT)
+    assert (wanted.class_name, wanted.notes) == ("chair", ())
+    plain, told, guessed = (predict(path, UPRIGHT, up=up) for up in (None, "-y", "auto"))
+    assert (plain.up, plain.surer_up, plain.sure) == ("z", "-y", False)
+    assert any(note.startswith("with -y up it would be chair ") and note.endswith("--up -y") for note in plain.notes)
+    for found in (told, guessed):
+        assert (found.class_name, found.up, found.sure) == ("chair", "-y", True)
+    for words in (["--up", "-y"], ["--up=-y"]):
+        assert command_line.main(["predict", str(path), "--model", UPRIGHT, "--json", *words]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["class"] == "chair"
 
 
 @pytest.mark.parametrize("up", [None, "y", "auto"])

@@ -6,33 +6,51 @@ import numpy as np
 import pytest
 
 from pointnet.points import frame
-from pointnet.points.frame import in_unit_sphere, rotated_y_up_to_z_up, swapped_y_and_z
+from pointnet.points.frame import TO_Z_UP, in_unit_sphere, rotated_to_z_up, swapped_y_and_z, with_other_up
 
 
 def cloud(*shape: int, dtype: type = np.float64) -> np.ndarray:
     return np.random.default_rng(0).normal((5, -20, 300), size=(*shape, 3)).astype(dtype)
 
 
-@pytest.mark.parametrize("change", [rotated_y_up_to_z_up, swapped_y_and_z])
-def test_y_becomes_z_and_normals_go_along(change):
-    points = cloud(4, 10)
+@pytest.mark.parametrize("up", [*TO_Z_UP, None])
+def test_what_is_up_becomes_z_and_normals_go_along(up):
+    def change(rows: np.ndarray) -> np.ndarray:
+        return rotated_to_z_up(rows, up) if up else swapped_y_and_z(rows)
+
+    points, axis = cloud(4, 10), "xyz".index((up or "y")[-1])
     both = np.concatenate([points, points * 2], -1)
     before = both.copy()
     changed = change(both)
     assert np.array_equal(both, before), "the input is left alone"
-    assert np.array_equal(changed[..., 2], points[..., 1])
+    assert np.array_equal(changed[..., 2], points[..., axis] * (-1 if up and up[0] == "-" else 1))
     assert np.array_equal(changed[..., 3:], change(points) * 2)
     assert changed.flags.c_contiguous
     handedness = np.linalg.det(change(np.eye(3)))
-    assert handedness == pytest.approx(1 if change is rotated_y_up_to_z_up else -1)
+    assert handedness == pytest.approx(1 if up else -1)
 
 
 def test_four_quarter_turns_and_two_swaps_change_nothing():
     rows = rotated = cloud(7)
     for _ in range(4):
-        rotated = rotated_y_up_to_z_up(rotated)
+        rotated = rotated_to_z_up(rotated, "y")
     assert np.array_equal(rotated, rows)
     assert np.array_equal(swapped_y_and_z(swapped_y_and_z(rows)), rows)
+
+
+@pytest.mark.parametrize("up", TO_Z_UP)
+@pytest.mark.parametrize("other", TO_Z_UP)
+@pytest.mark.parametrize("normals", [False, True])
+def test_a_cloud_taken_with_one_axis_up_is_taken_with_another(up, other, normals):
+    rows = np.random.default_rng(1).normal(size=(20, 7 if normals else 4)).astype(np.float32)
+    width = 6 if normals else 3
+
+    def taken(axis: str) -> np.ndarray:
+        return np.hstack([rotated_to_z_up(rows[:, :width], axis), rows[:, width:]]).T
+
+    turned = with_other_up(taken(up), up, other, normals)
+    assert np.array_equal(turned, taken(other))
+    assert turned.dtype == np.float32
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -75,5 +93,5 @@ def test_a_bounding_box_overflows_nowhere_and_is_never_empty():
 def test_up_is_what_is_asked_or_what_the_format_says():
     ups = [frame.up_of(Path(name), up) for name, up in (("A.GLB", None), ("a.gltf", "z"), ("a.ply", None), ("a", "y"))]
     assert ups == ["y", "z", "z", "y"]
-    with pytest.raises(ValueError, match="up must be z or y, got 'x'"):
-        frame.check_up("x")
+    with pytest.raises(ValueError, match="up must be one of z, y, -y, x, -x, -z, got '\\+y'"):
+        frame.check_up("+y")

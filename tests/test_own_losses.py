@@ -212,11 +212,11 @@ def test_columns_of_training_leave_files_of_other_formats_their_own(tmp_path, ca
         assert said in "".join(capsys.readouterr())
 
 
-def test_labels_of_a_file_with_y_up_are_read_back_with_y_up(tmp_path):
+def test_labels_of_a_file_are_read_back_with_the_same_axis_up(tmp_path):
     root = write_objects(tmp_path / "set", count=4)
     fit(small(tmp_path / "run", "part", dataset="parts", epochs=1), PartFolder(root, num_points=32), log=quiet)
     model, path = load_model(tmp_path / "run"), save(tmp_path / "a.txt", make_object("pin", 9, 400))
-    for up in ("z", "y"):
+    for up in ("z", "y", "-y", "-x"):
         found = label_points(path, model, "pin", up=up)
         found.write_ply(tmp_path / f"{up}.ply")
         assert np.array_equal(read_cloud(tmp_path / f"{up}.ply").points, read_cloud(path, up=up).points)

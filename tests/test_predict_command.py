@@ -12,7 +12,7 @@ from pointnet import devices, predict
 from pointnet.datasets import read_points
 from pointnet.inference.inputs import NOT_MARKED
 from pointnet.models import PointNetModel
-from pointnet.points.frame import in_unit_sphere, rotated_y_up_to_z_up
+from pointnet.points.frame import in_unit_sphere, rotated_to_z_up
 from tests.forms import forms
 from tests.helpers import ROOT
 from tests.pages import Page
@@ -58,7 +58,7 @@ def test_an_answer_that_is_not_sure_is_marked_on_its_line_and_on_the_page(capsys
     assert [view["name"] for view in views] == [STOOL.name, junk.name]
     assert views[1]["unsure"]
     shown = {tuple(row) for row in np.reshape(views[0]["points"], (-1, 3)).round(3)}
-    cloud = in_unit_sphere(rotated_y_up_to_z_up(read_points(STOOL).astype(np.float64)))
+    cloud = in_unit_sphere(rotated_to_z_up(read_points(STOOL).astype(np.float64), "y"))
     near = np.abs(np.array([*shown])[:, None] - cloud).max(2).min(1)
     assert len(shown) > 1000
     assert near.max() < 1e-3, "upright, and as large as the network saw it"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pointnet.points.formats.values import as_unit_colors
-from pointnet.points.frame import rotated_y_up_to_z_up
+from pointnet.points.frame import rotated_to_z_up
 from pointnet.points.read import SUFFIXES, PointCloudFileError, files_in, read_cloud, read_points
 from tests import whole_files
 from tests.helpers import SHARED_DATA
@@ -52,11 +52,11 @@ def test_a_cloud_is_the_same_in_every_format(tmp_path):
 
 def test_glb_is_y_up_and_up_says_otherwise():
     sofa = read_points(FILES / "sofa.glb")
-    assert np.array_equal(sofa, rotated_y_up_to_z_up(read_points(FILES / "sofa.glb", up="z")))
+    assert np.array_equal(sofa, rotated_to_z_up(read_points(FILES / "sofa.glb", up="z"), "y"))
     assert np.array_equal(sofa, read_points(FILES / "sofa.glb", up="y"))
     assert sofa[:, 2].min() > -1e-6, "a sofa stands on the floor"
     upright, cloud = (read_points(FILES / "chair.off", normals=True, up=up) for up in (None, "y"))
-    assert np.array_equal(cloud, rotated_y_up_to_z_up(upright))
+    assert np.array_equal(cloud, rotated_to_z_up(upright, "y"))
 
 
 def test_colours_are_of_255_of_65535_or_of_1():

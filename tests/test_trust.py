@@ -22,7 +22,7 @@ from pointnet.evaluation.trust import (
     measure_trust,
     measures,
 )
-from pointnet.inference.judge import Opinion
+from pointnet.inference.judge import Judge, Opinion, Rival
 from pointnet.inference.predict import Seen, answer, predict_each
 from pointnet.training import TrainConfig, fit
 from tests.helpers import quiet, tiny
@@ -197,18 +197,25 @@ def test_a_line_says_where_most_files_would_be_surer_with_the_other_axis_up(taug
 )
 def test_an_answer_is_unsure_where_another_class_is_clearly_surer_with_the_other_axis_up(taught, other, sure):
     cloud, own = Seen(np.zeros((3, 64), np.float32), None, ()), Opinion([0.8, 0.2], [], -2.0)
-    found = answer(None, cloud, "z", own, other, 0.5, load_model(taught))
+    rival = Rival("y", other, surer_by=7.0)
+    found = answer(None, cloud, "z", own, rival, 0.5, load_model(taught))
     assert (found.sure, found.surer_up) == (sure, "y")
-    assert answer(None, cloud, "z", own, other, 8.0, load_model(taught)).sure  # it is no surer than usual
+    assert answer(None, cloud, "z", own, rival, 8.0, load_model(taught)).sure  # it is no surer than usual
 
 
-def test_the_surer_of_two_up_axes_has_the_lower_energy():
-    own, other = Opinion([0.7, 0.3], [], -2.0), Opinion([0.4, 0.6], [], -2.5)
-    assert (own.label, other.label) == (0, 1)
-    assert other.is_surer_than(own)
-    assert other.is_surer_than(own, 0.4)
-    assert not other.is_surer_than(own, 0.6)
-    assert not own.is_surer_than(other)
+def test_the_surest_up_axis_has_the_lowest_energy_and_a_downward_one_must_be_clearly_surer(taught):
+    judge = Judge(load_model(taught), Contract.of(load_model(taught)), 1)
+    judge.clearly, own = 0.5, Opinion([0.7, 0.3], [], -2.0)
+
+    def rival(**energies: float) -> Rival:
+        return judge.rival(own, {up: Opinion([0.4, 0.6], [], energy) for up, energy in energies.items()})
+
+    assert judge.rival(own, {}) is None
+    assert rival(y=-2.5)[::2] == ("y", 0.5)
+    assert rival(y=-1.5)[::2] == ("y", -0.5)
+    assert rival(z=-2.25, y=-2.5)[::2] == ("y", 0.5)
+    for energy, up, surer_by in ((-2.75, "y", 0.5), (-3.25, "-y", 0.75)):
+        assert rival(**{"y": -2.5, "-y": energy})[::2] == (up, surer_by)
 
 
 def test_an_answer_is_doubted_for_few_points_what_is_unusual_and_less_than_an_even_chance():

@@ -4,6 +4,7 @@ Every error of the parser is one line on stderr, with the nearest known word for
 """
 
 import platform
+import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter, _ArgumentGroup
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ DATA_SETS = (
     "shapes, modelnet40, modelnet10, scanobjectnn, scanobjectnn_obj_bg, scanobjectnn_obj_only, folder, shapenetpart, "
     "parts, s3dis, s3dis_area1 to s3dis_area6, scenes, packed"
 )
+AXIS = re.compile("-[xyz]")  # pointing down
 STARTS = ("--pretrained", "--weights", "--checkpoint", "--finetune", "--ckpt")  # what others call --init
 RUN = "a run folder, or the name of shipped weights"
 VERTICES = "take the vertices of a mesh as its points, in place of points drawn from its faces"
@@ -52,8 +54,11 @@ class OneLineParser(ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """All words must be known; the error names the flag that is nearest to an unknown one."""
-        words = sys.argv[1:] if args is None else args
-        parsed, unknown = super().parse_known_args(list(map(self._as_known, words)), namespace)
+        words = [*map(self._as_known, sys.argv[1:] if args is None else args)]
+        for at in reversed(range(1, len(words))):
+            if words[at - 1] == "--up" and AXIS.fullmatch(words[at]):  # argparse would take -y for a flag
+                words[at - 1 : at + 1] = [f"--up={words[at]}"]
+        parsed, unknown = super().parse_known_args(words, namespace)
         if unknown:
             flag = next((word.split("=")[0] for word in unknown if word.startswith("--")), "")
             known = self._option_string_actions
@@ -133,7 +138,7 @@ def predict(parser: ArgumentParser) -> None:
     add("--votes", **WHOLE, help="average over N rotations about the up axis (the paper: 12; default: 1)")
     add("--top", **WHOLE, help="print the N most probable classes (default: the first and the runner-up)")
     add = parser.add_argument_group("how files are read").add_argument
-    text = "the up axis of the files: z, y, or auto for the surer (default: by their format, or as in training)"
+    text = "the up axis of the files, z, y, -y, x, -x or -z; auto: the surest (default: by format, or as in training)"
     add("--up", help=text)
     text = "points used of each file (default: as in training; for parts 4,096, unless DGCNN; of a room's mesh 100,000)"
     add("--num_points", **WHOLE, help=text)
@@ -155,7 +160,7 @@ def evaluate(parser: ArgumentParser) -> None:
     add("--split", default="test", help="test or train")
     text = "the columns of tables of your own files (default: as in training)"
     add("--columns", metavar="X,Y,...", default="", help=text)
-    add("--up", default="", help="the up axis of the files, y or z (default: as in training)")
+    add("--up", default="", help="the up axis of the files, z, y, -y, x, -x or -z (default: as in training)")
     add = parser.add_argument_group("how it is scored").add_argument
     text = "score objects also with all clouds rotated about the up axis by each of these angles, such as 0 45 90 180"
     add("--rotate", type=whole_number, nargs="+", metavar="DEGREES", help=text)
@@ -183,7 +188,7 @@ def show(parser: ArgumentParser) -> None:
     add("what", nargs="+", help=f"a data set ({DATA_SETS}), or files and folders of points")
     add("--num_points", **WHOLE, help="points per cloud (default: 1,024; for files all, for meshes 1,024)")
     add("--columns", metavar="X,Y,...", help=COLUMNS)
-    add("--up", help="the up axis of the files, y or z (default: by the file format)")
+    add("--up", help="the up axis of the files, z, y, -y, x, -x or -z (default: by the file format)")
     add("--out", default="show", help="the folder of the page")
     add = parser.add_argument_group("data sets").add_argument
     add("--root", default="data", help="the folder that holds the data set")
@@ -225,7 +230,7 @@ def embed(parser: ArgumentParser) -> None:
     add("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
     add("--out", required=True, metavar="NPZ", help="the file to write")
     add("--model", help=f"{RUN} (default: pointnet_modelnet40_upright)")
-    add("--up", help="the up axis of the files, z or y (default: by their format, or as in training)")
+    add("--up", help="the up axis of the files, z, y, -y, x, -x or -z (default: by their format, or as in training)")
     add("--num_points", **WHOLE, help="points used of each file (default: as in training)")
     add("--columns", metavar="X,Y,...", help=COLUMNS)
     add("--vertices", action="store_true", help=VERTICES)
@@ -245,7 +250,7 @@ def pack(parser: ArgumentParser) -> None:
     add("--download", action="store_true", help="download the data set if it is missing")
     add = parser.add_argument_group("how files of your own are read").add_argument
     add("--features", default="", help="channels beside x y z, of normals,rgb,intensity")
-    add("--up", default="", help="the up axis of the files, y or z (default: by the file format)")
+    add("--up", default="", help="the up axis of the files, z, y, -y, x, -x or -z (default: by the file format)")
     add("--columns", metavar="X,Y,...", default="", help=COLUMNS)
     add("--block", type=float, default=1.0, help="side of the blocks that scenes are cut into")
     add("--strict", action="store_true", help="stop at a file that cannot be read; else skip and list it")

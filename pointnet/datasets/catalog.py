@@ -115,7 +115,7 @@ def open_dataset(
         strict: a file that cannot be read is an error; else a set of many files lists it in `.bad`.
         download: download the set if it is not found and offered.
         columns: the names of the columns of files that are tables, as in `read_cloud`; for folder, parts and scenes.
-        up: the up axis of its files, "z" or "y"; "": that of the data set or the file format.
+        up: the up axis of its files, as in `read_cloud`; "": that of the data set or the file format.
         features: channels beside x y z: of "normals", "rgb" and "intensity", as a list or joined by commas; all for
             folder, parts and scenes, normals for some others. S3DIS has nine channels of its own, and takes none.
         intensity: what becomes 0 and 1 of it; None: by the training split.

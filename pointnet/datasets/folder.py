@@ -33,7 +33,7 @@ class MeshFolder(OwnSet):
         split: "train" (with `val/`, which `split_validation` holds out) or "test".
         num_points: N, at most a million.
         normals: adds three channels, the normals (a mesh's are its faces'); as "normals" in `features` does.
-        up: "z", "y", or None for what the format says (z; y for GLB and glTF).
+        up: as in `read_cloud`; None for what the format says (z; y for GLB and glTF).
         test_fraction: the share of each class in the test split, where the folders do not say.
         seed: of that split.
         strict: a file that cannot be read is an error; else it is listed in `data.bad`.

@@ -41,7 +41,7 @@ class ModelNet(LabelledClouds):
             "off", the original meshes. None finds one, in that order. Text and meshes are read once and cached.
         up: how the file's axes become the library's (z up, right-handed). None: as known of the form (HDF5 and text
             are the mesh frame with y and z swapped, a mirror image; they are swapped back). "z": unchanged.
-            "y": a right-handed y-up frame, rotated by 90° about x.
+            Others: a right-handed frame with that axis up, as in `read_cloud`.
         normals: adds three channels, the normals (a mesh's are its faces').
 
     Raises:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath, read_file
 from pointnet.names import no_folder
-from pointnet.points.frame import rotated_y_up_to_z_up, swapped_y_and_z
+from pointnet.points.frame import rotated_to_z_up, swapped_y_and_z
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError, checked_labels, read_hdf5
 
 from .given import check_one_of
@@ -122,5 +122,5 @@ def to_channels(rows: NDArray[Any], up: str | None) -> NDArray[np.float32]:
     channels = np.ascontiguousarray(rows.swapaxes(1, 2), np.float32)
     if up == "z":
         return channels
-    to_z_up = rotated_y_up_to_z_up if up == "y" else swapped_y_and_z
-    return to_z_up(channels.swapaxes(1, 2)).swapaxes(1, 2)
+    rows = channels.swapaxes(1, 2)
+    return (rotated_to_z_up(rows, up) if up else swapped_y_and_z(rows)).swapaxes(1, 2)

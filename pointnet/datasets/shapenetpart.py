@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pointnet.files import AnyPath, read_file
 from pointnet.points.formats.scan import quoted
-from pointnet.points.frame import check_up, in_unit_sphere, rotated_y_up_to_z_up
+from pointnet.points.frame import check_up, in_unit_sphere, rotated_to_z_up
 from pointnet.points.read import PointCloudFileError, checked_labels, errors_name, read_hdf5, read_table
 from pointnet.points.sampling import seed_of, unit_or_zero
 
@@ -70,7 +70,7 @@ class ShapeNetPart(LabelledPoints):
             from 1 in each category, in `points_label/*.seg`; categories of one's own then need parts.json, whose labels
             of a category, in order, are those of its parts. "hdf5", `hdf5_data` of PointNet's part_seg: 2,048 points of
             each. None finds one, in that order.
-        up: the files' up axis, "z", or "y" (rotated by 90° about x); None: y, as in both releases.
+        up: the files' up axis, as in `read_cloud`; None: y, as in both releases.
         normals: adds three channels, the normals; only the text of `..._normal` has them.
 
     A shape of the text is centred and scaled to the unit sphere over all of its points, as in the released code; the
@@ -166,8 +166,8 @@ def _read_shape(
         points = in_unit_sphere(rows[:, :3])
     channels = np.hstack([points, unit_or_zero(rows[:, 3:6])]) if normals else points
     channels = channels.astype(np.float32)
-    if up == "y":
-        channels = rotated_y_up_to_z_up(channels)
+    if up:
+        channels = rotated_to_z_up(channels, up)
     return draw_labelled(channels, labels, count, np.random.default_rng(seed_of(path.name)))
 
 

@@ -32,7 +32,7 @@ from pointnet.points.features import (
     said_of_intensity,
 )
 from pointnet.points.formats.names import COLUMNS
-from pointnet.points.frame import centre_and_radius
+from pointnet.points.frame import UPS, centre_and_radius
 from pointnet.points.read import PointCloud
 
 FRAME = "z up, right-handed"  # the library's, of all that a network sees
@@ -50,7 +50,7 @@ class Contract:
         channels: the names of the input's channels. Colours are in [0, 1], as `read_cloud` has them.
         intensity: the two intensities of files that are 0 and 1 to the network (`points.features.scaled_intensity`);
             None: they are as in the file.
-        up: how the files of training were turned, `up=` of `read_cloud`: "z", "y", or None, by their format.
+        up: how the files of training were turned, `up=` of `read_cloud`; None: by their format.
         columns: the names of the columns of tables that training was given, joined by commas; "" for none.
         centre: whether the mean of a cloud was at the origin.
         scale: "unit sphere": a cloud's farthest point was at distance 1; "as given": units that matter; or, of scenes,
@@ -123,7 +123,7 @@ class Contract:
                 raise ValueError(f"{name} must be two numbers, the smaller first, got {ends!r}")
         if self.scale not in (UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS):
             raise ValueError(f"points of scale '{printable(str(self.scale))}' are not known here")
-        check_one_of("up", self.up, (None, "z", "y"))
+        check_one_of("up", self.up, UPS)
         if self.channels[:3] != XYZ or len(set(self.channels)) < len(self.channels):
             raise ValueError(
                 f"channels must be x, y, z and others, each once, got {', '.join(map(str, self.channels))}"

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import UNIT_SPHERE, spread
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import few_points, stray_points, with_other_up
+from pointnet.points.frame import few_points, other_ups, stray_points, with_other_up
 
 from .contract import Contract
 
@@ -244,11 +244,11 @@ def measure_trust(
     if not logits.isfinite().all():  # training has failed
         return 1.0, None
     means, precision = _within_classes(logits, shown.labels, len(train.classes))
-    of_val, turned, values = [], [], []
+    of_val, turned, values, up = [], [], [], contract.up or "z"
     for x in clouds(val):
         of_val.append(scores(x))
         values.append(measures(x, of_val[-1], means, precision))
-        others = [with_other_up(cloud, contract.up or "z", contract.normals) for cloud in x.numpy()]
+        others = [with_other_up(cloud, up, other_ups(up)[0], contract.normals) for cloud in x.numpy()]
         turned.append(scores(torch.from_numpy(np.stack(others))))
     logits, limits = torch.cat(of_val), limits_of(torch.cat(values)).tolist()
     lower = torch.cat(turned).logsumexp(1) - logits.logsumexp(1)

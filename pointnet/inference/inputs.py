@@ -158,9 +158,10 @@ def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
 
 
 def notes_on_up(path: Path | None, up: str | None, contract: Contract) -> tuple[str, ...]:
-    """A note on an array of which nobody says what is up, where the files of training had y up."""
-    is_open = path is None and up is None and contract.up == "y"
-    return ('taken with z up, as arrays are; the files of training had y up: up="y"',) if is_open else ()
+    """A note on an array of which nobody says what is up, where the files of training had another axis up than z."""
+    is_open, axis = path is None and up is None, contract.up or "z"
+    said = f'taken with z up, as arrays are; the files of training had {axis} up: up="{axis}"'
+    return (said,) if is_open and axis != "z" else ()
 
 
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +15,14 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import vote
 from pointnet.evaluation.trust import Familiar, calibration_error, folded_if_it_can, least_probability, unfit
 from pointnet.models import PointNetClassifier
+from pointnet.points.frame import DOWN
 
 NO_NUMBERS = "the network's logits are not finite"
 BATCH_POINTS = 32_768  # that go through the network together: of many small clouds, or of a part of one
-AUTO = "auto"  # the up axis whose answer is surer
+# Of energy. On the validation split of ModelNet40 `--up auto` is right on 84.3, 83.8 and 79.7 % of clouds with z, y and
+# -y up; without a margin on 83.1, 83.4 and 82.9 %; where -y is not asked, on 84.8, 84.3 and a third.
+LEAST_CLEAR = 0.25
+AUTO = "auto"  # the up axis whose answer is surest
 
 
 class Opinion(NamedTuple):
@@ -44,9 +48,13 @@ class Opinion(NamedTuple):
         even = [f"no class has a probability of {100 * least:.0f} %"] if self.probability < least else []
         return [*self.reasons, *even]
 
-    def is_surer_than(self, other: Opinion, margin: float = 0.0) -> bool:
-        """By its energy, of the same cloud with the other axis up: which of the two is more like training."""
-        return other.energy - self.energy > margin
+
+class Rival(NamedTuple):
+    """What a network says of a cloud when it is taken with another axis up."""
+
+    up: str
+    opinion: Opinion
+    surer_by: float  # of energy, than with the first axis
 
 
 class Judge:
@@ -55,11 +63,19 @@ class Judge:
     def __init__(self, model: PointNetClassifier, contract: Contract, votes: int):
         self.network, self.contract, self.votes = folded_if_it_can(model), contract, votes
         self.familiar = None if contract.familiar is None else Familiar.from_json(contract.familiar)
-        self.clearly = self.familiar.other_up if self.familiar else float("inf")  # of energies, see `is_surer_than`
+        self.clearly = self.familiar.other_up if self.familiar else float("inf")  # of energies
 
-    def asks_both(self, up: str | None) -> bool:
-        """Whether clouds whose `up=` of `predict` is this are also asked for with the other axis up."""
+    def asks_others(self, up: str | None) -> bool:
+        """Whether clouds whose `up=` of `predict` is this are also asked for with other axes up."""
         return up == AUTO or (up is None and self.familiar is not None)
+
+    def rival(self, first: Opinion, others: Mapping[str, Opinion]) -> Rival | None:
+        """Of opinions by up axis, the one that is most like training; None without any. Few files have y pointing down,
+        so that must be clearly surer, of what looks alike upside down too."""
+        margin = max(self.clearly, LEAST_CLEAR)
+        energies = {up: each.energy + (margin if up == DOWN else 0) for up, each in others.items()}
+        up = min(energies, key=energies.__getitem__, default=None)
+        return None if up is None else Rival(up, others[up], first.energy - energies[up])
 
     def opinions(self, clouds: Sequence[NDArray[np.float32]]) -> list[Opinion]:
         """Of clouds (C, N) of one size."""

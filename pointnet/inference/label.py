@@ -56,7 +56,7 @@ class LabelledCloud:
         points: (N, 3) float64, as in the file, without those that are not finite, or zeros if there are several; of
             an array without those that are not finite; of a mesh, the points drawn. From `label_each(mapped=True)`
             they may be `Rows`, which are still in the file.
-        up: the up axis of the points, "z" or "y".
+        up: the up axis of the points, one of z, y, -y, x, -x and -z.
         labels: (N,) int64, indices into `names`.
         probability: (N,) float32, of that label.
         names: the names of the labels; the model's classes.
@@ -94,8 +94,8 @@ class LabelledCloud:
     def write_ply(self, path: AnyPath) -> None:
         """Writes points, colours by label, labels and their probabilities as a binary PLY, and creates the folder.
 
-        Coordinates are as in the file, float if that is exact, else double; a comment says where y is up, by which
-        `read_cloud` goes. Labels are `numbers`; comments name them, for sets of labelled files too.
+        Coordinates are as in the file, float if that is exact, else double; a comment says which axis is up, if not z,
+        and `read_cloud` goes by it. Labels are `numbers`; comments name them, for sets of labelled files too.
 
         Raises:
             OSError: the file cannot be written.
@@ -105,7 +105,7 @@ class LabelledCloud:
         header = [
             "ply",
             "format binary_little_endian 1.0",
-            *[comments.Y_UP] * (self.up == "y"),
+            *comments.of_up(self.up),
             *comments.of_labels(numbers, self.names),
             f"element vertex {len(self.points)}",
             *(f"property {'float' if is_single else 'double'} {axis}" for axis in "xyz"),

@@ -16,7 +16,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import unfit
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import Points, says_y_up, with_other_up
+from pointnet.points.frame import Points, other_ups, said_up, with_other_up
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
@@ -32,7 +32,7 @@ from .inputs import (
     path_of,
     up_for,
 )
-from .judge import AUTO, Judge, Opinion, clouds_together
+from .judge import AUTO, Judge, Opinion, Rival, clouds_together
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Prediction:
             validation split of 40 clouds or more.
         sure: whether the most probable class has a probability of at least 50 % (of two classes 75 %, of three 60 %),
             there are enough points, none is far from all others, the cloud is about as large as those of training (if
-            its unit matters) and like them, and no other class is clearly surer with the other axis up. For weights
-            that were validated on fewer than 40 clouds neither likeness nor the other axis counts.
-        notes: short sentences: what of the file was guessed or left out, why the answer is not sure, whether the other
+            its unit matters) and like them, and no other class is clearly surer with another axis up. For weights
+            that were validated on fewer than 40 clouds neither likeness nor another axis counts.
+        notes: short sentences: what of the file was guessed or left out, why the answer is not sure, whether another
             up axis would give a surer one, and, from `predict`, that clouds unlike those of training are not marked.
-        up: the up axis of the cloud, "z" or "y", as it was taken.
-        surer_up: the other axis, where its answer is clearly surer; else None.
+        up: the up axis of the cloud, as it was taken.
+        surer_up: another axis, where its answer is clearly surer; else None.
     """
 
     file: Path | None
@@ -117,10 +117,11 @@ def predict(
             Rows of zeros are left out, if there are several.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights of
             ModelNet40. For a model that labels points, use `label_points`.
-        up: the up axis of the source, "z" or "y"; points are rotated to the frame of the weights (z up). "auto": the
-            one with which the cloud is more like training, unless its answer alone is unsure. None: y for GLB and glTF,
-            as their standard says, z for arrays, and for other files as in training, which is z for the shipped
-            weights; a note says so where the cloud is clearly more like training with the other.
+        up: the up axis of the source, one of z, y, -y, x, -x and -z; points are rotated to the frame of the weights (z
+            up). "auto": the one of z, y and -y with which the cloud is more like training, unless its answer alone is
+            unsure. None: y for GLB and glTF, as their standard says, z for arrays, and for other files as in training,
+            which is z for the shipped weights; a note says so where the cloud is clearly more like training with
+            another of the three.
         votes: average the probabilities over this many even rotations about the up axis (Qi et al. 2017: 12).
         num_points: how many points of each cloud the network sees; None for as many as in training. They are drawn as
             in training on files, seeded by the file's name, and repeated if a cloud has fewer.
@@ -171,19 +172,25 @@ def predict_each(
         ups = [up_for(path, axis, contract) for path in paths]
         there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
         first = dict(zip(there, judge.opinions([cloud.channels for cloud in there.values()]), strict=True))
-        # Where neither the caller nor the file says which axis is up, the other is asked too.
-        told = [path is not None and says_y_up(path) for path in paths]
-        open_ups = [i for i in there if not told[i] and judge.asks_both(up)]
-        turned = {i: with_other_up(there[i].channels, ups[i], contract.normals) for i in open_ups}
-        other = dict(zip(turned, judge.opinions([*turned.values()]), strict=True))
+        # Where neither the caller nor the file says which axis is up, others are asked too.
+        told = [path is not None and said_up(path) is not None for path in paths]
+        open_ups = [i for i in there if not told[i] and judge.asks_others(up)]
+        turned = {
+            (i, other): with_other_up(there[i].channels, ups[i], other, contract.normals)
+            for i in open_ups
+            for other in other_ups(ups[i])
+        }
+        others = {i: dict[str, Opinion]() for i in there}
+        for (i, other), opinion in zip(turned, judge.opinions([*turned.values()]), strict=True):
+            others[i][other] = opinion
         for i, cloud in enumerate(clouds):
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
                 continue
             cloud = cloud._replace(notes=(*cloud.notes, *notes_on_up(paths[i], up, contract)))
             clearly = None if up == AUTO else judge.clearly
-            found = answer(paths[i], cloud, ups[i], first[i], other.get(i), clearly, model)
-            yield found, (cloud.channels if found.up == ups[i] else turned[i])[:3].T
+            found = answer(paths[i], cloud, ups[i], first[i], judge.rival(first[i], others[i]), clearly, model)
+            yield found, turned.get((i, found.up), cloud.channels)[:3].T
 
     size = clouds_together(count)
     return chain.from_iterable(answers(sources[start : start + size]) for start in range(0, len(sources), size))
@@ -194,15 +201,16 @@ def answer(
     cloud: Seen,
     up: str,
     first: Opinion,
-    other: Opinion | None,
+    rival: Rival | None,
     clearly: float | None,
     model: PointNetClassifier,
 ) -> Prediction:
-    """The prediction from what the model says of a cloud, and of the same with the other axis up: the surer one where
+    """The prediction from what the model says of a cloud, and of the same with another axis up: the surer one where
     `clearly` is None, unless it alone has doubts; else the first, with a note if the other is surer by more than that.
     """
-    notes, turned, surer_up, is_another = cloud.notes, "y" if up == "z" else "z", None, False
-    if other is not None and other.is_surer_than(first, clearly or 0.0):
+    notes, surer_up, is_another = cloud.notes, None, False
+    if rival is not None and rival.surer_by > (clearly or 0.0):
+        turned, other, _ = rival
         if clearly is None:
             if first.doubts(cloud.unfit) or not other.doubts(cloud.unfit):
                 first, up = other, turned

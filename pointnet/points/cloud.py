@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .errors import Refusal
 from .formats.contents import Array, Contents, Extras, Rows, blocks_of_rows
-from .frame import bounds, check_up, lossless_type, middle_and_half_extent, rotated_y_up_to_z_up
+from .frame import bounds, check_up, lossless_type, middle_and_half_extent, rotated_to_z_up
 from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 Chosen = slice | NDArray[np.integer]
@@ -33,11 +33,11 @@ class PointCloud(NamedTuple):
     points_hash: str = ""  # of all points of the file, as `hash_of` has it; empty where it was not asked for
 
     def in_library_frame(self, up: str) -> PointCloud:
-        """This cloud with z up: rotated if `up`, its own up axis, is "y"."""
-        if up != "y":
+        """This cloud with z up: rotated if `up`, its own up axis, is another."""
+        if up == "z":
             return self
-        normals = None if self.normals is None else rotated_y_up_to_z_up(self.normals)
-        return self._replace(points=rotated_y_up_to_z_up(self.points), normals=normals)
+        normals = None if self.normals is None else rotated_to_z_up(self.normals, up)
+        return self._replace(points=rotated_to_z_up(self.points, up), normals=normals)
 
 
 class Drawing(NamedTuple):

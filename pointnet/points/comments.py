@@ -9,7 +9,7 @@ from pathlib import Path
 from pointnet.names import printable
 
 LONGEST_HEADER = 1 << 16
-Y_UP = "comment up y"
+UP = re.compile(rb"comment up (-?[xyz])")
 LABEL = re.compile(rb"comment label (\d{1,9}) is (\S.*)")
 ESCAPED = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
 
@@ -20,9 +20,15 @@ def of_labels(numbers: Iterable[int], names: Iterable[str]) -> list[str]:
     return [f"comment label {number} is {name}" for number, name in zip(numbers, plain, strict=True)]
 
 
-def says_y_up(path: Path) -> bool:
-    """Whether the header of a PLY says that y is up; not of another file."""
-    return Y_UP.encode() in _header(path)
+def of_up(up: str) -> list[str]:
+    """The line that says which axis is up; none where that is z."""
+    return [] if up == "z" else [f"comment up {up}"]
+
+
+def said_up(path: Path) -> str | None:
+    """The up axis that the header of a PLY gives; None of another file."""
+    found = (UP.fullmatch(line.rstrip()) for line in _header(path))
+    return next((match[1].decode() for match in found if match), None)
 
 
 def names_of_labels(path: Path) -> dict[int, str]:

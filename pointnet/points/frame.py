@@ -15,7 +15,17 @@ from .formats.contents import BLOCK, blocks_of_rows
 
 Points = NDArray[Any]
 
-UPS = (None, "z", "y")  # what `up=` may be; None: what the format or the data set says
+DOWN = "-y"  # is up where y points down, as a depth camera has it
+# By up axis: which coordinates become x, y and z, and their signs. All are rotations.
+TO_Z_UP = {
+    "z": ((0, 1, 2), (1, 1, 1)),
+    "y": ((0, 2, 1), (1, -1, 1)),
+    DOWN: ((0, 2, 1), (1, 1, -1)),
+    "x": ((2, 1, 0), (-1, 1, 1)),
+    "-x": ((2, 1, 0), (1, 1, -1)),
+    "-z": ((0, 1, 2), (1, -1, -1)),
+}
+UPS = (None, *TO_Z_UP)  # what `up=` may be; None: what the format or the data set says
 Y_UP_SUFFIXES = (".glb", ".gltf")  # their standard says so; all else is taken as z up
 LEAST_SHARE = 1e-6  # of a cloud's longest side: differences between its points are right to that
 LEAST_POINTS = 64  # different ones
@@ -27,43 +37,55 @@ SEVERAL = 8192  # points that may be few points repeated: so many are drawn from
 
 
 def check_up(up: str | None) -> None:
-    """Raises ValueError unless `up` is None, "z" or "y"."""
+    """Raises ValueError unless `up` is None or an axis of `TO_Z_UP`."""
     if up not in UPS:
-        raise ValueError(f"up must be z or y, got {up!r}")
+        raise ValueError(f"up must be one of {', '.join(TO_Z_UP)}, got {up!r}")
 
 
 def up_of(path: Path, up: str | None = None) -> str:
-    """The up axis of a file, "z" or "y": `up`, or what its format or the header of a PLY says."""
-    return up or ("y" if says_y_up(path) else "z")
+    """The up axis of a file: `up`, or what its format or the header of a PLY says, or z."""
+    return up or said_up(path) or "z"
 
 
-def says_y_up(path: Path) -> bool:
-    """Whether a file's format says that y is up, or a PLY's header does."""
-    return path.suffix.lower() in Y_UP_SUFFIXES or comments.says_y_up(path)
+def said_up(path: Path) -> str | None:
+    """The up axis that a file's format gives, or a PLY's header; None where neither does."""
+    return "y" if path.suffix.lower() in Y_UP_SUFFIXES else comments.said_up(path)
 
 
-def rotated_y_up_to_z_up(rows: Points) -> Points:
-    """Rows of a right-handed frame with y up, rotated by a quarter about x: (x, y, z) -> (x, -z, y)."""
-    rotated = swapped_y_and_z(rows)
-    np.negative(rotated[..., 1::3], out=rotated[..., 1::3])
+def rotated_to_z_up(rows: Points, up: str) -> Points:
+    """Rows of a right-handed frame in which another axis is up, rotated; with y up, (x, y, z) -> (x, -z, y)."""
+    order, signs = TO_Z_UP[up]
+    rotated = _in_order(rows, order)
+    for axis, sign in enumerate(signs):
+        if sign < 0:
+            np.negative(rotated[..., axis::3], out=rotated[..., axis::3])
     return rotated
 
 
 def swapped_y_and_z(rows: Points) -> Points:
     """Rows mirrored, (x, y, z) -> (x, z, y): what brings ModelNet40's HDF5 and resampled text into the mesh frame."""
-    swapped = np.empty_like(rows)  # in the memory order of the input, unlike rows[..., order]
-    for to, of in enumerate((0, 2, 1)):
-        swapped[..., to::3] = rows[..., of::3]
-    return swapped
+    return _in_order(rows, (0, 2, 1))
 
 
-def with_other_up(channels: Points, up: str, normals: bool) -> Points:
-    """A cloud (C, N) that was taken with this axis up, "z" or "y", as if it had been taken with the other."""
+def _in_order(rows: Points, order: tuple[int, ...]) -> Points:
+    ordered = np.empty_like(rows)  # in the memory order of the input, unlike rows[..., order]
+    for to, of in enumerate(order):
+        ordered[..., to::3] = rows[..., of::3]
+    return ordered
+
+
+def other_ups(up: str) -> list[str]:
+    """The axes that are often up where this one is not, the likeliest first."""
+    return [axis for axis in ("z", "y", DOWN) if axis != up]
+
+
+def with_other_up(channels: Points, up: str, other: str, normals: bool) -> Points:
+    """A cloud (C, N) that was taken with one axis up as if it had been taken with another."""
     width = 6 if normals else 3
-    turned = rotated_y_up_to_z_up(channels[:width].T)
-    if up == "y":  # the way back
-        turned[:, [axis for axis in range(width) if axis % 3]] *= -1
-    return np.vstack([turned.T, channels[width:]])
+    rows, (order, signs) = channels[:width].T, TO_Z_UP[up]
+    signed = rows * np.array(signs * (width // 3), rows.dtype)
+    as_given = _in_order(signed, order)  # each exchanges two axes at most, so it is its own way back
+    return np.vstack([rotated_to_z_up(as_given, other).T, channels[width:]])
 
 
 def in_unit_sphere(points: Points) -> Points:

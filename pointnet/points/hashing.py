@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .formats.contents import Array, Contents, blocks_of_rows
-from .frame import few_points, rotated_y_up_to_z_up
+from .frame import few_points, rotated_to_z_up
 
 HASH = "hash"  # among the extras: `PointCloud.points_hash` is wanted
 NONE = np.zeros(1, np.uint64)  # what the hash of a row begins with
@@ -19,10 +19,10 @@ def hash_of(contents: Contents, up: str = "z") -> str:
     The order of the points does not matter. It is empty for a cloud of few points, since those may be the same in two
     files by chance.
     """
-    if up == "y":
+    if up != "z":
         contents = contents._replace(
-            vertices=rotated_y_up_to_z_up(contents.vertices[:]),
-            normals=None if contents.normals is None else rotated_y_up_to_z_up(contents.normals[:]),
+            vertices=rotated_to_z_up(contents.vertices[:], up),
+            normals=None if contents.normals is None else rotated_to_z_up(contents.normals[:], up),
         )
     vertices, faces = contents.vertices, contents.faces
     if faces is None and few_points(vertices):

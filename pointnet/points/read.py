@@ -102,8 +102,8 @@ def read_cloud(
             `mesh_points`. Of a cloud, that many rows are drawn without replacement, or all are returned in order
             if it has no more; None: all.
         seed: of both draws.
-        up: the file's up axis, "z" or "y" (rotated by a quarter about x). None: y for GLB and GLTF, as their standard
-            says, and z for all else.
+        up: the file's up axis: "z", "y" (rotated by a quarter about x), "-y" as of a depth camera, "x", "-x" or "-z".
+            None: y for GLB and GLTF, as their standard says, what a PLY of this library says, and z for all else.
         repeat: a cloud of fewer points than asked for repeats them as often as needed, in shuffled order; otherwise it
             is refused.
         normalize: first move the centre of the bounding box to the origin and scale coordinates to at most 1, in

@@ -51,7 +51,9 @@ class DataSettings(Settings):
     columns: str = setting(
         "", "the columns of tables in --dataset folder, parts or scenes, such as x,y,z,intensity,_; see predict --help"
     )
-    up: Literal["", "z", "y"] = setting("", "the up axis of the files; empty: as their format or data set has it")
+    up: Literal["", "z", "y", "-y", "x", "-x", "-z"] = setting(
+        "", "the up axis of the files; empty: as their format or data set has it"
+    )
     block: float = setting(1.0, "side of the blocks that --dataset scenes is cut into, in the unit of its files", 1e-9)
     download: bool = setting(False, "download a missing data set; ModelNet only, 415 MiB")
     num_points: int = setting(1024, "points per cloud; in evaluation, and in the late epochs of training", 1)
