@@ -13,6 +13,7 @@ from pointnet import label_points, load_model, predict
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
+from pointnet.datasets.packed import open_packed
 from pointnet.points.read import read_cloud
 from pointnet.training import TrainConfig, fit
 from pointnet.training.small_sets import lines_on_data, lines_on_result
@@ -110,6 +111,30 @@ def test_evaluate_says_which_files_the_network_was_trained_on(tmp_path, capsys):
     (tmp_path / "b" / "classes.txt").unlink()
     message = error_of(capsys, command_line.main, [*words, "--root", str(tmp_path / "b")])
     assert "classes.txt (of parts, parts.txt) in its folder names labels, also those of no point" in message
+
+
+def test_evaluate_knows_what_was_trained_on_as_a_copy_in_another_format(tmp_path, capsys):
+    root, packed, words = write_objects(tmp_path / "own", count=8), tmp_path / "packed", ["--device", "cpu"]
+    how = ["--num_points", "32", "--dataset", "parts", "--task", "part"]
+    assert command_line.main(["pack", str(root), str(packed), *how]) == 0
+    for name, data in (
+        ("folder", PartFolder(root, num_points=32)),
+        ("packed", open_packed(packed, "train", 32, "part")),
+    ):
+        fit(small(tmp_path / name, "part", dataset="parts", epochs=1), data, log=quiet)
+    tested = PartFolder(root, "test", num_points=32).files
+    trained = PartFolder(root, num_points=32).files
+    again = [next(file for file in trained if file.parent.name == name) for name in ("pin", "table")]
+    for i, path in enumerate((*again, tested[0])):
+        cloud = read_cloud(path)
+        rows = np.column_stack([cloud.points, cloud.labels])[:: -1 if i else 1]
+        other = tmp_path / "copies" / "test" / path.parent.name / f"{i}.npz"
+        other.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(other, points=rows[:, :3], label=rows[:, 3].astype(int))
+    capsys.readouterr()
+    for name in ("folder", "packed"):
+        assert command_line.main(["evaluate", str(tmp_path / name), "--root", str(tmp_path / "copies"), *words]) == 0
+        assert "files that the network was trained on: 2, such as " in capsys.readouterr().err
 
 
 def test_labels_that_predict_wrote_beside_its_files_are_said_and_on_their_side(tmp_path):

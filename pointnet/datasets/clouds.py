@@ -149,6 +149,11 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
             digest.update((clouds if of_arrays else clouds[:, :, 0]).contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def file_hashes(self) -> dict[str, list[str]]:
+        """Of files of one's own, by their names in the set, the sha256 of each and the hash of its points
+        (`points.hashing.hash_of`) if it has one; empty where the clouds are from elsewhere."""
+        return {}
+
     def _places(self, indices: Any) -> Any:
         """Where clouds of this subset, by a tensor, a slice or one index, are among the stored ones."""
         return indices if self._rows is None else self._rows[indices]

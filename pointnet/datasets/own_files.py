@@ -184,6 +184,14 @@ class OwnSet(LabelledClouds):
         self.scale_intensity(intensity, values[rows, :SOME_POINTS])
         self.notes += lines_on_intensity(values, files.named(self.files), intensity)
 
+    def file_hashes(self) -> dict[str, list[str]]:
+        """As of `LabelledClouds`."""
+        in_bytes = contents_of(list(dict.fromkeys(self.files)), self.root)
+        return {
+            name_in(file, self.root): list(dict.fromkeys([its, self.contents.get(file, its)]))
+            for file, its in in_bytes.items()
+        }
+
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the clouds that `split_validation` gives to validation, whole objects."""
         return whole_objects(super().held_out(seed, fraction), self.labels, self.files, self.contents)

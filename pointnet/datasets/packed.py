@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointnet.files import AnyPath
+from pointnet.files import AnyPath, checked_json
 from pointnet.names import no_folder
 from pointnet.points.features import channel_names
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError
 
 from .clouds import LabelledClouds, LabelledPoints
 from .given import as_indices, check_num_points, check_one_of
-from .shards import FIELDS, INDEX, OPEN, WINDOW, Index, Shards
+from .shards import FIELDS, FILES, INDEX, OPEN, WINDOW, Index, Shards
 from .stores import GB, Folder, Remote, Store, is_remote
 
 
@@ -64,6 +64,13 @@ class _Packed(LabelledClouds):
         """A hash of the index and of which clouds are in this subset: no shard is read."""
         places = self._places(torch.arange(len(self)))
         return hashlib.sha256(self._digest.encode() + places.numpy().tobytes()).hexdigest()[:16]
+
+    def file_hashes(self) -> dict[str, list[str]]:
+        """As of `LabelledClouds`, of all files that were packed."""
+        try:
+            return checked_json(self._stored.store.read(FILES), FILES)
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, by the hash of each name (of the room, for scenes): no seed and no other cloud moves one."""

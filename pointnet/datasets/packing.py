@@ -20,7 +20,7 @@ from pointnet.files import name_in, read_file, read_json, write_atomically, writ
 from .clouds import AS_GIVEN, LabelledClouds, LabelledPoints
 from .extents import extents_of, reach_of
 from .given import MOST_LOST
-from .shards import FIELDS, INDEX, SAMPLE, SAMPLES, VERSION
+from .shards import FIELDS, FILES, INDEX, SAMPLE, SAMPLES, VERSION
 from .stores import Shard, shard_hash
 from .workers import WorkerDiedError, on_all_cores
 
@@ -82,18 +82,25 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     buffer = io.BytesIO()
     np.save(buffer, samples)
     write_atomically(out / SAMPLES, buffer.getvalue())
-    index = {"version": VERSION, "task": task, "source": source, "classes": data.classes, "shape": [channels, count]}
-    index |= {name: getattr(data, name) for name in FIELDS}
-    measured = (extents_of(data), reach_of(data)) if data.scale == AS_GIVEN else (None, None)
-    index |= {"columns": data.columns, "extents": measured[0], "reach": measured[1]}
-    if isinstance(data, LabelledPoints):
-        index |= {"part_names": data.part_names, "parts_of": data.parts_of.int().tolist()}
+    index = {"version": VERSION, "task": task, "source": source, "shape": [channels, count], **described(data)}
     index |= {"samples": [len(rows), buffer.tell(), shard_hash(buffer.getvalue())]}
     index |= {"shards": [shard for _, shard, _, _ in written], "bad": [str(error) for error in data.bad]}
+    if hashes := data.file_hashes():
+        write_json(out / FILES, hashes)
     write_json(out / INDEX, index)
     remove_others(out, {shard.name for _, shard, _, _ in written})
     whole = sum(shard.size for _, shard, _, _ in written)
     return Packed(len(rows), len(parts), whole, sum(w[2] for w in written), max(w[3] for w in written))
+
+
+def described(data: LabelledClouds) -> dict[str, Any]:
+    """What the index says of the set, but for its clouds."""
+    index = {"classes": data.classes, **{name: getattr(data, name) for name in FIELDS}}
+    measured = (extents_of(data), reach_of(data)) if data.scale == AS_GIVEN else (None, None)
+    index |= {"columns": data.columns, "extents": measured[0], "reach": measured[1]}
+    if isinstance(data, LabelledPoints):
+        index |= {"part_names": data.part_names, "parts_of": data.parts_of.int().tolist()}
+    return index
 
 
 def names_of(data: LabelledClouds, root: Path) -> list[str]:

@@ -34,6 +34,7 @@ from pointnet.files import checked_json, read_file
 from .stores import Shard, Store
 
 INDEX, SAMPLES = "index.json", "samples.npy"
+FILES = "files.json"  # `LabelledClouds.file_hashes` of what was packed; older sets have none
 VERSION = 1
 NAME = re.compile(r"shard-\d{5,}\.npy")
 SAMPLE = np.dtype([("label", "<i4"), ("key", "<u8"), ("validation", "?")])

@@ -14,10 +14,8 @@ from typing import Any
 import yaml
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.notes import contents_of
-from pointnet.datasets.own_files import OwnSet
 from pointnet.evaluation.tasks import titles_of
-from pointnet.files import AnyPath, name_in, read_file, strict_json, write_atomically
+from pointnet.files import AnyPath, read_file, strict_json, write_atomically
 from pointnet.models.weights import CONFIG_FILE, WEIGHTS_FILE
 from pointnet.names import did_you_mean_path
 from pointnet.world import World
@@ -29,7 +27,7 @@ METRICS = "metrics.jsonl"  # one line per epoch
 CHECKPOINT = "checkpoint.pt"  # all that --resume needs
 RESULT = "result.json"  # how good the chosen epoch is
 CURVES = "curves.svg"  # the metrics, drawn
-FILES = "files.json"  # those of one's own that it was trained on, each with the sha256 of its content
+FILES = "files.json"  # those of one's own that it was trained on, each with its hashes
 
 WRITTEN = (CONFIG, CONFIG_FILE, METRICS, RESULT, CURVES, FILES)  # beside the weights and the checkpoint
 
@@ -143,29 +141,22 @@ def write_files(out: AnyPath, data: LabelledClouds, init: str = "") -> None:
     """Writes which files a run is trained on, by their names in the set, where that is one of one's own files; with
     those of the run that it begins from."""
     named = {f"{init}: {name}": content for name, content in _files_of(init).items()} if init else {}
-    if named := named | _own_contents(data):
+    if named := named | data.file_hashes():
         write_atomically(Path(out) / FILES, (strict_json(named, indent=1) + "\n").encode())
 
 
 def trained_on(out: AnyPath, data: LabelledClouds) -> list[str]:
-    """The files of a set whose content the run was trained on, by name; none where its folder does not say."""
-    known = set(_files_of(out).values())
-    return [name for name, content in _own_contents(data).items() if content in known] if known else []
+    """The files of a set whose bytes or points the run was trained on, by name; none where its folder does not say."""
+    known = {each for hashes in _files_of(out).values() for each in hashes}
+    return [name for name, hashes in data.file_hashes().items() if known.intersection(hashes)] if known else []
 
 
-def _own_contents(data: LabelledClouds) -> dict[str, str]:
-    """By name the sha256 of each file of a set of one's own; empty for another set."""
-    if not isinstance(data, OwnSet):
-        return {}
-    contents = contents_of(list(dict.fromkeys(data.files)), data.root)
-    return {name_in(file, data.root): content for file, content in contents.items()}
-
-
-def _files_of(out: AnyPath) -> dict[str, str]:
-    """What `write_files` wrote, by name the sha256 of the content; empty where it is missing or damaged."""
+def _files_of(out: AnyPath) -> dict[str, list[str]]:
+    """What `write_files` wrote, `LabelledClouds.file_hashes` of them; empty where it is missing or damaged."""
     try:
         named = json.loads((Path(out) / FILES).read_text(encoding="utf-8"))
-        return {name: content for name, content in named.items() if isinstance(content, str)}
+        held = ((name, [its] if isinstance(its, str) else its) for name, its in named.items())  # older runs: one hash
+        return {name: its for name, its in held if isinstance(its, list) and all(isinstance(one, str) for one in its)}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
