@@ -14,7 +14,9 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.evaluation.tasks import TASKS, register_model, task_of
+from pointnet.layers import EdgeConv, SetAbstraction, SharedMLP
 from pointnet.models import load_model, pretrained
+from pointnet.ops.neighbours import knn
 from pointnet.training import fit
 from tests.helpers import described, halves, quiet, small, tiny, two_shapes
 
@@ -65,7 +67,7 @@ def test_whether_clouds_are_centred_is_as_the_data_says(names, centre):
 
 @pytest.mark.parametrize(("said", "message"), [
     ({"scale": "unit_sphere"}, "points of scale 'unit_sphere' are not known here"),
-    ({"up": "Y"}, "up must be one of None, 'z', 'y', got 'Y'"),
+    ({"up": "Y"}, "got 'Y'"),
     ({"channel_names": ("x", "z", "y")}, "channels must be x, y, z and others, each once, got x, z, y"),
     ({"channel_names": ("x", "y", "y")}, "channels must be x, y, z"),
     ({"intensity": (0.0, 255.0)}, "the scale of intensity is given, and no channel has its name"),
@@ -202,3 +204,26 @@ def test_points_in_memory_with_labels_are_told_from_clouds():
     with pytest.raises(ValueError, match="train must be a LabelledPoints"):
         fit(small("unused", "scene"), two_shapes(), log=quiet)
     assert isinstance(halves("scene"), LabelledPoints)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda x: SharedMLP([3, 8])(x.numpy()), TypeError, "points must be a tensor, got ndarray; torch.from_numpy(poi"),
+    (lambda x: SharedMLP([3, 8])(x.tolist()), TypeError, "points must be a tensor, got list"),
+    (lambda x: SharedMLP([5, 8])(x, np.zeros((2, 2))), TypeError, "context must be a tensor, got ndarray"),
+    (lambda x: SharedMLP(3, [8]), ValueError, "two or more positive integers, got 3"),
+    (lambda x: PointNetClassifier(4)(x.numpy()), TypeError, "points must be a tensor, got ndarray"),
+    (lambda x: EdgeConv(3, 8, 4)(x.numpy()), TypeError, "points must be a tensor, got ndarray"),
+    (lambda x: knn(x.numpy(), 2), TypeError, "points must be a tensor, got ndarray"),
+    (lambda x: knn(x, 2.0), TypeError, "neighbours must be a whole number, got 2.0"),
+    (lambda x: SetAbstraction(0, [8], 4, [0.2], [4]), ValueError, "widths must be a list with an entry for each MLP"),
+    (lambda x: SetAbstraction(0, [[8]], 4, 0.2, [4]), ValueError, "radii must be a list with an entry for each MLP"),
+    (lambda x: SetAbstraction(2, [[8]], 4, [0.2], [4])(x, x.numpy()), TypeError, "features must be a tensor, got nd"),
+])  # fmt: skip
+def test_what_is_no_tensor_or_no_list_is_refused_in_one_line(call, error, message):
+    with pytest.raises(error, match="^[^\n]*$") as refused:
+        call(torch.randn(2, 3, 9))
+    assert message in str(refused.value)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    assert torch.equal(knn(torch.arange(27.0).view(1, 3, 9), np.int64(2)), knn(torch.arange(27.0).view(1, 3, 9), 2))

@@ -11,7 +11,7 @@ from pointnet.ops.neighbours import gather, knn, of_all_clouds
 from pointnet.ops.products import map_rows, no_autocast, rounding_of
 from pointnet.ops.relative import affine_of
 
-from .shared_layer import HALF, SharedLayer, shape_hint
+from .shared_layer import HALF, SharedLayer, check_points
 from .shared_mlp import Activation, SharedMLP
 
 LEAKY_RELU = nn.LeakyReLU(0.2)  # DGCNN's
@@ -74,9 +74,7 @@ class EdgeConv(nn.Module):
         first = self.layer if self.hidden is None else self.hidden
         channels = first.conv.in_channels // 2
         for points in (x,) if among is None else (x, among):
-            if points.dim() != 3 or points.shape[1] != channels:
-                hint = shape_hint(points.shape, channels)
-                raise ValueError(f"points must be (B, {channels}, N), got {tuple(points.shape)}{hint}")
+            check_points(points, channels)
         if among is not None and lengths is not None:
             raise ValueError("points among others must all exist; give no lengths")
         first.check(x, x)

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointnet.ops.groups import pooled_groups
-from pointnet.ops.masked import Lengths, fill_padding, point_mask
+from pointnet.ops.masked import Lengths, check_tensor, fill_padding, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, of_all_clouds
 from pointnet.ops.products import autocast_dtype
 
 from .neighbourhoods import Features, is_fast, neighbourhoods_definition, pooled_neighbourhoods
-from .shared_layer import max_of_points, refuse_script
+from .shared_layer import check_points, max_of_points, refuse_script
 from .shared_mlp import SharedMLP
 
 Pool = Callable[..., Tensor]  # of an MLP, points, features, centres, neighbours and a unit
@@ -53,8 +53,8 @@ class SetAbstraction(nn.Module):
         residual: adds a linear map of the centre's feature, or the feature itself if C is D.
 
     Raises:
-        ValueError: numbers of radii, neighbours and MLPs that differ; both `centres` and `stride`, or one below 1;
-            `residual` without features or centres.
+        ValueError: widths, radii or neighbours that are no lists; numbers of radii, neighbours and MLPs that differ;
+            both `centres` and `stride`, or one below 1; `residual` without features or centres.
     """
 
     __prepare_scriptable__ = refuse_script
@@ -72,6 +72,9 @@ class SetAbstraction(nn.Module):
         in_order: bool = False,
     ):
         super().__init__()
+        for name, each in {"widths": widths, "radii": radii, "neighbours": neighbours}.items():
+            if not isinstance(each, Sequence) or (each is widths and not all(isinstance(w, Sequence) for w in each)):
+                raise ValueError(f"{name} must be a list with an entry for each MLP, got {each!r}")
         whole = centres is None and stride is None
         scales = 0 if whole else len(widths)
         if centres is not None and stride is not None:
@@ -129,10 +132,11 @@ class SetAbstraction(nn.Module):
 
         Raises:
             ValueError: a wrong shape, or no points.
-            TypeError: a dtype other than the weights' (outside autocast).
+            TypeError: no tensor, or a dtype other than the weights' (outside autocast).
         """
-        if points.dim() != 3 or points.shape[1] != 3:
-            raise ValueError(f"points must be (B, 3, N), got {tuple(points.shape)}")
+        check_points(points, 3)
+        if features is not None:
+            check_tensor("features", features)
         if features is not None and (features.dim() != 3 or features.shape[::2] != points.shape[::2]):
             wanted = f"({points.shape[0]}, C, {points.shape[2]}), one column per point"
             raise ValueError(f"features must be {wanted}, got {tuple(features.shape)}")

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pointnet.ops.aligned import Transform, align, fold_transform
 from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.hooks import has_hooks, must_call
-from pointnet.ops.masked import Mask, batch_norm, fill_padding, stored_as_rows
+from pointnet.ops.masked import Mask, batch_norm, check_tensor, fill_padding, stored_as_rows
 from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
 from pointnet.ops.products import autocast_dtype, linear_map
 from pointnet.ops.ranks import MARK, Ranks, group_of
@@ -113,6 +113,9 @@ class SharedLayer(nn.Module):
     def check(self, x: Tensor, context: Context = None, transform: Transform = None) -> None:
         """Raises ValueError (shapes) or TypeError (dtypes) for what the layer cannot take, in one line."""
         extra = as_sequence(context)
+        check_tensor("points", x)
+        for tensor in extra:
+            check_tensor("context", tensor)
         channels, got = self.conv.in_channels - self._check_context(x, extra), tuple(x.shape)
         if x.dim() != 3 or x.shape[1] != channels:
             raise ValueError(f"points must be (B, {channels}, N), got {got}{shape_hint(got, channels)}")
@@ -199,7 +202,8 @@ def as_sequence(context: Context) -> Sequence[Tensor]:
 
 
 def check_points(x: Tensor, channels: int) -> None:
-    """Raises ValueError unless points are (B, channels, N), and there are some."""
+    """Raises TypeError unless points are a tensor, ValueError unless (B, channels, N), and there are some."""
+    check_tensor("points", x)
     if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
         got = f"{tuple(x.shape)}{shape_hint(tuple(x.shape), channels)}"
         raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")

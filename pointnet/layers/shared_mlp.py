@@ -57,7 +57,8 @@ class SharedMLP(nn.Module):
         bias: bool | None = None,
     ):
         super().__init__()
-        if len(widths) < 2 or any(not isinstance(width, int) or width < 1 for width in widths):
+        whole = isinstance(widths, Sequence) and all(isinstance(width, int) and width > 0 for width in widths)
+        if not whole or len(widths) < 2:
             raise ValueError(f"widths must be [C, ..., D], two or more positive integers, got {widths!r}")
         if norm not in ("batch", None):
             raise ValueError(f"norm must be 'batch' or None, got {norm!r}")

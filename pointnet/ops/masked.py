@@ -5,6 +5,8 @@ gradient alike. Nothing here waits for the device, so lengths on a GPU are check
 (`pad_clouds`).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -32,6 +34,13 @@ def point_mask(lengths: Tensor, points: Tensor) -> Tensor:
     check_range("lengths", lengths, 1, points.shape[2])
     positions = torch.arange(points.shape[2], device=points.device)
     return (positions < lengths.to(points.device).long().unsqueeze(1)).unsqueeze(1)
+
+
+def check_tensor(name: str, x: Any) -> None:
+    """TypeError for what is no tensor."""
+    if not isinstance(x, Tensor):
+        hint = f"; torch.from_numpy({name}) makes one" if type(x).__module__ == "numpy" else ""
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}{hint}")
 
 
 def check_range(name: str, numbers: Tensor, low: int, high: int) -> None:

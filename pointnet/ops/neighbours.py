@@ -17,6 +17,7 @@ Indices carry no gradient.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,7 +34,7 @@ from .blocked import (
     squared_distances,
 )  # fmt: skip
 from .graphs import is_transformed, makes_a_graph
-from .masked import Lengths, fill_padding, point_mask
+from .masked import Lengths, check_tensor, fill_padding, point_mask
 from .operators import OPERATORS, define, refuse_second
 
 First = Tensor | int | None
@@ -245,10 +246,14 @@ def _interpolation(
 
 
 def _checked(points: Tensor, lengths: Lengths, **counts: int) -> tuple[Tensor, Lengths]:
-    """Points without gradient, of at least single precision, and lengths on their device; ValueError for others."""
+    """Points without gradient, of at least single precision, and lengths on their device; ValueError for others, and
+    TypeError for what is no tensor or no whole number."""
+    check_tensor("points", points)
     if points.dim() != 3 or 0 in points.shape[1:] or not points.is_floating_point():
         raise ValueError(f"points must be (B, C, N) numbers with N >= 1, got {tuple(points.shape)} {points.dtype}")
     for name, count in counts.items():
+        if not isinstance(count, int | np.integer | torch.SymInt):
+            raise TypeError(f"{name} must be a whole number, got {count!r}")
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
     if lengths is not None:
