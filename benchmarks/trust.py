@@ -1,14 +1,14 @@
 """Whether a classifier knows what it does not know: shapes of its validation split against junk and unknown classes.
 
 python -m benchmarks.trust pointnet_modelnet40_upright --root ../shared/data/modelnet40_dev
-    [--unknown ../shared/data/psb_parts_dev]
+    [--unknown ../shared/data/psb_parts_dev] [--frames]
 python -m benchmarks.trust runs/held_out --root ../shared/data/modelnet40_dev --recipe fast --hold_out chair lamp sofa
 
 For each kind of input: the area under the ROC curve (1: told apart in every case, 0.5: not at all) of the probability,
 of each measure of `pointnet.evaluation.trust`, and of all measures together (the largest share of validation that is
 below); then the share of answers that are unsure, as `predict` says. `--hold_out` first trains a network without some
 classes, and then asks it about them. `--unknown` names a set of parts, and asks about those of its categories that are
-not among the network's classes.
+not among the network's classes. `--frames` asks `predict` about the test split with z, y and -y up.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.scene import make_hall
-from pointnet import load_model
+from pointnet import load_model, predict
 from pointnet.datasets import LabelledClouds, ShapeNetPart, open_dataset, split_validation
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import UNUSUAL, Familiar, calibration_error, least_probability, measures
 from pointnet.models import Pretrained
-from pointnet.points.frame import LEAST_POINTS, in_unit_sphere
+from pointnet.points.frame import DOWN, LEAST_POINTS, in_unit_sphere, with_other_up
 from pointnet.training import fit
 from pointnet.training.recipes import RECIPES
 
@@ -111,9 +111,8 @@ class Judged:
         confidence, self.predicted = (logits / contract.temperature).softmax(1).max(1)
         self.confidence = confidence.numpy()
         self.scores = {"probability": -self.confidence, **dict(zip(UNUSUAL, values.numpy().T, strict=True))}
-        limits = np.array([familiar.limits[name] for name in UNUSUAL])
         places = np.array([len(np.unique(cloud, axis=0)) for cloud in x.transpose(1, 2).numpy()])
-        usual = (values.numpy() <= limits).all(1)
+        usual = np.array([not reasons for reasons in familiar.reasons(x, logits)])
         self.sure = usual & (self.confidence >= least_probability(logits.shape[1])) & (places >= LEAST_POINTS)
 
     def together(self, usual: "Judged") -> NDArray[np.floating]:
@@ -137,8 +136,17 @@ def others_than(names: Sequence[str], root: str, count: int) -> Tensor:
     return torch.stack([x for x, _, label in each if sets[0].classes[label].lower() not in known])
 
 
+def on_floor(cloud: Tensor, share: float, generator: np.random.Generator) -> Tensor:
+    """A cloud (3, N) on a square floor twice as wide as it is, which gets this share of the points: (1, 3, N)."""
+    points, count = cloud.numpy().T.astype(np.float64), int(share * cloud.shape[1])
+    low, high = points.min(0), points.max(0)
+    flat = (low + high)[:2] / 2 + generator.uniform(-1, 1, (count, 2)) * (high - low)[:2].max()
+    floor = np.column_stack([flat, low[2] + 0.003 * generator.normal(size=count)])
+    return as_input(np.vstack([points[count:], floor]), len(points), generator)
+
+
 def inputs_of(test: Tensor, count: int) -> dict[str, Tensor]:
-    """Clouds (S, 3, count) by kind: of the test split, junk, and the test split's in other frames."""
+    """Clouds (S, 3, count) by kind: of the test split, junk, and the test split's in other frames and on a floor."""
     generator, kinds = np.random.default_rng(0), {"test": test}
     for name, make in JUNK.items():
         kinds[name] = torch.cat([as_input(make(generator, count), count, generator) for _ in range(EACH)])
@@ -146,7 +154,22 @@ def inputs_of(test: Tensor, count: int) -> dict[str, Tensor]:
         turned = test[::10, order].clone()
         turned[:, 1:] *= torch.tensor([[1.0], [-1.0]]) if order[1] == 2 else -1
         kinds[name] = turned
+    for share in (0.15, 0.3, 0.5):
+        kinds[f"{share:.0%} are a floor"] = torch.cat([on_floor(cloud, share, generator) for cloud in test[::10]])
     return kinds
+
+
+def say_frames(model: Pretrained, test: LabelledClouds) -> None:
+    """Of clouds with each axis up, with nobody saying which: what `predict` answers, and with `up="auto"`."""
+    x, names = test.points[:, :3].numpy(), [test.classes[label] for label in test.labels.tolist()]
+    print(f"{'axis up':10}{'sure, right':>13}{'sure, wrong':>13}{'advised':>13}{'auto: right':>13}")
+    for axis, back in (("z", "z"), ("y", DOWN), (DOWN, "y")):
+        clouds = [with_other_up(cloud, "z", back, False).T for cloud in x]
+        plain, auto = (predict(clouds, model, up=up) for up in (None, "auto"))
+        right, of_auto = (np.array([p.class_name for p in each]) == names for each in (plain, auto))
+        sure, advised = (np.array(each) for each in ([p.sure for p in plain], [p.surer_up == axis for p in plain]))
+        figures = np.mean([sure & right, sure & ~right, advised, of_auto], 1)
+        print(f"{axis:10}{''.join(f'{figure:13.1%}' for figure in figures)}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -159,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unknown", help="a set of parts, some of whose categories are not among the classes")
     parser.add_argument("--hold_out", nargs="+", default=[], help="train a network without these classes")
     parser.add_argument("--recipe", default="fast", help="how it is trained")
+    parser.add_argument("--frames", action="store_true", help="also ask about the test split with other axes up")
     flags = parser.parse_args(arguments)
     train, test = (open_dataset(flags.dataset, flags.root, split, POINTS) for split in ("train", "test"))
     held_out = torch.cat([of_classes(data, flags.hold_out).points for data in (train, test)])
@@ -186,6 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error = calibration_error(torch.tensor(judged.confidence), right)
         accuracy = float(right.double().mean())
         print(f"{name}: {accuracy:.2%} right, calibration error {error:.3f}, {judged.sure.mean():.1%} sure")
+    if flags.frames:
+        say_frames(model, test)
 
 
 if __name__ == "__main__":

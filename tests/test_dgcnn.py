@@ -168,8 +168,8 @@ def test_it_has_no_critical_points():
 def test_what_an_edge_conv_cannot_take_is_one_line():
     layer = EdgeConv(3, 4)
     for x, message in (
-        (torch.zeros(2, 7, 3), r"points must be \(B, 3, N\), got \(2, 7, 3\); points go last"),
-        (torch.zeros(3, 9), r"points must be \(B, 3, N\), got \(3, 9\); add the batch: x\[None\]"),
+        (torch.zeros(2, 7, 3), r"points must be \(B, 3, N\) with N >= 1, got \(2, 7, 3\); points go last"),
+        (torch.zeros(3, 9), r"points must be \(B, 3, N\) with N >= 1, got \(3, 9\); add the batch: x\[None\]"),
         (torch.zeros(2, 3, 0), "with N >= 1"),
     ):
         with pytest.raises(ValueError, match=message):

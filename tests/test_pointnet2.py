@@ -294,7 +294,7 @@ def test_wrong_input_is_met_with_one_clear_line():
             PointNet2Classifier(**given)
     with pytest.raises(ValueError, match="each MLP must have a radius and a number of neighbours"):
         SetAbstraction(0, [[8], [8]], 4, [0.1], [4])
-    with pytest.raises(ValueError, match=r"points must be \(B, 3, N\), got \(2, 4, 9\)"):
+    with pytest.raises(ValueError, match=r"points must be \(B, 3, N\) with N >= 1, got \(2, 4, 9\)"):
         SetAbstraction(0, [[8]], 4, [0.1], [4])(torch.zeros(2, 4, 9))
     for some in ([], [4, [0.1], [4]]):  # one neighbourhood of all points, and balls
         with pytest.raises(ValueError, match=r"features must be \(2, C, 9\), one column per point, got \(2, 5, 8\)"):

@@ -271,6 +271,15 @@ def test_the_benchmark_tells_junk_from_shapes(taught, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_the_benchmark_asks_about_clouds_with_other_axes_up(taught, capsys):
+    benchmark.say_frames(load_model(taught), solids(40))
+    frames = [line.replace("%", "").split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [axis for axis, *_ in frames] == ["z", "y", "-y"]
+    assert all(float(of_auto) > 50 for *_, of_auto in frames)
+    assert float(frames[0][1]) > 50 > 10 > float(frames[0][2])
+
+
+@pytest.mark.slow
 def test_the_benchmark_asks_about_classes_that_were_held_out(tmp_path, monkeypatch, capsys):
     x = solids(130).points
     data = LabelledClouds(x, torch.arange(len(x)) % 3, ["a", "b", "c"])

@@ -12,8 +12,9 @@ from pointnet.commands import train
 from pointnet.datasets import split_validation
 from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_parts
+from pointnet.evaluation.cloud_measures import OF_POINTS, measures_of_points
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.trust import OF_POINTS, Usual, measure_usual, measures_of_points
+from pointnet.evaluation.trust import Usual, measure_usual
 from pointnet.inference.inputs import NOT_MARKED
 from tests.forms import forms
 from tests.helpers import QUICK, halves
