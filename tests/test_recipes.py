@@ -269,7 +269,7 @@ def test_a_run_prints_each_setting_that_was_chosen_and_changes_nothing(tmp_path)
         ("schedule", "linear"),
         ("class_weights", "balance"),
         ("precision", "fp16"),
-        ("up", "x"),
+        ("up", "w"),
     ],
 )
 def test_an_unknown_word_is_refused_in_python_too(name, word):
