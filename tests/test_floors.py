@@ -69,7 +69,7 @@ def test_an_object_on_a_floor_is_unsure_where_its_class_has_none():
     assert not on_floor.sure
     assert any(FLOOR in note for note in on_floor.notes)
     model = load_model(UPRIGHT)
-    usual = dict(model.preprocessing["familiar"], beyond=[1.0] * 40)
+    usual = dict(model.preprocessing["familiar"], beyond=[float(on_floor.class_name == each) for each in model.classes])
     for held in (usual, {name: its for name, its in usual.items() if name != "beyond"}):  # as of older networks
         model.preprocessing["familiar"] = held
         assert not any(FLOOR in note for note in predict(floor_below(points, 0.3), model).notes)
