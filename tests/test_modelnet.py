@@ -36,10 +36,11 @@ def test_it_reads_the_release_into_the_mesh_frame_and_the_canonical_order(tmp_pa
 
 def test_up_says_how_the_axes_are_read(tmp_path):
     folder = write_release(tmp_path)
-    default, as_is, turned = (ModelNet(folder, num_points=8, up=up).points for up in (None, "z", "y"))
+    default, as_is, turned, down = (ModelNet(folder, num_points=8, up=up).points for up in (None, "z", "y", "-y"))
     assert torch.equal(default, as_is[:, [0, 2, 1]])
     assert torch.equal(turned[:, 2], as_is[:, 1])
     assert torch.equal(turned[:, 1], -as_is[:, 2])
+    assert torch.equal(down, turned * torch.tensor([[1.0], [-1.0], [-1.0]]))
     assert torch.linalg.det(turned[0, :, :3]) == pytest.approx(torch.linalg.det(as_is[0, :, :3]).item(), rel=1e-4)
 
 

@@ -103,11 +103,12 @@ def test_a_shape_of_many_points_keeps_3000_or_as_many_as_are_asked_for(tmp_path,
 
 
 def test_up_and_normals(text):
-    turned, as_is = (ShapeNetPart(text, "train", 8, up=up, normals=True) for up in (None, "z"))
+    turned, as_is, down = (ShapeNetPart(text, "train", 8, up=up, normals=True) for up in (None, "z", "-y"))
     assert turned.channels == 6
     for first in (0, 3):
         x, y, z = as_is.points[:, first : first + 3].unbind(1)
         assert torch.equal(turned.points[:, first : first + 3], torch.stack([x, -z, y], 1))
+        assert torch.equal(down.points[:, first : first + 3], torch.stack([x, z, -y], 1))
     torch.testing.assert_close(turned.points[:, 3:].norm(dim=1), torch.ones(16, KEPT))
     assert torch.equal(turned.points[:, :3], ShapeNetPart(text, "train", 8).points)
     path = text / "04379243" / "train15.txt"
@@ -193,6 +194,7 @@ def test_hdf5_is_read_as_released_z_up_with_the_published_labels(hdf5):
         released, label, ids = (torch.from_numpy(file[key][()]) for key in ("data", "label", "pid"))
     x, y, z = released.unbind(2)
     assert torch.equal(data.points[32:], torch.stack([x, -z, y], 1))
+        assert torch.equal(down.points[:, first : first + 3], torch.stack([x, z, -y], 1))
     assert torch.equal(data.parts[32:], ids.long())
     assert torch.equal(data.labels[32:], label[:, 0].long())
     assert data.classes == tuple(sorted(PUBLISHED_LABELS))
