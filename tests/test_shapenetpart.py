@@ -194,7 +194,6 @@ def test_hdf5_is_read_as_released_z_up_with_the_published_labels(hdf5):
         released, label, ids = (torch.from_numpy(file[key][()]) for key in ("data", "label", "pid"))
     x, y, z = released.unbind(2)
     assert torch.equal(data.points[32:], torch.stack([x, -z, y], 1))
-        assert torch.equal(down.points[:, first : first + 3], torch.stack([x, z, -y], 1))
     assert torch.equal(data.parts[32:], ids.long())
     assert torch.equal(data.labels[32:], label[:, 0].long())
     assert data.classes == tuple(sorted(PUBLISHED_LABELS))
