@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 
-from pointnet import PointNetClassifier, predict
+from pointnet import PointNetClassifier, embed, predict
 from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder
 from pointnet.datasets.own_objects import series_in
@@ -127,6 +128,31 @@ def test_the_frame_of_a_camera_whose_y_points_down_is_taken_or_advised(tmp_path,
     for words in (["--up", "-y"], ["--up=-y"]):
         assert command_line.main(["predict", str(path), "--model", UPRIGHT, "--json", *words]) == 0
         assert json.loads(capsys.readouterr().out)[0]["class"] == "chair"
+
+
+def test_a_glb_is_asked_about_too_where_the_caller_wants_to_know(tmp_path):
+    """Its standard says that y is up, and not every program turns its objects."""
+    points = read_cloud(f"{SAMPLES}/files/chair.off", 2048).points
+    trimesh.PointCloud(points).export(tmp_path / "a.glb")
+    assert predict(tmp_path / "a.glb", UPRIGHT).up == "y"
+    found = predict(tmp_path / "a.glb", UPRIGHT, up="auto")
+    assert (found.class_name, found.up, found.sure) == ("chair", "z", True)
+    assert "taken with z up, which is more like training" in found.notes
+
+
+def test_an_array_without_names_is_said_to_be_taken_as_x_y_z_where_tables_had_other_columns(tmp_path):
+    model, table = described(PointNetClassifier(3, **SMALL), num_points=40), np.zeros(400, "f4,f4,f4")
+    table.dtype.names = ("z", "y", "x")
+    for name, column in zip("xyz", XYZ.T, strict=True):
+        table[name] = column
+    save(tmp_path / "a.xyz", XYZ[:, ::-1], "")
+    for columns in ("z,y,x", "x,y,z", ""):
+        model.preprocessing = Contract(num_points=40, columns=columns).as_json()
+        said = f"columns taken as x, y, z; the tables of training had {columns}"
+        for source in (XYZ, table, tmp_path / "a.xyz"):
+            wanted = source is XYZ and columns == "z,y,x"
+            assert (said in predict(source, model).notes) == (said in embed(source, model).notes) == wanted
+        assert ("tables have the columns" in str(Contract.of(model))) == bool(columns)
 
 
 @pytest.mark.parametrize("up", [None, "y", "auto"])

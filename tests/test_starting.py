@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pointnet import load_model, predict
+from pointnet.commands.train import as_of_weights
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.evaluation.contract import Contract
@@ -286,3 +287,10 @@ def test_only_what_has_weights_of_its_own_is_put_into_eval(trained):
     set_training(model)
     assert not any(part.training for part in model.encoder.modules())
     assert all(part.training for part in (model, *model.head.modules(), model.logits))
+
+
+def test_a_line_says_how_files_are_read_because_those_of_the_weights_were():
+    assert as_of_weights(TrainConfig(up="y", columns="z,y,x")) == as_of_weights(TrainConfig(init="run")) == ""
+    said = as_of_weights(TrainConfig(init="run", up="y", columns="z,y,x", features="rgb"))
+    how = "y up, columns z,y,x, with rgb"
+    assert said == f"files are read as those that run was trained on: {how}; flags say it otherwise"

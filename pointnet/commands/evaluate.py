@@ -48,7 +48,7 @@ def run(flags: Namespace) -> int:
         if names_data and drawn:
             some, other = len(drawn.intersection(data.files)), "train" if flags.split == "test" else "test"
             say(f"the {flags.split} split was drawn: {some:,} of {len(drawn):,} files; --split {other} has the others")
-        if names_data and data.up and data.up == contract.up and not flags.up:
+        if names_data and data.files and data.up and data.up == contract.up and not flags.up:
             say(f"files are taken with {data.up} up, as in training; --up names another axis")
     with autocast(device, flags.precision):
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())

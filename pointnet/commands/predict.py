@@ -15,6 +15,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, task_of
 from pointnet.files import check_apart, replacing, strict_json
 from pointnet.inference.inputs import as_model, find_files, lines_of_folders, notes_on
+from pointnet.inference.judge import AUTO
 from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
 from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel
@@ -85,7 +86,7 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
     how = flags.up, 1 if flags.votes is None else flags.votes, flags.num_points, flags.columns, flags.vertices
     predictions = predict_each(files, cast(PointNetClassifier, model), *how)
     name, contract = flags.model or DEFAULTS["classification"], Contract.of(model)
-    as_taken = replace(contract, up=flags.up or contract.up)
+    as_taken = replace(contract, up=None if flags.up == AUTO else flags.up or contract.up)
     expected = f"{flags.num_points or contract.num_points:,} points of each file, {as_taken}"
     calibrated = "" if contract.is_calibrated else "not "
     known = f"{name}: {len(model.classes)} classes; takes {expected}; probabilities {calibrated}calibrated"

@@ -252,7 +252,9 @@ class Contract:
             how = f"in blocks of {self.block:g}"
         else:
             how = f"{'centred' if self.centre else 'where they are'}, in the units of the training set"
-        frame = f"{FRAME} (files have {self.up} up)" if self.up else FRAME
+        files = [f"files have {self.up} up"] if self.up else []
+        files += [f"tables have the columns {self.columns}"] if self.columns else []
+        frame = f"{FRAME} ({'; '.join(files)})" if files else FRAME
         return ", ".join([frame, how, self.facing, *(f"with {self._called(name)}" for name in self.features)])
 
     def _called(self, feature: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.contract import XYZ, Contract
 from pointnet.evaluation.tasks import task_of
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, load_model, shipped
@@ -157,11 +157,20 @@ def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
     return (up or "z") if path is None else up_of(path, up or contract.up)
 
 
-def notes_on_up(path: Path | None, up: str | None, contract: Contract) -> tuple[str, ...]:
-    """A note on an array of which nobody says what is up, where the files of training had another axis up than z."""
-    is_open, axis = path is None and up is None, contract.up or "z"
-    said = f'taken with z up, as arrays are; the files of training had {axis} up: up="{axis}"'
-    return (said,) if is_open and axis != "z" else ()
+def notes_on_array(source: Source, up: str | None, contract: Contract) -> tuple[str, ...]:
+    """Notes on an array that is taken as it is where the files of training were not: of another axis up than z, if
+    nobody says what is up, or with other columns before z, if its own have no names."""
+    if path_of(source) is not None:
+        return ()
+    axis, columns = contract.up or "z", contract.columns.split(",")
+    said = []
+    if up is None and axis != "z":
+        said += [f'taken with z up, as arrays are; the files of training had {axis} up: up="{axis}"']
+    fields = getattr(getattr(source, "dtype", None), "names", None)
+    has_names = isinstance(source, Mapping) or hasattr(source, "columns") or fields
+    if contract.columns and tuple(columns[:3]) != XYZ and not has_names:
+        said += [f"columns taken as {', '.join(contract.channels)}; the tables of training had {contract.columns}"]
+    return tuple(said)
 
 
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:

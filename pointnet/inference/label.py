@@ -34,7 +34,7 @@ from .inputs import (
     columns_for,
     from_source,
     notes_on,
-    notes_on_up,
+    notes_on_array,
     path_of,
     up_for,
 )
@@ -223,7 +223,7 @@ def label_each(
             doubts = unfit(cloud.points, contract) or (usual and _unusual(usual, turned, contract, seed))
             said = doubts, None if category else _guess(labels, model, contract.categories), whole(cloud)
             notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)
-            notes += notes_on_up(path, up, contract)
+            notes += notes_on_array(source, up, contract)
             how = axis, labels, probability, model.classes, notes, contract.label_numbers
             return LabelledCloud(path, cloud.points, *how)
 

@@ -28,7 +28,7 @@ from .inputs import (
     columns_for,
     from_source,
     notes_on,
-    notes_on_up,
+    notes_on_array,
     path_of,
     up_for,
 )
@@ -119,9 +119,9 @@ def predict(
             ModelNet40. For a model that labels points, use `label_points`.
         up: the up axis of the source, one of z, y, -y, x, -x and -z; points are rotated to the frame of the weights (z
             up). "auto": the one of z, y and -y with which the cloud is more like training, unless its answer alone is
-            unsure. None: y for GLB and glTF, as their standard says, z for arrays, and for other files as in training,
-            which is z for the shipped weights; a note says so where the cloud is clearly more like training with
-            another of the three.
+            unsure, for GLB and glTF too. None: y for these, as their standard says, z for arrays, and for other files
+            as in training, which is z for the shipped weights; a note says so where the cloud is clearly more like
+            training with another of the three.
         votes: average the probabilities over this many even rotations about the up axis (Qi et al. 2017: 12).
         num_points: how many points of each cloud the network sees; None for as many as in training. They are drawn as
             in training on files, seeded by the file's name, and repeated if a cloud has fewer.
@@ -173,7 +173,7 @@ def predict_each(
         there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
         first = dict(zip(there, judge.opinions([cloud.channels for cloud in there.values()]), strict=True))
         # Where neither the caller nor the file says which axis is up, others are asked too.
-        told = [path is not None and said_up(path) is not None for path in paths]
+        told = [up != AUTO and path is not None and said_up(path) is not None for path in paths]
         open_ups = [i for i in there if not told[i] and judge.asks_others(up)]
         turned = {
             (i, other): with_other_up(there[i].channels, ups[i], other, contract.normals)
@@ -187,7 +187,7 @@ def predict_each(
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
                 continue
-            cloud = cloud._replace(notes=(*cloud.notes, *notes_on_up(paths[i], up, contract)))
+            cloud = cloud._replace(notes=(*cloud.notes, *notes_on_array(batch[i], up, contract)))
             clearly = None if up == AUTO else judge.clearly
             found = answer(paths[i], cloud, ups[i], first[i], judge.rival(first[i], others[i]), clearly, model)
             yield found, turned.get((i, found.up), cloud.channels)[:3].T
