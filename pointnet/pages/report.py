@@ -42,7 +42,7 @@ def write_report(
         corruptions: corrupt so many of the clouds in fifteen ways at five severities, and show the error rates.
 
     Raises:
-        ValueError: the folder holds no run, or a damaged one, or there is no such device; the network does not take
+        ValueError: `root` holds no data that the run can be scored on, and the page is there; the folder holds no run, or a damaged one, or there is no such device; the network does not take
             corrupted clouds, or there are less than 0.
         OSError: the page cannot be written.
     """
@@ -55,6 +55,8 @@ def write_report(
     try:
         split, data = evaluation_data(found, root, download)
     except (ValueError, OSError) as error:
+        if root is not None and page.is_file():
+            raise ValueError(f"{error}; the page is left as it is: {page}") from error
         report = Report(page, found, "", None, str(error))
     else:
         report = Report(page, found, split, analyse(found.model, data, chosen, corruptions), "")
