@@ -103,9 +103,9 @@ def test_every_flag_a_page_prints_exists(page, capsys):
             if f"{command} " in line:
                 assert set(re.findall(r"(?<!\S)--\w+", line.split(command, 1)[1])) <= words, line
     torchrun = {"--max_restarts", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id"}
-    # A wrong one, two former ones, two of tools, one of TensorBoard, five of benchmarks.
+    # A wrong one, two former ones, two of tools, one of TensorBoard, six of benchmarks.
     elsewhere = {"--epoch", "--mix", "--cuda_graph", "--meshes", "--las", "--logdir"}
-    elsewhere |= {"--clouds", "--renormalize", "--networks", "--only", "--count"}
+    elsewhere |= {"--clouds", "--renormalize", "--networks", "--only", "--count", "--frames"}
     others = torchrun.union(elsewhere, *known.values())
     assert set(re.findall(r"`(--\w+)", text)) <= others
 

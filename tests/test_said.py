@@ -17,6 +17,7 @@ from pointnet.evaluation.tasks import TASKS, register_model, task_of
 from pointnet.layers import EdgeConv, SetAbstraction, SharedMLP
 from pointnet.models import load_model, pretrained
 from pointnet.ops.neighbours import knn
+from pointnet.pages.report import write_report
 from pointnet.training import fit
 from tests.helpers import described, halves, quiet, small, tiny, two_shapes
 
@@ -227,3 +228,13 @@ def test_what_is_no_tensor_or_no_list_is_refused_in_one_line(call, error, messag
 
 def test_whole_numbers_of_numpy_are_whole_numbers():
     assert torch.equal(knn(torch.arange(27.0).view(1, 3, 9), np.int64(2)), knn(torch.arange(27.0).view(1, 3, 9), 2))
+
+
+def test_a_report_on_data_that_is_not_there_leaves_the_page_that_is(tmp_path):
+    fit(tiny(tmp_path / "run", dataset="modelnet40", epochs=1), two_shapes(), log=quiet)
+    (tmp_path / "run" / "report").mkdir()
+    page = tmp_path / "run" / "report" / "index.html"
+    page.write_text("of today")
+    with pytest.raises(ValueError, match="nowhere: no such folder.*; the page is left as it is: "):
+        write_report(tmp_path / "run", root=tmp_path / "nowhere", device="cpu")
+    assert page.read_text() == "of today"

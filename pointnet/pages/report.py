@@ -42,8 +42,9 @@ def write_report(
         corruptions: corrupt so many of the clouds in fifteen ways at five severities, and show the error rates.
 
     Raises:
-        ValueError: `root` holds no data that the run can be scored on, and the page is there; the folder holds no run, or a damaged one, or there is no such device; the network does not take
-            corrupted clouds, or there are less than 0.
+        ValueError: `root` holds no data that the run can be scored on, and the page is there; the folder holds no run,
+            or a damaged one, or there is no such device; the network does not take corrupted clouds, or there are less
+            than 0.
         OSError: the page cannot be written.
     """
     if corruptions < 0:
