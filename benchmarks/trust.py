@@ -6,9 +6,10 @@ python -m benchmarks.trust runs/held_out --root ../shared/data/modelnet40_dev --
 
 For each kind of input: the area under the ROC curve (1: told apart in every case, 0.5: not at all) of the probability,
 of each measure of `pointnet.evaluation.trust`, and of all measures together (the largest share of validation that is
-below); then the share of answers that are unsure, as `predict` says. `--hold_out` first trains a network without some
-classes, and then asks it about them. `--unknown` names a set of parts, and asks about those of its categories that are
-not among the network's classes. `--frames` asks `predict` about the test split with z, y and -y up.
+below); then the share of answers that are unsure, as `predict` says, also for a floor, which has no column.
+`--hold_out` first trains a network without some classes, and then asks it about them. `--unknown` names a set of parts,
+and asks about those of its categories that are not among the network's classes. `--frames` asks `predict` about the
+test split with z, y and -y up.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder
 from pointnet.datasets.own_objects import series_in
 from pointnet.evaluation.contract import Contract
-from pointnet.inference.judge import Opinion, Rival
+from pointnet.inference.judge import Judge, Opinion
 from pointnet.inference.predict import Seen, answer
 from pointnet.points.formats.values import as_unit_colors, unpacked_colors
 from pointnet.points.read import PointCloudFileError, read_cloud
@@ -111,7 +111,8 @@ def test_the_axis_that_is_more_like_training_is_taken_unless_it_alone_has_doubts
 
     cloud = Seen(np.zeros((3, 9), np.float32), None, ())
     first, other = Opinion(own, [], -2.0), Opinion([0.4, 0.3, 0.2, 0.1], [], -5.0)
-    found = answer(None, cloud, "z", first, Rival("y", other, 3.0), None, Model)
+    judge = Judge(described(PointNetClassifier(4, **SMALL), num_points=9), Contract(9), 1)
+    found = answer(None, cloud, "z", first, judge.rival(first, {"y": other}, None, True), None, Model)
     assert (found.up, found.sure) == (taken, taken == "z")
 
 
@@ -140,7 +141,7 @@ def test_a_glb_is_asked_about_too_where_the_caller_wants_to_know(tmp_path):
     assert "taken with z up, which is more like training" in found.notes
 
 
-def test_an_array_without_names_is_said_to_be_taken_as_x_y_z_where_tables_had_other_columns(tmp_path):
+def test_an_array_without_names_is_said_to_be_taken_as_x_y_z_where_tables_had_other_columns(tmp_path, capsys):
     model, table = described(PointNetClassifier(3, **SMALL), num_points=40), np.zeros(400, "f4,f4,f4")
     table.dtype.names = ("z", "y", "x")
     for name, column in zip("xyz", XYZ.T, strict=True):
@@ -153,6 +154,14 @@ def test_an_array_without_names_is_said_to_be_taken_as_x_y_z_where_tables_had_ot
             wanted = source is XYZ and columns == "z,y,x"
             assert (said in predict(source, model).notes) == (said in embed(source, model).notes) == wanted
         assert ("tables have the columns" in str(Contract.of(model))) == bool(columns)
+    model.preprocessing = Contract(num_points=40, columns="z,y,x").as_json()
+    model.classes = ("a", "b", "c")
+    model.save_pretrained(tmp_path / "run")
+    for words in ([], ["--columns", "x,y,z"]):
+        capsys.readouterr()
+        assert command_line.main(["predict", str(tmp_path / "a.xyz"), "--model", str(tmp_path / "run"), *words]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"tables have the columns {words[1] if words else 'z,y,x'}" in said
 
 
 @pytest.mark.parametrize("up", [None, "y", "auto"])

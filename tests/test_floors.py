@@ -16,7 +16,7 @@ UPRIGHT = "pointnet_modelnet40_upright"
 
 
 def floor_below(points: np.ndarray, share: float, width: float = 2.0, seed: int = 0) -> np.ndarray:
-    """Points of which this share is a square floor, so many times as wide as they are, now."""
+    """As many points, of which this share is now a square floor, `width` times as wide as the object."""
     generator, count = np.random.default_rng(seed), int(share * len(points))
     low, high = points.min(0), points.max(0)
     flat = (low + high)[:2] / 2 + generator.uniform(-width / 2, width / 2, (count, 2)) * (high - low)[:2].max()

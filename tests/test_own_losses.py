@@ -135,6 +135,11 @@ def test_evaluate_knows_what_was_trained_on_as_a_copy_in_another_format(tmp_path
     for name in ("folder", "packed"):
         assert command_line.main(["evaluate", str(tmp_path / name), "--root", str(tmp_path / "copies"), *words]) == 0
         assert "files that the network was trained on: 2, such as " in capsys.readouterr().err
+    data, listed = open_packed(packed, "train", 32, "part"), packed / "train" / "files.json"
+    assert len(data.file_hashes()) == len(trained)
+    listed.write_bytes(listed.read_bytes().replace(b"0", b"1", 1))
+    with pytest.raises(OSError, match="files.json: damaged: it does not match the hash in the index"):
+        data.file_hashes()
 
 
 def test_labels_that_predict_wrote_beside_its_files_are_said_and_on_their_side(tmp_path):
@@ -251,7 +256,7 @@ def test_labels_of_a_file_are_read_back_with_the_same_axis_up(tmp_path):
 def test_a_ply_that_says_which_axis_is_up_is_not_advised_to_take_another(tmp_path):
     x, y, z = read_cloud(f"{SAMPLES}/files/chair.off", 2048).points.T
     path = save(tmp_path / "a.ply", np.stack([x, z, -y], 1), "x y z")
-    (note,) = predict(path, "pointnet_modelnet40_upright").notes
+    note, *_ = predict(path, "pointnet_modelnet40_upright").notes
     assert note.startswith("with y up it would be chair ")
     path.write_bytes(path.read_bytes().replace(b"element", b"comment up y\nelement", 1))
     answer = predict(path, "pointnet_modelnet40_upright")

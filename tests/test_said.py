@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from pointnet import PointNetClassifier, PointNetSegmenter, predict
+from pointnet import EdgeNetClassifier, PointNetClassifier, PointNetSegmenter, PointNextClassifier, predict
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.contract_of_data import contract_of_data
@@ -19,6 +19,7 @@ from pointnet.models import load_model, pretrained
 from pointnet.ops.neighbours import knn
 from pointnet.pages.report import write_report
 from pointnet.training import fit
+from tests.forms import forms
 from tests.helpers import described, halves, quiet, small, tiny, two_shapes
 
 
@@ -68,7 +69,7 @@ def test_whether_clouds_are_centred_is_as_the_data_says(names, centre):
 
 @pytest.mark.parametrize(("said", "message"), [
     ({"scale": "unit_sphere"}, "points of scale 'unit_sphere' are not known here"),
-    ({"up": "Y"}, "got 'Y'"),
+    ({"up": "Y"}, "up must be one of None, 'z', .*got 'Y'"),
     ({"channel_names": ("x", "z", "y")}, "channels must be x, y, z and others, each once, got x, z, y"),
     ({"channel_names": ("x", "y", "y")}, "channels must be x, y, z"),
     ({"intensity": (0.0, 255.0)}, "the scale of intensity is given, and no channel has its name"),
@@ -216,7 +217,7 @@ def test_points_in_memory_with_labels_are_told_from_clouds():
     (lambda x: EdgeConv(3, 8, 4)(x.numpy()), TypeError, "points must be a tensor, got ndarray"),
     (lambda x: knn(x.numpy(), 2), TypeError, "points must be a tensor, got ndarray"),
     (lambda x: knn(x, 2.0), TypeError, "neighbours must be a whole number, got 2.0"),
-    (lambda x: SetAbstraction(0, [8], 4, [0.2], [4]), ValueError, "widths must be a list with an entry for each MLP"),
+    (lambda x: SetAbstraction(0, [8], 4, [0.2], [4]), ValueError, "widths must be a list of lists, one for each MLP"),
     (lambda x: SetAbstraction(0, [[8]], 4, 0.2, [4]), ValueError, "radii must be a list with an entry for each MLP"),
     (lambda x: SetAbstraction(2, [[8]], 4, [0.2], [4])(x, x.numpy()), TypeError, "features must be a tensor, got nd"),
 ])  # fmt: skip
@@ -238,3 +239,20 @@ def test_a_report_on_data_that_is_not_there_leaves_the_page_that_is(tmp_path):
     with pytest.raises(ValueError, match="nowhere: no such folder.*; the page is left as it is: "):
         write_report(tmp_path / "run", root=tmp_path / "nowhere", device="cpu")
     assert page.read_text() == "of today"
+
+
+def strided() -> SetAbstraction:
+    return SetAbstraction(0, [[8]], radii=[0.4], neighbours=[4], stride=2)
+
+
+class Half(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return knn(x, x.shape[2] // 2)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("make", forms([Half, strided, EdgeNetClassifier, PointNextClassifier], Half, strided))
+def test_numbers_that_follow_from_the_points_are_traced(make):
+    torch.manual_seed(0)
+    module, x = (make(3) if "Classifier" in make.__name__ else make()).eval(), torch.randn(2, 3, 64)
+    torch.testing.assert_close(torch.jit.trace(module, x)(x), module(x))

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pointnet import load_model, predict
-from pointnet.commands.train import as_of_weights
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.evaluation.contract import Contract
@@ -289,8 +288,17 @@ def test_only_what_has_weights_of_its_own_is_put_into_eval(trained):
     assert all(part.training for part in (model, *model.head.modules(), model.logits))
 
 
-def test_a_line_says_how_files_are_read_because_those_of_the_weights_were():
-    assert as_of_weights(TrainConfig(up="y", columns="z,y,x")) == as_of_weights(TrainConfig(init="run")) == ""
-    said = as_of_weights(TrainConfig(init="run", up="y", columns="z,y,x", features="rgb"))
-    how = "y up, columns z,y,x, with rgb"
-    assert said == f"files are read as those that run was trained on: {how}; flags say it otherwise"
+def test_a_line_says_how_files_are_read_because_those_of_the_weights_were(tmp_path):
+    fit(tiny(tmp_path / "run", epochs=1), two_shapes(), log=quiet)
+    model = load_model(tmp_path / "run")
+    model.preprocessing |= {"up": "y", "columns": "z,y,x"}
+    model.save_pretrained(tmp_path / "taught")
+    start = ["--init", str(tmp_path / "taught"), "--out", str(tmp_path / "new")]
+    own = [*start, "--dataset", "folder", "--root", str(tmp_path)]
+    said = f"files are read as those that {tmp_path / 'taught'} was trained on: {{}}; flags say it otherwise"
+    assert parse_command(own).brought == said.format("y up, columns z,y,x")
+    assert parse_command([*own, "--up", "-y"]).brought == said.format("columns z,y,x")
+    assert parse_command([*own, "--up", "-y"]).config.up == "-y"
+    assert parse_command([*own, "--up", "z", "--columns", "x,y,z"]).brought == ""
+    assert parse_command([*start, "--dataset", "modelnet40"]).brought == ""
+    assert parse_command(own[2:]).brought == ""

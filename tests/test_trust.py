@@ -205,7 +205,7 @@ def test_an_answer_is_unsure_where_another_class_is_clearly_surer_with_the_other
 
 def test_the_surest_up_axis_has_the_lowest_energy_and_a_downward_one_must_be_clearly_surer(taught):
     judge = Judge(load_model(taught), Contract.of(load_model(taught)), 1)
-    judge.clearly, own = 0.5, Opinion([0.7, 0.3], [], -2.0)
+    judge.familiar, own = judge.familiar._replace(other_up=0.5), Opinion([0.7, 0.3], [], -2.0)
 
     def rival(**energies: float) -> Rival:
         return judge.rival(own, {up: Opinion([0.4, 0.6], [], energy) for up, energy in energies.items()})
@@ -214,6 +214,14 @@ def test_the_surest_up_axis_has_the_lowest_energy_and_a_downward_one_must_be_cle
     assert rival(y=-2.5)[::2] == ("y", 0.5)
     assert rival(y=-1.5)[::2] == ("y", -0.5)
     assert rival(z=-2.25, y=-2.5)[::2] == ("y", 0.5)
+    unknown = Judge(load_model(taught), Contract(256), 1)  # no margin was measured
+    assert unknown.rival(own, {"y": Opinion([1.0], [], -3.0), "-y": Opinion([1.0], [], -9.0)}).up == "-y"
+    doubted = {"y": Opinion([0.9, 0.1], [], -2.5), "-y": Opinion([0.6, 0.4], ["odd"], -9.0)}
+    assert [judge.rival(Opinion([0.9, 0.1], [], -2.0), doubted, None, is_taken).up for is_taken in (True, False)] == [
+        "y",
+        "-y",
+    ]
+    assert judge.rival(own, doubted, None, True).up == "-y", "the first has doubts too"
     for energy, up, surer_by in ((-2.75, "y", 0.5), (-3.25, "-y", 0.75)):
         assert rival(**{"y": -2.5, "-y": energy})[::2] == (up, surer_by)
 

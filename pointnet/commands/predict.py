@@ -86,7 +86,8 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
     how = flags.up, 1 if flags.votes is None else flags.votes, flags.num_points, flags.columns, flags.vertices
     predictions = predict_each(files, cast(PointNetClassifier, model), *how)
     name, contract = flags.model or DEFAULTS["classification"], Contract.of(model)
-    as_taken = replace(contract, up=None if flags.up == AUTO else flags.up or contract.up)
+    up, columns = None if flags.up == AUTO else flags.up or contract.up, flags.columns or contract.columns
+    as_taken = replace(contract, up=up, columns=columns)
     expected = f"{flags.num_points or contract.num_points:,} points of each file, {as_taken}"
     calibrated = "" if contract.is_calibrated else "not "
     known = f"{name}: {len(model.classes)} classes; takes {expected}; probabilities {calibrated}calibrated"

@@ -81,8 +81,8 @@ def train(command: Command) -> None:
         find_device(config.device)
         if config.tensorboard:
             check_tensorboard()
-        if said := as_of_weights(config):
-            log(said)
+        if command.brought:
+            log(command.brought)
         opening = config.opening | ({"intensity": taught_by(config.init).intensity} if config.init else {})
         training = open_dataset(config.dataset, config.root, "train", **opening)
         test = open_dataset(config.dataset, config.root, "test", **opening) if config.test else None
@@ -98,13 +98,6 @@ def train(command: Command) -> None:
     finally:
         if skipped:
             log("\n".join(["", f"{files}:", *(f"  {error}" for error in skipped)]))
-
-
-def as_of_weights(config: TrainConfig) -> str:
-    """A line on how files are read because those of the weights of `init` were; empty where that is as usual."""
-    said = {"up": "{} up", "columns": "columns {}", "features": "with {}"} if config.init else {}
-    how = ", ".join(words.format(value) for name, words in said.items() if (value := getattr(config, name)))
-    return how and f"files are read as those that {config.init} was trained on: {how}; flags say it otherwise"
 
 
 def outcome(

@@ -32,6 +32,7 @@ class Command(NamedTuple):
     seeds: Sequence[int] = ()
     preview: str = ""  # one of PREVIEWS
     prog: str = "train.py"
+    brought: str = ""  # a line on how files are read because those of `config.init` were, where that is not as usual
 
     @property
     def call(self) -> str:
@@ -99,7 +100,8 @@ def parse_command(words: Sequence[str] | None = None, prog: str = "train.py") ->
         check_seeds(seeds, "seed" in given)
     except (ValueError, OSError) as error:
         parser.error(one_line(error))
-    return Command(config, resume, seeds, previews[0] if previews else "", prog)
+    line = "" if resume else brought(config, given)
+    return Command(config, resume, seeds, previews[0] if previews else "", prog, line)
 
 
 def check_used(config: TrainConfig, changed: Sequence[str]) -> None:
@@ -149,6 +151,17 @@ def as_taught(config: TrainConfig, init: str, given: Mapping[str, Any]) -> Train
         features = ",".join(WORDS[name] for name in contract.features)
         values |= {"features": features, "up": contract.up or "", "columns": contract.columns, "block": contract.block}
     return dataclasses.replace(config, init=init, **values)
+
+
+def brought(config: TrainConfig, given: Mapping[str, Any]) -> str:
+    """A line on the settings of files of one's own that `as_taught` took from the weights and no flag gave; "" where
+    those are as without weights."""
+    if not config.init or given.get("dataset") not in OWN_FILES:
+        return ""
+    said = {"up": "{} up", "columns": "columns {}", "features": "with {}", "block": "in blocks of {:g}"}
+    values = {name: getattr(config, name) for name in said if name not in given}
+    how = ", ".join(said[name].format(value) for name, value in values.items() if value != getattr(TrainConfig, name))
+    return how and f"files are read as those that {config.init} was trained on: {how}; flags say it otherwise"
 
 
 def taught_by(init: str) -> Contract:

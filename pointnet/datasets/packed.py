@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointnet.files import AnyPath, checked_json
+from pointnet.files import AnyPath
 from pointnet.names import no_folder
 from pointnet.points.features import channel_names
 from pointnet.points.read import DatasetNotFoundError, PointCloudFileError
@@ -20,7 +20,7 @@ from pointnet.points.read import DatasetNotFoundError, PointCloudFileError
 from .clouds import LabelledClouds, LabelledPoints
 from .given import as_indices, check_num_points, check_one_of
 from .shards import FIELDS, FILES, INDEX, OPEN, WINDOW, Index, Shards
-from .stores import GB, Folder, Remote, Store, is_remote
+from .stores import GB, Folder, Remote, Store, is_remote, shard_hash
 
 
 class _Packed(LabelledClouds):
@@ -44,6 +44,7 @@ class _Packed(LabelledClouds):
         extents = held.get("extents")  # nor these
         self.extents = (float(extents[0]), float(extents[1])) if extents else None
         self.reach = None if (reach := held.get("reach")) is None else float(reach)
+        self._files_hash = held.get("files")
         self._digest = hashlib.sha256(json.dumps(held).encode()).hexdigest()
 
     def _taken(self, stored: Tensor | slice | int) -> Tensor:
@@ -66,11 +67,14 @@ class _Packed(LabelledClouds):
         return hashlib.sha256(self._digest.encode() + places.numpy().tobytes()).hexdigest()[:16]
 
     def file_hashes(self) -> dict[str, list[str]]:
-        """As of `LabelledClouds`, of all files that were packed."""
-        try:
-            return checked_json(self._stored.store.read(FILES), FILES)
-        except (OSError, ValueError, TypeError):
+        """As of `LabelledClouds`, of all files that were packed; empty for a set that was packed before. OSError where
+        they are damaged, or the store does not answer."""
+        if self._files_hash is None:
             return {}
+        content = self._stored.store.read(FILES)
+        if shard_hash(content) != self._files_hash:
+            raise OSError(f"{self._stored.store}/{FILES}: damaged: it does not match the hash in the index")
+        return dict(json.loads(content))
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, by the hash of each name (of the room, for scenes): no seed and no other cloud moves one."""

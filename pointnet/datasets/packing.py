@@ -86,7 +86,9 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     index |= {"samples": [len(rows), buffer.tell(), shard_hash(buffer.getvalue())]}
     index |= {"shards": [shard for _, shard, _, _ in written], "bad": [str(error) for error in data.bad]}
     if hashes := data.file_hashes():
-        write_json(out / FILES, hashes)
+        content = json.dumps(hashes).encode()
+        write_atomically(out / FILES, content)
+        index |= {"files": shard_hash(content)}
     write_json(out / INDEX, index)
     remove_others(out, {shard.name for _, shard, _, _ in written})
     whole = sum(shard.size for _, shard, _, _ in written)

@@ -4,6 +4,7 @@ A folder for each split, train/ and test/:
 
     index.json        what the set is, and the size and hash of each other file; written last, after a line with its own
                       sha256: without it nothing is packed
+    files.json        of files of one's own, their names and hashes
     samples.npy       of each cloud its label, the hash of its name, and whether it is of the set's own validation
     shard-00000.npy   clouds (n, C, K), as `np.load` reads them; after the array, as JSON, their names, and the hash
                       of all that

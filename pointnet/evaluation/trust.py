@@ -30,7 +30,7 @@ PER_CLASS = 20  # clouds of training, on average, that tell what is usual
 PASSING = 0.95  # share of validation that is familiar, at least
 PASSING_BY_POINTS = 0.98  # where only the points tell, which training cannot make look more usual than they are
 
-# The same of a cloud and its logits.
+# What is measured of a cloud and its logits, and what it means if it is larger than in nearly all of validation.
 UNUSUAL = {
     "distance": "unlike the shapes of the training set",
     "energy": "unlike the shapes of the training set",
@@ -42,8 +42,8 @@ UNUSUAL = {
 SHARES = torch.tensor([1.0, 0.7, 0.2, 0.1, 0.1, 0.1])
 SHARES_OF_POINTS = torch.tensor([0.2, 0.1, 0.1, 0.1, 1.0])
 FLOOR = "points at its bottom lie beyond all above them; if that is a floor or a table, leave it out"
-# Clouds of a class that are as usual as the class has them, and what is usual of any class. At 0.9 one sure and right
-# answer in 70 becomes unsure on the validation split of ModelNet40; at 1 most objects on a floor stay sure tents.
+# The share of a class's clouds that is usual, and the least limit of any class. At 0.9 one sure and right answer in 70
+# becomes unsure on the validation split of ModelNet40; at 1 most objects on a floor stay sure tents.
 OF_CLASS, LEAST_BEYOND = 0.9, 0.02
 
 
@@ -60,7 +60,8 @@ class Familiar(NamedTuple):
         means: (K, K), the mean logits of each class.
         precision: (K, K), the inverse of the logits' covariance within a class.
         limits: the largest usual value of each of `UNUSUAL`.
-        other_up: by so much a cloud's energy is usually lower with the other axis up, at most.
+        other_up: by so much a cloud's energy is usually lower with another axis up, at most; measured with y in place
+            of z, or with z.
         beyond: of each class the largest usual share of points beyond, see `share_beyond`; () in older networks, where
             it was not measured.
     """

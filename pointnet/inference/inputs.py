@@ -153,7 +153,7 @@ def path_of(source: Source) -> Path | None:
 
 
 def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
-    """The up axis of a source: as it is given, or of a file as its format says, or as in training; z of an array."""
+    """The up axis of a source: as it is given, or of a file as in training, or as its format says; z of an array."""
     return (up or "z") if path is None else up_of(path, up or contract.up)
 
 

@@ -69,10 +69,19 @@ class Judge:
         """Whether clouds whose `up=` of `predict` is this are also asked for with other axes up."""
         return up == AUTO or (up is None and self.familiar is not None)
 
-    def rival(self, first: Opinion, others: Mapping[str, Opinion]) -> Rival | None:
+    def rival(
+        self, first: Opinion, others: Mapping[str, Opinion], unfit: str | None = None, is_taken: bool = False
+    ) -> Rival | None:
         """Of opinions by up axis, the one that is most like training; None without any. Few files have y pointing down,
-        so that must be clearly surer, of what looks alike upside down too."""
-        margin = max(self.clearly, LEAST_CLEAR)
+        so that must be clearly surer, of what looks alike upside down too.
+
+        Args:
+            unfit: what that function says of the cloud.
+            is_taken: the rival would be taken: where the first has no doubts, those that have some are none.
+        """
+        if is_taken and not first.doubts(unfit):
+            others = {up: each for up, each in others.items() if not each.doubts(unfit)}
+        margin = max(self.familiar.other_up if self.familiar else 0.0, LEAST_CLEAR)
         energies = {up: each.energy + (margin if up == DOWN else 0) for up, each in others.items()}
         up = min(energies, key=energies.__getitem__, default=None)
         return None if up is None else Rival(up, others[up], first.energy - energies[up])

@@ -119,9 +119,9 @@ def predict(
             ModelNet40. For a model that labels points, use `label_points`.
         up: the up axis of the source, one of z, y, -y, x, -x and -z; points are rotated to the frame of the weights (z
             up). "auto": the one of z, y and -y with which the cloud is more like training, unless its answer alone is
-            unsure, for GLB and glTF too. None: y for these, as their standard says, z for arrays, and for other files
-            as in training, which is z for the shipped weights; a note says so where the cloud is clearly more like
-            training with another of the three.
+            unsure, for GLB and glTF too. None: as the files of training were taken, if that was named; else y for
+            these, as their standard says, and z for arrays and other files; a note says so where the cloud is clearly
+            more like training with another of the three.
         votes: average the probabilities over this many even rotations about the up axis (Qi et al. 2017: 12).
         num_points: how many points of each cloud the network sees; None for as many as in training. They are drawn as
             in training on files, seeded by the file's name, and repeated if a cloud has fewer.
@@ -173,7 +173,7 @@ def predict_each(
         there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
         first = dict(zip(there, judge.opinions([cloud.channels for cloud in there.values()]), strict=True))
         # Where neither the caller nor the file says which axis is up, others are asked too.
-        told = [up != AUTO and path is not None and said_up(path) is not None for path in paths]
+        told = [up != AUTO and path is not None and said_up(path) == its for path, its in zip(paths, ups, strict=True)]
         open_ups = [i for i in there if not told[i] and judge.asks_others(up)]
         turned = {
             (i, other): with_other_up(there[i].channels, ups[i], other, contract.normals)
@@ -188,8 +188,9 @@ def predict_each(
                 yield cloud
                 continue
             cloud = cloud._replace(notes=(*cloud.notes, *notes_on_array(batch[i], up, contract)))
+            rival = judge.rival(first[i], others[i], cloud.unfit, up == AUTO)
             clearly = None if up == AUTO else judge.clearly
-            found = answer(paths[i], cloud, ups[i], first[i], judge.rival(first[i], others[i]), clearly, model)
+            found = answer(paths[i], cloud, ups[i], first[i], rival, clearly, model)
             yield found, turned.get((i, found.up), cloud.channels)[:3].T
 
     size = clouds_together(count)
@@ -206,15 +207,14 @@ def answer(
     model: PointNetClassifier,
 ) -> Prediction:
     """The prediction from what the model says of a cloud, and of the same with another axis up: the surer one where
-    `clearly` is None, unless it alone has doubts; else the first, with a note if the other is surer by more than that.
+    `clearly` is None; else the first, with a note if the other is surer by more than that.
     """
     notes, surer_up, is_another = cloud.notes, None, False
     if rival is not None and rival.surer_by > (clearly or 0.0):
         turned, other, _ = rival
         if clearly is None:
-            if first.doubts(cloud.unfit) or not other.doubts(cloud.unfit):
-                first, up = other, turned
-                notes += (f"taken with {turned} up, which is more like training",)
+            first, up = other, turned
+            notes += (f"taken with {turned} up, which is more like training",)
         elif cloud.unfit is None:  # else another axis is no remedy
             name, share, surer_up = model.classes[other.label], other.probability, turned
             notes += (f"with {turned} up it would be {name} {share:.1%}, more like training: --up {turned}",)

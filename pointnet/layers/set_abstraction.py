@@ -72,8 +72,10 @@ class SetAbstraction(nn.Module):
         in_order: bool = False,
     ):
         super().__init__()
-        for name, each in {"widths": widths, "radii": radii, "neighbours": neighbours}.items():
-            if not isinstance(each, Sequence) or (each is widths and not all(isinstance(w, Sequence) for w in each)):
+        if not isinstance(widths, Sequence) or not all(isinstance(each, Sequence) for each in widths):
+            raise ValueError(f"widths must be a list of lists, one for each MLP, such as [[8, 16]], got {widths!r}")
+        for name, each in {"radii": radii, "neighbours": neighbours}.items():
+            if not hasattr(each, "__len__"):
                 raise ValueError(f"{name} must be a list with an entry for each MLP, got {each!r}")
         whole = centres is None and stride is None
         scales = 0 if whole else len(widths)

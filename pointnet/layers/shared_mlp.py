@@ -94,7 +94,7 @@ class SharedMLP(nn.Module):
 
         Raises:
             ValueError: a wrong shape, or no points.
-            TypeError: a dtype other than the weights' (outside autocast).
+            TypeError: no tensor, or a dtype other than the weights' (outside autocast).
         """
         return self[-1](*self._to_last(x, context, lengths, transform))
 

@@ -252,7 +252,8 @@ def _checked(points: Tensor, lengths: Lengths, **counts: int) -> tuple[Tensor, L
     if points.dim() != 3 or 0 in points.shape[1:] or not points.is_floating_point():
         raise ValueError(f"points must be (B, C, N) numbers with N >= 1, got {tuple(points.shape)} {points.dtype}")
     for name, count in counts.items():
-        if not isinstance(count, int | np.integer | torch.SymInt):
+        # In a trace (`torch.jit.trace`) a number of points is a tensor.
+        if not isinstance(count, int | np.integer | torch.SymInt | Tensor):
             raise TypeError(f"{name} must be a whole number, got {count!r}")
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")

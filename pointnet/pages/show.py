@@ -148,7 +148,7 @@ def show_files(
     Args:
         paths: files and folders; a folder stands for all files of points below it.
         num_points: points per cloud; None: clouds whole, and 1,024 samples of a mesh.
-        up: the files' axis that points up, "y" or "z"; None: as known of the format.
+        up: the files' axis that points up, as in `read_cloud`; None: as known of the format.
         out: the folder for `files.html`, which is named after the file or folder if there is only one.
         columns: the names of the columns of tables, as in `read_cloud`.
         vertices: the vertices of a mesh, in place of samples.
