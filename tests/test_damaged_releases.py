@@ -242,7 +242,7 @@ def test_where_a_set_is_missing_the_error_says_what_was_looked_for(tmp_path, kin
         (ModelNet, {"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
         (ModelNet, {"num_classes": 20}, "num_classes must be one of 40, 10, got 20"),
         (ModelNet, {"form": "ply"}, "form must be one of None, 'hdf5', 'text', 'off', got 'ply'"),
-        (ModelNet, {"up": "x"}, "up must be z or y, got 'x'"),
+        (ModelNet, {"up": "w"}, "up must be one of z, y, -y, x, -x, -z, got 'w'"),
         (ModelNet, {"num_points": 0}, "num_points must be at least 1, got 0"),
         (S3DIS, {"split": "val"}, "split must be one of 'train', 'test', got 'val'"),
         (S3DIS, {"form": "ply"}, "form must be one of None, 'hdf5', 'npy', 'text', got 'ply'"),

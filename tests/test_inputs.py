@@ -47,7 +47,7 @@ def test_an_array_that_is_no_cloud_is_met_at_the_door(model, array, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"up": "x"}, "up must be z or y, got 'x'"),
+        ({"up": "w"}, "up must be one of z, y, -y, x, -x, -z, got 'w'"),
         ({"num_points": 0}, "num_points must be at least 1, got 0"),
         ({"model": "nowhere"}, "nowhere/config.json: no model here"),
     ],

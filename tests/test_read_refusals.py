@@ -260,7 +260,7 @@ def test_wrong_arguments_are_value_errors_that_name_no_file():
     for arguments, reason in (
         ({"num_points": 0}, "num_points must be at least 1, got 0"),
         ({"seed": -1}, "non-negative"),
-        ({"up": "x"}, "up must be z or y, got 'x'"),
+        ({"up": "w"}, "up must be one of z, y, -y, x, -x, -z, got 'w'"),
     ):
         with pytest.raises(ValueError, match=reason) as caught:
             read_points(FILES / "chair.off", **arguments)

@@ -168,7 +168,7 @@ def test_a_large_cloud_is_thinned_and_a_long_list_is_cut_and_both_are_said(capsy
         ([*SET, "--split", "val"], "split must be train, test or both, got 'val'"),
         ([*SET, "--per_class", "0"], "per_class must be at least 1, got 0"),
         ([*SET, "--num_points", "9999"], "fewer than num_points=9999"),
-        ([str(CHAIR), "--up", "x"], "up must be"),
+        ([str(CHAIR), "--up", "w"], "up must be"),
         ([*SET, "--vertices"], "--vertices is for files, not for the data set modelnet40"),
         ([str(CHAIR), "--per_class", "2"], "--per_class is for data sets, not for files"),
         ([str(CHAIR.parent), "--features", "rgb"], f"files; show folder --root {CHAIR.parent} opens one"),
