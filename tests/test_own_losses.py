@@ -113,6 +113,7 @@ def test_evaluate_says_which_files_the_network_was_trained_on(tmp_path, capsys):
     assert "classes.txt (of parts, parts.txt) in its folder names labels, also those of no point" in message
 
 
+@pytest.mark.slow
 def test_evaluate_knows_what_was_trained_on_as_a_copy_in_another_format(tmp_path, capsys):
     root, packed, words = write_objects(tmp_path / "own", count=8), tmp_path / "packed", ["--device", "cpu"]
     how = ["--num_points", "32", "--dataset", "parts", "--task", "part"]
