@@ -50,9 +50,9 @@ def run(flags: Namespace) -> int:
             say(f"the {flags.split} split was drawn: {some:,} of {len(drawn):,} files; --split {other} has the others")
         if names_data and data.files and data.up and data.up == contract.up and not flags.up:
             say(f"files are taken with {data.up} up, as in training; --up names another axis")
+    seen = trained_on(flags.run, data) if flags.split == "test" else []
     with autocast(device, flags.precision):
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
-    seen = trained_on(flags.run, data) if flags.split == "test" else []
     known = f"files that the network was trained on: {len(seen):,}, such as " + printable("".join(seen[:1]))
     for line in [
         *lines_on_precision(device, flags.precision),

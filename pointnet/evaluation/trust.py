@@ -43,7 +43,7 @@ SHARES = torch.tensor([1.0, 0.7, 0.2, 0.1, 0.1, 0.1])
 SHARES_OF_POINTS = torch.tensor([0.2, 0.1, 0.1, 0.1, 1.0])
 FLOOR = "points at its bottom lie beyond all above them; if that is a floor or a table, leave it out"
 # The share of a class's clouds that is usual, and the least limit of any class. At 0.9 one sure and right answer in 70
-# becomes unsure on the validation split of ModelNet40; at 1 most objects on a floor stay sure tents.
+# becomes unsure on the validation split of ModelNet40; at 1 many objects on a floor stay sure tents.
 OF_CLASS, LEAST_BEYOND = 0.9, 0.02
 
 
