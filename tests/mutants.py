@@ -285,7 +285,9 @@ def outcome_of(kind: str, path: Path) -> str:
     whole = cloud.points.dtype in (np.float32, np.float64) and cloud.points.shape[1:] == (3,)
     if not whole or not np.isfinite(cloud.points).all():
         return f"gave {cloud.points.dtype} {cloud.points.shape}, finite: {np.isfinite(cloud.points).all()}"
-    wrong = [column.shape for column in cloud[1:-2] if column is not None and len(column) != len(cloud.points)]
+    wrong = [
+        column.shape for column in (*cloud[1:5], cloud.rows) if column is not None and len(column) != len(cloud.points)
+    ]
     return f"gave columns {wrong}" if wrong else "read" if len(cloud.points) else "gave no points"
 
 

@@ -1,6 +1,7 @@
 """Models, files and arrays as callers hand them in: what is refused, and in which words."""
 
 import os
+import pickle
 import re
 
 import numpy as np
@@ -112,6 +113,20 @@ def test_folders_and_patterns_are_the_files_they_name_once_each(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: holds no file of points"):
         found("empty")
+
+
+@pytest.mark.parametrize(("task", "ask"), [("classification", predict), ("part", label_points)])
+def test_an_error_says_which_array_of_a_list(task, ask):
+    good, flat = np.random.default_rng(0).normal(size=(50, 3)), np.ones((5, 3))
+    model = load_model(DEFAULTS[task])
+    for bad in (np.zeros((3, 100)), flat):
+        with pytest.raises(ValueError, match="points") as alone:
+            ask(bad, model)
+        with pytest.raises(ValueError, match="points") as among:
+            ask([good, CHAIR, bad, bad], model)
+        assert str(among.value) == f"array at [2] of the list: {alone.value}"
+        for error in (alone.value, among.value):  # as a pool of processes sends it
+            assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

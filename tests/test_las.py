@@ -272,6 +272,9 @@ def test_rows_of_zeros_of_a_las_that_stays_in_its_file_are_left_out(tmp_path, ze
         found, wanted = getattr(mapped, name), getattr(whole, name)
         assert np.array_equal(found.astype(wanted.dtype), wanted), name
         assert np.array_equal(found[some], wanted[some]), name
+    assert np.array_equal(whole.rows, np.delete(np.arange(70_000), zeros))
+    assert np.array_equal(mapped.rows.astype(np.int64), whole.rows)
+    assert np.array_equal(mapped.rows[some], whole.rows[some])
 
 
 def test_a_las_is_labelled_and_shown_as_the_same_points_in_arrays(tmp_path, capsys, monkeypatch):

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from safetensors.torch import save_file
 
 from pointnet import __main__ as command_line
 from pointnet.files import check_apart, strict_json
+from pointnet.inference.label import LabelledCloud
+from pointnet.points.read import read_cloud
 from pointnet.training import fit
 from pointnet.training.run_folder import read_metrics
 from tests.forms import forms
@@ -162,3 +165,23 @@ def test_epochs_whose_steps_were_all_skipped_have_no_loss_and_no_accuracy(tmp_pa
     assert all(math.isnan(line[name]) for name in ("train_loss", "train_accuracy", "val_loss"))
     written = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
     assert written["train_loss"] is written["val_loss"] is None
+
+
+def test_a_labelled_ply_says_which_rows_are_there_where_some_are_not(tmp_path):
+    rows, points = np.array([1, 4, 5]), np.random.default_rng(0).normal(size=(3, 3))
+    labelled = LabelledCloud(None, points, "z", np.array([0, 1, 1]), np.ones(3, np.float32), ("a", "b"), rows=rows)
+    labelled.write_ply(tmp_path / "some.ply")
+    dataclasses.replace(labelled, rows=None).write_ply(tmp_path / "all.ply")
+    columns = trimesh.load(tmp_path / "some.ply").metadata["_ply_raw"]["vertex"]["data"]
+    assert columns["row"].tolist() == rows.tolist()
+    assert columns["label"].tolist() == [0, 1, 1]
+    assert np.array_equal(read_cloud(tmp_path / "some.ply", precise=True).points, points)
+    assert b"row" not in (tmp_path / "all.ply").read_bytes().split(b"end_header")[0]
+
+
+def test_labels_are_not_written_where_a_file_is(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    words = ["predict", "--task", "part", FILES / "stool.xyz", "--out", tmp_path / "file"]
+    assert_refused(
+        capsys, tmp_path, command_line.main, words, f"{tmp_path / 'file'}: is a file; --out must name a folder"
+    )

@@ -10,8 +10,10 @@ from pointnet.points.formats.values import as_unit_colors
 from pointnet.points.frame import rotated_to_z_up
 from pointnet.points.read import SUFFIXES, PointCloudFileError, files_in, read_cloud, read_points
 from tests import whole_files
-from tests.helpers import SHARED_DATA
+from tests.helpers import ROOT, SHARED_DATA
 from tests.whole_files import FILES, TRIANGLE, npy_of, ply, written
+
+CHAIR = ROOT / "data" / "samples" / "files" / "chair.off"
 
 
 @pytest.mark.parametrize("names", ["xyzw", "zyx", "xwyz", "wxwywz", "yxz", "xyz"])
@@ -153,7 +155,7 @@ def test_what_is_not_wanted_is_left_out_and_the_rest_is_as_it_is(tmp_path, extra
     left_out = 0
     for path in [*files, *sorted(FILES.iterdir())]:
         whole, some = read_cloud(path), read_cloud(path, extras=extras)
-        for name, wanted, got in zip(whole._fields[:-2], whole, some, strict=False):
+        for name, wanted, got in zip(whole._fields[: whole._fields.index("notes")], whole, some, strict=False):
             if wanted is None or name in ("points", *extras):
                 np.testing.assert_array_equal(got, wanted, err_msg=f"{path.name} {name}")
             else:
@@ -331,3 +333,17 @@ def test_names_of_labels_are_no_clouds_of_a_folder_but_a_file_by_its_name_is(tmp
         (tmp_path / name).write_text("0 0 0\n1 1 1\n")
     assert files_in(tmp_path) == [tmp_path / "a.txt", tmp_path / "below/b.xyz"]
     assert files_in(tmp_path / "parts.txt") == [tmp_path / "parts.txt"]
+
+
+def test_rows_say_which_of_the_file_are_there(tmp_path):
+    table = np.random.default_rng(0).normal(size=(50, 3))
+    np.save(tmp_path / "whole.npy", table)
+    assert read_cloud(tmp_path / "whole.npy").rows is None
+    assert read_cloud(CHAIR).rows is None
+    assert read_cloud(CHAIR, 5, vertices=True).rows is not None
+    table[7], table[[3, 4]] = np.nan, 0
+    np.save(tmp_path / "broken.npy", table)
+    cloud = read_cloud(tmp_path / "broken.npy", precise=True)
+    assert np.array_equal(cloud.rows, np.delete(np.arange(50), [3, 4, 7]))
+    drawn = read_cloud(tmp_path / "broken.npy", 100, repeat=True, precise=True)
+    assert np.array_equal(drawn.points, table[drawn.rows])

@@ -119,6 +119,8 @@ def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, th
 def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model labels, then the labels of each file, which are written as a PLY, then the page."""
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
+    if out.is_file():
+        raise ValueError(f"{out}: is a file; --out must name a folder")
     how = flags.category, flags.up, flags.num_points, True, flags.columns, flags.vertices
     clouds = label_each(files, cast(Segmenter, model), *how)
     width, kind, names = max(len(str(file)) for file in files), "parts" if task == "part" else task, short_names(files)

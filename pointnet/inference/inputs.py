@@ -36,6 +36,14 @@ NOT_MARKED = "inputs unlike the training set are not marked: what is usual is no
 Sources = Source | list[Any] | tuple[Any, ...]
 
 
+class ArrayError(ValueError):
+    """An array that is no cloud, or that a network refuses; `answers_of` says which of a list."""
+
+    def __init__(self, source: Any, reason: str):
+        super().__init__(reason)
+        self.source = source
+
+
 def as_model(model: Any, *tasks: str) -> Any:
     """The model itself, the one of this name or folder, or for None the shipped one of the first task.
 
@@ -97,6 +105,10 @@ def answers_of(
     Args:
         notes: added to those of each answer.
         columns: the names of files' columns by hand. ValueError if there are some, and no file.
+
+    Raises:
+        PointCloudFileError: the first of a file.
+        ValueError: an array that is no cloud, with its place in a list.
     """
     several, sources = True, list[Any]()
     if isinstance(source, list | tuple):
@@ -108,10 +120,15 @@ def answers_of(
     if named_by_hand(columns) and all(path_of(each) is None for each in sources):
         raise ValueError("columns name those of files; of an array or a table x, y and z come first, or it names them")
     answers = []
-    for answer in answer_each(sources):
-        if isinstance(answer, PointCloudFileError):
-            raise answer
-        answers.append(replace(answer, notes=(*answer.notes, *notes)) if notes else answer)
+    try:
+        for answer in answer_each(sources):
+            if isinstance(answer, PointCloudFileError):
+                raise answer
+            answers.append(replace(answer, notes=(*answer.notes, *notes)) if notes else answer)
+    except ArrayError as error:
+        place = next(i for i, each in enumerate(sources) if each is error.source)
+        where = f"array at [{place}] of the list: " if several else ""
+        raise ValueError(f"{where}{error}") from error.__cause__
     return answers if several else answers[0]
 
 
@@ -194,16 +211,18 @@ def from_source(
         drawing: arguments of both.
 
     Raises:
-        ValueError: an array that is no cloud, or that `use` refuses.
+        ArrayError: an array that is no cloud, or that `use` refuses.
     """
     path = path_of(source)
     if path is None:
-        rows = rows_of(source)
-        cloud = cloud_of(rows, **of_arrays, **drawing, came_as=came_as(source))
+        what = ""
         try:
+            rows = rows_of(source)
+            cloud = cloud_of(rows, **of_arrays, **drawing, came_as=came_as(source))
+            what = f"points {shown(rows)}: "
             return use(cloud, 0)
         except ValueError as error:
-            raise ValueError(f"points {shown(rows)}: {error}") from error
+            raise ArrayError(source, f"{what}{error}") from error
     seed = seed_of(path.name)
     try:
         return use(read_cloud(path, seed=seed, **of_files, **drawing), seed)

@@ -23,7 +23,7 @@ from pointnet.names import check_name
 from pointnet.points import comments
 from pointnet.points.colours import label_colours
 from pointnet.points.formats.contents import blocks_of_rows
-from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
+from pointnet.points.read import PointCloud, PointCloudFileError, Rows, check_drawing
 from pointnet.points.sampling import KEPT
 
 from .inputs import (
@@ -61,6 +61,8 @@ class LabelledCloud:
         probability: (N,) float32, of that label.
         names: the names of the labels; the model's classes.
         numbers: of the labels in files, as the training set had them; () for 0, 1, 2 ...
+        rows: (N,) integers, the row of each point among those of the array or the rows of numbers of the file, where
+            some are left out; None: all, in order, or points drawn from a mesh.
         notes: short sentences: what of the file was guessed or left out; few points, points far from all others, and
             what else is unlike the objects of the training set, such as a floor below; and the categories of the
             labels, if the object's is not known; from `label_points`, that unlike inputs are not marked.
@@ -74,6 +76,7 @@ class LabelledCloud:
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
+    rows: NDArray[np.integer] | Rows | None = None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -95,7 +98,8 @@ class LabelledCloud:
         """Writes points, colours by label, labels and their probabilities as a binary PLY, and creates the folder.
 
         Coordinates are as in the file, float if that is exact, else double; a comment says which axis is up, if not z,
-        and `read_cloud` goes by it. Labels are `numbers`; comments name them, for sets of labelled files too.
+        and `read_cloud` goes by it. Labels are `numbers`; comments name them, for sets of labelled files too. `row` is
+        that of each point, where some were left out.
 
         Raises:
             OSError: the file cannot be written.
@@ -112,19 +116,24 @@ class LabelledCloud:
             *(f"property uchar {colour}" for colour in ("red", "green", "blue")),
             "property int label",
             "property float probability",
+            *["property int row"] * (self.rows is not None),
             "end_header\n",
         ]
         coordinate = "<f4" if is_single else "<f8"
-        kind = np.dtype([("xyz", coordinate, 3), ("rgb", "u1", 3), ("label", "<i4"), ("probability", "<f4")])
+        fields = [("xyz", coordinate, 3), ("rgb", "u1", 3), ("label", "<i4"), ("probability", "<f4")]
+        kind = np.dtype([*fields, *[("row", "<i4")] * (self.rows is not None)])
 
-        def rows_of(points: Any, labels: NDArray[np.int64], probability: NDArray[np.float32]) -> bytes:
+        def rows_of(points: Any, labels: NDArray[np.int64], probability: NDArray[np.float32], *row: Any) -> bytes:
             rows = np.empty(len(labels), kind)
             rows["xyz"], rows["rgb"], rows["label"] = points, label_colours(labels), numbers[labels]
             rows["probability"] = probability
+            for each in row:
+                rows["row"] = each
             return rows.tobytes()
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        blocks = map(rows_of, *map(blocks_of_rows, (self.points, self.labels, self.probability)))
+        columns = [self.points, self.labels, self.probability, *[self.rows] * (self.rows is not None)]
+        blocks = map(rows_of, *map(blocks_of_rows, columns))
         write_atomically(path, chain(["\n".join(header).encode()], blocks))
 
 
@@ -144,8 +153,8 @@ def label_points(
             normals (N, 6), or with the channels that the model takes; or a list of files and arrays. A cloud may have
             any number of points; a mesh is sampled by area. A room of S3DIS must be in metres and have colours
             (`label_scene` takes arrays); another scan must have the channels and unit of the model's training. Rows of
-            zeros of a file are left out, if there are several; those of an array are labelled too, so that labels are
-            in its rows' order.
+            zeros of a file are left out, if there are several; those of an array are labelled too. Rows that are not
+            finite are left out of both: `rows` says which are labelled.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights
             for parts.
         category: the category of the objects, one of `model.preprocessing["categories"]`; points get the labels of its
@@ -224,7 +233,7 @@ def label_each(
             said = doubts, None if category else _guess(labels, model, contract.categories), whole(cloud)
             notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)
             notes += notes_on_array(source, up, contract)
-            how = axis, labels, probability, model.classes, notes, contract.label_numbers
+            how = axis, labels, probability, model.classes, notes, contract.label_numbers, cloud.rows
             return LabelledCloud(path, cloud.points, *how)
 
         # Not rotated on reading: the labelled points are as in the file.

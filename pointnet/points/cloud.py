@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Refusal
-from .formats.contents import Array, Contents, Extras, Rows, blocks_of_rows
+from .formats.contents import Array, Contents, Extras, Places, Rows, blocks_of_rows
 from .frame import bounds, check_up, lossless_type, middle_and_half_extent, rotated_to_z_up
 from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
@@ -31,6 +31,8 @@ class PointCloud(NamedTuple):
     intensity: NDArray[np.float32] | None = None  # (N,), as in the file
     notes: tuple[str, ...] = ()  # short sentences: what of the file was guessed, skipped or left out
     points_hash: str = ""  # of all points of the file, as `hash_of` has it; empty where it was not asked for
+    # (N,) the row of each point among the file's rows of numbers, from 0; None: all, in order, or drawn from a mesh.
+    rows: NDArray[np.integer] | Rows | None = None
 
     def in_library_frame(self, up: str) -> PointCloud:
         """This cloud with z up: rotated if `up`, its own up axis, is another."""
@@ -73,7 +75,7 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     valid, notes = _valid_rows(whole, finite, 0 if drawing.any_zeros else zeros)
     contents = _of_normals(contents.noted(*notes), valid).noted(*_coarse(whole, valid, drawing.came_as))
     if drawing.mapped and isinstance(whole, Rows):
-        return _mapped(contents, np.flatnonzero(~valid))
+        return _mapped(contents, valid)
     rows = drawn_rows(valid, drawing.num_points, drawing.generator, drawing.repeat)  # first, as the rest takes memory
     if not isinstance(rows, slice):
         columns = contents._asdict().items()
@@ -84,8 +86,10 @@ def cloud_from(contents: Contents, drawing: Drawing, extras: Extras) -> PointClo
     if drawing.normalize:
         contents = _in_box(contents, whole, valid)
     if drawing.precise:
-        return _as_cloud(contents, np.float64)
-    return _as_cloud(contents, np.float32 if drawing.normalize else lossless_type(whole, valid))
+        dtype: type[np.floating] = np.float64
+    else:
+        dtype = np.float32 if drawing.normalize else lossless_type(whole, valid)
+    return _as_cloud(contents, dtype)._replace(rows=None if isinstance(rows, slice) else rows)
 
 
 def _drawable(mesh: Contents, normalize: bool) -> Contents:
@@ -177,15 +181,18 @@ def _copies(vertices: Array, valid: NDArray[np.bool_]) -> list[str]:
     return [f"{same:,} of {count:,} points are copies of one, ({place})"] if same > count / 2 else []
 
 
-def _mapped(contents: Contents, left_out: NDArray[np.int64]) -> PointCloud:
-    """A cloud whose rows, but for these, stay in the file and get the types of the library when they are taken."""
+def _mapped(contents: Contents, valid: NDArray[np.bool_]) -> PointCloud:
+    """A cloud whose valid rows stay in the file and get the types of the library when they are taken."""
+    left_out = np.flatnonzero(~valid)
 
     def rows(name: str, dtype: type[np.generic]) -> Any:
         column = getattr(contents, name)
         return None if column is None else Rows(column, lambda taken: taken.astype(dtype, copy=False), left_out)
 
     points, normals, colors = rows("vertices", np.float64), rows("normals", np.float32), rows("colors", np.float32)
-    return PointCloud(points, normals, colors, rows("labels", np.int64), rows("intensity", np.float32), contents.notes)
+    labels, intensity = rows("labels", np.int64), rows("intensity", np.float32)
+    kept = Rows(Places(len(valid)), lambda taken: taken, left_out) if len(left_out) else None
+    return PointCloud(points, normals, colors, labels, intensity, contents.notes, rows=kept)
 
 
 def _as_cloud(contents: Contents, dtype: type[np.floating]) -> PointCloud:

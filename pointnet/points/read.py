@@ -115,14 +115,15 @@ def read_cloud(
         vertices: take the vertices of a mesh as they are, as a cloud, in place of points drawn from its faces, with
             the normals, colours, labels and intensity of the vertices themselves.
         mapped: leave the rows of a LAS or LAZ in the file, if `num_points` is None and its up axis is z: points
-            (float64), colors, labels and intensity are then `Rows`, which are converted to the types of `PointCloud`
-            when they are indexed, and take no memory.
+            (float64), colors, labels, intensity and rows are then `Rows`, which are converted to the types of
+            `PointCloud` when they are indexed, and take no memory.
         columns: the names of all columns of a text, NPY or NPZ, in order, where they have none or wrong ones: of x, y,
             z, nx, ny, nz, r, g, b, label and intensity, and _ for one to skip; a list, or joined by commas. None: by
             their names, else by their numbers (`formats.by_numbers.recognised`), which `notes` then says.
 
     Rows of a cloud and faces of a mesh whose coordinates are not finite are skipped, and so are rows of zeros of a
-    cloud, if there are several: points that were not measured. The cloud's notes count them. Coordinates are float32,
+    cloud, if there are several: points that were not measured. The cloud's notes count them, and its `rows` are those
+    that it has: of all rows of numbers, without headers and comments, the place of each point. Coordinates are float32,
     or float64 where that would move points against each other by more than 1e-6 of the cloud's longest side, as at
     survey coordinates.
 

@@ -52,6 +52,21 @@ class Rows:
         return whole
 
 
+class Places:
+    """0 to count - 1 as an array of them, for `Rows`: it takes no memory."""
+
+    ndim = 1
+
+    def __init__(self, count: int):
+        self.shape = (count,)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> Array:
+        return np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+
+
 def wants_all(extras: Extras) -> bool:
     """Whether nothing is skipped, so that a note must say what else a file has."""
     return set(extras) >= set(EXTRAS)
