@@ -212,6 +212,30 @@ def test_rooms_are_held_out_whole(tmp_path):
     data.parts_of = torch.ones(8, 4, dtype=torch.bool)
     data.channel_names, data.scale, data.centre = tuple("xyza"), "blocks", False
     pack_split(data, tmp_path / "train", "scene", tmp_path)
-    ours, val = split_validation(open_packed(tmp_path, "train", 32, "scene"), 0, 0.4)
-    assert len(val)
-    assert not set(ours.labels.tolist()) & set(val.labels.tolist())
+    packed = open_packed(tmp_path, "train", 32, "scene")
+    for fraction in (1e-6, 0.4, 0.999):  # at least one room, and never all
+        ours, val = split_validation(packed, 0, fraction)
+        assert 0 < len(val) < 32
+        assert not set(ours.labels.tolist()) & set(val.labels.tolist())
+    assert [len(part) for part in split_validation(packed.subset(torch.arange(0)), 0, 0.4)] == [0, 0]
+    assert not len(split_validation(packed, 0, 0)[1])
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_labels_of_points_are_numbered_as_a_network_has_them(tmp_path, is_packed):
+    before = data = halves("part")
+    if is_packed:
+        data.channel_names, data.scale, data.centre = tuple("xyza"), "unit sphere", True
+        pack_split(data, tmp_path / "train", "part", tmp_path)
+        before, data = (open_packed(tmp_path, "train", 32, "part") for _ in range(2))
+    (wanted, labels), parts = before.batch(slice(None)), before.parts
+    data.number_as(["slab", "rod", "plate"], ["other", *reversed(data.part_names)])
+    data.number_as(["rod", "slab", "plate", "pin"], data.part_names)
+    (found, _), rows = data.batch(slice(None)), torch.tensor([9, 0])
+    assert data.labels.tolist() == [{0: 2, 1: 0}[label] for label in labels.tolist()]
+    assert torch.equal(data.parts, 4 - parts)
+    assert torch.equal(data.subset(rows).parts, 4 - parts[rows])
+    assert torch.equal(found[:, :-1], wanted[:, :-1])
+    assert torch.equal(found[:, -1] < 0, wanted[:, -1] < 0)
+    assert torch.equal(data[3][1], data.parts[3, :32])
+    assert data.parts_of.nonzero().tolist() == [[0, 1], [0, 2], [2, 3], [2, 4]]

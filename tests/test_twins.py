@@ -12,9 +12,12 @@ import torch
 
 from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder, split_validation
+from pointnet.datasets.blocks import first_blocks
 from pointnet.datasets.own_objects import objects_of
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
+from pointnet.datasets.packed import open_packed
+from pointnet.datasets.packing import pack_split
 from pointnet.points.formats import contents
 from pointnet.points.formats.contents import Contents
 from pointnet.points.hashing import hash_of
@@ -98,6 +101,45 @@ def test_a_scan_and_its_copy_are_both_for_validation_or_neither(tmp_path):
         train, val = ({file.stem.split()[0] for file in part.files} for part in split_validation(data, seed, 0.3))
         assert train | val == {f"yard_{i}" for i in range(4)}
         assert not train & val
+
+
+def test_blocks_of_a_room_are_of_one_object():
+    assert first_blocks(torch.tensor([3, 3, 1, 3, 1])).tolist() == [0, 0, 2, 0, 2]
+
+
+@pytest.mark.parametrize("task", ["classification", "scene"])
+def test_copies_are_for_validation_together_in_a_packed_set_too(tmp_path, task):
+    if task == "scene":
+        root = write_yards(tmp_path, 4, size=1500)
+        for file in sorted(root.glob("yard_*.txt")):
+            shutil.copy(file, file.with_stem(f"other {file.stem}"))
+        data = SceneFolder(root, num_points=16, block=5, test_fraction=0)
+    else:
+        root = write_clouds(tmp_path)
+        for file in sorted(root.rglob("*.xyz")):
+            shutil.copy(file, file.with_stem(f"other {file.stem}"))
+        data = MeshFolder(root, num_points=16, test_fraction=0)
+    pack_split(data, tmp_path / "packed" / "train", task, root)
+    packed = open_packed(tmp_path / "packed", "train", 16, task)
+    for fraction in (0.01, 0.2, 0.5):
+        parts = split_validation(packed, 0, fraction)
+        names = [[part.name_of(i) for i in range(len(part))] for part in parts]
+        objects = [{re.sub(r"other |#\d+$", "", name) for name in its} for its in names]
+        assert all(objects), fraction
+        assert not objects[0] & objects[1]
+
+
+def test_a_copy_moves_no_object_of_a_packed_set(tmp_path):
+    root, held = write_clouds(tmp_path), list[set[str]]()
+    for name in ("before", "after"):
+        data = MeshFolder(root, num_points=16, test_fraction=0)
+        pack_split(data, tmp_path / name / "train", "classification", root)
+        val = split_validation(open_packed(tmp_path / name, "train", 16), 0, 0.4)[1]
+        held.append({val.name_of(i) for i in range(len(val))})
+        for file in sorted(root.rglob("*.xyz")):
+            shutil.copy(file, file.with_stem(f"a copy of {file.stem}"))  # which is before it
+    assert held[0] < held[1]
+    assert len(held[1]) == 2 * len(held[0])
 
 
 def test_twins_that_an_earlier_version_tore_apart_are_joined_again(tmp_path):

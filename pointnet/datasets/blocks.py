@@ -240,3 +240,9 @@ def held_out_scenes(of_block: Tensor, seed: int, fraction: float) -> Tensor:
     count = min(max(round(len(scenes) * fraction), fraction > 0), len(scenes) - 1)
     chosen = torch.randperm(len(scenes), generator=torch.Generator().manual_seed(seed))[:count]
     return torch.isin(of_block, scenes[chosen])
+
+
+def first_blocks(of_block: Tensor) -> Tensor:
+    """(S,) the first block of each block's scene, an index, given the scene of each (S,)."""
+    first = {scene: i for i, scene in reversed([*enumerate(of_block.tolist())])}
+    return torch.tensor([first[scene] for scene in of_block.tolist()], dtype=torch.int64)

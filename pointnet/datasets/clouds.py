@@ -16,13 +16,12 @@ from torch.utils.data import Dataset
 from pointnet.points.features import Range, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloudFileError
 
-from .given import as_floats, as_indices, as_names, as_rows, as_tensor
+from .given import as_floats, as_indices, as_names, as_rows, as_tensor, check_belonging, check_repeats
 
 # What the unit of clouds may be.
 UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS = "unit sphere", "as given", "blocks of a metre", "blocks"
 MOST_CHANNELS = 12  # of a point; more of them than points: the points are transposed
 UNLABELLED = 2**24 - 1  # as the label of a stored point: it has none; float32 holds every whole number up to it
-SOME_CLOUDS = 8  # whose repeated points are looked at
 MOST_HASHED = 2**30  # bytes of clouds that were handed over
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 
@@ -68,6 +67,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     columns: str = ""
     validation: Tensor | None = None
     split_by_chance: frozenset[Path] = frozenset()
+    is_scaled = False  # whether intensity is stored from 0 to 1
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     def _taken(self, stored: Tensor | slice | int) -> Tensor:
         """Clouds by their place among the stored ones, a copy of them where their intensity is scaled."""
         clouds = self._stored[stored]
-        if self.intensity is None or self.channel_names is None:
+        if self.intensity is None or self.channel_names is None or self.is_scaled:
             return clouds
         at, clouds = self.channel_names.index("intensity"), clouds.clone()
         clouds[..., at, :] = scaled_intensity(clouds[..., at, :], self.intensity)
@@ -196,6 +196,10 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
             chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
         return chosen
 
+    def first_clouds(self) -> Tensor:
+        """(S,) the first cloud of each cloud's object, an index; the clouds of an object stay in one split."""
+        return torch.arange(len(self))
+
 
 class LabelledPoints(LabelledClouds):
     """S clouds of N points with a label each, and one for each point: `data[i]` -> ((C, N) float32, (N,) int64, int).
@@ -217,6 +221,8 @@ class LabelledPoints(LabelledClouds):
     `split_parts` separates them.
     """
 
+    _numbers: Tensor | None = None  # that labels of points, as they are stored, have since `number_as`
+
     def __init__(
         self,
         points: Tensor | NDArray[Any],
@@ -235,25 +241,29 @@ class LabelledPoints(LabelledClouds):
         if type(self) is LabelledPoints:  # a data set that is read from files has checked its own
             stored = self._stored[:, -1]
             parts = torch.where(stored < 0, -1 - stored, stored)
-            self._check_belonging(as_indices("the labels of points", parts, len(self.part_names)))
-            self._check_repeats()
+            parts = as_indices("the labels of points", parts, len(self.part_names))
+            check_belonging(parts, self.labels, self.parts_of, self.classes, self.part_names)
+            check_repeats(self._stored)
 
-    def _check_repeats(self) -> None:
-        """Raises ValueError where points of the first clouds are marked as repeated and repeat none."""
-        for cloud in self._stored[(self._stored[:, -1] < 0).any(1).nonzero()[:SOME_CLOUDS, 0]]:
-            own = cloud[-1] >= 0
-            there, again = ({row.tobytes() for row in cloud[:-1, some].T.numpy()} for some in (own, ~own))
-            if not again <= there:
-                wanted = "-1 - label marks a point that repeats another of its cloud"
-                raise ValueError(f"{wanted}, got others; leave out points without a label")
+    def number_as(self, classes: Sequence[str], part_names: Sequence[str] | None = None) -> None:
+        """As of `LabelledClouds`; numbers the labels of points by `part_names` too."""
+        part_names = self.part_names if part_names is None else part_names
+        rows = torch.tensor([classes.index(name) for name in self.classes])
+        columns = torch.tensor([part_names.index(name) for name in self.part_names])
+        parts_of = torch.zeros(len(classes), len(part_names), dtype=torch.bool)
+        parts_of[rows.unsqueeze(1), columns] = self.parts_of
+        self._numbers = columns if self._numbers is None else columns[self._numbers]
+        self.part_names, self.parts_of = tuple(part_names), parts_of
+        super().number_as(classes)
 
-    def _check_belonging(self, parts: Tensor) -> None:
-        """Raises ValueError where a cloud has a part (S, K) that its class may not have."""
-        occurs = torch.zeros_like(self.parts_of)
-        occurs[self.labels.unsqueeze(1).expand_as(parts), parts] = True
-        for label, part in (occurs & ~self.parts_of).nonzero().tolist():
-            what = f"'{self.part_names[part]}', which parts_of says it has not"
-            raise ValueError(f"a cloud of class '{self.classes[label]}' has points of {what}")
+    def _taken(self, stored: Tensor | slice | int) -> Tensor:
+        clouds = super()._taken(stored)
+        if self._numbers is None:
+            return clouds
+        _, labels, own = split_parts(clouds)
+        most = len(self._numbers) - 1
+        new = torch.where(labels > most, labels, self._numbers[labels.clamp(max=most)])  # UNLABELLED stays
+        return torch.cat([clouds[..., :-1, :], torch.where(own, new, -1 - new).to(clouds.dtype).unsqueeze(-2)], -2)
 
     @property
     def points(self) -> Tensor:

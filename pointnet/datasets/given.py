@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SOME_CLOUDS = 8  # whose repeated points are looked at
 MOST_LOST = 1e-3  # share of a cloud's width that its points may move in float32
 
 
@@ -86,6 +87,27 @@ def as_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise ValueError(f"{what} must be named once each, got '{twice}' twice")
     return tuple(names)
+
+
+def check_repeats(stored: Tensor) -> None:
+    """Raises ValueError where points of the first clouds (S, C + 1, K) are marked as repeated and repeat none."""
+    for cloud in stored[(stored[:, -1] < 0).any(1).nonzero()[:SOME_CLOUDS, 0]]:
+        own = cloud[-1] >= 0
+        there, again = ({row.tobytes() for row in cloud[:-1, some].T.numpy()} for some in (own, ~own))
+        if not again <= there:
+            wanted = "-1 - label marks a point that repeats another of its cloud"
+            raise ValueError(f"{wanted}, got others; leave out points without a label")
+
+
+def check_belonging(
+    parts: Tensor, labels: Tensor, parts_of: Tensor, classes: Sequence[str], part_names: Sequence[str]
+) -> None:
+    """Raises ValueError where a cloud has a part (S, K) that its class (S,) may not have."""
+    occurs = torch.zeros_like(parts_of)
+    occurs[labels.unsqueeze(1).expand_as(parts), parts] = True
+    for label, part in (occurs & ~parts_of).nonzero().tolist():
+        what = f"'{part_names[part]}', which parts_of says it has not"
+        raise ValueError(f"a cloud of class '{classes[label]}' has points of {what}")
 
 
 def pad_clouds(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from .given import check_num_points, check_one_of
 from .lines import of_each_kind
 from .notes import contents_of
 from .own_layout import SPLITS, UNDRAWN, elsewhere, layout_of, lines_on_folders, named_alike
-from .own_objects import LABELLED, series_in, test_files, twins_in, whole_objects
+from .own_objects import LABELLED, first_clouds, series_in, test_files, twins_in, whole_objects
 from .shapes import is_made
 
 MOST_POINTS = 1_000_000
@@ -158,6 +158,9 @@ class OwnFiles(NamedTuple):
         if beside := [name for name in self.named(made) if self.found[self.root / name][0] in other]:
             what = f"files with labels that predict wrote: {len(beside):,}, such as {printable(beside[0])}"
             lines.append(f"{what}; move them out unless they are meant")
+        if made and self.is_flat and not other:
+            said = "scores on them are of answers, not of the truth"
+            lines.append(f"all {len(made):,} files have labels that predict wrote: {said}")
         return lines
 
 
@@ -194,7 +197,11 @@ class OwnSet(LabelledClouds):
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the clouds that `split_validation` gives to validation, whole objects."""
-        return whole_objects(super().held_out(seed, fraction), self.labels, self.files, self.contents)
+        return whole_objects(super().held_out(seed, fraction), self.first_clouds(), self.labels)
+
+    def first_clouds(self) -> Tensor:
+        """As of `LabelledClouds`: copies of a file are of one object."""
+        return first_clouds(self.files, self.contents, self.labels)
 
 
 def own_files(

@@ -70,22 +70,27 @@ def _drawn(objects: Sequence[Sequence[str]], known: Mapping[str, bool], fraction
     return in_test
 
 
-def whole_objects(held_out: Tensor, groups: Tensor, files: Sequence[Path], contents: Mapping[Path, str]) -> Tensor:
-    """A validation split (S,) bool with each object on the side of its first cloud; as it is where none has twins.
+def first_clouds(files: Sequence[Path], contents: Mapping[Path, str], groups: Tensor) -> Tensor:
+    """(S,) the first cloud of each cloud's object, an index.
 
     Args:
-        groups: (S,) of which none may be for validation as a whole: it would then be for training. Files of one name
-            are of one object within a group.
         files: of the clouds, S.
         contents: as of `objects_of`.
+        groups: (S,); files of one name are of one object within a group.
     """
-    different = list(dict.fromkeys(files))
     of_group = dict(zip(files, groups.tolist(), strict=True))
-    first = {file: one[0] for one in objects_of(different, contents, of_group) for file in one}
-    if len(set(first.values())) == len(different):
-        return held_out
-    side = dict(zip(reversed(files), reversed(held_out.tolist()), strict=True))
-    joined = torch.tensor([side[first[file]] for file in files])
+    rows = {file: row for row, file in reversed([*enumerate(files)])}
+    first = {file: rows[one[0]] for one in objects_of(list(of_group), contents, of_group) for file in one}
+    return torch.tensor([first[file] for file in files], dtype=torch.int64)
+
+
+def whole_objects(held_out: Tensor, first: Tensor, groups: Tensor) -> Tensor:
+    """A validation split (S,) bool with each object on the side of its first cloud, as of `first_clouds`.
+
+    Args:
+        groups: (S,) of which none may be for validation as a whole: it would then be for training.
+    """
+    joined = held_out[first]
     for group in groups.unique():
         its = groups == group
         joined[its] = joined[its] & ~joined[its].all()

@@ -32,7 +32,7 @@ from .cache import Whole
 from .clouds import BLOCKS
 from .own_files import own_files
 from .own_labels import OwnPoints, labels_of
-from .own_objects import whole_objects
+from .own_objects import first_clouds, whole_objects
 
 MOST_BLOCKS = 2000  # of a file
 MOST_SPARSE = 0.01  # of a file's points, in blocks of too few, without a note
@@ -101,7 +101,11 @@ class SceneFolder(OwnPoints):
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the blocks that `split_validation` gives to validation: those of some files, never of all."""
         held_out = held_out_scenes(self.labels, seed, fraction)
-        return whole_objects(held_out, torch.zeros_like(self.labels), self.files, self.contents)
+        return whole_objects(held_out, self.first_clouds(), torch.zeros_like(self.labels))
+
+    def first_clouds(self) -> Tensor:
+        """As of `LabelledClouds`: all blocks of a file, and of its copies, are of one scene."""
+        return first_clouds(self.files, self.contents, torch.zeros_like(self.labels))
 
 
 def _cut(

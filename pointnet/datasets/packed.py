@@ -27,6 +27,7 @@ class _Packed(LabelledClouds):
     """What clouds and points of shards share."""
 
     _stored: Any  # `Shards`
+    is_scaled = True
 
     def _take(self, index: Index, store: Store, num_points: int) -> None:
         """Sets what `LabelledClouds` has, by the index."""
@@ -46,9 +47,6 @@ class _Packed(LabelledClouds):
         self.reach = None if (reach := held.get("reach")) is None else float(reach)
         self._files_hash = held.get("files")
         self._digest = hashlib.sha256(json.dumps(held).encode()).hexdigest()
-
-    def _taken(self, stored: Tensor | slice | int) -> Tensor:
-        return self._stored[stored]  # its intensity was scaled when it was packed
 
     def order(self, generator: torch.Generator) -> Tensor:
         """As of `LabelledClouds`: shards in random order, and the clouds of `WINDOW` shards at a time mixed."""
@@ -77,9 +75,13 @@ class _Packed(LabelledClouds):
         return dict(json.loads(content))
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
-        """(S,) bool, by the hash of each name (of the room, for scenes): no seed and no other cloud moves one."""
-        below = np.array(fraction * 2.0**64).astype(np.uint64)
-        return torch.from_numpy(self._keys[self._places(torch.arange(len(self))).numpy()] < below)
+        """(S,) bool, by the hash of each object's name (of the room, for scenes), whatever the seed: those below the
+        fraction; never all, and one at least, the object of the largest or the least hash."""
+        keys = self._keys[self._places(torch.arange(len(self))).numpy()]
+        below = keys < np.array(fraction * 2.0**64).astype(np.uint64)
+        if fraction and len(keys) and keys.min() < keys.max():
+            below = (below | (keys == keys.min())) & (keys != keys.max())
+        return torch.from_numpy(below)
 
     def name_of(self, index: int) -> str:
         """The name it was packed with."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from pointnet.files import name_in, read_file, read_json, write_atomically, write_json
@@ -61,7 +62,7 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     count = count or kept
     names = names_of(data, root)
     of_rooms = [data.classes[label] for label in data.labels.tolist()] if task == "scene" else names
-    keys, order = keys_of(of_rooms), keys_of([f"{name}#" for name in names])
+    keys, order = keys_of(of_objects(of_rooms, data.first_clouds())), keys_of([f"{name}#" for name in names])
     own = torch.zeros(len(data), dtype=torch.bool) if data.validation is None else data.validation
     rows = np.lexsort((order, keys, ~own.numpy()))
     source = f"{data.fingerprint()} {data.channels} {count} {hashlib.sha256(json.dumps(names).encode()).hexdigest()}"
@@ -116,6 +117,14 @@ def names_of(data: LabelledClouds, root: Path) -> list[str]:
         name = name_in(file, root if file.is_relative_to(root) else file.parent)
         names.append(f"{name}#{seen[file]}" if seen[file] > 1 else name)
     return names
+
+
+def of_objects(names: Sequence[str], first: Tensor) -> list[str]:
+    """For the name of each cloud the shortest of its object, as a copy's is longer; `first` as of `first_clouds`."""
+    shortest: dict[int, str] = {}
+    for name, place in zip(names, first.tolist(), strict=True):
+        shortest[place] = min(name, shortest.get(place, name), key=lambda each: (len(each), each))
+    return [shortest[place] for place in first.tolist()]
 
 
 def keys_of(names: Sequence[str]) -> NDArray[np.uint64]:

@@ -16,7 +16,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError, checked_labels
 from pointnet.points.sampling import seed_of
 
 from . import releases
-from .blocks import CHANNEL_NAMES, CHANNELS, FEWEST, POINTS, WIDEST, Cells, cut_blocks, held_out_scenes
+from .blocks import CHANNEL_NAMES, CHANNELS, FEWEST, POINTS, WIDEST, Cells, cut_blocks, first_blocks, held_out_scenes
 from .cache import cached_clouds
 from .clouds import IN_BLOCKS, LabelledPoints
 from .given import check_num_points, check_one_of
@@ -82,6 +82,10 @@ class S3DIS(LabelledPoints):
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, the blocks that `split_validation` gives to validation: those of some rooms, never of all."""
         return held_out_scenes(self.labels, seed, fraction)
+
+    def first_clouds(self) -> Tensor:
+        """As of `LabelledClouds`: all blocks of a room are of one object."""
+        return first_blocks(self.labels)
 
 
 # Of one form: blocks (S, CHANNELS + 1, POINTS), the room of each, the names of all rooms, the split's rooms as files.
