@@ -166,7 +166,7 @@ def test_a_teacher_that_cannot_be_is_one_clear_line(tmp_path, teachers):
     (tmp_path / "normals" / "config.json").write_text(json.dumps(config))
     for names, clouds, message in (
         ((str(tmp_path / "nobody"),), data, "no model here"),
-        ((teachers[0],), renamed, f"teacher {teachers[0]}: its classes are not those of the data set"),
+        ((teachers[0],), renamed, f"teacher {teachers[0]}: its classes are not those of the data set: it has no"),
         (
             (teachers[0],),
             large,

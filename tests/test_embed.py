@@ -59,6 +59,9 @@ def test_the_command_writes_one_npz_and_reports_what_it_cannot_read(model, tmp_p
     assert f"wrote {out}: files (" in printed.out
     with np.load(out) as held:
         files, feature, hidden = held["files"], held["feature"], held["hidden"]
+        assert str(held["model"]) == str(tmp_path / "run")
+        assert len(held["notes"]) == len(files)
+        assert all("not marked" in note or "unsure" in note or note == "" for note in held["notes"].tolist())
     assert (feature.shape, hidden.shape) == ((len(files), 24), (len(files), 6))
     again = embed(files[0], load_model(tmp_path / "run"))
     np.testing.assert_allclose(again.feature, feature[0], atol=1e-5)

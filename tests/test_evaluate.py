@@ -23,6 +23,7 @@ from pointnet.models import MODELS
 from pointnet.training import fit
 from tests.forms import forms
 from tests.helpers import CLASSES, OWN, SMALL, described, error_of, halves, quiet, tiny, trained_looking, write_text
+from tests.own_points import write_objects
 
 FEW = {"epochs": 2, "batch_size": 16, "num_points": 64, "early_points": 0, "val_fraction": 0.5, "rotate": 10.0}
 
@@ -133,6 +134,25 @@ def test_a_set_may_have_some_of_the_classes(own, capsys, tmp_path):
     assert line.endswith(
         f"its classes are not those of folder in {tmp_path / 'set'}: it has no 'slabs'; did you mean 'slab'?"
     )
+
+
+def test_a_set_of_parts_may_have_some_of_the_categories(capsys, tmp_path):
+    for within in ("train", "test"):
+        write_objects(tmp_path / "set", ("pin", "table"), within=within, seed=len(within))
+    words = ["--task", "part", "--dataset", "parts", "--root", str(tmp_path / "set"), "--epochs", "2"]
+    words += ["--num_points", "64", "--width", "0.125", "--out", str(tmp_path / "x")]
+    assert command_line.main(["train", *words]) == 0
+    capsys.readouterr()
+    wanted = scores_of(capsys, tmp_path / "x")
+    shutil.copytree(tmp_path / "set" / "table", tmp_path / "some" / "table")
+    words = ["--dataset", "parts", "--root", str(tmp_path / "some")]
+    found = scores_of(capsys, tmp_path / "x", *words)
+    assert found["of_class"] == {"table": wanted["of_class"]["table"]}
+    assert found["instance_miou"] == found["class_miou"] == pytest.approx(found["of_class"]["table"])
+    assert found["count"] == wanted["count"] // 2
+    assert command_line.main(["evaluate", str(tmp_path / "x"), *words]) == 0
+    line = f"parts in {tmp_path / 'some'} has 1 of the network's 2 categories"
+    assert line in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(

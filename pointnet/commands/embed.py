@@ -12,6 +12,7 @@ from pointnet.devices import find_device, use_threads
 from pointnet.files import check_apart, replacing, write_atomically
 from pointnet.inference.embed import Embedding, embed_each, with_encoder
 from pointnet.inference.inputs import find_files, lines_of_folders
+from pointnet.models import DEFAULTS
 from pointnet.names import printable, say
 from pointnet.points.read import PointCloudFileError
 
@@ -40,11 +41,15 @@ def run(flags: Namespace) -> int:
         "files": np.array([str(each.file) for each in found]),
         "feature": np.stack([each.feature for each in found]),
         "hidden": np.stack([each.hidden for each in found]),
+        "notes": np.array(["; ".join(each.notes) for each in found]),
+        "model": np.array(flags.model or DEFAULTS["classification"]),
     }
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     out.parent.mkdir(parents=True, exist_ok=True)
     replaced = replacing(out)
     write_atomically(out, stream.getvalue())
-    say(f"wrote {out}{replaced}: {', '.join(f'{name} {array.shape}' for name, array in arrays.items())}; {threads}")
+    say(
+        f"wrote {out}{replaced}: {', '.join(f'{name} {array.shape}' for name, array in arrays.items() if array.shape)}; {threads}"
+    )
     return 0 if len(found) == len(files) else 1

@@ -15,7 +15,13 @@ from pointnet.datasets.catalog import DATASETS_OF, OWN_FILES, check_dataset, ope
 from pointnet.datasets.lines import left_out, of_each_kind
 from pointnet.devices import autocast, find_device, keep_freed_memory, lines_on_precision, use_threads
 from pointnet.evaluation.contract import Contract
-from pointnet.evaluation.evaluate import check_taught, evaluate, never_answered
+from pointnet.evaluation.evaluate import (
+    check_taught,
+    evaluate,
+    never_answered,
+    numbered_as_taught,
+    of_single_parts,
+)
 from pointnet.evaluation.tasks import Task, task_of
 from pointnet.files import strict_json
 from pointnet.inference.judge import Judge, Trust
@@ -36,14 +42,12 @@ def run(flags: Namespace) -> int:
     if flags.rotate and contract.channels == CHANNEL_NAMES:
         raise ValueError("blocks of rooms have shares of the room's sides, which cannot be rotated; leave out --rotate")
     data, where = open_data(flags, task, contract)
-    named = len(data.classes)
-    if task.name == "classification" and set(data.classes) <= set(model.classes):
-        data.number_as(model.classes)
+    fewer = numbered_as_taught(model, data)
     check_taught(model, data, flags.run, where)
     if not flags.json:
         say(f"{where}; {threads}")
-        if named < len(data.classes):
-            say(f"{where} has {named} of the network's {len(data.classes)} classes; it may answer any of them")
+        if fewer:
+            say(f"{where} has {fewer}")
         names_data, drawn = flags.dataset or flags.root, data.split_by_chance
         if names_data and drawn:
             some, other = len(drawn.intersection(data.files)), "train" if flags.split == "test" else "test"
@@ -58,6 +62,7 @@ def run(flags: Namespace) -> int:
         *lines_on_precision(device, flags.precision),
         *[known] * bool(seen),
         *never_answered(model, data),
+        *of_single_parts(task, data, model),
         *left_out(data),
         *of_each_kind(contract.notes_on_files(data)),
         *contract.lines_on_extents(data, where),

@@ -51,6 +51,11 @@ def scale_of(data: LabelledClouds) -> str:
     return data.scale or _measured(data)[1]
 
 
+def is_centred(data: LabelledClouds) -> bool:
+    """`Contract.centre` of clouds: what the data says of itself, else what its clouds tell."""
+    return _measured(data)[2] if data.centre is None else data.centre
+
+
 def _usual_heights(data: LabelledClouds) -> Range | None:
     """`Contract.heights`; None where there are none. Medians over scenes, as a few may be in another unit, or have z
     down."""

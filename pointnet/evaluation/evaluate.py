@@ -16,7 +16,7 @@ from pointnet.datasets.given import check_num_points
 from pointnet.datasets.own_labels import OwnPoints
 from pointnet.datasets.transforms import rotation
 from pointnet.models import Pretrained
-from pointnet.names import did_you_mean, printable
+from pointnet.names import did_you_mean, first_of, printable
 from pointnet.world import World
 
 from .contract import NORMALS, Contract
@@ -37,6 +37,23 @@ def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: st
     contract.check_met(contract_of_data(data, num_points=contract.num_points), run, where)
 
 
+def numbered_as_taught(model: Pretrained, data: LabelledClouds) -> str:
+    """Numbers data as a network's classes and categories, if it has some of them or others in their order: -> how many
+    of them it has, "" if all. Data with others stays as it is, for `check_taught` to refuse."""
+    task, categories = task_of(model), Contract.of(model).categories
+    names, kinds = task.class_names(data), task.categories(data)
+    if not set(names) <= set(model.classes) or not set(kinds) <= set(categories):
+        return ""
+    if isinstance(data, LabelledPoints):
+        data.number_as(categories or data.classes, model.classes)
+    else:
+        data.number_as(model.classes)
+    pairs = ((kinds, categories, "categories"), (names, model.classes, "classes; it may answer any of them"))
+    return next(
+        (f"{len(own)} of the network's {len(all_)} {what}" for own, all_, what in pairs if len(own) < len(all_)), ""
+    )
+
+
 def check_said(model: Pretrained, data: LabelledClouds, run: object, where: str) -> None:
     """Raises ValueError, in one line, for data that says of itself other channels, another scale, intensity or side of
     blocks than a network's contract has, if it has one. What only clouds would tell is not looked at."""
@@ -50,7 +67,12 @@ def check_said(model: Pretrained, data: LabelledClouds, run: object, where: str)
 
 
 def check_names(
-    own: Sequence[str], names: Sequence[str], run: object, where: str, data: LabelledClouds, kind: str = "classes"
+    own: Sequence[str],
+    names: Sequence[str],
+    run: object,
+    where: str,
+    data: LabelledClouds | None = None,
+    kind: str = "classes",
 ) -> None:
     """Raises ValueError, in one line, unless a network's names, if it has any, are those of the data in their order."""
     if own and tuple(names) != tuple(own):
@@ -72,6 +94,16 @@ def never_answered(model: nn.Module, data: LabelledClouds) -> list[str]:
     return [
         f"parts that the network did not see in their category; they count as wrong: {len(named)}, such as {such}"
     ] * bool(named)
+
+
+def of_single_parts(task: Task, data: LabelledClouds, model: nn.Module | None = None) -> list[str]:
+    """A line on categories of objects here that have a single part, in the network too."""
+    if not isinstance(data, LabelledPoints) or not task.categories(data):
+        return []
+    parts_of = data.parts_of if model is None else data.parts_of | parts_taught(model, data)
+    there = data.labels.bincount(minlength=len(data.classes)) > 0
+    single = [data.classes[i] for i in (there & (parts_of.sum(1) == 1)).nonzero()[:, 0].tolist()]
+    return [f"categories of a single part: {first_of(single)}; their IoU is 100 % whatever is answered"] * bool(single)
 
 
 def check_read(*sets: Any) -> None:

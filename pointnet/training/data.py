@@ -6,7 +6,7 @@ from pointnet.datasets import LabelledClouds, LabelledPoints, split_validation
 from pointnet.datasets.clouds import spread
 from pointnet.datasets.extents import extents_of, unlike_extents
 from pointnet.datasets.own_scenes import SceneFolder
-from pointnet.evaluation.contract_of_data import scale_of
+from pointnet.evaluation.contract_of_data import is_centred, scale_of
 from pointnet.evaluation.tasks import TASKS
 from pointnet.world import World
 
@@ -64,6 +64,8 @@ def _check_scale(train: LabelledClouds, test: LabelledClouds) -> None:
     note = unlike_extents(taught, found) if taught else None
     if note and (own := scale_of(train)) != (other := scale_of(test)):
         raise ValueError(f"test must have the scale of train, {own}, got {other}: {note}")
+    if train.centre is None and test.centre is None and is_centred(train) and not is_centred(test):
+        raise ValueError("test must have its clouds about the origin, as train has; centre each in the same way")
 
 
 def check_trainable(train: LabelledClouds, config: TrainConfig, world: World) -> None:

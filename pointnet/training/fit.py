@@ -25,7 +25,8 @@ from pointnet.world import World
 
 from .claim import claimed
 from .data import check_data, check_trainable, training_parts
-from .network import OF_NETWORK, Loss, Own
+from .leaks import lines_on_leaks
+from .network import OF_NETWORK, Loss, Own, mixes_clouds
 from .recipes import is_chosen, lines_on_idle
 from .run import Run
 from .run_folder import (
@@ -104,7 +105,7 @@ def fit(
         begin(run, resume)
         with world.together():
             if world.writes and not resume:
-                write_files(config.out, train, config.init)
+                write_files(config.out, train, [*filter(None, [config.init]), *config.teacher])
         for line in first_lines(run, val, test, resume):
             log(line)
         with deterministic_algorithms(config.deterministic), signals_deferred(world) as check:
@@ -118,7 +119,7 @@ def fit(
                     write_result(config.out, result)
             check()
     chosen = run.history[result["selected_epoch"] - 1]
-    for line in lines_on_result(config, val, run.history[-1], chosen):
+    for line in lines_on_result(config, val, run.history[-1], chosen, test, result["test"]):
         log(line)
     return result
 
@@ -131,7 +132,8 @@ def first_lines(run: Run, val: LabelledClouds, test: LabelledClouds | None, resu
     yield f"{samples}; {device}, {precision_in_words(run.device, config.precision)}; {config.out}/"
     of_teacher = run.teacher.lines if run.teacher else []
     of_network = [] if resume else [run.origin, *of_teacher, *lines_on_network(run), *lines_on_idle(config)]
-    yield from filter(None, [*of_network, *lines_on_data(config, run.train, val, test)])
+    leaks = lines_on_leaks(config, run.train, val, test)
+    yield from filter(None, [*of_network, *lines_on_data(config, run.train, val, test), *leaks])
     opened = [data for data in (run.train, val, test) if data is not None]
     yield from of_each_kind([note for data in opened for note in run.contract.notes_on_files(data)])
     for name, data in (("validation", val), ("test", test)):
@@ -292,6 +294,8 @@ def lines_on_network(run: Run) -> Iterator[str]:
     if run.own.model is not None or is_own(model):
         again = f'load_model("{run.config.out}"{"" if has_name(run) else f", model={kind}(...)"})'
         yield f"a network of your own, {kind}: it is loaded by {again}"
+        if mixes_clouds(model, run.task, run.train):
+            yield f"{kind} scores a cloud otherwise beside others: figures of batches are not those of one cloud alone"
     if run.own.model is not None or not isinstance(model, PointNetModel):
         used = {OF_NETWORK.get(name, name) for name in taken}
         for name in sorted(set(OF_NETWORK.values()) - used):

@@ -204,6 +204,15 @@ def check_scores(model: nn.Module, task: Task, data: LabelledClouds, device: tor
 
 
 @torch.no_grad()
+def mixes_clouds(model: nn.Module, task: Task, data: LabelledClouds) -> bool:
+    """Whether the logits of a cloud of the data are others in eval mode if another is beside it."""
+    given, _ = first_examples(task, data, 2, next(model.parameters()).device)
+    with evaluating(model):
+        both, alone = model(*given)[:1], model(*(each[:1] for each in given))
+    return not torch.allclose(both, alone, rtol=1e-2, atol=1e-2 * float(both.abs().max()), equal_nan=True)
+
+
+@torch.no_grad()
 def check_trains_alone(
     model: nn.Module, task: Task, data: LabelledClouds, device: torch.device, has_tnets_to_choose: bool
 ) -> None:

@@ -137,10 +137,10 @@ def read_settings(path: AnyPath) -> tuple[TrainConfig, list[int]]:
         raise ValueError(" ".join(f"{path}: {error}".split())) from error
 
 
-def write_files(out: AnyPath, data: LabelledClouds, init: str = "") -> None:
+def write_files(out: AnyPath, data: LabelledClouds, others: Sequence[str] = ()) -> None:
     """Writes which files a run is trained on, by their names in the set, where that is one of one's own files; with
-    those of the run that it begins from."""
-    named = {f"{init}: {name}": content for name, content in _files_of(init).items()} if init else {}
+    those of other runs: the one that it begins from, and its teachers."""
+    named = {f"{run}: {name}": content for run in others for name, content in _files_of(run).items()}
     if named := named | data.file_hashes():
         write_atomically(Path(out) / FILES, (strict_json(named, indent=1) + "\n").encode())
 

@@ -9,6 +9,7 @@ import torch
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
 from pointnet.datasets.clouds import AS_GIVEN, spread
 from pointnet.datasets.own_labels import OwnPoints
+from pointnet.evaluation.evaluate import of_single_parts
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.evaluation.trust import LEAST_CLOUDS
 from pointnet.names import first_of, nearest
@@ -50,6 +51,7 @@ def lines_on_data(
             tested = set(test.labels.tolist())
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
                 lines.append(f"no cloud to test on: {first_of(missing)}. The test score says nothing of it; add files")
+    lines += of_single_parts(TASKS[config.task], train)
     if lost := _never_learned(train, val):
         lines.append(f"labels that only clouds of validation have, so never learned: {first_of(lost)}. Add files")
     if config.val_fraction and not len(val):
@@ -105,9 +107,21 @@ def lines_on_distance(config: TrainConfig, train: LabelledClouds) -> list[str]:
 
 
 def lines_on_result(
+    config: TrainConfig,
+    val: LabelledClouds,
+    last: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    test: LabelledClouds | None = None,
+    scores: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """A line if the last epoch trained near 100 %, and validation is at chance even in the chosen one; and what
+    `lines_on_test` says."""
+    return [*_lines_on_validation(config, val, last, chosen), *lines_on_test(config, test, scores)]
+
+
+def _lines_on_validation(
     config: TrainConfig, val: LabelledClouds, last: Mapping[str, Any], chosen: Mapping[str, Any]
 ) -> list[str]:
-    """A line if the last epoch trained near 100 %, and validation is at chance even in the chosen one."""
     task = TASKS[config.task]
     name = next(name for name in ("overall_accuracy", "point_accuracy") if name in task.titles)
     accuracy = chosen.get(f"val_{name}")
@@ -118,6 +132,20 @@ def lines_on_result(
         return []
     found = f"training reaches {last['train_accuracy']:.0%}, but validation only {accuracy:.0%}, as guessing would"
     return [f"{found}: are its clouds like those of training, labelled, up and scaled alike? python -m pointnet show"]
+
+
+def lines_on_test(config: TrainConfig, test: LabelledClouds | None, scores: Mapping[str, Any] | None) -> list[str]:
+    """A line if the test score is no better than one answer for all; of points where they are one's own."""
+    known = config.task == "classification" or isinstance(test, OwnPoints) or type(test) is LabelledPoints
+    if test is None or not scores or config.overfit_batches or not known:
+        return []
+    task = TASKS[config.task]
+    name = next(name for name in ("overall_accuracy", "point_accuracy") if name in task.titles)
+    chance = accuracy_by_chance(task, test)
+    if scores[name] > chance or chance == 1:
+        return []
+    found = f"test: {scores[name]:.2%} {task.titles[name]} is no more than one answer for all"
+    return [f"{found}, the commonest, would reach ({chance:.2%})"]
 
 
 def accuracy_by_chance(task: Task, data: LabelledClouds) -> float:

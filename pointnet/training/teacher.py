@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.evaluate import check_names
 from pointnet.models import load_model
 from pointnet.models.weights import digest
 
@@ -43,8 +44,7 @@ class Teacher:
         self.lines: list[str] = []
         for name in names:
             network = load_model(name)
-            if network.classes != tuple(classes):
-                raise ValueError(f"teacher {name}: its classes are not those of the data set")
+            check_names(network.classes, classes, f"teacher {name}", "the data set")
             taught = Contract.of(network)
             taught.check_met(contract, f"teacher {name}", "the data set")
             if contract.num_points < taught.num_points:

@@ -1,0 +1,57 @@
+"""Lines on clouds to test on that were trained on: a score on them says nothing of new ones."""
+
+import torch
+from torch import Tensor
+
+from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.names import printable
+
+from .run_folder import trained_on
+from .settings import TrainConfig
+
+LOOKED_AT = 256  # clouds at a time
+
+
+def lines_on_leaks(
+    config: TrainConfig, train: LabelledClouds, val: LabelledClouds, test: LabelledClouds | None
+) -> list[str]:
+    """Lines on clouds to test on that are also among those of training or validation, and on files of the network that
+    training begins from, or of a teacher. `datasets.own_objects.twins_in` says the same of one's own files."""
+    if test is None or config.overfit_batches:
+        return []
+    lines, are_arrays = [], all(map(of_arrays, (train, test)))
+    if are_arrays and (count := sum(same_clouds(part, test) for part in (train, val))):
+        what = f"clouds to test on that are also among those of training: {count:,} of {len(test):,}"
+        lines.append(f"{what}; the test score says nothing of others")
+    for flag, names in (("--init", [config.init] * bool(config.init)), ("--teacher", config.teacher)):
+        for name in names:
+            if seen := trained_on(name, test):
+                what = f"files to test on that {flag} {name} was trained on: {len(seen):,}, such as {seen[0]}"
+                lines.append(printable(f"{what}; the test score says less of others"))
+    return lines
+
+
+def of_arrays(data: LabelledClouds) -> bool:
+    """Whether the clouds are arrays of the caller's, and no release or files, which are known by other means."""
+    return type(data) in (LabelledClouds, LabelledPoints)
+
+
+def same_clouds(train: LabelledClouds, test: LabelledClouds) -> int:
+    """How many clouds of `test` are in `train` too, in any order of their points."""
+    known, boxes = {box: i for i, box in enumerate(_boxes(train))}, _boxes(test)
+    pairs = [(i, known[box]) for i, box in enumerate(boxes) if box in known]
+    of_pairs = ((test.batch(torch.tensor([i]))[0], train.batch(torch.tensor([j]))[0]) for i, j in pairs)
+    return sum(torch.equal(_sorted(one), _sorted(other)) for one, other in of_pairs)
+
+
+def _boxes(data: LabelledClouds) -> list[bytes]:
+    """The least and largest coordinates of each cloud, which the order of its points does not change."""
+    boxes = []
+    for rows in torch.arange(len(data)).split(LOOKED_AT):
+        points = data.batch(rows)[0][:, :3]
+        boxes += [box.numpy().tobytes() for box in torch.cat([points.amin(2), points.amax(2)], 1)]
+    return boxes
+
+
+def _sorted(clouds: Tensor) -> Tensor:
+    return clouds[:, :3].sort(2).values
