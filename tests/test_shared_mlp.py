@@ -133,6 +133,8 @@ def test_wrong_lengths_and_context_are_met_with_one_clear_line():
             mlp(x, context=wrong)
     with pytest.raises(ValueError, match=r"E below the 5 channels .*, got \(2, 2\), \(2, 3, 9\)"):
         mlp(x, context=[torch.zeros(2, 2), torch.zeros(2, 3, 9)])
+    with pytest.raises(ValueError, match=r"points must be \(B, 1, N\) beside a context of 4 channels, got \(2, 3, 9\)"):
+        mlp(x, context=torch.zeros(2, 4))
     for wrong in (torch.eye(4).expand(2, 4, 4), torch.eye(3).expand(3, 3, 3), torch.eye(3).expand(1, 3, 3)):
         with pytest.raises(ValueError, match=r"transform must be \(2, dim, dim\) with dim at most 3"):
             SharedMLP([3, 4])(x, transform=wrong)

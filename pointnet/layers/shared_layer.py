@@ -118,7 +118,8 @@ class SharedLayer(nn.Module):
             check_tensor("context", tensor)
         channels, got = self.conv.in_channels - self._check_context(x, extra), tuple(x.shape)
         if x.dim() != 3 or x.shape[1] != channels:
-            raise ValueError(f"points must be (B, {channels}, N), got {got}{shape_hint(got, channels)}")
+            beside = f" beside a context of {self.conv.in_channels - channels} channels" if extra else ""
+            raise ValueError(f"points must be (B, {channels}, N){beside}, got {got}{shape_hint(got, channels)}")
         if x.shape[2] == 0:
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
         if transform is not None:
