@@ -205,17 +205,21 @@ def test_a_folder_stands_for_the_files_in_it(tmp_path):
     assert content_hash(folders[2]) != before
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: path.write_bytes(path.read_bytes()[:-7]), lambda path: path.write_bytes(b""),
-    lambda path: path.unlink(), lambda path: path.write_bytes(b"[]"), lambda path: path.write_bytes(b'{"keys": 3}'),
-    lambda path: path.write_bytes(b"[" * 100_000), lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"{")),
-])  # fmt: skip
+DAMAGE = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-7]), "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(), "a list": lambda path: path.write_bytes(b"[]"),
+    "other keys": lambda path: path.write_bytes(b'{"keys": 3}'), "deep": lambda path: path.write_bytes(b"[" * 100_000),
+    "open": lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"{")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", forms(DAMAGE, "cut", "a list"))
 @pytest.mark.parametrize("which", forms(["*.npy", "?" * 16 + ".json", "contents.json"], "*.npy"))
-def test_a_damaged_cache_is_made_again(files, which, damage):
+def test_a_damaged_cache_is_made_again(files, which, name):
     root = files[0].parent
     wanted = cached_clouds(files, numbered, (3, 4), "a", root).points.copy()
     for path in (root / ".cache").glob(which):
-        damage(path)
+        DAMAGE[name](path)
     np.testing.assert_array_equal(cached_clouds(files, numbered, (3, 4), "a", root).points, wanted)
 
 

@@ -33,6 +33,9 @@ LONG = (
     "disk/predict",
     "bits/result",
     "bits/metrics",
+    "writers/claims",
+    "writers/files",
+    "kills/stream",
 )
 
 

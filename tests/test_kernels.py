@@ -20,6 +20,7 @@ from pointnet.ops.masked import point_mask
 from pointnet.ops.mlp import mlp_max_definition
 from pointnet.ops.neighbours import farthest_definition
 from pointnet.ops.operators import DEFINITIONS
+from tests.forms import forms
 from tests.helpers import ROOT, trained_looking
 
 pytest.importorskip("triton", reason="needs triton, of the extra triton")
@@ -163,7 +164,7 @@ def test_the_farthest_points_are_those_of_the_definition(points, count, ragged):
 
 
 @pytest.mark.parametrize(("shape", "count"), [((2, 3, 70), 9), ((1, 1, 1), 1), ((5, 4), 4), ((3, 40, 257), 20)])
-@pytest.mark.parametrize("last", [torch.inf, torch.nan, -0.0])
+@pytest.mark.parametrize("last", forms([torch.inf, torch.nan, -0.0], torch.nan))
 def test_the_lowest_of_rows_are_those_of_the_definition(shape, count, last):
     values = whole(*shape)
     values[..., shape[-1] // 2 :] = last

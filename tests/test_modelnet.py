@@ -15,6 +15,7 @@ from pointnet.datasets.folder import sample_file
 from pointnet.datasets.modelnet import MODELNET10, MODELNET40, released_rows
 from pointnet.datasets.releases import to_channels
 from pointnet.points.read import read_hdf5
+from tests.forms import forms
 from tests.helpers import SAMPLES
 from tests.releases import write_release
 
@@ -127,8 +128,13 @@ def released(root: Path, name: str) -> torch.Tensor:
     raise KeyError(name)
 
 
-@pytest.mark.parametrize("name", ["person_0082", "chair_0027", "bed_0043",
-                                  "chair_0391", "laptop_0061", "bench_0011", "toilet_0287", "guitar_0084"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    forms(
+        ("person_0082 chair_0027 bed_0043 chair_0391 laptop_0061 bench_0011 toilet_0287 guitar_0084").split(),
+        *("person_0082", "chair_0391"),
+    ),
+)
 def test_the_real_forms_are_in_one_frame(real_modelnet, name):
     root = real_modelnet.parent
     found = [

@@ -137,7 +137,11 @@ def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str
 
 def long_functions(source: str) -> dict[str, int]:
     lines = source.splitlines()
-    functions = (node for node in ast.walk(tree_of(source)) if isinstance(node, ast.FunctionDef))
+    functions = (
+        node
+        for node in ast.walk(tree_of(source))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= MOST_CODE
+    )
     return {each.name: count for each in functions if (count := code_lines(each, lines)) > MOST_CODE}
 
 

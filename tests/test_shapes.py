@@ -22,6 +22,7 @@ from pointnet.datasets.modelnet import MODELNET40
 from pointnet.datasets.shape_classes import BUILDERS, make_shape
 from pointnet.datasets.shapes import Shapes, shape_parts
 from pointnet.datasets.solids import box, join
+from tests.forms import forms
 from tests.own_points import make_object, save
 
 MANY = {"train": 12, "test": 6}  # shapes per class that are enough here; a shape does not depend on how many are made
@@ -225,12 +226,12 @@ DAMAGE = {
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_cache_is_made_again(tmp_path: Path, damage):
+@pytest.mark.parametrize("name", forms(DAMAGE, "cut short", "with another bit"))
+def test_a_damaged_cache_is_made_again(tmp_path: Path, name):
     whole = Shapes(tmp_path, "test")
     (path,) = (tmp_path / "shapes").iterdir()
     content = path.read_bytes()
-    path.write_bytes(damage(content))
+    path.write_bytes(DAMAGE[name](content))
     assert torch.equal(Shapes(tmp_path, "test").points, whole.points)
     assert path.read_bytes() == content
 
