@@ -49,7 +49,6 @@ def run(flags: Namespace) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     replaced = replacing(out)
     write_atomically(out, stream.getvalue())
-    say(
-        f"wrote {out}{replaced}: {', '.join(f'{name} {array.shape}' for name, array in arrays.items() if array.shape)}; {threads}"
-    )
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items() if array.shape)
+    say(f"wrote {out}{replaced}: {shapes}; {threads}")
     return 0 if len(found) == len(files) else 1
