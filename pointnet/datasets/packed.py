@@ -76,7 +76,7 @@ class _Packed(LabelledClouds):
 
     def held_out(self, seed: int, fraction: float) -> Tensor:
         """(S,) bool, by the hash of each object's name (of the room, for scenes), whatever the seed: those below the
-        fraction; never all, and one at least, the object of the largest or the least hash."""
+        fraction. At least one object, that of the least hash, and never all: that of the largest stays."""
         keys = self._keys[self._places(torch.arange(len(self))).numpy()]
         below = keys < np.array(fraction * 2.0**64).astype(np.uint64)
         if fraction and len(keys) and keys.min() < keys.max():

@@ -38,8 +38,8 @@ def check_taught(model: Pretrained, data: LabelledClouds, run: object, where: st
 
 
 def numbered_as_taught(model: Pretrained, data: LabelledClouds) -> str:
-    """Numbers data as a network's classes and categories, if it has some of them or others in their order: -> how many
-    of them it has, "" if all. Data with others stays as it is, for `check_taught` to refuse."""
+    """Numbers the labels of data as a network does, if all of their names are the network's: -> how many of its names
+    they have, "" if all. Data with other names stays as it is, for `check_taught` to refuse."""
     task, categories = task_of(model), Contract.of(model).categories
     names, kinds = task.class_names(data), task.categories(data)
     if not set(names) <= set(model.classes) or not set(kinds) <= set(categories):
@@ -49,9 +49,10 @@ def numbered_as_taught(model: Pretrained, data: LabelledClouds) -> str:
     else:
         data.number_as(model.classes)
     pairs = ((kinds, categories, "categories"), (names, model.classes, "classes; it may answer any of them"))
-    return next(
-        (f"{len(own)} of the network's {len(all_)} {what}" for own, all_, what in pairs if len(own) < len(all_)), ""
+    fewer = (
+        f"{len(own)} of the network's {len(taught)} {what}" for own, taught, what in pairs if len(own) < len(taught)
     )
+    return next(fewer, "")
 
 
 def check_said(model: Pretrained, data: LabelledClouds, run: object, where: str) -> None:

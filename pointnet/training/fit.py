@@ -295,7 +295,7 @@ def lines_on_network(run: Run) -> Iterator[str]:
         again = f'load_model("{run.config.out}"{"" if has_name(run) else f", model={kind}(...)"})'
         yield f"a network of your own, {kind}: it is loaded by {again}"
         if mixes_clouds(model, run.task, run.train):
-            yield f"{kind} scores a cloud otherwise beside others: figures of batches are not those of one cloud alone"
+            yield f"{kind} does not score a cloud alone as beside others: figures here are of batches, predict's of one"
     if run.own.model is not None or not isinstance(model, PointNetModel):
         used = {OF_NETWORK.get(name, name) for name in taken}
         for name in sorted(set(OF_NETWORK.values()) - used):

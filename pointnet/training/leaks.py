@@ -1,7 +1,6 @@
 """Lines on clouds to test on that were trained on: a score on them says nothing of new ones."""
 
 import torch
-from torch import Tensor
 
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.names import printable
@@ -20,7 +19,7 @@ def lines_on_leaks(
     if test is None or config.overfit_batches:
         return []
     lines, are_arrays = [], all(map(of_arrays, (train, test)))
-    if are_arrays and (count := sum(same_clouds(part, test) for part in (train, val))):
+    if are_arrays and (count := same_clouds(test, train, val)):
         what = f"clouds to test on that are also among those of training: {count:,} of {len(test):,}"
         lines.append(f"{what}; the test score says nothing of others")
     for flag, names in (("--init", [config.init] * bool(config.init)), ("--teacher", config.teacher)):
@@ -36,12 +35,12 @@ def of_arrays(data: LabelledClouds) -> bool:
     return type(data) in (LabelledClouds, LabelledPoints)
 
 
-def same_clouds(train: LabelledClouds, test: LabelledClouds) -> int:
-    """How many clouds of `test` are in `train` too, in any order of their points."""
-    known, boxes = {box: i for i, box in enumerate(_boxes(train))}, _boxes(test)
-    pairs = [(i, known[box]) for i, box in enumerate(boxes) if box in known]
-    of_pairs = ((test.batch(torch.tensor([i]))[0], train.batch(torch.tensor([j]))[0]) for i, j in pairs)
-    return sum(torch.equal(_sorted(one), _sorted(other)) for one, other in of_pairs)
+def same_clouds(test: LabelledClouds, *others: LabelledClouds) -> int:
+    """How many clouds of `test` are among others too, in any order of their points."""
+    boxes = _boxes(test)
+    wanted = set(boxes)
+    known = {_content(data, i) for data in others for i, box in enumerate(_boxes(data)) if box in wanted}
+    return sum(_content(test, i) in known for i in range(len(test))) if known else 0
 
 
 def _boxes(data: LabelledClouds) -> list[bytes]:
@@ -53,5 +52,6 @@ def _boxes(data: LabelledClouds) -> list[bytes]:
     return boxes
 
 
-def _sorted(clouds: Tensor) -> Tensor:
-    return clouds[:, :3].sort(2).values
+def _content(data: LabelledClouds, i: int) -> bytes:
+    """The coordinates of a cloud, those of each axis in order."""
+    return data.batch(torch.tensor([i]))[0][0, :3].sort(1).values.numpy().tobytes()

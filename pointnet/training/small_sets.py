@@ -137,7 +137,7 @@ def _lines_on_validation(
 def lines_on_test(config: TrainConfig, test: LabelledClouds | None, scores: Mapping[str, Any] | None) -> list[str]:
     """A line if the test score is no better than one answer for all; of points where they are one's own."""
     known = config.task == "classification" or isinstance(test, OwnPoints) or type(test) is LabelledPoints
-    if test is None or not scores or config.overfit_batches or not known:
+    if test is None or not len(test) or not scores or config.overfit_batches or not known:
         return []
     task = TASKS[config.task]
     name = next(name for name in ("overall_accuracy", "point_accuracy") if name in task.titles)
