@@ -26,7 +26,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Deterministic: the same examples every time. No deadline: a loaded machine is not a failure."""
-    examples = 60 if config.getoption("--slow") else 20
+    examples = 60 if config.getoption("--slow") else 10
     settings.register_profile("suite", derandomize=True, deadline=None, database=None, max_examples=examples)
     settings.load_profile("suite")
 

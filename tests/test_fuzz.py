@@ -11,7 +11,7 @@ from tests.mutants import WITH_TORCH, mutant, outcome_of, read_mutants
 from tests.whole_files import FORMATS
 
 
-@pytest.mark.parametrize("count", forms([20, 400], 20))
+@pytest.mark.parametrize("count", forms([10, 400], 10))
 @pytest.mark.parametrize("kind", forms(FORMATS, *(FORMATS.keys() - set(WITH_TORCH))))
 def test_every_mutant_is_read_or_refused(kind, count):
     report = read_mutants(kind, count)
