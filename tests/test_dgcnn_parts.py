@@ -12,6 +12,8 @@ from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
 from pointnet.datasets import LabelledPoints
 from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.tasks import TASKS
 from pointnet.inference.cases import cases_of
 from pointnet.inference.export import NEAR_TIE, SUFFIXES, export_model
 from pointnet.layers import EdgeConv
@@ -252,3 +254,39 @@ def test_train_begins_with_the_published_dropout_widths_and_points():
 def test_wrong_input_is_met_with_one_clear_line(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def objects() -> LabelledPoints:
+    points, parts = torch.randn(6, 3, 60), torch.randint(6, (6, 60))
+    points /= points.norm(dim=1, keepdim=True).amax(2, keepdim=True)
+    stored = torch.cat([points, parts[:, None]], 1)
+    return LabelledPoints(stored, torch.arange(6) % 3, tuple("abc"), tuple("uvwxyz"))
+
+
+def loss_of(model, data: LabelledPoints, num_points: int) -> float:
+    model.preprocessing = {"num_points": num_points}
+    return evaluate(model, data, task=TASKS["part"])["loss"]
+
+
+def test_all_points_are_evaluated_at_the_density_of_training():
+    data, model, losses = objects(), network().float(), []
+    model.logits[0].conv.weight.data *= 100  # so that answers differ
+    for i in range(6):
+        points, parts, kind = data[i]
+        found = next(model.label_chunks(points[None, :, :20], [points[None]], torch.tensor([kind])))
+        losses.append(nn.functional.cross_entropy(found, parts[None]))
+    loss = loss_of(model, data, 20)
+    assert loss == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+    assert abs(loss_of(model, data, 60) - loss) > 1e-3
+
+
+def test_a_network_whose_points_see_each_other_or_with_its_own_forward_is_asked_as_it_is():
+    class Constant(DGCNNPartSegmenter):
+        def forward(self, x, category=None, lengths=None):
+            return super().forward(x, category, lengths) * 0
+
+    data, model = objects(), network().float()
+    model.logits[0].conv.weight.data *= 100
+    model.head[0].norm = nn.GroupNorm(2, model.head[0].norm.num_features)
+    assert loss_of(model, data, 20) == loss_of(model, data, 60)
+    assert loss_of(Constant(6, 3, neighbours=NEAR, width=0.125), data, 20) == pytest.approx(np.log(6), rel=1e-5)

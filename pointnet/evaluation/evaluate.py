@@ -15,7 +15,9 @@ from pointnet.datasets.clouds import BLOCKS
 from pointnet.datasets.given import check_num_points
 from pointnet.datasets.own_labels import OwnPoints
 from pointnet.datasets.transforms import rotation
-from pointnet.models import Pretrained
+from pointnet.models import PartLabels, Pretrained
+from pointnet.models.chunks import points_are_independent
+from pointnet.models.own import has_own_forward
 from pointnet.names import did_you_mean, first_of, printable
 from pointnet.world import World
 
@@ -150,7 +152,8 @@ def evaluate(
         votes: predict by the mean probability over this many even rotations about the up axis (Qi et al. 2017: 12), at
             least 1, else ValueError. Useful if training rotated the clouds too.
         num_points: the number of points per cloud, the first ones; None for all that the task evaluates. Segmentation
-            evaluates all stored points, each of them once.
+            evaluates all stored points, each of them once; a network that needs the density of training (DGCNN) sees
+            as many as then, the first ones, and labels all, as `label_points` has it.
         contract: the model's, which says which channels rotate with the points and holds the temperature of the
             probabilities; None: of six channels that `data` does not name the last three are normals, and the
             temperature is 1.
@@ -170,11 +173,12 @@ def evaluate(
     losses = torch.zeros(3, dtype=torch.float64, device=device)
     data.expect(torch.arange(len(data)))
     with evaluating(model):
+        asks = model if num_points else _at_density(model)
         for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
             if len(rows := batch.tensor_split(world.size)[world.rank]):
                 points, clouds = (each.to(device) for each in data.batch(rows))
                 x, category, true, valid = task.examples(points[:, :, :count], clouds)
-                asked = partial(model, structure=structures.of(x, rows, x.shape[2])[1]) if structures else model
+                asked = partial(model, structure=structures.of(x, rows, x.shape[2])[1]) if structures else asks
                 x = rotation(x, degrees, normals) if degrees else x
                 more = () if category is None else (category,)
                 logits, logs = vote(asked, x, votes, normals, temperature, *more)
@@ -200,6 +204,16 @@ def _checked(task: Task | None, model: nn.Module, data: LabelledClouds, num_poin
         if task is None:
             check_said(model, data, "the network", "the data")
     return own
+
+
+def _at_density(model: nn.Module) -> Callable[..., Tensor]:
+    """The network; of one that needs the density of training and can label points that it does not see, a function that
+    lets it see as many points as then."""
+    if not isinstance(model, PartLabels) or not model.needs_density or has_own_forward(model):
+        return model
+    if not (size := model.preprocessing.get("num_points")) or not points_are_independent(model):
+        return model
+    return lambda x, *category: next(model.label_chunks(x[:, :, :size], [x], *category))
 
 
 def _has_normals(data: LabelledClouds) -> bool:

@@ -82,6 +82,15 @@ def critical_points(model: PointNetModel | PointNetEncoder, x: Tensor, lengths: 
     return critical.scatter_(1, encoder.mlp2.winners(features, lengths, transforms.feature), True)
 
 
+def points_are_independent(model: nn.Module) -> bool:
+    """Whether every norm has fixed statistics, so that no point sees another."""
+    try:
+        check_points_are_independent(model)
+    except ValueError:
+        return False
+    return True
+
+
 def check_points_are_independent(model: nn.Module) -> None:
     """Raises ValueError unless every norm has fixed statistics, so that no point sees another."""
     if model.training:
