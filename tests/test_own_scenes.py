@@ -13,6 +13,7 @@ from pointnet.datasets.blocks import sparse
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract
 from pointnet.inference.cases import cases_of
+from pointnet.pages.show import show_data
 from pointnet.points.formats.contents import Rows
 from pointnet.points.read import read_cloud
 from pointnet.training import evaluate, fit
@@ -201,3 +202,9 @@ def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(t
     assert (label_points(array, model).labels == found.labels).mean() > 0.99
     with pytest.raises(ValueError, match="has no intensity, which the model was trained with"):
         label_points(array[:, :3], model)
+
+
+def test_show_counts_the_blocks_of_scans_as_such(tmp_path):
+    root = write_yards(tmp_path / "yards", 2, size=3000)
+    title = next(iter(show_data("scenes", root, num_points=64, out=tmp_path)))
+    assert re.match(r"scenes: 2 classes, [\d,]+ blocks of 64 points", title)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
+from pointnet.datasets.clouds import BLOCKS, IN_BLOCKS
 from pointnet.datasets.lines import lines_about, skipped_files
 from pointnet.files import AnyPath, replacing
 from pointnet.names import short_names
@@ -84,7 +85,8 @@ def show_data(
     kind: dict[str, Any] = {"task": task, "columns": columns, "up": up, "features": features, "block": block}
     opened = {each: open_dataset(name, root, each, num_points, download=download, **kind) for each in SPLITS[split]}
     first, data = next(iter(opened.items()))
-    title = f"{name}: {len(data.classes)} classes, {sum(map(len, opened.values())):,} clouds of {num_points:,} points"
+    count, what = sum(map(len, opened.values())), "blocks" if data.scale in (BLOCKS, IN_BLOCKS) else "clouds"
+    title = f"{name}: {len(data.classes)} classes, {count:,} {what} of {num_points:,} points"
     counts = [torch.bincount(each.labels, minlength=len(data.classes)).tolist() for each in opened.values()]
     rows = [[each, *(f"{count:,}" for count in row)] for each, *row in zip(data.classes, *counts, strict=True)]
     totals = ["total", *(f"{sum(count):,}" for count in counts)]
@@ -93,12 +95,11 @@ def show_data(
     yield f"{statistics_table(map(cloud_statistics, clouds))}\n"
     errors = skipped_files([*opened.values()])
     listed = [*lines_about([*opened.values()]), *(f"skipped: {error}" for error in errors[:MOST_ERRORS])]
-    if len(errors) > MOST_ERRORS:
-        listed.append(f"skipped: {len(errors) - MOST_ERRORS:,} more")
+    listed += [f"skipped: {len(errors) - MOST_ERRORS:,} more"] * (len(errors) > MOST_ERRORS)
     if listed:
         yield "".join(f"{line}\n" for line in listed)
-    of_each = (torch.nonzero(data.labels == label).flatten().tolist() for label in range(len(data.classes)))
-    views = [data_view(data, i) for of_class in of_each for i in of_class[:per_class]]
+    of_each = (torch.nonzero(data.labels == label)[:per_class, 0].tolist() for label in range(len(data.classes)))
+    views = [data_view(data, i) for of_class in of_each for i in of_class]
     page = Path(out) / f"{name}.html"
     replaced = replacing(page)
     write_page(page, views, title, f"The first of each class in the {first} split, with its index there.")
