@@ -155,3 +155,30 @@ def test_a_network_that_mixes_the_clouds_of_a_batch_is_said(tmp_path):
     assert f"Several {line}" in said_by(tmp_path / "c", data, model=Several())
     own = nn.Sequential(PointNetClassifier(2, **SMALL))
     assert not [each for each in said_by(tmp_path / "b", data, model=own) if "as beside others" in each]
+
+
+def test_a_network_whose_scores_are_probabilities_is_told(tmp_path):
+    data, line = two_shapes(per_class=8), "the scores of Sequential are probabilities; the loss expects logits"
+    own = PointNetClassifier(2, **SMALL)
+    for i, (end, is_said) in enumerate([(nn.Softmax(1), True), (nn.LogSoftmax(1), False), (nn.Identity(), False)]):
+        lines = said_by(tmp_path / f"{i}", data, model=nn.Sequential(copy.deepcopy(own), end))
+        assert any(each.startswith(line) for each in lines) == is_said
+    at_last = type("AtLast", (nn.Module,), {"forward": lambda self, x: x if self.training else x.softmax(1)})
+    lines = said_by(tmp_path / "eval", data, model=nn.Sequential(copy.deepcopy(own), at_last()))
+    assert not any(each.startswith(line) for each in lines)
+    losses = {"model": nn.Sequential(own, nn.Softmax(1)), "loss": lambda scores, labels: -scores.log().mean()}
+    assert not any(each.startswith(line) for each in said_by(tmp_path / "own", data, **losses))
+
+
+def test_a_test_set_that_changed_since_training_is_said(tmp_path, capsys):
+    root = write_clouds(tmp_path / "set")
+    data = [MeshFolder(root, split, num_points=16) for split in ("train", "test")]
+    settings = tiny(tmp_path / "run", dataset="folder", root=str(root), **CLOUDS)
+    fit(settings, *data, log=quiet)
+    line = "the test set differs from that at the end of training"
+    for more, is_said in (("", False), ("0.1 0.2 0.3\n", True)):
+        data[1].files[0].write_text(data[1].files[0].read_text() + more)
+        assert command_line.main(["evaluate", settings.out]) == 0
+        assert (line in capsys.readouterr().err.splitlines()) == is_said
+    assert command_line.main(["evaluate", settings.out, "--root", str(root)]) == 0  # another may be meant
+    assert line not in capsys.readouterr().err

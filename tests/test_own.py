@@ -17,6 +17,7 @@ from pointnet import __main__ as command_line
 from pointnet.datasets import DATASETS_OF, LabelledClouds, register_dataset
 from pointnet.evaluation.tasks import TASKS
 from pointnet.models import MODELS, PointNetModel
+from pointnet.models.own import registered_as
 from pointnet.training import evaluate, fit, register_model
 from pointnet.training.run_folder import read_metrics
 from tests.helpers import (
@@ -284,6 +285,20 @@ def test_a_network_with_our_encoder_needs_no_more_than_its_head(tmp_path):
     register_model("counts", Counts)
     fit(tiny(tmp_path, model="counts", epochs=1), two_shapes(), log=quiet)
     assert isinstance(load_model(tmp_path), Counts)
+
+
+def test_a_class_that_is_registered_and_made_by_hand_is_told_from_one_made_by_its_name(tmp_path):
+    register_model("max", Max)
+    lines = list[str]()
+    fit(tiny(tmp_path / "x", epochs=1), two_shapes(), log=lines.append, model=Max(2))
+    fit(tiny(tmp_path / "y", epochs=1, model="max"), two_shapes(), log=lines.append)
+    said = 'one that TrainConfig(model="max") makes is loaded without model=, and predict takes it'
+    assert lines.count(said) == 1
+    register_model("own pointnet", type("Child", (PointNetClassifier,), {}))
+    assert registered_as(PointNetClassifier(2)) == ""  # its parent
+    predict(f"{SAMPLES}/files/chair.off", tmp_path / "y")
+    with pytest.raises(ValueError, match=r"got 'Max'; register_model makes one"):
+        predict(f"{SAMPLES}/files/chair.off", tmp_path / "x")
 
 
 @pytest.mark.parametrize(("name", "kind", "task", "message"), [

@@ -70,7 +70,7 @@ def test_a_run_learns_and_leaves_the_files_of_the_contract(finished):
     assert result["test"]["count"] == (16 * 32 if config.task == "scene" else 16)
     least = {"classification": 0.9, "part": 0.75, "scene": 0.25}  # of scenes one answer for all has 0.06
     assert result["test"][chooser] >= least[config.task]
-    more = {"selected_epoch", "seconds", "samples_per_second", "shares", "environment", "data"}
+    more = {"selected_epoch", "seconds", "samples_per_second", "shares", "environment", "data", "test_data"}
     assert set(result) == {"test", "val"} | more
     lines = read_metrics(out)
     assert [(line["epoch"], line["num_points"]) for line in lines] == [(1, 16), (2, 16), (3, 32), (4, 32)]

@@ -39,6 +39,12 @@ def is_own(model: nn.Module) -> bool:
     return type(model).__module__.partition(".")[0] != __name__.partition(".")[0]
 
 
+def registered_as(model: nn.Module) -> str:
+    """The name that a network's class was registered by; "" of one that was not, and of one made by its name."""
+    of_both = (name for name, known in MODELS.items() if known.__bases__ == (type(model), OwnNetwork))
+    return next(of_both, "")
+
+
 def has_own_forward(model: nn.Module) -> bool:
     """Whether it is one of the library's networks but for its `forward`, around which none of their methods may go."""
     return type(model).forward.__module__.partition(".")[0] != __name__.partition(".")[0]

@@ -16,9 +16,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import check_read, evaluate
 from pointnet.evaluation.structures import Structures
 from pointnet.evaluation.trust import measure_trust, measure_usual
-from pointnet.models import PointNetModel, load_model
-from pointnet.models.own import is_own
-from pointnet.models.pretrained import Pretrained, is_rebuilt
+from pointnet.models import load_model
 from pointnet.models.weights import save_config
 from pointnet.names import say
 from pointnet.world import World
@@ -26,18 +24,20 @@ from pointnet.world import World
 from .claim import claimed
 from .data import check_data, check_trainable, training_parts
 from .leaks import lines_on_leaks
-from .network import OF_NETWORK, Loss, Own, mixes_clouds
-from .recipes import is_chosen, lines_on_idle
+from .network import Loss, Own, has_name, lines_on_network
+from .recipes import lines_on_idle
 from .run import Run
 from .run_folder import (
     CHECKPOINT,
     CONFIG,
+    TESTED,
     Result,
     check_epochs,
     check_free,
     check_kept,
     placed,
     read_config,
+    tested_data,
     write_config,
     write_files,
     write_result,
@@ -131,7 +131,8 @@ def first_lines(run: Run, val: LabelledClouds, test: LabelledClouds | None, resu
     samples = f"{len(run.train):,} to train on, {len(val):,} to choose the epoch"
     yield f"{samples}; {device}, {precision_in_words(run.device, config.precision)}; {config.out}/"
     of_teacher = run.teacher.lines if run.teacher else []
-    of_network = [] if resume else [run.origin, *of_teacher, *lines_on_network(run), *lines_on_idle(config)]
+    on_network = lines_on_network(config, run.step.model, run.own, run.train)
+    of_network = [] if resume else [run.origin, *of_teacher, *on_network, *lines_on_idle(config)]
     leaks = lines_on_leaks(config, run.train, val, test)
     yield from filter(None, [*of_network, *lines_on_data(config, run.train, val, test), *leaks])
     opened = [data for data in (run.train, val, test) if data is not None]
@@ -259,6 +260,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
     if test is not None and not config.overfit_batches:
         scores = evaluate(best, test, run.device, check, world, task=run.task)
         result["test"] = {name: value for name, value in scores.items() if name != "loss"}
+        result[TESTED] = tested_data(test)
     return result
 
 
@@ -273,36 +275,10 @@ def describe_model(run: Run, contract: Contract) -> None:
     """Writes `config.json`: how to build the model, its classes, and its contract."""
     model: Any = run.step.model
     name, arguments = type(model).__name__, {"in_channels": run.train.channels}
-    if has_name(run):
+    if has_name(model, run.own):
         name, arguments = model.model_name, model.arguments
     described = {"arguments": arguments, "classes": run.task.class_names(run.train)}
     save_config(run.config.out, model=name, **described, preprocessing=contract.as_json())
-
-
-def has_name(run: Run) -> bool:
-    """Whether `load_model` can build the network; not one of the library's that was changed by hand."""
-    model = run.step.model
-    is_known = isinstance(model, Pretrained) and bool(model.model_name)
-    return is_known and (run.own.model is None or is_own(model) or is_rebuilt(model))
-
-
-def lines_on_network(run: Run) -> Iterator[str]:
-    """Lines on a network or a loss that is not PointNet's: how it is loaded, and which settings that were chosen change
-    nothing."""
-    model, kind = run.step.model, type(run.step.model).__name__
-    taken = getattr(model, "arguments", {}) if run.own.model is None else {}
-    if run.own.model is not None or is_own(model):
-        again = f'load_model("{run.config.out}"{"" if has_name(run) else f", model={kind}(...)"})'
-        yield f"a network of your own, {kind}: it is loaded by {again}"
-        if mixes_clouds(model, run.task, run.train):
-            yield f"{kind} does not score a cloud alone as beside others: figures here are of batches, predict's of one"
-    if run.own.model is not None or not isinstance(model, PointNetModel):
-        used = {OF_NETWORK.get(name, name) for name in taken}
-        for name in sorted(set(OF_NETWORK.values()) - used):
-            if is_chosen(run.config, name):
-                yield f"{name} changes nothing: {kind} does not take it"
-    if run.own.loss is not None:
-        yield "a loss of your own: those of the settings change nothing, but for distillation"
 
 
 def discard(line: str) -> None:

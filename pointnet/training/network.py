@@ -1,7 +1,8 @@
 """The network of a run, from the settings and the data, and the weights that it starts from."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +18,12 @@ from pointnet.layers import synchronize_norms
 from pointnet.layers.shared_mlp import scaled
 from pointnet.layers.tnet import TNET_WIDTHS, TNet
 from pointnet.models import MODELS, PointNetModel, load_model
-from pointnet.models.own import is_own
+from pointnet.models.own import is_own, registered_as
+from pointnet.models.pretrained import Pretrained, is_rebuilt
 from pointnet.models.weights import check_tensors, digest
 from pointnet.world import World
 
+from .recipes import is_chosen
 from .settings import TrainConfig
 
 ENCODER_ARGUMENTS = ("input_transform", "feature_transform", "widths", "last_activation", "tnet_widths")
@@ -203,6 +206,35 @@ def check_scores(model: nn.Module, task: Task, data: LabelledClouds, device: tor
         raise ValueError(f"{name} has no parameter to train")
 
 
+def has_name(model: nn.Module, own: Own) -> bool:
+    """Whether `load_model` can build the network; not one of the library's that was changed by hand."""
+    is_known = isinstance(model, Pretrained) and bool(model.model_name)
+    return is_known and (own.model is None or is_own(model) or is_rebuilt(model))  # type: ignore[arg-type]
+
+
+def lines_on_network(config: TrainConfig, model: nn.Module, own: Own, data: LabelledClouds) -> Iterator[str]:
+    """Lines on a network or a loss that is not PointNet's: how it is loaded, and which settings that were chosen change
+    nothing."""
+    task, kind = TASKS[config.task], type(model).__name__
+    taken: Any = getattr(model, "arguments", {}) if own.model is None else {}
+    if own.model is not None or is_own(model):
+        again = f'load_model("{config.out}"{"" if has_name(model, own) else f", model={kind}(...)"})'
+        yield f"a network of your own, {kind}: it is loaded by {again}"
+        if named := registered_as(model):
+            yield f'one that TrainConfig(model="{named}") makes is loaded without model=, and predict takes it'
+        if mixes_clouds(model, task, data):
+            yield f"{kind} does not score a cloud alone as beside others: figures here are of batches, predict's of one"
+        if own.loss is None and gives_probabilities(model, task, data):
+            yield f"the scores of {kind} are probabilities; the loss expects logits, as before a softmax"
+    if own.model is not None or not isinstance(model, PointNetModel):
+        used = {OF_NETWORK.get(name, name) for name in taken}
+        for name in sorted(set(OF_NETWORK.values()) - used):
+            if is_chosen(config, name):
+                yield f"{name} changes nothing: {kind} does not take it"
+    if own.loss is not None:
+        yield "a loss of your own: those of the settings change nothing, but for distillation"
+
+
 @torch.no_grad()
 def mixes_clouds(model: nn.Module, task: Task, data: LabelledClouds) -> bool:
     """Whether the logits of a cloud of the data in eval mode are others beside another than alone, or there are none
@@ -220,6 +252,20 @@ def mixes_clouds(model: nn.Module, task: Task, data: LabelledClouds) -> bool:
 
 
 @torch.no_grad()
+def gives_probabilities(model: nn.Module, task: Task, data: LabelledClouds) -> bool:
+    """Whether the scores of clouds of the data in training are at least 0 and add up to 1, as those of a softmax."""
+    given, _ = first_examples(task, data, 2, next(model.parameters()).device)
+    try:
+        with as_in_training(model):
+            scores = model(*given).float()
+    except ValueError:  # of a norm, as there is a single cloud
+        return False
+    total = scores.sum(1)
+    adds_up = torch.allclose(total, torch.ones_like(total), atol=1e-2)
+    return adds_up and scores.shape[1] > 1 and bool((scores >= 0).all())
+
+
+@torch.no_grad()
 def check_trains_alone(
     model: nn.Module, task: Task, data: LabelledClouds, device: torch.device, has_tnets_to_choose: bool
 ) -> None:
@@ -230,10 +276,8 @@ def check_trains_alone(
         has_tnets_to_choose: whether settings can leave out its T-Nets, where it has some.
     """
     given, _ = first_examples(task, data, 1, device)
-    before, was_training = [buffer.clone() for buffer in model.buffers()], model.training
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws
-            set_training(model)
+        with as_in_training(model):
             model(*given)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # PyTorch's words
@@ -243,10 +287,6 @@ def check_trains_alone(
             ways.append("leave out its T-Nets: --input_transform false --feature_transform false")
         needed = f"the norms behind the pooling of {type(model).__name__} need two"
         raise ValueError(f"there is a single cloud to train on, and {needed}; {', or '.join(ways)}") from error
-    finally:
-        model.train(was_training)
-        for buffer, old in zip(model.buffers(), before, strict=True):
-            buffer.copy_(old)
 
 
 def first_examples(
@@ -256,6 +296,24 @@ def first_examples(
     points, clouds = (each.to(device) for each in data.batch(torch.arange(min(count, len(data)))))
     x, category, labels, _ = task.examples(points[:, :, : data.num_points], clouds)
     return (x,) if category is None else (x, category), labels
+
+
+@contextmanager
+def as_in_training(model: nn.Module) -> Iterator[None]:
+    """The model as it trains; afterwards its modes, its buffers and PyTorch's random numbers are as before."""
+    device = next(model.parameters()).device
+    before = [buffer.clone() for buffer in model.buffers()]
+    was_training, modes = model.training, [(module, module.training) for module in model.modules()]
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws
+            set_training(model)
+            yield
+    finally:
+        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
+        for buffer, old in zip(model.buffers(), before, strict=True):
+            buffer.copy_(old)
 
 
 def set_training(model: nn.Module) -> None:

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -18,6 +19,7 @@ from pointnet.evaluation.tasks import titles_of
 from pointnet.files import AnyPath, read_file, strict_json, write_atomically
 from pointnet.models.weights import CONFIG_FILE, WEIGHTS_FILE
 from pointnet.names import did_you_mean_path
+from pointnet.points.hashing import copies_of
 from pointnet.world import World
 
 from .settings import FIELDS, MAY_CHANGE, TrainConfig, with_values
@@ -27,6 +29,7 @@ METRICS = "metrics.jsonl"  # one line per epoch
 CHECKPOINT = "checkpoint.pt"  # all that --resume needs
 RESULT = "result.json"  # how good the chosen epoch is
 CURVES = "curves.svg"  # the metrics, drawn
+TESTED = "test_data"  # of the result, `tested_data`; older results have none
 FILES = "files.json"  # those of one's own that it was trained on, each with its hashes
 
 WRITTEN = (CONFIG, CONFIG_FILE, METRICS, RESULT, CURVES, FILES)  # beside the weights and the checkpoint
@@ -146,9 +149,30 @@ def write_files(out: AnyPath, data: LabelledClouds, others: Sequence[str] = ()) 
 
 
 def trained_on(out: AnyPath, data: LabelledClouds) -> list[str]:
-    """The files of a set whose bytes or points the run was trained on, by name; none where its folder does not say."""
-    known = {each for hashes in _files_of(out).values() for each in hashes}
-    return [name for name, hashes in data.file_hashes().items() if known.intersection(hashes)] if known else []
+    """The files of a set that the run was trained on, by name: of the same bytes or points, or copies that were thinned
+    or cropped; none where its folder does not say."""
+    if not (known := [each for hashes in _files_of(out).values() for each in hashes]):
+        return []
+    named = data.file_hashes()
+    seen = {
+        name for name, _ in copies_of(known, {(name, its): its for name, hashes in named.items() for its in hashes})
+    }
+    return [name for name in named if name in seen]
+
+
+def tested_data(data: LabelledClouds) -> str:
+    """What a result says that it was tested on: a hash of the files, whatever their names, or of the clouds."""
+    contents = sorted(first for first, *_ in data.file_hashes().values())
+    return hashlib.sha256("".join(contents).encode()).hexdigest()[:16] if contents else data.fingerprint()
+
+
+def was_tested_on(out: AnyPath, data: LabelledClouds) -> bool:
+    """Whether a finished run was tested on this data; True where its folder does not say."""
+    try:
+        was = read_result(out).get(TESTED)
+    except (OSError, ValueError):
+        return True
+    return was is None or was == tested_data(data)
 
 
 def _files_of(out: AnyPath) -> dict[str, list[str]]:
