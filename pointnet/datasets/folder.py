@@ -101,7 +101,7 @@ def sample_files(
     sampler = partial(sample_file, count=shape[1], features=features, up=up, columns=columns)
     named = f", tables of {','.join(columns)}" if columns else ""
     named += f", with {features}" if set(features) - {"normals"} else ""
-    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 9{named}", root, others)
+    return cached_clouds(files, sampler, shape, f"unit sphere, up={up}, version 10{named}", root, others)
 
 
 def sample_file(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pointnet.files import name_in
 from pointnet.names import printable
+from pointnet.points.hashing import with_copies, without_sketch
 from pointnet.points.read import SUFFIXES
 
 from .notes import read_note, write_note
@@ -41,7 +42,10 @@ def test_files(
     known = read_note(root, "split", settings)
     before, test = dict(known), set[Path]()
     for found in files.values():
-        objects = objects_of([file for file in found if file in readable], contents)
+        opened = [file for file in found if file in readable]
+        objects = objects_of(opened, contents)
+        if len(objects) == 1:  # of files that share most points, for which lines tell how they were drawn
+            objects = objects_of(opened, {file: without_sketch(its) for file, its in contents.items()})
         names = [[name_in(file, root) for file in one] for one in objects]
         in_test = _drawn(names, before, fraction, seed)
         sides = {known[name] for file in found if (name := name_in(file, root)) in known}
@@ -100,12 +104,13 @@ def whole_objects(held_out: Tensor, first: Tensor, groups: Tensor) -> Tensor:
 def objects_of(
     files: Sequence[Path], contents: Mapping[Path, str], groups: Mapping[Path, int] = NO_GROUPS
 ) -> list[list[Path]]:
-    """The files of each object: of the same content, or of one name but for its ending, the mark of a copy, and what
-    `predict` adds.
+    """The files of each object: of the same content, thinned and cropped copies, or of one name but for its ending, the
+    mark of a copy, and what `predict` adds.
 
     `contents` has of each file a hash of what it holds. A name counts within a group of files: chair/1.off and
     table/1.off are two objects.
     """
+    held = with_copies({file: contents[file] for file in files if file in contents})
     leaders: dict[object, object] = {}
 
     def leader(of: object) -> object:
@@ -117,8 +122,8 @@ def objects_of(
         made = Path(LABELLED.sub("", file.name))
         is_file = made.name == file.name or made.suffix.lower() in SUFFIXES
         stem = (made.stem if is_file else made.name).casefold()
-        for shared in ((COPY.sub("", stem) or stem, groups.get(file)), ("content", contents.get(file, file))):
-            leaders[leader(shared)] = leader(file)
+        for shared in ((COPY.sub("", stem) or stem, groups.get(file)), ("content", held.get(file, file))):
+            leaders[leader(file)] = leader(shared)
     objects: dict[object, list[Path]] = {}
     for file in files:
         objects.setdefault(leader(file), []).append(file)
@@ -152,26 +157,36 @@ def twins_in(
 ) -> list[str]:
     """A line on files that have the content of files of another class; and a line each for testing and validation, if
     files of it have the content of files of another split in their own class. The same of files that have other bytes,
-    but the same points."""
-    lines = []
-    for what, hashes in (("content", contents), ("points", points_hashes)):
+    but the same points, or a part of them."""
+    copies = with_copies(points_hashes)
+    alike: dict[str, Mapping[Path, str]] = {
+        "with the same content as": contents,
+        "with the same points as": {file: without_sketch(its) for file, its in points_hashes.items()},
+        "that share points with": copies,
+    }
+    lines, before = [], list[Mapping[Path, str]]()
+    for what, hashes in alike.items():
         known = {file: (hashes[file], name) for file, (name, _) in places.items() if file in hashes}
         first = {its: file for file, (its, _) in reversed(known.items())}
         of_two = [(first[its], file) for file, (its, name) in known.items() if known[first[its]][1] != name]
-        found = [(f"files with the same {what} as files of another class", of_two)]
+        found = [(f"files {what} files of another class", of_two)]
         for split, others in (("test", ("train", "val")), ("val", ("train",))):
             twins = {known[file]: file for file in reversed(known) if places[file][1] in others}
             pairs = [(file, twins[its]) for file, its in known.items() if places[file][1] == split and its in twins]
             side = {"test": "testing", "val": "validation"}[split]
-            found.append((f"files for {side} with the same {what} as files for training", pairs))
+            found.append((f"files for {side} {what} files for training", pairs))
         for line, pairs in found:
-            kept = [pair for pair in pairs if hashes is contents or len({*map(contents.get, pair)}) == 2]
-            lines += _of_pairs(line, kept, readable, root)
+            kept = [(a, b) for a, b in pairs if all(one.get(a, a) != one.get(b, b) for one in before)]
+            remedy = "are both classes meant?" if pairs is of_two and hashes is copies else "remove one of each"
+            lines += _of_pairs(line, kept, readable, root, remedy)
+        before.append(hashes)
     return lines
 
 
-def _of_pairs(what: str, pairs: Sequence[tuple[Path, Path]], readable: Collection[Path], root: Path) -> list[str]:
+def _of_pairs(
+    what: str, pairs: Sequence[tuple[Path, Path]], readable: Collection[Path], root: Path, remedy: str
+) -> list[str]:
     """A line on pairs of files, if one of some pair can be read."""
     pairs = [pair for pair in pairs if not set(pair).isdisjoint(readable)]
     names = [printable(name_in(file, root)) for pair in pairs[:1] for file in pair]
-    return [f"{what}: {len(pairs):,}, such as {' and '.join(names)}; remove one of each"] if pairs else []
+    return [f"{what}: {len(pairs):,}, such as {' and '.join(names)}; {remedy}"] if pairs else []

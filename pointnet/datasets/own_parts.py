@@ -61,7 +61,7 @@ class PartFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, KEPT)
         sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=files.columns)
-        settings = f"own parts, version 7, {chosen}, up={up}, {' '.join(files.columns)}"
+        settings = f"own parts, version 8, {chosen}, up={up}, {' '.join(files.columns)}"
         super().__init__(files, split, sampler, shape, settings, chosen, strict, num_points, up, intensity)
 
 

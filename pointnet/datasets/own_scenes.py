@@ -87,7 +87,7 @@ class SceneFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
         sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns)
-        settings = f"own scenes, version 8, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
+        settings = f"own scenes, version 9, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
         super().__init__(files, split, sampler, shape, settings, chosen, strict, num_points, up, intensity)
         self.block = block
         counts = np.bincount(self.labels.numpy()).tolist()
