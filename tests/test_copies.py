@@ -3,6 +3,7 @@
 import numpy as np
 
 from pointnet.datasets import MeshFolder
+from pointnet.points.formats import contents
 from pointnet.points.formats.contents import Contents
 from pointnet.points.hashing import copies_of, hash_of, with_copies, without_sketch
 from pointnet.training.run_folder import trained_on, write_files
@@ -42,14 +43,18 @@ def test_thinned_copies_are_drawn_for_one_side_and_known_to_a_run(tmp_path):
     assert trained_on(tmp_path, new) == [f"a/half{i}.txt" for i in range(3)]
 
 
-def test_a_cloud_is_known_in_every_copy_of_it_and_in_no_other_part():
+def test_a_cloud_is_known_in_every_copy_of_it_and_in_no_other_part(monkeypatch):
     draw = np.random.default_rng(0)
     cloud = draw.normal(size=(4000, 3))
     whole = hash_of(Contents(cloud))
-    thinned = {i: hash_of(Contents(cloud[draw.random(4000) < 0.3])) for i in range(12)}
-    assert len({*with_copies({12: whole} | thinned).values()}) == 1
-    assert len({*with_copies(thinned | {12: whole}).values()}) == 1
-    assert copies_of([whole], thinned) == {*range(12)}
+    with monkeypatch.context() as patched:
+        patched.setattr(contents, "BLOCK", 300)
+        assert hash_of(Contents(cloud)) == whole
+    thinned = {i: hash_of(Contents(cloud[draw.random(4000) < 0.5])) for i in range(40)}
+    for several in ({-1: whole} | thinned, thinned | {-1: whole}):
+        assert len({*with_copies(several).values()}) == 1
+    assert len({*with_copies(thinned).values()}) == 40  # which share half of their points
+    assert copies_of([whole], thinned) == {*range(40)}
     low, high, both = (hash_of(Contents(cloud[of])) for of in (cloud[:, 0] < 0, cloud[:, 0] > 0, slice(None)))
     assert copies_of([low], {"low": low, "high": high, "both": both}) == {"low", "both"}
     assert copies_of([without_sketch(low)], {"low": low, "both": both}) == {"low"}  # of an earlier version

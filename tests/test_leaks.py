@@ -17,6 +17,7 @@ from pointnet.evaluation.tasks import TASKS
 from pointnet.models import MODELS
 from pointnet.training import fit
 from pointnet.training.leaks import lines_on_leaks, same_clouds
+from pointnet.training.run_folder import tested_data
 from pointnet.training.small_sets import lines_on_data, lines_on_test
 from tests.helpers import SMALL, halves, quiet, tiny, two_shapes
 from tests.own_points import write_clouds, write_yards
@@ -176,6 +177,7 @@ def test_a_test_set_that_changed_since_training_is_said(tmp_path, capsys):
     settings = tiny(tmp_path / "run", dataset="folder", root=str(root), **CLOUDS)
     fit(settings, *data, log=quiet)
     line = "the test set differs from that at the end of training"
+    assert tested_data(data[1].subset(torch.arange(len(data[1])).flip(0))) == tested_data(data[1])
     for more, is_said in (("", False), ("0.1 0.2 0.3\n", True)):
         data[1].files[0].write_text(data[1].files[0].read_text() + more)
         assert command_line.main(["evaluate", settings.out]) == 0
