@@ -17,9 +17,10 @@ from pointnet.evaluation.tasks import TASKS
 from pointnet.models import MODELS
 from pointnet.training import fit
 from pointnet.training.leaks import lines_on_leaks, same_clouds
+from pointnet.training.network import gives_probabilities
 from pointnet.training.run_folder import tested_data
 from pointnet.training.small_sets import lines_on_data, lines_on_test
-from tests.helpers import SMALL, halves, quiet, tiny, two_shapes
+from tests.helpers import SMALL, assert_equal_states, halves, quiet, tiny, two_shapes
 from tests.own_points import write_clouds, write_yards
 
 CLOUDS = {"num_points": 16, "early_points": 0, "batch_size": 4, "epochs": 1}
@@ -169,6 +170,17 @@ def test_a_network_whose_scores_are_probabilities_is_told(tmp_path):
     assert not any(each.startswith(line) for each in lines)
     losses = {"model": nn.Sequential(own, nn.Softmax(1)), "loss": lambda scores, labels: -scores.log().mean()}
     assert not any(each.startswith(line) for each in said_by(tmp_path / "own", data, **losses))
+
+
+def test_a_look_at_scores_in_training_changes_nothing():
+    model, data = PointNetClassifier(2, **SMALL).train(), two_shapes(per_class=8)
+    model.encoder.eval()
+    before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
+    drawn = torch.random.get_rng_state()
+    assert not gives_probabilities(model, TASKS["classification"], data)
+    assert [module.training for module in model.modules()] == modes
+    assert_equal_states(model.state_dict(), before)
+    assert torch.equal(torch.random.get_rng_state(), drawn)
 
 
 def test_a_test_set_that_changed_since_training_is_said(tmp_path, capsys):
