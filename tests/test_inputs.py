@@ -14,6 +14,7 @@ from pointnet.datasets import PointCloudFileError
 from pointnet.evaluation.contract import Contract
 from pointnet.inference.inputs import find_files
 from pointnet.models import DEFAULTS
+from pointnet.points.read import read_points
 from tests.helpers import ROOT, SMALL, described, error_of
 
 CHAIR = ROOT / "data" / "samples" / "files" / "chair.off"
@@ -195,3 +196,30 @@ def test_columns_by_hand_are_of_files_alone(model):
             ask(points, model, columns="z,x,y")
     file = ROOT / "data/samples/files/bowl.npz"
     assert len(predict([file, points], model, columns="z,x,y")) == 2
+
+
+def test_half_precision_that_overflowed_is_refused(model):
+    points = read_points(CHAIR, num_points=64) * 90_000
+    line = r"\(64, 3\): some are infinite, as float16 holds no more than 65,504; give float32"
+    with np.errstate(over="ignore"):
+        arrays = points.astype(np.float16), torch.from_numpy(points).half()
+    for array in arrays:
+        with pytest.raises(ValueError, match=line):
+            predict(array, model)
+    array = (points / 90_000).astype(np.float16)
+    array[3] = np.nan  # which was not measured
+    assert predict(array, model).class_name
+
+
+@pytest.mark.parametrize("make", [
+    lambda points: points.to_sparse(), lambda points: points.to("meta"), lambda points: points.to(torch.float8_e5m2),
+])  # fmt: skip
+def test_a_tensor_that_numpy_cannot_take_is_refused_in_a_line(model, make):
+    with pytest.raises(ValueError, match=r"array at \[0\] of the list: points of a tensor that NumPy cannot take"):
+        predict([make(torch.rand(64, 3))], model)
+
+
+def test_a_number_of_points_is_a_whole_one(model):
+    for answer in (lambda: predict(CHAIR, model, num_points=64.0), lambda: label_points(CHAIR, num_points=64.0)):
+        with pytest.raises(ValueError, match=r"num_points must be a whole number, got 64\.0"):
+            answer()

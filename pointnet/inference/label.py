@@ -53,8 +53,8 @@ class LabelledCloud:
 
     Args:
         file: the file of the cloud; None for an array.
-        points: (N, 3) float64, as in the file, without those that are not finite, or zeros if there are several; of
-            an array without those that are not finite; of a mesh, the points drawn. From `label_each(mapped=True)`
+        points: (N, 3) float64, as in the file or the array, without those that are not finite, or zeros if there are
+            several; of a mesh, the points drawn. From `label_each(mapped=True)`
             they may be `Rows`, which are still in the file.
         up: the up axis of the points, one of z, y, -y, x, -x and -z.
         labels: (N,) int64, indices into `names`.
@@ -153,8 +153,8 @@ def label_points(
             normals (N, 6), or with the channels that the model takes; or a list of files and arrays. A cloud may have
             any number of points; a mesh is sampled by area. A room of S3DIS must be in metres and have colours
             (`label_scene` takes arrays); another scan must have the channels and unit of the model's training. Rows of
-            zeros of a file are left out, if there are several; those of an array are labelled too. Rows that are not
-            finite are left out of both: `rows` says which are labelled.
+            zeros are left out, if there are several, and so are rows that are not finite: `rows` says which are
+            labelled.
         model: a run folder, the name of shipped weights, or a model from `load_model`; None for the shipped weights
             for parts.
         category: the category of the objects, one of `model.preprocessing["categories"]`; points get the labels of its
@@ -213,7 +213,7 @@ def label_each(
         if contract.channels == CHANNEL_NAMES and any(path_of(source) is None for source in sources):
             raise ValueError("arrays of a room, points and colours, are for pointnet.inference.scenes.label_scene")
 
-    of_arrays = {"columns": contract.channels, "any_zeros": True}
+    of_arrays = {"columns": contract.channels}
 
     def whole(cloud: PointCloud) -> str:
         if num_points is None or isinstance(model, PartLabels) or len(cloud.points) == num_points:

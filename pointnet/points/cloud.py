@@ -51,12 +51,14 @@ class Drawing(NamedTuple):
     normalize: bool
     precise: bool
     mapped: bool = False  # the rows of a table that is mapped stay there
-    any_zeros: bool = False  # rows of zeros count, however many, as a mesh's vertices do, and those to label
+    any_zeros: bool = False  # rows of zeros count, however many, as a mesh's vertices do
     came_as: str = ""  # the type that the numbers had before, where that is no type of NumPy's: `BFLOAT16`
 
 
 def check_drawing(num_points: int | None, up: str | None) -> None:
     """Raises ValueError unless so many points can be drawn, and `up` is an axis."""
+    if num_points is not None and not isinstance(num_points, int | np.integer):
+        raise ValueError(f"num_points must be a whole number, got {num_points!r}")
     if num_points is not None and num_points < 1:
         raise ValueError(f"num_points must be at least 1, got {num_points}")
     check_up(up)

@@ -38,7 +38,11 @@ def rows_of(source: Any) -> NDArray[Any] | dict[str, NDArray[Any]]:
             raise ValueError(f"points of columns {quoted(', '.join(map(str, names)))}: not x, y and z; {wanted}")
         source = source.to_numpy()
     if isinstance(source, Tensor):
-        return (source.float() if source.dtype == torch.bfloat16 else source).numpy(force=True)
+        try:
+            return (source.float() if source.dtype == torch.bfloat16 else source).numpy(force=True)
+        except (TypeError, RuntimeError) as error:
+            kind = f"a tensor that NumPy cannot take ({source.layout}, {source.dtype}, on {source.device})"
+            raise ValueError(f"points of {kind}; give a dense one of float32") from error
     return _filled(source)
 
 
@@ -69,7 +73,6 @@ def cloud_of(
     normalize: bool = False,
     precise: bool = False,
     columns: Sequence[str] = (),
-    any_zeros: bool = False,
     came_as: str = "",
 ) -> PointCloud:
     """The cloud that `read_cloud` gives for a file of these rows: points (N, 3), or points and normals (N, 6), or
@@ -77,7 +80,6 @@ def cloud_of(
 
     Args:
         columns: of rows (N, K) the names of K columns, x, y and z first; colours are taken as they are.
-        any_zeros: rows of zeros stay, however many, so that labels are in the order of the caller's rows.
         came_as: the type of their numbers before, as the function of this name has it.
 
     Raises:
@@ -85,14 +87,21 @@ def cloud_of(
             outside `read_cloud`'s.
     """
     check_drawing(num_points, up)
-    how = num_points, np.random.default_rng(seed), repeat, normalize, precise
-    drawing = Drawing(*how, any_zeros=any_zeros, came_as=came_as)
+    drawing = Drawing(num_points, np.random.default_rng(seed), repeat, normalize, precise, came_as=came_as)
     try:
+        _check_overflow(rows)
         with np.errstate(all="ignore"):
             contents = _named(rows) if isinstance(rows, Mapping) else _unnamed(rows, columns)
             return cloud_from(contents, drawing, EXTRAS).in_library_frame(up or "z")
     except Refusal as refusal:
         raise ValueError(f"points {shown(rows)}: {refusal}") from refusal
+
+
+def _check_overflow(rows: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
+    """Raises Refusal where numbers are infinite because their type holds no larger ones."""
+    arrays = rows.values() if isinstance(rows, Mapping) else [rows]
+    if any(each.dtype == np.float16 and np.isinf(each).any() for each in arrays):
+        raise Refusal("some are infinite, as float16 holds no more than 65,504; give float32")
 
 
 def shown(rows: NDArray[Any] | Mapping[str, NDArray[Any]]) -> str:
