@@ -150,6 +150,14 @@ def test_junk_is_unsure_and_the_reason_is_said(taught, junk, reason):
     assert reason in answer.notes[-1]
 
 
+def test_more_points_than_in_training_are_no_reason_for_doubts(taught):
+    generator = np.random.default_rng(0)
+    discs = [shell(4096, generator, (1, 1, 0.3)) for _ in range(8)]
+    sure = [[answer.sure for answer in predict(discs, taught, num_points=count)] for count in (256, 4096)]
+    assert sum(sure[0]) > 5
+    assert sum(sure[1]) >= sum(sure[0])
+
+
 def test_a_cloud_that_lies_is_told_from_one_that_stands(taught, tmp_path):
     """A rod whose file has y up is a rod, and as a disc it would be of another class."""
     generator = np.random.default_rng(1)

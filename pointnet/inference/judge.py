@@ -99,7 +99,10 @@ class Judge:
         return self.opinions_of(x, *vote(scores, x, self.votes, self.contract.normals, self.contract.temperature))
 
     def opinions_of(self, x: Tensor, logits: Tensor, logs: Tensor) -> list[Opinion]:
-        """Of clouds (B, C, N), from their logits of temperature 1 and the logarithms of their probabilities."""
+        """Of clouds (B, C, N), from their logits of temperature 1 and the logarithms of their probabilities. What is
+        unusual is measured on as many points as in training."""
+        if x.shape[2] > (count := self.contract.num_points):
+            x = x[:, :, np.random.default_rng(0).permutation(x.shape[2])[:count]]
         reasons = [list[str]() for _ in x] if self.familiar is None else self.familiar.reasons(x, logits)
         energies = (-logits.logsumexp(1)).tolist()
         return [Opinion(*each) for each in zip(logs.exp().tolist(), reasons, energies, strict=True)]
