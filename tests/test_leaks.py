@@ -18,7 +18,7 @@ from pointnet.models import MODELS
 from pointnet.training import fit
 from pointnet.training.leaks import lines_on_leaks, same_clouds
 from pointnet.training.network import gives_probabilities
-from pointnet.training.run_folder import tested_data
+from pointnet.training.run_folder import hash_of_data
 from pointnet.training.small_sets import lines_on_data, lines_on_test
 from tests.helpers import SMALL, assert_equal_states, halves, quiet, tiny, two_shapes
 from tests.own_points import write_clouds, write_yards
@@ -189,10 +189,16 @@ def test_a_test_set_that_changed_since_training_is_said(tmp_path, capsys):
     settings = tiny(tmp_path / "run", dataset="folder", root=str(root), **CLOUDS)
     fit(settings, *data, log=quiet)
     line = "the test set differs from that at the end of training"
-    assert tested_data(data[1].subset(torch.arange(len(data[1])).flip(0))) == tested_data(data[1])
+    assert hash_of_data(data[1].subset(torch.arange(len(data[1])).flip(0))) == hash_of_data(data[1])
     for more, is_said in (("", False), ("0.1 0.2 0.3\n", True)):
         data[1].files[0].write_text(data[1].files[0].read_text() + more)
         assert command_line.main(["evaluate", settings.out]) == 0
         assert (line in capsys.readouterr().err.splitlines()) == is_said
-    assert command_line.main(["evaluate", settings.out, "--root", str(root)]) == 0  # another may be meant
-    assert line not in capsys.readouterr().err
+    moved = shutil.move(root, tmp_path / "moved")
+    assert command_line.main(["evaluate", settings.out, "--root", str(moved)]) == 0
+    assert line in capsys.readouterr().err.splitlines()
+    assert command_line.main(["report", settings.out, "--root", str(moved)]) == 0
+    assert line in capsys.readouterr().err.splitlines()
+    page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
+    assert line in page.lower()
+    assert "used for no choice" not in page

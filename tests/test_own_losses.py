@@ -44,7 +44,7 @@ def test_a_run_does_not_go_on_with_other_labels(tmp_path):
     changed = copy.copy(data)
     changed._stored = data._stored.clone()
     changed._stored[3, -1, 7] = 1 - changed._stored[3, -1, 7]
-    with pytest.raises(ValueError, match="the run had data .*, got .*; it cannot resume with that"):
+    with pytest.raises(ValueError, match="the run had other data to train on: .*; undo that, or start a new run"):
         fit(config, changed, log=quiet, resume=True)
 
 

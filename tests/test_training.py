@@ -311,8 +311,8 @@ RENAMED = LabelledClouds(DATA.points, DATA.labels, ["disc", "stick"])
         (lambda state: state | {"device": "cuda"}, DATA, "the run had device cuda, got cpu"),
         (lambda state: state | {"processes": 2}, DATA, "the run had processes 2, got 1"),
         (lambda state: {name: state[name] for name in state if name != "optimizer"}, DATA, "does not fit this run"),
-        (dict, SWAPPED, "the run had data [0-9a-f]{16}, got [0-9a-f]{16}"),
-        (dict, RENAMED, "the run had data"),
+        (dict, SWAPPED, "the run had other data to train on"),
+        (dict, RENAMED, "the run had other data"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_one_clear_line(finished, tmp_path, change, data, message):

@@ -27,7 +27,8 @@ from pointnet.files import strict_json
 from pointnet.inference.judge import Judge, Trust
 from pointnet.models import PointNetClassifier, PointNetModel, load_model
 from pointnet.names import printable, say
-from pointnet.training.run_folder import CONFIG, read_config, trained_on, was_tested_on
+from pointnet.training.leaks import lines_on_test_set
+from pointnet.training.run_folder import CONFIG, read_config
 
 WIDTH = 79  # of the table
 
@@ -54,11 +55,12 @@ def run(flags: Namespace) -> int:
             say(f"the {flags.split} split was drawn: {some:,} of {len(drawn):,} files; --split {other} has the others")
         if names_data and data.files and data.up and data.up == contract.up and not flags.up:
             say(f"files are taken with {data.up} up, as in training; --up names another axis")
+    its_own = not (flags.dataset or flags.columns or flags.up)
     with autocast(device, flags.precision):
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
     for line in [
         *lines_on_precision(device, flags.precision),
-        *(lines_on_test_set(flags, data) if flags.split == "test" else []),
+        *(lines_on_test_set(flags.run, data, its_own) if flags.split == "test" else []),
         *never_answered(model, data),
         *of_single_parts(task, data, model),
         *left_out(data),
@@ -70,17 +72,6 @@ def run(flags: Namespace) -> int:
         scores["left_out"] = len(data.bad)
     say(strict_json(scores) if flags.json else text_of(scores, task))
     return 0
-
-
-def lines_on_test_set(flags: Namespace, data: LabelledClouds) -> list[str]:
-    """Lines where files of the test split were trained on, and where the run's own is not what it was tested on."""
-    lines, seen = [], trained_on(flags.run, data)
-    if seen:
-        lines.append(f"files that the network was trained on: {len(seen):,}, such as {printable(seen[0])}")
-    is_its_own = not (flags.dataset or flags.root or flags.columns or flags.up)
-    if is_its_own and not was_tested_on(flags.run, data):
-        lines.append("the test set differs from that at the end of training")
-    return lines
 
 
 def all_scores(

@@ -19,7 +19,7 @@ def run(flags: Namespace) -> int:
     if analysis is None:
         say(f"nothing evaluated: {report.missing}", sys.stderr)
     else:
-        for line in left_out(analysis.data):
+        for line in [*report.lines, *left_out(analysis.data)]:
             say(line, sys.stderr)
         scores = analysis.confusion.result()
         right = f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right"

@@ -15,6 +15,7 @@ from pointnet.models import load_model
 from pointnet.names import did_you_mean_path, no_folder
 from pointnet.points.features import FEATURES
 from pointnet.training.data import training_parts
+from pointnet.training.leaks import lines_on_test_set
 from pointnet.training.run_folder import is_finished, read_config, read_metrics, read_result, seed_folders
 
 from .report_sections import Report, TrainedRun, sections
@@ -60,7 +61,8 @@ def write_report(
             raise ValueError(f"{error}; the page is left as it is: {page}") from error
         report = Report(page, found, "", None, str(error))
     else:
-        report = Report(page, found, split, analyse(found.model, data, chosen, corruptions), "")
+        lines = lines_on_test_set(found.path, data) if split == "test" else []
+        report = Report(page, found, split, analyse(found.model, data, chosen, corruptions), "", lines)
     write_html(page, *_title_and_notes(found), _body(sections(report, chosen)))
     return report
 

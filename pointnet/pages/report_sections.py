@@ -52,6 +52,7 @@ class Report(NamedTuple):
     split: str  # test or val; empty where nothing was evaluated
     analysis: Analysis | None
     missing: str  # why nothing was evaluated
+    lines: Sequence[str] = ()  # `lines_on_test_set`
 
 
 def sections(report: Report, device: torch.device) -> dict[str, str]:
@@ -109,6 +110,8 @@ def _result(report: Report) -> str:
 
 def _origin(report: Report) -> str:
     """How the split was used before, which decides how far its figures can be trusted."""
+    if report.lines:
+        return " ".join(escape(f"{line[0].upper()}{line[1:]}.") for line in report.lines)
     if report.split == "test":
         return "The test split was used for no choice."
     if report.run.config.overfit_batches:

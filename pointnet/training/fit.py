@@ -35,9 +35,9 @@ from .run_folder import (
     check_epochs,
     check_free,
     check_kept,
+    hash_of_data,
     placed,
     read_config,
-    tested_data,
     write_config,
     write_files,
     write_result,
@@ -260,7 +260,7 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
     if test is not None and not config.overfit_batches:
         scores = evaluate(best, test, run.device, check, world, task=run.task)
         result["test"] = {name: value for name, value in scores.items() if name != "loss"}
-        result[TESTED] = tested_data(test)
+        result[TESTED] = hash_of_data(test)
     return result
 
 

@@ -3,9 +3,10 @@
 import torch
 
 from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.files import AnyPath
 from pointnet.names import printable
 
-from .run_folder import trained_on
+from .run_folder import trained_on, was_tested_on
 from .settings import TrainConfig
 
 LOOKED_AT = 256  # clouds at a time
@@ -27,6 +28,16 @@ def lines_on_leaks(
             if seen := trained_on(name, test):
                 what = f"files to test on that {flag} {name} was trained on: {len(seen):,}, such as {seen[0]}"
                 lines.append(printable(f"{what}; the test score says less of others"))
+    return lines
+
+
+def lines_on_test_set(out: AnyPath, data: LabelledClouds, is_its_own: bool = True) -> list[str]:
+    """Lines where files of a test split were trained on, and where the run's own is not what it was tested on."""
+    lines, seen = [], trained_on(out, data)
+    if seen:
+        lines.append(f"files that the network was trained on: {len(seen):,}, such as {printable(seen[0])}")
+    if is_its_own and not was_tested_on(out, data):
+        lines.append("the test set differs from that at the end of training")
     return lines
 
 

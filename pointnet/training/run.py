@@ -309,6 +309,9 @@ class Run:
         of_older |= {name: self.identity[name] for name in ("loss", "loss_values")}
         state = of_older | load_checkpoint(path)
         for name, now in self.identity.items():
+            if state.get(name) != now and name in ("data", "samples"):
+                was = "the run had other data to train on: a file or a class was added, removed, renamed or changed"
+                raise ValueError(f"{path}: {was}, or is read otherwise; undo that, or start a new run")
             if state.get(name) != now:
                 raise ValueError(f"{path}: the run had {name} {state.get(name)}, got {now}; it cannot resume with that")
         try:

@@ -29,7 +29,7 @@ METRICS = "metrics.jsonl"  # one line per epoch
 CHECKPOINT = "checkpoint.pt"  # all that --resume needs
 RESULT = "result.json"  # how good the chosen epoch is
 CURVES = "curves.svg"  # the metrics, drawn
-TESTED = "test_data"  # of the result, `tested_data`; older results have none
+TESTED = "test_data"  # of the result, `hash_of_data`; older results have none
 FILES = "files.json"  # those of one's own that it was trained on, each with its hashes
 
 WRITTEN = (CONFIG, CONFIG_FILE, METRICS, RESULT, CURVES, FILES)  # beside the weights and the checkpoint
@@ -160,7 +160,7 @@ def trained_on(out: AnyPath, data: LabelledClouds) -> list[str]:
     return [name for name in named if name in seen]
 
 
-def tested_data(data: LabelledClouds) -> str:
+def hash_of_data(data: LabelledClouds) -> str:
     """What a result says that it was tested on: a hash of the files, whatever their names, or of the clouds."""
     contents = sorted(first for first, *_ in data.file_hashes().values())
     return hashlib.sha256("".join(contents).encode()).hexdigest()[:16] if contents else data.fingerprint()
@@ -172,7 +172,7 @@ def was_tested_on(out: AnyPath, data: LabelledClouds) -> bool:
         was = read_result(out).get(TESTED)
     except (OSError, ValueError):
         return True
-    return was is None or was == tested_data(data)
+    return was is None or was == hash_of_data(data)
 
 
 def _files_of(out: AnyPath) -> dict[str, list[str]]:
