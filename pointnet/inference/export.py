@@ -68,6 +68,7 @@ def export_model(model: PointNetModel, path: AnyPath, format: str = "onnx") -> f
     if model.not_exported:
         raise ValueError(f"{path}: not written: {type(model).__name__} is not exported: {model.not_exported}")
     path, reference, contract = Path(path), copy.deepcopy(model).cpu().float().eval(), Contract.of(model)
+    reference.requires_grad_(False)
     to_content, to_runner = {"onnx": (_to_onnx, _run_onnx), "torch": (_to_torch, _run_torch)}[format]
     items = {"classes": list(model.classes), **contract.as_json()}
     with _quiet():
@@ -104,7 +105,7 @@ def what_it_takes(model: PointNetModel) -> str:
         unknown = "" if contract.needs_category else ", or -1 where it is not known"
         line += f"; category (B,) int64: 0 to {model.num_categories - 1}{unknown}"
     if isinstance(model, SEARCHES):
-        line += f"; {contract.num_points:,} points of each cloud, as in training: drawn, or repeated if there are fewer"
+        line += f"; {contract.num_points:,} points of each cloud, as in training: drawn, or all repeated equally often"
     return f"{line}; N of at least {model.least_points}" if model.least_points > 1 else line
 
 

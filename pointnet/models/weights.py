@@ -115,6 +115,8 @@ def read_weights(folder: Path, sha256: str | None = None) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS_FILE
+    if not path.exists() and (folder / CONFIG_FILE).exists():
+        raise ValueError(f"{path}: no such file; of a run, no epoch is finished")
     content = b""
     try:
         content = read_file(path)

@@ -65,7 +65,7 @@ def features_of(
             taken = np.asarray(getattr(cloud, name)[rows], np.float32)
             if not np.isfinite(taken).all():
                 are = "is" if name == "intensity" else "are"
-                share = f"{_broken_share(getattr(cloud, name)):.2g}% of its points"
+                share = f"{_broken_share(getattr(cloud, name)):.3g}% of its points"
                 raise ValueError(f"has {FEATURES[name]} that {are} not finite at {share}; leave these points out")
             if name == "colors":
                 check_colors(taken)
