@@ -194,6 +194,8 @@ def test_a_test_set_that_changed_since_training_is_said(tmp_path, capsys):
         data[1].files[0].write_text(data[1].files[0].read_text() + more)
         assert command_line.main(["evaluate", settings.out]) == 0
         assert (line in capsys.readouterr().err.splitlines()) == is_said
+        assert command_line.main(["report", settings.out]) == 0
+        assert (line in capsys.readouterr().err.splitlines()) == is_said
     moved = shutil.move(root, tmp_path / "moved")
     assert command_line.main(["evaluate", settings.out, "--root", str(moved)]) == 0
     assert line in capsys.readouterr().err.splitlines()

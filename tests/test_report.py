@@ -64,7 +64,7 @@ def analysis() -> Analysis:
 
 def show(monkeypatch, analysis: Analysis) -> None:
     """Has each report made of this analysis."""
-    monkeypatch.setattr(report, "evaluation_data", lambda *arguments: ("test", analysis.data))
+    monkeypatch.setattr(report, "evaluation_data", lambda *arguments: ("test", analysis.data, []))
     monkeypatch.setattr(report, "analyse", lambda *arguments: analysis)
 
 

@@ -55,13 +55,12 @@ def write_report(
         raise ValueError(f"{found.path}: corruptions are of x y z in the unit sphere; its network takes others")
     page = Path(Path(run) / "report" if out is None else out) / "index.html"
     try:
-        split, data = evaluation_data(found, root, download)
+        split, data, lines = evaluation_data(found, root, download)
     except (ValueError, OSError) as error:
         if root is not None and page.is_file():
             raise ValueError(f"{error}; the page is left as it is: {page}") from error
         report = Report(page, found, "", None, str(error))
     else:
-        lines = lines_on_test_set(found.path, data) if split == "test" else []
         report = Report(page, found, split, analyse(found.model, data, chosen, corruptions), "", lines)
     write_html(page, *_title_and_notes(found), _body(sections(report, chosen)))
     return report
@@ -110,8 +109,8 @@ def read_run(path: AnyPath) -> TrainedRun:
     return TrainedRun(path, config, lines, result, finished, model)
 
 
-def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tuple[str, LabelledClouds]:
-    """The split to evaluate a run on, and its clouds: test where the run was tested, else validation.
+def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tuple[str, LabelledClouds, list[str]]:
+    """The split to evaluate a run on, its clouds, and lines on it: test where the run was tested, else validation.
 
     The test split of a run that has not opened it stays unopened.
 
@@ -128,5 +127,6 @@ def evaluation_data(run: TrainedRun, root: AnyPath | None, download: bool) -> tu
     held_out = data if tested else training_parts(data, config)[1]
     if not len(held_out):
         raise ValueError(f"{run.path}: the run held out no validation split, and did not open the test split")
+    lines = lines_on_test_set(run.path, data) if tested else []
     held_out.files = [Path(os.path.relpath(file, root)) for file in held_out.files]  # as the page names them
-    return "test" if tested else "val", held_out
+    return "test" if tested else "val", held_out, lines
