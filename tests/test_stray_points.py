@@ -105,6 +105,9 @@ def test_features_that_are_not_finite_are_counted():
         ValueError, match=r"has intensity that is not finite at 0\.67% of its points; leave these points out"
     ):
         of_rows(slice(0, 8))
+    intensity[:] = np.nan
+    with pytest.raises(ValueError, match=r"not finite at 100% of its points"):
+        of_rows(slice(0, 8))
 
 
 def heights_said(points, contract):

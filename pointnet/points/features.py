@@ -65,8 +65,10 @@ def features_of(
             taken = np.asarray(getattr(cloud, name)[rows], np.float32)
             if not np.isfinite(taken).all():
                 are = "is" if name == "intensity" else "are"
-                share = f"{_broken_share(getattr(cloud, name)):.3g}% of its points"
-                raise ValueError(f"has {FEATURES[name]} that {are} not finite at {share}; leave these points out")
+                share = _broken_share(getattr(cloud, name))
+                shown = f"{share:.2g}%" if share < 99 else f"{share:.4g}%"
+                found = f"has {FEATURES[name]} that {are} not finite at {shown} of its points"
+                raise ValueError(f"{found}; leave these points out")
             if name == "colors":
                 check_colors(taken)
             taken = scaled_intensity(taken, intensity) if name == "intensity" and intensity else taken
