@@ -85,9 +85,9 @@ def copies_of(known: Iterable[str], hashes: Mapping[T, str]) -> set[T]:
     for key in hashes.keys() - found:
         sketch = _sketch_of(hashes[key])
         begin, end = (np.searchsorted(points, sketch, side) for side in ("left", "right"))
-        of_each = [owners[a:b] for a, b in zip(begin, end, strict=True) if b > a]
-        likely, shared = np.unique(np.concatenate(of_each), return_counts=True) if of_each else ((), np.empty(0))
-        if any(_has_most(sketches[i], sketch) for i in np.array(likely, np.int64)[shared >= LEAST]):
+        of_each = [owners[:0], *(owners[a:b] for a, b in zip(begin, end, strict=True))]
+        likely, shared = np.unique(np.concatenate(of_each), return_counts=True)
+        if any(_has_most(sketches[i], sketch) for i in likely[shared >= LEAST]):
             found.add(key)
     return found
 
