@@ -43,8 +43,8 @@ def source_of(path: Path) -> str:
 
 
 @functools.cache
-def tree_of(source: str) -> ast.Module:
-    return ast.parse(source)
+def nodes_of(source: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(source)))
 
 
 def room_of(path: Path) -> str:
@@ -52,39 +52,39 @@ def room_of(path: Path) -> str:
     return parts[1] if parts[0] == "pointnet" else parts[0]
 
 
-def imported(tree: ast.AST, path: Path) -> Iterator[tuple[str, str]]:
-    """The full module name of each import from the package, and the name that is taken from it."""
+def imported(source: str, path: Path) -> Iterator[tuple[str, str, int]]:
+    """The full module name of each import from the package, the name that is taken from it, and its line."""
     here = path.relative_to(ROOT).with_suffix("").parts
-    for node in ast.walk(tree):
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "pointnet")
+            yield from ((alias.name, "", node.lineno) for alias in node.names if alias.name.split(".")[0] == "pointnet")
         elif isinstance(node, ast.ImportFrom):
             base = [*here[: len(here) - node.level]] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             if module.split(".")[0] == "pointnet":
-                yield from ((module, alias.name) for alias in node.names)
+                yield from ((module, alias.name, node.lineno) for alias in node.names)
 
 
 def breaches(source: str, path: Path) -> list[str]:
     """What a file of the package does against the rules of imports and private names."""
-    tree, room = tree_of(source), room_of(path)
+    nodes, room = nodes_of(source), room_of(path)
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     found = []
-    for module, name in imported(tree, path):
+    for module, name, line in imported(source, path):
         words = f"{module}.{name}".split(".")[1:]
         if words[0] and words[0] not in ALLOWED[room] | {room, "__version__"}:
             found.append(f"{room} imports {words[0]}")
         if any(word.startswith("_") and not word.startswith("__") for word in words):
             found.append(f"takes the private name {module}.{name}")
-    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
-        for module, name in imported(function, path):
-            found.append(f"{function.name} imports {module}.{name} in its body")
+        around = (function.name for function in functions if function.lineno < line <= function.end_lineno)
+        found.extend(f"{function} imports {module}.{name} in its body" for function in around)
     aliases = {
         alias.asname or alias.name
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("pointnet"))
         for alias in node.names
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
         if private and isinstance(node.value, ast.Name) and node.value.id in aliases:
             found.append(f"takes the private name {node.value.id}.{node.attr}")
@@ -110,8 +110,8 @@ def imports_of(files: list[Path]) -> dict[str, set[str]]:
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
     found = {}
     for name, path in modules.items():
-        pairs = imported(tree_of(source_of(path)), path)
-        found[name] = {full for module, taken in pairs for full in (module, f"{module}.{taken}") if full in modules}
+        pairs = imported(source_of(path), path)
+        found[name] = {full for module, taken, _ in pairs for full in (module, f"{module}.{taken}") if full in modules}
     return found
 
 
@@ -139,7 +139,7 @@ def long_functions(source: str) -> dict[str, int]:
     lines = source.splitlines()
     functions = (
         node
-        for node in ast.walk(tree_of(source))
+        for node in nodes_of(source)
         if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= MOST_CODE
     )
     return {each.name: count for each in functions if (count := code_lines(each, lines)) > MOST_CODE}
@@ -188,7 +188,7 @@ def test_a_function_is_measured_by_its_code_alone():
 
 def test_no_test_takes_names_from_another_test_file():
     for path in TESTS:
-        for node in ast.walk(tree_of(source_of(path))):
+        for node in nodes_of(source_of(path)):
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             assert not module.startswith("tests.test_"), path
 
