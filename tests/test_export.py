@@ -177,14 +177,34 @@ def test_an_exported_classifier_answers_for_a_file_as_predict_does(exported, mod
         assert abs(answer.probability - other) > 0.01, "up makes no difference"
 
 
+PARTS_OF = {"chair": [0, 1, 2], "lamp": [3, 4]}
+
+
+def for_parts(**contract) -> PointNetPartSegmenter:
+    parts_of = [*PARTS_OF.values()]
+    model = taught(PointNetPartSegmenter(6, 2, parts_of=parts_of, head_widths=(16,), **SMALL))
+    model.classes = tuple("abcdef")
+    model.preprocessing = Contract(32, categories=tuple(PARTS_OF), **contract).as_json()
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("needs", [False, True])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_for_parts_has_no_answer_for_a_category_that_the_network_cannot_take(tmp_path, format, needs):
+    need(format)
+    path = tmp_path / f"x{SUFFIXES[format]}"
+    export_model(for_parts(needs_category=needs), path, format)
+    logits = runner(format, path)(torch.randn(4, 3, 50), torch.tensor([-2, -1, 0, 1]))
+    assert logits.isnan().all(2).all(1).tolist() == [True, needs, False, False]
+    assert not logits[2:].isnan().any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_exported_network_for_parts_answers_for_a_file_as_label_points_does(tmp_path, format):
     need(format)
-    parts_of = [[0, 1, 2], [3, 4]]
-    model = taught(PointNetPartSegmenter(6, 2, parts_of=parts_of, head_widths=(16,), **SMALL))
-    model.classes, categories = tuple("abcdef"), ("chair", "lamp")
-    model.preprocessing = Contract(32, up="y", categories=categories, temperature=0.5).as_json()
+    model, parts_of, categories = for_parts(up="y", temperature=0.5), [*PARTS_OF.values()], [*PARTS_OF]
     path = tmp_path / f"x{SUFFIXES[format]}"
     export_model(model, path, format)
     points = write_cloud(tmp_path / "a.xyz", 300)
@@ -196,7 +216,8 @@ def test_an_exported_network_for_parts_answers_for_a_file_as_label_points_does(t
         assert not shares[[part for part in range(6) if number >= 0 and part not in parts_of[number]]].any()
 
 
-@pytest.mark.parametrize("format", [pytest.param("onnx", marks=pytest.mark.slow), "torch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_an_exported_network_for_scenes_answers_for_a_file_as_label_points_does(tmp_path, format):
     need(format)
     model = taught(PointNetSegmenter(4, head_widths=(16,), **SMALL))

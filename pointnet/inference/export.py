@@ -44,9 +44,10 @@ def export_model(model: PointNetModel, path: AnyPath, format: str = "onnx") -> f
 
     The logits are (B, num_classes), or (B, num_classes, N) for a segmenter. A file for parts takes a second input,
     category (B,) int64, -1 where it is not known; its logits are -inf for parts that a category does not have, as
-    `label_points` takes them. The file also holds `classes`, in the order of the logits, and all of the model's
-    contract (`Contract.as_json`), each as JSON: as ONNX metadata, or in the extra file `metadata.json` of a .pt2, which
-    `torch.export.load` reads. The softmax of the logits divided by `temperature` are the library's probabilities.
+    `label_points` takes them, and NaN for a category below -1, or below 0 where the network needs it. The file also
+    holds `classes`, in the order of the logits, and all of the model's contract (`Contract.as_json`), each as JSON: as
+    ONNX metadata, or in the extra file `metadata.json` of a .pt2, which `torch.export.load` reads. The softmax of the
+    logits divided by `temperature` are the library's probabilities.
 
     Returns the largest error of the file's logits at `SIZES` and for solids, in the unit of `TOLERANCE`. For solids
     (`cases.SOLIDS`, of a network for parts each category) its answers are the library's too. Of DGCNN a quarter of
@@ -116,7 +117,8 @@ def _drawn(model: PointNetModel) -> Iterator[Case]:
         points = max(points, model.least_points)
         x = 2 * torch.rand(clouds, model.arguments["in_channels"], points, generator=generator) - 1
         if isinstance(model, PartLabels):
-            yield Case((x, torch.arange(clouds) % (model.num_categories + 1) - 1))
+            least = _least_category(model)
+            yield Case((x, torch.arange(clouds) % (model.num_categories - least) + least))
         else:
             yield Case((x,))
 
@@ -140,18 +142,23 @@ def _errors(case: Case, wanted: Tensor, got: Tensor, temperature: float) -> tupl
 
 
 class _Parts(nn.Module):
-    """A network for parts as it is asked: the logits of the category's parts."""
+    """A network for parts as it is asked: the logits of the category's parts, NaN for a category below the least."""
 
     def __init__(self, network: PartLabels):
         super().__init__()
-        self.network = network
+        self.network, self.least = network, _least_category(network)
 
     def forward(self, points: Tensor, category: Tensor) -> Tensor:
-        return self.network.restrict(self.network(points, category), category)
+        logits = self.network.restrict(self.network(points, category), category)
+        return logits.masked_fill((category < self.least).view(-1, 1, 1), torch.nan)
 
 
 def _asked(model: PointNetModel) -> nn.Module:
     return _Parts(model) if isinstance(model, PartLabels) else model
+
+
+def _least_category(model: PartLabels) -> int:
+    return 0 if Contract.of(model).needs_category else -1
 
 
 def _example(model: PointNetModel) -> tuple[tuple[Tensor, ...], Any]:
