@@ -176,7 +176,7 @@ def test_what_an_edge_conv_cannot_take_is_one_line():
             layer(x)
     with pytest.raises(TypeError, match="like the weights"):
         layer(torch.zeros(2, 3, 5).double())
-    with pytest.raises(ValueError, match="neighbours must be at least 1"):
+    with pytest.raises(ValueError, match="neighbours must be a whole number of at least 1"):
         EdgeConv(3, 4, 0)
 
 
@@ -211,6 +211,7 @@ def test_the_trained_network_is_exported(tmp_path):
     torch.testing.assert_close(runner("onnx", tmp_path / "x")(x), model(x), rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoiled", "by", "message"), [
     (9, 0.02, None),
     (24, 0.02, r"for 24 of 49 clouds its logits are off, by 2"),

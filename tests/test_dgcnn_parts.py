@@ -19,6 +19,7 @@ from pointnet.inference.export import NEAR_TIE, SUFFIXES, export_model
 from pointnet.layers import EdgeConv
 from pointnet.training import fit
 from tests.exported import need, runner
+from tests.forms import forms
 from tests.helpers import count_multiply_adds, described, halves, quiet, small, trained_looking
 from tests.helpers import shared_multiply_adds as shared
 from tests.own_points import write_objects
@@ -42,7 +43,7 @@ def assert_near(got, wanted, share: float = 1e-10) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("channels", [3, 6])
+@pytest.mark.parametrize("channels", forms([3, 6], 6))
 def test_it_equals_the_textbook_in_outputs_gradients_and_running_statistics(channels, training):
     model = network(channels, 1.0).train(training)
     theirs = with_state_of(model, TextbookDGCNNPart(6, 3, channels, NEAR))
@@ -246,7 +247,7 @@ def test_train_begins_with_the_published_dropout_widths_and_points():
     [
         (lambda: DGCNNPartSegmenter(0), "num_parts must be at least 1, got 0"),
         (lambda: DGCNNPartSegmenter(2, 1, 2), "in_channels must be 3"),
-        (lambda: DGCNNPartSegmenter(2, neighbours=0), "neighbours must be at least 1, got 0"),
+        (lambda: DGCNNPartSegmenter(2, neighbours=0), "neighbours must be a whole number of at least 1, got 0"),
         (lambda: DGCNNPartSegmenter()(torch.zeros(2, 30, 3)), "points go last: transpose"),
         (lambda: EdgeConv(3, 4)(torch.zeros(1, 3, 9), torch.tensor([4]), torch.zeros(1, 3, 9)), "give no lengths"),
     ],

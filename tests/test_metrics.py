@@ -186,7 +186,7 @@ def test_votes_are_the_mean_probability_over_even_rotations():
     picked = wanted[torch.arange(len(data)), data.labels]
     assert scores["loss"] == pytest.approx(float(-picked.log().mean()), rel=1e-5)
     assert evaluate(Compass(), data)["loss"] != pytest.approx(scores["loss"], rel=1e-2)
-    with pytest.raises(ValueError, match="votes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="votes must be a whole number of at least 1, got 0"):
         evaluate(Compass(), data, votes=0)
 
 

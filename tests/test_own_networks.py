@@ -79,6 +79,7 @@ def test_a_loss_whose_parameters_would_not_be_trained_is_refused(tmp_path):
     fit(tiny(tmp_path, epochs=1), two_shapes(), log=quiet, loss=Scaled().requires_grad_(False))
 
 
+@pytest.mark.slow
 def test_points_of_ones_own_need_no_name_of_a_data_set(tmp_path):
     config = TrainConfig(task="scene", num_points=32, batch_size=8, epochs=1, width=0.125, out=str(tmp_path))
     fit(config, halves("scene"), log=quiet)
@@ -173,10 +174,15 @@ def test_pruned_weights_are_not_folded_and_small_integers_are_counted():
     assert counts.counts.tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("number", [{"centres": 0}, {"stride": 0}, {"stride": -2}])
-def test_a_set_abstraction_has_a_centre_at_least(number):
-    with pytest.raises(ValueError, match="centres and stride must be at least 1, got "):
-        SetAbstraction(0, [[8]], radii=[0.1], neighbours=[4], **number)
+def test_a_cloud_that_is_written_to_changes_no_data(tmp_path):
+    np.save(tmp_path / "points.npy", np.ones((4, 3, 5), np.float32))
+    mapped = np.load(tmp_path / "points.npy", mmap_mode="r")
+    for points in (torch.ones(4, 3, 5), mapped):
+        data = LabelledClouds(points, torch.arange(4) % 2, ["a", "b"])
+        data[1][0].zero_()
+        data.subset(torch.tensor([2, 1]))[0][0].zero_()
+        assert bool((points == 1).all())
+        assert (data.points == 1).all()
 
 
 def test_centres_that_do_not_exist_are_no_neighbours_on_the_way_back():

@@ -110,6 +110,7 @@ def test_neighbourhoods_are_their_definition(widths, mode):
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_under_autocast_neighbourhoods_err_no_more_than_twice_the_definition():
     """Against float64, in value, running statistics and every gradient; with products of bfloat16."""
     given, direction = [torch.randn(4, size, 200, dtype=torch.float64) for size in (3, 2)], torch.randn(4, 64, 50)
@@ -252,6 +253,7 @@ def test_features_go_back_to_the_points():
     torch.testing.assert_close(layer(x, own, centres, of_centres, lengths), wanted, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_it_is_trained_saved_and_asked_like_any_classifier(few, tmp_path):
     fit(tiny(tmp_path, model="pointnet2", width=SMALL), two_shapes(), log=quiet)
     model = load_model(tmp_path)
@@ -260,6 +262,7 @@ def test_it_is_trained_saved_and_asked_like_any_classifier(few, tmp_path):
     assert PointNet2Classifier.from_pretrained(tmp_path)(clouds(2, 9).float()).shape == (2, 2)
 
 
+@pytest.mark.slow
 def test_both_kinds_go_to_a_folder_and_come_back(few, tmp_path):
     for kind in (PointNet2Classifier, PointNet2MultiScale):
         described(model := kind(3, width=SMALL)).save_pretrained(tmp_path / kind.model_name)
@@ -297,5 +300,5 @@ def test_wrong_input_is_met_with_one_clear_line():
     with pytest.raises(ValueError, match=r"points must be \(B, 3, N\) with N >= 1, got \(2, 4, 9\)"):
         SetAbstraction(0, [[8]], 4, [0.1], [4])(torch.zeros(2, 4, 9))
     for some in ([], [4, [0.1], [4]]):  # one neighbourhood of all points, and balls
-        with pytest.raises(ValueError, match=r"features must be \(2, C, 9\), one column per point, got \(2, 5, 8\)"):
+        with pytest.raises(ValueError, match=r"features must be \(2, 5, 9\), one column per point, got \(2, 5, 8\)"):
             SetAbstraction(5, [[8]], *some)(torch.zeros(2, 3, 9), torch.zeros(2, 5, 8))

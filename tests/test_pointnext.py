@@ -194,6 +194,7 @@ def test_a_folded_network_answers_alike(few):
             PointNextClassifier(3, width=width)
 
 
+@pytest.mark.slow
 def test_it_is_trained_saved_and_asked_like_any_classifier(few, tmp_path):
     fit(tiny(tmp_path, model="pointnext_s", width=SMALL, epochs=1), two_shapes(), log=quiet)
     model = load_model(tmp_path)
@@ -242,5 +243,5 @@ def test_wrong_input_is_met_with_one_clear_line():
     for given in ((0, [[8]], 4, [0.1], [4]), (2, [[8]])):
         with pytest.raises(ValueError, match="residual must have features of centres, got in_channels"):
             SetAbstraction(*given, residual=True)
-    with pytest.raises(ValueError, match=r"points must be \(B, 5, N\), got \(2, 3, 9\)"):
+    with pytest.raises(ValueError, match=r"features must be \(2, 2, 9\), one column per point, got None"):
         SetAbstraction(2, [[8]], 4, [0.1], [4], residual=True)(torch.zeros(2, 3, 9))

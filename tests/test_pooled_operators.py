@@ -134,7 +134,7 @@ def test_gradients_of_gradients_are_those_of_the_definition(activation, training
         torch.testing.assert_close(got, right, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", forms([True, False], True))
 def test_a_classifier_has_gradients_of_gradients(training):
     model = PointNetClassifier(3, widths=((4,), (5,)), tnet_widths=((4, 5), (4,)), head_widths=(4,), dropout=0.0)
     trained_looking(model).train(training)
@@ -158,5 +158,5 @@ def test_a_traced_classifier_is_the_model_at_any_size_and_holds_no_operator_of_t
 def test_torch_jit_script_is_refused_in_one_line_that_says_what_to_use():
     mlp = SharedMLP([3, 4, 5])
     for model in (mlp, mlp.to_linear(), PointNetClassifier(3), PointNetClassifier(3).fold()):
-        with pytest.raises(TypeError, match=r"^torch.jit.script is not supported; use torch.jit.trace, or python -m "):
+        with pytest.raises(TypeError, match=r"^torch.jit.script is not supported; use torch.export.export or "):
             torch.jit.script(model)

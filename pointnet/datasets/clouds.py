@@ -101,7 +101,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
 
     @property
     def points(self) -> Tensor:
-        """(S, C, K)."""
+        """(S, C, K), not to be written to: it may be what was handed over."""
         return self._taken(self._places(slice(None)))
 
     @property
@@ -125,7 +125,7 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._taken(int(self._places(index)))[:, : self.num_points], int(self.labels[index])
+        return self._taken(int(self._places(index)))[:, : self.num_points].clone(), int(self.labels[index])
 
     def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """The clouds at `indices` (B,), with all their points, and their labels: (B, C, K), (B,)."""

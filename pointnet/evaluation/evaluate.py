@@ -15,6 +15,7 @@ from pointnet.datasets.clouds import BLOCKS
 from pointnet.datasets.given import check_num_points
 from pointnet.datasets.own_labels import OwnPoints
 from pointnet.datasets.transforms import rotation
+from pointnet.layers.shared_layer import is_whole
 from pointnet.models import PartLabels, Pretrained
 from pointnet.models.chunks import points_are_independent
 from pointnet.models.own import has_own_forward
@@ -143,14 +144,15 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
-    An answer of NaN is wrong, and the loss is then NaN. ValueError if a network of the library names other classes than
-    the data or, without `task`, if the data says of itself another input than the network was trained on.
+    An answer of NaN is wrong, and the loss is then NaN. ValueError for no clouds, for other numbers than `Args` has, if
+    the network does not score each class of the data, if one of the library names other classes than the data or,
+    without `task`, if the data says of itself another input than the network was trained on.
 
     Args:
         after_batch: called after each batch; it may raise, to stop.
         world: the processes that share the samples; each returns the metrics of all samples.
         votes: predict by the mean probability over this many even rotations about the up axis (Qi et al. 2017: 12), at
-            least 1, else ValueError. Useful if training rotated the clouds too.
+            least 1. Useful if training rotated the clouds too.
         num_points: the number of points per cloud, the first ones; None for all that the task evaluates. Segmentation
             evaluates all stored points, each of them once; a network that needs the density of training (DGCNN) sees
             as many as then, the first ones, and labels all, as `label_points` has it.
@@ -166,7 +168,7 @@ def evaluate(
         task: what a network of one's own is for, if it does not classify clouds.
         structures: those of the clouds, for a network that takes them; None: the network finds them itself.
     """
-    task = _checked(task, model, data, num_points)
+    task = _checked(task, model, data, num_points, degrees, smoothing)
     count = num_points or (None if isinstance(data, LabelledPoints) else data.num_points)
     scores, parts_of = task.scores(data, device, model), task.parts_of(model, data, device)
     normals, temperature = (contract.normals, contract.temperature) if contract else (_has_normals(data), 1.0)
@@ -183,7 +185,7 @@ def evaluate(
                 more = () if category is None else (category,)
                 logits, logs = vote(asked, x, votes, normals, temperature, *more)
                 look(points, logits, logs, true)
-                scores.update(_answers(task, logs, category, true, parts_of), true, valid, *more)
+                scores.update(_answers(task, data, logs, category, true, parts_of), true, valid, *more)
                 losses += _losses(logs, true, valid, smoothing)
             after_batch()
     for tensor in (*scores.sums, losses):
@@ -192,10 +194,21 @@ def evaluate(
     return {**means, **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
 
 
-def _checked(task: Task | None, model: nn.Module, data: LabelledClouds, num_points: int | None) -> Task:
+def _checked(
+    task: Task | None,
+    model: nn.Module,
+    data: LabelledClouds,
+    num_points: int | None,
+    degrees: float,
+    smoothing: float,
+) -> Task:
     """The task, if the data can be read, and have so many points and the classes that a network of the library names,
     if it names any; if no task was given, also if the data says of itself what the network was trained on."""
+    if not (math.isfinite(degrees) and 0 <= smoothing < 1):
+        raise ValueError(f"degrees must be a number and smoothing from 0 to below 1, got {degrees} and {smoothing}")
     check_read(data)
+    if len(data) == 0:
+        raise ValueError("there are no clouds to evaluate on")
     if num_points is not None:
         check_num_points(num_points, data.batch(torch.arange(1))[0].shape[2])
     own = task or task_of(model)
@@ -220,8 +233,16 @@ def _has_normals(data: LabelledClouds) -> bool:
     return data.channels == 6 if data.channel_names is None else data.channel_names[3:6] == NORMALS
 
 
-def _answers(task: Task, logs: Tensor, category: Tensor | None, true: Tensor, parts_of: Tensor | None) -> Tensor:
-    """The predicted labels; a wrong one where a probability is NaN, which counts as the largest."""
+def _answers(
+    task: Task, data: LabelledClouds, logs: Tensor, category: Tensor | None, true: Tensor, parts_of: Tensor | None
+) -> Tensor:
+    """The predicted labels; a wrong one where a probability is NaN, which counts as the largest.
+
+    Raises:
+        ValueError: probabilities of more or fewer classes than the data has.
+    """
+    if logs.shape[1] != (wanted := len(task.class_names(data))):
+        raise ValueError(f"the network gives {logs.shape[1]} scores, the data has {wanted} classes")
     return torch.where(logs.isnan().any(1), (true + 1) % logs.shape[1], task.predict(logs, category, parts_of))
 
 
@@ -265,8 +286,8 @@ def vote(
 
     -> (B, classes) or (B, classes, N), twice. category (B,): for a network that takes it.
     """
-    if votes < 1:
-        raise ValueError(f"votes must be at least 1, got {votes}")
+    if not is_whole(votes):
+        raise ValueError(f"votes must be a whole number of at least 1, got {votes}")
     logits = model(x, *category)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # under autocast of half as many bits
     logs = (logits / temperature).log_softmax(1)

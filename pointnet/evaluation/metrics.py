@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pointnet.ops.masked import check_range
+
 
 class ConfusionMatrix:
     """Counts of (true class, predicted class).
@@ -85,7 +87,15 @@ class PartScores:
 
     def update(self, predicted: Tensor, true: Tensor, valid: Tensor | None, category: Tensor) -> None:
         """Adds a batch of predicted and true parts (B, N), only where `valid` (B, N) is True, if it is given, of shapes
-        of these categories (B,)."""
+        of these categories (B,).
+
+        Raises:
+            ValueError: as of `pair_counts`; or categories that are not B integers, or (on a CPU) not of `parts_of`.
+        """
+        if category.shape != true.shape[:1] or category.dtype.is_floating_point or category.dtype == torch.bool:
+            got = f"{tuple(category.shape)} {category.dtype}"
+            raise ValueError(f"category must be ({len(true)},) integers, one per shape, got {got}")
+        check_range("category", category, 0, len(self.shapes) - 1)
         counts = pair_counts(predicted, true, valid, self.parts_of.shape[1], clouds=len(true)).double()
         iou = intersection_over_union(counts).nan_to_num(1.0)
         belongs = self.parts_of[category].double()
@@ -116,17 +126,23 @@ def pair_counts(predicted: Tensor, true: Tensor, valid: Tensor | None, size: int
     `clouds`: 1 to count all together, or the first size of the labels' shape.
 
     Raises:
-        ValueError: labels of two shapes; or, on a CPU, where that waits for nothing, one that is not 0 to size - 1.
+        ValueError: labels of two shapes, or that are no integers; `valid` of another shape, or not bool; or, on a CPU,
+            where that waits for nothing, a label that is not 0 to size - 1.
     """
     if predicted.shape != true.shape:
         shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
         raise ValueError(f"predicted and true labels must have one shape, got {shapes}")
+    if predicted.is_floating_point() or true.is_floating_point():
+        raise ValueError(f"labels must be integers, got {predicted.dtype} and {true.dtype}")
+    predicted, true = predicted.long(), true.long()
     valid = torch.ones_like(true, dtype=torch.bool) if valid is None else valid
+    if valid.shape != true.shape or valid.dtype != torch.bool:
+        raise ValueError(f"valid must be {tuple(true.shape)} bool, got {tuple(valid.shape)} {valid.dtype}")
     if true.device.type == "cpu":
         for name, labels in (("predicted", predicted), ("true", true)):
             if (outside := valid & ((labels < 0) | (labels >= size))).any():
                 raise ValueError(f"{name} labels must be 0 to {size - 1}, got {int(labels[outside][0])}")
-    pairs = torch.where(valid, true.long() * size + predicted, 0).reshape(clouds, -1)
+    pairs = torch.where(valid, true * size + predicted, 0).reshape(clouds, -1)
     counts = torch.zeros(clouds, size * size, dtype=torch.int64, device=true.device)
     return counts.scatter_add_(1, pairs, valid.long().reshape(clouds, -1)).view(clouds, size, size)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pointnet.ops.aligned import Transform, fold_transform
+from pointnet.ops.aligned import Transform, check_transform, fold_transform
 from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.masked import Mask
 from pointnet.ops.mlp import may_take, mlp_max, takes
@@ -59,7 +59,7 @@ class Chain:
         if not may_take(self.x, self.mask) or makes_a_graph():
             return False
         if transform is not None:
-            layer.check_transform(self.x, transform)
+            check_transform(transform, self.x.shape[0], layer.conv.in_channels)
         if "weight" not in layer.conv._parameters:  # it is computed by something else, perhaps at each call anew
             return False
         given = (self.x, transform, layer.conv.weight, layer.conv.bias)

@@ -11,7 +11,7 @@ from pointnet.ops.neighbours import gather, knn, of_all_clouds
 from pointnet.ops.products import map_rows, no_autocast, rounding_of
 from pointnet.ops.relative import affine_of
 
-from .shared_layer import HALF, SharedLayer, check_points
+from .shared_layer import HALF, SharedLayer, check_points, is_whole
 from .shared_mlp import Activation, SharedMLP
 
 LEAKY_RELU = nn.LeakyReLU(0.2)  # DGCNN's
@@ -48,8 +48,8 @@ class EdgeConv(nn.Module):
         hidden_channels: int | None = None,
     ):
         super().__init__()
-        if neighbours < 1:
-            raise ValueError(f"neighbours must be at least 1, got {neighbours}")
+        if not is_whole(neighbours):
+            raise ValueError(f"neighbours must be a whole number of at least 1, got {neighbours!r}")
         self.neighbours = neighbours
         hidden = [] if hidden_channels is None else [hidden_channels]
         *before, last = SharedMLP([2 * in_channels, *hidden, out_channels], activation=activation)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pointnet.ops.masked import Lengths, fill_padding, point_mask
+from pointnet.ops.masked import Lengths, check_tensor, fill_padding, point_mask
 from pointnet.ops.neighbours import interpolate
 
 from .neighbourhoods import Features
-from .shared_layer import refuse_script
+from .shared_layer import as_sequence, check_points, refuse_script
 from .shared_mlp import SharedMLP
 
 
@@ -45,7 +45,17 @@ class FeaturePropagation(nn.Module):
             features: of the points: one tensor, several, (B, C) where all points of a cloud have the same; or none.
             lengths: (B,), how many points of each cloud exist.
             existing: (B,), how many of its centres do (`SetAbstraction.existing_centres`); None: all.
+
+        Raises:
+            ValueError: a wrong shape, or no points. TypeError: no tensor, or a dtype other than the weights'.
         """
+        check_points(points, 3)
+        for name, each in (("centres", centres), ("of_centres", of_centres)):
+            check_tensor(name, each)
+        own, wanted = sum(each.shape[1] for each in as_sequence(features)), self.mlp.widths[0]
+        if of_centres.dim() == 3 and of_centres.shape[1] + own != wanted:
+            parts = f"{of_centres.shape[1]} of the centres and {own} of the points"
+            raise ValueError(f"features must have {wanted} channels together, got {parts}")
         if lengths is not None:
             points = fill_padding(points, point_mask(lengths, points))
         return self.mlp(interpolate(of_centres, centres, points, existing), features, lengths)

@@ -18,7 +18,8 @@ def fold_norms(module: M) -> M:
     """A copy of `module`, in eval mode, whose shared MLPs and stacks of Linears hold no batch norm.
 
     W' = g W and b' = beta + g (b - mean), g = gamma / sqrt(variance + eps), of the running statistics; computed in
-    float64. Equal to `module` in eval mode within rounding.
+    float64. Equal to `module` in eval mode within rounding; the BatchNorm1d of a stack is of vectors (B, D).
+    Norms of other modules stay.
 
     Raises:
         ValueError: a norm without running statistics (`track_running_stats=False`) or of another kind, which has no
@@ -47,7 +48,10 @@ def _fold_linears(network: nn.Sequential, name: str) -> nn.Sequential:
         raise ValueError(
             f"{where}: a hook is on it or on one of its modules, which the copy would lose; remove it first"
         )
-    mlp = SharedMLP.from_linear(network)
+    try:
+        mlp = SharedMLP.from_linear(network)
+    except ValueError:  # no stack of Linears
+        return network
     for i, layer in enumerate(mlp):
         fold_layer(layer, f"{name}, layer {i}".lstrip(", "))
     return mlp.to_linear()

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.groups import pooled_groups
 from pointnet.ops.masked import Lengths, check_tensor, fill_padding, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, of_all_clouds
 from pointnet.ops.products import autocast_dtype
 
 from .neighbourhoods import Features, is_fast, neighbourhoods_definition, pooled_neighbourhoods
-from .shared_layer import check_points, max_of_points, refuse_script
+from .shared_layer import check_dtype, check_points, is_whole, max_of_points, refuse_script
 from .shared_mlp import SharedMLP
 
 Pool = Callable[..., Tensor]  # of an MLP, points, features, centres, neighbours and a unit
@@ -54,7 +55,8 @@ class SetAbstraction(nn.Module):
 
     Raises:
         ValueError: widths, radii or neighbours that are no lists; numbers of radii, neighbours and MLPs that differ;
-            both `centres` and `stride`, or one below 1; `residual` without features or centres.
+            both `centres` and `stride`; sizes that are no whole numbers above 0, or a radius that is not above 0;
+            `residual` without features or centres; `by_radius` or `in_order` without centres.
     """
 
     __prepare_scriptable__ = refuse_script
@@ -72,20 +74,10 @@ class SetAbstraction(nn.Module):
         in_order: bool = False,
     ):
         super().__init__()
-        if not isinstance(widths, Sequence) or not all(isinstance(each, Sequence) for each in widths):
-            raise ValueError(f"widths must be a list of lists, one for each MLP, such as [[8, 16]], got {widths!r}")
-        for name, each in {"radii": radii, "neighbours": neighbours}.items():
-            if not hasattr(each, "__len__"):
-                raise ValueError(f"{name} must be a list with an entry for each MLP, got {each!r}")
+        _check_sizes(widths, centres, stride, radii, neighbours)
         whole = centres is None and stride is None
-        scales = 0 if whole else len(widths)
-        if centres is not None and stride is not None:
-            raise ValueError(f"centres and stride exclude each other, got {centres} and {stride}")
-        if min(1 if centres is None else centres, 1 if stride is None else stride) < 1:
-            raise ValueError(f"centres and stride must be at least 1, got {centres} and {stride}")
-        if not widths or (whole and len(widths) > 1) or not len(radii) == len(neighbours) == scales:
-            got = f"{len(radii)} radii, {len(neighbours)} numbers of neighbours and {len(widths)} MLPs"
-            raise ValueError(f"each MLP must have a radius and a number of neighbours, without centres one none; {got}")
+        if whole and (by_radius or in_order):
+            raise ValueError("by_radius and in_order are for balls about centres, and there are no centres")
         if residual and (whole or in_channels < 1):
             raise ValueError(
                 f"residual must have features of centres, got in_channels {in_channels}, centres {centres}"
@@ -101,6 +93,11 @@ class SetAbstraction(nn.Module):
     def extra_repr(self) -> str:
         names = ("centres", "stride", "radii", "neighbours", "by_radius", "in_order")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+
+    @property
+    def in_channels(self) -> int:
+        """C."""
+        return self._mlps[0].widths[0] - 3
 
     @property
     def out_channels(self) -> int:
@@ -137,14 +134,10 @@ class SetAbstraction(nn.Module):
             TypeError: no tensor, or a dtype other than the weights' (outside autocast).
         """
         check_points(points, 3)
-        if features is not None:
-            check_tensor("features", features)
-        if features is not None and (features.dim() != 3 or features.shape[::2] != points.shape[::2]):
-            wanted = f"({points.shape[0]}, C, {points.shape[2]}), one column per point"
-            raise ValueError(f"features must be {wanted}, got {tuple(features.shape)}")
+        self._check_features(features, points)
         if self.centres is None and self.stride is None:
             x = points if features is None else torch.cat([points, features], 1)
-            return points.new_zeros(len(points), 3, 1), _pooled_whole(self._mlps[0], x, lengths).unsqueeze(2)
+            return points.new_zeros(points.shape[0], 3, 1), _pooled_whole(self._mlps[0], x, lengths).unsqueeze(2)
         if lengths is not None:
             mask = point_mask(lengths, points)
             points = fill_padding(points, mask)
@@ -161,16 +154,54 @@ class SetAbstraction(nn.Module):
             found.append(pool(mlp, points, features, centres, neighbours, radius if self.by_radius else 1.0))
         y = found[0] if len(found) == 1 else torch.cat(found, 1)
         if self.skip is not None:
-            assert features is not None  # the MLPs have checked that
+            assert features is not None  # which was checked
             y = fill_padding(F.relu(y + self.skip(gather(features, chosen))), exist)
         return centres, y
+
+    def _check_features(self, features: Features, points: Tensor) -> None:
+        if features is None and not self.in_channels:
+            return
+        if features is not None:
+            check_tensor("features", features)
+        channels = features.shape[1] if features is not None and features.dim() == 3 else 0
+        if features is None or channels != self.in_channels or features.shape[::2] != points.shape[::2]:
+            wanted = f"({points.shape[0]}, {self.in_channels}, {points.shape[2]}), one column per point"
+            got = None if features is None else tuple(features.shape)
+            raise ValueError(f"features must be {wanted if self.in_channels else 'None'}, got {got}")
+        check_dtype("features", features, self._mlps[0][0].dtype)
+
+
+def _check_sizes(
+    widths: Sequence[Sequence[int]],
+    centres: int | None,
+    stride: int | None,
+    radii: Sequence[float],
+    neighbours: Sequence[int],
+) -> None:
+    if not isinstance(widths, Sequence) or not all(isinstance(each, Sequence) for each in widths):
+        raise ValueError(f"widths must be a list of lists, one for each MLP, such as [[8, 16]], got {widths!r}")
+    for name, each in {"radii": radii, "neighbours": neighbours}.items():
+        if not hasattr(each, "__len__"):
+            raise ValueError(f"{name} must be a list with an entry for each MLP, got {each!r}")
+    whole = centres is None and stride is None
+    scales = 0 if whole else len(widths)
+    if centres is not None and stride is not None:
+        raise ValueError(f"centres and stride exclude each other, got {centres} and {stride}")
+    if not all(each is None or is_whole(each) for each in (centres, stride)):
+        raise ValueError(f"centres and stride must be whole numbers of at least 1, got {centres!r} and {stride!r}")
+    if not widths or (whole and len(widths) > 1) or not len(radii) == len(neighbours) == scales:
+        got = f"{len(radii)} radii, {len(neighbours)} numbers of neighbours and {len(widths)} MLPs"
+        raise ValueError(f"each MLP must have a radius and a number of neighbours, without centres one none; {got}")
+    if not all(map(is_whole, neighbours)) or not all(isinstance(each, int | float) and each > 0 for each in radii):
+        wanted = "neighbours must be whole numbers of at least 1 and radii above 0"
+        raise ValueError(f"{wanted}, got {list(neighbours)} and {list(radii)}")
 
 
 def _pooled_whole(mlp: SharedMLP, x: Tensor, lengths: Lengths) -> Tensor:
     """`mlp.max_pool`: (B, C, N) -> (B, D). On a CPU points of small clouds are rows where it learns: faster. Of very
     few points it is faster to hold what is pooled.
     """
-    fast = torch.is_grad_enabled() and x.device.type == "cpu" and x.shape[2] <= WHOLE
+    fast = torch.is_grad_enabled() and x.device.type == "cpu" and not makes_a_graph() and x.shape[2] <= WHOLE
     if not fast or lengths is not None or not is_fast(mlp):
         return mlp.max_pool(x, lengths=lengths)
     mlp[0].check(x)

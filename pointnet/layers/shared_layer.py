@@ -4,12 +4,13 @@ import copy
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pointnet.ops.aligned import Transform, align, fold_transform
+from pointnet.ops.aligned import Transform, align, check_transform, fold_transform
 from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.hooks import has_hooks, must_call
 from pointnet.ops.masked import Mask, batch_norm, check_tensor, fill_padding, stored_as_rows
@@ -26,7 +27,7 @@ Context = Tensor | Sequence[Tensor] | None
 
 def refuse_script(module: nn.Module) -> nn.Module:
     """What `torch.jit.script` calls first: its language lacks what the layers are written in."""
-    raise TypeError("torch.jit.script is not supported; use torch.jit.trace, or python -m pointnet export")
+    raise TypeError("torch.jit.script is not supported; use torch.export.export or python -m pointnet export")
 
 
 class SharedLayer(nn.Module):
@@ -123,15 +124,9 @@ class SharedLayer(nn.Module):
         if x.shape[2] == 0:
             raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
         if transform is not None:
-            self.check_transform(x, transform, channels)
+            check_transform(transform, x.shape[0], channels)
         for tensor in (x, *extra):
             check_dtype("points" if tensor is x else "context", tensor, self.dtype)
-
-    def check_transform(self, x: Tensor, transform: Tensor, channels: int | None = None) -> None:
-        dim, channels = transform.shape[-1], self.conv.in_channels if channels is None else channels
-        if transform.shape != (x.shape[0], dim, dim) or dim > channels:
-            wanted = f"({x.shape[0]}, dim, dim) with dim at most {channels}"
-            raise ValueError(f"transform must be {wanted}, got {tuple(transform.shape)}")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -208,6 +203,11 @@ def check_points(x: Tensor, channels: int) -> None:
     if x.dim() != 3 or x.shape[1] != channels or not x.shape[2]:
         got = f"{tuple(x.shape)}{shape_hint(tuple(x.shape), channels)}"
         raise ValueError(f"points must be (B, {channels}, N) with N >= 1, got {got}")
+
+
+def is_whole(number: object) -> bool:
+    """Whether a size is a whole number of at least 1."""
+    return isinstance(number, int | np.integer) and number is not True and bool(number > 0)
 
 
 def shape_hint(shape: tuple[int, ...], channels: int) -> str:

@@ -64,6 +64,9 @@ class SharedMLP(nn.Module):
             raise ValueError(f"norm must be 'batch' or None, got {norm!r}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+        if {type(last_activation), type(bias)} - {bool, type(None)} or last_activation is None:
+            wanted = "last_activation must be True or False, bias one of them or None"
+            raise ValueError(f"{wanted}, got {last_activation!r} and {bias!r}")
         last = len(widths) - 2
         self.layers = nn.ModuleList(
             SharedLayer(

@@ -3,7 +3,20 @@
 import torch
 from torch import Tensor
 
+from .graphs import makes_a_graph
+from .masked import check_tensor
+
 Transform = Tensor | None  # (B, dim, dim), a matrix of each cloud's own; None: the identity
+
+
+def check_transform(transform: Tensor, clouds: int, channels: int) -> None:
+    """TypeError for what is no tensor, ValueError for what is no matrix of each cloud, of at most so many channels."""
+    check_tensor("transform", transform)
+    dim = transform.shape[-1] if transform.dim() else 0
+    if transform.shape != (clouds, dim, dim) or dim > channels:
+        raise ValueError(
+            f"transform must be ({clouds}, dim, dim) with dim at most {channels}, got {tuple(transform.shape)}"
+        )
 
 
 def align(x: Tensor, transform: Tensor) -> Tensor:
@@ -12,7 +25,12 @@ def align(x: Tensor, transform: Tensor) -> Tensor:
     Args:
         x: (B, C, N). If C is more than dim, the first dim channels are multiplied and the others kept.
         transform: (B, dim, dim).
+
+    Raises:
+        ValueError: a transform of another shape, or of more than C dimensions.
     """
+    if not makes_a_graph():
+        check_transform(transform, *x.shape[:2])
     dim = transform.shape[1]
     if x.shape[1] == dim:
         return transform.transpose(1, 2) @ x

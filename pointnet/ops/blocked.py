@@ -40,9 +40,11 @@ def filled(points: Tensor, lengths: Lengths) -> tuple[Tensor, Mask]:
 
 def padded_by_first(found: Tensor, neighbours: int, size: int) -> Tensor:
     """(B, S, up to K) -> (B, S, K): slots that are missing, or hold `size`, repeat the first; if that does too, 0."""
-    found = F.pad(found, (0, neighbours - found.shape[2]), value=size)
     first = found[:, :, :1]
-    return found.where(found < size, first.where(first < size, 0))
+    first = first.where(first < size, 0)
+    # Not with `size`, which would be a constant of an exported graph.
+    found = F.pad(found.where(found < size, -1), (0, neighbours - found.shape[2]), value=-1)
+    return found.where(found >= 0, first)
 
 
 def only_existing(found: Tensor, neighbours: int, points: Tensor, lengths: Lengths) -> Tensor:

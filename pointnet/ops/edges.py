@@ -57,8 +57,9 @@ def pooled_edges(
         mask: (B, 1, S), where a centre exists; what lies elsewhere may be anything.
 
     Raises:
-        ValueError: an index that is of no point (on a CPU).
+        ValueError: other shapes, or an index that is of no point (on a CPU).
     """
+    _check_shapes(a, b, neighbours, mask)
     check_indices(neighbours, b.shape[2])
     if makes_a_graph() or not neighbours.numel() or not is_poolable(norm, activation):
         return edges_definition(a, b, neighbours, norm, activation, mask)
@@ -69,6 +70,17 @@ def pooled_edges(
     z = a.transpose(1, 2) + (ends if mask is None else ends.masked_fill(~mask.transpose(1, 2), 0))
     y = of_extremes(z, norm, activation, partial(_statistics, a, b, neighbours, mask))
     return fill_padding(y.transpose(1, 2), mask)
+
+
+def _check_shapes(a: Tensor, b: Tensor, neighbours: Tensor, mask: Mask) -> None:
+    if makes_a_graph():
+        return
+    shapes = [tuple(each.shape) for each in (a, b, neighbours)]
+    fit = [len(shape) for shape in shapes] == [3, 3, 3]
+    if not (fit and shapes[0][:2] == shapes[1][:2] and shapes[2][:2] == shapes[0][::2]):
+        raise ValueError(f"a, b, neighbours must be (B, D, S), (B, D, N), (B, S, K), got {shapes}")
+    if mask is not None and mask.shape != (wanted := (len(a), 1, a.shape[2])):
+        raise ValueError(f"mask must be {wanted}, got {tuple(mask.shape)}")
 
 
 def _statistics(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .edges import first_with, rows_summed, slot_type
 from .graphs import makes_a_graph
 from .masked import batch_norm, takes_statistics
-from .neighbours import check_indices, gather, of_all_clouds
+from .neighbours import check_clouds, check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, of_extremes, signs
 from .products import add_map, multiply, no_autocast, rounded, rounding_of, sum_of_outer
@@ -29,9 +29,12 @@ from .rows import Moments, made_of, moments_of_all
 def grouped(x: Tensor, neighbours: Tensor) -> Tensor:
     """The points of each group: (B, C, N), (B, S, K) -> (B, C, S, K), equal to `gather`, stored as rows.
 
-    That is what `pooled_groups` is fastest on, and its gradient is a sum of rows. On a CPU an index of no point is a
-    ValueError.
+    That is what `pooled_groups` is fastest on, and its gradient is a sum of rows.
+
+    Raises:
+        ValueError: indices of another number of clouds, or (on a CPU) of no point.
     """
+    check_clouds(neighbours, x)
     check_indices(neighbours, x.shape[2])
     if makes_a_graph():
         return gather(x, neighbours)

@@ -41,7 +41,9 @@ First = Tensor | int | None
 
 
 def gather(x: Tensor, indices: Tensor) -> Tensor:
-    """The points at some indices: (B, C, N), (B, S) or (B, S, K) -> (B, C, S) or (B, C, S, K)."""
+    """The points at some indices: (B, C, N), (B, S) or (B, S, K) -> (B, C, S) or (B, C, S, K). ValueError for indices
+    of another number of clouds."""
+    check_clouds(indices, x)
     taken = x.gather(2, indices.flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1))
     return taken.unflatten(2, indices.shape[1:])
 
@@ -50,6 +52,12 @@ def of_all_clouds(indices: Tensor, size: int) -> Tensor:
     """Indices (B, S, ...) of points of each cloud, as those among B * size points in turn: (B * S, ...)."""
     firsts = torch.arange(0, len(indices) * size, size, device=indices.device)
     return (indices + firsts.view(-1, *[1] * (indices.dim() - 1))).flatten(0, 1)
+
+
+def check_clouds(indices: Tensor, x: Tensor) -> None:
+    """ValueError unless indices (B, ...) are of as many clouds as x (B, C, N) has."""
+    if not makes_a_graph() and len(indices) != len(x):
+        raise ValueError(f"indices must be of {len(x)} clouds, as the points are, got {tuple(indices.shape)}")
 
 
 def check_indices(indices: Tensor, size: int) -> None:
@@ -194,7 +202,7 @@ def interpolate(features: Tensor, points: Tensor, queries: Tensor, lengths: Leng
     table, index, weights = _interpolation(features, points, queries, lengths)
     if table.requires_grad and not makes_a_graph():
         table = _OnceOnly.apply(table)
-    index = index + torch.arange(len(index), device=index.device)[:, None, None] * features.shape[2]
+    index = index + torch.arange(index.shape[0], device=index.device)[:, None, None] * features.shape[2]
     rows = F.embedding_bag(
         index.flatten(0, 1), table.transpose(1, 2).flatten(0, 1), mode="sum", per_sample_weights=weights.flatten(0, 1)
     )

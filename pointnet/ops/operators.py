@@ -31,7 +31,7 @@ def register(schema: str, function: Function, fake: Function, backward: Function
 
 def refuse_second(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
     """The gradient of an operator that is itself a gradient."""
-    raise RuntimeError("gradients of gradients do not pass through an operator on neighbours; take its definition")
+    raise RuntimeError("gradients of gradients do not pass through operators on neighbours; torch.func.grad has them")
 
 
 def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

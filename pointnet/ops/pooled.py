@@ -92,7 +92,10 @@ def pooled_winners(x: Tensor, weight: Tensor, norm: Norm, activation: Activation
 
 
 def signs(channels: Tensor, norm: Norm) -> Tensor:
-    """(D,) of 1 where the norm is rising in z, -1 where it falls, for D channels; a scale of 0 counts as rising."""
+    """(D,) of 1 where the norm is rising in z, -1 where it falls, for D channels; a scale of 0 counts as rising.
+    ValueError for a norm of another number of channels."""
+    if norm is not None and norm.num_features != len(channels):
+        raise ValueError(f"norm must be of {len(channels)} channels, got {norm.num_features}")
     if norm is None or norm.weight is None:
         return channels.new_ones(len(channels))
     return (norm.weight.detach() >= 0).to(channels.dtype) * 2 - 1
