@@ -26,6 +26,10 @@ def test_names_by_hand_that_move_a_column_which_the_file_names_are_said(tmp_path
     )
     for columns in ("x,y,z,label,_", "x,y,z,_,label"):
         assert read_cloud(written(tmp_path, "b.csv", text), columns=columns).notes == ()
+    for names in ("y,x,z", "Northing,Easting,Elevation"):
+        path = written(tmp_path, "c.csv", text.replace("x,y,z,label,class", f"{names},label,class"))
+        (note,) = read_cloud(path, columns="x,y,z,label,_").notes
+        assert note.startswith("columns taken as x,y,z,label,_, though the file names them ")
 
 
 def test_a_set_whose_columns_are_named_by_hand_may_hold_arrays_with_names(tmp_path):

@@ -1,15 +1,18 @@
 """Normals, colours and intensity as channels: chosen by --features, to predict exactly what they were in training."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
 from pointnet.datasets import MeshFolder, open_dataset
+from pointnet.datasets.lines import lines_on_unused
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.evaluate import check_taught, evaluate
@@ -70,7 +73,7 @@ def test_normals_is_short_for_the_feature_in_old_settings_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "features", forms(["rgb", "intensity", "normals,intensity", "normals,rgb,intensity"], "rgb", "normals,intensity")
+    "features", forms(["rgb", "intensity", "normals,intensity", "normals,rgb,intensity"], "normals,intensity")
 )
 def test_a_file_is_to_predict_what_it_was_in_training(tmp_path, features):
     data = MeshFolder(write_tables(tmp_path / "set"), num_points=32, features=features)
@@ -129,6 +132,30 @@ def test_intensity_that_tells_nothing_is_said(tmp_path):
             np.savetxt(tmp_path / kind / f"{i}.csv", rows, delimiter=",", header="x,y,z,intensity", comments="")
     data = MeshFolder(tmp_path, num_points=16, features="intensity")
     assert data.notes == ["intensity is 7.5 at every point of the training split: it tells nothing"]
+
+
+def test_what_points_have_and_a_set_does_not_take_is_said_with_the_flag_that_takes_it(tmp_path):
+    root = write_tables(tmp_path / "set")
+    words = ("normals", "rgb", "intensity")
+    for taken in ([], ["normals", "intensity"], [*words]):
+        data = MeshFolder(root, num_points=32, features=",".join(taken))
+        kinds = " and ".join({"rgb": "colours"}.get(word, word) for word in words if word not in taken)
+        (line,) = [line for line in data.notes if line.startswith("not used: ")] or [""]
+        wanted = rf"not used: {kinds} of points, such as in \S+; --features normals,rgb,intensity uses them"
+        assert re.fullmatch(wanted if kinds else "", line), line
+    assert not any("not used" in line for line in MeshFolder(root, "test", 32).notes)
+    trimesh.creation.box().export(tmp_path / "mesh.ply")
+    meshes = [tmp_path / "mesh.ply"]
+    assert lines_on_unused(meshes, (), (), tmp_path) == [], "normals of a mesh follow from its faces"
+    grey = trimesh.creation.box()
+    grey.visual.vertex_colors = (9, 9, 9, 255)
+    grey.export(tmp_path / "mesh.ply")
+    assert lines_on_unused(meshes, (), (), tmp_path) == [], "one colour tells nothing"
+    grey.visual.vertex_colors[0] = (200, 9, 9, 255)
+    grey.export(tmp_path / "mesh.ply")
+    assert lines_on_unused(meshes, (), (), tmp_path) == [
+        "not used: colours of points, such as in mesh.ply; --features rgb uses them"
+    ]
 
 
 def test_augmentation_moves_normals_with_the_points_and_leaves_the_rest_alone():

@@ -5,8 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pointnet import predict
 from pointnet.points import frame
-from pointnet.points.frame import TO_Z_UP, in_unit_sphere, rotated_to_z_up, swapped_y_and_z, with_other_up
+from pointnet.points.frame import (
+    TO_Z_UP,
+    in_unit_sphere,
+    notes_on_points,
+    on_a_line,
+    rotated_to_z_up,
+    swapped_y_and_z,
+    with_other_up,
+)
+from pointnet.points.read import read_cloud
 
 
 def cloud(*shape: int, dtype: type = np.float64) -> np.ndarray:
@@ -95,3 +105,30 @@ def test_up_is_what_is_asked_or_what_the_format_says():
     assert ups == ["y", "z", "z", "y"]
     with pytest.raises(ValueError, match="up must be one of z, y, -y, x, -x, -z, got '\\+y'"):
         frame.check_up("+y")
+
+
+@pytest.mark.parametrize(
+    ("written", "step"),
+    [("%.3f", ""), ("%.1f", "0.1"), ("%.0f", "1"), ("%.5e", "1")],
+)
+def test_digits_that_were_lost_in_writing_are_said(tmp_path, written, step):
+    place = np.random.default_rng(0).random((500, 3)) * (2, 3, 0.5)
+    far, near = tmp_path / "far.xyz", tmp_path / "near.xyz"
+    np.savetxt(far, place + np.array([512_345, 5_912_345, 40]), fmt=written)
+    np.savetxt(near, place * (5, 5, 5), fmt="%.0f")
+    said = [note for note in read_cloud(far).notes if "in steps of" in note]
+    wanted = f"coordinates are in steps of {step}: they were written with few digits so far from the origin"
+    assert said == [wanted] * bool(step)
+    assert not any("steps" in note for note in read_cloud(near).notes), "a grid about the origin is one"
+
+
+def test_points_on_one_line_are_not_sure_and_said_of_files_of_a_set():
+    points = np.zeros((200, 3))
+    points[:, 2] = np.random.default_rng(0).random(200)
+    assert on_a_line(points) == "all points are on one line"
+    assert notes_on_points(points) == ("all points are on one line",)
+    found = predict(points, "pointnet_modelnet40")
+    assert "unsure: all points are on one line" in found.notes[-1]
+    assert not found.sure
+    points[:, 0] = 0.01 * np.random.default_rng(1).random(200)
+    assert on_a_line(points) is None

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from pointnet import PointNetClassifier, embed, label_points, load_model, predict
 from pointnet import __main__ as command_line
@@ -49,7 +50,7 @@ def test_an_array_that_is_no_cloud_is_met_at_the_door(model, array, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"up": "w"}, "up must be one of z, y, -y, x, -x, -z, got 'w'"),
+        ({"up": "w"}, "up must be one of z, y, -y, x, -x, -z, auto, got 'w'"),
         ({"num_points": 0}, "num_points must be at least 1, got 0"),
         ({"model": "nowhere"}, "nowhere/config.json: no model here"),
     ],
@@ -150,10 +151,44 @@ def test_the_columns_of_training_are_for_tables_without_names(tmp_path):
     )
     np.savetxt(tmp_path / "plain.csv", rows, delimiter=",", header="x,y,z", comments="")
     np.save(tmp_path / "named.npy", np.rec.fromarrays(turned.T, names="z,y,x"))
-    for name in ("bare.txt", "named.csv", "plain.csv", "named.npy"):
+    names = {"bare.txt": "", "named.csv": "z,y,x,t", "plain.csv": "x,y,z", "named.npy": "z,y,x"}
+    for name, own in names.items():
         found = predict(tmp_path / name, model)
         assert found.probabilities == pytest.approx(wanted, abs=1e-4), name
-        assert not [note for note in found.notes if "taken as" in note]
+        said = f"columns taken as it names them, '{own}'; the tables of training had _,z,y,x: --columns"
+        assert [note for note in found.notes if "taken as" in note] == [said] * bool(own)
+    assert said not in predict(tmp_path / "plain.csv", model, columns="x,y,z").notes
+    np.savetxt(tmp_path / "as_taught.csv", np.column_stack([np.arange(300), turned]), header="i z y x", comments="")
+    found = predict(tmp_path / "as_taught.csv", model)
+    assert found.probabilities == pytest.approx(wanted, abs=1e-4)
+    assert not [note for note in found.notes if "taken as" in note]
+
+
+def test_a_table_may_lack_columns_of_training_that_the_network_does_not_take(tmp_path):
+    model = described(PointNetClassifier(3, **SMALL), num_points=300)
+    model.preprocessing = Contract.of(model).as_json() | {"columns": "y,x,z,intensity,label"}
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+    wanted = predict(rows[:, [1, 0, 2]], model).probabilities
+    np.savetxt(tmp_path / "a.xyz", rows)
+    np.save(tmp_path / "a.npy", np.column_stack([rows, rows[:, 0]]))
+    for name in ("a.xyz", "a.npy"):
+        assert predict(tmp_path / name, model).probabilities == pytest.approx(wanted, abs=1e-4), name
+    model.preprocessing |= {"columns": "intensity,y,x,z,label"}
+    with pytest.raises(PointCloudFileError, match="has 3 columns, but columns names 5"):
+        predict(tmp_path / "a.xyz", model)
+
+
+def test_a_file_that_says_its_up_axis_is_taken_as_in_training_with_a_note(tmp_path):
+    model = described(PointNetClassifier(3, **SMALL), num_points=300)
+    model.preprocessing = Contract.of(model).as_json() | {"up": "z"}
+    mesh = trimesh.creation.box((1, 2, 3))
+    for name in ("a.glb", "a.stl"):
+        mesh.export(tmp_path / name)
+    said = "taken with z up, as the files of training were; it says y itself: --up y"
+    answers = {name: predict(tmp_path / name, model) for name in ("a.glb", "a.stl")}
+    assert {name: said in found.notes for name, found in answers.items()} == {"a.glb": True, "a.stl": False}
+    assert said not in predict(tmp_path / "a.glb", model, up="y").notes
+    assert answers["a.glb"].up == "z"
 
 
 def test_a_damaged_table_or_a_pipe_is_one_error_to_a_network_with_columns_too(tmp_path):
@@ -223,3 +258,23 @@ def test_a_number_of_points_is_a_whole_one(model):
     for answer in (lambda: predict(CHAIR, model, num_points=64.0), lambda: label_points(CHAIR, num_points=64.0)):
         with pytest.raises(ValueError, match=r"num_points must be a whole number, got 64\.0"):
             answer()
+
+
+def test_an_answer_from_fewer_points_than_in_training_is_not_sure_where_they_are_few():
+    model = described(PointNetClassifier(3, **SMALL), num_points=300)
+    for count, few in ((3, True), (63, True), (64, False)):
+        notes = predict(CHAIR, model, num_points=count).notes
+        assert (f"unsure: only {count} different points" in notes) == few, notes
+    model = described(PointNetClassifier(3, **SMALL), num_points=32)
+    assert not any("different points" in note for note in predict(CHAIR, model).notes)
+
+
+def test_brackets_may_be_of_a_pattern_or_of_a_name(tmp_path):
+    for name in ("part [new]", "part n"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.xyz").write_text("0 0 0\n")
+    found = [[file.parent.name for file in find_files([str(tmp_path / word)])] for word in ("part [new]/*", "part ?/*")]
+    assert found == [["part n"], ["part n"]]
+    assert [file.parent.name for file in find_files([str(tmp_path / "part [new]")])] == ["part [new]"]
+    (tmp_path / "part n" / "a.xyz").unlink()
+    assert [file.parent.name for file in find_files([str(tmp_path / "part [new]/*.xyz")])] == ["part [new]"]

@@ -97,8 +97,8 @@ def test_whole_scans_are_held_out(tmp_path):
 def test_a_wrong_size_of_block_is_said_with_what_to_do(tmp_path):
     write_yards(tmp_path, 2, size=1500)
     for side, message in (
-        (0.1, r"has most of its points in blocks of 0\.1 that have fewer than 100 points; give a larger"),
-        (0.001, r"must be at most 1,000 blocks of 0\.001 wide, got \d,\d\d\d of them; give a larger --block"),
+        (0.1, r"has most of its points in blocks of 0\.1 that have fewer than 100 points; train with a larger"),
+        (0.001, r"must be at most 1,000 blocks of 0\.001 wide, got \d,\d\d\d of them; train with a larger --block"),
     ):
         with pytest.raises(PointCloudFileError, match=message):
             SceneFolder(tmp_path, block=side)
@@ -107,7 +107,7 @@ def test_a_wrong_size_of_block_is_said_with_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="parts is not cut into blocks of 2, which --block or the network asks for"):
         open_dataset("parts", tmp_path, "train", 32, task="part", block=2)
     data = SceneFolder(tmp_path, block=50, test_fraction=0)
-    assert data.notes == ["each file is one block of 50, of 4,096 points; a smaller --block has more"]
+    assert data.notes[1:] == ["each file is one block of 50, of 4,096 points; a smaller --block has more"]
 
 
 @pytest.mark.parametrize("side", [1.0, 500.0])
@@ -207,4 +207,4 @@ def test_a_scan_is_labelled_by_the_mean_of_all_blocks_in_the_units_of_training(t
 def test_show_counts_the_blocks_of_scans_as_such(tmp_path):
     root = write_yards(tmp_path / "yards", 2, size=3000)
     title = next(iter(show_data("scenes", root, num_points=64, out=tmp_path)))
-    assert re.match(r"scenes: 2 classes, [\d,]+ blocks of 64 points", title)
+    assert re.match(r"scenes: 2 scans, [\d,]+ blocks of 64 points", title)

@@ -33,6 +33,7 @@ def test_files_without_twins_are_drawn_as_ever():
         assert {name for name, its in zip(found, in_test, strict=True) if its} == wanted
 
 
+@pytest.mark.slow
 def test_a_set_names_the_files_whose_split_no_folder_says(tmp_path):
     root = write_clouds(tmp_path, ("a", "b", "c"))
     (root / "b" / "broken.off").write_text("OFF\n")
@@ -125,12 +126,12 @@ def test_a_class_without_clouds_is_named_with_the_class_of_nearly_its_name(tmp_p
         save(tmp_path / place / "cloud.xyz", make_object("pin", i, 80)[:, :3])
     data = MeshFolder(tmp_path, num_points=16)
     none = data.subset(torch.arange(0))
-    said = "no cloud to learn from: bxo (nearly 'box'), cup, rod (nearly 'rods'). It will never be predicted; "
+    said = "no cloud to learn from: bxo (nearly 'box'), cup, rod (nearly 'rods'). An answer of it means nothing; "
     assert f"{said}add files, remove it, or give both folders one name" in lines_on_data(TrainConfig(), data, none)
     shutil.rmtree(tmp_path / "train" / "rods")
     shutil.rmtree(tmp_path / "test" / "bxo")
     data = MeshFolder(tmp_path, num_points=16)
-    said = "no cloud to learn from: cup, rod. It will never be predicted; add files or remove it"
+    said = "no cloud to learn from: cup, rod. An answer of it means nothing; add files or remove it"
     assert said in lines_on_data(TrainConfig(), data, data.subset(torch.arange(0)))
 
 
@@ -204,7 +205,7 @@ def test_show_takes_the_settings_that_a_set_of_ones_own_is_trained_with(tmp_path
         assert "each file is one block of 50, of 4,096 points" in printed
         heights[up] = 50 * float(re.search(r"extent z +([\d.]+)", printed)[1])
     assert heights["z"] < 2.6 < 2.9 < heights["y"], "a yard is 2.5 high, and 3 deep or more"
-    assert "give a larger --block" in error_of(capsys, command_line.main, [*words, "0.001"])
+    assert "train with a larger --block" in error_of(capsys, command_line.main, [*words, "0.001"])
     assert "has no colours" in error_of(capsys, command_line.main, [*words, "50", "--features", "rgb"])
 
 
@@ -231,3 +232,38 @@ def test_where_none_can_be_read_the_commonest_reason_comes_first_with_how_many_h
     wanted = rf": its train split holds no file that can be read: {unnamed}; pin/.*bare.txt: has no labels: [^;]*$"
     with pytest.raises(PointCloudFileError, match=wanted):
         PartFolder(tmp_path, num_points=16)
+
+
+def test_folders_that_are_no_classes_and_classes_that_may_be_none_are_said(tmp_path):
+    generator = np.random.default_rng(0)
+
+    def write(*places):
+        for place in places:
+            (tmp_path / place).mkdir(parents=True)
+            for i in range(3):
+                np.savetxt(tmp_path / place / f"{i}.txt", generator.random((40, 3)))
+
+    write("one/bolt", "one/pipe", "one/test")
+    (tmp_path / "one" / "washer").symlink_to(tmp_path / "nowhere")
+    data = MeshFolder(tmp_path / "one", num_points=16)
+    assert data.notes == [
+        "no class, as the link leads nowhere: washer",
+        "taken as a class, as its files are in no folder of a class: test",
+    ]
+    write("two/train/bolt", "two/train/pipe", "two/test/bolt", "two/test/pipe", "two/nut")
+    (tmp_path / "two" / "test" / "screw").symlink_to(tmp_path / "nowhere")
+    data = MeshFolder(tmp_path / "two", num_points=16)
+    assert data.notes == [
+        "1 link or folder that cannot be opened, such as test/screw",
+        "not read, as it is in none of train, val and test, which hold the classes: nut",
+    ]
+    assert data.classes == ("bolt", "pipe")
+
+
+def test_a_set_of_copies_is_refused_with_the_reason(tmp_path):
+    for kind in ("bolt", "pipe"):
+        (tmp_path / kind).mkdir()
+        for i in range(4):
+            np.savetxt(tmp_path / kind / f"{i}.txt", np.random.default_rng(len(kind)).random((40, 3)))
+    with pytest.raises(PointCloudFileError, match="has no file for its test split: .* copies of one count as one"):
+        MeshFolder(tmp_path, "test", num_points=16)

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from pointnet import __main__ as command_line
-from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, read_points
+from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, open_dataset, read_points
+from pointnet.datasets.clouds import split_parts
 from pointnet.pages import show, viewer
 from pointnet.pages.show import CloudStatistics, cloud_statistics, show_data
 from tests.helpers import OWN, ROOT, error_of, write_text
+from tests.own_points import write_yards
 from tests.pages import views_of
 
 SAMPLES = ROOT / "data" / "samples"
@@ -178,3 +180,17 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(capsys, tmp_path, arguments, m
     words = ["show", "--out", str(tmp_path / "out"), *arguments]
     assert message in error_of(capsys, command_line.main, words)
     assert not list(tmp_path.iterdir())
+
+
+def test_scans_are_called_scans_and_their_labels_are_counted(tmp_path, capsys):
+    write_yards(tmp_path / "yards", 3)
+    assert command_line.main(["show", "scenes", "--root", str(tmp_path / "yards"), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert re.match(r"scenes: 3 scans, \d+ blocks of 1,024 points\n\nscan +train +test\n", printed)
+    (table,) = re.findall(r"^points of +train +test\n((?:.+\n)+)", printed, re.MULTILINE)
+    counts = {row.split()[0]: [int(each.replace(",", "")) for each in row.split()[1:]] for row in table.splitlines()}
+    opened = [open_dataset("scenes", tmp_path / "yards", split, 1024, task="scene") for split in ("train", "test")]
+    for split, data in enumerate(opened):
+        labels, own = split_parts(data.batch(torch.arange(len(data)))[0])[1:]
+        for number, name in enumerate(data.part_names):
+            assert counts[name][split] == int((own & (labels == number)).sum())

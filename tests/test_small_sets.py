@@ -343,7 +343,7 @@ def test_uneven_files_are_never_short_without_a_word(tmp_path, monkeypatch, caps
         "no class, as there is no file to read: cone",
         "fewer than 8 clouds to learn from: ball 5, rod 2. More files",
         "a single cloud to learn from: balls. None is left",
-        "no cloud to learn from: ring. It will",
+        "no cloud to learn from: ring. An answer",
         "8 clouds to validate on: each is 12% of mean class accuracy. See --seeds",
         "1 file skipped",
     ):

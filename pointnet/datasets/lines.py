@@ -2,11 +2,18 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
+from pointnet.files import name_in
 from pointnet.names import printable
+from pointnet.points.errors import file_errors
+from pointnet.points.features import FEATURES, WORDS
+from pointnet.points.read import PointCloudFileError, columns_of_table, contents_of
 
 from .clouds import LabelledClouds
 
+FEW_FILES = 16  # of a format, of which the smallest is read to see what they hold
 MOST_KINDS = 8  # of notes on files that are listed
 # What notes of one kind differ in: what they quote, numbers, and singular and plural.
 OF_ONE_FILE = re.compile(r"'.*'|\".*\"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?|s\b|\b(?:is|are)\b|\bup to ")
@@ -44,3 +51,29 @@ def skipped_files(opened: Sequence[LabelledClouds]) -> list[str]:
 def left_out(data: LabelledClouds) -> list[str]:
     """What `lines_about` says of a data set, and its files that could not be read, as lines to print."""
     return [*lines_about([data]), *(f"skipped: {error}" for error in skipped_files([data]))]
+
+
+def lines_on_unused(files: Sequence[Path], features: Sequence[str], columns: Sequence[str], root: Path) -> list[str]:
+    """A line on what files give their points that a set does not take.
+
+    A small file of each format is looked at. What is the same at all points tells nothing, and normals of a mesh follow
+    from its faces.
+    """
+    of_format: dict[str, list[Path]] = {}
+    for file in files:
+        of_format.setdefault(file.suffix.lower(), []).append(file)
+    found: dict[str, str] = {}
+    for some in of_format.values():
+        file = min(some[:FEW_FILES], key=lambda file: file.stat().st_size)
+        with suppress(PointCloudFileError), file_errors(file):
+            contents = contents_of(file, tuple(FEATURES), columns_of_table(file, columns))
+            colours = contents.face_colors if contents.colors is None else contents.colors
+            normals = contents.normals if contents.faces is None else None
+            for name, rows in {"normals": normals, "colors": colours, "intensity": contents.intensity}.items():
+                if name not in features and rows is not None and (rows != rows[:1]).any():
+                    found.setdefault(name, name_in(file, root))
+    if not found:
+        return []
+    kinds = " and ".join(FEATURES[name] for name in found)
+    wanted = ",".join(WORDS[name] for name in FEATURES if name in {*features, *found})
+    return [f"not used: {kinds} of points, such as in {next(iter(found.values()))}; --features {wanted} uses them"]

@@ -27,7 +27,7 @@ from pointnet.points.read import (
 from .cache import CachedClouds
 from .clouds import LabelledClouds
 from .given import check_num_points, check_one_of
-from .lines import of_each_kind
+from .lines import lines_on_unused, of_each_kind
 from .notes import contents_of
 from .own_layout import SPLITS, UNDRAWN, elsewhere, layout_of, lines_on_folders, named_alike
 from .own_objects import LABELLED, first_clouds, series_in, test_files, twins_in, whole_objects
@@ -86,6 +86,8 @@ class OwnFiles(NamedTuple):
             what = "a set" if self.is_flat else "a class"
             wanted = f"{what} needs two files or more that can be read, or train/ and test/ of its own"
             hint = "; --test false trains without it, and evaluate takes --split train" if split == "test" else ""
+            if any(len(good.intersection(files)) > 1 for files in undrawn.values()):
+                hint += "; files that are copies of one count as one"
             hint += f"; {len(bad):,} cannot be read: {self._reasons(bad)}" if bad else ""
             hint += elsewhere(self.root, self.found)
             raise PointCloudFileError(self.root, f"has no file for its {split} split: {wanted}{hint}")
@@ -177,6 +179,8 @@ class OwnSet(LabelledClouds):
         self.root, self.up, self.files, self.channel_names = files.root, up, cached.files, channel_names(features)
         self.columns = ",".join(files.columns)
         self.notes, self.file_notes = files.notes, files.notes_on(cached, split)
+        if split == "train":
+            self.notes += lines_on_unused(cached.files, features, files.columns, files.root)
         self.validation = torch.tensor(files.in_validation(cached.files))
         self.split_by_chance, self.contents = files.split_by_chance, files.contents
 

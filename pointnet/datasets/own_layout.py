@@ -97,15 +97,27 @@ def elsewhere(root: Path, found: Collection[Path]) -> str:
 
 
 def lines_on_folders(root: Path, classes: Sequence[str]) -> list[str]:
-    """Lines on folders in the places of classes that have no file to read, or are named like splits."""
-    folders = {_class_of(folder) for place in (root, *(root / split for split in SPLITS)) for folder in _folders(place)}
-    others = folders.difference(classes, SPLITS)
+    """Lines on folders in the places of classes that are none, and on classes that are named like splits."""
+    places = (root, *(root / split for split in SPLITS))
+    others = {_class_of(folder) for place in places for folder in _folders(place)}.difference(classes, SPLITS)
     splits = {name for name in others if name.casefold() in OF_SPLITS}
+    beside = {name for folder in _folders(root) if (name := _class_of(folder)) in others - splits and _known(folder)}
     lines = {
-        "no class, as there is no file to read": others - splits,
+        "no class, as there is no file to read": others - splits - beside,
+        "no class, as the link leads nowhere": _dead_links(root),
         "not read, as folders of splits are named train, val and test": splits,
+        "not read, as it is in none of train, val and test, which hold the classes": beside,
+        "taken as a class, as its files are in no folder of a class": {
+            name for name in classes if name.casefold() in OF_SPLITS
+        },
     }
     return [f"{what}: {', '.join(map(printable, sorted(names)))}" for what, names in lines.items() if names]
+
+
+def _dead_links(root: Path) -> set[str]:
+    """The names of links in the root that may have been folders of classes."""
+    links = (each for each in root.iterdir() if each.is_symlink() and not each.exists())
+    return {printable(link.name) for link in links if link.suffix.lower() not in SUFFIXES}
 
 
 def named_alike(classes: Sequence[str]) -> list[str]:

@@ -138,7 +138,7 @@ def scene_blocks(
     of_rows, labels = features_of(cloud, features), labels_of(cloud)
     low, high = bounds(cloud.points)
     extent = (high - low).astype(np.float32)
-    check_extent(cloud.points, extent, side, "give a larger --block")
+    check_extent(cloud.points, extent, side, "train with a larger --block")
     points = Rows(cloud.points, lambda rows: (rows - low).astype(np.float32))
     cells = Cells.of(points, side)
     dense = cells.counts() >= FEWEST
@@ -149,7 +149,7 @@ def scene_blocks(
     lost = 1 - float(grid[held].sum()) / len(points)
     if lost > 0.5:
         few = f"of {side:g} that have fewer than {FEWEST} points"
-        raise ValueError(f"has most of its points in blocks {few}; give a larger --block")
+        raise ValueError(f"has most of its points in blocks {few}; train with a larger --block")
     corners = np.argwhere(dense)
     if len(corners) > MOST_BLOCKS:
         corners = corners[np.sort(generator.permutation(len(corners))[:MOST_BLOCKS])]

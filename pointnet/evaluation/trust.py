@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import UNIT_SPHERE, spread
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import few_points, other_ups, stray_points, with_other_up
+from pointnet.points.frame import few_points, on_a_line, other_ups, stray_points, with_other_up
 
 from .cloud_measures import OF_POINTS, measures_of_points, share_beyond
 from .contract import Contract
@@ -164,11 +164,11 @@ def measure_beyond(contract: Contract, shown: LabelledClouds) -> tuple[float, ..
 
 
 def unfit(points: Any, contract: Contract) -> str | None:
-    """Why no answer on points (N, 3) is sure, for a network with this contract: there are few points, a few of them set
-    the size of all others, or the cloud is far smaller or larger than those of training, or far from them. Else
-    None."""
+    """Why no answer on points (N, 3) is sure, for a network with this contract: there are few points, or on one line, a
+    few of them set the size of all others, or the cloud is far smaller or larger than those of training, or far from
+    them. Else None."""
     set_size = stray_points if contract.scale == UNIT_SPHERE else contract.unlike_place
-    return few_points(points) or set_size(points)
+    return few_points(points) or set_size(points) or on_a_line(points)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, SceneSe
 from pointnet.models.own import has_own_forward
 from pointnet.points.read import PointCloudFileError, check_drawing
 
-from .inputs import Source, Sources, answers_of, check_dtype, name_of_model, notes_on_array, path_of
+from .inputs import Source, Sources, answers_of, check_dtype, name_of_model, notes_on_source, path_of
 from .judge import BATCH_POINTS, clouds_together
 from .predict import reader
 
@@ -118,6 +118,6 @@ def embed_each(
             else:
                 feature, hidden, unlike = next(rows)
                 doubts = [cloud.unfit] if cloud.unfit else unlike
-                notes = (*cloud.notes, *notes_on_array(source, up, contract))
+                notes = (*cloud.notes, *notes_on_source(source, up, columns, contract))
                 notes += (f"unsure: {'; '.join(doubts)}",) if doubts else ()
                 yield Embedding(path_of(source), feature, hidden, notes)

@@ -16,7 +16,9 @@ from pointnet.evaluation.tasks import task_of
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, load_model, shipped
 from pointnet.models.pretrained import Pretrained
-from pointnet.points.frame import up_of
+from pointnet.points.formats.names import places
+from pointnet.points.formats.scan import quoted
+from pointnet.points.frame import said_up, up_of
 from pointnet.points.in_memory import came_as, cloud_of, rows_of, shown
 from pointnet.points.read import (
     TABLES,
@@ -25,6 +27,7 @@ from pointnet.points.read import (
     columns_of_table,
     files_in,
     named_by_hand,
+    own_columns,
     passed_over,
     read_cloud,
 )
@@ -160,8 +163,10 @@ def lines_of_folders(words: Sequence[str]) -> list[str]:
 
 
 def _matches(word: str) -> list[str]:
-    is_pattern = glob.has_magic(word) and not os.path.exists(word)
-    return sorted(glob.glob(word, recursive=True)) if is_pattern else [word]
+    if not glob.has_magic(word) or os.path.exists(word):
+        return [word]
+    in_names = word.replace("[", "[[]")  # brackets that belong to a name
+    return sorted(glob.glob(word, recursive=True) or glob.glob(in_names, recursive=True))
 
 
 def path_of(source: Source) -> Path | None:
@@ -174,11 +179,13 @@ def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
     return (up or "z") if path is None else up_of(path, up or contract.up)
 
 
-def notes_on_array(source: Source, up: str | None, contract: Contract) -> tuple[str, ...]:
-    """Notes on an array that is taken as it is where the files of training were not: of another axis up than z, if
-    nobody says what is up, or with other columns before z, if its own have no names."""
-    if path_of(source) is not None:
-        return ()
+def notes_on_source(
+    source: Source, up: str | None, columns: str | Iterable[str] | None, contract: Contract
+) -> tuple[str, ...]:
+    """Notes on a source that is not read as the files of training were, or not as it says itself, where nobody says
+    how: which axis is up, and which columns are x, y and z."""
+    if (path := path_of(source)) is not None:
+        return _notes_on_file(path, up, columns, contract)
     axis, columns = contract.up or "z", contract.columns.split(",")
     said = []
     if up is None and axis != "z":
@@ -190,10 +197,28 @@ def notes_on_array(source: Source, up: str | None, contract: Contract) -> tuple[
     return tuple(said)
 
 
+def _notes_on_file(
+    path: Path, up: str | None, columns: str | Iterable[str] | None, contract: Contract
+) -> tuple[str, ...]:
+    said, taught = [], named_by_hand(contract.columns)
+    its = said_up(path) if up is None and contract.up else None
+    if its not in (None, contract.up):
+        said += [f"taken with {contract.up} up, as the files of training were; it says {its} itself: --up {its}"]
+    own = own_columns(path)[0] if taught and not named_by_hand(columns) else []
+    if own and places(own, ()) != places(taught, ()):
+        named = quoted(",".join(own))
+        said += [f"columns taken as it names them, {named}; the tables of training had {contract.columns}: --columns"]
+    return tuple(said)
+
+
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:
-    """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names."""
-    taught = named_by_hand(contract.columns)
-    return named_by_hand(columns) or tuple(columns_of_table(path, taught, TABLES) if path is not None else ())
+    """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names, or
+    the first of them, if it has fewer columns and the others, such as labels, are not what the network takes."""
+    if (by_hand := named_by_hand(columns)) or path is None:
+        return by_hand
+    taught = tuple(columns_of_table(path, named_by_hand(contract.columns), TABLES))
+    first = taught[: own_columns(path)[1]] if taught else ()
+    return first if {"points", *contract.features} <= places(first, contract.features).keys() else taught
 
 
 def from_source(

@@ -34,7 +34,7 @@ from .inputs import (
     columns_for,
     from_source,
     notes_on,
-    notes_on_array,
+    notes_on_source,
     path_of,
     up_for,
 )
@@ -232,7 +232,7 @@ def label_each(
             doubts = unfit(cloud.points, contract) or (usual and _unusual(usual, turned, contract, seed))
             said = doubts, None if category else _guess(labels, model, contract.categories), whole(cloud)
             notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)
-            notes += notes_on_array(source, up, contract)
+            notes += notes_on_source(source, up, columns, contract)
             how = axis, labels, probability, model.classes, notes, contract.label_numbers, cloud.rows
             return LabelledCloud(path, cloud.points, *how)
 

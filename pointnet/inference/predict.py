@@ -16,7 +16,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.trust import unfit
 from pointnet.files import AnyPath
 from pointnet.models import PointNetClassifier
-from pointnet.points.frame import Points, other_ups, said_up, with_other_up
+from pointnet.points.frame import TO_Z_UP, UPS, Points, few_points, other_ups, said_up, with_other_up
 from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
@@ -28,7 +28,7 @@ from .inputs import (
     columns_for,
     from_source,
     notes_on,
-    notes_on_array,
+    notes_on_source,
     path_of,
     up_for,
 )
@@ -160,6 +160,8 @@ def predict_each(
     contract = Contract.of(model)
     count = contract.num_points if num_points is None else num_points
     axis = None if up == AUTO else up
+    if axis not in UPS:
+        raise ValueError(f"up must be one of {', '.join(TO_Z_UP)}, {AUTO}, got {up!r}")
     check_drawing(count, axis)
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
@@ -187,7 +189,7 @@ def predict_each(
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
                 continue
-            cloud = cloud._replace(notes=(*cloud.notes, *notes_on_array(batch[i], up, contract)))
+            cloud = cloud._replace(notes=(*cloud.notes, *notes_on_source(batch[i], up, columns, contract)))
             rival = judge.rival(first[i], others[i], cloud.unfit, up == AUTO)
             clearly = None if up == AUTO else judge.clearly
             found = answer(paths[i], cloud, ups[i], first[i], rival, clearly, model)
@@ -244,7 +246,8 @@ def reader(
 
     def seen(cloud: PointCloud, seed: int) -> Seen:
         unlike = contract.notes_of(cloud)
-        reason = unfit(cloud.points, contract) or next(iter(unlike), None)
+        few = few_points(cloud.points[:count]) if count < contract.num_points else None
+        reason = few or unfit(cloud.points, contract) or next(iter(unlike), None)
         notes = *cloud.notes, *(note for note in unlike if note != reason)
         return Seen(contract.channels_of(cloud)(slice(count)), reason, notes)
 

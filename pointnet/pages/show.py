@@ -1,6 +1,6 @@
 """Data sets and files of points, shown as text and as one page of clouds: `python -m pointnet show`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
-from pointnet.datasets.clouds import BLOCKS, IN_BLOCKS
+from pointnet.datasets.clouds import BLOCKS, IN_BLOCKS, split_parts
 from pointnet.datasets.lines import lines_about, skipped_files
+from pointnet.datasets.own_labels import OwnPoints
 from pointnet.files import AnyPath, replacing
 from pointnet.names import short_names
 from pointnet.points.frame import bounds, notes_on_points
@@ -85,12 +86,8 @@ def show_data(
     kind: dict[str, Any] = {"task": task, "columns": columns, "up": up, "features": features, "block": block}
     opened = {each: open_dataset(name, root, each, num_points, download=download, **kind) for each in SPLITS[split]}
     first, data = next(iter(opened.items()))
-    count, what = sum(map(len, opened.values())), "blocks" if data.scale in (BLOCKS, IN_BLOCKS) else "clouds"
-    title = f"{name}: {len(data.classes)} classes, {count:,} {what} of {num_points:,} points"
-    counts = [torch.bincount(each.labels, minlength=len(data.classes)).tolist() for each in opened.values()]
-    rows = [[each, *(f"{count:,}" for count in row)] for each, *row in zip(data.classes, *counts, strict=True)]
-    totals = ["total", *(f"{sum(count):,}" for count in counts)]
-    yield f"{title}\n\n{text_table([['class', *opened], *rows, totals])}\n"
+    title, tables = _described(name, task, num_points, opened)
+    yield f"{title}\n\n{tables}\n"
     clouds = (each[i][0][:3].T.numpy() for each in opened.values() for i in range(len(each)))
     yield f"{statistics_table(map(cloud_statistics, clouds))}\n"
     errors = skipped_files([*opened.values()])
@@ -104,6 +101,32 @@ def show_data(
     replaced = replacing(page)
     write_page(page, views, title, f"The first of each class in the {first} split, with its index there.")
     yield f"wrote {page}{replaced}"
+
+
+def _described(name: str, task: str, num_points: int, opened: Mapping[str, LabelledClouds]) -> tuple[str, str]:
+    """A title, and what there is of each class, or scan, in each split; of scenes of each label too."""
+    data = next(iter(opened.values()))
+    one, many = ("scan", "scans") if task == "scene" and isinstance(data, OwnPoints) else ("class", "classes")
+    count, what = sum(map(len, opened.values())), "blocks" if data.scale in (BLOCKS, IN_BLOCKS) else "clouds"
+    counts = [torch.bincount(each.labels, minlength=len(data.classes)).tolist() for each in opened.values()]
+    rows = [[each, *(f"{count:,}" for count in row)] for each, *row in zip(data.classes, *counts, strict=True)]
+    tables = text_table([[one, *opened], *rows, ["total", *(f"{sum(count):,}" for count in counts)]])
+    if task == "scene":
+        tables += f"\n\n{text_table([['points of', *opened], *_points_of_labels(opened)])}"
+    return f"{name}: {len(data.classes)} {many}, {count:,} {what} of {num_points:,} points", tables
+
+
+def _points_of_labels(opened: Mapping[str, Any]) -> list[list[str]]:
+    """By label, how many points of each split have it, those that repeat others left out."""
+    names = next(iter(opened.values())).part_names
+    counts = []
+    for data in opened.values():
+        of_split = torch.zeros(len(names), dtype=torch.int64)
+        for rows in torch.arange(len(data)).split(64):
+            _, labels, own = split_parts(data.batch(rows)[0])
+            of_split += labels[own & (labels < len(names))].bincount(minlength=len(names))
+        counts.append(of_split.tolist())
+    return [[name, *(f"{count:,}" for count in row)] for name, *row in zip(names, *counts, strict=True)]
 
 
 def data_view(data: LabelledClouds, index: int) -> View:

@@ -161,8 +161,9 @@ def lossless_type(points: Any, valid: NDArray[np.bool_] | None = None) -> type[n
 
 
 def notes_on_points(points: Any) -> tuple[str, ...]:
-    """The note of `few_points`, or else of `stray_points`, on a cloud that is for the unit sphere; none on most."""
-    note = few_points(points) or stray_points(points)
+    """The note of `few_points`, or else of `stray_points` or `on_a_line`, on a cloud that is for the unit sphere; none
+    on most."""
+    note = few_points(points) or stray_points(points) or on_a_line(points)
     return (note,) if note else ()
 
 
@@ -174,6 +175,13 @@ def few_points(points: Any) -> str | None:
         if len(places) >= LEAST_POINTS:
             return None
     return f"only {len(places)} different points"
+
+
+def on_a_line(points: Any) -> str | None:
+    """A note if the points (N, 3), an array or `Rows`, differ along one axis alone, as where digits were lost."""
+    low, high = bounds(points)
+    sides = np.sort(high - low)
+    return "all points are on one line" if sides[1] <= LEAST_SHARE * sides[2] else None
 
 
 def stray_points(points: Any) -> str | None:

@@ -27,6 +27,7 @@ from .formats.arrays import parse_npy, parse_npy_table, parse_npz
 from .formats.by_hand import TABLES as TABLES
 from .formats.by_hand import TEXTS
 from .formats.by_hand import columns_of_table as columns_of_table
+from .formats.by_hand import own_columns as own_columns
 from .formats.contents import EXTRAS as EXTRAS
 from .formats.contents import Array, Contents, Extras
 from .formats.contents import Rows as Rows

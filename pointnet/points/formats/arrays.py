@@ -237,6 +237,15 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return found
 
 
+def own_columns(path: Path) -> tuple[list[str], int]:
+    """The names of an NPY's columns, and how many it has; none of an NPZ."""
+    if path.suffix.lower() != ".npy":
+        return [], 0
+    with path.open("rb") as file:
+        shape, _, dtype = _header(file)
+    return (list(dtype.names), len(dtype.names)) if dtype.names else ([], shape[-1] if len(shape) == 2 else 0)
+
+
 def names_columns(path: Path, count: int) -> bool:
     """Whether an NPY, or an NPZ, names its columns x, y and z, or its only array does; or an NPZ has points of three
     columns beside other arrays that it names, to which so many names by hand do not belong."""

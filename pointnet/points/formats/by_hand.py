@@ -20,12 +20,26 @@ def columns_of_table(path: Path, columns: Sequence[str], asked: Sequence[str] = 
     return () if suffix not in TABLES or is_named else columns
 
 
-def _names_columns(path: Path, count: int) -> bool:
-    """Whether a table names its columns itself, where so many are named by hand; not if it cannot be read, as whoever
-    reads it will say."""
+def own_columns(path: Path) -> tuple[list[str], int]:
+    """The names that a table gives its columns, if x, y and z are among them, and how many columns it has; none of what
+    is no table or cannot be read, as whoever reads it will say."""
+    if path.suffix.lower() not in TABLES:
+        return [], 0
     try:
         with file_errors(path):
             check_file(path)
-            return arrays.names_columns(path, count) if path.suffix.lower() in ARRAYS else text.names_columns(path)
+            return (arrays if path.suffix.lower() in ARRAYS else text).own_columns(path)
+    except PointCloudFileError:
+        return [], 0
+
+
+def _names_columns(path: Path, count: int) -> bool:
+    """Whether a table names its columns itself, where so many are named by hand; not if it cannot be read."""
+    if path.suffix.lower() not in ARRAYS:
+        return bool(own_columns(path)[0])
+    try:
+        with file_errors(path):
+            check_file(path)
+            return arrays.names_columns(path, count)
     except PointCloudFileError:
         return False

@@ -19,7 +19,7 @@ from .by_numbers import ENOUGH
 from .cells import COMMENT, IN_QUOTES, WITH_COMMA, hint_on, number_of, plain, split, what_commas_mean
 from .columns import from_named, from_table
 from .contents import EXTRAS, Array, Contents, Extras, blocks_of_rows, wants_all
-from .names import SKIPPED, check_shape, left_out, places
+from .names import SKIPPED, THREE_PATTERNS, check_shape, left_out, places
 from .opening import COUNT, LONGEST_LINE, Opening, check_length, opening_of
 from .scan import MARK, cells_per_line, quoted, unix_lines
 
@@ -41,7 +41,7 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
     """
     with path.open("rb") as file:
         source = _in_lines(file)
-        own = _own_names(source) if columns else []
+        own = own_columns(path)[0] if columns else []
         opening = opening_of(source, columns)
         source.seek(opening.start)
         some = source.read(LONGEST_LINE)
@@ -74,10 +74,16 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
     return contents._replace(notes=(*notes, *of_counts, *contents.notes))
 
 
-def names_columns(path: Path) -> bool:
-    """Whether the first lines of a text name its columns, x, y and z among them."""
+def own_columns(path: Path) -> tuple[list[str], int]:
+    """The names that the first lines of a text give its columns, if x, y and z are among them, and how many columns
+    it has; 0 where nothing but names by hand would tell."""
     with path.open("rb") as file:
-        return bool(_own_names(_in_lines(file)))
+        source = _in_lines(file)
+        try:
+            opening = opening_of(source, ())
+        except Refusal:
+            return [], 0
+    return opening.names if places(opening.names, ()) else [], opening.width
 
 
 def _in_lines(file: BinaryIO) -> BinaryIO:
@@ -91,21 +97,14 @@ def _in_lines(file: BinaryIO) -> BinaryIO:
     return source
 
 
-def _own_names(source: BinaryIO) -> list[str]:
-    """The names that the text gives its columns, if x, y and z are among them; the position stays."""
-    start = source.tell()
-    try:
-        names = opening_of(source, ()).names
-    except Refusal:
-        names = []
-    source.seek(start)
-    return names if places(names, ()) else []
-
-
 def _overruled(own: Sequence[str], columns: Sequence[str], extras: Extras) -> list[str]:
     """A note if the file's own names put a column elsewhere than those by hand."""
     mine, theirs = (places(names, extras) for names in (columns, own))
-    if all(set(group) <= set(theirs.get(what, group)) for what, group in mine.items()):
+    elsewhere = any(
+        theirs.get(what, group) != group if what in THREE_PATTERNS else set(group) - set(theirs.get(what, group))
+        for what, group in mine.items()
+    )
+    if not elsewhere:
         return []
     return [f"columns taken as {','.join(columns)}, though the file names them {quoted(', '.join(own))}"]
 
