@@ -4,6 +4,7 @@ import html
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,11 @@ FLAGS = (
 ).split()
 NO_HOST = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 DARK = "--blink-settings=preferredColorScheme=0"
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+def needs_chromium(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test in a browser, which is a long form: a page takes seconds."""
+    return pytest.mark.slow(pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")(test))
 
 
 class Visit(NamedTuple):

@@ -29,6 +29,7 @@ def test_the_accuracies_are_those_of_evaluate(analysed):
     assert 0 < wanted["overall_accuracy"] < 1
 
 
+@pytest.mark.slow
 def test_the_probabilities_are_calibrated_as_those_of_predict_are(analysed, monkeypatch):
     model, data, found = analysed
     monkeypatch.setattr(model, "classes", data.classes)
@@ -52,6 +53,7 @@ def test_the_critical_points_alone_change_no_answer_and_others_do(analysed, monk
     assert analyse(model, data).changed > 0
 
 
+@pytest.mark.slow
 def test_the_accuracy_is_that_of_the_points_which_the_order_leaves(analysed):
     """By the definition: the network itself, in float64, on the points of each cloud that a mask keeps."""
     model, data, found = analysed
@@ -73,6 +75,7 @@ def test_the_accuracy_is_that_of_the_points_which_the_order_leaves(analysed):
     assert len({tuple(accuracies) for accuracies in found.dropped.values()}) == 3
 
 
+@pytest.mark.slow
 def test_an_analysis_is_repeated_exactly_and_leaves_the_model_as_it_was(analysed):
     model, data, found = analysed
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

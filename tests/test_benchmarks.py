@@ -167,6 +167,7 @@ def variations_of(folder: Path, text: str) -> list[str]:
     return [str(folder / "variations.txt"), "--out", str(folder / "runs"), *SHARED]
 
 
+@pytest.mark.slow
 def test_variations_are_compared_on_validation_alone_and_taken_up_again(tmp_path, monkeypatch, capsys, opened):
     def stopped(*given):
         raise KeyboardInterrupt
@@ -193,6 +194,7 @@ def test_variations_are_compared_on_validation_alone_and_taken_up_again(tmp_path
     assert "label_smoothing: 0.0\n" in (out / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_variations_follow_a_data_set_that_moved_but_no_other_setting(tmp_path, capsys):
     words = variations_of(tmp_path, "a: --label_smoothing 0")
     assert ablation.main([*words, "--seeds", "3"]) == 0

@@ -250,6 +250,7 @@ def in_a_group(function, *arguments) -> None:
     function(*arguments)
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_killed_half_way_leaves_no_process_and_what_is_whole_is_kept(files, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "free_cores", lambda: 2)
     log = tmp_path / "log"

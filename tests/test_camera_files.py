@@ -78,7 +78,7 @@ def write_series(root, names):
 
 @pytest.mark.parametrize(("names", "said"), [
     ([f"{i}_frame_{k:04d}" for i in range(4) for k in range(5)], True),
-    ([f"_{k:04d}" for k in range(20)], False),
+    pytest.param([f"_{k:04d}" for k in range(20)], False, marks=pytest.mark.slow),
     ([f"{i}_frame_0000" for i in range(20)], False),
 ])  # fmt: skip
 def test_series_of_files_on_both_sides_are_said(tmp_path, names, said):
@@ -116,6 +116,7 @@ def test_the_axis_that_is_more_like_training_is_taken_unless_it_alone_has_doubts
     assert (found.up, found.sure) == (taken, taken == "z")
 
 
+@pytest.mark.slow
 def test_the_frame_of_a_camera_whose_y_points_down_is_taken_or_advised(tmp_path, capsys):
     x, y, z = read_cloud(f"{SAMPLES}/files/chair.off", 2048).points.T
     path = save(tmp_path / "a.xyz", np.stack([x, -z, y], 1), "")

@@ -82,7 +82,11 @@ def test_a_profile_adds_up_and_leaves_nothing(tmp_path, monkeypatch):
     [
         (["--dry_run"], "dry run: trained, stopped, resumed, measured and loaded"),
         pytest.param(["--profile"], "a step of 16 clouds", marks=pytest.mark.slow),
-        (["--overfit_batches", "2"], "not tested: the network was trained to overfit 2 batches"),
+        pytest.param(
+            ["--overfit_batches", "2"],
+            "not tested: the network was trained to overfit 2 batches",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_command_looks_at_a_run(tmp_path, capsys, flags, wanted):

@@ -11,6 +11,7 @@ from pointnet.pages.report import write_report
 from pointnet.training import run_folder
 from pointnet.training.run_folder import read_config
 from pointnet.training.settings import FIELDS, TrainConfig
+from tests.forms import forms
 from tests.helpers import ON_SAMPLES, QUICK, error_of
 from tests.own_points import make_object, save
 
@@ -30,6 +31,7 @@ def test_training_ends_with_where_everything_is_and_what_to_run_next(sample_run,
     assert (out / "model.safetensors").read_bytes() == (sample_run / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_command_that_repeats_a_run_names_a_folder_that_does_not_exist(sample_run, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["--config", str(sample_run / "config.yaml"), "--out", "runs/again"]
@@ -40,7 +42,7 @@ def test_the_command_that_repeats_a_run_names_a_folder_that_does_not_exist(sampl
     assert write_report("runs/again", device="cpu").page.read_text().count(" --out runs/again-3\n") == 1
 
 
-@pytest.mark.parametrize("held_out", ["0.25", "0"])
+@pytest.mark.parametrize("held_out", forms(["0.25", "0"], "0"))
 def test_a_run_without_a_test_split_ends_with_steps_that_work(tmp_path, monkeypatch, capsys, held_out):
     for name in ("pin", "box"):
         for i in range(4):

@@ -64,7 +64,7 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize("name", forms(SETS, "z up", "columns by hand"))
+@pytest.mark.parametrize("name", forms(SETS, "columns by hand"))
 def test_a_file_of_the_training_set_is_answered_as_in_evaluation(tmp_path, name):
     options, extra, contract = SETS[name]
     data = MeshFolder(write_clouds(tmp_path / "set", extra=extra), num_points=32, **options)

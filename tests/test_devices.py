@@ -99,13 +99,14 @@ atexit.register(lambda: print("policy", os.environ.get("OMP_WAIT_POLICY"), file=
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "given", "policy"),
     [
         (["train.py", "--help"], {}, "PASSIVE"),
-        pytest.param(["-m", "pointnet", "predict", "missing.off"], {}, "PASSIVE", marks=pytest.mark.slow),
-        pytest.param(["train.py", "--help"], {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", marks=pytest.mark.slow),
-        pytest.param(["-m", "pointnet", "--help"], {"GOMP_SPINCOUNT": "9"}, "None", marks=pytest.mark.slow),
+        (["-m", "pointnet", "predict", "missing.off"], {}, "PASSIVE"),
+        (["train.py", "--help"], {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        (["-m", "pointnet", "--help"], {"GOMP_SPINCOUNT": "9"}, "None"),
     ],
 )
 def test_programs_let_threads_sleep_before_torch_is_loaded_unless_the_user_says_how(tmp_path, entry, given, policy):

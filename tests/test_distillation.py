@@ -112,6 +112,7 @@ def test_the_teacher_is_asked_once_about_each_cloud_as_it_is_stored(tmp_path, te
     torch.testing.assert_close(torch.cat([taught for _, _, taught in learnt]), said[order])
 
 
+@pytest.mark.slow
 def test_a_look_at_a_run_asks_few_or_none(tmp_path, teachers, monkeypatch):
     asked = []
     monkeypatch.setattr(
@@ -124,6 +125,7 @@ def test_a_look_at_a_run_asks_few_or_none(tmp_path, teachers, monkeypatch):
     assert sum(asked) == 4  # which are trained on; not again when the run goes on
 
 
+@pytest.mark.slow
 def test_a_teacher_that_does_not_count_changes_no_bit(tmp_path, teachers):
     """Neither the weights the student starts from nor its dropout depend on whether it is taught."""
     data = two_shapes(per_class=8)
@@ -193,6 +195,7 @@ def test_a_teacher_of_larger_clouds_is_named_with_both_numbers(tmp_path, teacher
     assert found == [f"teacher {teachers[0]}: {said}; see --num_points"] * is_fewer
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_teacher_wherever_that_is_now(tmp_path, teachers, monkeypatch):
     def stop(metrics):
         raise InterruptedError
@@ -214,6 +217,7 @@ def test_a_run_goes_on_with_its_own_teacher_wherever_that_is_now(tmp_path, teach
     assert_equal_states(weights(tmp_path / "run"), weights(tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_while_its_teacher_is_asked_can_go_on(tmp_path, teachers, monkeypatch):
     def stop(self, x, temperature, before=Teacher.probabilities):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -261,7 +261,7 @@ def test_a_file_that_cannot_be_read_is_refused_in_words(seen):
 
 
 @needs_chromium
-@pytest.mark.parametrize("flags", [(), pytest.param((DARK,), marks=pytest.mark.slow)], ids=["light", "dark"])
+@pytest.mark.parametrize("flags", [(), (DARK,)], ids=["light", "dark"])
 def test_a_browser_shows_the_page_without_complaint_and_without_a_request(page, tmp_path, flags):
     shown = visit(page, tmp_path, (1000, 800), "", *flags)
     assert shown.console == []
@@ -269,14 +269,12 @@ def test_a_browser_shows_the_page_without_complaint_and_without_a_request(page, 
     assert (shown.picture[-1, 0] > 0.5).all() == (not flags)  # the paper
 
 
-@pytest.mark.slow
 @needs_chromium
 def test_the_logits_of_whole_clouds_are_those_of_pytorch(page, tmp_path, network):
     clouds = clouds_of([1024] * 50)
     assert_same_logits(computed(page, tmp_path, f"{logits_script(clouds)} return logits;"), clouds, network)
 
 
-@pytest.mark.slow
 @needs_chromium
 def test_a_point_of_1024_is_dragged_at_more_than_30_frames_a_second(page, tmp_path):
     script = """

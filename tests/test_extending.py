@@ -71,6 +71,7 @@ def test_a_loop_of_ones_own_learns(title):
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5]), losses
 
 
+@pytest.mark.slow
 def test_metrics_are_logged_by_the_callback(monkeypatch, capsys):
     begun, logged = [], []
     wandb = types.SimpleNamespace(init=lambda **settings: begun.append(settings), log=logged.append)

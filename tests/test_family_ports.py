@@ -105,6 +105,7 @@ def test_a_state_without_the_second_names_of_its_norms_is_read(tmp_path):
         torch.testing.assert_close(load_port(saved(port, tmp_path / "x.t7", once))(x), port(x), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_convert_writes_a_folder_and_says_what_it_supposed(tmp_path, capsys):
     kinds = (("single", "a PointNet++ of 5 classes"), ("dgcnn", "a DGCNN of 5 classes"), ("next", "a PointNeXt of 5 c"))
     for name, said in kinds:

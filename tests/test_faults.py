@@ -33,6 +33,8 @@ LONG = (
     "disk/predict",
     "bits/result",
     "bits/metrics",
+    "names/terminal",
+    "writers/runs",
     "writers/claims",
     "writers/files",
     "kills/stream",

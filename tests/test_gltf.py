@@ -8,7 +8,6 @@ import pytest
 
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
 from tests import whole_files
-from tests.forms import forms
 from tests.helpers import SHARED_DATA
 from tests.whole_files import written
 
@@ -142,7 +141,8 @@ def test_the_scene_that_people_bring():
     assert (np.isclose(np.abs(points), [0.5, 1.5, 1], atol=1e-6).sum(1) >= 1).all()
 
 
-@pytest.mark.parametrize("kind", forms(["points", "triangles"], "points"))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["points", "triangles"])
 def test_the_limit_of_a_scene_counts_all_buffers(tmp_path, kind):
     count = 6_000_000 if kind == "points" else 1_100_000
     columns = [np.zeros((count, 3), "<f4"), np.zeros(6 * count if kind == "triangles" else 0, "<u4")]

@@ -20,6 +20,7 @@ from pointnet.points.guard import guarded
 from pointnet.points.read import PointCloudFileError, read_hdf5, read_points
 from tests import guarded_work
 from tests import hostile_hdf5 as hostile
+from tests.forms import forms
 from tests.helpers import ROOT
 from tests.whole_files import written
 
@@ -166,7 +167,7 @@ time.sleep(float(sys.argv[2]))
 
 
 @linux
-@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("is_killed", forms([False, True], True))
 def test_it_starts_at_the_first_file_and_ends_with_its_parent(tmp_path, is_killed):
     path = written(tmp_path, "a.h5", bytes(hostile.plain()))
     command = [sys.executable, "-W", "error", "-c", PROGRAM, str(path), "99" if is_killed else "0"]

@@ -40,8 +40,8 @@ def silent_modules(network, register, run) -> tuple[set[str], set[str]]:
     return silent, warned
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("training", forms([True, False], True))
+@pytest.mark.parametrize("padded", forms([True, False], True))
 @pytest.mark.parametrize("kind", forms(NETWORKS, "classifier", "encoder", "mlp", "tnet"))
 def test_a_forward_hook_runs_or_a_line_says_why_not(kind, padded, training):
     network, x = trained_looking(NETWORKS[kind], torch.float32).train(training), torch.randn(3, 3, 9)
@@ -55,7 +55,8 @@ def test_a_forward_hook_runs_or_a_line_says_why_not(kind, padded, training):
     assert silent == expected
 
 
-@pytest.mark.parametrize("kind", forms(["classifier", "released parts"], "classifier"))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["classifier", "released parts"])
 def test_so_does_a_backward_hook(kind):
     network, x = trained_looking(NETWORKS[kind], torch.float32).train(), torch.randn(3, 3, 9, requires_grad=True)
     for register in ("register_full_backward_hook", "register_full_backward_pre_hook"):

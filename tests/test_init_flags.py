@@ -58,6 +58,7 @@ def with_intensity(folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_files_are_read_as_those_that_the_weights_were_taught_to_the_scale_of_intensity(tmp_path, capsys):
     generator = np.random.default_rng(0)
     for name in ("dark", "bright"):
@@ -118,6 +119,7 @@ def test_the_pages_python_runs():
     assert held["model"].num_outputs == len(held["model"].classes)
 
 
+@pytest.mark.slow
 def test_the_command_starts_from_weights_with_several_seeds_and_keeps_what_is_frozen(tmp_path, trained, capsys):
     words = [word for word in ON_SAMPLES if word not in ("--width", "0.1")]
     words = words[: words.index("--input_transform")]

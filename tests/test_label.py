@@ -18,7 +18,6 @@ from pointnet.inference import label as module
 from pointnet.inference.inputs import NOT_MARKED
 from pointnet.inference.scenes import label_scene
 from pointnet.points.colours import label_colours
-from tests.forms import forms
 from tests.helpers import SHARED_DATA, error_of, linked, make_room, trained_looking
 from tests.pages import views_of
 
@@ -123,7 +122,8 @@ def test_all_points_of_a_large_cloud_are_labelled_by_what_is_seen_of_some_in_chu
     assert np.array_equal(label_points(points, model, "chair", num_points=100).probability, found.probability)
 
 
-@pytest.mark.parametrize("normals", forms([False, True], False))
+@pytest.mark.slow
+@pytest.mark.parametrize("normals", [False, True])
 def test_a_shape_of_a_data_set_is_labelled_as_evaluation_labels_it(tmp_path, normals):
     if not (SHARED_DATA / "psb_parts_dev").is_dir():
         pytest.skip(f"needs {SHARED_DATA / 'psb_parts_dev'}")

@@ -10,6 +10,7 @@ from pointnet.datasets.label_names import Labels
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.inference.label import LabelledCloud
 from pointnet.points.read import read_cloud
+from tests.forms import forms
 from tests.own_points import FLOOR, POLE, WALL, write_objects, write_yards
 
 
@@ -86,7 +87,7 @@ def test_names_that_end_with_the_labels_of_the_files_are_refused(tmp_path):
         SceneFolder(tmp_path, block=2.0)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", forms(["utf-8", "utf-8-sig", "utf-16"], "utf-8"))
 def test_a_name_of_a_dash_says_that_points_have_no_label(tmp_path, encoding):
     write_yards(tmp_path, count=2)
     every = SceneFolder(tmp_path, block=2.0, test_fraction=0)

@@ -1,6 +1,6 @@
 """The commands of docs/labels.md, run on easy files: a new file comes back labelled right, with its own numbers.
 
-To be quick, training takes small steps of few points (`QUICKLY`); the page's own settings wait for --slow.
+Training takes small steps of few points too (`QUICKLY`), beside the page's own settings.
 """
 
 import json
@@ -39,9 +39,10 @@ def run(lines: list[str], capsys, *more: str) -> dict:
     return scores
 
 
-FORMS = [shlex.split(f"{QUICKLY} --epochs 10"), pytest.param([], marks=pytest.mark.slow)]
+FORMS = [shlex.split(f"{QUICKLY} --epochs 10"), []]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", FORMS, ids=["quick", "as on the page"])
 def test_a_scan_comes_back_labelled(tmp_path, monkeypatch, capsys, more):
     monkeypatch.chdir(tmp_path)
@@ -72,6 +73,7 @@ def test_an_object_comes_back_with_its_parts(tmp_path, monkeypatch, capsys):
     assert set(found.labels.tolist()) <= {0, 1, 3}
 
 
+@pytest.mark.slow
 def test_one_or_two_labelled_files_are_trained_on_or_refused_with_what_to_do(tmp_path, capsys):
     one, yard, three = tmp_path / "one", tmp_path / "yard", tmp_path / "three"
     save(one / "pin" / "0.txt", make_object("pin", 0))

@@ -20,6 +20,7 @@ from pointnet.training.leaks import lines_on_leaks, same_clouds
 from pointnet.training.network import gives_probabilities
 from pointnet.training.run_folder import hash_of_data
 from pointnet.training.small_sets import lines_on_data, lines_on_test
+from tests.forms import forms
 from tests.helpers import SMALL, assert_equal_states, halves, quiet, tiny, two_shapes
 from tests.own_points import write_clouds, write_yards
 
@@ -57,7 +58,7 @@ def test_clouds_of_arrays_that_are_trained_and_tested_on_are_counted(tmp_path):
     assert not lines_on_leaks(tiny(tmp_path / "c", overfit_batches=1), data, data, data)
 
 
-@pytest.mark.parametrize("how", ["init", "teacher"])
+@pytest.mark.parametrize("how", forms(["init", "teacher"], "init"))
 def test_files_that_another_network_was_trained_on_are_counted_where_it_teaches(tmp_path, capsys, how):
     root = write_clouds(tmp_path / "set")
     train = MeshFolder(root, num_points=16, test_fraction=0)
@@ -183,6 +184,7 @@ def test_a_look_at_scores_in_training_changes_nothing():
     assert torch.equal(torch.random.get_rng_state(), drawn)
 
 
+@pytest.mark.slow
 def test_a_test_set_that_changed_since_training_is_said(tmp_path, capsys):
     root = write_clouds(tmp_path / "set")
     data = [MeshFolder(root, split, num_points=16) for split in ("train", "test")]

@@ -94,7 +94,7 @@ def samples(tmp_path) -> Path:
     return Path(shutil.copytree(SAMPLES, tmp_path / "samples"))
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", forms(["train", "test"], "test"))
 def test_the_three_forms_are_one_data_set(samples, split):
     hdf5, text, meshes = (ModelNet(samples, split, num_points=256, form=form) for form in ("hdf5", "text", "off"))
     order = torch.argsort(hdf5.labels, stable=True)

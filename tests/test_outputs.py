@@ -71,6 +71,7 @@ def test_names_that_differ_in_their_case_have_outputs_of_their_own_on_any_disk(t
     assert sorted(names) == ["a/stool.xyz.parts.ply", "b/stool.xyz.parts.ply", "other.xyz.parts.ply"]
 
 
+@pytest.mark.slow
 def test_converted_weights_are_not_written_over_those_that_are_read(tmp_path, capsys):
     file = tmp_path / "model.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in PortClassifier(k=4).state_dict().items()}, file)

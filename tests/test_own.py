@@ -117,6 +117,7 @@ def test_ones_own_network_for_parts_answers_among_those_of_the_category(tmp_path
     assert (first < 0.75) == restrict, "log 2 by two parts, log 4 by four"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_ones_own_network_ends_as_an_unbroken_one(tmp_path):
     def stop(metrics):
         raise InterruptedError
@@ -242,6 +243,7 @@ def test_a_loss_of_many_numbers_is_refused(tmp_path):
         fit(tiny(tmp_path), two_shapes(), log=quiet, loss=loss)
 
 
+@pytest.mark.slow
 def test_a_registered_network_is_trained_evaluated_asked_and_loaded_by_its_name(tmp_path, capsys):
     register_model("max", Max)
     register_model("max", Max)  # a notebook's cell runs twice

@@ -72,6 +72,7 @@ def test_points_in_blocks_of_too_few_are_counted_and_a_label_that_is_only_there_
     assert "labels that are named, and drawn from no file: lamp" in data.notes
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_copied_keeps_its_draw(tmp_path):
     root = write_yards(tmp_path / "a", 6, size=3000)
     tested = SceneFolder(root, "test").files
@@ -143,6 +144,7 @@ def test_evaluate_knows_what_was_trained_on_as_a_copy_in_another_format(tmp_path
         data.file_hashes()
 
 
+@pytest.mark.slow
 def test_labels_that_predict_wrote_beside_its_files_are_said_and_on_their_side(tmp_path):
     root = write_yards(tmp_path, 4, size=3000)
     for i in range(4):
@@ -192,6 +194,7 @@ def test_arrays_to_test_on_have_the_scale_that_those_trained_on_are_found_to_hav
         fit(tiny(tmp_path / "broken", skip_limit=0), train, sized(1), log=quiet)
 
 
+@pytest.mark.slow
 def test_scenes_to_test_on_have_the_intensity_and_the_blocks_of_those_trained_on(tmp_path):
     root, config = write_yards(tmp_path, 4, size=3000), small(tmp_path / "run", "scene", num_points=64, epochs=1)
     how = {"num_points": 64, "features": "intensity"}
@@ -226,6 +229,7 @@ def test_columns_of_training_are_for_tables_alone(tmp_path):
     assert np.array_equal(label_points(tmp_path / "b.ply", model, "pin").labels, found[1].labels)
 
 
+@pytest.mark.slow
 def test_columns_of_training_leave_files_of_other_formats_their_own(tmp_path, capsys):
     for i in range(10):
         rows, is_table = make_object("pin", i, 400), i % 2
@@ -243,6 +247,7 @@ def test_columns_of_training_leave_files_of_other_formats_their_own(tmp_path, ca
         assert said in "".join(capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_labels_of_a_file_are_read_back_with_the_same_axis_up(tmp_path):
     root = write_objects(tmp_path / "set", count=4)
     fit(small(tmp_path / "run", "part", dataset="parts", epochs=1), PartFolder(root, num_points=32), log=quiet)

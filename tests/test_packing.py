@@ -218,6 +218,7 @@ def test_a_folder_is_packed_trained_on_and_evaluated_and_bad_files_are_listed(tm
     assert "is packed already" in error_of(capsys, run, "pack", out, tmp_path / "x", "--dataset", "packed")
 
 
+@pytest.mark.slow
 def test_columns_by_hand_are_packed_for_the_networks_contract(tmp_path, capsys):
     root, out = tmp_path / "own", tmp_path / "out"
     for name in ("pin", "table"):
@@ -237,6 +238,7 @@ def test_columns_by_hand_are_packed_for_the_networks_contract(tmp_path, capsys):
     assert open_packed(out, "train", 64).columns == ""
 
 
+@pytest.mark.slow
 def test_parts_and_scenes_are_packed_with_all_that_a_network_learns_of_them(tmp_path, capsys):
     objects, yards = write_objects(tmp_path / "objects"), write_yards(tmp_path / "yards")
     assert run("pack", objects, tmp_path / "a", "--dataset", "parts", "--task", "part", "--num_points", 64) == 0

@@ -17,9 +17,10 @@ from pointnet.inference.scenes import label_scene
 from pointnet.models import PointNetEmbedder, PointNetPartSegmenter, PointNetSegmenter
 from pointnet.models.ports import load_port
 from tests.family_ports import PortDGCNN
-from tests.forms import forms
 from tests.helpers import ROOT, SAMPLES, assert_near, error_of
 from tests.ports import FiveLayers, Learning3d, OfDGCNN, PortClassifier, PortDense, PortEncoder, PortParts, trained
+
+pytestmark = pytest.mark.slow  # the kinds beside those of test_ports and test_family_ports
 
 PARTS = {"desk": ("top", "leg", "drawer"), "jar": ("lid", "body")}
 
@@ -101,7 +102,7 @@ def test_yanx27s_network_for_scenes_becomes_ours_and_labels_a_scene(scenes, tmp_
 
 
 @pytest.mark.parametrize("feature_transform", [True, False])
-@pytest.mark.parametrize("up", forms(["z", "y"], "y"))
+@pytest.mark.parametrize("up", ["z", "y"])
 def test_fxia22s_dense_classifier_is_one_of_parts_without_a_category(tmp_path, feature_transform, up):
     port = trained(PortDense(4, 3, feature_transform), 3)
     model = load_port(saved(port, tmp_path / "x.pth"), up=up)

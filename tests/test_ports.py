@@ -109,6 +109,7 @@ def test_weights_in_half_precision_are_converted_as_exactly_as_in_float32(tmp_pa
     assert_same(load_port(tmp_path / "x.pth"), port.float(), torch.randn(20, 3, 50))
 
 
+@pytest.mark.slow
 def test_weights_of_y_up_clouds_take_the_librarys_frame(tmp_path):
     for channels, order in ((3, [0, 2, 1]), (4, [0, 2, 1, 3]), (6, [0, 2, 1, 3, 5, 4])):
         port = trained(PortClassifier(3, channels), channels)

@@ -13,7 +13,6 @@ from pointnet.datasets import read_points
 from pointnet.inference.inputs import NOT_MARKED
 from pointnet.models import PointNetModel
 from pointnet.points.frame import in_unit_sphere, rotated_to_z_up
-from tests.forms import forms
 from tests.helpers import ROOT
 from tests.pages import Page
 from tests.processors import PROCESSORS
@@ -87,7 +86,8 @@ def test_the_device_is_chosen_by_its_flag(capsys, tmp_path, monkeypatch, task):
     assert asked == ["cuda:1", there]
 
 
-@pytest.mark.parametrize("task", forms(["classification", "part"], "classification"))
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classification", "part"])
 def test_answers_in_bfloat16_are_near_those_in_float32(bfloat16, capsys, tmp_path, task):
     name = "mean_probability" if task == "part" else "probability"
     found = []

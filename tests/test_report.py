@@ -294,7 +294,7 @@ def test_a_page_of_modelnet40s_size_is_under_a_megabyte(tested, monkeypatch):
 @needs_chromium
 @pytest.mark.parametrize(
     ("width", "flags"),
-    [pytest.param(1200, (), marks=pytest.mark.slow), (500, (DARK,))],
+    [(1200, ()), (500, (DARK,))],
     ids=["wide-light", "narrow-dark"],
 )
 def test_a_browser_shows_the_page_without_complaint(tested, tmp_path, monkeypatch, width, flags):

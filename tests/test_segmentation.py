@@ -28,7 +28,7 @@ def points(clouds: int = 6, channels: int = 3, count: int = 11) -> Tensor:
     return torch.randn(clouds, channels, count, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", forms([True, False], True))
 @pytest.mark.parametrize(
     "given",
     forms(

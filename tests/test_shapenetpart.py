@@ -117,6 +117,7 @@ def test_up_and_normals(text):
     np.testing.assert_allclose(as_is.points[0, 3:].T, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rows_without_normals_are_the_same_shapes(text):
     wanted = ShapeNetPart(text, "train", 8)
     for file in text.glob("*/*.txt"):
@@ -263,6 +264,7 @@ def test_the_real_set_has_its_categories_parts_and_splits(real_parts):
 STANDING = [("Chair/backsupport", "Chair/leg"), ("Table/support", "Table/leg"), ("Teddy/head", "Teddy/leg")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("upper", "lower"), STANDING)
 def test_the_real_shapes_stand_along_z(real_parts, upper, lower):
     data = ShapeNetPart(real_parts, "trainval")
@@ -289,6 +291,7 @@ def older(text: Path, root: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_older_layout_holds_the_same_shapes_and_parts(text, tmp_path, monkeypatch):
     folder = older(text, tmp_path / "v0")
     for split in SPLITS:

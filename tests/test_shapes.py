@@ -51,6 +51,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "COUNTS", {"train": 1, "test": 1})
 
 
+@pytest.mark.slow
 def test_every_class_has_as_many_and_is_one_of_modelnet40(train: Shapes, test: Shapes):
     for data, count in ((train, 12), (test, 6)):
         assert data.labels.bincount().tolist() == [count] * 16
@@ -67,6 +68,7 @@ def test_the_clouds_are_the_same_on_every_machine(tmp_path: Path):
     assert abs(int(data.parts.sum()) - 747_526) < 100
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_a_shape_does_not_depend_on_how_many_are_made(test: Shapes, tmp_path: Path):
     one = Shapes(tmp_path, "test", 2048)

@@ -70,6 +70,7 @@ def test_a_model_comes_back_as_it_was_bit_for_bit(tmp_path, kind, arguments):
     loaded.train()(x).sum().backward()
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_and_run_without_the_heavy_parts_of_pytorch(tmp_path):
     """The meta device can import sympy, and a custom operator torch._dynamo: seconds and 70 MB in each process."""
     described(PointNetClassifier(3)).save_pretrained(tmp_path)

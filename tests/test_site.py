@@ -68,7 +68,6 @@ def test_a_fetch_from_another_host_is_noticed(line):
 
 
 @needs_chromium
-@pytest.mark.slow
 @pytest.mark.parametrize("page", ["index.html", "docs/identities.html", "api/pointnet.SharedMLP.html"])
 def test_a_browser_shows_a_page_without_complaint_and_asks_the_site_alone(page, address, tmp_path):
     seen = visit(f"{address}{page}", tmp_path, (500, 1000), "", DARK)

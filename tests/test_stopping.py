@@ -34,7 +34,7 @@ def unbroken(tmp_path_factory, one_thread):
     return out
 
 
-@pytest.mark.parametrize("stop_at", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS])
+@pytest.mark.parametrize("stop_at", forms([1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS], 1, STEPS))
 def test_a_signal_between_any_two_steps_is_answered_and_the_run_goes_on(unbroken, tmp_path, stop_at, monkeypatch):
     config = tiny(tmp_path / "run", **SETTINGS)
     before = signal.getsignal(signal.SIGTERM)
@@ -53,7 +53,8 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", forms(OPTIONS, "taught"))
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS)
 def test_a_run_with_each_option_stopped_within_an_epoch_ends_as_the_unbroken_one(options, tmp_path, monkeypatch):
     config = tiny(tmp_path / "unbroken", **SETTINGS | OPTIONS[options])
     if config.teacher:

@@ -111,6 +111,7 @@ def test_what_is_not_there_and_what_is_forbidden_is_said_at_once(store, url, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_the_store_is_resumed_when_it_is_back_to_the_same_weights(store, url, tmp_path, capsys):
     words = ["--dataset", "packed", "--root", url, *QUICK, "--num_points", "32", "--epochs", "2", "--feed", "stream"]
     words += ["--min_steps", "1", "--batch_size", "4"]
@@ -143,6 +144,7 @@ def test_a_run_that_loses_the_store_is_resumed_when_it_is_back_to_the_same_weigh
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_a_store_that_comes_back_is_waited_for(store, url, tmp_path, monkeypatch):
     monkeypatch.setattr(stores, "WAITS", (0.2,) * 20)
     data = open_packed(url, "train", 32)
@@ -235,6 +237,7 @@ def test_processes_of_a_machine_fetch_each_shard_once(store, url, monkeypatch):
     assert [store.door.count(f"train/shard-0000{i}.npy") for i in range(5)] == [1] * 5
 
 
+@pytest.mark.slow
 def test_a_process_does_not_wait_for_ever_for_the_shard_of_another(store, url, monkeypatch):
     monkeypatch.setattr(stores, "OTHERS_TURN", 0.2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")

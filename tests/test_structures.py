@@ -31,6 +31,7 @@ def searches(monkeypatch) -> list[int]:
     return sizes
 
 
+@pytest.mark.slow
 def test_kept_or_found_at_each_step_the_weights_are_the_same_bit_for_bit(tmp_path, searches, monkeypatch):
     kept = trained(tmp_path / "kept", rotate=30.0, ema=0.9)
     assert sum(searches) == 2 * 6 + 2 + 2  # two views to train on, one of validation; and one each to see its size
@@ -40,6 +41,7 @@ def test_kept_or_found_at_each_step_the_weights_are_the_same_bit_for_bit(tmp_pat
     assert sum(searches) == 2 * (6 + 2) + 2
 
 
+@pytest.mark.slow
 def test_where_no_point_moves_the_weights_are_those_of_a_network_that_finds_it_itself(tmp_path, searches, monkeypatch):
     kept = trained(tmp_path / "kept", scale=1.0, shift=0.0)
     of = Structures.of
@@ -47,6 +49,7 @@ def test_where_no_point_moves_the_weights_are_those_of_a_network_that_finds_it_i
     assert_ends_as(trained(tmp_path / "itself", scale=1.0, shift=0.0), kept)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_the_unbroken_one(tmp_path):
     unbroken = trained(tmp_path / "unbroken", early_points=16)
     config = tiny(tmp_path / "resumed", model="edgenet", early_points=16, epochs=2)

@@ -253,6 +253,7 @@ def test_a_file_is_no_run_folder(tmp_path):
         run_seeds(tiny(tmp_path / "file"), [0], Mock(), log=quiet)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"schedule": "constant"}, {"schedule": "step", "decay_epochs": 1, "min_steps": 6}])
 def test_a_run_that_goes_on_to_more_epochs_is_the_run_of_that_many(tmp_path, changes):
     changes |= {"early_points": 0, "optimizer": "adam", "ema": 0.9}
@@ -290,6 +291,7 @@ def test_a_resumed_run_keeps_its_settings(finished, changes):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_to_more_epochs_of_all_seeds(tmp_path, capsys):
     out = str(tmp_path / "runs")
     words = ["--dataset", "modelnet40", "--root", SAMPLES, *QUICK, "--min_steps", "1"]

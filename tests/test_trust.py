@@ -271,6 +271,7 @@ def test_a_damaged_measure_of_trust_is_one_line(taught, damage):
         predict(np.eye(9)[:, :3], model)
 
 
+@pytest.mark.slow
 def test_the_benchmark_tells_junk_from_shapes(taught, monkeypatch, capsys):
     monkeypatch.setattr(
         benchmark, "open_dataset", lambda name, root, split, count: solids(40 if split == "test" else 200)

@@ -38,6 +38,7 @@ def test_files_of_one_object_are_those_of_one_stem_or_content():
     assert [[file.name for file in one] for one in found] == [["x.off", "y.off", "chair.off", "chair.ply"], ["z.off"]]
 
 
+@pytest.mark.slow
 def test_copies_change_nothing_of_the_draw_and_are_with_their_twins(tmp_path):
     alone, mixed = write_clouds(tmp_path / "alone"), write_clouds(tmp_path / "mixed")
     for file in sorted(mixed.rglob("*.xyz")):
@@ -129,6 +130,7 @@ def test_copies_are_for_validation_together_in_a_packed_set_too(tmp_path, task):
         assert not objects[0] & objects[1]
 
 
+@pytest.mark.slow
 def test_a_copy_moves_no_object_of_a_packed_set(tmp_path):
     root, held = write_clouds(tmp_path), list[set[str]]()
     for name in ("before", "after"):

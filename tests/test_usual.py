@@ -76,7 +76,7 @@ def said_of(points: np.ndarray, **how) -> set[str]:
     return {reason for note in notes for reason in OF_POINTS.values() if reason in note}
 
 
-@pytest.mark.parametrize("kind", forms(["chair", "stool", "table", "desk", "bench"], "chair", "table"))
+@pytest.mark.parametrize("kind", forms(["chair", "stool", "table", "desk", "bench"], "chair"))
 def test_a_floor_below_an_object_with_legs_is_said_and_the_object_alone_is_usual(kind):
     points, area = made(kind)
     assert said_of(points) == said_of(7 * points + [40, -3, 9]) == set()
@@ -126,6 +126,7 @@ def test_a_network_for_which_what_is_usual_was_measured_marks_unusual_inputs(tmp
     assert NOT_MARKED not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_keeps_them_and_damaged_ones_are_refused_in_a_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_objects(tmp_path / "set", count=26)

@@ -110,6 +110,7 @@ def plates_and_rods(seed: int) -> LabelledPoints:
     return LabelledPoints(stored, data.labels, data.classes, data.part_names, data.parts_of, data.num_points)
 
 
+@pytest.mark.slow
 def test_weights_for_parts_are_published_with_what_is_measured(tmp_path, monkeypatch):
     train, test = plates_and_rods(0), plates_and_rods(1)
     folder = published(tmp_path, monkeypatch, small(tmp_path / "run", "part", unknown_category=0.5), train, test)
