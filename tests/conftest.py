@@ -21,7 +21,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; threa
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the tests marked slow too: long forms of quick ones")
+    parser.addoption(
+        "--slow",
+        action="store_true",
+        help="run the tests marked slow too: further forms, and what takes long",
+    )
 
 
 def pytest_configure(config):
@@ -43,7 +47,7 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="a long form; --slow runs it"))
+                item.add_marker(pytest.mark.skip(reason="marked slow; --slow runs it"))
 
 
 def pytest_collectstart(collector):

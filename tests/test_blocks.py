@@ -36,8 +36,8 @@ class Back(nn.Module):
     "block",
     [
         pytest.param(Down(), id="whole"),
-        pytest.param(Down(centres=8, radii=[0.9], neighbours=[5]), marks=pytest.mark.slow, id="centres"),
-        pytest.param(Back(), marks=pytest.mark.slow, id="back"),
+        pytest.param(Down(centres=4, radii=[0.9], neighbours=[5]), id="centres"),
+        pytest.param(Back(), id="back"),
     ],
 )
 def test_a_block_is_exported_for_any_number_of_clouds_and_points(block):

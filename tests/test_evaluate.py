@@ -110,7 +110,6 @@ def test_the_data_of_the_run_is_meant_unless_other_is_named(own, capsys, tmp_pat
     assert "columns" in line
 
 
-@pytest.mark.slow
 def test_a_set_may_have_some_of_the_classes(own, capsys, tmp_path):
     wanted = scores_of(capsys, own)
     data = MeshFolder(own.parent / "set", "test", num_points=64, up="y")

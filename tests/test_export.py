@@ -20,6 +20,7 @@ from pointnet.inference.export import SIZES, SUFFIXES, export_model
 from pointnet.inference.label import label_points
 from pointnet.models import load_model, weights
 from tests.exported import metadata_of, need, runner, shares_by_hand, taught
+from tests.forms import forms
 from tests.helpers import CLASSES, ROOT, SMALL, assert_near, described, error_of, make_room
 
 FORMATS = ("onnx", "torch")
@@ -188,9 +189,8 @@ def for_parts(**contract) -> PointNetPartSegmenter:
     return model
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("needs", [False, True])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("needs", forms([False, True], True))
+@pytest.mark.parametrize("format", forms(FORMATS, "torch"))
 def test_a_file_for_parts_has_no_answer_for_a_category_that_the_network_cannot_take(tmp_path, format, needs):
     need(format)
     path = tmp_path / f"x{SUFFIXES[format]}"

@@ -17,7 +17,7 @@ from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.evaluate import check_taught, evaluate
 from pointnet.points.features import FARTHEST, feature_names, intensity_range, scaled_intensity
-from pointnet.points.read import PointCloudFileError
+from pointnet.points.read import PointCloudFileError, read_cloud
 from pointnet.training import TrainConfig, fit
 from pointnet.training.augment import augment
 from pointnet.training.run_folder import read_settings
@@ -144,9 +144,12 @@ def test_what_points_have_and_a_set_does_not_take_is_said_with_the_flag_that_tak
         wanted = rf"not used: {kinds} of points, such as in \S+; --features normals,rgb,intensity uses them"
         assert re.fullmatch(wanted if kinds else "", line), line
     assert not any("not used" in line for line in MeshFolder(root, "test", 32).notes)
-    trimesh.creation.box().export(tmp_path / "mesh.ply")
+    trimesh.creation.icosphere().export(tmp_path / "mesh.ply", vertex_normal=True)
+    assert read_cloud(tmp_path / "mesh.ply", vertices=True).normals is not None
     meshes = [tmp_path / "mesh.ply"]
     assert lines_on_unused(meshes, (), (), tmp_path) == [], "normals of a mesh follow from its faces"
+    np.savez(tmp_path / "none.npz", points=np.random.default_rng(0).random((50, 3)), normals=np.full((50, 3), np.nan))
+    assert lines_on_unused([tmp_path / "none.npz"], (), (), tmp_path) == []
     grey = trimesh.creation.box()
     grey.visual.vertex_colors = (9, 9, 9, 255)
     grey.export(tmp_path / "mesh.ply")

@@ -8,6 +8,7 @@ import pytest
 from pointnet import predict
 from pointnet.points import frame
 from pointnet.points.frame import (
+    SEVERAL,
     TO_Z_UP,
     in_unit_sphere,
     notes_on_points,
@@ -16,7 +17,6 @@ from pointnet.points.frame import (
     swapped_y_and_z,
     with_other_up,
 )
-from pointnet.points.read import read_cloud
 
 
 def cloud(*shape: int, dtype: type = np.float64) -> np.ndarray:
@@ -107,21 +107,6 @@ def test_up_is_what_is_asked_or_what_the_format_says():
         frame.check_up("+y")
 
 
-@pytest.mark.parametrize(
-    ("written", "step"),
-    [("%.3f", ""), ("%.1f", "0.1"), ("%.0f", "1"), ("%.5e", "1")],
-)
-def test_digits_that_were_lost_in_writing_are_said(tmp_path, written, step):
-    place = np.random.default_rng(0).random((500, 3)) * (2, 3, 0.5)
-    far, near = tmp_path / "far.xyz", tmp_path / "near.xyz"
-    np.savetxt(far, place + np.array([512_345, 5_912_345, 40]), fmt=written)
-    np.savetxt(near, place * (5, 5, 5), fmt="%.0f")
-    said = [note for note in read_cloud(far).notes if "in steps of" in note]
-    wanted = f"coordinates are in steps of {step}: they were written with few digits so far from the origin"
-    assert said == [wanted] * bool(step)
-    assert not any("steps" in note for note in read_cloud(near).notes), "a grid about the origin is one"
-
-
 def test_points_on_one_line_are_not_sure_and_said_of_files_of_a_set():
     points = np.zeros((200, 3))
     points[:, 2] = np.random.default_rng(0).random(200)
@@ -130,5 +115,12 @@ def test_points_on_one_line_are_not_sure_and_said_of_files_of_a_set():
     found = predict(points, "pointnet_modelnet40")
     assert "unsure: all points are on one line" in found.notes[-1]
     assert not found.sure
+    for slope in ((1, 0, 2), (1, -3, 2)):
+        assert on_a_line(points[:, 2:] * slope + (5, 6, 7)) == "all points are on one line"
     points[:, 0] = 0.01 * np.random.default_rng(1).random(200)
     assert on_a_line(points) is None
+    many = np.zeros((3 * SEVERAL, 3))
+    many[:, 1] = np.arange(len(many))
+    assert on_a_line(many) == "all points are on one line"
+    many[-1, 0] = 1000.0
+    assert on_a_line(many) is None

@@ -101,16 +101,25 @@ def test_a_norm_without_running_statistics_cannot_be_folded():
     [
         nn.Sequential(nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4)),
         nn.Sequential(nn.Linear(9, 9), nn.ReLU(), nn.BatchNorm1d(4)),
-        nn.Sequential(nn.Linear(9, 9), nn.LayerNorm(9), nn.Linear(9, 9), nn.BatchNorm1d(4)),
+        nn.Sequential(nn.Linear(9, 9), nn.LayerNorm(9), nn.Linear(9, 9), nn.LayerNorm(9), nn.BatchNorm1d(4)),
     ],
 )
-def test_what_is_no_stack_of_linears_stays_as_it_is(other):
+def test_norms_that_follow_no_linear_stay_as_they_are(other):
     network, x = nn.Sequential(SharedMLP([4, 4]), other).double(), torch.randn(5, 4, 9, dtype=torch.float64)
     network(x)
     network.eval()
     folded = fold_norms(network)
     torch.testing.assert_close(folded(x), network(x), rtol=1e-12, atol=1e-12)
     assert sum(isinstance(each, nn.BatchNorm1d) for each in folded.modules()) == 1, "that of the shared MLP is folded"
+
+
+def test_each_norm_that_follows_a_linear_is_folded_whatever_is_beside_them():
+    layers = nn.Linear(4, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2)
+    network, x = nn.Sequential(*layers).double(), torch.randn(9, 4, dtype=torch.float64)
+    network(x)
+    folded = fold_norms(network.eval())
+    assert [type(each) for each in folded] == [nn.Linear, nn.LayerNorm, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+    torch.testing.assert_close(folded(x), network(x), rtol=1e-12, atol=1e-12)
 
 
 def test_what_is_not_a_plain_weight_is_refused_and_a_shared_one_is_folded_for_each():

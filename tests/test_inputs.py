@@ -12,7 +12,7 @@ import trimesh
 from pointnet import PointNetClassifier, embed, label_points, load_model, predict
 from pointnet import __main__ as command_line
 from pointnet.datasets import PointCloudFileError
-from pointnet.evaluation.contract import Contract
+from pointnet.evaluation.contract import XYZ, Contract
 from pointnet.inference.inputs import find_files
 from pointnet.models import DEFAULTS
 from pointnet.points.read import read_points
@@ -155,7 +155,7 @@ def test_the_columns_of_training_are_for_tables_without_names(tmp_path):
     for name, own in names.items():
         found = predict(tmp_path / name, model)
         assert found.probabilities == pytest.approx(wanted, abs=1e-4), name
-        said = f"columns taken as it names them, '{own}'; the tables of training had _,z,y,x: --columns"
+        said = f"columns taken as it names them, '{own}'; the tables of training had _,z,y,x"
         assert [note for note in found.notes if "taken as" in note] == [said] * bool(own)
     assert said not in predict(tmp_path / "plain.csv", model, columns="x,y,z").notes
     np.savetxt(tmp_path / "as_taught.csv", np.column_stack([np.arange(300), turned]), header="i z y x", comments="")
@@ -173,6 +173,11 @@ def test_a_table_may_lack_columns_of_training_that_the_network_does_not_take(tmp
     np.save(tmp_path / "a.npy", np.column_stack([rows, rows[:, 0]]))
     for name in ("a.xyz", "a.npy"):
         assert predict(tmp_path / name, model).probabilities == pytest.approx(wanted, abs=1e-4), name
+    with_intensity = described(PointNetClassifier(3, in_channels=4, **SMALL), num_points=300)
+    contract = Contract(300, (*XYZ, "intensity"), (0.0, 1.0), columns="x,y,z,label,intensity")
+    with_intensity.preprocessing = contract.as_json()
+    with pytest.raises(PointCloudFileError, match="has no intensity, which the model was trained with"):
+        predict(tmp_path / "a.xyz", with_intensity)
     model.preprocessing |= {"columns": "intensity,y,x,z,label"}
     with pytest.raises(PointCloudFileError, match="has 3 columns, but columns names 5"):
         predict(tmp_path / "a.xyz", model)
@@ -189,6 +194,8 @@ def test_a_file_that_says_its_up_axis_is_taken_as_in_training_with_a_note(tmp_pa
     assert {name: said in found.notes for name, found in answers.items()} == {"a.glb": True, "a.stl": False}
     assert said not in predict(tmp_path / "a.glb", model, up="y").notes
     assert answers["a.glb"].up == "z"
+    model.preprocessing |= {"up": "y"}
+    assert not any("taken with" in note for note in predict(tmp_path / "a.glb", model).notes)
 
 
 def test_a_damaged_table_or_a_pipe_is_one_error_to_a_network_with_columns_too(tmp_path):

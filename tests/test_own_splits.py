@@ -126,12 +126,12 @@ def test_a_class_without_clouds_is_named_with_the_class_of_nearly_its_name(tmp_p
         save(tmp_path / place / "cloud.xyz", make_object("pin", i, 80)[:, :3])
     data = MeshFolder(tmp_path, num_points=16)
     none = data.subset(torch.arange(0))
-    said = "no cloud to learn from: bxo (nearly 'box'), cup, rod (nearly 'rods'). An answer of it means nothing; "
+    said = "no cloud to learn from: bxo (nearly 'box'), cup, rod (nearly 'rods'). An answer of it tells nothing; "
     assert f"{said}add files, remove it, or give both folders one name" in lines_on_data(TrainConfig(), data, none)
     shutil.rmtree(tmp_path / "train" / "rods")
     shutil.rmtree(tmp_path / "test" / "bxo")
     data = MeshFolder(tmp_path, num_points=16)
-    said = "no cloud to learn from: cup, rod. An answer of it means nothing; add files or remove it"
+    said = "no cloud to learn from: cup, rod. An answer of it tells nothing; add files or remove it"
     assert said in lines_on_data(TrainConfig(), data, data.subset(torch.arange(0)))
 
 

@@ -19,6 +19,7 @@ from pointnet.training import fit
 from pointnet.training.checkpoint import load_checkpoint
 from pointnet.training.loader import StreamedLoader, cut_batches
 from pointnet.training.progress import epoch_order
+from tests.forms import forms
 from tests.helpers import assert_ends_as, halves, pack, quiet, tiny, two_shapes
 from tests.packs import assert_same_clouds, packed_pair
 from tests.stopped import fit_until_stopped
@@ -146,8 +147,7 @@ def test_ranks_and_workers_read_each_cloud_of_an_epoch_once(tmp_path, small_shar
     assert sorted(seen) == list(range(len(data)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", forms([1, 3], 3))
 def test_a_run_stopped_within_an_epoch_ends_as_the_unbroken_one_whatever_the_workers(
     tmp_path, small_shards, workers, monkeypatch
 ):

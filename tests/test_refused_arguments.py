@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -66,9 +67,9 @@ def parts():
             "centres and stride must be whole numbers of at least 1, got True",
         ),
         (lambda: abstraction(centres=None, stride=0), "centres and stride must be whole numbers of at least 1"),
-        (lambda: abstraction(neighbours=[2.5]), "neighbours must be whole numbers of at least 1 and radii above 0"),
-        (lambda: abstraction(radii=[-1.0]), "neighbours must be whole numbers of at least 1 and radii above 0"),
-        (lambda: abstraction(radii=["a"]), "neighbours must be whole numbers of at least 1 and radii above 0"),
+        (lambda: abstraction(neighbours=[2.5]), "neighbours must be whole numbers of at least 1, got [2.5]"),
+        (lambda: abstraction(radii=[-1.0]), "radii must be numbers above 0, got [-1.0]"),
+        (lambda: abstraction(radii=["a"]), "radii must be numbers above 0, got ['a']"),
         (lambda: SetAbstraction(0, [[8]], by_radius=True), "by_radius and in_order are for balls about centres"),
         (lambda: SetAbstraction(0, [[8]], in_order=True), "by_radius and in_order are for balls about centres"),
         (lambda: abstraction()(X, X), "features must be None, got (4, 3, 20)"),
@@ -80,11 +81,12 @@ def parts():
             lambda: FeaturePropagation(7, [8])(X, None, X, B),
             "features must have 7 channels together, got 6 of the centres and 0 of the points",
         ),
+        (lambda: FeaturePropagation(9, [8])(X, [torch.zeros(4)], X, B), "context must be (4, E), one vector per cloud"),
         (lambda: FeaturePropagation(9, [8])(X.numpy(), X, X, B), "points must be a tensor, got ndarray"),
         (lambda: FeaturePropagation(9, [8])(X, X, X, B.numpy()), "of_centres must be a tensor, got ndarray"),
         (lambda: EdgeConv(3, 8, 2.5), "neighbours must be a whole number of at least 1, got 2.5"),
-        (lambda: SharedMLP([3, 8], last_activation="no"), "last_activation must be True or False, bias one of them"),
-        (lambda: SharedMLP([3, 8], bias="no"), "last_activation must be True or False, bias one of them or None"),
+        (lambda: SharedMLP([3, 8], last_activation="no"), "last_activation must be True or False, got 'no'"),
+        (lambda: SharedMLP([3, 8], bias="no"), "bias must be True, False or None, got 'no'"),
         (lambda: SharedMLP([3, 8])(X, transform=[1]), "transform must be a tensor, got list"),
         (
             lambda: parts().update(LABELS, LABELS, None, torch.tensor([0])),
@@ -107,6 +109,12 @@ def test_what_does_not_fit_is_refused(call, message):
         call()
 
 
+def test_numbers_of_numpy_are_numbers():
+    layer = abstraction(centres=np.int64(4), radii=[np.float32(0.5)], neighbours=[np.int32(4)])
+    assert layer(X)[1].shape == (4, 8, 4)
+    assert SharedMLP([3, 8], last_activation=np.False_, bias=np.True_)[0].activation is None
+
+
 def test_labels_of_eight_bits_are_counted_up_to_255():
     counts, labels = ConfusionMatrix(256), torch.tensor([200, 255], dtype=torch.uint8)
     counts.update(labels, labels)
@@ -116,8 +124,7 @@ def test_labels_of_eight_bits_are_counted_up_to_255():
 @pytest.mark.parametrize(
     ("scores", "rows", "more", "message"),
     [
-        (2, 6, {}, "the network gives 2 scores, the data has 3 classes"),
-        (4, 6, {}, "the network gives 4 scores, the data has 3 classes"),
+        (2, 6, {}, "the network gives 2 scores, fewer than the 3 that the data names"),
         (3, 0, {}, "there are no clouds to evaluate on"),
         (3, 6, {"degrees": float("nan")}, "degrees must be a number and smoothing from 0 to below 1, got nan and 0.0"),
         (3, 6, {"smoothing": 2.0}, "degrees must be a number and smoothing from 0 to below 1, got 0.0 and 2.0"),

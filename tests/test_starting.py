@@ -209,8 +209,7 @@ def test_both_rates_follow_the_schedule(schedule):
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0] * 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize("freeze", forms([False, True], True))
 def test_stopped_and_resumed_it_ends_as_if_it_never_was(tmp_path, trained, freeze):
     config = tiny(tmp_path / "one", init=trained, freeze=freeze, trunk_lr=0.3, ema=0.9, epochs=3)
     fit(config, other_shapes(), log=quiet)

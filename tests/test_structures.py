@@ -31,7 +31,6 @@ def searches(monkeypatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.slow
 def test_kept_or_found_at_each_step_the_weights_are_the_same_bit_for_bit(tmp_path, searches, monkeypatch):
     kept = trained(tmp_path / "kept", rotate=30.0, ema=0.9)
     assert sum(searches) == 2 * 6 + 2 + 2  # two views to train on, one of validation; and one each to see its size

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pointnet.files import name_in
 from pointnet.names import printable
 from pointnet.points.errors import file_errors
@@ -14,6 +17,7 @@ from pointnet.points.read import PointCloudFileError, columns_of_table, contents
 from .clouds import LabelledClouds
 
 FEW_FILES = 16  # of a format, of which the smallest is read to see what they hold
+SMALL_FILE = 2**23  # bytes; larger files are not read for that
 MOST_KINDS = 8  # of notes on files that are listed
 # What notes of one kind differ in: what they quote, numbers, and singular and plural.
 OF_ONE_FILE = re.compile(r"'.*'|\".*\"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?|s\b|\b(?:is|are)\b|\bup to ")
@@ -56,24 +60,32 @@ def left_out(data: LabelledClouds) -> list[str]:
 def lines_on_unused(files: Sequence[Path], features: Sequence[str], columns: Sequence[str], root: Path) -> list[str]:
     """A line on what files give their points that a set does not take.
 
-    A small file of each format is looked at. What is the same at all points tells nothing, and normals of a mesh follow
-    from its faces.
+    A small file of each format is looked at, if there is one. What is the same at all points tells nothing, and normals
+    of a mesh follow from its faces.
     """
     of_format: dict[str, list[Path]] = {}
     for file in files:
         of_format.setdefault(file.suffix.lower(), []).append(file)
     found: dict[str, str] = {}
     for some in of_format.values():
-        file = min(some[:FEW_FILES], key=lambda file: file.stat().st_size)
+        size, file = min((file.stat().st_size, file) for file in some[:FEW_FILES])
+        if size > SMALL_FILE:
+            continue
         with suppress(PointCloudFileError), file_errors(file):
             contents = contents_of(file, tuple(FEATURES), columns_of_table(file, columns))
             colours = contents.face_colors if contents.colors is None else contents.colors
             normals = contents.normals if contents.faces is None else None
             for name, rows in {"normals": normals, "colors": colours, "intensity": contents.intensity}.items():
-                if name not in features and rows is not None and (rows != rows[:1]).any():
+                if name not in features and rows is not None and _differ(np.asarray(rows[:], float)):
                     found.setdefault(name, name_in(file, root))
     if not found:
         return []
     kinds = " and ".join(FEATURES[name] for name in found)
     wanted = ",".join(WORDS[name] for name in FEATURES if name in {*features, *found})
     return [f"not used: {kinds} of points, such as in {next(iter(found.values()))}; --features {wanted} uses them"]
+
+
+def _differ(rows: NDArray[np.floating]) -> bool:
+    """Whether rows, (N,) or (N, 3), without those that are not finite, are not all the same."""
+    whole = rows[np.isfinite(rows).reshape(len(rows), -1).all(1)]
+    return bool((whole != whole[:1]).any())

@@ -1,5 +1,6 @@
 """Where one's own files are: folders of classes and of splits, and what is said of folders that are neither."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
@@ -98,10 +99,11 @@ def elsewhere(root: Path, found: Collection[Path]) -> str:
 
 def lines_on_folders(root: Path, classes: Sequence[str]) -> list[str]:
     """Lines on folders in the places of classes that are none, and on classes that are named like splits."""
-    places = (root, *(root / split for split in SPLITS))
-    others = {_class_of(folder) for place in places for folder in _folders(place)}.difference(classes, SPLITS)
+    own = {_class_of(folder): folder for folder in _folders(root)}
+    within = {_class_of(folder) for split in SPLITS for folder in _folders(root / split)}
+    others = within.union(own).difference(classes, SPLITS)
     splits = {name for name in others if name.casefold() in OF_SPLITS}
-    beside = {name for folder in _folders(root) if (name := _class_of(folder)) in others - splits and _known(folder)}
+    beside = {name for name in (others - splits).intersection(own) if _known(own[name])}
     lines = {
         "no class, as there is no file to read": others - splits - beside,
         "no class, as the link leads nowhere": _dead_links(root),
@@ -116,8 +118,9 @@ def lines_on_folders(root: Path, classes: Sequence[str]) -> list[str]:
 
 def _dead_links(root: Path) -> set[str]:
     """The names of links in the root that may have been folders of classes."""
-    links = (each for each in root.iterdir() if each.is_symlink() and not each.exists())
-    return {printable(link.name) for link in links if link.suffix.lower() not in SUFFIXES}
+    with os.scandir(root) as entries:
+        links = [Path(each.path) for each in entries if each.is_symlink() and not each.name.startswith(".")]
+    return {link.name for link in links if link.suffix.lower() not in SUFFIXES and not link.exists()}
 
 
 def named_alike(classes: Sequence[str]) -> list[str]:

@@ -145,7 +145,7 @@ def evaluate(
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
     An answer of NaN is wrong, and the loss is then NaN. ValueError for no clouds, for other numbers than `Args` has, if
-    the network does not score each class of the data, if one of the library names other classes than the data or,
+    the network scores fewer classes than the data has, if one of the library names other classes than the data or,
     without `task`, if the data says of itself another input than the network was trained on.
 
     Args:
@@ -159,10 +159,10 @@ def evaluate(
         contract: the model's, which says which channels rotate with the points and holds the temperature of the
             probabilities; None: of six channels that `data` does not name the last three are normals, and the
             temperature is 1.
-        degrees: the angle by which all clouds are rotated about the up axis.
+        degrees: the angle by which all clouds are rotated about the up axis, finite.
         by_class: add "of_class", the accuracy or IoU of each class that occurs (of parts, of each category) by name.
-        smoothing: the share of the loss's targets that is spread over all classes; above 0 the loss without it is added
-            as "cross_entropy".
+        smoothing: the share of the loss's targets, from 0 to below 1, that is spread over all classes; above 0 the loss
+            without it is added as "cross_entropy".
         look: called with each batch: its points with all that are stored, logits of temperature 1, logarithms of
             probabilities, and labels.
         task: what a network of one's own is for, if it does not classify clouds.
@@ -184,8 +184,8 @@ def evaluate(
                 x = rotation(x, degrees, normals) if degrees else x
                 more = () if category is None else (category,)
                 logits, logs = vote(asked, x, votes, normals, temperature, *more)
-                look(points, logits, logs, true)
                 scores.update(_answers(task, data, logs, category, true, parts_of), true, valid, *more)
+                look(points, logits, logs, true)
                 losses += _losses(logs, true, valid, smoothing)
             after_batch()
     for tensor in (*scores.sums, losses):
@@ -239,10 +239,10 @@ def _answers(
     """The predicted labels; a wrong one where a probability is NaN, which counts as the largest.
 
     Raises:
-        ValueError: probabilities of more or fewer classes than the data has.
+        ValueError: probabilities of fewer classes, or parts, than the data has.
     """
-    if logs.shape[1] != (wanted := len(task.class_names(data))):
-        raise ValueError(f"the network gives {logs.shape[1]} scores, the data has {wanted} classes")
+    if logs.shape[1] < (wanted := len(task.class_names(data))):
+        raise ValueError(f"the network gives {logs.shape[1]} scores, fewer than the {wanted} that the data names")
     return torch.where(logs.isnan().any(1), (true + 1) % logs.shape[1], task.predict(logs, category, parts_of))
 
 

@@ -207,18 +207,18 @@ def _notes_on_file(
     own = own_columns(path)[0] if taught and not named_by_hand(columns) else []
     if own and places(own, ()) != places(taught, ()):
         named = quoted(",".join(own))
-        said += [f"columns taken as it names them, {named}; the tables of training had {contract.columns}: --columns"]
+        said += [f"columns taken as it names them, {named}; the tables of training had {contract.columns}"]
     return tuple(said)
 
 
 def columns_for(path: Path | None, columns: str | Iterable[str] | None, contract: Contract) -> tuple[str, ...]:
     """The names of a file's columns by hand, as in `read_cloud`; None: those of training, if a table has no names, or
-    the first of them, if it has fewer columns and the others, such as labels, are not what the network takes."""
+    the first of them, x, y and z among these, if it has fewer columns: it may lack labels."""
     if (by_hand := named_by_hand(columns)) or path is None:
         return by_hand
     taught = tuple(columns_of_table(path, named_by_hand(contract.columns), TABLES))
     first = taught[: own_columns(path)[1]] if taught else ()
-    return first if {"points", *contract.features} <= places(first, contract.features).keys() else taught
+    return first if places(first, ()) else taught
 
 
 def from_source(

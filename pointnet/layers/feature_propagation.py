@@ -52,10 +52,12 @@ class FeaturePropagation(nn.Module):
         check_points(points, 3)
         for name, each in (("centres", centres), ("of_centres", of_centres)):
             check_tensor(name, each)
-        own, wanted = sum(each.shape[1] for each in as_sequence(features)), self.mlp.widths[0]
-        if of_centres.dim() == 3 and of_centres.shape[1] + own != wanted:
-            parts = f"{of_centres.shape[1]} of the centres and {own} of the points"
-            raise ValueError(f"features must have {wanted} channels together, got {parts}")
+        own, wanted = as_sequence(features), self.mlp.widths[0]
+        if of_centres.dim() == 3 and all(each.dim() in (2, 3) for each in own):
+            counts = of_centres.shape[1], sum(each.shape[1] for each in own)
+            if sum(counts) != wanted:
+                parts = f"{counts[0]} of the centres and {counts[1]} of the points"
+                raise ValueError(f"features must have {wanted} channels together, got {parts}")
         if lengths is not None:
             points = fill_padding(points, point_mask(lengths, points))
         return self.mlp(interpolate(of_centres, centres, points, existing), features, lengths)

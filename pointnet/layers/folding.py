@@ -15,15 +15,16 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def fold_norms(module: M) -> M:
-    """A copy of `module`, in eval mode, whose shared MLPs and stacks of Linears hold no batch norm.
+    """A copy of `module`, in eval mode, without the batch norms of shared MLPs and those that follow a Linear.
 
     W' = g W and b' = beta + g (b - mean), g = gamma / sqrt(variance + eps), of the running statistics; computed in
-    float64. Equal to `module` in eval mode within rounding; the BatchNorm1d of a stack is of vectors (B, D).
-    Norms of other modules stay.
+    float64. Equal to `module` in eval mode within rounding; a BatchNorm1d after a Linear is taken to be of
+    vectors (B, D). Other norms stay, but for those of shared MLPs.
 
     Raises:
-        ValueError: a norm without running statistics (`track_running_stats=False`) or of another kind, which has no
-            fixed affine form, or a layer whose weight is computed by something else (a parametrization or a hook).
+        ValueError: a norm without running statistics (`track_running_stats=False`), or in a shared MLP one of another
+            kind, which have no fixed affine form; or a layer whose weight is computed by something else (a
+            parametrization or a hook).
     """
     try:
         folded = copy.deepcopy(module).eval()
@@ -48,13 +49,15 @@ def _fold_linears(network: nn.Sequential, name: str) -> nn.Sequential:
         raise ValueError(
             f"{where}: a hook is on it or on one of its modules, which the copy would lose; remove it first"
         )
-    try:
-        mlp = SharedMLP.from_linear(network)
-    except ValueError:  # no stack of Linears
-        return network
-    for i, layer in enumerate(mlp):
-        fold_layer(layer, f"{name}, layer {i}".lstrip(", "))
-    return mlp.to_linear()
+    folded, rest = list[nn.Module](), [*network]
+    while rest:
+        module = rest.pop(0)
+        if isinstance(module, nn.Linear) and rest and isinstance(rest[0], BatchNormLast | nn.BatchNorm1d):
+            layers = SharedMLP.from_linear(nn.Sequential(module, rest.pop(0)))
+            fold_layer(layers[0], f"{name}, layer {len(folded)}".lstrip(", "))
+            (module,) = layers.to_linear()
+        folded.append(module)
+    return nn.Sequential(*folded).train(network.training)
 
 
 def fold_layer(layer: SharedLayer, name: str) -> None:

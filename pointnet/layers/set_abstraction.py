@@ -4,6 +4,7 @@ code: github.com/charlesq34/pointnet2, utils/pointnet_util.py)."""
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -192,9 +193,10 @@ def _check_sizes(
     if not widths or (whole and len(widths) > 1) or not len(radii) == len(neighbours) == scales:
         got = f"{len(radii)} radii, {len(neighbours)} numbers of neighbours and {len(widths)} MLPs"
         raise ValueError(f"each MLP must have a radius and a number of neighbours, without centres one none; {got}")
-    if not all(map(is_whole, neighbours)) or not all(isinstance(each, int | float) and each > 0 for each in radii):
-        wanted = "neighbours must be whole numbers of at least 1 and radii above 0"
-        raise ValueError(f"{wanted}, got {list(neighbours)} and {list(radii)}")
+    if not all(map(is_whole, neighbours)):
+        raise ValueError(f"neighbours must be whole numbers of at least 1, got {list(neighbours)}")
+    if not all(isinstance(each, int | float | np.number) and each > 0 for each in radii):
+        raise ValueError(f"radii must be numbers above 0, got {list(radii)}")
 
 
 def _pooled_whole(mlp: SharedMLP, x: Tensor, lengths: Lengths) -> Tensor:

@@ -64,9 +64,10 @@ class SharedMLP(nn.Module):
             raise ValueError(f"norm must be 'batch' or None, got {norm!r}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
-        if {type(last_activation), type(bias)} - {bool, type(None)} or last_activation is None:
-            wanted = "last_activation must be True or False, bias one of them or None"
-            raise ValueError(f"{wanted}, got {last_activation!r} and {bias!r}")
+        if last_activation not in (True, False):
+            raise ValueError(f"last_activation must be True or False, got {last_activation!r}")
+        if bias not in (True, False, None):
+            raise ValueError(f"bias must be True, False or None, got {bias!r}")
         last = len(widths) - 2
         self.layers = nn.ModuleList(
             SharedLayer(

@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from .errors import Refusal
 from .formats.contents import Array, Contents, Extras, Places, Rows, blocks_of_rows
-from .frame import LEAST_POINTS, bounds, check_up, lossless_type, middle_and_half_extent, rotated_to_z_up
+from .frame import bounds, check_up, lossless_type, middle_and_half_extent, rotated_to_z_up
 from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_faces, unit_or_zero
 
 Chosen = slice | NDArray[np.integer]
 COARSE = 1e-3  # share of a cloud's width that neighbouring numbers of its type may be apart without a note
-FAR = 1000.0  # so many times its width from the origin, a cloud whose numbers are of a grid may have lost digits
-ROUNDED = 1 / 64  # as COARSE, of numbers that were written with few digits
 FEW_MISSING = 0.01  # of the points may lack a normal without a note
 UNLIKE = 1.5  # times: normals whose lengths differ so much may be something else
 BFLOAT16 = "bfloat16"  # float32 without its last 16 bits; NumPy lacks it
@@ -112,13 +110,10 @@ def _in_box(contents: Contents, whole: Array, valid: NDArray[np.bool_]) -> Conte
 
 def _coarse(points: Any, valid: NDArray[np.bool_], came_as: str) -> tuple[str, ...]:
     """A note where the type that the numbers came in, float32 or less, is so far from the origin that it loses the
-    shape; none where all coordinates are of a grid that it holds. Of larger types, a note where numbers that are as far
-    away are of a grid as coarse: they were written with too few digits."""
-    if not isinstance(points, np.ndarray) or not valid.any():
+    shape; none where all coordinates are of a grid that it holds."""
+    if not isinstance(points, np.ndarray) or points.dtype.kind != "f" or points.itemsize > 4 or not valid.any():
         return ()
     low, high = bounds(points, valid)
-    if points.dtype.kind != "f" or points.itemsize > 4:
-        return _rounded(points[np.flatnonzero(valid)[:SOME_ROWS]].astype(float), low, high)
     cut, share = (2**16, COARSE_BFLOAT16) if came_as == BFLOAT16 else (1, COARSE)
     steps = cut * np.spacing(np.abs([low, high]).max(0).astype(points.dtype)).astype(float)
     some, side = points[np.flatnonzero(valid)[:SOME_ROWS]].astype(float), float((high - low).max())
@@ -127,16 +122,6 @@ def _coarse(points: Any, valid: NDArray[np.bool_], came_as: str) -> tuple[str, .
         return ()
     step = steps[lost].max()
     return (f"coordinates are in steps of {step:.4g}: {came_as or points.dtype} holds no more so far from the origin",)
-
-
-def _rounded(some: NDArray[np.float64], low: Any, high: Any) -> tuple[str, ...]:
-    side = float((high - low).max())
-    far = side * FAR < np.abs([low, high]).max(0)
-    steps = [np.diff(np.unique(some[:, axis])).min(initial=np.inf) for axis in np.flatnonzero(far)]
-    step = max((step for step in steps if step < np.inf), default=0.0)
-    if step <= side * ROUNDED or len(some) < LEAST_POINTS:
-        return ()
-    return (f"coordinates are in steps of {step:.4g}: they were written with few digits so far from the origin",)
 
 
 def drawn_rows(valid: NDArray[np.bool_], count: int | None, generator: np.random.Generator, repeat: bool) -> Chosen:

@@ -178,10 +178,13 @@ def few_points(points: Any) -> str | None:
 
 
 def on_a_line(points: Any) -> str | None:
-    """A note if the points (N, 3), an array or `Rows`, differ along one axis alone, as where digits were lost."""
-    low, high = bounds(points)
-    sides = np.sort(high - low)
-    return "all points are on one line" if sides[1] <= LEAST_SHARE * sides[2] else None
+    """A note if all points (N, 3), an array or `Rows`, are on one line, as where digits were lost; else None."""
+    for some in (points[:SEVERAL], points[:]):  # seldom all
+        from_first = np.asarray(some, np.float64) - np.asarray(some[:1], np.float64)
+        sizes = np.linalg.svd(from_first, compute_uv=False)
+        if len(sizes) > 1 and sizes[1] > LEAST_SHARE * sizes[0]:
+            return None
+    return "all points are on one line"
 
 
 def stray_points(points: Any) -> str | None:

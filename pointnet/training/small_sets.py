@@ -46,7 +46,7 @@ def lines_on_data(
             near = {name: other for name in empty if (other := nearest(name, learned)) is not None}
             named = [f"{name} (nearly '{near[name]}')" if name in near else name for name in empty]
             remedy = "add files, remove it, or give both folders one name" if near else "add files or remove it"
-            lines.append(f"no cloud to learn from: {first_of(named)}. An answer of it means nothing; {remedy}")
+            lines.append(f"no cloud to learn from: {first_of(named)}. An answer of it tells nothing; {remedy}")
         if test is not None:
             tested = set(test.labels.tolist())
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
