@@ -135,9 +135,10 @@ def test_training_measures_trust_and_the_folder_keeps_it(taught):
             "flatter than nearly all shapes of the training set",
         ),
         (
-            lambda generator: np.outer(generator.random(400), [1, 2, 3]),
+            lambda generator: np.outer(generator.random(400), [1, 2, 3]) + generator.normal(0, 0.001, (400, 3)),
             "thinner than nearly all shapes of the training set",
         ),
+        (lambda generator: np.outer(generator.random(400), [1, 2, 3]), "all points are on one line"),
         (lambda generator: generator.normal(size=(400, 3)), "its points fill space, as noise does"),
         (lambda generator: generator.normal(size=(5, 3)), "only 5 different points"),
         (lambda generator: np.eye(3), "only 3 different points"),
