@@ -248,7 +248,7 @@ def test_folders_that_are_no_classes_and_classes_that_may_be_none_are_said(tmp_p
     data = MeshFolder(tmp_path / "one", num_points=16)
     assert data.notes == [
         "no class, as the link leads nowhere: washer",
-        "taken as a class, as its files are in no folder of a class: test",
+        "a class, though named like a split, as it holds files and no folders of classes: test",
     ]
     write("two/train/bolt", "two/train/pipe", "two/test/bolt", "two/test/pipe", "two/nut")
     (tmp_path / "two" / "test" / "screw").symlink_to(tmp_path / "nowhere")

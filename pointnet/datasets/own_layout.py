@@ -109,7 +109,7 @@ def lines_on_folders(root: Path, classes: Sequence[str]) -> list[str]:
         "no class, as the link leads nowhere": _dead_links(root),
         "not read, as folders of splits are named train, val and test": splits,
         "not read, as it is in none of train, val and test, which hold the classes": beside,
-        "taken as a class, as its files are in no folder of a class": {
+        "a class, though named like a split, as it holds files and no folders of classes": {
             name for name in classes if name.casefold() in OF_SPLITS
         },
     }

@@ -144,9 +144,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of the network's task over every sample, in float32, with the mean cross-entropy loss and the count.
 
-    An answer of NaN is wrong, and the loss is then NaN. ValueError for no clouds, for other numbers than `Args` has, if
-    the network scores fewer classes than the data has, if one of the library names other classes than the data or,
-    without `task`, if the data says of itself another input than the network was trained on.
+    An answer of NaN is wrong, and the loss is then NaN. ValueError for no clouds or for an argument outside the values
+    below; if the network scores fewer classes than the data has; if one of the library names other classes than the
+    data; or, without `task`, if the data says of itself another input than the network was trained on.
 
     Args:
         after_batch: called after each batch; it may raise, to stop.

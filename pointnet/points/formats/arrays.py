@@ -238,12 +238,13 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def own_columns(path: Path) -> tuple[list[str], int]:
-    """The names of an NPY's columns, and how many it has; none of an NPZ."""
+    """The names of an NPY's columns, if x, y and z are among them, and how many it has; none of an NPZ."""
     if path.suffix.lower() != ".npy":
         return [], 0
     with path.open("rb") as file:
         shape, _, dtype = _header(file)
-    return (list(dtype.names), len(dtype.names)) if dtype.names else ([], shape[-1] if len(shape) == 2 else 0)
+    names = list(dtype.names or ())
+    return names if known_columns(names) else [], len(names) or (shape[-1] if len(shape) == 2 else 0)
 
 
 def names_columns(path: Path, count: int) -> bool:
