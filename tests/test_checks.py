@@ -77,6 +77,11 @@ def test_a_profile_adds_up_and_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_profile_says_how_many_points_its_steps_had(tmp_path):
+    every_epoch_is_early = {"early_points": 8, "early_share": 1.0}
+    assert "14 clouds of 8 points: " in profile(tiny(tmp_path / "run", batch_size=14, **every_epoch_is_early), DATA)
+
+
 @pytest.mark.parametrize(
     ("flags", "wanted"),
     [

@@ -88,6 +88,13 @@ def test_what_makes_predict_unsure_is_said_of_features_too():
         assert notes == tuple(note.removesuffix("; no class has a probability of 50 %") for note in found.notes)
 
 
+def test_clouds_of_more_points_than_in_training_get_the_doubts_of_predict():
+    files = [f"{SAMPLES}/ModelNet40/{name}" for name in ("chair/train/chair_0004.off", "lamp/test/lamp_0005.off")]
+    assert [found.notes for found in embed(files, MODEL, num_points=4096)] == [
+        found.notes for found in predict(files, MODEL, num_points=4096)
+    ]
+
+
 def stray_said(points: np.ndarray, far: np.ndarray) -> str:
     middle = np.median(np.vstack([points, far]), axis=0)
     times = np.linalg.norm(far - middle) / np.linalg.norm(points - middle, axis=1).max()

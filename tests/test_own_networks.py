@@ -14,17 +14,19 @@ from pointnet import (
     PointNetClassifier,
     PointNetPartSegmenter,
     SharedMLP,
+    critical_points,
     embed,
     label_points,
     load_model,
     predict,
 )  # fmt: skip
 from pointnet.datasets import LabelledClouds, LabelledPoints
+from pointnet.evaluation.analysis import analyse
 from pointnet.evaluation.metrics import ConfusionMatrix
 from pointnet.evaluation.trust import UNUSUAL
 from pointnet.layers import FeaturePropagation, SetAbstraction
 from pointnet.layers.folding import fold_norms
-from pointnet.models import own, pretrained
+from pointnet.models import PointNetEncoder, own, pretrained
 from pointnet.training import TrainConfig, fit
 from tests.helpers import halves, quiet, tiny, trained_looking, two_shapes
 
@@ -254,6 +256,24 @@ def test_a_subclass_with_a_forward_of_its_own_gives_no_features_and_no_labels_of
     parts = described(PartsFromAbove(3, 2, **SMALL))
     with pytest.raises(ValueError, match="a PartsFromAbove is of your own; files are labelled by the library's"):
         label_points(POINTS, parts)
+
+
+class SecondHalf(PointNetClassifier):
+    def forward(self, x: Tensor, lengths: Tensor | None = None, return_transforms: bool = False) -> Tensor:
+        return super().forward(x[:, :, x.shape[2] // 2 :], lengths, return_transforms)
+
+
+def test_points_that_a_forward_of_ones_own_never_sees_are_not_called_critical():
+    model, encoder = described(SecondHalf(3, **SMALL)), copy.deepcopy(described(PointNetClassifier(3, **SMALL)).encoder)
+    data = LabelledClouds(np.tile(POINTS.T, (6, 1, 1)), [0, 1, 2, 0, 1, 2], ("a", "b", "c"))
+    with pytest.raises(ValueError, match="a SecondHalf has a forward of its own, which may see other points"):
+        critical_points(model, data.points)
+    found = analyse(model, data)
+    assert found.critical is None
+    assert list(found.dropped) == ["at random"]
+    encoder.__class__ = type("Halved", (PointNetEncoder,), {"forward": lambda self, x, *more: None})
+    with pytest.raises(ValueError, match="a Halved has a forward of its own"):
+        critical_points(encoder, data.points)
 
 
 def test_an_answer_that_is_no_number_is_not_sure_and_no_label():

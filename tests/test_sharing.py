@@ -25,7 +25,8 @@ from pointnet import (
     load_model,
 )
 from pointnet import __main__ as command_line
-from pointnet.models import MODELS, shipped
+from pointnet.models import MODELS, PointNetEmbedder, shipped
+from pointnet.models.pointnet2 import PointNet2MultiScale
 from tests.helpers import ROOT, SMALL, assert_equal_states, described, error_of
 
 
@@ -197,6 +198,13 @@ def test_the_model_card_is_in_the_hubs_layout(folder, tmp_path):
     code = body.split("```python\n")[1].split("```")[0].replace('"..."', repr(str(tmp_path / "x")))
     exec(compile(code, "README.md", "exec"), {"points": torch.randn(2, 3, 9)})
     assert (folder / "README.md").read_text().endswith("rod, 椅子.\n")
+    # `pointnet` has no names for these.
+    encoder = PointNetEmbedder(widths=((8,), (16,)), input_transform=False)
+    encoder.preprocessing = {"num_points": 32}
+    for other in (described(PointNet2MultiScale(3, width=0.125)), encoder):
+        other.save_pretrained(tmp_path / "y")
+        code = (tmp_path / "y" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+        exec(compile(code.replace('"..."', repr(str(tmp_path / "y"))), "", "exec"), {"points": torch.randn(2, 3, 9)})
 
 
 # Shipped weights.

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train, test = opened(config)
     if args.twin:
         take_trust(model, args.twin, train)
-    folder = WEIGHTS / args.name
+    published, folder = WEIGHTS / args.name, WEIGHTS / f".{args.name}"  # until it is whole
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder, half=True, notes="")
     model = load_model(folder)
@@ -77,8 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trust = trust_section(model, scores, args.run, args.twin, train, test)
         notes = notes.replace(USE, trust + USE)
     model.save_pretrained(folder, half=True, notes=notes)
-    print((folder / "README.md").read_text())
-    print(f"{folder}: {(folder / 'model.safetensors').stat().st_size / 1e6:.2f} MB")
+    shutil.rmtree(published, ignore_errors=True)
+    folder.rename(published)
+    print((published / "README.md").read_text())
+    print(f"{published}: {(published / 'model.safetensors').stat().st_size / 1e6:.2f} MB")
     return 0
 
 

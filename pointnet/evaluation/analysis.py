@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import UNIT_SPHERE, spread
 from pointnet.datasets.given import pad_clouds
-from pointnet.models import PointNetModel, Pretrained, critical_points
+from pointnet.models import Pretrained, critical_points, has_critical_points
 from pointnet.points.frame import in_unit_sphere
 
 from .contract import XYZ, Contract
@@ -66,13 +66,13 @@ def analyse(
     folded, temperature = model.to(device).fold(), model.preprocessing.get("temperature", 1.0)
     generator = torch.Generator().manual_seed(0)
     probabilities, critical, changed = [], [], 0
-    right = {order: [0] * len(SHARES) for order in (ORDERS if isinstance(model, PointNetModel) else ORDERS[:1])}
+    right = {order: [0] * len(SHARES) for order in (ORDERS if has_critical_points(model) else ORDERS[:1])}
     for rows in tqdm(torch.arange(len(data)).split(EVALUATION_BATCH), desc="analysing", leave=False, disable=None):
         points, labels = data.batch(rows)
         x, labels = points[:, :, : data.num_points].to(device), labels.to(device)
         logits, chance, most = folded(x), torch.rand(len(x), data.num_points, generator=generator).to(device), 0
         ranks = [chance]
-        if isinstance(folded, PointNetModel):
+        if has_critical_points(model):
             marked = critical_points(folded, x)
             counts, ranks = marked.sum(1), [chance, chance + ~marked, chance + marked]
             most = int(counts.max())
@@ -89,7 +89,7 @@ def analyse(
         probabilities.append((logits / temperature).softmax(1).cpu())
     dropped = {order: [count / len(data) for count in counts] for order, counts in right.items()}
     marks = torch.cat(critical) if critical else None
-    found = corruption_errors(model, spread(data, corruptions), device) if corruptions else {}
+    found = corruption_errors(folded, spread(data, corruptions), device) if corruptions else {}
     return Analysis(data, torch.cat(probabilities), marks, changed, dropped, found)
 
 
@@ -107,8 +107,9 @@ def takes_corrupted(model: Pretrained) -> bool:
 def corruption_errors(
     model: Pretrained, data: LabelledClouds, device: torch.device | str = "cpu"
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which clouds a classifier gets wrong with each corruption, (severities, S), and clean, (1, S)."""
-    models = [model.to(device).eval()]
+    """Which clouds a classifier in eval mode, on the device, gets wrong with each corruption, (severities, S), and
+    clean, (1, S)."""
+    models = [model]
     found = {CLEAN: misclassified(models, data, "uniform", 0, device=device)}
     for name in tqdm(CORRUPTIONS, desc="corrupting", leave=False, disable=None):
         rows = [misclassified(models, data, name, severity, device=device) for severity in SEVERITIES]

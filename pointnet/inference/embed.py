@@ -19,7 +19,7 @@ from pointnet.models.own import has_own_forward
 from pointnet.points.read import PointCloudFileError, check_drawing
 
 from .inputs import Source, Sources, answers_of, check_dtype, name_of_model, notes_on_source, path_of
-from .judge import BATCH_POINTS, clouds_together
+from .judge import BATCH_POINTS, at_most, clouds_together
 from .predict import reader
 
 
@@ -110,7 +110,8 @@ def embed_each(
             last, unlike = pooled[:, :0], [list[str]() for _ in whole]
             if isinstance(network, PointNetClassifier):
                 last = network.head(pooled)
-                unlike = unlike if familiar is None else familiar.reasons(x, network.logits(last))
+                few = at_most(x, contract.num_points)
+                unlike = unlike if familiar is None else familiar.reasons(few, network.logits(last))
             rows = zip(*(each.float().cpu().numpy() for each in (pooled, last)), unlike, strict=True)
         for source, cloud in zip(batch, clouds, strict=True):
             if isinstance(cloud, PointCloudFileError):

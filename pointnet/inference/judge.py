@@ -99,11 +99,9 @@ class Judge:
         return self.opinions_of(x, *vote(scores, x, self.votes, self.contract.normals, self.contract.temperature))
 
     def opinions_of(self, x: Tensor, logits: Tensor, logs: Tensor) -> list[Opinion]:
-        """Of clouds (B, C, N), from their logits of temperature 1 and the logarithms of their probabilities. What is
-        unusual is measured on as many points as in training."""
-        if x.shape[2] > (count := self.contract.num_points):
-            x = x[:, :, np.random.default_rng(0).permutation(x.shape[2])[:count]]
-        reasons = [list[str]() for _ in x] if self.familiar is None else self.familiar.reasons(x, logits)
+        """Of clouds (B, C, N), from their logits of temperature 1 and the logarithms of their probabilities."""
+        few = at_most(x, self.contract.num_points)
+        reasons = [list[str]() for _ in x] if self.familiar is None else self.familiar.reasons(few, logits)
         energies = (-logits.logsumexp(1)).tolist()
         return [Opinion(*each) for each in zip(logs.exp().tolist(), reasons, energies, strict=True)]
 
@@ -132,6 +130,14 @@ class Trust:
         """The expected calibration error, of clouds that are finite, and the share of answers that are sure."""
         error = calibration_error(torch.tensor(self.probability), torch.tensor(self.right))
         return {"calibration_error": error, "sure": sum(self.sure) / len(self.sure)}
+
+
+def at_most(x: Tensor, count: int) -> Tensor:
+    """So many points of clouds (B, C, N), drawn at random, or all where there are fewer. What is usual was measured on
+    as many points as training had; among more of them, other distances are usual."""
+    if x.shape[2] <= count:
+        return x
+    return x[:, :, np.random.default_rng(0).permutation(x.shape[2])[:count]]
 
 
 def clouds_together(count: int) -> int:

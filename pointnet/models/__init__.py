@@ -1,6 +1,7 @@
 """Networks, `(B, C, N)` clouds in. They know no data set."""
 
 from .chunks import critical_points as critical_points
+from .chunks import has_critical_points as has_critical_points
 from .chunks import pool_chunks as pool_chunks
 from .dgcnn import DGCNNClassifier as DGCNNClassifier
 from .dgcnn import DGCNNPartSegmenter as DGCNNPartSegmenter

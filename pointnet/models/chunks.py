@@ -10,6 +10,7 @@ from pointnet.ops.hooks import warn_of_hooks
 from pointnet.ops.masked import Lengths, sees_other_points, takes_statistics
 
 from .encoder import PointNetEncoder, PointNetModel
+from .own import has_own_forward
 
 CHUNKED = "its layers are called on a part of the points at a time"  # why its hooks do not run
 
@@ -66,7 +67,7 @@ def critical_points(model: PointNetModel | PointNetEncoder, x: Tensor, lengths: 
 
     Raises:
         ValueError: in training mode or without running statistics, where every point takes part in the norms; or a
-            network that is not a PointNet.
+            network without `has_critical_points`.
     """
     check_points_are_independent(model)
     encoder = model.encoder if isinstance(model, PointNetModel) else model
@@ -74,12 +75,20 @@ def critical_points(model: PointNetModel | PointNetEncoder, x: Tensor, lengths: 
         raise ValueError(
             f"a {type(model).__name__} has no critical points: it is no PointNet, its points see each other"
         )
+    if not has_critical_points(model):
+        raise ValueError(f"a {type(model).__name__} has a forward of its own, which may see other points")
     _, transforms, (features,) = encoder.encode(x, lengths, keep=[len(encoder.mlp1)])
     critical = torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
     for tnet, points in ((encoder.input_tnet, x), (encoder.feature_tnet, features)):
         if tnet is not None:
             critical.scatter_(1, tnet.mlp.winners(points, lengths), True)
     return critical.scatter_(1, encoder.mlp2.winners(features, lengths, transforms.feature), True)
+
+
+def has_critical_points(model: nn.Module) -> bool:
+    """Whether it is a PointNet, with the library's own `forward`."""
+    own = has_own_forward(model) or (isinstance(model, PointNetModel) and has_own_forward(model.encoder))
+    return isinstance(model, PointNetModel | PointNetEncoder) and not own
 
 
 def points_are_independent(model: nn.Module) -> bool:

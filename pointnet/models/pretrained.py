@@ -311,9 +311,9 @@ tags:
 {model.source} with {sum(p.numel() for p in model.parameters()):,} parameters.
 
 ```python
-from pointnet import {kind}
+from pointnet.models import Pretrained
 
-model = {kind}.from_pretrained("...")  # this folder, or its name on the Hub
+model = Pretrained.from_pretrained("...")  # this folder, or its name on the Hub
 {"logits" if model.num_outputs else "features"} = model(points)  # (B, {channels}, N) float32 -> {scores}
 ```
 

@@ -113,7 +113,7 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
     run = Run.start(config, few, device, world)
     if run.teacher is not None:  # whatever it says takes a step as long
         run.taught = torch.full((len(few), len(few.classes)), 1 / len(few.classes), device=device)
-    run.epoch = config.epochs - 1  # which has all points
+    run.epoch = config.epochs - 1  # which has all points, unless the early epochs are all there are
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with deterministic_algorithms(config.deterministic):
         # Where structures are kept, all of them: only the first epoch finds them.
@@ -124,7 +124,7 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
     whole = sum(parts.values())
     clouds = len(few) / count_batches(len(few), config.batch_size)
     first = (
-        f"a step of {clouds:.0f} clouds of {config.num_points:,} points: {whole / MEASURED * 1000:,.1f} ms, "
+        f"a step of {clouds:.0f} clouds of {config.points_in_epoch(run.epoch):,} points: {whole / MEASURED * 1000:,.1f} ms, "
         f"{clouds * MEASURED / whole:,.0f} clouds/s, the mean of {MEASURED}; {device}, "
         f"{precision_in_words(device, config.precision)}"
     )
