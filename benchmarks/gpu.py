@@ -27,7 +27,7 @@ from benchmarks.common import machine, parser, side_by_side
 from benchmarks.family import FAMILY, Entry, Job
 from pointnet import PointNetClassifier
 from pointnet.ops import kernels
-from pointnet.training.graph import WARM_UP
+from pointnet.training.cuda_graph import WARM_UP
 from tests.textbook import TextbookPointNet
 
 NETWORKS = {"pointnet": Entry(PointNetClassifier, lambda: TextbookPointNet(40), 32, lambda model, x: None), **FAMILY}
@@ -190,7 +190,7 @@ def ways_of(
 
 
 def recording(call: Callable[[], None]) -> Callable[[], None]:
-    """The call as one CUDA graph, as `training.graph` records a step."""
+    """The call as one CUDA graph, as `training.cuda_graph` records a step."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags.add_argument("--root", default="data")
     flags.add_argument("--out", default="runs/speedrun")
     flags.add_argument("--target", type=float, default=0.892, help="overall accuracy")
-    flags.add_argument("--recipe", default="fast", choices=[name for name, each in RECIPES.items() if each.task == "classification"])
+    flags.add_argument(
+        "--recipe", default="fast", choices=[name for name, each in RECIPES.items() if each.task == "classification"]
+    )
     flags.add_argument("--epochs", type=int, help="at most; as in the recipe")
     flags.add_argument("--batch_size", type=int, help="as in the recipe")
     flags.add_argument("--lr", type=float, help="as in the recipe")

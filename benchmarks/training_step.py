@@ -24,7 +24,7 @@ from benchmarks.common import (
     widest_product,
 )  # fmt: skip
 from pointnet.devices import autocast, keep_freed_memory
-from pointnet.training.graph import GraphedGradients
+from pointnet.training.cuda_graph import GraphedGradients
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

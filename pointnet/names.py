@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that begins with this one, or is nearest to it; None where none is."""
     others = [other for other in known if other != name]
     begun = [other for other in others if name and other.startswith(name)]
@@ -17,8 +17,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message: what `nearest` finds; empty where it finds none."""
-    near = nearest(name, known)
+    """The end of a message: what `nearest_name` finds; empty where it finds none."""
+    near = nearest_name(name, known)
     return "" if near is None else f"; did you mean '{near}'?"
 
 

@@ -9,7 +9,7 @@ from torch.nn import BatchNorm1d
 from pointnet.layers import neighbourhoods, set_abstraction
 from pointnet.ops import rows as rows_of
 from pointnet.ops.bins import BINS, binned
-from pointnet.ops.groups import Rows, groups_definition, pooled_rows
+from pointnet.ops.groups import Lot, groups_definition, pooled_rows
 from pointnet.ops.neighbours import ball_query
 from pointnet.ops.relative import near_mean, pairs_definition, pairs_linear
 
@@ -68,7 +68,7 @@ def test_rows_that_are_made_block_by_block_are_as_rows_that_are_given(of_pairs, 
     learned, weight, norm = made_of[: 2 if of_pairs else 4], torch.randn(5, 3, dtype=torch.float64), BatchNorm1d(5)
     found, share = [], torch.randn(10, 5, dtype=torch.float64)
     for each in ([rows], made_of):
-        y = pooled_rows([Rows(each, 4, more)], weight, None, copy.deepcopy(norm).double(), torch.nn.ReLU())
+        y = pooled_rows([Lot(each, 4, more)], weight, None, copy.deepcopy(norm).double(), torch.nn.ReLU())
         found.append((y, *torch.autograd.grad((y * share).sum(), learned)))
     torch.testing.assert_close(*found)
 
@@ -79,7 +79,7 @@ def test_groups_of_several_sizes_are_one_layer_s(activation):
     weight, norm = torch.randn(5, 3, dtype=torch.float64), torch.nn.BatchNorm1d(5).double()
     torch.nn.init.normal_(norm.weight)
     lots = [
-        Rows([torch.randn(12, 3, dtype=torch.float64, requires_grad=True)], *how) for how in ((3, 2), (4, 1), (1, 4))
+        Lot([torch.randn(12, 3, dtype=torch.float64, requires_grad=True)], *how) for how in ((3, 2), (4, 1), (1, 4))
     ]
     whole = []
     for (x,), size, more, _ in lots:

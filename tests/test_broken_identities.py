@@ -13,7 +13,7 @@ from pointnet.layers.shared_layer import SharedLayer
 from pointnet.models import chunks as in_chunks
 from pointnet.ops.aligned import fold_transform
 from pointnet.ops.edges import pooled_edges
-from pointnet.ops.groups import Rows, pooled_rows
+from pointnet.ops.groups import Lot, pooled_rows
 from pointnet.ops.neighbours import ball_query, knn
 from pointnet.ops.neighbours import farthest_point_sampling as fps
 from tests import test_identities as proofs
@@ -46,7 +46,7 @@ def about_the_origin(mlp, points, features, centres, neighbours, *unit, pool=nei
 
 def without_last_points(lots, *given):
     fewer = [([a, b, near[:, :, : max(size - 1, 1)]], max(size - 1, 1), more) for (a, b, near), size, more, _ in lots]
-    return pooled_rows([Rows(*lot) for lot in fewer], *given)
+    return pooled_rows([Lot(*lot) for lot in fewer], *given)
 
 
 def the_last_centres(layer, points, lengths=None, chosen=SetAbstraction.chosen):
@@ -96,7 +96,7 @@ BROKEN = {
         (neighbourhoods, "edge_moments", of_different_pairs), SETS),
     "identity 11: a group without its last point": ((neighbourhoods, "pooled_rows", without_last_points), SETS),
     "identity 11: a repeated neighbour counted once in the pooled layer's statistics": (
-        (neighbourhoods, "pooled_rows", lambda lots, *given: pooled_rows([Rows(*lot[:2], 0) for lot in lots], *given)),
+        (neighbourhoods, "pooled_rows", lambda lots, *given: pooled_rows([Lot(*lot[:2], 0) for lot in lots], *given)),
         SETS,
     ),
     "identity 12: the point itself not among its neighbours": (

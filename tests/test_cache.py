@@ -12,7 +12,7 @@ import pytest
 
 from pointnet.datasets import PointCloudFileError, cache, notes, workers
 from pointnet.datasets.cache import cached_clouds
-from pointnet.datasets.notes import read_note
+from pointnet.datasets.known import read_known
 from pointnet.files import content_hash, read_json, write_json
 from tests.forms import forms
 
@@ -96,7 +96,7 @@ def test_a_set_that_moves_is_not_hashed_again_and_files_that_are_gone_are_forgot
     monkeypatch.setattr(notes, "content_hash", lambda file: hashed.append(file) or content_hash(file))
     cached_clouds([*files, new], numbered, (3, 4), "a", moved)
     assert hashed == [new]
-    assert read_note(moved, "contents").keys() == {file.name for file in (*files, new)}
+    assert read_known(moved, "contents").keys() == {file.name for file in (*files, new)}
 
 
 def test_transient_failures_are_reported_but_not_cached(files, tmp_path, monkeypatch):

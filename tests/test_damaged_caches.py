@@ -9,7 +9,7 @@ import pytest
 
 from pointnet.datasets import PointCloudFileError, cache
 from pointnet.datasets.cache import cached_clouds
-from pointnet.datasets.notes import read_note, write_note
+from pointnet.datasets.known import read_known, write_known
 from pointnet.files import read_json, write_json
 from tests.forms import forms
 from tests.helpers import before_long
@@ -51,14 +51,14 @@ def test_of_a_damaged_cache_the_damaged_piece_alone_is_made_again(files, tmp_pat
 
 
 def test_a_damaged_note_is_not_believed_and_one_of_an_earlier_version_is(tmp_path, capsys):
-    write_note({"chair_1.off": True, "chair_2.off": False}, tmp_path, "split")
+    write_known({"chair_1.off": True, "chair_2.off": False}, tmp_path, "split")
     (path,) = (tmp_path / ".cache").iterdir()
     good = path.read_bytes()
     path.write_bytes(good.replace(b"chair_2", b"chair_3"))
-    assert read_note(tmp_path, "split") == {}
+    assert read_known(tmp_path, "split") == {}
     assert capsys.readouterr().err == f"{path}: damaged; made again\n"
     path.write_bytes(good.partition(b"\n")[2])
-    assert read_note(tmp_path, "split") == {"chair_1.off": True, "chair_2.off": False}
+    assert read_known(tmp_path, "split") == {"chair_1.off": True, "chair_2.off": False}
 
 
 @pytest.mark.parametrize(

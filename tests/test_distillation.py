@@ -18,7 +18,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.models import load_model
 from pointnet.training import fit
-from pointnet.training.checks import dry_run, profile
+from pointnet.training.previews import dry_run, profile
 from pointnet.training.progress import epoch_order
 from pointnet.training.step import Step
 from pointnet.training.stopping import Stopped

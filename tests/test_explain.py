@@ -19,7 +19,7 @@ from pointnet import __main__ as command_line
 from pointnet import load_model, predict
 from pointnet.datasets import Shapes
 from pointnet.pages.explain import WEIGHTS
-from pointnet.pages.explain_weights import eight_bits, rounded
+from pointnet.pages.explain_weights import as_on_page, eight_bits
 from pointnet.points.frame import stray_points
 from pointnet.points.read import read_cloud
 from tests.chromium import DARK, computed, needs_chromium, visit
@@ -42,7 +42,7 @@ def page(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def network():
-    return rounded(load_model(WEIGHTS))
+    return as_on_page(load_model(WEIGHTS))
 
 
 def encoded(data: bytes) -> str:

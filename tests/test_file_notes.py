@@ -13,7 +13,7 @@ from pointnet import __main__ as command_line
 from pointnet.commands import train
 from pointnet.datasets import LabelledClouds, MeshFolder, cache
 from pointnet.datasets.cache import DIGEST, Notes, cached_clouds
-from pointnet.datasets.lines import MOST_KINDS, left_out, lines_about
+from pointnet.datasets.lines import MOST_KINDS, all_lines, lines_about
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.points.read import PointCloudFileError, read_cloud
@@ -57,7 +57,7 @@ def test_each_kind_of_note_is_one_line_with_its_count_for_all_splits(tmp_path):
     assert found["b/b2.xyz"] == (GUESSED, "2 rows of zeros left out")
     for data in opened:
         assert set(data.file_notes) <= {file.relative_to(tmp_path).as_posix() for file in data.files}
-        assert left_out(data) == lines_about([data])
+        assert all_lines(data) == lines_about([data])
 
 
 def test_numbers_and_quoted_words_alone_make_no_other_kind():

@@ -168,6 +168,20 @@ def test_the_rules_notice_what_breaks_them(file, line, breach):
     assert breach in breaches(f"{source_of(path)}\n{line}\n", path)
 
 
+# `run` of each command and `own_columns` of each format; `rotation` is a corruption too, listed by its function's name.
+SHARED_NAMES = {"main", "own_columns", "rotation", "run"}
+
+
+def test_no_name_means_two_things():
+    homes: dict[str, set[Path]] = {}
+    for path in FILES:
+        defined = [node for node in ast.parse(source_of(path)).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        for node in defined if path.parent.name != "triton" else []:  # whose kernels are named as their twins
+            homes.setdefault(node.name, set()).add(path)
+    several = {name for name, paths in homes.items() if len(paths) > 1 and not name.startswith("_")}
+    assert several <= SHARED_NAMES, {name: homes[name] for name in several - SHARED_NAMES}
+
+
 def test_functions_and_files_are_short():
     assert {path: found for path in FILES + TESTS if (found := long_functions(source_of(path)))} == {}
     lines = {path: len(source_of(path).splitlines()) for path in FILES + TESTS}

@@ -5,7 +5,7 @@ import pytest
 
 from pointnet.points.cloud import drawn_rows
 from pointnet.points.read import PointCloudFileError, read_cloud, read_points
-from pointnet.points.sampling import BLOCK, draw_on_surface, interpolate
+from pointnet.points.sampling import BLOCK, between_corners, draw_on_surface
 from tests import whole_files
 from tests.whole_files import FILES, written
 
@@ -13,7 +13,7 @@ from tests.whole_files import FILES, written
 def sample_surface(vertices, faces, count, generator):
     """Points drawn from a mesh, and the face each lies on."""
     face, weights = draw_on_surface(vertices, faces, count, generator)
-    return interpolate(vertices, faces[face], weights), face
+    return between_corners(vertices, faces[face], weights), face
 
 
 def two_triangles():

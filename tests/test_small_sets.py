@@ -18,8 +18,8 @@ from pointnet.evaluation.tasks import TASKS
 from pointnet.models import load_model
 from pointnet.training import TrainConfig, fit
 from pointnet.training import run as run_module
-from pointnet.training.checks import dry_run
 from pointnet.training.losses import balanced_weights, label_loss
+from pointnet.training.previews import dry_run
 from pointnet.training.run_folder import read_metrics, read_result
 from pointnet.training.small_sets import accuracy_by_chance, lines_on_data, lines_on_result
 from tests.helpers import (

@@ -16,7 +16,7 @@ import torch
 from pointnet.commands import train
 from pointnet.datasets import packed, packing, shards, stores
 from pointnet.datasets.packed import open_packed
-from pointnet.datasets.stores import Folder, Remote
+from pointnet.datasets.stores import Local, Remote
 from pointnet.extras import MissingExtraError
 from pointnet.points.read import PointCloudFileError
 from pointnet.training import fit
@@ -310,7 +310,7 @@ def test_a_store_of_another_kind_and_a_missing_library_are_said(monkeypatch, tmp
     with pytest.raises(ValueError, match=r"ftp://x: a folder is wanted, or a URL that begins with s3://, gs://"):
         open_packed("ftp://x", "train", 32)
     assert not stores.is_remote(tmp_path)
-    assert str(Folder(tmp_path)) == str(tmp_path)
+    assert str(Local(tmp_path)) == str(tmp_path)
     monkeypatch.setattr(stores.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.raises(
         MissingExtraError, match="a data set at s3:// needs obstore: pip install obstore huggingface_hub"

@@ -14,7 +14,7 @@ import torch
 
 from pointnet import load_model
 from pointnet.datasets import shapes, workers
-from pointnet.datasets.notes import read_note, write_note
+from pointnet.datasets.known import read_known, write_known
 from pointnet.datasets.packed import open_packed
 from pointnet.datasets.shape_classes import BUILDERS
 from pointnet.inference.label import label_points
@@ -56,12 +56,12 @@ def checkpoint(folder: Path) -> tuple[Path, Callable[[], Any]]:
 
 
 def note(folder: Path) -> tuple[Path, Callable[[], Any]]:
-    write_note(known := {"chair_1.off": True, "chair_2.off": False}, folder, "split")
+    write_known(known := {"chair_1.off": True, "chair_2.off": False}, folder, "split")
     (path,) = (folder / ".cache").iterdir()
 
     def read() -> Any:
         with contextlib.redirect_stderr(io.StringIO()):
-            return read_note(folder, "split") or known  # which is made again
+            return read_known(folder, "split") or known  # which is made again
 
     return path, read
 

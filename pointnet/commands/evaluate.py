@@ -12,7 +12,7 @@ import torch
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES
 from pointnet.datasets.catalog import DATASETS_OF, OWN_FILES, check_dataset, open_dataset
-from pointnet.datasets.lines import left_out, of_each_kind
+from pointnet.datasets.lines import all_lines, of_each_kind
 from pointnet.devices import autocast, find_device, keep_freed_memory, lines_on_precision, use_threads
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.evaluate import (
@@ -63,7 +63,7 @@ def run(flags: Namespace) -> int:
         *(lines_on_test_set(flags.run, data, its_own) if flags.split == "test" else []),
         *never_answered(model, data),
         *of_single_parts(task, data, model),
-        *left_out(data),
+        *all_lines(data),
         *of_each_kind(contract.notes_on_files(data)),
         *contract.lines_on_extents(data, where),
     ]:

@@ -118,7 +118,7 @@ def command_parser() -> OneLineParser:
     return parser
 
 
-def predict(parser: ArgumentParser) -> None:
+def predict_flags(parser: ArgumentParser) -> None:
     """Classify files of points: each line has a file's class, its probability, and the runner-up, and "unsure" where
     it cannot be trusted. Meshes are sampled by area; points are centred and scaled as in training. A network for
     parts or rooms labels every point instead: each line has the share of each label, the labelled points are written as
@@ -151,7 +151,7 @@ def predict(parser: ArgumentParser) -> None:
     add_device(parser, precision=True)
 
 
-def evaluate(parser: ArgumentParser) -> None:
+def evaluate_flags(parser: ArgumentParser) -> None:
     """Score a trained model on one split of a data set."""
     parser.add_argument("run", help=RUN)
     add = parser.add_argument_group("what it is scored on").add_argument
@@ -170,7 +170,7 @@ def evaluate(parser: ArgumentParser) -> None:
     add_device(parser, precision=True)
 
 
-def report(parser: ArgumentParser) -> None:
+def report_flags(parser: ArgumentParser) -> None:
     """Write a page about a trained run, for any browser, offline: learning curves, accuracy and errors by class, the
     worst mistakes as rotatable clouds, accuracy with points dropped, and the commands that repeat the run. It is
     evaluated on the test split if the run was, else on validation."""
@@ -182,7 +182,7 @@ def report(parser: ArgumentParser) -> None:
     add_device(parser)
 
 
-def show(parser: ArgumentParser) -> None:
+def show_flags(parser: ArgumentParser) -> None:
     """Describe a data set or files of points, and draw samples of them on a page."""
     add = parser.add_argument
     add("what", nargs="+", help=f"a data set ({DATA_SETS}), or files and folders of points")
@@ -201,7 +201,7 @@ def show(parser: ArgumentParser) -> None:
     add("--vertices", action="store_true", help=VERTICES)
 
 
-def export(parser: ArgumentParser) -> None:
+def export_flags(parser: ArgumentParser) -> None:
     """Write a trained model as one file that runs without this library, for any number of clouds and points, if its
     logits equal the model's at several sizes. The file contains its classes and how its points are prepared."""
     parser.add_argument("run", help=RUN)
@@ -209,7 +209,7 @@ def export(parser: ArgumentParser) -> None:
     parser.add_argument("--out", help="the file to write (default: model.onnx or model.pt2 in the run folder)")
 
 
-def convert(parser: ArgumentParser) -> None:
+def convert_flags(parser: ArgumentParser) -> None:
     """Read the weights of a network that was trained with a popular PyTorch port of PointNet into a model folder that
     computes the same: of yanx27/Pointnet_Pointnet2_pytorch and fxia22/pointnet.pytorch the classifiers, PointNet++ too,
     the networks for parts and for scenes; the classifiers of vinits5/learning3d, WangYueFt/dgcnn (DGCNN too) and
@@ -222,7 +222,7 @@ def convert(parser: ArgumentParser) -> None:
     parser.add_argument("--normalize_dp", default="true", choices=("true", "false"), help=text)
 
 
-def embed(parser: ArgumentParser) -> None:
+def embed_flags(parser: ArgumentParser) -> None:
     """Write the features of files of points as one NPZ: "files" (S,), "feature" (S, 1024) of the encoder, and "hidden"
     (S, 256) of a classifier's last hidden layer. Files are read as predict reads them; those that cannot be
     read are reported on stderr."""
@@ -237,7 +237,7 @@ def embed(parser: ArgumentParser) -> None:
     add_device(parser)
 
 
-def pack(parser: ArgumentParser) -> None:
+def pack_flags(parser: ArgumentParser) -> None:
     """Write the training and test splits of a data set as shards, few large files that train.py --dataset packed
     streams from a folder or an object store. A command that was stopped continues there."""
     add = parser.add_argument
@@ -256,7 +256,7 @@ def pack(parser: ArgumentParser) -> None:
     add("--strict", action="store_true", help="stop at a file that cannot be read; else skip and list it")
 
 
-def explain(parser: ArgumentParser) -> None:
+def explain_flags(parser: ArgumentParser) -> None:
     """Write a page of nine scenes that explain shared MLPs and PointNet, for any browser, offline, and open it."""
     parser.add_argument("--out", metavar="FILE", help="the file to write, not opened (default: explain.html, opened)")
 
@@ -276,4 +276,14 @@ def add_device(parser: ArgumentParser, precision: bool = False) -> None:
     add("--threads", **WHOLE, default=0, help=text)
 
 
-FLAGS = {each.__name__: each for each in (predict, evaluate, report, show, export, convert, embed, pack, explain)}
+FLAGS = {
+    "predict": predict_flags,
+    "evaluate": evaluate_flags,
+    "report": report_flags,
+    "show": show_flags,
+    "export": export_flags,
+    "convert": convert_flags,
+    "embed": embed_flags,
+    "pack": pack_flags,
+    "explain": explain_flags,
+}

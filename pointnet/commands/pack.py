@@ -27,7 +27,7 @@ def run(flags: Namespace) -> int:
             contract = contract_of_data(data, num_points=flags.num_points)
             data.channel_names, data.scale, data.centre = contract.channels, contract.scale, contract.centre
         packed = pack_split(data, out / split, flags.task, root, flags.keep)
-        say(f"{out / split}/: {described(packed)}")
+        say(f"{out / split}/: {what_was_packed(packed)}")
     for line in lines_about([*opened.values()]):
         say(line)
     if skipped := skipped_files([*opened.values()]):
@@ -37,7 +37,7 @@ def run(flags: Namespace) -> int:
     return 1 if skipped else 0
 
 
-def described(packed: Packed) -> str:
+def what_was_packed(packed: Packed) -> str:
     """How much was packed, and how exactly."""
     shards = f"{packed.shards:,} shard{'s' * (packed.shards != 1)}"
     exact = "in single precision: half would move points by more than a thousandth of a cloud's width"

@@ -3,7 +3,7 @@
 import sys
 from argparse import Namespace
 
-from pointnet.datasets.lines import left_out
+from pointnet.datasets.lines import all_lines
 from pointnet.devices import keep_freed_memory, use_threads
 from pointnet.names import say
 from pointnet.pages.report import write_report
@@ -19,7 +19,7 @@ def run(flags: Namespace) -> int:
     if analysis is None:
         say(f"nothing evaluated: {report.missing}", sys.stderr)
     else:
-        for line in [*report.lines, *left_out(analysis.data)]:
+        for line in [*report.lines, *all_lines(analysis.data)]:
             say(line, sys.stderr)
         scores = analysis.confusion.result()
         right = f"{scores['overall_accuracy']:.2%} of {scores['count']:,} {SPLIT_NAMES[report.split]} shapes right"

@@ -14,8 +14,8 @@ from pointnet.extras import MissingExtraError
 from pointnet.names import printable, say
 from pointnet.pages.curves import draw_curves
 from pointnet.training import Stopped, fit, run_folder
-from pointnet.training.checks import dry_run, profile
 from pointnet.training.fit import discard
+from pointnet.training.previews import dry_run, profile
 from pointnet.training.run_folder import CHECKPOINT, CONFIG, CURVES, METRICS, RESULT, Result, seed_folder
 from pointnet.training.seeds import run_seeds, seeds_table
 from pointnet.training.settings import TrainConfig

@@ -45,7 +45,7 @@ from pointnet.files import (
 from pointnet.names import say
 from pointnet.points.read import PointCloudFileError
 
-from .notes import Contents, Errors, cache_folders, hashed_contents, remove_folder, status_of, writable_folder
+from .known import Errors, FileStates, cache_folders, hashed_contents, remove_folder, status_of, writable_folder
 from .workers import WorkerDiedError, on_all_cores
 
 DIGEST = 32  # bytes of a sha256
@@ -55,7 +55,7 @@ Notes = tuple[str, ...]  # what of a file was guessed or left out, as `PointClou
 Whole = tuple[NDArray[np.float32], Notes, str]  # the clouds of a file, its notes, and the hash of its points or ""
 Sampled = NDArray[np.float32] | tuple[NDArray[np.float32], Notes] | Whole
 Sampler = Callable[[Path], Sampled]
-Shape = tuple[int, int]
+CloudShape = tuple[int, int]
 
 
 class CachedClouds(NamedTuple):
@@ -75,7 +75,7 @@ class CachedClouds(NamedTuple):
 
 
 def cached_clouds(
-    files: Sequence[Path], sampler: Sampler, shape: Shape, settings: str, root: Path, others: Collection[Path] = ()
+    files: Sequence[Path], sampler: Sampler, shape: CloudShape, settings: str, root: Path, others: Collection[Path] = ()
 ) -> CachedClouds:
     """`sampler(file)` of each file, one cloud (C, K) or several (n, C, K), with its notes and the hash of its points:
     from the cache, or made.
@@ -117,7 +117,7 @@ def cached_clouds(
     raise OSError(f"the cache of {root} is removed as soon as it is made: {folder / name}.npy")
 
 
-def _by_key(contents: Contents, settings: str, root: Path) -> dict[str, Path]:
+def _by_key(contents: FileStates, settings: str, root: Path) -> dict[str, Path]:
     """The files by their keys in a cache."""
     by_key = {}
     for file, (*_, content) in contents.items():
@@ -163,7 +163,7 @@ class Held(NamedTuple):
 piece_hash = zlib.crc32
 
 
-def _opened(path: Path, shape: Shape) -> Held | None:
+def _opened(path: Path, shape: CloudShape) -> Held | None:
     """The cache of this name, or None where it is missing, damaged, or of another shape."""
     array = path.with_suffix(".npy")
     try:
@@ -192,14 +192,14 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
-def _known_hashes(files: Mapping[str, Path], shape: Shape, root: Path) -> dict[Path, str]:
+def _known_hashes(files: Mapping[str, Path], shape: CloudShape, root: Path) -> dict[Path, str]:
     """`CachedClouds.points_hashes` of files, by their keys, from whichever cache has them."""
     paths = [path for folder in cache_folders(root) for path in folder.glob("*.json")]
     caches = [held for path in paths if (held := _opened(path, shape)) is not None]
     return {files[key]: its for held in caches for key, its in held.of_points().items() if key in files}
 
 
-def _whole_pieces(folder: Path, shape: Shape) -> tuple[dict[Path, Held], dict[str, Whole]]:
+def _whole_pieces(folder: Path, shape: CloudShape) -> tuple[dict[Path, Held], dict[str, Whole]]:
     """The caches in a folder, and the clouds in them and their notes by their keys, without those that are damaged."""
     others = {path: held for path in folder.glob("*.json") if (held := _opened(path, shape)) is not None}
     whole: dict[str, Whole] = {}
@@ -212,7 +212,7 @@ def _whole_pieces(folder: Path, shape: Shape) -> tuple[dict[Path, Held], dict[st
     return others, whole
 
 
-def _make(files: Mapping[str, Path], contents: Contents, sampler: Sampler, shape: Shape, whole: Path) -> Errors:
+def _make(files: Mapping[str, Path], contents: FileStates, sampler: Sampler, shape: CloudShape, whole: Path) -> Errors:
     """Makes the cache `whole` of the files by their keys; or returns those that cannot be read just now."""
     pieces = whole.with_suffix(".pieces")
     pieces.mkdir(exist_ok=True)
@@ -246,7 +246,7 @@ GOOD, BAD = b"=", b"-"
 
 
 def _make_piece(
-    key: str, files: Mapping[str, Path], contents: Contents, sampler: Sampler, shape: Shape, pieces: Path
+    key: str, files: Mapping[str, Path], contents: FileStates, sampler: Sampler, shape: CloudShape, pieces: Path
 ) -> PointCloudFileError | None:
     """Samples one file into `pieces`; returns an error that is not the content's fault."""
     file = files[key]
@@ -298,7 +298,7 @@ def _remove_pieces(whole: Path) -> None:
                 shutil.rmtree(pieces, ignore_errors=True)
 
 
-def _join(keys: list[str], earlier: Mapping[str, Whole], shape: Shape, pieces: Path, whole: Path) -> None:
+def _join(keys: list[str], earlier: Mapping[str, Whole], shape: CloudShape, pieces: Path, whole: Path) -> None:
     """Writes the clouds as one array, those of one file at a time in memory; its listing before the array."""
     bad: dict[str, str] = {}
     counts: dict[str, int] = {}

@@ -52,7 +52,7 @@ def skipped_files(opened: Sequence[LabelledClouds]) -> list[str]:
     return list(dict.fromkeys(printable(str(error)) for data in opened for error in data.bad))
 
 
-def left_out(data: LabelledClouds) -> list[str]:
+def all_lines(data: LabelledClouds) -> list[str]:
     """What `lines_about` says of a data set, and its files that could not be read, as lines to print."""
     return [*lines_about([data]), *(f"skipped: {error}" for error in skipped_files([data]))]
 

@@ -77,10 +77,10 @@ class ModelNet(LabelledClouds):
 
 
 Names = tuple[str, ...]
-Clouds = tuple[NDArray[np.float32], list[str]]  # (S, C, K), K >= num_points, and the class of each
+NamedClouds = tuple[NDArray[np.float32], list[str]]  # (S, C, K), K >= num_points, and the class of each
 
 
-def _read_hdf5(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> Clouds:
+def _read_hdf5(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> NamedClouds:
     names = releases.read_lines(folder / "shape_names.txt")
     if unknown := sorted(set(names) - set(MODELNET40)):
         raise PointCloudFileError(folder / "shape_names.txt", f"'{unknown[0]}' is not a class of ModelNet40")
@@ -94,7 +94,7 @@ def _read_hdf5(folder: Path, split: str, classes: Names, num_points: int, up: st
     return np.concatenate(clouds), [names[label] for label in np.concatenate(labels)]
 
 
-def _read_text(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> Clouds:
+def _read_text(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> NamedClouds:
     listing = folder / f"modelnet40_{split}.txt"  # of the 40 classes, and so of the 10
     if not listing.is_file():
         listing = folder / f"modelnet10_{split}.txt"
@@ -109,7 +109,7 @@ def _read_text(folder: Path, split: str, classes: Names, num_points: int, up: st
     return cached.points, [name.rpartition("_")[0] for name in names]
 
 
-def _read_off(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> Clouds:
+def _read_off(folder: Path, split: str, classes: Names, num_points: int, up: str | None, normals: bool) -> NamedClouds:
     files = [file for name in classes for file in sorted((folder / name / split).glob("*.off"))]
     cached = sample_files(files, folder, num_points, ("normals",) if normals else (), up).strict()
     return cached.points, [file.parent.parent.name for file in files]

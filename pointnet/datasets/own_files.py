@@ -27,8 +27,8 @@ from pointnet.points.read import (
 from .cache import CachedClouds
 from .clouds import LabelledClouds
 from .given import check_num_points, check_one_of
+from .known import hashes_of
 from .lines import lines_on_unused, of_each_kind
-from .notes import contents_of
 from .own_layout import SPLITS, UNDRAWN, elsewhere, layout_of, lines_on_folders, named_alike
 from .own_objects import LABELLED, first_clouds, series_in, test_files, twins_in, whole_objects
 from .shapes import is_made
@@ -71,7 +71,7 @@ class OwnFiles(NamedTuple):
             PointCloudFileError: no file for this split, or for training none but those in val/.
         """
         good, bad = {*cached.files} - others.keys(), [*cached.bad, *others.values()]
-        in_bytes = contents_of(self.found, self.root)
+        in_bytes = hashes_of(self.found, self.root)
         contents = {**in_bytes, **cached.points_hashes}
         undrawn = {name: [file for file, its in self.found.items() if its == (name, UNDRAWN)] for name in self.classes}
         test = test_files(self.root, undrawn, good, contents, self.fraction, self.seed)
@@ -193,7 +193,7 @@ class OwnSet(LabelledClouds):
 
     def file_hashes(self) -> dict[str, list[str]]:
         """As of `LabelledClouds`."""
-        in_bytes = contents_of(list(dict.fromkeys(self.files)), self.root)
+        in_bytes = hashes_of(list(dict.fromkeys(self.files)), self.root)
         return {
             name_in(file, self.root): list(dict.fromkeys([its, self.contents.get(file, its)]))
             for file, its in in_bytes.items()

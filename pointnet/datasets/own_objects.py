@@ -13,7 +13,7 @@ from pointnet.names import printable
 from pointnet.points.hashing import with_copies, without_sketch
 from pointnet.points.read import SUFFIXES
 
-from .notes import read_note, write_note
+from .known import read_known, write_known
 
 NO_GROUPS: Mapping[Path, int] = {}
 WORD = r"(?:copy|kopie|copie|copia)"  # as file managers name copies; a number alone may count different objects
@@ -39,7 +39,7 @@ def test_files(
     one side: that class is drawn anew.
     """
     settings = f"-{seed}-{fraction:g}"
-    known = read_note(root, "split", settings)
+    known = read_known(root, "split", settings)
     before, test = dict(known), set[Path]()
     for found in files.values():
         opened = [file for file in found if file in readable]
@@ -55,7 +55,7 @@ def test_files(
             in_test = _drawn(names, {}, fraction, seed)
         test |= {file for one, its in zip(objects, in_test, strict=True) if its for file in one}
     if known != before:  # if it cannot be written, the same files give the same choice
-        write_note(known, root, "split", settings)
+        write_known(known, root, "split", settings)
     return test
 
 

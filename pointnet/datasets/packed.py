@@ -20,7 +20,7 @@ from pointnet.points.read import DatasetNotFoundError, PointCloudFileError
 from .clouds import LabelledClouds, LabelledPoints
 from .given import as_indices, check_num_points, check_one_of
 from .shards import FIELDS, FILES, INDEX, OPEN, WINDOW, Index, Shards
-from .stores import GB, Folder, Remote, Store, is_remote, shard_hash
+from .stores import GB, Local, Remote, Store, is_remote, shard_hash
 
 
 class _Packed(LabelledClouds):
@@ -133,15 +133,15 @@ def open_packed(
     check_one_of("split", split, ("train", "test"))
     check_num_points(num_points)
     url = f"{str(root).rstrip('/')}/{split}"
-    store: Store = Remote(url, workers, cache_gb * GB, WINDOW) if is_remote(root) else Folder(Path(root) / split)
+    store: Store = Remote(url, workers, cache_gb * GB, WINDOW) if is_remote(root) else Local(Path(root) / split)
     try:
         index = Index.of(store)
     except FileNotFoundError as error:
-        if isinstance(store, Folder) and not Path(root).is_dir():
+        if isinstance(store, Local) and not Path(root).is_dir():
             reason = f"{no_folder(root)}; --root must name what pointnet pack wrote"
         else:
             reason = f"holds no {split}/{INDEX}: no {split} split was packed here, or not to its end"
-        raise DatasetNotFoundError(Path(root) if isinstance(store, Folder) else str(root), reason) from error
+        raise DatasetNotFoundError(Path(root) if isinstance(store, Local) else str(root), reason) from error
     except OSError as error:
         raise PointCloudFileError(str(root), str(error)) from error
     held = index.held

@@ -83,7 +83,7 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     buffer = io.BytesIO()
     np.save(buffer, samples)
     write_atomically(out / SAMPLES, buffer.getvalue())
-    index = {"version": VERSION, "task": task, "source": source, "shape": [channels, count], **described(data)}
+    index = {"version": VERSION, "task": task, "source": source, "shape": [channels, count], **index_of(data)}
     index |= {"samples": [len(rows), buffer.tell(), shard_hash(buffer.getvalue())]}
     index |= {"shards": [shard for _, shard, _, _ in written], "bad": [str(error) for error in data.bad]}
     if hashes := data.file_hashes():
@@ -96,7 +96,7 @@ def pack_split(data: LabelledClouds, out: Path, task: str, root: Path, count: in
     return Packed(len(rows), len(parts), whole, sum(w[2] for w in written), max(w[3] for w in written))
 
 
-def described(data: LabelledClouds) -> dict[str, Any]:
+def index_of(data: LabelledClouds) -> dict[str, Any]:
     """What the index says of the set, but for its clouds."""
     index = {"classes": data.classes, **{name: getattr(data, name) for name in FIELDS}}
     measured = (extents_of(data), reach_of(data)) if data.scale == AS_GIVEN else (None, None)

@@ -48,7 +48,7 @@ class Shard(NamedTuple):
         return len(content) == self.size and shard_hash(content) == self.hash
 
 
-class Folder:
+class Local:
     """Shards in a folder."""
 
     def __init__(self, root: AnyPath):
@@ -275,7 +275,7 @@ def _of_hub(module: Any, url: str) -> Callable[[str], bytes]:
     return get
 
 
-Store = Folder | Remote
+Store = Local | Remote
 
 
 def is_remote(root: AnyPath) -> bool:

@@ -72,7 +72,7 @@ def analyse(
         x, labels = points[:, :, : data.num_points].to(device), labels.to(device)
         logits, chance, most = folded(x), torch.rand(len(x), data.num_points, generator=generator).to(device), 0
         ranks = [chance]
-        if has_critical_points(model):
+        if has_critical_points(folded):
             marked = critical_points(folded, x)
             counts, ranks = marked.sum(1), [chance, chance + ~marked, chance + marked]
             most = int(counts.max())

@@ -209,7 +209,7 @@ def radial(squares: Points, inverse: bool) -> Points:
     return 1 / values if inverse else values
 
 
-def rows_of(points: Points, inverse: bool) -> Points:
+def basis_of(points: Points, inverse: bool) -> Points:
     """What the weights of radial functions and of an affine map are multiplied by: (N, 125 + 4)."""
     squares = ((points[:, None] - lattice()) ** 2).sum(2)
     return np.column_stack([radial(squares, inverse), np.ones(len(points)), points])
@@ -225,7 +225,7 @@ def lattice() -> Points:
 @cache
 def interpolation(inverse: bool) -> Points:
     """(129, 125): moves of the control points -> weights whose map moves them so."""
-    rows = rows_of(lattice(), inverse)
+    rows = basis_of(lattice(), inverse)
     whole = np.zeros((len(rows) + 4, len(rows) + 4))
     whole[: len(rows)], whole[len(rows) :, : len(rows)] = rows, rows[:, len(rows) :].T
     return np.asarray(np.linalg.inv(whole)[:, : len(rows)])
@@ -234,7 +234,7 @@ def interpolation(inverse: bool) -> Points:
 def _rbf(points: Points, far: float, generator: Generator, inverse: bool) -> Points:
     alpha, gamma = generator.uniform(-np.pi, np.pi, (2, LATTICE**3))
     moves = np.column_stack([np.cos(alpha) * np.sin(gamma), np.sin(alpha) * np.sin(gamma), np.cos(gamma)])
-    return points + rows_of(points, inverse) @ (interpolation(inverse) @ (far * moves))
+    return points + basis_of(points, inverse) @ (interpolation(inverse) @ (far * moves))
 
 
 def rbf(points: Points, far: float, generator: Generator) -> Points:

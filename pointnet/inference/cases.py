@@ -20,7 +20,7 @@ from pointnet.models import PartLabels, PointNetModel, SceneSegmenter
 from pointnet.points.features import channel_names, features_of
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.in_memory import cloud_of
-from pointnet.points.sampling import KEPT, draw_on_surface, interpolate, normals_of_faces
+from pointnet.points.sampling import KEPT, between_corners, draw_on_surface, normals_of_faces
 
 from .label import label_points
 from .predict import Prediction, predict
@@ -104,7 +104,7 @@ def _rows(name: str, channels: tuple[str, ...], count: int) -> NDArray[np.float6
     generator = shape_generator("export", name, 0)
     mesh, _ = make_shape(name, generator)
     face, weights = draw_on_surface(mesh.vertices, mesh.faces, count, generator)
-    points = 2 * interpolate(mesh.vertices, mesh.faces[face], weights, np.float64) + (3, -2, 5)
+    points = 2 * between_corners(mesh.vertices, mesh.faces[face], weights, np.float64) + (3, -2, 5)
     normals = normals_of_faces(mesh.vertices, mesh.faces[face])
     known = dict(zip((*XYZ, *COLUMNS["normals"]), (*points.T, *normals.T), strict=True))
     return np.stack([known[name] if name in known else generator.random(count) for name in channels], 1)

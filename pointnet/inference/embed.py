@@ -18,7 +18,7 @@ from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, SceneSe
 from pointnet.models.own import has_own_forward
 from pointnet.points.read import PointCloudFileError, check_drawing
 
-from .inputs import Source, Sources, answers_of, check_dtype, name_of_model, notes_on_source, path_of
+from .inputs import Source, Sources, answers_of, check_float32, name_of_model, notes_on_source, path_of
 from .judge import BATCH_POINTS, at_most, clouds_together
 from .predict import reader
 
@@ -74,7 +74,7 @@ def with_encoder(model: AnyPath | PointNetModel | None) -> PointNetModel:
         raise ValueError(f"a {type(network).__name__} has no encoder whose features could be taken")
     if has_own_forward(network):
         raise ValueError(f"a {type(network).__name__} has a forward of its own, so its encoder may see other points")
-    check_dtype(network)
+    check_float32(network)
     return network
 
 

@@ -73,7 +73,7 @@ def as_model(model: Any, *tasks: str) -> Any:
         raise ValueError(f"model.classes must name the {outputs} outputs of {name}, got {named} names")
     if named > len(set(model.classes)):
         raise ValueError(f"model.classes must be different names, got {', '.join(map(repr, model.classes))}")
-    check_dtype(model)
+    check_float32(model)
     return model
 
 
@@ -90,7 +90,7 @@ def notes_on(contract: Contract) -> list[str]:
     return [NOT_MARKED] if contract.familiar is None else []
 
 
-def check_dtype(model: nn.Module) -> None:
+def check_float32(model: nn.Module) -> None:
     """ValueError unless the weights are float32, as points of files and arrays become."""
     dtype = next(model.parameters()).dtype
     if dtype != torch.float32:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.ops.aligned import Transform, check_transform, fold_transform
-from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.masked import Mask
 from pointnet.ops.mlp import may_take, mlp_max, takes
 from pointnet.ops.products import autocast_dtype
+from pointnet.ops.tracing import makes_a_graph
 
 from .shared_layer import SharedLayer
 

@@ -4,15 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from pointnet.ops.edges import edge_moments, pooled_edges
-from pointnet.ops.graphs import makes_a_graph
-from pointnet.ops.groups import Rows, pooled_rows
+from pointnet.ops.groups import Lot, pooled_rows
 from pointnet.ops.masked import Lengths, Mask, fill_padding, point_mask, takes_statistics
 from pointnet.ops.neighbours import gather, knn, of_all_clouds
 from pointnet.ops.products import map_rows, no_autocast, rounding_of
 from pointnet.ops.relative import affine_of
+from pointnet.ops.tracing import makes_a_graph
 
 from .shared_layer import HALF, SharedLayer, check_points, is_whole
-from .shared_mlp import Activation, SharedMLP
+from .shared_mlp import ActivationLike, SharedMLP
 
 LEAKY_RELU = nn.LeakyReLU(0.2)  # DGCNN's
 
@@ -44,7 +44,7 @@ class EdgeConv(nn.Module):
         in_channels: int,
         out_channels: int,
         neighbours: int = 20,
-        activation: Activation = LEAKY_RELU,
+        activation: ActivationLike = LEAKY_RELU,
         hidden_channels: int | None = None,
     ):
         super().__init__()
@@ -105,7 +105,7 @@ class EdgeConv(nn.Module):
             found = edge_moments(*tables, neighbours) if takes_statistics(hidden.norm) else ()
             mean, gain, shift = affine_of(hidden.norm, None, neighbours.numel(), b, found)
             parts, size = [(a - mean) * gain + shift, b * gain, neighbours], neighbours.shape[2]
-            lots = [Rows(parts, size, 0, getattr(hidden.activation, "negative_slope", 0.0))]
+            lots = [Lot(parts, size, 0, getattr(hidden.activation, "negative_slope", 0.0))]
             last = self.layer
             weight = last.conv.weight.squeeze(2)
             y = pooled_rows(lots, weight, last.conv.bias, last.norm, last.activation, rounding)

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from pointnet.ops.bins import Bin, binned
 from pointnet.ops.edges import edge_moments, pooled_edges
-from pointnet.ops.graphs import makes_a_graph
-from pointnet.ops.groups import Rows, pooled_rows
+from pointnet.ops.groups import Lot, pooled_rows
 from pointnet.ops.hooks import has_hooks
 from pointnet.ops.masked import takes_statistics
 from pointnet.ops.neighbours import gather
 from pointnet.ops.products import map_rows, no_autocast, rounding_of
 from pointnet.ops.relative import affine_of, near_mean, pairs_linear
 from pointnet.ops.rows import moments_of_all
+from pointnet.ops.tracing import makes_a_graph
 
 from .shared_layer import HALF, SharedLayer
 from .shared_mlp import SharedMLP
@@ -89,51 +89,53 @@ def _moments_of_coordinates(
     return weight @ mean if bias is None else weight @ mean + bias, squares
 
 
-class Part(NamedTuple):
+class Neighbourhoods(NamedTuple):
     """Some neighbourhoods: what the first layer makes of their centres, and which points they hold."""
 
     of_centres: Tensor  # (B, G, D)
     bin: Bin
 
 
-def _parts(mlp: SharedMLP, a: Tensor, b: Tensor, neighbours: Tensor) -> tuple[list[Part], Tensor, Tensor | None]:
+def _parts(
+    mlp: SharedMLP, a: Tensor, b: Tensor, neighbours: Tensor
+) -> tuple[list[Neighbourhoods], Tensor, Tensor | None]:
     """All neighbourhoods in parts, the points that these take, and which centres of all clouds come in which order.
 
     On a CPU in bins, so that repeated points are hardly computed; to sort them, a GPU would have to be waited for.
     Layers after the second see rows of points alone, which they would not count as often as they come.
     """
     if neighbours.device.type != "cpu" or len(mlp) > 3:
-        return [Part(a, Bin(neighbours, 0))], b, None
+        return [Neighbourhoods(a, Bin(neighbours, 0))], b, None
     order, bins = binned(neighbours, b.shape[1])
     in_order = a.flatten(0, 1).index_select(0, order).split([each.neighbours.shape[1] for each in bins])
-    parts = [Part(rows.unsqueeze(0), each) for rows, each in zip(in_order, bins, strict=True)]
+    parts = [Neighbourhoods(rows.unsqueeze(0), each) for rows, each in zip(in_order, bins, strict=True)]
     return parts, b.flatten(0, 1).unsqueeze(0), order
 
 
-def _cut(part: Part) -> Iterator[Part]:
+def _cut(part: Neighbourhoods) -> Iterator[Neighbourhoods]:
     """The part in pieces that stay in a cache, through all layers."""
     step = max(1, ROWS.get(part.of_centres.device.type, part.bin.neighbours.numel()) // part.bin.size)
     pieces = zip(part.of_centres.split(step, 1), part.bin.neighbours.split(step, 1), strict=True)
-    return (Part(a, Bin(near, part.bin.more)) for a, near in pieces)
+    return (Neighbourhoods(a, Bin(near, part.bin.more)) for a, near in pieces)
 
 
-def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Part], b: Tensor, rounding: torch.dtype | None) -> Tensor:
+def _pooled_pairs(mlp: SharedMLP, parts: Sequence[Neighbourhoods], b: Tensor, rounding: torch.dtype | None) -> Tensor:
     """The layers after the first, for what it makes of pairs, relu(a_i + b_j): (B, N, D) -> (G, E), G of all parts."""
     _, *middle, last = mlp
-    made_of = [[a, b, each.neighbours] for a, each in parts]  # as `Rows` says
+    made_of = [[a, b, each.neighbours] for a, each in parts]  # as `Lot` says
     if middle:
         made_of = _behind_second(middle[0], parts, b, rounding)
     for layer in middle[1:]:
         made = (z if not affine else F.relu((z - affine[0]) * affine[1] + affine[2]) for z, *affine in made_of)
         made_of = [[layer(x.T.unsqueeze(0)).squeeze(0).T] for x in made]
-    lots = [Rows(its, each.size, each.more) for its, (_, each) in zip(made_of, parts, strict=True)]
+    lots = [Lot(its, each.size, each.more) for its, (_, each) in zip(made_of, parts, strict=True)]
     return pooled_rows(lots, last.conv.weight.squeeze(2), last.conv.bias, last.norm, last.activation, rounding)
 
 
 def _behind_second(
-    layer: SharedLayer, parts: Sequence[Part], b: Tensor, rounding: torch.dtype | None
+    layer: SharedLayer, parts: Sequence[Neighbourhoods], b: Tensor, rounding: torch.dtype | None
 ) -> list[list[Tensor]]:
-    """What the second layer makes of pairs: of each part its z, mean, gain and shift, as `Rows` takes them."""
+    """What the second layer makes of pairs: of each part its z, mean, gain and shift, as `Lot` takes them."""
     weight, (a, first) = layer.conv.weight.squeeze(2), parts[0]
     near = near_mean(a, b, first.neighbours, weight) if takes_statistics(layer.norm) else None
     found = [pairs_linear(a, b, each.neighbours, weight, near, each.more, rounding) for a, each in parts]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.groups import pooled_groups
 from pointnet.ops.masked import Lengths, check_tensor, fill_padding, point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, of_all_clouds
 from pointnet.ops.products import autocast_dtype
+from pointnet.ops.tracing import makes_a_graph
 
 from .neighbourhoods import Features, is_fast, neighbourhoods_definition, pooled_neighbourhoods
 from .shared_layer import check_dtype, check_points, is_whole, max_of_points, refuse_script

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pointnet.ops.aligned import Transform, align, check_transform, fold_transform
-from pointnet.ops.graphs import makes_a_graph
 from pointnet.ops.hooks import has_hooks, must_call
 from pointnet.ops.masked import Mask, batch_norm, check_tensor, fill_padding, stored_as_rows
 from pointnet.ops.pooled import Norm, is_poolable, pooled, pooled_winners
 from pointnet.ops.products import autocast_dtype, linear_map
 from pointnet.ops.ranks import MARK, Ranks, group_of
+from pointnet.ops.tracing import makes_a_graph
 
 from .views import conv1d_to_linear
 

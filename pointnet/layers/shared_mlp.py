@@ -22,7 +22,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish,
     "hardswish": nn.Hardswish, "softplus": nn.Softplus, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh,
 }  # fmt: skip
-Activation = str | type[nn.Module] | nn.Module | Callable[[Tensor], Tensor] | None
+ActivationLike = str | type[nn.Module] | nn.Module | Callable[[Tensor], Tensor] | None
 
 
 class SharedMLP(nn.Module):
@@ -51,7 +51,7 @@ class SharedMLP(nn.Module):
         self,
         widths: Sequence[int],
         norm: str | None = "batch",
-        activation: Activation = "relu",
+        activation: ActivationLike = "relu",
         last_activation: bool = True,
         dropout: float = 0.0,
         bias: bool | None = None,
@@ -241,7 +241,7 @@ class Elementwise(nn.Module):
         return getattr(self.function, "__name__", repr(self.function))
 
 
-def make_activation(activation: Activation) -> nn.Module | None:
+def make_activation(activation: ActivationLike) -> nn.Module | None:
     """A new module of the activation, given in one of the forms that `SharedMLP` takes.
 
     Raises:

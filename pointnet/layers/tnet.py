@@ -9,7 +9,7 @@ from pointnet.ops.hooks import has_hooks
 from pointnet.ops.products import no_autocast
 
 from .chain import Chain
-from .shared_mlp import Activation, SharedMLP
+from .shared_mlp import ActivationLike, SharedMLP
 
 TNET_WIDTHS = ((64, 128, 1024), (512, 256))  # as published: of the layers before the max, and after it
 
@@ -35,7 +35,7 @@ class TNet(nn.Module):
         dim: int,
         in_channels: int | None = None,
         widths: Sequence[Sequence[int]] = TNET_WIDTHS,
-        activation: Activation = "relu",
+        activation: ActivationLike = "relu",
     ):
         super().__init__()
         if len(widths) != 2 or not all(widths):

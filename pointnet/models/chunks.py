@@ -1,6 +1,7 @@
 """Clouds of any size (identity 9), and the points that decide (identity 10): in eval mode no point sees another."""
 
 from collections.abc import Callable, Iterable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ def critical_points(model: PointNetModel | PointNetEncoder, x: Tensor, lengths: 
     return critical.scatter_(1, encoder.mlp2.winners(features, lengths, transforms.feature), True)
 
 
-def has_critical_points(model: nn.Module) -> bool:
+def has_critical_points(model: nn.Module) -> TypeGuard[PointNetModel | PointNetEncoder]:
     """Whether it is a PointNet, with the library's own `forward`."""
     own = has_own_forward(model) or (isinstance(model, PointNetModel) and has_own_forward(model.encoder))
     return isinstance(model, PointNetModel | PointNetEncoder) and not own

@@ -31,7 +31,7 @@ from .pointnet2 import LEVELS, PointNet2Classifier
 from .pointnext import STEM_WIDTH, PointNextClassifier
 
 Family = PointNet2Classifier | DGCNNClassifier | PointNextClassifier
-Names = list[tuple[str, str]]  # of each linear layer and of its norm, in order; "" for none, then it has a bias
+LayerNames = list[tuple[str, str]]  # of each linear layer and of its norm, in order; "" for none, then it has a bias
 NEXT, NEXT_HEAD = "encoder.encoder.0.0.convs.0.0.weight", "prediction.head.0.0.weight"
 
 
@@ -75,10 +75,10 @@ def family_model(state: Mapping[str, Tensor], by_radius: bool = True) -> Family:
     return model
 
 
-def _pointnet2(state: dict[str, Tensor]) -> tuple[Family, Names, dict[str, int]]:
+def _pointnet2(state: dict[str, Tensor]) -> tuple[Family, LayerNames, dict[str, int]]:
     """An untrained model, their names, and by how much the columns of some weights are rolled."""
     multi = "sa1.conv_blocks.0.0.weight" in state
-    scales, names, turned = "multi" if multi else "single", Names(), dict[str, int]()
+    scales, names, turned = "multi" if multi else "single", LayerNames(), dict[str, int]()
     for level, (_, each) in enumerate(LEVELS[scales], 1):
         for scale, (_, _, widths) in enumerate(each):
             linear, norm = (f"sa{level}.{kind}" for kind in ("mlp_convs", "mlp_bns"))
@@ -91,7 +91,7 @@ def _pointnet2(state: dict[str, Tensor]) -> tuple[Family, Names, dict[str, int]]
     return PointNet2Classifier(len(state["fc3.weight"]), state[f"{names[0][0]}.weight"].shape[1], scales), names, turned
 
 
-def _dgcnn(state: dict[str, Tensor]) -> tuple[Family, Names, dict[str, int]]:
+def _dgcnn(state: dict[str, Tensor]) -> tuple[Family, LayerNames, dict[str, int]]:
     """As `_pointnet2`. Their state has the norms of shared layers twice, as `bn1` and as `conv1.1`."""
     for name in [name for name in state if re.match(r"conv\d\.1\.", name)]:
         norm = f"bn{name[4]}{name[7:]}"
@@ -102,7 +102,7 @@ def _dgcnn(state: dict[str, Tensor]) -> tuple[Family, Names, dict[str, int]]:
     return DGCNNClassifier(len(state["linear3.weight"]), turned["conv1.0"]), names, turned
 
 
-def _pointnext(state: dict[str, Tensor]) -> tuple[Family, Names, dict[str, int]]:
+def _pointnext(state: dict[str, Tensor]) -> tuple[Family, LayerNames, dict[str, int]]:
     """As `_pointnet2`. A block is the index of a stage and of a block within it, then of a layer and of what is in it:
     linear map, norm. Dropout takes a place among the layers of the head."""
     head = sorted({int(name.split(".")[2]) for name in state if name.startswith("prediction.head.")})

@@ -177,7 +177,7 @@ def load_folder(
 ) -> Any:
     """As `load_model`; with `hub` also from the Hugging Face Hub, as `Pretrained.from_pretrained`."""
     folder = weights.find_folder(name, hub, revision)
-    config = weights.read_config(folder)
+    config = weights.read_model_config(folder)
     state = weights.read_weights(folder, config.get("sha256"))
     try:
         model: Any = _build(config["model"], config["arguments"], state) if own is None else own

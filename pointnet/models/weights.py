@@ -77,7 +77,7 @@ def save_config(folder: AnyPath, **config: Any) -> None:
     write_atomically(Path(folder) / CONFIG_FILE, text.encode())
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_model_config(folder: Path) -> dict[str, Any]:
     """What `save_config` wrote. ValueError, which names the file, for anything but a JSON object."""
     path = folder / CONFIG_FILE
     try:

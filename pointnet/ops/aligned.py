@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from .graphs import makes_a_graph
 from .masked import check_tensor
+from .tracing import makes_a_graph
 
 Transform = Tensor | None  # (B, dim, dim), a matrix of each cloud's own; None: the identity
 

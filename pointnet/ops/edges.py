@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .graphs import makes_a_graph
 from .masked import Mask, batch_norm, fill_padding
 from .neighbours import check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
 from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, of_extremes, signs
 from .ranks import check_count, moments_over_ranks
+from .tracing import makes_a_graph
 
 # Numbers of a block of centres on a CPU: a few such blocks stay in a core's cache.
 BLOCK = 2**17

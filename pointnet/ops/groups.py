@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .edges import first_with, rows_summed, slot_type
-from .graphs import makes_a_graph
 from .masked import batch_norm, takes_statistics
 from .neighbours import check_clouds, check_indices, gather, of_all_clouds
 from .operators import refuse_second, register, save_nothing
@@ -24,6 +23,7 @@ from .pooled import FALLING_THEN_RISING, Activation, Norm, is_poolable, of_extre
 from .products import add_map, multiply, no_autocast, rounded, rounding_of, sum_of_outer
 from .ranks import check_count, moments_over_ranks
 from .rows import Moments, made_of, moments_of_all
+from .tracing import makes_a_graph
 
 
 def grouped(x: Tensor, neighbours: Tensor) -> Tensor:
@@ -70,11 +70,11 @@ def pooled_groups(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, ac
         near = rows[:2048].detach().mean(0)  # any guess near the data will do: about it nothing cancels
         parts, shift = [rows, near], weight @ near
         bias = shift if bias is None else bias + shift
-    y = pooled_rows([Rows(parts, most, 0)], weight, bias, norm, activation, rounding_of(x))
+    y = pooled_rows([Lot(parts, most, 0)], weight, bias, norm, activation, rounding_of(x))
     return y.unflatten(0, (clouds, centres)).transpose(1, 2)
 
 
-class Rows(NamedTuple):
+class Lot(NamedTuple):
     """The points of groups, `size` rows each in turn; the first of each counts `more` times more in statistics.
 
     They are made of rows x (G * size, C); or of x and `near` (C,), which gets no gradient, as x - near; or of a, b and
@@ -90,7 +90,7 @@ class Rows(NamedTuple):
 
 
 def pooled_rows(
-    lots: Sequence[Rows], weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation,
+    lots: Sequence[Lot], weight: Tensor, bias: Tensor | None, norm: Norm, activation: Activation,
     rounding: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
     """`pooled_groups` for groups of several sizes, lot after lot: -> (G, D) of all groups. Products have factors that

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .graphs import makes_a_graph
 from .hooks import goes_by, warn_of_hooks
 from .ranks import check_count, group_of, totals
+from .tracing import makes_a_graph
 
 Lengths = Tensor | None  # (B,) integers: only the first lengths[b] points of cloud b exist; None: all of them
 Mask = Tensor | None  # (B, 1, N), True where a point exists; None: everywhere

@@ -33,9 +33,9 @@ from .blocked import (
     padded_by_first,
     squared_distances,
 )  # fmt: skip
-from .graphs import is_transformed, makes_a_graph
 from .masked import Lengths, check_tensor, fill_padding, point_mask
 from .operators import OPERATORS, define, refuse_second
+from .tracing import is_transformed, makes_a_graph
 
 First = Tensor | int | None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pointnet.files import AnyPath, write_atomically
 from pointnet.names import printable
-from pointnet.training.run_folder import CONFIG, CURVES, Line, chooser, chosen_epoch, read_config, read_metrics
+from pointnet.training.run_folder import CONFIG, CURVES, EpochMetrics, chooser, chosen_epoch, read_config, read_metrics
 
 from .charts import Chart, Curve, picture
 
@@ -25,7 +25,7 @@ def draw_curves(folder: AnyPath) -> Path:
     return path
 
 
-def training_charts(lines: Sequence[Line], choose_by: str = "") -> list[Chart]:
+def training_charts(lines: Sequence[EpochMetrics], choose_by: str = "") -> list[Chart]:
     """Loss and accuracy on training and validation, learning rate and points per cloud, all by the epoch.
 
     A dotted line marks the epoch that the run keeps, by the setting `choose_by`.
@@ -51,7 +51,7 @@ def training_charts(lines: Sequence[Line], choose_by: str = "") -> list[Chart]:
     ]
 
 
-def headline(lines: Sequence[Line], choose_by: str = "") -> str:
+def headline(lines: Sequence[EpochMetrics], choose_by: str = "") -> str:
     """The number of epochs, which one the run keeps, and why."""
     kept, (name, title) = chosen_epoch(lines, choose_by), chooser(lines, choose_by)
     score = next(line for line in lines if line["epoch"] == kept).get(name)
@@ -61,7 +61,7 @@ def headline(lines: Sequence[Line], choose_by: str = "") -> str:
     return f"{count} epoch{'s' * (count > 1)}; kept (dotted line): epoch {kept}, {reason}"
 
 
-def column(lines: Sequence[Line], name: str, scale: float = 1) -> tuple[list[int], list[float]]:
+def column(lines: Sequence[EpochMetrics], name: str, scale: float = 1) -> tuple[list[int], list[float]]:
     """The epochs that have this metric, and its values."""
     having = [line for line in lines if name in line]
     return [line["epoch"] for line in having], [line[name] * scale for line in having]

@@ -37,7 +37,7 @@ def packed(model: PointNetClassifier) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def rounded(model: PointNetClassifier) -> PointNetClassifier:
+def as_on_page(model: PointNetClassifier) -> PointNetClassifier:
     """A copy in eval mode with the numbers that the page holds: what the page computes, in PyTorch."""
     folded = fold_norms(model)
     for weight, _ in _linears(folded):

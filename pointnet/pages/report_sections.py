@@ -103,7 +103,7 @@ def _result(report: Report) -> str:
     else:
         text = f"{len(run.seeds)} runs differ in their seed alone. Everything else on this page is of seed {seed}."
         rows = seeds_rows(summarize(dict(sorted(run.seeds.items()))))
-        seeds = f"<p><strong>{text}</strong></p>{table(rows, 'figures')}"
+        seeds = f"<p><strong>{text}</strong></p>{html_table(rows, 'figures')}"
     shown = "".join(f"<div><b>{value}</b>{escape(words)}</div>" for value, words in tiles)
     return f'<div class="tiles">{shown}</div>{"".join(f"<p>{text}</p>" for text in texts)}{seeds}'
 
@@ -145,7 +145,7 @@ def _classes(analysis: Analysis) -> str:
     heads = ["class", "right", "shapes", "most often predicted as"]
     absent = [escape(name) for name, row in zip(names, counts, strict=True) if not row.sum()]
     text = f"<p>There is no shape of {', '.join(absent)}.</p>" if absent else ""
-    return text + table([heads, *cells], "classes")
+    return text + html_table([heads, *cells], "classes")
 
 
 def _confusion(analysis: Analysis) -> str:
@@ -208,7 +208,7 @@ def _dropped(analysis: Analysis, split: str) -> str:
     rows = [["dropped", *analysis.dropped]]
     for i, share in enumerate(SHARES):
         rows.append([f"{100 * share:.3g}%", *(f"{found[i]:.2%}" for found in analysis.dropped.values())])
-    return f'<p>{text}</p><div class="charts"><div>{legend(curves)}{chart}</div>{table(rows, "figures")}</div>'
+    return f'<p>{text}</p><div class="charts"><div>{legend(curves)}{chart}</div>{html_table(rows, "figures")}</div>'
 
 
 def _corrupted(report: Report, analysis: Analysis) -> str:
@@ -232,7 +232,7 @@ def _corrupted(report: Report, analysis: Analysis) -> str:
         share, severities = wrong.mean(), wrong.mean(1) if name != CLEAN else []
         bar = f'<span><i style="width:{share:.0%}"></i></span>{share:.0%}'
         rows.append([name, bar, *(f"{each:.0%}" for each in severities)])
-    return f"<p>{text}</p>{table(rows, 'classes')}"
+    return f"<p>{text}</p>{html_table(rows, 'classes')}"
 
 
 def _settings(run: TrainedRun, device: torch.device) -> str:
@@ -243,7 +243,7 @@ def _settings(run: TrainedRun, device: torch.device) -> str:
         if value != default and field.name != "out":
             rows.append([field.name, escape(str(value)), escape(str(default))])
     all_of_them = escape((run.path / CONFIG).read_text(encoding="utf-8"))
-    changed = table(rows, "words") if len(rows) > 1 else "<p>They are the defaults.</p>"
+    changed = html_table(rows, "words") if len(rows) > 1 else "<p>They are the defaults.</p>"
     here = environment(device)
     there = (run.result or {}).get("environment", {})
     where = [["", "training", "this page"]]
@@ -251,7 +251,7 @@ def _settings(run: TrainedRun, device: torch.device) -> str:
     where += [[name, escape(str(there.get(name, "not recorded"))), escape(str(here[name]))] for name in here]
     return (
         f"{changed}<details><summary>All settings, as in config.yaml</summary><pre>{all_of_them}</pre></details>"
-        f"<h3>Where it ran</h3>{table(where, 'words')}"
+        f"<h3>Where it ran</h3>{html_table(where, 'words')}"
     )
 
 
@@ -280,7 +280,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def table(rows: Sequence[Sequence[str]], style: str) -> str:
+def html_table(rows: Sequence[Sequence[str]], style: str) -> str:
     """Rows of HTML as a table, the first of them headings."""
     heads = "".join(f'<th scope="col">{cell}' for cell in rows[0])
     body = "".join(f'<tr><th scope="row">{row[0]}{"".join(f"<td>{cell}" for cell in row[1:])}' for row in rows[1:])

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Refusal
-from .formats.contents import Array, Contents, Extras, Places, Rows, blocks_of_rows
+from .formats.contents import Array, Contents, EveryRow, Extras, Rows, blocks_of_rows
 from .frame import bounds, check_up, lossless_type, middle_and_half_extent, rotated_to_z_up
-from .sampling import doubled_areas, draw_on_surface, interpolate, normals_of_faces, unit_or_zero
+from .sampling import between_corners, doubled_areas, draw_on_surface, normals_of_faces, unit_or_zero
 
 Chosen = slice | NDArray[np.integer]
 COARSE = 1e-3  # share of a cloud's width that neighbouring numbers of its type may be apart without a note
@@ -193,7 +193,7 @@ def _mapped(contents: Contents, valid: NDArray[np.bool_]) -> PointCloud:
 
     points, normals, colors = rows("vertices", np.float64), rows("normals", np.float32), rows("colors", np.float32)
     labels, intensity = rows("labels", np.int64), rows("intensity", np.float32)
-    kept = Rows(Places(len(valid)), lambda taken: taken, left_out) if len(left_out) else None
+    kept = Rows(EveryRow(len(valid)), lambda taken: taken, left_out) if len(left_out) else None
     return PointCloud(points, normals, colors, labels, intensity, contents.notes, rows=kept)
 
 
@@ -220,7 +220,7 @@ def _sampled(mesh: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     except ValueError as error:
         raise Refusal(str(error)) from error
     corners, notes = mesh.faces[face], mesh.notes
-    drawn = interpolate(mesh.vertices, corners, weights, np.float64)
+    drawn = between_corners(mesh.vertices, corners, weights, np.float64)
     with np.errstate(over="ignore"):  # too large becomes infinite
         kept = drawing.precise or not (drawing.normalize or lossless_type(drawn) is np.float32)
         points = drawn.astype(np.float64 if kept else np.float32)
@@ -229,7 +229,7 @@ def _sampled(mesh: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     normals = normals_of_faces(mesh.vertices, corners) if "normals" in extras else None
     colors = labels = intensity = None
     if mesh.colors is not None:
-        colors = interpolate(mesh.colors, corners, weights)
+        colors = between_corners(mesh.colors, corners, weights)
     elif mesh.face_colors is not None:
         colors = mesh.face_colors[face].astype(np.float32)
     if mesh.labels is not None:
@@ -239,7 +239,7 @@ def _sampled(mesh: Contents, drawing: Drawing, extras: Extras) -> PointCloud:
     elif mesh.face_labels is not None:
         labels = mesh.face_labels[face].astype(np.int64)
     if mesh.intensity is not None:
-        intensity = interpolate(mesh.intensity[:, None], corners, weights)[:, 0]
+        intensity = between_corners(mesh.intensity[:, None], corners, weights)[:, 0]
     return PointCloud(points, normals, colors, labels, intensity, notes)
 
 

@@ -25,7 +25,7 @@ def of_up(up: str) -> list[str]:
     return [] if up == "z" else [f"comment up {up}"]
 
 
-def said_up(path: Path) -> str | None:
+def up_in_header(path: Path) -> str | None:
     """The up axis that the header of a PLY gives; None of another file."""
     found = (UP.fullmatch(line.rstrip()) for line in _header(path))
     return next((match[1].decode() for match in found if match), None)

@@ -49,7 +49,7 @@ def up_of(path: Path, up: str | None = None) -> str:
 
 def said_up(path: Path) -> str | None:
     """The up axis that a file's format gives, or a PLY's header; None where neither does."""
-    return "y" if path.suffix.lower() in Y_UP_SUFFIXES else comments.said_up(path)
+    return "y" if path.suffix.lower() in Y_UP_SUFFIXES else comments.up_in_header(path)
 
 
 def rotated_to_z_up(rows: Points, up: str) -> Points:

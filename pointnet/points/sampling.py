@@ -45,7 +45,7 @@ def draw_on_surface(
     return face, np.stack([1 - across - along, across, along], axis=1)
 
 
-def interpolate(
+def between_corners(
     values: NDArray[np.floating],
     corners: NDArray[np.integer],
     weights: NDArray[np.float64],

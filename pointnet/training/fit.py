@@ -190,7 +190,7 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
     """
     structures = Structures.by(run.step.model, len(val))
     if run.epoch < run.config.epochs:
-        log(legend(len(val) > 0))
+        log(log_heading(len(val) > 0))
         started = time.perf_counter()
         try:
             for _ in run.ask_teacher():
@@ -302,14 +302,14 @@ def check_skipped(run: Run, log: Log) -> None:
     log(line)
 
 
-def legend(validates: bool) -> str:
+def log_heading(validates: bool) -> str:
     """The line above those of the epochs."""
     val, kept = (f"{'val':>9} ", "   * best so far") if validates else ("", "")
     return f"{'epoch':8} {'points':>6} {'loss':>7}  {'train':>6}{val}  clouds/s  min left{kept}"
 
 
 def epoch_line(metrics: Mapping[str, Any], run: Run) -> str:
-    """The metrics of an epoch in one line of the log, below `legend`."""
+    """The metrics of an epoch in one line of the log, below `log_heading`."""
     config = run.config
     points_left = sum(config.points_in_epoch(epoch) for epoch in range(run.epoch, config.epochs))
     minutes_left = metrics["seconds"] * points_left / metrics["num_points"] / 60

@@ -37,7 +37,7 @@ WRITTEN = (CONFIG, CONFIG_FILE, METRICS, RESULT, CURVES, FILES)  # beside the we
 # Settings that were removed, as old files have them whose runs would compute the same today.
 REMOVED = {"mix": ("none",), "mix_share": (0.5,), "mix_beta": (1.0,), "cuda_graph": (False, True)}
 
-Line = Mapping[str, Any]  # the metrics of an epoch
+EpochMetrics = Mapping[str, Any]  # the metrics of an epoch
 Result = dict[str, Any]
 
 
@@ -185,7 +185,7 @@ def _files_of(out: AnyPath) -> dict[str, list[str]]:
         return {}
 
 
-def write_metrics(out: AnyPath, lines: Iterable[Line]) -> None:
+def write_metrics(out: AnyPath, lines: Iterable[EpochMetrics]) -> None:
     write_atomically(Path(out) / METRICS, "".join(strict_json(line) + "\n" for line in lines).encode())
 
 
@@ -208,7 +208,7 @@ def read_metrics(out: AnyPath) -> list[dict[str, Any]]:
     return lines
 
 
-def chooser(lines: Sequence[Line], choose_by: str = "") -> tuple[str, str]:
+def chooser(lines: Sequence[EpochMetrics], choose_by: str = "") -> tuple[str, str]:
     """The validation metric that selects the epoch, as its name in `metrics.jsonl` and its title."""
     try:
         titles = titles_of({name for line in lines for name in line}, "val_")
@@ -218,13 +218,13 @@ def chooser(lines: Sequence[Line], choose_by: str = "") -> tuple[str, str]:
     return f"val_{name}", titles[name]
 
 
-def score_of(line: Line, name: str) -> tuple[float, float, int]:
+def score_of(line: EpochMetrics, name: str) -> tuple[float, float, int]:
     """What epochs are compared by: this metric of validation, then its loss, then which is later."""
     loss = line.get("val_loss", 0.0)
     return line.get(name, line["epoch"]), -math.inf if math.isnan(loss) else -loss, line["epoch"]
 
 
-def chosen_epoch(lines: Sequence[Line], choose_by: str = "") -> int:
+def chosen_epoch(lines: Sequence[EpochMetrics], choose_by: str = "") -> int:
     """The epoch that a run keeps: the best on validation, or the last where there is none."""
     name, _ = chooser(lines, choose_by)
     return int(max(lines, key=lambda line: score_of(line, name))["epoch"])

@@ -12,7 +12,7 @@ from pointnet.datasets.own_labels import OwnPoints
 from pointnet.evaluation.evaluate import of_single_parts
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.evaluation.trust import LEAST_CLOUDS
-from pointnet.names import first_of, nearest
+from pointnet.names import first_of, nearest_name
 
 from .settings import TrainConfig
 
@@ -43,7 +43,7 @@ def lines_on_data(
             lines.append(f"a single cloud to learn from: {first_of(one)}. None is left to validate on; add files")
         if empty := [name for name, n in of_class.items() if n == 0]:
             learned = [name for name, n in of_class.items() if n]
-            near = {name: other for name in empty if (other := nearest(name, learned)) is not None}
+            near = {name: other for name in empty if (other := nearest_name(name, learned)) is not None}
             named = [f"{name} (nearly '{near[name]}')" if name in near else name for name in empty]
             remedy = "add files, remove it, or give both folders one name" if near else "add files or remove it"
             lines.append(f"no cloud to learn from: {first_of(named)}. An answer of it tells nothing; {remedy}")

@@ -16,7 +16,7 @@ from pointnet.models import PointNetModel
 from pointnet.models.own import is_own
 from pointnet.world import World
 
-from .graph import GraphedGradients
+from .cuda_graph import GraphedGradients
 from .losses import label_loss
 from .network import Loss
 from .optimizer import MovingAverage

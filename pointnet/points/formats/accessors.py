@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import Refusal
-from .beside import Folder
+from .beside import FilesBeside
 from .contents import Array
 from .scan import MARK, quoted
 
@@ -30,7 +30,7 @@ def tree_of(text: bytes) -> dict[str, Any]:
 class Accessors:
     """The rows of a glTF's accessors, from its own bytes and from buffers in its folder."""
 
-    def __init__(self, tree: dict[str, Any], binary: memoryview | None, folder: Folder):
+    def __init__(self, tree: dict[str, Any], binary: memoryview | None, folder: FilesBeside):
         self.tree, self.binary, self.folder = tree, binary, folder
         self.buffers: dict[int, bytes] = {}
 

@@ -13,7 +13,7 @@ from ..errors import Refusal
 from .behind import bytes_behind, check_behind, rows_behind
 from .columns import from_named, from_parts, from_table
 from .contents import EXTRAS, Array, Budget, Contents, Extras, size_in_memory, wants_all
-from .names import MOST_ROWS, array_names, check_count, known_columns, left_out
+from .names import MOST_ROWS, array_names, check_width, known_columns, left_out
 from .scan import quoted
 
 MOST_COLUMNS = 100
@@ -161,7 +161,7 @@ def _from_array(array: Array, name: str, extras: Extras, columns: Sequence[str],
     if not array.dtype.names:
         rows = _as_rows(array, name)
         if columns:
-            check_count(columns, rows.shape[1])
+            check_width(columns, rows.shape[1])
         return from_table(rows, extras, columns, beside=beside)
     fields = {field: array[field] for field in array.dtype.names}
     if not known_columns(fields) and "points" in array_names(fields):

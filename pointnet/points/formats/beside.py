@@ -11,7 +11,7 @@ MOST_BYTES = 1 << 32  # of all buffers of a file
 SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")  # a drive's letter too
 
 
-class Folder:
+class FilesBeside:
     """The files of a folder and those below it."""
 
     def __init__(self, path: Path):

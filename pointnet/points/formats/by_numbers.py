@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import Refusal
-from .column import SMALL, SOME_ROWS, Column, described, finite_columns, highest
+from .column import SMALL, SOME_ROWS, Column, columns_of, finite_columns, highest
 from .contents import EXTRAS, Array, Extras, blocks_of_rows
 from .names import COLUMNS, FLAG, MOST_ROWS, SKIPPED
 from .values import FULL
@@ -80,7 +80,7 @@ def recognised(rows: Array, extras: Extras = EXTRAS, is_pts: bool = False) -> Re
     names = ["x", "y", "z", *[SKIPPED] * (width - 3)]
     if width == 3:
         return Recognised(names, False)
-    columns = described(rows)
+    columns = columns_of(rows)
     skipped = _before_x(rows, columns)
     _check_x(rows[:, skipped:], columns[skipped:], width)
     names = [*[SKIPPED] * skipped, *names[: width - skipped]]

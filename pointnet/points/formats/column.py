@@ -58,7 +58,7 @@ class Column(NamedTuple):
         return self.is_label or self.is_full
 
 
-def described(rows: Array) -> list[Column]:
+def columns_of(rows: Array) -> list[Column]:
     low, high, whole = np.full(rows.shape[1], np.inf), np.full(rows.shape[1], -np.inf), np.full(rows.shape[1], True)
     last, rises = high, whole.copy()
     for start in range(0, len(rows), BLOCK):

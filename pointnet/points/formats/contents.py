@@ -52,7 +52,7 @@ class Rows:
         return whole
 
 
-class Places:
+class EveryRow:
     """0 to count - 1 as an array of them, for `Rows`: it takes no memory."""
 
     ndim = 1

@@ -20,10 +20,10 @@ from ..errors import PointCloudFileError, Refusal, file_errors
 from ..frame import lossless_type
 from .accessors import Accessors, tree_of
 from .behind import bytes_behind
-from .beside import Folder
+from .beside import FilesBeside
 from .contents import EXTRAS, Array, Budget, Contents, Extras, blocks_of_rows, wants_all
 from .names import left_out, of_pieces
-from .polygons import check_indices
+from .polygons import check_corners
 from .scan import quoted
 from .values import as_unit_colors
 
@@ -60,14 +60,14 @@ def parse_glb(path: Path, extras: Extras = EXTRAS) -> Contents:
         at += 8 + size
     if JSON not in chunks:
         raise Refusal("has no JSON chunk")
-    scene = _Scene(bytes(chunks[JSON]), chunks.get(BINARY), len(data), Folder(path.parent))
+    scene = _Scene(bytes(chunks[JSON]), chunks.get(BINARY), len(data), FilesBeside(path.parent))
     return scene.contents(extras).noted(*bytes_behind(data[length:], "chunk"))
 
 
 def parse_gltf(path: Path, extras: Extras = EXTRAS) -> Contents:
     """A glTF file's scene, in its own frame (y up); its bytes are within it, as `data:` URIs, or beside it."""
     data = path.read_bytes()
-    return _Scene(data, None, len(data), Folder(path.parent)).contents(extras)
+    return _Scene(data, None, len(data), FilesBeside(path.parent)).contents(extras)
 
 
 def buffers_of(path: Path) -> frozenset[Path]:
@@ -81,7 +81,7 @@ def buffers_of(path: Path) -> frozenset[Path]:
 class _Scene:
     """The tree a glTF file describes, and the bytes it refers to."""
 
-    def __init__(self, text: bytes, binary: memoryview | None, file_size: int, folder: Folder):
+    def __init__(self, text: bytes, binary: memoryview | None, file_size: int, folder: FilesBeside):
         self.tree = tree_of(text)
         if str(self.tree.get("asset", {}).get("version", ""))[:2] != "2.":
             raise Refusal("is not glTF 2")
@@ -216,7 +216,7 @@ class _Scene:
             if "corners" in used:
                 corners = self.held.rows(used["corners"], 1)[:, 0]
             faces = _triangles(corners, mode)
-            check_indices(faces, len(vertices))
+            check_corners(faces, len(vertices))
             if is_mirrored:  # keeps corners counter-clockwise, seen from outside
                 faces = faces[:, ::-1]
         if normals is not None:

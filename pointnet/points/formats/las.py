@@ -67,7 +67,7 @@ class Dimension(NamedTuple):
     kind: str  # "" where it is more than a plain number
 
 
-class Header(NamedTuple):
+class LasHeader(NamedTuple):
     """What a file says of its points."""
 
     packed: bool
@@ -119,7 +119,7 @@ def parse_las(path: Path, extras: Extras = EXTRAS) -> Contents:
     )
 
 
-def _withheld(header: Header, records: Array) -> tuple[str, ...]:
+def _withheld(header: LasHeader, records: Array) -> tuple[str, ...]:
     """A note of how many points are flagged as withheld, the standard's word for deleted; none where there are none."""
     bit = WITHHELD if header.kind >= NEW_FORMAT else OLD_WITHHELD
     flags = _column(records, Dimension("flags", FLAGS, FLAGS + 1, "u1"))
@@ -128,7 +128,9 @@ def _withheld(header: Header, records: Array) -> tuple[str, ...]:
     return (f"{count:,} {what} {verb} flagged as withheld (deleted), and {verb} used",) if count else ()
 
 
-def _labels(header: Header, records: Array, extras: Extras) -> tuple[Array | None, Dimension | None, tuple[str, ...]]:
+def _labels(
+    header: LasHeader, records: Array, extras: Extras
+) -> tuple[Array | None, Dimension | None, tuple[str, ...]]:
     """The labels of points, None where no point was classified; the extra bytes that they are of, None for the
     classification; and what is to be said."""
     bits = 255 if header.kind >= NEW_FORMAT else OLD_CLASS
@@ -179,7 +181,7 @@ def _numbered(column: Array) -> Array:
     return np.where(np.isnan(column), -1, column) if column.dtype.kind == "f" else column
 
 
-def _behind(file: BinaryIO, header: Header, xyz: Array) -> tuple[str, ...]:
+def _behind(file: BinaryIO, header: LasHeader, xyz: Array) -> tuple[str, ...]:
     """A note of what lies behind the points (N, 3). Raises Refusal where it is more of them."""
     file.seek(header.start + header.points * header.record)
     rest = file.read(min(header.behind, BLOCK * header.record))
@@ -188,7 +190,7 @@ def _behind(file: BinaryIO, header: Header, xyz: Array) -> tuple[str, ...]:
     return bytes_behind(rest, "declared point", header.behind)
 
 
-def _header(file: BinaryIO, size: int) -> Header:
+def _header(file: BinaryIO, size: int) -> LasHeader:
     """The header, once what it says fits the size of the file.
 
     Raises:
@@ -228,7 +230,7 @@ def _header(file: BinaryIO, size: int) -> Header:
     extra = _extra(_described(file, length, start, EXTRA_BYTES, MOST_EXTRA * EXTRA.size), RECORDS[kind], record)
     named = extra_places([each.name for each in extra], ("labels",)).get("labels", ())
     more = _normals(extra), [extra[i] for i in named]
-    return Header(packed, kind, record, count, start, scale, offset, laszip, behind, extra, *more)
+    return LasHeader(packed, kind, record, count, start, scale, offset, laszip, behind, extra, *more)
 
 
 def _has_more(data: bytes, minor: int) -> bool:
@@ -269,7 +271,7 @@ def _normals(extra: list[Dimension]) -> list[Dimension]:
     return three if are_one else []
 
 
-def _mapped(file: BinaryIO | Any, header: Header, start: int) -> Array:
+def _mapped(file: BinaryIO | Any, header: LasHeader, start: int) -> Array:
     """(N,) records of xyz, intensity, class, all their bytes and, where there are, colours and normals."""
     fields: dict[str, tuple[Any, int]] = {
         "xyz": (("<i4", 3), 0),
@@ -288,7 +290,7 @@ def _mapped(file: BinaryIO | Any, header: Header, start: int) -> Array:
     return np.memmap(file, kind, "r", start, header.points).view(np.ndarray)
 
 
-def _unpacked(path: Path, header: Header) -> Array:
+def _unpacked(path: Path, header: LasHeader) -> Array:
     """The records of a LAZ, in a temporary file that is gone when they are.
 
     Raises:

@@ -208,7 +208,7 @@ def check_shape(rows: int, columns: int) -> None:
         raise Refusal(f"is no table of points, with {rows} rows and {columns} columns{hint}")
 
 
-def check_count(names: Sequence[str], count: int) -> None:
+def check_width(names: Sequence[str], count: int) -> None:
     """Raises Refusal where a table has another count of columns than are named by hand."""
     if len(names) != count:
         raise Refusal(f"has {count} columns, but columns names {len(names)}: {','.join(names)}")

@@ -6,7 +6,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import Refusal
 from .cells import COMMENT, WITH_COMMA, WORDS, hint_on, is_number, plain, split
-from .names import COLUMNS, FLAG, are_units, check_count, counting, places
+from .names import COLUMNS, FLAG, are_units, check_width, counting, places
 from .scan import NOT_FINITE, decoded, quoted
 
 LONGEST_LINE = 100_000
@@ -59,7 +59,7 @@ def opening_of(file: BinaryIO, by_hand: Sequence[str]) -> Opening:
                 raise _no_names(above[0], len(full) > 2)
             columns = list(range(len(full)))
             if by_hand:
-                check_count(by_hand, len(full))
+                check_width(by_hand, len(full))
             elif names and not places(names):
                 names, columns = [], columns[counting(names) or 0 :]
             counts, width = not headers and declared is None and counting(full) == 0, len(names) or len(full)

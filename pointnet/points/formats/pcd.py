@@ -20,7 +20,7 @@ MOST_VALUES = 10_000  # per point
 TYPES = {f"{kind}{size}" for kind in "IU" for size in (1, 2, 4, 8)} | {"F4", "F8"}
 PACKED_COLORS = ("rgb", "rgba")
 ROTATION = 3  # w of a viewpoint x y z w qx qy qz: if all others are 0, nothing moves
-Header = dict[str, list[str]]
+PcdHeader = dict[str, list[str]]
 Columns = dict[str, Array]
 # Names, and the types of what a point has of each: arrays (values,). Only fields of one value are columns.
 Fields = list[tuple[str, np.dtype[Any]]]
@@ -53,13 +53,13 @@ def parse_pcd(data: bytes, extras: Extras = EXTRAS) -> Contents:
     return contents.noted(f"points are in the sensor's frame, as in the file: VIEWPOINT {given} is not applied")
 
 
-def _header(data: bytes) -> tuple[Header, int]:
+def _header(data: bytes) -> tuple[PcdHeader, int]:
     """The words after each of the header's keys, and where the data begin."""
     data = data[:LONGEST_HEADER]
     last = re.search(rb"^[ \t]*DATA\b.*\n?", data, re.MULTILINE)
     start = last.end() if last else len(data)
     lines = (line.split("#")[0].split() for line in decoded(data[:start]).split("\n"))
-    header: Header = {key: words for key, *words in filter(None, lines)}
+    header: PcdHeader = {key: words for key, *words in filter(None, lines)}
     header.setdefault("FIELDS", header.get("COLUMNS", []))
     for key in ("FIELDS", "SIZE", "TYPE", "DATA"):
         if not header.get(key):
@@ -67,7 +67,7 @@ def _header(data: bytes) -> tuple[Header, int]:
     return header, start
 
 
-def _count(header: Header) -> int:
+def _count(header: PcdHeader) -> int:
     """The number of points, which the header states twice."""
     sides = [_whole(header, key, 1)[0] for key in ("WIDTH", "HEIGHT") if key in header]
     area = sides[0] * sides[1] if len(sides) == 2 else None
@@ -81,14 +81,14 @@ def _count(header: Header) -> int:
     return count
 
 
-def _whole(header: Header, key: str, count: int) -> list[int]:
+def _whole(header: PcdHeader, key: str, count: int) -> list[int]:
     words = header[key]
     if len(words) != count or not all(word.isascii() and word.isdigit() and len(word) < 19 for word in words):
         raise Refusal(f"{key} must be {count} whole numbers, got {quoted(' '.join(words))}")
     return [int(word) for word in words]
 
 
-def _fields(header: Header) -> Fields:
+def _fields(header: PcdHeader) -> Fields:
     names = header["FIELDS"]
     sizes, counts = (_whole({"COUNT": ["1"] * len(names), **header}, key, len(names)) for key in ("SIZE", "COUNT"))
     if len(header["TYPE"]) != len(names):

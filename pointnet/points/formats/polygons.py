@@ -91,9 +91,9 @@ def with_faces(
     triangle, on which no point is drawn.
 
     Raises:
-        Refusal: as `check_indices`, or more triangles than the budget allows.
+        Refusal: as `check_corners`, or more triangles than the budget allows.
     """
-    check_indices(polygons.corners, len(contents.vertices), counted_from)
+    check_corners(polygons.corners, len(contents.vertices), counted_from)
     budget.charge("the triangles of its faces", ROW * int(np.maximum(polygons.sizes - 2, 0).sum()))
     faces, polygon, notes = triangles_of(polygons, contents.vertices)
     if contents.colors is not None and colors is not None:
@@ -166,7 +166,7 @@ def _folded(vertices: Array, faces: Indices, counts: Indices) -> tuple[NDArray[n
     return (total(np.abs(along) - along) > FOLDED * area**2) | (area < FOLDED * covered), normals
 
 
-def check_indices(indices: Array, num_vertices: int, counted_from: int = 0) -> None:
+def check_corners(indices: Array, num_vertices: int, counted_from: int = 0) -> None:
     """Raises Refusal where a face names a vertex that is not there; the message counts as the file does."""
     if indices.size and not 0 <= indices.min() <= indices.max() < num_vertices:
         wrong = int(indices.min() if indices.min() < 0 else indices.max()) + counted_from

@@ -122,9 +122,9 @@ def profile(config: TrainConfig, train: LabelledClouds) -> str:
         with record(activities=activities, acc_events=True) as recorded:
             seconds_of(run, RECORDED)
     whole = sum(parts.values())
-    clouds = len(few) / count_batches(len(few), config.batch_size)
+    clouds, points = len(few) / count_batches(len(few), config.batch_size), config.points_in_epoch(run.epoch)
     first = (
-        f"a step of {clouds:.0f} clouds of {config.points_in_epoch(run.epoch):,} points: {whole / MEASURED * 1000:,.1f} ms, "
+        f"a step of {clouds:.0f} clouds of {points:,} points: {whole / MEASURED * 1000:,.1f} ms, "
         f"{clouds * MEASURED / whole:,.0f} clouds/s, the mean of {MEASURED}; {device}, "
         f"{precision_in_words(device, config.precision)}"
     )

@@ -7,8 +7,8 @@ import torch
 
 from pointnet.commands import train
 from pointnet.commands.train_flags import parse_command
-from pointnet.training import checks, fit, run
-from pointnet.training.checks import dry_run, forecast, profile
+from pointnet.training import fit, previews, run
+from pointnet.training.previews import dry_run, forecast, profile
 from tests.helpers import error_of, halves, quiet, small, tiny, two_shapes
 
 DATA, TEST = two_shapes(per_class=8), two_shapes(per_class=8, seed=1)
@@ -66,7 +66,7 @@ def test_a_profile_adds_up_and_leaves_nothing(tmp_path, monkeypatch):
     said = profile(tiny(tmp_path / "run", batch_size=14), DATA)  # an epoch is a step
     said = said.replace(",", "")  # of thousands
     whole = float(re.search(r"14 clouds of 32 points: ([\d.]+) ms", said)[1])
-    assert len(steps) == checks.WARM_UP + checks.MEASURED + checks.RECORDED
+    assert len(steps) == previews.WARM_UP + previews.MEASURED + previews.RECORDED
     parts = {name: float(ms) for name, ms in re.findall(r"^ +(\w+) +([\d.]+) ms", said, re.MULTILINE)}
     assert list(parts) == ["data", "forward", "backward", "optimizer"]
     assert sum(parts.values()) == pytest.approx(whole, abs=0.3)

@@ -16,12 +16,12 @@ from pointnet.files import content_hash, files_of, name_in, read_json, user_cach
 from pointnet.names import say
 from pointnet.points.read import PointCloudFileError
 
-Contents = dict[Path, list[Any]]  # of each file its status (`status_of`), then its sha256
+FileStates = dict[Path, list[Any]]  # of each file its status (`status_of`), then its sha256
 Errors = dict[Path, PointCloudFileError]
 
 
 def cache_folders(root: Path) -> list[Path]:
-    """Where caches are: beside the data set, or in the user's cache, where each note is named after its data set."""
+    """Where caches are: beside the data set, or in the user's cache, where each file is named after its data set."""
     folders = [root / ".cache"]
     with contextlib.suppress(RuntimeError):  # a user without a home
         folders.append(user_cache())
@@ -39,8 +39,8 @@ def writable_folder(root: Path) -> Path:
     raise PermissionError(f"no place for a cache of {root}: cannot write {' or '.join(map(str, folders))}")
 
 
-def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
-    """What `write_note` has kept for the data set in `root`; empty if that is nothing, or damaged."""
+def read_known(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
+    """What `write_known` has kept for the data set in `root`; empty if that is nothing, or damaged."""
     known: dict[str, Any] = {}
     for folder in reversed(cache_folders(root)):
         for path in (folder / _of_this_place(root, kind, settings), _path(folder, root, kind, settings)):
@@ -53,7 +53,7 @@ def read_note(root: Path, kind: str, settings: str = "") -> dict[str, Any]:
     return known
 
 
-def write_note(known: dict[str, Any], root: Path, kind: str, settings: str = "") -> None:
+def write_known(known: dict[str, Any], root: Path, kind: str, settings: str = "") -> None:
     """Keeps it with the caches, if they can be written."""
     with contextlib.suppress(OSError):
         path = _path(writable_folder(root), root, kind, settings)
@@ -68,7 +68,7 @@ def remove_folder(path: Path) -> None:
 
 
 def _path(folder: Path, root: Path, kind: str, settings: str) -> Path:
-    """Beside the data set a note goes where the data set goes; elsewhere its name tells data sets apart."""
+    """Beside the data set a file goes where the data set goes; elsewhere its name distinguishes data sets."""
     own = folder == cache_folders(root)[0]
     return folder / (f"{kind}{settings}.json" if own else _of_this_place(root, kind, settings))
 
@@ -77,14 +77,14 @@ def _of_this_place(root: Path, kind: str, settings: str) -> str:
     return f"{kind}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}{settings}.json"
 
 
-def contents_of(files: Collection[Path], root: Path) -> dict[Path, str]:
+def hashes_of(files: Collection[Path], root: Path) -> dict[Path, str]:
     """The sha256 of each file that can be read; those that the cache knows are not read again."""
     return {file: content for file, (*_, content) in hashed_contents(files, root)[0].items()}
 
 
-def hashed_contents(files: Collection[Path], root: Path) -> tuple[Contents, Errors]:
+def hashed_contents(files: Collection[Path], root: Path) -> tuple[FileStates, Errors]:
     """The status and hash of each file, and why some could not be read; one of known status is not hashed again."""
-    known = read_note(root, "contents")
+    known = read_known(root, "contents")
 
     def look(file: Path) -> list[Any] | PointCloudFileError:
         try:
@@ -100,7 +100,7 @@ def hashed_contents(files: Collection[Path], root: Path) -> tuple[Contents, Erro
     listing = {name_in(file, root): entry for file, entry in contents.items()}
     if not listing.items() <= known.items():
         there = {name: entry for name, entry in known.items() if os.path.lexists(root / name)}
-        write_note(there | listing, root, "contents")
+        write_known(there | listing, root, "contents")
     return contents, {file: error for file, error in found.items() if isinstance(error, PointCloudFileError)}
 
 
