@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointnet.datasets import PointCloudFileError, cache, notes, workers
+from pointnet.datasets import PointCloudFileError, cache, known, workers
 from pointnet.datasets.cache import cached_clouds
 from pointnet.datasets.known import read_known
 from pointnet.files import content_hash, read_json, write_json
@@ -93,14 +93,14 @@ def test_a_set_that_moves_is_not_hashed_again_and_files_that_are_gone_are_forgot
     files = [moved / file.name for file in files]
     files.pop().unlink()
     (new := moved / "new.bin").write_bytes(b"7")
-    monkeypatch.setattr(notes, "content_hash", lambda file: hashed.append(file) or content_hash(file))
+    monkeypatch.setattr(known, "content_hash", lambda file: hashed.append(file) or content_hash(file))
     cached_clouds([*files, new], numbered, (3, 4), "a", moved)
     assert hashed == [new]
     assert read_known(moved, "contents").keys() == {file.name for file in (*files, new)}
 
 
 def test_transient_failures_are_reported_but_not_cached(files, tmp_path, monkeypatch):
-    root, status = files[0].parent, notes.status_of
+    root, status = files[0].parent, known.status_of
     tired = tmp_path / "tired"
     tired.touch()
 
@@ -114,7 +114,7 @@ def test_transient_failures_are_reported_but_not_cached(files, tmp_path, monkeyp
             raise PermissionError(13, "Permission denied")
         return status(file)
 
-    monkeypatch.setattr(notes, "status_of", hidden)
+    monkeypatch.setattr(known, "status_of", hidden)
     first = cached_clouds(files, sampler, (3, 4), "a", root)
     assert [error.path for error in first.bad] == [files[0], files[7], files[9], files[33]]
     assert len(first.files) == len(files) - 4

@@ -14,7 +14,7 @@ from pointnet.ops.groups import grouped, pooled_groups
 from pointnet.ops.masked import point_mask
 from pointnet.ops.neighbours import ball_query, farthest_point_sampling, gather, knn
 from pointnet.ops.pooled import pooled, pooled_definition
-from pointnet.training import fit, graph
+from pointnet.training import cuda_graph, fit
 from pointnet.training.run import Run
 from pointnet.world import World
 from tests.helpers import SAMPLES, assert_ends_as, fit_in_two, quiet, tiny, trained_looking, two_shapes
@@ -135,7 +135,7 @@ def test_a_deterministic_run_on_a_gpu_resumes_bit_for_bit(tmp_path, changes):
 def test_replayed_steps_are_the_launched_ones_bit_for_bit(tmp_path, monkeypatch, changes):
     settings = {"device": "cuda", "deterministic": True, "epochs": 6, "norm_decay_rate": 0.5, **changes}
     fit(tiny(tmp_path / "replayed", **settings), DATA, log=quiet)
-    monkeypatch.setattr(graph, "WARM_UP", 10_000)
+    monkeypatch.setattr(cuda_graph, "WARM_UP", 10_000)
     fit(tiny(tmp_path / "launched", **settings), DATA, log=quiet)
     assert_ends_as(tmp_path / "replayed", tmp_path / "launched")
 
@@ -149,8 +149,8 @@ def test_a_function_recorded_at_several_sizes_replays_the_right_one():
         y.square().sum().backward()
         return (y.detach(),)
 
-    recorded = graph.GraphedGradients(scaled, [weight])
-    for number in range(6 * (graph.WARM_UP + 2)):
+    recorded = cuda_graph.GraphedGradients(scaled, [weight])
+    for number in range(6 * (cuda_graph.WARM_UP + 2)):
         x = torch.randn(2 + number % 2, 3, device="cuda")
         named = {"shift": torch.randn(len(x), device="cuda")} if number % 3 == 0 else {}
         got = recorded(x, **named)[0].clone(), weight.grad.clone()

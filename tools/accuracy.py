@@ -1,4 +1,5 @@
-"""Draws docs/accuracy.svg, accuracy against multiply-adds and against seconds of training: python -m tools.accuracy
+"""Draws docs/accuracy.svg, accuracy against multiply-adds and against seconds of training, and writes the tables of
+accuracy in docs/benchmarks.md: python -m tools.accuracy
 
 A mark is a run of docs/records that was measured on the test part of ModelNet40's development split: its colour is the
 network, its form the machine. Seconds are those that the run's result holds; none is scaled to another machine.
@@ -18,6 +19,7 @@ from pointnet.training.network import model_arguments
 from pointnet.training.run_folder import read_config, read_result
 from pointnet.training.settings import TrainConfig
 from tests.helpers import count_multiply_adds
+from tools.accuracy_table import Record, write_tables
 from tools.drawing import FAINT, Drawing
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -38,17 +40,6 @@ LEFT, TOP, WIDTH, HEIGHT, BETWEEN = 56, 112, 430, 380, 44  # of the first panel,
 SIZE = 5.5  # half of a mark
 COUNTS = {10**6: "1 M", 10**7: "10 M", 10**8: "100 M", 10**9: "1 G", 10**10: "10 G"}
 TIMES = {1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3600: "1 h", 14400: "4 h", 86400: "1 day"}
-
-
-class Record(NamedTuple):
-    """A run: what it is called, what it is, and what it reached."""
-
-    words: str
-    network: str
-    machine: str
-    multiply_adds: int
-    seconds: float
-    accuracy: float  # per cent
 
 
 class Panel(NamedTuple):
@@ -75,9 +66,11 @@ def records(folder: Path) -> list[Record]:
             continue
         shape = (config.network, config.width, config.tnet_width, config.input_transform, config.feature_transform)
         counted[shape] = counted.get(shape) or multiply_adds(config)
-        seconds, accuracy = result["seconds"], 100 * result["test"]["overall_accuracy"]
+        seconds, test = result["seconds"], result["test"]
         machine = MACHINES_BEFORE.get(run.name) or machine_of(run.name, result.get("environment", {}))
-        found.append(Record(words_of(run.name, config), config.network, machine, counted[shape], seconds, accuracy))
+        scores = 100 * test["overall_accuracy"], 100 * test["mean_class_accuracy"]
+        words = words_of(run.name, config)
+        found.append(Record(run.name, words, config.network, machine, counted[shape], seconds, *scores))
     return found
 
 
@@ -188,4 +181,6 @@ def overlap(one: Box, other: Box) -> bool:
 
 
 if __name__ == "__main__":
-    draw(records(DOCS / "records")).save(DOCS / "accuracy.svg")
+    measured = records(DOCS / "records")
+    draw(measured).save(DOCS / "accuracy.svg")
+    write_tables(DOCS, measured, [(name, words) for name, (words, _) in NETWORKS.items()])

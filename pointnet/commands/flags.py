@@ -224,8 +224,8 @@ def convert_flags(parser: ArgumentParser) -> None:
 
 def embed_flags(parser: ArgumentParser) -> None:
     """Write the features of files of points as one NPZ: "files" (S,), "feature" (S, 1024) of the encoder, and "hidden"
-    (S, 256) of a classifier's last hidden layer. Files are read as predict reads them; those that cannot be
-    read are reported on stderr."""
+    (S, 256) of a classifier's last hidden layer; also "notes" (S,), and "model". Files are read as predict reads them;
+    those that cannot be read are reported on stderr."""
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="files of points, folders of them, or patterns")
     add("--out", required=True, metavar="NPZ", help="the file to write")

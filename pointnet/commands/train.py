@@ -186,8 +186,8 @@ def folder_and_next(config: TrainConfig, files: Mapping[str, str], run: str) -> 
     There may be no test split to evaluate where none was opened, and then nothing to report on without validation."""
     listed = [f"{config.out}/", *(f"  {name:30}   {text}" for name, text in files.items())]
     run, out = shlex.quote(run), shlex.quote(config.out)
-    told = " --category NAME" if config.task == "part" and not config.unknown_category else ""
-    commands = [f"predict FILE --model {run}{told}", *[f"evaluate {run}"] * config.test]
+    category = " --category NAME" if config.task == "part" and not config.unknown_category else ""
+    commands = [f"predict FILE --model {run}{category}", *[f"evaluate {run}"] * config.test]
     if config.task == "classification" and (config.test or config.val_fraction):
         commands = [f"report {out}", *commands]
     following = "\n      ".join(f"python -m pointnet {command}" for command in commands)

@@ -142,9 +142,9 @@ def series_in(files: Collection[Path], tested: Collection[Path]) -> list[str]:
     if len(several) < 2 or 2 * sum(map(len, several)) < len(files) or not split:
         return []
     name, size = printable(SERIES.match(split[0][0].stem)[1]), len(split[0])  # type: ignore[index]
-    told = "if those of one show one object, give them their side: folders train/ and test/"
+    hint = "if those of one show one object, give them their side: folders train/ and test/"
     return [
-        f"series of files that are on both sides of the drawn split: {len(split)}, such as {name}* ({size}); {told}"
+        f"series of files that are on both sides of the drawn split: {len(split)}, such as {name}* ({size}); {hint}"
     ]
 
 

@@ -268,8 +268,15 @@ def of_targets(logs: Tensor, true: Tensor, smoothing: float) -> Tensor:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model is in eval mode; afterwards each of its modules is in the mode that it was in."""
+    with modes_kept(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards each of the model's modules is in the mode that it was in: training or eval."""
     was, modes = model.training, [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
         yield
     finally:

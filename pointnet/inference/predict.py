@@ -175,8 +175,8 @@ def predict_each(
         there = {i: cloud for i, cloud in enumerate(clouds) if not isinstance(cloud, PointCloudFileError)}
         first = dict(zip(there, judge.opinions([cloud.channels for cloud in there.values()]), strict=True))
         # Where neither the caller nor the file says which axis is up, others are asked too.
-        told = [up != AUTO and path is not None and said_up(path) == its for path, its in zip(paths, ups, strict=True)]
-        open_ups = [i for i in there if not told[i] and judge.asks_others(up)]
+        said = [up != AUTO and path is not None and said_up(path) == its for path, its in zip(paths, ups, strict=True)]
+        open_ups = [i for i in there if not said[i] and judge.asks_others(up)]
         turned = {
             (i, other): with_other_up(there[i].channels, ups[i], other, contract.normals)
             for i in open_ups

@@ -294,10 +294,10 @@ def _model_card(model: Pretrained, notes: str) -> str:
     """A model card in the Hugging Face Hub's layout: YAML between two lines of dashes, then Markdown."""
     kind, channels = type(model).__name__, model.arguments["in_channels"]
     scores = f"(B, {model.num_outputs}, N)" if model.scores_each_point else f"(B, {model.num_outputs or 'features'})"
-    told = {
+    shown = {
         name: value for name, value in model.preprocessing.items() if value not in (None, "", []) and name != "familiar"
     }
-    expected = "\n".join(f"- {name}: {value}" for name, value in told.items())
+    expected = "\n".join(f"- {name}: {value}" for name, value in shown.items())
     card = f"""---
 library_name: pointnet-shared-mlp
 tags:

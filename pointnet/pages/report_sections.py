@@ -57,8 +57,8 @@ class Report(NamedTuple):
 
 def sections(report: Report, device: torch.device) -> dict[str, str]:
     """The HTML of each section of a report, by its heading."""
-    told = report.run.lines, report.run.config.choose_by
-    charts, headed = training_charts(*told), escape(headline(*told))
+    given = report.run.lines, report.run.config.choose_by
+    charts, headed = training_charts(*given), escape(headline(*given))
     figures = "".join(chart.figure() for chart in charts)
     training = f'<p>{headed}.</p>{legend(charts[0].curves)}<div class="charts">{figures}</div>'
     found = {"Result": _result(report), "Training": training}
@@ -87,8 +87,8 @@ def _result(report: Report) -> str:
         for split, name in SPLIT_NAMES.items():
             if result and result[split]:
                 tiles.append((f"{result[split]['overall_accuracy']:.2%}", f"right on {name}, as the run reported"))
-    told = run.lines, run.config.choose_by
-    kept, (name, title) = chosen_epoch(*told), chooser(*told)
+    given = run.lines, run.config.choose_by
+    kept, (name, title) = chosen_epoch(*given), chooser(*given)
     val = next(line for line in run.lines if line["epoch"] == kept).get(name)
     metric = "" if title == "overall" else f" {title}"
     reason = "the last" if val is None else f"the best on validation, {val:.2%}{metric}"

@@ -12,7 +12,7 @@ from pointnet.datasets import LabelledClouds
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.contract_of_data import contract_of_data
-from pointnet.evaluation.evaluate import evaluating
+from pointnet.evaluation.evaluate import evaluating, modes_kept
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.layers import synchronize_norms
 from pointnet.layers.shared_mlp import scaled
@@ -303,15 +303,12 @@ def as_in_training(model: nn.Module) -> Iterator[None]:
     """The model as it trains; afterwards its modes, its buffers and PyTorch's random numbers are as before."""
     device = next(model.parameters()).device
     before = [buffer.clone() for buffer in model.buffers()]
-    was_training, modes = model.training, [(module, module.training) for module in model.modules()]
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws
+        # Dropout draws.
+        with modes_kept(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
             set_training(model)
             yield
     finally:
-        model.train(was_training)
-        for module, mode in modes:
-            module.training = mode
         for buffer, old in zip(model.buffers(), before, strict=True):
             buffer.copy_(old)
 

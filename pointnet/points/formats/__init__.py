@@ -1,4 +1,4 @@
-"""One parser per file format: bytes in, `Contents` out. Only those of HDF5 and text open a file.
+"""One parser per file format: bytes in, `Contents` out; those that read in blocks or other files too take a path.
 
 All raise `Refusal` where a file is not of its format, is cut short, declares a wrong count or more than it holds, needs
 another file, or names a vertex that is not there. Other errors may leave a parser too; `file_errors` catches them.
