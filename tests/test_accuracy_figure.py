@@ -46,17 +46,16 @@ def test_a_row_is_a_command_with_its_seeds_and_what_they_reached(runs):
         for name, at in (("a_seed0", 91.0), ("a_seed1", 92.0), ("b", 90.0), ("c", 240.0), ("d", 60.0))
     ]
     page = with_tables(f"before\n{START}\nold\n{END}\nafter", records, made, [("dgcnn", "DGCNN"), ("edgenet", "E")])
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
-    assert [[row[i] for i in (0, 1, 4, 5)] for row in rows] == [
-        ["`--lr 1`", "**240.00 %**", "4 min, on c", "[record](records/README.md#c-d)"],
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| **")]
+    assert [[row[0], *row[3:]] for row in rows] == [
+        ["**240.00 %**", "[4 min, on c](records/README.md#c-d)", "`--lr 1`"],
         [
-            "`--epochs 3`",
             "**91.00 %**, **92.00 %** (91.50 ± 0.71)",
-            "91 to 92 s, on a",
-            "[record](records/README.md#a_seed0-a_seed1)",
+            "[91 to 92 s, on a](records/README.md#a_seed0-a_seed1)",
+            "`--epochs 3`",
         ],
-        ["`--epochs 3`", "**90.00 %**", "90 s, on b", "[record](records/README.md#b)"],
-        ["`--lr 2`", "**60.00 %**", "60 s, on d", "[record](records/README.md#c-d)"],
+        ["**90.00 %**", "[90 s, on b](records/README.md#b)", "`--epochs 3`"],
+        ["**60.00 %**", "[60 s, on d](records/README.md#c-d)", "`--lr 2`"],
     ]
     assert page.startswith(f"before\n{START}\n\n#### DGCNN\n")
     assert page.endswith(f"\n\n{END}\nafter")
