@@ -11,6 +11,7 @@ import torch
 from pointnet import PointNetSegmenter
 from pointnet.__main__ import main
 from pointnet.datasets import blocks
+from pointnet.inference.inputs import Reading
 from pointnet.inference.label import label_each
 from pointnet.inference.scenes import label_scene
 from pointnet.points.formats import contents
@@ -299,7 +300,7 @@ def test_a_las_is_labelled_and_shown_as_the_same_points_in_arrays(tmp_path, caps
     assert np.array_equal(said.points, whole.points)
     assert main(["show", str(path), *out]) == 0
     assert "3,000 points  extents 3 × 3 × 3  colors, labels" in capsys.readouterr().out
-    turned = label_each([path], model, None, "y", None, mapped=True)
+    turned = label_each([path], model, Reading("y"), mapped=True)
     assert isinstance(next(turned).points, np.ndarray)
 
 

@@ -22,6 +22,7 @@ from pointnet.evaluation.trust import (
     measure_trust,
     measures,
 )
+from pointnet.inference.inputs import Reading
 from pointnet.inference.judge import Judge, Opinion, Rival
 from pointnet.inference.predict import Seen, answer, predict_each
 from pointnet.training import TrainConfig, fit
@@ -173,7 +174,7 @@ def test_a_cloud_that_lies_is_told_from_one_that_stands(taught, tmp_path):
         assert (found.class_name, found.up) == ("rod", "y")
         assert "taken with y up, which is more like training" in found.notes
         assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
-        of_page = [next(predict_each([each], load_model(taught), "auto", 1, None))[1] for each in (cloud, fallen)]
+        of_page = [next(predict_each([each], load_model(taught), Reading("auto")))[1] for each in (cloud, fallen)]
         np.testing.assert_allclose(*of_page, atol=1e-5)
         plain = predict(fallen, eager)
         assert (plain.up, plain.surer_up) == ("z", "y")

@@ -11,7 +11,7 @@ import numpy as np
 from pointnet.devices import find_device, use_threads
 from pointnet.files import check_apart, replacing, write_atomically
 from pointnet.inference.embed import Embedding, embed_each, with_encoder
-from pointnet.inference.inputs import find_files, lines_of_folders
+from pointnet.inference.inputs import Reading, find_files, lines_of_folders
 from pointnet.models import DEFAULTS
 from pointnet.names import printable, say
 from pointnet.points.read import PointCloudFileError
@@ -28,7 +28,8 @@ def run(flags: Namespace) -> int:
     found = list[Embedding]()
     for line in lines_of_folders(flags.files):
         say(printable(line), sys.stderr)
-    for each in embed_each(files, model, flags.up, flags.num_points, flags.columns, flags.vertices):
+    reading = Reading(flags.up, flags.num_points, flags.columns, flags.vertices)
+    for each in embed_each(files, model, reading):
         if isinstance(each, PointCloudFileError):
             say(printable(str(each)), sys.stderr)
             continue

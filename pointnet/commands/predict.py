@@ -14,7 +14,7 @@ from pointnet.devices import autocast, find_device, lines_on_precision, use_thre
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.tasks import TASKS, task_of
 from pointnet.files import check_apart, replacing, strict_json
-from pointnet.inference.inputs import as_model, find_files, lines_of_folders, notes_on
+from pointnet.inference.inputs import Reading, as_model, find_files, lines_of_folders, notes_on
 from pointnet.inference.judge import AUTO
 from pointnet.inference.label import Segmenter, label_each
 from pointnet.inference.predict import predict_each
@@ -81,10 +81,14 @@ def say_all(lines: Lines, as_json: bool) -> tuple[int, list[dict[str, Any]]]:
     return code, answers
 
 
+def reading_of(flags: Namespace) -> Reading:
+    return Reading(flags.up, flags.num_points, flags.columns, flags.vertices)
+
+
 def classified(flags: Namespace, files: Sequence[Path], model: PointNetModel, threads: str) -> Lines:
     """What the model expects, then the class of each file, then the page if it is asked for."""
-    how = flags.up, 1 if flags.votes is None else flags.votes, flags.num_points, flags.columns, flags.vertices
-    predictions = predict_each(files, cast(PointNetClassifier, model), *how)
+    votes = 1 if flags.votes is None else flags.votes
+    predictions = predict_each(files, cast(PointNetClassifier, model), reading_of(flags), votes)
     name, contract = flags.model or DEFAULTS["classification"], Contract.of(model)
     up, columns = None if flags.up == AUTO else flags.up or contract.up, flags.columns or contract.columns
     as_taken = replace(contract, up=up, columns=columns)
@@ -121,8 +125,7 @@ def labelled(flags: Namespace, files: Sequence[Path], model: PointNetModel, thre
     task, out, views, count = task_of(model).name, Path(flags.out or FOLDER), list[View](), 0
     if out.is_file():
         raise ValueError(f"{out}: is a file; --out must name a folder")
-    how = flags.category, flags.up, flags.num_points, True, flags.columns, flags.vertices
-    clouds = label_each(files, cast(Segmenter, model), *how)
+    clouds = label_each(files, cast(Segmenter, model), reading_of(flags), flags.category, mapped=True)
     width, kind, names = max(len(str(file)) for file in files), "parts" if task == "part" else task, short_names(files)
     written = [out / f"{name}.{kind}.ply" for name in names]
     check_apart(written, files)

@@ -114,7 +114,7 @@ def sample_file(
         PointCloudFileError: as `read_points`, or it lacks a feature, or all its points are one.
     """
     seed, extras, by_hand = seed_of(path.name), (*features, HASH), columns_of_table(path, columns)
-    cloud = read_cloud(path, count, seed, up, True, True, extras, columns=by_hand)
+    cloud = read_cloud(path, count, seed, up, repeat=True, normalize=True, extras=extras, columns=by_hand)
     with errors_name(path):
         channels = unit_sphere_channels(cloud, features)
     return channels, (*cloud.notes, *notes_on_points(cloud.points)), cloud.points_hash

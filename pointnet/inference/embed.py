@@ -18,7 +18,7 @@ from pointnet.models import DEFAULTS, PointNetClassifier, PointNetModel, SceneSe
 from pointnet.models.own import has_own_forward
 from pointnet.points.read import PointCloudFileError, check_drawing
 
-from .inputs import Source, Sources, answers_of, check_float32, name_of_model, notes_on_source, path_of
+from .inputs import Reading, Source, Sources, answers_of, check_float32, name_of_model, notes_on_source, path_of
 from .judge import BATCH_POINTS, at_most, clouds_together
 from .predict import reader
 
@@ -59,8 +59,8 @@ def embed(
         ValueError: an array or an argument that `predict` refuses, or no such model, or one without an encoder.
     """
     network = with_encoder(model)
-    how = network, up, num_points, columns, vertices
-    return answers_of(source, lambda sources: embed_each(sources, *how), columns=columns)
+    reading = Reading(up, num_points, columns, vertices)
+    return answers_of(source, lambda sources: embed_each(sources, network, reading), columns=columns)
 
 
 def with_encoder(model: AnyPath | PointNetModel | None) -> PointNetModel:
@@ -80,12 +80,7 @@ def with_encoder(model: AnyPath | PointNetModel | None) -> PointNetModel:
 
 @torch.no_grad()
 def embed_each(
-    sources: Sequence[Source],
-    model: PointNetModel,
-    up: str | None,
-    num_points: int | None,
-    columns: str | Iterable[str] | None = None,
-    vertices: bool = False,
+    sources: Sequence[Source], model: PointNetModel, reading: Reading
 ) -> Iterator[Embedding | PointCloudFileError]:
     """The features of each source, in order, or the error of its file; one batch is read at a time.
 
@@ -95,9 +90,9 @@ def embed_each(
     contract, network = Contract.of(model), model.fold()
     classifies = isinstance(network, PointNetClassifier)
     familiar = Familiar.from_json(contract.familiar) if classifies and contract.familiar is not None else None
-    count = contract.num_points if num_points is None else num_points
-    check_drawing(count, up)
-    read, size = reader(contract, up, count, columns, vertices), clouds_together(count)
+    count = contract.num_points if reading.num_points is None else reading.num_points
+    check_drawing(count, reading.up)
+    read, size = reader(contract, reading, count), clouds_together(count)
     device = next(model.parameters()).device
     for start in range(0, len(sources), size):
         batch = sources[start : start + size]
@@ -119,6 +114,6 @@ def embed_each(
             else:
                 feature, hidden, unlike = next(rows)
                 doubts = [cloud.unfit] if cloud.unfit else unlike
-                notes = (*cloud.notes, *notes_on_source(source, up, columns, contract))
+                notes = (*cloud.notes, *notes_on_source(source, reading, contract))
                 notes += (f"unsure: {'; '.join(doubts)}",) if doubts else ()
                 yield Embedding(path_of(source), feature, hidden, notes)

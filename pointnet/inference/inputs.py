@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -37,6 +37,15 @@ T = TypeVar("T")
 Source = AnyPath | NDArray[Any] | Tensor
 NOT_MARKED = "inputs unlike the training set are not marked: what is usual is not known"
 Sources = Source | list[Any] | tuple[Any, ...]
+
+
+class Reading(NamedTuple):
+    """How files and arrays become clouds, as the arguments of `predict` say it; None: as in training."""
+
+    up: str | None = None
+    num_points: int | None = None
+    columns: str | Iterable[str] | None = None
+    vertices: bool = False
 
 
 class ArrayError(ValueError):
@@ -179,16 +188,14 @@ def up_for(path: Path | None, up: str | None, contract: Contract) -> str:
     return (up or "z") if path is None else up_of(path, up or contract.up)
 
 
-def notes_on_source(
-    source: Source, up: str | None, columns: str | Iterable[str] | None, contract: Contract
-) -> tuple[str, ...]:
+def notes_on_source(source: Source, reading: Reading, contract: Contract) -> tuple[str, ...]:
     """Notes on a source that is not read as the files of training were, or not as it says itself, where nobody says
     how: which axis is up, and which columns are x, y and z."""
     if (path := path_of(source)) is not None:
-        return _notes_on_file(path, up, columns, contract)
+        return _notes_on_file(path, reading, contract)
     axis, columns = contract.up or "z", contract.columns.split(",")
     said = []
-    if up is None and axis != "z":
+    if reading.up is None and axis != "z":
         said += [f'taken with z up, as arrays are; the files of training had {axis} up: up="{axis}"']
     fields = getattr(getattr(source, "dtype", None), "names", None)
     has_names = isinstance(source, Mapping) or hasattr(source, "columns") or fields
@@ -197,14 +204,12 @@ def notes_on_source(
     return tuple(said)
 
 
-def _notes_on_file(
-    path: Path, up: str | None, columns: str | Iterable[str] | None, contract: Contract
-) -> tuple[str, ...]:
+def _notes_on_file(path: Path, reading: Reading, contract: Contract) -> tuple[str, ...]:
     said, taught = [], named_by_hand(contract.columns)
-    its = said_up(path) if up is None and contract.up else None
+    its = said_up(path) if reading.up is None and contract.up else None
     if its not in (None, contract.up):
         said += [f"taken with {contract.up} up, as the files of training were; it says {its} itself: --up {its}"]
-    own = own_columns(path)[0] if taught and not named_by_hand(columns) else []
+    own = own_columns(path)[0] if taught and not named_by_hand(reading.columns) else []
     if own and places(own, ()) != places(taught, ()):
         named = quoted(",".join(own))
         said += [f"columns taken as it names them, {named}; the tables of training had {contract.columns}"]

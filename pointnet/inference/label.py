@@ -27,6 +27,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError, Rows, check_dr
 from pointnet.points.sampling import KEPT
 
 from .inputs import (
+    Reading,
     Source,
     Sources,
     answers_of,
@@ -173,21 +174,14 @@ def label_points(
         ValueError: an array or an argument outside the values above, or no such model.
     """
     segmenter = cast(Segmenter, as_model(model, "part", "scene"))
-    how = segmenter, category, up, num_points, False, columns, vertices
+    reading, notes = Reading(up, num_points, columns, vertices), notes_on(Contract.of(segmenter))
     return answers_of(
-        source, lambda sources: label_each(sources, *how), *notes_on(Contract.of(segmenter)), columns=columns
+        source, lambda sources: label_each(sources, segmenter, reading, category), *notes, columns=columns
     )
 
 
 def label_each(
-    sources: Sequence[Source],
-    model: Segmenter,
-    category: str | None,
-    up: str | None,
-    num_points: int | None,
-    mapped: bool = False,
-    columns: str | Iterable[str] | None = None,
-    vertices: bool = False,
+    sources: Sequence[Source], model: Segmenter, reading: Reading, category: str | None = None, mapped: bool = False
 ) -> Iterator[LabelledCloud | PointCloudFileError]:
     """The labelled cloud of each source, in order, or the error of its file; one file is read at a time.
 
@@ -199,7 +193,8 @@ def label_each(
     """
     if not isinstance(model, Segmenter) or (isinstance(model, PartLabels) and has_own_forward(model)):
         raise ValueError(f"a {type(model).__name__} is of your own; files are labelled by the library's networks alone")
-    check_drawing(num_points, up)
+    num_points = reading.num_points
+    check_drawing(num_points, reading.up)
     contract = Contract.of(model)
     usual = None if contract.familiar is None else Usual.from_json(contract.familiar)
     if isinstance(model, PartLabels):
@@ -222,7 +217,7 @@ def label_each(
 
     def labelled(source: Source) -> LabelledCloud | PointCloudFileError:
         path = path_of(source)
-        axis = up_for(path, up, contract)
+        axis = up_for(path, reading.up, contract)
 
         def answer(cloud: PointCloud, seed: int) -> LabelledCloud:
             turned = cloud.in_library_frame(axis)
@@ -232,13 +227,13 @@ def label_each(
             doubts = unfit(cloud.points, contract) or (usual and _unusual(usual, turned, contract, seed))
             said = doubts, None if category else _guess(labels, model, contract.categories), whole(cloud)
             notes = *cloud.notes, *contract.notes_of(turned), *(note for note in said if note)
-            notes += notes_on_source(source, up, columns, contract)
+            notes += notes_on_source(source, reading, contract)
             how = axis, labels, probability, model.classes, notes, contract.label_numbers, cloud.rows
             return LabelledCloud(path, cloud.points, *how)
 
         # Not rotated on reading: the labelled points are as in the file.
-        of_files = {"extras": contract.features, "mesh_points": count, "vertices": vertices}
-        of_files |= {"columns": columns_for(path, columns, contract), "mapped": mapped and axis == "z"}
+        of_files = {"extras": contract.features, "mesh_points": count, "vertices": reading.vertices}
+        of_files |= {"columns": columns_for(path, reading.columns, contract), "mapped": mapped and axis == "z"}
         return from_source(source, answer, of_files, of_arrays, up="z", precise=True)
 
     return map(labelled, sources)

@@ -21,6 +21,7 @@ from pointnet.points.read import PointCloud, PointCloudFileError, check_drawing
 from pointnet.points.sampling import KEPT
 
 from .inputs import (
+    Reading,
     Source,
     Sources,
     answers_of,
@@ -133,23 +134,17 @@ def predict(
         ValueError: an array or an argument outside the values above, or no such model.
     """
     classifier = cast(PointNetClassifier, as_model(model, "classification"))
-    how = classifier, up, votes, num_points, columns, vertices
+    reading = Reading(up, num_points, columns, vertices)
 
     def answers(sources: Sequence[Source]) -> Iterator[Prediction | PointCloudFileError]:
-        found = predict_each(sources, *how)
+        found = predict_each(sources, classifier, reading, votes)
         return (each if isinstance(each, PointCloudFileError) else each[0] for each in found)
 
     return answers_of(source, answers, *notes_on(Contract.of(classifier)), columns=columns)
 
 
 def predict_each(
-    sources: Sequence[Source],
-    model: PointNetClassifier,
-    up: str | None,
-    votes: int,
-    num_points: int | None,
-    columns: str | Iterable[str] | None = None,
-    vertices: bool = False,
+    sources: Sequence[Source], model: PointNetClassifier, reading: Reading, votes: int = 1
 ) -> Iterator[tuple[Prediction, Points] | PointCloudFileError]:
     """The prediction for each source and the points (N, 3) that the network saw, in order, or the error of its file;
     one batch is read at a time.
@@ -157,8 +152,8 @@ def predict_each(
     Raises:
         ValueError: an array or an argument that `predict` refuses.
     """
-    contract = Contract.of(model)
-    count = contract.num_points if num_points is None else num_points
+    contract, up = Contract.of(model), reading.up
+    count = contract.num_points if reading.num_points is None else reading.num_points
     axis = None if up == AUTO else up
     if axis not in UPS:
         raise ValueError(f"up must be one of {', '.join(TO_Z_UP)}, {AUTO}, got {up!r}")
@@ -166,7 +161,7 @@ def predict_each(
     if votes < 1:
         raise ValueError(f"votes must be at least 1, got {votes}")
     judge = Judge(model, contract, votes)
-    read = reader(contract, axis, count, columns, vertices)
+    read = reader(contract, reading._replace(up=axis), count)
 
     def answers(batch: Sequence[Source]) -> Iterator[tuple[Prediction, Points] | PointCloudFileError]:
         clouds = [read(source) for source in batch]
@@ -189,7 +184,7 @@ def predict_each(
             if isinstance(cloud, PointCloudFileError):
                 yield cloud
                 continue
-            cloud = cloud._replace(notes=(*cloud.notes, *notes_on_source(batch[i], up, columns, contract)))
+            cloud = cloud._replace(notes=(*cloud.notes, *notes_on_source(batch[i], reading, contract)))
             rival = judge.rival(first[i], others[i], cloud.unfit, up == AUTO)
             clearly = None if up == AUTO else judge.clearly
             found = answer(paths[i], cloud, ups[i], first[i], rival, clearly, model)
@@ -236,12 +231,10 @@ class Seen(NamedTuple):
     notes: tuple[str, ...]
 
 
-def reader(
-    contract: Contract, up: str | None, count: int, columns: str | Iterable[str] | None, vertices: bool
-) -> Callable[[Source], Seen | PointCloudFileError]:
+def reader(contract: Contract, reading: Reading, count: int) -> Callable[[Source], Seen | PointCloudFileError]:
     """A function that brings a source into the contract, with so many points, or gives the error of its file."""
-    of_files = {"extras": contract.features, "vertices": vertices, "up": up or contract.up}
-    of_arrays = {"columns": contract.channels, "up": up}
+    of_files = {"extras": contract.features, "vertices": reading.vertices, "up": reading.up or contract.up}
+    of_arrays = {"columns": contract.channels, "up": reading.up}
     drawing = {"num_points": max(count, KEPT), "repeat": True, "normalize": contract.scale == UNIT_SPHERE}
 
     def seen(cloud: PointCloud, seed: int) -> Seen:
@@ -252,7 +245,7 @@ def reader(
         return Seen(contract.channels_of(cloud)(slice(count)), reason, notes)
 
     def read(source: Source) -> Seen | PointCloudFileError:
-        by_hand = {"columns": columns_for(path_of(source), columns, contract)}
+        by_hand = {"columns": columns_for(path_of(source), reading.columns, contract)}
         return from_source(source, seen, of_files | by_hand, of_arrays, **drawing)
 
     return read
