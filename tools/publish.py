@@ -32,6 +32,7 @@ from pointnet.evaluation.tasks import TASKS, task_of
 from pointnet.evaluation.trust import LEAST_CLOUDS, measure_trust
 from pointnet.models import WEIGHTS, PartLabels, Pretrained, load_model
 from pointnet.training import TrainConfig
+from pointnet.training.leaks import same_clouds
 from pointnet.training.recipes import to_flags
 from pointnet.training.run_folder import read_config, read_result
 
@@ -190,12 +191,6 @@ def samples(normals: bool) -> LabelledClouds:
     return ModelNet(SAMPLES, "test", num_points=1024)
 
 
-def count_seen(train: LabelledClouds, test: LabelledClouds) -> int:
-    """How many clouds of the test split are in the training split."""
-    known = {cloud.numpy().tobytes() for cloud in train.points}
-    return sum(cloud.numpy().tobytes() in known for cloud in test.points)
-
-
 def card(
     config: TrainConfig,
     result: dict[str, Any],
@@ -212,7 +207,7 @@ def card(
     command = " ".join(["python train.py", *to_flags(dataclasses.replace(config, **local))])
     held = len(split_validation(train, config.seed, config.val_fraction)[1]) / len(train)
     chosen = f"{held:.0%} of which chose the epoch" if held else "the last epoch kept"
-    all_seen = count_seen(train, test) == len(test)
+    all_seen = same_clouds(test, train) == len(test)
     which = "shapes, all of them trained on" if all_seen else "shapes, one vote"
     caution = " This figure is for reproduction; it says nothing about other shapes." if all_seen else ""
     titles = TASKS[config.task].titles
