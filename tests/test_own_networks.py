@@ -268,6 +268,8 @@ def test_points_that_a_forward_of_ones_own_never_sees_are_not_called_critical():
     data = LabelledClouds(np.tile(POINTS.T, (6, 1, 1)), [0, 1, 2, 0, 1, 2], ("a", "b", "c"))
     with pytest.raises(ValueError, match="a SecondHalf has a forward of its own, which may see other points"):
         critical_points(model, data.points)
+    with pytest.raises(TypeError, match="must be a network, got str; load_model gives one by its name"):
+        critical_points("pointnet_modelnet40", data.points)
     found = analyse(model, data)
     assert found.critical is None
     assert list(found.dropped) == ["at random"]

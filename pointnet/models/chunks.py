@@ -69,7 +69,10 @@ def critical_points(model: PointNetModel | PointNetEncoder, x: Tensor, lengths: 
     Raises:
         ValueError: in training mode or without running statistics, where every point takes part in the norms; or a
             network without `has_critical_points`.
+        TypeError: no network, such as the name of one.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a network, got {type(model).__name__}; load_model gives one by its name")
     check_points_are_independent(model)
     encoder = model.encoder if isinstance(model, PointNetModel) else model
     if not isinstance(encoder, PointNetEncoder):
