@@ -96,6 +96,8 @@ def test_the_data_of_the_run_is_meant_unless_other_is_named(own, capsys, tmp_pat
     root = own.parent / "set"
     assert scores_of(capsys, own, "--dataset", "folder", "--root", root) == wanted
     assert scores_of(capsys, own, "--split", "train")["count"] == 96
+    assert command_line.main(["evaluate", str(own), "--split", "train"]) == 0
+    assert "the network was trained on this split, so its scores say little" in capsys.readouterr().err
     assert scores_of(capsys, own, "--up", "z")["loss"] != wanted["loss"]
     moved = shutil.copytree(root, tmp_path / "moved")
     for words in ((), ("--root", str(moved)), ("--root", str(moved), "--up", "y")):

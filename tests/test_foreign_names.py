@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pointnet.points.read import read_cloud
+from pointnet.points.read import PointCloudFileError, read_cloud
 from tests.tables import LABEL, RGB, XYZ, assert_holds, text_of
 from tests.whole_files import written
 
@@ -52,3 +52,25 @@ def test_accents_and_wide_letters_make_no_difference(tmp_path):
     rows = text_of(np.hstack([XYZ + 7, XYZ]), ",")
     for velocity in ("\u1e8b,\u1e8f,\u017c", "x\u0307,y\u0307,z\u0307", "\u1e8d,\u00ff,z\u0308"):
         assert_holds(read_cloud(written(tmp_path, "a.csv", f"{velocity},x,y,z\n{rows}")), {})
+
+
+@pytest.mark.parametrize("truth", ["true_class", "truth", "actual_label", "gt", "class"])
+@pytest.mark.parametrize("guess", ["predicted_class", "pred", "prediction"])
+def test_labels_are_the_truth_and_no_predictions_beside_it(tmp_path, truth, guess):
+    rows = np.random.default_rng(0).random((40, 5))
+    rows[:, 3], rows[:, 4] = np.arange(40) % 3, np.arange(40) % 5
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header=f"x,y,z,{guess},{truth}", comments="")
+    assert (read_cloud(tmp_path / "a.csv").labels == rows[:, 4]).all()
+
+
+def test_what_else_is_wanted_of_a_file_is_known(tmp_path):
+    np.savetxt(tmp_path / "a.xyz", np.random.default_rng(0).random((9, 3)))
+    with pytest.raises(ValueError, match="extras must be of normals, colors, labels, intensity, hash, got 'rgb'"):
+        read_cloud(tmp_path / "a.xyz", extras=("rgb",))
+
+
+def test_labels_in_a_file_of_their_own_are_no_damaged_points(tmp_path):
+    for first in (0, 3):
+        np.savetxt(tmp_path / "label.txt", [first, *np.arange(20) % 4], fmt="%d")
+        with pytest.raises(PointCloudFileError, match="one number per line, not points; labels go into the file"):
+            read_cloud(tmp_path / "label.txt")

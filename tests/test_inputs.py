@@ -47,6 +47,22 @@ def test_an_array_that_is_no_cloud_is_met_at_the_door(model, array, message):
     assert not isinstance(caught.value, PointCloudFileError)
 
 
+def test_an_array_for_a_network_of_colours_is_said_to_lack_these():
+    model = described(PointNetClassifier(3, **SMALL | {"in_channels": 6}))
+    model.preprocessing["channels"] = [*"xyzrgb"]
+    del model.preprocessing["normals"]
+    with pytest.raises(ValueError, match=r"must be numbers \(N, 6\) of x, y, z, r, g, b, got float64 \(9, 7\)"):
+        predict(np.random.default_rng(0).random((9, 7)), model)
+
+
+def test_a_wrapped_network_is_asked_for_by_what_is_inside(model):
+    compiled = torch.nn.Module()  # as `torch.compile` wraps it
+    compiled._orig_mod = model
+    for wrapped in (compiled, torch.nn.DataParallel(model)):
+        with pytest.raises(ValueError, match="is not known here; give the network inside it"):
+            predict(CHAIR, wrapped)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -92,7 +92,9 @@ def test_points_without_a_label_are_left_out_and_counted(tmp_path):
     save(tmp_path / "pin" / "a.ply", rows, "x y z label")
     save(tmp_path / "pin" / "b.ply", make_object("pin", 1), "x y z label")
     data = PartFolder(tmp_path, num_points=32, test_fraction=0)
-    assert data.notes == ["12.5% of the points drawn have no label (a negative one), and are left out"]
+    assert data.notes == [
+        "12.5% of the points drawn have no label (a negative one), and are left out: the network never sees such points"
+    ]
     assert data.part_names == ("0", "1")
     points, labels = own_points(data, 0)
     centred = rows[:, :3] - rows[:, :3].mean(0)  # of all points, as a new file is seen

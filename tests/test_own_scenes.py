@@ -17,6 +17,7 @@ from pointnet.pages.show import show_data
 from pointnet.points.formats.contents import Rows
 from pointnet.points.read import read_cloud
 from pointnet.training import evaluate, fit
+from pointnet.training.small_sets import lines_on_data
 from tests.forms import forms
 from tests.helpers import quiet, small
 from tests.own_points import (
@@ -97,8 +98,8 @@ def test_whole_scans_are_held_out(tmp_path):
 def test_a_wrong_size_of_block_is_said_with_what_to_do(tmp_path):
     write_yards(tmp_path, 2, size=1500)
     for side, message in (
-        (0.1, r"has most of its points in blocks of 0\.1 that have fewer than 100 points; train with a larger"),
-        (0.001, r"must be at most 1,000 blocks of 0\.001 wide, got \d,\d\d\d of them; train with a larger --block"),
+        (0.1, r"has most of its points in blocks of 0\.1 that have fewer than 100 points; is it in another unit\? "),
+        (0.001, r"must be at most 1,000 blocks of 0\.001 wide, got \d,\d\d\d of them; is it in another unit\? Else "),
     ):
         with pytest.raises(PointCloudFileError, match=message):
             SceneFolder(tmp_path, block=side)
@@ -208,3 +209,18 @@ def test_show_counts_the_blocks_of_scans_as_such(tmp_path):
     root = write_yards(tmp_path / "yards", 2, size=3000)
     title = next(iter(show_data("scenes", root, num_points=64, out=tmp_path)))
     assert re.match(r"scenes: 2 scans, [\d,]+ blocks of 64 points", title)
+
+
+def test_what_validation_cannot_judge_is_said_and_blocks_are_not_called_scans(tmp_path):
+    for split, seed in (("train", 0), ("val", 7)):
+        write_yards(tmp_path / split, 1, seed, size=3000)
+        (tmp_path / split / "classes.txt").rename(tmp_path / "classes.txt")
+    file = tmp_path / "val" / "yard_0.txt"
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([head, *(row for row in rows if float(row.split()[-1]) != POLE)]))
+    data = SceneFolder(tmp_path, num_points=64, block=2, test_fraction=0)
+    train, val = split_validation(data, 0, 0.1)
+    assert set(val.files) == {file}
+    lines = lines_on_data(small(tmp_path / "run", "scene", val_fraction=0.1), train, val)
+    assert "labels that no cloud of validation has, so the epoch is chosen without them: pole" in lines
+    assert any(line.startswith(f"{len(val)} clouds (blocks of 1 scan) to validate on: each is ") for line in lines)

@@ -186,6 +186,13 @@ def test_a_network_of_other_neighbourhoods_is_not_saved_as_the_usual_one(tmp_pat
         network.save_pretrained(tmp_path / "other")
 
 
+def test_no_model_is_written_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "plain").write_text("mine")
+    with pytest.raises(ValueError, match="plain: not written: it is a file, not a folder"):
+        small().save_pretrained(tmp_path / "plain")
+    assert (tmp_path / "plain").read_text() == "mine"
+
+
 def test_the_model_card_is_in_the_hubs_layout(folder, tmp_path):
     model = described(PointNetClassifier(3))
     model.save_pretrained(tmp_path / "x", notes="## Training\n\nOn discs and rods; 99 %.")

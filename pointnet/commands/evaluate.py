@@ -33,6 +33,9 @@ from pointnet.training.run_folder import CONFIG, read_config
 WIDTH = 79  # of the table
 
 
+OF_TRAINING = "the network was trained on this split, so its scores say little about other data"
+
+
 def run(flags: Namespace) -> int:
     """Prints the scores; files of the data set that cannot be read are skipped, each with a line on stderr."""
     device = find_device(flags.device)
@@ -55,12 +58,11 @@ def run(flags: Namespace) -> int:
             say(f"the {flags.split} split was drawn: {some:,} of {len(drawn):,} files; --split {other} has the others")
         if names_data and data.files and data.up and data.up == contract.up and not flags.up:
             say(f"files are taken with {data.up} up, as in training; --up names another axis")
-    its_own = not (flags.dataset or flags.columns or flags.up)
     with autocast(device, flags.precision):
         scores = all_scores(model.to(device), data, device, flags.votes, flags.rotate or ())
     for line in [
         *lines_on_precision(device, flags.precision),
-        *(lines_on_test_set(flags.run, data, its_own) if flags.split == "test" else []),
+        *lines_on_split(flags, data),
         *never_answered(model, data),
         *of_single_parts(task, data, model),
         *all_lines(data),
@@ -72,6 +74,14 @@ def run(flags: Namespace) -> int:
         scores["left_out"] = len(data.bad)
     say(strict_json(scores) if flags.json else text_of(scores, task))
     return 0
+
+
+def lines_on_split(flags: Namespace, data: LabelledClouds) -> list[str]:
+    """Lines where the network was trained on what it is scored on, or is not scored on the test set of its run."""
+    its_own = not (flags.dataset or flags.columns or flags.up)
+    if flags.split == "test":
+        return lines_on_test_set(flags.run, data, its_own)
+    return [OF_TRAINING] if its_own and not flags.root else []
 
 
 def all_scores(

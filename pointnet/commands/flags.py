@@ -147,7 +147,7 @@ def predict_flags(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("what is written").add_argument
     text = "the folder of a page of the clouds and answers (default: none), or of the PLY files and the page (labels)"
     add("--out", help=text)
-    add("--json", action="store_true", help="print a JSON list with one object per file")
+    add("--json", action="store_true", help="print a JSON list with one object per file that can be read")
     add_device(parser, precision=True)
 
 

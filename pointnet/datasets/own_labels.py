@@ -22,7 +22,7 @@ from .label_names import Labels
 from .own_files import OwnFiles, OwnSet
 
 # What notes of lost labels say.
-OF_LABELS = ("not numbers", "labels left out", "labels of faces", "labels in ", "names of ", "is classified")
+OF_LABELS = ("not numbers", "left out", "labels of faces", "labels in ", "names of ", "is classified")
 # What stands for no label where there are fewer: the largest number of a byte or of two, and what people type.
 FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
 NO_LABEL = re.compile(
@@ -157,7 +157,8 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
         rows.append(row)
     for file in set(files) - bad.keys() - {files[row] for row in rows}:
         bad[file] = PointCloudFileError(file, "none of the points that were drawn has a label")
-    share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one), and are left out"
+    share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one), and are left out: "
+    share += "the network never sees such points"
     notes = [
         *([share] if without else []),
         *(labels.other_names(each_once) if named else []),

@@ -34,6 +34,7 @@ from .own_files import own_files
 from .own_labels import OwnPoints, labels_of
 from .own_objects import first_clouds, whole_objects
 
+WIDER = "is it in another unit? Else train with a larger --block"
 MOST_BLOCKS = 2000  # of a file
 MOST_SPARSE = 0.01  # of a file's points, in blocks of too few, without a note
 
@@ -138,7 +139,7 @@ def scene_blocks(
     of_rows, labels = features_of(cloud, features), labels_of(cloud)
     low, high = bounds(cloud.points)
     extent = (high - low).astype(np.float32)
-    check_extent(cloud.points, extent, side, "train with a larger --block")
+    check_extent(cloud.points, extent, side, WIDER)
     points = Rows(cloud.points, lambda rows: (rows - low).astype(np.float32))
     cells = Cells.of(points, side)
     dense = cells.counts() >= FEWEST
@@ -149,7 +150,7 @@ def scene_blocks(
     lost = 1 - float(grid[held].sum()) / len(points)
     if lost > 0.5:
         few = f"of {side:g} that have fewer than {FEWEST} points"
-        raise ValueError(f"has most of its points in blocks {few}; train with a larger --block")
+        raise ValueError(f"has most of its points in blocks {few}; {WIDER}")
     corners = np.argwhere(dense)
     if len(corners) > MOST_BLOCKS:
         corners = corners[np.sort(generator.permutation(len(corners))[:MOST_BLOCKS])]

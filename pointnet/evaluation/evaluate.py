@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pointnet.datasets import LabelledClouds, LabelledPoints
 from pointnet.datasets.clouds import BLOCKS
 from pointnet.datasets.given import check_num_points
-from pointnet.datasets.own_labels import OwnPoints
+from pointnet.datasets.own_labels import FILLERS, OwnPoints
 from pointnet.datasets.transforms import rotation
 from pointnet.layers.shared_layer import is_whole
 from pointnet.models import PartLabels, Pretrained
@@ -85,6 +85,8 @@ def check_names(
         which = f"it has no '{more[0]}'{did_you_mean(more[0], own)}" if more else which
         if kind == "classes" and isinstance(data, OwnPoints):
             which += "; classes.txt (of parts, parts.txt) in its folder names labels, also those of no point"
+            if more and more[0] in map(str, FILLERS):
+                which += f". If {more[0]} means that a point has none, a line '{more[0]} -' there says so"
         raise ValueError(f"{run}: its {kind} are not those of {where}: {which}")
 
 

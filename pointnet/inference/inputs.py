@@ -65,8 +65,10 @@ def as_model(model: Any, *tasks: str) -> Any:
     """
     name = "the model"
     if isinstance(model, nn.Module) and not isinstance(model, Pretrained):
-        kind = type(model).__name__
-        raise ValueError(f"a {kind} is not known here; register_model makes it known, and load_model loads it")
+        inside = getattr(model, "_orig_mod", getattr(model, "module", None))  # of torch.compile, of DataParallel
+        known = "register_model makes it known, and load_model loads it"
+        hint = "give the network inside it" if isinstance(inside, Pretrained) else known
+        raise ValueError(f"a model of the class {type(model).__name__} is not known here; {hint}")
     if not isinstance(model, Pretrained):
         name = DEFAULTS.get(tasks[0], "") if model is None else name_of_model(model)
         if model is None and name not in shipped():

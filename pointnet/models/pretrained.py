@@ -102,6 +102,8 @@ class Pretrained(nn.Module):
             OSError: the folder cannot be written.
         """
         folder = Path(folder)
+        if folder.is_file():
+            raise ValueError(f"{folder}: not written: it is a file, not a folder")
         state = {key: x.half() if half and x.dim() > 1 else x for key, x in self.state_dict().items()}
         too_large = half and not all(bool(tensor.isfinite().all()) for tensor in state.values())
         if reason := _why_not_rebuilt(self) or (too_large and "its weights are too large for half precision"):

@@ -125,6 +125,8 @@ def _unnamed(rows: NDArray[Any], columns: Sequence[str]) -> Contents:
     names = tuple(columns) if len(columns) == width else ("x", "y", "z", "nx", "ny", "nz")[:width]
     if width not in (3, 6, len(columns)) or not len(rows) or rows.dtype.kind not in "fiu":
         wanted = "numbers (N, 3), or (N, 6) with normals"
+        if tuple(columns) not in (tuple(names[:3]), ()) and "nx" not in columns:
+            wanted = f"numbers (N, {len(columns)}) of {', '.join(columns)}"
         several = "; give several clouds as a list" if rows.ndim == 3 else ""
         raise ValueError(f"points must be {wanted}, got {rows.dtype} {tuple(rows.shape)}{several}")
     parts: dict[str, Any] = {}

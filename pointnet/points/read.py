@@ -134,6 +134,8 @@ def read_cloud(
     """
     path, generator, by_hand = Path(path), np.random.default_rng(seed), named_by_hand(columns)
     check_drawing(num_points, up)
+    if unknown := [name for name in extras if name not in (*EXTRAS, HASH)]:
+        raise ValueError(f"extras must be of {', '.join((*EXTRAS, HASH))}, got {unknown[0]!r}")
     with file_errors(path):
         contents = contents_of(path, [name for name in extras if name != HASH], by_hand)
         is_mesh = contents.faces is not None

@@ -52,32 +52,42 @@ def lines_on_data(
             if missing := [name for i, name in enumerate(train.classes) if of_class[name] and i not in tested]:
                 lines.append(f"no cloud to test on: {first_of(missing)}. The test score says nothing of it; add files")
     lines += of_single_parts(TASKS[config.task], train)
-    if lost := _never_learned(train, val):
-        lines.append(f"labels that only clouds of validation have, so never learned: {first_of(lost)}. Add files")
-    if config.val_fraction and not len(val):
-        lines.append("no cloud to validate on: the last epoch is kept. Add files")
-    if 0 < len(val) < LEAST_CLOUDS:
-        clouds = "1 cloud" if len(val) == 1 else f"{len(val)} clouds"
-        cannot = f"{clouds} to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
-        lines.append(f"{cannot}. See --seeds 0 1 2 for chance, --val_fraction 0.3, or 0 to keep the last epoch")
+    lines += _lines_on_held_out(config, train, val)
     for use, data in (("validate", val), ("test", test)):
         if broken := _not_finite(data):
             lines.append(f"clouds to {use} on that are not finite, and count as wrong: {first_of(broken)}")
     return lines
 
 
-def _never_learned(train: LabelledClouds, val: LabelledClouds) -> list[str]:
-    """The names of the labels that points to validate on have, and none to learn from, in files and arrays."""
-    if not isinstance(train, OwnPoints) and type(train) is not LabelledPoints:
+def _lines_on_held_out(config: TrainConfig, train: LabelledClouds, val: LabelledClouds) -> list[str]:
+    lines = []
+    if lost := _only_in(val, train):
+        lines.append(f"labels that only clouds of validation have, so never learned: {first_of(lost)}. Add files")
+    if len(val) and config.task == "scene" and (lost := _only_in(train, val)):
+        lines.append(f"labels that no cloud of validation has, so the epoch is chosen without them: {first_of(lost)}")
+    if config.val_fraction and not len(val):
+        lines.append("no cloud to validate on: the last epoch is kept. Add files")
+    if 0 < len(val) < LEAST_CLOUDS:
+        clouds = "1 cloud" if len(val) == 1 else f"{len(val)} clouds"
+        if config.task == "scene" and val.files:  # whose blocks overlap
+            clouds = f"{clouds} (blocks of {len({*val.files})} scan{'s' * (len({*val.files}) > 1)})"
+        cannot = f"{clouds} to validate on: each is {1 / len(val):.0%} of {config.chooser.replace('_', ' ')}"
+        lines.append(f"{cannot}. See --seeds 0 1 2 for chance, --val_fraction 0.3, or 0 to keep the last epoch")
+    return lines
+
+
+def _only_in(some: LabelledClouds, others: LabelledClouds) -> list[str]:
+    """The names of the labels that points of some clouds have, and none of the others, in files and arrays."""
+    if not isinstance(some, LabelledPoints) or not (isinstance(some, OwnPoints) or type(some) is LabelledPoints):
         return []
     wanted = set[int]()
-    for rows in torch.arange(len(val)).split(LOOKED_AT):
-        wanted.update(split_parts(val.batch(rows)[0])[1].unique().tolist())
-    for rows in torch.arange(len(train)).split(LOOKED_AT):
+    for rows in torch.arange(len(some)).split(LOOKED_AT):
+        wanted.update(split_parts(some.batch(rows)[0])[1].unique().tolist())
+    for rows in torch.arange(len(others)).split(LOOKED_AT):
         if not wanted:
             break
-        wanted.difference_update(split_parts(train.batch(rows)[0])[1].unique().tolist())
-    return [train.part_names[label] for label in sorted(wanted)]
+        wanted.difference_update(split_parts(others.batch(rows)[0])[1].unique().tolist())
+    return [some.part_names[label] for label in sorted(wanted)]
 
 
 def _not_finite(data: LabelledClouds | None) -> list[str]:

@@ -63,6 +63,8 @@ def parse_text(path: Path, extras: Extras = EXTRAS, columns: Sequence[str] = (),
         source.seek(opening.start)
         rows = _table(source, opening, wanted, counts)
     rows, of_counts = _without_counts(rows, opening)
+    if opening.width == 1:
+        raise Refusal("holds one number per line, not points; labels go into the file of the points, as a column")
     if counts and sum(counts) != len(rows):
         raise Refusal(f"declares {sum(counts)} points, holds {len(rows)}")
     if names:
