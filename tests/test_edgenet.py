@@ -219,3 +219,13 @@ def test_a_structure_of_larger_clouds_is_refused():
     structure = model.find_structure(torch.randn(2, 3, 900))  # as long as that of 600 points: both have 512 centres
     with pytest.raises(ValueError, match="indices must be of 600 points"):
         model(torch.randn(2, 3, 600), structure=structure)
+
+
+@pytest.mark.filterwarnings("ignore:.*quanti[sz]")
+def test_quantized_linear_maps_are_called():
+    torch.manual_seed(0)
+    model = trained_looking(EdgeNetClassifier(3, width=0.25)).eval().float()
+    x = torch.randn(2, 3, 600)
+    exact = model(x)
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})(x)
+    assert 0 < (quantized - exact).abs().max() < 0.2 * exact.abs().max()

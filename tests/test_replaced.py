@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from pointnet import EdgeNetClassifier, PointNetClassifier, SharedMLP, critical_points
+from pointnet import EdgeNetClassifier, PointNetClassifier, SharedMLP, critical_points, load_model
 from pointnet.evaluation.trust import UNUSUAL
 from pointnet.layers import SetAbstraction
 from pointnet.ops import products
@@ -236,3 +236,28 @@ def test_a_network_with_another_norm_in_its_head_trains_to_its_end(tmp_path):
     assert result["test"]["count"] == 100
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["preprocessing"]["familiar"]["limits"].keys() == UNUSUAL.keys()
+
+
+def negated(model):
+    model.logits.register_forward_hook(lambda module, given, output: -output)
+
+
+def pruned(model):
+    prune.random_unstructured(model.logits, "weight", 0.5)
+
+
+@pytest.mark.parametrize("change", [negated, pruned])
+def test_a_changed_network_of_the_library_is_loaded_into_itself_alone(tmp_path, change):
+    model, lines = PointNetClassifier(2, **SMALL), []
+    change(model)
+    fit(tiny(tmp_path / "run", val_fraction=0.0), two_shapes(per_class=8), None, model=model, log=lines.append)
+    assert any('load_model("' in line and ", model=PointNetClassifier(...))" in line for line in lines)
+    with pytest.raises(ValueError, match="model=PointNetClassifier|your own|does not know|not one of"):
+        load_model(tmp_path / "run")
+
+
+def test_a_network_has_after_training_the_contract_that_its_folder_has(tmp_path):
+    model, data = PointNetClassifier(2, **SMALL), two_shapes(per_class=200)
+    fit(tiny(tmp_path / "run", val_fraction=0.25, epochs=1), data, None, model=model, log=quiet)
+    assert model.preprocessing == load_model(tmp_path / "run").preprocessing
+    assert model.preprocessing["familiar"] is not None

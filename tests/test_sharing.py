@@ -186,6 +186,22 @@ def test_a_network_of_other_neighbourhoods_is_not_saved_as_the_usual_one(tmp_pat
         network.save_pretrained(tmp_path / "other")
 
 
+@pytest.mark.parametrize("kind", [PointNetClassifier, EdgeNetClassifier])
+def test_hooks_that_read_alone_are_no_obstacle_and_others_are_said(tmp_path, kind):
+    model, seen = described(kind(3, **(SMALL if kind is PointNetClassifier else {"width": 0.125}))), []
+    reading = model.logits.register_forward_hook(lambda module, given, output: seen.append(output))
+    model.save_pretrained(tmp_path / "read")
+    reading.remove()
+    changing = model.logits.register_forward_hook(lambda module, given, output: -output)
+    with pytest.raises(ValueError, match="not written: a hook or a forward of one of its modules changes what it comp"):
+        model.save_pretrained(tmp_path / "changed")
+    changing.remove()
+    forward = model.forward
+    model.forward = lambda *given, **named: 2 * forward(*given, **named)
+    with pytest.raises(ValueError, match="not written: a hook or a forward of one of its modules changes what it comp"):
+        model.save_pretrained(tmp_path / "changed")
+
+
 def test_no_model_is_written_in_the_place_of_a_file(tmp_path):
     (tmp_path / "plain").write_text("mine")
     with pytest.raises(ValueError, match="plain: not written: it is a file, not a folder"):

@@ -123,7 +123,7 @@ class EdgeMax(nn.Module):
             mask: of centres, (B, 1, S).
         """
         near = torch.cat([points.transpose(1, 2) / self.radius, features.transpose(1, 2)], 2)
-        weight, size = self.edge.weight, neighbours.shape[1]
+        weight, bias, size = self.edge.weight, self.edge.bias, neighbours.shape[1]
         called = any(each is not None and must_call(each, nn.Linear) for each in (self.edge, self.skip))
         b = self.edge(near) if called else map_rows(near, weight)
         if self.residual:
@@ -135,9 +135,9 @@ class EdgeMax(nn.Module):
         else:
             of_own = -weight[:, :3] if self.skip is None else torch.cat([-weight[:, :3], self.skip.weight], 1)
             a = map_rows(of_centres(near, centres, size), of_own, None if self.skip is None else self.skip.bias)
-        z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask).to(weight.dtype)
-        if self.edge.bias is not None:  # of another map than its own; from a + b it is gone
-            z = z + self.edge.bias.unsqueeze(1)
+        z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask).to(near.dtype)
+        if bias is not None:  # of another map than its own; from a + b it is gone
+            z = z + (bias() if callable(bias) else bias).unsqueeze(1)  # a quantized map's is a method
         if has_hooks(self.norm) and (mask is None or not sees_other_points(self.norm.norm)):
             y = self.norm(z.transpose(1, 2)).transpose(1, 2)
         else:
@@ -209,7 +209,7 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
             TypeError: a dtype other than the weights' (outside autocast).
         """
         check_points(x, self.arguments["in_channels"])
-        check_dtype("points", x, self.level1.edge.weight.dtype)
+        check_dtype("points", x, self.logits.weight.dtype if isinstance(self.logits.weight, Tensor) else torch.float32)
         x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
         points, features = x[:, :3], x[:, 3:]
         given = structure_of(points, lengths) if structure is None else Structure.unpacked(structure, x.shape[2])

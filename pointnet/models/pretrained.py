@@ -17,8 +17,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from pointnet.files import AnyPath, write_atomically
 from pointnet.layers.folding import fold_norms
 from pointnet.names import printable
+from pointnet.ops.hooks import has_hooks
 
 from . import weights
+from .card import model_card
 
 M = TypeVar("M", bound="Pretrained")
 MODELS: dict[str, type[Any]] = {}  # the subclasses of `Pretrained` that have a name, by it
@@ -111,7 +113,7 @@ class Pretrained(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         sha256 = weights.save_weights(folder, state)
         if not (folder / "README.md").exists():
-            write_atomically(folder / "README.md", _model_card(self, notes).encode())
+            write_atomically(folder / "README.md", model_card(self, notes).encode())
         # Last: a folder without it holds no model, and one of an older model does not match the new weights.
         described = {"arguments": self.arguments, "classes": self.classes, "preprocessing": self.preprocessing}
         weights.save_config(folder, model=self.model_name, **described, sha256=sha256)
@@ -261,24 +263,52 @@ def _why_not_rebuilt(model: Pretrained) -> str:
     """Why a model folder would not give this model back; empty where it would."""
     if not model.model_name:
         return f"{type(model).__name__} is not one of {', '.join(MODELS)}"
-    if not is_rebuilt(model):
+    other = _build(model.model_name, model.arguments)
+    if not _looks_as(model, other):
         return "the model is not as its arguments make it (folded, or changed)"
     state = model.state_dict()
     if odd := [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]:
         return f"{odd[0]} holds numbers that are not finite"
-    if reason := weights.misfit(state, _build(model.model_name, model.arguments).state_dict()):
+    if reason := weights.misfit(state, other.state_dict()):
         return f"its weights do not fit the model as its arguments make it: {reason}"
+    if not _computes_as(model, other):
+        return "a hook or a forward of one of its modules changes what it computes, which no folder holds; remove it"
     return _undescribed(model)
 
 
 def is_rebuilt(model: Pretrained) -> bool:
     """Whether the arguments of a model make the same network, whatever the momentum of its norms."""
+    other = _build(model.model_name, model.arguments)
+    same_names = model.state_dict().keys() == other.state_dict().keys()
+    return _looks_as(model, other) and same_names and _computes_as(model, other)
+
+
+def _looks_as(model: Pretrained, other: Pretrained) -> bool:
+    """Whether a network has the arguments and the modules of another."""
     # What is kept under an argument's name must still be that argument; the modules show in the repr.
     kept = {name: _plain(getattr(model, name, value)) for name, value in model.arguments.items()}
-    if kept != model.arguments:
+    shown, again = (MOMENTUM.sub("", repr(each)) for each in (model, other))
+    return kept == model.arguments and shown == again
+
+
+@torch.no_grad()
+def _computes_as(model: Pretrained, other: Pretrained) -> bool:
+    """Whether a network gives what another does with its weights, on two clouds: hooks may read alone, or change it."""
+    if not any(map(has_hooks, model.modules())):
+        return True
+    weight, modes = next(model.parameters()), [(module, module.training) for module in model.modules()]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, model.arguments["in_channels"], 64, generator=generator).to(weight)
+    given = [x, *[torch.zeros(2, dtype=torch.long, device=x.device)] * ("num_categories" in model.arguments)]
+    other.load_state_dict(model.state_dict(), assign=True)  # it was built without numbers
+    try:
+        found, wanted = (each.eval()(*given) for each in (model, other))
+        return found.shape == wanted.shape and torch.allclose(found, wanted, 1e-2, 1e-2 * float(wanted.abs().max()))
+    except (AttributeError, RuntimeError, TypeError, ValueError):
         return False
-    shown, again = (MOMENTUM.sub("", repr(each)) for each in (model, _build(model.model_name, model.arguments)))
-    return shown == again
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def _undescribed(model: Pretrained) -> str:
@@ -290,39 +320,3 @@ def _undescribed(model: Pretrained) -> str:
     if type(num_points) is not int or num_points < 1:
         return f"num_points in preprocessing must be an integer above 0, points per cloud, got {num_points!r}"
     return ""
-
-
-def _model_card(model: Pretrained, notes: str) -> str:
-    """A model card in the Hugging Face Hub's layout: YAML between two lines of dashes, then Markdown."""
-    kind, channels = type(model).__name__, model.arguments["in_channels"]
-    scores = f"(B, {model.num_outputs}, N)" if model.scores_each_point else f"(B, {model.num_outputs or 'features'})"
-    shown = {
-        name: value for name, value in model.preprocessing.items() if value not in (None, "", []) and name != "familiar"
-    }
-    expected = "\n".join(f"- {name}: {value}" for name, value in shown.items())
-    card = f"""---
-library_name: pointnet-shared-mlp
-tags:
-- point-cloud
-- pointnet
-- 3d
----
-
-# {kind}, {len(model.classes)} classes
-
-{model.source} with {sum(p.numel() for p in model.parameters()):,} parameters.
-
-```python
-from pointnet.models import Pretrained
-
-model = Pretrained.from_pretrained("...")  # this folder, or its name on the Hub
-{"logits" if model.num_outputs else "features"} = model(points)  # (B, {channels}, N) float32 -> {scores}
-```
-
-It expects of points:
-
-{expected}
-
-Its classes, in the order of the logits: {", ".join(model.classes) or "none, it is an encoder alone"}.
-"""
-    return f"{card}\n{notes}\n" if notes else card

@@ -17,7 +17,7 @@ from pointnet.evaluation.evaluate import check_read, evaluate
 from pointnet.evaluation.structures import Structures
 from pointnet.evaluation.trust import measure_trust, measure_usual
 from pointnet.models import load_model
-from pointnet.models.weights import save_config
+from pointnet.models.weights import read_model_config, save_config
 from pointnet.names import say
 from pointnet.world import World
 
@@ -253,6 +253,8 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
             describe_model(run, contract)
         elif world.writes and run.task.name == "part" and (usual := measure_usual(run.contract, run.train, val)):
             describe_model(run, dataclasses.replace(run.contract, familiar=usual.as_json()))
+        if world.writes:
+            best.preprocessing = dict(read_model_config(Path(config.out))["preprocessing"])
     check()
     if len(val) and isinstance(val, LabelledPoints):  # all points now
         scores = evaluate(best, val, run.device, check, world, task=run.task)
