@@ -124,6 +124,7 @@ class EdgeMax(nn.Module):
         """
         near = torch.cat([points.transpose(1, 2) / self.radius, features.transpose(1, 2)], 2)
         weight, bias, size = self.edge.weight, self.edge.bias, neighbours.shape[1]
+        bias = bias() if callable(bias) else bias  # a quantized map's is a method
         called = any(each is not None and must_call(each, nn.Linear) for each in (self.edge, self.skip))
         b = self.edge(near) if called else map_rows(near, weight)
         if self.residual:
@@ -137,7 +138,7 @@ class EdgeMax(nn.Module):
             a = map_rows(of_centres(near, centres, size), of_own, None if self.skip is None else self.skip.bias)
         z = pooled_edges(a.transpose(1, 2), b.transpose(1, 2), neighbours, None, None, mask).to(near.dtype)
         if bias is not None:  # of another map than its own; from a + b it is gone
-            z = z + (bias() if callable(bias) else bias).unsqueeze(1)  # a quantized map's is a method
+            z = z + bias.unsqueeze(1)
         if has_hooks(self.norm) and (mask is None or not sees_other_points(self.norm.norm)):
             y = self.norm(z.transpose(1, 2)).transpose(1, 2)
         else:
