@@ -229,3 +229,11 @@ def test_quantized_linear_maps_are_called():
     exact = model(x)
     quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})(x)
     assert 0 < (quantized - exact).abs().max() < 0.2 * exact.abs().max()
+
+
+def test_the_last_layer_may_be_any_module():
+    model = EdgeNetClassifier(3, width=0.25).eval()
+    x, logits = torch.randn(2, 3, 600), model.logits
+    exact = model(x)
+    model.logits = torch.nn.Sequential(logits, torch.nn.ReLU())
+    assert torch.equal(model(x), exact.relu())

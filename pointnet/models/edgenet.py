@@ -210,7 +210,8 @@ class EdgeNetClassifier(Pretrained, name="edgenet"):
             TypeError: a dtype other than the weights' (outside autocast).
         """
         check_points(x, self.arguments["in_channels"])
-        check_dtype("points", x, self.logits.weight.dtype if isinstance(self.logits.weight, Tensor) else torch.float32)
+        weight = self.level1.edge.weight  # a quantized map's is a method
+        check_dtype("points", x, weight.dtype if isinstance(weight, Tensor) else torch.float32)
         x = fill_padding(x, None if lengths is None else point_mask(lengths, x))
         points, features = x[:, :3], x[:, 3:]
         given = structure_of(points, lengths) if structure is None else Structure.unpacked(structure, x.shape[2])
