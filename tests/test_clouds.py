@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointnet.datasets import LabelledClouds, LabelledPoints, pad_clouds, split_parts, split_validation
-from pointnet.datasets.clouds import draw_labelled
+from pointnet.datasets.point_labels import draw_labelled
 from pointnet.datasets.transforms import (
     random_jitter,
     random_mirror,

@@ -86,22 +86,6 @@ def test_one_label_is_nothing_to_learn(tmp_path):
         fit(small(tmp_path / "run", "part", dataset="parts"), data, log=quiet)
 
 
-def test_points_without_a_label_are_left_out_and_counted(tmp_path):
-    rows = make_object("pin", 0)
-    rows[:50, 3] = -1
-    save(tmp_path / "pin" / "a.ply", rows, "x y z label")
-    save(tmp_path / "pin" / "b.ply", make_object("pin", 1), "x y z label")
-    data = PartFolder(tmp_path, num_points=32, test_fraction=0)
-    assert data.notes == [
-        "12.5% of the points drawn have no label (a negative one), and are left out: the network never sees such points"
-    ]
-    assert data.part_names == ("0", "1")
-    points, labels = own_points(data, 0)
-    centred = rows[:, :3] - rows[:, :3].mean(0)  # of all points, as a new file is seen
-    wanted = in_order((centred / np.linalg.norm(centred, axis=1).max())[50:], rows[50:, 3])
-    np.testing.assert_allclose(in_order(points, labels), wanted, atol=1e-5)
-
-
 def test_labels_that_some_files_lack_or_that_mean_none_are_said(tmp_path):
     def notes(labels: dict[str, tuple[int, ...]], names: str = "", split: str = "train") -> list[str]:
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
@@ -134,15 +118,6 @@ def test_labels_that_some_files_lack_or_that_mean_none_are_said(tmp_path):
     ]
     with pytest.raises(PointCloudFileError, match=r"has label 255, .*name \(0, 1\); a point without a label has -1"):
         notes(dict.fromkeys(files, (0, 1, 255)), "head\nshaft\n")
-
-
-def test_of_a_large_cloud_the_labelled_points_are_drawn_first(tmp_path):
-    rows = make_object("pin", 0, 9000)
-    rows[100:, 3] = -1
-    save(tmp_path / "pin" / "a.ply", rows, "x y z label")
-    save(tmp_path / "pin" / "b.ply", make_object("pin", 1), "x y z label")
-    data = PartFolder(tmp_path, num_points=32, test_fraction=0)
-    assert len(own_points(data, 0)[0]) == 100
 
 
 def test_folders_are_the_split_and_val_is_for_validation(tmp_path):

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointnet.datasets import LabelledPoints, open_dataset, packed, shards, split_validation
-from pointnet.datasets.clouds import UNLABELLED
 from pointnet.datasets.packed import open_packed
 from pointnet.datasets.packing import halved_clouds, keys_of, pack_split
+from pointnet.datasets.point_labels import UNLABELLED
 from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.evaluate import evaluate
 from pointnet.models import load_model

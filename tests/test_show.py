@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from pointnet import __main__ as command_line
-from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, open_dataset, read_points
-from pointnet.datasets.clouds import split_parts
+from pointnet.datasets import LabelledClouds, ModelNet, ShapeNetPart, open_dataset, read_points, split_parts
 from pointnet.pages import show, viewer
 from pointnet.pages.show import CloudStatistics, cloud_statistics, show_data
 from tests.helpers import OWN, ROOT, error_of, write_text

@@ -14,7 +14,7 @@ from torch import Tensor
 from pointnet.points.formats.contents import BLOCK, blocks_of_rows
 from pointnet.points.frame import MOST_STRAY, bounds
 
-from .clouds import draw_labelled
+from .point_labels import draw_labelled
 
 POINTS = 4096  # of a block, in the published data
 CHANNEL_NAMES = ("x", "y", "z", "r", "g", "b", "x share", "y share", "z share")

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -17,11 +16,11 @@ from pointnet.points.features import Range, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloudFileError
 
 from .given import as_floats, as_indices, as_names, as_rows, as_tensor, check_belonging, check_repeats
+from .point_labels import UNLABELLED, split_parts
 
 # What the unit of clouds may be.
 UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS = "unit sphere", "as given", "blocks of a metre", "blocks"
 MOST_CHANNELS = 12  # of a point; more of them than points: the points are transposed
-UNLABELLED = 2**24 - 1  # as the label of a stored point: it has none; float32 holds every whole number up to it
 MOST_HASHED = 2**30  # bytes of clouds that were handed over
 Clouds = TypeVar("Clouds", bound="LabelledClouds")
 
@@ -206,7 +205,8 @@ class LabelledPoints(LabelledClouds):
 
     Args:
         points: (S, C + 1, K) float32, in memory or memory-mapped; the last channel is the label of each point, an index
-            into `part_names`; −1 − label marks a repeated (padding) point of a cloud with fewer than K points.
+            into `part_names`; −1 − label marks a repeated (padding) point of a cloud with fewer than K points. A point
+            of label `UNLABELLED` has none: the network sees it, and it is neither learned nor scored.
         labels: (S,) int64, indices into `classes`: an object's category, or the room that a block was cut from.
         classes: their names.
         part_names: the names of the points' labels.
@@ -218,7 +218,7 @@ class LabelledPoints(LabelledClouds):
 
     `data.points` (S, C, K) and `data.parts` (S, K) give everything at once, `data.batch(indices)` some of it. There the
     labels are still among the channels, so that code that chooses or repeats points does the same to their labels;
-    `split_parts` separates them.
+    `split_parts` separates them. The label of a point without one is −100 there, as PyTorch's losses ignore it.
     """
 
     _numbers: Tensor | None = None  # that labels of points, as they are stored, have since `number_as`
@@ -241,8 +241,8 @@ class LabelledPoints(LabelledClouds):
         if type(self) is LabelledPoints:  # a data set that is read from files has checked its own
             stored = self._stored[:, -1]
             parts = torch.where(stored < 0, -1 - stored, stored)
-            parts = as_indices("the labels of points", parts, len(self.part_names))
-            check_belonging(parts, self.labels, self.parts_of, self.classes, self.part_names)
+            as_indices("the labels of points", parts[parts != UNLABELLED], len(self.part_names))
+            check_belonging(split_parts(self._stored)[1], self.labels, self.parts_of, self.classes, self.part_names)
             check_repeats(self._stored)
 
     def number_as(self, classes: Sequence[str], part_names: Sequence[str] | None = None) -> None:
@@ -261,8 +261,7 @@ class LabelledPoints(LabelledClouds):
         if self._numbers is None:
             return clouds
         _, labels, own = split_parts(clouds)
-        most = len(self._numbers) - 1
-        new = torch.where(labels > most, labels, self._numbers[labels.clamp(max=most)])  # UNLABELLED stays
+        new = torch.where(labels < 0, UNLABELLED, self._numbers[labels.clamp(min=0)])
         return torch.cat([clouds[..., :-1, :], torch.where(own, new, -1 - new).to(clouds.dtype).unsqueeze(-2)], -2)
 
     @property
@@ -293,36 +292,6 @@ class LabelledPoints(LabelledClouds):
         cloud, label = super().__getitem__(index)
         points, parts, _ = split_parts(cloud)
         return points, parts, label
-
-
-def split_parts(batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of `LabelledPoints` (B, C + 1, N) -> points (B, C, N), parts (B, N) int64, own (B, N) bool.
-
-    `own` is False on repeated (padding) points. Evaluation that counts every point of a cloud once runs on all K and
-    counts the own ones: in eval mode a repeated point changes no other's prediction where points meet in a max alone.
-    It does in a mean, and among nearest neighbours, whose places it takes.
-    """
-    stored = batch[..., -1, :].long()
-    own = stored >= 0
-    return batch[..., :-1, :], torch.where(own, stored, -1 - stored), own
-
-
-def draw_labelled(
-    channels: NDArray[np.floating], labels: NDArray[np.integer], count: int, generator: Generator
-) -> NDArray[np.float32]:
-    """A cloud's n points (n, C) and their labels (n,), as `LabelledPoints` has them: -> (C + 1, count).
-
-    In random order, so that the first of them are a fair sample, but those of label `UNLABELLED` come last; no point is
-    repeated before all are in.
-    """
-    there = len(channels)
-    rows = np.concatenate([generator.permutation(there) for _ in range(-(-count // there))])
-    rows[:there] = rows[np.argsort(labels[rows[:there]] == UNLABELLED, kind="stable")]
-    rows = rows[:count]
-    drawn = np.empty((channels.shape[1] + 1, count), np.float32)
-    drawn[:-1] = channels[rows].T
-    drawn[-1] = np.where(np.arange(count) < there, labels[rows], -1 - labels[rows])
-    return drawn
 
 
 def split_validation(data: Clouds, seed: int, fraction: float = 0.1) -> tuple[Clouds, Clouds]:

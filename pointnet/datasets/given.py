@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .point_labels import UNLABELLED
+
 SOME_CLOUDS = 8  # whose repeated points are looked at
 MOST_LOST = 1e-3  # share of a cloud's width that its points may move in float32
 
@@ -96,15 +98,15 @@ def check_repeats(stored: Tensor) -> None:
         there, again = ({row.tobytes() for row in cloud[:-1, some].T.numpy()} for some in (own, ~own))
         if not again <= there:
             wanted = "-1 - label marks a point that repeats another of its cloud"
-            raise ValueError(f"{wanted}, got others; leave out points without a label")
+            raise ValueError(f"{wanted}, got others; a point without a label has {UNLABELLED}")
 
 
 def check_belonging(
     parts: Tensor, labels: Tensor, parts_of: Tensor, classes: Sequence[str], part_names: Sequence[str]
 ) -> None:
-    """Raises ValueError where a cloud has a part (S, K) that its class (S,) may not have."""
-    occurs = torch.zeros_like(parts_of)
-    occurs[labels.unsqueeze(1).expand_as(parts), parts] = True
+    """Raises ValueError where a cloud has a part (S, K) that its class (S,) may not have; a negative one is none."""
+    occurs, has = torch.zeros_like(parts_of), parts >= 0
+    occurs[labels.unsqueeze(1).expand_as(parts)[has], parts[has]] = True
     for label, part in (occurs & ~parts_of).nonzero().tolist():
         what = f"'{part_names[part]}', which parts_of says it has not"
         raise ValueError(f"a cloud of class '{classes[label]}' has points of {what}")

@@ -17,9 +17,10 @@ from pointnet.points.features import Range
 from pointnet.points.read import NAMES_OF_LABELS, PointCloud, PointCloudFileError
 
 from .cache import Sampler, cached_clouds
-from .clouds import UNLABELLED, LabelledPoints
+from .clouds import LabelledPoints
 from .label_names import Labels
 from .own_files import OwnFiles, OwnSet
+from .point_labels import UNLABELLED
 
 # What notes of lost labels say.
 OF_LABELS = ("not numbers", "left out", "labels of faces", "labels in ", "names of ", "is classified")
@@ -118,8 +119,6 @@ class Labelled(NamedTuple):
 def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path) -> Labelled:
     """Changes the labels in stored clouds (S, C + 1, K) from numbers to places, in memory alone.
 
-    Points without a label are replaced by others of their cloud, as `LabelledPoints` has repeated points.
-
     Args:
         files: the file of each cloud.
         names: the text of `Labels.named_in`; without it every number that occurs is a label, by `Labels.of_files`.
@@ -142,30 +141,25 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
             reason = f"has label {unknown[0]}, which {names.name} does not name ({known}){hint}"
             bad[file] = PointCloudFileError(file, reason)
             continue
-        own = cloud[-1] >= 0
-        unlabelled = (cloud[-1] == UNLABELLED) & own
-        without, total = without + int(unlabelled.sum()), total + int(own.sum())
-        if numbers[-1] == UNLABELLED:
-            kept = np.flatnonzero(own & ~unlabelled)
-            if not len(kept):
-                continue
-            cloud[:] = cloud[:, np.resize(kept, cloud.shape[1])]
-            own = np.arange(cloud.shape[1]) < len(kept)
-        if labels.has_own_numbers or numbers[-1] == UNLABELLED:
-            places = np.searchsorted(labels.numbers, _numbers(cloud[-1]))
+        own, its = cloud[-1] >= 0, _numbers(cloud[-1])
+        without, total = without + int((own & (its == UNLABELLED)).sum()), total + int(own.sum())
+        if numbers[0] == UNLABELLED:
+            continue
+        if labels.has_own_numbers:
+            places = np.where(its == UNLABELLED, UNLABELLED, np.searchsorted(labels.numbers, its))
             cloud[-1] = np.where(own, places, -1 - places)
         rows.append(row)
     for file in set(files) - bad.keys() - {files[row] for row in rows}:
         bad[file] = PointCloudFileError(file, "none of the points that were drawn has a label")
-    share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one), and are left out: "
-    share += "the network never sees such points"
+    share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one): "
+    share += "the network sees them, and they are neither learned nor scored"
     notes = [
         *([share] if without else []),
         *(labels.other_names(each_once) if named else []),
         *_as_if_none(labels, set(files), names.name),
     ]
-    stored = {row: np.unique(clouds[row][-1]) for row in rows if files[row] not in bad}
-    return Labelled(labels, bad, {row: its[its >= 0].astype(np.int64) for row, its in stored.items()}, notes)
+    stored = {row: np.unique(_numbers(clouds[row][-1])) for row in rows if files[row] not in bad}
+    return Labelled(labels, bad, {row: its[its != UNLABELLED] for row, its in stored.items()}, notes)
 
 
 def _labels_of(named: Labels | None, files: Sequence[Path], there: Sequence[int], names: Path) -> Labels:

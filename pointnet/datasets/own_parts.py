@@ -13,9 +13,10 @@ from pointnet.points.read import HASH, columns_of_table, errors_name, read_cloud
 from pointnet.points.sampling import KEPT, seed_of
 
 from .cache import Whole
-from .clouds import UNIT_SPHERE, draw_labelled
+from .clouds import UNIT_SPHERE
 from .own_files import own_files
 from .own_labels import OwnPoints, labels_of
+from .point_labels import draw_labelled
 
 
 class PartFolder(OwnPoints):
@@ -33,7 +34,7 @@ class PartFolder(OwnPoints):
         up, test_fraction, seed, strict, columns, features, intensity: as of `MeshFolder`.
 
     A category may have the parts that occur in it, in any split. `data.label_numbers` are the numbers of the parts in
-    files. Points with a negative label have none: they are left out, and `data.notes` has their share.
+    files. Points with a negative label have none, as `LabelledPoints` has it; `data.notes` has their share.
 
     Raises:
         PointCloudFileError: no folder, no file with labels, or a damaged `parts.txt`; with `strict` also the first file
@@ -61,7 +62,7 @@ class PartFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, KEPT)
         sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=files.columns)
-        settings = f"own parts, version 8, {chosen}, up={up}, {' '.join(files.columns)}"
+        settings = f"own parts, version 9, {chosen}, up={up}, {' '.join(files.columns)}"
         super().__init__(files, split, sampler, shape, settings, chosen, strict, num_points, up, intensity)
 
 

@@ -56,8 +56,8 @@ class SceneFolder(OwnPoints):
         up, test_fraction, seed, strict, columns, features, intensity: as of `MeshFolder`.
 
     `split_validation` holds out the files of `val/`, or whole files, since blocks overlap. `data.label_numbers` are the
-    numbers of the classes in files. Points with a negative label have none: they are left out, and `data.notes` has
-    their share.
+    numbers of the classes in files. Points with a negative label have none, as `LabelledPoints` has it; `data.notes`
+    has their share. A block in which none was drawn that has a label is left out.
 
     Raises:
         PointCloudFileError: no folder, no file with labels, or a damaged `classes.txt`; with `strict` also the first
@@ -88,7 +88,7 @@ class SceneFolder(OwnPoints):
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
         sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns)
-        settings = f"own scenes, version 9, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
+        settings = f"own scenes, version 10, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
         super().__init__(files, split, sampler, shape, settings, chosen, strict, num_points, up, intensity)
         self.block = block
         counts = np.bincount(self.labels.numpy()).tolist()

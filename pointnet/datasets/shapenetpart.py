@@ -19,8 +19,9 @@ from pointnet.points.sampling import seed_of, unit_or_zero
 
 from . import releases
 from .cache import cached_clouds
-from .clouds import UNIT_SPHERE, LabelledPoints, draw_labelled
+from .clouds import UNIT_SPHERE, LabelledPoints
 from .given import check_num_points, check_one_of
+from .point_labels import draw_labelled
 
 # Folder, category and parts in the order of the published labels: 16 categories, 50 parts. The release numbers the
 # parts and does not name them; these are the names in common use.

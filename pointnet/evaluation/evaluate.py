@@ -256,7 +256,7 @@ def _of_class(task: Task, data: LabelledClouds, scores: Any) -> dict[str, Any]:
 
 def _losses(logs: Tensor, true: Tensor, valid: Tensor, smoothing: float) -> Tensor:
     """(3,) float64: over the valid labels the sum of the loss, that of the loss without smoothing, and their number."""
-    targets = (of_targets(logs, true, share) for share in (smoothing, 0.0))
+    targets = (of_targets(logs, true.clamp(min=0), share) for share in (smoothing, 0.0))
     sums = [torch.where(valid, -logarithm, 0.0).sum(dtype=torch.float64) for logarithm in targets]
     return torch.stack([*sums, valid.sum(dtype=torch.float64)])
 

@@ -65,11 +65,12 @@ class Task:
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
         """A batch of `data.batch`, as a network takes it -> points (B, C, N), category, labels, valid.
 
-        category (B,) of objects whose parts are labelled, else None; labels (B,) or (B, N); valid, of the labels'
-        shape: False for a repeated (padding) point, which metrics leave out.
+        category (B,) of objects whose parts are labelled, else None; labels (B,) or (B, N), -100 of a point that has
+        none; valid, of the labels' shape: False for such a point and for a repeated (padding) one, which metrics
+        leave out.
         """
-        points, classes, valid = split_parts(points)
-        return points, None, classes, valid
+        points, classes, own = split_parts(points)
+        return points, None, classes, own & (classes >= 0)
 
     def scores(self, data: LabelledClouds, device: torch.device | str, model: nn.Module) -> Any:
         """Empty metric accumulators."""
@@ -143,8 +144,8 @@ class PartSegmentation(Task):
         return data.classes
 
     def examples(self, points: Tensor, labels: Tensor) -> Examples:
-        points, parts, valid = split_parts(points)
-        return points, labels, parts, valid
+        points, parts, own = split_parts(points)
+        return points, labels, parts, own & (parts >= 0)
 
     def parts_of(self, model: nn.Module, data: LabelledClouds, device: torch.device | str) -> Tensor:
         """By the network; of a category that it says nothing of, by the data, and any part where they have no shape."""

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from pointnet.datasets import DATASETS_OF, LabelledClouds, LabelledPoints, open_dataset
-from pointnet.datasets.clouds import BLOCKS, IN_BLOCKS, split_parts
+from pointnet.datasets.clouds import BLOCKS, IN_BLOCKS
 from pointnet.datasets.lines import lines_about, skipped_files
 from pointnet.datasets.own_labels import OwnPoints
+from pointnet.datasets.point_labels import IGNORED, split_parts
 from pointnet.files import AnyPath, replacing
 from pointnet.names import short_names
 from pointnet.points.frame import bounds, notes_on_points
@@ -20,6 +21,7 @@ from pointnet.points.read import EXTRAS, PointCloudFileError, files_in, named_by
 from .viewer import MOST_CLOUDS, MOST_POINTS, View, file_view, write_page
 
 MOST_ERRORS = 10  # of files of a data set that cannot be read
+NO_LABEL = "no label"  # of points without one
 SPLITS = {"train": ("train",), "test": ("test",), "both": ("train", "test")}
 
 
@@ -117,27 +119,30 @@ def _described(name: str, task: str, num_points: int, opened: Mapping[str, Label
 
 
 def _points_of_labels(opened: Mapping[str, Any]) -> list[list[str]]:
-    """By label, how many points of each split have it, those that repeat others left out."""
+    """By label, how many points of each split have it, those that repeat others left out; without one, if any are."""
     names = next(iter(opened.values())).part_names
     counts = []
     for data in opened.values():
-        of_split = torch.zeros(len(names), dtype=torch.int64)
+        of_split = torch.zeros(len(names) + 1, dtype=torch.int64)
         for rows in torch.arange(len(data)).split(64):
             _, labels, own = split_parts(data.batch(rows)[0])
-            of_split += labels[own & (labels < len(names))].bincount(minlength=len(names))
+            labels = labels[own].where(labels[own] != IGNORED, len(names))
+            of_split += labels.bincount(minlength=len(names) + 1)
         counts.append(of_split.tolist())
-    return [[name, *(f"{count:,}" for count in row)] for name, *row in zip(names, *counts, strict=True)]
+    table = [[name, *(f"{count:,}" for count in row)] for name, *row in zip([*names, NO_LABEL], *counts, strict=True)]
+    return table if any(row[-1] for row in counts) else table[:-1]
 
 
 def data_view(data: LabelledClouds, index: int) -> View:
     """One cloud of a data set with its class and index, coloured by its parts where it has them."""
     parts: NDArray[np.integer] | None = None
     if isinstance(data, LabelledPoints):
-        parts = data[index][1].numpy()
+        labels = data[index][1]
+        parts = labels.where(labels != IGNORED, len(data.part_names)).numpy()
     elif hasattr(data, "parts"):
         parts = data.parts[index].numpy()
     name = f"{data.classes[int(data.labels[index])]} {index}"
-    return View(name, data[index][0][:3].T.numpy(), parts, getattr(data, "part_names", ()))
+    return View(name, data[index][0][:3].T.numpy(), parts, (*getattr(data, "part_names", ()), NO_LABEL))
 
 
 def statistics_table(statistics: Iterable[CloudStatistics]) -> str:

@@ -20,7 +20,8 @@ def label_loss(
     parts_of: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """The mean loss over the labels (B,) or (B, N), from logits (B, K) or (B, K, N); category (B,) of objects.
+    """The mean loss over the labels (B,) or (B, N), from logits (B, K) or (B, K, N); category (B,) of objects. A point
+    whose label is negative has none, and no loss.
 
     parts_of (categories, K) bool: the parts of each category, which are compared alone where the settings say so.
     weights (K,): the loss of a label is multiplied by that of its class. Smoothing spreads evenly, whatever they are.
@@ -50,23 +51,24 @@ def balanced_weights(data: LabelledClouds) -> Tensor:
         labels = data.labels[rows]
         if isinstance(data, LabelledPoints):
             _, parts, own = split_parts(data.batch(rows)[0])
-            labels = parts[own]
+            labels = parts[own & (parts >= 0)]
         counts += torch.bincount(labels, minlength=len(counts))
     return torch.where(counts > 0, counts.sum() / (counts.count_nonzero() * counts), 0.0).float()
 
 
 def point_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of each point's logits (B, K, N) with its label (B, N), the mean over all points, each times the
-    weight of its label (K,) where there are any.
+    """Cross-entropy of each point's logits (B, K, N) with its label (B, N), the mean over all points that have one (are
+    not negative), each times the weight of its label (K,) where there are any; 0 where no point has one.
 
     Classes whose logit is -inf are left out, from the smoothed target too. Unlike
     `torch.nn.functional.cross_entropy` of these shapes it has a deterministic gradient on a GPU.
     """
-    logs, scale = logits.log_softmax(1), 1.0 if weights is None else weights[labels]
-    loss = -(logs.gather(1, labels.unsqueeze(1)).squeeze(1) * scale).mean()
+    logs, has, labels = logits.log_softmax(1), labels >= 0, labels.clamp(min=0)
+    share = has.to(logs) / has.sum().clamp(min=1) * (1.0 if weights is None else weights[labels])
+    loss = -torch.where(has, logs.gather(1, labels.unsqueeze(1)).squeeze(1) * share, 0.0).sum()
     if smoothing:
         finite = logits > -torch.inf
-        evenly = -(torch.where(finite, logs, 0.0).sum(1) / finite.sum(1) * scale).mean()
+        evenly = -torch.where(has, torch.where(finite, logs, 0.0).sum(1) / finite.sum(1) * share, 0.0).sum()
         loss = torch.lerp(loss, evenly, smoothing)
     return loss
 
@@ -75,10 +77,11 @@ def soft_iou(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean over clouds and classes of the IoU between labels (B, N) and probabilities from logits (B, K, N).
 
     Each class counts one point more, predicted right: so the IoU is 1, and has a gradient, where a cloud has no point
-    of the class. Classes whose logits are -inf are left out.
+    of the class. Classes whose logits are -inf are left out, and so are points without a label (a negative one).
     """
-    probabilities = logits.softmax(1)
-    true = F.one_hot(labels, logits.shape[1]).transpose(1, 2)
+    has = (labels >= 0).unsqueeze(1)
+    probabilities = logits.softmax(1) * has
+    true = F.one_hot(labels.clamp(min=0), logits.shape[1]).transpose(1, 2) * has
     both = (probabilities * true).sum(2)
     either = probabilities.sum(2) + true.sum(2) - both
     finite = logits[:, :, 0] > -torch.inf

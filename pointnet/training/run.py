@@ -188,13 +188,13 @@ class Run:
         if category is not None and not config.overfit_batches:
             category = hide_categories(category, config.unknown_category, generator)
         self.step.watch.lap("data")
-        taught = None if self.taught is None else self.taught[rows]
+        taught, count = None if self.taught is None else self.taught[rows], (labels >= 0).sum()
         loss, logits, finite = self.step(x, labels, category, share, structure, taught)
         predicted = self.task.predict(logits, category, self.step.parts_of)
         progress.skipped += ~finite
         progress.broken[rows] |= ~points.isfinite().flatten(1).all(1)
-        progress.seen += finite * labels.numel()
-        progress.loss_sum += torch.where(finite, loss * labels.numel(), 0.0)
+        progress.seen += finite * count
+        progress.loss_sum += torch.where(finite, loss * count, 0.0)
         progress.right += torch.where(finite, (predicted == labels).sum(), 0)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from pointnet.datasets import LabelledClouds, LabelledPoints, split_parts
 from pointnet.datasets.clouds import AS_GIVEN, spread
 from pointnet.datasets.own_labels import OwnPoints
+from pointnet.datasets.point_labels import IGNORED
 from pointnet.evaluation.evaluate import of_single_parts
 from pointnet.evaluation.tasks import TASKS, Task
 from pointnet.evaluation.trust import LEAST_CLOUDS
@@ -87,7 +88,7 @@ def _only_in(some: LabelledClouds, others: LabelledClouds) -> list[str]:
         if not wanted:
             break
         wanted.difference_update(split_parts(others.batch(rows)[0])[1].unique().tolist())
-    return [some.part_names[label] for label in sorted(wanted)]
+    return [some.part_names[label] for label in sorted(wanted - {IGNORED})]
 
 
 def _not_finite(data: LabelledClouds | None) -> list[str]:
@@ -163,5 +164,5 @@ def accuracy_by_chance(task: Task, data: LabelledClouds) -> float:
     if not isinstance(data, LabelledPoints):
         return float(data.labels.bincount().max()) / len(data)
     parts, groups = data.parts, data.labels if task.categories(data) else torch.zeros_like(data.labels)
-    right = sum(int(parts[groups == group].flatten().bincount().max()) for group in groups.unique())
-    return right / parts.numel()
+    its = (parts[groups == group] for group in groups.unique())
+    return sum(int(each[each >= 0].bincount().max()) for each in its) / int((parts >= 0).sum())

@@ -49,7 +49,7 @@ class Step:
         average: None for no moving average.
         parts_of: (categories, parts) bool, which parts an object may get; None where labels are not parts.
         class_weights: (classes,), of the loss of each class; None for 1.
-        own_loss: of logits and labels, in place of that of the settings.
+        own_loss: of logits and labels, in place of that of the settings; the label of a point without one is -100.
     """
 
     config: TrainConfig
@@ -99,7 +99,8 @@ class Step:
             loss, logits, finite = self.graphed(x, labels, **present)
             self.watch.lap("forward_backward")
         else:
-            loss, logits, finite = self._gradients(x, labels, category, structure, taught, share)
+            of_batch = self._share_of_labels(labels, share)
+            loss, logits, finite = self._gradients(x, labels, category, structure, taught, of_batch)
             self.watch.lap("backward")
         # The fused optimizers read this flag, which is a gradient scaler's: where it is 1 they change nothing.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
@@ -109,6 +110,14 @@ class Step:
             self.average.update(self.schedule.last_epoch)  # which counts steps
         return StepResult(loss, logits, finite)
 
+    def _share_of_labels(self, labels: Tensor, share: float) -> float | Tensor:
+        """Of the labels in the whole batch these: that of its clouds, or where points have labels, and some none, ()."""
+        if self.world.size == 1 or labels.dim() == 1:
+            return share
+        count = (labels >= 0).sum(dtype=torch.float32)
+        self.world.add_up([whole := count.clone()])
+        return count / whole.clamp(min=1)
+
     def _gradients(
         self,
         x: Tensor,
@@ -116,7 +125,7 @@ class Step:
         category: Tensor | None = None,
         structure: Tensor | None = None,
         taught: Tensor | None = None,
-        share: float = 1.0,
+        share: float | Tensor = 1.0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward: -> loss, logits and whether all is finite; if not, the buffers are as before."""
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,201 @@
+"""Points without a label: a network sees them, in training, in evaluation and in `predict`, and nothing counts them."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pointnet import __main__ as command_line
+from pointnet import label_points, load_model
+from pointnet.datasets import UNLABELLED, SceneFolder, split_parts
+from pointnet.datasets.own_parts import PartFolder
+from pointnet.datasets.packed import open_packed
+from pointnet.datasets.packing import pack_split
+from pointnet.datasets.point_labels import IGNORED, draw_labelled
+from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.tasks import TASKS
+from pointnet.training import fit
+from pointnet.training.losses import balanced_weights, label_loss, point_loss, soft_iou
+from pointnet.training.settings import TrainConfig
+from pointnet.training.small_sets import accuracy_by_chance
+from tests.helpers import halves, quiet, small
+from tests.own_points import make_object, make_yard, own_points, save, some_labels
+
+
+def write_pins(root, seed: int = 0, count: int = 4) -> dict:
+    """Files of which half of the points of one label have none -> the true labels, -1 of such points, by file."""
+    truth = {}
+    for i in range(count):
+        rows = make_object("pin", seed + i)
+        rows[np.flatnonzero(rows[:, 3] == 1)[::2], 3] = -1
+        truth[save(root / "pin" / f"{i}.ply", rows, "x y z label").name] = rows[:, 3]
+    return truth
+
+
+# The loss.
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)])
+def test_the_loss_is_that_of_the_labelled_points(smoothing, weights):
+    logits = torch.randn(4, 3, 7, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 3, (4, 7))
+    labels[0], labels[1, 2:] = IGNORED, IGNORED
+    each = F.cross_entropy(logits, labels.clamp(min=0), label_smoothing=0, reduction="none")
+    evenly = -logits.log_softmax(1).mean(1)
+    scale = 1.0 if weights is None else weights[labels.clamp(min=0)]
+    wanted = (torch.lerp(each, evenly, smoothing) * scale)[labels >= 0].mean()
+    found = point_loss(logits, labels, smoothing, weights)
+    torch.testing.assert_close(found, wanted)
+    if weights is None:
+        torch.testing.assert_close(found, F.cross_entropy(logits, labels, label_smoothing=smoothing))
+    (gradient,) = torch.autograd.grad(found, logits)
+    torch.testing.assert_close(gradient, torch.autograd.grad(wanted, logits)[0])
+    assert not gradient[0].any()
+    assert not gradient[1, :, 2:].any()
+
+
+def test_where_no_point_has_a_label_there_is_nothing_to_learn():
+    logits = torch.randn(2, 3, 5, requires_grad=True)
+    loss = label_loss(TrainConfig(label_smoothing=0.1), logits, torch.full((2, 5), IGNORED), None)
+    assert float(loss.detach()) == 0
+    assert not torch.autograd.grad(loss, logits)[0].any()
+
+
+def test_the_soft_iou_is_that_of_the_labelled_points():
+    logits, labels = torch.randn(3, 4, 9), torch.randint(0, 4, (3, 9))
+    unlabelled = labels.clone()
+    unlabelled[:, 5:] = IGNORED
+    torch.testing.assert_close(soft_iou(logits, unlabelled), soft_iou(logits[:, :, :5], labels[:, :5]))
+
+
+def test_labels_are_weighted_and_guessed_by_the_points_that_have_one():
+    data = some_labels(halves("part", per_class=3))
+    points, parts, own = split_parts(data.batch(slice(None))[0])
+    assert points.isfinite().all()
+    counts = parts[own & (parts != IGNORED)].bincount(minlength=4)
+    assert counts.sum() == 2 * 4 + 4 * 21
+    torch.testing.assert_close(balanced_weights(data), counts.sum() / (4 * counts))
+    both = [parts[rows][parts[rows] >= 0].bincount().max() for rows in (slice(3), slice(3, 6))]
+    assert accuracy_by_chance(TASKS["part"], data) == int(sum(both)) / int((parts >= 0).sum())
+
+
+# Files.
+
+
+def test_of_files_the_network_sees_the_same_points_whether_they_have_labels_or_not(tmp_path):
+    for name, drop in (("all", False), ("some", True)):
+        for i in range(2):
+            rows, yard = make_object("pin", i), make_yard(i)
+            if drop:
+                rows[np.flatnonzero(rows[:, 3] == 1)[::2], 3] = -1
+                yard[::3, 4] = -7
+            save(tmp_path / name / "parts" / "pin" / f"{i}.ply", rows, "x y z label")
+            save(tmp_path / name / "yards" / f"{i}.txt", yard, "X Y Z Intensity Classification")
+    for kind, folder, share in ((PartFolder, "parts", (0.2, 0.3)), (SceneFolder, "yards", (0.32, 0.35))):
+        every, some = (kind(tmp_path / name / folder, num_points=32, test_fraction=0) for name in ("all", "some"))
+        assert torch.equal(some.points, every.points)
+        has = some.parts != IGNORED
+        assert torch.equal(some.parts[has], every.parts[has])
+        _, parts, own = split_parts(some.batch(slice(None))[0])
+        lost = float((parts[own] == IGNORED).double().mean())
+        assert share[0] < lost < share[1]
+        assert next(note for note in some.notes if "label" in note) == (
+            f"{lost:.1%} of the points drawn have no label (a negative one): the network sees them, and they are "
+            "neither learned nor scored"
+        )
+
+
+def test_a_score_is_that_of_the_answers_of_predict_on_the_labelled_points(tmp_path):
+    truth = write_pins(tmp_path / "set")
+    data = PartFolder(tmp_path / "set", num_points=64, test_fraction=0)
+    fit(small(tmp_path / "run", "part", dataset="parts", epochs=2, num_points=64), data, log=quiet)
+    model = load_model(tmp_path / "run")
+    scores = evaluate(model, data, contract=None)
+    right = total = 0
+    for file in data.files:
+        found, labels = label_points(file, model, "pin").labels, truth[file.name]
+        right, total = right + int((found == labels)[labels >= 0].sum()), total + int((labels >= 0).sum())
+    assert 0 < right < total
+    assert scores["point_accuracy"] == right / total
+
+
+def test_where_few_points_have_a_label_an_eighth_of_those_drawn_has_one():
+    labels = np.full(5000, UNLABELLED)
+    labels[:900] = np.arange(900) % 5
+    rows = np.arange(5000.0)[:, None] * (1, 1, 1)
+    for count, few, wanted in ((800, 400, 100), (800, 60, 60), (4000, 900, 720)):
+        its = np.where(np.arange(5000) < few, labels, UNLABELLED)
+        points, parts, own = split_parts(torch.from_numpy(draw_labelled(rows, its, count, np.random.default_rng(0))))
+        chosen = points[0].long()
+        assert own.all()
+        assert len(chosen.unique()) == count
+        assert torch.equal(parts, torch.from_numpy(np.where(its == UNLABELLED, IGNORED, its))[chosen])
+        there = (parts >= 0).nonzero()[:, 0]
+        assert abs(len(there) - wanted) < (40 if count == 4000 else 1)
+        assert abs(float(there.double().mean()) - count / 2) < count / 10  # the first of them are a fair sample
+
+
+def test_a_file_without_a_labelled_point_is_named(tmp_path):
+    write_pins(tmp_path, count=2)
+    rows = make_object("pin", 9)
+    rows[:, 3] = 255
+    save(tmp_path / "pin" / "none.ply", rows, "x y z label")
+    (tmp_path / "parts.txt").write_text("0 stick\n1 ball\n255 -\n")
+    data = PartFolder(tmp_path, num_points=32, test_fraction=0)
+    assert len(data) == 2
+    assert [error.reason for error in data.bad] == ["none of the points that were drawn has a label"]
+    assert all(set(own_points(data, i)[1]) == {0, 1, IGNORED} for i in range(2))
+
+
+# Arrays.
+
+
+def test_arrays_may_have_points_without_a_label(tmp_path):
+    data, seen = some_labels(halves("part")), []
+    assert set(data[0][1].tolist()) > {IGNORED}
+
+    def loss(logits, labels):
+        seen.append(labels)
+        return F.cross_entropy(logits, labels)
+
+    fit(small(tmp_path / "own", "part", epochs=1), data, loss=loss, log=quiet)
+    assert any((labels == IGNORED).any() for labels in seen)
+    result = fit(small(tmp_path / "run", "part", epochs=8), data, log=quiet)
+    assert result["val"]["point_accuracy"] > 0.9
+    model = load_model(tmp_path / "run")
+    scores, parts = evaluate(model, data), []
+    with torch.no_grad():
+        x, parts, own = split_parts(data.batch(slice(None))[0])
+        found = model.restrict(model(x, data.labels), data.labels).argmax(1)
+    counted = own & (parts >= 0)
+    assert scores["point_accuracy"] == pytest.approx(float((found == parts)[counted].double().mean()))
+    assert np.isfinite(scores["loss"])
+
+
+def test_what_is_packed_and_numbered_anew_keeps_them(tmp_path):
+    data = some_labels(halves("part", per_class=6))
+    data.channel_names, data.scale, data.centre = ("x", "y", "z", "label"), "unit sphere", True
+    pack_split(data, tmp_path / "train", "part", tmp_path)
+    packed = open_packed(tmp_path, "train", 32, task="part")
+    order = [[*map(tuple, data.points[:, 0].tolist())].index(row) for row in map(tuple, packed.points[:, 0].tolist())]
+    assert torch.equal(packed.parts, data.parts[order])
+    packed.number_as(packed.classes, packed.part_names[::-1])
+    assert torch.equal(packed.parts, torch.where(data.parts < 0, IGNORED, 3 - data.parts)[order])
+
+
+def test_show_counts_them(tmp_path, capsys):
+    for i in range(3):
+        yard = make_yard(i)
+        yard[::3, 4] = -1
+        save(tmp_path / "yards" / f"{i}.txt", yard, "X Y Z Intensity Classification")
+    assert command_line.main(["show", "scenes", "--root", str(tmp_path / "yards"), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    (row,) = (line.split() for line in printed.splitlines() if line.startswith("no label"))
+    opened = [SceneFolder(tmp_path / "yards", split) for split in ("train", "test")]
+    counts = []
+    for data in opened:
+        _, parts, own = split_parts(data.batch(slice(None))[0])
+        counts.append(int((parts[own] == IGNORED).sum()))
+    assert [int(each.replace(",", "")) for each in row[2:]] == counts
+    assert '"no label"' in (tmp_path / "scenes.html").read_text()
