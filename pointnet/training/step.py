@@ -111,7 +111,7 @@ class Step:
         return StepResult(loss, logits, finite)
 
     def _share_of_labels(self, labels: Tensor, share: float) -> float | Tensor:
-        """Of the labels in the whole batch these: that of its clouds, or where points have labels, and some none, ()."""
+        """Of the whole batch's labels, these: the share of its clouds; where points have labels, and some none, ()."""
         if self.world.size == 1 or labels.dim() == 1:
             return share
         count = (labels >= 0).sum(dtype=torch.float32)
