@@ -13,9 +13,11 @@ from pointnet.datasets.blocks import sparse
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract
 from pointnet.inference.cases import cases_of
+from pointnet.inference.scenes import label_blocks
+from pointnet.models import PointNetSegmenter
 from pointnet.pages.show import show_data
 from pointnet.points.formats.contents import Rows
-from pointnet.points.read import read_cloud
+from pointnet.points.read import PointCloud, read_cloud
 from pointnet.training import evaluate, fit
 from pointnet.training.small_sets import lines_on_data
 from tests.forms import forms
@@ -28,6 +30,7 @@ from tests.own_points import (
     in_order,
     make_yard,
     own_points,
+    save,
     write_yards,
 )
 
@@ -224,3 +227,29 @@ def test_what_validation_cannot_judge_is_said_and_blocks_are_not_called_scans(tm
     lines = lines_on_data(small(tmp_path / "run", "scene", val_fraction=0.1), train, val)
     assert "labels that no cloud of validation has, so the epoch is chosen without them: pole" in lines
     assert any(line.startswith(f"{len(val)} clouds (blocks of 1 scan) to validate on: each is ") for line in lines)
+
+
+class ByHeight(PointNetSegmenter):
+    """Labels what is above half a block."""
+
+    def fold(self):
+        return self
+
+    def forward(self, x, lengths=None):
+        return torch.stack([torch.zeros_like(x[:, 2]), x[:, 2] - 0.5], 1)
+
+
+def test_stray_points_below_move_no_other_in_training_and_change_no_other_label(tmp_path):
+    model, heights, labels = ByHeight(2, 3, widths=((8,), (8, 16)), head_widths=(8,)).eval(), [], []
+    model.preprocessing = Contract(num_points=64, scale="blocks", block=2.0).as_json()
+    for name, depth in ("even", 0.0), ("stray", 40.0):
+        yard = make_yard(0, 1500)
+        yard[[7, 70], 2] -= depth
+        data = SceneFolder(save(tmp_path / name / "0.txt", yard, "X Y Z I label").parent, block=2.0, test_fraction=0)
+        heights.append(data.points[:, 2])
+        labels.append(label_blocks(model, PointCloud(yard[:, :3], None, None, None)).labels)
+    moved = heights[0] - heights[1]
+    assert set(moved[moved.abs() > 1e-4].round().tolist()) == {20.0}  # in blocks of 2
+    assert 0 < (moved.abs() > 1e-4).float().mean() < 0.01
+    assert set(np.flatnonzero(labels[0] != labels[1])) <= {7, 70}
+    assert 0.2 < labels[0].mean() < 0.8

@@ -159,7 +159,7 @@ def test_files_of_a_set_whose_heights_are_unlike_those_of_training_are_said(tmp_
 @pytest.mark.parametrize(
     ("height", "said"),
     [
-        (-300, r"1 point is \d{3} below the other 1,499, and heights count from there"),
+        (-300, r"1 point is \d{3} below the other 1,499; heights count from these"),
         pytest.param(300, "1 point is far above the other 1,499", marks=pytest.mark.slow),
     ],
 )
@@ -222,8 +222,11 @@ def test_points_far_below_a_scene_are_counted_and_its_heights_taken_without_them
     room[:1500, 2] *= 0.01
     contract = Contract(num_points=64, scale="blocks", block=2 * unit, heights=(0.03 * unit, 3 * unit))
     for depths, said in (
-        ([-2], f"1 point is {2 * unit:.3g} below the other 2,999, and heights count from there"),
-        ([-2, -9, -9], f"3 points are up to {9 * unit:.3g} below the other 2,997, and heights count from there"),
+        ([-2], f"1 point is {2 * unit:.3g} below the other 2,999; heights count from these"),
+        (
+            [-2, -9, -9],
+            f"3 points are up to {9 * unit:.3g} below the other 2,997; heights count from these",
+        ),
         (np.linspace(-3, 0, 15), None),  # a pit has points all the way
         ([-2 - i / 9 for i in range(16)], None),  # too many to be stray
         ([40], "1 point is far above the other 2,999"),
@@ -292,7 +295,7 @@ def test_predict_says_them_of_scenes():
     contract = Contract(num_points=64, scale="blocks", block=2.0, heights=None)
     cloud = PointCloud(np.vstack([scene(), [[5, 5, 300], [5, 5, -30]]]), None, None, None)
     assert contract.notes_of(cloud) == (
-        "1 point is 30 below the other 6,001, and heights count from there",
+        "1 point is 30 below the other 6,001; heights count from these",
         "1 point is far above the other 6,001",
         "most of its points are in blocks of 2 with fewer than 100 points, as were none of training",
     )

@@ -95,8 +95,9 @@ def check_extent(points: Any, extent: NDArray[np.floating], side: float, hint: s
 
 
 class Heights(NamedTuple):
-    """How far the points of a scene are above its lowest, but for a few below an empty gap."""
+    """How far the points of a scene are above its floor: the lowest, but for a few below an empty gap."""
 
+    floor: float  # its z
     half: float  # half of the points are below it
     top: float  # 99 % are below it
     stray: str | None  # a note on the few; None if there are none
@@ -108,12 +109,20 @@ class Heights(NamedTuple):
         some = np.sort(np.asarray(points[:: size // SOME + 1][:, 2], np.float64))
         top = some[round(ENDS[1] * (len(some) - 1))]
         apart = np.flatnonzero(np.diff(low) > FLOOR_GAP * max(top - low[-1], side))
-        count = 0 if not len(apart) else int(apart[-1]) + 1
+        count = 0 if not len(apart) or size < FEWEST else int(apart[-1]) + 1
         floor, stray = low[count], None
         if count:
             reach = f"{floor - low[0]:.3g}" if count == 1 else f"up to {floor - low[0]:.3g}"
-            stray = f"{_points_are(count)} {reach} below the other {size - count:,}, and heights count from there"
-        return cls(float(some[len(some) // 2] - floor), float(top - floor), stray)
+            stray = f"{_points_are(count)} {reach} below the other {size - count:,}; heights count from these"
+        return cls(float(floor), float(some[len(some) // 2] - floor), float(top - floor), stray)
+
+
+def frame_of_scene(points: Any, side: float) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Where the channels of a scene count from, (3,): its least x and y, and its floor (`Heights`); and how far it
+    reaches from there, (3,). Of points (N, 3), z up, an array or `Rows`, that are cut into blocks of this side."""
+    low, high = (np.asarray(end, np.float64) for end in bounds(points))
+    low = np.append(low[:2], Heights.of(points, side).floor)
+    return low, (high - low).astype(np.float32)
 
 
 def _lowest(points: Any) -> NDArray[np.float64]:
@@ -198,7 +207,7 @@ def block_channels(
 ) -> NDArray[np.float32]:
     """The channels of a block's points: (n, 3), (n, F), how far the scene reaches (3,) -> (n, 3 + F, or 6 + F).
 
-    x and y are from the middle of the block, z from the scene's lowest point, in sides of a block; then the features;
+    x and y are from the middle of the block, z from the scene's floor, in sides of a block; then the features;
     then x, y and z as shares of the scene's extent, if these are wanted. With colours these are the published nine.
 
     The middle of a block is half a side beyond the least x and y of its points; z stays. Source: PointNet,

@@ -25,6 +25,7 @@ from .blocks import (
     check_extent,
     cut_blocks,
     far_outside,
+    frame_of_scene,
     held_out_scenes,
     speck,
 )
@@ -45,7 +46,8 @@ class SceneFolder(OwnPoints):
     The points, the class of each (an index into `data.part_names`) and the file (an index into `data.classes`). A block
     is cut every half side, and has at least 100 points; of these 4,096, or N if that is more, are kept in random order,
     and repeated where there are fewer. Of a file with more than 2,000 blocks so many are drawn. x and y are from the
-    middle of the block, z from the lowest point of the file, all in sides of a block; features follow. The result is
+    middle of the block, z from the lowest point of the file but for a few stray ones, all in sides of a block; features
+    follow. The result is
     cached under `root/.cache/`.
 
     Args:
@@ -137,8 +139,7 @@ def scene_blocks(
             blocks of too few.
     """
     of_rows, labels = features_of(cloud, features), labels_of(cloud)
-    low, high = bounds(cloud.points)
-    extent = (high - low).astype(np.float32)
+    low, extent = frame_of_scene(cloud.points, side)
     check_extent(cloud.points, extent, side, WIDER)
     points = Rows(cloud.points, lambda rows: (rows - low).astype(np.float32))
     cells = Cells.of(points, side)

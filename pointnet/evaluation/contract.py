@@ -190,7 +190,7 @@ class Contract:
 
     def notes_of(self, cloud: PointCloud) -> tuple[str, ...]:
         """Short sentences if a cloud, z up, is unlike the training set: most of its intensities, or a scene's heights
-        or blocks; and where a few points are far outside all others, or so far below that they set heights."""
+        or blocks; and where a few points are far outside all others."""
         notes = self._notes_of_intensity(cloud)
         if self.in_blocks:
             heights, few = Heights.of(cloud.points, self.block), sparse(cloud.points, self.block)

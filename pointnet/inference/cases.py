@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointnet.datasets.blocks import CHANNEL_NAMES, block_channels
+from pointnet.datasets.blocks import CHANNEL_NAMES, block_channels, frame_of_scene
 from pointnet.datasets.clouds import UNIT_SPHERE
 from pointnet.datasets.shape_classes import make_shape
 from pointnet.datasets.shapes import shape_generator
@@ -92,10 +92,11 @@ def _scene(model: SceneSegmenter, contract: Contract, name: str) -> Case:
     rows = _rows(name, columns, min(POINTS, contract.num_points))  # of more, a block is divided
     rows[:, :3] *= WIDTH * contract.block / np.ptp(rows[:, :3], axis=0).max()
     cloud = cloud_of(rows, precise=True, columns=columns)
-    moved, extent = (cloud.points - cloud.points.min(0)).astype(np.float32), np.ptp(cloud.points, axis=0)
+    low, extent = frame_of_scene(cloud.points, contract.block)
+    moved = (cloud.points - low).astype(np.float32)
     features = features_of(cloud, contract.features, contract.intensity)(slice(None))
     shares = contract.channels == CHANNEL_NAMES
-    x = block_channels(moved, features, extent.astype(np.float32), contract.block, shares).T
+    x = block_channels(moved, features, extent, contract.block, shares).T
     return _case(np.ascontiguousarray(x), label_blocks(model, cloud))
 
 

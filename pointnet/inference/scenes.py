@@ -8,7 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from pointnet.datasets.blocks import CHANNEL_NAMES, CHANNELS, POINTS, Cells, block_channels, check_extent
+from pointnet.datasets.blocks import (
+    CHANNEL_NAMES,
+    CHANNELS,
+    POINTS,
+    Cells,
+    block_channels,
+    check_extent,
+    frame_of_scene,
+)
 from pointnet.datasets.given import pad_clouds
 from pointnet.evaluation.contract import Contract
 from pointnet.models import SceneSegmenter
@@ -75,8 +83,8 @@ def label_blocks(model: SceneSegmenter, cloud: PointCloud, seed: int = 0) -> Lab
             f"scenes need a network that was trained on blocks of scenes, got one of {channels}, {contract.scale}"
         )
     features = features_of(cloud, contract.features, contract.intensity, ", which the model was trained with")
-    low, high = bounds(points)
-    width, depth, _ = extent = (high - low).astype(np.float32)
+    low, extent = frame_of_scene(points, contract.block)
+    width, depth, _ = extent
     shares = contract.channels == CHANNEL_NAMES
     hint = "is it in metres?" if shares else "is it in the unit of the training set?"
     check_extent(points, extent, contract.block, hint)
