@@ -149,8 +149,8 @@ def test_objects_in_another_unit_are_said_where_their_parts_are_labelled(tmp_pat
 
 def test_a_set_in_another_unit_is_a_line_and_the_unit_sphere_needs_none():
     contract = contract_of_data(boxes(), num_points=32)
-    assert contract.lines_on_extents(boxes(seed=1), "test") == []
-    (line,) = contract.lines_on_extents(boxes(40_000), "test")
+    assert contract.lines_on_clouds(boxes(seed=1), "test") == []
+    (line,) = contract.lines_on_clouds(boxes(40_000), "test")
     assert re.fullmatch(
         r"test: extents are \S+ to \S+, 1,0\d\d times larger than in training .*; is the unit the same\?", line
     )
@@ -159,7 +159,7 @@ def test_a_set_in_another_unit_is_a_line_and_the_unit_sphere_needs_none():
     sphere.points[:] -= sphere.points.mean(2, keepdim=True)
     assert contract_of_data(sphere, num_points=32).extents is None
     sphere.points[:] *= 0
-    assert contract.lines_on_extents(sphere, "test") == []
+    assert contract.lines_on_clouds(sphere, "test") == []
 
 
 def test_what_the_caller_says_counts_before_what_the_numbers_tell():
@@ -269,9 +269,9 @@ def test_a_cloud_elsewhere_than_those_of_training_is_unsure_where_they_were_not_
         assert not any("--up" in each for each in answer.notes)
     assert all_scores(model, moved(data, 3000.0))["sure"] == 0
     contract = Contract.of(model)
-    (line,) = contract.lines_on_extents(moved(data, 3000.0), "test")
+    (line,) = contract.lines_on_clouds(moved(data, 3000.0), "test")
     assert line.startswith("test: it lies 3")
-    assert contract.lines_on_extents(moved(data, 200.0), "test") == []
+    assert contract.lines_on_clouds(moved(data, 200.0), "test") == []
     del model.preprocessing["reach"]  # of an older folder
     assert not any("origin" in each for each in predict(whole + np.array([3000.0, 0, 0]), model).notes)
 
@@ -281,4 +281,4 @@ def test_of_centred_clouds_the_place_is_not_measured():
     centred = LabelledClouds(data.points - data.points.mean(2, keepdim=True), data.labels, data.classes, 32)
     contract = contract_of_data(centred, num_points=32)
     assert (contract.centre, contract.reach) == (True, None)
-    assert contract.lines_on_extents(moved(centred, 3000.0), "test") == []
+    assert contract.lines_on_clouds(moved(centred, 3000.0), "test") == []

@@ -1,5 +1,6 @@
 """Normals, colours and intensity as channels: chosen by --features, to predict exactly what they were in training."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,19 +12,20 @@ import trimesh
 
 from pointnet import PointNetClassifier, load_model, predict
 from pointnet import __main__ as command_line
-from pointnet.datasets import MeshFolder, open_dataset
+from pointnet.datasets import LabelledClouds, MeshFolder, SceneFolder, open_dataset
 from pointnet.datasets.lines import lines_on_unused
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.evaluate import check_taught, evaluate
 from pointnet.points.features import FARTHEST, feature_names, intensity_range, scaled_intensity
-from pointnet.points.read import PointCloudFileError, read_cloud
+from pointnet.points.read import PointCloud, PointCloudFileError, read_cloud
 from pointnet.training import TrainConfig, fit
 from pointnet.training.augment import augment
 from pointnet.training.run_folder import read_settings
 from pointnet.training.settings import Augmentation
 from tests.forms import forms
 from tests.helpers import QUICK, SMALL, described, error_of, quiet, tiny
+from tests.own_points import make_yard, save
 
 ALL = ("x", "y", "z", "nx", "ny", "nz", "r", "g", "b", "intensity")
 
@@ -219,6 +221,51 @@ def test_a_file_of_another_scale_of_intensity_is_said(tmp_path):
     assert not found.sure
     assert [note for note in found.notes if note.startswith("unsure: intensity is 0 to 255, and was 30")]
     assert "with intensity (30" in str(Contract.of(load_model(tmp_path / "run")))
+
+
+def test_colours_far_darker_or_brighter_than_in_training_are_said(tmp_path):
+    data = MeshFolder(write_tables(tmp_path / "set"), num_points=32, features="rgb")
+    fit(tiny(tmp_path / "run", epochs=1), data, log=quiet)
+    model, generator = load_model(tmp_path / "run"), np.random.default_rng(0)
+    dark, bright = Contract.of(model).colors
+    assert 0.4 < dark < bright < 0.6
+    points, colors = generator.random((90, 3)), generator.random((90, 3))
+    for light, how in ((colors, None), (colors / 4, "darker"), (1 - colors / 4, "brighter"), (colors / 1.5, None)):
+        found = predict(np.hstack([points, light]), model)
+        notes = [note for note in found.notes if "colour" in note]
+        said = rf"unsure: the mean colour is \S+ of 1, {how} than in training \({dark:.2g} to {bright:.2g}\)"
+        assert len(notes) == (how is not None)
+        assert all(re.fullmatch(said, note) for note in notes)
+        clouds = data.points.clone()
+        clouds[0, 3:] = torch.from_numpy(light.mean(keepdims=True)).float()
+        other = LabelledClouds(clouds, data.labels, data.classes)
+        other.channel_names, other.scale = data.channel_names, data.scale
+        lines = Contract.of(model).lines_on_clouds(other, "test")
+        assert [line.split(" than ")[0].split(", ")[1] for line in lines] == ([how] if how else [])
+    older = Contract.of(model)
+    assert dataclasses.replace(older, colors=None).notes_of(PointCloud(points, None, colors / 9, None)) == ()
+    assert contract_of_data(MeshFolder(tmp_path / "set", num_points=32), num_points=32).colors is None
+
+
+@pytest.mark.parametrize("light", [1.0, 0.1])
+def test_a_scene_in_another_light_is_said(tmp_path, light):
+    """The mean of all blocks of a scene, of which one may be dark."""
+    for i in range(2):
+        yard, colors = make_yard(i, 3000), np.random.default_rng(i).random((3000, 3))
+        colors[yard[:, 0] < 1001] /= 4
+        save(
+            tmp_path / f"{i}.txt",
+            np.column_stack([yard[:, :3], np.rint(255 * colors), yard[:, 4]]),
+            "x y z r g b label",
+        )
+    data = SceneFolder(tmp_path, num_points=64, features="rgb", block=2.0, test_fraction=0)
+    contract = contract_of_data(data, num_points=64)
+    dark, bright = contract.colors
+    assert 0.25 < dark < bright < 0.5
+    notes = contract.notes_of(PointCloud(yard[:, :3], None, light * colors, None))
+    assert [note for note in notes if "colour" in note] == [
+        f"the mean colour is {light * colors.mean():.2g} of 1, darker than in training ({dark:.2g} to {bright:.2g})"
+    ] * (light < 1)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def run(flags: Namespace) -> int:
         *of_single_parts(task, data, model),
         *all_lines(data),
         *of_each_kind(contract.notes_on_files(data)),
-        *contract.lines_on_extents(data, where),
+        *contract.lines_on_clouds(data, where),
     ]:
         say(line, sys.stderr)
     if data.bad:

@@ -1,5 +1,5 @@
-"""How large clouds are whose units matter, and how far from the origin where they are not centred: a cloud in another
-unit than those of training is far smaller or larger, and one in another frame is elsewhere."""
+"""How large clouds are whose units matter, how far from the origin where they are not centred, and how bright: in
+another unit they are far smaller or larger than those of training, in another frame elsewhere, by night darker."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from pointnet.points.features import SOME_POINTS, Range
+from pointnet.points.formats.names import COLUMNS
 from pointnet.points.frame import bounds
 
 from .blocks import Heights
-from .clouds import LabelledClouds, spread
+from .clouds import BLOCKS, IN_BLOCKS, LabelledClouds, spread
 
 BATCH = 256  # clouds that are measured together
 MOST_CLOUDS = 10_000  # of a set whose extents are looked at
+SOME_COLOURED = 512  # whose colours are
 UNLIKE = 2.0  # heights or extents this many times those of training, or less than one over it, get a note
 
 
@@ -47,6 +49,32 @@ def reach_of(data: LabelledClouds) -> float | None:
     far = ((low + high) / 2).norm(dim=1)
     far = far[far.isfinite()]
     return float(far.max()) if len(far) else None
+
+
+def brightness_of(data: LabelledClouds) -> Range | None:
+    """The least and the greatest mean colour, from 0 to 1, of clouds, of scenes of the scene's blocks together, or of
+    some where there are many; None where they have no colours."""
+    names = data.channel_names or ()
+    if not (places := [names.index(name) for name in COLUMNS["colors"] if name in names]) or not len(data):
+        return None
+    some = spread(data, SOME_COLOURED)
+    batches = (some.batch(rows)[0][:, places].double() for rows in torch.arange(len(some)).split(BATCH))
+    means = torch.cat([colors.mean((1, 2)) for colors in batches])
+    if data.scale in (IN_BLOCKS, BLOCKS):
+        means = torch.stack([means[some.labels == scene].mean() for scene in some.labels.unique()])
+    means = means[means.isfinite()]
+    return (float(means.min()), float(means.max())) if len(means) else None
+
+
+def unlike_colors(taught: Range | None, found: Range | None) -> str | None:
+    """A note on the least and the greatest mean colour that were found, if one is far darker or brighter than those of
+    training; else None."""
+    if taught is None or found is None:
+        return None
+    (dark, bright), (low, high) = taught, found
+    how = "darker" if low < dark / UNLIKE else "brighter" if 1 - high < (1 - bright) / UNLIKE else None
+    means = f"the mean colour is {low:.2g}" if low == high else f"mean colours are {low:.2g} to {high:.2g}"
+    return how and f"{means} of 1, {how} than in training ({dark:.2g} to {bright:.2g})"
 
 
 def _boxes(data: LabelledClouds) -> tuple[Tensor, Tensor]:

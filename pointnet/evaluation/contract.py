@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside, sparse
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
-from pointnet.datasets.extents import UNLIKE, extents_of, heights_of_scenes, place_of, reach_of, unlike_place
+from pointnet.datasets.extents import (
+    UNLIKE,
+    brightness_of,
+    extents_of,
+    heights_of_scenes,
+    place_of,
+    reach_of,
+    unlike_colors,
+    unlike_place,
+)
 from pointnet.datasets.given import check_one_of
 from pointnet.models import Pretrained
 from pointnet.names import printable
@@ -50,6 +59,7 @@ class Contract:
         channels: the names of the input's channels. Colours are in [0, 1], as `read_cloud` has them.
         intensity: the two intensities of files that are 0 and 1 to the network (`points.features.scaled_intensity`);
             None: they are as in the file.
+        colors: the least and the greatest mean colour of clouds in training (`brightness_of`); None: not measured.
         up: how the files of training were turned, `up=` of `read_cloud`; None: by their format.
         columns: the names of the columns of tables that training was given, joined by commas; "" for none.
         centre: whether the mean of a cloud was at the origin.
@@ -73,6 +83,7 @@ class Contract:
     num_points: int
     channels: tuple[str, ...] = XYZ
     intensity: Range | None = None
+    colors: Range | None = None
     heights: Range | None = None
     extents: Range | None = None
     reach: float | None = None
@@ -116,7 +127,8 @@ class Contract:
         numbers: Any = {"temperature": self.temperature, "block": self.block, "num_points": self.num_points}
         if wrong := [name for name, value in numbers.items() if not _is_number(value) or value <= 0]:
             raise ValueError(f"{wrong[0]} must be a number above 0, got {numbers[wrong[0]]!r}")
-        ranges: Any = {"intensity": self.intensity, "heights": self.heights, "extents": self.extents}
+        names = "intensity", "colors", "heights", "extents"
+        ranges: Any = {name: getattr(self, name) for name in names}
         for name, ends in ranges.items():
             two = isinstance(ends, tuple | list) and len(ends) == 2 and all(map(_is_number, ends))
             if ends is not None and not (two and ends[0] <= ends[1]):
@@ -189,9 +201,9 @@ class Contract:
         return channels
 
     def notes_of(self, cloud: PointCloud) -> tuple[str, ...]:
-        """Short sentences if a cloud, z up, is unlike the training set: most of its intensities, or a scene's heights
-        or blocks; and where a few points are far outside all others."""
-        notes = self._notes_of_intensity(cloud)
+        """Short sentences if a cloud, z up, is unlike the training set: most of its intensities, its colours, or a
+        scene's heights or blocks; and where a few points are far outside all others."""
+        notes = self._notes_of_intensity(cloud) + self._notes_of_colors(cloud)
         if self.in_blocks:
             heights, few = Heights.of(cloud.points, self.block), sparse(cloud.points, self.block)
             far = far_outside(cloud.points, self.block, self.channels == CHANNEL_NAMES)
@@ -214,13 +226,14 @@ class Contract:
         """A note on a cloud (N, 3), an array or `Rows`, if its extent or place is far from those of training."""
         return unlike_place(self.extents, self.reach, *place_of(points)) if self.extents else None
 
-    def lines_on_extents(self, data: LabelledClouds, name: str) -> list[str]:
-        """A line on a data set of this name, if some of its clouds have another extent or place than in training."""
-        if self.extents is None:
-            return []
-        far = None if self.reach is None else reach_of(data)
-        note = unlike_place(self.extents, self.reach, extents_of(data), far)
-        return [f"{name}: {note}"] if note else []
+    def lines_on_clouds(self, data: LabelledClouds, name: str) -> list[str]:
+        """Lines on a data set of this name, if some of its clouds have another extent, place or colour than in
+        training."""
+        notes = [unlike_colors(self.colors, brightness_of(data))]
+        if self.extents is not None:
+            far = None if self.reach is None else reach_of(data)
+            notes.append(unlike_place(self.extents, self.reach, extents_of(data), far))
+        return [f"{name}: {note}" for note in notes if note]
 
     def notes_on_files(self, data: LabelledClouds) -> list[tuple[str, str]]:
         """Files of scenes of a data set, by name, whose heights are not those of training, each with a note."""
@@ -233,6 +246,12 @@ class Contract:
             return ()
         some = cloud.intensity[:: len(cloud.intensity) // SOME_POINTS + 1]
         return (said_of_intensity(some, self.intensity),) if mostly_outside(some, self.intensity) else ()
+
+    def _notes_of_colors(self, cloud: PointCloud) -> tuple[str, ...]:
+        if self.colors is None or cloud.colors is None:
+            return ()
+        mean = float(np.mean(cloud.colors[:: len(cloud.colors) // SOME_POINTS + 1], dtype=np.float64))
+        return tuple(filter(None, [unlike_colors(self.colors, (mean, mean))]))
 
     def _frame_of(self, points: NDArray[np.floating]) -> tuple[Any, Any]:
         """What is taken from points, and what they are then divided by, in their type."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
-from pointnet.datasets.extents import extents_of, heights_of_scenes, reach_of
+from pointnet.datasets.extents import brightness_of, extents_of, heights_of_scenes, reach_of
 from pointnet.points.features import Range, check_colors
 from pointnet.points.formats.names import COLUMNS
 
@@ -34,6 +34,7 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
     channels, scale, centre = said_by(data) or _measured(data)
     of_data: dict[str, Any] = {
         "intensity": data.intensity,
+        "colors": brightness_of(data),
         "up": data.up,
         "heights": _usual_heights(data) if scale in (IN_BLOCKS, BLOCKS) else None,
         "extents": extents_of(data) if scale == AS_GIVEN else None,

@@ -138,7 +138,7 @@ def first_lines(run: Run, val: LabelledClouds, test: LabelledClouds | None, resu
     opened = [data for data in (run.train, val, test) if data is not None]
     yield from of_each_kind([note for data in opened for note in run.contract.notes_on_files(data)])
     for name, data in (("validation", val), ("test", test)):
-        yield from run.contract.lines_on_extents(data, name) if data is not None else ()
+        yield from run.contract.lines_on_clouds(data, name) if data is not None else ()
 
 
 def open_run(
