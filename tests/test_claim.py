@@ -44,8 +44,14 @@ def test_a_claimed_folder_is_refused_by_the_name_of_its_holder_and_free_once_tha
     with pytest.raises(ValueError, match=said):
         run_seeds(tiny(out), [0], lambda config, resume: {}, log=quiet)
     assert sorted(os.listdir(out)) == [".lock", ".locked_by"], "the refused have written nothing"
+    for name in ("config.yaml", "checkpoint.pt"):  # as of a run whose first epoch is done
+        (out / name).touch()
+    with pytest.raises(ValueError, match=said):
+        fit(tiny(out, epochs=1), two_shapes(per_class=6), log=quiet)
     holder.kill()
     holder.join()
+    with pytest.raises(ValueError, match="already holds a run; continue it with --resume"):
+        fit(tiny(out, epochs=1), two_shapes(per_class=6), log=quiet)
     with claimed(out, World()):
         assert (out / ".locked_by").read_text() == f"process {os.getpid()} on {platform.node()}"
 

@@ -42,22 +42,38 @@ def claimed(out: AnyPath, world: World) -> Iterator[None]:
         yield
 
 
+def check_unclaimed(out: AnyPath) -> None:
+    """Raises ValueError, as `claimed` does, if another process writes the run folder; it is not claimed."""
+    folder = Path(out)
+    if (folder / LOCK).exists() or (folder / SOFT_LOCK).exists():
+        with suppress(OSError), _claim_of(folder):
+            pass
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _claim_of(folder: Path) -> Iterator[None]:
     try:
         lock = _acquired(folder)
     except Timeout as error:
         raise ValueError(f"{folder}: {_holder(folder)}") from error
     try:
-        write_atomically(folder / HOLDER, f"process {os.getpid()} on {platform.node()}".encode(), durable=False)
         yield
     finally:
-        with suppress(OSError):
-            (folder / HOLDER).unlink()
-            if [path.name for path in folder.iterdir()] == [LOCK]:  # nothing was written
-                (folder / LOCK).unlink()
-                folder.rmdir()
         lock.release()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with _claim_of(folder):
+        try:
+            write_atomically(folder / HOLDER, f"process {os.getpid()} on {platform.node()}".encode(), durable=False)
+            yield
+        finally:
+            with suppress(OSError):
+                (folder / HOLDER).unlink()
+                if [path.name for path in folder.iterdir()] == [LOCK]:  # nothing was written
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
 
 
 def _acquired(folder: Path) -> FileLock | SoftFileLock:

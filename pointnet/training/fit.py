@@ -21,7 +21,7 @@ from pointnet.models.weights import read_model_config, save_config
 from pointnet.names import say
 from pointnet.world import World
 
-from .claim import claimed
+from .claim import check_unclaimed, claimed
 from .data import check_data, check_trainable, training_parts
 from .leaks import lines_on_leaks
 from .network import Loss, Own, has_name, lines_on_network
@@ -155,6 +155,8 @@ def open_run(
         train, val = training_parts(train, config)
         check_trainable(train, config, world)
         if not resume:
+            if world.writes:
+                check_unclaimed(out)
             check_free(out)
         elif (out / CONFIG).is_file():
             check_kept(read_config(out), config)
