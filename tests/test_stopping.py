@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,25 @@ def test_the_command_saves_says_how_to_go_on_and_ends_with_the_signals_code(tmp_
     assert process.returncode == 128 + signal.SIGTERM
     assert said.strip() == f"stopped; to continue: python train.py --resume --out {out}"
     assert load_checkpoint(tmp_path / out / "checkpoint.pt")["epoch"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gap", [0.0005, 0.01, 0.05])
+def test_a_second_interrupt_while_the_command_ends_shows_no_traceback(tmp_path, gap):
+    words = ["--dataset", "modelnet40", "--root", "data/samples", "--num_points", "64", "--batch_size", "8"]
+    words += ["--epochs", "999", "--width", "0.1", "--early_points", "0", "--out", str(tmp_path / "run")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, **pipes)
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    time.sleep(gap)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "stopped" in said
+    assert "Traceback" not in said
 
 
 def test_a_checkpoint_that_was_cut_is_noticed(tmp_path):

@@ -14,6 +14,7 @@ from pointnet.names import printable, say
 
 PROG = "python -m pointnet"  # works wherever the library does; the script `pointnet` and it are the same
 REFUSED, NO_READER = 2, 141  # exit codes; 128 + SIGPIPE, which Windows does not have
+SIGNALLED = 128  # and the number of a signal: an exit code
 
 
 class Terminated(KeyboardInterrupt):
@@ -54,7 +55,11 @@ def whole_program(main: Callable[..., int]) -> Callable[..., int]:
             try:
                 with terminated_as_interrupted():
                     code = main(*words)
+                if code > SIGNALLED and not words:
+                    _answer_no_more()
             except KeyboardInterrupt as error:
+                if not words:
+                    _answer_no_more()
                 code = stopped(error)
                 say("\nstopped", sys.stderr)
             finally:  # what is still held back, while an error can be caught
@@ -74,9 +79,15 @@ def whole_program(main: Callable[..., int]) -> Callable[..., int]:
     return wrapped
 
 
+def _answer_no_more() -> None:
+    """The program, which was called without arguments and so is the process, ends: another Ctrl-C would show where."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def stopped(error: BaseException) -> int:
     """The exit code of a command that a signal stopped."""
-    return 128 + int(getattr(error, "signum", signal.SIGINT))
+    return SIGNALLED + int(getattr(error, "signum", signal.SIGINT))
 
 
 def one_line(error: BaseException) -> str:
