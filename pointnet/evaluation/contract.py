@@ -127,6 +127,9 @@ class Contract:
         numbers: Any = {"temperature": self.temperature, "block": self.block, "num_points": self.num_points}
         if wrong := [name for name, value in numbers.items() if not _is_number(value) or value <= 0]:
             raise ValueError(f"{wrong[0]} must be a number above 0, got {numbers[wrong[0]]!r}")
+        for name in ("centre", "needs_category"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {value!r}")
         names = "intensity", "colors", "heights", "extents"
         ranges: Any = {name: getattr(self, name) for name in names}
         for name, ends in ranges.items():
