@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -303,3 +304,29 @@ def test_a_line_says_how_files_are_read_because_those_of_the_weights_were(tmp_pa
     assert parse_command([*own, "--up", "z", "--columns", "x,y,z"]).brought == ""
     assert parse_command([*start, "--dataset", "modelnet40"]).brought == ""
     assert parse_command(own[2:]).brought == ""
+
+
+@pytest.mark.parametrize("change", ["trained", "replaced"])
+def test_what_was_measured_of_other_weights_is_not_said_of_new_ones(tmp_path, change):
+    model = load_model("pointnet_shapes")
+    before = Contract.of(model)
+    assert before.familiar is not None
+    assert before.temperature != 1
+    for same in (copy.deepcopy(model), model.half().float(), model.bfloat16().float(), model.fold()):
+        assert Contract.of(same) == before
+    model = load_model("pointnet_shapes")
+    if change == "trained":
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        torch.nn.functional.cross_entropy(model.train()(torch.randn(4, 3, 64)), torch.arange(4)).backward()
+        optimizer.step()
+    else:
+        model.logits = torch.nn.Linear(model.logits.in_features, model.logits.out_features)
+    wanted = dataclasses.replace(before, familiar=None, temperature=1.0)
+    assert Contract.of(model.eval()) == wanted
+    assert (
+        predict(np.random.default_rng(0).random((99, 3)), model).notes[-1].startswith("inputs unlike the training set")
+    )
+    model.save_pretrained(tmp_path)
+    assert Contract.of(load_model(tmp_path)) == wanted
+    model.preprocessing |= {"temperature": 1.5, "familiar": None}
+    assert Contract.of(model).temperature == 1.5  # measured anew

@@ -29,6 +29,7 @@ from pointnet.datasets.extents import (
 )
 from pointnet.datasets.given import check_one_of
 from pointnet.models import Pretrained
+from pointnet.models.pretrained import preprocessing_of
 from pointnet.names import printable
 from pointnet.points.cloud import Chosen
 from pointnet.points.features import (
@@ -106,7 +107,7 @@ class Contract:
         Raises:
             ValueError: it expects what this library cannot make; the message names it.
         """
-        held = dict(model.preprocessing)
+        held = preprocessing_of(model)
         if (frame := held.pop("frame", FRAME)) != FRAME:
             raise ValueError(f"the model expects points of frame '{frame}', known here is '{FRAME}'")
         if "num_points" not in held:

@@ -27,6 +27,8 @@ MODELS: dict[str, type[Any]] = {}  # the subclasses of `Pretrained` that have a 
 MOMENTUM = re.compile(r"momentum=[^,)]*")
 # Why networks that sample their centres are not exported.
 CENTRES_IN_TURN = "its centres are found one after another, hundreds of times the operators of the network"
+OF_ANSWERS = ("temperature", "familiar")  # in `preprocessing`: what was measured on a network's answers
+LAST_MOVED = 1e-2  # of themselves the last weights may be moved, as in half precision, and are the same
 ROOM = 4  # times what the weights hold; a network may make layers that it does not keep
 
 
@@ -115,7 +117,7 @@ class Pretrained(nn.Module):
         if not (folder / "README.md").exists():
             write_atomically(folder / "README.md", model_card(self, notes).encode())
         # Last: a folder without it holds no model, and one of an older model does not match the new weights.
-        described = {"arguments": self.arguments, "classes": self.classes, "preprocessing": self.preprocessing}
+        described = {"arguments": self.arguments, "classes": self.classes, "preprocessing": preprocessing_of(self)}
         weights.save_config(folder, model=self.model_name, **described, sha256=sha256)
 
     @classmethod
@@ -198,7 +200,20 @@ def load_folder(
         path = folder / weights.WEIGHTS_FILE
         raise ValueError(f"{path}: does not fit the model in {weights.CONFIG_FILE}: {printable(reason)}")
     model.load_state_dict(state, assign=own is None)
+    its_last = next(reversed([*model.parameters()]), torch.empty(0)).detach().clone()
+    model._measured = its_last, {name: model.preprocessing.get(name) for name in OF_ANSWERS}
     return (model if num_classes is None else _with_new_last_layer(model, num_classes)).eval()
+
+
+def preprocessing_of(model: Any) -> dict[str, Any]:
+    """`model.preprocessing`, without what was measured on the answers of the weights that were loaded, if these were
+    trained since, or the last layer replaced: their last numbers are others, and nobody measured anew."""
+    held, (last, measured) = dict(model.preprocessing), getattr(model, "_measured", (None, {}))
+    now = next(reversed([*model.parameters()]), None)
+    if last is None or now is None or now.shape != last.shape or {k: held.get(k) for k in OF_ANSWERS} != measured:
+        return held
+    are_those = torch.allclose(now.detach().float().cpu(), last.float().cpu(), LAST_MOVED, LAST_MOVED / 100)
+    return held if are_those else {name: value for name, value in held.items() if name not in OF_ANSWERS}
 
 
 def _with_new_last_layer(model: Pretrained, num_outputs: int) -> Pretrained:
@@ -217,8 +232,8 @@ def _with_new_last_layer(model: Pretrained, num_outputs: int) -> Pretrained:
             reset()
     kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("logits.")}
     new.load_state_dict(kept, strict=False, assign=True)
-    of_answers = ("temperature", "familiar", "label_numbers")
-    new.preprocessing = {k: value for k, value in model.preprocessing.items() if k not in of_answers}
+    of_labels = (*OF_ANSWERS, "label_numbers")
+    new.preprocessing = {k: value for k, value in model.preprocessing.items() if k not in of_labels}
     return new
 
 
