@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pointnet.datasets.lines import lines_on_unused
 from pointnet.evaluation.contract import Contract
 from pointnet.evaluation.contract_of_data import contract_of_data
 from pointnet.evaluation.evaluate import check_taught, evaluate
+from pointnet.inference.judge import Opinion, Trust
 from pointnet.points.features import FARTHEST, feature_names, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloud, PointCloudFileError, read_cloud
 from pointnet.training import TrainConfig, fit
@@ -220,7 +222,11 @@ def test_a_file_of_another_scale_of_intensity_is_said(tmp_path):
     found = predict(rows, tmp_path / "run")
     assert not found.sure
     assert [note for note in found.notes if note.startswith("unsure: intensity is 0 to 255, and was 30")]
-    assert "with intensity (30" in str(Contract.of(load_model(tmp_path / "run")))
+    contract = Contract.of(load_model(tmp_path / "run"))
+    assert "with intensity (30" in str(contract)
+    assert contract.unlike_channels(data.points[0].numpy()) is None
+    far = data.points[0].numpy() + np.float32([[0], [0], [0], [2]])
+    assert contract.unlike_channels(far).startswith("intensity is ")
 
 
 def test_colours_far_darker_or_brighter_than_in_training_are_said(tmp_path):
@@ -242,6 +248,13 @@ def test_colours_far_darker_or_brighter_than_in_training_are_said(tmp_path):
         other.channel_names, other.scale = data.channel_names, data.scale
         lines = Contract.of(model).lines_on_clouds(other, "test")
         assert [line.split(" than ")[0].split(", ")[1] for line in lines] == ([how] if how else [])
+    day, night = data.points[:1], data.points[:1].clone()
+    night[:, 3:] /= 4
+    sure = Opinion([0.99, 0.01], (), 0.0)
+    for cloud, wanted in ((day, True), (night, False)):  # as `evaluate` counts them
+        trust = Trust(SimpleNamespace(contract=Contract.of(model), opinions_of=lambda *batch: [sure]))
+        trust.look(cloud, torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1))
+        assert trust.sure == [wanted]
     older = Contract.of(model)
     assert dataclasses.replace(older, colors=None).notes_of(PointCloud(points, None, colors / 9, None)) == ()
     assert contract_of_data(MeshFolder(tmp_path / "set", num_points=32), num_points=32).colors is None

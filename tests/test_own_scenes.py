@@ -9,7 +9,7 @@ import torch
 
 from pointnet import label_points, load_model
 from pointnet.datasets import PointCloudFileError, blocks, open_dataset, split_parts, split_validation
-from pointnet.datasets.blocks import sparse
+from pointnet.datasets.blocks import frame_of_scene, sparse
 from pointnet.datasets.own_scenes import SceneFolder
 from pointnet.evaluation.contract import Contract
 from pointnet.inference.cases import cases_of
@@ -253,3 +253,7 @@ def test_stray_points_below_move_no_other_in_training_and_change_no_other_label(
     assert 0 < (moved.abs() > 1e-4).float().mean() < 0.01
     assert set(np.flatnonzero(labels[0] != labels[1])) <= {7, 70}
     assert 0.2 < labels[0].mean() < 0.8
+    for shares, floor in ((False, 0.0), (True, -40.0)):  # S3DIS's channels count from the lowest point, as published
+        low, extent = frame_of_scene(yard[:, :3], 2.0, shares)
+        assert low[2] == pytest.approx(30 + floor, abs=2.6)
+        assert low[2] + extent[2] == pytest.approx(yard[:, 2].max(), abs=1e-3)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointnet.datasets import LabelledPoints, open_dataset, packed, shards, split_validation
+from pointnet.datasets import LabelledClouds, LabelledPoints, open_dataset, packed, shards, split_validation
 from pointnet.datasets.packed import open_packed
 from pointnet.datasets.packing import halved_clouds, keys_of, pack_split
 from pointnet.datasets.point_labels import UNLABELLED
@@ -239,3 +239,16 @@ def test_labels_of_points_are_numbered_as_a_network_has_them(tmp_path, is_packed
     assert torch.equal(found[:, -1] < 0, wanted[:, -1] < 0)
     assert torch.equal(data[3][1], data.parts[3, :32])
     assert data.parts_of.nonzero().tolist() == [[0, 1], [0, 2], [2, 3], [2, 4]]
+
+
+def test_colours_are_measured_when_a_set_is_packed_and_no_shard_is_read_for_them(tmp_path, monkeypatch):
+    points = torch.rand(20, 6, 32)
+    data = LabelledClouds(points, torch.arange(20) % 2, ["a", "b"])
+    data.channel_names, data.scale, data.centre = ("x", "y", "z", "r", "g", "b"), "unit sphere", True
+    means = points[:, 3:].double().mean((1, 2))
+    pack_split(data, tmp_path / "train", "classification", tmp_path)
+    monkeypatch.setattr(shards.Shards, "_read", None)
+    again = open_packed(tmp_path, "train", 32)
+    assert contract_of_data(again, num_points=32).colors == pytest.approx((float(means.min()), float(means.max())))
+    again.colors = None  # as of a set that was packed before
+    assert contract_of_data(again, num_points=32).colors is None

@@ -1,5 +1,7 @@
 """Points without a label: a network sees them, in training, in evaluation and in `predict`, and nothing counts them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,19 +9,20 @@ from torch.nn import functional as F
 
 from pointnet import __main__ as command_line
 from pointnet import label_points, load_model
-from pointnet.datasets import UNLABELLED, SceneFolder, split_parts
+from pointnet.datasets import UNLABELLED, LabelledPoints, SceneFolder, split_parts
 from pointnet.datasets.own_parts import PartFolder
 from pointnet.datasets.packed import open_packed
 from pointnet.datasets.packing import pack_split
 from pointnet.datasets.point_labels import IGNORED, draw_labelled
 from pointnet.evaluation.evaluate import evaluate
+from pointnet.evaluation.metrics import PartScores
 from pointnet.evaluation.tasks import TASKS
 from pointnet.training import fit
 from pointnet.training.losses import balanced_weights, label_loss, point_loss, soft_iou
 from pointnet.training.settings import TrainConfig
 from pointnet.training.small_sets import accuracy_by_chance
 from tests.helpers import halves, quiet, small
-from tests.own_points import make_object, make_yard, own_points, save, some_labels
+from tests.own_points import CLASSES, make_object, make_yard, own_points, save, some_labels
 
 
 def write_pins(root, seed: int = 0, count: int = 4) -> dict:
@@ -80,6 +83,26 @@ def test_labels_are_weighted_and_guessed_by_the_points_that_have_one():
     assert accuracy_by_chance(TASKS["part"], data) == int(sum(both)) / int((parts >= 0).sum())
 
 
+def test_a_shape_without_a_labelled_point_does_not_count():
+    scores = PartScores(torch.ones(2, 2, dtype=torch.bool))
+    true, predicted = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]]), torch.tensor([[0, 1, 1, 1], [0, 0, 0, 0]])
+    scores.update(predicted, true, torch.tensor([[True] * 4, [False] * 4]), torch.tensor([0, 1]))
+    found = scores.result()
+    assert found["count"] == 1
+    assert found["instance_miou"] == found["class_miou"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert found["point_accuracy"] == 0.75
+
+
+def test_arrays_whose_clouds_have_no_label_or_another_sign_of_none_are_refused():
+    stored, names = halves("part").batch(slice(None))[0].clone(), ["a", "b", "c", "d"]
+    stored[3, -1, :32], stored[3, -1, 32:] = UNLABELLED, -1 - UNLABELLED
+    with pytest.raises(ValueError, match="cloud 3 has no labelled point; leave out such clouds"):
+        LabelledPoints(stored, torch.zeros(len(stored)), ["one"], names)
+    stored[3, -1] = IGNORED
+    with pytest.raises(ValueError, match="a point without a label has UNLABELLED, 16777215, and not -100$"):
+        LabelledPoints(stored, torch.zeros(len(stored)), ["one"], names)
+
+
 # Files.
 
 
@@ -99,6 +122,7 @@ def test_of_files_the_network_sees_the_same_points_whether_they_have_labels_or_n
         assert torch.equal(some.parts[has], every.parts[has])
         _, parts, own = split_parts(some.batch(slice(None))[0])
         lost = float((parts[own] == IGNORED).double().mean())
+        assert not any("left out" in note for note in some.notes)
         assert share[0] < lost < share[1]
         assert next(note for note in some.notes if "label" in note) == (
             f"{lost:.1%} of the points drawn have no label (a negative one): the network sees them, and they are "
@@ -134,6 +158,24 @@ def test_where_few_points_have_a_label_an_eighth_of_those_drawn_has_one():
         there = (parts >= 0).nonzero()[:, 0]
         assert abs(len(there) - wanted) < (40 if count == 4000 else 1)
         assert abs(float(there.double().mean()) - count / 2) < count / 10  # the first of them are a fair sample
+
+
+def test_however_it_is_said_that_points_have_none_an_eighth_has_one_and_blocks_without_are_counted(tmp_path):
+    found, drawn = [], []
+    for filler in (-1, 255):
+        yard = make_yard(0, 40_000)
+        yard[(yard[:, 0] > 1001) | (np.arange(40_000) % 20 > 0), 4] = filler  # all but a few of the first metre
+        root = save(tmp_path / str(filler) / "0.txt", yard, "X Y Z Intensity Classification").parent
+        (root / "classes.txt").write_text(f"{CLASSES}255 -\n")
+        found.append(data := SceneFolder(root, num_points=512, test_fraction=0, block=2.0))
+        drawn.append([int((split_parts(cloud)[1] >= 0).sum()) for cloud in data.batch(slice(None))[0]])
+    assert torch.equal(found[0].parts, found[1].parts)
+    assert drawn[0] == drawn[1]
+    assert min(drawn[0]) > 120  # where a fair sample has a third
+    assert found[0].notes == found[1].notes
+    (note,) = (note for note in found[0].notes if "left out" in note)
+    lost, of_all = re.fullmatch(r"(\d+) of (\d+) blocks left out: no point that was drawn has a label", note).groups()
+    assert 0 < int(lost) == int(of_all) - len(found[0])
 
 
 def test_a_file_without_a_labelled_point_is_named(tmp_path):

@@ -40,7 +40,7 @@ def run(flags: Namespace) -> int:
 def what_was_packed(packed: Packed) -> str:
     """How much was packed, and how exactly."""
     shards = f"{packed.shards:,} shard{'s' * (packed.shards != 1)}"
-    exact = "in single precision: half would move points by more than a thousandth of a cloud's width"
+    exact = "in single precision: half would move points by more than a thousandth of a cloud's width, or change labels"
     if packed.half:
         exact = f"{packed.half:,} in half precision, which moves points by up to {packed.moved:.1e} of a cloud's width"
     return f"{packed.clouds:,} clouds in {shards}, {packed.size / 1e6:,.1f} MB; {exact}"

@@ -100,7 +100,7 @@ class Heights(NamedTuple):
     floor: float  # its z
     half: float  # half of the points are below it
     top: float  # 99 % are below it
-    stray: str | None  # a note on the few; None if there are none
+    stray: str | None  # how many are below it, and how far; None if none are
 
     @classmethod
     def of(cls, points: Any, side: float) -> Heights:
@@ -113,16 +113,26 @@ class Heights(NamedTuple):
         floor, stray = low[count], None
         if count:
             reach = f"{floor - low[0]:.3g}" if count == 1 else f"up to {floor - low[0]:.3g}"
-            stray = f"{_points_are(count)} {reach} below the other {size - count:,}; heights count from these"
+            stray = f"{_points_are(count)} {reach} below the other {size - count:,}"
         return cls(float(floor), float(some[len(some) // 2] - floor), float(top - floor), stray)
 
 
-def frame_of_scene(points: Any, side: float) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Where the channels of a scene count from, (3,): its least x and y, and its floor (`Heights`); and how far it
-    reaches from there, (3,). Of points (N, 3), z up, an array or `Rows`, that are cut into blocks of this side."""
+def frame_of_scene(points: Any, side: float, shares: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Where the channels of a scene count from, (3,): its least x and y, and its floor (`Heights`), in S3DIS's channels
+    (`shares`) its least z, as published; and how far it reaches from there, (3,).
+
+    Of points (N, 3), z up, an array or `Rows`, that are cut into blocks of this side.
+    """
     low, high = (np.asarray(end, np.float64) for end in bounds(points))
-    low = np.append(low[:2], Heights.of(points, side).floor)
+    low = low if shares else np.append(low[:2], Heights.of(points, side).floor)
     return low, (high - low).astype(np.float32)
+
+
+def said_of_stray(heights: Heights, shares: bool = False) -> str | None:
+    """A note on the points below a scene's floor, and on what the network's heights count from; None if there are
+    none."""
+    of_these = ", and heights count from there" if shares else "; heights count from these"
+    return heights.stray and heights.stray + of_these
 
 
 def _lowest(points: Any) -> NDArray[np.float64]:

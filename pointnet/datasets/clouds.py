@@ -16,7 +16,7 @@ from pointnet.points.features import Range, intensity_range, scaled_intensity
 from pointnet.points.read import PointCloudFileError
 
 from .given import as_floats, as_indices, as_names, as_rows, as_tensor, check_belonging, check_repeats
-from .point_labels import UNLABELLED, split_parts
+from .point_labels import IGNORED, UNLABELLED, split_parts
 
 # What the unit of clouds may be.
 UNIT_SPHERE, AS_GIVEN, IN_BLOCKS, BLOCKS = "unit sphere", "as given", "blocks of a metre", "blocks"
@@ -61,6 +61,8 @@ class LabelledClouds(Dataset[tuple[Tensor, int]]):
     intensity: Range | None = None
     extents: Range | None = None
     reach: float | None = None
+    colors: Range | None = None  # the least and the greatest mean colour of clouds, of a set that is not at hand
+    is_at_hand = True  # whether any cloud is read at once
     block: float = 1.0
     label_numbers: tuple[int, ...] = ()
     columns: str = ""
@@ -214,7 +216,8 @@ class LabelledPoints(LabelledClouds):
         num_points: N; None for K.
 
     Raises:
-        ValueError: as of `LabelledClouds`, or a cloud with points of a part that its class may not have.
+        ValueError: as of `LabelledClouds`, or a cloud without a labelled point, or with points of a part that its class
+            may not have.
 
     `data.points` (S, C, K) and `data.parts` (S, K) give everything at once, `data.batch(indices)` some of it. There the
     labels are still among the channels, so that code that chooses or repeats points does the same to their labels;
@@ -241,7 +244,14 @@ class LabelledPoints(LabelledClouds):
         if type(self) is LabelledPoints:  # a data set that is read from files has checked its own
             stored = self._stored[:, -1]
             parts = torch.where(stored < 0, -1 - stored, stored)
-            as_indices("the labels of points", parts[parts != UNLABELLED], len(self.part_names))
+            has = parts != UNLABELLED
+            if self._stored.shape[0] and not has.any(1).all():
+                without = int((~has.any(1)).nonzero()[0])
+                raise ValueError(f"cloud {without} has no labelled point; leave out such clouds")
+            hint = ""
+            if (stored == IGNORED).any() and len(self.part_names) <= -1 - IGNORED:
+                hint = f"; a point without a label has UNLABELLED, {UNLABELLED}, and not {IGNORED}"
+            as_indices("the labels of points", parts[has], len(self.part_names), hint)
             check_belonging(split_parts(self._stored)[1], self.labels, self.parts_of, self.classes, self.part_names)
             check_repeats(self._stored)
 

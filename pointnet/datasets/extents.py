@@ -52,8 +52,11 @@ def reach_of(data: LabelledClouds) -> float | None:
 
 
 def brightness_of(data: LabelledClouds) -> Range | None:
-    """The least and the greatest mean colour, from 0 to 1, of clouds, of scenes of the scene's blocks together, or of
-    some where there are many; None where they have no colours."""
+    """The least and the greatest mean colour, from 0 to 1, as `data.colors` says, or of clouds, of scenes of all their
+    blocks, or of some where there are many; None where they have no colours, or a set that is not at hand has not said
+    so."""
+    if data.colors is not None or not data.is_at_hand:
+        return data.colors
     names = data.channel_names or ()
     if not (places := [names.index(name) for name in COLUMNS["colors"] if name in names]) or not len(data):
         return None
@@ -72,7 +75,8 @@ def unlike_colors(taught: Range | None, found: Range | None) -> str | None:
     if taught is None or found is None:
         return None
     (dark, bright), (low, high) = taught, found
-    how = "darker" if low < dark / UNLIKE else "brighter" if 1 - high < (1 - bright) / UNLIKE else None
+    sides = ["darker"] * (low < dark / UNLIKE) + ["brighter"] * (1 - high < (1 - bright) / UNLIKE)
+    how = " and ".join(sides) or None
     means = f"the mean colour is {low:.2g}" if low == high else f"mean colours are {low:.2g} to {high:.2g}"
     return how and f"{means} of 1, {how} than in training ({dark:.2g} to {bright:.2g})"
 

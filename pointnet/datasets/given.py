@@ -56,14 +56,14 @@ def as_floats(points: Tensor) -> Tensor:
     return points.to(kind)
 
 
-def as_indices(name: str, labels: Tensor, count: int) -> Tensor:
-    """Labels as int64. ValueError, with the name, unless they are whole numbers from 0 to below `count`."""
+def as_indices(name: str, labels: Tensor, count: int, hint: str = "") -> Tensor:
+    """Labels as int64. ValueError, with name and hint, unless they are whole numbers from 0 to below `count`."""
     if labels.is_floating_point() and bool((labels != labels.round()).any()):
         raise ValueError(f"{name} must be whole numbers, got {float(labels[labels != labels.round()][0]):g}")
     labels = labels.long()
     low, high = map(int, labels.aminmax()) if labels.numel() else (0, count - 1)
     if low < 0 or high >= count:
-        hint = "; subtract 1" if low >= 1 and high == count else ""
+        hint = hint or ("; subtract 1" if low >= 1 and high == count else "")
         raise ValueError(f"{name} must be 0 to {count - 1}, indices into the names, got {low} to {high}{hint}")
     return labels
 

@@ -33,8 +33,8 @@ LAS, NO_CLASS = (".las", ".laz"), ("0", "1")  # labels that files of this format
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
 
-def labels_of(cloud: PointCloud) -> NDArray[np.int64]:
-    """The labels of a cloud's points, `UNLABELLED` for a negative one.
+def labels_of(cloud: PointCloud, without: Sequence[int] = ()) -> NDArray[np.int64]:
+    """The labels of a cloud's points, `UNLABELLED` for a negative one, and for those that are `without` one.
 
     Raises:
         ValueError: it has none, or they are too large.
@@ -47,7 +47,13 @@ def labels_of(cloud: PointCloud) -> NDArray[np.int64]:
         raise ValueError(f"has no labelled point: all labels are negative, such as {labels[0]}")
     if labels.max() >= UNLABELLED:
         raise ValueError(f"has the label {labels.max():,}; the largest allowed is {UNLABELLED - 1:,}")
-    return np.where(labels < 0, UNLABELLED, labels)
+    return np.where((labels < 0) | np.isin(labels, without), UNLABELLED, labels)
+
+
+def numbers_without(names: Path) -> tuple[int, ...]:
+    """The numbers of points without a label, by the text of `Labels.named_in`. PointCloudFileError as there."""
+    named = Labels.named_in(names)
+    return named.without if named else ()
 
 
 class OwnPoints(OwnSet, LabelledPoints):
@@ -133,7 +139,7 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
     met, each_once = [np.unique(_numbers(cloud[-1])) for cloud in clouds], sorted(set(files))
     labels = _labels_of(named, each_once, sorted({int(i) for each in met for i in each} - {UNLABELLED}), names)
     bad: dict[Path, PointCloudFileError] = {}
-    rows, without, total = [], 0, 0
+    rows, empty, without, total = [], list[Path](), 0, 0
     for row, (cloud, numbers, file) in enumerate(zip(clouds, met, files, strict=True)):
         if unknown := sorted(set(map(int, numbers)) - {*labels.numbers, UNLABELLED}):
             known = ", ".join(map(str, labels.numbers[:8])) + (" ..." if len(labels.numbers) > 8 else "")
@@ -142,9 +148,10 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
             bad[file] = PointCloudFileError(file, reason)
             continue
         own, its = cloud[-1] >= 0, _numbers(cloud[-1])
-        without, total = without + int((own & (its == UNLABELLED)).sum()), total + int(own.sum())
         if numbers[0] == UNLABELLED:
+            empty.append(file)
             continue
+        without, total = without + int((own & (its == UNLABELLED)).sum()), total + int(own.sum())
         if labels.has_own_numbers:
             places = np.where(its == UNLABELLED, UNLABELLED, np.searchsorted(labels.numbers, its))
             cloud[-1] = np.where(own, places, -1 - places)
@@ -153,8 +160,11 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
         bad[file] = PointCloudFileError(file, "none of the points that were drawn has a label")
     share = f"{without / max(total, 1):.1%} of the points drawn have no label (a negative one): "
     share += "the network sees them, and they are neither learned nor scored"
+    lost = [file for file in empty if file not in bad]
+    blocks = f"{len(lost):,} of {len(lost) + len(rows):,} blocks left out: no point that was drawn has a label"
     notes = [
         *([share] if without else []),
+        *([blocks] if lost else []),
         *(labels.other_names(each_once) if named else []),
         *_as_if_none(labels, set(files), names.name),
     ]

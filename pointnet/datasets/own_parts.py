@@ -15,7 +15,7 @@ from pointnet.points.sampling import KEPT, seed_of
 from .cache import Whole
 from .clouds import UNIT_SPHERE
 from .own_files import own_files
-from .own_labels import OwnPoints, labels_of
+from .own_labels import OwnPoints, labels_of, numbers_without
 from .point_labels import draw_labelled
 
 
@@ -61,17 +61,20 @@ class PartFolder(OwnPoints):
         files = own_files(Path(root), split, num_points, up, test_fraction, seed, columns, None)
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, KEPT)
-        sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=files.columns)
-        settings = f"own parts, version 9, {chosen}, up={up}, {' '.join(files.columns)}"
+        without = numbers_without(files.root / self.names_of_labels)
+        sampler = partial(_sample, count=shape[1], features=chosen, up=up, columns=files.columns, without=without)
+        settings = f"own parts, version 9, {chosen}, up={up}, {' '.join(files.columns)}, {without}"
         super().__init__(files, split, sampler, shape, settings, chosen, strict, num_points, up, intensity)
 
 
-def _sample(path: Path, count: int, features: Sequence[str], up: str | None, columns: Sequence[str]) -> Whole:
+def _sample(
+    path: Path, count: int, features: Sequence[str], up: str | None, columns: Sequence[str], without: Sequence[int]
+) -> Whole:
     """One file as `count` of its points with their labels, the same each time: (C + 1, count), its notes, and the hash
     of its points."""
     seed, extras, by_hand = seed_of(path.name), (*features, "labels", HASH), columns_of_table(path, columns)
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, mesh_points=count, columns=by_hand)
     with errors_name(path):
         channels = unit_sphere_channels(cloud, features)
-        clouds = draw_labelled(channels.T, labels_of(cloud), count, np.random.default_rng(seed))
+        clouds = draw_labelled(channels.T, labels_of(cloud, without), count, np.random.default_rng(seed))
     return clouds, (*cloud.notes, *notes_on_points(cloud.points)), cloud.points_hash

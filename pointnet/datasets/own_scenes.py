@@ -27,12 +27,13 @@ from .blocks import (
     far_outside,
     frame_of_scene,
     held_out_scenes,
+    said_of_stray,
     speck,
 )
 from .cache import Whole
 from .clouds import BLOCKS
 from .own_files import own_files
-from .own_labels import OwnPoints, labels_of
+from .own_labels import OwnPoints, labels_of, numbers_without
 from .own_objects import first_clouds, whole_objects
 
 WIDER = "is it in another unit? Else train with a larger --block"
@@ -47,8 +48,7 @@ class SceneFolder(OwnPoints):
     is cut every half side, and has at least 100 points; of these 4,096, or N if that is more, are kept in random order,
     and repeated where there are fewer. Of a file with more than 2,000 blocks so many are drawn. x and y are from the
     middle of the block, z from the lowest point of the file but for a few stray ones, all in sides of a block; features
-    follow. The result is
-    cached under `root/.cache/`.
+    follow. The result is cached under `root/.cache/`.
 
     Args:
         root: holds files, or `train/`, `test/` and perhaps `val/` with files. Without them the seed chooses whole files
@@ -89,8 +89,9 @@ class SceneFolder(OwnPoints):
         files = own_files(Path(root), split, num_points, up, test_fraction, seed, columns, True)
         chosen = feature_names(features, normals)
         shape = len(channel_names(chosen)) + 1, max(num_points, POINTS)
-        sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns)
-        settings = f"own scenes, version 10, {chosen}, up={up}, {' '.join(files.columns)}, blocks of {block!r}"
+        without = numbers_without(files.root / self.names_of_labels)
+        sampler = partial(_cut, shape=shape, side=block, features=chosen, up=up, columns=files.columns, without=without)
+        settings = f"own scenes, version 10, {chosen}, up={up}, {' '.join(files.columns)}, {without}, block={block!r}"
         super().__init__(files, split, sampler, shape, settings, chosen, strict, num_points, up, intensity)
         self.block = block
         counts = np.bincount(self.labels.numpy()).tolist()
@@ -112,24 +113,35 @@ class SceneFolder(OwnPoints):
 
 
 def _cut(
-    path: Path, shape: tuple[int, int], side: float, features: Sequence[str], up: str | None, columns: Sequence[str]
+    path: Path,
+    shape: tuple[int, int],
+    side: float,
+    features: Sequence[str],
+    up: str | None,
+    columns: Sequence[str],
+    without: Sequence[int],
 ) -> Whole:
     """The blocks of one file, the same each time: (n, *shape), its notes, and the hash of its points."""
     seed, extras = seed_of(path.name), (*features, "labels", HASH)
     how: dict[str, Any] = {"mesh_points": MESH_POINTS, "mapped": True, "columns": columns_of_table(path, columns)}
     cloud = read_cloud(path, None, seed, up, extras=extras, precise=True, **how)
     with errors_name(path):
-        blocks, lost = scene_blocks(cloud, features, side, shape, np.random.default_rng(seed))
+        blocks, lost = scene_blocks(cloud, features, side, shape, np.random.default_rng(seed), without)
     few = f"{lost:.1%} of its points are in blocks of {side:g} with fewer than {FEWEST} points, and left out"
     low, high = bounds(cloud.points)
-    far = Heights.of(cloud.points, side).stray, far_outside(cloud.points, side, False)
+    far = said_of_stray(Heights.of(cloud.points, side)), far_outside(cloud.points, side, False)
     narrow = speck(float((high - low)[:2].max()), side)
     notes = (*cloud.notes, *filter(None, (*far, narrow, few if lost > MOST_SPARSE else None)))
     return blocks, notes, cloud.points_hash
 
 
 def scene_blocks(
-    cloud: PointCloud, features: Sequence[str], side: float, shape: tuple[int, int], generator: np.random.Generator
+    cloud: PointCloud,
+    features: Sequence[str],
+    side: float,
+    shape: tuple[int, int],
+    generator: np.random.Generator,
+    without: Sequence[int] = (),
 ) -> tuple[NDArray[np.float32], float]:
     """A labelled cloud cut into blocks, as `LabelledPoints` has them, (n, *shape), and the share of its points that is
     in none, as their blocks have too few.
@@ -138,7 +150,7 @@ def scene_blocks(
         ValueError: it lacks labels or a feature, is too wide for blocks of this side, or most of its points are in
             blocks of too few.
     """
-    of_rows, labels = features_of(cloud, features), labels_of(cloud)
+    of_rows, labels = features_of(cloud, features), labels_of(cloud, without)
     low, extent = frame_of_scene(cloud.points, side)
     check_extent(cloud.points, extent, side, WIDER)
     points = Rows(cloud.points, lambda rows: (rows - low).astype(np.float32))

@@ -28,6 +28,7 @@ class _Packed(LabelledClouds):
 
     _stored: Any  # `Shards`
     is_scaled = True
+    is_at_hand = False
 
     def _take(self, index: Index, store: Store, num_points: int) -> None:
         """Sets what `LabelledClouds` has, by the index."""
@@ -45,6 +46,8 @@ class _Packed(LabelledClouds):
         extents = held.get("extents")  # nor these
         self.extents = (float(extents[0]), float(extents[1])) if extents else None
         self.reach = None if (reach := held.get("reach")) is None else float(reach)
+        colors = held.get("colors")
+        self.colors = (float(colors[0]), float(colors[1])) if colors else None
         self._files_hash = held.get("files")
         self._digest = hashlib.sha256(json.dumps(held).encode()).hexdigest()
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pointnet.files import name_in, read_file, read_json, write_atomically, write_json
 
 from .clouds import AS_GIVEN, LabelledClouds, LabelledPoints
-from .extents import extents_of, reach_of
+from .extents import brightness_of, extents_of, reach_of
 from .given import MOST_LOST
 from .shards import FIELDS, FILES, INDEX, SAMPLE, SAMPLES, VERSION
 from .stores import Shard, shard_hash
@@ -100,7 +100,7 @@ def index_of(data: LabelledClouds) -> dict[str, Any]:
     """What the index says of the set, but for its clouds."""
     index = {"classes": data.classes, **{name: getattr(data, name) for name in FIELDS}}
     measured = (extents_of(data), reach_of(data)) if data.scale == AS_GIVEN else (None, None)
-    index |= {"columns": data.columns, "extents": measured[0], "reach": measured[1]}
+    index |= {"columns": data.columns, "extents": measured[0], "reach": measured[1], "colors": brightness_of(data)}
     if isinstance(data, LabelledPoints):
         index |= {"part_names": data.part_names, "parts_of": data.parts_of.int().tolist()}
     return index

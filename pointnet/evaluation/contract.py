@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside, sparse
+from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside, said_of_stray, sparse
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
 from pointnet.datasets.extents import (
     UNLIKE,
@@ -210,9 +210,22 @@ class Contract:
         notes = self._notes_of_intensity(cloud) + self._notes_of_colors(cloud)
         if self.in_blocks:
             heights, few = Heights.of(cloud.points, self.block), sparse(cloud.points, self.block)
-            far = far_outside(cloud.points, self.block, self.channels == CHANNEL_NAMES)
-            notes = *notes, *filter(None, [heights.stray, self._unlike(heights), far, few])
+            shares = self.channels == CHANNEL_NAMES
+            stray, far = said_of_stray(heights, shares), far_outside(cloud.points, self.block, shares)
+            notes = *notes, *filter(None, [stray, self._unlike(heights), far, few])
         return notes
+
+    def unlike_channels(self, channels: NDArray[np.floating]) -> str | None:
+        """What `notes_of` says of the intensity or the colours of a cloud, by its channels (C, N), as the network has
+        them."""
+        names = self.channels
+        if self.intensity is not None and mostly_outside(values := channels[names.index("intensity")], (0.0, 1.0)):
+            low, high = self.intensity
+            return said_of_intensity(low + (high - low) * values, self.intensity)
+        if not (places := [names.index(name) for name in COLUMNS["colors"] if name in names]):
+            return None
+        mean = float(np.mean(channels[places], dtype=np.float64))
+        return unlike_colors(self.colors, (mean, mean))
 
     def _unlike(self, found: Heights) -> str | None:
         """A note on a scene of these heights; None if they are like those of training."""

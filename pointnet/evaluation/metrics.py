@@ -68,7 +68,8 @@ class PartScores:
     """Metrics of part segmentation by the published protocol (PointNet, section 5.1).
 
     The IoU of a part of a shape: points that have it and are predicted to, over points that have it or are predicted
-    to; 1 where there are none. The IoU of a shape: the mean over all parts of its category, occurring or not.
+    to; 1 where there are none. The IoU of a shape: the mean over all parts of its category, occurring or not. A shape
+    without a valid point does not count.
 
     Args:
         parts_of: (categories, parts) bool, which parts a category has.
@@ -100,7 +101,8 @@ class PartScores:
         iou = intersection_over_union(counts).nan_to_num(1.0)
         belongs = self.parts_of[category].double()
         shape_iou = (iou * belongs).sum(1) / belongs.sum(1)
-        one_hot = (category.unsqueeze(1) == torch.arange(len(self.shapes), device=category.device)).double()
+        its = (category.unsqueeze(1) == torch.arange(len(self.shapes), device=category.device)).double()
+        one_hot = its * (counts.sum((1, 2)) > 0).unsqueeze(1)
         self.iou += (shape_iou.unsqueeze(1) * one_hot).sum(0)
         self.shapes += one_hot.sum(0).long()
         self.points += torch.stack([counts.diagonal(dim1=1, dim2=2).sum(), counts.sum()]).long()

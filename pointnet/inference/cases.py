@@ -92,10 +92,10 @@ def _scene(model: SceneSegmenter, contract: Contract, name: str) -> Case:
     rows = _rows(name, columns, min(POINTS, contract.num_points))  # of more, a block is divided
     rows[:, :3] *= WIDTH * contract.block / np.ptp(rows[:, :3], axis=0).max()
     cloud = cloud_of(rows, precise=True, columns=columns)
-    low, extent = frame_of_scene(cloud.points, contract.block)
+    shares = contract.channels == CHANNEL_NAMES
+    low, extent = frame_of_scene(cloud.points, contract.block, shares)
     moved = (cloud.points - low).astype(np.float32)
     features = features_of(cloud, contract.features, contract.intensity)(slice(None))
-    shares = contract.channels == CHANNEL_NAMES
     x = block_channels(moved, features, extent, contract.block, shares).T
     return _case(np.ascontiguousarray(x), label_blocks(model, cloud))
 

@@ -124,7 +124,8 @@ class Trust:
         for cloud, opinion, label in zip(points.numpy(force=True), opinions, labels.tolist(), strict=True):
             self.probability.append(opinion.probability)
             self.right.append(opinion.label == label)
-            self.sure.append(not opinion.doubts(unfit(cloud[:3].T, self.judge.contract)))
+            contract = self.judge.contract
+            self.sure.append(not opinion.doubts(unfit(cloud[:3].T, contract) or contract.unlike_channels(cloud)))
 
     def result(self) -> dict[str, float]:
         """The expected calibration error, of clouds that are finite, and the share of answers that are sure."""

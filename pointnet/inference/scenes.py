@@ -83,9 +83,9 @@ def label_blocks(model: SceneSegmenter, cloud: PointCloud, seed: int = 0) -> Lab
             f"scenes need a network that was trained on blocks of scenes, got one of {channels}, {contract.scale}"
         )
     features = features_of(cloud, contract.features, contract.intensity, ", which the model was trained with")
-    low, extent = frame_of_scene(points, contract.block)
-    width, depth, _ = extent
     shares = contract.channels == CHANNEL_NAMES
+    low, extent = frame_of_scene(points, contract.block, shares)
+    width, depth, _ = extent
     hint = "is it in metres?" if shares else "is it in the unit of the training set?"
     check_extent(points, extent, contract.block, hint)
     moved = Rows(points, lambda rows: (rows - low).astype(np.float32))

@@ -82,7 +82,8 @@ def fit(
             labels points; for parts it also takes category (B,). It is trained in place, and ends with the weights of
             the chosen epoch. `load_model(out, model=...)` and `resume` load them into a new one. A changed network of
             the library counts as your own.
-        loss: your own, of logits and labels, their mean, in place of the settings'.
+        loss: your own, of logits and labels, their mean, in place of the settings'. The label of a point without one is
+            -100, which PyTorch's losses ignore.
 
     Raises:
         ValueError: data that cannot train a network, a `model` whose logits are not as above, a `loss` with parameters

@@ -19,12 +19,14 @@ def label_loss(
     category: Tensor | None,
     parts_of: Tensor | None = None,
     weights: Tensor | None = None,
+    count: Tensor | None = None,
 ) -> Tensor:
     """The mean loss over the labels (B,) or (B, N), from logits (B, K) or (B, K, N); category (B,) of objects. A point
     whose label is negative has none, and no loss.
 
     parts_of (categories, K) bool: the parts of each category, which are compared alone where the settings say so.
     weights (K,): the loss of a label is multiplied by that of its class. Smoothing spreads evenly, whatever they are.
+    count (): by how many labels that of points is divided; None: by those that are here.
     """
     smoothing = settings.label_smoothing
     if labels.dim() == 1:
@@ -33,7 +35,7 @@ def label_loss(
         return (weights[labels] * F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")).mean()
     if settings.restrict and category is not None and parts_of is not None:
         logits = restricted(logits, category, parts_of)
-    loss = point_loss(logits, labels, smoothing, weights)
+    loss = point_loss(logits, labels, smoothing, weights, count)
     if settings.overlap and category is not None:
         loss = torch.lerp(loss, 1 - soft_iou(logits, labels), settings.overlap)
     return loss
@@ -56,15 +58,23 @@ def balanced_weights(data: LabelledClouds) -> Tensor:
     return torch.where(counts > 0, counts.sum() / (counts.count_nonzero() * counts), 0.0).float()
 
 
-def point_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
+def point_loss(
+    logits: Tensor,
+    labels: Tensor,
+    smoothing: float = 0.0,
+    weights: Tensor | None = None,
+    count: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy of each point's logits (B, K, N) with its label (B, N), the mean over all points that have one (are
-    not negative), each times the weight of its label (K,) where there are any; 0 where no point has one.
+    not negative), or their sum over `count`, each times the weight of its label (K,) where there are any; 0 where no
+    point has one.
 
     Classes whose logit is -inf are left out, from the smoothed target too. Unlike
     `torch.nn.functional.cross_entropy` of these shapes it has a deterministic gradient on a GPU.
     """
     logs, has, labels = logits.log_softmax(1), labels >= 0, labels.clamp(min=0)
-    share = has.to(logs) / has.sum().clamp(min=1) * (1.0 if weights is None else weights[labels])
+    share = has.to(logs) / (has.sum() if count is None else count).clamp(min=1)
+    share = share if weights is None else share * weights[labels]
     loss = -torch.where(has, logs.gather(1, labels.unsqueeze(1)).squeeze(1) * share, 0.0).sum()
     if smoothing:
         finite = logits > -torch.inf

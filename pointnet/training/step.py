@@ -99,8 +99,8 @@ class Step:
             loss, logits, finite = self.graphed(x, labels, **present)
             self.watch.lap("forward_backward")
         else:
-            of_batch = self._share_of_labels(labels, share)
-            loss, logits, finite = self._gradients(x, labels, category, structure, taught, of_batch)
+            count = self._count(labels, share)
+            loss, logits, finite = self._gradients(x, labels, category, structure, taught, share, count)
             self.watch.lap("backward")
         # The fused optimizers read this flag, which is a gradient scaler's: where it is 1 they change nothing.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
@@ -110,13 +110,14 @@ class Step:
             self.average.update(self.schedule.last_epoch)  # which counts steps
         return StepResult(loss, logits, finite)
 
-    def _share_of_labels(self, labels: Tensor, share: float) -> float | Tensor:
-        """Of the whole batch's labels, these: the share of its clouds; where points have labels, and some none, ()."""
+    def _count(self, labels: Tensor, share: float) -> Tensor | None:
+        """Of several processes, what the sum of the losses of points here is divided by, so that, times `share`, it is
+        this process's part of the mean over all labels of the batch: some points may have none."""
         if self.world.size == 1 or labels.dim() == 1:
-            return share
-        count = (labels >= 0).sum(dtype=torch.float32)
-        self.world.add_up([whole := count.clone()])
-        return count / whole.clamp(min=1)
+            return None
+        count = (labels >= 0).sum(dtype=torch.float64)
+        self.world.add_up([count])
+        return count * share
 
     def _gradients(
         self,
@@ -125,12 +126,13 @@ class Step:
         category: Tensor | None = None,
         structure: Tensor | None = None,
         taught: Tensor | None = None,
-        share: float | Tensor = 1.0,
+        share: float = 1.0,
+        count: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward: -> loss, logits and whether all is finite; if not, the buffers are as before."""
         self.optimizer.zero_grad(set_to_none=True)
         with Statistics(self.model) as statistics:
-            loss, logits = self._loss(x, labels, category, structure, taught)
+            loss, logits = self._loss(x, labels, category, structure, taught, count)
             loss = loss * share
             if not loss.requires_grad:
                 cut = "an argmax, .item(), .detach() or torch.no_grad() cuts it off"
@@ -144,7 +146,13 @@ class Step:
         return loss, logits.detach(), finite
 
     def _loss(
-        self, x: Tensor, labels: Tensor, category: Tensor | None, structure: Tensor | None, taught: Tensor | None
+        self,
+        x: Tensor,
+        labels: Tensor,
+        category: Tensor | None,
+        structure: Tensor | None,
+        taught: Tensor | None,
+        count: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """The loss () of these clouds, and the logits in float32."""
         config, inputs = self.config, (x,) if category is None else (x, category)
@@ -156,7 +164,7 @@ class Step:
                 logits, transforms = self.forward(*inputs, **found), None
         logits = logits.float()
         if self.own_loss is None:
-            loss = label_loss(config, logits, labels, category, self.parts_of, self.class_weights)
+            loss = label_loss(config, logits, labels, category, self.parts_of, self.class_weights, count)
         elif not isinstance(loss := self.own_loss(logits, labels), Tensor) or loss.dim():
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss must give one number, a tensor with the mean over the labels, got {got}")
