@@ -58,6 +58,18 @@ def test_the_loss_is_that_of_the_labelled_points(smoothing, weights):
     assert not gradient[1, :, 2:].any()
 
 
+def test_the_losses_of_shares_of_a_batch_add_up_however_few_labels_each_has():
+    logits, labels = torch.randn(6, 3, 9, dtype=torch.float64), torch.full((6, 9), IGNORED)
+    labels[0, 4], labels[1, :2], labels[4, 3] = 1, 2, 0
+    whole = point_loss(logits, labels, 0.1)
+    for cut in (1, 2, 3, 5):
+        losses = []
+        for rows, share in ((slice(cut), cut / 6), (slice(cut, 6), 1 - cut / 6)):
+            losses.append(share * point_loss(logits[rows], labels[rows], 0.1, None, torch.tensor(4 * share)))
+        torch.testing.assert_close(sum(losses), whole, rtol=1e-6, atol=0)
+    assert float(point_loss(logits[2:4], labels[2:4], 0.1, None, torch.tensor(0.0))) == 0
+
+
 def test_where_no_point_has_a_label_there_is_nothing_to_learn():
     logits = torch.randn(2, 3, 5, requires_grad=True)
     loss = label_loss(TrainConfig(label_smoothing=0.1), logits, torch.full((2, 5), IGNORED), None)

@@ -217,8 +217,9 @@ def block_channels(
 ) -> NDArray[np.float32]:
     """The channels of a block's points: (n, 3), (n, F), how far the scene reaches (3,) -> (n, 3 + F, or 6 + F).
 
-    x and y are from the middle of the block, z from the scene's floor, in sides of a block; then the features;
-    then x, y and z as shares of the scene's extent, if these are wanted. With colours these are the published nine.
+    x and y are from the middle of the block, z from where `frame_of_scene` has it, in sides of a block; then the
+    features; then x, y and z as shares of the scene's extent, if these are wanted. With colours these are the published
+    nine.
 
     The middle of a block is half a side beyond the least x and y of its points; z stays. Source: PointNet,
     sem_seg/indoor3d_util.py, room2blocks_plus_normalized (which takes the least of the points drawn, not of all).

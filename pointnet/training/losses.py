@@ -10,6 +10,7 @@ from pointnet.models.segmentation import restricted
 from .settings import LossSettings
 
 BLOCK = 256  # clouds whose labels are counted together
+LEAST = 1e-6  # labels that a sum is divided by: where there are none it is 0
 
 
 def label_loss(
@@ -73,7 +74,7 @@ def point_loss(
     `torch.nn.functional.cross_entropy` of these shapes it has a deterministic gradient on a GPU.
     """
     logs, has, labels = logits.log_softmax(1), labels >= 0, labels.clamp(min=0)
-    share = has.to(logs) / (has.sum() if count is None else count).clamp(min=1)
+    share = has.to(logs) / (has.sum() if count is None else count).clamp(min=LEAST)
     share = share if weights is None else share * weights[labels]
     loss = -torch.where(has, logs.gather(1, labels.unsqueeze(1)).squeeze(1) * share, 0.0).sum()
     if smoothing:
