@@ -156,7 +156,7 @@ def test_clouds_have_x_y_and_z_and_may_want_gradients(tmp_path):
 def test_points_without_a_label_are_not_taken_for_repeated_ones():
     stored = torch.randn(2, 4, 6)
     stored[:, 3] = torch.tensor([1.0, 2, 1, 2, -1, -1])
-    wanted = "marks a point that repeats another of its cloud, got others; a point without a label has 16777215"
+    wanted = "marks a point that repeats another of its cloud, got others; a point without a label has UNLABELLED"
     with pytest.raises(ValueError, match=wanted):
         LabelledPoints(stored, torch.tensor([0, 0]), ["a"], ["low", "mid", "high"])
     stored[:, :3, 4:] = stored[:, :3, :2]

@@ -1,5 +1,5 @@
-"""How large clouds are whose units matter, how far from the origin where they are not centred, and how bright: in
-another unit they are far smaller or larger than those of training, in another frame elsewhere, by night darker."""
+"""How large clouds are whose units matter, how far from the origin where they are not centred, and how bright. In
+another unit or frame, or in other light, they are unlike those of training."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def check_repeats(stored: Tensor) -> None:
         there, again = ({row.tobytes() for row in cloud[:-1, some].T.numpy()} for some in (own, ~own))
         if not again <= there:
             wanted = "-1 - label marks a point that repeats another of its cloud"
-            raise ValueError(f"{wanted}, got others; a point without a label has {UNLABELLED}")
+            raise ValueError(f"{wanted}, got others; a point without a label has UNLABELLED, {UNLABELLED}")
 
 
 def check_belonging(

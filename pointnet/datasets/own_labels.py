@@ -133,9 +133,6 @@ def place_labels(clouds: NDArray[np.float32], files: Sequence[Path], names: Path
         PointCloudFileError: too many labels for classes, or `names` cannot be read, or files name them in two ways.
     """
     named = Labels.named_in(names)
-    for number in named.without if named else ():
-        for value, none in ((number, UNLABELLED), (-1 - number, -1 - UNLABELLED)):
-            clouds[:, -1][clouds[:, -1] == value] = none
     met, each_once = [np.unique(_numbers(cloud[-1])) for cloud in clouds], sorted(set(files))
     labels = _labels_of(named, each_once, sorted({int(i) for each in met for i in each} - {UNLABELLED}), names)
     bad: dict[Path, PointCloudFileError] = {}
