@@ -253,6 +253,9 @@ def test_stray_points_below_move_no_other_in_training_and_change_no_other_label(
     assert 0 < (moved.abs() > 1e-4).float().mean() < 0.01
     assert set(np.flatnonzero(labels[0] != labels[1])) <= {7, 70}
     assert 0.2 < labels[0].mean() < 0.8
+    few = np.random.default_rng(0).random((50, 3))
+    few[0, 2] -= 9  # of so few points one says nothing
+    assert frame_of_scene(few, 2.0)[0][2] == few[:, 2].min()
     for shares, floor in ((False, 0.0), (True, -40.0)):  # S3DIS's channels count from the lowest point, as published
         low, extent = frame_of_scene(yard[:, :3], 2.0, shares)
         assert low[2] == pytest.approx(30 + floor, abs=2.6)

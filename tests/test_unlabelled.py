@@ -19,8 +19,9 @@ from pointnet.evaluation.metrics import PartScores
 from pointnet.evaluation.tasks import TASKS
 from pointnet.training import fit
 from pointnet.training.losses import balanced_weights, label_loss, point_loss, soft_iou
+from pointnet.training.run_folder import read_metrics
 from pointnet.training.settings import TrainConfig
-from pointnet.training.small_sets import accuracy_by_chance
+from pointnet.training.small_sets import accuracy_by_chance, lines_on_data
 from tests.helpers import halves, quiet, small
 from tests.own_points import CLASSES, make_object, make_yard, own_points, save, some_labels
 
@@ -115,6 +116,20 @@ def test_arrays_whose_clouds_have_no_label_or_another_sign_of_none_are_refused()
         LabelledPoints(stored, torch.zeros(len(stored)), ["one"], names)
 
 
+@pytest.mark.parametrize("task", ["part", "scene"])
+def test_only_own_points_with_a_label_are_valid(task):
+    data = some_labels(halves(task, per_class=3))
+    _, _, labels, valid = TASKS[task].examples(*data.batch(slice(None)))
+    assert valid.sum(1).tolist() == [4, 4, 21, 21, 21, 21]
+    assert (labels[valid] >= 0).all()
+    assert not valid[:, 32:].any()
+
+
+def test_no_label_is_no_label_that_only_validation_has():
+    every = halves("part", per_class=12)
+    assert not any("labels that" in line for line in lines_on_data(TrainConfig(task="part"), every, some_labels(every)))
+
+
 # Files.
 
 
@@ -195,11 +210,19 @@ def test_a_file_without_a_labelled_point_is_named(tmp_path):
     rows = make_object("pin", 9)
     rows[:, 3] = 255
     save(tmp_path / "pin" / "none.ply", rows, "x y z label")
+    (tmp_path / "parts.txt").write_text("0 stick\n1 ball\n255 other\n")
+    assert PartFolder(tmp_path, num_points=32, test_fraction=0).bad == []  # as it is cached
+    many = make_object("pin", 8, 9000)
+    many[40:, 3] = 255
+    save(tmp_path / "pin" / "few.ply", many, "x y z label")
+    PartFolder(tmp_path, num_points=32, test_fraction=0)
     (tmp_path / "parts.txt").write_text("0 stick\n1 ball\n255 -\n")
     data = PartFolder(tmp_path, num_points=32, test_fraction=0)
-    assert len(data) == 2
+    few = next(i for i, file in enumerate(data.files) if file.stem == "few")
+    assert (own_points(data, few)[1] != IGNORED).sum() == 40  # of 9,000, of which 4,096 are drawn
+    assert len(data) == 3
     assert [error.reason for error in data.bad] == ["none of the points that were drawn has a label"]
-    assert all(set(own_points(data, i)[1]) == {0, 1, IGNORED} for i in range(2))
+    assert all(set(own_points(data, i)[1]) == {0, 1, IGNORED} for i in range(3))
 
 
 # Arrays.
@@ -216,9 +239,10 @@ def test_arrays_may_have_points_without_a_label(tmp_path):
     fit(small(tmp_path / "own", "part", epochs=1), data, loss=loss, log=quiet)
     assert any((labels == IGNORED).any() for labels in seen)
     result = fit(small(tmp_path / "run", "part", epochs=8), data, log=quiet)
+    assert 0.85 < read_metrics(tmp_path / "run")[-1]["train_accuracy"] <= 1  # two thirds of the points have a label
     assert result["val"]["point_accuracy"] > 0.9
     model = load_model(tmp_path / "run")
-    scores, parts = evaluate(model, data), []
+    scores = evaluate(model, data)
     with torch.no_grad():
         x, parts, own = split_parts(data.batch(slice(None))[0])
         found = model.restrict(model(x, data.labels), data.labels).argmax(1)
