@@ -132,6 +132,7 @@ def evaluate(
     model: nn.Module,
     data: LabelledClouds,
     device: torch.device | str = "cpu",
+    *,
     after_batch: Callable[[], None] = lambda: None,
     world: World = World(),  # noqa: B008  # it is immutable
     votes: int = 1,

@@ -213,8 +213,8 @@ def train_epochs(run: Run, val: LabelledClouds, check: Callable[[], None], log: 
             # Of few clouds the loss often decides; it is smoothed as in training: such a network is never certain.
             smoothing = run.config.label_smoothing if run.passes > 1 and run.own.loss is None else 0.0
             how: Any = {"num_points": run.config.num_points, "task": run.task}
-            how |= {"smoothing": smoothing, "structures": structures}
-            scores = evaluate(run.evaluated, val, run.device, check, run.world, **how) if len(val) else {}
+            how |= {"smoothing": smoothing, "structures": structures, "after_batch": check, "world": run.world}
+            scores = evaluate(run.evaluated, val, run.device, **how) if len(val) else {}
             validated = time.perf_counter() - started if len(val) else 0.0
         except Stopped:
             run.save()
@@ -260,10 +260,10 @@ def final_result(run: Run, val: LabelledClouds, test: LabelledClouds | None, che
             best.preprocessing = dict(read_model_config(Path(config.out))["preprocessing"])
     check()
     if len(val) and isinstance(val, LabelledPoints):  # all points now
-        scores = evaluate(best, val, run.device, check, world, task=run.task)
+        scores = evaluate(best, val, run.device, after_batch=check, world=world, task=run.task)
         result["val"] = {name: scores[name] for name in run.task.titles}
     if test is not None and not config.overfit_batches:
-        scores = evaluate(best, test, run.device, check, world, task=run.task)
+        scores = evaluate(best, test, run.device, after_batch=check, world=world, task=run.task)
         result["test"] = {name: value for name, value in scores.items() if name != "loss"}
         result[TESTED] = hash_of_data(test)
     return result
