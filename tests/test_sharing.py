@@ -154,7 +154,7 @@ def test_a_model_that_could_not_be_rebuilt_is_not_saved(tmp_path):
     negative.encoder.mlp1[0].norm.running_var[0] = -1
     for model, message in (
         (small().fold(), "the model is not as its arguments make it"),
-        (changed, "the model is not as its arguments make it"),
+        (changed, "the model is not as its arguments make it.*num_classes=N"),
         (nameless, "classes must name its 3 classes, each once, got 0 names"),
         (without_size, "num_points in preprocessing must be an integer"),
         (Other(3), "Other is not one of pointnet"),

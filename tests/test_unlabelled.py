@@ -19,9 +19,12 @@ from pointnet.evaluation.metrics import PartScores
 from pointnet.evaluation.tasks import TASKS
 from pointnet.training import fit
 from pointnet.training.losses import balanced_weights, label_loss, point_loss, soft_iou
+from pointnet.training.network import Own
+from pointnet.training.run import Run
 from pointnet.training.run_folder import read_metrics
 from pointnet.training.settings import TrainConfig
 from pointnet.training.small_sets import accuracy_by_chance, lines_on_data
+from pointnet.world import World
 from tests.helpers import halves, quiet, small
 from tests.own_points import CLASSES, make_object, make_yard, own_points, save, some_labels
 
@@ -249,6 +252,19 @@ def test_arrays_may_have_points_without_a_label(tmp_path):
     counted = own & (parts >= 0)
     assert scores["point_accuracy"] == pytest.approx(float((found == parts)[counted].double().mean()))
     assert np.isfinite(scores["loss"])
+
+
+def test_a_loss_of_ones_own_is_not_asked_where_no_point_has_a_label(tmp_path):
+    """The mean over none is NaN, and the step would be skipped."""
+    data = some_labels(halves("part"))
+    own = Own(None, F.cross_entropy)
+    run = Run.start(small(tmp_path, "part"), data, torch.device("cpu"), World(), own)
+    x, parts, _ = split_parts(data.batch(slice(8))[0])
+    assert run.step(x, parts, data.labels[:8]).loss > 0
+    loss, _, finite = run.step(x, torch.full_like(parts, IGNORED), data.labels[:8])
+    assert finite
+    assert loss == 0
+    assert not any(weight.grad.any() for weight in run.step.model.parameters())
 
 
 def test_what_is_packed_and_numbered_anew_keeps_them(tmp_path):

@@ -280,7 +280,8 @@ def _why_not_rebuilt(model: Pretrained) -> str:
         return f"{type(model).__name__} is not one of {', '.join(MODELS)}"
     other = _build(model.model_name, model.arguments)
     if not _looks_as(model, other):
-        return "the model is not as its arguments make it (folded, or changed)"
+        why = "the model is not as its arguments make it (folded, or changed)"
+        return f"{why}; for a last layer of other classes: load_model(..., num_classes=N)"
     state = model.state_dict()
     if odd := [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]:
         return f"{odd[0]} holds numbers that are not finite"

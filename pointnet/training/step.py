@@ -36,8 +36,9 @@ class StepResult(NamedTuple):
 class Step:
     """Trains a model on one batch: forward, loss, backward, optimizer, schedule, moving average.
 
-    Nothing in it waits for the device. A step whose loss or gradient is not finite changes neither weights nor running
-    statistics: a flag on the device stops the optimizer, and the buffers are restored.
+    Nothing in it waits for the device, but for a loss of one's own for points. A step whose loss or gradient is not
+    finite changes neither weights nor running statistics: a flag on the device stops the optimizer, and the buffers are
+    restored.
 
     On a GPU forward and backward are recorded once and then replayed, with the same results (`GraphedGradients`).
 
@@ -50,6 +51,7 @@ class Step:
         parts_of: (categories, parts) bool, which parts an object may get; None where labels are not parts.
         class_weights: (classes,), of the loss of each class; None for 1.
         own_loss: of logits and labels, in place of that of the settings; the label of a point without one is -100.
+            Where no point has one, it is not called: of the mean over none PyTorch makes NaN.
     """
 
     config: TrainConfig
@@ -165,6 +167,8 @@ class Step:
         logits = logits.float()
         if self.own_loss is None:
             loss = label_loss(config, logits, labels, category, self.parts_of, self.class_weights, count)
+        elif labels.dim() > 1 and not bool((labels >= 0).any()):
+            loss = (logits * 0).sum()
         elif not isinstance(loss := self.own_loss(logits, labels), Tensor) or loss.dim():
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss must give one number, a tensor with the mean over the labels, got {got}")
