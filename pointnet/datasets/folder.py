@@ -58,6 +58,7 @@ class MeshFolder(OwnSet):
         root: AnyPath,
         split: str = "train",
         num_points: int = 1024,
+        *,
         normals: bool = False,
         up: str | None = None,
         test_fraction: float = 0.2,

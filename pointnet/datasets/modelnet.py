@@ -56,6 +56,7 @@ class ModelNet(LabelledClouds):
         self,
         root: AnyPath,
         split: str = "train",
+        *,
         num_classes: int = 40,
         num_points: int = 1024,
         form: str | None = None,

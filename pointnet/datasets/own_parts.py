@@ -49,6 +49,7 @@ class PartFolder(OwnPoints):
         root: AnyPath,
         split: str = "train",
         num_points: int = 1024,
+        *,
         normals: bool = False,
         up: str | None = None,
         test_fraction: float = 0.2,

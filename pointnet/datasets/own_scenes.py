@@ -74,6 +74,7 @@ class SceneFolder(OwnPoints):
         root: AnyPath,
         split: str = "train",
         num_points: int = POINTS,
+        *,
         normals: bool = False,
         up: str | None = None,
         test_fraction: float = 0.2,

@@ -62,6 +62,7 @@ class S3DIS(LabelledPoints):
         root: AnyPath,
         split: str = "train",
         num_points: int = POINTS,
+        *,
         area: str = "Area_5",
         form: str | None = None,
     ):

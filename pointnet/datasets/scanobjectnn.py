@@ -48,6 +48,7 @@ class ScanObjectNN(LabelledClouds):
         root: AnyPath,
         split: str = "train",
         num_points: int = 1024,
+        *,
         variant: str = "pb_t50_rs",
         background: bool = True,
     ):

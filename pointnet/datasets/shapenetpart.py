@@ -96,6 +96,7 @@ class ShapeNetPart(LabelledPoints):
         root: AnyPath,
         split: str = "train",
         num_points: int = 2048,
+        *,
         form: str | None = None,
         up: str | None = None,
         normals: bool = False,
