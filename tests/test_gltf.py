@@ -1,12 +1,15 @@
 """glTF: its buffers lie in its folder, and no other file is opened."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pointnet.points.read import PointCloudFileError, read_cloud, read_points
+from pointnet.datasets import MeshFolder
+from pointnet.datasets.known import hashes_of
+from pointnet.points.read import PointCloudFileError, read_beside, read_cloud, read_points
 from tests import whole_files
 from tests.helpers import SHARED_DATA
 from tests.whole_files import written
@@ -45,6 +48,29 @@ def test_buffers_beside_a_gltf_are_its_bytes(tmp_path, uri, name, as_glb):
         assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("as_glb", [False, True])
+def test_a_cache_follows_the_buffers_beside_a_gltf(tmp_path, as_glb):
+    """Where the GLTF itself does not change with them; and two with other buffers are no copies."""
+    binary, path = beside(tmp_path, "below/a.bin", as_glb)
+    (path.parent / "below").mkdir()
+    written(path.parent / "below", "a.bin", binary)
+    root = tmp_path / "set"
+    shutil.copytree(path.parent, root / "chair")
+    shutil.copytree(path.parent, root / "bed")
+
+    def opened() -> tuple[np.ndarray, int]:
+        data = MeshFolder(root, num_points=16, test_fraction=0)
+        return data.points[data.classes.index("chair")].numpy().copy(), len({*hashes_of(data.files, root).values()})
+
+    points, contents = opened()
+    assert contents == 1
+    flat = np.frombuffer(binary[:480], "<f4").reshape(-1, 3) * np.float32([1, 1, 0.1])
+    written(root / "chair", "first.bin", flat.tobytes())
+    changed, contents = opened()
+    assert contents == 2
+    assert not np.allclose(points, changed, atol=0.01)
+
+
 OUTSIDE = "keeps its bytes outside its folder, where no file is opened: "
 
 
@@ -74,7 +100,9 @@ def test_nothing_outside_the_folder_of_a_gltf_is_opened(tmp_path, uri, reason):
     (folder / "inside.bin").symlink_to(folder / "real.bin")
     if reason is None:
         assert len(read_cloud(path).points) == 1024
+        assert read_beside(path) == [folder / "first.bin", folder / "real.bin"]
         return
+    assert all(file.is_relative_to(folder) for file in read_beside(path))
     with pytest.raises(PointCloudFileError) as caught:
         read_cloud(path)
     assert str(caught.value).startswith(f"{path}: {reason}")

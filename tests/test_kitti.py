@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pointnet.datasets import SceneFolder
 from pointnet.datasets.own_labels import labels_of
 from pointnet.points.read import PointCloudFileError, files_in, read_cloud, read_points
 from tests.helpers import SHARED_DATA
@@ -47,18 +48,46 @@ def test_a_scan_has_four_numbers_a_row_or_five_with_a_ring(tmp_path, rows, notes
     assert (cloud.labels, cloud.notes) == (None, notes)
 
 
-def test_rows_of_a_scan_that_are_not_finite_are_skipped_and_labels_beside_it_are_named(tmp_path):
+def test_labels_of_a_scan_are_in_a_file_of_their_own(tmp_path):
+    """As SemanticKITTI has them: beside the scan, or in a folder beside its folder."""
+    labels, instances = np.arange(40) % 260, np.arange(40) * 100
     path = written(tmp_path, "0.bin", with_one(SCAN, 1, np.nan).tobytes())
     assert np.array_equal(read_points(path), SCAN[1:, :3])
-    written(tmp_path, "0.label", bytes(160))
-    assert read_cloud(path).notes[0] == "labels in 0.label are not read"
+    written(tmp_path, "0.label", (labels + (instances << 16)).astype("<u4").tobytes())
+    cloud = read_cloud(path)
+    assert np.array_equal(cloud.labels, labels[1:])  # of the points that are left
+    assert "numbers of instances in its labels left out" in cloud.notes
+    assert read_cloud(path, extras=("intensity",)).labels is None
     (tmp_path / "velodyne").mkdir()
     (tmp_path / "labels").mkdir()
-    written(tmp_path / "labels", "1.label", bytes(160))
-    cloud = read_cloud(written(tmp_path / "velodyne", "1.bin", SCAN.tobytes()))
-    assert cloud.notes == ("labels in 1.label are not read",)
-    with pytest.raises(ValueError, match=r"has no labels: .* \(labels in 1.label are not read\)"):
-        labels_of(cloud)
+    scan = written(tmp_path / "velodyne", "1.bin", SCAN.tobytes())
+    with pytest.raises(ValueError, match="has no labels"):
+        labels_of(read_cloud(scan))
+    written(tmp_path / "labels", "1.label", labels.astype("<u4").tobytes())
+    cloud = read_cloud(scan)
+    assert np.array_equal(cloud.labels, labels)
+    assert cloud.notes == ()
+    written(tmp_path / "labels", "1.label", bytes(150))
+    with pytest.raises(PointCloudFileError, match=r"holds 40 points but 37.5 labels in '1.label'"):
+        read_cloud(scan)
+
+
+def test_a_set_of_such_scans_follows_its_labels(tmp_path):
+    """Of which 0 and 1 mean that a point has none; their line says so. A label that changes is read again."""
+    rng = np.random.default_rng(0)
+    for folder in ("velodyne", "labels"):
+        (tmp_path / folder).mkdir()
+    for i in range(3):
+        rows = np.c_[rng.uniform(0, 4, (600, 2)), rng.uniform(0, 1, (600, 2))].astype("<f4")
+        written(tmp_path / "velodyne", f"{i}.bin", rows.tobytes())
+        written(tmp_path / "labels", f"{i}.label", np.where(rows[:, 2] < 0.5, 40, 50).astype("<u4").tobytes())
+    data = SceneFolder(tmp_path / "velodyne", block=4, test_fraction=0)
+    assert data.part_names == ("40", "50")
+    assert not [note for note in data.notes if "trained like any other" in note]
+    written(tmp_path / "labels", "1.label", np.zeros(600, "<u4").tobytes())
+    data = SceneFolder(tmp_path / "velodyne", block=4, test_fraction=0)
+    assert data.part_names == ("0", "40", "50")
+    assert [note for note in data.notes if note.startswith("trained like any other label: 0; ")]
 
 
 NO_SCAN = "holds numbers that are no scan's x y z intensity in float32 (KITTI)"

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pointnet.files import content_hash, files_of, name_in, read_json, user_cache, write_json
 from pointnet.names import say
-from pointnet.points.read import PointCloudFileError
+from pointnet.points.read import PointCloudFileError, read_beside
 
 FileStates = dict[Path, list[Any]]  # of each file its status (`status_of`), then its sha256
 Errors = dict[Path, PointCloudFileError]
@@ -89,7 +89,7 @@ def hashed_contents(files: Collection[Path], root: Path) -> tuple[FileStates, Er
     def look(file: Path) -> list[Any] | PointCloudFileError:
         try:
             status, held = status_of(file), known.get(name_in(file, root))
-            return held if isinstance(held, list) and held[:-1] == status else [*status, content_hash(file)]
+            return held if isinstance(held, list) and held[:-1] == status else [*status, _hash(file)]
         except OSError as error:
             return PointCloudFileError(file, f"cannot be read: {error.strerror}")
 
@@ -104,7 +104,14 @@ def hashed_contents(files: Collection[Path], root: Path) -> tuple[FileStates, Er
     return contents, {file: error for file, error in found.items() if isinstance(error, PointCloudFileError)}
 
 
+def _hash(file: Path) -> str:
+    """The sha256 of a file; of one that others are read with, of their sha256s."""
+    own, *more = map(content_hash, (file, *read_beside(file)))
+    return hashlib.sha256("".join((own, *more)).encode()).hexdigest() if more else own
+
+
 def status_of(file: Path) -> list[int]:
-    """What changes whenever a file's content does, copies that keep its time included."""
-    stats = [one.stat() for one in files_of(file)]
+    """What changes whenever the content of a file, or of one that is read with it, does, copies that keep its time
+    included."""
+    stats = [one.stat() for one in (*files_of(file), *read_beside(file))]
     return [n for status in stats for n in (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)]

@@ -29,7 +29,8 @@ FILLERS = (99, 100, 254, 255, 999, 1000, 32767, 65535)
 NO_LABEL = re.compile(
     r"un-?(?:labell?ed|annotated|classified|assigned|known|defined)|ignored?|void|none|nothing|invalid", re.I
 )
-LAS, NO_CLASS = (".las", ".laz"), ("0", "1")  # labels that files of this format have where nobody classified a point
+# What files of these formats have where nobody classified a point: by the standard of LAS, and in SemanticKITTI.
+STANDARD, NO_CLASS = (".las", ".laz", ".bin"), ("0", "1")
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
 
@@ -218,10 +219,10 @@ def _uneven(placed: Labelled, files: Sequence[Path], before: Sequence[str], test
 
 def _as_if_none(labels: Labels, files: Set[Path], text: str) -> list[str]:
     """A line on labels that often mean that a point has none, by their name or as the last number, beyond a gap, or as
-    the number of a LAS."""
+    the number of a LAS or of SemanticKITTI."""
     last, before = ([0, 0, *labels.numbers][i] for i in (-1, -2))
     found = {number: name for number, name in zip(*labels[:2], strict=True) if NO_LABEL.fullmatch(name)}
-    if any(file.suffix.lower() in LAS for file in files):
+    if any(file.suffix.lower() in STANDARD for file in files):
         found |= {number: name for number, name in zip(*labels[:2], strict=True) if str(number) == name in NO_CLASS}
     if labels.names[-1:] == (str(last),) and last in FILLERS and 2 * before < last:
         found[last] = str(last)

@@ -34,7 +34,7 @@ from .formats.contents import Rows as Rows
 from .formats.gltf import buffers_of, parse_glb, parse_gltf
 from .formats.hdf5 import parse_hdf5
 from .formats.hdf5 import read_hdf5 as read_hdf5
-from .formats.kitti import parse_bin
+from .formats.kitti import labels_beside, parse_bin
 from .formats.las import parse_las
 from .formats.names import named_by_hand as named_by_hand
 from .formats.obj import parse_obj
@@ -97,7 +97,7 @@ def read_cloud(
     Args:
         path: a file whose suffix says its format, in any case: OFF, PLY, OBJ, STL, GLB, GLTF, PCD, NPY, NPZ, HDF5,
             LAS, LAZ, BIN (KITTI), or text (XYZ, TXT, CSV, PTS, ASC, XYZRGB, XYZN). No other file is opened, whatever
-            this one refers to, but the buffers of a GLB or GLTF in its own folder or below.
+            this one refers to, but the buffers of a GLB or GLTF in its own folder or below, and SemanticKITTI's labels.
         num_points: N. From a mesh, that many points are drawn uniformly by area, with the normals of their faces, the
             colours and intensity between those of the corners, and the label of the nearest corner; None:
             `mesh_points`. Of a cloud, that many rows are drawn without replacement, or all are returned in order
@@ -214,6 +214,17 @@ def readable(files: Iterable[Path]) -> list[Path]:
     named = {buffer for gltf in gltfs for buffer in buffers_of(gltf)} if bins else set()
     buffers = {file for file in bins if named and file.resolve() in named}
     return [file for file in known if file not in buffers]
+
+
+def read_beside(file: Path) -> list[Path]:
+    """The other files that are read with one: the buffers of a GLB or GLTF in its folder or below it, the labels of a
+    KITTI scan."""
+    suffix = file.suffix.lower()
+    if suffix in (".glb", ".gltf") and file.is_file():
+        folder = file.parent.resolve()
+        return sorted(each for each in buffers_of(file) if each.is_relative_to(folder) and each.is_file())
+    labels = labels_beside(file) if suffix == ".bin" else None
+    return [] if labels is None else [labels]
 
 
 def passed_over(root: Path, depth: int = 1) -> list[str]:

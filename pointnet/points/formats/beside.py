@@ -1,4 +1,4 @@
-"""The one kind of second file that is opened: the buffers of a glTF, in its own folder or below it."""
+"""The buffers of a glTF, which are opened in its own folder or below it."""
 
 import re
 from pathlib import Path

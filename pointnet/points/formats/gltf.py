@@ -71,9 +71,14 @@ def parse_gltf(path: Path, extras: Extras = EXTRAS) -> Contents:
 
 
 def buffers_of(path: Path) -> frozenset[Path]:
-    """The files that a glTF names as its buffers, with no link left in their paths; none if it cannot be read."""
-    with suppress(PointCloudFileError), file_errors(path):
-        uris = [str(buffer.get("uri", "data:")) for buffer in tree_of(path.read_bytes()).get("buffers", [])]
+    """The files that a GLB or GLTF names as its buffers, with no link left in their paths; none if it is damaged."""
+    with suppress(PointCloudFileError), file_errors(path), path.open("rb") as file:
+        if path.suffix.lower() == ".glb":
+            file.seek(12)
+            size, _ = CHUNK.unpack(file.read(CHUNK.size))
+        else:
+            size = -1
+        uris = [str(buffer.get("uri", "data:")) for buffer in tree_of(file.read(size)).get("buffers", [])]
         return frozenset((path.parent / unquote(uri)).resolve() for uri in uris if not uri.startswith("data:"))
     return frozenset()
 

@@ -1,6 +1,8 @@
 """BIN, rows of float32 without a header: x y z intensity as in KITTI, or with a ring number behind as in nuScenes.
 
-Nothing says that a BIN is such a scan, so its numbers must look like one's.
+Nothing says that a BIN is such a scan, so its numbers must look like one's. Its labels are in a file of their own, as
+in SemanticKITTI (Behley et al. 2019; semantic-kitti.org, "Dataset"): a uint32 for each point, whose lower half is the
+label and whose upper half is the number of the instance.
 """
 
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 
 from ..errors import Refusal
 from .contents import EXTRAS, Array, Contents, Extras, blocks_of_rows
+from .scan import quoted
 
 KITTI, NUSCENES = 4, 5  # numbers of a point
 FARTHEST, STRONGEST = 1e5, 65535  # metres from the scanner, and the largest intensity
@@ -18,10 +21,10 @@ SOME_ROWS, FEWEST = 2000, 100  # rows whose distribution is compared
 
 
 def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
-    """A scan's points and intensity; rows of five numbers only where the fifth is a ring's.
+    """A scan's points, intensity and labels; rows of five numbers only where the fifth is a ring's.
 
     Raises:
-        Refusal: no whole rows of four or five, or numbers that no scanner gives.
+        Refusal: no whole rows of four or five, or numbers that no scanner gives; or another number of labels.
     """
     size = path.stat().st_size
     widths = [width for width in (KITTI, NUSCENES) if size % (4 * width) == 0]
@@ -36,11 +39,20 @@ def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
     # Where both fit, what has intensities up to 1 is KITTI's.
     width = KITTI if KITTI in scans and (len(scans) == 1 or np.nanmax(scans[KITTI][:, 3]) <= 1) else max(scans)
     notes = ("rows of five numbers, taken as x y z intensity ring (nuScenes); rings left out",) * (width == NUSCENES)
-    near = (path.with_suffix(".label"), path.parent.parent / "labels" / f"{path.stem}.label")
-    if labels := next((file for file in near if "labels" in extras and file.is_file()), None):
-        notes += (f"labels in {labels.name} are not read",)
-    rows = scans[width]
-    return Contents(rows[:, :3], intensity=rows[:, 3] if "intensity" in extras else None, notes=notes)
+    rows, labels = scans[width], None
+    if "labels" in extras and (file := labels_beside(path)):
+        halves = np.fromfile(file, "<u2")
+        if file.stat().st_size != 4 * len(rows):
+            raise Refusal(f"holds {len(rows)} points but {file.stat().st_size / 4:g} labels in {quoted(file.name)}")
+        labels = halves[::2].astype(np.int64)
+        notes += ("numbers of instances in its labels left out",) * bool(halves[1::2].any())
+    return Contents(rows[:, :3], intensity=rows[:, 3] if "intensity" in extras else None, labels=labels, notes=notes)
+
+
+def labels_beside(path: Path) -> Path | None:
+    """The file with the labels of a scan, if there is one: beside it, or in `labels/` beside its folder."""
+    near = path.with_suffix(".label"), path.parent.parent / "labels" / f"{path.stem}.label"
+    return next((file for file in near if file.is_file()), None)
 
 
 def _are_alike(rows: Array) -> bool:
