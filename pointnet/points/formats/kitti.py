@@ -41,9 +41,9 @@ def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
     notes = ("rows of five numbers, taken as x y z intensity ring (nuScenes); rings left out",) * (width == NUSCENES)
     rows, labels = scans[width], None
     if "labels" in extras and (file := labels_beside(path)):
+        if (held := file.stat().st_size / 4) != len(rows):
+            raise Refusal(f"holds {len(rows)} points but {held:.12g} labels in {quoted(file.name)}")
         halves = np.fromfile(file, "<u2")
-        if file.stat().st_size != 4 * len(rows):
-            raise Refusal(f"holds {len(rows)} points but {file.stat().st_size / 4:g} labels in {quoted(file.name)}")
         labels = halves[::2].astype(np.int64)
         notes += ("numbers of instances in its labels left out",) * bool(halves[1::2].any())
     return Contents(rows[:, :3], intensity=rows[:, 3] if "intensity" in extras else None, labels=labels, notes=notes)
