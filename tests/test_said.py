@@ -83,7 +83,7 @@ def test_what_data_cannot_be_is_refused_before_a_step(tmp_path, said, message):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"temperature": -1.0}, "temperature must be a number above 0, got -1.0"),
+    ({"temperature": -1.0}, "preprocessing, as its config.json has it: temperature must be a number above 0, got -1.0"),
     ({"temperature": 0}, "temperature must be a number above 0"),
     ({"temperature": None}, "temperature must be a number above 0, got None"),
     ({"temperature": "2"}, "temperature must be a number above 0, got '2'"),
@@ -102,6 +102,14 @@ def test_a_contract_that_cannot_be_met_is_refused(tmp_path, change, message):
     (tmp_path / "config.json").write_text(json.dumps(held | {"preprocessing": held["preprocessing"] | change}))
     with pytest.raises(ValueError, match=message):
         predict(two_shapes().points[0].T.numpy(), tmp_path)
+
+
+def test_a_setting_beside_the_contract_is_refused(tmp_path):
+    load_model("pointnet_shapes").save_pretrained(tmp_path)
+    held = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(held | {"up": "y", "licence": "MIT"}))
+    with pytest.raises(ValueError, match=r"config.json: .*: 'up' is beside preprocessing and in it, where alone it is"):
+        load_model(tmp_path)
 
 
 def test_a_misspelt_scale_is_not_taken_for_a_contract_of_old():

@@ -117,7 +117,10 @@ class Contract:
             raise ValueError(f"the model expects '{printable(unknown[0])}', which is not known here")
         fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in held.items()}
         contract = cls(**fields)
-        contract.check()
+        try:
+            contract.check()
+        except ValueError as error:
+            raise ValueError(f"the model's preprocessing, as its config.json has it: {error}") from None
         if len(contract.channels) != model.arguments["in_channels"]:
             channels = ", ".join(contract.channels)
             raise ValueError(f"the model takes {model.arguments['in_channels']} channels per point, not {channels}")
