@@ -59,10 +59,18 @@ def test_what_labels_cannot_be_is_one_line_that_names_it(tmp_path):
     (root / "parts.txt").unlink()
     save(root / "pin" / "bare.txt", make_object("pin", 9)[:, :3])
     (root / "pin" / "words.csv").write_text("x,y,z,label,kind\n1,2,3,head,a\n" + "4,5,6,head,a\n" * 9)
+    rows = make_object("pin", 9)
+    save(root / "pin" / "named.ply", rows, "x y z kind")
+    np.savez(root / "pin" / "named.npz", points=rows[:, :3], kind=rows[:, 3])
     save(root / "pin" / "none.ply", make_object("pin", 9) * (1, 1, 1, 0) - (0, 0, 0, 1), "x y z label")
     data = PartFolder(root, num_points=32, test_fraction=0)
     assert [str(error).partition(str(root))[2] for error in data.bad] == [
         "/pin/bare.txt: has no labels: a label for each point is wanted, as a column or property 'label'",
+        *(
+            f"/pin/named.{suffix}: has no labels: a label for each point is wanted, as a column or property 'label' (left "
+            "out: kind)"
+            for suffix in ("npz", "ply")
+        ),
         "/pin/none.ply: has no labelled point: all labels are negative, such as -1",
         "/pin/words.csv: has no labels: a label for each point is wanted, as a column or property 'label' (left out: "
         "label, not numbers)",

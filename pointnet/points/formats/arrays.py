@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import Refusal
 from .behind import bytes_behind, check_behind, rows_behind
-from .columns import from_named, from_parts, from_table
+from .columns import from_named, from_parts, from_table, lacks_labels
 from .contents import EXTRAS, Array, Budget, Contents, Extras, size_in_memory, wants_all
 from .names import MOST_ROWS, array_names, check_width, known_columns, left_out
 from .scan import quoted
@@ -93,7 +93,7 @@ def from_arrays(
         part, some, known = _part(likely, read, what, len(contents.vertices))
         notes, used = (*notes, *some), used + known
         parts |= {} if part is None else {what: part}
-    if wants_all(extras):
+    if wants_all(extras) or (contents.labels is None and lacks_labels(parts, extras)):
         notes += left_out(there, [there.index(name) for name in used])
     elif "labels" in parts and (others := [name for name in names["labels"] if name not in used]):
         taken = [name for name in names["labels"] if name in used][-1]  # those before it are none

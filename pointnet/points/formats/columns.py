@@ -17,7 +17,7 @@ def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Ite
 
     Args:
         every: the names of all columns of the file, including those that were not read; None: those of `columns`.
-            What is not used is mentioned in a note, if all extras are wanted.
+            What is not used is mentioned in a note, if all extras are wanted, or labels and there are none.
 
     Raises:
         Refusal: no x, y and z, or in different units.
@@ -49,9 +49,14 @@ def from_named(columns: Mapping[str, Array], extras: Extras = EXTRAS, every: Ite
         and np.abs(parts["normals"]).max(initial=0) > 1.01
     ):
         del found["normals"], parts["normals"]  # they number voxels
-    if wants_all(extras):
+    if wants_all(extras) or lacks_labels(parts, extras):
         notes += left_out(every, [every.index(names[i]) for group in found.values() for i in group])
     return from_parts(parts, notes)
+
+
+def lacks_labels(parts: Iterable[str], extras: Extras) -> bool:
+    """Whether labels are wanted and not among the parts that were found: they may have a name that is not known."""
+    return "labels" in extras and "labels" not in parts
 
 
 def _side_by_side(columns: list[Array]) -> Array:
