@@ -67,8 +67,8 @@ def test_what_labels_cannot_be_is_one_line_that_names_it(tmp_path):
     assert [str(error).partition(str(root))[2] for error in data.bad] == [
         "/pin/bare.txt: has no labels: a label for each point is wanted, as a column or property 'label'",
         *(
-            f"/pin/named.{suffix}: has no labels: a label for each point is wanted, as a column or property 'label' (left "
-            "out: kind)"
+            f"/pin/named.{suffix}: has no labels: a label for each point is wanted, as a column or property 'label' "
+            "(left out: kind)"
             for suffix in ("npz", "ply")
         ),
         "/pin/none.ply: has no labelled point: all labels are negative, such as -1",
