@@ -25,6 +25,11 @@ SOME, ENDS = 4096, (0.01, 0.99)  # points that tell how far a scene reaches, but
 FLOOR_GAP = 0.1  # of a scene's height, or of a block: an empty gap of that size tells stray points from a floor
 FEWEST = 100  # points; a block of fewer is dropped
 MOST_COUNTED = 1_000_000  # points, evenly spaced, that tell how many blocks have few
+LOWEST = 0.05  # of a block's points are below its ground
+MOST_GROUNDS, MOST_ON_GROUNDS = (
+    256,
+    2**18,
+)  # blocks of a large scene whose ground is looked at, and about how many points
 SPECK = 0.05  # of a block's side: a narrower scene is probably in another unit
 MESH_POINTS = 100_000  # drawn from the mesh of a scene
 
@@ -95,12 +100,14 @@ def check_extent(points: Any, extent: NDArray[np.floating], side: float, hint: s
 
 
 class Heights(NamedTuple):
-    """How far the points of a scene are above its floor: the lowest, but for a few below an empty gap."""
+    """How far the points of a scene are above its floor: the lowest, but for a few below an empty gap. A network knows
+    no other height: where the ground rises, it takes what stands there for something high."""
 
     floor: float  # its z
     half: float  # half of the points are below it
     top: float  # 99 % are below it
     stray: str | None  # how many are below it, and how far; None if none are
+    grounds: NDArray[np.float64] = np.empty(0)  # of some blocks: 5 % of a block's points are below its own; if measured
 
     @classmethod
     def of(cls, points: Any, side: float) -> Heights:
@@ -202,6 +209,28 @@ def sparse(points: Any, side: float) -> str | None:
     if 2 * counts[counts * stride < FEWEST].sum() <= len(places):
         return None
     return f"most of its points are in blocks of {side:g} with fewer than {FEWEST} points, as were none of training"
+
+
+def grounds_of(points: Any, side: float, floor: float) -> NDArray[np.float64]:
+    """`Heights.grounds` of a scene (N, 3), z up, an array or `Rows`: of squares of this side with enough points."""
+    low, high = bounds(points)
+    across, along = (int(each) + 1 for each in ((high - low) / side)[:2])
+    # Of many squares one in so many, at random; then of many points one in so many.
+    skip = max(1, min(len(points) // MOST_ON_GROUNDS, across * along // MOST_GROUNDS))
+    stride, looked_at = -(-len(points) // (skip * MOST_ON_GROUNDS)), np.random.default_rng(0).permutation(skip)
+    squares, heights = list[NDArray[np.int64]](), list[NDArray[np.float64]]()
+    for block in blocks_of_rows(points):
+        rows = np.asarray(block[::stride], np.float64)
+        i, j = ((rows - low)[:, :2] / side).astype(np.int64).T
+        chosen = (i + looked_at[j % skip]) % skip == 0
+        squares.append((i * along + j)[chosen])
+        heights.append(rows[chosen, 2] - floor)
+    square, height = np.concatenate(squares), np.concatenate(heights)
+    order = np.lexsort((height, square))
+    _, starts, counts = np.unique(square[order], return_index=True, return_counts=True)
+    enough = (counts * stride >= FEWEST) & (counts * LOWEST >= 1)
+    found: NDArray[np.float64] = height[order[(starts + LOWEST * counts).astype(np.int64)[enough]]]
+    return found
 
 
 def _points_are(count: int) -> str:

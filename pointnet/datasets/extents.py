@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,12 +13,15 @@ from pointnet.points.features import SOME_POINTS, Range
 from pointnet.points.formats.names import COLUMNS
 from pointnet.points.frame import bounds
 
-from .blocks import Heights
+from .blocks import LOWEST, Heights
 from .clouds import BLOCKS, IN_BLOCKS, LabelledClouds, spread
 
 BATCH = 256  # clouds that are measured together
 MOST_CLOUDS = 10_000  # of a set whose extents are looked at
 SOME_COLOURED = 512  # whose colours are
+HALF_OFF = 0.6  # share of the height of training: if half of the points are higher or lower by it, a note says so
+RAISED = 0.25  # of a scene's blocks have their ground above that of training by `SLACK` of the height: a note says so
+SLACK = 0.1
 UNLIKE = 2.0  # heights or extents this many times those of training, or less than one over it, get a note
 
 
@@ -112,6 +116,29 @@ def unlike_place(taught: Range, reach: float | None, extents: Range | None, far:
     return f"it lies {far:.4g} from the origin, in training at most {reach:.4g}; is the origin the same?"
 
 
+def unlike_heights(usual: Range, found: Heights) -> str | None:
+    """A note on a scene if its heights are far from those of training, below which half and 99 % of the points were."""
+    half, top = usual
+    if not 1 / UNLIKE <= found.top / top <= UNLIKE:
+        return f"heights are 0 to {found.top:.3g}, and were usually 0 to {top:.3g} in training"
+    if abs(found.half - half) > HALF_OFF * top:
+        were = f"in training usually below {half:.3g}; is z up?"
+        return f"half of the points are below a height of {found.half:.3g}, {were}"
+    return None
+
+
+def raised_ground(usual: float, found: Heights) -> str | None:
+    """A note on a scene if the ground of many of its blocks is higher above the floor than that of nearly all blocks of
+    training."""
+    above = found.grounds[found.grounds > usual + SLACK * found.top]
+    if len(above) <= RAISED * len(found.grounds):
+        return None
+    low, high = np.quantile(above, (0.05, 0.95))
+    where = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
+    share, why = len(above) / len(found.grounds), "a slope, a ditch, noise or z down?"
+    return f"in {share:.0%} of its blocks the ground is {where} above the floor, in training at most {usual:.2g}; {why}"
+
+
 def heights_of_scenes(data: LabelledClouds, most: int | None = None) -> dict[int, Heights]:
     """The heights of scenes, at most so many, by their label, from some points of each of their blocks."""
     scenes = data.labels.unique()
@@ -120,7 +147,10 @@ def heights_of_scenes(data: LabelledClouds, most: int | None = None) -> dict[int
     found = dict[int, Heights]()
     for scene in scenes.tolist():
         rows = (data.labels == scene).nonzero()[:, 0]
-        points = data.points[rows, :3, :SOME_POINTS].double().transpose(1, 2).flatten(0, 1)
+        blocks = data.points[rows, :3, :SOME_POINTS].double() * data.block
+        points = blocks.transpose(1, 2).flatten(0, 1)
         if len(points := points[points.isfinite().all(1)]):
-            found[scene] = Heights.of(points.numpy() * data.block, data.block)
+            heights = Heights.of(points.numpy(), data.block)
+            grounds = blocks[:, 2].sort(1).values[:, int(LOWEST * blocks.shape[2])]
+            found[scene] = heights._replace(grounds=grounds[grounds.isfinite()].numpy())
     return found

@@ -15,16 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointnet.datasets import LabelledClouds
-from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside, said_of_stray, sparse
+from pointnet.datasets.blocks import CHANNEL_NAMES, Heights, far_outside, grounds_of, said_of_stray, sparse
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
 from pointnet.datasets.extents import (
-    UNLIKE,
     brightness_of,
     extents_of,
     heights_of_scenes,
     place_of,
+    raised_ground,
     reach_of,
     unlike_colors,
+    unlike_heights,
     unlike_place,
 )
 from pointnet.datasets.given import check_one_of
@@ -42,13 +43,12 @@ from pointnet.points.features import (
     said_of_intensity,
 )
 from pointnet.points.formats.names import COLUMNS
-from pointnet.points.frame import UPS, centre_and_radius
+from pointnet.points.frame import UPS, bounds, centre_and_radius
 from pointnet.points.read import PointCloud
 
 FRAME = "z up, right-handed"  # the library's, of all that a network sees
 XYZ, NORMALS = COLUMNS["points"], COLUMNS["normals"]
 OLDER = {"num_points", "categories", "normals", "normalization"}  # all that contracts had at first
-HALF_OFF = 0.6  # share of the height of training: if half of the points are higher or lower by it, a note says so
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Contract:
             "blocks of a metre" (S3DIS) or "blocks" of any size.
         heights: of scenes, as was usual in training: half of a scene's points are below the first, 99 % below the
             second, both above its lowest point but for stray ones, in the unit of files; None: not measured.
+        ground: of scenes, how far above that point the ground of 98 % of the blocks (`Heights.grounds`) was at most, in
+            each scene of training but one; None: not measured.
         extents: of clouds as given, the smallest and the largest in training (`extents_of`); None: not measured.
         reach: of those that are not centred, how far from the origin they lay at most (`reach_of`).
         block: the side of blocks, which is 1 to the network, in the unit of files.
@@ -86,6 +88,7 @@ class Contract:
     intensity: Range | None = None
     colors: Range | None = None
     heights: Range | None = None
+    ground: float | None = None
     extents: Range | None = None
     reach: float | None = None
     up: str | None = None
@@ -131,6 +134,8 @@ class Contract:
         numbers: Any = {"temperature": self.temperature, "block": self.block, "num_points": self.num_points}
         if wrong := [name for name, value in numbers.items() if not _is_number(value) or value <= 0]:
             raise ValueError(f"{wrong[0]} must be a number above 0, got {numbers[wrong[0]]!r}")
+        if self.ground is not None and not _is_number(self.ground):
+            raise ValueError(f"ground must be a number, got {self.ground!r}")
         for name in ("centre", "needs_category"):
             if not isinstance(value := getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {value!r}")
@@ -214,6 +219,9 @@ class Contract:
         if self.in_blocks:
             heights, few = Heights.of(cloud.points, self.block), sparse(cloud.points, self.block)
             shares = self.channels == CHANNEL_NAMES
+            if self.ground is not None:
+                floor = float(bounds(cloud.points)[0][2]) if shares else heights.floor
+                heights = heights._replace(grounds=grounds_of(cloud.points, self.block, floor))
             stray, far = said_of_stray(heights, shares), far_outside(cloud.points, self.block, shares)
             notes = *notes, *filter(None, [stray, self._unlike(heights), far, few])
         return notes
@@ -232,15 +240,8 @@ class Contract:
 
     def _unlike(self, found: Heights) -> str | None:
         """A note on a scene of these heights; None if they are like those of training."""
-        if self.heights is None:
-            return None
-        half, top = self.heights
-        if not 1 / UNLIKE <= found.top / top <= UNLIKE:
-            return f"heights are 0 to {found.top:.3g}, and were usually 0 to {top:.3g} in training"
-        if abs(found.half - half) > HALF_OFF * top:
-            were = f"in training usually below {half:.3g}; is z up?"
-            return f"half of the points are below a height of {found.half:.3g}, {were}"
-        return None
+        note = unlike_heights(self.heights, found) if self.heights else None
+        return note or (None if self.ground is None else raised_ground(self.ground, found))
 
     def unlike_place(self, points: Any) -> str | None:
         """A note on a cloud (N, 3), an array or `Rows`, if its extent or place is far from those of training."""

@@ -4,19 +4,21 @@ from collections.abc import Sequence
 from statistics import median_low
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pointnet.datasets import LabelledClouds
 from pointnet.datasets.clouds import AS_GIVEN, BLOCKS, IN_BLOCKS, UNIT_SPHERE
 from pointnet.datasets.extents import brightness_of, extents_of, heights_of_scenes, reach_of
-from pointnet.points.features import Range, check_colors
+from pointnet.points.features import check_colors
 from pointnet.points.formats.names import COLUMNS
 
 from .contract import NORMALS, XYZ, Contract
 
 BATCH = 256  # clouds that are measured together
 SOME_SCENES = 16  # scenes of training whose heights are looked at
+USUAL = 0.98  # of a scene's blocks, whose ground is as low as the scene's
 
 
 def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
@@ -36,7 +38,7 @@ def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:
         "intensity": data.intensity,
         "colors": brightness_of(data),
         "up": data.up,
-        "heights": _usual_heights(data) if scale in (IN_BLOCKS, BLOCKS) else None,
+        **(_usual_heights(data) if scale in (IN_BLOCKS, BLOCKS) else {}),
         "extents": extents_of(data) if scale == AS_GIVEN else None,
         "reach": reach_of(data) if scale == AS_GIVEN and not centre else None,
         "block": data.block,
@@ -57,12 +59,15 @@ def is_centred(data: LabelledClouds) -> bool:
     return _measured(data)[2] if data.centre is None else data.centre
 
 
-def _usual_heights(data: LabelledClouds) -> Range | None:
-    """`Contract.heights`; None where there are none. Medians over scenes, as a few may be in another unit, or have z
-    down."""
+def _usual_heights(data: LabelledClouds) -> dict[str, Any]:
+    """`heights` and `ground` of a contract; nothing where there are none. Heights are medians over scenes, and the
+    ground is the highest but that of one scene, as a few may be in another unit, or have z down."""
     found = heights_of_scenes(data, SOME_SCENES).values()
     half, top = (median_low(each) if each else 0.0 for each in ([h.half for h in found], [h.top for h in found]))
-    return (half, top) if top > 0 else None
+    if top <= 0:
+        return {}
+    grounds = sorted(float(np.quantile(each.grounds, USUAL)) for each in found if len(each.grounds))
+    return {"heights": (half, top), "ground": grounds[-2 if len(grounds) > 2 else -1] if grounds else None}
 
 
 def said_by(data: LabelledClouds) -> tuple[tuple[str, ...], str, bool] | None:

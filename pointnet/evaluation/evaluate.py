@@ -176,16 +176,15 @@ def evaluate(
     scores, parts_of = task.scores(data, device, model), task.parts_of(model, data, device)
     normals, temperature = (contract.normals, contract.temperature) if contract else (_has_normals(data), 1.0)
     losses = torch.zeros(3, dtype=torch.float64, device=device)
-    data.expect(torch.arange(len(data)))
+    data.expect(order := torch.arange(len(data)))
     with evaluating(model):
         asks = model if num_points else _at_density(model)
-        for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
+        for batch in order.split(EVALUATION_BATCH * world.size):
             if len(rows := batch.tensor_split(world.size)[world.rank]):
                 points, clouds = (each.to(device) for each in data.batch(rows))
                 x, category, true, valid = task.examples(points[:, :, :count], clouds)
                 asked = partial(model, structure=structures.of(x, rows, x.shape[2])[1]) if structures else asks
-                x = rotation(x, degrees, normals) if degrees else x
-                more = () if category is None else (category,)
+                x, more = rotation(x, degrees, normals) if degrees else x, () if category is None else (category,)
                 logits, logs = vote(asked, x, votes, normals, temperature, *more)
                 scores.update(_answers(task, data, logs, category, true, parts_of), true, valid, *more)
                 look(points, logits, logs, true)
