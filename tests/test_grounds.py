@@ -114,6 +114,13 @@ def test_a_ground_is_that_of_the_lowest_points_of_each_block(monkeypatch):
     assert Heights.of(points, 1.0).grounds.size == 0  # not measured there
 
 
+@pytest.mark.parametrize("sizes", [(2, 5), (5, 2)])
+def test_each_square_has_a_ground_of_its_own(sizes):
+    i, j = (each.repeat(150) + 0.5 for each in np.indices(sizes).reshape(2, -1))
+    grounds = grounds_of(np.column_stack([i, j, 10 * i + j]), 1.0, 5.5)
+    assert grounds.tolist() == [10.0 * i + j for i in range(sizes[0]) for j in range(sizes[1])]
+
+
 def test_a_network_of_s3dis_sees_the_ground_from_the_lowest_point_stray_or_not():
     points = yard(0)[:, :3]
     points[7] = (4, 4, -2)
