@@ -16,6 +16,7 @@ from pointnet.commands.train_flags import training_parser
 from pointnet.datasets import DATASETS_OF
 from pointnet.datasets.blocks import MESH_POINTS
 from pointnet.models import DEFAULTS
+from pointnet.models.weights import WEIGHTS
 from pointnet.points.sampling import KEPT
 from pointnet.training.settings import FIELDS
 from tests.helpers import ROOT, SAMPLES, error_of
@@ -167,7 +168,13 @@ def test_the_version_is_printed(capsys, words):
         (["evaluate", "x", "--root"], "evaluate: error: --root: expected one argument"),
         (["evaluate", "x", "--roots", "y"], "did you mean '--root'?"),
         (["predict", "x.off", "--num", "3"], "unrecognized arguments: --num 3; did you mean '--num_points'?"),
-        (["show", "shapes", "x.off"], "error: 'shapes' is a data set; show it alone"),
+        (["show", "shapes", "x.off"], "error: 'shapes' is a data set; show it alone, with its folder as --root"),
+        (["evaluate", "--model", "runs/a"], "--model; it is given without a flag: python -m pointnet evaluate RUN"),
+        (["pack", "--root", "a", "--out", "b"], "; it is given without a flag: python -m pointnet pack ROOT OUT"),
+        (["show", "--dataset", "shapes"], "--dataset; it is given without a flag: python -m pointnet show WHAT"),
+        (["predict", "--input", "a.off"], "--input; it is given without a flag: python -m pointnet predict FILE"),
+        (["train", "scans"], "unrecognized arguments: scans; the folder of a data set is given by --root"),
+        (["predict", str(WEIGHTS / "pointnet_shapes"), "a.off"], "; it holds a model: --model "),
         (["convert", ""], "error: .: has no suffix to remove; --out must name the folder to write"),
         (["report", "nowhere"], "error: nowhere: no such folder; a report is of a run folder"),
         (["report", f"{SAMPLES}/files/cup.npy"], "cup.npy: is a file, not a folder; a report is of a run folder"),

@@ -37,6 +37,7 @@ DATA_SETS = (
     "parts, s3dis, s3dis_area1 to s3dis_area6, scenes, packed"
 )
 AXIS = re.compile("-[xyz]")  # pointing down
+WITHOUT_FLAG = {"--model": "run", "--input": "files", "--file": "files", "--dataset": "what", "--data": "what"}
 STARTS = ("--pretrained", "--weights", "--checkpoint", "--finetune", "--ckpt")  # what others call --init
 RUN = "a run folder, or the name of shipped weights"
 VERTICES = "take the vertices of a mesh as its points, in place of points drawn from its faces"
@@ -61,10 +62,18 @@ class OneLineParser(ArgumentParser):
         parsed, unknown = super().parse_known_args(words, namespace)
         if unknown:
             flag = next((word.split("=")[0] for word in unknown if word.startswith("--")), "")
-            known = self._option_string_actions
-            hint = "; did you mean '--init'?" if flag in STARTS and "--init" in known else did_you_mean(flag, known)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(flag)}")
         return parsed, unknown
+
+    def _hint(self, flag: str) -> str:
+        """What was probably meant by an unknown flag, or, of words without one, by these."""
+        known = [each for each in self._option_string_actions if each not in ("--help", "--version")]
+        words = {each.dest: str(each.metavar or each.dest).upper() for each in self._get_positional_actions()}
+        if {flag[2:], WITHOUT_FLAG.get(flag)} & words.keys():
+            return f"; it is given without a flag: {self.prog} {' '.join(words.values())}"
+        if not flag and "--root" in known:
+            return "; the folder of a data set is given by --root"
+        return "; did you mean '--init'?" if flag in STARTS and "--init" in known else did_you_mean(flag, known)
 
     def _as_known(self, word: str) -> str:
         """A flag with _ where it was written with -, if that is known; any other word as it is."""

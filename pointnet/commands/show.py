@@ -28,7 +28,7 @@ def run(flags: Namespace) -> int:
     for word in flags.what:
         if not Path(word).exists():
             if word in known:
-                raise ValueError(f"'{word}' is a data set; show it alone")
+                raise ValueError(f"'{word}' is a data set; show it alone, with its folder as --root")
             near = did_you_mean(word, known) or did_you_mean_path(word)
             raise ValueError(f"'{word}' is neither a data set nor a file{near} (data sets: {', '.join(known)})")
     as_one = f"; show folder --root {flags.what[0]} opens one" if Path(flags.what[0]).is_dir() else ""

@@ -16,6 +16,7 @@ from pointnet.evaluation.tasks import task_of
 from pointnet.files import AnyPath
 from pointnet.models import DEFAULTS, load_model, shipped
 from pointnet.models.pretrained import Pretrained
+from pointnet.models.weights import CONFIG_FILE
 from pointnet.points.formats.names import places
 from pointnet.points.formats.scan import quoted
 from pointnet.points.frame import said_up, up_of
@@ -160,7 +161,8 @@ def find_files(words: Sequence[str]) -> list[Path]:
         found = [file for match in matches for file in files_in(Path(match))]
         if not found:
             over = [line for match in matches if os.path.isdir(match) for line in passed_over(Path(match))]
-            empty = "; ".join([f"{word}: holds no file of points", *over])
+            run = [f"it holds a model: --model {word}"] * os.path.isfile(os.path.join(word, CONFIG_FILE))
+            empty = "; ".join([f"{word}: holds no file of points", *(run or over)])
             raise ValueError(empty if matches else f"{word}: matches no file")
         files |= dict.fromkeys(found)
     return list(files)
