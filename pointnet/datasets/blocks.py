@@ -26,10 +26,8 @@ FLOOR_GAP = 0.1  # of a scene's height, or of a block: an empty gap of that size
 FEWEST = 100  # points; a block of fewer is dropped
 MOST_COUNTED = 1_000_000  # points, evenly spaced, that tell how many blocks have few
 LOWEST = 0.05  # of a block's points are below its ground
-MOST_GROUNDS, MOST_ON_GROUNDS = (
-    256,
-    2**18,
-)  # blocks of a large scene whose ground is looked at, and about how many points
+MOST_GROUNDS = 256  # about as many blocks of a large scene tell where its ground is,
+MOST_ON_GROUNDS = 2**18  # by about so many points
 SPECK = 0.05  # of a block's side: a narrower scene is probably in another unit
 MESH_POINTS = 100_000  # drawn from the mesh of a scene
 

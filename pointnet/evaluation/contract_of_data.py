@@ -18,7 +18,7 @@ from .contract import NORMALS, XYZ, Contract
 
 BATCH = 256  # clouds that are measured together
 SOME_SCENES = 16  # scenes of training whose heights are looked at
-USUAL = 0.98  # of a scene's blocks, whose ground is as low as the scene's
+USUAL = 0.98  # of a scene's blocks have their ground below that of the scene
 
 
 def contract_of_data(data: LabelledClouds, **fields: Any) -> Contract:

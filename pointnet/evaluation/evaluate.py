@@ -176,15 +176,16 @@ def evaluate(
     scores, parts_of = task.scores(data, device, model), task.parts_of(model, data, device)
     normals, temperature = (contract.normals, contract.temperature) if contract else (_has_normals(data), 1.0)
     losses = torch.zeros(3, dtype=torch.float64, device=device)
-    data.expect(order := torch.arange(len(data)))
+    data.expect(torch.arange(len(data)))
     with evaluating(model):
         asks = model if num_points else _at_density(model)
-        for batch in order.split(EVALUATION_BATCH * world.size):
+        for batch in torch.arange(len(data)).split(EVALUATION_BATCH * world.size):
             if len(rows := batch.tensor_split(world.size)[world.rank]):
                 points, clouds = (each.to(device) for each in data.batch(rows))
                 x, category, true, valid = task.examples(points[:, :, :count], clouds)
                 asked = partial(model, structure=structures.of(x, rows, x.shape[2])[1]) if structures else asks
-                x, more = rotation(x, degrees, normals) if degrees else x, () if category is None else (category,)
+                x = rotation(x, degrees, normals) if degrees else x
+                more = () if category is None else (category,)
                 logits, logs = vote(asked, x, votes, normals, temperature, *more)
                 scores.update(_answers(task, data, logs, category, true, parts_of), true, valid, *more)
                 look(points, logits, logs, true)
@@ -192,8 +193,7 @@ def evaluate(
             after_batch()
     for tensor in (*scores.sums, losses):
         world.add_up([tensor])
-    means = dict(zip(("loss", "cross_entropy")[: 1 + bool(smoothing)], (losses[:2] / losses[2]).tolist(), strict=False))
-    return {**means, **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
+    return {**_means(losses, smoothing), **scores.result(), **(_of_class(task, data, scores) if by_class else {})}
 
 
 def _checked(
@@ -259,6 +259,12 @@ def _losses(logs: Tensor, true: Tensor, valid: Tensor, smoothing: float) -> Tens
     targets = (of_targets(logs, true.clamp(min=0), share) for share in (smoothing, 0.0))
     sums = [torch.where(valid, -logarithm, 0.0).sum(dtype=torch.float64) for logarithm in targets]
     return torch.stack([*sums, valid.sum(dtype=torch.float64)])
+
+
+def _means(losses: Tensor, smoothing: float) -> dict[str, float]:
+    """By name, from the sums of `_losses`."""
+    names = ("loss", "cross_entropy") if smoothing else ("loss",)
+    return dict(zip(names, (losses[:2] / losses[2]).tolist(), strict=False))
 
 
 def of_targets(logs: Tensor, true: Tensor, smoothing: float) -> Tensor:
