@@ -35,6 +35,24 @@ def test_bins_hold_each_neighbourhood_once_with_what_they_leave_out(most):
         assert (different > rows.shape[2] - step).all()  # none would fit a smaller one
 
 
+@pytest.mark.parametrize("size", [1, 4, 12])
+def test_blocks_of_rows_have_few_sizes_on_a_cpu(monkeypatch, size):
+    """The numbers of points in balls differ from step to step; a product is compiled for each number anew, and kept."""
+    monkeypatch.setattr(rows_of, "ROWS", {"cpu": 100, "meta": 100})
+    met = set()
+    for groups in range(120):
+        made = rows_of.made_of([torch.zeros(groups * size, 2)], size)
+        blocks = [*made.blocks()]
+        for of_groups, rows in blocks:
+            assert (rows.start, rows.stop) == (of_groups.start * size, of_groups.stop * size)
+            assert len(made.make(of_groups, rows)) <= max(100, size)
+        assert [i for some, _ in blocks for i in range(some.start, some.stop)] == [*range(groups)]
+        met |= {some.stop - some.start for some, _ in blocks}
+        elsewhere = rows_of.made_of([torch.zeros(groups * size, 2, device="meta")], size)
+        assert len([*elsewhere.blocks()]) == -(-groups // (100 // size))  # where each takes a launch
+    assert len(met) <= 8
+
+
 def pairs(size: int = 4) -> list[torch.Tensor]:
     a, b, weight = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 5, 3), (2, 9, 3), (6, 3)))
     return [a.requires_grad_(), b.requires_grad_(), torch.randint(9, (2, 5, size)), weight.requires_grad_()]

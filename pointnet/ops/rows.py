@@ -27,10 +27,13 @@ class Made:
         self.kept = like.new_empty(min(self.step, groups) * size, self.channels)
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Some groups, and their rows."""
-        for first in range(0, self.groups, self.step):
-            last = min(first + self.step, self.groups)
+        """Some groups, and their rows; on a CPU of few sizes, as oneDNN compiles products for each, and keeps them."""
+        first = 0
+        while left := self.groups - first:
+            rest = 1 << left.bit_length() - 1 if self.kept.device.type == "cpu" else left
+            last = first + (self.step if left >= self.step else rest)
             yield slice(first, last), slice(first * self.size, last * self.size)
+            first = last
 
     def make(self, groups: slice, rows: slice) -> Tensor:
         """The rows of some groups, (R, C), in memory that the next call takes."""
