@@ -48,6 +48,24 @@ def test_names_keep_their_numbers_behind_a_mark_a_comment_and_a_negative_one(tmp
     assert dict(zip(found.numbers, found.names, strict=True)) == names
 
 
+@pytest.mark.parametrize(
+    ("text", "odd"),
+    [
+        ('[\n  "floor",\n  "wall"\n]\n', "["),
+        ('{\n"floor": 0,\n"wall": 1\n}\n', "{"),
+        ("names:\n  - floor\n  - wall\n", "names:"),
+        ("- floor\n- wall\n", "- floor"),
+        ("// my classes\nfloor\nwall\n", "// my classes"),
+        ("floor,\nwall\n", "floor,"),
+    ],
+)
+def test_what_is_no_list_of_names_is_refused(tmp_path, text, odd):
+    """Each of its lines was a name, so that all others were one off."""
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(PointCloudFileError, match=re.escape(f"classes.txt: has {odd!r} for a name")):
+        Labels.named_in(tmp_path / "classes.txt")
+
+
 def test_names_of_which_one_lacks_its_number_are_refused(tmp_path):
     (tmp_path / "classes.txt").write_text("id name\n0 ground\n1 building\n")
     with pytest.raises(PointCloudFileError, match="most lines begin with the label's number, 'id name' does not"):

@@ -93,6 +93,7 @@ def test_what_data_cannot_be_is_refused_before_a_step(tmp_path, said, message):
     ({"centre": "yes"}, "centre must be true or false, got 'yes'"),
     ({"needs_category": None}, "needs_category must be true or false, got None"),
     ({"ground": "low"}, "ground must be a number, got 'low'"),
+    ({"rotations": "180"}, "rotations must be a number, got '180'"),
     ({"colors": [0.5]}, r"colors must be two numbers, the smaller first, got \(0.5,\)"),
     ({"whiten": True}, "the model expects 'whiten', which is not known here"),
     ({"scael": "unit sphere"}, "the model expects 'scael', which is not known here"),

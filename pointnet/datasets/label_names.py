@@ -19,6 +19,7 @@ WITHOUT = ("-", "\u2013", "\u2014")  # as the name of a number: points with it h
 NUMBERED = re.compile(r"(-?\d+)\.?(?:\s*=\s*(?!>)|[\s,;:|)]+)(?:[-=\u2013\u2014]+>?\s+)?(\S.*)")
 BEHIND = re.compile(r"(\S.*?)(?:\s*([,;:=|(\[])\s*|\s+[-\u2013\u2014]\s+|\s+)(\d+)\s*[)\]]?")
 IN_QUOTES = re.compile(r'(^|[,;:|\t]\s*)"([^"]*)"(?=\s*(?:$|[,;:|\t]))')  # a whole cell
+NO_NAME = re.compile(r"\W*|.*[,:;{[]|(- |//).*")  # a line of JSON, of YAML or of a program
 OF_COLUMN = re.compile(r"\b(?:id|label|number|index|code|value)s?$", re.I)  # that ends a line above the names
 
 
@@ -68,6 +69,10 @@ class Labels(NamedTuple):
         for what, values in (("number", [str(number) for number, _ in found]), ("name", [name for _, name in named])):
             if twice := [value for value in values if values.count(value) > 1]:
                 raise PointCloudFileError(path, f"has the {what} {quoted(twice[0])} twice")
+        if odd := [name for _, name in named if NO_NAME.fullmatch(name) and name not in WITHOUT]:
+            raise PointCloudFileError(
+                path, f"has {quoted(odd[0])} for a name; a line is wanted for each, no JSON or YAML"
+            )
         if not found:
             raise PointCloudFileError(path, "names no label; a name is wanted in each line")
         without = tuple(number for number, name in found if (number, name) not in named)

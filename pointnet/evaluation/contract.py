@@ -134,8 +134,9 @@ class Contract:
         numbers: Any = {"temperature": self.temperature, "block": self.block, "num_points": self.num_points}
         if wrong := [name for name, value in numbers.items() if not _is_number(value) or value <= 0]:
             raise ValueError(f"{wrong[0]} must be a number above 0, got {numbers[wrong[0]]!r}")
-        if self.ground is not None and not _is_number(self.ground):
-            raise ValueError(f"ground must be a number, got {self.ground!r}")
+        for name, value in (("ground", self.ground or 0), ("rotations", self.rotations)):
+            if not _is_number(value):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         for name in ("centre", "needs_category"):
             if not isinstance(value := getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {value!r}")
