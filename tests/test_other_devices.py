@@ -17,10 +17,11 @@ BRANCHES = {  # in ops/ and layers/
 }
 FILES = "pointnet2 pointnext dgcnn edgenet edges bins pooled".split()
 # Elsewhere what is repeated is computed, and no index is looked at; sums of float32 go in an order that a CPU takes one
-# after another, and then err by a few of its last places more. Products of pairs are not rounded to bfloat16.
+# after another, and then err by a few of its last places more. Products of pairs are not rounded to bfloat16, and
+# blocks have any size.
 OF_A_CPU = (
     "hardly_computed or an_index_of_no_point_is_refused or structure_of_larger_clouds or errs_at and Groups-0.0"
-    " or under_autocast_neighbourhoods"
+    " or under_autocast_neighbourhoods or few_sizes_on_a_cpu"
 )
 
 

@@ -250,8 +250,10 @@ def test_parts_and_scenes_are_packed_with_all_that_a_network_learns_of_them(tmp_
     got = open_packed(tmp_path / "b", "train", 64, "scene")
     assert_same_clouds_by_root(got, scenes, yards)
     found, wanted = (contract_of_data(data, num_points=64) for data in (got, scenes))
-    assert found.heights == pytest.approx(wanted.heights, rel=1e-3)  # half precision
-    assert dataclasses.replace(found, heights=wanted.heights) == wanted
+    half_precise = {"heights": wanted.heights, "ground": wanted.ground}
+    for name, value in half_precise.items():
+        assert getattr(found, name) == pytest.approx(value, rel=1e-3)
+    assert dataclasses.replace(found, **half_precise) == wanted
     with pytest.raises(ValueError, match="was packed with blocks of 2, not of 3; pack it anew"):
         open_packed(tmp_path / "b", "train", 64, "scene", block=3.0)
 
