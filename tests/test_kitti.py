@@ -5,7 +5,7 @@ import pytest
 
 from pointnet.datasets import SceneFolder
 from pointnet.datasets.own_labels import labels_of
-from pointnet.points.read import PointCloudFileError, files_in, read_cloud, read_points
+from pointnet.points.read import PointCloudFileError, files_in, passed_over, read_cloud, read_points
 from tests.helpers import SHARED_DATA
 from tests.las_files import kitti, nuscenes
 from tests.whole_files import written
@@ -48,7 +48,7 @@ def test_a_scan_has_four_numbers_a_row_or_five_with_a_ring(tmp_path, rows, notes
     assert (cloud.labels, cloud.notes) == (None, notes)
 
 
-def test_labels_of_a_scan_are_in_a_file_of_their_own(tmp_path):
+def test_labels_of_a_scan_are_in_a_file_of_their_own(tmp_path, monkeypatch):
     """As SemanticKITTI has them: beside the scan, or in a folder beside its folder."""
     labels, instances = np.arange(40) % 260, np.arange(40) * 100
     path = written(tmp_path, "0.bin", with_one(SCAN, 1, np.nan).tobytes())
@@ -67,6 +67,13 @@ def test_labels_of_a_scan_are_in_a_file_of_their_own(tmp_path):
     cloud = read_cloud(scan)
     assert np.array_equal(cloud.labels, labels)
     assert cloud.notes == ()
+    assert passed_over(tmp_path) == []
+    (tmp_path / "velodyne" / "labels").mkdir()
+    wrong = written(tmp_path / "velodyne" / "labels", "1.label", bytes(160))
+    monkeypatch.chdir(tmp_path / "velodyne")
+    assert np.array_equal(read_cloud("1.bin").labels, labels)  # as by its whole path
+    assert passed_over(tmp_path) == ["1 file passed over for the suffix: 1 .label"]
+    wrong.unlink()
     written(tmp_path / "labels", "1.label", bytes(150))
     with pytest.raises(PointCloudFileError, match=r"holds 40 points but 37.5 labels in '1.label'"):
         read_cloud(scan)

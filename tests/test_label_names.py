@@ -62,7 +62,7 @@ def test_names_keep_their_numbers_behind_a_mark_a_comment_and_a_negative_one(tmp
 def test_what_is_no_list_of_names_is_refused(tmp_path, text, odd):
     """Each of its lines was a name, so that all others were one off."""
     (tmp_path / "classes.txt").write_text(text)
-    with pytest.raises(PointCloudFileError, match=re.escape(f"classes.txt: has {odd!r} for a name")):
+    with pytest.raises(PointCloudFileError, match=re.escape(f"classes.txt: has {odd!r} as a name")):
         Labels.named_in(tmp_path / "classes.txt")
 
 

@@ -83,7 +83,7 @@ def test_what_data_cannot_be_is_refused_before_a_step(tmp_path, said, message):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"temperature": -1.0}, "preprocessing, as its config.json has it: temperature must be a number above 0, got -1.0"),
+    ({"temperature": -1.0}, r"of config.json\): temperature must be a number above 0, got -1.0"),
     ({"temperature": 0}, "temperature must be a number above 0"),
     ({"temperature": None}, "temperature must be a number above 0, got None"),
     ({"temperature": "2"}, "temperature must be a number above 0, got '2'"),
@@ -93,6 +93,7 @@ def test_what_data_cannot_be_is_refused_before_a_step(tmp_path, said, message):
     ({"centre": "yes"}, "centre must be true or false, got 'yes'"),
     ({"needs_category": None}, "needs_category must be true or false, got None"),
     ({"ground": "low"}, "ground must be a number, got 'low'"),
+    ({"ground": ""}, "ground must be a number, got ''"),
     ({"rotations": "180"}, "rotations must be a number, got '180'"),
     ({"colors": [0.5]}, r"colors must be two numbers, the smaller first, got \(0.5,\)"),
     ({"whiten": True}, "the model expects 'whiten', which is not known here"),
@@ -110,7 +111,7 @@ def test_a_setting_beside_the_contract_is_refused(tmp_path):
     load_model("pointnet_shapes").save_pretrained(tmp_path)
     held = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(held | {"up": "y", "licence": "MIT"}))
-    with pytest.raises(ValueError, match=r"config.json: .*: 'up' is beside preprocessing and in it, where alone it is"):
+    with pytest.raises(ValueError, match=r"config.json: .*: 'up' stands outside preprocessing, where nothing reads it"):
         load_model(tmp_path)
 
 

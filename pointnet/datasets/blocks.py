@@ -26,8 +26,8 @@ FLOOR_GAP = 0.1  # of a scene's height, or of a block: an empty gap of that size
 FEWEST = 100  # points; a block of fewer is dropped
 MOST_COUNTED = 1_000_000  # points, evenly spaced, that tell how many blocks have few
 LOWEST = 0.05  # of a block's points are below its ground
-MOST_GROUNDS = 256  # about as many blocks of a large scene tell where its ground is,
-MOST_ON_GROUNDS = 2**18  # by about so many points
+MOST_GROUNDS = 256  # blocks, about, whose ground is looked at in a large scene
+MOST_ON_GROUNDS = 2**18  # points, about, that tell it
 SPECK = 0.05  # of a block's side: a narrower scene is probably in another unit
 MESH_POINTS = 100_000  # drawn from the mesh of a scene
 

@@ -70,9 +70,7 @@ class Labels(NamedTuple):
             if twice := [value for value in values if values.count(value) > 1]:
                 raise PointCloudFileError(path, f"has the {what} {quoted(twice[0])} twice")
         if odd := [name for _, name in named if NO_NAME.fullmatch(name) and name not in WITHOUT]:
-            raise PointCloudFileError(
-                path, f"has {quoted(odd[0])} for a name; a line is wanted for each, no JSON or YAML"
-            )
+            raise PointCloudFileError(path, f"has {quoted(odd[0])} as a name; write one name per line, no JSON or YAML")
         if not found:
             raise PointCloudFileError(path, "names no label; a name is wanted in each line")
         without = tuple(number for number, name in found if (number, name) not in named)

@@ -30,7 +30,7 @@ NO_LABEL = re.compile(
     r"un-?(?:labell?ed|annotated|classified|assigned|known|defined)|ignored?|void|none|nothing|invalid", re.I
 )
 # What files of these formats have where nobody classified a point: by the standard of LAS, and in SemanticKITTI.
-STANDARD, NO_CLASS = (".las", ".laz", ".bin"), ("0", "1")
+STANDARDS, NO_CLASS = (".las", ".laz", ".bin"), ("0", "1")
 MOST_LABELS = 256  # different ones in a set that has no names for them
 
 
@@ -222,7 +222,7 @@ def _as_if_none(labels: Labels, files: Set[Path], text: str) -> list[str]:
     the number of a LAS or of SemanticKITTI."""
     last, before = ([0, 0, *labels.numbers][i] for i in (-1, -2))
     found = {number: name for number, name in zip(*labels[:2], strict=True) if NO_LABEL.fullmatch(name)}
-    if any(file.suffix.lower() in STANDARD for file in files):
+    if any(file.suffix.lower() in STANDARDS for file in files):
         found |= {number: name for number, name in zip(*labels[:2], strict=True) if str(number) == name in NO_CLASS}
     if labels.names[-1:] == (str(last),) and last in FILLERS and 2 * before < last:
         found[last] = str(last)

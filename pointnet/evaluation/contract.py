@@ -123,7 +123,7 @@ class Contract:
         try:
             contract.check()
         except ValueError as error:
-            raise ValueError(f"the model's preprocessing, as its config.json has it: {error}") from None
+            raise ValueError(f"model.preprocessing (in a folder that of config.json): {error}") from None
         if len(contract.channels) != model.arguments["in_channels"]:
             channels = ", ".join(contract.channels)
             raise ValueError(f"the model takes {model.arguments['in_channels']} channels per point, not {channels}")
@@ -134,7 +134,7 @@ class Contract:
         numbers: Any = {"temperature": self.temperature, "block": self.block, "num_points": self.num_points}
         if wrong := [name for name, value in numbers.items() if not _is_number(value) or value <= 0]:
             raise ValueError(f"{wrong[0]} must be a number above 0, got {numbers[wrong[0]]!r}")
-        for name, value in (("ground", self.ground or 0), ("rotations", self.rotations)):
+        for name, value in (("ground", 0 if self.ground is None else self.ground), ("rotations", self.rotations)):
             if not _is_number(value):
                 raise ValueError(f"{name} must be a number, got {value!r}")
         for name in ("centre", "needs_category"):

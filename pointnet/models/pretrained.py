@@ -191,7 +191,9 @@ def load_folder(
             model.arguments = dict(config["arguments"])
         model.classes, model.preprocessing = tuple(config["classes"]), dict(config["preprocessing"])
         if misplaced := sorted(config.keys() & model.preprocessing.keys()):
-            raise ValueError(f"{misplaced[0]!r} is beside preprocessing and in it, where alone it is read")
+            raise ValueError(
+                f"{misplaced[0]!r} stands outside preprocessing, where nothing reads it; change the one inside"
+            )
         if reason := _undescribed(model) if isinstance(model, Pretrained) else "":
             raise ValueError(reason)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -229,12 +229,14 @@ def read_beside(file: Path) -> list[Path]:
 
 def passed_over(root: Path, depth: int = 1) -> list[str]:
     """Lines about what is in a folder and not read: how many files have another suffix, and the commonest suffixes; how
-    many cannot be opened.
+    many cannot be opened. Labels of scans are read.
 
     Args:
         depth: 1 counts all files below the folder, 2 those in folders below it.
     """
     files = [file for file in _below(root) if len(file.relative_to(root).parts) >= depth]
+    labels = {beside.absolute() for file in files if file.suffix.lower() == ".bin" for beside in read_beside(file)}
+    files = [file for file in files if file.absolute() not in labels]
     there = [file.suffix.lower() for file in files if os.path.isfile(file)]
     suffixes, lines = Counter(suffix for suffix in there if suffix not in SUFFIXES), list[str]()
     if suffixes:

@@ -51,7 +51,7 @@ class Step:
         parts_of: (categories, parts) bool, which parts an object may get; None where labels are not parts.
         class_weights: (classes,), of the loss of each class; None for 1.
         own_loss: of logits and labels, in place of that of the settings; the label of a point without one is -100.
-            Where no point has one, it is not called: of the mean over none PyTorch makes NaN.
+            Where no point has one, it is not called, as PyTorch's mean over none is NaN.
     """
 
     config: TrainConfig

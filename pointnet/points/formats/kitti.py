@@ -51,7 +51,7 @@ def parse_bin(path: Path, extras: Extras = EXTRAS) -> Contents:
 
 def labels_beside(path: Path) -> Path | None:
     """The file with the labels of a scan, if there is one: beside it, or in `labels/` beside its folder."""
-    near = path.with_suffix(".label"), path.parent.parent / "labels" / f"{path.stem}.label"
+    near = path.with_suffix(".label"), path.absolute().parent.parent / "labels" / f"{path.stem}.label"
     return next((file for file in near if file.is_file()), None)
 
 
